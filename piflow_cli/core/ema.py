@@ -1,0 +1,23 @@
+"""Exponential moving average of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def karras_decay(iteration: int, gamma: float = 7.0) -> float:
+    """Decay (1 - 1/(it + 1))^(gamma + 1) of the power-function average (Karras et al., arXiv 2312.02696, eq. 1).
+
+    ``iteration`` counts updates from 0, where the decay is 0: the average starts as a copy.
+    """
+    return (1 - 1 / (iteration + 1)) ** (gamma + 1)
+
+
+@torch.no_grad()
+def update_average(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
+    """average <- decay * average + (1 - decay) * current, in place and pairwise."""
+    for mean, value in zip(average, current, strict=True):
+        mean.lerp_(value.to(mean), 1 - decay)

@@ -1,0 +1,63 @@
+"""Classifier-free guidance, and the velocity of teachers that are not flow models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .tensors import per_sample
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) of strength ``scale``; 1 is none.
+
+    It holds for sigma inside ``interval`` (Kynkaanniemi et al., arXiv 2404.07724). ``orthogonal`` takes away the part of
+    the guiding term that lies along the conditional x_0, sample by sample (as in APG, arXiv 2410.02416).
+    """
+
+    scale: float = 1.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    orthogonal: bool = False
+
+    def __call__(self, conditional: Tensor, unconditional: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """Guided velocity (B, C, *S) from both velocities at states ``x`` and noise levels ``sigma`` (B,)."""
+        bias = (self.scale - 1) * (conditional - unconditional)
+        if self.orthogonal:
+            x_0 = x - per_sample(sigma, x) * conditional
+            axes = tuple(range(1, x.ndim))
+            bias = bias - (bias * x_0).sum(axes, keepdim=True) / x_0.square().sum(axes, keepdim=True) * x_0
+        inside = (sigma >= self.interval[0]) & (sigma <= self.interval[1])
+        return torch.where(inside.reshape(-1, *[1] * (x.ndim - 1)), conditional + bias, conditional)
+
+
+def velocity_from_vp(prediction: Tensor, x: Tensor, alpha_bar: Tensor, kind: Literal["epsilon", "v", "x_0"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Flow state, noise level and velocity of a variance-preserving model (DDPM, arXiv 2006.11239; v: arXiv 2202.00512).
+
+    ``x`` (B, C, *S) is the model's own state sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps, ``alpha_bar`` (B,) in (0, 1).
+    Returns (x_flow, sigma_flow, u).
+    """
+    signal, noise = alpha_bar.double().sqrt(), (1 - alpha_bar.double()).sqrt()
+    a, b = per_sample(signal, x), per_sample(noise, x)
+    if kind == "epsilon":
+        epsilon, x_0 = prediction, (x - b * prediction) / a
+    elif kind == "v":
+        epsilon, x_0 = b * x + a * prediction, a * x - b * prediction
+    elif kind == "x_0":
+        epsilon, x_0 = (x - a * prediction) / b, prediction
+    else:
+        raise ValueError(f"a VP model predicts epsilon, v or x_0, not {kind!r}")
+    return x / (a + b), noise / (signal + noise), epsilon - x_0
+
+
+def velocity_from_edm(denoised: Tensor, x: Tensor, sigma_edm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Flow state, noise level and velocity of a denoiser D(x; sigma_edm), x = x_0 + sigma_edm eps (EDM, arXiv 2206.00364).
+
+    ``sigma_edm`` (B,) positive. Returns (x_flow, sigma_flow, u).
+    """
+    sigma = sigma_edm.double() / (1 + sigma_edm.double())
+    flow = x / (1 + per_sample(sigma_edm, x))
+    return flow, sigma, (flow - denoised) / per_sample(sigma, x)
