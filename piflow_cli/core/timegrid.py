@@ -59,8 +59,8 @@ class TimeGrid:
 
     @property
     def segment(self) -> float:
-        """Raw length of every segment but the last."""
-        return 1 / (self.nfe - 1 + self.final_step_scale)
+        """Raw length of every segment but the last; of the only one, if it is alone."""
+        return 1.0 if self.nfe == 1 else 1 / (self.nfe - 1 + self.final_step_scale)
 
     @property
     def edges(self) -> tuple[float, ...]:

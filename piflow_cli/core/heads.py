@@ -1,0 +1,167 @@
+"""Policy heads: a wider output projection, initialised from the teacher's, on a model whose forward() stays as it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+INITIAL_STD = 0.05
+BIAS_NOISE = 0.05
+
+
+@dataclass(frozen=True)
+class HeadSite:
+    """Where a policy head sits in a model, and where it finds the timestep embedding.
+
+    ``projection``: dotted path of the last nn.Linear. ``patch``: positions per token. ``channel_major``: its rows run
+    (c, position) rather than (position, c). ``tap``: dotted path of the module whose call carries the embedding, and
+    ``tap_at`` where: ``output`` (an entry of it, with ``tap_key`` an integer), positional ``input`` or ``keyword``.
+    ``unpatchify``: forward() folds tokens into an image of ``model.out_channels`` channels, which must be widened too.
+    """
+
+    projection: str
+    patch: int
+    channel_major: bool
+    tap: str
+    tap_at: Literal["output", "input", "keyword"]
+    tap_key: int | str | None = None
+    unpatchify: bool = False
+
+
+class PolicyHead(nn.Module):
+    """What all heads share: repeated copies of a projection, in either order of rows."""
+
+    def __init__(self, patch: int, channel_major: bool) -> None:
+        super().__init__()
+        self.patch = patch
+        self.channel_major = channel_major
+        self.embedding: Tensor | None = None
+
+    def take_embedding(self) -> Tensor:
+        """The tapped timestep embedding (B, E), given out once so that no graph outlives its step."""
+        embedding, self.embedding = self.embedding, None
+        if embedding is None:
+            raise RuntimeError("the policy head was called before its tap saw a timestep embedding")
+        return embedding
+
+    def _rows(self, values: Tensor, copies: int) -> Tensor:
+        """Rows of the projection repeated ``copies`` times: (copy, c, position), or (position, copy, c)."""
+        if self.channel_major:
+            return values.repeat(copies, *[1] * (values.ndim - 1))
+        return values.unflatten(0, (self.patch, 1, -1)).expand(-1, copies, *[-1] * values.ndim).flatten(0, 2)
+
+    def _widened(self, projection: nn.Linear, copies: int) -> nn.Linear:
+        wide = nn.Linear(projection.in_features, copies * projection.out_features, dtype=torch.float32)
+        with torch.no_grad():
+            wide.weight.copy_(self._rows(projection.weight, copies))
+            wide.bias.zero_() if projection.bias is None else wide.bias.copy_(self._rows(projection.bias, copies))
+        return wide
+
+    def _per_position(self, *parts: Tensor) -> Tensor:
+        """Join (B, tokens, patch * width) parts so that every position of a token holds its own channels."""
+        return torch.cat([part.unflatten(-1, (self.patch, -1)) for part in parts], dim=-1).flatten(-2)
+
+
+class GMHead(PolicyHead):
+    """Head of a GMFlow policy: K means, K log-weights, one log-std (pi-Flow, arXiv 2510.14974, appendix).
+
+    Tokens (B, tokens, D) → (B, tokens, width) in the order that :class:`~piflow_cli.core.decoding.PolicyDecoder` reads.
+    Means start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias, log-weights
+    at zero; the log-std is an MLP on the detached timestep embedding (B, ``embedding_dim``), starting at ln 0.05.
+    """
+
+    def __init__(
+        self,
+        projection: nn.Linear,
+        components: int,
+        patch: int,
+        channel_major: bool,
+        embedding_dim: int,
+        logstd_width: int,
+        *,
+        bias_noise: float = BIAS_NOISE,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(patch, channel_major)
+        channels = projection.out_features // patch
+        self.means = self._widened(projection, components)
+        self.logweights = nn.Linear(projection.in_features, components * patch)
+        self.logstds = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1))
+        noise = bias_noise * torch.randn(components, channels, generator=generator)
+        with torch.no_grad():
+            if channel_major:
+                self.means.bias.unflatten(0, (components, channels, patch)).add_(noise.unsqueeze(-1))
+            else:
+                self.means.bias.unflatten(0, (patch, components, channels)).add_(noise)
+            nn.init.zeros_(self.logweights.weight)
+            nn.init.zeros_(self.logweights.bias)
+            nn.init.trunc_normal_(self.logstds[1].weight, std=0.02, generator=generator)
+            nn.init.zeros_(self.logstds[1].bias)
+            nn.init.zeros_(self.logstds[3].weight)
+            nn.init.constant_(self.logstds[3].bias, math.log(INITIAL_STD))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        embedding = self.take_embedding().detach().to(self.logstds[1].weight.dtype)
+        tokens = tokens.to(self.means.weight.dtype)
+        means, logweights = self.means(tokens), self.logweights(tokens)
+        logstds = self.logstds(embedding).to(means.dtype).unsqueeze(1)
+        if self.channel_major:
+            return torch.cat([means, logweights, logstds.expand(-1, tokens.shape[1], -1)], dim=-1)
+        return self._per_position(means, logweights, logstds.expand(-1, tokens.shape[1], self.patch))
+
+
+class DXHead(PolicyHead):
+    """Head of a DX policy: the projection N times over (pi-Flow, arXiv 2510.14974, section 3.1)."""
+
+    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
+        super().__init__(patch, channel_major)
+        self.grid = self._widened(projection, components)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.take_embedding()
+        return self.grid(tokens.to(self.grid.weight.dtype))
+
+
+class _Tap:
+    """Hooks that hand the timestep embedding to a head; an object, so that a deep copy of the model taps its own head."""
+
+    def __init__(self, head: PolicyHead, key: int | str | None) -> None:
+        self.head = head
+        self.key = key
+
+    def output(self, module: nn.Module, args: tuple, output) -> None:
+        self.head.embedding = output if self.key is None else output[self.key]
+
+    def input(self, module: nn.Module, args: tuple) -> None:
+        self.head.embedding = args[self.key]
+
+    def keyword(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.head.embedding = kwargs[self.key]
+
+
+def attach_head(model: nn.Module, site: HeadSite, head: PolicyHead) -> None:
+    """Put ``head`` in place of the projection of ``model`` and let it see the timestep embedding."""
+    parent, _, name = site.projection.rpartition(".")
+    old_width = model.get_submodule(site.projection).out_features
+    setattr(model.get_submodule(parent), name, head)
+    if site.unpatchify:
+        model.out_channels = _width(head) * model.out_channels // old_width
+    tapped, tap = model.get_submodule(site.tap), _Tap(head, site.tap_key)
+    if site.tap_at == "output":
+        tapped.register_forward_hook(tap.output)
+    elif site.tap_at == "input":
+        tapped.register_forward_pre_hook(tap.input)
+    else:
+        tapped.register_forward_pre_hook(tap.keyword, with_kwargs=True)
+
+
+def _width(head: PolicyHead) -> int:
+    """Channels that a head emits per token."""
+    if isinstance(head, DXHead):
+        return head.grid.out_features
+    logstds = 1 if head.channel_major else head.patch
+    return head.means.out_features + head.logweights.out_features + logstds

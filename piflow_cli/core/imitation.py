@@ -1,0 +1,185 @@
+"""pi-ID: imitation distillation on the student's own trajectory (pi-Flow, arXiv 2510.14974, section 4 and algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .policies import GMFlowPolicy, Policy
+from .rollout import mean_velocity, rollout, rollout_through
+from .tensors import per_sample
+from .timegrid import TimeGrid, to_sigma
+
+StudentField = Callable[[Tensor, Tensor], Policy]
+"""States (B, C, *S) and raw times (B,) → the policy of one network evaluation; conditioning is bound."""
+
+TeacherField = Callable[[Tensor, Tensor], Tensor]
+"""States and noise levels (B,) → velocities. A batch of n B rows holds n states of each sample, state-major."""
+
+
+@dataclass(frozen=True)
+class ImitationConfig:
+    """Constants of one pi-ID step.
+
+    ``states`` S asked of the teacher per segment; ``window`` W, the micro-window in substeps; ``substeps`` per unit of raw
+    time; ``dropout`` of mixture components; ``loss_scale``; ``states_per_query`` bounds how many states share one teacher
+    batch (0: all that can).
+    """
+
+    grid: TimeGrid
+    states: int = 2
+    window: int = 0
+    substeps: int = 128
+    dropout: float = 0.0
+    loss_scale: float = 1.0
+    states_per_query: int = 0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A source state x (B, C, *S) at raw times raw (B,), and the raw lengths (B,) of the segments below it."""
+
+    x: Tensor
+    raw: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Raw lengths (S, B) of a segment's pieces: student gaps, then teacher moves; window (B,) of the micro-window."""
+
+    gaps: Tensor
+    moves: Tensor
+    window: Tensor
+
+
+def teacher_ratio(iteration: int, mixing_iterations: int) -> float:
+    """Share of the trajectory that the teacher walks: 1 - min(it, D) / D, 0 without mixing."""
+    return 0.0 if mixing_iterations == 0 else 1 - min(iteration, mixing_iterations) / mixing_iterations
+
+
+def draw_intervals(length: Tensor, config: ImitationConfig, ratio: float, generator: torch.Generator | None) -> Intervals:
+    """Cut segments of raw ``length`` (B,) into S student gaps and S teacher moves.
+
+    Gaps are the differences of S sorted uniforms on (1 - ratio)(length - window), moves the S pieces of
+    ratio (length - window) cut at S - 1 sorted uniforms. Random numbers come from the CPU, so that a run does not depend
+    on the device.
+    """
+    count, batch = config.states, length.shape[0]
+    substep = length / (length * config.substeps).round().clamp(min=1)
+    window = torch.minimum(config.window * substep, length)
+    free = length - window
+    stops = torch.rand(count, batch, generator=generator, dtype=torch.float64).sort(dim=0).values.to(length.device)
+    cuts = torch.rand(count - 1, batch, generator=generator, dtype=torch.float64).sort(dim=0).values.to(length.device)
+    zero, one = torch.zeros_like(length).unsqueeze(0), torch.ones_like(length).unsqueeze(0)
+    gaps = torch.cat([zero, stops]).diff(dim=0) * (1 - ratio) * free
+    moves = torch.cat([zero, cuts, one]).diff(dim=0) * ratio * free
+    return Intervals(gaps, moves, window)
+
+
+def segment_loss(
+    student: StudentField,
+    teacher: TeacherField,
+    segment: Segment,
+    config: ImitationConfig,
+    ratio: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """Loss (scalar) of one segment, and a function that gives the state (B, C, *S) at its end when it is wanted.
+
+    One student evaluation gives the policy; its detached copy, with dropout, walks; the teacher answers at S states; the
+    policy's mean velocity over what follows each state is matched to the answer by half the mean square.
+    """
+    policy = student(segment.x, segment.raw)
+    walker = policy.detach()
+    if isinstance(walker, GMFlowPolicy):
+        walker = walker.with_dropout(config.dropout, generator)
+    intervals = draw_intervals(segment.length, config, ratio, generator)
+    walk = _walk_alone if ratio == 0 else _walk_with_teacher
+    states, raws, answers, last, raw_last = walk(walker, teacher, segment, intervals, config)
+    scale = config.loss_scale / 2 / config.states
+    loss = torch.zeros((), device=segment.x.device)
+    for state, raw, move, answer in zip(states, raws, intervals.moves, answers):
+        if ratio == 0 and config.window == 0:
+            velocity = policy.velocity(state, raw)
+        else:
+            velocity = mean_velocity(policy, state, raw, raw - move - intervals.window, substeps=config.substeps)
+        loss = loss + scale * (velocity - answer).square().mean()
+    return loss, lambda: rollout(walker, last, raw_last, segment.raw - segment.length, substeps=config.substeps)
+
+
+@torch.no_grad()
+def _walk_alone(walker: Policy, teacher: TeacherField, segment: Segment, intervals: Intervals, config: ImitationConfig):
+    """All states from the policy alone: none depends on an answer, so the teacher is asked for many at once."""
+    raws = list((segment.raw - intervals.gaps.cumsum(dim=0)).unbind(0))
+    states = rollout_through(walker, segment.x, [segment.raw, *raws], substeps=config.substeps)
+    per_query = config.states_per_query if config.states_per_query > 0 else len(states)
+    answers = []
+    for start in range(0, len(states), per_query):
+        chosen = slice(start, start + per_query)
+        sigma = to_sigma(torch.cat(raws[chosen]), config.grid.shift)
+        answers += teacher(torch.cat(states[chosen]), sigma).chunk(len(states[chosen]))
+    return states, raws, answers, states[-1], raws[-1]
+
+
+@torch.no_grad()
+def _walk_with_teacher(walker: Policy, teacher: TeacherField, segment: Segment, intervals: Intervals, config: ImitationConfig):
+    """Policy gaps and teacher moves in turn (scheduled trajectory mixing): each answer carries the state onwards."""
+    shift = config.grid.shift
+    states, raws, answers = [], [], []
+    x, raw = segment.x, segment.raw
+    for gap, move in zip(intervals.gaps, intervals.moves):
+        x, raw = rollout(walker, x, raw, raw - gap, substeps=config.substeps), raw - gap
+        answer = teacher(x, to_sigma(raw, shift))
+        states.append(x)
+        raws.append(raw)
+        answers.append(answer)
+        x = x + answer * per_sample(to_sigma(raw - move, shift) - to_sigma(raw, shift), x)
+        raw = raw - move
+    return states, raws, answers, x, raw
+
+
+def data_dependent_loss(
+    student: StudentField,
+    teacher: TeacherField,
+    x_0: Tensor,
+    config: ImitationConfig,
+    ratio: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Loss (scalar) from noised data ``x_0`` (B, C, *S) at the sources of segments drawn uniformly in raw time."""
+    batch = x_0.shape[0]
+    drawn = 1 - torch.rand(batch, generator=generator, dtype=torch.float64)
+    noise = torch.randn(x_0.shape, generator=generator).to(x_0)
+    raw, length = (times.to(x_0.device) for times in config.grid.enclosing(drawn))
+    sigma = per_sample(to_sigma(raw, config.grid.shift), x_0)
+    segment = Segment((1 - sigma) * x_0 + sigma * noise, raw, length)
+    loss, _ = segment_loss(student, teacher, segment, config, ratio, generator)
+    return loss
+
+
+def data_free_losses(
+    student: StudentField,
+    teacher: TeacherField,
+    noise: Tensor,
+    config: ImitationConfig,
+    ratio: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Iterator[Tensor]:
+    """Losses (scalars) of the nfe segments in order from ``noise`` (B, C, *S), each weighted by its raw length.
+
+    Their sum is the loss of the step. The caller runs backward() on each before it asks for the next, so that one
+    graph is alive at a time.
+    """
+    x, batch = noise, noise.shape[0]
+    for upper, lower in zip(config.grid.edges, config.grid.edges[1:]):
+        raw = torch.full((batch,), upper, dtype=torch.float64, device=noise.device)
+        segment = Segment(x, raw, torch.full_like(raw, upper - lower))
+        loss, finish = segment_loss(student, teacher, segment, config, ratio, generator)
+        yield loss * (upper - lower)
+        if lower > 0:
+            with torch.no_grad():
+                x = finish()
