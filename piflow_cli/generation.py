@@ -1,0 +1,63 @@
+"""From noise to images: one loop for students and teachers, since both are a network under a diffusers scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor, nn
+
+from .core.guidance import Guidance
+from .student import Student
+from .teachers.base import Conditioning, TeacherFamily, teacher_velocity
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""States (B, C, *S) and noise levels (B,) → what the scheduler's step() takes."""
+
+
+def seeded_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One generator per seed, on the CPU, so that an image depends neither on its batch nor on the device."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def seeded_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """Initial noise (B, *shape), each sample from its own generator."""
+    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
+
+
+@torch.no_grad()
+def denoise(network: Network, scheduler, x: Tensor, steps: int, generators: list[torch.Generator] | None = None) -> Tensor:
+    """Run ``scheduler`` from noise ``x`` (B, C, *S) with ``steps`` evaluations of ``network``; returns x_0."""
+    for timestep in scheduler.timesteps[:steps]:
+        sigma = (timestep / scheduler.config.num_train_timesteps).expand(x.shape[0]).to(x.device)
+        x = scheduler.step(network(x, sigma), timestep, x, generator=generators, return_dict=False)[0]
+    return x
+
+
+def sample_student(
+    student: Student,
+    x: Tensor,
+    conditioning: Conditioning,
+    *,
+    steps: int | None = None,
+    substeps: int | None = None,
+    temperature: float | str | None = None,
+    stochastic: float = 0.0,
+    generators: list[torch.Generator] | None = None,
+) -> Tensor:
+    """Samples (B, C, *S) of a student from noise ``x``; what is None is as trained."""
+    scheduler = student.scheduler(substeps=substeps, temperature=temperature, stochastic=stochastic)
+    nfe = student.facts.nfe if steps is None else steps
+    scheduler.set_timesteps(nfe, device=x.device)
+    return denoise(lambda x, sigma: student.family.call(student.model, x, sigma, conditioning), scheduler, x, nfe, generators)
+
+
+def sample_teacher(
+    family: TeacherFamily, model: nn.Module, x: Tensor, conditioning: Conditioning, steps: int, shift: float, guidance: Guidance
+) -> Tensor:
+    """Samples (B, C, *S) of a teacher from noise ``x`` by ``steps`` Euler steps, even in raw time under ``shift``."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=x.device)
+    return denoise(lambda x, sigma: teacher_velocity(family, model, guidance, x, sigma, conditioning), scheduler, x, steps)

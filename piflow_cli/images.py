@@ -1,0 +1,48 @@
+"""Pictures: from states in [-1, 1] to PNG files that carry their recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .files import replacing_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RECIPE_KEY = "piflow"
+GRID_CELL = 64
+
+
+def to_images(x: Tensor) -> list[Image.Image]:
+    """States (B, C, H, W) in [-1, 1] with C = 1 or 3 → 8-bit pictures at their own resolution; values outside are clipped."""
+    pixels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to("cpu").numpy().astype(np.uint8)
+    return [Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0)) for picture in pixels]
+
+
+def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    """One picture of equally large ``images``, row by row, small ones enlarged by whole factors so that eyes can see them."""
+    width, height = images[0].size
+    factor = max(1, GRID_CELL // max(width, height))
+    width, height = width * factor, height * factor
+    rows = -(-len(images) // columns)
+    grid = Image.new(images[0].mode, (columns * width, rows * height))
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        grid.paste(image.resize((width, height), Image.Resampling.NEAREST), (column * width, row * height))
+    return grid
+
+
+def save_png(image: Image.Image, path: Path, recipe: dict | None = None) -> None:
+    """Write a PNG, aside first; ``recipe`` rides along as JSON under the text key ``piflow``."""
+    info = PngInfo()
+    if recipe is not None:
+        info.add_text(RECIPE_KEY, json.dumps(recipe))
+    with replacing_file(path) as aside:
+        image.save(aside, format="PNG", pnginfo=info)

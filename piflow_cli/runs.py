@@ -1,0 +1,111 @@
+"""What a run leaves on disk, and whose folder it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from .errors import UsageError
+from .files import replacing_file
+from .presets import from_dict, to_dict
+
+if TYPE_CHECKING:
+    from .preset_schema import Preset
+
+SETTINGS_NAME = "run.yaml"
+# Settings that may change between two starts of one run: they leave every iteration as it is.
+FREE_SETTINGS = ("optimisation.iterations", "output.", "summary", "teacher.memory", "teacher.license")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside the output folder of `piflow distill`."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.path / SETTINGS_NAME
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def previews(self) -> Path:
+        return self.path / "previews"
+
+    def check(self, preset: Preset) -> None:
+        """Make sure that the folder is new, empty, or belongs to this very configuration; raises UsageError otherwise."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file", "name a folder: --output DIR")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not self.settings.is_file():
+            raise UsageError(f"{self.path} is not empty and holds no run", "name another folder: --output DIR")
+        changed = differences(read_settings(self.settings), preset)
+        if changed:
+            raise UsageError(
+                f"{self.path} belongs to another configuration: " + ", ".join(changed),
+                "name another folder with --output DIR, or start over with --no-resume",
+            )
+
+    def set_aside(self) -> Path | None:
+        """Move an earlier run out of the way, to the first free DIR.1, DIR.2, …; None where there is nothing to move."""
+        if not self.path.exists():
+            return None
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        self.path.rename(target)
+        return target
+
+    def write_settings(self, preset: Preset) -> None:
+        """Record the resolved configuration."""
+        with replacing_file(self.settings) as aside:
+            aside.write_text(yaml.safe_dump(to_dict(preset), sort_keys=False, allow_unicode=True))
+
+
+def read_settings(path: Path) -> Preset:
+    """The configuration that a run was started with."""
+    try:
+        return from_dict(yaml.safe_load(path.read_text()), str(path))
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML", "the folder is damaged: name another with --output DIR") from error
+
+
+def differences(before: Preset, now: Preset) -> list[str]:
+    """What tells two configurations apart, as ``section.key was A, is B``; settings that leave iterations alone are free."""
+    old, new = _flat(to_dict(before)), _flat(to_dict(now))
+    keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(FREE_SETTINGS)]
+    return [f"{key} was {old[key]}, is {new[key]}" for key in keys if old[key] != new[key]]
+
+
+def adapter_folder(path: Path) -> Path:
+    """The adapter in a run folder, or ``path`` itself; raises UsageError for a run that has none yet."""
+    if not path.exists():
+        raise UsageError(f"there is no student at {path}", "name the folder that `piflow distill` wrote, for example runs/digits")
+    run = RunFolder(path)
+    if not run.settings.is_file():
+        return path
+    if not run.adapter.is_dir():
+        raise UsageError(f"the run {path} has not finished: it holds no student yet", f"finish it: piflow distill --teacher {read_settings(run.settings).name} --output {path}")
+    return run.adapter
+
+
+def _flat(data: dict, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in data.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat

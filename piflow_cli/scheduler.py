@@ -1,0 +1,144 @@
+"""The sampler: a diffusers scheduler whose step() rolls a policy down to the next network evaluation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from .core.decoding import PolicyDecoder, PolicyKind
+from .core.policies import GMFlowPolicy
+from .core.rollout import rollout
+from .core.tensors import working
+from .core.timegrid import TimeGrid, renoising, to_raw, to_sigma
+
+
+@dataclass
+class PolicySchedulerOutput(BaseOutput):
+    """``prev_sample``: the state at the next evaluation, in the shape and dtype of the sample that was given."""
+
+    prev_sample: Tensor
+
+
+def final_temperature(temperature: float | Literal["auto"], nfe: int) -> float:
+    """Temperature of all steps but the last, which has none: ``auto`` is 0.1 (nfe - 1), at most 1 (pi-Flow, appendix)."""
+    return min(max(0.1 * (nfe - 1), 0.0), 1.0) if temperature == "auto" else float(temperature)
+
+
+class PolicyScheduler(SchedulerMixin, ConfigMixin):
+    """Reads ``model_output`` as a policy and follows it over one segment of raw time (pi-Flow, arXiv 2510.14974).
+
+    Args:
+        kind, components, patch, segment: how the network's output is read, see
+            :class:`~piflow_cli.core.decoding.PolicyDecoder`.
+        shift: map from raw time to sigma, as trained. ``sigmas`` and ``mu`` that a pipeline passes are ignored.
+        final_step_scale: length of the last segment relative to the others.
+        substeps: Euler substeps per unit of raw time.
+        temperature: in (0, 1], or ``auto``; GM policies only, never on the last step.
+        stochastic: h; 0 is the ODE, ``inf`` re-noises fully between evaluations.
+    """
+
+    order = 1
+    init_noise_sigma = 1.0
+
+    @register_to_config
+    def __init__(
+        self,
+        kind: PolicyKind = "gm",
+        components: int = 8,
+        patch: int | None = None,
+        segment: float = 1.0,
+        shift: float = 1.0,
+        final_step_scale: float = 1.0,
+        substeps: int = 128,
+        temperature: float | Literal["auto"] = "auto",
+        stochastic: float = 0.0,
+        num_train_timesteps: int = 1000,
+    ) -> None:
+        self.decoder = PolicyDecoder(kind, components, shift, segment, patch)
+        self._step_index: int | None = None
+        self.set_timesteps(1)
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        sigmas: object = None,
+        mu: float | None = None,
+    ) -> None:
+        """Place ``num_inference_steps`` evaluations; ``sigmas`` only count them and ``mu`` is ignored: both are the student's."""
+        if num_inference_steps is None:
+            if sigmas is None:
+                raise ValueError("set_timesteps needs num_inference_steps")
+            num_inference_steps = len(sigmas)
+        self.num_inference_steps = num_inference_steps
+        self.raws = TimeGrid(num_inference_steps, self.config.final_step_scale, self.config.shift).edges
+        sigma = [to_sigma(raw, self.config.shift) for raw in self.raws]
+        self.sigmas = torch.tensor(sigma, dtype=torch.float32)
+        self.timesteps = (self.sigmas[:-1] * self.config.num_train_timesteps).to(device)
+        self._step_index = None
+
+    @property
+    def step_index(self) -> int | None:
+        """Index of the next step; None before the first."""
+        return self._step_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Start at ``begin_index`` of the timesteps, as image-to-image pipelines do."""
+        self._step_index = begin_index
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
+        """The sample as it is: flow models take it unscaled."""
+        return sample
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """(1 - sigma) sample + sigma noise at the first of ``timestep``, for pipelines that start from an image."""
+        sigma = timestep.flatten()[0].to(sample) / self.config.num_train_timesteps
+        return (1 - sigma) * sample + sigma * noise
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Tensor | float,
+        sample: Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> PolicySchedulerOutput | tuple[Tensor]:
+        """Roll the policy that ``model_output`` holds from ``sample`` to the next evaluation.
+
+        ``generator`` draws the noise of stochastic sampling: one, or one per sample.
+        """
+        if self._step_index is None:
+            self._step_index = self._index_of(timestep)
+        index, config = self._step_index, self.config
+        last = index == self.num_inference_steps - 1
+        raw, raw_next = self.raws[index], self.raws[index + 1]
+        sigma_next = to_sigma(raw_next, config.shift)
+        sigma_dst, memory = renoising(to_sigma(raw, config.shift), sigma_next, config.stochastic)
+
+        source = torch.full((sample.shape[0],), raw, dtype=torch.float64, device=sample.device)
+        policy = self.decoder.policy(working(model_output), working(sample), source)
+        if isinstance(policy, GMFlowPolicy) and not last:
+            policy = policy.with_temperature(final_temperature(config.temperature, self.num_inference_steps))
+        end = torch.full_like(source, raw_next if memory == 1 else to_raw(sigma_dst, config.shift))
+        x = self.decoder.pack(rollout(policy, policy.x_src, source, end, substeps=config.substeps))
+        if memory < 1 and not last:
+            noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            x = (1 - sigma_next + sigma_next * memory) * x + sigma_next * math.sqrt(1 - memory**2) * noise
+        self._step_index += 1
+        x = x.to(sample.dtype)
+        return PolicySchedulerOutput(prev_sample=x) if return_dict else (x,)
+
+    def _index_of(self, timestep: Tensor | float) -> int:
+        """The step whose timestep is nearest: pipelines hand the value back, now and then in another precision."""
+        return int((self.timesteps.cpu() - float(timestep)).abs().argmin())
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps

@@ -1,0 +1,145 @@
+"""Students: a teacher's architecture with a policy head, and the facts that travel with its weights."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import __version__
+from .core.decoding import PolicyDecoder, PolicyKind
+from .core.heads import DXHead, GMHead, HeadSite, PolicyHead, attach_head
+from .core.policies import Policy
+from .core.timegrid import to_sigma
+from .errors import RunError
+from .scheduler import PolicyScheduler
+from .teachers.base import Conditioning, TeacherFamily
+
+METADATA_PREFIX = "piflow."
+_PARSERS = {"int": int, "float": float}
+
+
+@dataclass(frozen=True)
+class StudentFacts:
+    """What a sampler must know of a student; saved as ``piflow.*`` metadata, so that sampling needs no flags.
+
+    ``teacher``: name of the preset; ``base`` and ``revision``: its weights; ``segment``: raw length that a DX policy
+    spans; ``substeps``: per unit of raw time; ``temperature``: a number or ``auto``; ``guidance``: distilled in.
+    """
+
+    teacher: str
+    family: str
+    base: str
+    policy: PolicyKind
+    components: int
+    nfe: int
+    shift: float
+    final_step_scale: float
+    segment: float
+    substeps: int
+    guidance: float
+    temperature: str
+    logstd_width: int
+    iterations: int = 0
+    revision: str = ""
+    base_dtype: str = "float32"
+    version: str = __version__
+
+    def to_metadata(self) -> dict[str, str]:
+        """The facts as safetensors metadata: every value a string."""
+        return {METADATA_PREFIX + name: str(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> StudentFacts:
+        """Read the facts back; raises RunError naming what is missing or malformed."""
+        values: dict[str, Any] = {}
+        faults = []
+        for field in fields(cls):
+            text = metadata.get(METADATA_PREFIX + field.name)
+            try:
+                if text is None:
+                    faults.append(f"{METADATA_PREFIX}{field.name} is missing")
+                else:
+                    values[field.name] = _PARSERS.get(field.type, str)(text)
+            except ValueError:
+                faults.append(f"{METADATA_PREFIX}{field.name} is {text!r}")
+        if faults:
+            raise RunError(
+                "the student does not say how to sample it: " + "; ".join(faults),
+                "use a student that `piflow distill` saved",
+            )
+        return cls(**values)
+
+    @property
+    def sampling_temperature(self) -> float | str:
+        """``auto`` or a number, as :class:`~piflow_cli.scheduler.PolicyScheduler` takes it."""
+        return "auto" if self.temperature == "auto" else float(self.temperature)
+
+
+class Student:
+    """A widened model together with the facts that turn its output into policies."""
+
+    def __init__(self, family: TeacherFamily, model: nn.Module, facts: StudentFacts) -> None:
+        self.family = family
+        self.model = model
+        self.facts = facts
+        self.decoder = PolicyDecoder(facts.policy, facts.components, facts.shift, facts.segment)
+
+    def policy(self, model: nn.Module, x: Tensor, raw: Tensor, conditioning: Conditioning) -> Policy:
+        """One evaluation at states ``x`` (B, C, *S), raw times (B,); ``model`` is this one's, or its distributed wrapper."""
+        output = self.family.call(model, x, to_sigma(raw, self.facts.shift), conditioning)
+        return self.decoder.policy(output, x, raw)
+
+    def average(self) -> Student:
+        """A copy to keep the moving average of the weights in; it takes no gradients."""
+        return Student(self.family, copy.deepcopy(self.model).eval().requires_grad_(False), self.facts)
+
+    def at(self, iteration: int) -> Student:
+        """The same student, saying that it was trained for ``iteration`` iterations."""
+        return Student(self.family, self.model, replace(self.facts, iterations=iteration))
+
+    def scheduler(self, *, substeps: int | None = None, temperature: float | str | None = None, stochastic: float = 0.0) -> PolicyScheduler:
+        """The sampler with the settings the student was trained for, but for those that are given."""
+        facts = self.facts
+        return PolicyScheduler(
+            kind=facts.policy,
+            components=facts.components,
+            segment=facts.segment,
+            shift=facts.shift,
+            final_step_scale=facts.final_step_scale,
+            substeps=facts.substeps if substeps is None else substeps,
+            temperature=facts.sampling_temperature if temperature is None else temperature,
+            stochastic=stochastic,
+        )
+
+
+def new_head(
+    model: nn.Module, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None
+) -> tuple[HeadSite, PolicyHead]:
+    """The head of a student of ``model`` and its site, initialised from the model's output projection."""
+    site = family.head_site(model)
+    projection = model.get_submodule(site.projection)
+    if facts.policy == "gm":
+        width = family.embedding_dim(model)
+        return site, GMHead(
+            projection, facts.components, site.patch, site.channel_major, width, facts.logstd_width, generator=generator
+        )
+    return site, DXHead(projection, facts.components, site.patch, site.channel_major)
+
+
+def widen(model: nn.Module, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None) -> Student:
+    """Turn ``model`` itself into a student: its output projection gives way to a policy head."""
+    site, head = new_head(model, family, facts, generator)
+    attach_head(model, site, head)
+    return Student(family, model, facts)
+
+
+def student_of(teacher: nn.Module, family: TeacherFamily, facts: StudentFacts, seed: int) -> Student:
+    """A fully trained student beside a frozen teacher: a copy of it with a policy head, initialised by ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return widen(copy.deepcopy(teacher), family, facts, generator)

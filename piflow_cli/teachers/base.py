@@ -1,0 +1,97 @@
+"""What piflow must know of a model family to use it as a teacher: one small class a family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..core.guidance import Guidance
+from ..core.heads import HeadSite
+
+if TYPE_CHECKING:
+    from ..preset_schema import TeacherSection
+
+Conditioning = dict[str, Tensor]
+"""What the network is told besides state and time; every tensor has the batch first."""
+
+
+class TeacherFamily(ABC):
+    """How models of one family are loaded, called and widened.
+
+    The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise,
+    u = eps - x_0. :meth:`call` translates to the model's own.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def head_site(self, model: nn.Module) -> HeadSite:
+        """Where a policy head sits in ``model``."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> nn.Module:
+        """The teacher in ``folder``, in evaluation mode, on the CPU."""
+
+    @abstractmethod
+    def build(self, config: dict) -> nn.Module:
+        """A model of the architecture that ``config`` states, with random weights."""
+
+    @abstractmethod
+    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        """What ``model`` emits at states ``x`` (B, C, *S) and noise levels (B,): velocity, or a policy if it is widened."""
+
+    @abstractmethod
+    def class_count(self, model: nn.Module) -> int:
+        """How many classes the model was conditioned on."""
+
+    @abstractmethod
+    def condition(self, model: nn.Module, labels: Sequence[int]) -> Conditioning:
+        """Conditioning of class ``labels``; raises UsageError for a class that the model does not know."""
+
+    @abstractmethod
+    def unconditional(self, model: nn.Module, conditioning: Conditioning) -> Conditioning:
+        """The conditioning of classifier-free guidance's other half."""
+
+    @abstractmethod
+    def sample_shape(self, model: nn.Module) -> tuple[int, ...]:
+        """Shape (C, *S) of one state."""
+
+    @abstractmethod
+    def embedding_dim(self, model: nn.Module) -> int:
+        """Width of the timestep embedding that the head taps."""
+
+
+def guidance_of(section: TeacherSection) -> Guidance:
+    """The guidance that a preset asks of its teacher."""
+    return Guidance(section.guidance, section.guidance_interval, section.guidance_mode == "orthogonal")
+
+
+def to_device(conditioning: Conditioning, device: torch.device) -> Conditioning:
+    """The conditioning on another device."""
+    return {name: value.to(device) for name, value in conditioning.items()}
+
+
+def repeat(conditioning: Conditioning, times: int) -> Conditioning:
+    """The conditioning of a batch that holds ``times`` states of each sample, state-major."""
+    return {name: value.repeat(times, *[1] * (value.ndim - 1)) for name, value in conditioning.items()}
+
+
+@torch.no_grad()
+def teacher_velocity(
+    family: TeacherFamily, model: nn.Module, guidance: Guidance, x: Tensor, sigma: Tensor, conditioning: Conditioning
+) -> Tensor:
+    """Guided velocity (B, C, *S) of a teacher at states ``x`` and noise levels ``sigma`` (B,).
+
+    ``x`` may hold several states of each conditioned sample, state-major.
+    """
+    states = x.shape[0] // next(iter(conditioning.values())).shape[0]
+    conditioning = repeat(conditioning, states)
+    conditional = family.call(model, x, sigma, conditioning)
+    if guidance.scale == 1:
+        return conditional
+    return guidance(conditional, family.call(model, x, sigma, family.unconditional(model, conditioning)), x, sigma)

@@ -1,0 +1,139 @@
+"""The training loop: one pi-ID step after another, on whatever processes accelerate was launched with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ..core.ema import karras_decay, update_average
+from ..core.guidance import Guidance
+from ..core.imitation import ImitationConfig, data_dependent_loss, data_free_losses, teacher_ratio
+from ..student import Student
+from ..teachers.base import Conditioning, teacher_velocity, to_device
+from .checkpoints import TrainingState
+from .data import LabelledImages, batch_indices, mixed_seed
+from .optimizer import learning_rate
+from .plan import BatchPlan
+
+if TYPE_CHECKING:
+    from ..preset_schema import Preset
+
+
+@dataclass
+class Session:
+    """Everything a step needs. ``model`` is the student's, as accelerate prepared it; ``teacher`` is frozen."""
+
+    preset: Preset
+    accelerator: Accelerator
+    batches: BatchPlan
+    config: ImitationConfig
+    guidance: Guidance
+    data: LabelledImages
+    teacher: nn.Module
+    student: Student
+    model: nn.Module
+    average: Student
+    optimizer: torch.optim.Optimizer
+    iteration: int = 0
+    pending: list[dict] = field(default_factory=list)
+
+    @property
+    def state(self) -> TrainingState:
+        """What a checkpoint holds."""
+        model = self.accelerator.unwrap_model(self.model)
+        return TrainingState(model, self.average.model, self.optimizer, self.iteration)
+
+
+def train_step(session: Session) -> None:
+    """One iteration: gradients over all rounds of accumulation, one optimiser step, one update of the average.
+
+    Loss and gradient norm stay on the device, in ``session.pending``: reading them would stall it.
+    """
+    settings, iteration = session.preset.optimisation, session.iteration
+    for group in session.optimizer.param_groups:
+        group["lr"] = learning_rate(iteration, settings)
+    loss = sum(_backward(session, round_) for round_ in range(session.batches.accumulation))
+    clip = settings.gradient_clip if iteration >= settings.warmup else float("inf")
+    norm = session.accelerator.clip_grad_norm_(session.model.parameters(), clip)
+    session.optimizer.step()
+    session.optimizer.zero_grad(set_to_none=True)
+    decay = karras_decay(iteration, settings.ema_gamma) if iteration >= settings.warmup else 0.0
+    current = session.accelerator.unwrap_model(session.model).parameters()
+    update_average(session.average.model.parameters(), current, decay)
+    session.iteration += 1
+    session.pending.append({"iteration": session.iteration, "loss": loss, "gradient_norm": norm})
+
+
+def take_pending(session: Session) -> list[dict]:
+    """Rows for metrics.jsonl of the iterations since the last call: one wait for the device in all."""
+    pending, session.pending = session.pending, []
+    if not pending:
+        return []
+    losses = torch.stack([row["loss"] for row in pending])
+    losses = session.accelerator.reduce(losses, reduction="mean").tolist()
+    norms = torch.stack([torch.as_tensor(row["gradient_norm"]) for row in pending]).tolist()
+    imitation, settings = session.preset.imitation, session.preset.optimisation
+    return [
+        {
+            "iteration": row["iteration"],
+            "loss": loss,
+            "gradient_norm": norm,
+            "teacher_ratio": teacher_ratio(row["iteration"] - 1, imitation.mixing_iterations),
+            "learning_rate": learning_rate(row["iteration"] - 1, settings),
+        }
+        for row, loss, norm in zip(pending, losses, norms)
+    ]
+
+
+def _backward(session: Session, round_: int) -> Tensor:
+    """Gradients of one round of accumulation; returns its share of the loss, detached."""
+    accelerator, batches = session.accelerator, session.batches
+    seed = mixed_seed(session.preset.seed, session.iteration, round_, accelerator.process_index)
+    # LoRA dropout and the like draw from the global generator.
+    torch.manual_seed(seed)
+    losses = _losses(session, round_, torch.Generator().manual_seed(seed))
+    count = session.config.grid.nfe if session.preset.imitation.data_free else 1
+    total = torch.zeros((), device=accelerator.device)
+    for index in range(count):
+        last = round_ == batches.accumulation - 1 and index == count - 1
+        # Processes exchange gradients once a step, at its last backward pass.
+        with contextlib.nullcontext() if last else accelerator.no_sync(session.model):
+            loss = next(losses) / batches.accumulation
+            accelerator.backward(loss)
+        total = total + loss.detach()
+    return total
+
+
+def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterator[Tensor]:
+    x_0, conditioning = _batch(session, round_)
+    ratio = teacher_ratio(session.iteration, session.preset.imitation.mixing_iterations)
+
+    def student(x: Tensor, raw: Tensor):
+        return session.student.policy(session.model, x, raw, conditioning)
+
+    def teacher(x: Tensor, sigma: Tensor) -> Tensor:
+        with session.accelerator.autocast():
+            return teacher_velocity(session.student.family, session.teacher, session.guidance, x, sigma, conditioning)
+
+    if session.preset.imitation.data_free:
+        noise = torch.randn(x_0.shape, generator=generator).to(x_0)
+        yield from data_free_losses(student, teacher, noise, session.config, ratio, generator)
+    else:
+        yield data_dependent_loss(student, teacher, x_0, session.config, ratio, generator)
+
+
+def _batch(session: Session, round_: int) -> tuple[Tensor, Conditioning]:
+    """Images and conditioning of one round on this process."""
+    batches, accelerator = session.batches, session.accelerator
+    place = (session.iteration * batches.accumulation + round_) * batches.processes + accelerator.process_index
+    chosen = batch_indices(len(session.data), session.preset.seed, place * batches.device_batch, batches.device_batch)
+    family = session.student.family
+    conditioning = family.condition(session.teacher, session.data.labels[chosen].tolist())
+    return session.data.images[chosen].to(accelerator.device), to_device(conditioning, accelerator.device)
+

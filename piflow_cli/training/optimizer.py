@@ -1,0 +1,37 @@
+"""The optimiser and its schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..preset_schema import OptimisationSection
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], settings: OptimisationSection, device: torch.device, console: Console
+) -> torch.optim.Optimizer:
+    """AdamW over ``parameters``, with 8-bit moments where they are asked for and can be had; says why where they cannot."""
+    options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adamw8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError:
+            console.say('optimiser: plain AdamW, since bitsandbytes is not installed: pip install "piflow[lowvram]"')
+        else:
+            if device.type == "cuda":
+                return AdamW8bit(parameters, **options)
+            console.say("optimiser: plain AdamW, since 8-bit AdamW needs a CUDA device")
+    return torch.optim.AdamW(parameters, **options)
+
+
+def learning_rate(iteration: int, settings: OptimisationSection) -> float:
+    """Linear warm-up from 1/warmup of the rate, then constant."""
+    if iteration >= settings.warmup:
+        return settings.learning_rate
+    return settings.learning_rate * (iteration + 1) / settings.warmup

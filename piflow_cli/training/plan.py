@@ -1,0 +1,137 @@
+"""What a run is going to do, worked out and said before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..core.imitation import ImitationConfig
+from ..core.timegrid import TimeGrid, to_sigma
+from ..devices import choose_device
+from ..errors import UsageError
+from ..student import StudentFacts, student_of
+from ..teachers import family_of
+from ..teachers.locate import locate
+
+if TYPE_CHECKING:
+    from ..preset_schema import Preset
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How the global batch is cut: ``accumulation`` rounds of ``device_batch`` samples on each of ``processes``."""
+
+    processes: int
+    device_batch: int
+    accumulation: int
+
+    def __str__(self) -> str:
+        parts = f"{self.processes} x {self.device_batch} x {self.accumulation}"
+        return f"{self.processes * self.device_batch * self.accumulation} = {parts} (processes x device batch x accumulation)"
+
+
+def batch_plan(preset: Preset, processes: int) -> BatchPlan:
+    """Derive the accumulation; raises UsageError where the global batch cannot be cut evenly."""
+    total, wanted = preset.optimisation.batch_size, preset.optimisation.device_batch_size
+    if total % processes:
+        raise UsageError(
+            f"a batch of {total} cannot be shared by {processes} processes",
+            f"choose a multiple: --batch-size {processes * max(1, round(total / processes))}",
+        )
+    device_batch = total // processes if wanted is None else wanted
+    if total % (processes * device_batch):
+        raise UsageError(
+            f"a batch of {total} is no multiple of {processes} processes x device_batch_size {device_batch}",
+            "choose another: --set optimisation.device_batch_size=N",
+        )
+    return BatchPlan(processes, device_batch, total // (processes * device_batch))
+
+
+def time_grid(preset: Preset) -> TimeGrid:
+    """Where the student of this preset is evaluated."""
+    return TimeGrid(preset.policy.nfe, preset.policy.final_step_scale, preset.policy.shift)
+
+
+def imitation_config(preset: Preset) -> ImitationConfig:
+    """The constants of a pi-ID step under this preset."""
+    imitation = preset.imitation
+    return ImitationConfig(
+        grid=time_grid(preset),
+        states=imitation.states,
+        window=imitation.window,
+        substeps=preset.policy.substeps,
+        dropout=imitation.dropout,
+        loss_scale=imitation.loss_scale,
+    )
+
+
+def student_facts(preset: Preset) -> StudentFacts:
+    """What the student of this preset will say of itself."""
+    policy, teacher = preset.policy, preset.teacher
+    return StudentFacts(
+        teacher=preset.name,
+        family=teacher.family,
+        base=teacher.base,
+        revision="" if teacher.revision is None else teacher.revision,
+        policy=policy.kind,
+        components=policy.components,
+        nfe=policy.nfe,
+        shift=policy.shift,
+        final_step_scale=policy.final_step_scale,
+        segment=time_grid(preset).segment,
+        substeps=policy.substeps,
+        guidance=teacher.guidance,
+        temperature=str(policy.temperature),
+        logstd_width=policy.logstd_width,
+    )
+
+
+def describe(preset: Preset, device: str) -> dict:
+    """The plan in words, section by section; builds the models on the CPU to count what will be trained."""
+    family = family_of(preset.teacher.family)
+    teacher = family.load(locate(preset.teacher.base))
+    student = student_of(teacher, family, student_facts(preset), preset.seed)
+    grid = time_grid(preset)
+    optimisation, imitation = preset.optimisation, preset.imitation
+    sigmas = ", ".join(f"{to_sigma(raw, grid.shift):.4g}" for raw in grid.edges[:-1])
+    mixing = f"over {imitation.mixing_iterations} iterations" if imitation.mixing_iterations else "none"
+    return {
+        "teacher": {
+            "name": preset.name,
+            "weights": f"{preset.teacher.base}, {_millions(teacher)} parameters, {preset.teacher.license}",
+            "guidance": _guidance(preset),
+        },
+        "student": {
+            "policy": f"{preset.policy.kind}, {preset.policy.components} components",
+            "evaluations": f"{grid.nfe} (sigma {sigmas})",
+            "substeps": f"{preset.policy.substeps} per unit of raw time",
+            "trained": f"{_millions(student.model)} parameters, all",
+        },
+        "imitation": {
+            "states": f"{imitation.states} per evaluation, {'data-free' if imitation.data_free else 'from noised data'}",
+            "window": f"{imitation.window} substeps" if imitation.window else "none",
+            "trajectory mixing": mixing,
+        },
+        "optimisation": {
+            "iterations": optimisation.iterations,
+            "batch": str(batch_plan(preset, torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)),
+            "learning rate": f"{optimisation.learning_rate:g}, {optimisation.warmup} iterations of warm-up",
+            "precision": optimisation.precision,
+            "device": str(choose_device(device)),
+        },
+    }
+
+
+def _guidance(preset: Preset) -> str:
+    teacher = preset.teacher
+    if teacher.guidance == 1:
+        return "none"
+    low, high = teacher.guidance_interval
+    return f"{teacher.guidance:g} for sigma in [{low:g}, {high:g}], {teacher.guidance_mode}"
+
+
+def _millions(model: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M"

@@ -1,0 +1,171 @@
+"""`piflow distill` from a resolved preset to a finished student."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+
+from ..adapters import save_adapter
+from ..devices import choose_device
+from ..errors import Interrupted, RunError, UsageError
+from ..runs import RunFolder
+from ..student import Student, student_of
+from ..teachers import family_of
+from ..teachers.base import guidance_of
+from ..teachers.locate import locate
+from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
+from .data import load_images
+from .loop import Session, take_pending, train_step
+from .metrics import Metrics, draw_loss
+from .optimizer import make_optimizer
+from .pictures import save_comparison, save_preview
+from .plan import batch_plan, imitation_config, student_facts
+from .signals import StopRequest
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..preset_schema import Preset
+
+REPORT_EVERY = 10
+
+
+def distill(preset: Preset, output: Path, device: str, resume: bool, console: Console) -> dict:
+    """Train the student of ``preset`` into the folder ``output``; goes on from its last checkpoint if ``resume``.
+
+    Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit,
+    RunError where the loss is not finite or a checkpoint is damaged, Interrupted after Ctrl-C.
+    """
+    started = time.perf_counter()
+    run = RunFolder(output)
+    if resume:
+        run.check(preset)
+    session = open_session(preset, device, console)
+    if not resume and (aside := run.set_aside()) is not None:
+        console.say(f"the earlier run is now {aside}")
+    run.write_settings(preset)
+    found = checkpoints(run.checkpoints)
+    if found:
+        _restore(session, found[-1])
+        console.say(f"resuming from {found[-1]}")
+    metrics = Metrics(run.metrics, session.iteration)
+    with StopRequest() as stop:
+        _train(session, run, metrics, console, stop)
+    return _finish(session, run, metrics, time.perf_counter() - started)
+
+
+def open_session(preset: Preset, device: str, console: Console) -> Session:
+    """Load the teacher and the data, and make the student, its average and the optimiser."""
+    target = choose_device(device)
+    accelerator = _accelerator(preset, target)
+    batches = batch_plan(preset, accelerator.num_processes)
+    data = load_images(locate(preset.data.images))
+    family = family_of(preset.teacher.family)
+    teacher = family.load(locate(preset.teacher.base)).requires_grad_(False)
+    student = student_of(teacher, family, student_facts(preset), preset.seed)
+    if preset.optimisation.gradient_checkpointing:
+        student.model.enable_gradient_checkpointing()
+    average = student.average()
+    teacher.to(accelerator.device)
+    average.model.to(accelerator.device)
+    optimizer = make_optimizer(student.model.parameters(), preset.optimisation, accelerator.device, console)
+    model, optimizer = accelerator.prepare(student.model, optimizer)
+    return Session(
+        preset=preset,
+        accelerator=accelerator,
+        batches=batches,
+        config=imitation_config(preset),
+        guidance=guidance_of(preset.teacher),
+        data=data,
+        teacher=teacher,
+        student=student,
+        model=model,
+        average=average,
+        optimizer=optimizer,
+    )
+
+
+def _accelerator(preset: Preset, device: torch.device) -> Accelerator:
+    tracker = preset.output.tracker
+    if tracker != "none" and importlib.util.find_spec(tracker) is None:
+        raise UsageError(f"the tracker {tracker} is not installed", 'pip install "piflow[trackers]", or --set output.tracker=none')
+    if device.type != "cpu" and device.index is not None:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    precision = "bf16" if preset.optimisation.precision == "bf16" else "no"
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+
+
+def _restore(session: Session, path: Path) -> None:
+    state = session.state
+    load_checkpoint(path, state)
+    session.iteration = state.iteration
+
+
+def _train(session: Session, run: RunFolder, metrics: Metrics, console: Console, stop: StopRequest) -> None:
+    output, total = session.preset.output, session.preset.optimisation.iterations
+    with console.progress(total, min(session.iteration, total), "distilling") as bar:
+        while session.iteration < total:
+            train_step(session)
+            done = session.iteration
+            ends = done == total or stop.asked
+            if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or ends:
+                _report(session, run, metrics, bar)
+            if done % output.checkpoint_every == 0 or ends:
+                _save(session, run)
+            if output.preview_every and done % output.preview_every == 0:
+                save_preview(_current(session), run.previews / f"{done:07d}.png", session.accelerator.device)
+            if stop.asked and done < total:
+                raise Interrupted(f"stopped at iteration {done} of {total}; everything is saved", "run the same command again to go on")
+
+
+def _report(session: Session, run: RunFolder, metrics: Metrics, bar) -> None:
+    rows = take_pending(session)
+    for row in rows:
+        if not math.isfinite(row["loss"]) or not math.isfinite(row["gradient_norm"]):
+            raise _not_finite(row, run)
+    if rows:
+        metrics.add(rows)
+        bar.set_postfix(loss=f"{rows[-1]['loss']:.4f}", teacher_ratio=f"{rows[-1]['teacher_ratio']:.2f}", refresh=False)
+        bar.update(len(rows))
+
+
+def _not_finite(row: dict, run: RunFolder) -> RunError:
+    found = checkpoints(run.checkpoints)
+    last = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
+    what = "loss" if not math.isfinite(row["loss"]) else "gradient"
+    return RunError(
+        f"the {what} of iteration {row['iteration']} is not finite; {last}",
+        "lower --learning-rate, or use --set optimisation.precision=fp32, in a new --output folder",
+    )
+
+
+def _current(session: Session) -> Student:
+    """The averaged student as it is now: what is previewed is what is saved."""
+    return session.average.at(session.iteration)
+
+
+def _save(session: Session, run: RunFolder) -> None:
+    save_checkpoint(run.checkpoints, session.state, session.preset.output.keep_checkpoints)
+    save_adapter(_current(session), run.adapter)
+
+
+def _finish(session: Session, run: RunFolder, metrics: Metrics, seconds: float) -> dict:
+    """The pictures of the end, and the facts of the run."""
+    samples, curve = run.path / "samples.png", run.path / "loss.png"
+    save_comparison(_current(session), session.teacher, session.guidance, samples, session.accelerator.device)
+    draw_loss(metrics.rows, curve)
+    return {
+        "output": run.path,
+        "adapter": run.adapter,
+        "samples": samples,
+        "loss_curve": curve,
+        "iterations": session.iteration,
+        "loss": metrics.rows[-1]["loss"],
+        "seconds": round(seconds, 1),
+    }
