@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from piflow_cli.core.guidance import Guidance, velocity_from_edm, velocity_from_vp
+from tests.helpers import golden, seeded
+
+
+@pytest.mark.parametrize(("orthogonal", "name"), [(False, "plain"), (True, "orthogonal")])
+def test_guided_velocities_equal_the_published_ones(orthogonal: bool, name: str) -> None:
+    numbers = golden("policies.safetensors")
+    inputs = [numbers[f"cfg.{key}"] for key in ("cond", "uncond", "x", "t")]
+    guided = Guidance(2.7, orthogonal=orthogonal)(*inputs)
+    torch.testing.assert_close(guided, numbers[f"cfg.{name}_2.7"], rtol=1e-5, atol=1e-5)
+
+
+def test_guidance_acts_inside_its_interval_only() -> None:
+    conditional, unconditional, x = torch.randn(3, 4, 2, 3, generator=seeded()).unbind()
+    sigma = torch.tensor([0.1, 0.2, 0.6, 0.7])
+    guided = Guidance(3.0, (0.2, 0.6))(conditional, unconditional, x, sigma)
+    torch.testing.assert_close(guided[[0, 3]], conditional[[0, 3]], rtol=0, atol=0)
+    torch.testing.assert_close(guided[1:3], (3 * conditional - 2 * unconditional)[1:3])
+
+
+def test_orthogonal_guidance_moves_across_the_expected_data() -> None:
+    conditional, unconditional, x = torch.randn(3, 4, 2, 3, generator=seeded(), dtype=torch.float64).unbind()
+    sigma = torch.full((4,), 0.4, dtype=torch.float64)
+    change = Guidance(3.0, orthogonal=True)(conditional, unconditional, x, sigma) - conditional
+    x_0 = x - 0.4 * conditional
+    torch.testing.assert_close((change * x_0).sum((1, 2)), torch.zeros(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v", "x_0"])
+def test_every_vp_prediction_gives_the_flow_velocity(kind: str) -> None:
+    x_0, epsilon = torch.randn(2, 3, 2, 4, generator=seeded(), dtype=torch.float64).unbind()
+    alpha_bar = torch.tensor([0.9, 0.5, 0.02], dtype=torch.float64)
+    a, b = alpha_bar.sqrt().reshape(-1, 1, 1), (1 - alpha_bar).sqrt().reshape(-1, 1, 1)
+    x = a * x_0 + b * epsilon
+    prediction = {"epsilon": epsilon, "v": a * epsilon - b * x_0, "x_0": x_0}[kind]
+    flow, sigma, velocity = velocity_from_vp(prediction, x, alpha_bar, kind)
+    spread = sigma.reshape(-1, 1, 1)
+    torch.testing.assert_close(velocity, epsilon - x_0)
+    torch.testing.assert_close(flow, (1 - spread) * x_0 + spread * epsilon)
+
+
+def test_an_unknown_vp_prediction_is_refused() -> None:
+    with pytest.raises(ValueError, match="epsilon, v or x_0"):
+        velocity_from_vp(torch.zeros(1, 1), torch.zeros(1, 1), torch.tensor([0.5]), "score")
+
+
+def test_a_denoiser_gives_the_flow_velocity() -> None:
+    x_0, epsilon = torch.randn(2, 3, 2, 4, generator=seeded(), dtype=torch.float64).unbind()
+    sigma_edm = torch.tensor([0.01, 1.0, 80.0], dtype=torch.float64)
+    flow, sigma, velocity = velocity_from_edm(x_0, x_0 + sigma_edm.reshape(-1, 1, 1) * epsilon, sigma_edm)
+    spread = sigma.reshape(-1, 1, 1)
+    torch.testing.assert_close(flow, (1 - spread) * x_0 + spread * epsilon)
+    torch.testing.assert_close(velocity, epsilon - x_0)

@@ -1,0 +1,166 @@
+"""Heads on a model whose forward() knows nothing of them."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from piflow_cli.core.decoding import PolicyDecoder
+from piflow_cli.core.heads import BIAS_NOISE, DXHead, GMHead, HeadSite, attach_head
+from tests.helpers import seeded
+
+BATCH, TOKENS, WIDTH, PATCH, CHANNELS, COMPONENTS = 2, 6, 5, 4, 3, 3
+
+
+class Packed(nn.Module):
+    """FLUX-like: emits tokens of (c, position)."""
+
+    site = HeadSite("proj_out", PATCH, True, "norm_out", "input", 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm_out = Modulation()
+        self.proj_out = nn.Linear(WIDTH, CHANNELS * PATCH)
+
+    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        return self.proj_out(self.norm_out(tokens, embedding))
+
+
+class Modulation(nn.Module):
+    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        return tokens * (1 + embedding.unsqueeze(1))
+
+
+class Unpatchifying(nn.Module):
+    """DiT-like: tokens of (position, c) become an image of ``out_channels`` channels inside forward()."""
+
+    site = HeadSite("last.proj", PATCH, False, "embed", "output", unpatchify=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_channels = CHANNELS
+        self.embed = nn.Identity()
+        self.last = nn.ModuleDict({"proj": nn.Linear(WIDTH, PATCH * CHANNELS, bias=True)})
+
+    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        hidden = self.last["proj"](tokens * (1 + self.embed(embedding).unsqueeze(1)))
+        return hidden.unflatten(-1, (PATCH, self.out_channels)).permute(0, 3, 1, 2)
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    return torch.randn(BATCH, TOKENS, WIDTH, generator=seeded()), torch.randn(BATCH, WIDTH, generator=seeded(1))
+
+
+def sample(model: nn.Module) -> Tensor:
+    shape = (BATCH, TOKENS, CHANNELS * PATCH) if isinstance(model, Packed) else (BATCH, CHANNELS, TOKENS, PATCH)
+    return torch.randn(*shape, generator=seeded(2))
+
+
+def widened(model: nn.Module, kind: str, bias_noise: float = 0.0) -> tuple[nn.Module, PolicyDecoder]:
+    model, site = copy.deepcopy(model), model.site
+    projection = model.get_submodule(site.projection)
+    if kind == "gm":
+        head = GMHead(projection, COMPONENTS, PATCH, site.channel_major, WIDTH, 7, bias_noise=bias_noise, generator=seeded())
+    else:
+        head = DXHead(projection, COMPONENTS, PATCH, site.channel_major)
+    attach_head(model, site, head)
+    return model, PolicyDecoder(kind, COMPONENTS, patch=PATCH if isinstance(model, Packed) else None)
+
+
+@pytest.mark.parametrize("make", [Packed, Unpatchifying])
+@pytest.mark.parametrize("kind", ["gm", "dx"])
+def test_at_initialisation_the_policy_starts_with_the_teachers_velocity(make, kind: str) -> None:
+    torch.manual_seed(0)
+    teacher = make()
+    student, decoder = widened(teacher, kind)
+    x = sample(teacher)
+    raw = torch.full((BATCH,), 0.7, dtype=torch.float64)
+    policy = decoder.policy(student(*inputs()), x, raw)
+    velocity = decoder.pack(policy.velocity(policy.x_src, raw))
+    torch.testing.assert_close(velocity, teacher(*inputs()))
+
+
+@pytest.mark.parametrize("make", [Packed, Unpatchifying])
+def test_every_component_is_the_teacher_with_one_offset_per_component_and_channel(make) -> None:
+    torch.manual_seed(0)
+    teacher = make()
+    student, decoder = widened(teacher, "gm", bias_noise=BIAS_NOISE)
+    policy = decoder.policy(student(*inputs()), sample(teacher), torch.ones(BATCH, dtype=torch.float64))
+    offset = policy.means - decoder.unpack(teacher(*inputs())).unsqueeze(1)
+    expected = BIAS_NOISE * torch.randn(COMPONENTS, CHANNELS, generator=seeded())
+    torch.testing.assert_close(offset, expected.reshape(1, COMPONENTS, CHANNELS, 1, 1).expand_as(offset))
+    torch.testing.assert_close(policy.mixture.logweights.exp(), torch.full_like(policy.logweights, 1 / COMPONENTS))
+    torch.testing.assert_close(policy.logstds, torch.full((BATCH,), math.log(0.05)))
+
+
+def test_the_log_std_reads_the_embedding_without_pulling_on_it() -> None:
+    model, decoder = widened(Packed(), "gm")
+    tokens, embedding = inputs()
+    embedding.requires_grad_()
+    nn.init.ones_(model.proj_out.logstds[3].weight)
+    policy = decoder.policy(model(tokens, embedding), sample(model), torch.ones(BATCH, dtype=torch.float64))
+    assert policy.logstds[0] != policy.logstds[1]
+    policy.logstds.sum().backward()
+    assert embedding.grad is None or not embedding.grad.any()
+    assert model.proj_out.logstds[1].weight.grad.any()
+
+
+@pytest.mark.parametrize("kind", ["gm", "dx"])
+def test_all_parameters_of_a_head_learn(kind: str) -> None:
+    model, decoder = widened(Unpatchifying(), kind, bias_noise=BIAS_NOISE)
+    raw = torch.ones(BATCH, dtype=torch.float64)
+    policy = decoder.policy(model(*inputs()), sample(model), raw)
+    policy.velocity(policy.x_src + 0.3, raw * 0.5).square().sum().backward()
+    still = [name for name, parameter in model.last["proj"].named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    # The last weight of the log-std starts at zero, which hides the layers before it from the first gradient.
+    assert still == (["logstds.1.weight", "logstds.1.bias"] if kind == "gm" else [])
+
+
+def test_a_copied_model_taps_its_own_embedding() -> None:
+    model, _ = widened(Packed(), "gm")
+    twin = copy.deepcopy(model)
+    tokens, embedding = inputs()
+    nn.init.ones_(twin.proj_out.logstds[3].weight)
+    assert not torch.equal(twin(tokens, embedding), model(tokens, embedding))
+    assert model.proj_out.embedding is None and twin.proj_out.embedding is None
+
+
+def test_a_head_without_its_tap_says_so() -> None:
+    model, _ = widened(Packed(), "dx")
+    with pytest.raises(RuntimeError, match="tap"):
+        model.proj_out(inputs()[0])
+
+
+@pytest.mark.parametrize("tap_at", ["keyword", "output", "input"])
+def test_taps_find_the_embedding_wherever_it_passes(tap_at: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = Twice()
+            self.proj = nn.Linear(WIDTH, PATCH)
+
+        def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+            return self.proj(tokens + 0 * self.embed(embedding, c=embedding)[1].unsqueeze(1))
+
+    class Twice(nn.Module):
+        def forward(self, embedding: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+            return 2 * embedding, embedding
+
+    model, seen = Model(), []
+    head = DXHead(model.proj, 1, PATCH, True)
+    head.take_embedding = lambda: seen.append(head.embedding)
+    attach_head(model, HeadSite("proj", PATCH, True, "embed", tap_at, {"keyword": "c", "output": 1, "input": 0}[tap_at]), head)
+    tokens, embedding = inputs()
+    model(tokens, embedding)
+    torch.testing.assert_close(seen[0], embedding)
+
+
+def test_packing_is_a_bijection() -> None:
+    decoder = PolicyDecoder("gm", COMPONENTS, patch=PATCH)
+    tokens = torch.randn(BATCH, TOKENS, CHANNELS * PATCH)
+    unpacked = decoder.unpack(tokens)
+    assert unpacked.shape == (BATCH, CHANNELS, TOKENS, PATCH)
+    torch.testing.assert_close(unpacked[1, 2, 3, 1], tokens[1, 3, 2 * PATCH + 1], rtol=0, atol=0)
+    torch.testing.assert_close(decoder.pack(unpacked), tokens, rtol=0, atol=0)
