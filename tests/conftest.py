@@ -58,7 +58,11 @@ class Training:
         self.failure: BaseException | None = None
 
     def describe(self, preset, device):
-        return {"preset": preset.name, "policy": {"kind": preset.policy.kind, "nfe": preset.policy.nfe}, "device": device}
+        return {
+            "preset": preset.name,
+            "policy": {"kind": preset.policy.kind, "nfe": preset.policy.nfe},
+            "device": device,
+        }
 
     def distill(self, preset, output, device, resume, console):
         if self.failure is not None:
@@ -93,3 +97,44 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[SampleRequest]:
 
     fake_module(monkeypatch, "sampling", SampleRequest=SampleRequest, sample=sample)
     return asked
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preset whose teacher is a random DiT of 4x4 images with three classes: `--teacher tiny.yaml`."""
+    import torch
+    import yaml
+    from safetensors.torch import save_file
+
+    from piflow_cli.backbones.dit import DiT
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    model = DiT(sample_size=4, patch_size=2, in_channels=1, num_layers=1, num_attention_heads=2, attention_head_dim=8, num_classes=3)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder / "teacher")
+    images = torch.randint(0, 256, (20, 4, 4), dtype=torch.uint8)
+    save_file({"images": images, "labels": torch.arange(20) % 3}, folder / "images.safetensors")
+    preset = {
+        "name": "tiny",
+        "summary": "a random teacher for tests",
+        "teacher": {"family": "dit", "base": str(folder / "teacher"), "license": "none", "memory": "none"},
+        "data": {"images": str(folder / "images.safetensors")},
+        "policy": {"kind": "gm", "components": 3, "nfe": 1, "substeps": 16, "logstd_width": 8},
+        "imitation": {"states": 2, "window": 0, "dropout": 0.1, "mixing_iterations": 0, "loss_scale": 1.0, "data_free": False},
+        "optimisation": {
+            "iterations": 6,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "betas": [0.9, 0.95],
+            "weight_decay": 0.0,
+            "warmup": 2,
+            "gradient_clip": 50.0,
+            "precision": "fp32",
+        },
+        "output": {"preview_every": 3, "checkpoint_every": 2, "keep_checkpoints": 2},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(preset))
+    return path

@@ -1,0 +1,112 @@
+"""The Typer app, and the one place that turns an exception into a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from piflow_cli import __version__
+from piflow_cli.commands import distill, sample
+from piflow_cli.commands.options import Json, Quiet, switch
+from piflow_cli.console import Console, dumps
+from piflow_cli.errors import (
+    DEBUG_VARIABLE,
+    Interrupted,
+    PiflowError,
+    RunError,
+    UsageError,
+    explain,
+)
+
+app = typer.Typer(
+    name="piflow",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="[bold]Start here[/]\n  [cyan]piflow distill --teacher digits[/]",
+)
+app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
+app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
+
+
+@app.callback(invoke_without_command=True)
+def piflow(
+    context: typer.Context,
+    version: Annotated[bool, switch("--version", "Print the version; with --json, all of them.", "Options")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Distil flow models into policies that sample in one to a few network evaluations."""
+    if version:
+        _print_version(Console(json=json))
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise UsageError("no command given", "piflow --help lists the commands")
+    # Given before the command, the two hold for it as if they were given after it.
+    inherited = {name: True for name, given in (("json", json), ("quiet", quiet)) if given}
+    context.default_map = {context.invoked_subcommand: inherited}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; the console script."""
+    args = sys.argv[1:] if argv is None else argv
+    try:
+        code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as exc:
+        return _report(exc, as_json=_wants_json(args))
+    if code == Interrupted.exit_code:
+        # Typer turns Ctrl-C into this code on its way and says nothing.
+        return _report(KeyboardInterrupt(), as_json=_wants_json(args))
+    return code if isinstance(code, int) else 0
+
+
+def _print_version(console: Console) -> None:
+    if not console.json:
+        console.result({}, f"piflow {__version__}")
+        return
+    from piflow_cli.versions import collect
+
+    console.result(collect(), "")
+
+
+def _wants_json(args: list[str]) -> bool:
+    """Read off the raw arguments, since a faulty command line never gets as far as a Console."""
+    return "--json" in (args[: args.index("--")] if "--" in args else args)
+
+
+def _report(exc: BaseException, as_json: bool) -> int:
+    """Print an exception on stderr, message and hint, and return the exit code."""
+    if type(exc).__name__ == "NoArgsIsHelpError":
+        return UsageError.exit_code  # the help is on the screen already
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        traceback.print_exception(exc)
+    error = _usage_error(exc) or explain(exc) or _unknown(exc)
+    if as_json:
+        record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        print(dumps(record), file=sys.stderr)
+    else:
+        hint = "" if error.hint is None else f"\n  → {error.hint}"
+        print(f"Error: {error.message}{hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _usage_error(exc: BaseException) -> PiflowError | None:
+    """Typer's own complaint about the command line; its classes are private, but they all can format themselves."""
+    if not hasattr(exc, "format_message"):
+        return None
+    context = getattr(exc, "ctx", None)
+    command = "piflow" if context is None else context.command_path
+    # Checks that Typer hands to pydantic come back with this prefix, which says nothing.
+    message = " ".join(exc.format_message().split()).replace("Value error, ", "")
+    return UsageError(message, f"{command} --help lists what there is")
+
+
+def _unknown(exc: BaseException) -> PiflowError:
+    text = " ".join(str(exc).split())
+    message = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+    return RunError(message, f"set {DEBUG_VARIABLE}=1 for the traceback, and report it with piflow --version --json")

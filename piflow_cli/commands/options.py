@@ -1,0 +1,131 @@
+"""Options that commands share, and the readers of the small languages they are written in."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+import typer
+
+from piflow_cli.errors import UsageError
+
+# Above this a typing slip is likelier than a wish, and the list of numbers alone would fill the memory.
+MOST_VALUES = 10_000_000
+LARGEST_VALUE = 2**63 - 1
+
+
+def complete_teacher(incomplete: str) -> list[str]:
+    """Names of shipped presets that begin with what was typed."""
+    from piflow_cli.presets import available
+
+    return [name for name in available() if name.startswith(incomplete)]
+
+
+def check_device(device: str) -> str:
+    """auto, cpu, mps, cuda or cuda:N; whether the machine has it is found out by the run."""
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device) is None:
+        raise UsageError(f"--device {device}: no such kind of device", "type --device auto, cpu, cuda, cuda:0 or mps")
+    return device
+
+
+def parse_ranges(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers written as `0-3,7`, in the order written; `option` names the source for messages.
+
+    Raises:
+        UsageError: anything else, a range that runs backwards, or a number that comes twice.
+    """
+    values: dict[int, None] = {}
+    for part in text.split(","):
+        first, last = _range(part.strip(), text, option)
+        if len(values) + last - first + 1 > MOST_VALUES:
+            raise UsageError(f"{option} {text}: more than {MOST_VALUES:,} numbers", f"shorten the range: {option} 0-63")
+        for value in range(first, last + 1):
+            if value in values:
+                raise UsageError(f"{option} {text}: {value} comes twice", "name each number once")
+            values[value] = None
+    return tuple(values)
+
+
+def parse_temperature(text: str) -> float | str:
+    """`auto`, or a number above 0 and at most 1."""
+    if text == "auto":
+        return text
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise UsageError(f"--temperature {text}: not auto or a number above 0 and at most 1", "type --temperature auto")
+    return value
+
+
+def parse_stochastic(text: str) -> float:
+    """How much is re-noised between evaluations: 0 is the ODE, inf is all of it."""
+    value = _number(text)
+    if not value >= 0:
+        raise UsageError(f"--stochastic {text}: not a number of at least 0, or inf", "type --stochastic 0, 1 or inf")
+    return value
+
+
+def _range(part: str, text: str, option: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]+)(?:\s*-\s*([0-9]+))?", part)
+    if match is None:
+        found = f"{part!r} is" if part else "an empty item is"
+        raise UsageError(f"{option} {text}: {found} neither a number nor a range", f"write it like {option} 0-3,7")
+    digits = [group for group in match.groups() if group is not None]
+    # Python refuses to convert numbers of thousands of digits; none of them is in range.
+    if any(len(number) > len(str(LARGEST_VALUE)) or int(number) > LARGEST_VALUE for number in digits):
+        raise UsageError(f"{option}: a number is too large", f"stay at or below {LARGEST_VALUE}")
+    first, last = int(digits[0]), int(digits[-1])
+    if first > last:
+        mended = text.replace(part, f"{last}-{first}", 1)
+        raise UsageError(f"{option} {text}: the range {first}-{last} runs backwards", f"type {option} {mended}")
+    return first, last
+
+
+def _number(text: str) -> float:
+    """A number, or NaN, which no range contains."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+MODEL, POLICY, DATA, PRESET = "Model", "Policy", "Data", "Preset"
+OPTIMISATION, SAMPLING, OUTPUT = "Optimisation", "Sampling", "Output"
+
+
+def examples(*rows: tuple[str, str], closing: str) -> str:
+    """The end of a command's help: commands, each with what it does beside it, and a closing sentence."""
+    width = max(len(command) for command, _ in rows)
+    lines = [f"  [cyan]{command.ljust(width)}[/]  [dim]{what}[/]" for command, what in rows]
+    return "\n".join(["[bold]Examples[/]", *lines]) + f"\n\n{closing}"
+
+
+def setting(names: str, help: str, panel: str, metavar: str | None = None, minimum: int | None = None) -> Any:
+    """An option in a panel of the help, without a default there: what is not given comes from preset or student."""
+    return typer.Option(names, help=help, rich_help_panel=panel, metavar=metavar, min=minimum, show_default=False)
+
+
+def switch(names: str, help: str, panel: str) -> Any:
+    """An option that is given or not and takes no value."""
+    return setting(names, help, panel, metavar="")
+
+
+Json = Annotated[bool, switch("--json", "Print the result as JSON on stdout.", OUTPUT)]
+Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.", OUTPUT)]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", callback=check_device, rich_help_panel=MODEL
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="NAME",
+        help="A preset, or the path of a preset file.",
+        autocompletion=complete_teacher,
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]

@@ -1,0 +1,157 @@
+"""The one sink: data goes to stdout, everything else to stderr, and --json and --quiet are obeyed here alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+TERMINAL_INTERVAL = 0.5
+LOG_INTERVAL = 10.0
+# Of a longer list a text shows its ends and its length; JSON has it all.
+LONGEST_LIST = 4
+
+
+class Console:
+    """Where a command writes.
+
+    Args:
+        json: data is JSON on stdout; stderr carries JSON lines only (warnings, the error), so both can be parsed.
+        quiet: nothing but data and errors.
+    """
+
+    def __init__(self, json: bool = False, quiet: bool = False) -> None:
+        # Of several processes that work on one run, the first speaks for all.
+        self.speaks = os.environ.get("RANK", "0") == "0"
+        self.json = json
+        self.quiet = quiet or not self.speaks
+        self._warned: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """News for the person watching, on stderr; silent with --json and --quiet."""
+        if not (self.json or self.quiet):
+            _write_error(text)
+
+    def warn(self, text: str) -> None:
+        """A warning on stderr, once per text; silent with --quiet."""
+        if self.quiet or text in self._warned:
+            return
+        self._warned.add(text)
+        _write_error(dumps({"warning": text}) if self.json else f"Warning: {text}")
+
+    def table(self, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
+        """Rows of data on stdout: aligned text under `columns`, or a JSON list of objects with these keys."""
+        picked = [{column: row[column] for column in columns} for row in rows]
+        self._data(dumps(picked) if self.json else format_table(picked, columns))
+
+    def result(self, data: Mapping[str, object], text: str) -> None:
+        """What the command was asked for, on stdout: `data` with --json, else `text`."""
+        self._data(dumps(data) if self.json else text)
+
+    def _data(self, text: str) -> None:
+        if self.speaks:
+            _write_data(text)
+
+    def progress(self, total: int, initial: int = 0, description: str = "") -> tqdm:
+        """A progress bar on stderr (use it as a context manager); no bar with --json and --quiet.
+
+        In a terminal it is redrawn twice a second, in a log file every ten seconds.
+        """
+        from tqdm import tqdm
+
+        interval = TERMINAL_INTERVAL if sys.stderr.isatty() else LOG_INTERVAL
+        return tqdm(
+            total=total,
+            initial=initial,
+            desc=description,
+            file=sys.stderr,
+            disable=self.json or self.quiet,
+            mininterval=interval,
+            maxinterval=max(interval, LOG_INTERVAL),
+            dynamic_ncols=True,
+        )
+
+
+def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+    """Plain text columns, two spaces apart, each as wide as its widest cell."""
+    lines = [[column.upper() for column in columns]]
+    lines += [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def format_pairs(data: Mapping[str, object]) -> str:
+    """`name  value` lines with the values aligned; a nested mapping becomes a titled, indented block."""
+    lines: list[str] = []
+    width = max((len(_title(key)) for key, value in data.items() if not isinstance(value, Mapping)), default=0)
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            lines += [_title(key), *("  " + line for line in format_pairs(value).splitlines())]
+        else:
+            lines.append(f"{_title(key).ljust(width)}  {_cell(value)}".rstrip())
+    return "\n".join(lines)
+
+
+def dumps(value: object) -> str:
+    """One line of JSON that every parser accepts: NaN becomes null, infinities the strings "inf" and "-inf"."""
+    return json.dumps(plain(value), allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """The nearest JSON value: paths and unknown objects as text, array scalars as numbers, tuples and sets as lists."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return [plain(item) for item in sorted(value)]
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return str(value)
+
+
+def _finite(value: float) -> float | str | None:
+    if math.isnan(value):
+        return None
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def _title(key: object) -> str:
+    return str(key).replace("_", " ")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        shown = value if len(value) <= LONGEST_LIST else [value[0], "...", value[-1]]
+        return ", ".join(_cell(item) for item in shown) + (f" ({len(value)})" if len(value) > LONGEST_LIST else "")
+    return str(value)
+
+
+def _write_data(text: str) -> None:
+    # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
+    print(text, flush=True)
+
+
+def _write_error(text: str) -> None:
+    tqdm_module = sys.modules.get("tqdm")
+    if tqdm_module is None:
+        print(text, file=sys.stderr, flush=True)
+    else:
+        # Through tqdm a line lands above a bar that is being drawn, not in the middle of it.
+        tqdm_module.tqdm.write(text, file=sys.stderr)

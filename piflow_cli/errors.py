@@ -1,0 +1,134 @@
+"""Errors a user can cause, and the one table from known exceptions to a message and the next command to type."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+DEBUG_VARIABLE = "PIFLOW_DEBUG"
+
+INSTALL_HINTS = {
+    "bitsandbytes": 'pip install "piflow[lowvram]"',
+    "torchao": 'pip install "piflow[lowvram]"',
+    "tensorboard": 'pip install "piflow[trackers]"',
+    "wandb": 'pip install "piflow[trackers]"',
+}
+
+
+class PiflowError(Exception):
+    """What happened, in one line, and what to type next.
+
+    Args:
+        message: one line that says what happened (a file with several faults lists them on lines of their own).
+        hint: what to do next, best a command; None where nothing helps.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PiflowError):
+    """The command line or a configuration file is wrong; nothing was run."""
+
+    exit_code = 2
+
+
+class RunError(PiflowError):
+    """A run was started and failed."""
+
+
+class Interrupted(PiflowError):
+    """The user stopped the run; the exit code is a shell's own for SIGINT."""
+
+    exit_code = 130
+
+
+def explain(exc: BaseException) -> PiflowError | None:
+    """The user's view of an exception: itself if it has one, an entry of the table, or None if it is not known."""
+    if isinstance(exc, PiflowError):
+        return exc
+    for recognises, describe in TABLE:
+        if recognises(exc):
+            return describe(exc)
+    return None
+
+
+def _named(*names: str) -> Callable[[BaseException], bool]:
+    """Recognise a class by name: asking for the class itself would import torch or safetensors to report an error."""
+    return lambda exc: any(cls.__name__ in names for cls in type(exc).__mro__)
+
+
+def _is(*types: type[BaseException]) -> Callable[[BaseException], bool]:
+    return lambda exc: isinstance(exc, types)
+
+
+def _is_disk_full(exc: BaseException) -> bool:
+    if isinstance(exc, OSError):
+        return exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors wraps the system's error in a class of its own and keeps the number in the text only.
+    return _named("SafetensorError")(exc) and f"os error {errno.ENOSPC}" in str(exc)
+
+
+def _is_missing_package(exc: BaseException) -> bool:
+    return isinstance(exc, ModuleNotFoundError) and exc.name is not None and not exc.name.startswith("piflow_cli")
+
+
+def _place(exc: BaseException) -> str:
+    name = getattr(exc, "filename", None)
+    return f": {name}" if name is not None else ""
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+
+
+def _interrupted(exc: BaseException) -> PiflowError:
+    return Interrupted("interrupted", "run the same command again: a distillation goes on from its last checkpoint")
+
+
+def _disk_full(exc: BaseException) -> PiflowError:
+    return RunError(f"the disk is full{_place(exc)}", "free some space, then run the same command again")
+
+
+def _missing_package(exc: BaseException) -> PiflowError:
+    package = str(getattr(exc, "name", "")).partition(".")[0]
+    return RunError(f"the package {package} is not installed", INSTALL_HINTS.get(package, f"pip install {package}"))
+
+
+def _run_error(message: str, hint: str) -> Callable[[BaseException], PiflowError]:
+    """An entry whose message may use {place} (the file) and {text} (the exception's own first line)."""
+    return lambda exc: RunError(message.format(place=_place(exc), text=_first_line(exc)), hint)
+
+
+TABLE: tuple[tuple[Callable[[BaseException], bool], Callable[[BaseException], PiflowError]], ...] = (
+    (_is(KeyboardInterrupt), _interrupted),
+    (_is_disk_full, _disk_full),
+    (_is_missing_package, _missing_package),
+    (_is(PermissionError), _run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
+    (
+        _is(FileNotFoundError),
+        _run_error("no such file or folder{place}", "check the path; a relative one starts in the current folder"),
+    ),
+    (_is(NotADirectoryError), _run_error("not a folder{place}", "name a folder, or remove the file that is there")),
+    (_is(IsADirectoryError), _run_error("a folder, not a file{place}", "name a file inside it")),
+    (
+        _named("SafetensorError"),
+        _run_error(
+            "a safetensors file is corrupt or cut short: {text}",
+            "copy or download it again; for a run, delete that checkpoint and the one before it is used",
+        ),
+    ),
+    (
+        _named("OutOfMemoryError"),
+        _run_error(
+            "the GPU ran out of memory",
+            "lower --set optimisation.device_batch_size=N (sample: --batch-size N), "
+            "or --set optimisation.gradient_checkpointing=true",
+        ),
+    ),
+    (_is(MemoryError), _run_error("out of memory", "lower --batch-size, or close other programs")),
+)

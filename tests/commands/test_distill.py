@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+from piflow_cli.presets import load, resolve
+
+
+def test_distill_hands_over_what_was_asked(cli, training, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("policy: {substeps: 64}\nimitation: {states: 3}\n")
+    arguments = (
+        "--teacher digits --policy dx --nfe 2 --components 5 --iterations 400 --batch-size 32 --learning-rate 2e-4 "
+        f"--data-free --seed 7 --device cuda:1 --output {tmp_path / 'out'} "
+        f"--set imitation.states=4 --set policy.shift=2 --config {config} --no-resume"
+    )
+    outcome = cli("distill", *arguments.split())
+    assert outcome.code == 0, outcome.err
+    expected = resolve(
+        "digits",
+        config,
+        ["imitation.states=4", "policy.shift=2"],
+        {
+            "policy.kind": "dx",
+            "policy.nfe": 2,
+            "policy.components": 5,
+            "optimisation.iterations": 400,
+            "optimisation.batch_size": 32,
+            "optimisation.learning_rate": 2e-4,
+            "imitation.data_free": True,
+            "seed": 7,
+        },
+    )
+    assert training.runs == [{"preset": expected, "output": tmp_path / "out", "device": "cuda:1", "resume": False}]
+    assert (expected.policy.substeps, expected.imitation.states, expected.policy.shift) == (64, 4, 2.0)
+
+
+def test_distill_without_options_is_the_preset_and_resumes(cli, training):
+    outcome = cli("distill", "--teacher", "digits")
+    assert training.runs == [
+        {"preset": load("digits"), "output": Path("runs/digits"), "device": "auto", "resume": True}
+    ]
+    assert outcome.out == f"output  {Path('runs/digits')}\nloss    nan\n"
+    assert "kind  gm" in outcome.err and "training" in outcome.err and "piflow sample" in outcome.err
+
+
+@pytest.mark.parametrize(("flag", "expected"), [("--data", False), ("--data-free", True)])
+def test_data_and_data_free(cli, training, flag, expected):
+    cli("distill", "--teacher", "digits", "--set", f"imitation.data_free={str(not expected).lower()}", flag)
+    assert training.runs[0]["preset"].imitation.data_free is expected
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_distill_with_json_prints_its_result_and_nothing_else(cli, training, before):
+    order = ["--json", "distill"] if before else ["distill", "--json"]
+    outcome = cli(*order, "--teacher", "digits", "--output", "x")
+    assert (json.loads(outcome.out), outcome.err) == ({"output": "x", "loss": None}, "")
+
+
+def test_quiet_before_the_command_holds_for_it(cli, training):
+    assert cli("--quiet", "distill", "--teacher", "digits").err == ""
+
+
+def test_dry_run_prints_the_plan_and_stops(cli, training):
+    outcome = cli("distill", "--teacher", "digits", "--dry-run", "--json")
+    plan = {
+        "preset": "digits",
+        "policy": {"kind": "gm", "nfe": 1},
+        "device": "auto",
+        "folder": str(Path("runs/digits")),
+    }
+    assert json.loads(outcome.out) == plan
+    assert "kind  gm" in cli("distill", "--teacher", "digits", "--dry-run").out
+    assert not training.runs
+
+
+def test_list_teachers(cli):
+    header, *rows = cli("distill", "--list-teachers").out.splitlines()
+    assert header.split() == ["NAME", "FAMILY", "POLICY", "NFE", "MEMORY", "LICENCE"]
+    assert any(row.split()[:4] == ["digits", "dit", "gm", "1"] for row in rows)
+    listed = {row["name"]: row for row in json.loads(cli("distill", "--list-teachers", "--json").out)}
+    assert listed["digits"]["licence"] == load("digits").teacher.license
+
+
+def test_the_library_asks_for_just_that():
+    from piflow_cli.training import describe, distill
+
+    assert list(signature(describe).parameters) == ["preset", "device"]
+    assert list(signature(distill).parameters) == ["preset", "output", "device", "resume", "console"]

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piflow_cli.commands.options import (
+    LARGEST_VALUE,
+    check_device,
+    complete_teacher,
+    parse_ranges,
+    parse_stochastic,
+    parse_temperature,
+)
+from piflow_cli.errors import UsageError
+
+
+@st.composite
+def written_ranges(draw: st.DrawFn) -> tuple[str, list[int]]:
+    """A text and the numbers it stands for: disjoint ranges in any order, single numbers written either way."""
+    bounds = sorted(draw(st.sets(st.integers(0, 400), min_size=2, max_size=12)))
+    pieces = draw(st.permutations([range(low, high) for low, high in zip(bounds, bounds[1:])][::2]))
+    parts, values = [], []
+    for piece in pieces:
+        values += piece
+        single = len(piece) == 1 and draw(st.booleans())
+        space = draw(st.sampled_from(["", " "]))
+        parts.append(space + (str(piece[0]) if single else f"{piece[0]}{space}-{space}{piece[-1]}") + space)
+    return ",".join(parts), values
+
+
+@given(written_ranges())
+def test_ranges_are_the_numbers_they_were_written_from(case):
+    text, values = case
+    assert list(parse_ranges(text, "--seeds")) == values
+
+
+@given(st.integers(0, LARGEST_VALUE))
+def test_every_seed_that_torch_takes_can_be_written(seed):
+    assert parse_ranges(str(seed), "--seeds") == (seed,)
+
+
+@given(st.integers(0, 999), st.integers(0, 999))
+def test_a_range_runs_forward_or_says_how_to_mend_it(first, last):
+    text = f"5000,{first}-{last}"
+    if first <= last:
+        assert parse_ranges(text, "--seeds")[1:] == tuple(range(first, last + 1))
+        return
+    with pytest.raises(UsageError, match="runs backwards") as caught:
+        parse_ranges(text, "--seeds")
+    mended = caught.value.hint.removeprefix("type --seeds ")
+    assert parse_ranges(mended, "--seeds")[1:] == tuple(range(last, first + 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("5-2", "the range 5-2 runs backwards"),
+        ("", "an empty item"),
+        ("1,,2", "an empty item"),
+        ("-5", "'-5' is neither a number nor a range"),
+        ("1-2-3", "'1-2-3' is neither"),
+        ("a", "'a' is neither"),
+        ("1.5", "'1.5' is neither"),
+        ("٣", "is neither"),
+        ("0-3,2", "2 comes twice"),
+        ("0-99999999999", "more than 10,000,000 numbers"),
+        (str(LARGEST_VALUE + 1), "too large"),
+        ("9" * 5000, "too large"),
+    ],
+)
+def test_what_is_no_list_of_numbers_is_refused_with_its_reason(text, complaint):
+    with pytest.raises(UsageError, match="--labels") as caught:
+        parse_ranges(text, "--labels")
+    assert complaint in caught.value.message
+    assert caught.value.hint and "\n" not in caught.value.message
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_numbers_or_a_usage_error(text):
+    try:
+        values = parse_ranges(text, "--seeds")
+    except UsageError:
+        return
+    assert values and len(set(values)) == len(values) and min(values) >= 0
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0.3", 0.3), ("1", 1.0), ("1e-3", 0.001)])
+def test_temperatures(text, value):
+    assert parse_temperature(text) == value
+
+
+@pytest.mark.parametrize("text", ["0", "-0.1", "1.1", "nan", "inf", "hot", ""])
+def test_temperatures_outside_their_range_are_refused(text):
+    with pytest.raises(UsageError, match="at most 1"):
+        parse_temperature(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("0.5", 0.5), ("inf", math.inf)])
+def test_stochasticity(text, value):
+    assert parse_stochastic(text) == value
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "-inf", "much"])
+def test_stochasticity_below_zero_is_refused(text):
+    with pytest.raises(UsageError, match="at least 0"):
+        parse_stochastic(text)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12"])
+def test_devices(device):
+    assert check_device(device) == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0", "", "CUDA", "cuda:0\n"])
+def test_unknown_devices_are_refused(device):
+    with pytest.raises(UsageError, match="no such kind of device"):
+        check_device(device)
+
+
+def test_teachers_complete_from_what_was_typed():
+    assert "digits" in complete_teacher("")
+    assert complete_teacher("digi") == ["digits"]
+    assert complete_teacher("no such teacher") == []

@@ -1,0 +1,153 @@
+"""The command line as a user meets it; the library calls behind it are replaced by recorders."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import piflow_cli
+
+HEAVY = {"torch", "numpy", "diffusers", "transformers", "peft", "accelerate", "matplotlib", "yaml"}
+
+
+# Start-up.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        ([], HEAVY | {"pydantic"}),
+        (["--help"], HEAVY | {"pydantic"}),
+        # From 0.29 on Typer itself reads options through pydantic, so it is there whatever this package does.
+        (["distill", "--help"], HEAVY),
+        (["sample", "--help"], HEAVY),
+        (["--version"], HEAVY),
+    ],
+)
+def test_nothing_heavy_is_imported_before_there_is_work(arguments, heavy):
+    program = (
+        "import sys; from piflow_cli.app import main\n"
+        f"if {arguments!r}: assert main({arguments!r}) == 0\n"
+        f"print('HEAVY', sorted({heavy!r} & set(sys.modules)))"
+    )
+    path = str(Path(piflow_cli.__file__).parent.parent)
+    done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "piflow_cli", "nonsense"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: No such command 'nonsense'.\n  → piflow --help")
+
+
+def test_without_arguments_the_help_is_shown(cli):
+    outcome = cli()
+    assert outcome.code == 2 and outcome.err == ""
+    assert outcome.out.split() == cli("--help").out.split()
+    assert {"distill", "sample"} <= set(outcome.out.split())
+
+
+@pytest.mark.parametrize("command", ["distill", "sample"])
+def test_the_help_ends_with_examples_that_are_not_wrapped(cli, command):
+    outcome = cli(command, "--help")
+    assert outcome.code == 0
+    end = outcome.out[outcome.out.index("Examples") :]
+    lines = [line.strip() for line in end.splitlines()[1:]]
+    shown = lines[: lines.index("")]
+    assert len(shown) >= 3 and all(line.startswith(f"piflow {command} ") for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("command", "panels"),
+    [
+        ("distill", ["Model", "Policy", "Data", "Optimisation", "Preset", "Output"]),
+        ("sample", ["Model", "Sampling", "Output"]),
+    ],
+)
+def test_options_are_grouped_by_theme(cli, command, panels):
+    out = cli(command, "--help").out
+    places = [out.index(f"╭─ {panel} ─") for panel in panels]
+    assert places == sorted(places)
+
+
+# Versions.
+
+
+def test_version(cli):
+    assert cli("--version").out == f"piflow {piflow_cli.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [("--version", "--json"), ("--json", "--version")])
+def test_version_as_json_holds_what_a_bug_report_needs(cli, arguments):
+    outcome = cli(*arguments)
+    data = json.loads(outcome.out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert (data["piflow"], data["python"]) == (piflow_cli.__version__, platform.python_version())
+    assert data["torch"].split("+")[0] == version("torch").split("+")[0]
+    assert {name: data[name] for name in ("diffusers", "peft", "accelerate")} == {
+        name: version(name) for name in ("diffusers", "peft", "accelerate")
+    }
+    assert {"platform", "cuda", "gpu", "transformers", "triton"} <= set(data)
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["distill"], "no teacher given", "--list-teachers"),
+        (["distill", "--teacher", "digts"], "no teacher is named 'digts'", "did you mean digits?"),
+        (["distill", "--teacher", "digits", "--nfe", "0"], "policy.nfe: must be at least 1, not 0", ""),
+        (
+            ["distill", "--teacher", "digits", "--policy", "dy"],
+            "'dy' is not one of 'gm', 'dx', 'dx-poly'",
+            "piflow distill --help",
+        ),
+        (["distill", "--teacher", "digits", "--nfe", "two"], "'--nfe'", "piflow distill --help"),
+        (["distill", "--teacher", "digits", "--sed", "1"], "No such option: --sed", "piflow distill --help"),
+        (["distill", "--teacher", "digits", "--device", "gpu"], "no such kind of device", "--device auto"),
+        (["sample"], "neither a student nor a teacher", "piflow sample --teacher NAME"),
+        (["sample", "x", "--steps", "0"], "'--steps'", ""),
+        (["sample", "x", "--steps", "-1"], "'--steps'", ""),
+        (["sample", "x", "--substeps", "0"], "'--substeps'", ""),
+        (["sample", "x", "--batch-size", "0"], "'--batch-size'", ""),
+        (["sample", "x", "--num-images", "0"], "'--num-images'", ""),
+        (["sample", "x", "--num-images", "99999999999"], "more than 10,000,000", "--seeds"),
+        (["sample", "x", "--seeds", "5-2"], "runs backwards", "type --seeds 2-5"),
+        (["sample", "x", "--labels", "a"], "'a' is neither a number nor a range", "--labels 0-3,7"),
+        (["sample", "x", "--seeds", "1", "--num-images", "3"], "exclude each other", "keep --seeds"),
+        (["sample", "x", "--temperature", "2"], "at most 1", "--temperature auto"),
+        (["sample", "x", "--stochastic", "-1"], "at least 0", "inf"),
+        (["--quiet"], "no command given", "piflow --help"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_a_hint(cli, training, requests, arguments, message, hint):
+    outcome = cli(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    first, second = outcome.err.splitlines()
+    assert first.startswith("Error: ") and message in first
+    assert second.startswith("  → ") and hint in second
+    assert not training.runs and not requests
+
+
+@pytest.mark.parametrize(
+    "arguments", [["distill", "--json"], ["--json", "distill"], ["sample", "--json", "--bad"], ["--json"]]
+)
+def test_with_json_an_error_is_one_object_on_stderr(cli, arguments):
+    outcome = cli(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    record = json.loads(outcome.err)
+    assert set(record) == {"error", "hint", "exit_code"} and record["exit_code"] == 2
+
+
+def test_json_after_the_double_dash_is_a_name(cli):
+    assert cli("sample", "--steps", "0", "--", "--json").err.startswith("Error: ")

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piflow_cli.console import Console, dumps, format_pairs, format_table, plain
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_data_goes_to_stdout_and_news_to_stderr(capsys):
+    console = Console()
+    console.say("news")
+    console.warn("careful")
+    console.result({"a": 1}, "the text")
+    captured = capsys.readouterr()
+    assert captured.out == "the text\n"
+    assert captured.err == "news\nWarning: careful\n"
+
+
+def test_quiet_leaves_only_data(capsys):
+    console = Console(quiet=True)
+    console.say("news")
+    console.warn("careful")
+    console.result({"a": 1}, "the text")
+    with console.progress(total=3) as bar:
+        bar.update(3)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("the text\n", "")
+
+
+def test_json_makes_both_streams_parsable(capsys):
+    console = Console(json=True)
+    console.say("news")
+    console.warn("careful")
+    console.result({"loss": 0.5, "output": Path("runs/digits")}, "the text")
+    with console.progress(total=3) as bar:
+        bar.update(3)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"loss": 0.5, "output": str(Path("runs/digits"))}
+    assert [json.loads(line) for line in captured.err.splitlines()] == [{"warning": "careful"}]
+
+
+def test_a_warning_is_said_once_per_text(capsys):
+    console = Console()
+    for text in ("one", "two", "one"):
+        console.warn(text)
+    assert capsys.readouterr().err == "Warning: one\nWarning: two\n"
+
+
+def test_a_table_is_aligned_text_or_a_list_of_objects(capsys):
+    rows = [{"name": "digits", "nfe": 1, "x": 0}, {"name": "a", "nfe": 128, "x": 0}]
+    Console().table(rows, ["name", "nfe"])
+    assert capsys.readouterr().out == "NAME    NFE\ndigits  1\na       128\n"
+    Console(json=True).table(rows, ["name", "nfe"])
+    assert json.loads(capsys.readouterr().out) == [{"name": "digits", "nfe": 1}, {"name": "a", "nfe": 128}]
+
+
+def test_a_table_without_rows_still_names_its_columns():
+    assert format_table([], ["name"]) == "NAME"
+
+
+def test_pairs_align_values_and_indent_sections():
+    text = format_pairs({"loss": 0.25, "final_step_scale": 1, "policy": {"kind": "gm", "nfe": 1}, "done": True})
+    assert text.splitlines() == [
+        "loss              0.25",
+        "final step scale  1",
+        "policy",
+        "  kind  gm",
+        "  nfe   1",
+        "done              yes",
+    ]
+
+
+def test_a_long_list_shows_its_ends_and_its_length():
+    assert format_pairs({"images": [f"{i}.png" for i in range(64)]}) == "images  0.png, ..., 63.png (64)"
+    assert format_pairs({"betas": [0.9, 0.95, 1, 2]}) == "betas  0.9, 0.95, 1, 2"
+
+
+def test_a_line_is_written_above_a_live_bar_and_not_into_it(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    console = Console()
+    with console.progress(total=10, initial=4, description="distilling") as bar:
+        bar.update(1)
+        console.say("saved")
+        assert (bar.n, bar.total, bar.mininterval) == (5, 10, 0.5)
+    assert "\rsaved\n" in stream.getvalue().replace(" ", "")
+    assert "distilling" in stream.getvalue()
+
+
+def test_a_bar_in_a_log_file_is_drawn_every_ten_seconds(capsys):
+    with Console().progress(total=10) as bar:
+        assert bar.mininterval == 10.0 and not bar.disable
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (math.nan, None),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
+        (numpy.float32(0.5), 0.5),
+        (numpy.float64("nan"), None),
+        (numpy.arange(3), [0, 1, 2]),
+        ({2, 1}, [1, 2]),
+        ({1: (True, None)}, {"1": [True, None]}),
+        (Path("a"), "a"),
+    ],
+)
+def test_values_that_json_does_not_know(value, expected):
+    assert json.loads(dumps({"value": value})) == {"value": expected}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_whatever_is_printed_is_strict_json_and_plain_is_its_content(value):
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert json.loads(dumps(value), parse_constant=refuse) == plain(value)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piflow_cli import presets
+from piflow_cli.errors import UsageError
+from piflow_cli.preset_parsing import known_keys, read_yaml
+from piflow_cli.preset_schema import POLICY_KINDS, SECTIONS, segment_substeps
+from piflow_cli.presets import (
+    PolicySection,
+    Preset,
+    available,
+    from_dict,
+    load,
+    presets_root,
+    resolve,
+    to_dict,
+)
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_shipped_preset_is_valid_and_named_like_its_file(name):
+    assert load(name).name == name
+
+
+@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("kind", POLICY_KINDS)
+def test_every_shipped_preset_takes_every_policy(name, kind):
+    assert resolve(name, None, [], {"policy.kind": kind}).policy.kind == kind
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_shipped_preset_opens_with_its_command_and_memory(name):
+    comments = [line for line in (presets_root() / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
+    assert comments[0] == f"# piflow distill --teacher {name}"
+    assert any(line.startswith("# Memory:") for line in comments)
+
+
+def test_digits_shows_every_key_of_the_schema():
+    data = yaml.safe_load((presets_root() / "digits.yaml").read_text())
+    shown = {f"{name}.{key}" for name in SECTIONS for key in data[name]} | (set(data) - set(SECTIONS) - {"variants"})
+    assert shown == set(known_keys())
+
+
+# Any preset that the schema allows.
+
+REALS = st.floats(1e-9, 1e9, allow_nan=False)
+NAMES = st.text(min_size=1, max_size=20)
+SHARES = st.floats(0, 1)
+BELOW_ONE = st.floats(0, 1, exclude_max=True)
+
+
+@st.composite
+def any_preset(draw: st.DrawFn) -> Preset:
+    policy = draw(
+        st.builds(
+            PolicySection,
+            kind=st.sampled_from(POLICY_KINDS),
+            components=st.integers(1, 64),
+            nfe=st.integers(1, 16),
+            final_step_scale=st.floats(0, 1, exclude_min=True),
+            shift=REALS,
+            substeps=st.integers(1, 256),
+            temperature=st.just("auto") | st.floats(0, 1, exclude_min=True),
+            logstd_width=st.integers(1, 2048),
+        )
+    )
+    batch, iterations = draw(st.integers(1, 4096)), draw(st.integers(1, 10**6))
+    return Preset(
+        name=draw(NAMES),
+        summary=draw(NAMES),
+        seed=draw(st.integers(0, 2**63 - 1)),
+        teacher=draw(
+            st.builds(
+                presets.TeacherSection,
+                family=NAMES,
+                base=NAMES,
+                license=NAMES,
+                memory=NAMES,
+                revision=st.none() | NAMES,
+                guidance=st.floats(1, 20),
+                guidance_interval=st.tuples(SHARES, SHARES).map(lambda pair: tuple(sorted(pair))),
+            )
+        ),
+        policy=policy,
+        data=presets.DataSection(images=draw(NAMES)),
+        imitation=presets.ImitationSection(
+            states=draw(st.integers(1, 8)),
+            window=draw(st.integers(0, segment_substeps(policy))),
+            dropout=draw(BELOW_ONE),
+            mixing_iterations=draw(st.integers(0, 5000)),
+            loss_scale=draw(REALS),
+            data_free=draw(st.booleans()),
+        ),
+        optimisation=presets.OptimisationSection(
+            iterations=iterations,
+            batch_size=batch,
+            device_batch_size=draw(st.none() | st.integers(1, batch)),
+            learning_rate=draw(REALS),
+            betas=draw(st.tuples(BELOW_ONE, BELOW_ONE)),
+            weight_decay=draw(SHARES),
+            warmup=draw(st.integers(0, 1000)),
+            gradient_clip=draw(REALS),
+            precision=draw(st.sampled_from(["fp32", "bf16"])),
+        ),
+        output=draw(st.builds(presets.OutputSection, st.integers(0), st.integers(1), st.integers(1))),
+    )
+
+
+@given(any_preset())
+def test_a_preset_survives_being_written_as_json_and_as_yaml(preset):
+    data = to_dict(preset)
+    assert from_dict(json.loads(json.dumps(data)), "run.json") == preset
+    assert from_dict(read_yaml(yaml.safe_dump(data), "run.yaml")[0], "run.yaml") == preset
+
+
+def test_later_places_win(tmp_path):
+    path = tmp_path / "changes.yaml"
+    path.write_text("policy: {nfe: 2, components: 2, substeps: 32}\n")
+
+    def policy(assignments: list[str], flags: dict[str, object]) -> PolicySection:
+        return resolve("digits", path, assignments, flags).policy
+
+    assert load("digits").policy == PolicySection("gm", 8, 1, logstd_width=256)
+    assert policy([], {}) == PolicySection("gm", 2, 2, substeps=32, logstd_width=256)
+    assert policy(["policy.nfe=3"], {}).nfe == 3
+    assert policy(["policy.nfe=3", "policy.nfe=5"], {"policy.nfe": None}).nfe == 5
+    assert policy(["policy.nfe=3"], {"policy.nfe": 4}) == PolicySection("gm", 2, 4, substeps=32, logstd_width=256)
+
+
+def test_an_explicit_zero_or_false_is_given():
+    preset = resolve("digits", None, [], {"seed": 0, "imitation.data_free": False, "imitation.dropout": 0.0})
+    assert (preset.seed, preset.imitation.data_free, preset.imitation.dropout) == (0, False, 0.0)
+    assert (
+        resolve("digits", None, ["imitation.data_free=true"], {"imitation.data_free": False}).imitation.data_free
+        is False
+    )
+
+
+def test_another_policy_brings_its_variant_below_everything_the_user_gives():
+    dx = resolve("digits", None, [], {"policy.kind": "dx"})
+    assert (dx.policy.components, dx.imitation.window, dx.imitation.dropout) == (10, 10, 0.0)
+    assert resolve("digits", None, ["policy.kind=dx"], {}) == dx
+    assert resolve("digits", None, ["policy.kind=dx", "policy.components=20"], {}).policy.components == 20
+    assert resolve("digits", None, [], {"policy.kind": "gm"}) == load("digits")
+
+
+def test_a_preset_of_ones_own_is_loaded_by_its_path(tmp_path):
+    preset = dataclasses.replace(load("digits"), name="mine", seed=5)
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(to_dict(preset)))
+    assert load(str(path)) == load(path) == preset
+
+
+def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
+    with pytest.raises(UsageError) as caught:
+        load("digts")
+    assert "digits" in caught.value.message
+    assert "did you mean digits?" in caught.value.hint
+
+
+@pytest.mark.parametrize("data", [None, [], "text", {}])
+def test_a_run_folder_with_another_content_is_refused(data):
+    with pytest.raises(UsageError, match="run.yaml"):
+        from_dict(data, "run.yaml")
+
+
+def test_presets_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load("digits").policy.nfe = 2
