@@ -74,7 +74,7 @@ class RunFolder:
     def write_settings(self, preset: Preset) -> None:
         """Record the resolved configuration."""
         with replacing_file(self.settings) as aside:
-            aside.write_text(yaml.safe_dump(to_dict(preset), sort_keys=False, allow_unicode=True))
+            aside.write_text(yaml.safe_dump(to_dict(preset), sort_keys=False))
 
 
 def read_settings(path: Path) -> Preset:

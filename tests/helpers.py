@@ -76,6 +76,23 @@ def random_dx(
     )
 
 
+def golden_gm() -> GMFlowPolicy:
+    numbers = golden("policies.safetensors")
+    parameters = [numbers[f"gm.{name}"] for name in ("means", "logweights", "logstds")]
+    return GMFlowPolicy(*parameters, numbers["x_src"], numbers["raw_src"], 3.2)
+
+
+def golden_dx(mode: str) -> DXPolicy:
+    numbers = golden("policies.safetensors")
+    grid = numbers[f"dx.{mode}.grid"]
+    return DXPolicy(grid, numbers["x_src"], numbers["raw_src"], 1 / 3.5, 3.2, polynomial=mode == "polynomial")
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
+    """Equal to within ``tolerance``, relative to each value or to the largest."""
+    torch.testing.assert_close(ours.double(), theirs.double(), rtol=tolerance, atol=tolerance * theirs.abs().max().item())
+
+
 class MixtureFlow:
     """The exact flow of data drawn from a mixture of isotropic Gaussians in R^C: a teacher whose answers are known.
 

@@ -23,11 +23,11 @@ class Metrics:
         with replacing_file(path) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
-    def add(self, rows: list[dict]) -> None:
-        """Append finished iterations."""
-        self.rows += rows
+    def add(self, row: dict) -> None:
+        """Append a finished iteration."""
+        self.rows.append(row)
         with self.path.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.write(json.dumps(row) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
 from ..core.imitation import ImitationConfig
@@ -48,6 +48,11 @@ def batch_plan(preset: Preset, processes: int) -> BatchPlan:
             "choose another: --set optimisation.device_batch_size=N",
         )
     return BatchPlan(processes, device_batch, total // (processes * device_batch))
+
+
+def launched_processes() -> int:
+    """How many processes torchrun or accelerate started, read from the environment they set."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def time_grid(preset: Preset) -> TimeGrid:
@@ -117,7 +122,7 @@ def describe(preset: Preset, device: str) -> dict:
         },
         "optimisation": {
             "iterations": optimisation.iterations,
-            "batch": str(batch_plan(preset, torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)),
+            "batch": str(batch_plan(preset, launched_processes())),
             "learning rate": f"{optimisation.learning_rate:g}, {optimisation.warmup} iterations of warm-up",
             "precision": optimisation.precision,
             "device": str(choose_device(device)),

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from ..adapters import save_adapter
+from ..core.validation import PolicyError
 from ..devices import choose_device
 from ..errors import Interrupted, RunError, UsageError
 from ..runs import RunFolder
@@ -30,6 +31,8 @@ from .plan import batch_plan, imitation_config, student_facts
 from .signals import StopRequest
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from ..console import Console
     from ..preset_schema import Preset
 
@@ -46,24 +49,27 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
     run = RunFolder(output)
     if resume:
         run.check(preset)
-    session = open_session(preset, device, console)
-    if not resume and (aside := run.set_aside()) is not None:
+    session = open_session(preset, output, device, console)
+    main = session.accelerator.is_main_process
+    if main and not resume and (aside := run.set_aside()) is not None:
         console.say(f"the earlier run is now {aside}")
-    run.write_settings(preset)
+    session.accelerator.wait_for_everyone()
     found = checkpoints(run.checkpoints)
     if found:
         _restore(session, found[-1])
         console.say(f"resuming from {found[-1]}")
-    metrics = Metrics(run.metrics, session.iteration)
+    if main:
+        run.write_settings(preset)
+    metrics = Metrics(run.metrics, session.iteration) if main else None
     with StopRequest() as stop:
         _train(session, run, metrics, console, stop)
-    return _finish(session, run, metrics, time.perf_counter() - started)
+    session.accelerator.end_training()
+    return _finish(session, run, metrics, started) if metrics is not None else {}
 
 
-def open_session(preset: Preset, device: str, console: Console) -> Session:
-    """Load the teacher and the data, and make the student, its average and the optimiser."""
-    target = choose_device(device)
-    accelerator = _accelerator(preset, target)
+def open_session(preset: Preset, output: Path, device: str, console: Console) -> Session:
+    """Load the teacher and the data, and make the student, its average and the optimiser; writes nothing."""
+    accelerator = _accelerator(preset, output, choose_device(device))
     batches = batch_plan(preset, accelerator.num_processes)
     data = load_images(locate(preset.data.images))
     family = family_of(preset.teacher.family)
@@ -91,14 +97,18 @@ def open_session(preset: Preset, device: str, console: Console) -> Session:
     )
 
 
-def _accelerator(preset: Preset, device: torch.device) -> Accelerator:
+def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelerator:
     tracker = preset.output.tracker
     if tracker != "none" and importlib.util.find_spec(tracker) is None:
         raise UsageError(f"the tracker {tracker} is not installed", 'pip install "piflow[trackers]", or --set output.tracker=none')
     if device.type != "cpu" and device.index is not None:
         os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
-    precision = "bf16" if preset.optimisation.precision == "bf16" else "no"
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if preset.optimisation.precision == "bf16" else "no",
+        log_with=None if tracker == "none" else tracker,
+        project_dir=output,
+    )
 
 
 def _restore(session: Session, path: Path) -> None:
@@ -107,41 +117,46 @@ def _restore(session: Session, path: Path) -> None:
     session.iteration = state.iteration
 
 
-def _train(session: Session, run: RunFolder, metrics: Metrics, console: Console, stop: StopRequest) -> None:
+def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: Console, stop: StopRequest) -> None:
     output, total = session.preset.output, session.preset.optimisation.iterations
+    if output.tracker != "none":
+        session.accelerator.init_trackers("piflow", {"preset": session.preset.name, "seed": session.preset.seed})
     with console.progress(total, min(session.iteration, total), "distilling") as bar:
         while session.iteration < total:
-            train_step(session)
+            try:
+                train_step(session)
+            except PolicyError as error:
+                raise _diverged(f"the policy of iteration {session.iteration + 1} is impossible ({error})", run) from error
             done = session.iteration
             ends = done == total or stop.asked
             if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or ends:
                 _report(session, run, metrics, bar)
             if done % output.checkpoint_every == 0 or ends:
                 _save(session, run)
-            if output.preview_every and done % output.preview_every == 0:
+            if output.preview_every and done % output.preview_every == 0 and metrics is not None:
                 save_preview(_current(session), run.previews / f"{done:07d}.png", session.accelerator.device)
             if stop.asked and done < total:
                 raise Interrupted(f"stopped at iteration {done} of {total}; everything is saved", "run the same command again to go on")
 
 
-def _report(session: Session, run: RunFolder, metrics: Metrics, bar) -> None:
-    rows = take_pending(session)
-    for row in rows:
-        if not math.isfinite(row["loss"]) or not math.isfinite(row["gradient_norm"]):
-            raise _not_finite(row, run)
-    if rows:
-        metrics.add(rows)
-        bar.set_postfix(loss=f"{rows[-1]['loss']:.4f}", teacher_ratio=f"{rows[-1]['teacher_ratio']:.2f}", refresh=False)
-        bar.update(len(rows))
+def _report(session: Session, run: RunFolder, metrics: Metrics | None, bar: tqdm) -> None:
+    """Read the losses, stop where one is not finite, and show and write the rest."""
+    for row in take_pending(session):
+        for what in ("loss", "gradient_norm"):
+            if not math.isfinite(row[what]):
+                raise _diverged(f"the {what.replace('_', ' ')} of iteration {row['iteration']} is not finite", run)
+        session.accelerator.log({key: row[key] for key in row if key != "iteration"}, step=row["iteration"])
+        if metrics is not None:
+            metrics.add(row)
+        bar.set_postfix(loss=f"{row['loss']:.4f}", teacher_ratio=f"{row['teacher_ratio']:.2f}", refresh=False)
+        bar.update()
 
 
-def _not_finite(row: dict, run: RunFolder) -> RunError:
+def _diverged(what: str, run: RunFolder) -> RunError:
     found = checkpoints(run.checkpoints)
     last = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
-    what = "loss" if not math.isfinite(row["loss"]) else "gradient"
     return RunError(
-        f"the {what} of iteration {row['iteration']} is not finite; {last}",
-        "lower --learning-rate, or use --set optimisation.precision=fp32, in a new --output folder",
+        f"{what}; {last}", "train more gently in another folder: --output DIR with a lower --learning-rate RATE"
     )
 
 
@@ -151,11 +166,13 @@ def _current(session: Session) -> Student:
 
 
 def _save(session: Session, run: RunFolder) -> None:
-    save_checkpoint(run.checkpoints, session.state, session.preset.output.keep_checkpoints)
-    save_adapter(_current(session), run.adapter)
+    if session.accelerator.is_main_process:
+        save_checkpoint(run.checkpoints, session.state, session.preset.output.keep_checkpoints)
+        save_adapter(_current(session), run.adapter)
+    session.accelerator.wait_for_everyone()
 
 
-def _finish(session: Session, run: RunFolder, metrics: Metrics, seconds: float) -> dict:
+def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float) -> dict:
     """The pictures of the end, and the facts of the run."""
     samples, curve = run.path / "samples.png", run.path / "loss.png"
     save_comparison(_current(session), session.teacher, session.guidance, samples, session.accelerator.device)
@@ -166,6 +183,6 @@ def _finish(session: Session, run: RunFolder, metrics: Metrics, seconds: float) 
         "samples": samples,
         "loss_curve": curve,
         "iterations": session.iteration,
-        "loss": metrics.rows[-1]["loss"],
-        "seconds": round(seconds, 1),
+        "loss": metrics.rows[-1]["loss"] if metrics.rows else None,
+        "seconds": round(time.perf_counter() - started, 1),
     }

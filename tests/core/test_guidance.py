@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from piflow_cli.core.guidance import Guidance, velocity_from_edm, velocity_from_vp
-from tests.helpers import golden, seeded
+from helpers import golden, seeded
 
 
 @pytest.mark.parametrize(("orthogonal", "name"), [(False, "plain"), (True, "orthogonal")])

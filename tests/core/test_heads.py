@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from piflow_cli.core.decoding import PolicyDecoder
 from piflow_cli.core.heads import BIAS_NOISE, DXHead, GMHead, HeadSite, attach_head
-from tests.helpers import seeded
+from helpers import seeded
 
 BATCH, TOKENS, WIDTH, PATCH, CHANNELS, COMPONENTS = 2, 6, 5, 4, 3, 3
 

@@ -19,7 +19,7 @@ from piflow_cli.core.imitation import (
 from piflow_cli.core.policies import DXPolicy
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import TimeGrid, to_sigma
-from tests.helpers import MixtureFlow, random_gm, seeded
+from helpers import MixtureFlow, random_gm, seeded
 
 FLOW = MixtureFlow(torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]), torch.tensor([0.2, 0.5, 0.3]), 0.3)
 

@@ -9,23 +9,7 @@ from hypothesis import strategies as st
 
 from piflow_cli.core.policies import DXPolicy, GMFlowPolicy
 from piflow_cli.core.timegrid import to_raw, to_sigma
-from tests.helpers import MixtureFlow, golden, random_dx, random_gm, seeded
-
-
-def golden_gm() -> GMFlowPolicy:
-    numbers = golden("policies.safetensors")
-    parameters = [numbers[f"gm.{name}"] for name in ("means", "logweights", "logstds")]
-    return GMFlowPolicy(*parameters, numbers["x_src"], numbers["raw_src"], 3.2)
-
-
-def golden_dx(mode: str) -> DXPolicy:
-    numbers = golden("policies.safetensors")
-    grid = numbers[f"dx.{mode}.grid"]
-    return DXPolicy(grid, numbers["x_src"], numbers["raw_src"], 1 / 3.5, 3.2, polynomial=mode == "polynomial")
-
-
-def close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-4) -> None:
-    torch.testing.assert_close(ours.double(), theirs.double(), rtol=tolerance, atol=tolerance * theirs.abs().max().item())
+from helpers import MixtureFlow, close, golden, golden_dx, golden_gm, random_dx, random_gm, seeded
 
 
 def test_gm_velocity_at_the_source_equals_the_published_one() -> None:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
 from piflow_cli.core.timegrid import to_sigma
-from tests.core.test_policies import close, golden_dx, golden_gm
-from tests.helpers import MixtureFlow, golden, random_dx, random_gm, seeded
+from helpers import MixtureFlow, close, golden, golden_dx, golden_gm, random_dx, random_gm, seeded
 
 
 @pytest.mark.parametrize(("end", "tolerance"), [("mid", 1e-4), ("end", 1e-3)])

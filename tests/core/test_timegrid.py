@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.core.timegrid import TimeGrid, dynamic_shift, renoising, substep_count, to_raw, to_sigma
-from tests.helpers import golden
+from helpers import golden
 
 SHIFTS = st.floats(0.05, 20)
 TIMES = st.floats(0, 1)

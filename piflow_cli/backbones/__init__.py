@@ -1,0 +1,1 @@
+"""Networks that diffusers does not carry in the form the published checkpoints need."""

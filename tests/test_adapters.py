@@ -1,0 +1,164 @@
+"""Students on disk: the published layout, round trips, and files that do not fit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from piflow_cli.adapters import load_adapter, save_adapter
+from piflow_cli.errors import PiflowError, RunError, UsageError
+from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.teachers import family_of
+from students import facts, tiny_dit, tiny_student, velocity
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    save_adapter(tiny_student(), tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize("policy", ["gm", "dx", "dx-poly"])
+def test_a_saved_student_comes_back_as_it_was(policy: str, tmp_path) -> None:
+    student = tiny_student(policy)
+    save_adapter(student, tmp_path / "adapter")
+    again = load_adapter(tmp_path / "adapter")
+    assert again.facts == student.facts
+    torch.testing.assert_close(velocity(again), velocity(student), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("policy", ["gm", "dx", "dx-poly"])
+def test_files_are_laid_out_like_published_ones(policy: str, tmp_path) -> None:
+    save_adapter(tiny_student(policy), tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "config.json").read_text())
+    with safe_open(tmp_path / "adapter" / WEIGHTS, "pt") as file:
+        declared = json.loads(file.metadata()["policy_config"])
+        names = set(file.keys())
+    head = {name for name in names if name.startswith("proj_out_") and not name.startswith("proj_out_1.")}
+    if policy == "gm":
+        assert declared == {"type": "GMFlow"}
+        assert (config["_class_name"], config["num_gaussians"], config["logweights_channels"]) == ("GMDiT", 3, 4)
+        assert (config["constant_logstd"], config["logstd_inner_dim"], config["gm_num_logstd_layers"]) == (None, 8, 2)
+        layers = ("means", "logweights", "logstds.1", "logstds.3")
+        assert head == {f"proj_out_{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    else:
+        mode = {"mode": "polynomial"} if policy == "dx-poly" else {}
+        assert declared == {"type": "DX", "segment_size": 1 / 1.5, "shift": 3.2, **mode}
+        assert (config["_class_name"], config["out_channels"]) == ("DiT", 3 * 2)
+        assert head == {"proj_out_2.weight", "proj_out_2.bias"}
+
+
+def test_rows_of_the_means_run_over_position_then_component_then_channel() -> None:
+    """The ImageNet layout: at initialisation, row (position, k, c) is the teacher's row (position, c)."""
+    teacher = tiny_dit()
+    student = student_of(teacher, family_of("dit"), facts(), seed=0)
+    means = student.model.proj_out_2.means.weight.unflatten(0, (4, 3, 2))
+    torch.testing.assert_close(means[2, 1, 1], teacher.proj_out_2.weight[2 * 2 + 1])
+
+
+@given(st.integers(1, 9), st.floats(0.01, 30), st.floats(0.01, 1), st.sampled_from(["auto", "0.3"]), st.integers(0, 10**9))
+def test_facts_survive_the_metadata(nfe: int, shift: float, final: float, temperature: str, iterations: int) -> None:
+    values = vars(facts()) | {"nfe": nfe, "shift": shift, "final_step_scale": final, "temperature": temperature, "iterations": iterations}
+    told = StudentFacts(**values)
+    assert StudentFacts.from_metadata(told.to_metadata()) == told
+
+
+def test_faults_of_the_metadata_come_all_at_once() -> None:
+    metadata = facts().to_metadata() | {"piflow.nfe": "two"}
+    del metadata["piflow.shift"]
+    with pytest.raises(RunError, match="piflow.nfe is 'two'; piflow.shift is missing"):
+        StudentFacts.from_metadata(metadata)
+
+
+def rewrite(folder: Path, change) -> None:
+    path = folder / WEIGHTS
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(tensors, metadata)
+    save_file(tensors, path, metadata)
+
+
+def no_head(tensors, metadata) -> None:
+    del tensors["proj_out_means.weight"]
+
+
+def not_a_number(tensors, metadata) -> None:
+    tensors["proj_out_means.bias"][0] = float("nan")
+
+
+def other_components(tensors, metadata) -> None:
+    metadata["piflow.components"] = "4"
+
+
+def other_policy(tensors, metadata) -> None:
+    metadata["piflow.policy"] = "arcflow"
+
+
+def other_family(tensors, metadata) -> None:
+    metadata["piflow.family"] = "unet"
+
+
+def no_facts(tensors, metadata) -> None:
+    for name in list(metadata):
+        del metadata[name]
+    metadata["format"] = "pt"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (no_head, "proj_out_means.weight is missing"),
+        (not_a_number, "proj_out_means.bias has values that are not finite"),
+        (other_components, "does not fit a gm student of tiny: proj_out_"),
+        (other_policy, "policy of unknown type 'arcflow'"),
+        (other_family, "unknown model family 'unet'"),
+        (no_facts, "does not say how to sample it"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(saved, change, message: str) -> None:
+    rewrite(saved, change)
+    with pytest.raises(PiflowError, match=message) as caught:
+        load_adapter(saved)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.999, 0.0])
+def test_a_truncated_file_is_named(saved, keep: float) -> None:
+    path = saved / WEIGHTS
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data))])
+    with pytest.raises(RunError, match="corrupt or cut short") as caught:
+        load_adapter(saved)
+    assert str(path) in caught.value.message
+
+
+def test_a_config_that_is_none_is_refused(saved) -> None:
+    (saved / "config.json").write_text("[]")
+    with pytest.raises(RunError, match="is not the config of a model"):
+        load_adapter(saved)
+
+
+def test_a_folder_without_a_student_is_refused(tmp_path) -> None:
+    with pytest.raises(UsageError, match="is not a student"):
+        load_adapter(tmp_path)
+
+
+def test_a_failed_save_leaves_the_earlier_student_whole(saved, monkeypatch) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("piflow_cli.adapters.save_file", full)
+    with pytest.raises(OSError):
+        save_adapter(tiny_student("dx"), saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["adapter"]

@@ -1,0 +1,240 @@
+"""`piflow distill` from end to end on a tiny random teacher: what it leaves, resuming, and what stops it."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from piflow_cli.adapters import load_adapter
+from piflow_cli.training import loop, run
+
+REGIMES = {
+    "gm": [],
+    "gm, data-free, 2 NFE, mixing": ["--data-free", "--nfe", "2", "--set", "imitation.mixing_iterations=4"],
+    "gm, window": ["--set", "imitation.window=3"],
+    "gm, accumulation": ["--set", "optimisation.device_batch_size=2"],
+    "gm, guidance": ["--set", "teacher.guidance=2.0", "--set", "teacher.guidance_interval=[0.1, 0.9]"],
+    "dx": ["--policy", "dx", "--components", "4", "--set", "imitation.window=3"],
+    "dx-poly, 2 NFE": ["--policy", "dx-poly", "--nfe", "2"],
+}
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "diffusion_pytorch_model.safetensors")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, averages, optimiser and metrics agree bit for bit."""
+    for name in ("adapter/diffusion_pytorch_model.safetensors", "checkpoints/0000006/training.safetensors"):
+        left, right = load_file(one / name), load_file(other / name)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left)
+    assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_a_run_can_be_stopped_and_resumed_bit_for_bit(cli, tiny_teacher, tmp_path, monkeypatch, regime) -> None:
+    arguments = ["distill", "--teacher", str(tiny_teacher), "--quiet", *REGIMES[regime]]
+    whole = cli(*arguments, "--output", str(tmp_path / "whole"))
+    assert (whole.code, whole.err) == (0, "")
+
+    step = loop.train_step
+
+    def step_then_interrupt(session) -> None:
+        step(session)
+        if session.iteration == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run, "train_step", step_then_interrupt)
+    stopped = cli(*arguments, "--output", str(tmp_path / "parts"))
+    assert stopped.code == 130
+    assert "stopped at iteration 3 of 6" in stopped.err
+    monkeypatch.undo()
+    assert cli(*arguments, "--output", str(tmp_path / "parts")).code == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finished_run_leaves_student_pictures_and_metrics(cli, tiny_teacher, tmp_path) -> None:
+    folder = tmp_path / "out"
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--json")
+    result = json.loads(outcome.out)
+    assert result["iterations"] == 6 and result["output"] == str(folder)
+    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["0000004", "0000006"]
+    assert [path.name for path in sorted((folder / "previews").iterdir())] == ["0000003.png", "0000006.png"]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["learning_rate"] for row in rows] == [5e-4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3]
+    for name in ("samples.png", "loss.png"):
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 100 and len(picture.convert("L").getcolors()) > 5
+    facts = load_adapter(folder / "adapter").facts
+    assert (facts.teacher, facts.nfe, facts.iterations) == ("tiny", 1, 6)
+
+
+def test_the_saved_student_is_the_average(cli, tiny_teacher, tmp_path) -> None:
+    assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), "--quiet").code == 0
+    saved = load_adapter(tmp_path / "out" / "adapter").model.state_dict()
+    checkpoint = load_file(tmp_path / "out" / "checkpoints" / "0000006" / "training.safetensors")
+    assert all(torch.equal(value, checkpoint[f"average.{name}"]) for name, value in saved.items())
+    assert any(not torch.equal(value, checkpoint[f"student.{name}"]) for name, value in saved.items())
+
+
+def test_a_finished_run_may_be_made_longer(cli, tiny_teacher, tmp_path) -> None:
+    arguments = ["distill", "--teacher", str(tiny_teacher), "--quiet"]
+    assert cli(*arguments, "--output", str(tmp_path / "whole")).code == 0
+    assert cli(*arguments, "--output", str(tmp_path / "parts"), "--iterations", "4").code == 0
+    assert cli(*arguments, "--output", str(tmp_path / "parts"), "--iterations", "6").code == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_another_seed_is_another_run(cli, tiny_teacher, tmp_path) -> None:
+    arguments = ["distill", "--teacher", str(tiny_teacher), "--quiet", "--iterations", "2"]
+    for seed in ("0", "1"):
+        assert cli(*arguments, "--seed", seed, "--output", str(tmp_path / seed)).code == 0
+    left, right = tensors_of(tmp_path / "0"), tensors_of(tmp_path / "1")
+    assert any(not torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture
+def finished(cli, tiny_teacher, tmp_path) -> Path:
+    folder = tmp_path / "run"
+    assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--quiet", "--iterations", "4").code == 0
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_of_another_configuration_is_refused_and_left_alone(cli, tiny_teacher, finished) -> None:
+    before = contents(finished)
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--components", "5")
+    assert outcome.code == 2
+    assert "belongs to another configuration: policy.components was 3, is 5" in outcome.err
+    assert "--no-resume" in outcome.err
+    assert contents(finished) == before
+
+
+def test_a_folder_of_another_teacher_is_refused(cli, tiny_teacher, finished, tmp_path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(tiny_teacher.read_text().replace("name: tiny", "name: large"))
+    outcome = cli("distill", "--teacher", str(other), "--output", str(finished))
+    assert outcome.code == 2 and "name was tiny, is large" in outcome.err
+
+
+def test_starting_over_moves_the_earlier_run_aside(cli, tiny_teacher, finished) -> None:
+    before = contents(finished)
+    arguments = ["distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--no-resume", "--iterations", "2"]
+    assert cli(*arguments, "--components", "5").code == 0
+    assert contents(finished.with_name("run.1")) == before
+    assert load_adapter(finished / "adapter").facts.components == 5
+
+
+def test_a_folder_with_other_things_in_it_is_refused(cli, tiny_teacher, tmp_path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path))
+    assert outcome.code == 2 and "is not empty and holds no run" in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "state"])
+def test_a_damaged_checkpoint_is_named_with_the_way_out(cli, tiny_teacher, finished, damage) -> None:
+    checkpoint = finished / "checkpoints" / "0000004"
+    tensors = checkpoint / "training.safetensors"
+    data = tensors.read_bytes()
+    if damage == "truncated":
+        tensors.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        tensors.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    else:
+        (checkpoint / "state.json").write_text("{")
+    before = contents(finished)
+    arguments = ["distill", "--teacher", str(tiny_teacher), "--output", str(finished)]
+    outcome = cli(*arguments)
+    assert outcome.code == 1
+    assert f"the checkpoint {checkpoint} is damaged" in outcome.err and f"rm -r {checkpoint}" in outcome.err
+    assert contents(finished) == before
+    shutil.rmtree(checkpoint)
+    assert cli(*arguments, "--quiet").code == 0
+
+
+def test_a_full_disk_costs_nothing_that_was_saved(cli, tiny_teacher, finished, monkeypatch) -> None:
+    before = contents(finished)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device", str(finished / "checkpoints"))
+
+    monkeypatch.setattr("piflow_cli.training.checkpoints.save_file", full)
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--iterations", "6")
+    assert outcome.code == 1 and "the disk is full" in outcome.err
+    after = contents(finished)
+    assert {name: after[name] for name in before if name not in ("metrics.jsonl", "run.yaml")} == {
+        name: value for name, value in before.items() if name not in ("metrics.jsonl", "run.yaml")
+    }
+    assert not [path for path in finished.rglob("*.tmp")]
+    monkeypatch.undo()
+    assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--iterations", "6", "--quiet").code == 0
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(cli, tiny_teacher, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "out"
+    losses = loop.data_dependent_loss
+
+    def spoiled(*arguments):
+        spoiled.calls += 1
+        return losses(*arguments) * (float("nan") if spoiled.calls == 4 else 1)
+
+    spoiled.calls = 0
+    monkeypatch.setattr(loop, "data_dependent_loss", spoiled)
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder))
+    assert outcome.code == 1
+    assert "the loss of iteration 4 is not finite" in outcome.err
+    assert f"the last good checkpoint is {folder / 'checkpoints' / '0000002'}" in outcome.err
+    checkpoint = load_file(folder / "checkpoints" / "0000002" / "training.safetensors")
+    assert all(value.isfinite().all() for value in checkpoint.values())
+
+
+def test_a_student_that_explodes_is_reported_like_a_loss_that_is_not_finite(cli, tiny_teacher, tmp_path) -> None:
+    arguments = ["--learning-rate", "1e30", "--set", "optimisation.warmup=0"]
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), *arguments)
+    assert outcome.code == 1
+    assert "there is no checkpoint yet" in outcome.err and "--learning-rate" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "cuda"], "--device cuda: "),
+        (["--set", "teacher.base=nowhere"], "there is nothing at nowhere"),
+        (["--set", "teacher.family=unet"], "unknown model family 'unet'"),
+        (["--set", "data.images=nowhere.safetensors"], "there is nothing at nowhere.safetensors"),
+        (["--set", "optimisation.device_batch_size=3"], "is no multiple of"),
+        (["--set", "output.tracker=wandb"], "the tracker wandb is not installed"),
+        (["--nfe", "0"], "policy.nfe"),
+        (["--iterations", "-5"], "optimisation.iterations"),
+        (["--policy", "gmm"], "gmm"),
+    ],
+)
+def test_what_cannot_run_says_so_before_anything_is_written(cli, tiny_teacher, tmp_path, monkeypatch, arguments, message) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err and "→" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(cli, tiny_teacher, tmp_path) -> None:
+    folder = tmp_path / "out"
+    arguments = ["--dry-run", "--json", "--nfe", "2", "--set", "optimisation.device_batch_size=2"]
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), *arguments)
+    plan = json.loads(outcome.out)
+    assert plan["student"]["evaluations"] == "2 (sigma 1, 0.5)"
+    assert plan["optimisation"]["batch"].startswith("8 = 1 x 2 x 4")
+    assert not folder.exists()
