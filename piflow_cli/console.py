@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -32,6 +33,10 @@ class Console:
         self.json = json
         self.quiet = quiet or not self.speaks
         self._warned: set[str] = set()
+        logger = logging.getLogger("piflow")
+        logger.handlers[:] = [_Forward(self)]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
     def say(self, text: str) -> None:
         """News for the person watching, on stderr; silent with --json and --quiet."""
@@ -76,6 +81,18 @@ class Console:
             maxinterval=max(interval, LOG_INTERVAL),
             dynamic_ncols=True,
         )
+
+
+class _Forward(logging.Handler):
+    """Lets rooms that know no console, the core among them, speak through it: they log to ``piflow.*``."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        speak = self.console.warn if record.levelno >= logging.WARNING else self.console.say
+        speak(record.getMessage())
 
 
 def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:

@@ -1,0 +1,104 @@
+"""How close digits students come to the data and to their teacher.
+
+    python tests/benchmarks/digits.py [--json FILE] [--iterations N] [--students gm-1,dx-4,...] [--runs DIR]
+
+Every row is 1,797 images with the labels of the data set from the noise of seeds 0 to 1796, neither clipped nor rounded.
+Distances are Frechet distances on raw pixels in [-1, 1]; the squared distance is per pixel, from the same noise. Students
+are trained by `piflow distill --teacher digits` in a process of its own, whose wall time is the seconds column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from common import machine, write_json
+from torch import Tensor
+
+from piflow_cli.adapters import load_adapter
+from piflow_cli.console import format_table
+from piflow_cli.core.guidance import Guidance
+from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
+from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
+from piflow_cli.teachers import family_of
+from piflow_cli.teachers.locate import locate
+from piflow_cli.training.data import LabelledImages, load_images
+
+TEACHER_STEPS = (1, 2, 4, 8, 32, 128)
+STUDENTS = tuple(f"{policy}-{nfe}" for policy in ("gm", "dx") for nfe in (1, 2, 4))
+COLUMNS = ("model", "evaluations", "seconds", "to_data", "to_teacher", "squared_distance")
+
+
+class Ruler:
+    """Measures samples against the data and against the teacher's fine samples."""
+
+    def __init__(self, data: LabelledImages, images: int) -> None:
+        self.family = family_of("dit")
+        self.teacher = self.family.load(locate("preset:digits"))
+        self.data = moments(data.images.flatten(1))
+        self.conditioning = self.family.condition(self.teacher, data.labels[:images].tolist())
+        self.noise = seeded_noise(seeded_generators(range(images)), self.family.sample_shape(self.teacher))
+        self.fine = self.teacher_samples(TEACHER_STEPS[-1])
+        self.fine_moments = moments(self.fine.flatten(1))
+
+    def teacher_samples(self, steps: int) -> Tensor:
+        return sample_teacher(self.family, self.teacher, self.noise, self.conditioning, steps, 1.0, Guidance())
+
+    def row(self, model: str, evaluations: int, samples: Tensor, seconds: float | None = None) -> dict:
+        ours: Moments = moments(samples.flatten(1))
+        return {
+            "model": model,
+            "evaluations": evaluations,
+            "seconds": seconds,
+            "to_data": frechet_distance(ours, self.data),
+            "to_teacher": frechet_distance(ours, self.fine_moments),
+            "squared_distance": (samples - self.fine).square().mean().item(),
+        }
+
+
+def train(name: str, folder: Path, iterations: int | None) -> float:
+    """Distil a student named like gm-1 or dx-4 with the preset's settings; returns the seconds of wall time."""
+    policy, nfe = name.rsplit("-", 1)
+    command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", "digits", "--policy", policy, "--nfe", nfe]
+    command += ["--output", str(folder), "--quiet"]
+    command += ["--iterations", str(iterations)] if iterations is not None else []
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def measure(students: list[str], iterations: int | None, runs: Path, images: int) -> list[dict]:
+    ruler = Ruler(load_images(locate("preset:digits/images.safetensors")), images)
+    rows = [ruler.row("teacher, Euler", steps, ruler.teacher_samples(steps)) for steps in TEACHER_STEPS]
+    for name in students:
+        seconds = train(name, runs / name, iterations)
+        student = load_adapter(runs / name / "adapter")
+        samples = sample_student(student, ruler.noise, ruler.conditioning)
+        rows.append(ruler.row(f"student, {student.facts.policy} {student.facts.components}", student.facts.nfe, samples, seconds))
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="also write the rows, versions and machine here")
+    parser.add_argument("--iterations", type=int, help="of every student; default: the preset's")
+    parser.add_argument("--students", default=",".join(STUDENTS), help="policy-nfe names with commas between")
+    parser.add_argument("--runs", type=Path, help="keep the runs in this folder")
+    parser.add_argument("--images", type=int, default=1797, help="first so many of the 1,797 conditions")
+    options = parser.parse_args(arguments)
+    students = [name for name in options.students.split(",") if name]
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+        runs = Path(scratch) if options.runs is None else options.runs
+        rows = measure(students, options.iterations, runs, options.images)
+    print(format_table(rows, COLUMNS))
+    if options.json is not None:
+        write_json(options.json, {**machine(torch.device("cpu")), "images": options.images, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
