@@ -12,7 +12,9 @@ from piflow_cli.core.policies import DXPolicy, GMFlowPolicy
 HARD_CASES = ("random", "near source", "near data", "one component", "all but one dropped", "large logits")
 
 
-def gm_policy(shape: tuple[int, ...], components: int, seed: int = 0, shift: float = 3.25, raw_src=None) -> GMFlowPolicy:
+def gm_policy(
+    shape: tuple[int, ...], components: int, seed: int = 0, shift: float = 3.25, raw_src=None
+) -> GMFlowPolicy:
     """A random mixture for states of ``shape`` (B, C, *S) at random sources above 0.5, or at ``raw_src``."""
     draw = torch.Generator().manual_seed(seed)
     batch, channels, *space = shape
@@ -39,17 +41,17 @@ def dx_policy(shape: tuple[int, ...], points: int, polynomial: bool, seed: int =
     return DXPolicy(grid, x_src, raw, segment=0.4, shift=3.25, polynomial=polynomial)
 
 
-def hard_case(name: str, seed: int = 0) -> tuple[GMFlowPolicy, Tensor, Tensor]:
+def hard_case(name: str, seed: int = 0, batch: int = 3) -> tuple[GMFlowPolicy, Tensor, Tensor]:
     """A policy and the raw times between which a rollout of 128 substeps a unit is hard to get right."""
     if name == "near source":
-        policy = gm_policy((3, 4, 5, 6), 8, seed, raw_src=0.9)
+        policy = gm_policy((batch, 4, 5, 6), 8, seed, raw_src=0.9)
         return policy, policy.raw_src, policy.raw_src - 3 / 128
     if name == "near data":
-        policy = gm_policy((3, 4, 5, 6), 8, seed, raw_src=3.5 / 128)
+        policy = gm_policy((batch, 4, 5, 6), 8, seed, raw_src=3.5 / 128)
         return policy, policy.raw_src, torch.zeros_like(policy.raw_src)
-    policy = gm_policy((3, 4, 5, 6), 1 if name == "one component" else 8, seed)
+    policy = gm_policy((batch, 4, 5, 6), 1 if name == "one component" else 8, seed)
     if name == "all but one dropped":
-        policy = replace(policy, dropped=torch.arange(8).expand(3, 8) != 5)
+        policy = replace(policy, dropped=torch.arange(8).expand(batch, 8) != 5)
     if name == "large logits":
         policy = replace(policy, means=8 * policy.means, logweights=20 * policy.logweights, logstds=policy.logstds - 3)
     return policy, policy.raw_src, policy.raw_src * 0.1

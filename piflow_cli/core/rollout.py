@@ -1,74 +1,92 @@
-"""The front door to integration: follow a policy, or average its velocity, between two raw times."""
+"""The front door to integration: follow a policy, or average its velocity, between two raw times.
+
+It checks what comes in and hands it to the fastest path there is: GM policies to a fused kernel, DX policies to their
+closed form, anything else, and everything under ``PIFLOW_KERNELS=off``, to the reference loop.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from .policies import Policy
-from .tensors import per_sample, working
-from .timegrid import substep_count, to_sigma
-
-
-class SubstepTable(NamedTuple):
-    """Time-only facts of a rollout, float64: raw times of the substeps and their change of sigma, both (B, steps).
-
-    Samples with fewer substeps than the longest are padded with steps of length zero.
-    """
-
-    raw: Tensor
-    change: Tensor
-
-
-def substep_table(raw_from: Tensor, raw_to: Tensor, shift: float, substeps: int) -> SubstepTable:
-    """Equal Euler steps in raw time from ``raw_from`` (B,) down to ``raw_to`` (B,), each mapped through the shift."""
-    raw_from, raw_to = raw_from.double(), raw_to.double()
-    count = substep_count(raw_from - raw_to, substeps)
-    index = torch.arange(int(count.max()) + 1, device=raw_from.device).minimum(count.unsqueeze(1))
-    raw = raw_from.unsqueeze(1) + (raw_to - raw_from).unsqueeze(1) * (index / count.unsqueeze(1))
-    return SubstepTable(raw[:, :-1], to_sigma(raw, shift).diff(dim=1))
+from . import reference
+from .kernels import backend, dx, gm, switched_off
+from .policies import DXPolicy, GMFlowPolicy, Policy
+from .tensors import working
+from .validation import PolicyError, check_descending, check_finite, check_shape
 
 
 def rollout(policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, substeps: int = 128) -> Tensor:
     """Follow the policy from states ``x`` (B, C, *S) at ``raw_from`` (B,) down to ``raw_to`` (B,).
 
-    Each sample takes max(1, round(substeps * interval)) Euler steps (pi-Flow, arXiv 2510.14974, section 3). Returns states
-    (B, C, *S), float32 (float64 for float64 input); gradients reach the policy's parameters and ``x``.
+    Each sample takes max(1, round(substeps * interval)) Euler steps (pi-Flow, arXiv 2510.14974, section 3). Returns
+    states (B, C, *S), float32 (float64 for float64 input); gradients reach the policy's parameters and ``x``. Raises
+    :class:`~piflow_cli.core.validation.PolicyError` for impossible input; values are looked at in host memory only.
     """
-    x = working(x)
-    table = substep_table(raw_from, raw_to, policy.shift, substeps)
-    for raw, change in zip(table.raw.unbind(1), table.change.unbind(1)):
-        x = x + policy.velocity(x, raw) * per_sample(change, x)
-    return x
+    _check(policy, x, [raw_from, raw_to], ["raw_from", "raw_to"], substeps)
+    return _states(policy, x, [raw_from, raw_to], substeps)[0]
 
 
 def rollout_through(policy: Policy, x: Tensor, raws: Sequence[Tensor], *, substeps: int = 128) -> list[Tensor]:
     """States at each of ``raws[1:]`` on the way from ``x`` at ``raws[0]``; every leg takes its own substeps."""
-    states = []
-    for raw_from, raw_to in zip(raws, raws[1:]):
-        x = rollout(policy, x, raw_from, raw_to, substeps=substeps)
-        states.append(x)
-    return states
+    if len(raws) < 2:
+        raise PolicyError("raws", "needs a start and at least one end")
+    _check(policy, x, raws, [f"raws[{index}]" for index in range(len(raws))], substeps)
+    return _states(policy, x, list(raws), substeps)
 
 
-def mean_velocity(policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, substeps: int = 128) -> Tensor:
+def mean_velocity(
+    policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, substeps: int = 128, longest: float = 1.0
+) -> Tensor:
     """Displacement over change of sigma of a rollout from ``x`` at ``raw_from`` (B,) to ``raw_to`` (B,), (B, C, *S).
 
-    An interval of fewer than two substeps, of length zero too, gives the velocity at ``raw_from``. The velocities are
-    averaged rather than the displacement divided: for short intervals float32 would lose the difference.
+    An interval of fewer than two substeps, of length zero too, gives the velocity at ``raw_from``. ``longest`` is a
+    bound on the raw intervals that the host knows: backward on a GPU sets aside that many substeps of scratch memory
+    without asking the device, and an interval beyond it is followed in that many longer steps.
     """
+    raws = [raw_from, raw_to]
+    _check(policy, x, raws, ["raw_from", "raw_to"], substeps)
     x = working(x)
-    table = substep_table(raw_from, raw_to, policy.shift, substeps)
-    total = table.change.sum(dim=1, keepdim=True)
-    local = torch.zeros_like(table.change)
-    local[:, 0] = 1
-    share = torch.where(table.raw[:, -1:] < table.raw[:, :1], table.change / total.clamp(max=-torch.finfo(total.dtype).tiny), local)
-    mean = torch.zeros_like(x)
-    for raw, change, weight in zip(table.raw.unbind(1), table.change.unbind(1), share.unbind(1)):
-        velocity = policy.velocity(x, raw)
-        mean = mean + velocity * per_sample(weight, x)
-        x = x + velocity * per_sample(change, x)
-    return mean
+    with torch.autocast(x.device.type, enabled=False):
+        if (fused := _gm_backend(policy, x)) is not None:
+            return gm.mean_velocity(fused, policy, x, _beside(raws, x), substeps, longest)
+        if isinstance(policy, DXPolicy) and not switched_off():
+            return dx.mean_velocity(policy, x, _beside(raws, x), substeps)
+        return reference.mean_velocity(policy, x, *raws, substeps=substeps)
+
+
+def _states(policy: Policy, x: Tensor, raws: list[Tensor], substeps: int) -> list[Tensor]:
+    x = working(x)
+    # Policy arithmetic stays in float32 even inside a bf16 autocast, in which the network runs.
+    with torch.autocast(x.device.type, enabled=False):
+        if (fused := _gm_backend(policy, x)) is not None:
+            return gm.rollout_through(fused, policy, x, _beside(raws, x), substeps)
+        if isinstance(policy, DXPolicy) and not switched_off():
+            return dx.rollout_through(policy, x, _beside(raws, x), substeps)
+        return reference.rollout_through(policy, x, raws, substeps=substeps)
+
+
+def _gm_backend(policy: Policy, x: Tensor) -> ModuleType | None:
+    """The fused GM backend for this policy and device, if it has all that is asked for."""
+    fits = isinstance(policy, GMFlowPolicy) and gm.gradients_suffice(policy)
+    return backend(x.device.type) if fits else None
+
+
+def _beside(raws: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+    return [raw.to(x.device, non_blocking=True) for raw in raws]
+
+
+def _check(policy: Policy, x: Tensor, raws: Sequence[Tensor], names: list[str], substeps: int) -> None:
+    """Refuse what no rollout can follow; finite values and the order of times are looked at in host memory only."""
+    if substeps < 1:
+        raise PolicyError("substeps", f"must be at least 1, not {substeps}")
+    check_shape("x", x, policy.x_src.shape)
+    for name, value in (("x", x), ("x_src", policy.x_src)):
+        check_finite(name, value)
+    for name in ("means", "logweights", "logstds", "grid"):
+        if (value := getattr(policy, name, None)) is not None:
+            check_finite(name, value, minus_infinity=name == "logweights")
+    check_descending([policy.raw_src, *raws], ["raw_src", *names], x.shape[0])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..tensors import per_sample, working
+from ..validation import check_not_empty, check_positive, check_shape
 from .base import Policy
 
 
@@ -16,10 +17,11 @@ from .base import Policy
 class DXPolicy(Policy):
     """A policy whose x_0 depends on raw time only.
 
-    ``grid`` (B, N, C, *S): velocities as the network gives them, each an estimate of x_0 seen from the source.
-    With ``polynomial`` False they stand at N even raw times from ``raw_src - segment`` (first) to ``raw_src`` (last), with
-    straight lines between and constants outside; with ``polynomial`` True they are coefficients of powers of
-    raw_src - raw. ``segment`` and ``shift`` belong to the policy: they stay as trained whatever the sampling NFE.
+    ``grid`` (B, N, C, *S): velocities as the network gives them, each an estimate of x_0 seen from the source. With
+    ``polynomial`` False they stand at N even raw times from ``raw_src - segment`` (first) to ``raw_src`` (last), with
+    straight lines between and constants outside; with ``polynomial`` True they are coefficients of powers of raw_src -
+    raw. ``segment`` and ``shift`` belong to the policy: they stay as trained whatever the sampling NFE. Shapes that do
+    not fit raise :class:`~piflow_cli.core.validation.PolicyError`.
     """
 
     grid: Tensor
@@ -28,6 +30,13 @@ class DXPolicy(Policy):
     segment: float
     shift: float = 1.0
     polynomial: bool = False
+
+    def __post_init__(self) -> None:
+        check_not_empty("grid", self.grid, 3)
+        check_shape("x_src", self.x_src, (self.grid.shape[0], *self.grid.shape[2:]))
+        check_shape("raw_src", self.raw_src, self.grid.shape[:1])
+        check_positive("segment", self.segment)
+        check_positive("shift", self.shift)
 
     def detach(self) -> DXPolicy:
         return replace(self, grid=self.grid.detach(), x_src=self.x_src.detach())
@@ -39,16 +48,18 @@ class DXPolicy(Policy):
         return working(self.x_src).unsqueeze(1) - per_sample(self.sigma_src, grid) * grid
 
     def basis(self, raw: Tensor) -> Tensor:
-        """Weights (B, N) float64 of the estimates at raw times (B,)."""
+        """Weights (B, ..., N) float64 of the estimates at raw times (B, ...)."""
         points = self.grid.shape[1]
-        elapsed = self.raw_src.double() - raw.double()
+        source = self.raw_src.to(device=raw.device, dtype=torch.float64).reshape(-1, *[1] * (raw.ndim - 1))
+        elapsed = source - raw.double()
         index = torch.arange(points, device=raw.device, dtype=torch.float64)
         if self.polynomial:
-            return elapsed.unsqueeze(1) ** index
+            return elapsed.unsqueeze(-1) ** index
         position = ((1 - elapsed / self.segment) * (points - 1)).clamp(0, points - 1)
-        return (1 - (position.unsqueeze(1) - index).abs()).clamp(min=0)
+        return (1 - (position.unsqueeze(-1) - index).abs()).clamp(min=0)
 
     def posterior_mean(self, x: Tensor, raw: Tensor) -> Tensor:
         """x_0 (B, C, *S) at raw times (B,); the state ``x`` has no say in it."""
         estimates = self.estimates
-        return torch.einsum("bn,bn...->b...", self.basis(raw).to(estimates), estimates)
+        with torch.autocast(estimates.device.type, enabled=False):
+            return torch.einsum("bn,bn...->b...", self.basis(raw).to(estimates), estimates)

@@ -1,4 +1,4 @@
-"""GMFlow: each position of the image is a mixture of isotropic Gaussians over x_0 (arXiv 2504.05304; arXiv 2510.14974)."""
+"""GMFlow: each position is a mixture of isotropic Gaussians over x_0 (arXiv 2504.05304; arXiv 2510.14974)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..tensors import per_sample, working
+from ..validation import check_not_empty, check_positive, check_shape
 from .base import Policy
 
 DENOMINATOR_FLOOR = 1e-6
@@ -27,8 +28,9 @@ class Mixture(NamedTuple):
 class GMFlowPolicy(Policy):
     """The policy of a Gaussian mixture predicted in velocity space.
 
-    means (B, K, C, *S), logweights (B, K, 1, *S) before the softmax over K, logstds (B,), as the network gives them (any
-    strides). ``temperature`` in (0, 1] sharpens the mixture; ``dropped`` (B, K) bool marks components that are left out.
+    means (B, K, C, *S), logweights (B, K, 1, *S) before the softmax over K, logstds (B,), as the network gives them
+    (any strides). ``temperature`` in (0, 1] sharpens the mixture; ``dropped`` (B, K) bool marks components that are
+    left out. Shapes that do not fit raise :class:`~piflow_cli.core.validation.PolicyError`.
     """
 
     means: Tensor
@@ -39,6 +41,18 @@ class GMFlowPolicy(Policy):
     shift: float = 1.0
     temperature: float = 1.0
     dropped: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        check_not_empty("means", self.means, 3)
+        batch, components, *rest = self.means.shape
+        check_shape("x_src", self.x_src, (batch, *rest))
+        check_shape("logweights", self.logweights, (batch, components, 1, *rest[1:]))
+        check_shape("logstds", self.logstds.reshape(-1), (batch,))
+        check_shape("raw_src", self.raw_src, (batch,))
+        if self.dropped is not None:
+            check_shape("dropped", self.dropped, (batch, components))
+        check_positive("shift", self.shift)
+        check_positive("temperature", self.temperature)
 
     def detach(self) -> GMFlowPolicy:
         return replace(
@@ -93,6 +107,8 @@ class GMFlowPolicy(Policy):
         zeta = per_sample(odds**2 - odds_src**2, means)
         variance = per_sample(variance, means)
         denominator = (variance * zeta + 1).clamp(min=DENOMINATOR_FLOOR)
-        evidence = (means * nu.unsqueeze(1)).sum(dim=2, keepdim=True) - zeta / 2 * means.square().sum(dim=2, keepdim=True)
+        evidence = (means * nu.unsqueeze(1)).sum(dim=2, keepdim=True) - zeta / 2 * means.square().sum(
+            dim=2, keepdim=True
+        )
         weights = (logweights + evidence / denominator).softmax(dim=1)
         return (variance.squeeze(1) * nu + (weights * means).sum(dim=1)) / denominator.squeeze(1)

@@ -1,0 +1,84 @@
+"""GM rollouts through a fused backend, differentiable in the policy's parameters and the starting state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..policies.gmflow import GMFlowPolicy
+
+
+def rollout_through(
+    backend: ModuleType, policy: GMFlowPolicy, x: Tensor, raws: list[Tensor], substeps: int
+) -> list[Tensor]:
+    """States at the ends of the legs between ``raws``; in one launch where no gradient is wanted."""
+    if not _wants_gradient(policy, x):
+        return list(backend.states(policy, x, backend.plan(policy, raws, substeps, averaged=False)).unbind(0))
+    states = []
+    for raw_from, raw_to in zip(raws, raws[1:]):
+        x = x + _integral(backend, policy, x, [raw_from, raw_to], substeps, averaged=False)
+        states.append(x)
+    return states
+
+
+def mean_velocity(
+    backend: ModuleType, policy: GMFlowPolicy, x: Tensor, raws: list[Tensor], substeps: int, longest: float
+) -> Tensor:
+    """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to ``raws[1]``."""
+    return _integral(backend, policy, x, raws, substeps, averaged=True, longest=longest)
+
+
+def gradients_suffice(policy: GMFlowPolicy) -> bool:
+    """Whether the backends give all gradients that are wanted: they hold the source state for data."""
+    return not (torch.is_grad_enabled() and policy.x_src.requires_grad)
+
+
+def _wants_gradient(policy: GMFlowPolicy, x: Tensor) -> bool:
+    inputs = (policy.means, policy.logweights, policy.logstds, x)
+    return torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
+
+
+def _integral(
+    backend: ModuleType,
+    policy: GMFlowPolicy,
+    x: Tensor,
+    raws: list[Tensor],
+    substeps: int,
+    *,
+    averaged: bool,
+    longest: float = 1.0,
+) -> Tensor:
+    held = policy.detach()
+    plan = backend.plan(held, raws, substeps, averaged=averaged, longest=longest)
+    return _Integral.apply(backend, held, plan, policy.means, policy.logweights, policy.logstds, x)
+
+
+class _Integral(torch.autograd.Function):
+    """Weighted sum of the velocities along a rollout; backward walks the rollout again rather than keep its states."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        backend: ModuleType,
+        policy: GMFlowPolicy,
+        plan,
+        means: Tensor,
+        logweights: Tensor,
+        logstds: Tensor,
+        x: Tensor,
+    ):
+        ctx.backend, ctx.policy, ctx.plan = backend, policy, plan
+        ctx.save_for_backward(means, logweights, logstds, x)
+        return backend.integral(policy, x.detach(), plan)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        means, logweights, logstds, x = ctx.saved_tensors
+        policy = replace(ctx.policy, means=means.detach(), logweights=logweights.detach(), logstds=logstds.detach())
+        gradients = ctx.backend.integral_backward(policy, x.detach(), ctx.plan, grad)
+        return (None, None, None, *gradients)

@@ -1,0 +1,53 @@
+"""What the GM backends share: the dtype they work in and the gradients they return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..policies.gmflow import GMFlowPolicy
+
+
+class Gradients(NamedTuple):
+    """Gradients of an integral of velocities, in the shapes and dtypes of the policy's tensors and of the state."""
+
+    means: Tensor
+    logweights: Tensor
+    logstds: Tensor
+    x: Tensor
+
+
+def working_dtype(policy: GMFlowPolicy, x: Tensor) -> torch.dtype:
+    """float32, or float64 where the means or the states come as float64."""
+    return torch.promote_types(torch.promote_types(policy.means.dtype, x.dtype), torch.float32)
+
+
+def flatten_positions(value: Tensor, space: int) -> Tensor:
+    """All axes from ``space`` on as one, which is of length one where there are none; a view where strides allow."""
+    return value.reshape(*value.shape[:space], value.shape[space:].numel())
+
+
+def collapse_positions(values: Sequence[Tensor], spaces: Sequence[int]) -> tuple[list[int], list[Tensor]]:
+    """The same tensors with their axes of space, from ``spaces`` on, as exactly three: (sizes, views).
+
+    Axes that follow each other in the memory of all ``values`` become one; at most three may remain.
+    """
+    axes: list[tuple[int, tuple[int, ...]]] = []
+    shape = values[0].shape[spaces[0] :]
+    for size, *strides in zip(shape, *(value.stride()[space:] for value, space in zip(values, spaces))):
+        if axes and all(outer == size * inner for outer, inner in zip(axes[-1][1], strides)):
+            axes[-1] = (axes[-1][0] * size, tuple(strides))
+        elif size > 1:
+            axes.append((size, tuple(strides)))
+    axes = [(1, (0,) * len(values))] * (3 - len(axes)) + axes
+    sizes = [size for size, _ in axes]
+    views = [
+        value.as_strided(
+            (*value.shape[:space], *sizes), (*value.stride()[:space], *(strides[index] for _, strides in axes))
+        )
+        for index, (value, space) in enumerate(zip(values, spaces))
+    ]
+    return sizes, views

@@ -1,0 +1,174 @@
+"""The Triton kernels against their PyTorch twins; run by test_gm_triton.py in a process of its own.
+
+On a machine with a GPU they run on it, elsewhere in Triton's interpreter, which takes numbers handed to a kernel as
+float32: shift and temperature are such that this loses nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from piflow_cli.core import reference
+from piflow_cli.core.kernels import gm, gm_cpu, gm_triton
+from piflow_cli.core.policies import GMFlowPolicy
+from tests.policy_cases import HARD_CASES, cast, gm_policy, hard_case, packed
+
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+
+
+def on_device(policy: GMFlowPolicy) -> GMFlowPolicy:
+    tensors = {name: value.to(DEVICE) for name, value in vars(policy).items() if isinstance(value, torch.Tensor)}
+    return replace(policy, **{name: value for name, value in tensors.items() if name != "sigma_src"})
+
+
+def states(backend, policy, x, raws, substeps):
+    return backend.states(policy, x, backend.plan(policy, raws, substeps, averaged=False))
+
+
+def integral_and_gradients(backend, policy, x, raws, substeps, averaged=True):
+    plan = backend.plan(policy, raws, substeps, averaged=averaged)
+    seed = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype).to(x.device)
+    return (backend.integral(policy, x, plan), *backend.integral_backward(policy, x, plan, seed))
+
+
+def assert_backends_agree(policy: GMFlowPolicy, substeps: int = 10, **tolerance) -> None:
+    """Both backends on one policy: states of two legs, one of length zero for a sample, and a mean with gradients."""
+    start = policy.raw_src * 0.9
+    middle = start * torch.linspace(1, 0.5, len(start), dtype=torch.float64)
+    raws = [start, middle, middle * 0.3]
+    x = policy.x_src + 0.1
+    there, raws_there = on_device(policy), [raw.to(DEVICE) for raw in raws]
+    pairs = [
+        (states(gm_triton, there, x.to(DEVICE), raws_there, substeps), states(gm_cpu, policy, x, raws, substeps)),
+        *zip(
+            integral_and_gradients(gm_triton, there, x.to(DEVICE), raws_there[:2], substeps),
+            integral_and_gradients(gm_cpu, policy, x, raws[:2], substeps),
+            strict=True,
+        ),
+    ]
+    for one, other in pairs:
+        torch.testing.assert_close(one.cpu(), other, **(tolerance or EXACT))
+
+
+@given(
+    st.tuples(st.integers(1, 2), st.integers(1, 5), st.lists(st.integers(1, 4), max_size=4)),
+    st.integers(1, 5),
+    st.booleans(),
+    st.sampled_from([1.0, 0.5]),
+)
+@settings(max_examples=6)
+def test_any_shape_equals_the_twin_in_float64(drawn, components, drop, temperature) -> None:
+    batch, channels, space = drawn
+    policy = replace(gm_policy((batch, channels, *space), components), temperature=temperature)
+    if drop:
+        policy = policy.with_dropout(0.5, torch.Generator().manual_seed(0))
+    assert_backends_agree(policy, 6)
+
+
+@pytest.mark.parametrize(("components", "channels"), [(8, 16), (32, 4), (16, 16), (8, 32), (64, 128)])
+def test_the_sizes_of_the_presets_equal_the_twin_in_float64(components: int, channels: int) -> None:
+    assert_backends_agree(gm_policy((1, channels, 3), components), 4)
+
+
+def test_packed_tokens_are_read_where_they_lie() -> None:
+    policy = packed(gm_policy((2, 3, 6, 4), 5))
+    shared = policy.means.untyped_storage().data_ptr()
+    assert policy.logweights.untyped_storage().data_ptr() == shared
+    assert_backends_agree(policy)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 3, 4, 2), (0, 3, 2, 1, 4), (4, 3, 2, 1, 0)])
+def test_any_strides_are_read_where_they_lie(axes: tuple[int, ...]) -> None:
+    policy = gm_policy((2, 3, 2, 3), 3)
+    means = policy.means.permute(axes).contiguous()
+    back = [axes.index(axis) for axis in range(5)]
+    assert_backends_agree(replace(policy, means=means.permute(back)))
+
+
+def test_more_than_three_strided_axes_of_space_are_copied() -> None:
+    policy = gm_policy((1, 2, 2, 3, 2, 2), 2)
+    means = policy.means.permute(0, 1, 2, 6, 4, 5, 3).contiguous().permute(0, 1, 2, 6, 4, 5, 3)
+    assert_backends_agree(replace(policy, means=means), 4)
+
+
+def test_parameters_in_bf16_are_read_as_they_are() -> None:
+    policy = cast(gm_policy((2, 3, 5), 4), torch.bfloat16)
+    policy = replace(policy, x_src=policy.x_src.float())
+    assert_backends_agree(policy, rtol=2e-2, atol=1e-3)
+    wide = cast(policy, torch.float32)
+    raws = [policy.raw_src, policy.raw_src * 0.5]
+    narrow, exact = (
+        states(gm_triton, on_device(p), p.x_src.to(DEVICE), [r.to(DEVICE) for r in raws], 10) for p in (policy, wide)
+    )
+    torch.testing.assert_close(narrow, exact)
+
+
+@pytest.mark.parametrize("case", HARD_CASES)
+def test_float32_is_at_most_twice_as_far_from_float64_as_the_reference(case: str) -> None:
+    policy, start, end = hard_case(case, batch=1)
+    policy = cast(replace(policy, shift=3.25), torch.float32)
+    exact = cast(policy, torch.float64)
+    there, raws = on_device(policy), [start.to(DEVICE), end.to(DEVICE)]
+    for averaged, call in ((False, reference.rollout), (True, reference.mean_velocity)):
+        truth = call(exact, exact.x_src, start, end)
+        plan = gm_triton.plan(there, raws, 128, averaged=averaged)
+        run = gm_triton.integral if averaged else gm_triton.states
+        fused = run(there, there.x_src, plan).cpu().reshape(truth.shape)
+        plain = call(policy, policy.x_src, start, end)
+        floor = torch.finfo(torch.float32).eps * truth.abs().max().item()
+        error, allowed = ((value - truth).abs().max().item() for value in (fused, plain))
+        assert error <= 2 * allowed + floor
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_table_equals_the_one_on_the_host(averaged: bool) -> None:
+    """Substeps per unit and lengths where round() meets exact halves, and legs of length zero."""
+    policy = gm_policy((5, 1, 1), 2, raw_src=1.0)
+    start = torch.ones(5, dtype=torch.float64)
+    end = 1 - torch.tensor([0.0, 0.5, 1.5, 2.5, 100.0], dtype=torch.float64) / 128
+    raws = [start, end] if averaged else [start, end, end * 0.5, end * 0.5]
+    wanted = gm_cpu.plan(policy, raws, 128, averaged=averaged)
+    table = gm_triton.plan(on_device(policy), [raw.to(DEVICE) for raw in raws], 128, averaged=averaged)
+    assert table.ends.tolist() == wanted.ends.tolist()
+    for sample, count in enumerate(wanted.ends[:, -1].tolist()):
+        torch.testing.assert_close(
+            table.scalars[sample, :count].cpu(), wanted.scalars[sample, :, :count].T, rtol=1e-12, atol=1e-12
+        )
+
+
+def test_autograd_goes_through_the_kernels() -> None:
+    policy = on_device(gm_policy((2, 2, 3), 3))
+    raws = [policy.raw_src, policy.raw_src * 0.5]
+    found = []
+    for backend_or_none in (gm_triton, None):
+        bound = replace(policy, means=policy.means.clone().requires_grad_())
+        if backend_or_none is None:
+            out = reference.mean_velocity(bound, policy.x_src, *raws, substeps=8)
+        else:
+            out = gm.mean_velocity(backend_or_none, bound, policy.x_src, raws, 8, longest=0.5)
+        out.square().sum().backward()
+        found.append((out.detach(), bound.means.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+def test_a_known_bound_on_the_length_narrows_the_table_and_changes_nothing() -> None:
+    policy = on_device(gm_policy((2, 2, 3), 3))
+    raws = [policy.raw_src, policy.raw_src - 3 / 128]
+    wide, narrow = (gm_triton.plan(policy, raws, 128, averaged=True, longest=longest) for longest in (1.0, 3 / 128))
+    assert (wide.scalars.shape[1], narrow.scalars.shape[1]) == (129, 4)
+    found = [
+        (
+            gm_triton.integral(policy, policy.x_src, p),
+            *gm_triton.integral_backward(policy, policy.x_src, p, policy.x_src),
+        )
+        for p in (wide, narrow)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
