@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from piflow_cli.backbones.dit import DiT
+from piflow_cli.presets import presets_root
+from piflow_cli.teachers.digits_training import (
+    NUM_CLASSES,
+    PROGRAM,
+    Recipe,
+    flow_matching_loss,
+    learning_rate,
+    load_digits,
+    new_teacher,
+    train,
+)
+
+FOLDER = presets_root() / "digits"
+WEIGHTS = FOLDER / "diffusion_pytorch_model.safetensors"
+TINY = Recipe(iterations=3, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> DiT:
+    return DiT.from_pretrained(FOLDER).eval()
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    return load_digits()
+
+
+def metadata(path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_data_are_the_1797_digits(digits):
+    images, labels = digits
+    assert images.shape == (1797, 1, 8, 8) and images.dtype == torch.float32
+    assert images.min() == -1 and images.max() == 1
+    assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_data_equal_those_of_scikit_learn(digits):
+    reference = pytest.importorskip("sklearn.datasets").load_digits()
+    images, labels = digits
+    assert torch.equal((images[:, 0] + 1).double() * 8, torch.from_numpy(reference.images))
+    assert labels.tolist() == reference.target.tolist()
+
+
+def test_data_and_weights_are_small_and_attributed():
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 6_000_000
+    text = (FOLDER / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    for needed in ("Alpaydin", "Kaynak", "1998", "CC BY 4.0", "What was changed", PROGRAM):
+        assert needed in text
+    assert metadata(FOLDER / "images.safetensors")["license"] == "CC BY 4.0"
+
+
+def test_the_weights_name_the_default_recipe_as_theirs():
+    facts = metadata(WEIGHTS)
+    assert facts["program"] == PROGRAM
+    assert json.loads(facts["recipe"]) == asdict(Recipe())
+    assert int(facts["iterations_done"]) == Recipe().iterations
+
+
+def test_the_teacher_is_the_architecture_of_the_program(teacher):
+    assert teacher.config["_class_name"] == "DiT"
+    fresh = new_teacher()
+    assert {key: teacher.config[key] for key in fresh.config if not key.startswith("_")} == {
+        key: value for key, value in fresh.config.items() if not key.startswith("_")
+    }
+    assert all(parameter.dtype == torch.float32 for parameter in teacher.parameters())
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    recipe = Recipe(iterations=1000, lr=2.0, warmup=10)
+    assert learning_rate(0, recipe) == pytest.approx(0.2)
+    assert learning_rate(500, recipe) == pytest.approx(1.0)
+    assert learning_rate(1000, recipe) == pytest.approx(0.0)
+
+
+def test_the_target_is_noise_minus_data_and_labels_are_dropped(digits):
+    images, labels = digits
+    seen = {}
+
+    def exact(x, sigma, given):
+        seen.update(sigma=sigma, labels=given)
+        return (x - images) / sigma[:, None, None, None]
+
+    assert flow_matching_loss(exact, images, labels, 0.1, torch.Generator().manual_seed(0)).item() < 1e-5
+    dropped = seen["labels"] == NUM_CLASSES
+    # Binomial with 1797 draws: five standard deviations are 0.035.
+    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.035)
+    assert torch.equal(seen["labels"][~dropped], labels[~dropped])
+    assert torch.equal((seen["sigma"] * len(images)).floor().long(), torch.arange(len(images)))
+
+
+def trained(recipe: Recipe, digits) -> dict[str, torch.Tensor]:
+    states = []
+    train(recipe, *digits, lambda ema, done, loss: states.append(ema.state_dict()), every=1000)
+    (state,) = states
+    return state
+
+
+def test_training_is_reproduced_by_its_seed(digits):
+    first, second, other = (trained(recipe, digits) for recipe in (TINY, TINY, replace(TINY, seed=1)))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_checkpoints_come_at_the_interval_and_at_the_end(digits):
+    seen = []
+    train(replace(TINY, iterations=5, batch_size=2), *digits, lambda ema, done, loss: seen.append(done), every=2)
+    assert seen == [2, 4, 5]
+
+
+def test_the_program_runs_end_to_end(tmp_path, digits):
+    output = tmp_path / "teacher"
+    options = ["--iterations", "3", "--batch-size", "8", "--threads", str(torch.get_num_threads())]
+    command = [sys.executable, *PROGRAM.split()[1:], "--output", str(output), *options]
+    subprocess.run(command, check=True, timeout=120)
+    assert sorted(path.name for path in output.iterdir()) == ["config.json", WEIGHTS.name]
+    assert json.loads(metadata(output / WEIGHTS.name)["recipe"]) == asdict(TINY)
+    loaded = DiT.from_pretrained(output).state_dict()
+    expected = trained(TINY, digits)
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+
+
+@torch.no_grad()
+def generate(teacher: DiT, labels: torch.Tensor, steps: int) -> torch.Tensor:
+    """Plain Euler steps, sigma from 1 to 0."""
+    x = torch.randn(len(labels), 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for i in range(steps):
+        x = x - teacher(x, torch.full((len(x),), 1 - i / steps), labels) / steps
+    return x
+
+
+def test_the_teacher_draws_the_digit_it_is_asked_for(teacher, digits):
+    images, labels = digits
+    means = torch.stack([images[labels == digit].mean(0).flatten() for digit in range(NUM_CLASSES)])
+    asked = torch.arange(NUM_CLASSES).repeat(20)
+    drawn = generate(teacher, asked, steps=16)
+    # The nearest class mean names 90 % of the real digits rightly.
+    correct = (torch.cdist(drawn.flatten(1), means).argmin(1) == asked).float().mean()
+    assert correct > 0.85
+    assert drawn.std() == pytest.approx(images.std().item(), rel=0.05)
+
+
+def test_without_a_class_the_teacher_draws_every_digit(teacher, digits):
+    images, labels = digits
+    means = torch.stack([images[labels == digit].mean(0).flatten() for digit in range(NUM_CLASSES)])
+    drawn = generate(teacher, torch.full((200,), NUM_CLASSES), steps=16)
+    counts = torch.cdist(drawn.flatten(1), means).argmin(1).bincount(minlength=NUM_CLASSES)
+    assert counts.min() >= 5
