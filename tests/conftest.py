@@ -14,6 +14,8 @@ from hypothesis import settings
 
 # Read when the help is first drawn, so set before anything is imported.
 os.environ.update(TERMINAL_WIDTH="80", NO_COLOR="1", COLUMNS="80")
+# Tensors here are tiny, and the workers already share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("PIFLOW_DEBUG", None)
 
 settings.register_profile("piflow", deadline=None, derandomize=True)

@@ -9,20 +9,17 @@ NFE.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from common import machine, medians, write_json
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from piflow_cli.backbones.dit import DiT  # noqa: E402
-from piflow_cli.core.decoding import PolicyDecoder  # noqa: E402
-from piflow_cli.core.rollout import rollout  # noqa: E402
-from tests.benchmarks.common import machine, medians, write_json  # noqa: E402
+from piflow_cli.backbones.dit import DiT
+from piflow_cli.core.decoding import PolicyDecoder
+from piflow_cli.core.rollout import rollout
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,16 @@ python tests/benchmarks/rollout.py [--device cpu|cuda] [--small] [--only TEXT] [
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from common import machine, medians, random_grid, random_mixture, write_json
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from piflow_cli.core import reference, rollout  # noqa: E402
-from piflow_cli.core.policies import GMFlowPolicy, Policy  # noqa: E402
-from tests.benchmarks.common import machine, medians, random_grid, random_mixture, write_json  # noqa: E402
+from piflow_cli.core import reference, rollout
+from piflow_cli.core.policies import GMFlowPolicy, Policy
 
 WINDOW = 3  # substeps of the micro-window
 

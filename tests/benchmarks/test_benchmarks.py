@@ -1,37 +1,40 @@
 """Every benchmark runs on a small case and writes what it measured; its figures are no part of the tests."""
 
+from __future__ import annotations
+
 import json
-import runpy
-import sys
 from pathlib import Path
 
+import digits
+import overhead
 import pytest
+import rollout
+import step
 
-HERE = Path(__file__).parent
+MACHINE = {"benchmark", "device", "threads", "versions", "date", "results"}
+ROLLOUT = {"case", "shape", "parts", "substeps", "mode", "reference_ms", "fused_ms", "ratio"}
+ROLLOUT |= {"reference_error", "fused_error"}
+OVERHEAD = {"case", "network_ms", "policy_ms", "share", "memory_over_means"}
 
 
-def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", [name, *arguments])
-    monkeypatch.syspath_prepend(str(HERE))
-    runpy.run_path(str(HERE / name), run_name="__main__")
+@pytest.mark.parametrize(("benchmark", "keys", "rows"), [(rollout, ROLLOUT, 6), (overhead, OVERHEAD, 2)])
+def test_a_small_run_writes_its_result(benchmark, keys: set[str], rows: int, tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    benchmark.main(["--device", "cpu", "--small", "--rounds", "1", "--json", str(path)])
+    result = json.loads(path.read_text())
+    assert set(result) == MACHINE
+    assert len(result["results"]) == rows
+    assert all(set(row) == keys for row in result["results"])
+    if benchmark is rollout:
+        forward = [row for row in result["results"] if row["mode"].startswith("forward")]
+        assert all(row["fused_error"] <= 2 * row["reference_error"] for row in forward)
 
 
-def test_the_digits_benchmark_measures_teacher_and_students(tmp_path, monkeypatch, capsys) -> None:
+def test_the_digits_benchmark_measures_teacher_and_students(tmp_path: Path, capsys) -> None:
     file = tmp_path / "digits.json"
-    run(
-        "digits.py",
-        "--students",
-        "gm-1",
-        "--iterations",
-        "2",
-        "--images",
-        "20",
-        "--json",
-        str(file),
-        monkeypatch=monkeypatch,
-    )
+    digits.main(["--students", "gm-1", "--iterations", "2", "--images", "20", "--json", str(file)])
     record = json.loads(file.read_text())
-    assert record["versions"]["torch"] and record["date"] and record["device"]
+    assert MACHINE - {"benchmark", "results"} <= set(record)
     assert [row["evaluations"] for row in record["rows"]] == [1, 2, 4, 8, 32, 128, 1]
     fine = record["rows"][5]
     assert fine["squared_distance"] == 0 and fine["to_teacher"] == pytest.approx(0, abs=1e-6)
@@ -40,9 +43,9 @@ def test_the_digits_benchmark_measures_teacher_and_students(tmp_path, monkeypatc
     assert "teacher, Euler" in capsys.readouterr().out
 
 
-def test_the_step_benchmark_compares_with_the_networks_alone(tmp_path, monkeypatch) -> None:
+def test_the_step_benchmark_compares_with_the_networks_alone(tmp_path: Path) -> None:
     file = tmp_path / "step.json"
-    run("step.py", "--small", "--json", str(file), monkeypatch=monkeypatch)
+    step.main(["--small", "--json", str(file)])
     rows = {row["work"]: row for row in json.loads(file.read_text())["rows"]}
     assert rows["networks alone"]["ratio"] == 1
     assert rows["iteration"]["milliseconds"] > 0 and rows["iteration, reference rollout"]["ratio"] > 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from piflow_cli.core import reference
 from piflow_cli.core.kernels import gm, gm_cpu, gm_triton
 from piflow_cli.core.policies import GMFlowPolicy
-from tests.policy_cases import HARD_CASES, cast, gm_policy, hard_case, packed
+from policy_cases import HARD_CASES, cast, gm_policy, hard_case, packed
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
