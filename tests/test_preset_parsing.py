@@ -83,7 +83,7 @@ def test_contradictions_are_reported_with_the_faults_of_other_sections(tmp_path)
         teacher={"guidance_interval": [0.7, 0.2]},
         policy={"nfe": 4, "final_step_scale": 0.5, "substeps": 128},
         imitation={"window": 38},
-        optimisation={"device_batch_size": 256},
+        optimisation={"batch_size": 128, "device_batch_size": 256},
         output={"tracker": "paper"},
     )
     message = refusal(path, None, [], {})
