@@ -45,7 +45,7 @@ def with_kernels(setting: str, work: Callable[[], None]) -> None:
 
 
 def measure(rounds: int, batch: int) -> list[dict]:
-    preset = resolve("digits", None, [], {"optimisation.batch_size": batch})
+    preset = resolve("digits", None, [], {"optimisation.batch_size": batch, "imitation.window": 0})
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(preset, Path(folder), "cpu", Console(quiet=True))
     works = {
