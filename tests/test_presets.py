@@ -122,16 +122,16 @@ def test_a_preset_survives_being_written_as_json_and_as_yaml(preset):
 
 def test_later_places_win(tmp_path):
     path = tmp_path / "changes.yaml"
-    path.write_text("policy: {nfe: 2, components: 2, substeps: 32}\n")
+    path.write_text("policy: {nfe: 2, components: 2, substeps: 64}\n")
 
     def policy(assignments: list[str], flags: dict[str, object]) -> PolicySection:
         return resolve("digits", path, assignments, flags).policy
 
     assert load("digits").policy == PolicySection("gm", 8, 1, logstd_width=256)
-    assert policy([], {}) == PolicySection("gm", 2, 2, substeps=32, logstd_width=256)
+    assert policy([], {}) == PolicySection("gm", 2, 2, substeps=64, logstd_width=256)
     assert policy(["policy.nfe=3"], {}).nfe == 3
     assert policy(["policy.nfe=3", "policy.nfe=5"], {"policy.nfe": None}).nfe == 5
-    assert policy(["policy.nfe=3"], {"policy.nfe": 4}) == PolicySection("gm", 2, 4, substeps=32, logstd_width=256)
+    assert policy(["policy.nfe=3"], {"policy.nfe": 4}) == PolicySection("gm", 2, 4, substeps=64, logstd_width=256)
 
 
 def test_an_explicit_zero_or_false_is_given():
