@@ -142,4 +142,5 @@ def student_of(teacher: nn.Module, family: TeacherFamily, facts: StudentFacts, s
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return widen(copy.deepcopy(teacher), family, facts, generator)
+        # The copy of a frozen teacher is frozen too, and would leave the head to learn alone.
+        return widen(copy.deepcopy(teacher).requires_grad_(True), family, facts, generator)

@@ -1,0 +1,45 @@
+"""What a few steps of training do: every weight of the student moves, none of the teacher's, and samples come closer."""
+
+import torch
+
+from piflow_cli.console import Console
+from piflow_cli.core.guidance import Guidance
+from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
+from piflow_cli.presets import resolve
+from piflow_cli.training.loop import Session, train_step
+from piflow_cli.training.run import open_session
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def session_of(teacher, tmp_path, **optimisation) -> Session:
+    preset = resolve(teacher, None, [], {f"optimisation.{name}": value for name, value in optimisation.items()})
+    return open_session(preset, tmp_path, "cpu", Console(quiet=True))
+
+
+def test_all_of_the_student_learns_and_nothing_of_the_teacher(tiny_teacher, tmp_path) -> None:
+    session = session_of(tiny_teacher, tmp_path)
+    student, teacher = weights(session.student.model), weights(session.teacher)
+    # The last layer of the log-std starts at zero and hides the layers before it for one step.
+    for _ in range(3):
+        train_step(session)
+    assert not [name for name, value in weights(session.student.model).items() if torch.equal(value, student[name])]
+    assert all(torch.equal(value, teacher[name]) for name, value in weights(session.teacher).items())
+
+
+def test_a_minute_of_digits_in_small_brings_the_samples_nearer_to_the_teacher(tmp_path) -> None:
+    session = session_of("digits", tmp_path, batch_size=32, iterations=60, warmup=10)
+    family, labels = session.student.family, [seed % 10 for seed in range(64)]
+    conditioning = family.condition(session.teacher, labels)
+    noise = seeded_noise(seeded_generators(range(64)), family.sample_shape(session.teacher))
+    fine = sample_teacher(family, session.teacher, noise, conditioning, 32, 1.0, Guidance())
+
+    def distance() -> float:
+        return (sample_student(session.average, noise, conditioning) - fine).square().mean().item()
+
+    before = distance()
+    for _ in range(60):
+        train_step(session)
+    assert distance() < before / 2
