@@ -105,11 +105,8 @@ def segment_loss(
     # A bound that the host knows: it sizes the kernels' tables without asking the device.
     longest = min(1.0, ratio * config.grid.segment + 2 * config.window / config.substeps)
     for state, raw, move, answer in zip(states, raws, intervals.moves, answers):
-        if ratio == 0 and config.window == 0:
-            velocity = policy.velocity(state, raw)
-        else:
-            end = raw - move - intervals.window
-            velocity = mean_velocity(policy, state, raw, end, substeps=config.substeps, longest=longest)
+        end = raw - move - intervals.window
+        velocity = mean_velocity(policy, state, raw, end, substeps=config.substeps, longest=longest)
         loss = loss + scale * (velocity - answer).square().mean()
     return loss, lambda: rollout(walker, last, raw_last, segment.raw - segment.length, substeps=config.substeps)
 

@@ -27,7 +27,7 @@ def make_optimizer(
             if device.type == "cuda":
                 return AdamW8bit(parameters, **options)
             console.say("optimiser: plain AdamW, since 8-bit AdamW needs a CUDA device")
-    return torch.optim.AdamW(parameters, **options)
+    return torch.optim.AdamW(parameters, **options, fused=device.type in ("cpu", "cuda"))
 
 
 def learning_rate(iteration: int, settings: OptimisationSection) -> float:
