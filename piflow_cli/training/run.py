@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from ..adapters import save_adapter
 from ..core.validation import PolicyError
-from ..devices import choose_device
+from ..devices import choose_device, keep_freed_memory
 from ..errors import Interrupted, RunError, UsageError
 from ..runs import RunFolder
 from ..student import Student, student_of
@@ -70,6 +70,8 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
 def open_session(preset: Preset, output: Path, device: str, console: Console) -> Session:
     """Load the teacher and the data, and make the student, its average and the optimiser; writes nothing."""
     accelerator = _accelerator(preset, output, choose_device(device))
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     batches = batch_plan(preset, accelerator.num_processes)
     data = load_images(locate(preset.data.images))
     family = family_of(preset.teacher.family)

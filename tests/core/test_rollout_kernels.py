@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piflow_cli.core import kernels, reference
-from piflow_cli.core.kernels import gm_cpu
+from piflow_cli.core.kernels import blocks
 from piflow_cli.core.policies import GMFlowPolicy
 from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
 from piflow_cli.core.validation import PolicyError
@@ -58,7 +58,7 @@ def test_states_of_any_shape_equal_the_reference(shape, components, block, drop,
     raws = descending(policy, [0.5, 0.7])
     x = policy.x_src + 0.1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gm_cpu, "BLOCK_ELEMENTS", block)
+        patch.setattr(blocks, "BLOCK_ELEMENTS", block)
         fused = rollout_through(policy, x, raws, substeps=24)
     for state, wanted in zip(fused, reference.rollout_through(policy, x, raws, substeps=24), strict=True):
         torch.testing.assert_close(state, wanted, **EXACT)
@@ -75,7 +75,7 @@ def test_gradients_of_any_shape_equal_autograd_through_the_reference(
     start, end = descending(policy, [0.8, 0.6])[1:]
     x = policy.x_src + 0.1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gm_cpu, "BLOCK_ELEMENTS", block)
+        patch.setattr(blocks, "BLOCK_ELEMENTS", block)
         for fused, plain in ((mean_velocity, reference.mean_velocity), (rollout, reference.rollout)):
             mine, wanted = (gradients(call, policy, x, start, end, substeps=12) for call in (fused, plain))
             for one, other in zip(mine, wanted, strict=True):

@@ -8,10 +8,6 @@ checked.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterator
-from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -19,46 +15,9 @@ from torch import Tensor
 
 from ..coefficients import GMCoefficients, gm_coefficients, substep_table
 from ..policies.gmflow import GMFlowPolicy
+from . import gm_gram
+from .blocks import Block, Plan, blocks, carve, exponentiate, pick, stops, stretches
 from .layout import Gradients, flatten_positions, working_dtype
-
-BLOCK_ELEMENTS = 1 << 19  # numbers a substep of a block reads; a few times the second-level cache measured best
-LEAST_LOGIT = -80  # below it exp() leaves the normal numbers of float32, where it takes ten times as long
-REGROUP = 7 / 8  # finished samples are carried along until fewer than this share of a block is still moving
-
-
-class Plan(NamedTuple):
-    """Scalars of a rollout (B, 11, steps), float64; ``ends`` (B, legs), the substeps taken when each leg is done."""
-
-    scalars: Tensor
-    ends: Tensor
-
-
-class Block(NamedTuple):
-    """R samples at P positions each, in the working dtype: what all substeps of a block share.
-
-    ``rows`` are the indices of its samples, longest rollout first, ``span`` its positions; means (K, C, R, P), square
-    |m|^2 and logweights (K, R, P), x and x_src (C, R, P); scalars (steps, 11, R, 1); ends (R, legs).
-    """
-
-    rows: Tensor
-    span: slice
-    means: Tensor
-    square: Tensor
-    logweights: Tensor
-    x: Tensor
-    x_src: Tensor
-    scalars: Tensor
-    ends: Tensor
-
-    def first(self, rows: int) -> Block:
-        """The same block, its first samples alone."""
-        return self._replace(
-            means=self.means[:, :, :rows],
-            square=self.square[:, :rows],
-            logweights=self.logweights[:, :rows],
-            x_src=self.x_src[:, :rows],
-            scalars=self.scalars[:, :, :rows],
-        )
 
 
 def plan(policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: bool, longest: float = 1.0) -> Plan:
@@ -77,10 +36,10 @@ def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
     out = torch.empty(plan.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
     flat = flatten_positions(out, 3)
-    for block in _blocks(policy, x, plan):
+    for block in blocks(policy, x, plan):
         components, channels = block.means.shape[:2]
         by_gram = components < 2 * channels and components < len(block.scalars)
-        moved = _moved_by_gram(block) if by_gram else _moved(block)
+        moved = gm_gram.moved(block) if by_gram else _moved(block)
         # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
         flat[:, block.rows, :, block.span] = moved.add_(block.x.transpose(0, 1))
     return out
@@ -91,8 +50,8 @@ def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
     """Sum of weight times velocity over the substeps, (B, C, *S)."""
     out = torch.empty(x.shape, dtype=working_dtype(policy, x))
     flat = flatten_positions(out, 2)
-    for block in _blocks(policy, x, plan):
-        _, total = _walk(block, integrate=True)
+    for block in blocks(policy, x, plan):
+        _, total = _walk(block)
         flat[block.rows, :, block.span] = total.transpose(0, 1)
     return out
 
@@ -107,9 +66,9 @@ def integral_backward(policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor)
     grads = Gradients(
         *(torch.zeros(value.shape, dtype=value.dtype) for value in (policy.means, policy.logweights, policy.logstds, x))
     )
-    for block in _blocks(policy, x, plan):
-        path, _ = _walk(block, integrate=True)
-        upstream = _pick(grad, block.rows, 2)[..., block.span].movedim(0, -2).to(dtype)
+    for block in blocks(policy, x, plan):
+        path, _ = _walk(block)
+        upstream = pick(grad, block.rows, 2)[..., block.span].movedim(0, -2).to(dtype)
         sums = _Sums(
             *(
                 torch.zeros_like(value)
@@ -138,17 +97,15 @@ class _Sums(NamedTuple):
 
 
 class _Field:
-    """The velocity of a block, evaluated into buffers that are allocated once."""
+    """The velocity of a block, evaluated into buffers; a shorter block of the same walk may reuse their ``scratch``."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, scratch: Tensor | None = None) -> None:
+        components, channels, *places = block.means.shape
+        shapes = [(components, channels, *places), *[(components, *places)] * 2, *[(channels, *places)] * 3, places]
+        numbers = block.means.numel() + 2 * block.logweights.numel() + 3 * block.x_src.numel() + block.x_src[0].numel()
         self.block = block
-        self.product = torch.empty_like(block.means, memory_format=torch.contiguous_format)
-        self.logits = torch.empty_like(block.logweights, memory_format=torch.contiguous_format)
-        self.energy = torch.empty_like(self.logits)
-        self.query, self.mean, self.value = (
-            torch.empty_like(block.x_src, memory_format=torch.contiguous_format) for _ in range(3)
-        )
-        self.total = torch.empty_like(self.mean[0])
+        self.scratch = block.means.new_empty(numbers) if scratch is None else scratch
+        self.product, self.logits, self.energy, self.query, self.mean, self.value, self.total = carve(self.scratch, *shapes)
 
     def velocity(self, y: Tensor, at: tuple[Tensor, ...]) -> Tensor:
         """u (C, R, P) at displacements ``y`` (C, R, P) and scalars p, q, s, a, b, c (R, 1); leaves its parts behind."""
@@ -161,115 +118,46 @@ class _Field:
         else:
             torch.mul(block.means, self.query, out=self.product)
             self.logits.sub_(torch.sum(self.product, 1, out=self.energy))
-        weights = _exponentiate(self.logits, self.total)
+        weights = exponentiate(self.logits, self.total)
         torch.mul(block.means, weights.unsqueeze(1), out=self.product)
         torch.sum(self.product, 0, out=self.mean).div_(torch.sum(weights, 0, out=self.total))
         return torch.mul(y, a, out=self.value).addcmul_(block.x_src, b).addcmul_(self.mean, c)
 
 
-def _exponentiate(logits: Tensor, scratch: Tensor) -> Tensor:
-    """exp(logits - max) in place: torch.softmax over the first axis takes twice as long where K is large."""
-    return logits.sub_(torch.amax(logits, 0, out=scratch)).clamp_(min=LEAST_LOGIT).exp_()
-
-
-def _walk(block: Block, *, integrate: bool) -> tuple[Tensor, Tensor]:
+def _walk(block: Block) -> tuple[Tensor, Tensor]:
     """Displacements from the source before each substep and after the last, (steps + 1, C, R, P), and the integral."""
     path = block.x.new_empty(len(block.scalars) + 1, *block.x.shape)
     torch.sub(block.x, block.x_src, out=path[0])
-    total = torch.zeros_like(block.x) if integrate else block.x
-    for first, last, active in _stretches(block.ends[:, -1].tolist()):
-        field = _Field(block.first(active))
+    total = torch.zeros_like(block.x)
+    scratch = None
+    for first, last, active in stretches(block.ends[:, -1].tolist()):
+        field = _Field(block.first(active), scratch)
+        scratch = field.scratch
         moving, gathered = path[:, :, :active], total[:, :active]
         y = moving[first]
         for step, scalars in enumerate(field.block.scalars[first:last].unbind(0), first):
             at = scalars.unbind(0)
             u = field.velocity(y, at)
             y = torch.addcmul(y, u, at[6], out=moving[step + 1])
-            if integrate:
-                gathered.addcmul_(u, at[7])
-        if integrate:
-            path[last + 1 :, :, :active] = y.unsqueeze(0)
+            gathered.addcmul_(u, at[7])
+        path[last + 1 :, :, :active] = y.unsqueeze(0)
     return path, total
 
 
 def _moved(block: Block) -> Tensor:
     """Change of the state since the start at the ends of the legs, (legs, R, C, P)."""
-    path, _ = _walk(block, integrate=False)
-    return path[block.ends.T, :, torch.arange(len(block.rows))] - path[0].transpose(0, 1)
-
-
-def _moved_by_gram(block: Block) -> Tensor:
-    """What :func:`_moved` gives, by way of the Gram matrix of the means: K^2 numbers are read a substep instead of 2 K
-    C.
-
-    The displacement is alpha y_0 + beta x_s + sum_k share_k m_k with alpha and beta known beforehand, and until the
-    end of a leg it is wanted only in products with the means.
-    """
     start = block.x - block.x_src
-    gram = _gram(block.means)
-    alongs = [(block.means * state).sum(1) for state in (block.x_src, start)]
-    scalars, alpha, beta = _gram_scalars(block.scalars)
-    shares = torch.zeros_like(block.logweights)
-    kept = shares.new_zeros(block.ends.shape[1], *shares.shape)
-    stops = defaultdict(list)
-    for row, ends in enumerate(block.ends.tolist()):
-        for leg, end in enumerate(ends):
-            stops[end].append((leg, row))
-    for first, last, active in _stretches(block.ends[:, -1].tolist()):
-        tile, square, prior, share = (
-            gram[:, :, :active],
-            block.square[:, :active],
-            block.logweights[:, :active],
-            shares[:, :active],
-        )
-        source, state = (along[:, :active] for along in alongs)
-        product, logits, energy, total = (
-            torch.empty(value.shape, dtype=value.dtype) for value in (tile, prior, prior, prior[0])
-        )
-        for step, at in enumerate(scalars[first:last, :, :active].unbind(0), first + 1):
-            p, s, of_source, of_state, growth, gain = at.unbind(0)
-            torch.addcmul(prior, square, s, value=-1, out=logits)
-            logits.addcmul_(source, of_source, value=-1).addcmul_(state, of_state, value=-1)
-            torch.mul(tile, share, out=product)
-            logits.addcmul_(torch.sum(product, 1, out=energy), p, value=-1)
-            weights = _exponentiate(logits, total)
-            torch.div(gain, torch.sum(weights, 0, out=total), out=total)
-            share.mul_(growth).addcmul_(weights, total)
-            for leg, row in stops.get(step, ()):
-                kept[leg, :, row] = share[:, row]
-    moved, rows = [], torch.arange(len(block.rows))
-    for leg, ends in zip(kept.unbind(0), block.ends.unbind(1)):
-        ahead, drift = (value[ends, rows].unsqueeze(1) for value in (alpha, beta))
-        mixed = (block.means * leg.unsqueeze(1)).sum(0)
-        moved.append(mixed.addcmul_(start, ahead - 1).addcmul_(block.x_src, drift))
-    return torch.stack(moved).transpose(1, 2)
-
-
-def _gram(means: Tensor) -> Tensor:
-    """Products of all pairs of means (K, C, R, P), as (K, K, R, P)."""
-    gram = means.new_empty(len(means), *means[:, 0].shape)
-    for index, mean in enumerate(means.unbind(0)):
-        products = (means[index:] * mean).sum(1)
-        gram[index, index:] = products
-        gram[index:, index] = products
-    return gram
-
-
-def _gram_scalars(scalars: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-substep p, s, factors of x_s.m and y_0.m, growth and gain of the shares, (steps, 6, R, 1); alpha, beta
-    (steps + 1, R).
-
-    alpha and beta are the shares of y_0 and x_s in the displacement before each substep and after the last.
-    """
-    p, q, s, a, b, c, change = scalars.double()[:, :7].squeeze(3).unbind(1)
-    growth = 1 + change * a
-    alpha = torch.cat([torch.ones_like(growth[:1]), growth.cumprod(0)])
-    beta = [torch.zeros_like(growth[0])]
-    for grown, drift in zip(growth, change * b):
-        beta.append(beta[-1] * grown + drift)
-    beta = torch.stack(beta)
-    table = torch.stack([p, s, p * beta[:-1] + q, p * alpha[:-1], growth, change * c], dim=1)
-    return table.unsqueeze(3).to(scalars.dtype), alpha.to(scalars.dtype), beta.to(scalars.dtype)
+    y, scratch, reached = start.clone(), None, stops(block.ends)
+    kept = block.x.new_empty(block.ends.shape[1], *block.x.shape)
+    for first, last, active in stretches(block.ends[:, -1].tolist()):
+        field = _Field(block.first(active), scratch)
+        scratch, moving = field.scratch, y[:, :active]
+        for step, scalars in enumerate(field.block.scalars[first:last].unbind(0), first + 1):
+            at = scalars.unbind(0)
+            moving.addcmul_(field.velocity(moving, at), at[6])
+            for leg, rows in reached.get(step, ()):
+                kept[leg][:, rows] = y[:, rows]
+    return kept.sub_(start).transpose(1, 2)
 
 
 def _backward_step(field: _Field, y: Tensor, at: GMCoefficients, upstream: Tensor, sums: _Sums) -> None:
@@ -293,48 +181,3 @@ def _backward_step(field: _Field, y: Tensor, at: GMCoefficients, upstream: Tenso
     sums.logstd[0].add_(at.kappa * (slope * energy).sum(0))
 
 
-def _stretches(counts: list[int]) -> Iterator[tuple[int, int, int]]:
-    """(first, last, active): runs of substeps and how many leading samples move there, for ``counts`` longest first."""
-    first = 0
-    while first < counts[0]:
-        active = bisect_left(counts, -first, key=lambda count: -count)
-        last = counts[ceil(REGROUP * active) - 1]
-        yield first, last, active
-        first = last
-
-
-def _blocks(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Block]:
-    """Cut a rollout in blocks of about BLOCK_ELEMENTS: samples of like length together, or positions of one."""
-    components, channels = policy.means.shape[1:3]
-    each = components * min(components, channels)  # numbers a substep reads for a position: its means or their products
-    positions = x.shape[2:].numel()
-    together = max(1, BLOCK_ELEMENTS // (each * positions))
-    width = positions if together > 1 else max(1, BLOCK_ELEMENTS // each)
-    order = plan.ends[:, -1].argsort(descending=True)
-    for rows in order.split(together):
-        yield from _blocks_of_rows(policy, x, plan, rows, width)
-
-
-def _blocks_of_rows(policy: GMFlowPolicy, x: Tensor, plan: Plan, rows: Tensor, width: int) -> Iterator[Block]:
-    dtype = working_dtype(policy, x)
-    ends = plan.ends[rows]
-    scalars = plan.scalars[rows, :, : int(ends[0, -1])].permute(2, 1, 0).unsqueeze(3).to(dtype).contiguous()
-    means, logweights, states, sources = (
-        _pick(value, rows, space)
-        for value, space in ((policy.means, 3), (policy.logweights, 3), (x, 2), (policy.x_src, 2))
-    )
-    for start in range(0, means.shape[-1], width):
-        span = slice(start, min(start + width, means.shape[-1]))
-        tile, prior, state, source = (
-            value[..., span].movedim(0, -2).to(dtype).contiguous() for value in (means, logweights, states, sources)
-        )
-        prior = prior[:, 0] if policy.temperature == 1 else prior[:, 0] / policy.temperature
-        if policy.dropped is not None:
-            prior = prior.masked_fill(policy.dropped[rows].T.unsqueeze(2), -torch.inf)
-        yield Block(rows, span, tile, tile.square().sum(1), prior, state, source, scalars, ends)
-
-
-def _pick(value: Tensor, rows: Tensor, space: int) -> Tensor:
-    """Samples ``rows`` of a tensor (B, ..., *S) whose axes from ``space`` on are positions, as (R, ..., P)."""
-    picked = value.narrow(0, int(rows[0]), 1) if len(rows) == 1 else value[rows]
-    return flatten_positions(picked, space)
