@@ -105,6 +105,7 @@ class OptimisationSection:
     warmup: Whole  # iterations of linear warm-up
     gradient_clip: Positive  # largest gradient norm, after the warm-up
     precision: Literal["fp32", "bf16"]
+    schedule: Literal["constant", "cosine"] = "constant"  # of the rate after the warm-up; cosine falls to zero
     device_batch_size: Count | None = None  # samples in memory at once on a device; none: the whole share of the batch
     ema_gamma: Positive = 7.0  # of the power-law average
     gradient_checkpointing: Flag = False

@@ -103,6 +103,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
             batch_size=batch,
             device_batch_size=draw(st.none() | st.integers(1, batch)),
             learning_rate=draw(REALS),
+            schedule=draw(st.sampled_from(["constant", "cosine"])),
             betas=draw(st.tuples(BELOW_ONE, BELOW_ONE)),
             weight_decay=draw(SHARES),
             warmup=draw(st.integers(0, 1000)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,10 @@ def make_optimizer(
 
 
 def learning_rate(iteration: int, settings: OptimisationSection) -> float:
-    """Linear warm-up from 1/warmup of the rate, then constant."""
-    if iteration >= settings.warmup:
+    """Linear warm-up from 1/warmup of the rate; then constant, or a cosine that would reach zero at ``iterations``."""
+    if iteration < settings.warmup:
+        return settings.learning_rate * (iteration + 1) / settings.warmup
+    if settings.schedule == "constant":
         return settings.learning_rate
-    return settings.learning_rate * (iteration + 1) / settings.warmup
+    done = (iteration - settings.warmup) / (settings.iterations - settings.warmup)
+    return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2

@@ -123,7 +123,7 @@ def describe(preset: Preset, device: str) -> dict:
         "optimisation": {
             "iterations": optimisation.iterations,
             "batch": str(batch_plan(preset, launched_processes())),
-            "learning rate": f"{optimisation.learning_rate:g}, {optimisation.warmup} iterations of warm-up",
+            "learning rate": f"{optimisation.learning_rate:g}, {optimisation.schedule} after {optimisation.warmup} iterations of warm-up",
             "precision": optimisation.precision,
             "device": str(choose_device(device)),
         },

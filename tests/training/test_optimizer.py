@@ -1,0 +1,26 @@
+"""The learning rate at its turning points."""
+
+from dataclasses import replace
+
+import pytest
+
+from piflow_cli.presets import load
+from piflow_cli.training.optimizer import learning_rate
+
+SETTINGS = replace(load("digits").optimisation, learning_rate=0.1, iterations=110, warmup=10)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_rate_rises_in_even_steps_during_the_warm_up(schedule) -> None:
+    settings = replace(SETTINGS, schedule=schedule)
+    assert [learning_rate(iteration, settings) for iteration in range(11)] == pytest.approx([0.01 * n for n in range(1, 11)] + [0.1])
+
+
+def test_a_constant_rate_stays_and_a_cosine_is_half_at_the_middle_and_zero_at_the_end() -> None:
+    constant, cosine = replace(SETTINGS, schedule="constant"), replace(SETTINGS, schedule="cosine")
+    assert [learning_rate(iteration, constant) for iteration in (10, 60, 110)] == [0.1, 0.1, 0.1]
+    assert [learning_rate(iteration, cosine) for iteration in (10, 60, 110)] == pytest.approx([0.1, 0.05, 0.0])
+
+
+def test_without_a_warm_up_the_first_step_has_the_full_rate() -> None:
+    assert learning_rate(0, replace(SETTINGS, warmup=0, schedule="cosine")) == 0.1
