@@ -105,7 +105,7 @@ class AdaLayerNormZero(nn.Module):
 
 
 def modulate(tokens: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return tokens * (1 + scale) + shift
+    return torch.addcmul(shift, tokens, 1 + scale)
 
 
 class SelfAttention(nn.Module):
@@ -155,8 +155,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         normed, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.norm1(tokens, embedding)
-        tokens = tokens + gate_attn * self.attn1(normed)
-        return tokens + gate_mlp * self.ff(modulate(self.norm3(tokens), shift_mlp, scale_mlp))
+        tokens = torch.addcmul(tokens, gate_attn, self.attn1(normed))
+        return torch.addcmul(tokens, gate_mlp, self.ff(modulate(self.norm3(tokens), shift_mlp, scale_mlp)))
 
 
 class DiT(ModelMixin, ConfigMixin):
