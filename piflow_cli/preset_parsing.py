@@ -14,7 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_schema import SECTIONS, Preset, contradictions
+from piflow_cli.preset_schema import ALTERNATIVES, SECTIONS, Preset, contradictions
 
 COMMAND_LINE = "command line"
 
@@ -127,7 +127,10 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Later layers over earlier ones, key by key; also the source of every dotted key and section."""
+    """Later layers over earlier ones, key by key; also the source of every dotted key and section.
+
+    A key of ALTERNATIVES that a later layer gives takes the others away that earlier layers gave.
+    """
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
@@ -135,13 +138,20 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
             if isinstance(value, Mapping) and section in merged:
                 # A section that is no mapping stays as it is, so that this is what gets reported.
                 if isinstance(merged[section], Mapping):
-                    merged[section] = {**merged[section], **value}
+                    overruled = _overruled(section, value)
+                    merged[section] = {name: item for name, item in merged[section].items() if name not in overruled} | value
             else:
                 merged[section] = value
                 sources[section] = layer.source
             if isinstance(value, Mapping):
                 sources.update({f"{section}.{name}": layer.source for name in value})
     return merged, sources
+
+
+def _overruled(section: str, values: Mapping[str, Any]) -> set[str]:
+    """Keys of earlier layers that no longer count, now that ``values`` give one of their group."""
+    groups = ALTERNATIVES.get(section, ())
+    return {name for group in groups if any(values.get(key) not in (None, [], ()) for key in group) for name in group}
 
 
 def parse(layers: list[Layer]) -> tuple[Preset | None, list[Fault]]:

@@ -23,6 +23,16 @@ def check_temperature(value: object) -> float | str:
     return float(value)
 
 
+def check_sizes(value: object) -> tuple[tuple[int, int], ...]:
+    """A list of [width, height] pairs of whole numbers of pixels; raises ValueError otherwise."""
+    pairs = value if isinstance(value, (list, tuple)) else [value]
+    for pair in pairs:
+        sides = pair if isinstance(pair, (list, tuple)) else []
+        if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+            raise ValueError(f"must be a list of [width, height] in pixels, as in [[1024, 1024], [832, 1216]], not {value!r}")
+    return tuple((width, height) for width, height in pairs)
+
+
 # Strict: a quoted "3" or a `yes` where a number belongs is a slip to report, not a value to convert.
 Text = Annotated[str, Field(min_length=1)]
 Flag = Annotated[bool, Strict()]
@@ -33,6 +43,7 @@ NonNegative = Annotated[float, Strict(), Field(ge=0)]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 Probability = Annotated[float, Strict(), Field(ge=0, lt=1)]
+Sizes = Annotated[tuple[tuple[int, int], ...], PlainValidator(check_sizes)]
 Temperature = Annotated[float | Literal["auto"], PlainValidator(check_temperature)]
 
 
@@ -70,11 +81,30 @@ class PolicySection:
 
 @dataclass(frozen=True)
 class DataSection:
-    """What training starts from."""
+    """What training starts from: at most one of the keys in DATA_SOURCES, and for prompts and pictures their size."""
 
     __pydantic_config__ = SECTION
 
-    images: Text  # safetensors file of images and labels; preset:FILE is shipped beside the presets
+    images: Text | None = None  # safetensors file of images and labels; preset:FILE is shipped beside the presets
+    prompts: Text | None = None  # .txt, .jsonl, .csv or .parquet file, or Hub dataset; trains without pictures
+    captioned: Text | None = None  # pictures with captions: a folder, .tar shards or Hub dataset
+    text_column: Text = "text"  # of prompts or captions in .jsonl, .csv, .parquet and Hub datasets
+    image_column: Text = "image"  # of pictures in Hub datasets
+    split: Text = "train"  # of a Hub dataset
+    resolution: Count | None = None  # side of the square in pixels, whose area every bucket has
+    aspect_ratio: Annotated[float, Strict(), Field(ge=1)] = 1.0  # longer over shorter side of the widest bucket; 1: squares
+    sizes: Sizes = ()  # the buckets themselves, [width, height] in pixels, in place of resolution
+    cache: Text | None = None  # folder of embeddings and latents; none: piflow in the user's cache folder
+
+    @property
+    def source(self) -> str | None:
+        """The one of DATA_SOURCES that is given."""
+        return next((name for name in DATA_SOURCES if getattr(self, name) is not None), None)
+
+
+DATA_SOURCES = ("images", "prompts", "captioned")
+# Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
+ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}
 
 
 @dataclass(frozen=True)
@@ -88,7 +118,7 @@ class ImitationSection:
     dropout: Probability  # of whole mixture components on the rollout; gm only
     mixing_iterations: Whole  # over which the teacher's share of the trajectory falls to zero; 0: none
     loss_scale: Positive
-    data_free: Flag  # start at noise and walk the student's own segments, in place of noised data
+    data_free: Flag | None = None  # start at noise, in place of noised data; none: where there are prompts but no pictures
 
 
 @dataclass(frozen=True)
@@ -140,6 +170,12 @@ class Preset:
     output: OutputSection
     seed: Seed = 0
 
+    @property
+    def data_free(self) -> bool:
+        """Whether training starts at noise alone: as said, or else wherever there are prompts and no pictures."""
+        said = self.imitation.data_free
+        return self.data.source == "prompts" if said is None else said
+
 
 SECTIONS: dict[str, type] = {
     "teacher": TeacherSection,
@@ -161,6 +197,11 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "teacher.guidance_interval", f"must run from low to high sigma, not from {low:g} to {high:g}"
     if optimisation is not None:
         yield from _optimisation_contradictions(optimisation)
+    data = sections.get("data")
+    if data is not None:
+        yield from _data_contradictions(data)
+    if data is not None and imitation is not None and imitation.data_free is False and data.source == "prompts":
+        yield "imitation.data_free", "is false, and prompts bring no pictures to add noise to; give some: --data SOURCE"
     if policy is not None and imitation is not None:
         longest = segment_substeps(policy)
         if imitation.window > longest:
@@ -179,6 +220,16 @@ def segment_substeps(policy: PolicySection) -> int:
     """
     segment = 1.0 if policy.nfe == 1 else 1.0 / (policy.nfe - 1 + policy.final_step_scale)
     return max(1, round(policy.substeps * segment))
+
+
+def _data_contradictions(data: DataSection) -> Iterator[tuple[str, str]]:
+    given = [name for name in DATA_SOURCES if getattr(data, name) is not None]
+    for name in given[1:]:
+        yield f"data.{name}", f"excludes data.{given[0]}; give one of them"
+    if data.resolution is not None and data.sizes:
+        yield "data.sizes", "excludes data.resolution; give one of them"
+    if data.resolution is None and not data.sizes and {"prompts", "captioned"} & set(given):
+        yield "data.resolution", f"is missing: data.{given[0]} needs the pictures' side in pixels, or data.sizes"
 
 
 def _optimisation_contradictions(optimisation: OptimisationSection) -> Iterator[tuple[str, str]]:

@@ -97,6 +97,20 @@ def test_contradictions_are_reported_with_the_faults_of_other_sections(tmp_path)
     assert "4 faults" in message
 
 
+def test_sources_of_data_that_exclude_each_other(tmp_path):
+    data = {"prompts": "p.txt", "captioned": "folder", "resolution": 512, "sizes": [[512, 512]], "images": None}
+    message = refusal(edited(tmp_path, data=data, imitation={"data_free": False}), None, [], {})
+    assert "data.captioned: excludes data.prompts; give one of them" in message
+    assert "data.sizes: excludes data.resolution; give one of them" in message
+    assert "imitation.data_free: is false, and prompts bring no pictures" in message and "3 faults" in message
+
+
+@pytest.mark.parametrize("source", ["prompts", "captioned"])
+def test_prompts_and_pictures_need_a_size(source):
+    message = refusal("digits", None, [f"data.{source}=x"], {})
+    assert f"data.resolution: is missing: data.{source} needs the pictures' side in pixels, or data.sizes" in message
+
+
 @pytest.mark.parametrize(
     ("nfe", "scale", "substeps", "expected"),
     [(1, 1.0, 128, 128), (1, 0.5, 128, 128), (4, 0.5, 128, 37), (9, 1.0, 4, 1)],
@@ -128,6 +142,12 @@ def test_each_fault_names_the_place_it_was_written_in(tmp_path):
         ("optimisation.learning_rate=.inf", "must be a finite number, not inf"),
         ("optimisation.learning_rate=.nan", "must be a finite number, not nan"),
         ("optimisation.betas=[0.9, 0.9, 0.9]", "must be a list of two numbers"),
+        ("data.sizes=3", "must be a list of [width, height] in pixels, as in [[1024, 1024], [832, 1216]], not 3"),
+        ("data.sizes=[[64, 0]]", "must be a list of [width, height] in pixels"),
+        ("data.sizes=[[64, 64, 64]]", "must be a list of [width, height] in pixels"),
+        ("data.sizes=[[64, true]]", "must be a list of [width, height] in pixels"),
+        ("data.resolution=0", "must be at least 1, not 0"),
+        ("data.aspect_ratio=0.5", "must be at least 1, not 0.5"),
         ("teacher.guidance=0.5", "must be at least 1, not 0.5"),
         ("teacher.name=x", "unknown key; did you mean name?"),
         ("teacher.base=''", "must not be empty"),

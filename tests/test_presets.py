@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from piflow_cli import presets
 from piflow_cli.errors import UsageError
 from piflow_cli.preset_parsing import known_keys, read_yaml
-from piflow_cli.preset_schema import POLICY_KINDS, SECTIONS, segment_substeps
+from piflow_cli.preset_schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, segment_substeps
 from piflow_cli.presets import (
     PolicySection,
     Preset,
@@ -57,6 +57,22 @@ BELOW_ONE = st.floats(0, 1, exclude_max=True)
 
 
 @st.composite
+def any_data(draw: st.DrawFn) -> presets.DataSection:
+    source = draw(st.none() | st.sampled_from(DATA_SOURCES))
+    sides = st.integers(1, 4096)
+    size = draw(st.builds(dict, resolution=sides) | st.builds(dict, sizes=st.lists(st.tuples(sides, sides), min_size=1).map(tuple)))
+    return presets.DataSection(
+        **({} if source is None else {source: draw(NAMES)}),
+        **size,
+        text_column=draw(NAMES),
+        image_column=draw(NAMES),
+        split=draw(NAMES),
+        aspect_ratio=draw(st.floats(1, 4)),
+        cache=draw(st.none() | NAMES),
+    )
+
+
+@st.composite
 def any_preset(draw: st.DrawFn) -> Preset:
     policy = draw(
         st.builds(
@@ -89,14 +105,14 @@ def any_preset(draw: st.DrawFn) -> Preset:
             )
         ),
         policy=policy,
-        data=presets.DataSection(images=draw(NAMES)),
+        data=draw(any_data()),
         imitation=presets.ImitationSection(
             states=draw(st.integers(1, 8)),
             window=draw(st.integers(0, segment_substeps(policy))),
             dropout=draw(BELOW_ONE),
             mixing_iterations=draw(st.integers(0, 5000)),
             loss_scale=draw(REALS),
-            data_free=draw(st.booleans()),
+            data_free=draw(st.none() | st.just(True)),
         ),
         optimisation=presets.OptimisationSection(
             iterations=iterations,
@@ -142,6 +158,32 @@ def test_an_explicit_zero_or_false_is_given():
         resolve("digits", None, ["imitation.data_free=true"], {"imitation.data_free": False}).imitation.data_free
         is False
     )
+
+
+def test_a_later_source_of_data_takes_the_earlier_one_away(tmp_path):
+    path = tmp_path / "changes.yaml"
+    path.write_text("data: {prompts: prompts.txt, resolution: 512}\n")
+    preset = resolve("digits", path, [], {})
+    assert (preset.data.images, preset.data.source, preset.data.resolution) == (None, "prompts", 512)
+    preset = resolve("digits", path, ["data.sizes=[[64, 32]]"], {"data.captioned": "pictures"})
+    assert (preset.data.source, preset.data.prompts, preset.data.captioned) == ("captioned", None, "pictures")
+    assert (preset.data.resolution, preset.data.sizes) == (None, ((64, 32),))
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "expected"),
+    [
+        ({"images": "a"}, None, False),
+        ({"images": "a"}, True, True),
+        ({"prompts": "a", "resolution": 8}, None, True),
+        ({"captioned": "a", "resolution": 8}, None, False),
+        ({"captioned": "a", "resolution": 8}, True, True),
+        ({"captioned": "a", "resolution": 8}, False, False),
+    ],
+)
+def test_prompts_alone_are_trained_on_without_data(data, said, expected):
+    values = {"imitation.data_free": said, **{f"data.{name}": value for name, value in data.items()}}
+    assert resolve("digits", None, [], values).data_free is expected
 
 
 def test_another_policy_brings_its_variant_below_everything_the_user_gives():

@@ -98,7 +98,7 @@ def _backward(session: Session, round_: int) -> Tensor:
     # LoRA dropout and the like draw from the global generator.
     torch.manual_seed(seed)
     losses = _losses(session, round_, torch.Generator().manual_seed(seed))
-    count = session.config.grid.nfe if session.preset.imitation.data_free else 1
+    count = session.config.grid.nfe if session.preset.data_free else 1
     total = torch.zeros((), device=accelerator.device)
     for index in range(count):
         last = round_ == batches.accumulation - 1 and index == count - 1
@@ -121,7 +121,7 @@ def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterat
         with session.accelerator.autocast():
             return teacher_velocity(session.student.family, session.teacher, session.guidance, x, sigma, conditioning)
 
-    if session.preset.imitation.data_free:
+    if session.preset.data_free:
         noise = torch.randn(x_0.shape, generator=generator).to(x_0)
         yield from data_free_losses(student, teacher, noise, session.config, ratio, generator)
     else:

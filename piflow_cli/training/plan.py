@@ -116,7 +116,7 @@ def describe(preset: Preset, device: str) -> dict:
             "trained": f"{_millions(student.model)} parameters, all",
         },
         "imitation": {
-            "states": f"{imitation.states} per evaluation, {'data-free' if imitation.data_free else 'from noised data'}",
+            "states": f"{imitation.states} per evaluation, {'data-free' if preset.data_free else 'from noised data'}",
             "window": f"{imitation.window} substeps" if imitation.window else "none",
             "trajectory mixing": mixing,
         },

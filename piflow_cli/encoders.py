@@ -1,0 +1,84 @@
+"""What turns prompts and pictures into what a transformer is given: the contract between model families and data.
+
+A family returns an :class:`EncoderFactory` from ``TeacherFamily.encoders(section)``, where ``section`` is the preset's
+TeacherSection. That reads no weights and downloads nothing. Training asks it to ``open`` only for what the cache lacks.
+
+Conditioning. What ``encode_text`` returns is cached text by text. For a batch every entry is padded with zeros along its
+first axis to the longest of the batch, stacked behind a batch axis (masks too, so a padded position is False or 0), and
+handed to ``TeacherFamily.call`` under the same names. A family whose network does not mask therefore pads to its fixed length
+itself.
+
+Unconditional half of true classifier-free guidance. The empty prompt is encoded and cached with every data set. Where the
+teacher's Guidance has a scale other than 1, the training data add its entries to the conditioning as ``negative_<name>``, one
+row a sample, so that they are moved and repeated with the rest. ``TeacherFamily.unconditional`` of a text-to-image family is
+:func:`negative_of`; ``TeacherFamily.call`` ignores the ``negative_`` entries. Families that embed the guidance scale instead
+(FLUX.1-dev) get no such entries, since their Guidance has the scale 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+NEGATIVE_PREFIX = "negative_"
+
+
+class Encoders(Protocol):
+    """Text encoder and image encoder of one model, loaded on a device.
+
+    An implementation loads each half when it is first used: a set of prompts needs no image encoder, and pictures whose
+    captions are cached need no text encoder.
+    """
+
+    def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """Conditioning of each text, on the CPU and without a batch axis, in the dtype it is to be stored in.
+
+        The first axis of an entry may differ in length between texts; an entry that marks real positions says which count.
+        """
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Latents (B, C, h, w), normalised as the transformer takes them, of ``images`` (B, 3, H, W) float32 in [-1, 1].
+
+        The same picture gives the same latents each time: the mean of the posterior, not a sample.
+        """
+
+    def close(self) -> None:
+        """Free the memory of both halves, on the device too; nothing is encoded afterwards."""
+
+
+@dataclass(frozen=True)
+class EncoderFactory:
+    """Encoders that are not loaded yet, and what can be known of them without their weights.
+
+    ``identity``: everything that shapes their output, as text: model, revision, dtype, lengths, prompt template, VAE; it is
+    part of every cache key. ``latent_channels`` C; ``downsampling``: pixels a latent position spans, each way;
+    ``size_multiple``: the number of pixels that width and height of a picture must be multiples of. ``open`` loads the encoders
+    onto a device.
+    """
+
+    identity: Mapping[str, str]
+    latent_channels: int
+    downsampling: int
+    size_multiple: int
+    open: Callable[[torch.device], Encoders]
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """Shape (C, h, w) of the latents of a picture of ``width`` x ``height`` pixels."""
+        return self.latent_channels, height // self.downsampling, width // self.downsampling
+
+
+def negative_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The conditioning of the empty prompt that rides in ``conditioning`` under ``negative_<name>``."""
+    return {
+        name.removeprefix(NEGATIVE_PREFIX): value for name, value in conditioning.items() if name.startswith(NEGATIVE_PREFIX)
+    }
+
+
+def with_negative(conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``conditioning`` with the entries of ``negative`` under ``negative_<name>``; the inverse of :func:`negative_of`."""
+    return {**conditioning, **{NEGATIVE_PREFIX + name: value for name, value in negative.items()}}
