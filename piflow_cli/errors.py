@@ -12,6 +12,8 @@ INSTALL_HINTS = {
     "torchao": 'pip install "piflow[lowvram]"',
     "tensorboard": 'pip install "piflow[trackers]"',
     "wandb": 'pip install "piflow[trackers]"',
+    "datasets": 'pip install "piflow[data]"',
+    "pyarrow": 'pip install "piflow[data]"',
 }
 
 
