@@ -1,0 +1,73 @@
+"""Aspect-ratio buckets: the few picture sizes that a run trains at, and pictures cut to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..preset_schema import DataSection
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+# Widths step by about a sixteenth of the square's side: finer steps would only thin the buckets out.
+STEPS = 16
+
+
+def buckets_of(section: DataSection, multiple: int) -> list[Size]:
+    """The sizes a preset asks for; raises UsageError for the first that is no multiple of ``multiple`` pixels."""
+    if section.sizes:
+        for width, height in section.sizes:
+            _check(width, multiple, f"data.sizes holds {width}x{height}, and its width")
+            _check(height, multiple, f"data.sizes holds {width}x{height}, and its height")
+        return list(dict.fromkeys(section.sizes))
+    if section.resolution is None:
+        raise UsageError("no size is given", "--set data.resolution=1024, or --set data.sizes=[[832,1216]]")
+    _check(section.resolution, multiple, f"data.resolution {section.resolution}")
+    return bucket_sizes(section.resolution, section.aspect_ratio, multiple)
+
+
+def bucket_sizes(resolution: int, aspect_ratio: float, multiple: int) -> list[Size]:
+    """Sizes of about ``resolution`` squared pixels, never more, from the widest to the tallest.
+
+    Both sides are multiples of ``multiple``, as ``resolution`` must be; the longer is at most ``aspect_ratio`` times the
+    shorter. With (w, h) there is (h, w), and no size could be taller by one ``multiple`` at its shorter side.
+    """
+    step = multiple * max(1, resolution // (STEPS * multiple))
+    tall = []
+    for width in range(resolution - step, 0, -step):
+        height = resolution**2 // (width * multiple) * multiple
+        if height > aspect_ratio * width:
+            break
+        tall.append((width, height))
+    return [(height, width) for width, height in reversed(tall)] + [(resolution, resolution)] + tall
+
+
+def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
+    """The bucket whose aspect ratio is nearest to that of ``size``, by the ratio of the ratios."""
+    width, height = size
+    return min(buckets, key=lambda bucket: abs(math.log(bucket[0] * height / (bucket[1] * width))))
+
+
+def fit(picture: Image.Image, size: Size) -> Tensor:
+    """Scale ``picture`` (RGB) until it covers ``size``, cut its centre out: (3, H, W) float32 in [-1, 1]."""
+    fitted = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
+
+
+def _check(side: int, multiple: int, what: str) -> None:
+    if side % multiple:
+        near = sorted({max(multiple, side // multiple * multiple), (side // multiple + 1) * multiple})
+        raise UsageError(
+            f"{what} is no multiple of {multiple} pixels, which this teacher needs",
+            f"take {' or '.join(map(str, near))} in the place of {side}",
+        )
