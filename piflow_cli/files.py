@@ -10,6 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def user_cache() -> Path:
+    """Where piflow keeps what it can make again: ``piflow`` in XDG_CACHE_HOME, or in ~/.cache."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification has relative paths ignored.
+    return (named if named.is_absolute() else Path.home() / ".cache") / "piflow"
+
+
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not."""

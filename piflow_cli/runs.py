@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SETTINGS_NAME = "run.yaml"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
-FREE_SETTINGS = ("optimisation.iterations", "output.", "summary", "teacher.memory", "teacher.license")
+FREE_SETTINGS = ("optimisation.iterations", "output.", "data.cache", "summary", "teacher.memory", "teacher.license")
 
 
 @dataclass(frozen=True)

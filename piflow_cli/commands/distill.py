@@ -47,8 +47,20 @@ def distill(
         int | None,
         setting("--components", "Mixture components (gm), grid points (dx) or terms (dx-poly).", POLICY, "N"),
     ] = None,
+    prompts: Annotated[
+        str | None,
+        setting("--prompts", "Prompts: a .txt, .jsonl, .csv or .parquet file, or a Hub dataset.", DATA, "SOURCE"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        setting("--data", "Pictures with captions: a folder, .tar shards or a Hub dataset.", DATA, "SOURCE"),
+    ] = None,
     data_free: Annotated[
-        bool | None, switch("--data-free/--data", "Start at noise alone, or at noised data.", DATA)
+        bool | None,
+        switch("--data-free/--no-data-free", "Start at noise alone (default with --prompts), or at noised data.", DATA),
+    ] = None,
+    cache: Annotated[
+        Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")
     ] = None,
     iterations: Annotated[int | None, setting("--iterations", "Optimiser steps.", OPTIMISATION, "N")] = None,
     batch_size: Annotated[
@@ -90,6 +102,9 @@ def distill(
         "policy.kind": policy,
         "policy.nfe": nfe,
         "policy.components": components,
+        "data.prompts": prompts,
+        "data.captioned": data,
+        "data.cache": None if cache is None else str(cache),
         "imitation.data_free": data_free,
         "optimisation.iterations": iterations,
         "optimisation.batch_size": batch_size,

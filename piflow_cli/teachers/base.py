@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from ..core.guidance import Guidance
 from ..core.heads import HeadSite
+from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..encoders import EncoderFactory
     from ..preset_schema import TeacherSection
 
 Conditioning = dict[str, Tensor]
@@ -64,6 +66,13 @@ class TeacherFamily(ABC):
     @abstractmethod
     def embedding_dim(self, model: nn.Module) -> int:
         """Width of the timestep embedding that the head taps."""
+
+    def encoders(self, section: TeacherSection) -> EncoderFactory:
+        """The encoders of a text-to-image teacher, not loaded yet; raises UsageError where the family knows only classes."""
+        raise UsageError(
+            f"the family {self.name} is conditioned on class labels, not on text",
+            "leave --prompts and --data out: --set data.images=FILE names labelled images",
+        )
 
 
 def guidance_of(section: TeacherSection) -> Guidance:

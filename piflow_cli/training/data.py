@@ -1,37 +1,63 @@
-"""Training data in memory, in an order that depends on the seed and the iteration alone."""
+"""What a training step starts from, in an order that depends on the seed and the place alone: nothing is stored to resume."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..adapters import read_safetensors
 from ..errors import UsageError
+from ..teachers.base import Conditioning
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one size, on the CPU. ``shape`` (B, C, *S) of their states; ``x_0`` float32, None where there are no images."""
+
+    shape: tuple[int, ...]
+    conditioning: Conditioning
+    x_0: Tensor | None = None
+
+
+class TrainingData(Protocol):
+    """Samples without end."""
+
+    def batch(self, seed: int, place: int, size: int) -> Batch:
+        """``size`` samples: those at ``place`` = 0, 1, 2, … of the order that ``seed`` gives for batches of that size."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images (N, C, H, W) float32 in [-1, 1] and their class labels (N,) int64."""
+    """Images (N, C, H, W) float32 in [-1, 1], their class labels (N,) int64, and what a family makes of labels."""
 
     images: Tensor
     labels: Tensor
+    condition: Callable[[Sequence[int]], Conditioning]
 
-    def __len__(self) -> int:
-        return self.labels.shape[0]
+    def batch(self, seed: int, place: int, size: int) -> Batch:
+        chosen = batch_indices(len(self.labels), seed, place * size, size)
+        x_0 = self.images[chosen]
+        return Batch(tuple(x_0.shape), self.condition(self.labels[chosen].tolist()), x_0)
 
 
-def load_images(path: Path) -> LabelledImages:
-    """Read a safetensors file of ``images`` (N, H, W) uint8 and ``labels`` (N,); metadata ``levels`` is the white value."""
+def load_images(path: Path) -> tuple[Tensor, Tensor]:
+    """Images (N, 1, H, W) float32 in [-1, 1] and labels (N,) int64 of a safetensors file.
+
+    It holds ``images`` (N, H, W) uint8 and ``labels`` (N,); its metadata ``levels`` is the white value.
+    """
     if not path.is_file():
         raise UsageError(f"there are no images at {path}", "name a safetensors file: --set data.images=FILE")
     metadata, tensors = read_safetensors(path)
     if not {"images", "labels"} <= tensors.keys():
         raise UsageError(f"{path} lacks the tensors 'images' and 'labels'", "write both: uint8 (N, H, W) and integers (N,)")
     images = tensors["images"].float().unsqueeze(1) * (2 / float(metadata.get("levels", "255"))) - 1
-    return LabelledImages(images, tensors["labels"].long())
+    return images, tensors["labels"].long()
 
 
 def batch_indices(length: int, seed: int, start: int, count: int) -> Tensor:
@@ -45,8 +71,22 @@ def batch_indices(length: int, seed: int, start: int, count: int) -> Tensor:
     return torch.stack([order[int(number)][position % length] for number, position in zip(passes, positions)])
 
 
-def _permutation(length: int, seed: int, number: int) -> Tensor:
-    return torch.randperm(length, generator=torch.Generator().manual_seed(mixed_seed(seed, number)))
+def bucket_batch(lengths: tuple[int, ...], seed: int, place: int, size: int) -> tuple[int, Tensor]:
+    """Bucket, and places (size,) in it, of batch ``place`` of an endless order in which a batch is of one bucket.
+
+    Bucket b has lengths[b] samples and its own endless shuffled order, cut into batches. Pass p over all buckets holds
+    batches floor(p n_b / size) to floor((p + 1) n_b / size) of each, shuffled: every sample comes equally often, however
+    small its bucket.
+    """
+    number = place * size // sum(lengths)
+    # The floors let a pass begin later than this estimate says, never earlier.
+    while sum(_batches_before(lengths, number + 1, size)) <= place:
+        number += 1
+    begun = _batches_before(lengths, number, size)
+    buckets, ranks = _pass(lengths, seed, number, size)
+    position = place - sum(begun)
+    bucket = int(buckets[position])
+    return bucket, batch_indices(lengths[bucket], mixed_seed(seed, bucket), int(ranks[position]) * size, size)
 
 
 def mixed_seed(*parts: int) -> int:
@@ -54,3 +94,23 @@ def mixed_seed(*parts: int) -> int:
     import numpy as np
 
     return int(np.random.SeedSequence(parts).generate_state(1, dtype=np.uint64)[0] >> 1)
+
+
+def _batches_before(lengths: Sequence[int], number: int, size: int) -> list[int]:
+    """How many batches of each bucket come before pass ``number``."""
+    return [number * length // size for length in lengths]
+
+
+@lru_cache(maxsize=2)
+def _pass(lengths: tuple[int, ...], seed: int, number: int, size: int) -> tuple[Tensor, Tensor]:
+    """Buckets of the batches of a pass in order, and which batch of its bucket each is."""
+    begun, ended = (_batches_before(lengths, end, size) for end in (number, number + 1))
+    buckets = torch.cat([torch.full((last - first,), bucket) for bucket, (first, last) in enumerate(zip(begun, ended))])
+    ranks = torch.cat([torch.arange(first, last) for first, last in zip(begun, ended)])
+    order = _permutation(len(buckets), seed, number)
+    return buckets[order], ranks[order]
+
+
+@lru_cache(maxsize=32)
+def _permutation(length: int, seed: int, number: int) -> Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(mixed_seed(seed, number)))

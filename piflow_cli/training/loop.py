@@ -15,9 +15,9 @@ from ..core.ema import karras_decay, update_average
 from ..core.guidance import Guidance
 from ..core.imitation import ImitationConfig, data_dependent_loss, data_free_losses, teacher_ratio
 from ..student import Student
-from ..teachers.base import Conditioning, teacher_velocity, to_device
+from ..teachers.base import teacher_velocity, to_device
 from .checkpoints import TrainingState
-from .data import LabelledImages, batch_indices, mixed_seed
+from .data import Batch, TrainingData, mixed_seed
 from .optimizer import learning_rate
 from .plan import BatchPlan
 
@@ -34,7 +34,7 @@ class Session:
     batches: BatchPlan
     config: ImitationConfig
     guidance: Guidance
-    data: LabelledImages
+    data: TrainingData
     teacher: nn.Module
     student: Student
     model: nn.Module
@@ -111,7 +111,8 @@ def _backward(session: Session, round_: int) -> Tensor:
 
 
 def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterator[Tensor]:
-    x_0, conditioning = _batch(session, round_)
+    batch, device = _batch(session, round_), session.accelerator.device
+    conditioning = to_device(batch.conditioning, device)
     ratio = teacher_ratio(session.iteration, session.preset.imitation.mixing_iterations)
 
     def student(x: Tensor, raw: Tensor):
@@ -122,18 +123,14 @@ def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterat
             return teacher_velocity(session.student.family, session.teacher, session.guidance, x, sigma, conditioning)
 
     if session.preset.data_free:
-        noise = torch.randn(x_0.shape, generator=generator).to(x_0)
+        noise = torch.randn(batch.shape, generator=generator).to(device)
         yield from data_free_losses(student, teacher, noise, session.config, ratio, generator)
     else:
-        yield data_dependent_loss(student, teacher, x_0, session.config, ratio, generator)
+        yield data_dependent_loss(student, teacher, batch.x_0.to(device), session.config, ratio, generator)
 
 
-def _batch(session: Session, round_: int) -> tuple[Tensor, Conditioning]:
-    """Images and conditioning of one round on this process."""
-    batches, accelerator = session.batches, session.accelerator
-    place = (session.iteration * batches.accumulation + round_) * batches.processes + accelerator.process_index
-    chosen = batch_indices(len(session.data), session.preset.seed, place * batches.device_batch, batches.device_batch)
-    family = session.student.family
-    conditioning = family.condition(session.teacher, session.data.labels[chosen].tolist())
-    return session.data.images[chosen].to(accelerator.device), to_device(conditioning, accelerator.device)
-
+def _batch(session: Session, round_: int) -> Batch:
+    """The samples of one round on this process."""
+    batches = session.batches
+    place = (session.iteration * batches.accumulation + round_) * batches.processes + session.accelerator.process_index
+    return session.data.batch(session.preset.seed, place, batches.device_batch)

@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..student import StudentFacts, student_of
 from ..teachers import family_of
 from ..teachers.locate import locate
+from .sources import describe_data
 
 if TYPE_CHECKING:
     from ..preset_schema import Preset
@@ -115,6 +116,7 @@ def describe(preset: Preset, device: str) -> dict:
             "substeps": f"{preset.policy.substeps} per unit of raw time",
             "trained": f"{_millions(student.model)} parameters, all",
         },
+        "data": describe_data(preset, family),
         "imitation": {
             "states": f"{imitation.states} per evaluation, {'data-free' if preset.data_free else 'from noised data'}",
             "window": f"{imitation.window} substeps" if imitation.window else "none",

@@ -22,13 +22,13 @@ from ..teachers import family_of
 from ..teachers.base import guidance_of
 from ..teachers.locate import locate
 from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
-from .data import load_images
 from .loop import Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .optimizer import make_optimizer
 from .pictures import save_comparison, save_preview
 from .plan import batch_plan, imitation_config, student_facts
 from .signals import StopRequest
+from .sources import open_data
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -73,9 +73,10 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     batches = batch_plan(preset, accelerator.num_processes)
-    data = load_images(locate(preset.data.images))
-    family = family_of(preset.teacher.family)
-    teacher = family.load(locate(preset.teacher.base)).requires_grad_(False)
+    family, folder = family_of(preset.teacher.family), locate(preset.teacher.base)
+    # The teacher is loaded after the encoders have left the memory; labels are asked for later still.
+    data = open_data(preset, family, lambda labels: family.condition(teacher, labels), accelerator, console)
+    teacher = family.load(folder).requires_grad_(False)
     student = student_of(teacher, family, student_facts(preset), preset.seed)
     if preset.optimisation.gradient_checkpointing:
         student.model.enable_gradient_checkpointing()

@@ -27,7 +27,7 @@ from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
 from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.locate import locate
-from piflow_cli.training.data import LabelledImages, load_images
+from piflow_cli.training.data import load_images
 
 TEACHER_STEPS = (1, 2, 4, 8, 32, 128)
 STUDENTS = tuple(f"{policy}-{nfe}" for policy in ("gm", "dx") for nfe in (1, 2, 4))
@@ -37,11 +37,12 @@ COLUMNS = ("model", "evaluations", "seconds", "to_data", "to_teacher", "squared_
 class Ruler:
     """Measures samples against the data and against the teacher's fine samples."""
 
-    def __init__(self, data: LabelledImages, images: int) -> None:
+    def __init__(self, data: tuple[Tensor, Tensor], images: int) -> None:
         self.family = family_of("dit")
         self.teacher = self.family.load(locate("preset:digits"))
-        self.data = moments(data.images.flatten(1))
-        self.conditioning = self.family.condition(self.teacher, data.labels[:images].tolist())
+        pictures, labels = data
+        self.data = moments(pictures.flatten(1))
+        self.conditioning = self.family.condition(self.teacher, labels[:images].tolist())
         self.noise = seeded_noise(seeded_generators(range(images)), self.family.sample_shape(self.teacher))
         self.fine = self.teacher_samples(TEACHER_STEPS[-1])
         self.fine_moments = moments(self.fine.flatten(1))

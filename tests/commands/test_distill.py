@@ -47,10 +47,31 @@ def test_distill_without_options_is_the_preset_and_resumes(cli, training):
     assert "kind  gm" in outcome.err and "training" in outcome.err and "piflow sample" in outcome.err
 
 
-@pytest.mark.parametrize(("flag", "expected"), [("--data", False), ("--data-free", True)])
-def test_data_and_data_free(cli, training, flag, expected):
+@pytest.mark.parametrize(("flag", "expected"), [("--no-data-free", False), ("--data-free", True)])
+def test_data_free_and_not(cli, training, flag, expected):
     cli("distill", "--teacher", "digits", "--set", f"imitation.data_free={str(not expected).lower()}", flag)
     assert training.runs[0]["preset"].imitation.data_free is expected
+
+
+@pytest.mark.parametrize(("flag", "key"), [("--prompts", "prompts"), ("--data", "captioned")])
+def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, flag, key):
+    arguments = ["--teacher", "digits", flag, "owner/name", "--cache", "there", "--set", "data.resolution=512"]
+    assert cli("distill", *arguments).code == 0
+    data = training.runs[0]["preset"].data
+    assert (data.source, getattr(data, key), data.images, data.cache) == (key, "owner/name", None, "there")
+
+
+def test_two_sources_of_data_are_refused(cli, training):
+    outcome = cli("distill", "--teacher", "digits", "--prompts", "p.txt", "--data", "d", "--set", "data.resolution=512")
+    assert outcome.code == 2 and not training.runs
+    assert "command line: data.captioned: excludes data.prompts" in outcome.err
+
+
+def test_data_from_prompts_alone_is_refused(cli, training):
+    arguments = ["--prompts", "p.txt", "--no-data-free", "--set", "data.resolution=512"]
+    outcome = cli("distill", "--teacher", "digits", *arguments)
+    assert outcome.code == 2 and not training.runs
+    assert "prompts bring no pictures to add noise to; give some: --data SOURCE" in outcome.err
 
 
 @pytest.mark.parametrize("before", [True, False])

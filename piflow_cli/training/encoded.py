@@ -1,0 +1,64 @@
+"""Training data whose texts and pictures have been through the encoders: conditioning and latents, read from the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..encoders import with_negative
+from ..teachers.base import Conditioning
+from .cache import Cache
+from .data import Batch, bucket_batch
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Cache keys of a text, and of a picture's latents where there is one."""
+
+    text: str
+    latents: str | None = None
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Samples of one size. ``shape`` (C, h, w) of their latents."""
+
+    shape: tuple[int, int, int]
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class EncodedData:
+    """Samples in buckets, and the caches that hold them. ``negative``: key of the empty prompt where guidance needs it."""
+
+    buckets: Sequence[Bucket]
+    texts: Cache
+    latents: Cache
+    negative: str | None = None
+
+    def batch(self, seed: int, place: int, size: int) -> Batch:
+        number, chosen = bucket_batch(tuple(len(bucket.samples) for bucket in self.buckets), seed, place, size)
+        bucket = self.buckets[number]
+        samples = [bucket.samples[index] for index in chosen.tolist()]
+        conditioning = collate([self.texts[sample.text] for sample in samples])
+        if self.negative is not None:
+            conditioning = with_negative(conditioning, collate([self.texts[self.negative]] * size))
+        latents = [self.latents[sample.latents]["latents"].float() for sample in samples if sample.latents is not None]
+        return Batch((size, *bucket.shape), conditioning, torch.stack(latents) if latents else None)
+
+
+def collate(entries: Sequence[Mapping[str, Tensor]]) -> Conditioning:
+    """A batch of conditionings: entries of one name padded with zeros along their first axis to the longest, and stacked."""
+    return {name: torch.stack(_padded([entry[name] for entry in entries])) for name in entries[0]}
+
+
+def _padded(values: Sequence[Tensor]) -> list[Tensor]:
+    lengths = [len(value) if value.ndim else 0 for value in values]
+    longest = max(lengths)
+    return [
+        value if length == longest else torch.cat([value, value.new_zeros(longest - length, *value.shape[1:])])
+        for value, length in zip(values, lengths)
+    ]

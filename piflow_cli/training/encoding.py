@@ -1,0 +1,157 @@
+"""Encoding what the cache lacks: texts and pictures through the teacher's encoders, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from ..encoders import EncoderFactory, Encoders
+from ..errors import RunError, UsageError
+from .buckets import Size, fit
+from .cache import Cache
+from .captioned import Unreadable, open_picture
+from .encoded import Bucket, EncodedData, Sample
+from .material import EMPTY, UNREADABLE, Item, Material, Skipped, Store, collect, summary
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..preset_schema import DataSection
+
+TEXTS_AT_ONCE = 16
+PICTURES_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What the cache lacks, by key; of pictures with the same content one is enough."""
+
+    texts: Mapping[str, str]
+    pictures: Mapping[str, tuple[Size, Item]]
+
+    def share(self, accelerator: Accelerator) -> Missing:
+        """What falls to this process."""
+        part = slice(accelerator.process_index, None, accelerator.num_processes)
+        return Missing(dict(list(self.texts.items())[part]), dict(list(self.pictures.items())[part]))
+
+
+def open_encoded(
+    section: DataSection, data_free: bool, negative: bool, factory: EncoderFactory, accelerator: Accelerator, console: Console
+) -> EncodedData:
+    """The training data of ``section.prompts`` or ``section.captioned``, encoded as far as the cache lacks them.
+
+    The encoders are opened only if something is missing, and closed before this returns; processes share the work.
+    ``negative``: the empty prompt rides in every batch. Raises UsageError where nothing usable is found.
+    """
+    store = Store(section, factory)
+    material = collect(section, data_free, factory, store)
+    store.scan(console)
+    missing = find_missing(material, store, console)
+    failed: dict[str, str] = {}
+    if missing.texts or missing.pictures:
+        if accelerator.is_main_process:
+            store.label()
+        share = missing.share(accelerator)
+        with closing(factory.open(accelerator.device)) as encoders, torch.no_grad():
+            _encode_texts(encoders, share.texts, store.texts, console)
+            failed = _encode_pictures(encoders, share.pictures, store.latents, console)
+        # Gathering is also the wait for all processes, whose shards the second scan then finds.
+        failed = dict(gather_object(list(failed.items())))
+        store.scan(console)
+    return _finished(section, material, failed, store, factory, negative, console)
+
+
+def find_missing(material: Material, store: Store, console: Console) -> Missing:
+    """Compare the material with the cache, and say how much of it is there."""
+    items = [(size, item) for size, items in material.items.items() for item in items]
+    texts = {**{item.sample.text: item.text for _, item in items}, store.text_key(EMPTY): EMPTY}
+    pictures = {item.sample.latents: (size, item) for size, item in items if item.sample.latents is not None}
+    missing = Missing(
+        {key: text for key, text in texts.items() if key not in store.texts},
+        {key: place for key, place in pictures.items() if key not in store.latents},
+    )
+    for name, cache, wanted, absent in (
+        ("text embeddings", store.texts, texts, missing.texts),
+        ("latents", store.latents, pictures, missing.pictures),
+    ):
+        if wanted:
+            console.say(f"{name}: {len(wanted) - len(absent)} found in {cache.folder}, {len(absent)} to encode")
+    return missing
+
+
+def _encode_texts(encoders: Encoders, texts: Mapping[str, str], cache: Cache, console: Console) -> None:
+    keys = list(texts)
+    with console.progress(len(keys), description="encoding text") as bar, cache.writer() as writer:
+        for start in range(0, len(keys), TEXTS_AT_ONCE):
+            chosen = keys[start : start + TEXTS_AT_ONCE]
+            for key, entry in zip(chosen, encoders.encode_text([texts[key] for key in chosen]), strict=True):
+                writer.add(key, entry, f"the text {texts[key]!r:.60}")
+            bar.update(len(chosen))
+
+
+def _encode_pictures(
+    encoders: Encoders, pictures: Mapping[str, tuple[Size, Item]], cache: Cache, console: Console
+) -> dict[str, str]:
+    """Put the latents of pictures into the cache, bucket by bucket; returns what the decoder said of those it refused."""
+    groups: dict[Size, list[str]] = {}
+    for key, (size, _) in pictures.items():
+        groups.setdefault(size, []).append(key)
+    failed: dict[str, str] = {}
+    with console.progress(len(pictures), description="encoding pictures") as bar, cache.writer() as writer:
+        for size, keys in groups.items():
+            for start in range(0, len(keys), PICTURES_AT_ONCE):
+                chosen = {key: pictures[key][1] for key in keys[start : start + PICTURES_AT_ONCE]}
+                decoded = dict(_decoded(chosen, size, failed))
+                if decoded:
+                    latents = encoders.encode_images(torch.stack(list(decoded.values())))
+                    for key, value in zip(decoded, latents, strict=True):
+                        writer.add(key, {"latents": value}, chosen[key].picture.name)
+                bar.update(len(chosen))
+    return failed
+
+
+def _decoded(items: Mapping[str, Item], size: Size, failed: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
+    for key, item in items.items():
+        try:
+            yield key, fit(open_picture(item.picture.read()), size)
+        except (OSError, Unreadable) as error:
+            failed[key] = str(error)
+
+
+def _finished(
+    section: DataSection,
+    material: Material,
+    failed: Mapping[str, str],
+    store: Store,
+    factory: EncoderFactory,
+    negative: bool,
+    console: Console,
+) -> EncodedData:
+    """What the caches now hold of the material, after saying what had to be left out and why."""
+    skipped, buckets = list(material.skipped), []
+    for size, items in material.items.items():
+        skipped += [Skipped(item.picture.name, UNREADABLE, failed[item.sample.latents]) for item in items if item.sample.latents in failed]
+        samples = [item.sample for item in items if item.sample.latents not in failed]
+        absent = sum(not _present(sample, store) for sample in samples)
+        if absent:
+            raise RunError(
+                f"the cache {store.folder} lacks {absent} samples that other processes were to encode",
+                "give all machines the same folder: --cache DIR",
+            )
+        if samples:
+            buckets.append(Bucket(factory.latent_shape(*size), samples))
+    if not buckets:
+        raise UsageError(f"no picture of {section.captioned} can be used: {summary(skipped)}", "mend them, or name others: --data SOURCE")
+    if skipped:
+        console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
+    return EncodedData(buckets, store.texts, store.latents, store.text_key(EMPTY) if negative else None)
+
+
+def _present(sample: Sample, store: Store) -> bool:
+    return sample.text in store.texts and (sample.latents is None or sample.latents in store.latents)

@@ -1,0 +1,118 @@
+"""What a run is to be trained on, before any encoder has seen it: texts and pictures, their buckets and their cache keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..encoders import EncoderFactory
+from ..files import replacing_file, user_cache
+from ..prompts import read_prompts
+from .buckets import Size, buckets_of, nearest_bucket
+from .cache import Cache, cache_key
+from .captioned import Picture, Unreadable, list_pictures, upright_size
+from .encoded import Sample
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..preset_schema import DataSection
+
+EMPTY = ""
+CROP = "centre"
+NAMES_SHOWN = 5
+NO_CAPTION, UNREADABLE = "without a caption", "unreadable"
+
+
+class Store:
+    """The caches of one model's texts and latents, below the folder that a preset names, and their keys."""
+
+    def __init__(self, section: DataSection, factory: EncoderFactory) -> None:
+        root = user_cache() if section.cache is None else Path(section.cache)
+        self.identity = dict(factory.identity)
+        self.folder = root / cache_key(identity=self.identity)[:16]
+        self.texts, self.latents = Cache(self.folder / "texts"), Cache(self.folder / "latents")
+
+    def text_key(self, text: str) -> str:
+        return cache_key(identity=self.identity, text=text)
+
+    def latents_key(self, data: bytes, size: Size) -> str:
+        return cache_key(identity=self.identity, file=hashlib.sha256(data).hexdigest(), size=size, crop=CROP)
+
+    def scan(self, console: Console) -> None:
+        """Look what is there; damaged shards are dropped and named."""
+        for path in [*self.texts.scan(), *self.latents.scan()]:
+            console.warn(f"the cache shard {path} was damaged; it is removed and made anew")
+
+    def label(self) -> None:
+        """Say for people which model the folder belongs to."""
+        with replacing_file(self.folder / "identity.json") as aside:
+            aside.write_text(json.dumps(self.identity, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample before it is encoded."""
+
+    text: str
+    sample: Sample
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that cannot be used: NO_CAPTION or UNREADABLE, and what the decoder said."""
+
+    name: str
+    why: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}" if self.detail else self.name
+
+
+@dataclass(frozen=True)
+class Material:
+    """The samples of a source by size, and the pictures that cannot be used."""
+
+    items: dict[Size, list[Item]] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def collect(section: DataSection, data_free: bool, factory: EncoderFactory, store: Store) -> Material:
+    """Read the prompts, or list the pictures with their keys and buckets; every size takes all prompts in turn."""
+    sizes = buckets_of(section, factory.size_multiple)
+    if section.prompts is not None:
+        prompts = read_prompts(section.prompts, section.text_column, section.split)
+        items = [Item(prompt.text, Sample(store.text_key(prompt.text))) for prompt in prompts]
+        return Material(dict.fromkeys(sizes, items))
+    material = Material()
+    for picture in list_pictures(section):
+        try:
+            data = picture.read()
+            size = nearest_bucket(upright_size(data), sizes)
+        except (OSError, Unreadable) as error:
+            material.skipped.append(Skipped(picture.name, UNREADABLE, str(error)))
+            continue
+        if picture.caption is None:
+            material.skipped.append(Skipped(picture.name, NO_CAPTION))
+            continue
+        sample = Sample(store.text_key(picture.caption), None if data_free else store.latents_key(data, size))
+        material.items.setdefault(size, []).append(Item(picture.caption, sample, picture))
+    return material
+
+
+def summary(skipped: Sequence[Skipped]) -> str:
+    """How many pictures are skipped for each reason, and the names of the first."""
+    groups: dict[str, list[str]] = {}
+    for one in skipped:
+        groups.setdefault(one.why, []).append(str(one))
+    return ", ".join(f"{len(names)} {why} ({_some(names)})" for why, names in groups.items())
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
