@@ -48,7 +48,10 @@ class Cache:
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 keys = _opened(path)[1]
-            except (SafetensorError, ValueError, KeyError, AttributeError):
+            except FileNotFoundError:
+                # Another process has just removed it, for the same reason as this one would.
+                continue
+            except (SafetensorError, ValueError, KeyError, TypeError):
                 path.unlink(missing_ok=True)
                 damaged.append(path)
                 continue

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,7 +59,9 @@ def open_encoded(
         if accelerator.is_main_process:
             store.label()
         share = missing.share(accelerator)
-        with closing(factory.open(accelerator.device)) as encoders, torch.no_grad():
+        with ExitStack() as stack, torch.no_grad():
+            # Once, and not before something is to be encoded: pictures that turn out unreadable load nothing.
+            encoders = cache(lambda: stack.enter_context(closing(factory.open(accelerator.device))))
             _encode_texts(encoders, share.texts, store.texts, console)
             failed = _encode_pictures(encoders, share.pictures, store.latents, console)
         # Gathering is also the wait for all processes, whose shards the second scan then finds.
@@ -76,40 +79,40 @@ def find_missing(material: Material, store: Store, console: Console) -> Missing:
         {key: text for key, text in texts.items() if key not in store.texts},
         {key: place for key, place in pictures.items() if key not in store.latents},
     )
-    for name, cache, wanted, absent in (
+    for name, held, wanted, absent in (
         ("text embeddings", store.texts, texts, missing.texts),
         ("latents", store.latents, pictures, missing.pictures),
     ):
         if wanted:
-            console.say(f"{name}: {len(wanted) - len(absent)} found in {cache.folder}, {len(absent)} to encode")
+            console.say(f"{name}: {len(wanted) - len(absent)} found in {held.folder}, {len(absent)} to encode")
     return missing
 
 
-def _encode_texts(encoders: Encoders, texts: Mapping[str, str], cache: Cache, console: Console) -> None:
+def _encode_texts(encoders: Callable[[], Encoders], texts: Mapping[str, str], store: Cache, console: Console) -> None:
     keys = list(texts)
-    with console.progress(len(keys), description="encoding text") as bar, cache.writer() as writer:
+    with console.progress(len(keys), description="encoding text") as bar, store.writer() as writer:
         for start in range(0, len(keys), TEXTS_AT_ONCE):
             chosen = keys[start : start + TEXTS_AT_ONCE]
-            for key, entry in zip(chosen, encoders.encode_text([texts[key] for key in chosen]), strict=True):
+            for key, entry in zip(chosen, encoders().encode_text([texts[key] for key in chosen]), strict=True):
                 writer.add(key, entry, f"the text {texts[key]!r:.60}")
             bar.update(len(chosen))
 
 
 def _encode_pictures(
-    encoders: Encoders, pictures: Mapping[str, tuple[Size, Item]], cache: Cache, console: Console
+    encoders: Callable[[], Encoders], pictures: Mapping[str, tuple[Size, Item]], store: Cache, console: Console
 ) -> dict[str, str]:
     """Put the latents of pictures into the cache, bucket by bucket; returns what the decoder said of those it refused."""
     groups: dict[Size, list[str]] = {}
     for key, (size, _) in pictures.items():
         groups.setdefault(size, []).append(key)
     failed: dict[str, str] = {}
-    with console.progress(len(pictures), description="encoding pictures") as bar, cache.writer() as writer:
+    with console.progress(len(pictures), description="encoding pictures") as bar, store.writer() as writer:
         for size, keys in groups.items():
             for start in range(0, len(keys), PICTURES_AT_ONCE):
                 chosen = {key: pictures[key][1] for key in keys[start : start + PICTURES_AT_ONCE]}
                 decoded = dict(_decoded(chosen, size, failed))
                 if decoded:
-                    latents = encoders.encode_images(torch.stack(list(decoded.values())))
+                    latents = encoders().encode_images(torch.stack(list(decoded.values())))
                     for key, value in zip(decoded, latents, strict=True):
                         writer.add(key, {"latents": value}, chosen[key].picture.name)
                 bar.update(len(chosen))

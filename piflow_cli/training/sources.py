@@ -55,8 +55,8 @@ def describe_data(preset: Preset, family: TeacherFamily) -> dict[str, str]:
         return {"source": f"labelled images of {section.images}"}
     factory = family.encoders(preset.teacher)
     sizes = [f"{width}x{height}" for width, height in buckets_of(section, factory.size_multiple)]
-    shown = sizes if len(sizes) <= SIZES_SHOWN else [*sizes[:2], "...", sizes[-1], f"({len(sizes)} buckets)"]
-    return {**_describe_texts(preset, factory), "sizes": ", ".join(shown)}
+    shown = ", ".join(sizes if len(sizes) <= SIZES_SHOWN else [*sizes[:2], "...", f"{sizes[-1]} ({len(sizes)} buckets)"])
+    return {**_describe_texts(preset, factory), "sizes": shown}
 
 
 def _describe_texts(preset: Preset, factory: EncoderFactory) -> dict[str, str]:

@@ -1,0 +1,129 @@
+"""The cache gives back what was put in, bit for bit, and notices what is no longer that."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piflow_cli.errors import RunError
+from piflow_cli.training import cache
+from piflow_cli.training.cache import Cache, cache_key
+
+DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool])
+SHAPES = st.lists(st.integers(0, 3), max_size=3)
+ENTRIES = st.dictionaries(st.sampled_from(["embeds", "mask", "a.b"]), st.tuples(SHAPES, DTYPES), min_size=1)
+
+
+def key(number: int) -> str:
+    return cache_key(number=number)
+
+
+def filled(folder, numbers, *, size=3) -> Cache:
+    with Cache(folder).writer() as writer:
+        for number in numbers:
+            writer.add(key(number), {"latents": torch.full((size,), float(number))}, "a picture")
+    store = Cache(folder)
+    store.scan()
+    return store
+
+
+@given(st.lists(ENTRIES, min_size=1, max_size=4))
+def test_entries_come_back_bit_for_bit(tmp_path_factory, entries):
+    folder = tmp_path_factory.mktemp("cache")
+    generator = torch.Generator().manual_seed(0)
+    stored = {
+        key(number): {name: (torch.randn(shape, generator=generator) * 3).to(dtype) for name, (shape, dtype) in entry.items()}
+        for number, entry in enumerate(entries)
+    }
+    with Cache(folder).writer() as writer:
+        for name, entry in stored.items():
+            writer.add(name, entry, "an entry")
+    store = Cache(folder)
+    assert store.scan() == [] and key(99) not in store
+    for name, entry in stored.items():
+        found = store[name]
+        assert name in store and found.keys() == entry.keys()
+        assert all(found[part].dtype == entry[part].dtype and torch.equal(found[part], entry[part]) for part in entry)
+
+
+def test_rows_of_a_batch_are_stored_each_for_itself(tmp_path):
+    rows = torch.arange(6.0).reshape(2, 3)
+    with Cache(tmp_path).writer() as writer:
+        for number, row in enumerate(rows):
+            writer.add(key(number), {"latents": row}, "a picture")
+        rows.zero_()
+    store = Cache(tmp_path)
+    store.scan()
+    assert torch.equal(store[key(1)]["latents"], torch.tensor([3.0, 4.0, 5.0]))
+
+
+def test_shards_are_bounded_in_bytes_and_in_entries(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "SHARD_BYTES", 24)
+    filled(tmp_path / "bytes", range(5))
+    assert len(list((tmp_path / "bytes").iterdir())) == 3
+    monkeypatch.setattr(cache, "SHARD_BYTES", 10**6)
+    monkeypatch.setattr(cache, "SHARD_ENTRIES", 4)
+    filled(tmp_path / "entries", range(5))
+    assert len(list((tmp_path / "entries").iterdir())) == 2
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
+def test_what_stops_the_work_costs_nothing_that_was_done(tmp_path, stop):
+    with pytest.raises(stop), Cache(tmp_path).writer() as writer:
+        writer.add(key(1), {"latents": torch.ones(2)}, "a picture")
+        raise stop
+    store = Cache(tmp_path)
+    store.scan()
+    assert key(1) in store
+
+
+@pytest.mark.parametrize("damage", ["cut short", "no shard", "empty", "another's"])
+def test_a_damaged_shard_costs_only_itself(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(cache, "SHARD_ENTRIES", 1)
+    filled(tmp_path, range(3))
+    victim = sorted(tmp_path.iterdir())[1]
+    data = victim.read_bytes()
+    if damage == "another's":
+        from safetensors.torch import save_file
+
+        save_file({"x": torch.ones(1)}, victim)
+    else:
+        victim.write_bytes({"cut short": data[:-3], "no shard": b"x" * 100, "empty": b""}[damage])
+    store = Cache(tmp_path)
+    assert store.scan() == [victim] and not victim.exists()
+    assert sum(key(number) in store for number in range(3)) == 2
+    assert filled(tmp_path, range(3)).scan() == [] and all(key(number) in filled(tmp_path, []) for number in range(3))
+
+
+def test_a_flipped_bit_is_noticed_when_the_entry_is_read(tmp_path):
+    filled(tmp_path, range(2))
+    (shard,) = tmp_path.iterdir()
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    store = Cache(tmp_path)
+    assert store.scan() == []
+    with pytest.raises(RunError, match="a checksum does not match") as caught:
+        [store[key(number)] for number in range(2)]
+    assert f"rm {shard}" in caught.value.hint
+
+
+def test_a_shard_that_went_away_is_named(tmp_path):
+    store = filled(tmp_path, range(2))
+    (shard,) = tmp_path.iterdir()
+    shard.unlink()
+    with pytest.raises(RunError, match=f"{shard.name} cannot be read"):
+        store[key(0)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_never_stored(tmp_path, value):
+    with pytest.raises(RunError, match="not finite for a.png"), Cache(tmp_path).writer() as writer:
+        writer.add(key(0), {"latents": torch.tensor([1.0, value])}, "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_keys_depend_on_everything_and_not_on_its_order():
+    assert cache_key(a=1, b={"x": "1", "y": "2"}) == cache_key(b={"y": "2", "x": "1"}, a=1)
+    assert len({cache_key(a=1), cache_key(a="1"), cache_key(b=1), cache_key(a=1, b=1), cache_key(a=[1])}) == 5

@@ -1,0 +1,258 @@
+"""From prompts and pictures to batches: everything is encoded once, said out loud, and survives interruptions."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from fake_encoders import IDENTITY, FakeEncoders, expected_latents, expected_text, factory_of, sealed_factory
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from piflow_cli.console import Console
+from piflow_cli.encoders import EncoderFactory, negative_of
+from piflow_cli.errors import UsageError
+from piflow_cli.preset_schema import DataSection
+from piflow_cli.training import cache, encoding
+from piflow_cli.training.buckets import fit
+from piflow_cli.training.encoded import EncodedData, collate
+from piflow_cli.training.encoding import open_encoded
+
+TEXTS = ["a cat", "an elephant", "a dog", "x"]
+
+
+@pytest.fixture
+def prompts(tmp_path) -> DataSection:
+    (tmp_path / "p.txt").write_text("\n".join(TEXTS))
+    return DataSection(prompts=str(tmp_path / "p.txt"), sizes=((8, 4), (4, 4)), cache=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def pictures(tmp_path) -> DataSection:
+    """Four wide and two square pictures with captions."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(6):
+        picture((12 + number, 6) if number < 4 else (6, 6), number).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"caption {number}")
+    return DataSection(captioned=str(folder), sizes=((8, 4), (4, 4)), cache=str(tmp_path / "cache"))
+
+
+def picture(size: tuple[int, int], seed: int) -> Image.Image:
+    return Image.frombytes("RGB", size, random.Random(seed).randbytes(3 * size[0] * size[1]))
+
+
+def opened(section: DataSection, factory: EncoderFactory, *, data_free: bool = False, negative: bool = False) -> EncodedData:
+    return open_encoded(section, data_free, negative, factory, Accelerator(cpu=True), Console())
+
+
+def samples(data: EncodedData, count: int = 12, size: int = 1) -> list[tuple]:
+    """Shapes, texts (by their letters) and latents of the first batches."""
+    batches = [data.batch(0, place, size) for place in range(count)]
+    return [(batch.shape, batch.conditioning["embeds"].tolist(), None if batch.x_0 is None else batch.x_0.tolist()) for batch in batches]
+
+
+def test_prompts_become_their_embeddings_at_every_size(prompts):
+    encoders = FakeEncoders()
+    data = opened(prompts, factory_of(encoders), data_free=True)
+    assert sorted(encoders.texts) == sorted([*TEXTS, ""]) and (encoders.opened, encoders.closed, encoders.images) == (1, 1, 0)
+    seen = set()
+    for place in range(8):
+        batch = data.batch(0, place, 1)
+        text = "".join(chr(int(code)) for code in batch.conditioning["embeds"][0, :, 0])
+        expected = expected_text(text)
+        assert batch.x_0 is None and batch.conditioning.keys() == expected.keys()
+        assert all(torch.equal(batch.conditioning[name][0], expected[name]) for name in expected)
+        seen.add((text, batch.shape))
+    assert seen == {(text, shape) for text in TEXTS for shape in ((1, 1, 2, 4), (1, 1, 2, 2))}
+
+
+def test_pictures_become_latents_of_their_bucket(pictures):
+    data = opened(pictures, factory_of(encoders := FakeEncoders()))
+    assert encoders.images == 6
+    seen = set()
+    for place in range(6):
+        batch = data.batch(0, place, 1)
+        number = int("".join(chr(int(code)) for code in batch.conditioning["embeds"][0, :, 0]).removeprefix("caption "))
+        size = (8, 4) if number < 4 else (4, 4)
+        expected = expected_latents(fit(Image.open(Path(pictures.captioned) / f"{number}.png"), size)[None])
+        torch.testing.assert_close(batch.x_0, expected)
+        assert batch.shape == tuple(expected.shape)
+        seen.add(number)
+    assert seen == set(range(6))
+
+
+def test_captions_without_pictures_when_data_free(pictures):
+    data = opened(pictures, factory_of(encoders := FakeEncoders()), data_free=True)
+    batch = data.batch(0, 0, 2)
+    assert (encoders.images, batch.x_0) == (0, None) and batch.shape in ((2, 1, 2, 4), (2, 1, 2, 2))
+
+
+@pytest.mark.parametrize("source", ["prompts", "pictures"])
+def test_encoders_are_never_loaded_when_the_cache_is_complete(request, source, capsys):
+    section = request.getfixturevalue(source)
+    first = opened(section, factory_of(FakeEncoders()))
+    capsys.readouterr()
+    again = opened(section, sealed_factory())
+    assert samples(first) == samples(again)
+    assert " found in " in (said := capsys.readouterr().err) and " 0 to encode" in said
+
+
+def test_only_what_is_new_is_encoded(prompts, capsys):
+    opened(prompts, factory_of(FakeEncoders()))
+    Path(prompts.prompts).write_text("\n".join([*TEXTS, "new", "new"]))
+    opened(prompts, factory_of(encoders := FakeEncoders()))
+    assert encoders.texts == ["new"]
+    assert "text embeddings: 5 found in " in (said := capsys.readouterr().err) and ", 1 to encode" in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"identity": {**IDENTITY, "revision": "2"}},
+        {"identity": {**IDENTITY, "dtype": "bfloat16"}},
+        {"identity": {**IDENTITY, "length": "77"}},
+    ],
+)
+def test_another_model_has_entries_of_its_own(prompts, change):
+    opened(prompts, factory_of(FakeEncoders()))
+    opened(prompts, factory_of(encoders := FakeEncoders(), **change))
+    assert sorted(encoders.texts) == sorted([*TEXTS, ""])
+    folders = [path for path in Path(prompts.cache).iterdir()]
+    assert {json.loads((path / "identity.json").read_text())["model"] for path in folders} == {"fake"} and len(folders) == 2
+
+
+def test_another_size_and_another_content_have_latents_of_their_own(pictures):
+    opened(pictures, factory_of(FakeEncoders()))
+    square = DataSection(captioned=pictures.captioned, sizes=((4, 4),), cache=pictures.cache)
+    opened(square, factory_of(encoders := FakeEncoders()))
+    assert (encoders.images, encoders.texts) == (4, [])
+    picture((12, 6), 99).save(Path(pictures.captioned) / "0.png")
+    opened(pictures, factory_of(encoders := FakeEncoders()))
+    assert (encoders.images, encoders.texts) == (1, [])
+
+
+def test_a_picture_under_another_name_is_the_same_picture(pictures):
+    opened(pictures, factory_of(FakeEncoders()))
+    folder = Path(pictures.captioned)
+    for suffix in ("png", "txt"):
+        (folder / f"0.{suffix}").rename(folder / f"moved.{suffix}")
+    opened(pictures, sealed_factory())
+
+
+@pytest.mark.parametrize("source", ["prompts", "pictures"])
+def test_an_interruption_costs_only_what_was_not_done(request, source, monkeypatch):
+    section = request.getfixturevalue(source)
+    monkeypatch.setattr(encoding, "TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(encoding, "PICTURES_AT_ONCE", 2)
+    whole = FakeEncoders()
+    expected = samples(opened(DataSection(**{**vars(section), "cache": section.cache + "-whole"}), factory_of(whole)))
+    calls = len(whole.texts) // 2 + len(whole.texts) % 2 + whole.images // 2
+    texts, images = [], 0
+    for _ in range(calls):
+        encoders = FakeEncoders(fails_at=1)
+        try:
+            opened(section, factory_of(encoders))
+        except KeyboardInterrupt:
+            assert encoders.closed == 1
+        texts, images = texts + encoders.texts, images + encoders.images
+    assert (sorted(texts), images) == (sorted(whole.texts), whole.images)
+    assert samples(opened(section, sealed_factory())) == expected
+
+
+@pytest.mark.parametrize("source", ["prompts", "pictures"])
+def test_a_damaged_shard_is_made_anew_and_said(request, source, monkeypatch, capsys):
+    section = request.getfixturevalue(source)
+    monkeypatch.setattr(cache, "SHARD_ENTRIES", 1)
+    expected = samples(opened(section, factory_of(FakeEncoders())))
+    victim = sorted(Path(section.cache).rglob("*.safetensors"))[0]
+    victim.write_bytes(victim.read_bytes()[:-1])
+    capsys.readouterr()
+    data = opened(section, factory_of(encoders := FakeEncoders()))
+    assert len(encoders.texts) + encoders.images == 1 and samples(data) == expected
+    said = capsys.readouterr().err
+    assert f"the cache shard {victim} was damaged" in said and "1 to encode" in said
+
+
+def test_unusable_pictures_are_named_and_counted(pictures, capsys):
+    folder = Path(pictures.captioned)
+    (folder / "0.txt").unlink()
+    (folder / "1.txt").write_text("  ")
+    (folder / "2.png").write_bytes(b"no picture")
+    for name in ("4.jpg", "5.jpg"):
+        picture((40, 40), 0).save(folder / name)
+        (folder / name).write_bytes((folder / name).read_bytes()[:-30])
+    data = opened(pictures, factory_of(FakeEncoders()))
+    assert {len(bucket.samples) for bucket in data.buckets} == {1, 2}
+    said = capsys.readouterr().err
+    assert "skipped 5 of the pictures: 2 without a caption (0.png, 1.png), 3 unreadable (2.png: not a picture, 4.jpg: " in said
+    assert "5.jpg: image file is truncated" in said
+    # They are tried again, which needs no encoder.
+    again = opened(pictures, sealed_factory())
+    assert samples(again) == samples(data)
+
+
+def test_the_names_of_unusable_pictures_are_bounded(pictures, capsys):
+    for number in range(100, 120):
+        picture((4, 4), number).save(Path(pictures.captioned) / f"{number}.png")
+    opened(pictures, factory_of(FakeEncoders()))
+    assert "20 without a caption (100.png, 101.png, 102.png, 103.png, 104.png and 15 more)" in capsys.readouterr().err
+
+
+def test_nothing_left_is_an_error(pictures):
+    for path in Path(pictures.captioned).glob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UsageError, match="no picture of .* can be used: 6 unreadable"):
+        opened(pictures, factory_of(FakeEncoders()))
+
+
+@pytest.mark.parametrize("negative", [True, False])
+def test_the_empty_prompt_rides_along_where_guidance_needs_it(prompts, negative):
+    data = opened(prompts, factory_of(FakeEncoders()), negative=negative)
+    conditioning = data.batch(0, 0, 3).conditioning
+    expected = {name: torch.stack([value] * 3) for name, value in expected_text("").items()} if negative else {}
+    found = negative_of(conditioning)
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(value.shape[0] == 3 for value in conditioning.values())
+
+
+def test_processes_share_the_work(pictures, monkeypatch):
+    whole = FakeEncoders()
+    expected = samples(opened(DataSection(**{**vars(pictures), "cache": pictures.cache + "-whole"}), factory_of(whole)))
+    accelerator, texts, images = Accelerator(cpu=True), [], 0
+
+    class Process:
+        def __init__(self, index: int) -> None:
+            self.process_index, self.num_processes = index, 2
+            self.device, self.is_main_process = accelerator.device, index == 0
+
+    material_store = []
+    monkeypatch.setattr(encoding, "_finished", lambda *arguments: material_store.append(arguments))
+    # Both look at the empty cache, and then each encodes its half.
+    real = encoding.find_missing
+    first = []
+    monkeypatch.setattr(encoding, "find_missing", lambda *arguments: first[0] if first else first.append(real(*arguments)) or first[0])
+    for index in range(2):
+        encoders = FakeEncoders()
+        open_encoded(pictures, False, False, factory_of(encoders), Process(index), Console())
+        assert 0 < encoders.images < whole.images and 0 < len(encoders.texts) < len(whole.texts)
+        texts, images = texts + encoders.texts, images + encoders.images
+    assert (sorted(texts), images) == (sorted(whole.texts), whole.images)
+    monkeypatch.undo()
+    assert samples(opened(pictures, sealed_factory())) == expected
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=4))
+def test_collating_pads_with_zeros_to_the_longest(lengths):
+    generator = torch.Generator().manual_seed(0)
+    entries = [{"embeds": torch.randn(length, 3, generator=generator), "mask": torch.ones(length, dtype=torch.bool)} for length in lengths]
+    batch = collate(entries)
+    assert batch["embeds"].shape == (len(lengths), max(lengths), 3) and batch["mask"].dtype == torch.bool
+    assert batch["mask"].sum(dim=1).tolist() == lengths
+    for row, entry in zip(batch["embeds"], entries):
+        assert torch.equal(row[: len(entry["embeds"])], entry["embeds"]) and not row[len(entry["embeds"]) :].any()
