@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .preset_schema import Preset
 
 SETTINGS_NAME = "run.yaml"
+DATA_NAME = "data.sha256"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
 FREE_SETTINGS = ("optimisation.iterations", "output.", "data.cache", "summary", "teacher.memory", "teacher.license")
 
@@ -60,6 +61,20 @@ class RunFolder:
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
                 "name another folder with --output DIR, or start over with --no-resume",
             )
+
+    def check_data(self, fingerprint: str) -> None:
+        """Make sure that a run that goes on is given the data it began with; raises UsageError otherwise."""
+        record = self.path / DATA_NAME
+        if record.is_file() and record.read_text().strip() != fingerprint:
+            raise UsageError(
+                f"the data are no longer those that the run {self.path} began with",
+                "give it the same prompts or pictures, name another folder with --output DIR, or start over with --no-resume",
+            )
+
+    def write_data(self, fingerprint: str) -> None:
+        """Record which data the run is trained on."""
+        with replacing_file(self.path / DATA_NAME) as aside:
+            aside.write_text(fingerprint + "\n")
 
     def set_aside(self) -> Path | None:
         """Move an earlier run out of the way, to the first free DIR.1, DIR.2, …; None where there is nothing to move."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +27,10 @@ class Batch:
 
 
 class TrainingData(Protocol):
-    """Samples without end."""
+    """Samples without end. ``fingerprint`` differs between data that would be trained on differently."""
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def batch(self, seed: int, place: int, size: int) -> Batch:
         """``size`` samples: those at ``place`` = 0, 1, 2, … of the order that ``seed`` gives for batches of that size."""
@@ -39,6 +43,10 @@ class LabelledImages:
     images: Tensor
     labels: Tensor
     condition: Callable[[Sequence[int]], Conditioning]
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
 
     def batch(self, seed: int, place: int, size: int) -> Batch:
         chosen = batch_indices(len(self.labels), seed, place * size, size)

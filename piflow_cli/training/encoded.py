@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +40,12 @@ class EncodedData:
     texts: Cache
     latents: Cache
     negative: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        # Keys are hashes of everything that shapes an entry.
+        buckets = [(bucket.shape, [(sample.text, sample.latents) for sample in bucket.samples]) for bucket in self.buckets]
+        return hashlib.sha256(json.dumps([self.negative, buckets]).encode()).hexdigest()
 
     def batch(self, seed: int, place: int, size: int) -> Batch:
         number, chosen = bucket_batch(tuple(len(bucket.samples) for bucket in self.buckets), seed, place, size)

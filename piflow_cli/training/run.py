@@ -50,6 +50,9 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
     if resume:
         run.check(preset)
     session = open_session(preset, output, device, console)
+    fingerprint = session.data.fingerprint
+    if resume:
+        run.check_data(fingerprint)
     main = session.accelerator.is_main_process
     if main and not resume and (aside := run.set_aside()) is not None:
         console.say(f"the earlier run is now {aside}")
@@ -60,6 +63,7 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
         console.say(f"resuming from {found[-1]}")
     if main:
         run.write_settings(preset)
+        run.write_data(fingerprint)
     metrics = Metrics(run.metrics, session.iteration) if main else None
     with StopRequest() as stop:
         _train(session, run, metrics, console, stop)

@@ -33,6 +33,9 @@ def teacher(tiny_teacher, tmp_path, monkeypatch) -> Path:
     path.write_text(yaml.safe_dump(preset))
     monkeypatch.setattr(teachers, "families", lambda: {TextDiTFamily.name: TextDiTFamily})
     monkeypatch.setattr(TextDiTFamily, "factory", factory_of(FakeEncoders()), raising=False)
+    # Pictures of a run are drawn for class labels; they are another test's subject.
+    for name in ("save_preview", "save_comparison", "draw_loss"):
+        monkeypatch.setattr(run, name, lambda *arguments: None)
     return path
 
 
@@ -71,6 +74,23 @@ def test_a_run_goes_on_bit_for_bit_without_its_encoders(cli, teacher, source, tm
     left, right = (load_file(tmp_path / name / "checkpoints" / "0000006" / "training.safetensors") for name in ("whole", "parts"))
     assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "parts" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("change", ["prompts", "a picture", "a caption", "order"])
+def test_a_run_does_not_go_on_with_other_data(cli, teacher, source, tmp_path, change):
+    kind = "prompts" if change in ("prompts", "order") else "data"
+    command = [*arguments(teacher, source, kind), "--quiet", "--output", str(tmp_path / "out")]
+    assert cli(*command, "--iterations", "1").code == 0
+    folder = Path(source["--data"])
+    if kind == "prompts":
+        Path(source["--prompts"]).write_text("a\nab\nabcd\n" if change == "prompts" else "ab\na\nabc\n")
+    elif change == "a caption":
+        (folder / "0.txt").write_text("another")
+    else:
+        Image.new("RGB", (8, 9)).save(folder / "0.png")
+    outcome = cli(*command, "--iterations", "2")
+    assert outcome.code == 2 and "the data are no longer those that the run" in outcome.err
+    assert cli(*command, "--iterations", "1", "--no-resume").code == 0
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("prompts", "free"), ("data", "from data"), ("data, data-free", "free")])
