@@ -58,9 +58,9 @@ class TeacherSection:
     license: Text  # of the weights, and of the data where it is shipped
     memory: Text  # what a run needs, for people: "1 GB RAM", "24 GB VRAM"
     revision: Text | None = None  # commit or tag on the Hub; none: the newest
-    guidance: Annotated[float, Strict(), Field(ge=1)] = 1.0  # classifier-free guidance scale; 1 is none
+    guidance: Annotated[float, Strict(), Field(ge=1)] = 1.0  # guidance scale; 1 is none
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)  # lowest and highest sigma at which it acts
-    guidance_mode: Literal["plain", "orthogonal"] = "plain"
+    guidance_mode: Literal["plain", "orthogonal", "embedded"] = "plain"  # classifier-free, or an input of the network
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,18 @@ class PolicySection:
     substeps: Count = 128  # policy substeps per unit of raw time
     temperature: Temperature = "auto"  # of the mixture when sampling, on all steps but the last
     logstd_width: Count = 1024  # hidden width of the network that predicts the log-std
+
+
+@dataclass(frozen=True)
+class AdapterSection:
+    """A student that shares the frozen teacher's weights and trains low-rank adapters; without it all weights are trained."""
+
+    __pydantic_config__ = SECTION
+
+    rank: Count = 256
+    alpha: Positive = 256.0  # the adapters' product counts alpha / rank times
+    dropout: Probability = 0.05  # on what goes into the adapters
+    base_precision: Literal["fp32", "bf16"] = "bf16"  # of the frozen weights
 
 
 @dataclass(frozen=True)
@@ -168,6 +180,7 @@ class Preset:
     imitation: ImitationSection
     optimisation: OptimisationSection
     output: OutputSection
+    adapter: AdapterSection | None = None
     seed: Seed = 0
 
     @property
@@ -184,6 +197,7 @@ SECTIONS: dict[str, type] = {
     "imitation": ImitationSection,
     "optimisation": OptimisationSection,
     "output": OutputSection,
+    "adapter": AdapterSection,
 }
 
 

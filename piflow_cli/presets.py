@@ -17,6 +17,7 @@ from piflow_cli.console import plain
 from piflow_cli.errors import UsageError
 from piflow_cli.preset_schema import (
     POLICY_KINDS,
+    AdapterSection,
     DataSection,
     ImitationSection,
     OptimisationSection,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from piflow_cli.preset_parsing import Fault, Layer
 
 __all__ = [
+    "AdapterSection",
     "DataSection",
     "ImitationSection",
     "OptimisationSection",

@@ -104,7 +104,8 @@ def differences(before: Preset, now: Preset) -> list[str]:
     """What tells two configurations apart, as ``section.key was A, is B``; settings that leave iterations alone are free."""
     old, new = _flat(to_dict(before)), _flat(to_dict(now))
     keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(FREE_SETTINGS)]
-    return [f"{key} was {old[key]}, is {new[key]}" for key in keys if old[key] != new[key]]
+    # A section that only one of them has shows key by key.
+    return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
 
 
 def adapter_folder(path: Path) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,17 @@ from .core.decoding import PolicyDecoder, PolicyKind
 from .core.heads import DXHead, GMHead, HeadSite, PolicyHead, attach_head
 from .core.policies import Policy
 from .core.timegrid import to_sigma
-from .errors import RunError
+from .errors import RunError, UsageError
 from .scheduler import PolicyScheduler
 from .teachers.base import Conditioning, TeacherFamily
+from .views import SharedBase, View
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+    from .preset_schema import AdapterSection
+
+Model = nn.Module | View
 METADATA_PREFIX = "piflow."
 _PARSERS = {"int": int, "float": float}
 
@@ -80,33 +88,46 @@ class StudentFacts:
 
 
 class Student:
-    """A widened model together with the facts that turn its output into policies."""
+    """A widened model, or the student's view of a shared base, with the facts that turn its output into policies."""
 
-    def __init__(self, family: TeacherFamily, model: nn.Module, facts: StudentFacts) -> None:
+    def __init__(self, family: TeacherFamily, model: Model, facts: StudentFacts) -> None:
         self.family = family
         self.model = model
         self.facts = facts
         self.decoder = PolicyDecoder(facts.policy, facts.components, facts.shift, facts.segment)
 
-    def policy(self, model: nn.Module, x: Tensor, raw: Tensor, conditioning: Conditioning) -> Policy:
+    def policy(self, model: Model, x: Tensor, raw: Tensor, conditioning: Conditioning) -> Policy:
         """One evaluation at states ``x`` (B, C, *S), raw times (B,); ``model`` is this one's, or its distributed wrapper."""
         output = self.family.call(model, x, to_sigma(raw, self.facts.shift), conditioning)
         return self.decoder.policy(output, x, raw)
 
     def average(self) -> Student:
         """A copy to keep the moving average of the weights in; it takes no gradients."""
+        if isinstance(self.model, View):
+            return Student(self.family, self.model.shared.view("average"), self.facts)
         return Student(self.family, copy.deepcopy(self.model).eval().requires_grad_(False), self.facts)
 
     def at(self, iteration: int) -> Student:
         """The same student, saying that it was trained for ``iteration`` iterations."""
         return Student(self.family, self.model, replace(self.facts, iterations=iteration))
 
-    def scheduler(self, *, substeps: int | None = None, temperature: float | str | None = None, stochastic: float = 0.0) -> PolicyScheduler:
-        """The sampler with the settings the student was trained for, but for those that are given."""
+    def scheduler(
+        self,
+        *,
+        substeps: int | None = None,
+        temperature: float | str | None = None,
+        stochastic: float = 0.0,
+        patch: int | None = None,
+    ) -> PolicyScheduler:
+        """The sampler with the settings the student was trained for, but for those that are given.
+
+        ``patch``: positions per token in pipelines that pack their latents.
+        """
         facts = self.facts
         return PolicyScheduler(
             kind=facts.policy,
             components=facts.components,
+            patch=patch,
             segment=facts.segment,
             shift=facts.shift,
             final_step_scale=facts.final_step_scale,
@@ -125,7 +146,7 @@ def new_head(
     if facts.policy == "gm":
         width = family.embedding_dim(model)
         return site, GMHead(
-            projection, facts.components, site.patch, site.channel_major, width, facts.logstd_width, generator=generator
+            projection, facts.components, site.patch, site.channel_major, width, facts.logstd_width, negated=site.negated, generator=generator
         )
     return site, DXHead(projection, facts.components, site.patch, site.channel_major)
 
@@ -144,3 +165,38 @@ def student_of(teacher: nn.Module, family: TeacherFamily, facts: StudentFacts, s
         torch.manual_seed(seed)
         # The copy of a frozen teacher is frozen too, and would leave the head to learn alone.
         return widen(copy.deepcopy(teacher).requires_grad_(True), family, facts, generator)
+
+
+def adapted_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts, adapter: AdapterSection, seed: int) -> Student:
+    """A student that shares the frozen ``base`` with its teacher and its average, initialised by ``seed``.
+
+    It brings adapters, a policy head and its own copy of what its family trains in full. Raises UsageError for a family
+    that has no place for adapters.
+    """
+    targets = family.adapter_targets(base)
+    if not targets:
+        raise UsageError(f"students of the family {family.name} are trained in full", "leave the section adapter out of the preset")
+    lora = adapter_config(dict.fromkeys(targets, adapter.rank), adapter.alpha / adapter.rank, adapter.dropout)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        site, head = new_head(base, family, facts)
+        shared = SharedBase(base, site, {"student": head, "average": copy.deepcopy(head)}, family.trained_in_full, lora)
+    return Student(family, shared.view("student"), facts)
+
+
+def adapter_config(ranks: dict[str, int], scale: float, dropout: float) -> LoraConfig:
+    """Adapters of ``ranks`` at dotted paths, whose product counts ``scale`` times; gaussian at the start, and without effect."""
+    # peft takes seconds to import, and students that are trained in full do without it.
+    from peft import LoraConfig
+
+    rank = next(iter(ranks.values()))
+    own = {path: other for path, other in ranks.items() if other != rank}
+    return LoraConfig(
+        r=rank,
+        lora_alpha=scale * rank,
+        rank_pattern=own,
+        alpha_pattern={path: scale * other for path, other in own.items()},
+        lora_dropout=dropout,
+        init_lora_weights="gaussian",
+        target_modules="|".join(map(re.escape, ranks)),
+    )

@@ -21,6 +21,8 @@ class HeadSite:
     (c, position) rather than (position, c). ``tap``: dotted path of the module whose call carries the embedding, and
     ``tap_at`` where: ``output`` (an entry of it, with ``tap_key`` an integer), positional ``input`` or ``keyword``.
     ``unpatchify``: forward() folds tokens into an image of ``model.out_channels`` channels, which must be widened too.
+    ``negated``: the model emits x_0 - eps and whoever calls it negates its whole output, so that log-weights and log-std
+    must leave the head negated to arrive as they are.
     """
 
     projection: str
@@ -30,6 +32,7 @@ class HeadSite:
     tap_at: Literal["output", "input", "keyword"]
     tap_key: int | str | None = None
     unpatchify: bool = False
+    negated: bool = False
 
 
 class PolicyHead(nn.Module):
@@ -83,11 +86,13 @@ class GMHead(PolicyHead):
         embedding_dim: int,
         logstd_width: int,
         *,
+        negated: bool = False,
         bias_noise: float = BIAS_NOISE,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(patch, channel_major)
         channels = projection.out_features // patch
+        self.sign = -1.0 if negated else 1.0
         self.means = self._widened(projection, components)
         self.logweights = nn.Linear(projection.in_features, components * patch)
         self.logstds = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1))
@@ -107,8 +112,8 @@ class GMHead(PolicyHead):
     def forward(self, tokens: Tensor) -> Tensor:
         embedding = self.take_embedding().detach().to(self.logstds[1].weight.dtype)
         tokens = tokens.to(self.means.weight.dtype)
-        means, logweights = self.means(tokens), self.logweights(tokens)
-        logstds = self.logstds(embedding).to(means.dtype).unsqueeze(1)
+        means, logweights = self.means(tokens), self.sign * self.logweights(tokens)
+        logstds = self.sign * self.logstds(embedding).to(means.dtype).unsqueeze(1)
         if self.channel_major:
             return torch.cat([means, logweights, logstds.expand(-1, tokens.shape[1], -1)], dim=-1)
         return self._per_position(means, logweights, logstds.expand(-1, tokens.shape[1], self.patch))
@@ -129,7 +134,7 @@ class DXHead(PolicyHead):
 class _Tap:
     """Hooks that hand the timestep embedding to a head; an object, so that a deep copy of the model taps its own head."""
 
-    def __init__(self, head: PolicyHead, key: int | str | None) -> None:
+    def __init__(self, head: nn.Module, key: int | str | None) -> None:
         self.head = head
         self.key = key
 
@@ -145,11 +150,14 @@ class _Tap:
 
 def attach_head(model: nn.Module, site: HeadSite, head: PolicyHead) -> None:
     """Put ``head`` in place of the projection of ``model`` and let it see the timestep embedding."""
-    parent, _, name = site.projection.rpartition(".")
-    old_width = model.get_submodule(site.projection).out_features
-    setattr(model.get_submodule(parent), name, head)
     if site.unpatchify:
-        model.out_channels = _width(head) * model.out_channels // old_width
+        model.out_channels = widened_channels(model, site, head)
+    model.set_submodule(site.projection, head)
+    tap_embedding(model, site, head)
+
+
+def tap_embedding(model: nn.Module, site: HeadSite, head: nn.Module) -> None:
+    """Let every call of ``model`` put its timestep embedding into ``head.embedding``."""
     tapped, tap = model.get_submodule(site.tap), _Tap(head, site.tap_key)
     if site.tap_at == "output":
         tapped.register_forward_hook(tap.output)
@@ -157,6 +165,11 @@ def attach_head(model: nn.Module, site: HeadSite, head: PolicyHead) -> None:
         tapped.register_forward_pre_hook(tap.input)
     else:
         tapped.register_forward_pre_hook(tap.keyword, with_kwargs=True)
+
+
+def widened_channels(model: nn.Module, site: HeadSite, head: PolicyHead) -> int:
+    """What ``model.out_channels`` becomes once ``head`` takes the place of the projection that is still there."""
+    return _width(head) * model.out_channels // model.get_submodule(site.projection).out_features
 
 
 def _width(head: PolicyHead) -> int:

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 def families() -> dict[str, type[TeacherFamily]]:
     """Every family by the name that presets use."""
     from .dit import DiTFamily
+    from .flux import FluxFamily
+    from .qwen import QwenImageFamily
+    from .z_image import ZImageFamily
 
-    return {family.name: family for family in (DiTFamily,)}
+    return {family.name: family for family in (DiTFamily, FluxFamily, QwenImageFamily, ZImageFamily)}
 
 
-def family_of(name: str) -> TeacherFamily:
-    """The family called ``name``; raises UsageError for an unknown one."""
+def family_of(name: str, guidance: float = 1.0) -> TeacherFamily:
+    """The family called ``name``, whose networks are told ``guidance`` if they take it; raises UsageError for an unknown one."""
     known = families()
     if name not in known:
         raise UsageError(f"unknown model family '{name}'", f"families: {', '.join(known)}")
-    return known[name]()
+    return known[name](guidance)

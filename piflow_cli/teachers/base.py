@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,17 +28,30 @@ class TeacherFamily(ABC):
 
     The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise,
     u = eps - x_0. :meth:`call` translates to the model's own.
+
+    ``guidance`` is what a network with an input for the guidance scale is told; the others do not read it.
+    ``trained_in_full``: dotted paths of linear layers that a student with adapters trains in full, besides the head.
+    ``config_not_published``: fields of the base's config that published GM adapters leave out.
     """
 
     name: ClassVar[str]
+    trained_in_full: ClassVar[tuple[str, ...]] = ()
+    config_not_published: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, guidance: float = 1.0) -> None:
+        self.guidance = guidance
 
     @abstractmethod
     def head_site(self, model: nn.Module) -> HeadSite:
         """Where a policy head sits in ``model``."""
 
     @abstractmethod
-    def load(self, folder: Path) -> nn.Module:
-        """The teacher in ``folder``, in evaluation mode, on the CPU."""
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """The teacher in ``folder``, in evaluation mode, on the CPU, its weights in ``dtype``."""
+
+    @abstractmethod
+    def outline(self, folder: Path) -> nn.Module:
+        """The architecture in ``folder`` without its weights, on the meta device."""
 
     @abstractmethod
     def build(self, config: dict) -> nn.Module:
@@ -48,24 +62,16 @@ class TeacherFamily(ABC):
         """What ``model`` emits at states ``x`` (B, C, *S) and noise levels (B,): velocity, or a policy if it is widened."""
 
     @abstractmethod
-    def class_count(self, model: nn.Module) -> int:
-        """How many classes the model was conditioned on."""
-
-    @abstractmethod
-    def condition(self, model: nn.Module, labels: Sequence[int]) -> Conditioning:
-        """Conditioning of class ``labels``; raises UsageError for a class that the model does not know."""
-
-    @abstractmethod
     def unconditional(self, model: nn.Module, conditioning: Conditioning) -> Conditioning:
         """The conditioning of classifier-free guidance's other half."""
 
     @abstractmethod
-    def sample_shape(self, model: nn.Module) -> tuple[int, ...]:
-        """Shape (C, *S) of one state."""
-
-    @abstractmethod
     def embedding_dim(self, model: nn.Module) -> int:
         """Width of the timestep embedding that the head taps."""
+
+    def adapter_targets(self, model: nn.Module) -> list[str]:
+        """Dotted paths of the linear layers that carry adapters; none where students are trained in full."""
+        return []
 
     def encoders(self, section: TeacherSection) -> EncoderFactory:
         """The encoders of a text-to-image teacher, not loaded yet; raises UsageError where the family knows only classes."""
@@ -75,9 +81,32 @@ class TeacherFamily(ABC):
         )
 
 
+class ClassConditionalFamily(TeacherFamily):
+    """Teachers of one image size that are told a class."""
+
+    @abstractmethod
+    def class_count(self, model: nn.Module) -> int:
+        """How many classes the model was conditioned on."""
+
+    @abstractmethod
+    def condition(self, model: nn.Module, labels: Sequence[int]) -> Conditioning:
+        """Conditioning of class ``labels``; raises UsageError for a class that the model does not know."""
+
+    @abstractmethod
+    def sample_shape(self, model: nn.Module) -> tuple[int, ...]:
+        """Shape (C, *S) of one state."""
+
+
 def guidance_of(section: TeacherSection) -> Guidance:
-    """The guidance that a preset asks of its teacher."""
+    """The classifier-free guidance that a preset asks of its teacher; none where the network embeds the scale itself."""
+    if section.guidance_mode == "embedded":
+        return Guidance()
     return Guidance(section.guidance, section.guidance_interval, section.guidance_mode == "orthogonal")
+
+
+def matching(model: nn.Module, pattern: str) -> list[str]:
+    """Dotted paths of the linear layers of ``model`` that a regular expression matches in full."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and re.fullmatch(pattern, name)]
 
 
 def to_device(conditioning: Conditioning, device: torch.device) -> Conditioning:

@@ -11,16 +11,21 @@ from torch import Tensor, nn
 from ..backbones.dit import DiT
 from ..core.heads import HeadSite
 from ..errors import UsageError
-from .base import Conditioning, TeacherFamily
+from .base import ClassConditionalFamily, Conditioning, matching
 
 
-class DiTFamily(TeacherFamily):
+class DiTFamily(ClassConditionalFamily):
     """Conditioning: ``class_labels`` (B,) int64."""
 
     name = "dit"
+    trained_in_full = ("proj_out_1",)
 
-    def load(self, folder: Path) -> DiT:
-        return DiT.from_pretrained(folder, low_cpu_mem_usage=False).eval()
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> DiT:
+        return DiT.from_pretrained(folder, low_cpu_mem_usage=False, torch_dtype=dtype).eval()
+
+    def outline(self, folder: Path) -> DiT:
+        with torch.device("meta"):
+            return self.build(DiT.load_config(folder))
 
     def build(self, config: dict) -> DiT:
         return DiT.from_config(config).eval()
@@ -34,6 +39,9 @@ class DiTFamily(TeacherFamily):
             tap_at="output",
             unpatchify=True,
         )
+
+    def adapter_targets(self, model: DiT) -> list[str]:
+        return matching(model, r".*\.ff\.net\.(0\.proj|2)|emb\.timestep_embedder\.linear_[12]")
 
     def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         return model(x, sigma.to(x.dtype), conditioning["class_labels"])

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..adapters import read_safetensors
 from ..errors import RunError
 from ..files import replacing_folder
+from ..student import Model
 
 STATE_NAME = "state.json"
 TENSORS_NAME = "training.safetensors"
@@ -26,11 +27,13 @@ TENSORS_NAME = "training.safetensors"
 class TrainingState:
     """What training changes: the student, its average, the optimiser, and the number of finished iterations.
 
+    Of a student with adapters that is what it adds to its base, which stays where it is.
+
     Random numbers are no part of it: they are drawn from the seed and the iteration.
     """
 
-    student: nn.Module
-    average: nn.Module
+    student: Model
+    average: Model
     optimizer: torch.optim.Optimizer
     iteration: int = 0
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.ema import karras_decay, update_average
 from ..core.guidance import Guidance
 from ..core.imitation import ImitationConfig, data_dependent_loss, data_free_losses, teacher_ratio
-from ..student import Student
+from ..student import Model, Student
 from ..teachers.base import teacher_velocity, to_device
 from .checkpoints import TrainingState
 from .data import Batch, TrainingData, mixed_seed
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Session:
-    """Everything a step needs. ``model`` is the student's, as accelerate prepared it; ``teacher`` is frozen."""
+    """Everything a step needs. ``model`` is what the student's forward goes through, as accelerate prepared it."""
 
     preset: Preset
     accelerator: Accelerator
@@ -35,7 +35,7 @@ class Session:
     config: ImitationConfig
     guidance: Guidance
     data: TrainingData
-    teacher: nn.Module
+    teacher: Model
     student: Student
     model: nn.Module
     average: Student
@@ -46,8 +46,7 @@ class Session:
     @property
     def state(self) -> TrainingState:
         """What a checkpoint holds."""
-        model = self.accelerator.unwrap_model(self.model)
-        return TrainingState(model, self.average.model, self.optimizer, self.iteration)
+        return TrainingState(self.student.model, self.average.model, self.optimizer, self.iteration)
 
 
 def train_step(session: Session) -> None:
@@ -60,12 +59,11 @@ def train_step(session: Session) -> None:
         group["lr"] = learning_rate(iteration, settings)
     loss = sum(_backward(session, round_) for round_ in range(session.batches.accumulation))
     clip = settings.gradient_clip if iteration >= settings.warmup else float("inf")
-    norm = session.accelerator.clip_grad_norm_(session.model.parameters(), clip)
+    norm = session.accelerator.clip_grad_norm_(session.student.model.parameters(), clip)
     session.optimizer.step()
     session.optimizer.zero_grad(set_to_none=True)
     decay = karras_decay(iteration, settings.ema_gamma) if iteration >= settings.warmup else 0.0
-    current = session.accelerator.unwrap_model(session.model).parameters()
-    update_average(session.average.model.parameters(), current, decay)
+    update_average(session.average.model.parameters(), session.student.model.parameters(), decay)
     session.iteration += 1
     session.pending.append({"iteration": session.iteration, "loss": loss, "gradient_norm": norm})
 

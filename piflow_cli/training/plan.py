@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from ..core.imitation import ImitationConfig
 from ..core.timegrid import TimeGrid, to_sigma
 from ..devices import choose_device
 from ..errors import UsageError
-from ..student import StudentFacts, student_of
+from ..student import StudentFacts, adapted_student, widen
 from ..teachers import family_of
+from ..teachers.base import TeacherFamily
 from ..teachers.locate import locate
 from .sources import describe_data
 
@@ -96,10 +99,9 @@ def student_facts(preset: Preset) -> StudentFacts:
 
 
 def describe(preset: Preset, device: str) -> dict:
-    """The plan in words, section by section; builds the models on the CPU to count what will be trained."""
+    """The plan in words, section by section; builds the models without their weights to count what will be trained."""
     family = family_of(preset.teacher.family)
-    teacher = family.load(locate(preset.teacher.base))
-    student = student_of(teacher, family, student_facts(preset), preset.seed)
+    teacher, student = _outline(preset, family)
     grid = time_grid(preset)
     optimisation, imitation = preset.optimisation, preset.imitation
     sigmas = ", ".join(f"{to_sigma(raw, grid.shift):.4g}" for raw in grid.edges[:-1])
@@ -107,14 +109,14 @@ def describe(preset: Preset, device: str) -> dict:
     return {
         "teacher": {
             "name": preset.name,
-            "weights": f"{preset.teacher.base}, {_millions(teacher)} parameters, {preset.teacher.license}",
+            "weights": f"{preset.teacher.base}, {teacher} parameters, {preset.teacher.license}",
             "guidance": _guidance(preset),
         },
         "student": {
             "policy": f"{preset.policy.kind}, {preset.policy.components} components",
             "evaluations": f"{grid.nfe} (sigma {sigmas})",
             "substeps": f"{preset.policy.substeps} per unit of raw time",
-            "trained": f"{_millions(student.model)} parameters, all",
+            "trained": f"{student} parameters, {_trained(preset)}",
         },
         "data": describe_data(preset, family),
         "imitation": {
@@ -132,13 +134,33 @@ def describe(preset: Preset, device: str) -> dict:
     }
 
 
+def _outline(preset: Preset, family: TeacherFamily) -> tuple[str, str]:
+    """How many parameters the teacher has and how many the student trains."""
+    facts = student_facts(preset)
+    with torch.device("meta"):
+        model = family.outline(locate(preset.teacher.base))
+        teacher = _millions(model.parameters())
+        if preset.adapter is None:
+            return teacher, _millions(widen(model, family, facts).model.parameters())
+        return teacher, _millions(adapted_student(model, family, facts, preset.adapter, preset.seed).model.parameters())
+
+
+def _trained(preset: Preset) -> str:
+    adapter = preset.adapter
+    if adapter is None:
+        return "all"
+    return f"adapters of rank {adapter.rank}, head and last norm; the base is frozen in {adapter.base_precision}"
+
+
 def _guidance(preset: Preset) -> str:
     teacher = preset.teacher
     if teacher.guidance == 1:
         return "none"
+    if teacher.guidance_mode == "embedded":
+        return f"{teacher.guidance:g}, an input of the network"
     low, high = teacher.guidance_interval
     return f"{teacher.guidance:g} for sigma in [{low:g}, {high:g}], {teacher.guidance_mode}"
 
 
-def _millions(model: nn.Module) -> str:
-    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M"
+def _millions(parameters: Iterable[nn.Parameter]) -> str:
+    return f"{sum(parameter.numel() for parameter in parameters) / 1e6:.2f} M"

@@ -17,10 +17,11 @@ from ..core.validation import PolicyError
 from ..devices import choose_device, keep_freed_memory
 from ..errors import Interrupted, RunError, UsageError
 from ..runs import RunFolder
-from ..student import Student, student_of
+from ..student import Model, Student, adapted_student, student_of
 from ..teachers import family_of
-from ..teachers.base import guidance_of
+from ..teachers.base import TeacherFamily, guidance_of
 from ..teachers.locate import locate
+from ..views import root
 from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from .loop import Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
@@ -77,18 +78,17 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     batches = batch_plan(preset, accelerator.num_processes)
-    family, folder = family_of(preset.teacher.family), locate(preset.teacher.base)
+    family = family_of(preset.teacher.family, preset.teacher.guidance)
     # The teacher is loaded after the encoders have left the memory; labels are asked for later still.
     data = open_data(preset, family, lambda labels: family.condition(teacher, labels), accelerator, console)
-    teacher = family.load(folder).requires_grad_(False)
-    student = student_of(teacher, family, student_facts(preset), preset.seed)
-    if preset.optimisation.gradient_checkpointing:
-        student.model.enable_gradient_checkpointing()
+    teacher, student = open_models(preset, family)
     average = student.average()
-    teacher.to(accelerator.device)
-    average.model.to(accelerator.device)
+    if preset.optimisation.gradient_checkpointing:
+        root(student.model).enable_gradient_checkpointing()
+    for model in (teacher, student.model, average.model):
+        model.to(accelerator.device)
     optimizer = make_optimizer(student.model.parameters(), preset.optimisation, accelerator.device, console)
-    model, optimizer = accelerator.prepare(student.model, optimizer)
+    model, optimizer = accelerator.prepare(root(student.model), optimizer)
     return Session(
         preset=preset,
         accelerator=accelerator,
@@ -102,6 +102,18 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
         average=average,
         optimizer=optimizer,
     )
+
+
+def open_models(preset: Preset, family: TeacherFamily) -> tuple[Model, Student]:
+    """The frozen teacher and its student: two models, or two views of one where the preset asks for adapters."""
+    folder, adapter, facts = locate(preset.teacher.base), preset.adapter, student_facts(preset)
+    if adapter is None:
+        model = family.load(folder).requires_grad_(False)
+        return model, student_of(model, family, facts, preset.seed)
+    dtype = torch.bfloat16 if adapter.base_precision == "bf16" else torch.float32
+    student = adapted_student(family.load(folder, dtype), family, facts, adapter, preset.seed)
+    student.model.shared.train_adapters()
+    return student.model.shared.view("teacher"), student
 
 
 def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelerator:

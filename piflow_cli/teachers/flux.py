@@ -1,0 +1,58 @@
+"""FLUX.1: packed latents, guidance as an input of the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..core.heads import HeadSite
+from .base import Conditioning, matching
+from .packing import POSITIONS, SIDE, pack, unpack
+from .text_to_image import TextToImageFamily
+
+
+class FluxFamily(TextToImageFamily):
+    """Conditioning: ``prompt_embeds`` (B, L, D) of T5, padded to one length, and ``pooled_prompt_embeds`` (B, E) of CLIP."""
+
+    name = "flux"
+    model_name = "FluxTransformer2DModel"
+    pipeline_name = "FluxPipeline"
+    token_positions = POSITIONS
+    trained_in_full = ("norm_out.linear",)
+    config_not_published = ("patch_size",)
+
+    def head_site(self, model: nn.Module) -> HeadSite:
+        return HeadSite("proj_out", POSITIONS, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
+
+    def adapter_targets(self, model: nn.Module) -> list[str]:
+        single = r"single_transformer_blocks\.\d+\.(proj_mlp|proj_out)"
+        return matching(model, rf"{single}|.*\.(ff|ff_context)\.net\.(0\.proj|2)|.*\.timestep_embedder\.linear_[12]")
+
+    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        height, width = x.shape[-2:]
+        embeds = conditioning["prompt_embeds"]
+        tokens = model(
+            hidden_states=pack(x),
+            timestep=sigma.to(x.dtype),
+            guidance=torch.full_like(sigma, self.guidance, dtype=x.dtype),
+            encoder_hidden_states=embeds,
+            pooled_projections=conditioning["pooled_prompt_embeds"],
+            img_ids=_image_ids(height // SIDE, width // SIDE, x),
+            txt_ids=x.new_zeros(embeds.shape[1], 3),
+            return_dict=False,
+        )[0]
+        return unpack(tokens, height, width)
+
+    def latent_channels(self, model: nn.Module) -> int:
+        return model.config.in_channels // POSITIONS
+
+    def embedding_dim(self, model: nn.Module) -> int:
+        return model.config.num_attention_heads * model.config.attention_head_dim
+
+
+def _image_ids(rows: int, columns: int, like: Tensor) -> Tensor:
+    """Position (0, row, column) of every token, (rows * columns, 3)."""
+    ids = like.new_zeros(rows, columns, 3)
+    ids[..., 1] = torch.arange(rows, device=like.device)[:, None]
+    ids[..., 2] = torch.arange(columns, device=like.device)
+    return ids.flatten(0, 1)

@@ -1,0 +1,43 @@
+"""Z-Image: time runs from noise to data, the network emits x_0 - eps, and it unpatchifies by itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..core.heads import HeadSite
+from .base import Conditioning, matching
+from .text_to_image import TextToImageFamily
+
+FINAL_LAYER = "all_final_layer.2-1"
+MOST_EMBEDDING_CHANNELS = 256
+
+
+class ZImageFamily(TextToImageFamily):
+    """Conditioning: ``prompt_embeds`` (B, L, D) and ``prompt_embeds_mask`` (B, L), zero where there is no token."""
+
+    name = "z-image"
+    model_name = "ZImageTransformer2DModel"
+    pipeline_name = "ZImagePipeline"
+    token_positions = None
+    trained_in_full = (f"{FINAL_LAYER}.adaLN_modulation.1",)
+
+    def head_site(self, model: nn.Module) -> HeadSite:
+        return HeadSite(
+            f"{FINAL_LAYER}.linear", 4, channel_major=False, tap=FINAL_LAYER, tap_at="keyword", tap_key="c", unpatchify=True, negated=True
+        )
+
+    def adapter_targets(self, model: nn.Module) -> list[str]:
+        return matching(model, r".*\.feed_forward\.w[123]|t_embedder\.mlp\.[02]")
+
+    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        lengths = conditioning["prompt_embeds_mask"].sum(dim=1).tolist()
+        captions = [text[:length] for text, length in zip(conditioning["prompt_embeds"], lengths)]
+        images = list(x.unsqueeze(2).unbind(0))
+        return -torch.stack(model(images, 1 - sigma.to(x.dtype), captions, return_dict=False)[0]).squeeze(2)
+
+    def latent_channels(self, model: nn.Module) -> int:
+        return model.config.in_channels
+
+    def embedding_dim(self, model: nn.Module) -> int:
+        return min(model.config.dim, MOST_EMBEDDING_CHANNELS)

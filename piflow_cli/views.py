@@ -1,0 +1,210 @@
+"""One base in memory, seen as teacher, student and moving average of the student.
+
+The frozen base carries low-rank adapters (LoRA, arXiv 2106.09685), and a switch at every module that the student has a
+version of its own of. A role is a setting of flags and touches no requires_grad. At rest the base plays the student, so
+that what gradient checkpointing recomputes during backward() is what ran forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .core.heads import HeadSite, PolicyHead, tap_embedding, widened_channels
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+Role = Literal["teacher", "student", "average"]
+REST: Role = "student"
+
+
+class Switch(nn.Module):
+    """A module of the base and its counterparts in the other roles; a call goes to the one whose role is on."""
+
+    def __init__(self, variants: Mapping[Role, nn.Module]) -> None:
+        super().__init__()
+        self.variants = nn.ModuleDict(variants)
+        self.role: Role = REST
+
+    def forward(self, *args: Any) -> Any:
+        return self.variants[self.role](*args)
+
+
+class HeadSwitch(Switch):
+    """A switch at the output projection: it also hands the tapped timestep embedding to the head that is on."""
+
+    embedding: Tensor | None = None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        embedding, self.embedding = self.embedding, None
+        module = self.variants[self.role]
+        if isinstance(module, PolicyHead):
+            module.embedding = embedding
+        return module(tokens)
+
+
+class FullPrecisionLinear(nn.Linear):
+    """A float32 layer inside a model of another dtype: computes in its own, answers in the dtype it was asked in."""
+
+    @classmethod
+    def like(cls, layer: nn.Linear) -> FullPrecisionLinear:
+        """A trainable float32 copy of ``layer``."""
+        copy = cls(layer.in_features, layer.out_features, layer.bias is not None, device=layer.weight.device, dtype=torch.float32)
+        with torch.no_grad():
+            for own, value in zip(copy.parameters(), layer.parameters(), strict=True):
+                own.copy_(value)
+        return copy
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
+class SharedBase:
+    """A base and the versions of its parts that ``roles`` besides the teacher bring.
+
+    ``heads``: the policy head of each such role, for the projection at ``site``. ``copies``: dotted paths of linear layers
+    that the student trains in full. ``adapter``: LoRA of all such roles. The base itself is changed in place.
+    """
+
+    def __init__(
+        self, base: nn.Module, site: HeadSite, heads: Mapping[Role, PolicyHead], copies: Sequence[str], adapter: LoraConfig
+    ) -> None:
+        self.base = base
+        self.site = site
+        base.requires_grad_(False)
+        if site.unpatchify:
+            self.channels = (base.out_channels, widened_channels(base, site, heads[REST]))
+        self.tuned = _add_adapters(base, adapter, list(heads))
+        self.switches: dict[str, Switch] = {}
+        for path in copies:
+            layer = base.get_submodule(path)
+            self._install(path, Switch({"teacher": layer, **{role: FullPrecisionLinear.like(layer) for role in heads}}))
+        self._install(site.projection, HeadSwitch({"teacher": base.get_submodule(site.projection), **heads}))
+        tap_embedding(base, site, self.switches[site.projection])
+        self._finish(list(heads))
+        self.play(REST)
+
+    def _install(self, path: str, switch: Switch) -> None:
+        self.switches[path] = switch
+        self.base.set_submodule(path, switch)
+
+    def _finish(self, roles: list[Role]) -> None:
+        """Only the student takes gradients; every other role starts as a copy of it; all of them in float32."""
+        student = dict(self.view(REST).named_parameters())
+        for role in roles:
+            for name, value in self.view(role).named_parameters():
+                value.data = value.data.to(student[name].device, torch.float32)
+                value.requires_grad_(role == REST)
+        for role in set(roles) - {REST}:
+            self.view(role).load_state_dict(student)
+
+    def play(self, role: Role) -> None:
+        """Set every flag to ``role``."""
+        for layer in self.tuned:
+            layer._disable_adapters = role == "teacher"
+            if role != "teacher":
+                layer._active_adapter = [role]
+        for switch in self.switches.values():
+            switch.role = role
+        if self.site.unpatchify:
+            self.base.out_channels = self.channels[role != "teacher"]
+
+    @contextmanager
+    def playing(self, role: Role) -> Iterator[nn.Module]:
+        """The base in another role for a while; it is the student again afterwards."""
+        self.play(role)
+        try:
+            yield self.base
+        finally:
+            self.play(REST)
+
+    def view(self, role: Role) -> View:
+        """The base in one role."""
+        return View(self, role)
+
+    def train_adapters(self) -> None:
+        """Let the dropout of the student's adapters act; everything else stays in evaluation mode."""
+        for layer in self.tuned:
+            layer.lora_dropout[REST].train()
+
+
+class View:
+    """A shared base in one role, to be called, counted, saved and loaded like a model of its own.
+
+    Its parameters are those that the role brings: none for the teacher; adapters, copies and head for the student and for
+    its average, under the same names and in the same order. Calls in other roles than the student take no gradients.
+    """
+
+    def __init__(self, shared: SharedBase, role: Role) -> None:
+        self.shared = shared
+        self.role = role
+
+    @property
+    def base(self) -> nn.Module:
+        """The module that holds the weights; what accelerate prepares and pipelines take."""
+        return self.shared.base
+
+    @property
+    def config(self) -> Any:
+        return self.base.config
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.role == REST:
+            return self.base(*args, **kwargs)
+        with torch.no_grad(), self.shared.playing(self.role):
+            return self.base(*args, **kwargs)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names without the role: ``<module>.lora_A.weight``, and those of the modules that the switches replace."""
+        marks = {f".lora_A.{self.role}.": ".lora_A.", f".lora_B.{self.role}.": ".lora_B.", f".variants.{self.role}.": "."}
+        # Looked up each time: sharding replaces parameters.
+        for name, value in self.base.named_parameters() if self.role != "teacher" else ():
+            for mark, plain in marks.items():
+                if mark in name:
+                    yield name.replace(mark, plain), value
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return (value for _, value in self.named_parameters())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: value.detach() for name, value in self.named_parameters()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy ``state`` into the parameters; raises KeyError where names differ, RuntimeError where shapes do."""
+        own = dict(self.named_parameters())
+        if own.keys() != state.keys():
+            raise KeyError(f"names differ: {', '.join(sorted(own.keys() ^ state.keys())[:3])}")
+        for name, value in own.items():
+            value.copy_(state[name])
+
+    def get_submodule(self, path: str) -> nn.Module:
+        """The module at ``path`` as this role has it."""
+        return self.shared.switches[path].variants[self.role] if path in self.shared.switches else self.base.get_submodule(path)
+
+    def to(self, *args: Any) -> View:
+        """Move the base, and with it every view of it."""
+        self.base.to(*args)
+        return self
+
+
+def root(model: nn.Module | View) -> nn.Module:
+    """The module behind a view; a model that is no view is its own."""
+    return model.base if isinstance(model, View) else model
+
+
+def _add_adapters(base: nn.Module, config: LoraConfig, roles: list[Role]) -> list[BaseTunerLayer]:
+    # peft takes seconds to import, and students that are trained in full do without it.
+    from peft import inject_adapter_in_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for role in roles:
+        # add_adapter also lets stock pipelines put further adapters beside these.
+        base.add_adapter(config, role) if hasattr(base, "add_adapter") else inject_adapter_in_model(config, base, role)
+    return [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
