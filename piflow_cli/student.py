@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from . import __version__
 from .core.decoding import PolicyDecoder, PolicyKind
 from .core.heads import DXHead, GMHead, HeadSite, PolicyHead, attach_head
 from .core.policies import Policy
-from .core.timegrid import to_sigma
+from .core.timegrid import TimeGrid, to_sigma
 from .errors import RunError, UsageError
 from .scheduler import PolicyScheduler
 from .teachers.base import Conditioning, TeacherFamily
@@ -23,7 +23,7 @@ from .views import SharedBase, View
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from .preset_schema import AdapterSection
+    from .preset_schema import AdapterSection, Preset
 
 Model = nn.Module | View
 METADATA_PREFIX = "piflow."
@@ -74,12 +74,36 @@ class StudentFacts:
                     values[field.name] = _PARSERS.get(field.type, str)(text)
             except ValueError:
                 faults.append(f"{METADATA_PREFIX}{field.name} is {text!r}")
+        if "policy" in values and values["policy"] not in get_args(PolicyKind):
+            raise RunError(f"the student has a policy of unknown type '{values['policy']}'", "update piflow")
         if faults:
             raise RunError(
                 "the student does not say how to sample it: " + "; ".join(faults),
                 "use a student that `piflow distill` saved",
             )
         return cls(**values)
+
+    @classmethod
+    def of(cls, preset: Preset) -> StudentFacts:
+        """What the student of this preset will say of itself."""
+        policy, teacher, adapter = preset.policy, preset.teacher, preset.adapter
+        return cls(
+            teacher=preset.name,
+            family=teacher.family,
+            base=teacher.base,
+            revision="" if teacher.revision is None else teacher.revision,
+            base_dtype="float32" if adapter is None or adapter.base_precision == "fp32" else "bfloat16",
+            policy=policy.kind,
+            components=policy.components,
+            nfe=policy.nfe,
+            shift=policy.shift,
+            final_step_scale=policy.final_step_scale,
+            segment=TimeGrid(policy.nfe, policy.final_step_scale, policy.shift).segment,
+            substeps=policy.substeps,
+            guidance=teacher.guidance,
+            temperature=str(policy.temperature),
+            logstd_width=policy.logstd_width,
+        )
 
     @property
     def sampling_temperature(self) -> float | str:
@@ -181,6 +205,14 @@ def adapted_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts,
         torch.manual_seed(seed)
         site, head = new_head(base, family, facts)
         shared = SharedBase(base, site, {"student": head, "average": copy.deepcopy(head)}, family.trained_in_full, lora)
+    return Student(family, shared.view("student"), facts)
+
+
+def loaded_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts, ranks: dict[str, int]) -> Student:
+    """A student on its ``base``, with adapters of ``ranks`` at dotted paths, whose weights are still to be loaded."""
+    with torch.random.fork_rng(devices=[]):
+        site, head = new_head(base, family, facts)
+        shared = SharedBase(base, site, {"student": head}, family.trained_in_full, adapter_config(ranks, scale=1.0, dropout=0.0))
     return Student(family, shared.view("student"), facts)
 
 

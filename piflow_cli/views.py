@@ -104,6 +104,11 @@ class SharedBase:
         for role in set(roles) - {REST}:
             self.view(role).load_state_dict(student)
 
+    @property
+    def adapter_scale(self) -> float:
+        """What the adapters' product is multiplied by: the same everywhere."""
+        return self.tuned[0].scaling[REST]
+
     def play(self, role: Role) -> None:
         """Set every flag to ``role``."""
         for layer in self.tuned:

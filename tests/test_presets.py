@@ -38,14 +38,39 @@ def test_every_shipped_preset_takes_every_policy(name, kind):
 @pytest.mark.parametrize("name", available())
 def test_every_shipped_preset_opens_with_its_command_and_memory(name):
     comments = [line for line in (presets_root() / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
-    assert comments[0] == f"# piflow distill --teacher {name}"
+    data = yaml.safe_load((presets_root() / f"{name}.yaml").read_text())["data"]
+    assert comments[0] == f"# piflow distill --teacher {name}" + ("" if "images" in data else " --prompts prompts.txt")
     assert any(line.startswith("# Memory:") for line in comments)
 
 
-def test_digits_shows_every_key_of_the_schema():
+def test_digits_shows_every_key_of_the_schema_but_those_of_adapters():
     data = yaml.safe_load((presets_root() / "digits.yaml").read_text())
-    shown = {f"{name}.{key}" for name in SECTIONS for key in data[name]} | (set(data) - set(SECTIONS) - {"variants"})
-    assert shown == set(known_keys())
+    own = set(SECTIONS) - {"adapter"}
+    shown = {f"{name}.{key}" for name in own for key in data[name]} | (set(data) - own - {"variants"})
+    adapter = yaml.safe_load((presets_root() / "flux-dev.yaml").read_text())["adapter"]
+    assert shown | {f"adapter.{key}" for key in adapter} == set(known_keys())
+
+
+PAPER = {
+    "flux-dev": ("gm", 8, 4, 3.5, "embedded", 4, 0.1, 2000, 3000),
+    "flux-dev-8nfe": ("gm", 8, 8, 3.5, "embedded", 4, 0.1, 2000, 3000),
+    "flux-dev-dx": ("dx", 10, 4, 3.5, "embedded", 4, 0.0, 2000, 3000),
+    "qwen-image": ("gm", 8, 4, 4.0, "plain", 2, 0.1, 0, 9000),
+    "qwen-image-dx": ("dx", 10, 4, 4.0, "plain", 2, 0.0, 0, 9000),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_text_to_image_presets_have_the_figures_of_the_paper(name):
+    """pi-Flow, arXiv 2510.14974, and the configurations published with it."""
+    preset = load(name)
+    teacher, policy, imitation, optimisation = preset.teacher, preset.policy, preset.imitation, preset.optimisation
+    row = (policy.kind, policy.components, policy.nfe, teacher.guidance, teacher.guidance_mode)
+    assert (*row, imitation.states, imitation.dropout, imitation.mixing_iterations, optimisation.iterations) == PAPER[name]
+    assert (policy.shift, policy.final_step_scale, policy.substeps, imitation.window, imitation.loss_scale) == (3.2, 0.5, 128, 3, 30)
+    assert (optimisation.learning_rate, optimisation.betas, optimisation.weight_decay) == (1e-4, (0.9, 0.95), 0)
+    assert (optimisation.batch_size, optimisation.warmup, optimisation.gradient_clip, optimisation.ema_gamma) == (256, 100, 50, 7)
+    assert preset.adapter == presets.AdapterSection(rank=256, alpha=256.0, dropout=0.05, base_precision="bf16")
 
 
 # Any preset that the schema allows.
@@ -127,6 +152,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
             precision=draw(st.sampled_from(["fp32", "bf16"])),
         ),
         output=draw(st.builds(presets.OutputSection, st.integers(0), st.integers(1), st.integers(1))),
+        adapter=draw(st.none() | st.builds(presets.AdapterSection, st.integers(1), REALS, BELOW_ONE)),
     )
 
 

@@ -29,12 +29,13 @@ class TeacherFamily(ABC):
     The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise,
     u = eps - x_0. :meth:`call` translates to the model's own.
 
-    ``guidance`` is what a network with an input for the guidance scale is told; the others do not read it.
+    ``model_name``: the class of its models, as their config names it. ``guidance`` is what a network with an input for the guidance scale is told; the others do not read it.
     ``trained_in_full``: dotted paths of linear layers that a student with adapters trains in full, besides the head.
     ``config_not_published``: fields of the base's config that published GM adapters leave out.
     """
 
     name: ClassVar[str]
+    model_name: ClassVar[str]
     trained_in_full: ClassVar[tuple[str, ...]] = ()
     config_not_published: ClassVar[tuple[str, ...]] = ()
 

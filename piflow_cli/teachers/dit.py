@@ -18,6 +18,7 @@ class DiTFamily(ClassConditionalFamily):
     """Conditioning: ``class_labels`` (B,) int64."""
 
     name = "dit"
+    model_name = "DiT"
     trained_in_full = ("proj_out_1",)
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> DiT:

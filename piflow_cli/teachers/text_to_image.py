@@ -19,7 +19,6 @@ class TextToImageFamily(TeacherFamily):
     ``token_positions``: latent positions per token where the pipeline packs latents, None where the model does.
     """
 
-    model_name: ClassVar[str]
     pipeline_name: ClassVar[str]
     token_positions: ClassVar[int | None]
 

@@ -77,27 +77,6 @@ def imitation_config(preset: Preset) -> ImitationConfig:
     )
 
 
-def student_facts(preset: Preset) -> StudentFacts:
-    """What the student of this preset will say of itself."""
-    policy, teacher = preset.policy, preset.teacher
-    return StudentFacts(
-        teacher=preset.name,
-        family=teacher.family,
-        base=teacher.base,
-        revision="" if teacher.revision is None else teacher.revision,
-        policy=policy.kind,
-        components=policy.components,
-        nfe=policy.nfe,
-        shift=policy.shift,
-        final_step_scale=policy.final_step_scale,
-        segment=time_grid(preset).segment,
-        substeps=policy.substeps,
-        guidance=teacher.guidance,
-        temperature=str(policy.temperature),
-        logstd_width=policy.logstd_width,
-    )
-
-
 def describe(preset: Preset, device: str) -> dict:
     """The plan in words, section by section; builds the models without their weights to count what will be trained."""
     family = family_of(preset.teacher.family)
@@ -136,7 +115,7 @@ def describe(preset: Preset, device: str) -> dict:
 
 def _outline(preset: Preset, family: TeacherFamily) -> tuple[str, str]:
     """How many parameters the teacher has and how many the student trains."""
-    facts = student_facts(preset)
+    facts = StudentFacts.of(preset)
     with torch.device("meta"):
         model = family.outline(locate(preset.teacher.base))
         teacher = _millions(model.parameters())

@@ -17,7 +17,7 @@ from ..core.validation import PolicyError
 from ..devices import choose_device, keep_freed_memory
 from ..errors import Interrupted, RunError, UsageError
 from ..runs import RunFolder
-from ..student import Model, Student, adapted_student, student_of
+from ..student import Model, Student, StudentFacts, adapted_student, student_of
 from ..teachers import family_of
 from ..teachers.base import TeacherFamily, guidance_of
 from ..teachers.locate import locate
@@ -27,7 +27,7 @@ from .loop import Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .optimizer import make_optimizer
 from .pictures import save_comparison, save_preview
-from .plan import batch_plan, imitation_config, student_facts
+from .plan import batch_plan, imitation_config
 from .signals import StopRequest
 from .sources import open_data
 
@@ -106,7 +106,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
 
 def open_models(preset: Preset, family: TeacherFamily) -> tuple[Model, Student]:
     """The frozen teacher and its student: two models, or two views of one where the preset asks for adapters."""
-    folder, adapter, facts = locate(preset.teacher.base), preset.adapter, student_facts(preset)
+    folder, adapter, facts = locate(preset.teacher.base), preset.adapter, StudentFacts.of(preset)
     if adapter is None:
         model = family.load(folder).requires_grad_(False)
         return model, student_of(model, family, facts, preset.seed)

@@ -1,0 +1,140 @@
+"""Tiny random models of every text-to-image family, one row each, with what they are conditioned on and a preset for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import torch
+import yaml
+from helpers import seeded
+from torch import Tensor, nn
+
+from piflow_cli.encoders import with_negative
+from piflow_cli.preset_schema import Preset
+from piflow_cli.presets import resolve
+
+TEXT, WIDTH = 7, 32
+LATENTS = (4, 8, 12)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family: ``config`` of its model, the guidance of its teachers, and the entries that its encoder gives a text."""
+
+    family: str
+    model_name: str
+    config: dict
+    guidance: float
+    guidance_mode: str
+    encode: Callable[[int], dict[str, Tensor]]
+
+    def build(self) -> nn.Module:
+        """The model, every weight random."""
+        torch.manual_seed(0)
+        model = getattr(diffusers, self.model_name)(**self.config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                # What starts at zero or one would hide a path that is not taken.
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        return model.eval()
+
+
+def masked_text(length: int) -> dict[str, Tensor]:
+    return {"prompt_embeds": torch.randn(length, WIDTH, generator=seeded(length)), "prompt_embeds_mask": torch.ones(length, dtype=torch.long)}
+
+
+def padded_text(length: int) -> dict[str, Tensor]:
+    generator = seeded(length)
+    return {"prompt_embeds": torch.randn(TEXT, WIDTH, generator=generator), "pooled_prompt_embeds": torch.randn(24, generator=generator)}
+
+
+ZOO = {
+    row.family: row
+    for row in (
+        Row(
+            "flux",
+            "FluxTransformer2DModel",
+            dict(
+                patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+                joint_attention_dim=WIDTH, pooled_projection_dim=24, axes_dims_rope=(4, 4, 8), guidance_embeds=True,
+            ),
+            3.5,
+            "embedded",
+            padded_text,
+        ),
+        Row(
+            "qwen-image",
+            "QwenImageTransformer2DModel",
+            dict(
+                patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+                joint_attention_dim=WIDTH, axes_dims_rope=(8, 4, 4),
+            ),
+            4.0,
+            "plain",
+            masked_text,
+        ),
+        Row(
+            "z-image",
+            "ZImageTransformer2DModel",
+            dict(
+                in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, qk_norm=True, cap_feat_dim=WIDTH,
+                rope_theta=256.0, t_scale=1000.0, axes_dims=[8, 4, 4], axes_lens=[256, 32, 32],
+            ),
+            5.0,
+            "plain",
+            masked_text,
+        ),
+    )
+}  # fmt: skip
+
+
+def conditioning(row: Row, lengths: tuple[int, ...] = (TEXT, 4)) -> dict[str, Tensor]:
+    """Texts of ``lengths`` tokens as a batch, with the empty text where the teacher is guided by it."""
+    batch = _stack([row.encode(length) for length in lengths])
+    return batch if row.guidance_mode == "embedded" else with_negative(batch, _stack([row.encode(2) for _ in lengths]))
+
+
+def _stack(texts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: nn.utils.rnn.pad_sequence([text[name] for text in texts], batch_first=True) for name in texts[0]}
+
+
+def states(batch: int = 2, seed: int = 1) -> Tensor:
+    return torch.randn(batch, *LATENTS, generator=seeded(seed))
+
+
+def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]:
+    """The model saved in ``folder`` and a preset for it; ``changes`` are dotted keys, their dots written as two underscores."""
+    row.build().save_pretrained(folder / "base" / "transformer")
+    preset = {
+        "name": "tiny",
+        "summary": "a random teacher for tests",
+        "teacher": {
+            "family": row.family,
+            "base": str(folder / "base"),
+            "license": "none",
+            "memory": "none",
+            "guidance": row.guidance,
+            "guidance_mode": row.guidance_mode,
+        },
+        "adapter": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "base_precision": "fp32"},
+        "data": {},
+        "policy": {"kind": "gm", "components": 3, "nfe": 2, "shift": 3.2, "final_step_scale": 0.5, "substeps": 16, "logstd_width": 8},
+        "imitation": {"states": 2, "window": 1, "dropout": 0.1, "mixing_iterations": 0, "loss_scale": 1.0},
+        "optimisation": {
+            "iterations": 4,
+            "batch_size": 2,
+            "learning_rate": 1e-3,
+            "betas": [0.9, 0.95],
+            "weight_decay": 0.0,
+            "warmup": 1,
+            "gradient_clip": 50.0,
+            "precision": "fp32",
+        },
+        "output": {"preview_every": 0, "checkpoint_every": 2, "keep_checkpoints": 2},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(preset))
+    return path, resolve(path, None, [], {name.replace("__", "."): value for name, value in changes.items()})
