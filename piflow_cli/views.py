@@ -7,6 +7,7 @@ that what gradient checkpointing recomputes during backward() is what ran forwar
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -209,7 +210,10 @@ def _add_adapters(base: nn.Module, config: LoraConfig, roles: list[Role]) -> lis
     from peft import inject_adapter_in_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    for role in roles:
-        # add_adapter also lets stock pipelines put further adapters beside these.
-        base.add_adapter(config, role) if hasattr(base, "add_adapter") else inject_adapter_in_model(config, base, role)
+    with warnings.catch_warnings():
+        # That there are several adapters is the point.
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        for role in roles:
+            # add_adapter also lets stock pipelines put further adapters beside these.
+            base.add_adapter(config, role) if hasattr(base, "add_adapter") else inject_adapter_in_model(config, base, role)
     return [module for module in base.modules() if isinstance(module, BaseTunerLayer)]

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers
+import pytest
 import torch
 import yaml
 from helpers import seeded
 from torch import Tensor, nn
 
+from piflow_cli.core.timegrid import TimeGrid
 from piflow_cli.encoders import with_negative
-from piflow_cli.preset_schema import Preset
+from piflow_cli.preset_schema import AdapterSection, Preset
 from piflow_cli.presets import resolve
+from piflow_cli.student import Student, StudentFacts, adapted_student
+from piflow_cli.teachers import family_of
 
 TEXT, WIDTH = 7, 32
 LATENTS = (4, 8, 12)
@@ -103,6 +107,32 @@ def _stack(texts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def states(batch: int = 2, seed: int = 1) -> Tensor:
     return torch.randn(batch, *LATENTS, generator=seeded(seed))
+
+
+RAW = torch.tensor([0.9, 0.4], dtype=torch.float64)
+GRID = TimeGrid(2, 0.5, 3.2)
+
+every_family = pytest.mark.parametrize("row", ZOO.values(), ids=ZOO)
+
+
+def facts_of(row: Row, policy: str = "gm") -> StudentFacts:
+    return StudentFacts(
+        teacher="tiny", family=row.family, base="", policy=policy, components=3, nfe=2, shift=3.2, final_step_scale=0.5,
+        segment=GRID.segment, substeps=16, guidance=row.guidance, temperature="auto", logstd_width=8,
+    )  # fmt: skip
+
+
+def student_of(row: Row, base: nn.Module, policy: str = "gm", dropout: float = 0.0) -> Student:
+    family = family_of(row.family, row.guidance)
+    return adapted_student(base, family, facts_of(row, policy), AdapterSection(4, 8.0, dropout, "fp32"), seed=0)
+
+
+def disturb(student: Student) -> None:
+    """Move everything that is trained away from where it started."""
+    generator = seeded(3)
+    with torch.no_grad():
+        for value in student.model.parameters():
+            value.add_(0.05 * torch.randn(value.shape, generator=generator))
 
 
 def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]:

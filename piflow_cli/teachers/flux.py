@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +21,7 @@ class FluxFamily(TextToImageFamily):
     model_name = "FluxTransformer2DModel"
     pipeline_name = "FluxPipeline"
     token_positions = POSITIONS
+    text_length = 512
     trained_in_full = ("norm_out.linear",)
     config_not_published = ("patch_size",)
 
@@ -43,8 +47,12 @@ class FluxFamily(TextToImageFamily):
         )[0]
         return unpack(tokens, height, width)
 
-    def latent_channels(self, model: nn.Module) -> int:
-        return model.config.in_channels // POSITIONS
+    def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        embeds, pooled, _ = pipeline.encode_prompt(list(texts), device=pipeline.device, max_sequence_length=self.text_length)
+        return [{"prompt_embeds": text, "pooled_prompt_embeds": whole} for text, whole in zip(embeds, pooled)]
+
+    def latent_channels(self, config: Mapping[str, Any]) -> int:
+        return config["in_channels"] // POSITIONS
 
     def embedding_dim(self, model: nn.Module) -> int:
         return model.config.num_attention_heads * model.config.attention_head_dim

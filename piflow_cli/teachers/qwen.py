@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..core.heads import HeadSite
 from .base import Conditioning, matching
 from .packing import POSITIONS, SIDE, pack, unpack
-from .text_to_image import TextToImageFamily
+from .text_to_image import TextToImageFamily, masked
 
 
 class QwenImageFamily(TextToImageFamily):
@@ -16,7 +19,9 @@ class QwenImageFamily(TextToImageFamily):
     name = "qwen-image"
     model_name = "QwenImageTransformer2DModel"
     pipeline_name = "QwenImagePipeline"
+    vae_name = "AutoencoderKLQwenImage"
     token_positions = POSITIONS
+    text_length = 1024
     trained_in_full = ("norm_out.linear",)
     config_not_published = ("patch_size", "guidance_embeds")
 
@@ -41,8 +46,26 @@ class QwenImageFamily(TextToImageFamily):
         )[0]
         return unpack(tokens, height, width)
 
-    def latent_channels(self, model: nn.Module) -> int:
-        return model.config.in_channels // POSITIONS
+    def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        # One at a time: what a text encoder makes of a prompt must not depend on the prompts it is padded with.
+        found = [pipeline.encode_prompt(text, device=pipeline.device, max_sequence_length=self.text_length)[0][0] for text in texts]
+        return [masked(embeds) for embeds in found]
+
+    def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
+        latents = vae.encode(images.unsqueeze(2)).latent_dist.mode().squeeze(2)
+        return (latents - _statistic(vae.config.latents_mean, latents)) / _statistic(vae.config.latents_std, latents)
+
+    def decode_latents(self, vae: nn.Module, latents: Tensor) -> Tensor:
+        latents = latents * _statistic(vae.config.latents_std, latents) + _statistic(vae.config.latents_mean, latents)
+        return vae.decode(latents.unsqueeze(2)).sample.squeeze(2)
+
+    def latent_channels(self, config: Mapping[str, Any]) -> int:
+        return config["in_channels"] // POSITIONS
 
     def embedding_dim(self, model: nn.Module) -> int:
         return model.config.num_attention_heads * model.config.attention_head_dim
+
+
+def _statistic(values: Sequence[float], latents: Tensor) -> Tensor:
+    """One value a channel, for latents (B, C, h, w)."""
+    return latents.new_tensor(values).reshape(-1, 1, 1)

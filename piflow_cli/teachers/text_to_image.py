@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..encoders import negative_of
+from ..encoders import EncoderFactory, negative_of
+from ..errors import UsageError
 from .base import Conditioning, TeacherFamily
+from .locate import locate
+
+if TYPE_CHECKING:
+    from ..preset_schema import TeacherSection
 
 
 class TextToImageFamily(TeacherFamily):
     """A transformer of diffusers and the stock pipeline that samples from it.
 
     ``token_positions``: latent positions per token where the pipeline packs latents, None where the model does.
+    ``text_length``: tokens that a prompt is cut to. ``vae_factor``: pixels a latent position spans, each way.
     """
 
     pipeline_name: ClassVar[str]
     token_positions: ClassVar[int | None]
+    text_length: ClassVar[int]
+    vae_name: ClassVar[str] = "AutoencoderKL"
+    vae_factor: ClassVar[int] = 8
 
     @property
     def model_class(self) -> type[nn.Module]:
@@ -28,11 +38,24 @@ class TextToImageFamily(TeacherFamily):
         return _from_diffusers(self.model_name)
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+        self._config(folder)
         return self.model_class.from_pretrained(_transformer(folder), torch_dtype=dtype).eval()
 
     def outline(self, folder: Path) -> nn.Module:
         with torch.device("meta"):
-            return self.build(self.model_class.load_config(_transformer(folder)))
+            return self.build(self._config(folder))
+
+    def _config(self, folder: Path) -> dict:
+        """The config in ``folder``; raises UsageError where it is another model's or none."""
+        try:
+            config = self.model_class.load_config(_transformer(folder))
+        except OSError as error:
+            raise UsageError(f"there is no model in {folder}", "name the folder of a pipeline or a transformer: --base PATH") from error
+        if config["_class_name"] != self.model_name:
+            raise UsageError(
+                f"{folder} holds a {config['_class_name']}, not a {self.model_name}", "choose the preset of that model, or another base"
+            )
+        return config
 
     def build(self, config: dict) -> nn.Module:
         return self.model_class.from_config(config).eval()
@@ -41,8 +64,42 @@ class TextToImageFamily(TeacherFamily):
         return negative_of(conditioning)
 
     @abstractmethod
-    def latent_channels(self, model: nn.Module) -> int:
-        """C of the latents (B, C, H, W)."""
+    def latent_channels(self, config: Mapping[str, Any]) -> int:
+        """C of the latents (B, C, H, W) of a model with this config."""
+
+    def encoders(self, section: TeacherSection) -> EncoderFactory:
+        """The text encoders and VAE of the stock pipeline of a preset's teacher."""
+        folder = Path(section.base)
+        return EncoderFactory(
+            identity={
+                "model": str(folder.resolve()) if folder.exists() else section.base,
+                "revision": "newest" if section.revision is None else section.revision,
+                "pipeline": self.pipeline_name,
+                "text": f"{self.text_length} tokens, bfloat16",
+                "latents": "mode, float32",
+            },
+            latent_channels=self.latent_channels(self._config(locate(section.base))),
+            downsampling=self.vae_factor,
+            size_multiple=2 * self.vae_factor,
+            open=lambda device: StockEncoders(self, locate(section.base), device),
+        )
+
+    @abstractmethod
+    def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """Conditioning of each text by the stock pipeline's own ``encode_prompt``, without a batch axis."""
+
+    def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
+        """Normalised latents (B, C, h, w) of ``images`` (B, 3, H, W) in [-1, 1]: the mode of the posterior."""
+        latents = vae.encode(images).latent_dist.mode()
+        return (latents - vae.config.shift_factor) * vae.config.scaling_factor
+
+    def decode_latents(self, vae: nn.Module, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] of normalised ``latents`` (B, C, h, w)."""
+        return vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
+
+    def load_vae(self, folder: Path) -> nn.Module:
+        """The VAE beside the transformer, float32, in evaluation mode."""
+        return _from_diffusers(self.vae_name).from_pretrained(folder / "vae").eval()
 
     def pipeline(self, model: nn.Module, scheduler: Any, folder: Path | None = None) -> Any:
         """The stock pipeline around ``model``; text encoder and VAE come from ``folder``, and are left out without one."""
@@ -51,6 +108,45 @@ class TextToImageFamily(TeacherFamily):
             parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
             return kind(**{**parts, "transformer": model, "scheduler": scheduler})
         return kind.from_pretrained(folder, transformer=model, scheduler=scheduler, torch_dtype=model.dtype)
+
+    def text_pipeline(self, folder: Path) -> Any:
+        """The stock pipeline with its text encoders alone, in bfloat16."""
+        kind = _from_diffusers(self.pipeline_name)
+        return kind.from_pretrained(folder, transformer=None, vae=None, torch_dtype=torch.bfloat16)
+
+
+class StockEncoders:
+    """Text encoders and VAE of a stock pipeline in ``folder``, each loaded onto ``device`` when first asked."""
+
+    def __init__(self, family: TextToImageFamily, folder: Path, device: torch.device) -> None:
+        self.family = family
+        self.folder = folder
+        self.device = device
+        self._pipeline: Any = None
+        self._vae: nn.Module | None = None
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        if self._pipeline is None:
+            self._pipeline = self.family.text_pipeline(self.folder).to(self.device)
+        encoded = self.family.encode_prompts(self._pipeline, texts)
+        return [{name: value.cpu() for name, value in text.items()} for text in encoded]
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        if self._vae is None:
+            self._vae = self.family.load_vae(self.folder).to(self.device)
+        return self.family.encode_images(self._vae, images.to(self.device)).cpu()
+
+    def close(self) -> None:
+        self._pipeline = self._vae = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def masked(embeds: Tensor) -> dict[str, Tensor]:
+    """Embeddings (L, D) of a text as they are, and a mask (L,) that says that all of them count."""
+    return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(embeds.shape[0], dtype=torch.long)}
 
 
 def _from_diffusers(name: str) -> Any:

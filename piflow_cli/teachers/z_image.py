@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ..core.heads import HeadSite
 from .base import Conditioning, matching
-from .text_to_image import TextToImageFamily
+from .text_to_image import TextToImageFamily, masked
 
 FINAL_LAYER = "all_final_layer.2-1"
 MOST_EMBEDDING_CHANNELS = 256
@@ -20,6 +23,7 @@ class ZImageFamily(TextToImageFamily):
     model_name = "ZImageTransformer2DModel"
     pipeline_name = "ZImagePipeline"
     token_positions = None
+    text_length = 512
     trained_in_full = (f"{FINAL_LAYER}.adaLN_modulation.1",)
 
     def head_site(self, model: nn.Module) -> HeadSite:
@@ -36,8 +40,12 @@ class ZImageFamily(TextToImageFamily):
         images = list(x.unsqueeze(2).unbind(0))
         return -torch.stack(model(images, 1 - sigma.to(x.dtype), captions, return_dict=False)[0]).squeeze(2)
 
-    def latent_channels(self, model: nn.Module) -> int:
-        return model.config.in_channels
+    def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}
+        return [masked(embeds) for embeds in pipeline.encode_prompt(list(texts), device=pipeline.device, **options)[0]]
+
+    def latent_channels(self, config: Mapping[str, Any]) -> int:
+        return config["in_channels"]
 
     def embedding_dim(self, model: nn.Module) -> int:
         return min(model.config.dim, MOST_EMBEDDING_CHANNELS)

@@ -1,0 +1,260 @@
+"""Text-to-image families against the stock pipelines: packing, time, sign, prompts and latents."""
+
+from types import SimpleNamespace
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from helpers import seeded
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from zoo import LATENTS, RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
+
+from piflow_cli.core.guidance import Guidance
+from piflow_cli.encoders import negative_of
+from piflow_cli.errors import UsageError
+from piflow_cli.generation import sample_student, sample_teacher
+from piflow_cli.teachers import family_of
+from piflow_cli.teachers.base import repeat, teacher_velocity
+from piflow_cli.teachers.packing import pack, unpack
+from piflow_cli.views import root
+
+
+def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) -> Tensor:
+    """Final latents (B, C, H, W) that the stock pipeline of the family makes of the noise ``x``, without guidance."""
+    family, given = family_of(row.family), conditioning(row)
+    pipeline = family.pipeline(model, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    size = {"height": 8 * LATENTS[1], "width": 8 * LATENTS[2], "num_inference_steps": steps, "output_type": "latent"}
+    if row.family == "z-image":
+        lengths = given["prompt_embeds_mask"].sum(1).tolist()
+        prompts = [text[:length] for text, length in zip(given["prompt_embeds"], lengths)]
+        return pipeline(prompt_embeds=prompts, guidance_scale=0.0, latents=x, **size).images
+    own = {"guidance_scale": row.guidance} if row.family == "flux" else {"true_cfg_scale": 1.0}
+    positive = {name: value for name, value in given.items() if not name.startswith("negative_")}
+    packed = pipeline._pack_latents(x, *x.shape)
+    latents = pipeline(**positive, **own, latents=packed, **size).images
+    return pipeline._unpack_latents(latents, size["height"], size["width"], 8).reshape(x.shape)
+
+
+@every_family
+@pytest.mark.parametrize("policy", ["gm", "dx"])
+def test_the_stock_pipeline_samples_what_we_sample(row: Row, policy: str) -> None:
+    student = student_of(row, row.build(), policy)
+    disturb(student)
+    x = states()
+    ours = sample_student(student, x, conditioning(row), temperature=0.4)
+    scheduler = student.scheduler(temperature=0.4, patch=student.family.token_positions)
+    theirs = by_pipeline(row, root(student.model), scheduler, x, 2)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@every_family
+def test_the_stock_pipeline_agrees_on_the_teachers_velocity(row: Row) -> None:
+    """Euler steps by the pipeline's own call of the network, on a fixed grid of sigmas."""
+    model, family, x = row.build(), family_of(row.family, row.guidance), states()
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
+    set_timesteps = scheduler.set_timesteps
+    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(sigmas=np.linspace(1, 1 / 3, 3), device=device)
+    theirs = by_pipeline(row, model, scheduler, x, 3)
+    ours = sample_teacher(family, model, x, conditioning(row), 3, 2.0, Guidance())
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["qwen-image", "z-image"])
+def test_a_sample_does_not_depend_on_the_lengths_beside_it(name: str) -> None:
+    row = ZOO[name]
+    model, family, x = row.build(), family_of(name), states()
+    both = family.call(model, x, RAW, conditioning(row, (7, 4)))
+    alone = family.call(model, x[1:], RAW[1:], conditioning(row, (4,)))
+    torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_flux_is_told_its_guidance() -> None:
+    row = ZOO["flux"]
+    model, x = row.build(), states()
+    one, other = (family_of("flux", guidance).call(model, x, RAW, conditioning(row)) for guidance in (3.5, 1.0))
+    assert not torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["qwen-image", "z-image"])
+def test_true_guidance_is_taken_against_the_empty_prompt(name: str) -> None:
+    row = ZOO[name]
+    model, family, x = row.build(), family_of(name), states()
+    given = conditioning(row)
+    empty = negative_of(given)
+    assert set(empty) == {"prompt_embeds", "prompt_embeds_mask"}
+    with torch.no_grad():
+        conditional, unconditional = family.call(model, x, RAW, given), family.call(model, x, RAW, empty)
+    found = teacher_velocity(family, model, Guidance(4.0), x, RAW, given)
+    torch.testing.assert_close(found, unconditional + 4 * (conditional - unconditional), rtol=1e-4, atol=1e-4)
+    twice = teacher_velocity(family, model, Guidance(4.0), x.repeat(2, 1, 1, 1), RAW.repeat(2), given)
+    torch.testing.assert_close(twice, found.repeat(2, 1, 1, 1), rtol=1e-4, atol=1e-4)
+    assert repeat(given, 2)["negative_prompt_embeds"].shape[0] == 4
+
+
+def test_packing_is_the_stock_pipelines() -> None:
+    x = torch.randn(2, 3, 6, 4, generator=seeded())
+    torch.testing.assert_close(pack(x), diffusers.FluxPipeline._pack_latents(x, 2, 3, 6, 4), rtol=0, atol=0)
+    torch.testing.assert_close(unpack(pack(x), 6, 4), x, rtol=0, atol=0)
+
+
+def test_a_channel_of_the_whole_token_reaches_its_four_positions() -> None:
+    x, whole = torch.randn(2, 3, 6, 4, generator=seeded()), torch.randn(2, 6, 1, generator=seeded(1))
+    found = unpack(torch.cat([pack(x), whole], dim=-1), 6, 4)
+    torch.testing.assert_close(found[:, :3], x, rtol=0, atol=0)
+    torch.testing.assert_close(found[:, 3], whole.reshape(2, 3, 2).repeat_interleave(2, 1).repeat_interleave(2, 2), rtol=0, atol=0)
+
+
+@every_family
+def test_an_outline_has_the_names_and_shapes_of_the_model_and_no_weights(row: Row, tmp_path) -> None:
+    model = row.build()
+    model.save_pretrained(tmp_path / "transformer")
+    outline = family_of(row.family).outline(tmp_path)
+    assert {name: value.shape for name, value in outline.state_dict().items()} == {name: value.shape for name, value in model.state_dict().items()}
+    assert all(value.is_meta for value in outline.parameters())
+
+
+@every_family
+def test_a_base_of_another_architecture_is_refused(row: Row, tmp_path) -> None:
+    other = next(other for other in ZOO.values() if other is not row)
+    other.build().save_pretrained(tmp_path / "other")
+    for load in (family_of(row.family).load, family_of(row.family).outline):
+        with pytest.raises(UsageError, match=f"holds a {other.model_name}, not a {row.model_name}"):
+            load(tmp_path / "other")
+        with pytest.raises(UsageError, match="there is no model in"):
+            load(tmp_path)
+
+
+# Prompts and latents: the stock pipelines' own parts, tiny.
+
+
+class Tokenizer:
+    """Letters as tokens, padded as it is asked to."""
+
+    model_max_length = 10
+
+    def __call__(self, texts: list[str], padding: object = None, max_length: int = 0, **options: object) -> SimpleNamespace:
+        tokens = [[3 + ord(letter) % 50 for letter in text] for text in texts]
+        length = max_length if padding == "max_length" else max(map(len, tokens))
+        ids = torch.tensor([(row + [0] * length)[:length] for row in tokens])
+        return Batch(input_ids=ids, attention_mask=torch.tensor([[1] * min(len(row), length) + [0] * (length - len(row)) for row in tokens]))
+
+    def apply_chat_template(self, messages: list[dict], **options: object) -> str:
+        return f"<{messages[0]['content']}>"
+
+    added_tokens_encoder: dict = {}
+
+    def tokenize(self, text: str) -> list[str]:
+        return list(text)
+
+    def batch_decode(self, ids: Tensor) -> list[str]:
+        return []
+
+
+class Batch(SimpleNamespace):
+    def to(self, device: object) -> "Batch":
+        return self
+
+
+class LanguageModel(nn.Module):
+    """Embeds tokens; layers differ by a shift, so that a test sees which one is read."""
+
+    dtype = torch.float32
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(64, 6)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, output_hidden_states: bool) -> SimpleNamespace:
+        hidden = self.table(input_ids) * attention_mask.unsqueeze(-1)
+        return SimpleNamespace(hidden_states=[hidden, hidden + 1, hidden + 2])
+
+
+def language_pipeline(name: str) -> diffusers.DiffusionPipeline:
+    torch.manual_seed(0)
+    kind = getattr(diffusers, family_of(name).pipeline_name)
+    return kind(scheduler=None, vae=None, text_encoder=LanguageModel(), tokenizer=Tokenizer(), transformer=None)
+
+
+@pytest.mark.parametrize(("name", "layer", "extra"), [("qwen-image", 2, None), ("z-image", 1, "<{}>")])
+def test_prompts_of_masked_families_are_the_hidden_states_of_their_own_tokens(name, layer, extra, monkeypatch) -> None:
+    pipeline = language_pipeline(name)
+    texts = ["a cat", "two dogs", ""]
+    with torch.no_grad():
+        found = family_of(name).encode_prompts(pipeline, texts)
+        assert all(torch.equal(one["prompt_embeds"], family_of(name).encode_prompts(pipeline, [text])[0]["prompt_embeds"]) for one, text in zip(found, texts))
+        for text, one in zip(texts, found):
+            # Qwen-Image drops the 34 tokens of its template.
+            whole = pipeline.prompt_template_encode.format(text) if extra is None else extra.format(text)
+            ids = Tokenizer()([whole]).input_ids
+            expected = pipeline.text_encoder.table(ids)[0] + layer
+            expected = expected[34:] if extra is None else expected
+            torch.testing.assert_close(one["prompt_embeds"], expected)
+            assert one["prompt_embeds_mask"].tolist() == [1] * expected.shape[0]
+    assert texts == ["a cat", "two dogs", ""]
+
+
+def test_prompts_of_flux_are_padded_and_pooled() -> None:
+    torch.manual_seed(0)
+    clip = CLIPTextModel(CLIPTextConfig(vocab_size=64, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=10, bos_token_id=1, eos_token_id=2))
+    t5 = T5EncoderModel(T5Config(vocab_size=64, d_model=6, d_kv=3, d_ff=8, num_layers=1, num_heads=2))
+    pipeline = diffusers.FluxPipeline(None, None, clip.eval(), Tokenizer(), t5.eval(), Tokenizer(), None)
+    family = family_of("flux")
+    with torch.no_grad():
+        found = family.encode_prompts(pipeline, ["a cat", "two dogs"])
+        ids = Tokenizer()(["a cat"], padding="max_length", max_length=512).input_ids
+        torch.testing.assert_close(found[0]["prompt_embeds"], t5(ids)[0][0])
+        ids = Tokenizer()(["a cat"], padding="max_length", max_length=10).input_ids
+        torch.testing.assert_close(found[0]["pooled_prompt_embeds"], clip(ids).pooler_output[0])
+    assert not torch.equal(found[0]["prompt_embeds"], found[1]["prompt_embeds"])
+
+
+def tiny_vae(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    if name == "qwen-image":
+        return diffusers.AutoencoderKLQwenImage(
+            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, attn_scales=[], latents_mean=[0.5, -1.0, 2.0, 0.0], latents_std=[2.0, 3.0, 0.5, 1.0]
+        ).eval()
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "block_out_channels": (8, 8, 8, 8)}
+    return diffusers.AutoencoderKL(latent_channels=4, norm_num_groups=4, scaling_factor=0.5, shift_factor=0.25, **blocks).eval()
+
+
+@every_family
+def test_latents_are_normalised_and_come_back(row: Row) -> None:
+    family, vae = family_of(row.family), tiny_vae(row.family)
+    images = torch.rand(2, 3, 16, 32, generator=seeded()) * 2 - 1
+    with torch.no_grad():
+        latents = family.encode_images(vae, images)
+        assert latents.shape == (2, 4, 2, 4)
+        if row.family == "qwen-image":
+            mode = vae.encode(images.unsqueeze(2)).latent_dist.mode()
+            torch.testing.assert_close(latents[:, 2], (mode[:, 2, 0] - 2.0) / 0.5)
+            plain = vae.decode(mode).sample[:, :, 0]
+        else:
+            mode = vae.encode(images).latent_dist.mode()
+            torch.testing.assert_close(latents, (mode - 0.25) * 0.5)
+            plain = vae.decode(mode).sample
+        torch.testing.assert_close(family.decode_latents(vae, latents), plain, rtol=1e-4, atol=1e-5)
+
+
+@every_family
+def test_encoders_are_known_before_they_are_opened(row: Row, tmp_path, monkeypatch) -> None:
+    _, preset = zoo_preset(row, tmp_path)
+    tiny_vae(row.family).save_pretrained(tmp_path / "base" / "vae")
+    family = family_of(row.family)
+    factory = family.encoders(preset.teacher)
+    assert (factory.latent_channels, factory.downsampling, factory.size_multiple) == (4, 8, 16)
+    assert factory.identity["model"] == str(tmp_path / "base") and factory.identity["revision"] == "newest"
+    pipeline = SimpleNamespace(to=lambda device: pipeline)
+    monkeypatch.setattr(family, "text_pipeline", lambda folder: pipeline, raising=False)
+    monkeypatch.setattr(family, "encode_prompts", lambda used, texts: [row.encode(len(text)) for text in texts], raising=False)
+    encoders = factory.open(torch.device("cpu"))
+    found = encoders.encode_text(["four", "sevenly"])
+    torch.testing.assert_close(found[0]["prompt_embeds"], row.encode(4)["prompt_embeds"])
+    assert encoders.encode_images(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 2, 2)
+    encoders.close()
+    assert encoders._pipeline is None and encoders._vae is None
