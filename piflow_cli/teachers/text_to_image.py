@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -142,6 +142,23 @@ class StockEncoders:
         self._pipeline = self._vae = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def open_decoder(family: TextToImageFamily, section: TeacherSection, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+    """What turns latents (B, C, h, w) into images (B, 3, H, W) in [-1, 1], one at a time; None where the base has no VAE.
+
+    The VAE is loaded for each call: between pictures its memory belongs to the training.
+    """
+    folder = locate(section.base)
+    if not (folder / "vae").is_dir():
+        return None
+
+    @torch.no_grad()
+    def decode(latents: Tensor) -> Tensor:
+        vae = family.load_vae(folder).to(device)
+        return torch.cat([family.decode_latents(vae, latent) for latent in latents.float().split(1)])
+
+    return decode
 
 
 def masked(embeds: Tensor) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from ..teachers.base import teacher_velocity, to_device
 from .checkpoints import TrainingState
 from .data import Batch, TrainingData, mixed_seed
 from .optimizer import learning_rate
+from .pictures import Gallery
 from .plan import BatchPlan
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Session:
-    """Everything a step needs. ``model`` is what the student's forward goes through, as accelerate prepared it."""
+    """Everything a step needs. ``model`` is what the student's forward goes through, as accelerate prepared it.
+
+    ``gallery``: where pictures start from; None where nothing shows them.
+    """
 
     preset: Preset
     accelerator: Accelerator
@@ -40,6 +44,7 @@ class Session:
     model: nn.Module
     average: Student
     optimizer: torch.optim.Optimizer
+    gallery: Gallery | None
     iteration: int = 0
     pending: list[dict] = field(default_factory=list)
 

@@ -2,54 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.guidance import Guidance
 from ..files import replacing_file
 from ..generation import sample_student, sample_teacher, seeded_generators, seeded_noise
 from ..images import image_grid, save_png, to_images
-from ..student import Student
-from ..teachers.base import Conditioning, to_device
+from ..student import Model, Student
+from ..teachers.base import ClassConditionalFamily, Conditioning, to_device
+from ..teachers.text_to_image import TextToImageFamily, open_decoder
 
-COLUMNS = 10
-PREVIEW_ROWS = 2
-FINE_STEPS = 128
+if TYPE_CHECKING:
+    from ..preset_schema import Preset
+    from .data import TrainingData
 
-
-def fixed_start(student: Student, rows: int, device: torch.device) -> tuple[Tensor, Conditioning]:
-    """Noise of seeds 0, 1, 2, … and labels in turn, for ``rows`` rows of pictures."""
-    seeds = list(range(rows * COLUMNS))
-    noise = seeded_noise(seeded_generators(seeds), student.family.sample_shape(student.model)).to(device)
-    labels = [seed % student.family.class_count(student.model) for seed in seeds]
-    return noise, to_device(student.family.condition(student.model, labels), device)
+COLUMNS, PREVIEW_ROWS, FINE_STEPS = 10, 2, 128
+# A picture of a text-to-image teacher takes minutes where a digit takes none.
+TEXT_COLUMNS, TEXT_FINE_STEPS = 4, 32
 
 
-def save_preview(student: Student, path: Path, device: torch.device) -> None:
+@dataclass(frozen=True)
+class Gallery:
+    """What all pictures of a run start from: ``noise`` (N, C, *S) of seeds 0, 1, 2, …, and what it is conditioned on.
+
+    ``show`` turns states into pictures in [-1, 1]. A row has ``columns``; the teacher takes ``fine_steps`` at its best.
+    """
+
+    noise: Tensor
+    conditioning: Conditioning
+    show: Callable[[Tensor], Tensor]
+    columns: int
+    fine_steps: int
+
+
+def open_gallery(preset: Preset, student: Student, data: TrainingData, device: torch.device, say: Callable[[str], None]) -> Gallery | None:
+    """Classes in turn, or the first texts of the training data; None, and a line to ``say``, where nothing shows latents."""
+    family = student.family
+    if isinstance(family, TextToImageFamily):
+        show = open_decoder(family, preset.teacher, device)
+        if show is None:
+            say(f"no pictures of this run: {preset.teacher.base} has no VAE")
+            return None
+        batch = data.batch(preset.seed, 0, TEXT_COLUMNS)
+        noise = seeded_noise(seeded_generators(range(TEXT_COLUMNS)), batch.shape[1:])
+        return Gallery(noise.to(device), to_device(batch.conditioning, device), show, TEXT_COLUMNS, TEXT_FINE_STEPS)
+    assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
+    seeds = range(PREVIEW_ROWS * COLUMNS)
+    noise = seeded_noise(seeded_generators(seeds), family.sample_shape(student.model))
+    conditioning = family.condition(student.model, [seed % family.class_count(student.model) for seed in seeds])
+    return Gallery(noise.to(device), to_device(conditioning, device), lambda states: states, COLUMNS, FINE_STEPS)
+
+
+def save_preview(student: Student, gallery: Gallery, path: Path) -> None:
     """What the student makes of the fixed noise now, with the settings that `piflow sample` takes."""
-    noise, conditioning = fixed_start(student, PREVIEW_ROWS, device)
-    save_png(image_grid(to_images(sample_student(student, noise, conditioning)), COLUMNS), path)
+    states = sample_student(student, gallery.noise, gallery.conditioning)
+    save_png(image_grid(to_images(gallery.show(states)), gallery.columns), path)
 
 
-def save_comparison(student: Student, teacher: nn.Module, guidance: Guidance, path: Path, device: torch.device) -> None:
-    """Rows: the teacher at 1 step, the teacher at 128 steps, the student at its NFE; one noise a column."""
+def save_comparison(student: Student, teacher: Model, guidance: Guidance, gallery: Gallery, path: Path) -> None:
+    """Rows: the teacher at 1 step, the teacher at its best, the student at its NFE; one noise a column."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    noise, conditioning = fixed_start(student, 1, device)
-    family, shift, nfe = student.family, student.facts.shift, student.facts.nfe
+    columns, family, facts = gallery.columns, student.family, student.facts
+    noise = gallery.noise[:columns]
+    conditioning = {name: value[:columns] for name, value in gallery.conditioning.items()}
     rows = {
-        f"teacher, {steps} step{'s' if steps > 1 else ''}": sample_teacher(family, teacher, noise, conditioning, steps, shift, guidance)
-        for steps in (1, FINE_STEPS)
+        f"teacher, {steps} step{'s' if steps > 1 else ''}": sample_teacher(family, teacher, noise, conditioning, steps, facts.shift, guidance)
+        for steps in (1, gallery.fine_steps)
     }
-    rows[f"student, {nfe} NFE"] = sample_student(student, noise, conditioning)
-    figure = Figure(figsize=(COLUMNS, len(rows) + 0.2), layout="constrained")
+    rows[f"student, {facts.nfe} NFE"] = sample_student(student, noise, conditioning)
+    figure = Figure(figsize=(columns, len(rows) + 0.2), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), COLUMNS)
+    grid = figure.subplots(len(rows), columns)
     for axes_row, (title, samples) in zip(grid, rows.items()):
-        for axes, image in zip(axes_row, to_images(samples)):
+        for axes, image in zip(axes_row, to_images(gallery.show(samples))):
             axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
         axes_row[0].set_ylabel(title, rotation=0, ha="right", va="center")

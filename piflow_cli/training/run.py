@@ -26,7 +26,7 @@ from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from .loop import Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .optimizer import make_optimizer
-from .pictures import save_comparison, save_preview
+from .pictures import open_gallery, save_comparison, save_preview
 from .plan import batch_plan, imitation_config
 from .signals import StopRequest
 from .sources import open_data
@@ -101,6 +101,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
         model=model,
         average=average,
         optimizer=optimizer,
+        gallery=open_gallery(preset, student, data, accelerator.device, console.say),
     )
 
 
@@ -152,8 +153,9 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
                 _report(session, run, metrics, bar)
             if done % output.checkpoint_every == 0 or ends:
                 _save(session, run)
-            if output.preview_every and done % output.preview_every == 0 and metrics is not None:
-                save_preview(_current(session), run.previews / f"{done:07d}.png", session.accelerator.device)
+            if output.preview_every and done % output.preview_every == 0 and metrics is not None and session.gallery is not None:
+                with session.accelerator.autocast():
+                    save_preview(_current(session), session.gallery, run.previews / f"{done:07d}.png")
             if stop.asked and done < total:
                 raise Interrupted(f"stopped at iteration {done} of {total}; everything is saved", "run the same command again to go on")
 
@@ -194,12 +196,14 @@ def _save(session: Session, run: RunFolder) -> None:
 def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float) -> dict:
     """The pictures of the end, and the facts of the run."""
     samples, curve = run.path / "samples.png", run.path / "loss.png"
-    save_comparison(_current(session), session.teacher, session.guidance, samples, session.accelerator.device)
+    if session.gallery is not None:
+        with session.accelerator.autocast():
+            save_comparison(_current(session), session.teacher, session.guidance, session.gallery, samples)
     draw_loss(metrics.rows, curve)
     return {
         "output": run.path,
         "adapter": run.adapter,
-        "samples": samples,
+        "samples": None if session.gallery is None else samples,
         "loss_curve": curve,
         "iterations": session.iteration,
         "loss": metrics.rows[-1]["loss"] if metrics.rows else None,

@@ -9,6 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from helpers import seeded
 from torch import Tensor, nn
+from tiny_vae import tiny_vae
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 from zoo import LATENTS, RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
@@ -211,16 +212,6 @@ def test_prompts_of_flux_are_padded_and_pooled() -> None:
         ids = Tokenizer()(["a cat"], padding="max_length", max_length=10).input_ids
         torch.testing.assert_close(found[0]["pooled_prompt_embeds"], clip(ids).pooler_output[0])
     assert not torch.equal(found[0]["prompt_embeds"], found[1]["prompt_embeds"])
-
-
-def tiny_vae(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    if name == "qwen-image":
-        return diffusers.AutoencoderKLQwenImage(
-            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, attn_scales=[], latents_mean=[0.5, -1.0, 2.0, 0.0], latents_std=[2.0, 3.0, 0.5, 1.0]
-        ).eval()
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "block_out_channels": (8, 8, 8, 8)}
-    return diffusers.AutoencoderKL(latent_channels=4, norm_num_groups=4, scaling_factor=0.5, shift_factor=0.25, **blocks).eval()
 
 
 @every_family

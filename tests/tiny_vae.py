@@ -1,0 +1,17 @@
+"""Tiny random VAEs of the text-to-image families."""
+
+from __future__ import annotations
+
+import diffusers
+import torch
+from torch import nn
+
+
+def tiny_vae(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    if name == "qwen-image":
+        return diffusers.AutoencoderKLQwenImage(
+            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, attn_scales=[], latents_mean=[0.5, -1.0, 2.0, 0.0], latents_std=[2.0, 3.0, 0.5, 1.0]
+        ).eval()
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "block_out_channels": (8, 8, 8, 8)}
+    return diffusers.AutoencoderKL(latent_channels=4, norm_num_groups=4, scaling_factor=0.5, shift_factor=0.25, **blocks).eval()

@@ -1,0 +1,163 @@
+"""`piflow distill` of tiny text-to-image teachers: one base, adapters and a head, from prompts or pictures to a student."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_vae import tiny_vae
+from zoo import RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
+
+from piflow_cli.adapters import load_adapter
+from piflow_cli.console import Console
+from piflow_cli.presets import resolve
+from piflow_cli.teachers import families, family_of
+from piflow_cli.training import loop, pictures, run
+from piflow_cli.training.loop import train_step
+
+SIZE = ["--set", "data.sizes=[[96, 64]]"]
+
+
+@pytest.fixture
+def text_encoders(monkeypatch) -> None:
+    """Prompts of n letters become the zoo's text of n tokens; everything around that is the real thing."""
+    monkeypatch.setattr(pictures, "TEXT_FINE_STEPS", 2)
+    pipeline = SimpleNamespace(to=lambda device: pipeline)
+    for row in ZOO.values():
+        kind = families()[row.family]
+        monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
+        monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 1) for text in texts])
+
+
+@pytest.fixture
+def sources(tmp_path) -> dict[str, list[str]]:
+    """Options that name prompts, and pictures with captions."""
+    texts = ["cat", "dog", "a sun", "rain"]
+    (tmp_path / "prompts.txt").write_text("\n".join(texts) + "\n")
+    (tmp_path / "pictures").mkdir()
+    for number, text in enumerate(texts):
+        Image.effect_noise((96, 64), 40 + number).convert("RGB").save(tmp_path / "pictures" / f"{number}.png")
+        (tmp_path / "pictures" / f"{number}.txt").write_text(text)
+    cache = ["--set", f"data.cache={tmp_path / 'cache'}", *SIZE]
+    return {"prompts": ["--prompts", str(tmp_path / "prompts.txt"), *cache], "pictures": ["--data", str(tmp_path / "pictures"), *cache]}
+
+
+def tiny(row: Row, folder: Path) -> Path:
+    path, _ = zoo_preset(row, folder)
+    tiny_vae(row.family).save_pretrained(folder / "base" / "vae")
+    return path
+
+
+def same_tensors(one: Path, other: Path) -> bool:
+    left, right = load_file(one), load_file(other)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@every_family
+@pytest.mark.parametrize("policy", ["gm", "dx"])
+@pytest.mark.parametrize("source", ["prompts", "pictures"])
+def test_a_run_can_be_stopped_and_resumed_bit_for_bit(cli, text_encoders, sources, row, policy, source, tmp_path, monkeypatch) -> None:
+    preset = tiny(row, tmp_path)
+    checkpointing = "true" if policy == "gm" else "false"
+    arguments = ["distill", "--teacher", str(preset), "--policy", policy, "--set", f"optimisation.gradient_checkpointing={checkpointing}"]
+    arguments += [*sources[source], "--quiet"]
+    whole = cli(*arguments, "--output", str(tmp_path / "whole"))
+    assert (whole.code, whole.err) == (0, "")
+    step = loop.train_step
+
+    def step_then_interrupt(session) -> None:
+        step(session)
+        if session.iteration == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run, "train_step", step_then_interrupt)
+    assert cli(*arguments, "--output", str(tmp_path / "parts")).code == 130
+    monkeypatch.setattr(run, "train_step", step)
+    assert cli(*arguments, "--output", str(tmp_path / "parts")).code == 0
+    for name in ("adapter/diffusion_pytorch_model.safetensors", "checkpoints/0000004/training.safetensors"):
+        assert same_tensors(tmp_path / "whole" / name, tmp_path / "parts" / name)
+    assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "parts" / "metrics.jsonl").read_text()
+
+
+@every_family
+def test_a_run_leaves_pictures_a_plan_and_a_student_that_loads(cli, text_encoders, sources, row, tmp_path) -> None:
+    preset, folder = tiny(row, tmp_path), tmp_path / "out"
+    arguments = ["distill", "--teacher", str(preset), *sources["prompts"], "--set", "output.preview_every=2", "--output", str(folder)]
+    plan = json.loads(cli(*arguments, "--dry-run", "--json").out)
+    assert "adapters of rank 4" in plan["student"]["trained"] and not folder.exists()
+    outcome = cli(*arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    for name in ("previews/0000002.png", "previews/0000004.png"):
+        with Image.open(folder / name) as picture:
+            assert picture.mode == "RGB" and picture.size == (4 * 96, 64)
+    assert (folder / "samples.png").is_file()
+    student = load_adapter(folder / "adapter")
+    assert (student.facts.iterations, student.facts.base_dtype) == (4, "float32")
+    counted = sum(value.numel() for value in student.model.parameters())
+    assert plan["student"]["trained"].startswith(f"{counted / 1e6:.2f} M")
+
+
+def test_without_a_vae_a_run_goes_without_pictures(cli, text_encoders, sources, tmp_path) -> None:
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    outcome = cli("distill", "--teacher", str(path), *sources["prompts"], "--set", "output.preview_every=1", "--output", str(tmp_path / "out"))
+    assert outcome.code == 0 and f"no pictures of this run: {tmp_path / 'base'} has no VAE" in outcome.err
+    assert not (tmp_path / "out" / "previews").exists() and not (tmp_path / "out" / "samples.png").exists()
+
+
+def session_of(row: Row, sources, tmp_path, *assignments: str) -> loop.Session:
+    given = [*assignments, *(text for text in sources["prompts"] if "=" in text)]
+    preset = resolve(tiny(row, tmp_path), None, given, {"data.prompts": sources["prompts"][1]})
+    return run.open_session(preset, tmp_path / "out", "cpu", Console(quiet=True))
+
+
+@every_family
+def test_all_that_a_student_adds_learns_and_nothing_else(text_encoders, sources, row, tmp_path) -> None:
+    session = session_of(row, sources, tmp_path)
+    base = session.student.model.base
+    before = {name: value.detach().clone() for name, value in base.named_parameters()}
+    expected = family_of(row.family, row.guidance).call(row.build(), states(), RAW, conditioning(row))
+    optimised = {id(value) for group in session.optimizer.param_groups for value in group["params"]}
+    assert optimised == {id(value) for value in session.student.model.parameters()}
+    assert not optimised & {id(value) for value in session.average.model.parameters()}
+    for _ in range(3):
+        train_step(session)
+    student = {id(value) for value in session.student.model.parameters()}
+    average = {id(value) for value in session.average.model.parameters()}
+    for name, value in base.named_parameters():
+        assert torch.equal(value, before[name]) != (id(value) in student | average), name
+    with torch.no_grad():
+        assert torch.equal(session.student.family.call(session.teacher, states(), RAW, conditioning(row)), expected)
+
+
+def test_a_checkpoint_holds_what_is_trained_its_average_and_the_optimiser(cli, text_encoders, sources, tmp_path) -> None:
+    preset, folder = tiny(ZOO["qwen-image"], tmp_path), tmp_path / "out"
+    assert cli("distill", "--teacher", str(preset), *sources["prompts"], "--quiet", "--output", str(folder)).code == 0
+    tensors = load_file(folder / "checkpoints" / "0000004" / "training.safetensors")
+    names = {name for name, _ in load_adapter(folder / "adapter").model.named_parameters()}
+    parts = {part: {name.removeprefix(f"{part}.") for name in tensors if name.startswith(f"{part}.")} for part in ("student", "average", "optimizer")}
+    assert parts["student"] == parts["average"] == names
+    assert len(parts["optimizer"]) == 3 * len(names)
+    assert sum(map(len, parts.values())) == len(tensors)
+
+
+@pytest.fixture
+def other_precision() -> Iterator[None]:
+    """accelerate keeps the precision of a process for good."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_base_in_bf16_is_trained_under_autocast(other_precision, text_encoders, sources, tmp_path) -> None:
+    session = session_of(ZOO["flux"], sources, tmp_path, "adapter.base_precision=bf16", "optimisation.precision=bf16")
+    assert session.student.model.base.x_embedder.weight.dtype == torch.bfloat16
+    for _ in range(2):
+        train_step(session)
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in session.average.model.parameters())
