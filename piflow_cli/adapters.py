@@ -109,7 +109,8 @@ def _on_its_base(
     else:
         facts = facts_of_foreign(config, metadata, teacher, say)
     family = family_of(facts.family, facts.guidance)
-    model = family.load(locate(facts.base if base is None else base), dtype)
+    revision = facts.revision if facts.revision and base is None else None
+    model = family.load(locate(facts.base if base is None else base, revision), dtype)
     _check_architecture(config, model, family)
     ranks = {name.removesuffix(LORA_A): value.shape[0] for name, value in tensors.items() if name.endswith(LORA_A)}
     absent = [path for path in ranks if path not in dict(model.named_modules())]

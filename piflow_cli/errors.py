@@ -101,15 +101,84 @@ def _missing_package(exc: BaseException) -> PiflowError:
     return RunError(f"the package {package} is not installed", INSTALL_HINTS.get(package, f"pip install {package}"))
 
 
+def _status(exc: BaseException) -> int | None:
+    """The HTTP status that the Hub answered with."""
+    return getattr(getattr(exc, "response", None), "status_code", None)
+
+
+def _gated(exc: BaseException) -> PiflowError:
+    if _status(exc) == 401:
+        return RunError(
+            "the model is gated, and the Hub does not know who asks", "accept its licence on its page on the Hub, then: hf auth login"
+        )
+    return RunError(
+        "the model is gated, and this account has no access to it",
+        "accept its licence on its page on the Hub with the account that `hf auth whoami` shows",
+    )
+
+
+def _unreachable(exc: BaseException) -> PiflowError:
+    chain = (exc, exc.__cause__)
+    if any(type(link).__name__ == "OfflineModeIsEnabled" for link in chain):
+        return RunError("it is not in the cache, and HF_HUB_OFFLINE forbids asking the Hub", "unset HF_HUB_OFFLINE")
+    return RunError("the Hub cannot be reached, and the cache lacks files of it", "check the network and run the same command again")
+
+
+def _hub_answer(exc: BaseException) -> PiflowError:
+    if _status(exc) in (401, 403):
+        return RunError("the Hub refuses the access token", "get a new one: hf auth login")
+    if _status(exc) == 429:
+        return RunError("the Hub asks for patience: too many requests", "wait some minutes; hf auth login raises the limit")
+    return RunError(f"the Hub answered: {_first_line(exc)}", "run the same command again in a while")
+
+
+def is_unreachable(exc: BaseException) -> bool:
+    """Whether the Hub could not be asked at all, so that what is in the cache must do."""
+    return _UNREACHABLE(exc)
+
+
 def _run_error(message: str, hint: str) -> Callable[[BaseException], PiflowError]:
     """An entry whose message may use {place} (the file) and {text} (the exception's own first line)."""
     return lambda exc: RunError(message.format(place=_place(exc), text=_first_line(exc)), hint)
 
 
-TABLE: tuple[tuple[Callable[[BaseException], bool], Callable[[BaseException], PiflowError]], ...] = (
+# A network that is away has another class under each HTTP library that the Hub's client has used: httpx, requests, urllib3.
+_UNREACHABLE = _named("OfflineModeIsEnabled", "TransportError", "RequestException", "MaxRetryError")
+
+Entry = tuple[Callable[[BaseException], bool], Callable[[BaseException], PiflowError]]
+
+HUB_TABLE: tuple[Entry, ...] = (
+    (_named("GatedRepoError"), _gated),
+    (_named("LocalTokenNotFoundError"), _run_error("the Hub wants to know who asks", "hf auth login")),
+    (
+        _named("RepositoryNotFoundError"),
+        lambda exc: UsageError(
+            "there is no such repository on the Hub, or it is private", "check the name; for a private one: hf auth login"
+        ),
+    ),
+    (
+        _named("RevisionNotFoundError"),
+        lambda exc: UsageError("the repository has no such revision", "take the newest: --set teacher.revision=null"),
+    ),
+    (
+        _named("RemoteEntryNotFoundError"),
+        lambda exc: UsageError("the repository has no such file", "look at the files on its page on the Hub"),
+    ),
+    (
+        _named("IncompleteSnapshotError"),
+        _run_error("its download is incomplete, and the Hub cannot be reached", "check the network and run the same command again"),
+    ),
+    (_named("LocalEntryNotFoundError"), _unreachable),
+    (_named("HFValidationError"), lambda exc: UsageError("this is no name of a repository", "write it as owner/name")),
+    (_named("HfHubHTTPError", "FileMetadataError"), _hub_answer),
+    (_UNREACHABLE, _unreachable),
+)
+
+TABLE: tuple[Entry, ...] = (
     (_is(KeyboardInterrupt), _interrupted),
     (_is_disk_full, _disk_full),
     (_is_missing_package, _missing_package),
+    *HUB_TABLE,
     (_is(PermissionError), _run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
     (
         _is(FileNotFoundError),

@@ -54,13 +54,15 @@ class TeacherSection:
     __pydantic_config__ = SECTION
 
     family: Text  # the file under teachers/ that knows its packing and conditioning
-    base: Text  # Hub id, local folder, or preset:NAME for a folder shipped beside the presets
+    base: Text  # Hub id (owner/name, then a folder or checkpoint inside), local path, or preset:NAME shipped beside the presets
     license: Text  # of the weights, and of the data where it is shipped
     memory: Text  # what a run needs, for people: "1 GB RAM", "24 GB VRAM"
     revision: Text | None = None  # commit or tag on the Hub; none: the newest
     guidance: Annotated[float, Strict(), Field(ge=1)] = 1.0  # guidance scale; 1 is none
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)  # lowest and highest sigma at which it acts
     guidance_mode: Literal["plain", "orthogonal", "embedded"] = "plain"  # classifier-free, or an input of the network
+    config: Text | None = None  # folder of the model's config.json, for a checkpoint without one
+    vae: Text | None = None  # of a class-conditional latent model: Hub id or folder of the AutoencoderKL that shows its latents
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class DataSection:
     __pydantic_config__ = SECTION
 
     images: Text | None = None  # safetensors file of images and labels; preset:FILE is shipped beside the presets
+    labels: Literal["uniform"] | None = None  # every class of the teacher equally often; trains without pictures
     prompts: Text | None = None  # .txt, .jsonl, .csv or .parquet file, or Hub dataset; trains without pictures
     captioned: Text | None = None  # pictures with captions: a folder, .tar shards or Hub dataset
     text_column: Text = "text"  # of prompts or captions in .jsonl, .csv, .parquet and Hub datasets
@@ -114,7 +117,8 @@ class DataSection:
         return next((name for name in DATA_SOURCES if getattr(self, name) is not None), None)
 
 
-DATA_SOURCES = ("images", "prompts", "captioned")
+DATA_SOURCES = ("images", "labels", "prompts", "captioned")
+WITHOUT_PICTURES = ("labels", "prompts")
 # Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
 ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}
 
@@ -130,7 +134,7 @@ class ImitationSection:
     dropout: Probability  # of whole mixture components on the rollout; gm only
     mixing_iterations: Whole  # over which the teacher's share of the trajectory falls to zero; 0: none
     loss_scale: Positive
-    data_free: Flag | None = None  # start at noise, in place of noised data; none: where there are prompts but no pictures
+    data_free: Flag | None = None  # start at noise, in place of noised data; none: where there are no pictures
 
 
 @dataclass(frozen=True)
@@ -185,9 +189,9 @@ class Preset:
 
     @property
     def data_free(self) -> bool:
-        """Whether training starts at noise alone: as said, or else wherever there are prompts and no pictures."""
+        """Whether training starts at noise alone: as said, or else wherever there are no pictures."""
         said = self.imitation.data_free
-        return self.data.source == "prompts" if said is None else said
+        return self.data.source in WITHOUT_PICTURES if said is None else said
 
 
 SECTIONS: dict[str, type] = {
@@ -214,8 +218,8 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     data = sections.get("data")
     if data is not None:
         yield from _data_contradictions(data)
-    if data is not None and imitation is not None and imitation.data_free is False and data.source == "prompts":
-        yield "imitation.data_free", "is false, and prompts bring no pictures to add noise to; give some: --data SOURCE"
+    if data is not None and imitation is not None and imitation.data_free is False and data.source in WITHOUT_PICTURES:
+        yield "imitation.data_free", f"is false, and {data.source} bring no pictures to add noise to; give some: --data SOURCE"
     if policy is not None and imitation is not None:
         longest = segment_substeps(policy)
         if imitation.window > longest:

@@ -15,6 +15,7 @@ from piflow_cli.commands.options import (
     OUTPUT,
     POLICY,
     PRESET,
+    Base,
     Device,
     Json,
     Quiet,
@@ -40,6 +41,7 @@ COLUMNS = ("name", "family", "policy", "nfe", "memory", "licence")
 def distill(
     teacher: Teacher = None,
     list_teachers: Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)] = False,
+    base: Base = None,
     device: Device = "auto",
     policy: Annotated[Literal["gm", "dx", "dx-poly"] | None, setting("--policy", "Kind of policy.", POLICY)] = None,
     nfe: Annotated[int | None, setting("--nfe", "Network evaluations per image.", POLICY, "N")] = None,
@@ -99,6 +101,7 @@ def distill(
     from piflow_cli.presets import resolve
 
     flags = {
+        "teacher.base": base,
         "policy.kind": policy,
         "policy.nfe": nfe,
         "policy.components": components,

@@ -112,6 +112,7 @@ def switch(names: str, help: str, panel: str) -> Any:
 
 Json = Annotated[bool, switch("--json", "Print the result as JSON on stdout.", OUTPUT)]
 Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.", OUTPUT)]
+Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder, file or Hub id.", MODEL, "PATH")]
 Device = Annotated[
     str,
     typer.Option(

@@ -46,6 +46,10 @@ class TeacherFamily(ABC):
     def head_site(self, model: nn.Module) -> HeadSite:
         """Where a policy head sits in ``model``."""
 
+    def prepare(self, base: Path, config: Path | None) -> Path:
+        """The folder that :meth:`load` takes, of what lies under a preset's `base` and `config`; most bases are one already."""
+        return base
+
     @abstractmethod
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         """The teacher in ``folder``, in evaluation mode, on the CPU, its weights in ``dtype``."""

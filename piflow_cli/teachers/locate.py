@@ -1,21 +1,131 @@
-"""From what a preset calls the base to a folder on this machine."""
+"""From what a preset calls the base to files on this machine: shipped, local, or fetched from the Hub."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..errors import RunError, UsageError, explain, is_unreachable
 from ..presets import presets_root
 
+if TYPE_CHECKING:
+    from ..preset_schema import TeacherSection
+    from .base import TeacherFamily
+
 SHIPPED_PREFIX = "preset:"
+LOCAL_COPY = "name a local copy: --base PATH"
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+
+# Which files of a repository are fetched, as the Hub's client reads patterns: * also matches a slash.
+NETWORK = ("config.json", "diffusion_pytorch_model*.safetensors*", "model_index.json", "transformer/*")
+CONFIGS = ("*config.json", "*model_index.json")
+ENCODERS = ("model_index.json", "text_encoder*", "tokenizer*", "scheduler/*", "vae/*")
+
+_HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<inside>.+))?")
 
 
-def locate(base: str) -> Path:
-    """The folder, or file, of ``base``: ``preset:NAME`` is shipped with piflow, anything else a local path.
+def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK) -> Path:
+    """The folder, or file, of ``base``; what is on the Hub is fetched unless it is in the cache already.
 
-    Raises UsageError where nothing is there.
+    Args:
+        base: ``preset:NAME`` (shipped with piflow), a path on this machine, or a Hub id ``owner/name``, which may go on with a
+            folder or a checkpoint file inside the repository.
+        revision: commit, branch or tag on the Hub; None is the newest. Of no meaning for the others.
+        only: patterns of the files that are needed, relative to the folder; a checkpoint file needs only itself.
+
+    Raises:
+        UsageError: there is no such path, repository, revision or file.
+        RunError: the Hub cannot be reached or denies access, or the files are incomplete.
     """
-    path = presets_root() / base.removeprefix(SHIPPED_PREFIX) if base.startswith(SHIPPED_PREFIX) else Path(base)
+    if base.startswith(SHIPPED_PREFIX):
+        return _existing(presets_root() / base.removeprefix(SHIPPED_PREFIX), base, only)
+    if (match := hub_id(base)) is None:
+        return _existing(Path(base).expanduser(), base, only)
+    repository, inside = match
+    place = _fetch(repository, inside, revision, only)
+    _refuse_incomplete(place, only, f"the download of {base} is incomplete", "run the same command again with a network")
+    return place
+
+
+def teacher_folder(family: TeacherFamily, teacher: TeacherSection) -> Path:
+    """The folder of a preset's teacher for ``family.load``, its network fetched and brought into our form."""
+    config = None if teacher.config is None else locate(teacher.config, only=CONFIGS)
+    return family.prepare(locate(teacher.base, teacher.revision), config)
+
+
+def outline_folder(family: TeacherFamily, teacher: TeacherSection) -> Path:
+    """A folder for ``family.outline``: of a base on the Hub only the configuration is fetched."""
+    if hub_id(teacher.base) is None:
+        return teacher_folder(family, teacher)
+    if teacher.config is not None:
+        return locate(teacher.config, only=CONFIGS)
+    return locate(teacher.base, teacher.revision, CONFIGS)
+
+
+def hub_id(base: str) -> tuple[str, str] | None:
+    """Repository and path inside it ("" for all of it), or None for what reads like a path on this machine."""
+    match = _HUB_ID.fullmatch(base)
+    if match is None or ".." in base or "\\" in base or Path(base).exists():
+        return None
+    inside = match["inside"]
+    if inside is None:
+        # weights/model.pth is a file that is not there, no repository of that name.
+        return None if base.endswith(CHECKPOINT_SUFFIXES) else (base, "")
+    return match["repository"], inside.rstrip("/")
+
+
+def _existing(path: Path, base: str, only: Sequence[str]) -> Path:
     if not path.exists():
-        raise UsageError(f"there is nothing at {path}, which the preset calls {base}", "name a folder: --set teacher.base=DIR")
+        raise UsageError(f"there is nothing at {path}, which the preset calls {base}", "name a folder or a Hub id: --base PATH")
+    _refuse_incomplete(path, only, f"{path} is incomplete", "copy it again")
     return path
+
+
+def _fetch(repository: str, inside: str, revision: str | None, only: Sequence[str]) -> Path:
+    import huggingface_hub
+
+    if inside.endswith(CHECKPOINT_SUFFIXES):
+        patterns = [inside]
+    else:
+        patterns = [str(PurePosixPath(inside, pattern)) for pattern in only]
+    request = {"revision": revision, "allow_patterns": patterns}
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repository, **request))
+    except Exception as error:
+        if not is_unreachable(error):
+            raise _explained(repository, error) from error
+        try:
+            folder = Path(huggingface_hub.snapshot_download(repository, **request, local_files_only=True))
+        except Exception as missing:
+            raise _explained(repository, error) from missing
+    if not _matching(folder, patterns):
+        raise UsageError(f"{repository} holds no {' or '.join(patterns)}", f"look at the files on its page on the Hub, or {LOCAL_COPY}")
+    return folder / inside
+
+
+def _explained(repository: str, error: Exception) -> Exception:
+    """The user's view of what went wrong with ``repository``; the exception itself where it is none of the known ones."""
+    known = explain(error)
+    return error if known is None else type(known)(f"{repository}: {known.message}", f"{known.hint}; or {LOCAL_COPY}")
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """Files below ``folder`` that any pattern takes, read as the Hub's client reads them."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns)]
+
+
+def _refuse_incomplete(place: Path, only: Sequence[str], what: str, hint: str) -> None:
+    """Raise RunError where an index of shards, among the files that are needed, names one that is not there."""
+    for index in [path for path in _matching(place, only) if path.name.endswith(".index.json")]:
+        try:
+            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{what}: {index.name} is no index of weights", f"{hint}, or {LOCAL_COPY}") from error
+        missing = [shard for shard in shards if not (index.parent / shard).is_file()]
+        if missing:
+            raise RunError(f"{what}: {missing[0]} is missing", f"{hint}, or {LOCAL_COPY}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..encoders import EncoderFactory, negative_of
 from ..errors import UsageError
 from .base import Conditioning, TeacherFamily
-from .locate import locate
+from .locate import CONFIGS, ENCODERS, locate
 
 if TYPE_CHECKING:
     from ..preset_schema import TeacherSection
@@ -78,10 +78,10 @@ class TextToImageFamily(TeacherFamily):
                 "text": f"{self.text_length} tokens, bfloat16",
                 "latents": "mode, float32",
             },
-            latent_channels=self.latent_channels(self._config(locate(section.base))),
+            latent_channels=self.latent_channels(self._config(locate(section.base, section.revision, CONFIGS))),
             downsampling=self.vae_factor,
             size_multiple=2 * self.vae_factor,
-            open=lambda device: StockEncoders(self, locate(section.base), device),
+            open=lambda device: StockEncoders(self, locate(section.base, section.revision, ENCODERS), device),
         )
 
     @abstractmethod
@@ -149,7 +149,7 @@ def open_decoder(family: TextToImageFamily, section: TeacherSection, device: tor
 
     The VAE is loaded for each call: between pictures its memory belongs to the training.
     """
-    folder = locate(section.base)
+    folder = locate(section.base, section.revision, ENCODERS)
     if not (folder / "vae").is_dir():
         return None
 

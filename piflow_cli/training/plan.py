@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..student import StudentFacts, adapted_student, widen
 from ..teachers import family_of
 from ..teachers.base import TeacherFamily
-from ..teachers.locate import locate
+from ..teachers.locate import outline_folder
 from .sources import describe_data
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def describe(preset: Preset, device: str) -> dict:
 
 def _outline(preset: Preset, family: TeacherFamily) -> tuple[str, str]:
     """How many parameters the teacher has and how many the student trains."""
-    facts = StudentFacts.of(preset)
+    facts, folder = StudentFacts.of(preset), outline_folder(family, preset.teacher)
     with torch.device("meta"):
-        model = family.outline(locate(preset.teacher.base))
+        model = family.outline(folder)
         teacher = _millions(model.parameters())
         if preset.adapter is None:
             return teacher, _millions(widen(model, family, facts).model.parameters())

@@ -20,7 +20,7 @@ from ..runs import RunFolder
 from ..student import Model, Student, StudentFacts, adapted_student, student_of
 from ..teachers import family_of
 from ..teachers.base import TeacherFamily, guidance_of
-from ..teachers.locate import locate
+from ..teachers.locate import teacher_folder
 from ..views import root
 from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from .loop import Session, take_pending, train_step
@@ -107,7 +107,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
 
 def open_models(preset: Preset, family: TeacherFamily) -> tuple[Model, Student]:
     """The frozen teacher and its student: two models, or two views of one where the preset asks for adapters."""
-    folder, adapter, facts = locate(preset.teacher.base), preset.adapter, StudentFacts.of(preset)
+    folder, adapter, facts = teacher_folder(family, preset.teacher), preset.adapter, StudentFacts.of(preset)
     if adapter is None:
         model = family.load(folder).requires_grad_(False)
         return model, student_of(model, family, facts, preset.seed)
