@@ -18,11 +18,15 @@ SINUSOID_CHANNELS = 256
 NORM_EPS = 1e-6
 
 
+def sinusoid_frequencies(channels: int = SINUSOID_CHANNELS, device: torch.device | None = None) -> torch.Tensor:
+    """exp(-ln(1e4) i / (channels/2)) for i from 0, float32 (channels/2,)."""
+    half = channels // 2
+    return torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float32, device=device) / half)
+
+
 def sinusoid(time: torch.Tensor, channels: int = SINUSOID_CHANNELS) -> torch.Tensor:
     """Embed times (B,) as float32 (B, channels): cosines, then sines, of frequencies exp(-ln(1e4) i / (channels/2))."""
-    half = channels // 2
-    index = torch.arange(half, dtype=torch.float32, device=time.device)
-    angles = time.float()[:, None] * torch.exp(-math.log(10_000.0) * index / half)
+    angles = time.float()[:, None] * sinusoid_frequencies(channels, time.device)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 

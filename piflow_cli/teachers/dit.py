@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,9 @@ from ..backbones.dit import DiT
 from ..core.heads import HeadSite
 from ..errors import UsageError
 from .base import ClassConditionalFamily, Conditioning, matching
+from .dit_checkpoints import converted
+
+CONFIG_NAME = "config.json"
 
 
 class DiTFamily(ClassConditionalFamily):
@@ -21,12 +27,21 @@ class DiTFamily(ClassConditionalFamily):
     model_name = "DiT"
     trained_in_full = ("proj_out_1",)
 
+    def prepare(self, base: Path, config: Path | None) -> Path:
+        """A released checkpoint becomes a folder, by the config.json in the folder ``config``, or else by the one beside it."""
+        if not base.is_file():
+            read_config(base / CONFIG_NAME)
+            return base
+        beside = base.parent / CONFIG_NAME
+        told = beside if config is None else config / CONFIG_NAME
+        return converted(base, read_config(told) if config is not None or beside.is_file() else {})
+
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> DiT:
         return DiT.from_pretrained(folder, low_cpu_mem_usage=False, torch_dtype=dtype).eval()
 
     def outline(self, folder: Path) -> DiT:
         with torch.device("meta"):
-            return self.build(DiT.load_config(folder))
+            return self.build(read_config(folder / CONFIG_NAME))
 
     def build(self, config: dict) -> DiT:
         return DiT.from_config(config).eval()
@@ -68,3 +83,18 @@ class DiTFamily(ClassConditionalFamily):
 
     def embedding_dim(self, model: DiT) -> int:
         return model.config.num_attention_heads * model.config.attention_head_dim
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The fields of a DiT's config.json; raises UsageError where the file is none or tells of another model."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        named = config.get("_class_name", DiT.__name__)
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"there is no config of a model at {path}", "name a folder or a checkpoint: --base PATH") from error
+    fields = {name: value for name, value in config.items() if not name.startswith("_")}
+    unknown = sorted(fields.keys() - signature(DiT.__init__).parameters.keys())
+    if named != DiT.__name__ or unknown:
+        what = f"a {named}" if named != DiT.__name__ else f"a DiT with {unknown[0]}"
+        raise UsageError(f"{path} describes {what}, and the preset wants a DiT", "name another: --base PATH")
+    return fields

@@ -1,0 +1,230 @@
+"""Released ImageNet checkpoints as folders of our DiT: key maps, exact changes of convention, and a cache of the results.
+
+Three releases are read: the teachers of pi-Flow (arXiv 2510.14974), which have our names; SiT (arXiv 2401.08740), which is fed
+1 - sigma and predicts x_0 - eps; and REPA (arXiv 2410.06940), which has SiT's names but is fed sigma and predicts eps - x_0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import hashlib
+import json
+import math
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..backbones.dit import DiT, position_table, sinusoid_frequencies
+from ..errors import PiflowError, RunError, UsageError
+from ..files import replacing_folder, user_cache
+
+CONVERTER = 1  # part of a cached teacher's key, to be raised with every change of the conversion
+KNOWN_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: the sizes S, B, L and XL of DiT and SiT
+IMAGENET_LATENT = 32
+NAMED_FAULTS = 3
+STATE_IT = "name a folder with a config.json that states them: --set teacher.config=DIR"
+WEIGHTS_WITHIN = ("ema", "state_dict", "model")  # where training programs keep the weights, best first
+
+_SIT_NAMES = (
+    (r"x_embedder\.proj\.", "pos_embed.proj."),
+    (r"t_embedder\.mlp\.0\.", "emb.timestep_embedder.linear_1."),
+    (r"t_embedder\.mlp\.2\.", "emb.timestep_embedder.linear_2."),
+    (r"y_embedder\.embedding_table\.", "emb.class_embedder.embedding_table."),
+    (r"blocks\.(\d+)\.adaLN_modulation\.1\.", r"transformer_blocks.\1.norm1.linear."),
+    (r"blocks\.(\d+)\.attn\.proj\.", r"transformer_blocks.\1.attn1.to_out.0."),
+    (r"blocks\.(\d+)\.mlp\.fc1\.", r"transformer_blocks.\1.ff.net.0.proj."),
+    (r"blocks\.(\d+)\.mlp\.fc2\.", r"transformer_blocks.\1.ff.net.2."),
+    (r"final_layer\.adaLN_modulation\.1\.", "proj_out_1."),
+    (r"final_layer\.linear\.", "proj_out_2."),
+)
+_SIT_QKV = re.compile(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
+
+
+def converted(path: Path, given: Mapping[str, Any]) -> Path:
+    """The folder of our DiT made of the checkpoint ``path``, from the user's cache where it was made before.
+
+    Args:
+        path: .pth, .pt, .ckpt, .bin or .safetensors file.
+        given: fields of the DiT's config, for what the tensors do not tell: `time_scale`, heads of an unusual width.
+
+    Raises:
+        RunError: the file is damaged or holds more than tensors.
+        UsageError: it is another model, lacks or adds tensors, or contradicts ``given``.
+    """
+    real = path.resolve()
+    status = real.stat()
+    identity = [CONVERTER, str(real), status.st_size, status.st_mtime_ns, sorted(given.items())]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    folder = user_cache() / "teachers" / f"{path.stem}-{key}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The processes of one run ask at the same time; the first converts.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not folder.is_dir():
+            try:
+                config, tensors = convert(read_checkpoint(path), given)
+            except PiflowError as error:
+                raise type(error)(f"{path}: {error.message}", error.hint) from error
+            with replacing_folder(folder) as aside:
+                (aside / "config.json").write_text(json.dumps({"_class_name": DiT.__name__, **config}, indent=2) + "\n")
+                save_file(tensors, aside / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    return folder
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, on the CPU: the averaged ones where a training program saved both."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        # Training programs keep their arguments beside the weights; reading a Namespace runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        # torch seeks to impossible places in a file that is cut short.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise RunError(
+            "it is damaged, or holds more than tensors, which piflow never runs",
+            "download it again, or save its state dict as safetensors",
+        ) from error
+    names = [name for name in WEIGHTS_WITHIN if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
+    tensors = content[names[0]] if names else content
+    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise UsageError("it holds no state dict", "name the checkpoint of a DiT or SiT: --base PATH")
+    return {str(name).removeprefix("module."): value for name, value in tensors.items()}
+
+
+def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and float32 tensors of the DiT that gives u = eps - x_0 from sigma as the checkpoint's own model implies it.
+
+    Raises UsageError naming the first faults where the tensors are not those of a class-conditional DiT.
+    """
+    if "x_embedder.proj.weight" in tensors:
+        if given.get("time_scale", 1.0) != 1:
+            raise UsageError(f"time_scale is 1 for SiT and REPA, not {given['time_scale']:g}", "distil it with --teacher imagenet-repa")
+        found = _with_our_names(tensors)
+        config = architecture(found, {"time_scale": 1.0, **_input_size(tensors), **given})
+        _refuse_faults(found, config)
+        _refuse_other_positions(tensors, config)
+        # Only REPA trains projectors, and its time runs from data to noise as ours does.
+        if not any(name.startswith("projectors.") for name in tensors):
+            found = _from_reversed_time(found)
+    elif "pos_embed.proj.weight" in tensors:
+        found = dict(tensors)
+        config = architecture(found, given)
+        _refuse_faults(found, config)
+    else:
+        raise UsageError(f"no class-conditional DiT or SiT: it starts with {_few(list(tensors))}", "name another: --base PATH")
+    return config, {name: value.float().contiguous() for name, value in found.items()}
+
+
+def architecture(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The DiT's config, read off tensors with our names; ``given`` tells what they do not show and must not contradict them.
+
+    Raises UsageError naming what is contradicted, or what must be given.
+    """
+    try:
+        width, channels, patch, _ = tensors["pos_embed.proj.weight"].shape
+        classes = tensors["emb.class_embedder.embedding_table.weight"].shape[0] - 1
+        inner = tensors["transformer_blocks.0.ff.net.0.proj.weight"].shape[0]
+    except (KeyError, ValueError) as error:
+        raise UsageError("no class-conditional DiT: its embeddings or first block are missing", "name another: --base PATH") from error
+    blocks = {match[1] for name in tensors if (match := re.match(r"transformer_blocks\.(\d+)\.", name))}
+    shown = {"patch_size": patch, "in_channels": channels, "num_layers": len(blocks), "num_classes": classes, "mlp_ratio": inner / width}
+    told = {"sample_size": IMAGENET_LATENT, **given}
+    if "num_attention_heads" not in told and width in KNOWN_HEADS:
+        told["num_attention_heads"] = KNOWN_HEADS[width]
+    lacking = [name for name in ("num_attention_heads", "time_scale") if name not in told]
+    if lacking:
+        raise UsageError(f"the tensors do not tell {' and '.join(lacking)}", STATE_IT)
+    shown["attention_head_dim"] = width // told["num_attention_heads"]
+    wrong = [f"{name} is {shown[name]}, not {value}" for name, value in given.items() if shown.get(name, value) != value]
+    if wrong:
+        raise UsageError(f"another architecture than the preset's: {'; '.join(wrong)}", "name another: --base PATH")
+    return {**told, **shown}
+
+
+def _with_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a SiT under our names, queries, keys and values apart, and without what does not reach the velocity."""
+    found: dict[str, Tensor] = {}
+    channels = tensors["x_embedder.proj.weight"].shape[1]
+    positions = tensors["x_embedder.proj.weight"].shape[2:].numel()
+    for name, value in tensors.items():
+        if name == "pos_embed" or name.startswith("projectors."):
+            continue
+        if match := _SIT_QKV.fullmatch(name):
+            for part, rows in zip("qkv", value.chunk(3)):
+                found[f"transformer_blocks.{match[1]}.attn1.to_{part}.{match[2]}"] = rows
+            continue
+        if name.startswith("final_layer.linear.") and value.shape[0] == 2 * positions * channels:
+            # Rows are (ph, pw, channel); the second half of the channels is a variance, which the velocity leaves out.
+            value = value.unflatten(0, (positions, -1))[:, :channels].flatten(0, 1)
+        found[_renamed(name)] = value
+    return found
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _SIT_NAMES:
+        if re.match(pattern, name):
+            return re.sub(pattern, replacement, name, count=1)
+    return name
+
+
+def _from_reversed_time(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that give u = eps - x_0 from sigma, of weights that give x_0 - eps from 1 - sigma.
+
+    The sign goes into the output layer. The time goes into the first layer of its embedding, which sees cos(f t) and
+    sin(f t): with t = 1 - sigma these are cos f cos(f sigma) + sin f sin(f sigma) and sin f cos(f sigma) - cos f sin(f sigma).
+    """
+    found = dict(tensors)
+    for part in ("weight", "bias"):
+        found[f"proj_out_2.{part}"] = -tensors[f"proj_out_2.{part}"]
+    name = "emb.timestep_embedder.linear_1.weight"
+    cosines, sines = tensors[name].double().chunk(2, dim=1)
+    angle = sinusoid_frequencies().double()
+    cos, sin = angle.cos(), angle.sin()
+    found[name] = torch.cat([cosines * cos + sines * sin, cosines * sin - sines * cos], dim=1)
+    return found
+
+
+def _input_size(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """`sample_size` of a SiT, by the number of patches that its saved positions count."""
+    if "pos_embed" not in tensors:
+        return {}
+    return {"sample_size": math.isqrt(tensors["pos_embed"].shape[-2]) * tensors["x_embedder.proj.weight"].shape[2]}
+
+
+def _refuse_other_positions(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """SiT saves its position embedding, a fixed table: another one would need another model."""
+    if (positions := tensors.get("pos_embed")) is None:
+        return
+    expected = position_table(config["sample_size"] // config["patch_size"], positions.shape[-1])
+    # Computed in single precision there.
+    if positions.shape != expected.shape or not torch.allclose(positions.float(), expected, atol=1e-3):
+        raise UsageError("its pos_embed is not SiT's table of sines and cosines for this input size", "name another: --base PATH")
+
+
+def _refuse_faults(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    with torch.device("meta"):
+        expected = {name: value.shape for name, value in DiT(**config).state_dict().items()}
+    faults = [f"{name} is missing" for name in expected if name not in tensors]
+    faults += [f"{name} is unknown" for name in tensors if name not in expected]
+    for name in expected.keys() & tensors.keys():
+        if tensors[name].shape != expected[name]:
+            faults.append(f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name])}")
+        elif not tensors[name].isfinite().all():
+            faults.append(f"{name} has values that are not finite")
+    if faults:
+        raise UsageError(f"no class-conditional DiT: {_few(faults, '; ')}", "name another: --base PATH")
+
+
+def _few(items: list[str], separator: str = ", ") -> str:
+    more = f" (and {len(items) - NAMED_FAULTS} more)" if len(items) > NAMED_FAULTS else ""
+    return separator.join(items[:NAMED_FAULTS]) + more
