@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,9 @@ from .presets import load
 from .runs import adapter_folder
 from .teachers import family_of
 from .teachers.base import guidance_of, to_device
-from .teachers.locate import locate
+from .teachers.latents import latent_decoder
+from .teachers.locate import teacher_folder
+from .views import View
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +42,8 @@ class SampleRequest:
 
     student: str | None
     teacher: str | None
+    base: str | None
+    vae: str | None
     labels: tuple[int, ...] | None
     seeds: tuple[int, ...]
     steps: int | None
@@ -88,9 +92,12 @@ def sample(request: SampleRequest, console: Console) -> dict:
     return {"images": files, "grid": grid, "seconds": round(seconds, 3), **source.recipe}
 
 
-def open_student(path: str | Path, teacher: str | None = None) -> Student:
-    """The student in a run or adapter folder; raises UsageError where it was trained for another than ``teacher``."""
-    student = load_adapter(adapter_folder(Path(path)))
+def open_student(path: str | Path, teacher: str | None = None, base: str | None = None) -> Student:
+    """The student in a run or adapter folder, on ``base`` in place of its own if it is one of adapters.
+
+    Raises UsageError where it was trained for another than ``teacher``.
+    """
+    student = load_adapter(adapter_folder(Path(path)), base=base)
     if teacher is not None and (name := load(teacher).name) != student.facts.teacher:
         raise UsageError(
             f"{path} was trained for the teacher {student.facts.teacher}, not {name}",
@@ -100,17 +107,22 @@ def open_student(path: str | Path, teacher: str | None = None) -> Student:
 
 
 def _student_source(request: SampleRequest, device: torch.device) -> Source:
-    student = open_student(request.student, request.teacher)
+    student = open_student(request.student, request.teacher, request.base)
+    if request.base is not None and not isinstance(student.model, View):
+        raise UsageError("--base names the weights below adapters, and this student brings all of its own", "leave --base out")
     student.model.to(device)
     facts = student.facts
+    shape = student.family.sample_shape(student.model)
+    vae = request.vae if request.vae is not None else facts.vae if facts.vae else None
+    decode = latent_decoder(vae, shape[0], device)
     options = {"steps": request.steps, "substeps": request.substeps, "temperature": request.temperature}
 
     def draw(seeds: list[int], labels: list[int]) -> Tensor:
         generators = seeded_generators(seeds)
-        noise = seeded_noise(generators, student.family.sample_shape(student.model)).to(device)
+        noise = seeded_noise(generators, shape).to(device)
         conditioning = to_device(student.family.condition(student.model, labels), device)
-        return sample_student(
-            student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators
+        return decode(
+            sample_student(student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators)
         )
 
     recipe = {
@@ -135,14 +147,18 @@ def _teacher_source(request: SampleRequest, device: torch.device) -> Source:
         )
     preset = load(request.teacher)
     family = family_of(preset.teacher.family)
-    model = family.load(locate(preset.teacher.base)).to(device)
+    given = {name: value for name, value in (("base", request.base), ("vae", request.vae)) if value is not None}
+    teacher = replace(preset.teacher, **given)
+    model = family.load(teacher_folder(family, teacher)).to(device)
+    shape = family.sample_shape(model)
+    decode = latent_decoder(teacher.vae, shape[0], device)
     guidance = guidance_of(preset.teacher)
     steps = 128 if request.steps is None else request.steps
 
     def draw(seeds: list[int], labels: list[int]) -> Tensor:
-        noise = seeded_noise(seeded_generators(seeds), family.sample_shape(model)).to(device)
+        noise = seeded_noise(seeded_generators(seeds), shape).to(device)
         conditioning = to_device(family.condition(model, labels), device)
-        return sample_teacher(family, model, noise, conditioning, steps, preset.policy.shift, guidance)
+        return decode(sample_teacher(family, model, noise, conditioning, steps, preset.policy.shift, guidance))
 
     recipe = {"piflow": __version__, "teacher": preset.name, "steps": steps, "guidance": guidance.scale}
     return Source(draw, family.class_count(model), recipe)

@@ -34,8 +34,9 @@ _PARSERS = {"int": int, "float": float}
 class StudentFacts:
     """What a sampler must know of a student; saved as ``piflow.*`` metadata, so that sampling needs no flags.
 
-    ``teacher``: name of the preset; ``base`` and ``revision``: its weights; ``segment``: raw length that a DX policy
-    spans; ``substeps``: per unit of raw time; ``temperature``: a number or ``auto``; ``guidance``: distilled in.
+    ``teacher``: name of the preset; ``base`` and ``revision``: its weights; ``vae``: what shows its latents, or nothing;
+    ``segment``: raw length that a DX policy spans; ``substeps``: per unit of raw time; ``temperature``: a number or
+    ``auto``; ``guidance``: distilled in.
     """
 
     teacher: str
@@ -53,6 +54,7 @@ class StudentFacts:
     logstd_width: int
     iterations: int = 0
     revision: str = ""
+    vae: str = ""
     base_dtype: str = "float32"
     version: str = __version__
 
@@ -92,6 +94,7 @@ class StudentFacts:
             family=teacher.family,
             base=teacher.base,
             revision="" if teacher.revision is None else teacher.revision,
+            vae="" if teacher.vae is None else teacher.vae,
             base_dtype="float32" if adapter is None or adapter.base_precision == "fp32" else "bfloat16",
             policy=policy.kind,
             components=policy.components,

@@ -83,7 +83,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
 
 SampleRequest = make_dataclass(
     "SampleRequest",
-    "student teacher labels seeds steps substeps temperature stochastic output grid metadata device batch_size".split(),
+    "student teacher base vae labels seeds steps substeps temperature stochastic output grid metadata device batch_size".split(),
     frozen=True,
 )
 
@@ -140,3 +140,17 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(preset))
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random AutoencoderKL: latents of 4 channels, two pixels a latent position each way."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vae")
+    size = {"block_out_channels": (4, 8), "norm_num_groups": 2, "layers_per_block": 1}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    AutoencoderKL(**size, **blocks, sample_size=16).save_pretrained(folder)
+    return folder

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
+import re
 
 import pytest
 import yaml
@@ -39,7 +41,7 @@ def test_every_shipped_preset_takes_every_policy(name, kind):
 def test_every_shipped_preset_opens_with_its_command_and_memory(name):
     comments = [line for line in (presets_root() / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     data = yaml.safe_load((presets_root() / f"{name}.yaml").read_text())["data"]
-    assert comments[0] == f"# piflow distill --teacher {name}" + ("" if "images" in data else " --prompts prompts.txt")
+    assert comments[0] == f"# piflow distill --teacher {name}" + ("" if {"images", "labels"} & data.keys() else " --prompts prompts.txt")
     assert any(line.startswith("# Memory:") for line in comments)
 
 
@@ -73,10 +75,40 @@ def test_text_to_image_presets_have_the_figures_of_the_paper(name):
     assert preset.adapter == presets.AdapterSection(rank=256, alpha=256.0, dropout=0.05, base_precision="bf16")
 
 
+IMAGENET = {"imagenet-fm": (1, 2.7, 0.6, 140_000), "imagenet-repa": (1, 3.2, 0.7, 140_000), "imagenet-repa-2nfe": (2, 2.8, 0.7, 24_000)}
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_imagenet_presets_have_the_figures_of_the_paper(name):
+    """pi-Flow, arXiv 2510.14974, and the configurations published with it."""
+    preset = load(name)
+    nfe, guidance, highest, iterations = IMAGENET[name]
+    assert preset.policy == PolicySection("gm", 32, nfe, final_step_scale=1.0, shift=1.0, substeps=128, logstd_width=1024)
+    assert (preset.teacher.guidance, preset.teacher.guidance_interval, preset.teacher.guidance_mode) == (guidance, (0, highest), "plain")
+    assert preset.imitation == presets.ImitationSection(2, 0, 0.05, 0, 3.0) and preset.data_free
+    optimisation = preset.optimisation
+    assert (optimisation.iterations, optimisation.batch_size, optimisation.learning_rate, optimisation.warmup) == (iterations, 4096, 5e-5, 400)
+    assert (optimisation.betas, optimisation.weight_decay, optimisation.gradient_clip, optimisation.ema_gamma) == ((0.9, 0.95), 0, 50, 7)
+    dx = resolve(name, None, [], {"policy.kind": "dx"})
+    assert (dx.policy.components, dx.imitation.window, dx.imitation.dropout) == (10, 10, 0.0)
+
+
+@pytest.mark.parametrize(("name", "time_scale"), [("imagenet-fm", 1000.0), ("imagenet-repa", 1.0)])
+def test_imagenet_presets_bring_the_config_of_their_checkpoint(name, time_scale):
+    """DiT-XL/2 (arXiv 2212.09748), whose time is fed as the two teachers were trained."""
+    from piflow_cli.backbones.dit import DiT
+
+    assert load(name).teacher.config == f"preset:{name}"
+    config = json.loads((presets_root() / name / "config.json").read_text())
+    defaults = {key: parameter.default for key, parameter in inspect.signature(DiT).parameters.items()}
+    assert config == {"_class_name": "DiT", **defaults, "time_scale": time_scale}
+
+
 # Any preset that the schema allows.
 
 REALS = st.floats(1e-9, 1e9, allow_nan=False)
-NAMES = st.text(min_size=1, max_size=20)
+# PyYAML writes the text 1e5 without quotes, which YAML 1.2 and the loader here read as a number.
+NAMES = st.text(min_size=1, max_size=20).filter(lambda text: re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", text) is None)
 SHARES = st.floats(0, 1)
 BELOW_ONE = st.floats(0, 1, exclude_max=True)
 
@@ -87,7 +119,7 @@ def any_data(draw: st.DrawFn) -> presets.DataSection:
     sides = st.integers(1, 4096)
     size = draw(st.builds(dict, resolution=sides) | st.builds(dict, sizes=st.lists(st.tuples(sides, sides), min_size=1).map(tuple)))
     return presets.DataSection(
-        **({} if source is None else {source: draw(NAMES)}),
+        **({} if source is None else {source: "uniform" if source == "labels" else draw(NAMES)}),
         **size,
         text_column=draw(NAMES),
         image_column=draw(NAMES),

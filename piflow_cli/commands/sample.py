@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from piflow_cli.commands.options import (
+    MODEL,
     MOST_VALUES,
     OUTPUT,
     SAMPLING,
+    Base,
     Device,
     Json,
     Quiet,
@@ -40,6 +42,10 @@ def sample(
         str | None, typer.Argument(metavar="STUDENT", help="Folder of a run or of an adapter.", show_default=False)
     ] = None,
     teacher: Teacher = None,
+    base: Base = None,
+    vae: Annotated[
+        str | None, setting("--vae", "What shows latents: a folder or Hub id; default: as trained.", MODEL, "PATH")
+    ] = None,
     device: Device = "auto",
     labels: Annotated[str | None, setting("--labels", "Classes, like 0-9 or 3,5.", SAMPLING, "RANGES")] = None,
     seeds: Annotated[str | None, setting("--seeds", "One image per seed, like 0-63,100.", SAMPLING, "RANGES")] = None,
@@ -87,6 +93,8 @@ def sample(
     request = SampleRequest(
         student=student,
         teacher=teacher,
+        base=base,
+        vae=vae,
         steps=steps,
         substeps=substeps,
         output=_folder(student, teacher) if output is None else output,

@@ -54,6 +54,23 @@ class LabelledImages:
         return Batch(tuple(x_0.shape), self.condition(self.labels[chosen].tolist()), x_0)
 
 
+@dataclass(frozen=True)
+class UniformLabels:
+    """Every one of ``classes`` equally often, for students that start at noise of ``shape`` (C, *S)."""
+
+    classes: int
+    shape: tuple[int, ...]
+    condition: Callable[[Sequence[int]], Conditioning]
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr((self.classes, self.shape)).encode()).hexdigest()
+
+    def batch(self, seed: int, place: int, size: int) -> Batch:
+        labels = batch_indices(self.classes, seed, place * size, size)
+        return Batch((size, *self.shape), self.condition(labels.tolist()))
+
+
 def load_images(path: Path) -> tuple[Tensor, Tensor]:
     """Images (N, 1, H, W) float32 in [-1, 1] and labels (N,) int64 of a safetensors file.
 

@@ -16,6 +16,7 @@ from ..generation import sample_student, sample_teacher, seeded_generators, seed
 from ..images import image_grid, save_png, to_images
 from ..student import Model, Student
 from ..teachers.base import ClassConditionalFamily, Conditioning, to_device
+from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, open_decoder
 
 if TYPE_CHECKING:
@@ -54,9 +55,11 @@ def open_gallery(preset: Preset, student: Student, data: TrainingData, device: t
         return Gallery(noise.to(device), to_device(batch.conditioning, device), show, TEXT_COLUMNS, TEXT_FINE_STEPS)
     assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
     seeds = range(PREVIEW_ROWS * COLUMNS)
-    noise = seeded_noise(seeded_generators(seeds), family.sample_shape(student.model))
+    shape = family.sample_shape(student.model)
+    show = latent_decoder(preset.teacher.vae, shape[0], device)
+    noise = seeded_noise(seeded_generators(seeds), shape)
     conditioning = family.condition(student.model, [seed % family.class_count(student.model) for seed in seeds])
-    return Gallery(noise.to(device), to_device(conditioning, device), lambda states: states, COLUMNS, FINE_STEPS)
+    return Gallery(noise.to(device), to_device(conditioning, device), show, COLUMNS, FINE_STEPS)
 
 
 def save_preview(student: Student, gallery: Gallery, path: Path) -> None:

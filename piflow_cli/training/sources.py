@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from ..encoders import EncoderFactory
 from ..errors import UsageError
 from ..prompts import read_prompts
-from ..teachers.base import Conditioning, TeacherFamily, guidance_of
-from ..teachers.locate import locate
+from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
+from ..teachers.locate import locate, outline_folder
 from .buckets import buckets_of
 from .captioned import list_pictures
-from .data import LabelledImages, TrainingData, load_images
+from .data import LabelledImages, TrainingData, UniformLabels, load_images
 from .encoding import open_encoded
 from .material import EMPTY, Store
 
@@ -42,8 +42,18 @@ def open_data(
         raise UsageError("nothing to train on is given", "add --prompts FILE for training without pictures, or --data FOLDER")
     if section.images is not None:
         return LabelledImages(*load_images(locate(section.images)), condition)
+    if section.labels is not None:
+        return _uniform_labels(preset, family, condition)
     negative = guidance_of(preset.teacher).scale != 1
     return open_encoded(section, preset.data_free, negative, family.encoders(preset.teacher), accelerator, console)
+
+
+def _uniform_labels(preset: Preset, family: TeacherFamily, condition: Callable[[Sequence[int]], Conditioning]) -> UniformLabels:
+    """All classes of the teacher, which is not in memory yet."""
+    if not isinstance(family, ClassConditionalFamily):
+        raise UsageError(f"data.labels is for teachers that are told a class, and {preset.name} is told a text", "give it --prompts FILE")
+    teacher = family.outline(outline_folder(family, preset.teacher))
+    return UniformLabels(family.class_count(teacher), family.sample_shape(teacher), condition)
 
 
 def describe_data(preset: Preset, family: TeacherFamily) -> dict[str, str]:
@@ -53,6 +63,8 @@ def describe_data(preset: Preset, family: TeacherFamily) -> dict[str, str]:
         return {"source": "none yet: --prompts FILE or --data FOLDER"}
     if section.images is not None:
         return {"source": f"labelled images of {section.images}"}
+    if section.labels is not None:
+        return {"source": "every class equally often, no pictures"}
     factory = family.encoders(preset.teacher)
     sizes = [f"{width}x{height}" for width, height in buckets_of(section, factory.size_multiple)]
     shown = ", ".join(sizes if len(sizes) <= SIZES_SHOWN else [*sizes[:2], "...", f"{sizes[-1]} ({len(sizes)} buckets)"])

@@ -9,6 +9,8 @@ from pathlib import Path
 DEFAULTS = {
     "student": "runs/digits",
     "teacher": None,
+    "base": None,
+    "vae": None,
     "labels": None,
     "seeds": tuple(range(64)),
     "steps": None,
@@ -38,13 +40,13 @@ def test_the_library_asks_for_just_that():
 
 def test_sample_hands_over_what_was_asked(cli, requests):
     arguments = (
-        "--teacher digits --labels 3,5-6 --seeds 7,0-1 --steps 128 --substeps 32 --temperature 0.3 --stochastic inf "
+        "--teacher digits --base b --vae v --labels 3,5-6 --seeds 7,0-1 --steps 128 --substeps 32 --temperature 0.3 --stochastic inf "
         "--output o --no-grid --no-metadata --device cpu --batch-size 5 --json"
     )
     outcome = cli("sample", *arguments.split())
     assert json.loads(outcome.out) == {"images": 3}
     (request,) = requests
-    expected = (None, "digits", (3, 5, 6), (7, 0, 1), 128, 32, 0.3, math.inf, Path("o"), False, False, "cpu", 5)
+    expected = (None, "digits", "b", "v", (3, 5, 6), (7, 0, 1), 128, 32, 0.3, math.inf, Path("o"), False, False, "cpu", 5)
     assert tuple(vars(request).values()) == expected
 
 

@@ -1,0 +1,161 @@
+"""ImageNet in small, through the whole command line: a released checkpoint, no pictures, latents, guidance in an interval."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from piflow_cli.presets import load, presets_root
+from piflow_cli.teachers import latents
+from piflow_cli.training import loop, pictures, run
+from piflow_cli.training.data import UniformLabels
+from helpers import GOLDEN
+from sit import CLASSES, HEADS, SIZE, sit_weights
+
+REGIMES = {
+    "gm, 1 NFE": [],
+    "gm, 2 NFE, accumulation": ["--nfe", "2", "--set", "optimisation.device_batch_size=4"],
+    "dx, 1 NFE": ["--policy", "dx"],
+    "dx, 2 NFE": ["--policy", "dx", "--nfe", "2"],
+}
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory, tiny_vae) -> Path:
+    """The shipped preset imagenet-repa-2nfe, cut down to a random SiT checkpoint of five classes."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    torch.save(sit_weights(), folder / "sit.pt")
+    (folder / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
+    data = yaml.safe_load((presets_root() / "imagenet-repa-2nfe.yaml").read_text())
+    data["teacher"] |= {"base": str(folder / "sit.pt"), "config": None, "vae": str(tiny_vae)}
+    data["policy"] |= {"components": 3, "nfe": 1, "substeps": 16, "logstd_width": 8}
+    data["optimisation"] |= {"iterations": 4, "batch_size": 8, "device_batch_size": None, "learning_rate": 1e-3, "warmup": 2, "precision": "fp32", "optimizer": "adamw"}
+    data["output"] |= {"preview_every": 2, "checkpoint_every": 2}
+    data["variants"]["dx"] = {"policy": {"components": 4}, "imitation": {"window": 2, "dropout": 0.0}}
+    path = folder / "imagenet.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def setting(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(pictures, "FINE_STEPS", 4)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / "0000004" / "training.safetensors")
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_convert_distil_interrupt_resume_and_sample(cli, imagenet, tmp_path, monkeypatch, regime):
+    # Drawing them takes longer than training here; another test has them drawn.
+    monkeypatch.setattr(run, "save_comparison", lambda *arguments: None)
+    monkeypatch.setattr(run, "draw_loss", lambda *arguments: None)
+    arguments = ["distill", "--teacher", str(imagenet), "--quiet", *REGIMES[regime]]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    outcome = cli(*arguments, "--output", str(whole))
+    assert (outcome.code, outcome.err) == (0, "")
+
+    step = loop.train_step
+
+    def step_then_interrupt(session) -> None:
+        step(session)
+        if session.iteration == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run, "train_step", step_then_interrupt)
+    assert cli(*arguments, "--output", str(parts)).code == 130
+    monkeypatch.setattr(run, "train_step", step)
+    assert cli(*arguments, "--output", str(parts)).code == 0
+    left, right = tensors(whole), tensors(parts)
+    assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    assert (whole / "metrics.jsonl").read_text() == (parts / "metrics.jsonl").read_text()
+
+    with Image.open(whole / "previews" / "0000004.png") as grid:
+        assert grid.mode == "RGB"
+    outcome = cli("sample", str(whole), "--seeds", "0-9", "--output", str(tmp_path / "pictures"), "--json")
+    assert outcome.code == 0, outcome.err
+    with Image.open(tmp_path / "pictures" / "000003.png") as picture:
+        assert (picture.size, picture.mode) == ((2 * SIZE, 2 * SIZE), "RGB")
+        assert json.loads(picture.text["piflow"])["label"] == 3
+
+
+def test_the_teacher_is_sampled_with_another_base_and_vae(cli, imagenet, tiny_vae, tmp_path):
+    torch.save(sit_weights(seed=1), tmp_path / "other.pt")
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
+    found = {}
+    for name, options in {"own": [], "other": ["--base", str(tmp_path / "other.pt"), "--vae", str(tiny_vae)]}.items():
+        arguments = ["--teacher", str(imagenet), "--steps", "2", "--seeds", "0", "--output", str(tmp_path / name), "--quiet"]
+        assert cli("sample", *arguments, *options).code == 0
+        found[name] = (tmp_path / name / "000000.png").read_bytes()
+    assert found["own"] != found["other"]
+
+
+def test_a_student_says_which_vae_shows_it_and_takes_another(cli, imagenet, tmp_path, monkeypatch):
+    assert cli("distill", "--teacher", str(imagenet), "--iterations", "1", "--quiet", "--output", str(tmp_path / "run")).code == 0
+    with Image.open(tmp_path / "run" / "samples.png") as comparison:
+        pixels = np.asarray(comparison.convert("RGB")).astype(int)
+        assert (pixels[..., 0] != pixels[..., 2]).any(), "latents are shown in colour"
+    named = []
+    opened = latents.latent_decoder
+    monkeypatch.setattr("piflow_cli.sampling.latent_decoder", lambda vae, *rest: named.append(vae) or opened(load(imagenet).teacher.vae, *rest))
+    for options in ([], ["--vae", "elsewhere/vae"]):
+        assert cli("sample", str(tmp_path / "run"), "--seeds", "0", "--output", str(tmp_path / "out"), "--quiet", *options).code == 0
+    assert named == [load(imagenet).teacher.vae, "elsewhere/vae"]
+    outcome = cli("sample", str(tmp_path / "run"), "--base", "elsewhere", "--output", str(tmp_path / "out"))
+    assert outcome.code == 2 and "brings all of its own" in outcome.err
+
+
+def test_the_plan_needs_the_configuration_alone(cli, tmp_path):
+    """Nothing is downloaded: the shipped presets bring the architecture of their checkpoints."""
+    for name, parameters in (("imagenet-fm", "674.82 M"), ("imagenet-repa", "674.82 M"), ("imagenet-repa-2nfe", "674.82 M")):
+        plan = json.loads(cli("distill", "--teacher", name, "--dry-run", "--json").out)
+        assert parameters in plan["teacher"]["weights"]
+        assert plan["optimisation"]["batch"].startswith("4096 = 1 x 512 x 8")
+        assert "data-free" in plan["imitation"]["states"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "teacher.vae=null"], "the model makes latents of 4 channels, and no VAE"),
+        (["--set", "teacher.vae=nowhere"], "there is nothing at nowhere"),
+        (["--base", "nowhere.pth"], "there is nothing at nowhere.pth"),
+        (["--set", "data.labels=odd"], "data.labels"),
+        (["--no-data-free"], "is false, and labels bring no pictures"),
+    ],
+)
+def test_what_cannot_be_trained_says_so(cli, imagenet, tmp_path, options, message):
+    outcome = cli("distill", "--teacher", str(imagenet), *options, "--output", str(tmp_path / "out"))
+    assert outcome.code == 2 and message in outcome.err and "→" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_come_equally_often_in_an_order_of_the_seed_alone():
+    data = UniformLabels(CLASSES, (4, SIZE, SIZE), lambda labels: {"labels": torch.tensor(labels)})
+
+    def labels(seed: int, place: int, size: int) -> torch.Tensor:
+        batch = data.batch(seed, place, size)
+        assert batch.shape == (size, 4, SIZE, SIZE) and batch.x_0 is None
+        return batch.conditioning["labels"]
+
+    twenty = labels(3, 0, 4 * CLASSES)
+    assert twenty.bincount().tolist() == [4] * CLASSES
+    assert torch.equal(torch.cat([labels(3, place, 4) for place in range(5)]), twenty)
+    assert not torch.equal(labels(4, 0, 20), twenty)
+
+
+def test_a_teacher_that_is_told_a_text_has_no_labels(cli, tmp_path):
+    options = ["--set", "data.labels=uniform", "--set", "optimisation.precision=fp32"]
+    outcome = cli("distill", "--teacher", "flux-dev", *options, "--base", str(GOLDEN / "flux-tiny"), "--output", str(tmp_path / "out"))
+    assert outcome.code == 2 and "flux-dev is told a text" in outcome.err and "--prompts FILE" in outcome.err
