@@ -37,9 +37,15 @@ class Missing:
     pictures: Mapping[str, tuple[Size, Item]]
 
     def share(self, accelerator: Accelerator) -> Missing:
-        """What falls to this process."""
-        part = slice(accelerator.process_index, None, accelerator.num_processes)
-        return Missing(dict(list(self.texts.items())[part]), dict(list(self.pictures.items())[part]))
+        """What falls to this process: decided key by key, since one that looks later may miss less than the others did."""
+
+        def ours(key: str) -> bool:
+            return int(key, 16) % accelerator.num_processes == accelerator.process_index
+
+        return Missing(
+            {key: text for key, text in self.texts.items() if ours(key)},
+            {key: place for key, place in self.pictures.items() if ours(key)},
+        )
 
 
 def open_encoded(
@@ -64,8 +70,9 @@ def open_encoded(
             encoders = cache(lambda: stack.enter_context(closing(factory.open(accelerator.device))))
             _encode_texts(encoders, share.texts, store.texts, console)
             failed = _encode_pictures(encoders, share.pictures, store.latents, console)
-        # Gathering is also the wait for all processes, whose shards the second scan then finds.
-        failed = dict(gather_object(list(failed.items())))
+    # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
+    failed = dict(gather_object(list(failed.items())))
+    if missing.texts or missing.pictures:
         store.scan(console)
     return _finished(section, material, failed, store, factory, negative, console)
 

@@ -55,7 +55,8 @@ def refusal(source: Path | str, **options: object) -> str:
 
 
 def test_captions_beside_the_pictures(tmp_path):
-    files = {"b.png": encoded(), "b.txt": " two \n", "sub/a.JPG": encoded(kind="JPEG"), "sub/a.txt": "one", "c.webp": encoded(kind="WEBP")}
+    files = {"b.png": encoded(), "b.txt": " two \n", "sub/a.JPG": encoded(kind="JPEG"), "sub/a.txt": "one"}
+    files |= {"c.webp": encoded(kind="WEBP")}
     put(tmp_path, {**files, "notes.md": "", "d.png": encoded(), "d.txt": " \n", ".hidden/e.png": encoded(), "lonely.txt": "x"})
     assert captions(tmp_path) == {"b.png": "two", "c.webp": None, "d.png": None, "sub/a.JPG": "one"}
     assert [picture.read() for picture in listed(tmp_path)][0] == files["b.png"]
@@ -73,17 +74,25 @@ def test_captions_in_a_metadata_file(tmp_path, name):
 
 
 def test_all_faults_of_a_metadata_file_come_at_once(tmp_path):
-    lines = ['{"file_name": "a.png", "text": "fine"}', "", '{"file_name": "z.png", "text": "b"}', '{"file_name": "a.png"}', '{"text": "b"}', '{"file_name": "a.png", "text": 3}']
+    lines = ['{"file_name": "a.png", "text": "fine"}', "", '{"file_name": "z.png", "text": "b"}']
+    lines += ['{"file_name": "a.png"}', '{"text": "b"}', '{"file_name": "a.png", "text": 3}']
     put(tmp_path, {"a.png": encoded(), "metadata.jsonl": "\n".join(lines)})
     message = refusal(tmp_path)
     assert "metadata.jsonl: 5 faults" in message
-    for expected in ("line 2: is empty", "line 3: there is no file z.png", "line 4: text is missing", "line 5: file_name is missing", "line 6: text is no text"):
+    for expected in (
+        "line 2: is empty",
+        "line 3: there is no file z.png",
+        "line 4: text is missing",
+        "line 5: file_name is missing",
+        "line 6: text is no text",
+    ):
         assert expected in message
 
 
 def test_shards_group_their_members_by_name(tmp_path):
     first = {"x/0001.png": encoded(), "x/0001.txt": "one", "x/0002.jpg": encoded(kind="JPEG"), "x/0002.json": '{"text": "two", "n": 1}'}
-    second = {"0001.seg.png": encoded(), "0001.png": encoded((5, 5)), "0001.txt": b"\xff", "0002.png": encoded(), "0002.json": "{", "0003.txt": "alone"}
+    second = {"0001.seg.png": encoded(), "0001.png": encoded((5, 5)), "0001.txt": b"\xff"}
+    second |= {"0002.png": encoded(), "0002.json": "{", "0003.txt": "alone"}
     shard(tmp_path / "a.tar", first)
     shard(tmp_path / "b.tar", second)
     expected = {"a.tar/x/0001.png": "one", "a.tar/x/0002.jpg": "two", "b.tar/0001.png": None, "b.tar/0002.png": None}
@@ -142,7 +151,14 @@ def test_a_turned_picture_is_turned_back():
 
 @pytest.mark.parametrize(
     ("mode", "colour", "expected"),
-    [("RGB", (10, 20, 30), (10, 20, 30)), ("RGBA", (10, 20, 30, 0), (255, 255, 255)), ("LA", (0, 255), (0, 0, 0)), ("L", 7, (7, 7, 7)), ("P", 0, (0, 0, 0)), ("1", 1, (255, 255, 255))],
+    [
+        ("RGB", (10, 20, 30), (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), (255, 255, 255)),
+        ("LA", (0, 255), (0, 0, 0)),
+        ("L", 7, (7, 7, 7)),
+        ("P", 0, (0, 0, 0)),
+        ("1", 1, (255, 255, 255)),
+    ],
 )
 def test_every_kind_of_picture_becomes_rgb(mode, colour, expected):
     picture = open_picture(encoded(mode=mode, colour=colour))

@@ -54,6 +54,14 @@ def test_passes_and_seeds_differ_in_their_order():
     assert sum(one != other for one, other in zip(buckets, buckets[1:])) > 10
 
 
+def test_buckets_of_one_length_have_orders_of_their_own():
+    orders: dict[int, list[int]] = {0: [], 1: []}
+    for place in range(60):
+        bucket, chosen = bucket_batch((30, 30), 0, place, 1)
+        orders[bucket] += chosen.tolist()
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(30)) and orders[0] != orders[1]
+
+
 def test_labelled_images_follow_the_shuffled_order(tmp_path):
     images = torch.arange(5 * 4, dtype=torch.uint8).reshape(5, 2, 2)
     save_file({"images": images, "labels": torch.arange(5)}, tmp_path / "i.safetensors", {"levels": "16"})

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from PIL import Image
 
 from piflow_cli.console import Console
 from piflow_cli.encoders import EncoderFactory, negative_of
-from piflow_cli.errors import UsageError
+from piflow_cli.errors import RunError, UsageError
 from piflow_cli.preset_schema import DataSection
 from piflow_cli.training import cache, encoding
 from piflow_cli.training.buckets import fit
@@ -127,6 +130,22 @@ def test_another_model_has_entries_of_its_own(prompts, change):
     assert {json.loads((path / "identity.json").read_text())["model"] for path in folders} == {"fake"} and len(folders) == 2
 
 
+def test_data_that_would_be_trained_on_differently_have_fingerprints_of_their_own(pictures, prompts):
+    square = DataSection(captioned=pictures.captioned, sizes=((4, 4),), cache=pictures.cache)
+    other = {**IDENTITY, "revision": "2"}
+    found = [
+        opened(pictures, factory_of(FakeEncoders())).fingerprint,
+        opened(pictures, factory_of(FakeEncoders(), other)).fingerprint,
+        opened(pictures, factory_of(FakeEncoders()), data_free=True).fingerprint,
+        opened(pictures, factory_of(FakeEncoders()), negative=True).fingerprint,
+        opened(square, factory_of(FakeEncoders())).fingerprint,
+        opened(prompts, factory_of(FakeEncoders())).fingerprint,
+        opened(prompts, factory_of(FakeEncoders(), other)).fingerprint,
+    ]
+    assert len(set(found)) == len(found)
+    assert opened(pictures, sealed_factory()).fingerprint == found[0]
+
+
 def test_another_size_and_another_content_have_latents_of_their_own(pictures):
     opened(pictures, factory_of(FakeEncoders()))
     square = DataSection(captioned=pictures.captioned, sizes=((4, 4),), cache=pictures.cache)
@@ -151,7 +170,7 @@ def test_an_interruption_costs_only_what_was_not_done(request, source, monkeypat
     monkeypatch.setattr(encoding, "TEXTS_AT_ONCE", 2)
     monkeypatch.setattr(encoding, "PICTURES_AT_ONCE", 2)
     whole = FakeEncoders()
-    expected = samples(opened(DataSection(**{**vars(section), "cache": section.cache + "-whole"}), factory_of(whole)))
+    expected = samples(opened(replace(section, cache=f"{section.cache}-whole"), factory_of(whole)))
     calls = len(whole.texts) // 2 + len(whole.texts) % 2 + whole.images // 2
     texts, images = [], 0
     for _ in range(calls):
@@ -221,30 +240,21 @@ def test_the_empty_prompt_rides_along_where_guidance_needs_it(prompts, negative)
     assert all(value.shape[0] == 3 for value in conditioning.values())
 
 
-def test_processes_share_the_work(pictures, monkeypatch):
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_share_the_work_whenever_each_looks(pictures, count):
+    """One process after the other, so that each finds what the earlier ones wrote: nothing is left out or done twice."""
     whole = FakeEncoders()
-    expected = samples(opened(DataSection(**{**vars(pictures), "cache": pictures.cache + "-whole"}), factory_of(whole)))
-    accelerator, texts, images = Accelerator(cpu=True), [], 0
-
-    class Process:
-        def __init__(self, index: int) -> None:
-            self.process_index, self.num_processes = index, 2
-            self.device, self.is_main_process = accelerator.device, index == 0
-
-    material_store = []
-    monkeypatch.setattr(encoding, "_finished", lambda *arguments: material_store.append(arguments))
-    # Both look at the empty cache, and then each encodes its half.
-    real = encoding.find_missing
-    first = []
-    monkeypatch.setattr(encoding, "find_missing", lambda *arguments: first[0] if first else first.append(real(*arguments)) or first[0])
-    for index in range(2):
+    expected = opened(replace(pictures, cache=f"{pictures.cache}-whole"), factory_of(whole))
+    texts, images = [], 0
+    for index in range(count):
+        process = SimpleNamespace(process_index=index, num_processes=count, device=torch.device("cpu"), is_main_process=index == 0)
         encoders = FakeEncoders()
-        open_encoded(pictures, False, False, factory_of(encoders), Process(index), Console())
-        assert 0 < encoders.images < whole.images and 0 < len(encoders.texts) < len(whole.texts)
+        # Here the others do not work at the same time, and all but the last see entries missing.
+        with nullcontext() if index == count - 1 else pytest.raises(RunError, match="that other processes were to encode"):
+            data = open_encoded(pictures, False, False, factory_of(encoders), process, Console())
         texts, images = texts + encoders.texts, images + encoders.images
     assert (sorted(texts), images) == (sorted(whole.texts), whole.images)
-    monkeypatch.undo()
-    assert samples(opened(pictures, sealed_factory())) == expected
+    assert data.fingerprint == expected.fingerprint and samples(data) == samples(expected)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4))
