@@ -14,6 +14,7 @@ from ..policies.gmflow import GMFlowPolicy
 from .layout import flatten_positions, working_dtype
 
 BLOCK_ELEMENTS = 1 << 19  # numbers a substep of a block reads; a few times the second-level cache measured best
+FEW = 8  # components up to which torch.softmax over the first axis takes half the time of its steps; later it is twice
 LEAST_LOGIT = -80  # below it exp() leaves the normal numbers of float32, where it takes ten times as long
 REGROUP = 7 / 8  # finished samples are carried along until fewer than this share of a block is still moving
 
@@ -78,9 +79,14 @@ def carve(scratch: Tensor, *shapes: Sequence[int]) -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(scratch[: sum(sizes)].split(sizes), shapes)]
 
 
-def exponentiate(logits: Tensor, scratch: Tensor) -> Tensor:
-    """exp(logits - max) in place: torch.softmax over the first axis takes twice as long where K is large."""
-    return logits.sub_(torch.amax(logits, 0, out=scratch)).clamp_(min=LEAST_LOGIT).exp_()
+def weigh(logits: Tensor, spare: Tensor, total: Tensor) -> Tensor:
+    """Weights (K, R, P) in proportion to exp(logits), in one of the two buffers; their sum goes to ``total`` (R, P)."""
+    if len(logits) <= FEW:
+        total.fill_(1)
+        return torch.softmax(logits, 0, out=spare)
+    weights = logits.sub_(torch.amax(logits, 0, out=total)).clamp_(min=LEAST_LOGIT).exp_()
+    torch.sum(weights, 0, out=total)
+    return weights
 
 
 def blocks(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Block]:

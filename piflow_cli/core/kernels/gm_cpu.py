@@ -16,7 +16,7 @@ from torch import Tensor
 from ..coefficients import GMCoefficients, gm_coefficients, substep_table
 from ..policies.gmflow import GMFlowPolicy
 from . import gm_gram
-from .blocks import Block, Plan, blocks, carve, exponentiate, pick, stops, stretches
+from .blocks import Block, Plan, blocks, carve, pick, stops, stretches, weigh
 from .layout import Gradients, flatten_positions, working_dtype
 
 
@@ -118,9 +118,9 @@ class _Field:
         else:
             torch.mul(block.means, self.query, out=self.product)
             self.logits.sub_(torch.sum(self.product, 1, out=self.energy))
-        weights = exponentiate(self.logits, self.total)
-        torch.mul(block.means, weights.unsqueeze(1), out=self.product)
-        torch.sum(self.product, 0, out=self.mean).div_(torch.sum(weights, 0, out=self.total))
+        self.weights = weigh(self.logits, self.energy, self.total)
+        torch.mul(block.means, self.weights.unsqueeze(1), out=self.product)
+        torch.sum(self.product, 0, out=self.mean).div_(self.total)
         return torch.mul(y, a, out=self.value).addcmul_(block.x_src, b).addcmul_(self.mean, c)
 
 
@@ -170,7 +170,7 @@ def _backward_step(field: _Field, y: Tensor, at: GMCoefficients, upstream: Tenso
     field.velocity(y, at)
     adjoint = at.weight * upstream + at.change * sums.state
     response = at.c * (means * adjoint).sum(1)
-    weights = field.logits / field.total
+    weights = field.weights / field.total
     energy = (means * field.query).sum(1) + at.s * field.block.square
     slope = weights * (response - at.c * (field.mean * adjoint).sum(0))
     sums.means.add_(weights.unsqueeze(1) * (at.c * adjoint) - slope.unsqueeze(1) * field.query)

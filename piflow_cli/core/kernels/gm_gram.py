@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .blocks import Block, carve, exponentiate, stops, stretches
+from .blocks import Block, carve, stops, stretches, weigh
 
 
 def moved(block: Block) -> Tensor:
@@ -48,9 +48,8 @@ def _substep(share: Tensor, known: tuple[Tensor, ...], at: tuple[Tensor, ...], b
     logits.addcmul_(source, of_source, value=-1).addcmul_(state, of_state, value=-1)
     torch.mul(tile, share, out=product)
     logits.addcmul_(torch.sum(product, 1, out=energy), p, value=-1)
-    weights = exponentiate(logits, total)
-    torch.div(gain, torch.sum(weights, 0, out=total), out=total)
-    share.mul_(growth).addcmul_(weights, total)
+    weights = weigh(logits, energy, total)
+    share.mul_(growth).addcmul_(weights, torch.div(gain, total, out=total))
 
 
 def _gram(means: Tensor) -> Tensor:
