@@ -90,10 +90,9 @@ def batch_indices(length: int, seed: int, start: int, count: int) -> Tensor:
 
     Every pass is its own permutation, drawn from the seed and the number of the pass: nothing has to be remembered.
     """
-    positions = torch.arange(start, start + count)
-    passes = positions // length
-    order = {int(number): _permutation(length, seed, int(number)) for number in passes.unique()}
-    return torch.stack([order[int(number)][position % length] for number, position in zip(passes, positions)])
+    first, last = start // length, (start + count - 1) // length
+    order = torch.cat([_permutation(length, seed, number) for number in range(first, last + 1)])
+    return order[start - first * length :][:count]
 
 
 def bucket_batch(lengths: tuple[int, ...], seed: int, place: int, size: int) -> tuple[int, Tensor]:

@@ -30,6 +30,7 @@ from piflow_cli.teachers.locate import locate
 from piflow_cli.training.data import load_images
 
 TEACHER_STEPS = (1, 2, 4, 8, 32, 128)
+BATCH = 128
 STUDENTS = tuple(f"{policy}-{nfe}" for policy in ("gm", "dx") for nfe in (1, 2, 4))
 COLUMNS = ("model", "evaluations", "seconds", "to_data", "to_teacher", "squared_distance")
 
@@ -48,7 +49,18 @@ class Ruler:
         self.fine_moments = moments(self.fine.flatten(1))
 
     def teacher_samples(self, steps: int) -> Tensor:
-        return sample_teacher(self.family, self.teacher, self.noise, self.conditioning, steps, 1.0, Guidance())
+        # In batches: the activations of all images at once leave the processor's cache.
+        labels = self.conditioning["class_labels"].split(BATCH)
+        return torch.cat(
+            [
+                sample_teacher(self.family, self.teacher, noise, {"class_labels": classes}, steps, 1.0, Guidance())
+                for noise, classes in zip(self.noise.split(BATCH), labels)
+            ]
+        )
+
+    def teacher_row(self, steps: int) -> dict:
+        samples = self.fine if steps == TEACHER_STEPS[-1] else self.teacher_samples(steps)
+        return self.row("teacher, Euler", steps, samples)
 
     def row(self, model: str, evaluations: int, samples: Tensor, seconds: float | None = None) -> dict:
         ours: Moments = moments(samples.flatten(1))
@@ -75,7 +87,7 @@ def train(name: str, folder: Path, iterations: int | None) -> float:
 
 def measure(students: list[str], iterations: int | None, runs: Path, images: int) -> list[dict]:
     ruler = Ruler(load_images(locate("preset:digits/images.safetensors")), images)
-    rows = [ruler.row("teacher, Euler", steps, ruler.teacher_samples(steps)) for steps in TEACHER_STEPS]
+    rows = [ruler.teacher_row(steps) for steps in TEACHER_STEPS]
     for name in students:
         seconds = train(name, runs / name, iterations)
         student = load_adapter(runs / name / "adapter")
