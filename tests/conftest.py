@@ -154,3 +154,20 @@ def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     AutoencoderKL(**size, **blocks, sample_size=16).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of n letters become the zoo's text of n tokens; everything around that is the real thing."""
+    from types import SimpleNamespace
+
+    from piflow_cli.teachers import families
+    from piflow_cli.training import pictures
+    from zoo import ZOO
+
+    monkeypatch.setattr(pictures, "TEXT_FINE_STEPS", 2)
+    pipeline = SimpleNamespace(to=lambda device: pipeline)
+    for row in ZOO.values():
+        kind = families()[row.family]
+        monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
+        monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 1) for text in texts])

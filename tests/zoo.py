@@ -97,11 +97,12 @@ ZOO = {
 
 def conditioning(row: Row, lengths: tuple[int, ...] = (TEXT, 4)) -> dict[str, Tensor]:
     """Texts of ``lengths`` tokens as a batch, with the empty text where the teacher is guided by it."""
-    batch = _stack([row.encode(length) for length in lengths])
-    return batch if row.guidance_mode == "embedded" else with_negative(batch, _stack([row.encode(2) for _ in lengths]))
+    batch = stack([row.encode(length) for length in lengths])
+    return batch if row.guidance_mode == "embedded" else with_negative(batch, stack([row.encode(2) for _ in lengths]))
 
 
-def _stack(texts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def stack(texts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Texts as a batch, padded with zeros."""
     return {name: nn.utils.rnn.pad_sequence([text[name] for text in texts], batch_first=True) for name in texts[0]}
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,22 +17,11 @@ from zoo import RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
 from piflow_cli.adapters import load_adapter
 from piflow_cli.console import Console
 from piflow_cli.presets import resolve
-from piflow_cli.teachers import families, family_of
-from piflow_cli.training import loop, pictures, run
+from piflow_cli.teachers import family_of
+from piflow_cli.training import loop, run
 from piflow_cli.training.loop import train_step
 
 SIZE = ["--set", "data.sizes=[[96, 64]]"]
-
-
-@pytest.fixture
-def text_encoders(monkeypatch) -> None:
-    """Prompts of n letters become the zoo's text of n tokens; everything around that is the real thing."""
-    monkeypatch.setattr(pictures, "TEXT_FINE_STEPS", 2)
-    pipeline = SimpleNamespace(to=lambda device: pipeline)
-    for row in ZOO.values():
-        kind = families()[row.family]
-        monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
-        monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 1) for text in texts])
 
 
 @pytest.fixture
