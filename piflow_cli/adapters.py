@@ -8,7 +8,8 @@ DX. A fully trained student brings all its weights. One that shares its base bri
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def load_adapter(
     *,
     base: str | None = None,
     teacher: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     say: Callable[[str], None] = lambda line: None,
 ) -> Student:
     """Read a student from an adapter folder.
@@ -67,19 +68,14 @@ def load_adapter(
         folder: holds the student as `piflow distill` or a published repository has it.
         base: where the base of a student with adapters is, in place of what the student says.
         teacher: the preset whose values hold where the student says nothing of itself.
-        dtype: of the base of a student with adapters.
+        dtype: of the base of a student with adapters; None: as it was trained.
         say: takes a line on what was assumed.
 
     Raises:
         UsageError: ``folder`` is no student, or the base is of another architecture.
         RunError: files are corrupt, do not belong together or hold values that are not finite.
     """
-    weights = folder / WEIGHTS_NAME
-    if not weights.is_file() or not (folder / CONFIG_NAME).is_file():
-        raise UsageError(
-            f"{folder} is not a student: it lacks {CONFIG_NAME} or {WEIGHTS_NAME}",
-            "name a run folder or an adapter folder that `piflow distill` wrote",
-        )
+    weights = _weights_of(folder)
     metadata, found = read_safetensors(weights)
     tensors = {name.removeprefix("transformer."): value for name, value in found.items()}
     config = _read_config(folder / CONFIG_NAME)
@@ -94,23 +90,44 @@ def load_adapter(
     return student
 
 
+def read_facts(folder: Path, *, teacher: str | None = None, say: Callable[[str], None] = lambda line: None) -> StudentFacts:
+    """What the student in ``folder`` says of itself, without its weights; arguments and errors are those of :func:`load_adapter`."""
+    weights = _weights_of(folder)
+    return _facts(_read_config(folder / CONFIG_NAME), read_metadata(weights), teacher, say)
+
+
+def _weights_of(folder: Path) -> Path:
+    weights = folder / WEIGHTS_NAME
+    if not weights.is_file() or not (folder / CONFIG_NAME).is_file():
+        raise UsageError(
+            f"{folder} is not a student: it lacks {CONFIG_NAME} or {WEIGHTS_NAME}",
+            "name a run folder or an adapter folder that `piflow distill` wrote",
+        )
+    return weights
+
+
+def _facts(
+    config: Mapping[str, Any], metadata: Mapping[str, str], teacher: str | None, say: Callable[[str], None]
+) -> StudentFacts:
+    if any(name.startswith(METADATA_PREFIX) for name in metadata):
+        return StudentFacts.from_metadata(metadata)
+    return facts_of_foreign(config, metadata, teacher, say)
+
+
 def _on_its_base(
     config: Mapping[str, Any],
     metadata: Mapping[str, str],
     tensors: Mapping[str, Tensor],
     base: str | None,
     teacher: str | None,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     say: Callable[[str], None],
 ) -> Student:
     """A student with adapters on its base, its own weights still to be loaded."""
-    if any(name.startswith(METADATA_PREFIX) for name in metadata):
-        facts = StudentFacts.from_metadata(metadata)
-    else:
-        facts = facts_of_foreign(config, metadata, teacher, say)
+    facts = _facts(config, metadata, teacher, say)
     family = family_of(facts.family, facts.guidance)
     revision = facts.revision if facts.revision and base is None else None
-    model = family.load(locate(facts.base if base is None else base, revision), dtype)
+    model = family.load(locate(facts.base if base is None else base, revision), getattr(torch, facts.base_dtype) if dtype is None else dtype)
     _check_architecture(config, model, family)
     ranks = {name.removesuffix(LORA_A): value.shape[0] for name, value in tensors.items() if name.endswith(LORA_A)}
     absent = [path for path in ranks if path not in dict(model.named_modules())]
@@ -121,9 +138,21 @@ def _on_its_base(
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file; raises RunError where it is corrupt or cut short."""
+    with _opened(path) as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, without its tensors; raises RunError where it is corrupt or cut short."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+            yield file
     except SafetensorError as error:
         raise RunError(f"{path} is corrupt or cut short: {error}", f"copy it again, or remove it: rm {path}") from error
 

@@ -19,11 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 NEGATIVE_PREFIX = "negative_"
 
@@ -82,3 +81,17 @@ def negative_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def with_negative(conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``conditioning`` with the entries of ``negative`` under ``negative_<name>``; the inverse of :func:`negative_of`."""
     return {**conditioning, **{NEGATIVE_PREFIX + name: value for name, value in negative.items()}}
+
+
+def collate(entries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """A batch of conditionings: entries of one name padded with zeros along their first axis to the longest, and stacked."""
+    return {name: torch.stack(_padded([entry[name] for entry in entries])) for name in entries[0]}
+
+
+def _padded(values: Sequence[Tensor]) -> list[Tensor]:
+    lengths = [len(value) if value.ndim else 0 for value in values]
+    longest = max(lengths)
+    return [
+        value if length == longest else torch.cat([value, value.new_zeros(longest - length, *value.shape[1:])])
+        for value, length in zip(values, lengths)
+    ]

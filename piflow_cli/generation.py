@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 from .core.guidance import Guidance
 from .student import Student
 from .teachers.base import Conditioning, TeacherFamily, teacher_velocity
+from .teachers.packing import pack, unpack
+
+if TYPE_CHECKING:
+    from .teachers.text_to_image import TextToImageFamily
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """States (B, C, *S) and noise levels (B,) → what the scheduler's step() takes."""
@@ -61,3 +66,21 @@ def sample_teacher(
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=x.device)
     return denoise(lambda x, sigma: teacher_velocity(family, model, guidance, x, sigma, conditioning), scheduler, x, steps)
+
+
+def sample_by_pipeline(family: TextToImageFamily, pipeline: Any, x: Tensor, conditioning: Conditioning, steps: int) -> Tensor:
+    """Latents (B, C, h, w) that a stock pipeline and its scheduler make of noise ``x`` by ``steps`` evaluations.
+
+    With ``negative_`` entries in ``conditioning`` the pipeline guides by itself, which policies cannot be.
+    """
+    rows, columns = x.shape[-2:]
+    packed = family.token_positions is not None
+    latents = pipeline(
+        **family.pipeline_inputs(conditioning),
+        latents=pack(x) if packed else x,
+        height=rows * family.vae_factor,
+        width=columns * family.vae_factor,
+        num_inference_steps=steps,
+        output_type="latent",
+    ).images
+    return unpack(latents, rows, columns) if packed else latents

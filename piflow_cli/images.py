@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RECIPE_KEY = "piflow"
 GRID_CELL = 64
+LARGEST_CELL = 512
 
 
 def to_images(x: Tensor) -> list[Image.Image]:
@@ -27,15 +28,20 @@ def to_images(x: Tensor) -> list[Image.Image]:
 
 
 def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
-    """One picture of equally large ``images``, row by row, small ones enlarged by whole factors so that eyes can see them."""
-    width, height = images[0].size
-    factor = max(1, GRID_CELL // max(width, height))
-    width, height = width * factor, height * factor
+    """One picture of ``images``, row by row, in cells of the largest.
+
+    Small ones are enlarged by whole factors so that eyes can see them, large ones shrunk by whole factors so that files stay
+    small.
+    """
+    width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
+    factor, divisor = max(1, GRID_CELL // max(width, height)), -(-max(width, height) // LARGEST_CELL)
+    width, height = -(-width * factor // divisor), -(-height * factor // divisor)
     rows = -(-len(images) // columns)
     grid = Image.new(images[0].mode, (columns * width, rows * height))
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        grid.paste(image.resize((width, height), Image.Resampling.NEAREST), (column * width, row * height))
+        cell = image.reduce(divisor).resize([-(-side // divisor) * factor for side in image.size], Image.Resampling.NEAREST)
+        grid.paste(cell, (column * width, row * height))
     return grid
 
 

@@ -1,95 +1,73 @@
-"""Seeds and labels to pictures on disk, from a student or from a teacher itself."""
+"""Seeds with labels or prompts to pictures on disk, from a student or from a teacher itself."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from . import __version__
-from .adapters import load_adapter
+from .adapters import load_adapter, read_facts
 from .devices import choose_device
 from .errors import UsageError
 from .generation import sample_student, sample_teacher, seeded_generators, seeded_noise
 from .images import image_grid, save_png, to_images
 from .presets import load
 from .runs import adapter_folder
+from .shots import SampleRequest, Shot, Source, batches
 from .teachers import family_of
-from .teachers.base import guidance_of, to_device
+from .teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of, to_device
 from .teachers.latents import latent_decoder
 from .teachers.locate import teacher_folder
+from .teachers.text_to_image import TextToImageFamily
+from .text_sampling import text_student_source, text_teacher_source
 from .views import View
 
 if TYPE_CHECKING:
     import torch
 
     from .console import Console
-    from .student import Student
+    from .preset_schema import Preset
+    from .student import Student, StudentFacts
 
 GRID_COLUMNS = 10
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """What `piflow sample` was asked for; None stands for "as the student was trained" or "as the teacher's preset says".
-
-    With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher.
-    """
-
-    student: str | None
-    teacher: str | None
-    base: str | None
-    vae: str | None
-    labels: tuple[int, ...] | None
-    seeds: tuple[int, ...]
-    steps: int | None
-    substeps: int | None
-    temperature: float | str | None
-    stochastic: float
-    output: Path
-    grid: bool
-    metadata: bool
-    device: str
-    batch_size: int
-
-
-@dataclass(frozen=True)
-class Source:
-    """Whatever makes images: a batch of seeds and labels → states in [-1, 1], and the recipe they share."""
-
-    draw: Callable[[list[int], list[int]], Tensor]
-    classes: int
-    recipe: dict
+CLASS_SEEDS = 64
+CLASS_BATCH = 64
+CLASS_TEACHER_STEPS = 128
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
-    """Write one PNG per seed, and a grid, to ``request.output``; returns what was written and how fast."""
+    """Write one PNG per shot, and a grid, to ``request.output``; returns what was written and how fast."""
     device = choose_device(request.device)
-    source = _student_source(request, device) if request.student is not None else _teacher_source(request, device)
-    labels = request.labels if request.labels is not None else tuple(range(source.classes))
-    # By seed, not by place in the list: a picture stays the same whatever is asked for beside it.
-    chosen = {seed: labels[seed % len(labels)] for seed in request.seeds}
+    source = _student_source(request, device, console) if request.student is not None else _teacher_source(request, device, console)
+    size = source.batch_size if request.batch_size is None else request.batch_size
     started = time.perf_counter()
-    images, files = [], []
-    with console.progress(len(request.seeds), description="sampling") as bar:
-        for start in range(0, len(request.seeds), request.batch_size):
-            seeds = list(request.seeds[start : start + request.batch_size])
-            for seed, image in zip(seeds, to_images(source.draw(seeds, [chosen[seed] for seed in seeds]))):
-                recipe = {**source.recipe, "seed": seed, "label": chosen[seed]} if request.metadata else None
-                files.append(request.output / f"{seed:06d}.png")
-                save_png(image, files[-1], recipe)
-                images.append(image)
-            bar.update(len(seeds))
+    images = {}
+    with console.progress(len(source.shots), description="sampling") as bar:
+        for shots in batches(source.shots, size):
+            for shot, image in zip(shots, to_images(source.draw(shots)), strict=True):
+                recipe = {**source.recipe, **shot.recipe} if request.metadata else None
+                save_png(image, _file(request, shot), recipe)
+                if request.grid:
+                    images[shot] = image
+            bar.update(len(shots))
     seconds = time.perf_counter() - started
     grid = None
     if request.grid:
         grid = request.output / "grid.png"
-        save_png(image_grid(images, min(GRID_COLUMNS, len(images))), grid, source.recipe if request.metadata else None)
+        # Pictures are made size by size, and shown in the order in which they were asked for.
+        whole = image_grid([images[shot] for shot in source.shots], source.columns)
+        save_png(whole, grid, source.recipe if request.metadata else None)
+    files = [_file(request, shot) for shot in source.shots]
     return {"images": files, "grid": grid, "seconds": round(seconds, 3), **source.recipe}
+
+
+def _file(request: SampleRequest, shot: Shot) -> Path:
+    return request.output / f"{shot.stem}.png"
 
 
 def open_student(path: str | Path, teacher: str | None = None, base: str | None = None) -> Student:
@@ -97,34 +75,23 @@ def open_student(path: str | Path, teacher: str | None = None, base: str | None 
 
     Raises UsageError where it was trained for another than ``teacher``.
     """
-    student = load_adapter(adapter_folder(Path(path)), base=base)
-    if teacher is not None and (name := load(teacher).name) != student.facts.teacher:
-        raise UsageError(
-            f"{path} was trained for the teacher {student.facts.teacher}, not {name}",
-            f"leave --teacher out, or distil one: piflow distill --teacher {teacher}",
-        )
+    student = load_adapter(adapter_folder(Path(path)), base=base, teacher=teacher)
+    _check_teacher(path, student.facts, teacher)
     return student
 
 
-def _student_source(request: SampleRequest, device: torch.device) -> Source:
-    student = open_student(request.student, request.teacher, request.base)
-    if request.base is not None and not isinstance(student.model, View):
-        raise UsageError("--base names the weights below adapters, and this student brings all of its own", "leave --base out")
-    student.model.to(device)
-    facts = student.facts
-    shape = student.family.sample_shape(student.model)
-    vae = request.vae if request.vae is not None else facts.vae if facts.vae else None
-    decode = latent_decoder(vae, shape[0], device)
-    options = {"steps": request.steps, "substeps": request.substeps, "temperature": request.temperature}
-
-    def draw(seeds: list[int], labels: list[int]) -> Tensor:
-        generators = seeded_generators(seeds)
-        noise = seeded_noise(generators, shape).to(device)
-        conditioning = to_device(student.family.condition(student.model, labels), device)
-        return decode(
-            sample_student(student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators)
+def _check_teacher(path: str | Path, facts: StudentFacts, teacher: str | None) -> None:
+    if teacher is not None and (name := load(teacher).name) != facts.teacher:
+        raise UsageError(
+            f"{path} was trained for the teacher {facts.teacher}, not {name}",
+            f"leave --teacher out, or distil one: piflow distill --teacher {teacher}",
         )
 
+
+def _student_source(request: SampleRequest, device: torch.device, console: Console) -> Source:
+    folder = adapter_folder(Path(request.student))
+    facts = read_facts(folder, teacher=request.teacher, say=console.say)
+    _check_teacher(request.student, facts, request.teacher)
     recipe = {
         "piflow": __version__,
         "student": str(request.student),
@@ -136,29 +103,83 @@ def _student_source(request: SampleRequest, device: torch.device) -> Source:
         "temperature": facts.sampling_temperature if request.temperature is None else request.temperature,
         "stochastic": str(request.stochastic),
     }
-    return Source(draw, student.family.class_count(student.model), recipe)
+    family = family_of(facts.family, _student_guidance(request, facts, console))
+    if isinstance(family, TextToImageFamily):
+        return text_student_source(request, folder, facts, family, recipe, device, console)
+    request.refuse_text(str(request.student))
+    return _class_student_source(request, recipe, device)
 
 
-def _teacher_source(request: SampleRequest, device: torch.device) -> Source:
+def _student_guidance(request: SampleRequest, facts: StudentFacts, console: Console) -> float:
+    """What the student's network is told; a warning where that is not what it was distilled at."""
+    if request.guidance is None or request.guidance == facts.guidance:
+        return facts.guidance
+    embeds = family_of(facts.family).embeds_guidance
+    effect = "pictures may suffer" if embeds else "it has no effect"
+    console.warn(f"the student has guidance {facts.guidance:g} distilled in: --guidance {request.guidance:g} is another, and {effect}")
+    return request.guidance if embeds else facts.guidance
+
+
+def _class_student_source(request: SampleRequest, recipe: dict, device: torch.device) -> Source:
+    student = open_student(request.student, request.teacher, request.base)
+    if request.base is not None and not isinstance(student.model, View):
+        raise UsageError("--base names the weights below adapters, and this student brings all of its own", "leave --base out")
+    student.model.to(device)
+    facts = student.facts
+    shape = student.family.sample_shape(student.model)
+    vae = request.vae if request.vae is not None else facts.vae if facts.vae else None
+    decode = latent_decoder(vae, shape[0], device)
+    options = {"steps": request.steps, "substeps": request.substeps, "temperature": request.temperature}
+
+    def draw(shots: Sequence[Shot]) -> Tensor:
+        generators = seeded_generators([shot.seed for shot in shots])
+        noise = seeded_noise(generators, shape).to(device)
+        conditioning = to_device(student.family.condition(student.model, [shot.label for shot in shots]), device)
+        return decode(
+            sample_student(student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators)
+        )
+
+    return _class_source(request, draw, student.family.class_count(student.model), recipe)
+
+
+def _teacher_source(request: SampleRequest, device: torch.device, console: Console) -> Source:
     if request.substeps is not None or request.temperature is not None or request.stochastic != 0:
         raise UsageError(
             "--substeps, --temperature and --stochastic are settings of a policy, and a teacher has none",
             "leave them out, or name a student: piflow sample RUN",
         )
     preset = load(request.teacher)
-    family = family_of(preset.teacher.family)
-    given = {name: value for name, value in (("base", request.base), ("vae", request.vae)) if value is not None}
-    teacher = replace(preset.teacher, **given)
-    model = family.load(teacher_folder(family, teacher)).to(device)
-    shape = family.sample_shape(model)
-    decode = latent_decoder(teacher.vae, shape[0], device)
-    guidance = guidance_of(preset.teacher)
-    steps = 128 if request.steps is None else request.steps
+    given = {"base": request.base, "vae": request.vae, "guidance": request.guidance}
+    preset = replace(preset, teacher=replace(preset.teacher, **{name: value for name, value in given.items() if value is not None}))
+    family = family_of(preset.teacher.family, preset.teacher.guidance)
+    recipe = {"piflow": __version__, "teacher": preset.name}
+    if isinstance(family, TextToImageFamily):
+        return text_teacher_source(request, preset, family, recipe, device, console)
+    request.refuse_text(f"the teacher {preset.name}")
+    return _class_teacher_source(request, preset, family, recipe, device)
 
-    def draw(seeds: list[int], labels: list[int]) -> Tensor:
-        noise = seeded_noise(seeded_generators(seeds), shape).to(device)
-        conditioning = to_device(family.condition(model, labels), device)
+
+def _class_teacher_source(
+    request: SampleRequest, preset: Preset, family: TeacherFamily, recipe: dict, device: torch.device
+) -> Source:
+    assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
+    model = family.load(teacher_folder(family, preset.teacher)).to(device)
+    shape = family.sample_shape(model)
+    decode = latent_decoder(preset.teacher.vae, shape[0], device)
+    guidance = guidance_of(preset.teacher)
+    steps = CLASS_TEACHER_STEPS if request.steps is None else request.steps
+
+    def draw(shots: Sequence[Shot]) -> Tensor:
+        noise = seeded_noise(seeded_generators([shot.seed for shot in shots]), shape).to(device)
+        conditioning = to_device(family.condition(model, [shot.label for shot in shots]), device)
         return decode(sample_teacher(family, model, noise, conditioning, steps, preset.policy.shift, guidance))
 
-    recipe = {"piflow": __version__, "teacher": preset.name, "steps": steps, "guidance": guidance.scale}
-    return Source(draw, family.class_count(model), recipe)
+    return _class_source(request, draw, family.class_count(model), {**recipe, "steps": steps, "guidance": guidance.scale})
+
+
+def _class_source(request: SampleRequest, draw, classes: int, recipe: dict) -> Source:
+    seeds = tuple(range(CLASS_SEEDS)) if request.seeds is None else request.seeds
+    labels = tuple(range(classes)) if request.labels is None else request.labels
+    # By seed, not by place in the list: a picture stays the same whatever is asked for beside it.
+    shots = tuple(Shot(seed, labels[seed % len(labels)]) for seed in seeds)
+    return Source(draw, shots, recipe, CLASS_BATCH, min(GRID_COLUMNS, len(shots)))

@@ -43,10 +43,13 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         substeps: Euler substeps per unit of raw time.
         temperature: in (0, 1], or ``auto``; GM policies only, never on the last step.
         stochastic: h; 0 is the ODE, ``inf`` re-noises fully between evaluations.
+
+    ``generator`` draws the noise of stochastic sampling where step() is given none: text-to-image pipelines give none.
     """
 
     order = 1
     init_noise_sigma = 1.0
+    generator: torch.Generator | list[torch.Generator] | None = None
 
     @register_to_config
     def __init__(
@@ -113,7 +116,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
     ) -> PolicySchedulerOutput | tuple[Tensor]:
         """Roll the policy that ``model_output`` holds from ``sample`` to the next evaluation.
 
-        ``generator`` draws the noise of stochastic sampling: one, or one per sample.
+        ``generator`` draws the noise of stochastic sampling: one, or one per sample; None: the scheduler's own.
         """
         if self._step_index is None:
             self._step_index = self._index_of(timestep)
@@ -130,7 +133,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         end = torch.full_like(source, raw_next if memory == 1 else to_raw(sigma_dst, config.shift))
         x = self.decoder.pack(rollout(policy, policy.x_src, source, end, substeps=config.substeps))
         if memory < 1 and not last:
-            noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            noise = randn_tensor(x.shape, generator=self.generator if generator is None else generator, device=x.device, dtype=x.dtype)
             x = (1 - sigma_next + sigma_next * memory) * x + sigma_next * math.sqrt(1 - memory**2) * noise
         self._step_index += 1
         x = x.to(sample.dtype)

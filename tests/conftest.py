@@ -83,7 +83,10 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
 
 SampleRequest = make_dataclass(
     "SampleRequest",
-    "student teacher base vae labels seeds steps substeps temperature stochastic output grid metadata device batch_size".split(),
+    (
+        "student teacher base vae labels prompts prompts_from height width loras base_precision offload compile seeds steps substeps "
+        "temperature stochastic guidance output grid metadata device batch_size"
+    ).split(),
     frozen=True,
 )
 
@@ -95,7 +98,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[SampleRequest]:
 
     def sample(request, console):
         asked.append(request)
-        return {"images": len(request.seeds)}
+        return {"images": 64 if request.seeds is None else len(request.seeds)}
 
     fake_module(monkeypatch, "sampling", SampleRequest=SampleRequest, sample=sample)
     return asked

@@ -13,6 +13,8 @@ from piflow_cli.errors import UsageError
 # Above this a typing slip is likelier than a wish, and the list of numbers alone would fill the memory.
 MOST_VALUES = 10_000_000
 LARGEST_VALUE = 2**63 - 1
+OFFLOADS = ("none", "model", "sequential", "group")
+BASE_PRECISIONS = ("fp32", "bf16")
 
 
 def complete_teacher(incomplete: str) -> list[str]:
@@ -63,6 +65,38 @@ def parse_stochastic(text: str) -> float:
     if not value >= 0:
         raise UsageError(f"--stochastic {text}: not a number of at least 0, or inf", "type --stochastic 0, 1 or inf")
     return value
+
+
+def parse_guidance(text: str) -> float:
+    """A guidance scale of at least 1, which is none."""
+    value = _number(text)
+    if not 1 <= value < math.inf:
+        raise UsageError(f"--guidance {text}: not a number of at least 1", "type --guidance 3.5, or leave it out")
+    return value
+
+
+def parse_lora(text: str) -> tuple[str, float]:
+    """`PATH`, or `PATH:SCALE` with a number; the scale is 1 where none is written."""
+    path, colon, scale = text.rpartition(":")
+    if not colon or math.isnan(_number(scale)):
+        path, scale = text, "1"
+    if not path or math.isinf(_number(scale)):
+        raise UsageError(f"--lora {text}: not a path, or a path and a scale", "write it like --lora style.safetensors:0.8")
+    return path, float(scale)
+
+
+def check_offload(offload: str) -> str:
+    """none, model, sequential or group."""
+    if offload not in OFFLOADS:
+        raise UsageError(f"--offload {offload}: no such way to offload", f"choose one of {', '.join(OFFLOADS)}")
+    return offload
+
+
+def check_base_precision(precision: str | None) -> str | None:
+    """fp32 or bf16; None is as trained."""
+    if precision not in (None, *BASE_PRECISIONS):
+        raise UsageError(f"--base-precision {precision}: no such precision", f"choose one of {', '.join(BASE_PRECISIONS)}")
+    return precision
 
 
 def _range(part: str, text: str, option: str) -> tuple[int, int]:

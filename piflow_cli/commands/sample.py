@@ -17,7 +17,11 @@ from piflow_cli.commands.options import (
     Json,
     Quiet,
     Teacher,
+    check_base_precision,
+    check_offload,
     examples,
+    parse_guidance,
+    parse_lora,
     parse_ranges,
     parse_stochastic,
     parse_temperature,
@@ -27,13 +31,12 @@ from piflow_cli.commands.options import (
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
 
-DEFAULT_IMAGES = 64
-
 EXAMPLES = examples(
     ("piflow sample runs/digits", "64 images and a grid"),
     ("piflow sample runs/digits --labels 3,5 --seeds 0-15", "chosen classes, seeds"),
+    ('piflow sample runs/flux-dev "a red fox" --seeds 0-3', "a prompt, four seeds"),
     ("piflow sample --teacher digits --steps 128", "the teacher itself"),
-    closing="An image depends on its seed and label alone, not on the batch it is made in.",
+    closing="An image depends on its seed, and its label or prompt, not on the batch it is made in.",
 )
 
 
@@ -41,16 +44,36 @@ def sample(
     student: Annotated[
         str | None, typer.Argument(metavar="STUDENT", help="Folder of a run or of an adapter.", show_default=False)
     ] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What a text-to-image model is to show; several are several pictures.", show_default=False)
+    ] = None,
     teacher: Teacher = None,
     base: Base = None,
     vae: Annotated[
         str | None, setting("--vae", "What shows latents: a folder or Hub id; default: as trained.", MODEL, "PATH")
     ] = None,
+    lora: Annotated[
+        list[str] | None, setting("--lora", "One more LoRA, and its scale; may come again.", MODEL, "PATH[:SCALE]")
+    ] = None,
+    base_precision: Annotated[
+        str | None,
+        typer.Option("--base-precision", help="Of the weights below adapters; default: as trained.", metavar="fp32|bf16", callback=check_base_precision, rich_help_panel=MODEL, show_default=False),
+    ] = None,
+    offload: Annotated[
+        str,
+        typer.Option("--offload", help="Keep weights off the GPU while idle: model, sequential or group.", metavar="HOW", callback=check_offload, rich_help_panel=MODEL, show_default=False),
+    ] = "none",
+    compile: Annotated[bool, switch("--compile", "Compile the blocks that the network repeats.", MODEL)] = False,
     device: Device = "auto",
+    prompts_from: Annotated[
+        str | None, setting("--prompts", "A file of prompts, .jsonl with seed, width, height; or a Hub dataset.", SAMPLING, "SOURCE")
+    ] = None,
+    height: Annotated[int | None, setting("--height", "In pixels; default: 1024.", SAMPLING, "N", 1)] = None,
+    width: Annotated[int | None, setting("--width", "In pixels; default: 1024.", SAMPLING, "N", 1)] = None,
     labels: Annotated[str | None, setting("--labels", "Classes, like 0-9 or 3,5.", SAMPLING, "RANGES")] = None,
-    seeds: Annotated[str | None, setting("--seeds", "One image per seed, like 0-63,100.", SAMPLING, "RANGES")] = None,
+    seeds: Annotated[str | None, setting("--seeds", "One image per seed, and prompt, like 0-63,100.", SAMPLING, "RANGES")] = None,
     num_images: Annotated[
-        int | None, setting("--num-images", f"Seeds 0 to N-1; default: {DEFAULT_IMAGES}.", SAMPLING, "N", 1)
+        int | None, setting("--num-images", "Seeds 0 to N-1; default: 64, or 1 for each prompt.", SAMPLING, "N", 1)
     ] = None,
     steps: Annotated[
         int | None, setting("--steps", "Network evaluations per image; default: as trained.", SAMPLING, "N", 1)
@@ -64,7 +87,12 @@ def sample(
     stochastic: Annotated[
         str, setting("--stochastic", "Noise put back between steps: 0 is none, inf all.", SAMPLING, "H")
     ] = "0",
-    batch_size: Annotated[int, setting("--batch-size", "Images made at once.", SAMPLING, "N", 1)] = 64,
+    guidance: Annotated[
+        str | None, setting("--guidance", "Of a teacher; a student has its own distilled in.", SAMPLING, "SCALE")
+    ] = None,
+    batch_size: Annotated[
+        int | None, setting("--batch-size", "Images made at once; default: 64, or 1 from prompts.", SAMPLING, "N", 1)
+    ] = None,
     output: Annotated[
         Path | None, setting("--output", "Folder of the images; default: samples/<name>.", OUTPUT, "DIR")
     ] = None,
@@ -77,8 +105,12 @@ def sample(
 ) -> None:
     """Make images with a student, or with a teacher for comparison.
 
-    With both, the student is sampled, provided that it was distilled from that teacher.
+    With both, the student is sampled, provided that it was distilled from that teacher. What follows no student but
+    --teacher is a prompt if it has a space in it.
     """
+    prompts = [] if prompts is None else prompts
+    if teacher is not None and student is not None and " " in student.strip() and not Path(student).exists():
+        student, prompts = None, [student, *prompts]
     if student is None and teacher is None:
         raise UsageError("neither a student nor a teacher given", "type piflow sample FOLDER, or piflow sample --teacher NAME")
     settings = {
@@ -86,6 +118,8 @@ def sample(
         "seeds": _seeds(seeds, num_images),
         "temperature": None if temperature is None else parse_temperature(temperature),
         "stochastic": parse_stochastic(stochastic),
+        "guidance": None if guidance is None else parse_guidance(guidance),
+        "loras": tuple(parse_lora(text) for text in ([] if lora is None else lora)),
     }
     from piflow_cli.sampling import SampleRequest
     from piflow_cli.sampling import sample as run_sampling
@@ -95,6 +129,13 @@ def sample(
         teacher=teacher,
         base=base,
         vae=vae,
+        prompts=tuple(prompts),
+        prompts_from=prompts_from,
+        height=height,
+        width=width,
+        base_precision=base_precision,
+        offload=offload,
+        compile=compile,
         steps=steps,
         substeps=substeps,
         output=_folder(student, teacher) if output is None else output,
@@ -109,17 +150,17 @@ def sample(
     console.result(result, format_pairs(result))
 
 
-def _seeds(seeds: str | None, num_images: int | None) -> tuple[int, ...]:
+def _seeds(seeds: str | None, num_images: int | None) -> tuple[int, ...] | None:
+    """The seeds that are asked for; None where it is left to the model."""
     if seeds is not None and num_images is not None:
         raise UsageError("--seeds and --num-images exclude each other", "keep --seeds, which counts the images too")
     if seeds is not None:
         return parse_ranges(seeds, "--seeds")
-    count = DEFAULT_IMAGES if num_images is None else num_images
-    if count > MOST_VALUES:
+    if num_images is not None and num_images > MOST_VALUES:
         raise UsageError(
-            f"--num-images {count}: more than {MOST_VALUES:,}", "make them in several runs: --seeds 0-9999"
+            f"--num-images {num_images}: more than {MOST_VALUES:,}", "make them in several runs: --seeds 0-9999"
         )
-    return tuple(range(count))
+    return None if num_images is None else tuple(range(num_images))
 
 
 def _folder(student: str | None, teacher: str | None) -> Path:

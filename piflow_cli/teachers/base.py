@@ -38,6 +38,7 @@ class TeacherFamily(ABC):
     model_name: ClassVar[str]
     trained_in_full: ClassVar[tuple[str, ...]] = ()
     config_not_published: ClassVar[tuple[str, ...]] = ()
+    embeds_guidance: ClassVar[bool] = False
 
     def __init__(self, guidance: float = 1.0) -> None:
         self.guidance = guidance

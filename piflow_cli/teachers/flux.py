@@ -24,6 +24,7 @@ class FluxFamily(TextToImageFamily):
     text_length = 512
     trained_in_full = ("norm_out.linear",)
     config_not_published = ("patch_size",)
+    embeds_guidance = True
 
     def head_site(self, model: nn.Module) -> HeadSite:
         return HeadSite("proj_out", POSITIONS, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
@@ -46,6 +47,9 @@ class FluxFamily(TextToImageFamily):
             return_dict=False,
         )[0]
         return unpack(tokens, height, width)
+
+    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        return {**conditioning, "guidance_scale": self.guidance}
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         embeds, pooled, _ = pipeline.encode_prompt(list(texts), device=pipeline.device, max_sequence_length=self.text_length)

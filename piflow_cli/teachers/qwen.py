@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core.heads import HeadSite
+from ..encoders import negative_of
 from .base import Conditioning, matching
 from .packing import POSITIONS, SIDE, pack, unpack
 from .text_to_image import TextToImageFamily, masked
@@ -45,6 +46,9 @@ class QwenImageFamily(TextToImageFamily):
             return_dict=False,
         )[0]
         return unpack(tokens, height, width)
+
+    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        return {**conditioning, "true_cfg_scale": self.guidance if negative_of(conditioning) else 1.0}
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         # One at a time: what a text encoder makes of a prompt must not depend on the prompts it is padded with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,11 @@ class TextToImageFamily(TeacherFamily):
     text_length: ClassVar[int]
     vae_name: ClassVar[str] = "AutoencoderKL"
     vae_factor: ClassVar[int] = 8
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels that the sides of a picture are multiples of: a token is two latent positions wide."""
+        return 2 * self.vae_factor
 
     @property
     def model_class(self) -> type[nn.Module]:
@@ -80,7 +86,7 @@ class TextToImageFamily(TeacherFamily):
             },
             latent_channels=self.latent_channels(self._config(locate(section.base, section.revision, CONFIGS))),
             downsampling=self.vae_factor,
-            size_multiple=2 * self.vae_factor,
+            size_multiple=self.size_multiple,
             open=lambda device: StockEncoders(self, locate(section.base, section.revision, ENCODERS), device),
         )
 
@@ -101,18 +107,33 @@ class TextToImageFamily(TeacherFamily):
         """The VAE beside the transformer, float32, in evaluation mode."""
         return _from_diffusers(self.vae_name).from_pretrained(folder / "vae").eval()
 
-    def pipeline(self, model: nn.Module, scheduler: Any, folder: Path | None = None) -> Any:
-        """The stock pipeline around ``model``; text encoder and VAE come from ``folder``, and are left out without one."""
-        kind = _from_diffusers(self.pipeline_name)
-        if folder is None:
-            parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
-            return kind(**{**parts, "transformer": model, "scheduler": scheduler})
-        return kind.from_pretrained(folder, transformer=model, scheduler=scheduler, torch_dtype=model.dtype)
+    @property
+    def pipeline_class(self) -> Any:
+        """The stock pipeline's class."""
+        # diffusers leaves a placeholder where transformers is missing; the import says by itself what is.
+        import transformers  # noqa: F401
+
+        return _from_diffusers(self.pipeline_name)
+
+    def pipeline(self, model: nn.Module, scheduler: Any) -> Any:
+        """The stock pipeline around ``model``, without text encoder and VAE."""
+        kind = self.pipeline_class
+        parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
+        return kind(**{**parts, "transformer": model, "scheduler": scheduler})
+
+    @abstractmethod
+    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        """What the stock pipeline is told of a batch: its texts, and the guidance; with ``negative_`` entries it guides by itself."""
 
     def text_pipeline(self, folder: Path) -> Any:
-        """The stock pipeline with its text encoders alone, in bfloat16."""
-        kind = _from_diffusers(self.pipeline_name)
-        return kind.from_pretrained(folder, transformer=None, vae=None, torch_dtype=torch.bfloat16)
+        """The stock pipeline with its text encoders alone, in bfloat16; raises UsageError where ``folder`` lacks them."""
+        missing = _missing_parts(folder)
+        if missing:
+            raise UsageError(
+                f"{folder} has no text encoder: there is no {' and no '.join(missing)} in it",
+                "name the folder or Hub id of a whole pipeline: --base PATH",
+            )
+        return self.pipeline_class.from_pretrained(folder, transformer=None, vae=None, torch_dtype=torch.bfloat16)
 
 
 class StockEncoders:
@@ -155,15 +176,29 @@ def open_decoder(family: TextToImageFamily, section: TeacherSection, device: tor
 
     @torch.no_grad()
     def decode(latents: Tensor) -> Tensor:
-        vae = family.load_vae(folder).to(device)
-        return torch.cat([family.decode_latents(vae, latent) for latent in latents.float().split(1)])
+        return decode_each(family, family.load_vae(folder).to(device), latents)
 
     return decode
+
+
+def decode_each(family: TextToImageFamily, vae: nn.Module, latents: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] of ``latents`` (B, C, h, w), one at a time: a decoder's activations are large."""
+    return torch.cat([family.decode_latents(vae, latent) for latent in latents.float().split(1)])
 
 
 def masked(embeds: Tensor) -> dict[str, Tensor]:
     """Embeddings (L, D) of a text as they are, and a mask (L,) that says that all of them count."""
     return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(embeds.shape[0], dtype=torch.long)}
+
+
+def _missing_parts(folder: Path) -> list[str]:
+    """Which of the text encoders and tokenizers that a pipeline's index names, and of the index itself, are not in ``folder``."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return [name for name in ("model_index.json", "text_encoder") if not (folder / name).exists()]
+    parts = json.loads(index.read_text(encoding="utf-8"))
+    texts = [name for name, value in parts.items() if name.startswith(("text_encoder", "tokenizer")) and value[0] is not None]
+    return [name for name in texts or ["text_encoder"] if not (folder / name).is_dir()]
 
 
 def _from_diffusers(name: str) -> Any:

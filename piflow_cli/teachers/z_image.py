@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.heads import HeadSite
+from ..encoders import negative_of
 from .base import Conditioning, matching
 from .text_to_image import TextToImageFamily, masked
 
@@ -35,10 +36,20 @@ class ZImageFamily(TextToImageFamily):
         return matching(model, r".*\.feed_forward\.w[123]|t_embedder\.mlp\.[02]")
 
     def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        lengths = conditioning["prompt_embeds_mask"].sum(dim=1).tolist()
-        captions = [text[:length] for text, length in zip(conditioning["prompt_embeds"], lengths)]
+        captions = _captions(conditioning)
         images = list(x.unsqueeze(2).unbind(0))
         return -torch.stack(model(images, 1 - sigma.to(x.dtype), captions, return_dict=False)[0]).squeeze(2)
+
+    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        negative = negative_of(conditioning)
+        if not negative:
+            return {"prompt_embeds": _captions(conditioning), "guidance_scale": 0.0}
+        # The pipeline counts its scale from the conditional velocity, one less than everywhere else.
+        return {
+            "prompt_embeds": _captions(conditioning),
+            "negative_prompt_embeds": _captions(negative),
+            "guidance_scale": self.guidance - 1,
+        }
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}
@@ -49,3 +60,9 @@ class ZImageFamily(TextToImageFamily):
 
     def embedding_dim(self, model: nn.Module) -> int:
         return min(model.config.dim, MOST_EMBEDDING_CHANNELS)
+
+
+def _captions(conditioning: Conditioning) -> list[Tensor]:
+    """The texts (L, D) of a batch without their padding."""
+    lengths = conditioning["prompt_embeds_mask"].sum(dim=1).tolist()
+    return [text[:length] for text, length in zip(conditioning["prompt_embeds"], lengths)]

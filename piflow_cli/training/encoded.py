@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from ..encoders import with_negative
-from ..teachers.base import Conditioning
+from ..encoders import collate, with_negative
 from .cache import Cache
 from .data import Batch, bucket_batch
 
@@ -56,17 +54,3 @@ class EncodedData:
             conditioning = with_negative(conditioning, collate([self.texts[self.negative]] * size))
         latents = [self.latents[sample.latents]["latents"].float() for sample in samples if sample.latents is not None]
         return Batch((size, *bucket.shape), conditioning, torch.stack(latents) if latents else None)
-
-
-def collate(entries: Sequence[Mapping[str, Tensor]]) -> Conditioning:
-    """A batch of conditionings: entries of one name padded with zeros along their first axis to the longest, and stacked."""
-    return {name: torch.stack(_padded([entry[name] for entry in entries])) for name in entries[0]}
-
-
-def _padded(values: Sequence[Tensor]) -> list[Tensor]:
-    lengths = [len(value) if value.ndim else 0 for value in values]
-    longest = max(lengths)
-    return [
-        value if length == longest else torch.cat([value, value.new_zeros(longest - length, *value.shape[1:])])
-        for value, length in zip(values, lengths)
-    ]

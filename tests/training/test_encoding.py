@@ -23,7 +23,7 @@ from piflow_cli.errors import RunError, UsageError
 from piflow_cli.preset_schema import DataSection
 from piflow_cli.training import cache, encoding
 from piflow_cli.training.buckets import fit
-from piflow_cli.training.encoded import EncodedData, collate
+from piflow_cli.training.encoded import EncodedData
 from piflow_cli.training.encoding import open_encoded
 
 TEXTS = ["a cat", "an elephant", "a dog", "x"]

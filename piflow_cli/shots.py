@@ -1,0 +1,115 @@
+"""What `piflow sample` was asked for, and the pictures it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from .errors import UsageError
+
+Offload = Literal["none", "model", "sequential", "group"]
+BasePrecision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """The command's options; None stands for "as the student was trained" or "as the teacher's preset says".
+
+    With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher. ``labels``
+    are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image ones.
+    ``prompts_from``: a file or data set of prompts. ``loras``: further adapters, each with its scale.
+    """
+
+    student: str | None
+    teacher: str | None
+    base: str | None
+    vae: str | None
+    labels: tuple[int, ...] | None
+    prompts: tuple[str, ...]
+    prompts_from: str | None
+    height: int | None
+    width: int | None
+    loras: tuple[tuple[str, float], ...]
+    base_precision: BasePrecision | None
+    offload: Offload
+    compile: bool
+    seeds: tuple[int, ...] | None
+    steps: int | None
+    substeps: int | None
+    temperature: float | str | None
+    stochastic: float
+    guidance: float | None
+    output: Path
+    grid: bool
+    metadata: bool
+    device: str
+    batch_size: int | None
+
+    def refuse_text(self, name: str) -> None:
+        """Raise UsageError where something is asked of the class-conditional model ``name`` that only prompts go with."""
+        given = {
+            "a prompt": self.prompts,
+            "--prompts": self.prompts_from,
+            "--height": self.height,
+            "--width": self.width,
+            "--lora": self.loras,
+            "--base-precision": self.base_precision,
+            "--offload": self.offload != "none",
+            "--compile": self.compile,
+        }
+        if named := [option for option, value in given.items() if value]:
+            raise UsageError(
+                f"{name} is told class labels, not text: {', '.join(named)} {'is' if len(named) == 1 else 'are'} not for it",
+                "choose classes instead: --labels 0-9",
+            )
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: a class label, or a prompt, its number among the prompts, and the size (width, height) in pixels."""
+
+    seed: int
+    label: int | None = None
+    prompt: str | None = None
+    number: int | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def stem(self) -> str:
+        """Name of its file, without the ending."""
+        return f"{self.seed:06d}" if self.number is None else f"{self.number:04d}-{self.seed:06d}"
+
+    @property
+    def recipe(self) -> dict:
+        """What sets it apart from the others of its source."""
+        if self.size is None:
+            return {"seed": self.seed, "label": self.label}
+        return {"seed": self.seed, "prompt": self.prompt, "width": self.size[0], "height": self.size[1]}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whatever makes pictures: shots of one size → states (B, C, H, W) in [-1, 1], and the recipe they share.
+
+    ``batch_size``: of pictures made at once where nothing else is asked. ``columns`` of the picture of all.
+    """
+
+    draw: Callable[[Sequence[Shot]], Tensor]
+    shots: tuple[Shot, ...]
+    recipe: dict
+    batch_size: int
+    columns: int
+
+
+def batches(shots: Sequence[Shot], size: int) -> Iterator[list[Shot]]:
+    """``shots`` in groups of at most ``size`` that are equally large, the sizes in the order in which they first come."""
+    groups: dict[tuple[int, int] | None, list[Shot]] = {}
+    for shot in shots:
+        groups.setdefault(shot.size, []).append(shot)
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]

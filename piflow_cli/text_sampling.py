@@ -1,0 +1,215 @@
+"""Prompts times seeds to pictures, through the stock pipelines: a policy head and a scheduler are all that is new to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import load_adapter
+from .encoders import collate, with_negative
+from .errors import UsageError
+from .generation import sample_by_pipeline, seeded_generators, seeded_noise
+from .loras import add_loras, check_files
+from .prompts import Prompt, read_prompts
+from .scheduler import PolicyScheduler
+from .shots import SampleRequest, Shot, Source
+from .student import StudentFacts
+from .teachers.base import guidance_of
+from .teachers.locate import ENCODERS, locate, teacher_folder
+from .teachers.text_to_image import StockEncoders, TextToImageFamily, decode_each
+from .views import root
+
+if TYPE_CHECKING:
+    from .console import Console
+    from .preset_schema import Preset
+
+SIDE = 1024
+TEACHER_STEPS = 50
+WIDEST_ROW = 10
+# Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
+RECOMPILATIONS = 64
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+EMPTY = ""
+PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
+
+
+def text_student_source(
+    request: SampleRequest,
+    folder: Path,
+    facts: StudentFacts,
+    family: TextToImageFamily,
+    recipe: dict,
+    device: torch.device,
+    console: Console,
+) -> Source:
+    """Pictures of the student in the adapter ``folder``; guidance is distilled in, so there is no other half."""
+    dtype = getattr(torch, facts.base_dtype) if request.base_precision is None else PRECISIONS[request.base_precision]
+    base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
+    stage = Stage.open(request, family, base, revision or None, dtype, False, device, console)
+    student = load_adapter(folder, base=request.base, teacher=request.teacher, dtype=dtype)
+    options = {"substeps": request.substeps, "temperature": request.temperature, "stochastic": request.stochastic}
+    scheduler = student.scheduler(**options, patch=family.token_positions)
+    return stage.source(root(student.model), [student.model.role], scheduler, {**recipe, "guidance": family.guidance})
+
+
+def text_teacher_source(
+    request: SampleRequest, preset: Preset, family: TextToImageFamily, recipe: dict, device: torch.device, console: Console
+) -> Source:
+    """Pictures of the teacher itself, by the scheduler that its base brings, or by Euler steps with the preset's shift."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    section = preset.teacher if request.base is None else replace(preset.teacher, revision=None)
+    if section.guidance_mode == "orthogonal" or section.guidance_interval != (0.0, 1.0):
+        console.warn("the stock pipeline guides plainly and at all noise levels: guidance_mode and guidance_interval have no effect")
+    precision = "bf16" if preset.adapter is None else preset.adapter.base_precision
+    dtype = PRECISIONS[precision if request.base_precision is None else request.base_precision]
+    guided = guidance_of(section).scale != 1
+    stage = Stage.open(request, family, section.base, section.revision, dtype, guided, device, console)
+    model = family.load(teacher_folder(family, section), dtype)
+    own = stage.folder / "scheduler"
+    kind = FlowMatchEulerDiscreteScheduler
+    scheduler = kind.from_pretrained(own) if own.is_dir() else kind(shift=preset.policy.shift)
+    steps = TEACHER_STEPS if request.steps is None else request.steps
+    return stage.source(model, [], scheduler, {**recipe, "steps": steps, "guidance": family.guidance})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What students and teachers share: the shots, their prompts through the text encoders, and where the VAE is.
+
+    ``texts``: conditioning of each prompt, in the network's dtype. ``guided``: the pipeline also asks for the empty prompt.
+    """
+
+    request: SampleRequest
+    family: TextToImageFamily
+    folder: Path
+    shots: tuple[Shot, ...]
+    texts: Mapping[str, Mapping[str, Tensor]]
+    dtype: torch.dtype
+    guided: bool
+    device: torch.device
+
+    @classmethod
+    def open(
+        cls,
+        request: SampleRequest,
+        family: TextToImageFamily,
+        base: str,
+        revision: str | None,
+        dtype: torch.dtype,
+        guided: bool,
+        device: torch.device,
+        console: Console,
+    ) -> Stage:
+        """Look at everything that can be wrong, encode the prompts and free the text encoders: the network comes after them."""
+        shots = shots_of(request, family)
+        if request.offload != "none" and device.type == "cpu":
+            raise UsageError(f"--offload {request.offload}: the CPU is where weights are moved to", "leave --offload out, or choose --device cuda")
+        check_files(request.loras)
+        folder = locate(base, revision, ENCODERS)
+        if not (folder / "vae").is_dir():
+            raise UsageError(f"{base} has no VAE that shows latents: there is no folder vae in it", PIPELINE)
+        prompts = dict.fromkeys([*(shot.prompt for shot in shots), *([EMPTY] if guided else [])])
+        console.say(f"encoding {len(prompts)} prompt{'s' if len(prompts) != 1 else ''}")
+        encoders = StockEncoders(family, folder, device)
+        texts = {text: _in_dtype(encoders.encode_text([text])[0], dtype) for text in prompts}
+        encoders.close()
+        return cls(request, family, folder, shots, texts, dtype, guided, device)
+
+    def source(self, model: nn.Module, own: list[str], scheduler: Any, recipe: dict) -> Source:
+        """Pictures of ``model``, whose adapters are ``own``, by the stock pipeline around it."""
+        request, family, device, steps = self.request, self.family, self.device, recipe["steps"]
+        pipeline = family.pipeline(model, scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        add_loras(model, own, family, request.loras)
+        _place(pipeline, request, device)
+        vae = family.load_vae(self.folder).to(device)
+        channels = family.latent_channels(model.config)
+
+        @torch.no_grad()
+        def draw(shots: Sequence[Shot]) -> Tensor:
+            generators = seeded_generators([shot.seed for shot in shots])
+            width, height = shots[0].size
+            noise = seeded_noise(generators, (channels, height // family.vae_factor, width // family.vae_factor))
+            if isinstance(scheduler, PolicyScheduler):
+                scheduler.generator = generators
+            latents = sample_by_pipeline(family, pipeline, noise.to(device), self._conditioning(shots), steps)
+            return decode_each(family, vae, latents)
+
+        loras = {"loras": [f"{path}:{scale:g}" for path, scale in request.loras]} if request.loras else {}
+        base = {"base": request.base} if request.base is not None else {}
+        return Source(draw, self.shots, {**recipe, **base, **loras}, 1, _columns(self.shots))
+
+    def _conditioning(self, shots: Sequence[Shot]) -> dict[str, Tensor]:
+        batch = collate([self.texts[shot.prompt] for shot in shots])
+        if self.guided:
+            batch = with_negative(batch, collate([self.texts[EMPTY]] * len(shots)))
+        return {name: value.to(self.device) for name, value in batch.items()}
+
+
+def shots_of(request: SampleRequest, family: TextToImageFamily) -> tuple[Shot, ...]:
+    """Every prompt with every seed; options win over what a file of prompts says line by line.
+
+    Raises UsageError where there is no prompt, a size that the family cannot make, or an option for other models.
+    """
+    if request.labels is not None:
+        raise UsageError("--labels: the model is told a text, not a class", 'type a prompt instead: piflow sample RUN "a red fox"')
+    if request.vae is not None:
+        raise UsageError("--vae: the VAE of a text-to-image model is that of its base", PIPELINE)
+    if request.prompts and request.prompts_from is not None:
+        raise UsageError("a prompt is given, and --prompts too", "keep one of them")
+    if not request.prompts and request.prompts_from is None:
+        raise UsageError("the model is told a text, and none is given", 'type a prompt: piflow sample RUN "a red fox", or --prompts FILE')
+    if "" in (prompt.strip() for prompt in request.prompts):
+        raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
+    prompts = [Prompt(text) for text in request.prompts] if request.prompts_from is None else read_prompts(request.prompts_from)
+    shots = []
+    for number, prompt in enumerate(prompts):
+        size = _size(request, prompt, family, "" if request.prompts_from is None else f" (prompt {number + 1} of {request.prompts_from})")
+        for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
+            shots.append(Shot(seed, prompt=prompt.text, number=number, size=size))
+    return tuple(shots)
+
+
+def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, place: str) -> tuple[int, int]:
+    size = []
+    for name in ("width", "height"):
+        given, told = getattr(request, name), getattr(prompt, name)
+        side = given if given is not None else told if told is not None else SIDE
+        if side % family.size_multiple:
+            mended = max(1, round(side / family.size_multiple)) * family.size_multiple
+            raise UsageError(
+                f"{name} {side}{place if given is None else ''} is no multiple of {family.size_multiple} pixels", f"the nearest is {mended}: --{name} {mended}"
+            )
+        size.append(side)
+    return size[0], size[1]
+
+
+def _columns(shots: Sequence[Shot]) -> int:
+    """A row for each prompt where several seeds are drawn of it."""
+    seeds = sum(shot.number == 0 for shot in shots)
+    return seeds if 1 < seeds <= WIDEST_ROW else min(WIDEST_ROW, len(shots))
+
+
+def _in_dtype(text: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in text.items()}
+
+
+def _place(pipeline: Any, request: SampleRequest, device: torch.device) -> None:
+    """Bring the network to ``device``, by and by if so asked, and compile the blocks that it repeats."""
+    if request.compile:
+        torch._dynamo.config.recompile_limit = RECOMPILATIONS
+        pipeline.transformer.compile_repeated_blocks()
+    if request.offload == "none":
+        pipeline.to(device)
+    elif request.offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif request.offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
+    else:
+        pipeline.enable_group_offload(device, offload_type="leaf_level", use_stream=device.type == "cuda")
