@@ -1,0 +1,354 @@
+"""`piflow sample` of text-to-image students and teachers: the stock pipelines, prompts, sizes, LoRAs, and what cannot be sampled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from helpers import GOLDEN, golden
+from PIL import Image
+from safetensors.torch import save_file
+from tiny_vae import tiny_vae
+from zoo import ZOO, Row, disturb, every_family, student_of, zoo_preset
+
+from piflow_cli import text_sampling
+from piflow_cli.adapters import load_adapter, save_adapter
+from piflow_cli.console import Console
+from piflow_cli.encoders import collate
+from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
+from piflow_cli.images import image_grid, to_images
+from piflow_cli.sampling import SampleRequest, sample
+from piflow_cli.teachers import families
+from piflow_cli.teachers.text_to_image import decode_each
+
+SIZE = ["--height", "64", "--width", "96"]
+FLUX_TINY = GOLDEN / "flux-tiny"
+
+
+@pytest.fixture(autouse=True)
+def text_encoders(monkeypatch) -> None:
+    """A prompt of n letters becomes the zoo's text of n tokens."""
+    pipeline = SimpleNamespace(to=lambda device: pipeline)
+    for row in ZOO.values():
+        kind = families()[row.family]
+        monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
+        monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 2) for text in texts])
+
+
+def saved_student(row: Row, folder: Path) -> Path:
+    """A moved student in ``folder``/adapter, on the pipeline ``folder``/base, which has a VAE."""
+    _, preset = zoo_preset(row, folder)
+    tiny_vae(row.family).save_pretrained(folder / "base" / "vae")
+    student = student_of(row, row.build())
+    student.facts = type(student.facts)(**{**vars(student.facts), "base": preset.teacher.base})
+    disturb(student)
+    save_adapter(student, folder / "adapter")
+    return folder / "adapter"
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory) -> Path:
+    return saved_student(ZOO["flux"], tmp_path_factory.mktemp("flux"))
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
+
+
+def run(cli, *arguments: object) -> None:
+    outcome = cli("sample", *map(str, arguments), "--quiet")
+    assert outcome.code == 0, outcome.err
+
+
+@every_family
+def test_a_picture_is_the_one_that_training_previews(cli, row: Row, tmp_path) -> None:
+    """The pipeline's loop over its scheduler, and our own over the network, meet in the same pixels."""
+    adapter = saved_student(row, tmp_path)
+    run(cli, adapter, "a fox", "cat", *SIZE, "--seeds", "3,5", "--batch-size", "4", "--output", tmp_path / "out")
+    student = load_adapter(adapter)
+    vae = student.family.load_vae(tmp_path / "base")
+    given = collate([row.encode(7), row.encode(7), row.encode(5), row.encode(5)])
+    noise = seeded_noise(seeded_generators([3, 5, 3, 5]), (4, 8, 12))
+    with torch.no_grad():
+        states = decode_each(student.family, vae, sample_student(student, noise, given))
+    names = ["0000-000003", "0000-000005", "0001-000003", "0001-000005"]
+    for name, image in zip(names, to_images(states), strict=True):
+        assert abs(pixels(tmp_path / "out" / f"{name}.png") - np.asarray(image).astype(int)).max() <= 1
+    assert len({pixels(tmp_path / "out" / f"{name}.png").tobytes() for name in names}) == 4
+
+
+@pytest.mark.parametrize("stochastic", ["0", "inf"])
+@pytest.mark.parametrize("name", ZOO)
+def test_a_picture_is_the_same_alone_and_in_a_batch(cli, name, stochastic, tmp_path) -> None:
+    adapter = saved_student(ZOO[name], tmp_path)
+    common = [*SIZE, "--stochastic", stochastic, "--no-grid"]
+    run(cli, adapter, "a fox", "cat", *common, "--seeds", "0-2", "--batch-size", "6", "--output", tmp_path / "all")
+    run(cli, adapter, "dog", "cat", *common, "--seeds", "2", "--output", tmp_path / "alone")
+    difference = pixels(tmp_path / "all" / "0001-000002.png") - pixels(tmp_path / "alone" / "0001-000002.png")
+    assert abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("nfe", [4, 6])
+@pytest.mark.parametrize("temperature", ["auto", "1.0"])
+def test_the_published_latents_come_out_of_the_command(cli, nfe, temperature, tmp_path, monkeypatch) -> None:
+    numbers, shown = golden("flux-tiny/outputs.safetensors"), []
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "transformer").symlink_to(FLUX_TINY / "transformer")
+    tiny_vae("flux").save_pretrained(base / "vae")
+    texts = [dict(zip(("prompt_embeds", "pooled_prompt_embeds"), pair)) for pair in zip(numbers["prompt_embeds"], numbers["pooled_prompt_embeds"])]
+    monkeypatch.setattr(families()["flux"], "encode_prompts", lambda self, used, given: [texts[int(text)] for text in given])
+    monkeypatch.setattr(text_sampling, "seeded_noise", lambda generators, shape: numbers["latents"])
+    monkeypatch.setattr(text_sampling, "decode_each", lambda family, vae, latents: shown.append(latents) or torch.zeros(2, 3, 64, 96))
+    options = ["--steps", nfe, "--temperature", temperature, "--base-precision", "fp32", "--batch-size", "2", "--output", tmp_path / "out"]
+    run(cli, FLUX_TINY / "adapter", "0", "1", "--base", base, *SIZE, *options)
+    theirs = numbers[f"sample.nfe{nfe}.temperature_{temperature}"]
+    assert ((shown[0] - theirs).norm() / theirs.norm()).item() < 1e-4
+
+
+@every_family
+def test_a_base_in_bfloat16_shows_nearly_the_same(cli, row: Row, tmp_path) -> None:
+    adapter = saved_student(row, tmp_path)
+    for precision in ("fp32", "bf16"):
+        run(cli, adapter, "a fox", *SIZE, "--base-precision", precision, "--output", tmp_path / precision)
+    difference = abs(pixels(tmp_path / "fp32" / "0000-000000.png") - pixels(tmp_path / "bf16" / "0000-000000.png"))
+    assert 0 < difference.mean() < 4
+
+
+@every_family
+@pytest.mark.parametrize("own_scheduler", [False, True])
+def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler: bool, tmp_path, monkeypatch) -> None:
+    """Against a pipeline that is put together by hand, guidance and all."""
+    preset, _ = zoo_preset(row, tmp_path)
+    vae = tiny_vae(row.family)
+    vae.save_pretrained(tmp_path / "base" / "vae")
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.7 if own_scheduler else 3.2)
+    if own_scheduler:
+        scheduler.save_pretrained(tmp_path / "base" / "scheduler")
+    run(cli, "--teacher", preset, "a fox", *SIZE, "--steps", "3", "--seeds", "4", "--output", tmp_path / "out")
+    family = families()[row.family](row.guidance)
+    pipeline = family.pipeline(row.build(), scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    text, empty, noise = row.encode(7), row.encode(2), seeded_noise(seeded_generators([4]), (4, 8, 12))
+    size = {"height": 64, "width": 96, "num_inference_steps": 3, "output_type": "latent"}
+    if row.family == "z-image":
+        latents = pipeline(prompt_embeds=[text["prompt_embeds"]], negative_prompt_embeds=[empty["prompt_embeds"]], guidance_scale=4.0, latents=noise, **size).images
+    else:
+        given = {name: value[None] for name, value in text.items()}
+        if row.family == "flux":
+            given["guidance_scale"] = 3.5
+        else:
+            given |= {f"negative_{name}": value[None] for name, value in empty.items()} | {"true_cfg_scale": 4.0}
+        packed = pipeline(**given, latents=pipeline._pack_latents(noise, *noise.shape), **size).images
+        latents = pipeline._unpack_latents(packed, 64, 96, 8).reshape(noise.shape)
+    with torch.no_grad():
+        expected = to_images(decode_each(family, vae, latents))[0]
+    assert abs(pixels(tmp_path / "out" / "0000-000004.png") - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_a_file_of_prompts_says_seeds_and_sizes(cli, flux, tmp_path) -> None:
+    rows = [{"text": "a fox", "seed": 7, "width": 64, "height": 32}, {"text": "cat", "width": 32, "height": 64}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run(cli, flux, "--prompts", tmp_path / "p.jsonl", "--output", tmp_path / "out", "--batch-size", "2")
+    with Image.open(tmp_path / "out" / "0000-000007.png") as image:
+        assert image.size == (64, 32)
+        recipe = json.loads(image.text["piflow"])
+    told = {"prompt": "a fox", "seed": 7, "width": 64, "height": 32, "steps": 2, "guidance": 3.5, "teacher": "tiny"}
+    assert told.items() <= recipe.items()
+    with Image.open(tmp_path / "out" / "0001-000000.png") as image:
+        assert image.size == (32, 64)
+    with Image.open(tmp_path / "out" / "grid.png") as grid:
+        assert grid.size == (128, 64)
+    run(cli, flux, "--prompts", tmp_path / "p.jsonl", "--seeds", "1-2", "--width", "48", "--output", tmp_path / "again", "--no-metadata")
+    names = {path.name for path in (tmp_path / "again").iterdir()}
+    assert names == {f"000{number}-00000{seed}.png" for number in (0, 1) for seed in (1, 2)} | {"grid.png"}
+    with Image.open(tmp_path / "again" / "0000-000001.png") as image:
+        assert image.size == (48, 32) and "piflow" not in image.text
+
+
+# LoRAs.
+
+
+def lora_file(path: Path, shapes: dict[str, tuple[int, int]], name: str = "transformer.{}.lora_{}.weight") -> Path:
+    """A LoRA of rank 2 on modules of (in, out) features."""
+    generator = torch.Generator().manual_seed(0)
+    factors = {name.format(module, "A"): (2, into) for module, (into, _) in shapes.items()}
+    factors |= {name.format(module, "B"): (out, 2) for module, (_, out) in shapes.items()}
+    save_file({key: torch.randn(*shape, generator=generator) for key, shape in factors.items()}, path)
+    return path
+
+
+# A layer with an adapter of ours, one without, and one that the student has a copy of.
+LAYERS = {"transformer_blocks.0.ff.net.2": (128, 32), "transformer_blocks.0.attn.to_q": (32, 32), "norm_out.linear": (32, 64)}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_lora_adds_its_product_to_the_weights(cli, flux, layer, tmp_path) -> None:
+    """Beside the student's adapters: the picture is that of a student whose layer has the product in it."""
+    path = lora_file(tmp_path / "lora.safetensors", {layer: LAYERS[layer]})
+    run(cli, flux, "cat", *SIZE, "--lora", f"{path}:0.3", "--output", tmp_path / "with")
+    run(cli, flux, "cat", *SIZE, "--lora", f"{path}:0", "--output", tmp_path / "zero")
+    run(cli, flux, "cat", *SIZE, "--output", tmp_path / "without")
+    plain = pixels(tmp_path / "without" / "0000-000000.png")
+    assert (pixels(tmp_path / "zero" / "0000-000000.png") == plain).all()
+    student = load_adapter(flux)
+    from safetensors.torch import load_file
+
+    factors = load_file(path)
+    module = student.model.get_submodule(layer)
+    weight = getattr(module, "base_layer", module).weight
+    with torch.no_grad():
+        weight += 0.3 * factors[f"transformer.{layer}.lora_B.weight"] @ factors[f"transformer.{layer}.lora_A.weight"]
+        noise = seeded_noise(seeded_generators([0]), (4, 8, 12))
+        states = sample_student(student, noise, collate([ZOO["flux"].encode(5)]))
+        expected = to_images(decode_each(student.family, student.family.load_vae(flux.parent / "base"), states))[0]
+    found = pixels(tmp_path / "with" / "0000-000000.png")
+    assert abs(found - np.asarray(expected).astype(int)).max() <= 1 and (found != plain).any()
+
+
+def test_a_lora_on_a_teacher(cli, tmp_path) -> None:
+    preset, _ = zoo_preset(ZOO["flux"], tmp_path)
+    tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
+    path = lora_file(tmp_path / "lora.safetensors", {"proj_out": (32, 16)})
+    for name, scale in {"none": 0, "some": 1}.items():
+        run(cli, "--teacher", preset, "a cat", *SIZE, "--steps", "2", "--lora", f"{path}:{scale}", "--output", tmp_path / name)
+    assert (pixels(tmp_path / "none" / "0000-000000.png") != pixels(tmp_path / "some" / "0000-000000.png")).any()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"transformer_blocks.7.attn.to_q": (32, 32)}, "it has weights for transformer_blocks.7.attn.to_q, which this FluxTransformer2DModel lacks"),
+        ({"transformer_blocks.0.attn.to_q": (48, 32)}, "transformer_blocks.0.attn.to_q is 48 wide in it, and 32 here"),
+        ({"transformer_blocks.0.attn.to_q": (32, 16)}, "transformer_blocks.0.attn.to_q is 16 wide in it, and 32 here"),
+        ({"proj_out": (32, 16)}, "proj_out, in whose place the student has a policy head"),
+    ],
+)
+def test_a_lora_for_another_model_is_refused(cli, flux, shapes, message, tmp_path) -> None:
+    path = lora_file(tmp_path / "lora.safetensors", shapes)
+    outcome = cli("sample", str(flux), "cat", *SIZE, "--lora", str(path), "--output", str(tmp_path / "out"))
+    assert outcome.code == 2 and message in outcome.err and "→" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_lora_is_refused(cli, flux, tmp_path) -> None:
+    lora_file(tmp_path / "unet.safetensors", {"down.0": (4, 4)}, "unet.{}.lora_{}.weight")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x40" * 40)
+    (tmp_path / "pickled.bin").write_bytes(b"")
+    cases = {"nowhere.safetensors": "there is no LoRA at", "unet.safetensors": "holds no LoRA for a", "cut.safetensors": "corrupt or cut short", "pickled.bin": "from .safetensors alone"}
+    for name, message in cases.items():
+        outcome = cli("sample", str(flux), "cat", *SIZE, "--lora", str(tmp_path / name), "--output", str(tmp_path / "out"))
+        assert outcome.code in (1, 2) and message in outcome.err and "→" in outcome.err, name
+
+
+# Guidance, offloading, compilation.
+
+
+def test_guidance_other_than_the_students_is_warned_of_once(cli, flux, tmp_path) -> None:
+    said = cli("sample", str(flux), "cat", "dog", *SIZE, "--guidance", "5", "--output", str(tmp_path / "5")).err
+    assert said.count("the student has guidance 3.5 distilled in: --guidance 5 is another, and pictures may suffer") == 1
+    said = cli("sample", str(flux), "cat", *SIZE, "--guidance", "3.5", "--output", str(tmp_path / "3.5")).err
+    assert "distilled in" not in said
+    assert (pixels(tmp_path / "5" / "0000-000000.png") != pixels(tmp_path / "3.5" / "0000-000000.png")).any()
+
+
+def test_guidance_does_nothing_to_a_student_whose_network_is_not_told_it(cli, tmp_path) -> None:
+    adapter = saved_student(ZOO["qwen-image"], tmp_path)
+    said = cli("sample", str(adapter), "cat", *SIZE, "--guidance", "7", "--output", str(tmp_path / "7")).err
+    assert "it has no effect" in said
+    run(cli, adapter, "cat", *SIZE, "--output", tmp_path / "own")
+    assert (pixels(tmp_path / "7" / "0000-000000.png") == pixels(tmp_path / "own" / "0000-000000.png")).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "method"),
+    [("model", "enable_model_cpu_offload"), ("sequential", "enable_sequential_cpu_offload"), ("group", "enable_group_offload"), ("none", "to")],
+)
+def test_offloading_is_the_pipelines_own(how, method) -> None:
+    asked = []
+
+    class Pipeline:
+        def __getattr__(self, name):
+            return lambda *arguments, **options: asked.append(name)
+
+    text_sampling._place(Pipeline(), SimpleNamespace(offload=how, compile=False), torch.device("cuda"))
+    assert asked == [method]
+
+
+def test_compilation_is_of_the_repeated_blocks(cli, flux, tmp_path, monkeypatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *arguments, **options: compiled.append(type(self).__name__))
+    run(cli, flux, "cat", *SIZE, "--compile", "--output", tmp_path / "out")
+    assert sorted(set(compiled)) == ["FluxSingleTransformerBlock", "FluxTransformerBlock"] and len(compiled) == 3
+
+
+# What cannot be sampled.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "is told a text, and none is given"),
+        ([" "], "the prompt is empty"),
+        (["cat", "--labels", "3"], "--labels: the model is told a text"),
+        (["cat", "--vae", "here"], "--vae: the VAE of a text-to-image model is that of its base"),
+        (["cat", "--prompts", "p.txt"], "a prompt is given, and --prompts too"),
+        (["--prompts", "nowhere.txt"], "there are no prompts at nowhere.txt"),
+        (["--prompts", "{folder}/p.jsonl"], "p.jsonl:2:"),
+        (["--prompts", "{folder}/odd.jsonl"], "width 100 (prompt 1 of {folder}/odd.jsonl) is no multiple of 16 pixels"),
+        (["cat", "--height", "1000"], "height 1000 is no multiple of 16 pixels"),
+        (["cat", "--width", "7"], "width 7 is no multiple of 16 pixels"),
+        (["cat", "--height", "0"], "--height"),
+        (["cat", "--guidance", "0.5"], "--guidance 0.5: not a number of at least 1"),
+        (["cat", "--offload", "disk"], "--offload disk: no such way to offload"),
+        (["cat", "--offload", "model", "--device", "cpu"], "--offload model: the CPU is where weights are moved to"),
+        (["cat", "--base-precision", "fp8"], "--base-precision fp8: no such precision"),
+        (["cat", "--base", "{folder}/nowhere"], "there is nothing at"),
+        (["cat", "--base", "{folder}/bare"], "bare has no VAE that shows latents"),
+    ],
+)
+def test_what_cannot_be_sampled_says_so(cli, flux, tmp_path, arguments, message) -> None:
+    (tmp_path / "p.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    (tmp_path / "odd.jsonl").write_text('{"text": "a", "width": 100}\n')
+    (tmp_path / "bare").mkdir()
+    arguments = [argument.format(folder=tmp_path) for argument in arguments]
+    outcome = cli("sample", str(flux), *arguments, "--output", str(tmp_path / "out"))
+    assert outcome.code == 2 and message.format(folder=tmp_path) in outcome.err and "→" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_without_its_text_encoders_says_which_are_missing(cli, flux, tmp_path, monkeypatch) -> None:
+    monkeypatch.undo()
+    base = flux.parent / "base"
+    outcome = cli("sample", str(flux), "cat", *SIZE, "--output", str(tmp_path / "out"))
+    assert outcome.code == 2 and "has no text encoder: there is no model_index.json and no text_encoder in it" in outcome.err
+    parts = {"_class_name": "FluxPipeline", "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer_2": ["transformers", "T5TokenizerFast"], "image_encoder": [None, None]}
+    (base / "model_index.json").write_text(json.dumps(parts))
+    outcome = cli("sample", str(flux), "cat", *SIZE, "--output", str(tmp_path / "out"))
+    (base / "model_index.json").unlink()
+    assert outcome.code == 2 and "there is no text_encoder and no tokenizer_2 in it" in outcome.err
+
+
+def test_class_conditional_models_take_no_prompts(cli, tiny_teacher) -> None:
+    cases = {"a prompt": ["a red fox"], "--height, --compile": ["--height", "64", "--compile"], "--lora": ["--lora", "x"], "--offload": ["--offload", "group"]}
+    for named, options in cases.items():
+        outcome = cli("sample", "--teacher", str(tiny_teacher), *options)
+        assert outcome.code == 2 and f"is told class labels, not text: {named}" in outcome.err
+
+
+def test_a_word_beside_a_teacher_is_a_student_and_a_sentence_a_prompt(cli, requests) -> None:
+    cli("sample", "--teacher", "flux-dev", "a fox", "cat")
+    cli("sample", "runs/x", "cat", "--teacher", "flux-dev")
+    assert [(request.student, request.prompts) for request in requests] == [(None, ("a fox", "cat")), ("runs/x", ("cat",))]
+
+
+def test_a_grid_shrinks_large_pictures_by_whole_factors() -> None:
+    grid = image_grid([Image.new("RGB", (1024, 600), "red"), Image.new("RGB", (600, 1024), "blue")], 2)
+    assert grid.size == (1024, 512)
+    assert grid.getpixel((511, 299)) == (255, 0, 0) and grid.getpixel((512, 511)) == (0, 0, 255) and grid.getpixel((0, 300)) == (0, 0, 0)
