@@ -197,7 +197,7 @@ TABLE: tuple[Entry, ...] = (
         _named("OutOfMemoryError"),
         _run_error(
             "the GPU ran out of memory",
-            "lower --set optimisation.device_batch_size=N (sample: --batch-size N), "
+            "lower --set optimisation.device_batch_size=N (sample: --batch-size N, --offload model), "
             "or --set optimisation.gradient_checkpointing=true",
         ),
     ),

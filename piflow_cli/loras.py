@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -39,10 +41,25 @@ def add_loras(model: nn.Module, own: Sequence[str], family: TextToImageFamily, l
         state, alphas = ({_switched(model, name): value for name, value in part.items()} for part in (state, alphas))
         _check_fits(model, state, path)
         names.append(f"lora_{number}")
-        # diffusers takes alphas from the file or from its metadata, and refuses both.
-        model.load_lora_adapter(state, prefix=PREFIX, network_alphas=alphas or None, metadata=None if alphas else metadata, adapter_name=names[-1])
+        with warnings.catch_warnings():
+            # That there are several adapters is the point, and that a name ends like another is no fault of the file.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            warnings.filterwarnings("ignore", "While injecting the PEFT adapters", RuntimeWarning)
+            # diffusers takes alphas from the file or from its metadata, and refuses both.
+            told = {"network_alphas": alphas} if alphas else {"metadata": metadata}
+            model.load_lora_adapter(state, prefix=PREFIX, adapter_name=names[-1], **told)
     if names:
         model.set_adapters([*own, *names], [1.0] * len(own) + [scale for _, scale in loras])
+
+
+def cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold all adapters in ``dtype``: training under autocast computes with them so, and float32 is many times slower."""
+    from peft.tuners.lora import LoraLayer
+
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.lora_A.to(dtype)
+            layer.lora_B.to(dtype)
 
 
 def _read(family: TextToImageFamily, path: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict | None]:
@@ -79,7 +96,9 @@ def _check_fits(model: nn.Module, state: Mapping[str, Tensor], path: str) -> Non
         if layer is None:
             raise UsageError(f"{path} is a LoRA for another model: it has weights for {shown}, which this {kind} lacks", "leave it out")
         if not hasattr(layer, "in_features"):
-            raise UsageError(f"{path} has weights for {shown}, in whose place the student has a policy head", "leave it out, or sample the teacher with it")
+            raise UsageError(
+                f"{path} has weights for {shown}, in whose place the student has a policy head", "leave it out, or sample the teacher with it"
+            )
         sides = (value.shape[1], layer.in_features) if factor.startswith("A") else (value.shape[0], layer.out_features)
         if sides[0] != sides[1]:
             raise UsageError(f"{path} is a LoRA for another model: {shown} is {sides[0]} wide in it, and {sides[1]} here", "leave it out")

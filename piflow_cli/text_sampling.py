@@ -14,7 +14,7 @@ from .adapters import load_adapter
 from .encoders import collate, with_negative
 from .errors import UsageError
 from .generation import sample_by_pipeline, seeded_generators, seeded_noise
-from .loras import add_loras, check_files
+from .loras import add_loras, cast_adapters, check_files
 from .prompts import Prompt, read_prompts
 from .scheduler import PolicyScheduler
 from .shots import SampleRequest, Shot, Source
@@ -127,6 +127,7 @@ class Stage:
         pipeline = family.pipeline(model, scheduler)
         pipeline.set_progress_bar_config(disable=True)
         add_loras(model, own, family, request.loras)
+        cast_adapters(model, self.dtype)
         _place(pipeline, request, device)
         vae = family.load_vae(self.folder).to(device)
         channels = family.latent_channels(model.config)
@@ -167,10 +168,11 @@ def shots_of(request: SampleRequest, family: TextToImageFamily) -> tuple[Shot, .
         raise UsageError("the model is told a text, and none is given", 'type a prompt: piflow sample RUN "a red fox", or --prompts FILE')
     if "" in (prompt.strip() for prompt in request.prompts):
         raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
-    prompts = [Prompt(text) for text in request.prompts] if request.prompts_from is None else read_prompts(request.prompts_from)
+    source = request.prompts_from
+    prompts = [Prompt(text) for text in request.prompts] if source is None else read_prompts(source)
     shots = []
     for number, prompt in enumerate(prompts):
-        size = _size(request, prompt, family, "" if request.prompts_from is None else f" (prompt {number + 1} of {request.prompts_from})")
+        size = _size(request, prompt, family, f" (prompt {number + 1} of {source})")
         for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
             shots.append(Shot(seed, prompt=prompt.text, number=number, size=size))
     return tuple(shots)
@@ -184,7 +186,8 @@ def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, pla
         if side % family.size_multiple:
             mended = max(1, round(side / family.size_multiple)) * family.size_multiple
             raise UsageError(
-                f"{name} {side}{place if given is None else ''} is no multiple of {family.size_multiple} pixels", f"the nearest is {mended}: --{name} {mended}"
+                f"{name} {side}{place if given is None else ''} is no multiple of {family.size_multiple} pixels",
+                f"the nearest is {mended}: --{name} {mended}",
             )
         size.append(side)
     return size[0], size[1]

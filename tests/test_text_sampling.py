@@ -12,19 +12,24 @@ import pytest
 import torch
 from helpers import GOLDEN, golden
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_vae import tiny_vae
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 from zoo import ZOO, Row, disturb, every_family, student_of, zoo_preset
 
 from piflow_cli import text_sampling
 from piflow_cli.adapters import load_adapter, save_adapter
-from piflow_cli.console import Console
 from piflow_cli.encoders import collate
 from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
 from piflow_cli.images import image_grid, to_images
-from piflow_cli.sampling import SampleRequest, sample
+from piflow_cli.loras import cast_adapters
 from piflow_cli.teachers import families
 from piflow_cli.teachers.text_to_image import decode_each
+from piflow_cli.views import root
 
 SIZE = ["--height", "64", "--width", "96"]
 FLUX_TINY = GOLDEN / "flux-tiny"
@@ -121,6 +126,13 @@ def test_a_base_in_bfloat16_shows_nearly_the_same(cli, row: Row, tmp_path) -> No
     assert 0 < difference.mean() < 4
 
 
+def test_adapters_are_held_in_the_dtype_of_the_base(flux) -> None:
+    student = load_adapter(flux, dtype=torch.bfloat16)
+    cast_adapters(root(student.model), torch.bfloat16)
+    dtypes = {"lora" in name: value.dtype for name, value in student.model.named_parameters()}
+    assert dtypes == {True: torch.bfloat16, False: torch.float32}
+
+
 @every_family
 @pytest.mark.parametrize("own_scheduler", [False, True])
 def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler: bool, tmp_path, monkeypatch) -> None:
@@ -172,6 +184,44 @@ def test_a_file_of_prompts_says_seeds_and_sizes(cli, flux, tmp_path) -> None:
         assert image.size == (48, 32) and "piflow" not in image.text
 
 
+# The whole pipeline on disk, text encoders and tokenizers of its own.
+
+
+def tokenizer(length: int) -> PreTrainedTokenizerFast:
+    """Words as tokens, and an end."""
+    words = {word: number for number, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", "a", "red", "fox", "cat"])}
+    whole = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    whole.pre_tokenizer = Whitespace()
+    whole.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=whole, model_max_length=length, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+def whole_pipeline(folder: Path) -> diffusers.FluxPipeline:
+    torch.manual_seed(0)
+    clip = CLIPTextModel(CLIPTextConfig(vocab_size=8, hidden_size=24, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16, bos_token_id=1, eos_token_id=2))
+    t5 = T5EncoderModel(T5Config(vocab_size=8, d_model=32, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    pipeline = diffusers.FluxPipeline(scheduler, tiny_vae("flux"), clip.eval(), tokenizer(16), t5.eval(), tokenizer(512), ZOO["flux"].build())
+    pipeline.save_pretrained(folder)
+    return pipeline
+
+
+def test_a_whole_pipeline_from_disk(cli, flux, tmp_path, monkeypatch) -> None:
+    """Nothing stands in for anything: the teacher's picture is what the saved pipeline makes of the prompt by one call."""
+    monkeypatch.undo()
+    preset, _ = zoo_preset(ZOO["flux"], tmp_path)
+    pipeline = whole_pipeline(tmp_path / "base")
+    run(cli, "--teacher", preset, "a red fox", *SIZE, "--steps", "2", "--seeds", "1", "--output", tmp_path / "teacher")
+    pipeline.set_progress_bar_config(disable=True)
+    latents = pipeline._pack_latents(seeded_noise(seeded_generators([1]), (4, 8, 12)), 1, 4, 8, 12)
+    expected = pipeline("a red fox", height=64, width=96, num_inference_steps=2, guidance_scale=3.5, latents=latents).images[0]
+    # The text encoders of a preset's teacher work in bfloat16.
+    assert abs(pixels(tmp_path / "teacher" / "0000-000001.png") - np.asarray(expected).astype(int)).mean() < 1
+    run(cli, flux, "--base", tmp_path / "base", "a red fox", "a cat", *SIZE, "--output", tmp_path / "student")
+    fox, cat = (pixels(tmp_path / "student" / f"000{number}-000000.png") for number in (0, 1))
+    assert (fox != cat).any()
+
+
 # LoRAs.
 
 
@@ -198,8 +248,6 @@ def test_a_lora_adds_its_product_to_the_weights(cli, flux, layer, tmp_path) -> N
     plain = pixels(tmp_path / "without" / "0000-000000.png")
     assert (pixels(tmp_path / "zero" / "0000-000000.png") == plain).all()
     student = load_adapter(flux)
-    from safetensors.torch import load_file
-
     factors = load_file(path)
     module = student.model.get_submodule(layer)
     weight = getattr(module, "base_layer", module).weight

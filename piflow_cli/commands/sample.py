@@ -45,7 +45,7 @@ def sample(
         str | None, typer.Argument(metavar="STUDENT", help="Folder of a run or of an adapter.", show_default=False)
     ] = None,
     prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What a text-to-image model is to show; several are several pictures.", show_default=False)
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What to show, for text-to-image; may come again.", show_default=False)
     ] = None,
     teacher: Teacher = None,
     base: Base = None,
@@ -57,11 +57,25 @@ def sample(
     ] = None,
     base_precision: Annotated[
         str | None,
-        typer.Option("--base-precision", help="Of the weights below adapters; default: as trained.", metavar="fp32|bf16", callback=check_base_precision, rich_help_panel=MODEL, show_default=False),
+        typer.Option(
+            "--base-precision",
+            metavar="fp32|bf16",
+            help="Of the weights below adapters; default: as trained.",
+            callback=check_base_precision,
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
     ] = None,
     offload: Annotated[
         str,
-        typer.Option("--offload", help="Keep weights off the GPU while idle: model, sequential or group.", metavar="HOW", callback=check_offload, rich_help_panel=MODEL, show_default=False),
+        typer.Option(
+            "--offload",
+            metavar="HOW",
+            help="Weights leave the GPU while idle: model, sequential or group.",
+            callback=check_offload,
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
     ] = "none",
     compile: Annotated[bool, switch("--compile", "Compile the blocks that the network repeats.", MODEL)] = False,
     device: Device = "auto",

@@ -10,6 +10,8 @@ from piflow_cli.commands.options import (
     LARGEST_VALUE,
     check_device,
     complete_teacher,
+    parse_guidance,
+    parse_lora,
     parse_ranges,
     parse_stochastic,
     parse_temperature,
@@ -101,6 +103,26 @@ def test_temperatures_outside_their_range_are_refused(text):
 @pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("0.5", 0.5), ("inf", math.inf)])
 def test_stochasticity(text, value):
     assert parse_stochastic(text) == value
+
+
+@pytest.mark.parametrize("text", ["0.9", "nan", "inf", "much", ""])
+def test_guidance_below_one_is_refused(text):
+    with pytest.raises(UsageError, match="at least 1"):
+        parse_guidance(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a.safetensors", ("a.safetensors", 1.0)), ("a:0", ("a", 0.0)), ("a:-0.5", ("a", -0.5)), ("C:/a", ("C:/a", 1.0)), ("a:b:2", ("a:b", 2.0))],
+)
+def test_a_lora_is_a_path_and_a_scale(text, expected):
+    assert parse_lora(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", ":2", "a:inf"])
+def test_what_is_no_lora_is_refused(text):
+    with pytest.raises(UsageError, match="--lora"):
+        parse_lora(text)
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "-inf", "much"])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from piflow_cli.console import Console
-from piflow_cli.encoders import EncoderFactory, negative_of
+from piflow_cli.encoders import EncoderFactory, collate, negative_of
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.preset_schema import DataSection
 from piflow_cli.training import cache, encoding
