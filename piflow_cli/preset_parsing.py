@@ -59,12 +59,22 @@ class PresetLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class PresetDumper(yaml.SafeDumper):
+    """Quotes text that PresetLoader would take for a number."""
+
+
 # PyYAML follows YAML 1.1, where a float needs a point and a signed exponent; this is the float of YAML 1.2.
-PresetLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+for _kind in (PresetLoader, PresetDumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+
+
+def write_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML that :func:`read_yaml` reads back."""
+    return yaml.dump(data, Dumper=PresetDumper, sort_keys=False)
 
 
 def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:

@@ -10,6 +10,7 @@ import yaml
 
 from .errors import UsageError
 from .files import replacing_file
+from .preset_parsing import write_yaml
 from .presets import from_dict, to_dict
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class RunFolder:
     def write_settings(self, preset: Preset) -> None:
         """Record the resolved configuration."""
         with replacing_file(self.settings) as aside:
-            aside.write_text(yaml.safe_dump(to_dict(preset), sort_keys=False))
+            aside.write_text(write_yaml(to_dict(preset)))
 
 
 def read_settings(path: Path) -> Preset:

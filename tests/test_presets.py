@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from piflow_cli import presets
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_parsing import known_keys, read_yaml
+from piflow_cli.preset_parsing import known_keys, read_yaml, write_yaml
 from piflow_cli.preset_schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, segment_substeps
 from piflow_cli.presets import (
     PolicySection,
@@ -188,11 +188,16 @@ def any_preset(draw: st.DrawFn) -> Preset:
     )
 
 
+@pytest.mark.parametrize("text", ["0E0", "1e-4", "-.5e3", "1.0e+5", "true", "null", "12", "plain"])
+def test_text_that_looks_like_something_else_stays_text_in_yaml(text):
+    assert read_yaml(write_yaml({"base": text}), "run.yaml")[0] == {"base": text}
+
+
 @given(any_preset())
 def test_a_preset_survives_being_written_as_json_and_as_yaml(preset):
     data = to_dict(preset)
     assert from_dict(json.loads(json.dumps(data)), "run.json") == preset
-    assert from_dict(read_yaml(yaml.safe_dump(data), "run.yaml")[0], "run.yaml") == preset
+    assert from_dict(read_yaml(write_yaml(data), "run.yaml")[0], "run.yaml") == preset
 
 
 def test_later_places_win(tmp_path):
