@@ -29,6 +29,7 @@ from piflow_cli.images import image_grid, to_images
 from piflow_cli.loras import cast_adapters
 from piflow_cli.teachers import families
 from piflow_cli.teachers.text_to_image import decode_each
+from piflow_cli.training import pictures
 from piflow_cli.views import root
 
 SIZE = ["--height", "64", "--width", "96"]
@@ -86,6 +87,19 @@ def test_a_picture_is_the_one_that_training_previews(cli, row: Row, tmp_path) ->
     for name, image in zip(names, to_images(states), strict=True):
         assert abs(pixels(tmp_path / "out" / f"{name}.png") - np.asarray(image).astype(int)).max() <= 1
     assert len({pixels(tmp_path / "out" / f"{name}.png").tobytes() for name in names}) == 4
+
+
+def test_a_run_samples_its_last_preview(cli, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pictures, "TEXT_FINE_STEPS", 2)
+    preset, _ = zoo_preset(ZOO["flux"], tmp_path)
+    tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
+    (tmp_path / "p.txt").write_text("cat\n")
+    settings = ["--set", f"data.cache={tmp_path / 'cache'}", "--set", "data.sizes=[[96, 64]]", "--set", "output.preview_every=2"]
+    outcome = cli("distill", "--teacher", str(preset), "--prompts", str(tmp_path / "p.txt"), *settings, "--iterations", "2", "--output", str(tmp_path / "run"), "--quiet")
+    assert outcome.code == 0, outcome.err
+    run(cli, tmp_path / "run", "cat", *SIZE, "--seeds", "0-3", "--output", tmp_path / "out")
+    preview = pixels(tmp_path / "run" / "previews" / "0000002.png")
+    assert preview.std() > 10 and abs(pixels(tmp_path / "out" / "grid.png") - preview).max() <= 1
 
 
 @pytest.mark.parametrize("stochastic", ["0", "inf"])
