@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from helpers import seeded
+from students import facts, tiny_dit
 from torch import Tensor, nn
 from zoo import GRID, RAW, ZOO, Row, conditioning, disturb, every_family, facts_of, states, student_of
 
@@ -198,3 +199,18 @@ def test_a_family_without_a_place_for_adapters_says_so(monkeypatch) -> None:
     monkeypatch.setattr(family, "adapter_targets", lambda model: [], raising=False)
     with pytest.raises(UsageError, match="trained in full"):
         adapted_student(row.build(), family, facts_of(row), AdapterSection(), seed=0)
+
+
+def test_a_class_that_knows_nothing_of_adapters_carries_them_too() -> None:
+    """The DiT has no add_adapter; its student shares it all the same."""
+    base, family = tiny_dit(), family_of("dit")
+    untouched = copy.deepcopy(base)
+    student = adapted_student(base, family, facts("dx"), AdapterSection(4, 8.0, 0.0, "fp32"), seed=0)
+    x, given = torch.randn(2, 2, 4, 4, generator=seeded()), family.condition(base, [0, 2])
+    with torch.no_grad():
+        expected = family.call(untouched, x, to_sigma(RAW, 3.2), given)
+    torch.testing.assert_close(student.policy(student.model, x, RAW, given).velocity(x, RAW), expected, rtol=1e-4, atol=1e-5)
+    disturb(student)
+    student.policy(student.model, x, RAW, given).velocity(x, RAW).square().sum().backward()
+    assert all(value.grad.any() for value in student.model.parameters())
+    assert torch.equal(family.call(student.model.shared.view("teacher"), x, to_sigma(RAW, 3.2), given), expected)

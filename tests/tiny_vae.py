@@ -6,10 +6,13 @@ import diffusers
 import torch
 from torch import nn
 
+from piflow_cli.teachers import family_of
+
 
 def tiny_vae(name: str) -> nn.Module:
+    """The VAE of the family ``name``: latents of four channels, eight pixels a position."""
     torch.manual_seed(0)
-    if name == "qwen-image":
+    if family_of(name).vae_name == "AutoencoderKLQwenImage":
         return diffusers.AutoencoderKLQwenImage(
             base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, attn_scales=[], latents_mean=[0.5, -1.0, 2.0, 0.0], latents_std=[2.0, 3.0, 0.5, 1.0]
         ).eval()

@@ -26,7 +26,11 @@ LATENTS = (4, 8, 12)
 
 @dataclass(frozen=True)
 class Row:
-    """A family: ``config`` of its model, the guidance of its teachers, and the entries that its encoder gives a text."""
+    """A family: ``config`` of its model, the guidance of its teachers, and the entries that its encoder gives a text.
+
+    ``unguided``: what its stock pipeline is told so that it asks the network once a step. ``prompt_lists``: that pipeline takes
+    a list of texts of their own lengths, without a mask.
+    """
 
     family: str
     model_name: str
@@ -34,6 +38,8 @@ class Row:
     guidance: float
     guidance_mode: str
     encode: Callable[[int], dict[str, Tensor]]
+    unguided: dict
+    prompt_lists: bool = False
 
     def build(self) -> nn.Module:
         """The model, every weight random."""
@@ -68,6 +74,7 @@ ZOO = {
             3.5,
             "embedded",
             padded_text,
+            {"guidance_scale": 3.5},
         ),
         Row(
             "qwen-image",
@@ -79,6 +86,7 @@ ZOO = {
             4.0,
             "plain",
             masked_text,
+            {"true_cfg_scale": 1.0},
         ),
         Row(
             "z-image",
@@ -90,6 +98,8 @@ ZOO = {
             5.0,
             "plain",
             masked_text,
+            {"guidance_scale": 0.0},
+            prompt_lists=True,
         ),
     )
 }  # fmt: skip

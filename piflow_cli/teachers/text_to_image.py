@@ -170,7 +170,7 @@ def open_decoder(family: TextToImageFamily, section: TeacherSection, device: tor
 
     The VAE is loaded for each call: between pictures its memory belongs to the training.
     """
-    folder = locate(section.base, section.revision, ENCODERS)
+    folder = locate(section.base, section.revision, ("vae/*",))
     if not (folder / "vae").is_dir():
         return None
 

@@ -28,16 +28,16 @@ def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) ->
     family, given = family_of(row.family), conditioning(row)
     pipeline = family.pipeline(model, scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    size = {"height": 8 * LATENTS[1], "width": 8 * LATENTS[2], "num_inference_steps": steps, "output_type": "latent"}
-    if row.family == "z-image":
-        lengths = given["prompt_embeds_mask"].sum(1).tolist()
-        prompts = [text[:length] for text, length in zip(given["prompt_embeds"], lengths)]
-        return pipeline(prompt_embeds=prompts, guidance_scale=0.0, latents=x, **size).images
-    own = {"guidance_scale": row.guidance} if row.family == "flux" else {"true_cfg_scale": 1.0}
-    positive = {name: value for name, value in given.items() if not name.startswith("negative_")}
-    packed = pipeline._pack_latents(x, *x.shape)
-    latents = pipeline(**positive, **own, latents=packed, **size).images
-    return pipeline._unpack_latents(latents, size["height"], size["width"], 8).reshape(x.shape)
+    height, width = 8 * LATENTS[1], 8 * LATENTS[2]
+    prompts = {name: value for name, value in given.items() if not name.startswith("negative_")}
+    if row.prompt_lists:
+        lengths = prompts.pop("prompt_embeds_mask").sum(1).tolist()
+        prompts["prompt_embeds"] = [text[:length] for text, length in zip(prompts["prompt_embeds"], lengths)]
+    packs = family.token_positions is not None
+    start = pipeline._pack_latents(x, *x.shape) if packs else x
+    options = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "latent"}
+    latents = pipeline(**prompts, **row.unguided, **options, latents=start).images
+    return pipeline._unpack_latents(latents, height, width, 8).reshape(x.shape) if packs else latents
 
 
 @every_family
@@ -221,7 +221,7 @@ def test_latents_are_normalised_and_come_back(row: Row) -> None:
     with torch.no_grad():
         latents = family.encode_images(vae, images)
         assert latents.shape == (2, 4, 2, 4)
-        if row.family == "qwen-image":
+        if family.vae_name == "AutoencoderKLQwenImage":
             mode = vae.encode(images.unsqueeze(2)).latent_dist.mode()
             torch.testing.assert_close(latents[:, 2], (mode[:, 2, 0] - 2.0) / 0.5)
             plain = vae.decode(mode).sample[:, :, 0]
