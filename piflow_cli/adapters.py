@@ -26,7 +26,7 @@ from .student import METADATA_PREFIX, Student, StudentFacts, loaded_student, wid
 from .teachers import family_of
 from .teachers.base import TeacherFamily
 from .teachers.locate import locate
-from .views import View, root
+from .views import root
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import seeded
 from students import facts, tiny_dit
-from torch import Tensor, nn
+from torch import Tensor
 from zoo import GRID, RAW, ZOO, Row, conditioning, disturb, every_family, facts_of, states, student_of
 
 from piflow_cli.core.guidance import Guidance
