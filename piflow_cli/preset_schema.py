@@ -90,7 +90,8 @@ class AdapterSection:
     rank: Count = 256
     alpha: Positive = 256.0  # the adapters' product counts alpha / rank times
     dropout: Probability = 0.05  # on what goes into the adapters
-    base_precision: Literal["fp32", "bf16"] = "bf16"  # of the frozen weights
+    base_precision: Literal["fp32", "bf16", "int8", "nf4", "fp8"] = "bf16"  # of the frozen weights; int8 and nf4 need CUDA
+    offload_base: Flag = False  # keep the frozen weights in the CPU's memory until they are used; needs gradient checkpointing
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ class ImitationSection:
     dropout: Probability  # of whole mixture components on the rollout; gm only
     mixing_iterations: Whole  # over which the teacher's share of the trajectory falls to zero; 0: none
     loss_scale: Positive
+    states_per_query: Whole = 0  # how many of the states share a batch of the teacher; 0: all that can
     data_free: Flag | None = None  # start at noise, in place of noised data; none: where there are no pictures
 
 

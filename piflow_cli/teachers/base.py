@@ -79,6 +79,10 @@ class TeacherFamily(ABC):
         """Dotted paths of the linear layers that carry adapters; none where students are trained in full."""
         return []
 
+    @abstractmethod
+    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+        """Conditioning of one sample, shaped as the longest text makes it, on the meta device, but for masks whose values shape the network."""
+
     def encoders(self, section: TeacherSection) -> EncoderFactory:
         """The encoders of a text-to-image teacher, not loaded yet; raises UsageError where the family knows only classes."""
         raise UsageError(

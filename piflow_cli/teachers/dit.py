@@ -75,6 +75,9 @@ class DiTFamily(ClassConditionalFamily):
             )
         return {"class_labels": torch.tensor(labels, dtype=torch.int64)}
 
+    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+        return {name: value.to("meta") for name, value in self.condition(model, [0]).items()}
+
     def unconditional(self, model: DiT, conditioning: Conditioning) -> Conditioning:
         return {"class_labels": torch.full_like(conditioning["class_labels"], model.config.num_classes)}
 

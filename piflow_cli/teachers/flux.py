@@ -51,6 +51,10 @@ class FluxFamily(TextToImageFamily):
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         return {**conditioning, "guidance_scale": self.guidance}
 
+    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+        embeds = torch.empty(1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta")
+        return {"prompt_embeds": embeds, "pooled_prompt_embeds": embeds.new_empty(1, model.config.pooled_projection_dim)}
+
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         embeds, pooled, _ = pipeline.encode_prompt(list(texts), device=pipeline.device, max_sequence_length=self.text_length)
         return [{"prompt_embeds": text, "pooled_prompt_embeds": whole} for text, whole in zip(embeds, pooled)]

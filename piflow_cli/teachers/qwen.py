@@ -11,7 +11,7 @@ from ..core.heads import HeadSite
 from ..encoders import negative_of
 from .base import Conditioning, matching
 from .packing import POSITIONS, SIDE, pack, unpack
-from .text_to_image import TextToImageFamily, masked
+from .text_to_image import TextToImageFamily, longest_masked, masked
 
 
 class QwenImageFamily(TextToImageFamily):
@@ -49,6 +49,9 @@ class QwenImageFamily(TextToImageFamily):
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         return {**conditioning, "true_cfg_scale": self.guidance if negative_of(conditioning) else 1.0}
+
+    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+        return longest_masked(self.text_length, model.config.joint_attention_dim)
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         # One at a time: what a text encoder makes of a prompt must not depend on the prompts it is padded with.

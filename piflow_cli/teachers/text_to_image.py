@@ -125,6 +125,21 @@ class TextToImageFamily(TeacherFamily):
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         """What the stock pipeline is told of a batch: its texts, and the guidance; with ``negative_`` entries it guides by itself."""
 
+    def text_encoder_bytes(self, folder: Path) -> int | None:
+        """Bytes of the text encoders in bfloat16 by their configs in ``folder``; None where there are none to read."""
+        configs = sorted(folder.glob("text_encoder*/config.json"))
+        if not configs:
+            return None
+        import transformers
+
+        total = 0
+        for path in configs:
+            config = transformers.AutoConfig.from_pretrained(path.parent)
+            with torch.device("meta"):
+                model = getattr(transformers, config.architectures[0])(config)
+            total += 2 * sum(value.numel() for value in model.parameters())
+        return total
+
     def text_pipeline(self, folder: Path) -> Any:
         """The stock pipeline with its text encoders alone, in bfloat16; raises UsageError where ``folder`` lacks them."""
         missing = _missing_parts(folder)
@@ -199,6 +214,12 @@ def _missing_parts(folder: Path) -> list[str]:
     parts = json.loads(index.read_text(encoding="utf-8"))
     texts = [name for name, value in parts.items() if name.startswith(("text_encoder", "tokenizer")) and value[0] is not None]
     return [name for name in texts or ["text_encoder"] if not (folder / name).is_dir()]
+
+
+def longest_masked(length: int, width: int) -> Conditioning:
+    """Shapes of one text of ``length`` embeddings of ``width`` as :func:`masked` has it, in the encoders' bfloat16."""
+    embeds = torch.empty(1, length, width, dtype=torch.bfloat16, device="meta")
+    return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(1, length, dtype=torch.long, device="meta")}
 
 
 def _from_diffusers(name: str) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..core.heads import HeadSite
 from ..encoders import negative_of
 from .base import Conditioning, matching
-from .text_to_image import TextToImageFamily, masked
+from .text_to_image import TextToImageFamily, longest_masked, masked
 
 FINAL_LAYER = "all_final_layer.2-1"
 MOST_EMBEDDING_CHANNELS = 256
@@ -50,6 +50,11 @@ class ZImageFamily(TextToImageFamily):
             "negative_prompt_embeds": _captions(negative),
             "guidance_scale": self.guidance - 1,
         }
+
+    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+        # Its forward() cuts the captions to length.
+        mask = torch.ones(1, self.text_length, dtype=torch.long, device="cpu")
+        return longest_masked(self.text_length, model.config.cap_feat_dim) | {"prompt_embeds_mask": mask}
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import torch
-from torch import nn
 
 from ..core.imitation import ImitationConfig
 from ..core.timegrid import TimeGrid, to_sigma
 from ..devices import choose_device
 from ..errors import UsageError
-from ..student import StudentFacts, adapted_student, widen
 from ..teachers import family_of
-from ..teachers.base import TeacherFamily
-from ..teachers.locate import outline_folder
+from ..teachers.text_to_image import TextToImageFamily
+from .memory import Bytes
+from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
 from .sources import describe_data
 
 if TYPE_CHECKING:
@@ -74,13 +70,15 @@ def imitation_config(preset: Preset) -> ImitationConfig:
         substeps=preset.policy.substeps,
         dropout=imitation.dropout,
         loss_scale=imitation.loss_scale,
+        states_per_query=imitation.states_per_query,
     )
 
 
 def describe(preset: Preset, device: str) -> dict:
     """The plan in words, section by section; builds the models without their weights to count what will be trained."""
     family = family_of(preset.teacher.family)
-    teacher, student = _outline(preset, family)
+    outline = outline_of(preset, family)
+    batches = batch_plan(preset, launched_processes())
     grid = time_grid(preset)
     optimisation, imitation = preset.optimisation, preset.imitation
     sigmas = ", ".join(f"{to_sigma(raw, grid.shift):.4g}" for raw in grid.edges[:-1])
@@ -88,14 +86,15 @@ def describe(preset: Preset, device: str) -> dict:
     return {
         "teacher": {
             "name": preset.name,
-            "weights": f"{preset.teacher.base}, {teacher} parameters, {preset.teacher.license}",
+            "weights": f"{preset.teacher.base}, {_millions(outline.teacher)} parameters, {preset.teacher.license}",
             "guidance": _guidance(preset),
         },
         "student": {
             "policy": f"{preset.policy.kind}, {preset.policy.components} components",
             "evaluations": f"{grid.nfe} (sigma {sigmas})",
             "substeps": f"{preset.policy.substeps} per unit of raw time",
-            "trained": f"{student} parameters, {_trained(preset)}",
+            "trained": f"{_millions(outline.weights.trained)} parameters, {_trained(preset)}",
+            **{part: f"{_millions(number)} parameters" for part, number in trained_parts(outline).items()},
         },
         "data": describe_data(preset, family),
         "imitation": {
@@ -105,23 +104,29 @@ def describe(preset: Preset, device: str) -> dict:
         },
         "optimisation": {
             "iterations": optimisation.iterations,
-            "batch": str(batch_plan(preset, launched_processes())),
+            "batch": str(batches),
             "learning rate": f"{optimisation.learning_rate:g}, {optimisation.schedule} after {optimisation.warmup} iterations of warm-up",
             "precision": optimisation.precision,
+            "gradient checkpointing": "yes" if optimisation.gradient_checkpointing else "no",
+            "optimiser": optimisation.optimizer,
             "device": str(choose_device(device)),
         },
+        "memory": _memory(outline, batches.device_batch),
+        "disk": disk_of(outline),
     }
 
 
-def _outline(preset: Preset, family: TeacherFamily) -> tuple[str, str]:
-    """How many parameters the teacher has and how many the student trains."""
-    facts, folder = StudentFacts.of(preset), outline_folder(family, preset.teacher)
-    with torch.device("meta"):
-        model = family.outline(folder)
-        teacher = _millions(model.parameters())
-        if preset.adapter is None:
-            return teacher, _millions(widen(model, family, facts).model.parameters())
-        return teacher, _millions(adapted_student(model, family, facts, preset.adapter, preset.seed).model.parameters())
+def _memory(outline: Outline, samples: int) -> dict:
+    """The memory of a step by part, what stands, what passes, and both."""
+    try:
+        found = memory_of(outline, samples)
+    except UsageError as error:
+        return {"peak": f"unknown: {error.message}"}
+    parts = found.of_full_training() if outline.preset.adapter is None else found.parts()
+    if not isinstance(outline.student.family, TextToImageFamily):
+        return parts
+    encoders = outline.text_encoders
+    return {**parts, "text encoders, before training": "unknown: their configs are not there" if encoders is None else Bytes(encoders)}
 
 
 def _trained(preset: Preset) -> str:
@@ -141,5 +146,5 @@ def _guidance(preset: Preset) -> str:
     return f"{teacher.guidance:g} for sigma in [{low:g}, {high:g}], {teacher.guidance_mode}"
 
 
-def _millions(parameters: Iterable[nn.Parameter]) -> str:
-    return f"{sum(parameter.numel() for parameter in parameters) / 1e6:.2f} M"
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.2f} M"

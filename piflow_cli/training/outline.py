@@ -1,0 +1,135 @@
+"""Teacher and student without their weights: what will be trained, and the memory and disk that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..student import Student, StudentFacts, adapted_student, widen
+from ..teachers.base import ClassConditionalFamily, TeacherFamily
+from ..teachers.locate import outline_folder
+from ..teachers.text_to_image import TextToImageFamily
+from ..views import root
+from .buckets import buckets_of
+from .memory import WIDE, Bytes, Estimate, Settings, Weights, checkpoint_bytes, estimate
+from .tracing import trace
+
+if TYPE_CHECKING:
+    from ..preset_schema import Preset
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A student of a preset on the meta device. ``teacher``: parameters of its teacher; ``text_encoders``: their bytes, if known."""
+
+    preset: Preset
+    student: Student
+    weights: Weights
+    teacher: int
+    text_encoders: int | None
+
+
+def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
+    """Build what ``preset`` asks for from the configuration of its teacher alone."""
+    folder, facts = outline_folder(family, preset.teacher), StudentFacts.of(preset)
+    encoders = family.text_encoder_bytes(folder) if isinstance(family, TextToImageFamily) else None
+    with torch.device("meta"):
+        model = family.outline(folder)
+        teacher = list(model.parameters())
+        whole = kept_whole(family, model)
+        matrices = [layer.weight for path, layer in model.named_modules() if isinstance(layer, nn.Linear) and path not in whole]
+        if preset.adapter is None:
+            student = widen(model, family, facts)
+        else:
+            if preset.adapter.base_precision != "fp32":
+                for value in teacher:
+                    value.data = value.data.to(torch.bfloat16)
+            student = adapted_student(model, family, facts, preset.adapter, preset.seed)
+            student.model.shared.train_adapters()
+    linear = count(matrices)
+    weights = Weights(linear, count(teacher) - linear, count(student.model.parameters()), max(value.numel() for value in matrices))
+    return Outline(preset, student, weights, count(teacher), encoders)
+
+
+def kept_whole(family: TeacherFamily, model: nn.Module) -> set[str]:
+    """Dotted paths of layers that are never quantised: the student starts from copies of them."""
+    return {family.head_site(model).projection, *family.trained_in_full}
+
+
+def memory_of(outline: Outline, samples: int) -> Estimate:
+    """The memory of a step over ``samples`` of the largest size at once; raises UsageError where no size is given."""
+    preset, student = outline.preset, outline.student
+    shape = state_shape(preset, student)
+    narrow = preset.optimisation.precision == "bf16"
+    with torch.device("meta"):
+        x, sigma = torch.empty(1, *shape), torch.ones(1)
+        conditioning = student.family.longest_conditioning(root(student.model))
+    traced = trace(
+        root(student.model),
+        lambda: student.family.call(student.model, x, sigma, conditioning),
+        prod(shape),
+        torch.bfloat16 if narrow else torch.float32,
+    )
+    return estimate(outline.weights, traced, settings_of(preset, samples))
+
+
+def settings_of(preset: Preset, samples: int) -> Settings:
+    """What the memory of ``preset`` depends on."""
+    adapter, imitation = preset.adapter, preset.imitation
+    return Settings(
+        base="fp32" if adapter is None else adapter.base_precision,
+        compute=preset.optimisation.precision,
+        optimizer=preset.optimisation.optimizer,
+        checkpointing=preset.optimisation.gradient_checkpointing,
+        offload=adapter is not None and adapter.offload_base,
+        samples=samples,
+        states=imitation.states,
+        query=min(imitation.states, imitation.states_per_query) if imitation.states_per_query else imitation.states,
+    )
+
+
+def state_shape(preset: Preset, student: Student) -> tuple[int, ...]:
+    """Shape (C, *S) of the largest state that training meets."""
+    family, model = student.family, root(student.model)
+    if isinstance(family, ClassConditionalFamily):
+        return tuple(family.sample_shape(model))
+    width, height = max(buckets_of(preset.data, 2 * family.vae_factor), key=prod)
+    return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
+
+
+def trained_parts(outline: Outline) -> dict[str, int]:
+    """How many parameters of each kind the student trains."""
+    student = outline.student
+    if outline.preset.adapter is None:
+        return {"all weights": count(student.model.parameters())}
+    head = student.family.head_site(root(student.model)).projection
+    parts = {"adapters": 0, "head": 0, "copies": 0}
+    for name, value in student.model.named_parameters():
+        kind = "adapters" if ".lora_" in name else "head" if name.startswith(f"{head}.") else "copies"
+        parts[kind] += value.numel()
+    return parts
+
+
+def disk_of(outline: Outline) -> dict[str, Bytes]:
+    """What a run leaves on the disk, and what an entry of the cache takes."""
+    preset, trained = outline.preset, outline.weights.trained
+    checkpoint = checkpoint_bytes(trained, preset.optimisation.optimizer)
+    disk = {"checkpoint": checkpoint, "checkpoints kept": Bytes(preset.output.keep_checkpoints * checkpoint), "student": Bytes(WIDE * trained)}
+    family, model = outline.student.family, root(outline.student.model)
+    if isinstance(family, TextToImageFamily):
+        with torch.device("meta"):
+            entries = family.longest_conditioning(model).values()
+        disk["cache, each text, at most"] = Bytes(sum(value.nbytes for value in entries))
+    if not preset.data_free and isinstance(family, TextToImageFamily) and (preset.data.resolution is not None or preset.data.sizes):
+        disk["cache, each picture"] = Bytes(WIDE * prod(state_shape(preset, outline.student)))
+    return disk
+
+
+def count(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers they hold."""
+    return sum(parameter.numel() for parameter in parameters)

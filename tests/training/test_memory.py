@@ -1,0 +1,141 @@
+"""The memory of a step: the arithmetic by hand, and what autograd keeps against autograd itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from zoo import WIDTH, Row, every_family, student_of, zoo_preset
+
+from piflow_cli.teachers import family_of
+from piflow_cli.training.memory import Bytes, Settings, Trace, Weights, checkpoint_bytes, estimate
+from piflow_cli.training.tracing import trace
+
+CONFIGS = Path(__file__).parent.parent / "data" / "configs"
+WEIGHTS = Weights(linear=1000, other=10, trained=100, matrix=50)
+TRACE = Trace(inputs=(7, 7), kept=(300, 500), outside=20, largest=40, output=3, state=2)
+SETTINGS = Settings("bf16", "bf16", "adamw", checkpointing=True, offload=False, samples=2, states=4, query=4)
+
+
+def test_the_parts_are_those_counted_by_hand() -> None:
+    found = estimate(WEIGHTS, TRACE, SETTINGS)
+    assert (found.base, found.adapters, found.gradients, found.optimiser, found.average) == (2020, 400, 400, 800, 400)
+    assert found.activations_without_checkpointing == 2 * (14 + 800 + 20)
+    assert found.activations_with_checkpointing == 2 * (14 + 20 + 500)
+    assert found.teacher_query == 4 * 40 * 2 * 4
+    assert found.policy == 4 * 2 * (8 * 3 + 2 * 4 * 2)
+    # The backward pass: block inputs, what one block keeps, and what passes through it. The query takes less beside the inputs.
+    assert found.peak == 2020 + 400 + 400 + 800 + 400 + 320 + max(2 * 34 + 1280, 2 * 534 + 320, 2 * 34 + 200 + 320)
+
+
+@pytest.mark.parametrize(("base", "expected"), [("fp32", 4040), ("bf16", 2020), ("int8", 1020), ("fp8", 1020), ("nf4", 582)])
+def test_the_base_by_precision(base: str, expected: int) -> None:
+    assert estimate(WEIGHTS, TRACE, replace(SETTINGS, base=base)).base == expected
+
+
+def test_without_checkpointing_all_is_kept_and_an_offloaded_base_leaves_a_few_matrices() -> None:
+    kept = replace(SETTINGS, checkpointing=False)
+    # The query comes beside all activations: 1668 + 1280.
+    assert estimate(WEIGHTS, TRACE, kept).peak == 2020 + 2000 + 320 + 1668 + 1280
+    assert estimate(WEIGHTS, TRACE, replace(SETTINGS, offload=True)).base == 2 * (4 * 50 + 10)
+
+
+def test_a_checkpoint_holds_student_average_and_moments() -> None:
+    assert checkpoint_bytes(100, "adamw") == 1600
+    assert checkpoint_bytes(256, "adamw8bit") == 256 * 8 + 2 * (256 + 4)
+
+
+def test_bytes_read_as_people_write_them_and_are_numbers_in_json() -> None:
+    assert (str(Bytes(23_802_816_640)), str(Bytes(79_900_000))) == ("23.8 GB", "79.9 MB")
+    assert json.dumps({"peak": Bytes(12)}) == '{"peak": 12}'
+
+
+class TwoBlocks(nn.Module):
+    """y = W2 relu(W1 x), twice, then a frozen scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 4, bias=False)) for _ in range(2))
+        self.head = nn.Linear(4, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def test_a_small_network_keeps_what_can_be_counted_on_paper() -> None:
+    with torch.device("meta"):
+        model, x = TwoBlocks(), torch.empty(3, 4)
+        found = trace(model, lambda: model(x), state=12, dtype=torch.float32)
+    # A block is given 3 x 4 numbers and keeps the 3 x 6 after its ReLU; the head keeps the 3 x 4 it is given.
+    assert found == Trace(inputs=(48, 48), kept=(72, 72), outside=48, largest=72, output=15, state=12)
+    with torch.device("meta"):
+        narrow = trace(model, lambda: model(x), state=12, dtype=torch.bfloat16)
+    assert narrow.output == 15 and narrow.largest == 36
+
+
+def kept_by_autograd(model: nn.Module, run) -> int:
+    """Bytes that autograd keeps of ``run`` on the CPU, parameters and buffers aside."""
+    seen = {value.untyped_storage()._cdata: 0 for value in [*model.parameters(), *model.buffers()]}
+    held = []
+
+    def keep(value: Tensor) -> Tensor:
+        seen.setdefault(value.untyped_storage()._cdata, value.untyped_storage().nbytes())
+        held.append(value)
+        return value
+
+    with saved_tensors_hooks(keep, lambda value: value):
+        run()
+    return sum(seen.values())
+
+
+@every_family
+def test_the_trace_counts_what_autograd_keeps(row: Row, monkeypatch) -> None:
+    family, base = family_of(row.family, row.guidance), row.build()
+    monkeypatch.setattr(type(family), "text_length", 16)
+    student = student_of(row, base)
+    conditioning = {name: torch.ones(value.shape, dtype=torch.float32 if value.is_floating_point() else value.dtype)
+                    for name, value in family.longest_conditioning(base).items()}  # fmt: skip
+    expected = kept_by_autograd(base, lambda: family.call(student.model, torch.randn(1, 4, 32, 32), torch.ones(1), conditioning))
+    with torch.device("meta"):
+        outline = family.build({**row.config, "_class_name": row.model_name})
+        imagined = student_of(row, outline)
+        x, told = torch.empty(1, 4, 32, 32), family.longest_conditioning(outline)
+        told = {name: value.float() if value.is_floating_point() else value for name, value in told.items()}
+    found = trace(outline, lambda: family.call(imagined.model, x, torch.ones(1, device="meta"), told), x.numel(), torch.float32)
+    # Block inputs count with the blocks, and most of them autograd keeps too.
+    assert sum(found.kept) + found.outside + sum(found.inputs) == pytest.approx(expected, rel=0.1)
+    assert all(size < sum(found.kept) for size in found.inputs) and len(found.kept) == len(found.inputs) >= 2
+
+
+@pytest.mark.parametrize(("name", "total", "trained"), [("flux-dev", 11901.41, 653.70), ("qwen-image", 20430.40, 961.98)])
+def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, total: float, trained: float) -> None:
+    outcome = cli("distill", "--teacher", name, "--base", str(CONFIGS / f"{name}.json"), "--dry-run", "--json")
+    assert outcome.code == 0, outcome.err
+    plan = json.loads(outcome.out)
+    assert f"{total:.2f} M parameters" in plan["teacher"]["weights"] and plan["student"]["trained"].startswith(f"{trained:.2f} M")
+    memory = plan["memory"]
+    assert memory["base"] == pytest.approx(2e6 * total, rel=1e-5) and memory["adapters"] == memory["gradients"] == pytest.approx(4e6 * trained, rel=1e-4)
+    standing = sum(memory[part] for part in ("base", "adapters", "gradients", "optimiser", "average", "policy"))
+    assert standing < memory["peak"] < standing + 10e9
+    assert memory["activations without checkpointing"] > 10 * memory["activations with checkpointing"]
+    assert plan["disk"]["checkpoint"] == pytest.approx((8 + 2.03125) * 1e6 * trained, rel=1e-4)
+
+
+def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) -> None:
+    from zoo import ZOO
+
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    for weights in (tmp_path / "base" / "transformer").glob("*.safetensors"):
+        weights.unlink()
+    plan = json.loads(cli("distill", "--teacher", str(path), "--dry-run", "--json").out)
+    assert plan["memory"] == {"peak": "unknown: no size is given"}
+    plan = json.loads(cli("distill", "--teacher", str(path), "--set", "data.resolution=64", "--dry-run", "--json").out)
+    assert plan["memory"]["peak"] > plan["memory"]["base"] > 0
+    assert plan["disk"]["cache, each text, at most"] == 2 * (512 * WIDTH + 24)
