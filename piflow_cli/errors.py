@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 
 DEBUG_VARIABLE = "PIFLOW_DEBUG"
@@ -137,6 +138,27 @@ def is_unreachable(exc: BaseException) -> bool:
     return _UNREACHABLE(exc)
 
 
+_WANTED = re.compile(r"Tried to allocate ([\d.]+) ([KMG]iB)")
+_FREE = re.compile(r"of which ([\d.]+) ([KMG]iB) is free")
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def _gpu_full(exc: BaseException) -> PiflowError:
+    """By how much the GPU's memory was too small, where torch says it, and what makes a run smaller."""
+    wanted, free = (pattern.search(str(exc)) for pattern in (_WANTED, _FREE))
+    short = ""
+    if wanted is not None and free is not None:
+        missing = float(wanted[1]) * _UNITS[wanted[2]] - float(free[1]) * _UNITS[free[2]]
+        # What torch holds in pieces too small to use is neither free nor taken, so nothing may be missing in sum.
+        more = f"{missing / 1e9:.2f} GB short, " if missing > 0 else ""
+        short = f": {more}{wanted[1]} {wanted[2]} wanted, {free[1]} {free[2]} free"
+    return RunError(
+        f"the GPU ran out of memory{short}",
+        "distill: --set optimisation.gradient_checkpointing=true, then --set optimisation.device_batch_size=1, "
+        "--base-precision nf4, --set imitation.states_per_query=1, --offload-base; --dry-run shows what each takes; sample: --batch-size 1, --offload model",
+    )
+
+
 def _run_error(message: str, hint: str) -> Callable[[BaseException], PiflowError]:
     """An entry whose message may use {place} (the file) and {text} (the exception's own first line)."""
     return lambda exc: RunError(message.format(place=_place(exc), text=_first_line(exc)), hint)
@@ -193,13 +215,6 @@ TABLE: tuple[Entry, ...] = (
             "copy or download it again; for a run, delete that checkpoint and the one before it is used",
         ),
     ),
-    (
-        _named("OutOfMemoryError"),
-        _run_error(
-            "the GPU ran out of memory",
-            "lower --set optimisation.device_batch_size=N (sample: --batch-size N, --offload model), "
-            "or --set optimisation.gradient_checkpointing=true",
-        ),
-    ),
+    (_named("OutOfMemoryError"), _gpu_full),
     (_is(MemoryError), _run_error("out of memory", "lower --batch-size, or close other programs")),
 )

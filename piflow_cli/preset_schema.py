@@ -217,6 +217,8 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "teacher.guidance_interval", f"must run from low to high sigma, not from {low:g} to {high:g}"
     if optimisation is not None:
         yield from _optimisation_contradictions(optimisation)
+    if (adapter := sections.get("adapter")) is not None:
+        yield from _offload_contradictions(adapter, optimisation)
     data = sections.get("data")
     if data is not None:
         yield from _data_contradictions(data)
@@ -230,6 +232,15 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 f"is {imitation.window} substeps, longer than a segment, which has {longest} "
                 f"(policy.nfe {policy.nfe}, policy.substeps {policy.substeps})",
             )
+
+
+def _offload_contradictions(adapter: AdapterSection, optimisation: OptimisationSection | None) -> Iterator[tuple[str, str]]:
+    if not adapter.offload_base:
+        return
+    if adapter.base_precision in ("int8", "nf4"):
+        yield "adapter.offload_base", f"excludes adapter.base_precision {adapter.base_precision}; take fp8 or bf16"
+    if optimisation is not None and not optimisation.gradient_checkpointing:
+        yield "adapter.offload_base", "needs optimisation.gradient_checkpointing: else the backward pass holds all the weights"
 
 
 def segment_substeps(policy: PolicySection) -> int:

@@ -36,6 +36,12 @@ KNOWN = [
         "the GPU ran out of memory",
         "device_batch_size",
     ),
+    (
+        named("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 512.00 MiB is free."),
+        RunError,
+        "out of memory: 1.61 GB short, 2.00 GiB wanted, 512.00 MiB free",
+        "--base-precision nf4",
+    ),
     (MemoryError(), RunError, "out of memory", "--batch-size"),
     (ModuleNotFoundError("no", name="bitsandbytes.nn"), RunError, "bitsandbytes is not installed", "piflow[lowvram]"),
     (ModuleNotFoundError("no", name="wandb"), RunError, "wandb is not installed", "piflow[trackers]"),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 from piflow_cli.commands.options import (
     DATA,
+    MEMORY,
     MODEL,
     OPTIMISATION,
     OUTPUT,
@@ -64,6 +65,14 @@ def distill(
     cache: Annotated[
         Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")
     ] = None,
+    base_precision: Annotated[
+        Literal["fp32", "bf16", "fp8", "int8", "nf4"] | None,
+        setting("--base-precision", "Of the frozen base; int8 and nf4 need CUDA and bitsandbytes.", MEMORY),
+    ] = None,
+    offload_base: Annotated[
+        bool | None,
+        switch("--offload-base/--no-offload-base", "Keep the frozen base in the CPU's memory; slow.", MEMORY),
+    ] = None,
     iterations: Annotated[int | None, setting("--iterations", "Optimiser steps.", OPTIMISATION, "N")] = None,
     batch_size: Annotated[
         int | None, setting("--batch-size", "Global batch, over all devices.", OPTIMISATION, "N")
@@ -109,6 +118,8 @@ def distill(
         "data.captioned": data,
         "data.cache": None if cache is None else str(cache),
         "imitation.data_free": data_free,
+        "adapter.base_precision": base_precision,
+        "adapter.offload_base": offload_base,
         "optimisation.iterations": iterations,
         "optimisation.batch_size": batch_size,
         "optimisation.learning_rate": learning_rate,

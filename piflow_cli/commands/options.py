@@ -124,7 +124,7 @@ def _number(text: str) -> float:
 
 
 MODEL, POLICY, DATA, PRESET = "Model", "Policy", "Data", "Preset"
-OPTIMISATION, SAMPLING, OUTPUT = "Optimisation", "Sampling", "Output"
+OPTIMISATION, MEMORY, SAMPLING, OUTPUT = "Optimisation", "Memory", "Sampling", "Output"
 
 
 def examples(*rows: tuple[str, str], closing: str) -> str:

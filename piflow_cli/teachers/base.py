@@ -55,6 +55,10 @@ class TeacherFamily(ABC):
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         """The teacher in ``folder``, in evaluation mode, on the CPU, its weights in ``dtype``."""
 
+    def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
+        """The teacher in ``folder`` with linear layers in int8 or nf4, but for those at ``keep``; the rest in bfloat16."""
+        raise UsageError(f"teachers of the family {self.name} are not quantised", "choose --base-precision bf16 or fp32")
+
     @abstractmethod
     def outline(self, folder: Path) -> nn.Module:
         """The architecture in ``folder`` without its weights, on the meta device."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..encoders import EncoderFactory, negative_of
 from ..errors import UsageError
+from ..quantisation import quantised_loading
 from .base import Conditioning, TeacherFamily
 from .locate import CONFIGS, ENCODERS, locate
 
@@ -46,6 +47,11 @@ class TextToImageFamily(TeacherFamily):
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         self._config(folder)
         return self.model_class.from_pretrained(_transformer(folder), torch_dtype=dtype).eval()
+
+    def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
+        self._config(folder)
+        options = quantised_loading(precision, keep)
+        return self.model_class.from_pretrained(_transformer(folder), torch_dtype=torch.bfloat16, **options).eval()
 
     def outline(self, folder: Path) -> nn.Module:
         with torch.device("meta"):

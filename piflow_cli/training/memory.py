@@ -43,13 +43,14 @@ class Trace:
 class Weights:
     """Elements: ``linear`` weights of the frozen base that can be quantised, its ``other`` parameters, and what is ``trained``.
 
-    ``matrix``: of the largest of the linear ones.
+    ``matrix``: of the largest of the linear ones; ``block``: of all in the largest block.
     """
 
     linear: int
     other: int
     trained: int
     matrix: int
+    block: int
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def estimate(weights: Weights, trace: Trace, settings: Settings) -> Estimate:
     """The memory of a pi-ID step on one device.
 
     - base: its linear weights at the bytes of their precision, the rest in bfloat16 (float32 where the base is); offloaded, only
-      its largest block of PASSING matrices is there.
+      the matrices of one block are there, while the backward pass goes through it.
     - adapters (or student), gradients, average: 4 bytes an element; optimiser: AdamW's two moments.
     - activations: what autograd keeps of a sample, times the samples. With checkpointing a step holds all block inputs and,
       while it goes back, what one block keeps; in bfloat16 the forward pass holds bfloat16 copies of what is trained instead.
@@ -135,13 +136,16 @@ def estimate(weights: Weights, trace: Trace, settings: Settings) -> Estimate:
 def base_bytes(weights: Weights, settings: Settings) -> float:
     """The frozen weights on the device."""
     other = WIDE if settings.base == "fp32" else NARROW
-    linear = PASSING * weights.matrix if settings.offload else weights.linear
+    linear = weights.block if settings.offload else weights.linear
     return BASE_BYTES[settings.base] * linear + other * weights.other
 
 
 def _unpacked(weights: Weights, settings: Settings) -> float:
-    """The matrix that a quantised base unpacks at a time."""
-    return 0 if settings.base in ("fp32", "bf16") else NARROW * weights.matrix
+    """What a quantised base is unpacked into: a matrix at a time; of fp8 the graph holds on to it, for want of a kernel."""
+    if settings.base in ("fp32", "bf16"):
+        return 0
+    held = weights.block if settings.checkpointing else weights.linear
+    return NARROW * (held if settings.base == "fp8" else weights.matrix)
 
 
 def checkpoint_bytes(trained: int, optimizer: str) -> Bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ..quantisation import delicate
 from ..student import Student, StudentFacts, adapted_student, widen
 from ..teachers.base import ClassConditionalFamily, TeacherFamily
 from ..teachers.locate import outline_folder
@@ -17,7 +19,7 @@ from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
 from .buckets import buckets_of
 from .memory import WIDE, Bytes, Estimate, Settings, Weights, checkpoint_bytes, estimate
-from .tracing import trace
+from .tracing import blocks_of, trace
 
 if TYPE_CHECKING:
     from ..preset_schema import Preset
@@ -41,8 +43,9 @@ def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
     with torch.device("meta"):
         model = family.outline(folder)
         teacher = list(model.parameters())
-        whole = kept_whole(family, model)
-        matrices = [layer.weight for path, layer in model.named_modules() if isinstance(layer, nn.Linear) and path not in whole]
+        fp8 = preset.adapter is not None and preset.adapter.base_precision == "fp8"
+        matrices = _matrices(model, kept_whole(family, model), fp8)
+        block = max((count(value for value in found.parameters() if id(value) in matrices) for found in blocks_of(model)), default=0)
         if preset.adapter is None:
             student = widen(model, family, facts)
         else:
@@ -51,13 +54,23 @@ def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
                     value.data = value.data.to(torch.bfloat16)
             student = adapted_student(model, family, facts, preset.adapter, preset.seed)
             student.model.shared.train_adapters()
-    linear = count(matrices)
-    weights = Weights(linear, count(teacher) - linear, count(student.model.parameters()), max(value.numel() for value in matrices))
+    linear, largest = sum(matrices.values()), max(matrices.values())
+    weights = Weights(linear, count(teacher) - linear, count(student.model.parameters()), largest, block)
     return Outline(preset, student, weights, count(teacher), encoders)
 
 
+def _matrices(model: nn.Module, whole: set[str], fp8: bool) -> dict[int, int]:
+    """Elements of the linear weights that can be quantised, by identity; fp8 spares what the class marks as delicate."""
+    spared = delicate(type(model), whole) if fp8 else tuple(f"^{re.escape(path)}$" for path in whole)
+    return {
+        id(layer.weight): layer.weight.numel()
+        for path, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and not any(re.search(pattern, path) for pattern in spared)
+    }
+
+
 def kept_whole(family: TeacherFamily, model: nn.Module) -> set[str]:
-    """Dotted paths of layers that are never quantised: the student starts from copies of them."""
+    """Dotted paths of layers that are never quantised: the student starts from copies of them, and the last layer is delicate."""
     return {family.head_site(model).projection, *family.trained_in_full}
 
 

@@ -6,16 +6,19 @@ import importlib.util
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from ..adapters import save_adapter
 from ..core.validation import PolicyError
 from ..devices import choose_device, keep_freed_memory
 from ..errors import Interrupted, RunError, UsageError
+from ..quantisation import BITSANDBYTES, check_precision, offload, store_in_fp8
 from ..runs import RunFolder
 from ..student import Model, Student, StudentFacts, adapted_student, student_of
 from ..teachers import family_of
@@ -26,6 +29,7 @@ from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from .loop import Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .optimizer import make_optimizer
+from .outline import kept_whole
 from .pictures import open_gallery, save_comparison, save_preview
 from .plan import batch_plan, imitation_config
 from .signals import StopRequest
@@ -77,6 +81,8 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     accelerator = _accelerator(preset, output, choose_device(device))
     if accelerator.device.type == "cpu":
         keep_freed_memory()
+    if preset.adapter is not None:
+        check_precision(preset.adapter, accelerator.device)
     batches = batch_plan(preset, accelerator.num_processes)
     family = family_of(preset.teacher.family, preset.teacher.guidance)
     # The teacher is loaded after the encoders have left the memory; labels are asked for later still.
@@ -85,8 +91,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     average = student.average()
     if preset.optimisation.gradient_checkpointing:
         root(student.model).enable_gradient_checkpointing()
-    for model in (teacher, student.model, average.model):
-        model.to(accelerator.device)
+    _place((teacher, student.model, average.model), preset, accelerator.device)
     optimizer = make_optimizer(student.model.parameters(), preset.optimisation, accelerator.device, console)
     model, optimizer = accelerator.prepare(root(student.model), optimizer)
     return Session(
@@ -106,15 +111,35 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
 
 
 def open_models(preset: Preset, family: TeacherFamily) -> tuple[Model, Student]:
-    """The frozen teacher and its student: two models, or two views of one where the preset asks for adapters."""
+    """The frozen teacher and its student: two models, or two views of one where the preset asks for adapters.
+
+    They are on the CPU, but for a base that the GPU has quantised.
+    """
     folder, adapter, facts = teacher_folder(family, preset.teacher), preset.adapter, StudentFacts.of(preset)
     if adapter is None:
         model = family.load(folder).requires_grad_(False)
         return model, student_of(model, family, facts, preset.seed)
-    dtype = torch.bfloat16 if adapter.base_precision == "bf16" else torch.float32
-    student = adapted_student(family.load(folder, dtype), family, facts, adapter, preset.seed)
+    base = _base(folder, family, adapter.base_precision)
+    student = adapted_student(base, family, facts, adapter, preset.seed)
+    if adapter.base_precision == "fp8":
+        store_in_fp8(base, kept_whole(family, base))
     student.model.shared.train_adapters()
     return student.model.shared.view("teacher"), student
+
+
+def _base(folder: Path, family: TeacherFamily, precision: str) -> nn.Module:
+    if precision not in BITSANDBYTES:
+        return family.load(folder, torch.float32 if precision == "fp32" else torch.bfloat16)
+    return family.load_quantised(folder, precision, sorted(kept_whole(family, family.outline(folder))))
+
+
+def _place(models: Sequence[Model], preset: Preset, device: torch.device) -> None:
+    """Move the models to ``device``; an offloaded base only as far as it is no linear layer."""
+    if preset.adapter is not None and preset.adapter.offload_base:
+        offload(root(models[0]), device)
+        return
+    for model in models:
+        model.to(device)
 
 
 def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelerator:

@@ -17,7 +17,7 @@ from piflow_cli.training.memory import Bytes, Settings, Trace, Weights, checkpoi
 from piflow_cli.training.tracing import trace
 
 CONFIGS = Path(__file__).parent.parent / "data" / "configs"
-WEIGHTS = Weights(linear=1000, other=10, trained=100, matrix=50)
+WEIGHTS = Weights(linear=1000, other=10, trained=100, matrix=50, block=200)
 TRACE = Trace(inputs=(7, 7), kept=(300, 500), outside=20, largest=40, output=3, state=2)
 SETTINGS = Settings("bf16", "bf16", "adamw", checkpointing=True, offload=False, samples=2, states=4, query=4)
 
@@ -42,7 +42,7 @@ def test_without_checkpointing_all_is_kept_and_an_offloaded_base_leaves_a_few_ma
     kept = replace(SETTINGS, checkpointing=False)
     # The query comes beside all activations: 1668 + 1280.
     assert estimate(WEIGHTS, TRACE, kept).peak == 2020 + 2000 + 320 + 1668 + 1280
-    assert estimate(WEIGHTS, TRACE, replace(SETTINGS, offload=True)).base == 2 * (4 * 50 + 10)
+    assert estimate(WEIGHTS, TRACE, replace(SETTINGS, offload=True)).base == 2 * (200 + 10)
 
 
 def test_a_checkpoint_holds_student_average_and_moments() -> None:

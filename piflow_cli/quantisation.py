@@ -1,0 +1,82 @@
+"""Frozen bases in fewer bits, and bases that wait in the CPU's memory, through the back ends of diffusers."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .preset_schema import AdapterSection
+
+BITSANDBYTES = ("int8", "nf4")
+OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
+STORED_AS = torch.float8_e4m3fn
+
+
+def check_precision(adapter: AdapterSection, device: torch.device) -> None:
+    """Raise UsageError where this machine lacks what the base's precision or offloading needs."""
+    precision = adapter.base_precision
+    if precision in BITSANDBYTES and importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(f"a base in {precision} needs the package bitsandbytes", 'pip install "piflow[lowvram]"')
+    if precision in BITSANDBYTES and device.type != "cuda":
+        raise UsageError(f"a base in {precision} needs a CUDA device", "choose --base-precision fp8 or bf16")
+    if adapter.offload_base and device.type != "cuda":
+        raise UsageError(f"there is nothing to offload the base from: the device is {device}", "leave --offload-base out")
+
+
+def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:
+    """What ``from_pretrained`` of diffusers is told besides, to load linear layers in int8 or nf4 but for those at ``keep``."""
+    from diffusers import BitsAndBytesConfig
+
+    options = {"llm_int8_skip_modules": list(keep)}
+    if precision == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, **options)}
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    return {"quantization_config": BitsAndBytesConfig(**four, **options)}
+
+
+def store_in_fp8(model: nn.Module, keep: Iterable[str]) -> None:
+    """Store the linear layers of ``model`` in 8-bit floats, each cast back while it computes, but for those at ``keep``.
+
+    What the model's class marks as delicate stays as it is too, and so do the adapters and heads that it carries: peft would
+    give adapters that are added afterwards the 8 bits of the layer they sit on.
+    """
+    from diffusers.hooks import apply_layerwise_casting
+
+    dtype = next(value.dtype for name, value in model.named_parameters() if not _ours(name))
+    apply_layerwise_casting(model, STORED_AS, dtype, skip_modules_pattern=(*delicate(type(model), keep), *OURS))
+
+
+def delicate(kind: type[nn.Module], keep: Iterable[str]) -> tuple[str, ...]:
+    """Patterns of the paths in a model of class ``kind`` that :func:`store_in_fp8` leaves alone."""
+    marked = getattr(kind, "_skip_layerwise_casting_patterns", None)
+    return (*(marked if marked is not None else ()), *(f"^{re.escape(path)}$" for path in keep))
+
+
+def offload(model: nn.Module, device: torch.device) -> None:
+    """Keep the linear layers of ``model`` in the CPU's memory, each on ``device`` only while it computes; move the rest there.
+
+    Adapters and heads are the rest. Layer by layer, and without streams: fetching ahead would count on the order of the
+    forward pass, and checkpointing recomputes the blocks in the opposite one.
+    """
+    from diffusers.hooks import apply_group_offloading
+
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and not _ours(name)}
+    for layer in layers.values():
+        apply_group_offloading(layer, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level")
+    waiting = {id(value) for layer in layers.values() for value in layer.parameters()}
+    for value in [*model.parameters(), *model.buffers()]:
+        if id(value) not in waiting:
+            value.data = value.data.to(device)
+
+
+def _ours(name: str) -> bool:
+    """Whether a dotted path lies in what a student adds to its base."""
+    return any(re.search(pattern, name) for pattern in OURS)

@@ -1,0 +1,147 @@
+"""Bases in fewer bits, and bases that are offloaded: the same numbers as bases that were rounded by hand, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import re
+
+import pytest
+import torch
+from torch import nn
+from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
+
+from piflow_cli.errors import UsageError
+from piflow_cli.preset_schema import AdapterSection
+from piflow_cli.quantisation import check_precision, delicate, offload, quantised_loading, store_in_fp8
+from piflow_cli.student import Student
+from piflow_cli.teachers import family_of
+from piflow_cli.training.outline import kept_whole
+from piflow_cli.training.run import open_models
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def rounded(base: nn.Module, keep: set[str]) -> nn.Module:
+    """A copy whose matrices hold what is left of them in 8 bits."""
+    patterns = delicate(type(base), keep)
+    base = copy.deepcopy(base)
+    for path, layer in base.named_modules():
+        if isinstance(layer, nn.Linear) and not any(re.search(pattern, path) for pattern in patterns):
+            for value in layer.parameters():
+                value.data = value.data.to(torch.float8_e4m3fn).to(value.dtype)
+    return base
+
+
+def gradients(row: Row, student: Student, checkpointing: bool) -> dict[str, torch.Tensor]:
+    disturb(student)
+    if checkpointing:
+        student.model.base.enable_gradient_checkpointing()
+    policy = student.policy(student.model, states(), RAW, conditioning(row))
+    (policy.velocity(states(), RAW) ** 2).mean().backward()
+    return {name: value.grad for name, value in student.model.named_parameters()}
+
+
+@every_family
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
+def test_a_base_in_fp8_trains_as_one_that_was_rounded(row: Row, checkpointing: bool) -> None:
+    base = row.build()
+    keep = kept_whole(family_of(row.family), base)
+    expected = gradients(row, student_of(row, rounded(base, keep)), checkpointing)
+    student = student_of(row, base)
+    store_in_fp8(base, keep)
+    found = gradients(row, student, checkpointing)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+    stored = [value for name, value in base.named_parameters() if value.dtype == torch.float8_e4m3fn]
+    assert len(stored) > 4 and not any(value.requires_grad for value in stored)
+    # What is trained, and the projection that the teacher keeps, are whole.
+    assert {value.dtype for value in student.model.parameters()} == {torch.float32}
+    assert student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection).weight.dtype == torch.float32
+
+
+@every_family
+def test_an_offloaded_base_trains_as_one_that_stays(row: Row) -> None:
+    expected = gradients(row, student_of(row, row.build()), checkpointing=True)
+    base = row.build()
+    student = student_of(row, base)
+    offload(base, CPU)
+    hooked = [name for name, module in base.named_modules() if hasattr(module, "_diffusers_hook")]
+    assert len(hooked) > 4 and not any(".lora_" in name or ".variants." in name for name in hooked)
+    found = gradients(row, student, checkpointing=True)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+
+def test_a_base_in_bf16_is_the_loaded_one_bit_for_bit(tmp_path) -> None:
+    row = ZOO["flux"]
+    _, preset = zoo_preset(row, tmp_path, adapter__base_precision="bf16")
+    family = family_of(row.family, row.guidance)
+    teacher, student = open_models(preset, family)
+    plain = family.load(tmp_path / "base", torch.bfloat16)
+    found = {name.replace(".base_layer.", ".").replace(".variants.teacher.", "."): value for name, value in student.model.base.named_parameters()}
+    assert all(torch.equal(found[name], value) and found[name].dtype == torch.bfloat16 for name, value in plain.named_parameters())
+
+
+def test_a_run_with_a_base_in_fp8_starts_from_the_stored_weights(tmp_path) -> None:
+    row = ZOO["flux"]
+    _, preset = zoo_preset(row, tmp_path, adapter__base_precision="fp8")
+    _, student = open_models(preset, family_of(row.family, row.guidance))
+    dtypes = [value.dtype for value in student.model.base.parameters()]
+    assert torch.float8_e4m3fn in dtypes and torch.bfloat16 in dtypes
+    assert student.facts.base_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_precisions_of_bitsandbytes_say_what_they_lack(precision: str, monkeypatch) -> None:
+    adapter = AdapterSection(base_precision=precision)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=f"a base in {precision} needs the package bitsandbytes") as caught:
+        check_precision(adapter, CUDA)
+    assert "piflow[lowvram]" in caught.value.hint
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(UsageError, match=f"a base in {precision} needs a CUDA device"):
+        check_precision(adapter, CPU)
+    check_precision(adapter, CUDA)
+
+
+def test_what_needs_nothing_is_let_through_and_offloading_needs_a_gpu() -> None:
+    for precision in ("fp32", "bf16", "fp8"):
+        check_precision(AdapterSection(base_precision=precision), CPU)
+    with pytest.raises(UsageError, match="nothing to offload the base from"):
+        check_precision(AdapterSection(offload_base=True), CPU)
+    check_precision(AdapterSection(offload_base=True), CUDA)
+
+
+def test_the_layers_that_are_trained_are_kept_out_of_the_quantised_ones(monkeypatch) -> None:
+    import diffusers
+
+    # Its own constructor asks for the package.
+    monkeypatch.setattr(diffusers, "BitsAndBytesConfig", dict)
+    keep = ["norm_out.linear", "proj_out"]
+    assert quantised_loading("int8", keep)["quantization_config"] == {"load_in_8bit": True, "llm_int8_skip_modules": keep}
+    four = quantised_loading("nf4", keep)["quantization_config"]
+    assert four["load_in_4bit"] and four["bnb_4bit_quant_type"] == "nf4" and four["bnb_4bit_compute_dtype"] == torch.bfloat16
+    assert kept_whole(family_of("flux"), ZOO["flux"].build()) == set(keep)
+
+
+def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path) -> None:
+    (tmp_path / "p.txt").write_text("a\n")
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    arguments = ["distill", "--teacher", str(path), "--prompts", str(tmp_path / "p.txt"), "--set", "data.resolution=64", "--quiet"]
+    outcome = cli(*arguments, "--base-precision", "nf4", "--output", str(tmp_path / "out"))
+    assert outcome.code == 2 and "a base in nf4 needs" in outcome.err and not (tmp_path / "out").exists()
+    outcome = cli(*arguments, "--offload-base", "--output", str(tmp_path / "out"))
+    assert outcome.code == 2 and "needs optimisation.gradient_checkpointing" in outcome.err
+    checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
+    outcome = cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "nf4")
+    assert outcome.code == 2 and "excludes adapter.base_precision nf4" in outcome.err
+    plan = json.loads(cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "fp8", "--dry-run", "--json").out)
+    assert "the base is frozen in fp8" in plan["student"]["trained"]
+
+
+def test_a_family_that_is_not_quantised_says_so(tmp_path) -> None:
+    with pytest.raises(UsageError, match="teachers of the family dit are not quantised"):
+        family_of("dit").load_quantised(tmp_path, "nf4", [])
