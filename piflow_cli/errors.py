@@ -155,7 +155,8 @@ def _gpu_full(exc: BaseException) -> PiflowError:
     return RunError(
         f"the GPU ran out of memory{short}",
         "distill: --set optimisation.gradient_checkpointing=true, then --set optimisation.device_batch_size=1, "
-        "--base-precision nf4, --set imitation.states_per_query=1, --offload-base; --dry-run shows what each takes; sample: --batch-size 1, --offload model",
+        "--base-precision nf4, --set imitation.states_per_query=1, --offload-base; --dry-run shows what each takes; "
+        "sample: --batch-size 1, --offload model",
     )
 
 
