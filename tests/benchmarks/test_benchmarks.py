@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import digits
+import flux_step
 import overhead
 import pytest
 import rollout
@@ -49,3 +50,13 @@ def test_the_step_benchmark_compares_with_the_networks_alone(tmp_path: Path) -> 
     rows = {row["work"]: row for row in json.loads(file.read_text())["rows"]}
     assert rows["networks alone"]["ratio"] == 1
     assert rows["iteration"]["milliseconds"] > 0 and rows["iteration, reference rollout"]["ratio"] > 0
+
+
+def test_the_flux_benchmark_splits_a_step_and_compares_it_with_the_estimate(tmp_path: Path) -> None:
+    file = tmp_path / "flux.json"
+    flux_step.main(["--small", "--device", "cpu", "--precisions", "bf16,fp8", "--rounds", "1", "--json", str(file)])
+    record = json.loads(file.read_text())
+    assert set(record) == MACHINE and [row["precision"] for row in record["results"]] == ["bf16", "fp8"]
+    for row in record["results"]:
+        assert set(row["share"]) == {"student", "teacher", "policy", "optimiser"} and all(value > 0 for value in row["seconds"].values())
+        assert row["peak_bytes"] is None and row["estimate_bytes"]["peak"] > row["estimate_bytes"]["base"] > 0

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from zoo import WIDTH, Row, every_family, student_of, zoo_preset
 
+from piflow_cli.presets import resolve
 from piflow_cli.teachers import family_of
 from piflow_cli.training.memory import Bytes, Settings, Trace, Weights, checkpoint_bytes, estimate
+from piflow_cli.training.outline import settings_of
+from piflow_cli.training.plan import imitation_config
 from piflow_cli.training.tracing import trace
 
 CONFIGS = Path(__file__).parent.parent / "data" / "configs"
@@ -139,3 +142,18 @@ def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) ->
     plan = json.loads(cli("distill", "--teacher", str(path), "--set", "data.resolution=64", "--dry-run", "--json").out)
     assert plan["memory"]["peak"] > plan["memory"]["base"] > 0
     assert plan["disk"]["cache, each text, at most"] == 2 * (512 * WIDTH + 24)
+
+
+@pytest.mark.parametrize(("asked", "together"), [(0, 4), (1, 1), (3, 3), (9, 4)])
+def test_states_that_share_a_query_are_as_the_preset_says(asked: int, together: int) -> None:
+    preset = resolve("flux-dev", None, [], {"imitation.states_per_query": asked})
+    assert imitation_config(preset).states_per_query == asked
+    assert settings_of(preset, 1).query == together
+
+
+def test_fp8_holds_the_cast_weights_that_the_backward_pass_needs() -> None:
+    plain = estimate(WEIGHTS, TRACE, replace(SETTINGS, base="int8")).peak - 2 * 50
+    assert estimate(WEIGHTS, TRACE, replace(SETTINGS, base="fp8")).peak == plain + 2 * 200
+    whole = replace(SETTINGS, checkpointing=False)
+    bare = estimate(WEIGHTS, TRACE, replace(whole, base="int8")).peak - 2 * 50
+    assert estimate(WEIGHTS, TRACE, replace(whole, base="fp8")).peak == bare + 2 * 1000
