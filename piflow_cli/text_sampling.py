@@ -67,7 +67,8 @@ def text_teacher_source(
     if section.guidance_mode == "orthogonal" or section.guidance_interval != (0.0, 1.0):
         console.warn("the stock pipeline guides plainly and at all noise levels: guidance_mode and guidance_interval have no effect")
     precision = "bf16" if preset.adapter is None else preset.adapter.base_precision
-    dtype = PRECISIONS[precision if request.base_precision is None else request.base_precision]
+    # A preset may want its base quantised for training; pictures are made with the weights that were quantised.
+    dtype = PRECISIONS.get(precision, torch.bfloat16) if request.base_precision is None else PRECISIONS[request.base_precision]
     guided = guidance_of(section).scale != 1
     stage = Stage.open(request, family, section.base, section.revision, dtype, guided, device, console)
     model = family.load(teacher_folder(family, section), dtype)

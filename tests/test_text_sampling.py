@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,6 +139,15 @@ def test_a_base_in_bfloat16_shows_nearly_the_same(cli, row: Row, tmp_path) -> No
         run(cli, adapter, "a fox", *SIZE, "--base-precision", precision, "--output", tmp_path / precision)
     difference = abs(pixels(tmp_path / "fp32" / "0000-000000.png") - pixels(tmp_path / "bf16" / "0000-000000.png"))
     assert 0 < difference.mean() < 4
+
+
+def test_a_teacher_whose_preset_quantises_its_base_is_shown_in_bfloat16(cli, tmp_path) -> None:
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
+    for precision in ("fp8", "bf16"):
+        path.write_text(re.sub("base_precision: [a-z0-9]+", f"base_precision: {precision}", path.read_text()))
+        run(cli, "--teacher", path, "a fox", *SIZE, "--steps", "2", "--output", tmp_path / precision)
+    assert (pixels(tmp_path / "fp8" / "0000-000000.png") == pixels(tmp_path / "bf16" / "0000-000000.png")).all()
 
 
 def test_adapters_are_held_in_the_dtype_of_the_base(flux) -> None:

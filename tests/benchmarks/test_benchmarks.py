@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import digits
@@ -11,6 +12,7 @@ import overhead
 import pytest
 import rollout
 import step
+from accelerate.state import AcceleratorState
 
 MACHINE = {"benchmark", "device", "threads", "versions", "date", "results"}
 ROLLOUT = {"case", "shape", "parts", "substeps", "mode", "reference_ms", "fused_ms", "ratio"}
@@ -52,7 +54,15 @@ def test_the_step_benchmark_compares_with_the_networks_alone(tmp_path: Path) -> 
     assert rows["iteration"]["milliseconds"] > 0 and rows["iteration, reference rollout"]["ratio"] > 0
 
 
-def test_the_flux_benchmark_splits_a_step_and_compares_it_with_the_estimate(tmp_path: Path) -> None:
+@pytest.fixture
+def other_precision() -> Iterator[None]:
+    """accelerate keeps the precision of a process for good."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_the_flux_benchmark_splits_a_step_and_compares_it_with_the_estimate(other_precision, tmp_path: Path) -> None:
     file = tmp_path / "flux.json"
     flux_step.main(["--small", "--device", "cpu", "--precisions", "bf16,fp8", "--rounds", "1", "--json", str(file)])
     record = json.loads(file.read_text())
