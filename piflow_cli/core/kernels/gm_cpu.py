@@ -172,7 +172,8 @@ def _backward_step(field: _Field, y: Tensor, at: GMCoefficients, upstream: Tenso
     response = at.c * (means * adjoint).sum(1)
     weights = field.weights / field.total
     energy = (means * field.query).sum(1) + at.s * field.block.square
-    slope = weights * (response - at.c * (field.mean * adjoint).sum(0))
+    # By the same sums as the responses themselves: their differences are small where components agree.
+    slope = weights * (response - (weights * response).sum(0))
     sums.means.add_(weights.unsqueeze(1) * (at.c * adjoint) - slope.unsqueeze(1) * field.query)
     sums.square.add_(slope * at.s)
     sums.logweights.add_(slope)

@@ -342,7 +342,8 @@ def _backward_kernel(
         weights, energy, mean, query = _posterior(m, square, prior, y, source, row)
         adjoint = tl.load(row + 7) * upstream + tl.load(row + 6) * state
         pull = tl.load(row + 5) * adjoint
-        slope = weights * (tl.sum(m * pull[None, :, :], axis=1) - tl.sum(mean * pull, axis=0)[None, :])
+        response = tl.sum(m * pull[None, :, :], axis=1)
+        slope = weights * (response - tl.sum(weights * response, axis=0)[None, :])
         sum_means += weights[:, None, :] * pull[None, :, :] - slope[:, None, :] * query[None, :, :]
         sum_square += tl.load(row + 2) * slope
         sum_prior += slope
