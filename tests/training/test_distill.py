@@ -1,14 +1,13 @@
 """`piflow distill` from end to end on a tiny random teacher: what it leaves, resuming, and what stops it."""
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from interruptions import interrupted_at
 from safetensors.torch import load_file
 
 from piflow_cli.adapters import load_adapter
@@ -44,14 +43,7 @@ def test_a_run_can_be_stopped_and_resumed_bit_for_bit(cli, tiny_teacher, tmp_pat
     whole = cli(*arguments, "--output", str(tmp_path / "whole"))
     assert (whole.code, whole.err) == (0, "")
 
-    step = loop.train_step
-
-    def step_then_interrupt(session) -> None:
-        step(session)
-        if session.iteration == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(run, "train_step", step_then_interrupt)
+    monkeypatch.setattr(run, "train_step", interrupted_at(3))
     stopped = cli(*arguments, "--output", str(tmp_path / "parts"))
     assert stopped.code == 130
     assert "stopped at iteration 3 of 6" in stopped.err

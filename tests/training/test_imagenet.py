@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from piflow_cli.teachers import latents
 from piflow_cli.training import loop, pictures, run
 from piflow_cli.training.data import UniformLabels
 from helpers import GOLDEN
+from interruptions import interrupted_at
 from sit import CLASSES, HEADS, SIZE, sit_weights
 
 REGIMES = {
@@ -66,16 +65,9 @@ def test_convert_distil_interrupt_resume_and_sample(cli, imagenet, tmp_path, mon
     outcome = cli(*arguments, "--output", str(whole))
     assert (outcome.code, outcome.err) == (0, "")
 
-    step = loop.train_step
-
-    def step_then_interrupt(session) -> None:
-        step(session)
-        if session.iteration == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(run, "train_step", step_then_interrupt)
+    monkeypatch.setattr(run, "train_step", interrupted_at(1))
     assert cli(*arguments, "--output", str(parts)).code == 130
-    monkeypatch.setattr(run, "train_step", step)
+    monkeypatch.setattr(run, "train_step", loop.train_step)
     assert cli(*arguments, "--output", str(parts)).code == 0
     left, right = tensors(whole), tensors(parts)
     assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)

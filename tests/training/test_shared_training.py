@@ -1,8 +1,6 @@
 """`piflow distill` of tiny text-to-image teachers: one base, adapters and a head, from prompts or pictures to a student."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
+from interruptions import interrupted_at
 from tiny_vae import tiny_vae
 from zoo import RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
 
@@ -66,16 +65,9 @@ def test_a_run_can_be_stopped_and_resumed_bit_for_bit(cli, text_encoders, source
     arguments += [*sources[source], "--quiet"]
     whole = cli(*arguments, "--output", str(tmp_path / "whole"))
     assert (whole.code, whole.err) == (0, "")
-    step = loop.train_step
-
-    def step_then_interrupt(session) -> None:
-        step(session)
-        if session.iteration == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(run, "train_step", step_then_interrupt)
+    monkeypatch.setattr(run, "train_step", interrupted_at(1))
     assert cli(*arguments, "--output", str(tmp_path / "parts")).code == 130
-    monkeypatch.setattr(run, "train_step", step)
+    monkeypatch.setattr(run, "train_step", loop.train_step)
     assert cli(*arguments, "--output", str(tmp_path / "parts")).code == 0
     for file in ("adapter/diffusion_pytorch_model.safetensors", "checkpoints/0000004/training.safetensors"):
         assert same_tensors(tmp_path / "whole" / file, tmp_path / "parts" / file)
