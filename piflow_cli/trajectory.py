@@ -1,0 +1,116 @@
+"""A student's own path, and how far its policies' velocities are from its teacher's along it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .core.policies import GMFlowPolicy, Policy
+from .core.rollout import rollout, rollout_through
+from .core.timegrid import TimeGrid, to_sigma
+from .scheduler import final_temperature
+from .student import Student
+from .teachers.base import Conditioning
+
+TeacherField = Callable[[Tensor, Tensor], Tensor]
+"""States (B, C, *S) and noise levels (B,) → velocities; conditioning is bound."""
+
+
+@dataclass(frozen=True)
+class PolicyPath:
+    """What one network evaluation leads to: its policy, and the states it visits on the way to the next one.
+
+    ``states[i]`` (B, C, *S) is at raw time ``raws[i]``, from the source (first) on, evenly in raw time; ``end`` is the state
+    at raw time ``raw_end``, where the next evaluation is, or the sample.
+    """
+
+    index: int
+    policy: Policy
+    raws: tuple[float, ...]
+    states: list[Tensor]
+    raw_end: float
+    end: Tensor
+
+
+@dataclass(frozen=True)
+class VelocityError:
+    """Mean squares over a batch, at one time, of policy minus teacher velocity and of the teacher's velocity."""
+
+    index: int
+    raw: float
+    sigma: float
+    squared: float
+    teacher: float
+
+    @property
+    def relative(self) -> float:
+        """The error as a share of the teacher's own mean square; 0 where both vanish."""
+        return 0.0 if self.squared == 0 else self.squared / max(self.teacher, 1e-12)
+
+
+@torch.no_grad()
+def walk(
+    student: Student,
+    noise: Tensor,
+    conditioning: Conditioning,
+    *,
+    steps: int | None = None,
+    substeps: int | None = None,
+    temperature: float | str | None = None,
+    points: int = 8,
+) -> Iterator[PolicyPath]:
+    """The path from ``noise`` (B, C, *S) as the student is sampled, evaluation by evaluation; None is as trained.
+
+    ``points`` states of each segment are kept; between two of them the policy takes a whole number of substeps of its own.
+    The ends are those of :class:`~piflow_cli.scheduler.PolicyScheduler`.
+    """
+    facts = student.facts
+    nfe = facts.nfe if steps is None else steps
+    substeps = facts.substeps if substeps is None else substeps
+    told = final_temperature(facts.sampling_temperature if temperature is None else temperature, nfe)
+    edges = TimeGrid(nfe, facts.final_step_scale, facts.shift).edges
+    x = noise
+    for index, (upper, lower) in enumerate(zip(edges, edges[1:])):
+        policy = student.policy(student.model, x, _times(upper, x), conditioning)
+        if isinstance(policy, GMFlowPolicy) and index < nfe - 1:
+            policy = policy.with_temperature(told)
+        raws = tuple(upper - (upper - lower) * part / points for part in range(points))
+        states = [x]
+        if points > 1:
+            states += rollout_through(policy, x, [_times(raw, x) for raw in raws], substeps=substeps)
+        end = rollout(policy, x, _times(upper, x), _times(lower, x), substeps=substeps)
+        yield PolicyPath(index, policy, raws, states, lower, end)
+        x = end
+
+
+@torch.no_grad()
+def velocity_errors(path: PolicyPath, teacher: TeacherField, shift: float) -> list[VelocityError]:
+    """Policy against teacher at the states of ``path``: where the student errs on its own way."""
+    errors = []
+    for raw, x in zip(path.raws, path.states, strict=True):
+        sigma = to_sigma(raw, shift)
+        answer = teacher(x, _times(sigma, x).to(x.dtype)).float()
+        difference = path.policy.velocity(x, _times(raw, x)) - answer
+        squares = [value.square().mean().item() for value in (difference, answer)]
+        errors.append(VelocityError(path.index, raw, sigma, *squares))
+    return errors
+
+
+def pooled(batches: Sequence[tuple[int, Sequence[VelocityError]]]) -> list[VelocityError]:
+    """Errors of several batches, given as (samples, errors at the same times), as if they had been one."""
+    total = sum(samples for samples, _ in batches)
+    together = []
+    for column in zip(*(errors for _, errors in batches), strict=True):
+        means = [
+            sum(samples * getattr(error, name) for (samples, _), error in zip(batches, column)) / total
+            for name in ("squared", "teacher")
+        ]
+        together.append(replace(column[0], squared=means[0], teacher=means[1]))
+    return together
+
+
+def _times(value: float, like: Tensor) -> Tensor:
+    return torch.full((like.shape[0],), value, dtype=torch.float64, device=like.device)
