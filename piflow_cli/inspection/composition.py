@@ -11,10 +11,11 @@ from ..core.policies import DXPolicy, GMFlowPolicy
 
 DEAD_WEIGHT = 0.01
 CURVE_POINTS = 9
+QUANTILES = (0.1, 0.5, 0.9)
 
 
 class Mixed(NamedTuple):
-    """The mixture of one evaluation, as the network predicts it, before any sampling temperature.
+    """The mixture of one evaluation by position, as the network predicts it, before any sampling temperature.
 
     weights (B, K, *S); ``effective`` (B, *S): exp of their entropy, between 1 and K; ``spread`` (B, *S): root mean square
     distance over channels of the means from their weighted mean, in units of x_0; ``logstd`` (B,) as emitted and ``std``
@@ -23,6 +24,21 @@ class Mixed(NamedTuple):
 
     weights: Tensor
     effective: Tensor
+    spread: Tensor
+    logstd: Tensor
+    std: Tensor
+
+
+class MixedNumbers(NamedTuple):
+    """The same by sample: ``effective`` (B, 3), the tenth, half and nine tenths of positions below; ``usage`` and
+    ``highest`` (B, K), mean and largest weight of each component; ``varying`` (B,), the standard deviation of weights over
+    positions; ``spread``, ``logstd``, ``std`` (B,).
+    """
+
+    effective: Tensor
+    usage: Tensor
+    highest: Tensor
+    varying: Tensor
     spread: Tensor
     logstd: Tensor
     std: Tensor
@@ -62,20 +78,30 @@ def mixed(policy: GMFlowPolicy) -> Mixed:
     )
 
 
-def usage(weights: Tensor) -> Tensor:
-    """Mean weight (K,) of each component over samples and positions of ``weights`` (B, K, *S)."""
-    return weights.transpose(0, 1).flatten(1).mean(dim=1)
+def by_sample(found: Mixed) -> MixedNumbers:
+    """Positions summed up, sample by sample."""
+    weights = found.weights.flatten(2)
+    levels = torch.tensor(QUANTILES, dtype=found.effective.dtype, device=found.effective.device)
+    return MixedNumbers(
+        effective=found.effective.flatten(1).quantile(levels, dim=1).T,
+        usage=weights.mean(dim=2),
+        highest=weights.amax(dim=2),
+        varying=weights.std(dim=2, unbiased=False).mean(dim=1),
+        spread=found.spread.flatten(1).square().mean(dim=1).sqrt(),
+        logstd=found.logstd,
+        std=found.std,
+    )
 
 
-def overall_effective(weights: Tensor) -> float:
-    """exp of the entropy of the mean weights: how many components are used at all, be it at different positions."""
-    return entropy(usage(weights), 0).exp().item()
+def overall_effective(usage: Tensor) -> float:
+    """exp of the entropy of the weights (B, K) averaged over samples: how many components are used at all, be it at
+    different positions."""
+    return entropy(usage.mean(dim=0), 0).exp().item()
 
 
-def dead_components(weights: Tensor) -> list[int]:
-    """Components whose weight is below DEAD_WEIGHT at every position of every sample."""
-    highest = weights.transpose(0, 1).flatten(1).amax(dim=1)
-    return [index for index, weight in enumerate(highest.tolist()) if weight < DEAD_WEIGHT]
+def dead_components(highest: Tensor) -> list[int]:
+    """Components whose largest weight (B, K) is below DEAD_WEIGHT: at every position of every sample."""
+    return [index for index, weight in enumerate(highest.amax(dim=0).tolist()) if weight < DEAD_WEIGHT]
 
 
 def curve(policy: DXPolicy) -> Curve:
