@@ -23,16 +23,17 @@ def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
     heaviest = usage.argsort(descending=True)[:MOST_COMPONENTS].tolist()
     components = len(usage)
     titles = ["sample", "in effect", *(f"weight {index}" for index in heaviest)]
+    highest = max(found.weights.max().item() for found in close.maps)
     figure, cells = _cells(len(close.maps), len(titles), bar=True)
     for row, found, end in zip(cells, close.maps, ends):
         _show(row[0], end)
         effect = row[1].imshow(found.effective[0], cmap="viridis", vmin=1, vmax=components, interpolation="nearest")
         for axes, index in zip(row[2:], heaviest):
-            weight = axes.imshow(found.weights[0, index], cmap="magma", vmin=0, vmax=1, interpolation="nearest")
+            weight = axes.imshow(found.weights[0, index], cmap="magma", vmin=0, vmax=highest, interpolation="nearest")
     for axes, title in zip(cells[0], titles):
         axes.set_title(title, fontsize=9)
     figure.colorbar(effect, ax=[row[1] for row in cells], location="bottom", aspect=6, ticks=[1, components], pad=0.02)
-    figure.colorbar(weight, ax=[axes for row in cells for axes in row[2:]], location="bottom", aspect=40, ticks=[0, 0.5, 1], pad=0.02)
+    figure.colorbar(weight, ax=[axes for row in cells for axes in row[2:]], location="bottom", aspect=40, pad=0.02)
     return figure
 
 
@@ -100,7 +101,7 @@ def slice_figure(cut: Slice, name: str) -> Figure:
 
 def _symmetric(cut: Slice) -> dict[str, float]:
     """A colour scale with zero in the middle that single large values near sigma 0 do not stretch."""
-    limit = max(cut.velocity.abs().flatten().quantile(0.95).item(), 1e-6)
+    limit = max(cut.velocity.abs().flatten().nanquantile(0.95).item(), 1e-6)
     return {"vmin": -limit, "vmax": limit}
 
 

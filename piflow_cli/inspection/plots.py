@@ -55,9 +55,10 @@ def mixture_figure(drawn: Sequence[Strand]) -> Figure:
             moved.plot(raws[1:], [100 * share for share in step.mixture.moved], color=strand.colour)
     most = max(strand.summary.close.mixture.components for strand in drawn)
     bars.axhline(DEAD_WEIGHT, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
+    bars.xaxis.get_major_locator().set_params(integer=True)
     bars.set(xlabel="component, the heaviest first", ylabel="mean weight", title="use of components")
     effect.set(ylabel="components in effect", title="posterior along the rollout", ylim=(0.9, 1.05 * most))
-    moved.set(ylabel="positions that switch, %", title=f"heaviest component changes (1/{SWITCH_TIMES - 1} of a segment)", ylim=(0, None))
+    moved.set(ylabel="positions whose heaviest changes, %", title=f"switches in each 1/{SWITCH_TIMES - 1} of a segment", ylim=(0, None))
     _finish(bars, drawn, timed=(effect, moved))
     return figure
 
@@ -105,8 +106,8 @@ def teacher_figure(drawn: Sequence[Strand]) -> Figure:
                 axes.plot(times[:-1], relative, "o-", markersize=3, color=strand.colour)
             gap.plot(step.raws, step.gap, "o-", markersize=3, color=strand.colour, label=strand.name if step.step == 1 else None)
     for axes in (by_raw, by_sigma):
-        axes.set(ylabel="squared error, % of the teacher's square", title="velocity error on the student's path", ylim=(0, None))
-    gap.set(ylabel="root mean square, in units of x", title="distance to the teacher's path, same noise", ylim=(0, None))
+        axes.set(ylabel="squared, % of the teacher's", title="velocity error on the student's path", ylim=(0, None))
+    gap.set(ylabel="root mean square, in units of x", title="distance to the teacher's path", ylim=(0, None))
     by_sigma.set(xlabel="noise level sigma")
     by_sigma.invert_xaxis()
     _finish(gap, drawn, timed=(by_raw, gap))
@@ -171,6 +172,7 @@ def dropout_figure(drawn: Sequence[Strand]) -> Figure:
         changes = strand.summary.robustness.dropout
         places = [index + number * width for index in range(len(changes))]
         axes.bar(places, [100 * change for change in changes], width=width, align="edge", color=strand.colour, label=strand.name)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="component that is left out", ylabel="change of the end, % of the way", title="component dropout")
     _finish(axes, drawn, timed=())
     return figure
@@ -184,18 +186,20 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(color="#eceef0")
-        panel.title.set_fontsize(10)
         panel.set_axisbelow(True)
     return figure, list(axes)
 
 
 def _finish(legend: Axes, drawn: Sequence[Strand], timed: Sequence[Axes]) -> None:
-    """Raw time from left to right as sampling goes, sigma above where it is another, edges of segments, one legend."""
+    """Raw time from left to right as sampling goes, edges of segments, one legend, and titles that fit their panels."""
     summary = drawn[0].summary
+    for axes in legend.figure.axes:
+        axes.title.set_fontsize(10)
+        for text in (axes.xaxis.label, axes.yaxis.label):
+            text.set_fontsize(9)
     for axes in timed:
-        axes.set(xlabel="raw time", xlim=(1.02, -0.02) if len(summary.steps) > 1 or axes.get_xlim()[1] > 0.9 else None)
-        if not axes.xaxis_inverted():
-            axes.invert_xaxis()
+        axes.set(xlabel="raw time")
+        axes.invert_xaxis()
         for step in summary.steps[1:]:
             axes.axvline(step.raws[0], color="#d8dce0", linewidth=1, zorder=0)
     if legend.get_legend_handles_labels()[0]:

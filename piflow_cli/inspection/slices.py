@@ -47,7 +47,8 @@ class Place:
 class Slice:
     """One channel at one position of one sample, over T raw times and V values.
 
-    raws (T,), values (V,); ``velocity`` (V, T): along the channel, the others as the rollout has them; ``density`` (V, T) of
+    raws (T,), values (V,); ``velocity`` (V, T): along the channel, the others as the rollout has them, NaN at sigma 0, where
+    there is none; ``density`` (V, T) of
     x_0 under the posterior of a GM policy at the rollout's states, None for DX, which has no density; ``estimate`` (T,):
     x_0 there; ``state`` (T,): the rollout; ``neighbours`` (NEIGHBOURS, T): rollouts that start beside it.
     """
@@ -84,7 +85,8 @@ def slice_of(path: PolicyPath, place: Place, substeps: int) -> Slice:
     for raw, state in zip(raws, states):
         line = state.expand(len(values), *state.shape[1:]).clone()
         line[:, axis] = _column(values, state)
-        velocities.append(many.velocity(line, times(raw, line))[:, axis].flatten())
+        velocity = many.velocity(line, times(raw, line))[:, axis].flatten()
+        velocities.append(velocity if raw > 0 else torch.full_like(velocity, torch.nan))
     return Slice(
         place=place,
         raws=torch.tensor(raws),

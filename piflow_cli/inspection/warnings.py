@@ -18,7 +18,7 @@ COLLAPSED = 1.2
 # The head has no clamp; outside of this range a width has lost its use: e^-8 is a point, and e is wider than the data.
 LOGSTD_RANGE = (-8.0, 1.0)
 STILL = 0.01
-CONCENTRATED = 0.6
+CONCENTRATED = 0.67
 UNUSUAL = 1.25
 PASSING = 0.05
 
