@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 LOOK = "Look at"
 EXAMPLES = examples(
     ("piflow inspect-policy runs/digits", "a report of 16 digits"),
-    ("piflow inspect-policy runs/digits --slice 3,4", "and a cut through one pixel"),
-    ("piflow inspect-policy runs/flux-dev 'a red fox' --at 4", "the last evaluation"),
-    ("piflow inspect-policy --compare runs/gm runs/dx", "two students in one report"),
+    ("piflow inspect-policy runs/digits --slice 3,4", "a cut through one pixel"),
+    ("piflow inspect-policy runs/flux-dev fox --at 4", "the last evaluation"),
+    ("piflow inspect-policy --compare runs/gm runs/dx", "two students, one report"),
     closing="The report is policy.html in the output folder, with its numbers in policy.json.",
 )
 

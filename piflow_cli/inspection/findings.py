@@ -112,7 +112,7 @@ class _Batch:
         self.conditioning = scene.conditioning(shots)
         self.field: TeacherField | None = None
         if teacher is not None:
-            self.field = lambda x, sigma: teacher.velocity(x, sigma, self.conditioning)
+            self.field = self._field(teacher)
 
     def examined(self) -> Findings:
         noise = self.scene.noise(self.shots)
@@ -167,6 +167,14 @@ class _Batch:
             teacher_estimates=None if against is None else [self._pictures(against.estimates[index]) for index in SHOWN_TIMES],
             slice=None if self.place is None else slice_of(path, self.place, substeps),
         )
+
+    def _field(self, teacher: OwnTeacher) -> TeacherField:
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            # Rollouts leave the precision of networks, and a teacher that is followed by one needs it back.
+            with self.scene.computing():
+                return teacher.velocity(x, sigma, self.conditioning)
+
+        return velocity
 
     def _perturbation(self) -> Tensor:
         """The second noise of each picture's own generator: the first is where the picture starts."""

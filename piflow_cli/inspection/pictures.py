@@ -27,9 +27,9 @@ def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
     figure, cells = _cells(len(close.maps), len(titles), bar=True)
     for row, found, end in zip(cells, close.maps, ends):
         _show(row[0], end)
-        effect = row[1].imshow(found.effective[0], cmap="viridis", vmin=1, vmax=components, interpolation="nearest")
+        effect = row[1].imshow(found.effective[0].numpy(), cmap="viridis", vmin=1, vmax=components, interpolation="nearest")
         for axes, index in zip(row[2:], heaviest):
-            weight = axes.imshow(found.weights[0, index], cmap="magma", vmin=0, vmax=highest, interpolation="nearest")
+            weight = axes.imshow(found.weights[0, index].numpy(), cmap="magma", vmin=0, vmax=highest, interpolation="nearest")
     for axes, title in zip(cells[0], titles):
         axes.set_title(title, fontsize=9)
     figure.colorbar(effect, ax=[row[1] for row in cells], location="bottom", aspect=6, ticks=[1, components], pad=0.02)

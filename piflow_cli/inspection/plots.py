@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ..core.timegrid import to_raw, to_sigma
 from .composition import DEAD_WEIGHT
 from .convergence import ENOUGH
 from .course import SWITCH_TIMES
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 GM_COLOURS, DX_COLOURS = ("#2f6fb5", "#6a51a3"), ("#d9730d", "#a6761d")
 TEACHER_COLOUR, PASSIVE_COLOUR = "#333333", "#9aa0a6"
+PASSIVE_STYLE = {"color": PASSIVE_COLOUR, "linewidth": 5, "alpha": 0.5, "zorder": 1}
 TEACHER_STYLE = {"color": TEACHER_COLOUR, "linestyle": (0, (4, 2)), "label": "teacher"}
 
 
@@ -68,7 +71,7 @@ def grid_figure(drawn: Sequence[Strand]) -> Figure:
     figure, (slopes, curvatures) = _figure(2)
     for strand in drawn:
         for step in strand.summary.steps:
-            points = _even(step.raws[-1], step.raws[0], step.grid.points)
+            points = step.grid.raws
             slopes.plot([(a + b) / 2 for a, b in zip(points, points[1:])], step.grid.slope, "o-", markersize=3, color=strand.colour)
             curvatures.plot(points[1:-1], step.grid.curvature, "o-", markersize=3, color=strand.colour, label=strand.name)
     slopes.set(ylabel="slope, x_0 per unit of raw time", title="how fast x_0 moves", ylim=(0, None))
@@ -127,6 +130,7 @@ def substeps_figure(drawn: Sequence[Strand]) -> Figure:
     axes.set(title="how fine a rollout must be (dotted: as sampled)", xticks=drawn[0].summary.close.substeps)
     axes.set_xticklabels([str(count) for count in drawn[0].summary.close.substeps])
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:g}")
     _finish(axes, drawn, timed=())
     return figure
 
@@ -150,16 +154,19 @@ def robustness_figure(drawn: Sequence[Strand]) -> Figure:
     noise = [item for item in first.perturbations if item.size != MEASURED]
     places = [float(item.size.split()[0]) for item in noise]
     shift = drawn[0].summary.shift
-    decay.plot(first.raws, [passive(first.raws[0], raw, shift) for raw in first.raws], color=PASSIVE_COLOUR, linewidth=4, alpha=0.5, label="no reaction")
-    end.axhline(first.passive, color=PASSIVE_COLOUR, linewidth=4, alpha=0.5)
+    decay.plot(first.raws, [passive(first.raws[0], raw, shift) for raw in first.raws], label="no reaction", **PASSIVE_STYLE)
+    end.axhline(first.passive, **PASSIVE_STYLE)
     if noise[shown].teacher_left is not None:
         decay.plot(first.raws, noise[shown].teacher_left, **TEACHER_STYLE)
         end.plot(places, [item.teacher_left[-1] for item in noise], **{**TEACHER_STYLE, "label": None})
         steer.axhline(1, **{**TEACHER_STYLE, "label": None})
-    steer.axhline(0, color=PASSIVE_COLOUR, linewidth=4, alpha=0.5)
+    steer.axhline(0, **PASSIVE_STYLE)
     decay.set(ylabel="share of the perturbation that is left", title=f"noise of {noise[shown].size} put in at raw {first.raws[0]:.3g}", ylim=(0, None))
     end.set(xscale="log", xlabel="size of the noise, in sigma", ylabel="share left at the segment's end", title="what reaches the end", ylim=(-0.02, None))
     steer.set(xscale="log", xlabel="size, in sigma (star: the student's own error)", ylabel="steering ratio", title="share of the teacher's answer")
+    for axes in (end, steer):
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.minorticks_off()
     _finish(decay, drawn, timed=(decay,))
     return figure
 
@@ -200,6 +207,10 @@ def _finish(legend: Axes, drawn: Sequence[Strand], timed: Sequence[Axes]) -> Non
     for axes in timed:
         axes.set(xlabel="raw time")
         axes.invert_xaxis()
+        if summary.shift != 1:
+            above = axes.secondary_xaxis("top", functions=(partial(to_sigma, shift=summary.shift), partial(to_raw, shift=summary.shift)))
+            above.tick_params(labelsize=7, colors="#59636e")
+            above.set_xlabel("sigma", fontsize=7, color="#59636e")
         for step in summary.steps[1:]:
             axes.axvline(step.raws[0], color="#d8dce0", linewidth=1, zorder=0)
     if legend.get_legend_handles_labels()[0]:

@@ -56,7 +56,7 @@ def write_report(students: Sequence[Inspected], folder: Path) -> list[Path]:
         png = figure_png(figure)
         (folder / f"{name}.png").write_bytes(png)
         files.append(folder / f"{name}.png")
-        page.picture(png, _caption(name))
+        page.picture(png, f"{name}.png")
     page.heading("How this was measured")
     page.text(_method(students[0]))
     (folder / JSON_NAME).write_text(dumps(as_json(students)) + "\n")
@@ -71,7 +71,7 @@ def _opened(students: Sequence[Inspected]) -> Page:
     shots = len(first.shots)
     page = Page(
         "What the policy decided: " + " and ".join(names),
-        f"teacher {first.teacher}, {shots} picture{'s' if shots != 1 else ''}, {first.iterations} iterations; "
+        f"teacher {first.teacher}, {shots} picture{'s' if shots != 1 else ''}; "
         f"evaluation {first.at} of {first.nfe} is looked at closely",
     )
     rows = verdict_rows(summaries, names, [student.warned for student in students])
@@ -178,10 +178,6 @@ def _each(students: Sequence[Inspected], name: str) -> Iterator[tuple[Inspected,
     """Every student, and ``name`` as a file's, numbered where there are several."""
     for number, student in enumerate(students, start=1):
         yield student, name if len(students) == 1 else f"{name}-{number}"
-
-
-def _caption(name: str) -> str:
-    return f"{name}.png"
 
 
 def _method(student: Inspected) -> str:

@@ -38,9 +38,12 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Grid:
-    """x_0 over raw time: root mean squares of slope and curvature between the points, from the segment's end to its source."""
+    """x_0 over raw time: root mean squares of slope and curvature between the points at ``raws``, the source last.
 
-    points: int
+    A last segment that is shorter than the others has points below raw time 0, which are never used.
+    """
+
+    raws: list[float]
     slope: list[float]
     curvature: list[float]
     travel: float
@@ -124,7 +127,7 @@ class Summary:
 def summarise(found: Findings) -> Summary:
     """The numbers of one student."""
     facts = found.facts
-    steps = [_step(segment, facts.shift) for segment in found.segments]
+    steps = [_step(segment, facts.shift, facts.segment) for segment in found.segments]
     errors = None if found.segments[0].errors is None else [error for segment in found.segments for error in segment.errors]
     return Summary(
         student=str(found.path),
@@ -150,7 +153,7 @@ def trajectory_error(errors: list[VelocityError]) -> float:
     return sum(error.squared for error in errors) / max(sum(error.teacher for error in errors), 1e-12)
 
 
-def _step(segment: Segment, shift: float) -> Step:
+def _step(segment: Segment, shift: float, span: float) -> Step:
     substep_errors = relative_errors(segment.convergence)
     composition = segment.composition
     errors = None
@@ -162,7 +165,7 @@ def _step(segment: Segment, shift: float) -> Step:
         raws=list(segment.raws),
         sigmas=[to_sigma(raw, shift) for raw in segment.raws],
         mixture=_mixture(composition, segment.switching) if isinstance(composition, MixedNumbers) else None,
-        grid=_grid(composition) if isinstance(composition, Curve) else None,
+        grid=_grid(composition, segment.raws[0], span) if isinstance(composition, Curve) else None,
         **_course(segment.course),
         substeps=list(SUBSTEPS),
         substep_errors=substep_errors,
@@ -200,9 +203,15 @@ def _mixture(numbers: MixedNumbers, switching: Switching) -> Mixture:
     )
 
 
-def _grid(found: Curve) -> Grid:
+def _grid(found: Curve, source: float, span: float) -> Grid:
     # A single point has no slope, and two have no curvature.
-    return Grid(found.slope.shape[1] + 1, _root(found.slope.square()), _root(found.curvature.square()), found.travel.square().mean().sqrt().item())
+    gaps = found.slope.shape[1]
+    return Grid(
+        raws=[source - span * (gaps - index) / max(gaps, 1) for index in range(gaps + 1)],
+        slope=_root(found.slope.square()),
+        curvature=_root(found.curvature.square()),
+        travel=found.travel.square().mean().sqrt().item(),
+    )
 
 
 def _robustness(found: Findings, shift: float) -> Robustness:

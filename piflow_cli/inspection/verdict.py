@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from .convergence import ENOUGH
 from .robustness import MEASURED
@@ -41,7 +41,8 @@ def _verdict(what: str, warned: Sequence[Warning]) -> str:
 def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
     step = summary.close
     kind = {"gm": "GM", "dx": "DX", "dx-poly": "DX polynomial"}[summary.policy]
-    yield "policy", f"{kind}, {summary.components} {'components' if summary.policy == 'gm' else 'points'}, NFE {summary.nfe}"
+    parts = {"gm": "components", "dx": "points", "dx-poly": "terms"}[summary.policy]
+    yield "policy", f"{kind}, {summary.components} {parts}, NFE {summary.nfe}, {summary.iterations} iterations"
     if summary.nfe > 1:
         yield "evaluation", f"{step.step} of {summary.nfe}, raw time {step.raws[0]:.3g} to {step.raws[-1]:.3g}"
     yield from _composition(step)
@@ -76,8 +77,3 @@ def _steering(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "noise left at the end", f"{noise.left[-1]:.1%} of {noise.size}; {summary.robustness.passive:.1%} without a reaction"
     if own is not None and own.steering is not None:
         yield "steering back", f"{own.steering:.0%} of the teacher's answer to the student's own error"
-
-
-def verdict_columns(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """The columns of a table of ``rows``."""
-    return list(rows[0])

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import random_gm
 from piflow_cli.core.policies import DXPolicy
 from piflow_cli.inspection.composition import by_sample, curve, dead_components, mixed, overall_effective
+from helpers import random_gm
 
 
 def weighted(logweights: torch.Tensor):

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import random_dx, random_gm
 from piflow_cli.inspection.positions import MOST_POSITIONS, in_float64, position_of, repeated, stride, thin
 from piflow_cli.trajectory import times
+from helpers import random_dx, random_gm
 
 KINDS = {"gm": random_gm, "dx": random_dx}
 

@@ -7,8 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import MixtureFlow, random_dx, random_gm, seeded
-from paths import path_of
 from piflow_cli.core.coefficients import substep_table
 from piflow_cli.core.kernels.dx import displacement
 from piflow_cli.core.rollout import rollout
@@ -16,6 +14,8 @@ from piflow_cli.core.timegrid import to_raw
 from piflow_cli.inspection.field import FieldPolicy
 from piflow_cli.inspection.robustness import MEASURED, SIZES, component_dropout, passive, perturb, respond, shares, steering
 from piflow_cli.trajectory import times
+from helpers import MixtureFlow, random_dx, random_gm, seeded
+from paths import path_of
 
 FLOW = MixtureFlow(torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]), torch.tensor([0.2, 0.5, 0.3]), 0.3)
 
