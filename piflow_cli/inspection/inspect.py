@@ -17,12 +17,12 @@ from ..own_teacher import OwnTeacher, own_teacher, preset_of
 from ..runs import adapter_folder
 from ..scenes import Scene, open_scene
 from ..shots import BasePrecision
+from .advice import advice
 from .findings import examine
 from .report import JSON_NAME, Inspected, as_json, write_report
 from .slices import Place
 from .summary import summarise
 from .verdict import verdict_rows
-from .warnings import warnings
 
 if TYPE_CHECKING:
     import torch
@@ -88,9 +88,9 @@ def _inspected(path: str, name: str, request: InspectRequest, device: torch.devi
             "try --base-precision fp32; else distil again with half of optimisation.learning_rate",
         ) from error
     summary = summarise(found)
-    warned = warnings(summary, _preset(scene, request))
-    for warning in warned:
-        console.warn(f"{name}: {warning.text}\n  → {warning.remedy}")
+    warned = advice(summary, _preset(scene, request))
+    for item in warned:
+        console.warn(f"{name}: {item.text}\n  → {item.remedy}")
     return Inspected(name, found, summary, warned, missing)
 
 

@@ -11,7 +11,7 @@ from ..core.timegrid import to_raw, to_sigma
 from .composition import DEAD_WEIGHT
 from .convergence import ENOUGH
 from .course import SWITCH_TIMES
-from .robustness import MEASURED, passive
+from .robustness import MEASURED, SIZES, TYPICAL, passive
 from .summary import Summary
 
 if TYPE_CHECKING:
@@ -47,18 +47,15 @@ def strands(summaries: Sequence[Summary], names: Sequence[str]) -> list[Strand]:
 def mixture_figure(drawn: Sequence[Strand]) -> Figure:
     """Of GM students: how much each component is used, how many are in effect on the way, and where they change."""
     figure, (bars, effect, moved) = _figure(3)
-    width = 0.8 / len(drawn)
     for number, strand in enumerate(drawn):
         mixture = strand.summary.close.mixture
-        places = [index + number * width for index in range(mixture.components)]
-        bars.bar(places, sorted(mixture.usage, reverse=True), width=width, align="edge", color=strand.colour, label=strand.name)
+        _bars(bars, sorted(mixture.usage, reverse=True), strand, number, len(drawn))
         for step in strand.summary.steps:
             raws = _even(step.raws[0], step.raws[-1], SWITCH_TIMES)
             effect.plot(raws, step.mixture.posterior_effective, color=strand.colour)
             moved.plot(raws[1:], [100 * share for share in step.mixture.moved], color=strand.colour)
     most = max(strand.summary.close.mixture.components for strand in drawn)
     bars.axhline(DEAD_WEIGHT, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
-    bars.xaxis.get_major_locator().set_params(integer=True)
     bars.set(xlabel="component, the heaviest first", ylabel="mean weight", title="use of components")
     effect.set(ylabel="components in effect", title="posterior along the rollout", ylim=(0.9, 1.05 * most))
     moved.set(ylabel="positions whose heaviest changes, %", title=f"switches in each 1/{SWITCH_TIMES - 1} of a segment", ylim=(0, None))
@@ -72,8 +69,10 @@ def grid_figure(drawn: Sequence[Strand]) -> Figure:
     for strand in drawn:
         for step in strand.summary.steps:
             points = step.grid.raws
-            slopes.plot([(a + b) / 2 for a, b in zip(points, points[1:])], step.grid.slope, "o-", markersize=3, color=strand.colour)
-            curvatures.plot(points[1:-1], step.grid.curvature, "o-", markersize=3, color=strand.colour, label=strand.name)
+            between = [(one + other) / 2 for one, other in zip(points, points[1:])]
+            label = strand.name if step.step == 1 else None
+            slopes.plot(*_above_zero(between, step.grid.slope), "o-", markersize=3, color=strand.colour)
+            curvatures.plot(*_above_zero(points[1:-1], step.grid.curvature), "o-", markersize=3, color=strand.colour, label=label)
     slopes.set(ylabel="slope, x_0 per unit of raw time", title="how fast x_0 moves", ylim=(0, None))
     curvatures.set(ylabel="curvature, x_0 per squared unit", title="how much its way bends", ylim=(0, None))
     _finish(curvatures, drawn, timed=(slopes, curvatures))
@@ -124,10 +123,12 @@ def substeps_figure(drawn: Sequence[Strand]) -> Figure:
         for step in strand.summary.steps:
             percent = [100 * error for error in step.substep_errors]
             axes.plot(step.substeps, percent, "o-", markersize=3, color=strand.colour, label=strand.name if step.step == 1 else None)
+            if strand.summary.nfe > 1:
+                axes.annotate(f" {step.step}", (step.substeps[-1], percent[-1]), color=strand.colour, fontsize=8, va="center")
         axes.axvline(strand.summary.substeps, color=strand.colour, linewidth=1, linestyle=":")
     axes.axhline(100 * ENOUGH, color=PASSIVE_COLOUR, linewidth=1, linestyle="--")
     axes.set(xscale="log", yscale="log", xlabel="substeps per unit of raw time", ylabel="error of the end, % of the way")
-    axes.set(title="how fine a rollout must be (dotted: as sampled)", xticks=drawn[0].summary.close.substeps)
+    axes.set(title="how fine rollouts must be (dotted: as sampled)", xticks=drawn[0].summary.close.substeps)
     axes.set_xticklabels([str(count) for count in drawn[0].summary.close.substeps])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter("{x:g}")
@@ -138,34 +139,32 @@ def substeps_figure(drawn: Sequence[Strand]) -> Figure:
 def robustness_figure(drawn: Sequence[Strand]) -> Figure:
     """What becomes of perturbations: along the way, at the end by size, and how much of the teacher's answer is given."""
     figure, (decay, end, steer) = _figure(3)
-    shown = 2
+    shown = SIZES.index(TYPICAL)
     for strand in drawn:
         robustness = strand.summary.robustness
         noise = [item for item in robustness.perturbations if item.size != MEASURED]
-        places = [float(item.size.split()[0]) for item in noise]
         decay.plot(robustness.raws, noise[shown].left, "o-", markersize=3, color=strand.colour, label=strand.name)
-        end.plot(places, [item.left[-1] for item in noise], "o-", markersize=3, color=strand.colour)
+        end.plot(SIZES, [item.left[-1] for item in noise], "o-", markersize=3, color=strand.colour)
         if noise[0].steering is not None:
-            steer.plot(places, [item.steering for item in noise], "o-", markersize=3, color=strand.colour)
+            steer.plot(SIZES, [item.steering for item in noise], "o-", markersize=3, color=strand.colour)
         for item in robustness.perturbations:
             if item.size == MEASURED and item.steering is not None:
                 steer.plot([item.given / robustness.sigma], [item.steering], "*", markersize=11, color=strand.colour)
     first = drawn[0].summary.robustness
     noise = [item for item in first.perturbations if item.size != MEASURED]
-    places = [float(item.size.split()[0]) for item in noise]
     shift = drawn[0].summary.shift
     decay.plot(first.raws, [passive(first.raws[0], raw, shift) for raw in first.raws], label="no reaction", **PASSIVE_STYLE)
     end.axhline(first.passive, **PASSIVE_STYLE)
     if noise[shown].teacher_left is not None:
         decay.plot(first.raws, noise[shown].teacher_left, **TEACHER_STYLE)
-        end.plot(places, [item.teacher_left[-1] for item in noise], **{**TEACHER_STYLE, "label": None})
+        end.plot(SIZES, [item.teacher_left[-1] for item in noise], **{**TEACHER_STYLE, "label": None})
         steer.axhline(1, **{**TEACHER_STYLE, "label": None})
     steer.axhline(0, **PASSIVE_STYLE)
     decay.set(ylabel="share of the perturbation that is left", title=f"noise of {noise[shown].size} put in at raw {first.raws[0]:.3g}", ylim=(0, None))
     end.set(xscale="log", xlabel="size of the noise, in sigma", ylabel="share left at the segment's end", title="what reaches the end", ylim=(-0.02, None))
     steer.set(xscale="log", xlabel="size, in sigma (star: the student's own error)", ylabel="steering ratio", title="share of the teacher's answer")
     for axes in (end, steer):
-        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks(SIZES, [f"{size:g}" for size in SIZES])
         axes.minorticks_off()
     _finish(decay, drawn, timed=(decay,))
     return figure
@@ -174,12 +173,8 @@ def robustness_figure(drawn: Sequence[Strand]) -> Figure:
 def dropout_figure(drawn: Sequence[Strand]) -> Figure:
     """Of GM students: how far the end moves when one component is left out."""
     figure, (axes,) = _figure(1)
-    width = 0.8 / len(drawn)
     for number, strand in enumerate(drawn):
-        changes = strand.summary.robustness.dropout
-        places = [index + number * width for index in range(len(changes))]
-        axes.bar(places, [100 * change for change in changes], width=width, align="edge", color=strand.colour, label=strand.name)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+        _bars(axes, [100 * change for change in strand.summary.robustness.dropout], strand, number, len(drawn))
     axes.set(xlabel="component that is left out", ylabel="change of the end, % of the way", title="component dropout")
     _finish(axes, drawn, timed=())
     return figure
@@ -212,9 +207,25 @@ def _finish(legend: Axes, drawn: Sequence[Strand], timed: Sequence[Axes]) -> Non
             above.tick_params(labelsize=7, colors="#59636e")
             above.set_xlabel("sigma", fontsize=7, color="#59636e")
         for step in summary.steps[1:]:
-            axes.axvline(step.raws[0], color="#d8dce0", linewidth=1, zorder=0)
+            if axes.dataLim.x0 < step.raws[0] < axes.dataLim.x1:
+                axes.axvline(step.raws[0], color="#d8dce0", linewidth=1, zorder=0)
     if legend.get_legend_handles_labels()[0]:
         legend.legend(frameon=False, fontsize=8)
+
+
+def _bars(axes: Axes, heights: Sequence[float], strand: Strand, number: int, count: int) -> None:
+    """Bars around whole numbers from 0, those of several students side by side, with room for a legend above."""
+    width = 0.8 / count
+    places = [index + (number - (count - 1) / 2) * width for index in range(len(heights))]
+    axes.bar(places, heights, width=width, color=strand.colour, label=strand.name)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylim(0, max(axes.get_ylim()[1], 1.2 * max(heights), 1e-6))
+
+
+def _above_zero(raws: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The points at raw times that there are: a grid may go on below the end of a short last segment."""
+    kept = [(raw, value) for raw, value in zip(raws, values, strict=True) if raw >= 0]
+    return [raw for raw, _ in kept], [value for _, value in kept]
 
 
 def _once(style: dict, step: int) -> dict:

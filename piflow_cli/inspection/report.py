@@ -9,13 +9,13 @@ from pathlib import Path
 from ..console import dumps
 from ..pages import Page, figure_png
 from . import pictures, plots
+from .advice import Advice
 from .composition import DEAD_WEIGHT
 from .convergence import ENOUGH, FINE_SUBSTEPS
 from .findings import Findings
 from .positions import MOST_POSITIONS
 from .summary import Summary
 from .verdict import verdict_rows
-from .warnings import Warning
 
 JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
 
@@ -27,7 +27,7 @@ class Inspected:
     name: str
     found: Findings
     summary: Summary
-    warned: list[Warning]
+    warned: list[Advice]
     teacher_missing: str | None
 
 
@@ -39,7 +39,7 @@ def as_json(students: Sequence[Inspected]) -> dict:
                 "name": student.name,
                 **asdict(student.summary),
                 "teacher_missing": student.teacher_missing,
-                "warnings": [asdict(warning) for warning in student.warned],
+                "warnings": [asdict(item) for item in student.warned],
             }
             for student in students
         ]
@@ -80,9 +80,9 @@ def _opened(students: Sequence[Inspected]) -> Page:
         if student.teacher_missing is not None:
             page.text(f"{student.name}: what needs the teacher is left out, because {student.teacher_missing}")
     page.heading("What to change")
-    advice = [{"student": student.name, "seen": w.text, "remedy": w.remedy} for student in students for w in student.warned]
-    if advice:
-        page.table(advice, ["student", "seen", "remedy"] if len(students) > 1 else ["seen", "remedy"])
+    rows = [{"student": student.name, "seen": item.text, "remedy": item.remedy} for student in students for item in student.warned]
+    if rows:
+        page.table(rows, ["student", "seen", "remedy"] if len(students) > 1 else ["seen", "remedy"])
     else:
         page.text("Nothing stands out.")
     return page
@@ -164,8 +164,8 @@ def _robustness(students: Sequence[Inspected], drawn: Sequence[plots.Strand]) ->
     yield (
         "Robustness",
         "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state (all DX) lets it "
-        "shrink with sigma (grey) and ends where it would have ended anyway. A teacher answers with another x_0, and a mixture can "
-        "do so too: a steering ratio of 1 is the teacher's answer, 0 is none.",
+        "shrink with sigma (grey), whatever it does to the picture. A teacher answers with another x_0, and a mixture can do so too: a "
+        "steering ratio of 1 is the teacher's answer, 0 is none.",
         "robustness",
         plots.robustness_figure(drawn),
     )

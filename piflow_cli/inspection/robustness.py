@@ -30,6 +30,7 @@ from .positions import thin
 SIZES = (0.03, 0.1, 0.3, 1.0)
 TIMES = 9
 MEASURED = "measured"
+TYPICAL = 0.3  # the size that is shown where there is room for one
 
 
 class Response(NamedTuple):
@@ -46,6 +47,11 @@ class Response(NamedTuple):
     lasting: Tensor | None = None
     astray: Tensor | None = None
     answer: Tensor | None = None
+
+
+def size_name(size: float) -> str:
+    """How noise of ``size`` is called in reports."""
+    return f"{size:g} sigma"
 
 
 def passive(raw_from: float, raw_to: float, shift: float) -> float:
@@ -99,7 +105,7 @@ def perturb(
     """
     middle = len(path.raws) // 2
     raw, x = path.raws[middle], path.states[middle]
-    deltas = {f"{size:g}": size * to_sigma(raw, shift) * noise for size in SIZES}
+    deltas = {size_name(size): size * to_sigma(raw, shift) * noise for size in SIZES}
     follower = None
     if teacher is not None:
         source = path.states[0]

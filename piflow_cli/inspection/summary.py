@@ -12,7 +12,7 @@ from .composition import Curve, MixedNumbers, dead_components, overall_effective
 from .convergence import SUBSTEPS, enough, relative_errors
 from .course import Course, Switching
 from .findings import Findings, Segment
-from .robustness import MEASURED, Response, passive, shares, steering
+from .robustness import Response, passive, shares, steering
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _robustness(found: Findings, shift: float) -> Robustness:
 
 def _perturbation(name: str, response: Response) -> Perturbation:
     return Perturbation(
-        size=name if name == MEASURED else f"{name} sigma",
+        size=name,
         given=response.given.mean().sqrt().item(),
         left=shares(response.given, response.left),
         teacher_left=None if response.lasting is None else shares(response.given, response.lasting),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from .advice import Advice
 from .convergence import ENOUGH
-from .robustness import MEASURED
-from .summary import Perturbation, Step, Summary
-from .warnings import Warning
+from .robustness import MEASURED, TYPICAL, size_name
+from .summary import Step, Summary
 
 FINE = "fine"
-# Which warnings a line is about.
+# Which advice is about a line.
 ABOUT = {
     "components in effect": ("collapsed mixture", "dead components", "weights never move"),
     "log-std": ("log-std at its edge",),
@@ -20,7 +20,7 @@ ABOUT = {
 }
 
 
-def verdict_rows(summaries: Sequence[Summary], names: Sequence[str], warned: Sequence[Sequence[Warning]]) -> list[dict]:
+def verdict_rows(summaries: Sequence[Summary], names: Sequence[str], warned: Sequence[Sequence[Advice]]) -> list[dict]:
     """A line for each thing that was measured, with a value for each student, by its name, and a verdict if there is one student."""
     values = [dict(_values(summary)) for summary in summaries]
     rows = []
@@ -28,13 +28,15 @@ def verdict_rows(summaries: Sequence[Summary], names: Sequence[str], warned: Seq
         row: dict[str, object] = {"what": what}
         row |= {name: column.get(what) for name, column in zip(names, values, strict=True)}
         if len(summaries) == 1:
-            row["verdict"] = _verdict(what, warned[0])
+            row["verdict"] = _verdict(what, summaries[0], warned[0])
         rows.append(row)
     return rows
 
 
-def _verdict(what: str, warned: Sequence[Warning]) -> str:
-    named = [warning.name for warning in warned if warning.name in (*ABOUT.get(what, ()), "not finite")]
+def _verdict(what: str, summary: Summary, warned: Sequence[Advice]) -> str:
+    if what == "steering back" and summary.policy != "gm":
+        return "DX never does"
+    named = [item.name for item in warned if item.name in (*ABOUT.get(what, ()), "not finite")]
     return ", ".join(dict.fromkeys(named)) if named else FINE if what in ABOUT else ""
 
 
@@ -73,7 +75,7 @@ def _composition(step: Step) -> Iterator[tuple[str, str]]:
 def _steering(summary: Summary) -> Iterator[tuple[str, str]]:
     by_size = {item.size: item for item in summary.robustness.perturbations}
     own = by_size.get(MEASURED)
-    noise: Perturbation = summary.robustness.perturbations[2]
+    noise = by_size[size_name(TYPICAL)]
     yield "noise left at the end", f"{noise.left[-1]:.1%} of {noise.size}; {summary.robustness.passive:.1%} without a reaction"
     if own is not None and own.steering is not None:
         yield "steering back", f"{own.steering:.0%} of the teacher's answer to the student's own error"

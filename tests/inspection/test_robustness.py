@@ -12,7 +12,7 @@ from piflow_cli.core.kernels.dx import displacement
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import to_raw
 from piflow_cli.inspection.field import FieldPolicy
-from piflow_cli.inspection.robustness import MEASURED, SIZES, component_dropout, passive, perturb, respond, shares, steering
+from piflow_cli.inspection.robustness import MEASURED, SIZES, component_dropout, passive, perturb, respond, shares, size_name, steering
 from piflow_cli.trajectory import times
 from helpers import MixtureFlow, random_dx, random_gm, seeded
 from paths import path_of
@@ -30,7 +30,7 @@ def test_the_exact_posterior_steers_as_its_teacher_does(shift: float) -> None:
     path = path_of(FLOW.policy(x, times(1.0, x), shift))
     found = perturb(path, noise(), FLOW.velocity, shift, 128)
     for size in SIZES:
-        response = found[f"{size:g}"]
+        response = found[size_name(size)]
         assert steering(response) == pytest.approx(1, abs=1e-6)
         torch.testing.assert_close(response.left, response.lasting)
     # A policy that makes no error has none to steer back from.
@@ -80,7 +80,7 @@ def test_noise_is_measured_in_sigma() -> None:
     path = path_of(FLOW.policy(x, times(to_raw(0.9, 3.2), x) * 0 + 0.9, 3.2))
     found = perturb(path, torch.ones_like(x), None, 3.2, 32)
     sigma = path.policy.sigma(times(path.raws[4], x))[0].item()
-    assert {name: response.given[0].sqrt().item() for name, response in found.items()} == pytest.approx({f"{size:g}": size * sigma for size in SIZES})
+    assert {name: response.given[0].sqrt().item() for name, response in found.items()} == pytest.approx({size_name(size): size * sigma for size in SIZES})
 
 
 def test_leaving_a_component_out_is_having_the_others() -> None:

@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 
 import pytest
 
+from piflow_cli.inspection.advice import advice
 from piflow_cli.inspection.summary import Mixture, Perturbation, Robustness, Step, Summary
 from piflow_cli.inspection.verdict import verdict_rows
-from piflow_cli.inspection.warnings import warnings
 from piflow_cli.preset_schema import SECTIONS
 from piflow_cli.presets import load
 
@@ -70,14 +70,14 @@ ILL = {
 
 
 def test_a_healthy_student_is_left_in_peace() -> None:
-    assert warnings(summary(), PRESET) == []
+    assert advice(summary(), PRESET) == []
     assert all(row["verdict"] in ("fine", "") for row in verdict_rows([summary()], ["digits"], [[]]))
 
 
 @pytest.mark.parametrize("name", ILL)
 @pytest.mark.parametrize("preset", [PRESET, None])
 def test_each_ill_is_named_alone_with_a_remedy_that_presets_know(name: str, preset) -> None:
-    (warning,) = warnings(ILL[name], preset)
+    (warning,) = advice(ILL[name], preset)
     assert warning.name == name
     keys = re.findall(r"--set (\w+)\.(\w+)=([\d.e-]+)", warning.remedy)
     assert keys
@@ -87,33 +87,36 @@ def test_each_ill_is_named_alone_with_a_remedy_that_presets_know(name: str, pres
 
 @pytest.mark.parametrize("name", [name for name in ILL if name != "not finite"])
 def test_the_verdict_of_one_line_says_it(name: str) -> None:
-    rows = verdict_rows([ILL[name]], ["digits"], [warnings(ILL[name], PRESET)])
+    rows = verdict_rows([ILL[name]], ["digits"], [advice(ILL[name], PRESET)])
     assert [row["verdict"] for row in rows if row["verdict"] not in ("fine", "")] == [name]
 
 
 def test_remedies_start_from_what_the_student_was_trained_with() -> None:
-    (warning,) = warnings(ILL["error at the end"], PRESET)
+    (warning,) = advice(ILL["error at the end"], PRESET)
     assert f"imitation.window={2 * PRESET.imitation.window}," in warning.remedy
     assert f"policy.substeps={2 * PRESET.policy.substeps}" in warning.remedy
 
 
 def test_every_substep_count_that_is_not_enough_is_said() -> None:
-    (warning,) = warnings(summary(steps=[step(substeps_enough=None)]), PRESET)
+    (warning,) = advice(summary(steps=[step(substeps_enough=None)]), PRESET)
     assert warning.name == "too few substeps" and "more than 256" in warning.text
 
 
 def test_a_warning_says_which_evaluation_it_is_about() -> None:
-    (warning,) = warnings(summary(nfe=2, steps=[step(), step(step=2, mixture=mixture(dead=[0]))]), PRESET)
+    (warning,) = advice(summary(nfe=2, steps=[step(), step(step=2, mixture=mixture(dead=[0]))]), PRESET)
     assert warning.text.startswith("evaluation 2: ")
 
 
 def test_what_the_teacher_would_tell_is_left_out_without_one() -> None:
     alone = summary(steps=[step(velocity_error=None, gap=None, teacher_speed=None)], robustness=robustness(None), trajectory_error=None, endpoint_error=None)
-    assert warnings(alone, None) == []
+    assert advice(alone, None) == []
 
 
 def test_dx_is_not_blamed_for_what_it_cannot_do() -> None:
-    assert warnings(summary(policy="dx", steps=[dx_step()], robustness=robustness(0.0)), PRESET) == []
+    student = summary(policy="dx", steps=[dx_step()], robustness=robustness(0.0))
+    assert advice(student, PRESET) == []
+    (line,) = [row for row in verdict_rows([student], ["digits"], [[]]) if row["what"] == "steering back"]
+    assert line["verdict"] == "DX never does"
 
 
 def test_two_students_stand_beside_each_other() -> None:

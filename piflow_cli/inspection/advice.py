@@ -24,7 +24,7 @@ PASSING = 0.05
 
 
 @dataclass(frozen=True)
-class Warning:
+class Advice:
     """``name`` for programs; ``text`` says what is seen, ``remedy`` what to type."""
 
     name: str
@@ -36,7 +36,7 @@ Settings = Callable[[str, float], float]
 """A dotted key of the student's preset, and a value for where the preset is not at hand."""
 
 
-def warnings(summary: Summary, preset: Preset | None) -> list[Warning]:
+def advice(summary: Summary, preset: Preset | None) -> list[Advice]:
     """All that is to be said of a student; remedies start from the values of ``preset``, which it was distilled with."""
 
     def setting(key: str, usual: float) -> float:
@@ -47,7 +47,7 @@ def warnings(summary: Summary, preset: Preset | None) -> list[Warning]:
 
     if not _finite(asdict(summary)):
         return [
-            Warning(
+            Advice(
                 "not finite",
                 "the network emits values that are not finite, and all that follows from them is void",
                 f"piflow sample with --base-precision fp32; else distil again with {_set('optimisation.learning_rate', setting('optimisation.learning_rate', 1e-4) / 2)}",
@@ -56,8 +56,8 @@ def warnings(summary: Summary, preset: Preset | None) -> list[Warning]:
     found = []
     for step in summary.steps:
         where = "" if summary.nfe == 1 else f"evaluation {step.step}: "
-        found += [Warning(name, where + text, remedy) for name, text, remedy in _of_step(step, summary, setting)]
-    found += [Warning(*parts) for parts in _of_robustness(summary, setting)]
+        found += [Advice(name, where + text, remedy) for name, text, remedy in _of_step(step, summary, setting)]
+    found += [Advice(*parts) for parts in _of_robustness(summary, setting)]
     return found
 
 
@@ -108,7 +108,7 @@ def _of_mixture(mixture: Mixture, setting: Settings) -> Iterator[Parts]:
         yield (
             "weights never move",
             f"the weights change by {mixture.shift:.2g} at most from source to end: the mixture acts like its mean",
-            f"train for longer (--iterations), or {_set('imitation.window', max(1, 2 * int(setting('imitation.window', 5))))}",
+            f"train for longer (--iterations), or {_set('imitation.dropout', dropout)}",
         )
 
 
