@@ -252,3 +252,14 @@ def test_an_earlier_report_goes_when_it_is_told_to(cli, gm, tmp_path) -> None:
     outcome = cli(*run)
     assert outcome.code == 2 and "--overwrite" in outcome.err
     assert cli(*run, "--overwrite").code == 0 and not (tmp_path / "out" / "slice.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("policy", "components", "said"),
+    [("gm", "1", "1.0 of 1 at a position"), ("dx", "1", "none: it has fewer than 3 points"), ("dx", "2", "none: it has"), ("dx-poly", "2", "0.00 per squared raw time")],
+)
+def test_the_smallest_policies_are_drawn_too(cli, tiny_teacher, tmp_path, policy: str, components: str, said: str) -> None:
+    student = distilled(tiny_teacher, tmp_path / "run", policy, "--set", f"policy.components={components}", "--set", "imitation.dropout=0")
+    outcome = cli("inspect-policy", str(student), "--seeds", "0", "--slice", "0,0", "--output", str(tmp_path / "out"))
+    assert outcome.code == 0, outcome.err
+    assert said in outcome.out and (tmp_path / "out" / "slice.png").is_file()
