@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piflow_cli.core import reference
-from piflow_cli.core.kernels import gm, gm_cpu, gm_triton
+from piflow_cli.core.kernels import dx, dx_triton, gm, gm_cpu, gm_triton
 from piflow_cli.core.policies import GMFlowPolicy
-from policy_cases import HARD_CASES, cast, gm_policy, hard_case, packed
+from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
-def on_device(policy: GMFlowPolicy) -> GMFlowPolicy:
+def on_device(policy):
     tensors = {name: value.to(DEVICE) for name, value in vars(policy).items() if isinstance(value, torch.Tensor)}
     return replace(policy, **{name: value for name, value in tensors.items() if name != "sigma_src"})
 
@@ -172,3 +172,20 @@ def test_a_known_bound_on_the_length_narrows_the_table_and_changes_nothing() -> 
         for p in (wide, narrow)
     ]
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@given(st.integers(1, 3), st.integers(1, 6), st.booleans(), st.sampled_from([1, 8, 30]))
+@settings(max_examples=12)
+def test_the_map_of_a_dx_rollout_equals_the_one_on_the_host(batch, points, polynomial, substeps) -> None:
+    """Legs of many substeps, of half a one and of length zero; on the grid, beside it, and as a polynomial."""
+    policy = replace(dx_policy((batch, 1, 2), points, polynomial), segment=0.375)
+    middle = policy.raw_src * torch.linspace(1, 0.5, batch, dtype=torch.float64)
+    ends = middle * 0.3
+    cases = [([policy.raw_src, middle, middle, ends], False)]
+    cases += [([middle, end], True) for end in (ends, middle, middle - 0.5 / substeps * middle)]
+    there = on_device(policy)
+    for raws, averaged in cases:
+        wanted = dx.linear_map(policy, raws, substeps, averaged=averaged)
+        found = dx_triton.linear_map(there, [raw.to(DEVICE) for raw in raws], substeps, averaged=averaged)
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one.cpu(), other, rtol=1e-10, atol=1e-10)
