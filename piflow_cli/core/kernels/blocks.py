@@ -78,6 +78,11 @@ def add_products(out: Tensor, left: Iterable[Tensor], right: Iterable[Tensor], s
     return out
 
 
+def sum_products(left: Sequence[Tensor], right: Sequence[Tensor], out: Tensor) -> Tensor:
+    """The sum of left * right, in ``out``."""
+    return add_products(torch.mul(left[0], right[0], out=out), left[1:], right[1:])
+
+
 def carve(scratch: Tensor, *shapes: Sequence[int]) -> list[Tensor]:
     """Buffers of these shapes out of one flat tensor, whose memory is asked of the system once."""
     sizes = [prod(shape) for shape in shapes]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..coefficients import GMCoefficients, gm_coefficients, substep_table
 from ..policies.gmflow import GMFlowPolicy
 from . import gm_gram
-from .blocks import Block, Plan, add_products, blocks, carve, part_of, place, stops, stretches, weigh
+from .blocks import Block, Plan, add_products, blocks, carve, part_of, place, stops, stretches, sum_products, weigh
 from .layout import Gradients, flatten_positions, working_dtype
 
 
@@ -110,7 +110,7 @@ class _Field:
 
     def __init__(self, block: Block) -> None:
         self.block = block
-        self.square = add_products(torch.zeros_like(block.logweights), *[block.means.unbind(1)] * 2)
+        self.square = sum_products(*[block.means.unbind(1)] * 2, out=torch.empty_like(block.logweights))
         self.scratch = block.means.new_empty(2 * block.logweights.numel() + 3 * block.x.numel())
 
     def lead(self, active: int) -> None:
@@ -128,7 +128,7 @@ class _Field:
         torch.mul(y, p, out=self.query).addcmul_(self.x_src, q)
         torch.addcmul(self.prior, self.leading_square, s, value=-1, out=self.logits)
         weigh(add_products(self.logits, *self.of_energy, sign=-1), self.weights)
-        return add_products(self.mean.zero_(), *self.of_mean)
+        return sum_products(*self.of_mean, out=self.mean)
 
 
 def _moved(block: Block) -> Tensor:
@@ -136,6 +136,7 @@ def _moved(block: Block) -> Tensor:
     field, at, reached = _Field(block), block.scalars, stops(block.ends)
     start = block.x - block.x_src
     y, kept = start.clone(), start.new_empty(block.ends.shape[1], *start.shape)
+    samples, legs = y.unbind(1), [leg.unbind(1) for leg in kept[:-1]]
     substeps = block.substeps(at.p, at.q, at.s, 1 + at.change * at.a, at.change * at.b, at.change * at.c)
     for first, last, active in stretches(block.ends[:, -1].tolist()):
         field.lead(active)
@@ -144,7 +145,7 @@ def _moved(block: Block) -> Tensor:
             mean = field.posterior_mean(moving, p, q, s)
             moving.mul_(growth).addcmul_(field.x_src, drift).addcmul_(mean, gain)
             for leg, sample in reached.get(step, ()):
-                kept[leg, :, sample] = y[:, sample]
+                legs[leg][sample].copy_(samples[sample])
     kept[-1] = y
     return kept.sub_(start)
 
@@ -188,7 +189,7 @@ def _backward_step(block: Block, kept: list[Tensor], at: GMCoefficients, upstrea
     y, weights, logits = kept
     adjoint = (upstream * at.weight).addcmul_(sums.state, at.change)
     pull = adjoint * at.c
-    response = add_products(torch.zeros_like(weights), block.means.unbind(1), pull.unbind(0))
+    response = sum_products(block.means.unbind(1), pull.unbind(0), out=torch.empty_like(weights))
     # By the same sums as the responses themselves: their differences are small where components agree.
     average = (weights * response).sum(0)
     slope = response.sub_(average).mul_(weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .blocks import Block, add_products, carve, stops, stretches, weigh
+from .blocks import Block, add_products, carve, stops, stretches, sum_products, weigh
 
 
 def moved(block: Block) -> Tensor:
@@ -40,25 +40,26 @@ def moved(block: Block) -> Tensor:
 
 
 def _known_terms(block: Block, gram: Tensor, start: Tensor, alpha: Tensor, beta: Tensor):
-    """Terms of the logits that are known but for a scalar, |m_k|^2, m_k.x_s and m_k.y_0 where they are not zero, and the scalars of substeps.
-
-    Those are p, growth and gain of the shares, then a factor for each term.
+    """Terms of the logits that are known but for a scalar, |m_k|^2, m_k.x_s and, away from the source, m_k.y_0; and the scalars of substeps:
+    p, growth and gain of the shares, then a factor for each term.
     """
     at = block.scalars
     terms = [(torch.diagonal(gram).movedim(-1, 0).contiguous(), at.s)]
-    for state, factor in ((block.x_src, at.p * beta[:, :-1] + at.q), (start, at.p * alpha[:, :-1])):
-        if state.any():
-            along = torch.zeros_like(block.logweights)
-            terms.append((add_products(along, block.means.unbind(1), state.unbind(0)), factor))
+    states = [(block.x_src, at.p * beta[:, :-1] + at.q)]
+    if start.any():
+        states.append((start, at.p * alpha[:, :-1]))
+    for state, factor in states:
+        along = sum_products(block.means.unbind(1), state.unbind(0), out=torch.empty_like(block.logweights))
+        terms.append((along, factor))
     values, factors = zip(*terms)
     return values, block.substeps(at.p, 1 + at.change * at.a, at.change * at.c, *factors)
 
 
 def _gram(means: Tensor) -> Tensor:
     """Products of all pairs of means (K, C, R, P), as (K, K, R, P)."""
-    gram = means.new_zeros(len(means), *means[:, 0].shape)
+    gram = means.new_empty(len(means), *means[:, 0].shape)
     for index, mean in enumerate(means.unbind(0)):
-        add_products(gram[index, index:], means[index:].unbind(1), mean.unbind(0))
+        sum_products(means[index:].unbind(1), mean.unbind(0), out=gram[index, index:])
         gram[index + 1 :, index] = gram[index, index + 1 :]
     return gram
 
