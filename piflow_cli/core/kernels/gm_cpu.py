@@ -8,6 +8,7 @@ checked.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,8 @@ from ..policies.gmflow import GMFlowPolicy
 from . import gm_gram
 from .blocks import Block, Plan, add_products, blocks, carve, part_of, place, stops, stretches, sum_products, weigh
 from .layout import Gradients, flatten_positions, working_dtype
+
+LONGEST_KEPT = 8  # substeps whose posteriors are kept for backward
 
 
 def plan(policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: bool, longest: float = 1.0) -> Plan:
@@ -47,20 +50,31 @@ def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
 
 
 @torch.no_grad()
-def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
-    """Sum of weight times velocity over the substeps, (B, C, *S)."""
+def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan, *, keep: bool = False) -> tuple[Tensor, list[Walked] | None]:
+    """Sum of weight times velocity over the substeps, (B, C, *S), and what backward takes where it is wanted (``keep``).
+
+    Windows are kept, as their posteriors take less room than the means; longer walks are walked again.
+    """
     out = torch.empty(x.shape, dtype=working_dtype(policy, x))
     flat = flatten_positions(out, 2)
+    keep = keep and plan.scalars.change.shape[1] <= LONGEST_KEPT
+    kept = []
     for block in blocks(policy, x, plan):
-        place(flat, block, _walk(block))
-    return out
+        trace = _Trace.of(block) if keep else None
+        place(flat, block, _walk(block, trace))
+        if keep:
+            kept.append((block, trace))
+    return out, kept if keep else None
 
 
 @torch.no_grad()
-def integral_backward(policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor) -> Gradients:
+def integral_backward(
+    policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor, kept: list[Walked] | None = None
+) -> Gradients:
     """Gradients for means, logweights, logstds and x of the inner product of ``grad`` (B, C, *S) with the integral.
 
-    The path is walked once more, then backwards with the adjoint of the state (see :func:`_backward_step`).
+    The walk is the one :func:`integral` ``kept``, or is done once more; then it is gone through backwards with the
+    adjoint of the state (see :func:`_backward_step`).
     """
     grads = Gradients(
         torch.empty(policy.means.shape, dtype=policy.means.dtype),
@@ -68,17 +82,24 @@ def integral_backward(policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor)
         torch.zeros(policy.logstds.shape, dtype=policy.logstds.dtype),
         torch.empty(x.shape, dtype=x.dtype),
     )
-    means, logweights, states = (flatten_positions(out, space) for out, space in ((grads.means, 3), (grads.logweights, 3), (grads.x, 2)))
+    means, logweights, states = (
+        flatten_positions(out, space) for out, space in ((grads.means, 3), (grads.logweights, 3), (grads.x, 2))
+    )
     grad = flatten_positions(grad, 2)
-    for block in blocks(policy, x, plan):
-        trace = _Trace.of(block)
-        _walk(block, trace)
+    for block, trace in _walked_again(policy, x, plan) if kept is None else kept:
         sums = _backward(block, trace, part_of(grad, block).to(block.x.dtype))
-        place(means, block, sums.means)
+        _place_means(means, block, sums)
         place(logweights, block, (sums.logweights / policy.temperature).unsqueeze(1))
         place(states, block, sums.state)
         grads.logstds.view(-1)[block.rows] += sums.logstd.sum(dim=1).to(grads.logstds.dtype)
     return grads
+
+
+def _walked_again(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Walked]:
+    for block in blocks(policy, x, plan):
+        trace = _Trace.of(block)
+        _walk(block, trace)
+        yield block, trace
 
 
 class _Trace(NamedTuple):
@@ -92,13 +113,22 @@ class _Trace(NamedTuple):
     def of(cls, block: Block) -> _Trace:
         """Room for the walk of a block."""
         steps = block.scalars.change.shape[1]
-        return cls(*(value.new_zeros(steps, *value.shape) for value in (block.x, block.logweights, block.logweights)))
+        shapes = [(steps, *value.shape) for value in (block.x, block.logweights, block.logweights)]
+        # Samples that stop before the others leave their last entries as they are.
+        room = block.x.new_empty if block.ends[-1, -1] == steps else block.x.new_zeros
+        return cls(*map(room, shapes))
+
+
+Walked = tuple[Block, _Trace]
 
 
 class _Sums(NamedTuple):
-    """Gradients gathered on the way back: means (K, C, R, P), square and logweights (K, R, P), state (C, R, P), logstd (R, P)."""
+    """Gradients gathered on the way back: square and logweights (K, R, P), state (C, R, P), logstd (R, P).
 
-    means: Tensor
+    That of the means is the sum of ``terms``, pairs (K, R, P) and (C, R, P) to be multiplied, and - 2 square m.
+    """
+
+    terms: list[tuple[Tensor, Tensor]]
     square: Tensor
     logweights: Tensor
     state: Tensor
@@ -172,12 +202,22 @@ def _walk(block: Block, trace: _Trace | None = None) -> Tensor:
 def _backward(block: Block, trace: _Trace, upstream: Tensor) -> _Sums:
     """Gradients of the inner product of ``upstream`` (C, R, P) with the integral of a block."""
     priors = [torch.zeros_like(block.logweights) for _ in range(2)]
-    sums = _Sums(torch.zeros_like(block.means), *priors, torch.zeros_like(block.x), torch.zeros_like(block.x[0]))
+    sums = _Sums([], *priors, torch.zeros_like(block.x), torch.zeros_like(block.x[0]))
     steps = list(block.substeps(*block.scalars)(0, len(trace.path), len(block.ends)))
     for step in reversed(range(len(steps))):
         _backward_step(block, [kept[step] for kept in trace], GMCoefficients(*steps[step]), upstream, sums)
-    sums.means.addcmul_(block.means, sums.square.unsqueeze(1), value=-2)
     return sums
+
+
+def _place_means(out: Tensor, block: Block, sums: _Sums) -> None:
+    """Write the gradient of a block's means where they lie in ``out`` (B, K, C, P), without a copy where it can be."""
+    in_place = isinstance(block.rows, slice) and out.dtype == block.means.dtype
+    total = part_of(out, block) if in_place else torch.empty_like(block.means)
+    torch.mul(block.means, (-2 * sums.square).unsqueeze(1), out=total)
+    for left, right in sums.terms:
+        total.addcmul_(left.unsqueeze(1), right)
+    if not in_place:
+        place(out, block, total)
 
 
 def _backward_step(block: Block, kept: list[Tensor], at: GMCoefficients, upstream: Tensor, sums: _Sums) -> None:
@@ -193,8 +233,8 @@ def _backward_step(block: Block, kept: list[Tensor], at: GMCoefficients, upstrea
     # By the same sums as the responses themselves: their differences are small where components agree.
     average = (weights * response).sum(0)
     slope = response.sub_(average).mul_(weights)
-    query = (y * at.p).addcmul_(block.x_src, at.q)
-    sums.means.addcmul_(weights.unsqueeze(1), pull).addcmul_(slope.unsqueeze(1), query, value=-1)
+    query = (y * -at.p).addcmul_(block.x_src, at.q, value=-1)
+    sums.terms.extend([(weights, pull), (slope, query)])
     sums.square.addcmul_(slope, at.s)
     sums.logweights.add_(slope)
     # Where a component has no weight both may be infinite.

@@ -61,15 +61,15 @@ def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
     return out
 
 
-def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
-    """Sum of weight times velocity over the substeps, (B, C, *S)."""
+def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan, *, keep: bool = False) -> tuple[Tensor, None]:
+    """Sum of weight times velocity over the substeps, (B, C, *S); nothing to ``keep`` for backward, which walks again."""
     policy, x = _addressable(policy, x)
     out = x.new_empty(x.shape, dtype=working_dtype(policy, x))
     _launch(forward_kernel, policy, x, plan, (out,), INTEGRATE=True)
-    return out
+    return out, None
 
 
-def integral_backward(policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor) -> Gradients:
+def integral_backward(policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor, kept: None = None) -> Gradients:
     """Gradients for means, logweights, logstds and x of the inner product of ``grad`` (B, C, *S) with the integral."""
     policy, x = _addressable(policy, x)
     dtype = working_dtype(policy, x)
