@@ -44,7 +44,7 @@ class Block(NamedTuple):
     ends: Tensor
 
     def substeps(self, *columns: Tensor) -> Callable[[int, int, int], Iterator[tuple[Tensor, ...]]]:
-        """What gives, from a first substep to a last, the scalars (R, 1) of the leading samples in each; columns (R, steps)."""
+        """A function of (first, last, active) that goes through substeps: scalars (R, 1) of those samples; columns (R, steps)."""
         table = torch.stack(columns).to(self.x.dtype).transpose(1, 2).unsqueeze(3).contiguous()
         return lambda first, last, active: zip(*(column.unbind(0) for column in table[:, first:last, :active]))
 
@@ -72,7 +72,7 @@ def stops(ends: Tensor) -> dict[int, list[tuple[int, int]]]:
 
 
 def add_products(out: Tensor, left: Iterable[Tensor], right: Iterable[Tensor], sign: int = 1) -> Tensor:
-    """out + sign * sum of left * right, in place and a pair at a time: no product is written to memory and read again."""
+    """out + sign * sum of left * right, in place and a pair at a time: no product goes through memory."""
     for one, other in zip(left, right):
         out.addcmul_(one, other, value=sign)
     return out

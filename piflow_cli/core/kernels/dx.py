@@ -55,9 +55,8 @@ def linear_map(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged:
     divisor = total.where(~local, 1)
     start = policy.sigma(raws[0]).unsqueeze(1)
     here = policy.basis(raws[0]).unsqueeze(1) / start.unsqueeze(2)
-    return LinearMap(
-        torch.where(local, 1 / start, gain / divisor), torch.where(local.unsqueeze(2), -here, beta / divisor.unsqueeze(2))
-    )
+    gain = torch.where(local, 1 / start, gain / divisor)
+    return LinearMap(gain, torch.where(local.unsqueeze(2), -here, beta / divisor.unsqueeze(2)))
 
 
 def _map_of(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged: bool) -> LinearMap:

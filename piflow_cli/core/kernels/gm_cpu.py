@@ -51,7 +51,7 @@ def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
 
 @torch.no_grad()
 def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan, *, keep: bool = False) -> tuple[Tensor, list[Walked] | None]:
-    """Sum of weight times velocity over the substeps, (B, C, *S), and what backward takes where it is wanted (``keep``).
+    """Sum of weight times velocity over the substeps, (B, C, *S); with ``keep``, also what backward takes.
 
     Windows are kept, as their posteriors take less room than the means; longer walks are walked again.
     """

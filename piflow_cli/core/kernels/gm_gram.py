@@ -40,8 +40,10 @@ def moved(block: Block) -> Tensor:
 
 
 def _known_terms(block: Block, gram: Tensor, start: Tensor, alpha: Tensor, beta: Tensor):
-    """Terms of the logits that are known but for a scalar, |m_k|^2, m_k.x_s and, away from the source, m_k.y_0; and the scalars of substeps:
-    p, growth and gain of the shares, then a factor for each term.
+    """Terms of the logits that are known but for a scalar, and the scalars of substeps.
+
+    The terms (K, R, P) are |m_k|^2, m_k.x_s and, away from the source, m_k.y_0; the scalars are p, growth and gain of
+    the shares, then a factor for each term.
     """
     at = block.scalars
     terms = [(torch.diagonal(gram).movedim(-1, 0).contiguous(), at.s)]

@@ -62,7 +62,7 @@ def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
 
 
 def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan, *, keep: bool = False) -> tuple[Tensor, None]:
-    """Sum of weight times velocity over the substeps, (B, C, *S); nothing to ``keep`` for backward, which walks again."""
+    """Sum of weight times velocity over the substeps, (B, C, *S); backward walks again and needs nothing kept."""
     policy, x = _addressable(policy, x)
     out = x.new_empty(x.shape, dtype=working_dtype(policy, x))
     _launch(forward_kernel, policy, x, plan, (out,), INTEGRATE=True)

@@ -77,7 +77,7 @@ def _read_block(
     DROPPED: tl.constexpr, K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
     dtype: tl.constexpr,
 ):  # fmt: skip
-    """Where the program's block lies (sample; positions and which of them exist), its means, log-weights, source and state."""
+    """The program's block: its sample, positions and which of them exist; its means, log-weights, source and state."""
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     position = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = position < positions

@@ -1,4 +1,4 @@
-"""What the Triton kernels compute once a sample, in float64: the times of substeps and the coefficients of a GM rollout."""
+"""What Triton computes once a sample, in float64: times of substeps and the coefficients of a GM rollout."""
 
 from __future__ import annotations
 
