@@ -34,40 +34,39 @@ def plan(policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: b
     return Plan(scalars, table.ends)
 
 
-@torch.no_grad()
 def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
     out = torch.empty(plan.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
-    flat = flatten_positions(out, 3)
-    for block in blocks(policy, x, plan):
-        components, channels = block.means.shape[:2]
-        by_gram = components < 2 * channels and components < block.scalars.change.shape[1]
-        moved = gm_gram.moved(block) if by_gram else _moved(block)
-        for leg, change in zip(flat, moved):
-            # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
-            place(leg, block, change.add_(block.x))
+    # Calls cost a tenth less in inference mode; what is made outside of it may go on into autograd.
+    with torch.inference_mode():
+        flat = flatten_positions(out, 3)
+        for block in blocks(policy, x, plan):
+            components, channels = block.means.shape[:2]
+            by_gram = components < 2 * channels and components < block.scalars.change.shape[1]
+            moved = gm_gram.moved(block) if by_gram else _moved(block)
+            for leg, change in zip(flat, moved):
+                # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
+                place(leg, block, change.add_(block.x))
     return out
 
 
-@torch.no_grad()
 def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan, *, keep: bool = False) -> tuple[Tensor, list[Walked] | None]:
     """Sum of weight times velocity over the substeps, (B, C, *S); with ``keep``, also what backward takes.
 
     Windows are kept, as their posteriors take less room than the means; longer walks are walked again.
     """
-    out = torch.empty(x.shape, dtype=working_dtype(policy, x))
-    flat = flatten_positions(out, 2)
+    out, kept = torch.empty(x.shape, dtype=working_dtype(policy, x)), []
     keep = keep and plan.scalars.change.shape[1] <= LONGEST_KEPT
-    kept = []
-    for block in blocks(policy, x, plan):
-        trace = _Trace.of(block) if keep else None
-        place(flat, block, _walk(block, trace))
-        if keep:
-            kept.append((block, trace))
+    with torch.inference_mode():
+        flat = flatten_positions(out, 2)
+        for block in blocks(policy, x, plan):
+            trace = _Trace.of(block) if keep else None
+            place(flat, block, _walk(block, trace))
+            if keep:
+                kept.append((block, trace))
     return out, kept if keep else None
 
 
-@torch.no_grad()
 def integral_backward(
     policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor, kept: list[Walked] | None = None
 ) -> Gradients:
@@ -82,16 +81,17 @@ def integral_backward(
         torch.zeros(policy.logstds.shape, dtype=policy.logstds.dtype),
         torch.empty(x.shape, dtype=x.dtype),
     )
-    means, logweights, states = (
-        flatten_positions(out, space) for out, space in ((grads.means, 3), (grads.logweights, 3), (grads.x, 2))
-    )
-    grad = flatten_positions(grad, 2)
-    for block, trace in _walked_again(policy, x, plan) if kept is None else kept:
-        sums = _backward(block, trace, part_of(grad, block).to(block.x.dtype))
-        _place_means(means, block, sums)
-        place(logweights, block, (sums.logweights / policy.temperature).unsqueeze(1))
-        place(states, block, sums.state)
-        grads.logstds.view(-1)[block.rows] += sums.logstd.sum(dim=1).to(grads.logstds.dtype)
+    with torch.inference_mode():
+        means, logweights, states = (
+            flatten_positions(out, space) for out, space in ((grads.means, 3), (grads.logweights, 3), (grads.x, 2))
+        )
+        grad = flatten_positions(grad, 2)
+        for block, trace in _walked_again(policy, x, plan) if kept is None else kept:
+            sums = _backward(block, trace, part_of(grad, block).to(block.x.dtype))
+            _place_means(means, block, sums)
+            place(logweights, block, (sums.logweights / policy.temperature).unsqueeze(1))
+            place(states, block, sums.state)
+            grads.logstds.view(-1)[block.rows] += sums.logstd.sum(dim=1).to(grads.logstds.dtype)
     return grads
 
 
