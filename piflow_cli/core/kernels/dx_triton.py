@@ -54,6 +54,8 @@ def map_kernel(
     sample = tl.program_id(0).to(tl.int64)
     index = tl.arange(0, NP)
     source = tl.load(times + sample)
+    # A segment that would end below raw time 0 ends there.
+    segment = tl.minimum(tl.maximum(source, SIGMA_FLOOR), segment)
     moved = source * 0
     weights = moved + tl.zeros([NP], dtype=tl.float64)
     for leg in range(LEGS):
