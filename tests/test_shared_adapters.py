@@ -273,6 +273,16 @@ def test_an_adapter_that_is_cut_short_is_named(tmp_path, keep: float) -> None:
 
 @every_family
 @pytest.mark.parametrize("policy", ["gm", "dx"])
+def test_loading_draws_no_random_numbers(row: Row, policy: str, tmp_path) -> None:
+    """Weights that a file brings are not initialised first: of FLUX.1 that takes seconds, and memory."""
+    saved(row, tmp_path, policy)
+    before = torch.get_rng_state()
+    load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_family
+@pytest.mark.parametrize("policy", ["gm", "dx"])
 def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(row: Row, policy: str, tmp_path) -> None:
     student = saved(row, tmp_path, policy)
     tensors = {f"transformer.{name}": value for name, value in load_file(tmp_path / "adapter" / WEIGHTS).items()}
