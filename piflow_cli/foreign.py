@@ -55,7 +55,10 @@ def facts_of_foreign(
     if published is not None:
         nfe = int(published[2])
         facts = replace(facts, nfe=nfe, segment=TimeGrid(nfe, facts.final_step_scale, facts.shift).segment)
-    facts = replace(facts, **_head_sizes(config, weights, kind, preset))
+    sizes = _head_sizes(config, weights, kind, preset)
+    if wrong := [f"{name} {size!r}" for name, size in sizes.items() if not isinstance(size, int) or size < 1]:
+        raise RunError(f"the student cannot have {' and '.join(wrong)}", "copy its config.json again")
+    facts = replace(facts, **sizes)
     if kind == "gm":
         return facts
     try:
@@ -88,9 +91,9 @@ def base_outline(preset: Preset) -> nn.Module:
 def _policy_config(weights: StoredWeights) -> Mapping[str, Any]:
     """What the file says of its policy; of one that says nothing, what its head can only be."""
     try:
-        found = json.loads(weights.metadata.get("policy_config", "{}"))
-    except ValueError as error:
-        raise RunError(f"{weights.path} has a policy_config that is no JSON", "copy it again") from error
+        found = dict(json.loads(weights.metadata.get("policy_config", "{}")))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{weights.path} has a policy_config that is no JSON object", "copy it again") from error
     if found:
         return found
     if MOMENTUM_ROWS in weights:

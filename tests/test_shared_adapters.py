@@ -201,6 +201,16 @@ def wrong_components(tensors, metadata, config) -> None:
     foreign_metadata(tensors, metadata, config)
 
 
+def components_in_words(tensors, metadata, config) -> None:
+    config["num_gaussians"] = "three"
+    foreign_metadata(tensors, metadata, config)
+
+
+def no_object(tensors, metadata, config) -> None:
+    foreign_metadata(tensors, metadata, config)
+    metadata["policy_config"] = "[1]"
+
+
 def not_a_number(tensors, metadata, config) -> None:
     tensors["transformer_blocks.0.ff.net.2.lora_B.weight"][0, 0] = float("nan")
 
@@ -247,6 +257,8 @@ def only_lora(tensors, metadata, config) -> None:
         (no_head, "holds no policy head: it is a LoRA, not a student"),
         (only_lora, "holds no policy head: it is a LoRA, not a student"),
         (wrong_components, "its head has 3 components, and it is said to have 5"),
+        (components_in_words, "the student cannot have components 'three'"),
+        (no_object, "has a policy_config that is no JSON object"),
         (not_a_number, "is damaged: transformer_blocks.0.ff.net.2.lora_B.weight has values that are not finite"),
         (momentum, "holds a policy of type 'ArcFlow'"),
         (momentum_by_its_head_alone, "holds a policy of type 'ArcFlow'"),
@@ -259,6 +271,20 @@ def test_an_adapter_that_does_not_fit_its_base_is_refused(tmp_path, change, mess
     with pytest.raises(PiflowError, match=message) as caught:
         load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
     assert caught.value.hint
+
+
+def test_a_dx_config_of_another_number_of_points_is_refused(tmp_path) -> None:
+    saved(ZOO["flux"], tmp_path, "dx")
+
+    def five_points(tensors, metadata, config) -> None:
+        config["out_channels"] = 5 * 16
+        for name in list(metadata):
+            del metadata[name]
+        metadata["policy_config"] = json.dumps({"type": "DX", "segment_size": 0.3, "shift": 3.2})
+
+    rewrite(tmp_path / "adapter", five_points)
+    with pytest.raises(RunError, match="its head has 3 components, and it is said to have 5"):
+        load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.999])
