@@ -1,6 +1,7 @@
 """Students with adapters on disk: the published format in and out, and files and bases that do not fit."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of
 
-from piflow_cli.adapters import load_adapter, save_adapter
+from piflow_cli.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.presets import load
 from piflow_cli.student import Student
@@ -83,6 +84,13 @@ def test_what_an_adapter_does_not_say_comes_from_the_preset_and_is_announced() -
     assert (facts.nfe, facts.shift, facts.guidance, facts.final_step_scale) == (4, 3.2, preset.teacher.guidance, 0.5)
     chosen = load_adapter(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"), teacher="flux-dev-8nfe")
     assert chosen.facts.nfe == 8
+
+
+@pytest.mark.parametrize(("name", "preset", "nfe"), [("gmflux_k8_piid_4step", "flux-dev", 4), ("gmflux_k8_piid_8step", "flux-dev-8nfe", 8), ("gmflux_k8_piid_6step", "flux-dev", 6)])
+def test_a_published_folder_tells_the_evaluations(tmp_path, name: str, preset: str, nfe: int) -> None:
+    shutil.copytree(FLUX_TINY / "adapter", tmp_path / name)
+    facts = read_facts(tmp_path / name)
+    assert (facts.teacher, facts.nfe, facts.segment) == (preset, nfe, pytest.approx(1 / (nfe - 0.5)))
 
 
 def test_a_published_adapter_is_saved_as_it_came(foreign, tmp_path) -> None:
