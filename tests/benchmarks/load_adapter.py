@@ -38,10 +38,10 @@ STATUS = Path("/proc/self/status")
 
 def case(small: bool) -> tuple[dict, int]:
     """Config of the base and rank of the adapter."""
-    config = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, "in_channels": 64, "attention_head_dim": 128, "guidance_embeds": True}
-    if small:
-        return {**config, "num_layers": 2, "num_single_layers": 4, "num_attention_heads": 8, "joint_attention_dim": 256, "pooled_projection_dim": 64}, 64
-    return {**config, "num_layers": 5, "num_single_layers": 10, "num_attention_heads": 24, "joint_attention_dim": 4096, "pooled_projection_dim": 768}, 256
+    common = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, "in_channels": 64, "attention_head_dim": 128, "guidance_embeds": True}
+    names = ("num_layers", "num_single_layers", "num_attention_heads", "joint_attention_dim", "pooled_projection_dim")
+    sizes = (2, 4, 8, 256, 64) if small else (5, 10, 24, 4096, 768)
+    return common | dict(zip(names, sizes)), 64 if small else 256
 
 
 def noise(shape: torch.Size) -> torch.Tensor:
