@@ -56,7 +56,8 @@ class FullPrecisionLinear(nn.Linear):
     @classmethod
     def like(cls, layer: nn.Linear) -> FullPrecisionLinear:
         """A trainable float32 copy of ``layer``."""
-        copy = cls(layer.in_features, layer.out_features, layer.bias is not None, device=layer.weight.device, dtype=torch.float32)
+        size = (layer.in_features, layer.out_features, layer.bias is not None)
+        copy = nn.utils.skip_init(cls, *size, device=layer.weight.device, dtype=torch.float32)
         with torch.no_grad():
             for own, value in zip(copy.parameters(), layer.parameters(), strict=True):
                 own.copy_(value)
@@ -168,12 +169,16 @@ class View:
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names without the role: ``<module>.lora_A.weight``, and those of the modules that the switches replace."""
-        marks = {f".lora_A.{self.role}.": ".lora_A.", f".lora_B.{self.role}.": ".lora_B.", f".variants.{self.role}.": "."}
         # Looked up each time: sharding replaces parameters.
-        for name, value in self.base.named_parameters() if self.role != "teacher" else ():
-            for mark, plain in marks.items():
-                if mark in name:
-                    yield name.replace(mark, plain), value
+        for inside, value in self.base.named_parameters():
+            if (name := self.own_name(inside)) is not None:
+                yield name, value
+
+    def own_name(self, inside: str) -> str | None:
+        """The name here of a parameter called ``inside`` in the base; None if the role does not bring it."""
+        marks = {f".lora_A.{self.role}.": ".lora_A.", f".lora_B.{self.role}.": ".lora_B.", f".variants.{self.role}.": "."}
+        names = [inside.replace(mark, plain) for mark, plain in marks.items() if mark in inside and self.role != "teacher"]
+        return names[0] if names else None
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return (value for _, value in self.named_parameters())

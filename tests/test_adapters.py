@@ -5,18 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter_files import WEIGHTS, rewrite
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from students import facts, tiny_dit, tiny_student, velocity
 
 from piflow_cli.adapters import load_adapter, save_adapter
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.student import StudentFacts, student_of
 from piflow_cli.teachers import family_of
-from students import facts, tiny_dit, tiny_student, velocity
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
@@ -77,36 +75,37 @@ def test_faults_of_the_metadata_come_all_at_once() -> None:
         StudentFacts.from_metadata(metadata)
 
 
-def rewrite(folder: Path, change) -> None:
-    path = folder / WEIGHTS
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(path)
-    change(tensors, metadata)
-    save_file(tensors, path, metadata)
-
-
-def no_head(tensors, metadata) -> None:
+def no_means(tensors, metadata, config) -> None:
     del tensors["proj_out_means.weight"]
 
 
-def not_a_number(tensors, metadata) -> None:
+def no_head(tensors, metadata, config) -> None:
+    for name in [name for name in tensors if name.startswith(("proj_out_means", "proj_out_log"))]:
+        del tensors[name]
+
+
+def wrong_components(tensors, metadata, config) -> None:
+    metadata["piflow.components"] = "4"
+    config["num_gaussians"] = 4
+
+
+def not_a_number(tensors, metadata, config) -> None:
     tensors["proj_out_means.bias"][0] = float("nan")
 
 
-def other_components(tensors, metadata) -> None:
+def other_components(tensors, metadata, config) -> None:
     metadata["piflow.components"] = "4"
 
 
-def other_policy(tensors, metadata) -> None:
+def other_policy(tensors, metadata, config) -> None:
     metadata["piflow.policy"] = "arcflow"
 
 
-def other_family(tensors, metadata) -> None:
+def other_family(tensors, metadata, config) -> None:
     metadata["piflow.family"] = "unet"
 
 
-def no_facts(tensors, metadata) -> None:
+def no_facts(tensors, metadata, config) -> None:
     for name in list(metadata):
         del metadata[name]
     metadata["format"] = "pt"
@@ -115,9 +114,11 @@ def no_facts(tensors, metadata) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (no_head, "proj_out_means.weight is missing"),
-        (not_a_number, "proj_out_means.bias has values that are not finite"),
-        (other_components, "does not fit a gm student of tiny: proj_out_"),
+        (no_means, "proj_out_means.weight is missing"),
+        (no_head, "holds no policy head: it is the weights of a teacher, not a student"),
+        (wrong_components, "its head has 3 components, and it is said to have 4"),
+        (not_a_number, "is damaged: proj_out_means.bias has values that are not finite"),
+        (other_components, "is of 4 components, and config.json says 3"),
         (other_policy, "policy of unknown type 'arcflow'"),
         (other_family, "unknown model family 'unet'"),
         (no_facts, "does not say how to sample it"),
@@ -147,7 +148,7 @@ def test_a_config_that_is_none_is_refused(saved) -> None:
 
 
 def test_a_folder_without_a_student_is_refused(tmp_path) -> None:
-    with pytest.raises(UsageError, match="is not a student"):
+    with pytest.raises(UsageError, match="is not a student: there are no weights in it"):
         load_adapter(tmp_path)
 
 

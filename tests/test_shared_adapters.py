@@ -1,40 +1,31 @@
 """Students with adapters on disk: the published format in and out, and files and bases that do not fit."""
 
 import json
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
+from adapter_files import WEIGHTS, saved
 from diffusers import FluxPipeline
 from helpers import GOLDEN, close, golden
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of
+from zoo import RAW, ZOO, Row, conditioning, every_family, states
 
-from piflow_cli.adapters import load_adapter, save_adapter
-from piflow_cli.errors import PiflowError, UsageError
+from piflow_cli.adapters import load_adapter, read_facts, save_adapter
+from piflow_cli.errors import RunError, UsageError
 from piflow_cli.presets import load
 from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.packing import pack
 from piflow_cli.views import root
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 FLUX_TINY = GOLDEN / "flux-tiny"
 
 
 def policy_velocity(row: Row, student: Student) -> torch.Tensor:
     with torch.no_grad():
         return student.policy(student.model, states(), RAW, conditioning(row)).velocity(0.9 * states(), 0.6 * RAW)
-
-
-def saved(row: Row, folder: Path, policy: str = "gm") -> Student:
-    """A student that training has moved, in ``folder``/adapter, its base in ``folder``/base."""
-    row.build().save_pretrained(folder / "base" / "transformer")
-    student = student_of(row, row.build(), policy)
-    disturb(student)
-    save_adapter(student, folder / "adapter")
-    return student
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +68,22 @@ def test_the_stock_pipeline_samples_the_published_latents(foreign, nfe: int, tem
 def test_what_an_adapter_does_not_say_comes_from_the_preset_and_is_announced() -> None:
     lines = []
     facts = load_adapter(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"), say=lines.append).facts
-    assert lines == ["the adapter does not say how it was trained: the values of the preset flux-dev hold"]
+    assert lines == ["the student does not say how it was trained: the values of the preset flux-dev hold"]
     assert (facts.components, facts.logstd_width) == (4, 32)
     preset = load("flux-dev")
     assert (facts.nfe, facts.shift, facts.guidance, facts.final_step_scale) == (4, 3.2, preset.teacher.guidance, 0.5)
     chosen = load_adapter(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"), teacher="flux-dev-8nfe")
     assert chosen.facts.nfe == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "nfe"),
+    [("gmflux_k8_piid_4step", "flux-dev", 4), ("gmflux_k8_piid_8step", "flux-dev-8nfe", 8), ("gmflux_k8_piid_6step", "flux-dev", 6)],
+)
+def test_a_published_folder_tells_the_evaluations(tmp_path, name: str, preset: str, nfe: int) -> None:
+    shutil.copytree(FLUX_TINY / "adapter", tmp_path / name)
+    facts = read_facts(tmp_path / name)
+    assert (facts.teacher, facts.nfe, facts.segment) == (preset, nfe, pytest.approx(1 / (nfe - 0.5)))
 
 
 def test_a_published_adapter_is_saved_as_it_came(foreign, tmp_path) -> None:
@@ -159,51 +160,65 @@ def test_a_dx_adapter_from_elsewhere_says_its_points_segment_and_shift(tmp_path)
         assert again.facts.teacher == {"flux": "flux-dev-dx", "qwen-image": "qwen-image-dx"}[name]
 
 
-def other_layers(adapter: Path) -> None:
-    config = json.loads((adapter / "config.json").read_text())
-    (adapter / "config.json").write_text(json.dumps(config | {"num_single_layers": 5}))
+@every_family
+@pytest.mark.parametrize("policy", ["gm", "dx"])
+def test_loading_draws_no_random_numbers(row: Row, policy: str, tmp_path) -> None:
+    """Weights that a file brings are not initialised first: of FLUX.1 that takes seconds, and memory."""
+    saved(row, tmp_path, policy)
+    before = torch.get_rng_state()
+    load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-def more_layers(adapter: Path) -> None:
-    tensors = load_file(adapter / WEIGHTS)
-    for part in "AB":
-        tensors[f"transformer_blocks.9.ff.net.2.lora_{part}.weight"] = tensors[f"transformer_blocks.0.ff.net.2.lora_{part}.weight"].clone()
-    with safe_open(adapter / WEIGHTS, "pt") as file:
-        metadata = file.metadata()
-    save_file(tensors, adapter / WEIGHTS, metadata)
+@every_family
+@pytest.mark.parametrize("policy", ["gm", "dx"])
+def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(row: Row, policy: str, tmp_path) -> None:
+    student = saved(row, tmp_path, policy)
+    tensors = {f"transformer.{name}": value for name, value in load_file(tmp_path / "adapter" / WEIGHTS).items()}
+    told = {"type": "GMFlow"} if policy == "gm" else {"type": "DX", "segment_size": student.facts.segment, "shift": 3.2}
+    save_file(tensors, tmp_path / "student.safetensors", {"policy_config": json.dumps(told)})
+    names = {"flux": "flux-dev", "qwen-image": "qwen-image", "z-image": "z-image"}
+    again = load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names[row.family])
+    assert (again.facts.components, again.facts.shift) == (3, 3.2)
+    assert policy == "gm" or again.facts.segment == student.facts.segment
+    assert (again.facts.logstd_width == 8) == (policy == "gm")
+    torch.testing.assert_close(policy_velocity(row, again), policy_velocity(row, student), rtol=1e-4, atol=1e-5)
 
 
-def half_a_pair(adapter: Path) -> None:
-    with safe_open(adapter / WEIGHTS, "pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(adapter / WEIGHTS)
-    del tensors["transformer_blocks.0.ff.net.2.lora_B.weight"]
-    save_file(tensors, adapter / WEIGHTS, metadata)
-
-
-def no_policy(adapter: Path) -> None:
-    save_file(load_file(adapter / WEIGHTS), adapter / WEIGHTS)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (other_layers, "num_single_layers 5, and this one has 2"),
-        (more_layers, "transformer_blocks.9.ff.net.2, which the base lacks"),
-        (half_a_pair, "ff.net.2.lora_B.weight is missing"),
-        (no_policy, "does not say which policy it holds"),
-    ],
-)
-def test_an_adapter_that_does_not_fit_its_base_is_refused(tmp_path, damage, message) -> None:
+def test_a_single_file_that_does_not_say_its_teacher_asks_for_it(tmp_path) -> None:
     saved(ZOO["flux"], tmp_path)
-    damage(tmp_path / "adapter")
-    with pytest.raises(PiflowError, match=message) as caught:
+    save_file(load_file(tmp_path / "adapter" / WEIGHTS), tmp_path / "student.safetensors", {"policy_config": json.dumps({"type": "GMFlow"})})
+    with pytest.raises(UsageError, match="does not say how to sample it") as caught:
+        load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"))
+    assert "--teacher NAME" in caught.value.hint
+
+
+def test_shards_are_read_like_one_file(tmp_path) -> None:
+    row = ZOO["flux"]
+    student = saved(row, tmp_path)
+    path = tmp_path / "adapter" / WEIGHTS
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    names = {f"diffusion_pytorch_model-0000{part + 1}-of-00002.safetensors": sorted(tensors)[part::2] for part in (0, 1)}
+    for shard, inside in names.items():
+        save_file({name: tensors[name] for name in inside}, path.with_name(shard), metadata)
+    path.unlink()
+    index = {"metadata": {}, "weight_map": {name: shard for shard, inside in names.items() for name in inside}}
+    (tmp_path / "adapter" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    again = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    torch.testing.assert_close(policy_velocity(row, again), policy_velocity(row, student), rtol=1e-4, atol=1e-5)
+    path.with_name(next(iter(names))).unlink()
+    with pytest.raises(RunError, match="is incomplete: diffusion_pytorch_model-00001-of-00002.safetensors is missing"):
         load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
-    assert caught.value.hint
 
 
-def test_a_base_of_another_layers_is_refused(tmp_path) -> None:
+def test_adapters_take_the_dtype_of_the_base_or_keep_their_own(tmp_path) -> None:
     saved(ZOO["flux"], tmp_path)
-    ZOO["z-image"].build().save_pretrained(tmp_path / "other")
-    with pytest.raises(UsageError, match="holds a ZImageTransformer2DModel, not a FluxTransformer2DModel"):
-        load_adapter(tmp_path / "adapter", base=str(tmp_path / "other"))
+    for options, expected in (({}, torch.bfloat16), ({"as_stored": True}, torch.float32)):
+        student = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"), dtype=torch.bfloat16, **options)
+        dtypes = {name: value.dtype for name, value in student.model.named_parameters()}
+        assert {dtype for name, dtype in dtypes.items() if ".lora_" in name} == {expected}
+        # Head and norm are never rounded.
+        assert {dtype for name, dtype in dtypes.items() if ".lora_" not in name} == {torch.float32}
+        assert not any(value.is_meta for value in root(student.model).parameters())
