@@ -198,7 +198,7 @@ def _published_names(student: Student) -> dict[str, str]:
     site = student.family.head_site(student.model)
     head = student.model.get_submodule(site.projection)
     if isinstance(head, DXHead):
-        return {f"{site.projection}.grid.{part}": f"{site.projection}.{part}" for part in ("weight", "bias")}
+        return {f"{site.projection}.grid.{part}": f"{site.projection}.{part}" for part in nn.Module.state_dict(head.grid)}
     return {f"{site.projection}.{name}": f"proj_out_{name}" for name in nn.Module.state_dict(head)}
 
 

@@ -109,7 +109,7 @@ def test_a_saved_student_comes_back_as_it_was(row: Row, policy: str, tmp_path) -
     assert torch.equal(teacher, untouched)
 
 
-PUBLISHED_CONFIG = {"flux": {"out_channels": None}, "qwen-image": {"out_channels": 16}}
+PUBLISHED_CONFIG = {"flux": {"out_channels": None}, "flux2": {"out_channels": None, "guidance_embeds": True}, "qwen-image": {"out_channels": 16}}
 
 
 @every_family
@@ -125,7 +125,7 @@ def test_names_and_config_are_the_published_ones(row: Row, tmp_path) -> None:
     family, model = family_of(row.family), row.build()
     layers = ("means", "logweights", "logstds.1", "logstds.3")
     expected = {f"proj_out_{layer}.{part}" for layer in layers for part in ("weight", "bias")}
-    expected |= {f"{path}.{part}" for path in family.trained_in_full for part in ("weight", "bias")}
+    expected |= {f"{path}.{part}" for path in family.trained_in_full for part, _ in model.get_submodule(path).named_parameters()}
     expected |= {f"{path}.lora_{part}.weight" for path in family.adapter_targets(model) for part in "AB"}
     assert names == expected
 

@@ -174,15 +174,15 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
     text, empty, noise = row.encode(7), row.encode(2), seeded_noise(seeded_generators([4]), (4, 8, 12))
     size = {"height": 64, "width": 96, "num_inference_steps": 3, "output_type": "latent"}
     if row.family == "z-image":
-        latents = pipeline(prompt_embeds=[text["prompt_embeds"]], negative_prompt_embeds=[empty["prompt_embeds"]], guidance_scale=4.0, latents=noise, **size).images
+        given = {"prompt_embeds": [text["prompt_embeds"]], "negative_prompt_embeds": [empty["prompt_embeds"]], "guidance_scale": 4.0}
     else:
         given = {name: value[None] for name, value in text.items()}
-        if row.family == "flux":
-            given["guidance_scale"] = 3.5
+        if row.guidance_mode == "embedded":
+            given["guidance_scale"] = row.guidance
         else:
-            given |= {f"negative_{name}": value[None] for name, value in empty.items()} | {"true_cfg_scale": 4.0}
-        packed = pipeline(**given, latents=pipeline._pack_latents(noise, *noise.shape), **size).images
-        latents = pipeline._unpack_latents(packed, 64, 96, 8).reshape(noise.shape)
+            scale = "true_cfg_scale" if row.family == "qwen-image" else "guidance_scale"
+            given |= {f"negative_{name}": value[None] for name, value in empty.items()} | {scale: 4.0}
+    latents = row.unpacked(pipeline, pipeline(**given, latents=row.packed(pipeline, noise), **size).images, noise)
     with torch.no_grad():
         expected = to_images(decode_each(family, vae, latents))[0]
     assert abs(pixels(tmp_path / "out" / "0000-000004.png") - np.asarray(expected).astype(int)).max() <= 1

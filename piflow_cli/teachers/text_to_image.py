@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..quantisation import quantised_loading
 from .base import Conditioning, TeacherFamily
 from .locate import CONFIGS, ENCODERS, locate
+from .packing import pack, unpack
 
 if TYPE_CHECKING:
     from ..preset_schema import TeacherSection
@@ -66,6 +67,12 @@ class TextToImageFamily(TeacherFamily):
         if config["_class_name"] != self.model_name:
             raise UsageError(
                 f"{folder} holds a {config['_class_name']}, not a {self.model_name}", "choose the preset of that model, or another base"
+            )
+        if "guidance_embeds" in config and config["guidance_embeds"] != self.embeds_guidance:
+            takes = "takes the guidance scale as an input" if config["guidance_embeds"] else "takes no guidance scale"
+            raise UsageError(
+                f"the {self.model_name} in {folder} {takes}, unlike those of the family {self.name}",
+                "choose the preset of that model, or another base",
             )
         return config
 
@@ -126,6 +133,14 @@ class TextToImageFamily(TeacherFamily):
         kind = self.pipeline_class
         parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
         return kind(**{**parts, "transformer": model, "scheduler": scheduler})
+
+    def to_pipeline(self, x: Tensor) -> Tensor:
+        """Noise (B, C, H, W) as the stock pipeline takes it."""
+        return x if self.token_positions is None else pack(x)
+
+    def from_pipeline(self, latents: Tensor, rows: int, columns: int) -> Tensor:
+        """Latents as the stock pipeline returns them → (B, C, rows, columns)."""
+        return latents if self.token_positions is None else unpack(latents, rows, columns)
 
     @abstractmethod
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def test_the_trace_counts_what_autograd_keeps(row: Row, monkeypatch) -> None:
     assert all(size < sum(found.kept) for size in found.inputs) and len(found.kept) == len(found.inputs) >= 2
 
 
-@pytest.mark.parametrize(("name", "total", "trained"), [("flux-dev", 11901.41, 653.70), ("qwen-image", 20430.40, 961.98)])
+@pytest.mark.parametrize(("name", "total", "trained"), [("flux-dev", 11901.41, 653.70), ("qwen-image", 20430.40, 961.98), ("flux2-dev", 32223.28, 747.38), ("flux2-klein", 3875.54, 192.84)])
 def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, total: float, trained: float) -> None:
     outcome = cli("distill", "--teacher", name, "--base", str(CONFIGS / f"{name}.json"), "--dry-run", "--json")
     assert outcome.code == 0, outcome.err
@@ -126,7 +126,7 @@ def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, tot
     memory = plan["memory"]
     assert memory["base"] == pytest.approx(2e6 * total, rel=1e-5) and memory["adapters"] == memory["gradients"] == pytest.approx(4e6 * trained, rel=1e-4)
     standing = sum(memory[part] for part in ("base", "adapters", "gradients", "optimiser", "average", "policy"))
-    assert standing < memory["peak"] < standing + 10e9
+    assert standing < memory["peak"] < standing + 12e9
     assert memory["activations without checkpointing"] > 10 * memory["activations with checkpointing"]
     assert plan["disk"]["checkpoint"] == pytest.approx((8 + 2.03125) * 1e6 * trained, rel=1e-4)
 
