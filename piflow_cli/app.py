@@ -18,6 +18,7 @@ from piflow_cli.errors import (
     DEBUG_VARIABLE,
     Interrupted,
     PiflowError,
+    Reported,
     RunError,
     UsageError,
     explain,
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
     try:
-        code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False)
+        code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, as_json=_wants_json(args))
     if code == Interrupted.exit_code:
@@ -86,6 +87,9 @@ def _report(exc: BaseException, as_json: bool) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exception(exc)
     error = _usage_error(exc) or explain(exc) or _unknown(exc)
+    # Of several processes all meet a fault of the command line, and are stopped together; each may fail in its own way.
+    if isinstance(error, Reported) or (os.environ.get("RANK", "0") != "0" and isinstance(error, (UsageError, Interrupted))):
+        return error.exit_code
     if as_json:
         record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         print(dumps(record), file=sys.stderr)

@@ -50,6 +50,14 @@ class Interrupted(PiflowError):
     exit_code = 130
 
 
+class Reported(PiflowError):
+    """What other processes of this run have said already; nothing is left but their exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("the processes of this run have failed")
+        self.exit_code = exit_code
+
+
 def explain(exc: BaseException) -> PiflowError | None:
     """The user's view of an exception: itself if it has one, an entry of the table, or None if it is not known."""
     if isinstance(exc, PiflowError):

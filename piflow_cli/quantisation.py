@@ -27,8 +27,14 @@ def check_precision(adapter: AdapterSection, device: torch.device) -> None:
         raise UsageError(f"a base in {precision} needs the package bitsandbytes", 'pip install "piflow[lowvram]"')
     if precision in BITSANDBYTES and device.type != "cuda":
         raise UsageError(f"a base in {precision} needs a CUDA device", "choose --base-precision fp8 or bf16")
-    if adapter.offload_base and device.type != "cuda":
-        raise UsageError(f"there is nothing to offload the base from: the device is {device}", "leave --offload-base out")
+    if adapter.offload_base:
+        check_offloading("base", device)
+
+
+def check_offloading(part: str, device: torch.device) -> None:
+    """Raise UsageError where ``part`` of a model has no memory to be offloaded from."""
+    if device.type != "cuda":
+        raise UsageError(f"there is nothing to offload the {part} from: the device is {device}", f"leave --offload-{part.replace(' ', '-')} out")
 
 
 def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ WIDEST_ROW = 10
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+LAYERWISE = ("sequential", "group")
 EMPTY = ""
 PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
 
@@ -117,7 +118,7 @@ class Stage:
             raise UsageError(f"{base} has no VAE that shows latents: there is no folder vae in it", PIPELINE)
         prompts = dict.fromkeys([*(shot.prompt for shot in shots), *([EMPTY] if guided else [])])
         console.say(f"encoding {len(prompts)} prompt{'s' if len(prompts) != 1 else ''}")
-        encoders = StockEncoders(family, folder, device)
+        encoders = StockEncoders(family, folder, device, offload=request.offload in LAYERWISE)
         texts = {text: _in_dtype(encoders.encode_text([text])[0], dtype) for text in prompts}
         encoders.close()
         return cls(request, family, folder, shots, texts, dtype, guided, device)

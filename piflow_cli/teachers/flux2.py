@@ -60,7 +60,7 @@ class Flux2Family(TextToImageFamily):
         return {"prompt_embeds": torch.empty(1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta")}
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
-        embeds, _ = pipeline.encode_prompt(list(texts), device=pipeline.device, max_sequence_length=self.text_length)
+        embeds, _ = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)
         return [{"prompt_embeds": text} for text in embeds]
 
     def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
