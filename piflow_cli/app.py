@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from typing import Annotated
 
@@ -23,6 +24,8 @@ from piflow_cli.errors import (
     UsageError,
     explain,
 )
+
+SECONDS_TO_SPEAK = 2
 
 app = typer.Typer(
     name="piflow",
@@ -87,8 +90,11 @@ def _report(exc: BaseException, as_json: bool) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exception(exc)
     error = _usage_error(exc) or explain(exc) or _unknown(exc)
-    # Of several processes all meet a fault of the command line, and are stopped together; each may fail in its own way.
-    if isinstance(error, Reported) or (os.environ.get("RANK", "0") != "0" and isinstance(error, (UsageError, Interrupted))):
+    if isinstance(error, Reported):
+        return error.exit_code
+    if os.environ.get("RANK", "0") != "0" and isinstance(error, (UsageError, Interrupted)):
+        # All processes of a run meet these; what launched them ends the others once one is gone, so the first speaks first.
+        time.sleep(SECONDS_TO_SPEAK)
         return error.exit_code
     if as_json:
         record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}

@@ -50,7 +50,9 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_STOP))
     # What failed is said by the process that failed.
-    logging.getLogger("torch.distributed.elastic").propagate = False
+    elastic = logging.getLogger("torch.distributed.elastic")
+    elastic.propagate = False
+    elastic.addHandler(logging.NullHandler())
     options = ["--standalone", f"--nproc-per-node={processes}", "-m", "piflow_cli", "--", *arguments]
     try:
         run.run(run.get_args_parser().parse_args(options))
