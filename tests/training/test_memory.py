@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from picture_files import encoded, put
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from zoo import WIDTH, Row, every_family, student_of, zoo_preset
+from transformers import T5Config
+from zoo import WIDTH, ZOO, Row, every_family, student_of, zoo_preset
 
 from piflow_cli.presets import resolve
 from piflow_cli.teachers import family_of
@@ -132,8 +134,6 @@ def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, tot
 
 
 def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) -> None:
-    from zoo import ZOO
-
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     for weights in (tmp_path / "base" / "transformer").glob("*.safetensors"):
         weights.unlink()
@@ -142,6 +142,30 @@ def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) ->
     plan = json.loads(cli("distill", "--teacher", str(path), "--set", "data.resolution=64", "--dry-run", "--json").out)
     assert plan["memory"]["peak"] > plan["memory"]["base"] > 0
     assert plan["disk"]["cache, each text, at most"] == 2 * (512 * WIDTH + 24)
+
+
+@pytest.mark.parametrize(("source", "texts", "pictures"), [("prompts", 4, 0), ("pictures", 3, 2), ("captions", 3, 0)])
+def test_a_plan_says_what_the_cache_takes_in_all(cli, tmp_path, source, texts, pictures) -> None:
+    """Each text once, the empty one with them; each picture once, unless only its caption is wanted."""
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    (tmp_path / "prompts.txt").write_text("a\nb\nc\na\n")
+    put(tmp_path / "pictures", {name: encoded() if name.endswith("png") else name for name in ("a.png", "a.txt", "b.png", "b.txt")})
+    given = ["--prompts", str(tmp_path / "prompts.txt")] if source == "prompts" else ["--data", str(tmp_path / "pictures")]
+    given += ["--data-free"] if source == "captions" else []
+    cache = ["--cache", str(tmp_path / "cache"), "--set", "data.resolution=64"]
+    plan = json.loads(cli("distill", "--teacher", str(path), *given, *cache, "--dry-run", "--json").out)
+    assert plan["disk"]["cache, in all, at most"] == texts * 2 * (512 * WIDTH + 24) + pictures * 4 * (4 * 8 * 8)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_plan_says_what_text_encoders_take(cli, tmp_path, offload) -> None:
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    config = T5Config(vocab_size=64, d_model=6, d_kv=3, d_ff=8, num_layers=1, num_heads=2, architectures=["T5EncoderModel"])
+    config.save_pretrained(tmp_path / "base" / "text_encoder_2")
+    options = ["--set", "data.resolution=64", *(["--offload-text-encoder"] if offload else [])]
+    plan = json.loads(cli("distill", "--teacher", str(path), *options, "--dry-run", "--json").out)
+    # A table of 64 x 6; attention 4 x 36 and 64 biases; feed-forward 2 x 48; norms 18. The two largest: the table, and what holds biases and 36.
+    assert plan["memory"]["text encoders, before training"] == 2 * (384 + 64 if offload else 384 + 144 + 64 + 96 + 18)
 
 
 @pytest.mark.parametrize(("asked", "together"), [(0, 4), (1, 1), (3, 3), (9, 4)])
