@@ -113,6 +113,12 @@ class StudentFacts:
         """``auto`` or a number, as :class:`~piflow_cli.scheduler.PolicyScheduler` takes it."""
         return "auto" if self.temperature == "auto" else float(self.temperature)
 
+    def sampling_shift(self, shift: float | None) -> float:
+        """``shift`` where it is given; raises UsageError for another one of a DX policy, whose points are even in its own raw time."""
+        if shift is not None and shift != self.shift and self.policy != "gm":
+            raise UsageError(f"the shift {self.shift:g} is part of a {self.policy} policy: {shift:g} is another", "leave --shift out")
+        return self.shift if shift is None else shift
+
 
 class Student:
     """A widened model, or the student's view of a shared base, with the facts that turn its output into policies."""
@@ -141,6 +147,7 @@ class Student:
     def scheduler(
         self,
         *,
+        shift: float | None = None,
         substeps: int | None = None,
         temperature: float | str | None = None,
         stochastic: float = 0.0,
@@ -156,7 +163,7 @@ class Student:
             components=facts.components,
             patch=patch,
             segment=facts.segment,
-            shift=facts.shift,
+            shift=facts.sampling_shift(shift),
             final_step_scale=facts.final_step_scale,
             substeps=facts.substeps if substeps is None else substeps,
             temperature=facts.sampling_temperature if temperature is None else temperature,
@@ -212,11 +219,22 @@ def adapted_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts,
 
 
 def loaded_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts, ranks: dict[str, int]) -> Student:
-    """A student on its ``base``, with adapters of ``ranks`` at dotted paths, whose weights are still to be loaded."""
-    with torch.random.fork_rng(devices=[]):
+    """A student on its ``base``, with adapters of ``ranks`` at dotted paths; what it brings is on the meta device until it is loaded."""
+    with torch.device("meta"):
         site, head = new_head(base, family, facts)
         shared = SharedBase(base, site, {"student": head}, family.trained_in_full, adapter_config(ranks, scale=1.0, dropout=0.0))
     return Student(family, shared.view("student"), facts)
+
+
+def unloaded_student(family: TeacherFamily, config: dict, facts: StudentFacts) -> Student:
+    """A student that brings all its weights, of the architecture that ``config`` states; they are on the meta device."""
+    from accelerate import init_empty_weights
+
+    # Tables that no file holds are computed; only what will be loaded stays empty.
+    with init_empty_weights(include_buffers=False):
+        model = family.build(config)
+    with torch.device("meta"):
+        return widen(model, family, facts)
 
 
 def adapter_config(ranks: dict[str, int], scale: float, dropout: float) -> LoraConfig:

@@ -16,9 +16,11 @@ from piflow_cli.commands.options import (
     Device,
     Json,
     Quiet,
+    Subfolder,
     Teacher,
     check_base_precision,
     check_offload,
+    check_shift,
     examples,
     parse_guidance,
     parse_lora,
@@ -42,11 +44,12 @@ EXAMPLES = examples(
 
 def sample(
     student: Annotated[
-        str | None, typer.Argument(metavar="STUDENT", help="Folder of a run or of an adapter.", show_default=False)
+        str | None, typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False)
     ] = None,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="What to show, for text-to-image; may come again.", show_default=False)
     ] = None,
+    subfolder: Subfolder = None,
     teacher: Teacher = None,
     base: Base = None,
     vae: Annotated[
@@ -92,6 +95,7 @@ def sample(
     steps: Annotated[
         int | None, setting("--steps", "Network evaluations per image; default: as trained.", SAMPLING, "N", 1)
     ] = None,
+    shift: Annotated[float | None, setting("--shift", "Of the time grid towards noise; default: as trained.", SAMPLING, "M")] = None,
     substeps: Annotated[
         int | None, setting("--substeps", "Policy substeps per unit of raw time.", SAMPLING, "N", 1)
     ] = None,
@@ -140,6 +144,7 @@ def sample(
 
     request = SampleRequest(
         student=student,
+        subfolder=subfolder,
         teacher=teacher,
         base=base,
         vae=vae,
@@ -151,6 +156,7 @@ def sample(
         offload=offload,
         compile=compile,
         steps=steps,
+        shift=None if shift is None else check_shift(shift),
         substeps=substeps,
         output=_folder(student, teacher) if output is None else output,
         grid=grid,

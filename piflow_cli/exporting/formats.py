@@ -1,0 +1,83 @@
+"""What an export is asked for, and what a format must be able to do: check, write, and read back what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..student import Student, StudentFacts
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Names of --dtype → those of torch."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """The command's options; None stands for "as the student has it".
+
+    ``student``: run or adapter folder, .safetensors file or Hub id, ``subfolder`` inside it. ``dtype``: a key of DTYPES.
+    ``rank``: largest of the adapters. ``base``: the base in place of the student's own; ``with_base``: whether a
+    self-contained folder holds it or only names it. ``quantise``: precision of a merged base. ``push_to_hub``: repository
+    ``owner/name`` that takes the folder, ``private`` or not. ``teacher``: preset of a student that says nothing of itself.
+    """
+
+    student: str
+    format: str
+    output: Path
+    dtype: str | None = None
+    rank: int | None = None
+    base: str | None = None
+    with_base: bool = True
+    quantise: str | None = None
+    overwrite: bool = False
+    push_to_hub: str | None = None
+    private: bool = False
+    subfolder: str | None = None
+    teacher: str | None = None
+    device: str = "auto"
+
+
+class ExportFormat(Protocol):
+    """One way to write a student down.
+
+    The driver calls :meth:`check`, opens the student, hands :meth:`write` an empty folder, adds the model card, and keeps the
+    folder if :meth:`verify` gives no more than :meth:`tolerance`.
+    """
+
+    name: str
+
+    def check(self, facts: StudentFacts, request: ExportRequest) -> None:
+        """Raise UsageError for what the format cannot do with this student, or does not do at all; no weights are loaded yet."""
+
+    def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
+        """Write the student into the empty ``folder``, and leave it in memory as it is; returns facts for the report."""
+
+    def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
+        """Read ``folder`` as its consumers do; the largest relative difference from ``student`` at fixed inputs.
+
+        :mod:`~piflow_cli.exporting.probe` has the inputs and the measure.
+        """
+
+    def tolerance(self, request: ExportRequest) -> float:
+        """The largest difference that rounding to what was asked for explains."""
+
+    def snippet(self, facts: StudentFacts, place: str) -> str:
+        """Python that samples from the folder or repository ``place``, for the model card."""
+
+
+def _format(module: str, name: str) -> Callable[[], ExportFormat]:
+    return lambda: getattr(import_module(f".{module}", __package__), name)()
+
+
+FORMATS: dict[str, Callable[[], ExportFormat]] = {
+    "adapter": _format("adapter", "AdapterFormat"),
+    "pipeline": _format("pipeline", "PipelineFormat"),
+    "merged": _format("merged", "MergedFormat"),
+    "piflow-scheduler": _format("piflow_scheduler", "PiflowSchedulerFormat"),
+}
+"""Every format by the name it has on the command line; its module is imported when it is called for."""
