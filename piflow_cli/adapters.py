@@ -28,6 +28,7 @@ from .foreign import (
     on_base,
 )
 from .presets import load
+from .quantisation import COMPUTED_IN
 from .student import (
     METADATA_PREFIX,
     Student,
@@ -75,6 +76,7 @@ def load_adapter(
     base: str | None = None,
     teacher: str | None = None,
     dtype: torch.dtype | None = torch.float32,
+    precision: str | None = None,
     as_stored: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Student:
@@ -85,6 +87,7 @@ def load_adapter(
         base: where the base of a student with adapters is, in place of what the student says.
         teacher: the preset whose values hold where the student says nothing of itself.
         dtype: of the base of a student with adapters, and of the adapters on it; None: as it was trained.
+        precision: of the base in place of ``dtype``, as :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it.
         as_stored: leave adapters in the dtype that the file has them in.
         say: takes a line on what was assumed.
 
@@ -102,8 +105,12 @@ def load_adapter(
         fill(student, weights)
         return student
     revision = facts.revision if facts.revision and base is None else None
-    dtype = getattr(torch, facts.base_dtype) if dtype is None else dtype
-    model = family.load(locate(facts.base if base is None else base, revision), dtype)
+    place = locate(facts.base if base is None else base, revision)
+    if precision is not None:
+        dtype = COMPUTED_IN[precision]
+    elif dtype is None:
+        dtype = getattr(torch, facts.base_dtype)
+    model = family.load(place, dtype) if precision is None else family.load_base(place, precision)
     if config is not None:
         _check_architecture(config, model, family)
     absent = sorted(ranks.keys() - dict(model.named_modules()).keys())

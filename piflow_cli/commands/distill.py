@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 from piflow_cli.commands.distill_options import (
     Assignments,
-    BasePrecision,
     BatchSize,
     CacheFolder,
     Components,
@@ -33,7 +32,7 @@ from piflow_cli.commands.distill_options import (
     Resume,
     Seed,
 )
-from piflow_cli.commands.options import Base, Device, Json, Quiet, Teacher, examples
+from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Teacher, examples
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
 

@@ -38,10 +38,6 @@ DataFree = Annotated[
 ]
 CacheFolder = Annotated[Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")]
 
-BasePrecision = Annotated[
-    Literal["fp32", "bf16", "fp8", "int8", "nf4"] | None,
-    setting("--base-precision", "Of the frozen base; int8 and nf4 need CUDA and bitsandbytes.", MEMORY),
-]
 OffloadBase = Annotated[
     bool | None, switch("--offload-base/--no-offload-base", "Keep the frozen base in the CPU's memory; slow.", MEMORY)
 ]

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from piflow_cli.commands.options import (
-    MODEL,
     MOST_VALUES,
-    OUTPUT,
-    SAMPLING,
     Base,
+    BasePrecision,
     Device,
     Json,
     Quiet,
     Subfolder,
     Teacher,
-    check_base_precision,
-    check_offload,
     check_shift,
     examples,
     parse_guidance,
@@ -27,8 +19,30 @@ from piflow_cli.commands.options import (
     parse_ranges,
     parse_stochastic,
     parse_temperature,
-    setting,
-    switch,
+)
+from piflow_cli.commands.sample_options import (
+    BatchSize,
+    Compile,
+    Grid,
+    GuidanceScale,
+    Height,
+    Labels,
+    Loras,
+    Metadata,
+    NumImages,
+    Offload,
+    Output,
+    Prompts,
+    PromptsFrom,
+    Seeds,
+    Shift,
+    Steps,
+    Stochastic,
+    Student,
+    Substeps,
+    Temperature,
+    Vae,
+    Width,
 )
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
@@ -43,81 +57,33 @@ EXAMPLES = examples(
 
 
 def sample(
-    student: Annotated[
-        str | None, typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False)
-    ] = None,
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What to show, for text-to-image; may come again.", show_default=False)
-    ] = None,
+    student: Student = None,
+    prompts: Prompts = None,
     subfolder: Subfolder = None,
     teacher: Teacher = None,
     base: Base = None,
-    vae: Annotated[
-        str | None, setting("--vae", "What shows latents: a folder or Hub id; default: as trained.", MODEL, "PATH")
-    ] = None,
-    lora: Annotated[
-        list[str] | None, setting("--lora", "One more LoRA, and its scale; may come again.", MODEL, "PATH[:SCALE]")
-    ] = None,
-    base_precision: Annotated[
-        str | None,
-        typer.Option(
-            "--base-precision",
-            metavar="fp32|bf16",
-            help="Of the weights below adapters; default: as trained.",
-            callback=check_base_precision,
-            rich_help_panel=MODEL,
-            show_default=False,
-        ),
-    ] = None,
-    offload: Annotated[
-        str,
-        typer.Option(
-            "--offload",
-            metavar="HOW",
-            help="Weights leave the GPU while idle: model, sequential or group.",
-            callback=check_offload,
-            rich_help_panel=MODEL,
-            show_default=False,
-        ),
-    ] = "none",
-    compile: Annotated[bool, switch("--compile", "Compile the blocks that the network repeats.", MODEL)] = False,
+    vae: Vae = None,
+    lora: Loras = None,
+    compile: Compile = False,
     device: Device = "auto",
-    prompts_from: Annotated[
-        str | None, setting("--prompts", "A file of prompts, .jsonl with seed, width, height; or a Hub dataset.", SAMPLING, "SOURCE")
-    ] = None,
-    height: Annotated[int | None, setting("--height", "In pixels; default: 1024.", SAMPLING, "N", 1)] = None,
-    width: Annotated[int | None, setting("--width", "In pixels; default: 1024.", SAMPLING, "N", 1)] = None,
-    labels: Annotated[str | None, setting("--labels", "Classes, like 0-9 or 3,5.", SAMPLING, "RANGES")] = None,
-    seeds: Annotated[str | None, setting("--seeds", "One image per seed, and prompt, like 0-63,100.", SAMPLING, "RANGES")] = None,
-    num_images: Annotated[
-        int | None, setting("--num-images", "Seeds 0 to N-1; default: 64, or 1 for each prompt.", SAMPLING, "N", 1)
-    ] = None,
-    steps: Annotated[
-        int | None, setting("--steps", "Network evaluations per image; default: as trained.", SAMPLING, "N", 1)
-    ] = None,
-    shift: Annotated[float | None, setting("--shift", "Of the time grid towards noise; default: as trained.", SAMPLING, "M")] = None,
-    substeps: Annotated[
-        int | None, setting("--substeps", "Policy substeps per unit of raw time.", SAMPLING, "N", 1)
-    ] = None,
-    temperature: Annotated[
-        str | None, setting("--temperature", "Of the mixture: auto, or at most 1.", SAMPLING, "auto|T")
-    ] = None,
-    stochastic: Annotated[
-        str, setting("--stochastic", "Noise put back between steps: 0 is none, inf all.", SAMPLING, "H")
-    ] = "0",
-    guidance: Annotated[
-        str | None, setting("--guidance", "Of a teacher; a student has its own distilled in.", SAMPLING, "SCALE")
-    ] = None,
-    batch_size: Annotated[
-        int | None, setting("--batch-size", "Images made at once; default: 64, or 1 from prompts.", SAMPLING, "N", 1)
-    ] = None,
-    output: Annotated[
-        Path | None, setting("--output", "Folder of the images; default: samples/<name>.", OUTPUT, "DIR")
-    ] = None,
-    grid: Annotated[bool, switch("--grid/--no-grid", "Also one picture of all (default).", OUTPUT)] = True,
-    metadata: Annotated[
-        bool, switch("--metadata/--no-metadata", "The recipe inside each PNG (default).", OUTPUT)
-    ] = True,
+    base_precision: BasePrecision = None,
+    offload: Offload = "none",
+    prompts_from: PromptsFrom = None,
+    height: Height = None,
+    width: Width = None,
+    labels: Labels = None,
+    seeds: Seeds = None,
+    num_images: NumImages = None,
+    steps: Steps = None,
+    shift: Shift = None,
+    substeps: Substeps = None,
+    temperature: Temperature = None,
+    stochastic: Stochastic = "0",
+    guidance: GuidanceScale = None,
+    batch_size: BatchSize = None,
+    output: Output = None,
+    grid: Grid = True,
+    metadata: Metadata = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

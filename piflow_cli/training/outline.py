@@ -46,7 +46,7 @@ def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
         model = family.outline(folder)
         teacher = list(model.parameters())
         fp8 = preset.adapter is not None and preset.adapter.base_precision == "fp8"
-        matrices = _matrices(model, kept_whole(family, model), fp8)
+        matrices = _matrices(model, family.kept_whole(model), fp8)
         block = max((count(value for value in found.parameters() if id(value) in matrices) for found in blocks_of(model)), default=0)
         if preset.adapter is None:
             student = widen(model, family, facts)
@@ -69,11 +69,6 @@ def _matrices(model: nn.Module, whole: set[str], fp8: bool) -> dict[int, int]:
         for path, layer in model.named_modules()
         if isinstance(layer, nn.Linear) and not any(re.search(pattern, path) for pattern in spared)
     }
-
-
-def kept_whole(family: TeacherFamily, model: nn.Module) -> set[str]:
-    """Dotted paths of layers that are never quantised: the student starts from copies of them, and the last layer is delicate."""
-    return {family.head_site(model).projection, *family.trained_in_full}
 
 
 def memory_of(outline: Outline, samples: int) -> Estimate:

@@ -21,7 +21,7 @@ from ..core.validation import PolicyError
 from ..devices import choose_device, keep_freed_memory
 from ..errors import Interrupted, RunError, UsageError
 from ..launching import launched_processes
-from ..quantisation import BITSANDBYTES, check_offloading, check_precision, offload, store_in_fp8
+from ..quantisation import check_offloading, check_precision, offload, store_in_fp8
 from ..runs import RunFolder
 from ..student import Model, Student, StudentFacts, adapted_student, student_of
 from ..teachers import family_of
@@ -32,7 +32,6 @@ from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from .loop import Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .optimizer import make_optimizer
-from .outline import kept_whole
 from .pictures import open_gallery, save_comparison, save_preview
 from .plan import batch_plan, describe, imitation_config
 from .signals import StopRequest
@@ -87,7 +86,9 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     if preset.adapter is not None:
-        check_precision(preset.adapter, accelerator.device)
+        check_precision(preset.adapter.base_precision, accelerator.device)
+    if preset.adapter is not None and preset.adapter.offload_base:
+        check_offloading("base", accelerator.device)
     if preset.data.offload_text_encoder:
         check_offloading("text encoder", accelerator.device)
     batches = batch_plan(preset, accelerator.num_processes)
@@ -127,18 +128,12 @@ def open_models(preset: Preset, family: TeacherFamily) -> tuple[Model, Student]:
     if adapter is None:
         model = family.load(folder).requires_grad_(False)
         return model, student_of(model, family, facts, preset.seed)
-    base = _base(folder, family, adapter.base_precision)
+    base = family.load_base(folder, adapter.base_precision)
     student = adapted_student(base, family, facts, adapter, preset.seed)
     if adapter.base_precision == "fp8":
-        store_in_fp8(base, kept_whole(family, base))
+        store_in_fp8(base, family.kept_whole(base))
     student.model.shared.train_adapters()
     return student.model.shared.view("teacher"), student
-
-
-def _base(folder: Path, family: TeacherFamily, precision: str) -> nn.Module:
-    if precision not in BITSANDBYTES:
-        return family.load(folder, torch.float32 if precision == "fp32" else torch.bfloat16)
-    return family.load_quantised(folder, precision, sorted(kept_whole(family, family.outline(folder))))
 
 
 def _place(models: Sequence[Model], preset: Preset, device: torch.device) -> None:
