@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 from piflow_cli.commands.options import (
     MOST_VALUES,
     Base,
@@ -92,47 +93,54 @@ def sample(
     With both, the student is sampled, provided that it was distilled from that teacher. What follows no student but
     --teacher is a prompt if it has a space in it.
     """
-    prompts = [] if prompts is None else prompts
-    if teacher is not None and student is not None and " " in student.strip() and not Path(student).exists():
-        student, prompts = None, [student, *prompts]
-    if student is None and teacher is None:
-        raise UsageError("neither a student nor a teacher given", "type piflow sample FOLDER, or piflow sample --teacher NAME")
-    settings = {
-        "labels": None if labels is None else parse_ranges(labels, "--labels"),
-        "seeds": _seeds(seeds, num_images),
-        "temperature": None if temperature is None else parse_temperature(temperature),
-        "stochastic": parse_stochastic(stochastic),
-        "guidance": None if guidance is None else parse_guidance(guidance),
-        "loras": tuple(parse_lora(text) for text in ([] if lora is None else lora)),
-    }
-    from piflow_cli.sampling import SampleRequest
-    from piflow_cli.sampling import sample as run_sampling
-
-    request = SampleRequest(
+    student, told = _named(student, prompts, teacher)
+    options = dict(
         student=student,
         subfolder=subfolder,
         teacher=teacher,
         base=base,
         vae=vae,
-        prompts=tuple(prompts),
+        labels=None if labels is None else parse_ranges(labels, "--labels"),
+        prompts=told,
         prompts_from=prompts_from,
         height=height,
         width=width,
+        loras=tuple(parse_lora(text) for text in ([] if lora is None else lora)),
         base_precision=base_precision,
         offload=offload,
         compile=compile,
+        seeds=_seeds(seeds, num_images),
         steps=steps,
         shift=None if shift is None else check_shift(shift),
         substeps=substeps,
+        temperature=None if temperature is None else parse_temperature(temperature),
+        stochastic=parse_stochastic(stochastic),
+        guidance=None if guidance is None else parse_guidance(guidance),
         output=_folder(student, teacher) if output is None else output,
         grid=grid,
         metadata=metadata,
         device=device,
         batch_size=batch_size,
-        **settings,
     )
-    console = Console(json=json, quiet=quiet)
-    result = run_sampling(request, console)
+    _run(options, Console(json=json, quiet=quiet))
+
+
+def _named(student: str | None, prompts: list[str] | None, teacher: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """Student and prompts told apart: beside a teacher, what has a space in it and is no file is a prompt."""
+    told = () if prompts is None else tuple(prompts)
+    if teacher is not None and student is not None and " " in student.strip() and not Path(student).exists():
+        return None, (student, *told)
+    if student is None and teacher is None:
+        raise UsageError("neither a student nor a teacher given", "type piflow sample FOLDER, or piflow sample --teacher NAME")
+    return student, told
+
+
+def _run(options: dict, console: Console) -> None:
+    # Takes seconds to import, which a slip in the options need not wait for.
+    from piflow_cli.sampling import SampleRequest
+    from piflow_cli.sampling import sample as run_sampling
+
+    result = run_sampling(SampleRequest(**options), console)
     console.result(result, format_pairs(result))
 
 
