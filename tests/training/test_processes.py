@@ -45,7 +45,8 @@ def adapters(tiny_teacher: Path, folder: Path) -> list[str]:
     path, _ = zoo_preset(ZOO["flux"], folder)
     (folder / "prompts.txt").write_text("cat\ndog\na sun\nrain\n")
     sources = ["--prompts", str(folder / "prompts.txt"), "--cache", str(folder / "cache"), "--set", "data.sizes=[[32, 32]]"]
-    return ["--teacher", str(path), *sources, "--batch-size", "2", "--set", "optimisation.device_batch_size=1"]
+    checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
+    return ["--teacher", str(path), *sources, *checkpointing, "--batch-size", "2", "--set", "optimisation.device_batch_size=1"]
 
 
 @pytest.mark.parametrize("student", [whole, adapters])
