@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +16,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import T5Config
 from zoo import WIDTH, ZOO, Row, every_family, student_of, zoo_preset
 
+from piflow_cli.console import Console
 from piflow_cli.presets import resolve
 from piflow_cli.teachers import family_of
 from piflow_cli.training.memory import Bytes, Settings, Trace, Weights, checkpoint_bytes, estimate
+from piflow_cli.training.optimizer import make_optimizer
 from piflow_cli.training.outline import settings_of
 from piflow_cli.training.plan import imitation_config
 from piflow_cli.training.tracing import trace
@@ -181,3 +185,31 @@ def test_fp8_holds_the_cast_weights_that_the_backward_pass_needs() -> None:
     whole = replace(SETTINGS, checkpointing=False)
     bare = estimate(WEIGHTS, TRACE, replace(whole, base="int8")).peak - 2 * 50
     assert estimate(WEIGHTS, TRACE, replace(whole, base="fp8")).peak == bare + 2 * 1000
+
+
+@pytest.mark.parametrize(
+    ("installed", "device", "reason"),
+    [
+        (False, "cuda", 'since bitsandbytes is not installed: pip install "piflow[lowvram]"'),
+        (True, "cpu", "since 8-bit AdamW needs a CUDA device"),
+        (True, "cuda", None),
+    ],
+)
+def test_8_bit_adamw_where_it_can_be_had_and_plain_adamw_with_the_reason(monkeypatch, capsys, installed, device, reason) -> None:
+    asked = []
+
+    class AdamW8bit:
+        def __init__(self, parameters, **options: object) -> None:
+            asked.append(options)
+
+    for name in ("bitsandbytes", "bitsandbytes.optim"):
+        # None in this table is what an import that fails leaves there.
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(AdamW8bit=AdamW8bit) if installed else None)
+    settings = replace(resolve("flux-dev", None, [], {}).optimisation, optimizer="adamw8bit")
+    found = make_optimizer([nn.Parameter(torch.zeros(2))], settings, torch.device(device), Console())
+    said = capsys.readouterr().err
+    if reason is None:
+        assert isinstance(found, AdamW8bit) and not said
+        assert asked == [{"lr": 1e-4, "betas": (0.9, 0.95), "weight_decay": 0.0}]
+    else:
+        assert isinstance(found, torch.optim.AdamW) and f"plain AdamW, {reason}" in said
