@@ -10,7 +10,6 @@ DEBUG_VARIABLE = "PIFLOW_DEBUG"
 
 INSTALL_HINTS = {
     "bitsandbytes": 'pip install "piflow[lowvram]"',
-    "torchao": 'pip install "piflow[lowvram]"',
     "tensorboard": 'pip install "piflow[trackers]"',
     "wandb": 'pip install "piflow[trackers]"',
     "datasets": 'pip install "piflow[data]"',
