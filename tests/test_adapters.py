@@ -1,23 +1,20 @@
 """Students on disk: the published layout, round trips, and files that do not fit."""
 
 import json
-from inspect import signature
 from pathlib import Path
 
 import pytest
 import torch
+from adapter_files import WEIGHTS, rewrite
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from students import facts, tiny_dit, tiny_student, velocity
 
 from piflow_cli.adapters import load_adapter, save_adapter
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.student import StudentFacts, student_of
 from piflow_cli.teachers import family_of
-from students import facts, tiny_dit, tiny_student, velocity
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
@@ -78,22 +75,11 @@ def test_faults_of_the_metadata_come_all_at_once() -> None:
         StudentFacts.from_metadata(metadata)
 
 
-def rewrite(folder: Path, change) -> None:
-    """Let ``change`` have the tensors, the metadata and, if it takes it, the config of a saved student."""
-    path = folder / WEIGHTS
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    tensors, config = load_file(path), json.loads((folder / "config.json").read_text())
-    change(*(tensors, metadata, config)[: len(signature(change).parameters)])
-    save_file(tensors, path, metadata)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def no_means(tensors, metadata) -> None:
+def no_means(tensors, metadata, config) -> None:
     del tensors["proj_out_means.weight"]
 
 
-def no_head(tensors, metadata) -> None:
+def no_head(tensors, metadata, config) -> None:
     for name in [name for name in tensors if name.startswith(("proj_out_means", "proj_out_log"))]:
         del tensors[name]
 
@@ -103,23 +89,23 @@ def wrong_components(tensors, metadata, config) -> None:
     config["num_gaussians"] = 4
 
 
-def not_a_number(tensors, metadata) -> None:
+def not_a_number(tensors, metadata, config) -> None:
     tensors["proj_out_means.bias"][0] = float("nan")
 
 
-def other_components(tensors, metadata) -> None:
+def other_components(tensors, metadata, config) -> None:
     metadata["piflow.components"] = "4"
 
 
-def other_policy(tensors, metadata) -> None:
+def other_policy(tensors, metadata, config) -> None:
     metadata["piflow.policy"] = "arcflow"
 
 
-def other_family(tensors, metadata) -> None:
+def other_family(tensors, metadata, config) -> None:
     metadata["piflow.family"] = "unet"
 
 
-def no_facts(tensors, metadata) -> None:
+def no_facts(tensors, metadata, config) -> None:
     for name in list(metadata):
         del metadata[name]
     metadata["format"] = "pt"

@@ -139,6 +139,7 @@ def test_a_broken_index_is_named(adapter, tmp_path) -> None:
 def test_a_tensor_under_two_names_is_refused(adapter, tmp_path) -> None:
     tensors = load_file(adapter / WEIGHTS_NAME)
     name = next(iter(tensors))
-    save_file({**tensors, f"transformer.{name}": tensors[name].clone()}, tmp_path / "twice.safetensors", {"policy_config": json.dumps({"type": "GMFlow"})})
+    twice = {**tensors, f"transformer.{name}": tensors[name].clone()}
+    save_file(twice, tmp_path / "twice.safetensors", {"policy_config": json.dumps({"type": "GMFlow"})})
     with pytest.raises(RunError, match="twice"):
         read_facts(tmp_path / "twice.safetensors")

@@ -14,7 +14,6 @@ from ..devices import choose_device
 from ..errors import RunError, UsageError
 from ..files import replacing_folder
 from ..own_teacher import OwnTeacher, own_teacher, preset_of
-from ..runs import adapter_folder
 from ..scenes import Scene, open_scene
 from ..shots import BasePrecision
 from .advice import advice
@@ -134,7 +133,7 @@ def _preset(scene: Scene, request: InspectRequest) -> Preset | None:
 
 
 def _check_step(path: str, request: InspectRequest, console: Console) -> None:
-    nfe = read_facts(adapter_folder(Path(path)), teacher=request.teacher, say=console.say).nfe
+    nfe = read_facts(path, teacher=request.teacher, base=request.base, say=console.say).nfe
     if request.at > nfe:
         raise UsageError(
             f"--at {request.at}: {path} takes {nfe} network evaluation{'s' if nfe > 1 else ''}, counted from 1",

@@ -1,0 +1,36 @@
+"""Students of the zoo on disk, and changes to their files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from zoo import Row, disturb, student_of
+
+from piflow_cli.adapters import save_adapter
+from piflow_cli.student import Student
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def saved(row: Row, folder: Path, policy: str = "gm") -> Student:
+    """A student that training has moved, in ``folder``/adapter, its base in ``folder``/base."""
+    row.build().save_pretrained(folder / "base" / "transformer")
+    student = student_of(row, row.build(), policy)
+    disturb(student)
+    save_adapter(student, folder / "adapter")
+    return student
+
+
+def rewrite(folder: Path, change: Callable[[dict, dict, dict], None]) -> None:
+    """Let ``change`` have the tensors, the metadata and the config of a saved student."""
+    path = folder / WEIGHTS
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors, config = load_file(path), json.loads((folder / "config.json").read_text())
+    change(tensors, metadata, config)
+    save_file(tensors, path, metadata)
+    (folder / "config.json").write_text(json.dumps(config))
