@@ -177,8 +177,8 @@ def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(r
     tensors = {f"transformer.{name}": value for name, value in load_file(tmp_path / "adapter" / WEIGHTS).items()}
     told = {"type": "GMFlow"} if policy == "gm" else {"type": "DX", "segment_size": student.facts.segment, "shift": 3.2}
     save_file(tensors, tmp_path / "student.safetensors", {"policy_config": json.dumps(told)})
-    names = {"flux": "flux-dev", "qwen-image": "qwen-image", "z-image": "z-image"}
-    again = load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names[row.family])
+    names = {"flux": "flux-dev", "flux2": "flux2-dev"}
+    again = load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names.get(row.family, row.family))
     assert (again.facts.components, again.facts.shift) == (3, 3.2)
     assert policy == "gm" or again.facts.segment == student.facts.segment
     assert (again.facts.logstd_width == 8) == (policy == "gm")

@@ -78,15 +78,15 @@ def test_an_adapter_of_the_published_layout_loads_as_a_student_of_the_dev_preset
     zoo_preset(row, tmp_path)
     student = student_of(row, row.build())
     disturb(student)
-    save_adapter(student, tmp_path / "adapter")
-    path = tmp_path / "adapter" / WEIGHTS
+    save_adapter(student, folder := tmp_path / "gmflux2_k8_piid_4step")
+    path = folder / WEIGHTS
     tensors = load_file(path)
     save_file({f"transformer.{name}": value for name, value in tensors.items()}, path, {"policy_config": '{"type": "GMFlow"}'})
     assert tensors["proj_out_means.bias"].shape == (3 * 16,) and tensors["proj_out_logweights.weight"].shape == (3 * 4, 32)
     assert "norm_out.linear.weight" in tensors and "norm_out.linear.bias" not in tensors
     said: list[str] = []
-    again = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"), say=said.append)
-    assert said == ["the adapter does not say how it was trained: the values of the preset flux2-dev hold"]
+    again = load_adapter(folder, base=str(tmp_path / "base"), say=said.append)
+    assert said == ["the student does not say how it was trained: the values of the preset flux2-dev hold"]
     assert (again.facts.family, again.facts.guidance, again.facts.nfe, again.facts.shift) == ("flux2", 4.0, 4, 3.2)
     options = {"steps": 2, "temperature": 0.5, "substeps": 16}
     found, expected = (sample_student(one, states(), conditioning(row), **options) for one in (again, student))
