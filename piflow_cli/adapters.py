@@ -29,6 +29,7 @@ from .foreign import (
     on_base,
 )
 from .presets import load
+from .quantisation import COMPUTED_IN
 from .student import (
     METADATA_PREFIX,
     Student,
@@ -83,6 +84,7 @@ def load_adapter(
     base: str | None = None,
     teacher: str | None = None,
     dtype: torch.dtype | None = torch.float32,
+    precision: str | None = None,
     as_stored: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Student:
@@ -93,6 +95,7 @@ def load_adapter(
         base: where the base of a student with adapters is, in place of what the student says.
         teacher: the preset whose values hold where the student says nothing of itself.
         dtype: of the base of a student with adapters, and of the adapters on it; None: as it was trained.
+        precision: of the base in place of ``dtype``, as :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it.
         as_stored: leave adapters in the dtype that the file has them in.
         say: takes a line on what was assumed.
 
@@ -110,8 +113,12 @@ def load_adapter(
         fill(student, weights)
         return student
     revision = facts.revision if facts.revision and base is None else None
-    dtype = getattr(torch, facts.base_dtype) if dtype is None else dtype
-    model = family.load(locate(facts.base if base is None else base, revision), dtype)
+    place = locate(facts.base if base is None else base, revision)
+    if precision is not None:
+        dtype = COMPUTED_IN[precision]
+    elif dtype is None:
+        dtype = getattr(torch, facts.base_dtype)
+    model = family.load(place, dtype) if precision is None else family.load_base(place, precision)
     if config is not None:
         _check_architecture(config, model, family)
     absent = sorted(ranks.keys() - dict(model.named_modules()).keys())
@@ -237,7 +244,7 @@ def _published_names(student: Student) -> dict[str, str]:
     site = student.family.head_site(student.model)
     head = student.model.get_submodule(site.projection)
     if isinstance(head, DXHead):
-        return {f"{site.projection}.grid.{part}": f"{site.projection}.{part}" for part in ("weight", "bias")}
+        return {f"{site.projection}.grid.{part}": f"{site.projection}.{part}" for part in nn.Module.state_dict(head.grid)}
     return {f"{site.projection}.{name}": f"proj_out_{name}" for name in nn.Module.state_dict(head)}
 
 

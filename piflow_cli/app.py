@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from typing import Annotated
 
@@ -18,10 +19,13 @@ from piflow_cli.errors import (
     DEBUG_VARIABLE,
     Interrupted,
     PiflowError,
+    Reported,
     RunError,
     UsageError,
     explain,
 )
+
+SECONDS_TO_SPEAK = 2
 
 app = typer.Typer(
     name="piflow",
@@ -58,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
     try:
-        code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False)
+        code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, as_json=_wants_json(args))
     if code == Interrupted.exit_code:
@@ -88,6 +92,12 @@ def _report(exc: BaseException, as_json: bool) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exception(exc)
     error = _usage_error(exc) or explain(exc) or _unknown(exc)
+    if isinstance(error, Reported):
+        return error.exit_code
+    if os.environ.get("RANK", "0") != "0" and isinstance(error, (UsageError, Interrupted)):
+        # All processes of a run meet these; what launched them ends the others once one is gone, so the first speaks first.
+        time.sleep(SECONDS_TO_SPEAK)
+        return error.exit_code
     if as_json:
         record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         print(dumps(record), file=sys.stderr)

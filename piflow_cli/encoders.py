@@ -56,15 +56,15 @@ class EncoderFactory:
 
     ``identity``: everything that shapes their output, as text: model, revision, dtype, lengths, prompt template, VAE; it is
     part of every cache key. ``latent_channels`` C; ``downsampling``: pixels a latent position spans, each way;
-    ``size_multiple``: the number of pixels that width and height of a picture must be multiples of. ``open`` loads the encoders
-    onto a device.
+    ``size_multiple``: the number of pixels that width and height of a picture must be multiples of. ``open`` gives the
+    encoders for a device; the second argument says whether those of text wait in the CPU's memory, layer by layer.
     """
 
     identity: Mapping[str, str]
     latent_channels: int
     downsampling: int
     size_multiple: int
-    open: Callable[[torch.device], Encoders]
+    open: Callable[[torch.device, bool], Encoders]
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Shape (C, h, w) of the latents of a picture of ``width`` x ``height`` pixels."""

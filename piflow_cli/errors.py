@@ -10,7 +10,6 @@ DEBUG_VARIABLE = "PIFLOW_DEBUG"
 
 INSTALL_HINTS = {
     "bitsandbytes": 'pip install "piflow[lowvram]"',
-    "torchao": 'pip install "piflow[lowvram]"',
     "tensorboard": 'pip install "piflow[trackers]"',
     "wandb": 'pip install "piflow[trackers]"',
     "datasets": 'pip install "piflow[data]"',
@@ -48,6 +47,14 @@ class Interrupted(PiflowError):
     """The user stopped the run; the exit code is a shell's own for SIGINT."""
 
     exit_code = 130
+
+
+class Reported(PiflowError):
+    """What other processes of this run have said already; nothing is left but their exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("the processes of this run have failed")
+        self.exit_code = exit_code
 
 
 def explain(exc: BaseException) -> PiflowError | None:

@@ -27,7 +27,7 @@ POLICY_TYPES = {("GMFlow", "grid"): "gm", ("DX", "grid"): "dx", ("DX", "polynomi
 GM_PREFIX = "GM"
 MOMENTUM_ROWS = "proj_out_loggamma.weight"
 # Published folders are called like gmflux_k8_piid_4step and gmrepa_k32_imagenet_piid_2step; the ImageNet ones tell their teacher.
-FOLDER = re.compile(r"([a-z]+)_[kn]\d+_(?:[a-z]+_)?piid_(\d+)step")
+FOLDER = re.compile(r"([a-z]+\d?)_[kn]\d+_(?:[a-z]+_)?piid_(\d+)step")
 IMAGENET_PRESETS = {"gmdit": "imagenet-fm", "gmrepa": "imagenet-repa"}
 NAME_PRESET = "name the preset of its teacher: --teacher NAME"
 

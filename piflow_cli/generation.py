@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from .core.guidance import Guidance
 from .student import Student
 from .teachers.base import Conditioning, TeacherFamily, teacher_velocity
-from .teachers.packing import pack, unpack
 
 if TYPE_CHECKING:
     from .teachers.text_to_image import TextToImageFamily
@@ -75,13 +74,12 @@ def sample_by_pipeline(family: TextToImageFamily, pipeline: Any, x: Tensor, cond
     With ``negative_`` entries in ``conditioning`` the pipeline guides by itself, which policies cannot be.
     """
     rows, columns = x.shape[-2:]
-    packed = family.token_positions is not None
     latents = pipeline(
         **family.pipeline_inputs(conditioning),
-        latents=pack(x) if packed else x,
+        latents=family.to_pipeline(x),
         height=rows * family.vae_factor,
         width=columns * family.vae_factor,
         num_inference_steps=steps,
         output_type="latent",
     ).images
-    return unpack(latents, rows, columns) if packed else latents
+    return family.from_pipeline(latents, rows, columns)

@@ -111,6 +111,7 @@ class DataSection:
     aspect_ratio: Annotated[float, Strict(), Field(ge=1)] = 1.0  # longer over shorter side of the widest bucket; 1: squares
     sizes: Sizes = ()  # the buckets themselves, [width, height] in pixels, in place of resolution
     cache: Text | None = None  # folder of embeddings and latents; none: piflow in the user's cache folder
+    offload_text_encoder: Flag = False  # keep the text encoders in the CPU's memory, each layer on the device while it computes
 
     @property
     def source(self) -> str | None:

@@ -5,30 +5,32 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from .errors import UsageError
 
-if TYPE_CHECKING:
-    from .preset_schema import AdapterSection
-
 BITSANDBYTES = ("int8", "nf4")
+# What a base in each precision is loaded as and computes in; fp8 is stored so afterwards.
+COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
 OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
 STORED_AS = torch.float8_e4m3fn
 
 
-def check_precision(adapter: AdapterSection, device: torch.device) -> None:
-    """Raise UsageError where this machine lacks what the base's precision or offloading needs."""
-    precision = adapter.base_precision
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise UsageError where this machine lacks what a base in ``precision`` needs."""
     if precision in BITSANDBYTES and importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(f"a base in {precision} needs the package bitsandbytes", 'pip install "piflow[lowvram]"')
     if precision in BITSANDBYTES and device.type != "cuda":
         raise UsageError(f"a base in {precision} needs a CUDA device", "choose --base-precision fp8 or bf16")
-    if adapter.offload_base and device.type != "cuda":
-        raise UsageError(f"there is nothing to offload the base from: the device is {device}", "leave --offload-base out")
+
+
+def check_offloading(part: str, device: torch.device) -> None:
+    """Raise UsageError where ``part`` of a model has no memory to be offloaded from."""
+    if device.type != "cuda":
+        raise UsageError(f"there is nothing to offload the {part} from: the device is {device}", f"leave --offload-{part.replace(' ', '-')} out")
 
 
 def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:

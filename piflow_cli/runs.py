@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 SETTINGS_NAME = "run.yaml"
 DATA_NAME = "data.sha256"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
-FREE_SETTINGS = ("optimisation.iterations", "output.", "data.cache", "adapter.offload_base", "summary", "teacher.memory", "teacher.license")
+FREE_SETTINGS = (
+    "optimisation.iterations", "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base",
+    "summary", "teacher.memory", "teacher.license",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .adapters import load_adapter, read_facts
 from .generation import seeded_generators, seeded_noise
+from .quantisation import check_precision, store_in_fp8
 from .sampling import open_student, vae_of
 from .shots import BasePrecision, SampleRequest, Shot, class_shots
 from .student import Student, StudentFacts
@@ -21,7 +22,7 @@ from .teachers import family_of
 from .teachers.base import Conditioning, to_device
 from .teachers.latents import latent_decoder
 from .teachers.text_to_image import TextToImageFamily, decode_each
-from .text_sampling import PRECISIONS, Stage, latent_shape
+from .text_sampling import Stage, latent_shape
 from .views import root
 
 if TYPE_CHECKING:
@@ -107,12 +108,15 @@ def _class_scene(request: SampleRequest, facts: StudentFacts, device: torch.devi
 def _text_scene(
     request: SampleRequest, files: StudentFiles, facts: StudentFacts, family: TextToImageFamily, device: torch.device, console: Console
 ) -> Scene:
-    dtype = getattr(torch, facts.base_dtype) if request.base_precision is None else PRECISIONS[request.base_precision]
+    precision = facts.base_precision if request.base_precision is None else request.base_precision
+    check_precision(precision, device)
     # The teacher's half without a text; a network that is told the scale needs none.
     guided = facts.guidance != 1 and not family.embeds_guidance
     base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
-    stage = Stage.open(request, family, base, revision or None, dtype, guided, device, console)
-    student = load_adapter(files, base=request.base, teacher=request.teacher, dtype=dtype)
+    stage = Stage.open(request, family, base, revision or None, precision, guided, device, console)
+    student = load_adapter(files, base=request.base, teacher=request.teacher, precision=precision)
+    if precision == "fp8":
+        store_in_fp8(root(student.model), family.kept_whole(root(student.model)))
     student.model.to(device)
     vae = family.load_vae(stage.folder).to(device)
     return Scene(
@@ -123,5 +127,5 @@ def _text_scene(
         condition=stage.conditioning,
         shape_of=lambda shot: latent_shape(family, root(student.model), shot),
         decode=torch.no_grad()(lambda states: decode_each(family, vae, states)),
-        dtype=dtype,
+        dtype=stage.dtype,
     )

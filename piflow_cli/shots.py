@@ -12,7 +12,7 @@ from torch import Tensor
 from .errors import UsageError
 
 Offload = Literal["none", "model", "sequential", "group"]
-BasePrecision = Literal["fp32", "bf16"]
+BasePrecision = Literal["fp32", "bf16", "fp8", "int8", "nf4"]
 CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is asked
 
 

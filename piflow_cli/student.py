@@ -109,6 +109,11 @@ class StudentFacts:
         )
 
     @property
+    def base_precision(self) -> str:
+        """``base_dtype`` as `--base-precision` has it."""
+        return "fp32" if self.base_dtype == "float32" else "bf16"
+
+    @property
     def sampling_temperature(self) -> float | str:
         """``auto`` or a number, as :class:`~piflow_cli.scheduler.PolicyScheduler` takes it."""
         return "auto" if self.temperature == "auto" else float(self.temperature)

@@ -16,6 +16,7 @@ from .errors import UsageError
 from .generation import sample_by_pipeline, seeded_generators, seeded_noise
 from .loras import add_loras, cast_adapters, check_files
 from .prompts import Prompt, read_prompts
+from .quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
 from .scheduler import PolicyScheduler
 from .shots import SampleRequest, Shot, Source
 from .student import StudentFacts
@@ -34,7 +35,7 @@ TEACHER_STEPS = 50
 WIDEST_ROW = 10
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+LAYERWISE = ("sequential", "group")
 EMPTY = ""
 PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
 
@@ -49,10 +50,10 @@ def text_student_source(
     console: Console,
 ) -> Source:
     """Pictures of the student in ``files``; guidance is distilled in, so there is no other half."""
-    dtype = getattr(torch, facts.base_dtype) if request.base_precision is None else PRECISIONS[request.base_precision]
+    precision = _precision(request, facts.base_precision, device)
     base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
-    stage = Stage.open(request, family, base, revision or None, dtype, False, device, console)
-    student = load_adapter(files, base=request.base, teacher=request.teacher, dtype=dtype)
+    stage = Stage.open(request, family, base, revision or None, precision, False, device, console)
+    student = load_adapter(files, base=request.base, teacher=request.teacher, precision=precision)
     options = {"shift": request.shift, "substeps": request.substeps, "temperature": request.temperature, "stochastic": request.stochastic}
     scheduler = student.scheduler(**options, patch=family.token_positions)
     return stage.source(root(student.model), [student.model.role], scheduler, {**recipe, "guidance": family.guidance})
@@ -67,12 +68,12 @@ def text_teacher_source(
     section = preset.teacher if request.base is None else replace(preset.teacher, revision=None)
     if section.guidance_mode == "orthogonal" or section.guidance_interval != (0.0, 1.0):
         console.warn("the stock pipeline guides plainly and at all noise levels: guidance_mode and guidance_interval have no effect")
-    precision = "bf16" if preset.adapter is None else preset.adapter.base_precision
+    trained = "bf16" if preset.adapter is None else preset.adapter.base_precision
     # A preset may want its base quantised for training; pictures are made with the weights that were quantised.
-    dtype = PRECISIONS.get(precision, torch.bfloat16) if request.base_precision is None else PRECISIONS[request.base_precision]
+    precision = _precision(request, "fp32" if trained == "fp32" else "bf16", device)
     guided = guidance_of(section).scale != 1
-    stage = Stage.open(request, family, section.base, section.revision, dtype, guided, device, console)
-    model = family.load(teacher_folder(family, section), dtype)
+    stage = Stage.open(request, family, section.base, section.revision, precision, guided, device, console)
+    model = family.load_base(teacher_folder(family, section), precision)
     own = stage.folder / "scheduler"
     kind = FlowMatchEulerDiscreteScheduler
     scheduler = kind.from_pretrained(own) if own.is_dir() else kind(shift=preset.policy.shift)
@@ -84,7 +85,7 @@ def text_teacher_source(
 class Stage:
     """What students and teachers share: the shots, their prompts through the text encoders, and where the VAE is.
 
-    ``texts``: conditioning of each prompt, in the network's dtype. ``guided``: the pipeline also asks for the empty prompt.
+    ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also asks for the empty prompt.
     """
 
     request: SampleRequest
@@ -92,9 +93,14 @@ class Stage:
     folder: Path
     shots: tuple[Shot, ...]
     texts: Mapping[str, Mapping[str, Tensor]]
-    dtype: torch.dtype
+    precision: str
     guided: bool
     device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        return COMPUTED_IN[self.precision]
 
     @classmethod
     def open(
@@ -103,7 +109,7 @@ class Stage:
         family: TextToImageFamily,
         base: str,
         revision: str | None,
-        dtype: torch.dtype,
+        precision: str,
         guided: bool,
         device: torch.device,
         console: Console,
@@ -118,10 +124,10 @@ class Stage:
             raise UsageError(f"{base} has no VAE that shows latents: there is no folder vae in it", PIPELINE)
         prompts = dict.fromkeys([*(shot.prompt for shot in shots), *([EMPTY] if guided else [])])
         console.say(f"encoding {len(prompts)} prompt{'s' if len(prompts) != 1 else ''}")
-        encoders = StockEncoders(family, folder, device)
-        texts = {text: _in_dtype(encoders.encode_text([text])[0], dtype) for text in prompts}
+        encoders = StockEncoders(family, folder, device, offload=request.offload in LAYERWISE)
+        texts = {text: _in_dtype(encoders.encode_text([text])[0], COMPUTED_IN[precision]) for text in prompts}
         encoders.close()
-        return cls(request, family, folder, shots, texts, dtype, guided, device)
+        return cls(request, family, folder, shots, texts, precision, guided, device)
 
     def source(self, model: nn.Module, own: list[str], scheduler: Any, recipe: dict) -> Source:
         """Pictures of ``model``, whose adapters are ``own``, by the stock pipeline around it."""
@@ -130,6 +136,9 @@ class Stage:
         pipeline.set_progress_bar_config(disable=True)
         add_loras(model, own, family, request.loras)
         cast_adapters(model, self.dtype)
+        if self.precision == "fp8":
+            # After all adapters are there, which would be stored like the layers that they are put on.
+            store_in_fp8(model, family.kept_whole(model))
         _place(pipeline, request, device)
         vae = family.load_vae(self.folder).to(device)
 
@@ -144,7 +153,8 @@ class Stage:
 
         loras = {"loras": [f"{path}:{scale:g}" for path, scale in request.loras]} if request.loras else {}
         base = {"base": request.base} if request.base is not None else {}
-        return Source(draw, self.shots, {**recipe, **base, **loras}, 1, _columns(self.shots))
+        precision = {"base_precision": self.precision} if request.base_precision is not None else {}
+        return Source(draw, self.shots, {**recipe, **base, **precision, **loras}, 1, _columns(self.shots))
 
     def conditioning(self, shots: Sequence[Shot]) -> dict[str, Tensor]:
         """What the network is told of a batch, on the device, with ``negative_`` entries where it is guided."""
@@ -198,6 +208,15 @@ def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, pla
             )
         size.append(side)
     return size[0], size[1]
+
+
+def _precision(request: SampleRequest, usual: str, device: torch.device) -> str:
+    """The precision of the base that is asked for, or else the ``usual``; raises UsageError where it cannot be had."""
+    precision = usual if request.base_precision is None else request.base_precision
+    check_precision(precision, device)
+    if precision in BITSANDBYTES and request.offload in LAYERWISE:
+        raise UsageError(f"--offload {request.offload} excludes --base-precision {precision}", "choose --base-precision fp8 or bf16, or --offload model")
+    return precision
 
 
 def _columns(shots: Sequence[Shot]) -> int:

@@ -59,11 +59,13 @@ class Training:
         self.runs: list[dict] = []
         self.failure: BaseException | None = None
 
-    def describe(self, preset, device):
+    def describe(self, preset, output, device, processes):
         return {
             "preset": preset.name,
             "policy": {"kind": preset.policy.kind, "nfe": preset.policy.nfe},
             "device": device,
+            "processes": processes,
+            "folder": str(output),
         }
 
     def distill(self, preset, output, device, resume, console):

@@ -58,7 +58,7 @@ class FakeEncoders:
 
 
 def factory_of(encoders: FakeEncoders, identity: Mapping[str, str] = IDENTITY, multiple: int = 4) -> EncoderFactory:
-    def open_(device: torch.device) -> FakeEncoders:
+    def open_(device: torch.device, offload: bool) -> FakeEncoders:
         encoders.opened += 1
         return encoders
 
@@ -68,7 +68,7 @@ def factory_of(encoders: FakeEncoders, identity: Mapping[str, str] = IDENTITY, m
 def sealed_factory(identity: Mapping[str, str] = IDENTITY, multiple: int = 4) -> EncoderFactory:
     """A factory of encoders that must not be loaded."""
 
-    def open_(device: torch.device) -> FakeEncoders:
+    def open_(device: torch.device, offload: bool) -> FakeEncoders:
         raise AssertionError("the encoders were loaded although the cache is complete")
 
     return EncoderFactory(dict(identity), latent_channels=1, downsampling=2, size_multiple=multiple, open=open_)

@@ -75,6 +75,16 @@ def test_text_to_image_presets_have_the_figures_of_the_paper(name):
     assert preset.adapter == presets.AdapterSection(rank=256, alpha=256.0, dropout=0.05, base_precision="bf16")
 
 
+@pytest.mark.parametrize(("name", "like"), [("flux2-dev", "flux-dev"), ("flux2-klein", "qwen-image")])
+def test_flux2_trains_as_the_teacher_whose_guidance_is_of_its_kind(name, like):
+    preset, other = load(name), load(like)
+    own = {"name", "summary", "teacher"}
+    assert {key: value for key, value in to_dict(preset).items() if key not in own} == {
+        key: value for key, value in to_dict(other).items() if key not in own
+    }
+    assert (preset.teacher.guidance, preset.teacher.guidance_mode) == (4.0, other.teacher.guidance_mode)
+
+
 IMAGENET = {"imagenet-fm": (1, 2.7, 0.6, 140_000), "imagenet-repa": (1, 3.2, 0.7, 140_000), "imagenet-repa-2nfe": (2, 2.8, 0.7, 24_000)}
 
 

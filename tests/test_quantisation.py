@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
-import re
 
 import pytest
 import torch
-from torch import nn
+from rounding import rounded
 from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_schema import AdapterSection
-from piflow_cli.quantisation import check_precision, delicate, offload, quantised_loading, store_in_fp8
+from piflow_cli.quantisation import check_offloading, check_precision, offload, quantised_loading, store_in_fp8
 from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
-from piflow_cli.training.outline import kept_whole
 from piflow_cli.training.run import open_models
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
-
-def rounded(base: nn.Module, keep: set[str]) -> nn.Module:
-    """A copy whose matrices hold what is left of them in 8 bits."""
-    patterns = delicate(type(base), keep)
-    base = copy.deepcopy(base)
-    for path, layer in base.named_modules():
-        if isinstance(layer, nn.Linear) and not any(re.search(pattern, path) for pattern in patterns):
-            for value in layer.parameters():
-                value.data = value.data.to(torch.float8_e4m3fn).to(value.dtype)
-    return base
 
 
 def gradients(row: Row, student: Student, checkpointing: bool) -> dict[str, torch.Tensor]:
@@ -47,7 +32,7 @@ def gradients(row: Row, student: Student, checkpointing: bool) -> dict[str, torc
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 def test_a_base_in_fp8_trains_as_one_that_was_rounded(row: Row, checkpointing: bool) -> None:
     base = row.build()
-    keep = kept_whole(family_of(row.family), base)
+    keep = family_of(row.family).kept_whole(base)
     expected = gradients(row, student_of(row, rounded(base, keep)), checkpointing)
     student = student_of(row, base)
     store_in_fp8(base, keep)
@@ -96,23 +81,25 @@ def test_a_run_with_a_base_in_fp8_starts_from_the_stored_weights(tmp_path) -> No
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
 def test_precisions_of_bitsandbytes_say_what_they_lack(precision: str, monkeypatch) -> None:
-    adapter = AdapterSection(base_precision=precision)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=f"a base in {precision} needs the package bitsandbytes") as caught:
-        check_precision(adapter, CUDA)
+        check_precision(precision, CUDA)
     assert "piflow[lowvram]" in caught.value.hint
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(UsageError, match=f"a base in {precision} needs a CUDA device"):
-        check_precision(adapter, CPU)
-    check_precision(adapter, CUDA)
+        check_precision(precision, CPU)
+    check_precision(precision, CUDA)
 
 
 def test_what_needs_nothing_is_let_through_and_offloading_needs_a_gpu() -> None:
     for precision in ("fp32", "bf16", "fp8"):
-        check_precision(AdapterSection(base_precision=precision), CPU)
+        check_precision(precision, CPU)
     with pytest.raises(UsageError, match="nothing to offload the base from"):
-        check_precision(AdapterSection(offload_base=True), CPU)
-    check_precision(AdapterSection(offload_base=True), CUDA)
+        check_offloading("base", CPU)
+    with pytest.raises(UsageError, match="nothing to offload the text encoder from") as caught:
+        check_offloading("text encoder", CPU)
+    assert "--offload-text-encoder" in caught.value.hint
+    check_offloading("base", CUDA)
 
 
 def test_the_layers_that_are_trained_are_kept_out_of_the_quantised_ones(monkeypatch) -> None:
@@ -124,7 +111,7 @@ def test_the_layers_that_are_trained_are_kept_out_of_the_quantised_ones(monkeypa
     assert quantised_loading("int8", keep)["quantization_config"] == {"load_in_8bit": True, "llm_int8_skip_modules": keep}
     four = quantised_loading("nf4", keep)["quantization_config"]
     assert four["load_in_4bit"] and four["bnb_4bit_quant_type"] == "nf4" and four["bnb_4bit_compute_dtype"] == torch.bfloat16
-    assert kept_whole(family_of("flux"), ZOO["flux"].build()) == set(keep)
+    assert family_of("flux").kept_whole(ZOO["flux"].build()) == set(keep)
 
 
 def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path) -> None:
@@ -145,3 +132,11 @@ def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path) -> None:
 def test_a_family_that_is_not_quantised_says_so(tmp_path) -> None:
     with pytest.raises(UsageError, match="teachers of the family dit are not quantised"):
         family_of("dit").load_quantised(tmp_path, "nf4", [])
+
+
+def test_text_encoders_are_not_offloaded_from_the_cpu(cli, tmp_path) -> None:
+    (tmp_path / "p.txt").write_text("a\n")
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    arguments = ["--prompts", str(tmp_path / "p.txt"), "--set", "data.resolution=64", "--device", "cpu", "--output", str(tmp_path / "out")]
+    outcome = cli("distill", "--teacher", str(path), *arguments, "--offload-text-encoder")
+    assert outcome.code == 2 and "nothing to offload the text encoder from" in outcome.err and not (tmp_path / "out").exists()

@@ -110,7 +110,7 @@ def test_a_saved_student_comes_back_as_it_was(row: Row, policy: str, tmp_path) -
     assert torch.equal(teacher, untouched)
 
 
-PUBLISHED_CONFIG = {"flux": {"out_channels": None}, "qwen-image": {"out_channels": 16}}
+PUBLISHED_CONFIG = {"flux": {"out_channels": None}, "flux2": {"out_channels": None, "guidance_embeds": True}, "qwen-image": {"out_channels": 16}}
 
 
 @every_family
@@ -126,7 +126,7 @@ def test_names_and_config_are_the_published_ones(row: Row, tmp_path) -> None:
     family, model = family_of(row.family), row.build()
     layers = ("means", "logweights", "logstds.1", "logstds.3")
     expected = {f"proj_out_{layer}.{part}" for layer in layers for part in ("weight", "bias")}
-    expected |= {f"{path}.{part}" for path in family.trained_in_full for part in ("weight", "bias")}
+    expected |= {f"{path}.{part}" for path in family.trained_in_full for part, _ in model.get_submodule(path).named_parameters()}
     expected |= {f"{path}.lora_{part}.weight" for path in family.adapter_targets(model) for part in "AB"}
     assert names == expected
 
@@ -177,8 +177,8 @@ def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(r
     tensors = {f"transformer.{name}": value for name, value in load_file(tmp_path / "adapter" / WEIGHTS).items()}
     told = {"type": "GMFlow"} if policy == "gm" else {"type": "DX", "segment_size": student.facts.segment, "shift": 3.2}
     save_file(tensors, tmp_path / "student.safetensors", {"policy_config": json.dumps(told)})
-    names = {"flux": "flux-dev", "qwen-image": "qwen-image", "z-image": "z-image"}
-    again = load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names[row.family])
+    names = {"flux": "flux-dev", "flux2": "flux2-dev"}
+    again = load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names.get(row.family, row.family))
     assert (again.facts.components, again.facts.shift) == (3, 3.2)
     assert policy == "gm" or again.facts.segment == student.facts.segment
     assert (again.facts.logstd_width == 8) == (policy == "gm")

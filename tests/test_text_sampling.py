@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from helpers import GOLDEN, golden
 from PIL import Image
+from rounding import rounded
 from safetensors.torch import load_file, save_file
 from tiny_vae import tiny_vae
 from tokenizers import Tokenizer
@@ -26,11 +28,13 @@ from piflow_cli import text_sampling
 from piflow_cli.adapters import load_adapter, save_adapter
 from piflow_cli.console import Console
 from piflow_cli.encoders import collate
+from piflow_cli.errors import UsageError
 from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
 from piflow_cli.images import image_grid, to_images
 from piflow_cli.loras import cast_adapters
 from piflow_cli.own_teacher import own_teacher
 from piflow_cli.scenes import open_scene
+from piflow_cli.shots import SampleRequest
 from piflow_cli.teachers import families
 from piflow_cli.teachers.base import teacher_velocity
 from piflow_cli.teachers.text_to_image import decode_each
@@ -146,6 +150,29 @@ def test_a_base_in_bfloat16_shows_nearly_the_same(cli, row: Row, tmp_path) -> No
     assert 0 < difference.mean() < 4
 
 
+@pytest.mark.parametrize("name", ["flux", "flux2", "z-image"])
+def test_a_base_in_fp8_shows_what_one_does_that_was_rounded(cli, name: str, tmp_path) -> None:
+    adapter, vae = saved_student(ZOO[name], tmp_path), tmp_path / "base" / "vae"
+    base = ZOO[name].build().bfloat16()
+    rounded(base, families()[name]().kept_whole(base)).save_pretrained(tmp_path / "rounded" / "transformer")
+    (tmp_path / "rounded" / "vae").symlink_to(vae)
+    for place, precision in (("base", "fp8"), ("rounded", "bf16"), ("base", "bf16")):
+        options = ["--base", tmp_path / place, "--base-precision", precision]
+        run(cli, adapter, "a fox", *SIZE, *options, "--output", tmp_path / f"{place} in {precision}")
+        run(cli, "--teacher", tmp_path / "tiny.yaml", "a fox", *SIZE, *options, "--steps", "2", "--output", tmp_path / f"teacher {place} in {precision}")
+    for whose in ("", "teacher "):
+        stored, by_hand, whole = (pixels(tmp_path / f"{whose}{which}" / "0000-000000.png") for which in ("base in fp8", "rounded in bf16", "base in bf16"))
+        assert (stored == by_hand).all() and (stored != whole).any()
+
+
+@pytest.mark.parametrize(("precision", "offload", "refused"), [("nf4", "group", True), ("int8", "sequential", True), ("nf4", "model", False), ("fp8", "group", False)])
+def test_bases_of_bitsandbytes_are_not_offloaded_layer_by_layer(monkeypatch, precision, offload, refused) -> None:
+    monkeypatch.setattr(text_sampling, "check_precision", lambda *given: None)
+    request = SampleRequest(base_precision=precision, offload=offload)
+    with pytest.raises(UsageError, match=f"--offload {offload} excludes --base-precision {precision}") if refused else nullcontext():
+        assert text_sampling._precision(request, "bf16", torch.device("cuda")) == precision
+
+
 def test_a_teacher_whose_preset_quantises_its_base_is_shown_in_bfloat16(cli, tmp_path) -> None:
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
@@ -179,15 +206,15 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
     text, empty, noise = row.encode(7), row.encode(2), seeded_noise(seeded_generators([4]), (4, 8, 12))
     size = {"height": 64, "width": 96, "num_inference_steps": 3, "output_type": "latent"}
     if row.family == "z-image":
-        latents = pipeline(prompt_embeds=[text["prompt_embeds"]], negative_prompt_embeds=[empty["prompt_embeds"]], guidance_scale=4.0, latents=noise, **size).images
+        given = {"prompt_embeds": [text["prompt_embeds"]], "negative_prompt_embeds": [empty["prompt_embeds"]], "guidance_scale": 4.0}
     else:
         given = {name: value[None] for name, value in text.items()}
-        if row.family == "flux":
-            given["guidance_scale"] = 3.5
+        if row.guidance_mode == "embedded":
+            given["guidance_scale"] = row.guidance
         else:
-            given |= {f"negative_{name}": value[None] for name, value in empty.items()} | {"true_cfg_scale": 4.0}
-        packed = pipeline(**given, latents=pipeline._pack_latents(noise, *noise.shape), **size).images
-        latents = pipeline._unpack_latents(packed, 64, 96, 8).reshape(noise.shape)
+            scale = "true_cfg_scale" if row.family == "qwen-image" else "guidance_scale"
+            given |= {f"negative_{name}": value[None] for name, value in empty.items()} | {scale: 4.0}
+    latents = row.unpacked(pipeline, pipeline(**given, latents=row.packed(pipeline, noise), **size).images, noise)
     with torch.no_grad():
         expected = to_images(decode_each(family, vae, latents))[0]
     assert abs(pixels(tmp_path / "out" / "0000-000004.png") - np.asarray(expected).astype(int)).max() <= 1
@@ -383,9 +410,10 @@ def test_compilation_is_of_the_repeated_blocks(cli, flux, tmp_path, monkeypatch)
         (["cat", "--width", "7"], "width 7 is no multiple of 16 pixels"),
         (["cat", "--height", "0"], "--height"),
         (["cat", "--guidance", "0.5"], "--guidance 0.5: not a number of at least 1"),
-        (["cat", "--offload", "disk"], "--offload disk: no such way to offload"),
+        (["cat", "--offload", "disk"], "'disk' is not one of 'none', 'model', 'sequential', 'group'"),
         (["cat", "--offload", "model", "--device", "cpu"], "--offload model: the CPU is where weights are moved to"),
-        (["cat", "--base-precision", "fp8"], "--base-precision fp8: no such precision"),
+        (["cat", "--base-precision", "int4"], "'int4' is not one of 'fp32', 'bf16', 'fp8', 'int8', 'nf4'"),
+        (["cat", "--base-precision", "nf4", "--device", "cpu"], "a base in nf4 needs"),
         (["cat", "--base", "{folder}/nowhere"], "there is nothing at"),
         (["cat", "--base", "{folder}/bare"], "bare has no VAE that shows latents"),
     ],

@@ -80,7 +80,7 @@ def test_a_student_starts_with_the_velocity_of_its_teacher(row: Row, policy: str
         head = student.model.get_submodule(student.family.head_site(base).projection)
         projection = student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection)
         with torch.no_grad():
-            head.means.bias.copy_(head._rows(projection.bias, 3))
+            head.means.bias.zero_() if projection.bias is None else head.means.bias.copy_(head._rows(projection.bias, 3))
     for role in ("student", "average")[: 1 if policy == "gm" else 2]:
         with torch.no_grad():
             policy_of = student.policy(student.model.shared.view(role), states(), RAW, conditioning(row))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
@@ -41,6 +42,21 @@ class Row:
     unguided: dict
     prompt_lists: bool = False
 
+    def packed(self, pipeline: Any, x: Tensor) -> Tensor:
+        """Noise as the stock pipeline takes it, by that pipeline's own functions."""
+        if self.family.startswith("flux2"):
+            return pipeline._patchify_latents(x)
+        return x if self.family == "z-image" else pipeline._pack_latents(x, *x.shape)
+
+    def unpacked(self, pipeline: Any, latents: Tensor, x: Tensor) -> Tensor:
+        """Latents as the stock pipeline returns them in the shape of the noise ``x``, by that pipeline's own functions."""
+        if self.family == "flux2":
+            ids = pipeline._prepare_latent_ids(pipeline._patchify_latents(x))
+            return pipeline._unpatchify_latents(pipeline._unpack_latents_with_ids(latents, ids))
+        if self.family in ("z-image", "flux2-klein"):
+            return latents
+        return pipeline._unpack_latents(latents, 8 * x.shape[-2], 8 * x.shape[-1], 8).reshape(x.shape)
+
     def build(self) -> nn.Module:
         """The model, every weight random."""
         torch.manual_seed(0)
@@ -54,6 +70,17 @@ class Row:
 
 def masked_text(length: int) -> dict[str, Tensor]:
     return {"prompt_embeds": torch.randn(length, WIDTH, generator=seeded(length)), "prompt_embeds_mask": torch.ones(length, dtype=torch.long)}
+
+
+def fixed_text(length: int) -> dict[str, Tensor]:
+    return {"prompt_embeds": torch.randn(TEXT, WIDTH, generator=seeded(length))}
+
+
+def flux2(guidance_embeds: bool) -> dict:
+    return dict(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=WIDTH, timestep_guidance_channels=32, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=guidance_embeds,
+    )  # fmt: skip
 
 
 def padded_text(length: int) -> dict[str, Tensor]:
@@ -76,6 +103,8 @@ ZOO = {
             padded_text,
             {"guidance_scale": 3.5},
         ),
+        Row("flux2", "Flux2Transformer2DModel", flux2(True), 4.0, "embedded", fixed_text, {"guidance_scale": 4.0}),
+        Row("flux2-klein", "Flux2Transformer2DModel", flux2(False), 4.0, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row(
             "qwen-image",
             "QwenImageTransformer2DModel",

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
+
+import typer
 
 if TYPE_CHECKING:
     from piflow_cli.presets import Preset
 
-from piflow_cli.commands.options import (
-    DATA,
-    MEMORY,
-    MODEL,
-    OPTIMISATION,
-    OUTPUT,
-    POLICY,
-    PRESET,
-    Base,
-    Device,
-    Json,
-    Quiet,
-    Teacher,
-    examples,
-    setting,
-    switch,
+from piflow_cli.commands.distill_options import (
+    Assignments,
+    BatchSize,
+    CacheFolder,
+    Components,
+    Config,
+    DataFree,
+    DryRun,
+    Evaluations,
+    Iterations,
+    Kind,
+    LearningRate,
+    ListTeachers,
+    NumProcesses,
+    OffloadBase,
+    OffloadTextEncoder,
+    Output,
+    Pictures,
+    Prompts,
+    Resume,
+    Seed,
 )
+from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Teacher, examples
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
 
@@ -40,60 +48,31 @@ COLUMNS = ("name", "family", "policy", "nfe", "memory", "licence")
 
 
 def distill(
+    context: typer.Context,
     teacher: Teacher = None,
-    list_teachers: Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)] = False,
+    list_teachers: ListTeachers = False,
     base: Base = None,
     device: Device = "auto",
-    policy: Annotated[Literal["gm", "dx", "dx-poly"] | None, setting("--policy", "Kind of policy.", POLICY)] = None,
-    nfe: Annotated[int | None, setting("--nfe", "Network evaluations per image.", POLICY, "N")] = None,
-    components: Annotated[
-        int | None,
-        setting("--components", "Mixture components (gm), grid points (dx) or terms (dx-poly).", POLICY, "N"),
-    ] = None,
-    prompts: Annotated[
-        str | None,
-        setting("--prompts", "Prompts: a .txt, .jsonl, .csv or .parquet file, or a Hub dataset.", DATA, "SOURCE"),
-    ] = None,
-    data: Annotated[
-        str | None,
-        setting("--data", "Pictures with captions: a folder, .tar shards or a Hub dataset.", DATA, "SOURCE"),
-    ] = None,
-    data_free: Annotated[
-        bool | None,
-        switch("--data-free/--no-data-free", "Start at noise alone (default with --prompts), or at noised data.", DATA),
-    ] = None,
-    cache: Annotated[
-        Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")
-    ] = None,
-    base_precision: Annotated[
-        Literal["fp32", "bf16", "fp8", "int8", "nf4"] | None,
-        setting("--base-precision", "Of the frozen base; int8 and nf4 need CUDA and bitsandbytes.", MEMORY),
-    ] = None,
-    offload_base: Annotated[
-        bool | None,
-        switch("--offload-base/--no-offload-base", "Keep the frozen base in the CPU's memory; slow.", MEMORY),
-    ] = None,
-    iterations: Annotated[int | None, setting("--iterations", "Optimiser steps.", OPTIMISATION, "N")] = None,
-    batch_size: Annotated[
-        int | None, setting("--batch-size", "Global batch, over all devices.", OPTIMISATION, "N")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, setting("--learning-rate", "Peak rate, after the warm-up.", OPTIMISATION, "RATE")
-    ] = None,
-    seed: Annotated[int | None, setting("--seed", "Of noise, data order and dropout.", OPTIMISATION, "N")] = None,
-    config: Annotated[
-        Path | None, setting("--config", "YAML file with some of the preset's keys.", PRESET, "FILE")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None, setting("--set", "Any key of the preset; repeatable.", PRESET, "SECTION.KEY=VALUE")
-    ] = None,
-    output: Annotated[
-        Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")
-    ] = None,
-    resume: Annotated[
-        bool, switch("--resume/--no-resume", "Go on from the last checkpoint in the folder (default).", OUTPUT)
-    ] = True,
-    dry_run: Annotated[bool, switch("--dry-run", "Print the plan and stop.", OUTPUT)] = False,
+    num_processes: NumProcesses = None,
+    policy: Kind = None,
+    nfe: Evaluations = None,
+    components: Components = None,
+    prompts: Prompts = None,
+    data: Pictures = None,
+    data_free: DataFree = None,
+    cache: CacheFolder = None,
+    base_precision: BasePrecision = None,
+    offload_base: OffloadBase = None,
+    offload_text_encoder: OffloadTextEncoder = None,
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    output: Output = None,
+    resume: Resume = True,
+    dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -107,6 +86,7 @@ def distill(
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
+    from piflow_cli.launching import launch, launched_processes, process_count
     from piflow_cli.presets import resolve
 
     flags = {
@@ -117,6 +97,7 @@ def distill(
         "data.prompts": prompts,
         "data.captioned": data,
         "data.cache": None if cache is None else str(cache),
+        "data.offload_text_encoder": offload_text_encoder,
         "imitation.data_free": data_free,
         "adapter.base_precision": base_precision,
         "adapter.offload_base": offload_base,
@@ -127,18 +108,25 @@ def distill(
     }
     preset = resolve(teacher, config, assignments if assignments is not None else [], flags)
     folder = Path("runs") / preset.name if output is None else output
-    _run(preset, folder, device, resume, dry_run, console)
+    processes = process_count(num_processes, device)
+    if dry_run:
+        _plan(preset, folder, device, processes, console)
+    elif processes > launched_processes():
+        launch(context.find_root().obj, processes)
+    else:
+        _run(preset, folder, device, resume, console)
 
 
-def _run(preset: Preset, folder: Path, device: str, resume: bool, dry_run: bool, console: Console) -> None:
+def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Console) -> None:
     from piflow_cli.training import describe
+
+    plan = describe(preset, folder, device, processes)
+    console.result(plan, format_pairs(plan))
+
+
+def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Console) -> None:
     from piflow_cli.training import distill as run_distillation
 
-    plan = {**describe(preset, device), "folder": str(folder)}
-    if dry_run:
-        console.result(plan, format_pairs(plan))
-        return
-    console.say(format_pairs(plan))
     result = run_distillation(preset, output=folder, device=device, resume=resume, console=console)
     console.result(result, format_pairs(result))
     console.say(f"Next: piflow sample {folder}")

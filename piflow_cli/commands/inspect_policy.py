@@ -13,11 +13,11 @@ from piflow_cli.commands.options import (
     OUTPUT,
     SAMPLING,
     Base,
+    BasePrecision,
     Device,
     Json,
     Quiet,
     Teacher,
-    check_base_precision,
     examples,
     parse_ranges,
     setting,
@@ -59,17 +59,7 @@ def inspect_policy(
     vae: Annotated[
         str | None, setting("--vae", "What shows latents: a folder or Hub id; default: as trained.", MODEL, "PATH")
     ] = None,
-    base_precision: Annotated[
-        str | None,
-        typer.Option(
-            "--base-precision",
-            metavar="fp32|bf16",
-            help="Of the weights below adapters; default: as trained.",
-            callback=check_base_precision,
-            rich_help_panel=MODEL,
-            show_default=False,
-        ),
-    ] = None,
+    base_precision: BasePrecision = None,
     device: Device = "auto",
     prompts_from: Annotated[
         str | None, setting("--prompts", "A file of prompts, .jsonl with seed, width, height; or a Hub dataset.", SAMPLING, "SOURCE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,8 +13,6 @@ from piflow_cli.errors import UsageError
 # Above this a typing slip is likelier than a wish, and the list of numbers alone would fill the memory.
 MOST_VALUES = 10_000_000
 LARGEST_VALUE = 2**63 - 1
-OFFLOADS = ("none", "model", "sequential", "group")
-BASE_PRECISIONS = ("fp32", "bf16")
 
 
 def complete_teacher(incomplete: str) -> list[str]:
@@ -92,20 +90,6 @@ def parse_lora(text: str) -> tuple[str, float]:
     return path, float(scale)
 
 
-def check_offload(offload: str) -> str:
-    """none, model, sequential or group."""
-    if offload not in OFFLOADS:
-        raise UsageError(f"--offload {offload}: no such way to offload", f"choose one of {', '.join(OFFLOADS)}")
-    return offload
-
-
-def check_base_precision(precision: str | None) -> str | None:
-    """fp32 or bf16; None is as trained."""
-    if precision not in (None, *BASE_PRECISIONS):
-        raise UsageError(f"--base-precision {precision}: no such precision", f"choose one of {', '.join(BASE_PRECISIONS)}")
-    return precision
-
-
 def _range(part: str, text: str, option: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]+)(?:\s*-\s*([0-9]+))?", part)
     if match is None:
@@ -154,6 +138,10 @@ def switch(names: str, help: str, panel: str) -> Any:
 Json = Annotated[bool, switch("--json", "Print the result as JSON on stdout.", OUTPUT)]
 Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.", OUTPUT)]
 Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder, file or Hub id.", MODEL, "PATH")]
+BasePrecision = Annotated[
+    Literal["fp32", "bf16", "fp8", "int8", "nf4"] | None,
+    setting("--base-precision", "Of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY),
+]
 Device = Annotated[
     str,
     typer.Option(

@@ -57,11 +57,14 @@ class PolicyHead(nn.Module):
             return values.repeat(copies, *[1] * (values.ndim - 1))
         return values.unflatten(0, (self.patch, 1, -1)).expand(-1, copies, *[-1] * values.ndim).flatten(0, 2)
 
-    def _widened(self, projection: nn.Linear, copies: int) -> nn.Linear:
-        wide = nn.Linear(projection.in_features, copies * projection.out_features, dtype=torch.float32)
+    def _widened(self, projection: nn.Linear, copies: int, bias: bool) -> nn.Linear:
+        wide = nn.Linear(projection.in_features, copies * projection.out_features, bias, dtype=torch.float32)
         with torch.no_grad():
             wide.weight.copy_(self._rows(projection.weight, copies))
-            wide.bias.zero_() if projection.bias is None else wide.bias.copy_(self._rows(projection.bias, copies))
+            if projection.bias is not None:
+                wide.bias.copy_(self._rows(projection.bias, copies))
+            elif bias:
+                wide.bias.zero_()
         return wide
 
     def _per_position(self, *parts: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ class GMHead(PolicyHead):
         super().__init__(patch, channel_major)
         channels = projection.out_features // patch
         self.sign = -1.0 if negated else 1.0
-        self.means = self._widened(projection, components)
+        self.means = self._widened(projection, components, bias=True)
         self.logweights = nn.Linear(projection.in_features, components * patch)
         self.logstds = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1))
         noise = bias_noise * torch.randn(components, channels, generator=generator)
@@ -120,11 +123,11 @@ class GMHead(PolicyHead):
 
 
 class DXHead(PolicyHead):
-    """Head of a DX policy: the projection N times over (pi-Flow, arXiv 2510.14974, section 3.1)."""
+    """Head of a DX policy: the projection N times over, with a bias if it has one (pi-Flow, arXiv 2510.14974, section 3.1)."""
 
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
         super().__init__(patch, channel_major)
-        self.grid = self._widened(projection, components)
+        self.grid = self._widened(projection, components, bias=projection.bias is not None)
 
     def forward(self, tokens: Tensor) -> Tensor:
         self.take_embedding()

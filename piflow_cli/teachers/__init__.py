@@ -14,10 +14,12 @@ def families() -> dict[str, type[TeacherFamily]]:
     """Every family by the name that presets use."""
     from .dit import DiTFamily
     from .flux import FluxFamily
+    from .flux2 import Flux2Family, Flux2KleinFamily
     from .qwen import QwenImageFamily
     from .z_image import ZImageFamily
 
-    return {family.name: family for family in (DiTFamily, FluxFamily, QwenImageFamily, ZImageFamily)}
+    known = (DiTFamily, FluxFamily, Flux2Family, Flux2KleinFamily, QwenImageFamily, ZImageFamily)
+    return {family.name: family for family in known}
 
 
 def family_of(name: str, guidance: float = 1.0) -> TeacherFamily:

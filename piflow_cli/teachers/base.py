@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..core.guidance import Guidance
 from ..core.heads import HeadSite
 from ..errors import UsageError
+from ..quantisation import BITSANDBYTES, COMPUTED_IN
 
 if TYPE_CHECKING:
     from ..encoders import EncoderFactory
@@ -55,9 +56,23 @@ class TeacherFamily(ABC):
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         """The teacher in ``folder``, in evaluation mode, on the CPU, its weights in ``dtype``."""
 
+    def load_base(self, folder: Path, precision: str) -> nn.Module:
+        """The teacher in ``folder`` as adapters sit on it.
+
+        ``precision``: fp32 or bf16; int8 or nf4, of the linear layers but those of :meth:`kept_whole`, the rest in bfloat16; fp8
+        is bfloat16 until :func:`~piflow_cli.quantisation.store_in_fp8` has been told of the adapters too.
+        """
+        if precision in BITSANDBYTES:
+            return self.load_quantised(folder, precision, sorted(self.kept_whole(self.outline(folder))))
+        return self.load(folder, COMPUTED_IN[precision])
+
     def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
         """The teacher in ``folder`` with linear layers in int8 or nf4, but for those at ``keep``; the rest in bfloat16."""
         raise UsageError(f"teachers of the family {self.name} are not quantised", "choose --base-precision bf16 or fp32")
+
+    def kept_whole(self, model: nn.Module) -> set[str]:
+        """Dotted paths of layers that are never quantised: students start from copies of them, and the last layer is delicate."""
+        return {self.head_site(model).projection, *self.trained_in_full}
 
     @abstractmethod
     def outline(self, folder: Path) -> nn.Module:

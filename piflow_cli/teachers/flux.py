@@ -56,7 +56,7 @@ class FluxFamily(TextToImageFamily):
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": embeds.new_empty(1, model.config.pooled_projection_dim)}
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
-        embeds, pooled, _ = pipeline.encode_prompt(list(texts), device=pipeline.device, max_sequence_length=self.text_length)
+        embeds, pooled, _ = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)
         return [{"prompt_embeds": text, "pooled_prompt_embeds": whole} for text, whole in zip(embeds, pooled)]
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:

@@ -55,7 +55,7 @@ class QwenImageFamily(TextToImageFamily):
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         # One at a time: what a text encoder makes of a prompt must not depend on the prompts it is padded with.
-        found = [pipeline.encode_prompt(text, device=pipeline.device, max_sequence_length=self.text_length)[0][0] for text in texts]
+        found = [pipeline.encode_prompt(text, max_sequence_length=self.text_length)[0][0] for text in texts]
         return [masked(embeds) for embeds in found]
 
     def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..quantisation import quantised_loading
 from .base import Conditioning, TeacherFamily
 from .locate import CONFIGS, ENCODERS, locate
+from .packing import pack, unpack
 
 if TYPE_CHECKING:
     from ..preset_schema import TeacherSection
@@ -67,6 +68,12 @@ class TextToImageFamily(TeacherFamily):
             raise UsageError(
                 f"{folder} holds a {config['_class_name']}, not a {self.model_name}", "choose the preset of that model, or another base"
             )
+        if "guidance_embeds" in config and config["guidance_embeds"] != self.embeds_guidance:
+            takes = "takes the guidance scale as an input" if config["guidance_embeds"] else "takes no guidance scale"
+            raise UsageError(
+                f"the {self.model_name} in {folder} {takes}, unlike those of the family {self.name}",
+                "choose the preset of that model, or another base",
+            )
         return config
 
     def build(self, config: dict) -> nn.Module:
@@ -93,7 +100,7 @@ class TextToImageFamily(TeacherFamily):
             latent_channels=self.latent_channels(self._config(locate(section.base, section.revision, CONFIGS))),
             downsampling=self.vae_factor,
             size_multiple=self.size_multiple,
-            open=lambda device: StockEncoders(self, locate(section.base, section.revision, ENCODERS), device),
+            open=lambda device, offload: StockEncoders(self, locate(section.base, section.revision, ENCODERS), device, offload),
         )
 
     @abstractmethod
@@ -127,24 +134,40 @@ class TextToImageFamily(TeacherFamily):
         parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
         return kind(**{**parts, "transformer": model, "scheduler": scheduler})
 
+    def to_pipeline(self, x: Tensor) -> Tensor:
+        """Noise (B, C, H, W) as the stock pipeline takes it."""
+        return x if self.token_positions is None else pack(x)
+
+    def from_pipeline(self, latents: Tensor, rows: int, columns: int) -> Tensor:
+        """Latents as the stock pipeline returns them → (B, C, rows, columns)."""
+        return latents if self.token_positions is None else unpack(latents, rows, columns)
+
     @abstractmethod
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         """What the stock pipeline is told of a batch: its texts, and the guidance; with ``negative_`` entries it guides by itself."""
 
-    def text_encoder_bytes(self, folder: Path) -> int | None:
-        """Bytes of the text encoders in bfloat16 by their configs in ``folder``; None where there are none to read."""
+    def text_encoder_bytes(self, folder: Path, offload: bool) -> int | None:
+        """Bytes of the text encoders in bfloat16 by their configs in ``folder``; None where there are none to read.
+
+        ``offload``: of the two largest layers, since the next one is fetched while one computes.
+        """
         configs = sorted(folder.glob("text_encoder*/config.json"))
         if not configs:
             return None
         import transformers
 
-        total = 0
+        layers: list[int] = []
         for path in configs:
             config = transformers.AutoConfig.from_pretrained(path.parent)
             with torch.device("meta"):
                 model = getattr(transformers, config.architectures[0])(config)
-            total += 2 * sum(value.numel() for value in model.parameters())
-        return total
+            # What two layers share counts once.
+            owners = {id(value): (layer, 2 * value.numel()) for layer in model.modules() for value in layer.parameters(recurse=False)}
+            sizes: dict[int, int] = {}
+            for layer, size in owners.values():
+                sizes[id(layer)] = sizes.get(id(layer), 0) + size
+            layers += sizes.values()
+        return sum(sorted(layers)[-2:] if offload else layers)
 
     def text_pipeline(self, folder: Path) -> Any:
         """The stock pipeline with its text encoders alone, in bfloat16; raises UsageError where ``folder`` lacks them."""
@@ -158,21 +181,32 @@ class TextToImageFamily(TeacherFamily):
 
 
 class StockEncoders:
-    """Text encoders and VAE of a stock pipeline in ``folder``, each loaded onto ``device`` when first asked."""
+    """Text encoders and VAE of a stock pipeline in ``folder``, each loaded onto ``device`` when first asked.
 
-    def __init__(self, family: TextToImageFamily, folder: Path, device: torch.device) -> None:
+    ``offload``: text encoders stay in the CPU's memory, and each layer comes to ``device`` while it computes.
+    """
+
+    def __init__(self, family: TextToImageFamily, folder: Path, device: torch.device, offload: bool) -> None:
         self.family = family
         self.folder = folder
         self.device = device
+        self.offload = offload
         self._pipeline: Any = None
         self._vae: nn.Module | None = None
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         if self._pipeline is None:
-            self._pipeline = self.family.text_pipeline(self.folder).to(self.device)
+            self._pipeline = self._placed(self.family.text_pipeline(self.folder))
         encoded = self.family.encode_prompts(self._pipeline, texts)
         return [{name: value.cpu() for name, value in text.items()} for text in encoded]
+
+    def _placed(self, pipeline: Any) -> Any:
+        if not self.offload:
+            return pipeline.to(self.device)
+        streams = {"use_stream": True, "low_cpu_mem_usage": True} if self.device.type == "cuda" else {}
+        pipeline.enable_group_offload(self.device, offload_type="leaf_level", **streams)
+        return pipeline
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class ZImageFamily(TextToImageFamily):
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}
-        return [masked(embeds) for embeds in pipeline.encode_prompt(list(texts), device=pipeline.device, **options)[0]]
+        return [masked(embeds) for embeds in pipeline.encode_prompt(list(texts), **options)[0]]
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         return config["in_channels"]

@@ -33,11 +33,16 @@ LAYOUT = "put NAME.txt beside each NAME.jpg, or a metadata.jsonl with file_name 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that has not been read yet. ``name`` is for messages; ``caption`` None: there is none."""
+    """A picture that has not been read yet. ``name`` is for messages; ``caption`` None: there is none.
+
+    ``file``: where its bytes begin at ``offset``; None where that is not for us to know.
+    """
 
     name: str
     caption: str | None
     read: Callable[[], bytes]
+    file: Path | None = None
+    offset: int = 0
 
 
 class Unreadable(Exception):
@@ -111,7 +116,7 @@ def _of_folder(folder: Path, files: list[Path], pictures: list[Path], text_colum
         beside = path.with_suffix(".txt")
         if path not in captions and beside in present:
             captions[path] = read_text(beside)
-    return [Picture(str(path.relative_to(folder)), _caption(captions.get(path)), path.read_bytes) for path in pictures]
+    return [Picture(str(path.relative_to(folder)), _caption(captions.get(path)), path.read_bytes, path) for path in pictures]
 
 
 def _metadata(path: Path, text_column: str) -> dict[Path, str]:
@@ -173,7 +178,8 @@ def _of_group(shard: Path, name: str, parts: Mapping[str, tarfile.TarInfo], text
         caption = _json_caption(read(parts[".json"]), text_column)
     for suffix in SUFFIXES:
         if suffix in parts:
-            yield Picture(f"{shard.name}/{name}{suffix}", _caption(caption), partial(read, parts[suffix]))
+            member = parts[suffix]
+            yield Picture(f"{shard.name}/{name}{suffix}", _caption(caption), partial(read, member), shard, member.offset_data)
 
 
 def _text_caption(data: bytes) -> str | None:

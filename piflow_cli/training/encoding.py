@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cache
@@ -67,7 +67,7 @@ def open_encoded(
         share = missing.share(accelerator)
         with ExitStack() as stack, torch.no_grad():
             # Once, and not before something is to be encoded: pictures that turn out unreadable load nothing.
-            encoders = cache(lambda: stack.enter_context(closing(factory.open(accelerator.device))))
+            encoders = cache(lambda: stack.enter_context(closing(factory.open(accelerator.device, section.offload_text_encoder))))
             _encode_texts(encoders, share.texts, store.texts, console)
             failed = _encode_pictures(encoders, share.pictures, store.latents, console)
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.

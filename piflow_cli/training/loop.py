@@ -97,7 +97,7 @@ def take_pending(session: Session) -> list[dict]:
 def _backward(session: Session, round_: int) -> Tensor:
     """Gradients of one round of accumulation; returns its share of the loss, detached."""
     accelerator, batches = session.accelerator, session.batches
-    seed = mixed_seed(session.preset.seed, session.iteration, round_, accelerator.process_index)
+    seed = mixed_seed(session.preset.seed, session.iteration, _place(session, round_))
     # LoRA dropout and the like draw from the global generator.
     torch.manual_seed(seed)
     losses = _losses(session, round_, torch.Generator().manual_seed(seed))
@@ -132,8 +132,16 @@ def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterat
         yield data_dependent_loss(student, teacher, batch.x_0.to(device), session.config, ratio, generator)
 
 
+def _place(session: Session, round_: int) -> int:
+    """Number of a round of this process among those of all processes in one step.
+
+    Samples and noise depend on it alone: with the same device batch, a step on several processes is that on one, but for rounding.
+    """
+    return round_ * session.batches.processes + session.accelerator.process_index
+
+
 def _batch(session: Session, round_: int) -> Batch:
     """The samples of one round on this process."""
     batches = session.batches
-    place = (session.iteration * batches.accumulation + round_) * batches.processes + session.accelerator.process_index
+    place = session.iteration * batches.accumulation * batches.processes + _place(session, round_)
     return session.data.batch(session.preset.seed, place, batches.device_batch)

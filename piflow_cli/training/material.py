@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ from ..files import replacing_file, user_cache
 from ..prompts import read_prompts
 from .buckets import Size, buckets_of, nearest_bucket
 from .cache import Cache, cache_key
-from .captioned import Picture, Unreadable, list_pictures, upright_size
+from .captioned import Picture, list_pictures
 from .encoded import Sample
+from .picture_index import Seen, look_at
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -34,13 +34,15 @@ class Store:
         root = user_cache() if section.cache is None else Path(section.cache)
         self.identity = dict(factory.identity)
         self.folder = root / cache_key(identity=self.identity)[:16]
+        # What pictures are does not depend on the model.
+        self.pictures = root / "pictures"
         self.texts, self.latents = Cache(self.folder / "texts"), Cache(self.folder / "latents")
 
     def text_key(self, text: str) -> str:
         return cache_key(identity=self.identity, text=text)
 
-    def latents_key(self, data: bytes, size: Size) -> str:
-        return cache_key(identity=self.identity, file=hashlib.sha256(data).hexdigest(), size=size, crop=CROP)
+    def latents_key(self, sha256: str, size: Size) -> str:
+        return cache_key(identity=self.identity, file=sha256, size=size, crop=CROP)
 
     def scan(self, console: Console) -> None:
         """Look what is there; damaged shards are dropped and named."""
@@ -90,17 +92,16 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, stor
         items = [Item(prompt.text, Sample(store.text_key(prompt.text))) for prompt in prompts]
         return Material(dict.fromkeys(sizes, items))
     material = Material()
-    for picture in list_pictures(section):
-        try:
-            data = picture.read()
-            size = nearest_bucket(upright_size(data), sizes)
-        except (OSError, Unreadable) as error:
-            material.skipped.append(Skipped(picture.name, UNREADABLE, str(error)))
+    pictures = list_pictures(section)
+    for picture, seen in zip(pictures, look_at(pictures, store.pictures)):
+        if not isinstance(seen, Seen):
+            material.skipped.append(Skipped(picture.name, UNREADABLE, str(seen)))
             continue
+        size = nearest_bucket(seen.size, sizes)
         if picture.caption is None:
             material.skipped.append(Skipped(picture.name, NO_CAPTION))
             continue
-        sample = Sample(store.text_key(picture.caption), None if data_free else store.latents_key(data, size))
+        sample = Sample(store.text_key(picture.caption), None if data_free else store.latents_key(seen.sha256, size))
         material.items.setdefault(size, []).append(Item(picture.caption, sample, picture))
     return material
 

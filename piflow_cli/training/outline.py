@@ -18,7 +18,9 @@ from ..teachers.locate import outline_folder
 from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
 from .buckets import buckets_of
+from .material import EMPTY
 from .memory import WIDE, Bytes, Estimate, Settings, Weights, checkpoint_bytes, estimate
+from .sources import LocalMaterial
 from .tracing import blocks_of, trace
 
 if TYPE_CHECKING:
@@ -39,12 +41,12 @@ class Outline:
 def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
     """Build what ``preset`` asks for from the configuration of its teacher alone."""
     folder, facts = outline_folder(family, preset.teacher), StudentFacts.of(preset)
-    encoders = family.text_encoder_bytes(folder) if isinstance(family, TextToImageFamily) else None
+    encoders = family.text_encoder_bytes(folder, preset.data.offload_text_encoder) if isinstance(family, TextToImageFamily) else None
     with torch.device("meta"):
         model = family.outline(folder)
         teacher = list(model.parameters())
         fp8 = preset.adapter is not None and preset.adapter.base_precision == "fp8"
-        matrices = _matrices(model, kept_whole(family, model), fp8)
+        matrices = _matrices(model, family.kept_whole(model), fp8)
         block = max((count(value for value in found.parameters() if id(value) in matrices) for found in blocks_of(model)), default=0)
         if preset.adapter is None:
             student = widen(model, family, facts)
@@ -67,11 +69,6 @@ def _matrices(model: nn.Module, whole: set[str], fp8: bool) -> dict[int, int]:
         for path, layer in model.named_modules()
         if isinstance(layer, nn.Linear) and not any(re.search(pattern, path) for pattern in spared)
     }
-
-
-def kept_whole(family: TeacherFamily, model: nn.Module) -> set[str]:
-    """Dotted paths of layers that are never quantised: the student starts from copies of them, and the last layer is delicate."""
-    return {family.head_site(model).projection, *family.trained_in_full}
 
 
 def memory_of(outline: Outline, samples: int) -> Estimate:
@@ -128,18 +125,24 @@ def trained_parts(outline: Outline) -> dict[str, int]:
     return parts
 
 
-def disk_of(outline: Outline) -> dict[str, Bytes]:
-    """What a run leaves on the disk, and what an entry of the cache takes."""
+def disk_of(outline: Outline, local: LocalMaterial | None) -> dict[str, Bytes]:
+    """What a run leaves on the disk, and what the cache takes: an entry of it, and all where ``local`` says how many there are."""
     preset, trained = outline.preset, outline.weights.trained
     checkpoint = checkpoint_bytes(trained, preset.optimisation.optimizer)
     disk = {"checkpoint": checkpoint, "checkpoints kept": Bytes(preset.output.keep_checkpoints * checkpoint), "student": Bytes(WIDE * trained)}
     family, model = outline.student.family, root(outline.student.model)
-    if isinstance(family, TextToImageFamily):
-        with torch.device("meta"):
-            entries = family.longest_conditioning(model).values()
-        disk["cache, each text, at most"] = Bytes(sum(value.nbytes for value in entries))
-    if not preset.data_free and isinstance(family, TextToImageFamily) and (preset.data.resolution is not None or preset.data.sizes):
-        disk["cache, each picture"] = Bytes(WIDE * prod(state_shape(preset, outline.student)))
+    if not isinstance(family, TextToImageFamily):
+        return disk
+    with torch.device("meta"):
+        text = sum(value.nbytes for value in family.longest_conditioning(model).values())
+    disk["cache, each text, at most"] = Bytes(text)
+    picture = 0
+    if not preset.data_free and (preset.data.resolution is not None or preset.data.sizes):
+        picture = WIDE * prod(state_shape(preset, outline.student))
+        disk["cache, each picture"] = Bytes(picture)
+    if local is not None:
+        # The empty text is always among them.
+        disk["cache, in all, at most"] = Bytes(text * len({*local.texts, EMPTY}) + picture * local.pictures)
     return disk
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.imitation import ImitationConfig
@@ -14,7 +14,7 @@ from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from .memory import Bytes
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
-from .sources import describe_data
+from .sources import describe_data, local_material
 
 if TYPE_CHECKING:
     from ..preset_schema import Preset
@@ -50,11 +50,6 @@ def batch_plan(preset: Preset, processes: int) -> BatchPlan:
     return BatchPlan(processes, device_batch, total // (processes * device_batch))
 
 
-def launched_processes() -> int:
-    """How many processes torchrun or accelerate started, read from the environment they set."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def time_grid(preset: Preset) -> TimeGrid:
     """Where the student of this preset is evaluated."""
     return TimeGrid(preset.policy.nfe, preset.policy.final_step_scale, preset.policy.shift)
@@ -74,11 +69,12 @@ def imitation_config(preset: Preset) -> ImitationConfig:
     )
 
 
-def describe(preset: Preset, device: str) -> dict:
+def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
     """The plan in words, section by section; builds the models without their weights to count what will be trained."""
+    # What needs no network first: it may be wrong already.
+    batches, chosen, local = batch_plan(preset, processes), choose_device(device), local_material(preset.data)
     family = family_of(preset.teacher.family)
     outline = outline_of(preset, family)
-    batches = batch_plan(preset, launched_processes())
     grid = time_grid(preset)
     optimisation, imitation = preset.optimisation, preset.imitation
     sigmas = ", ".join(f"{to_sigma(raw, grid.shift):.4g}" for raw in grid.edges[:-1])
@@ -96,7 +92,7 @@ def describe(preset: Preset, device: str) -> dict:
             "trained": f"{_millions(outline.weights.trained)} parameters, {_trained(preset)}",
             **{part: f"{_millions(number)} parameters" for part, number in trained_parts(outline).items()},
         },
-        "data": describe_data(preset, family),
+        "data": describe_data(preset, family, local),
         "imitation": {
             "states": f"{imitation.states} per evaluation, {'data-free' if preset.data_free else 'from noised data'}",
             "window": f"{imitation.window} substeps" if imitation.window else "none",
@@ -109,10 +105,11 @@ def describe(preset: Preset, device: str) -> dict:
             "precision": optimisation.precision,
             "gradient checkpointing": "yes" if optimisation.gradient_checkpointing else "no",
             "optimiser": optimisation.optimizer,
-            "device": str(choose_device(device)),
+            "device": str(chosen),
         },
         "memory": _memory(outline, batches.device_batch),
-        "disk": disk_of(outline),
+        "disk": disk_of(outline, local),
+        "folder": str(output),
     }
 
 

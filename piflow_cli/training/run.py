@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..adapters import save_adapter
+from ..console import format_pairs
 from ..core.validation import PolicyError
 from ..devices import choose_device, keep_freed_memory
 from ..errors import Interrupted, RunError, UsageError
-from ..quantisation import BITSANDBYTES, check_precision, offload, store_in_fp8
+from ..launching import launched_processes
+from ..quantisation import check_offloading, check_precision, offload, store_in_fp8
 from ..runs import RunFolder
 from ..student import Model, Student, StudentFacts, adapted_student, student_of
 from ..teachers import family_of
@@ -29,11 +32,10 @@ from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from .loop import Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .optimizer import make_optimizer
-from .outline import kept_whole
 from .pictures import open_gallery, save_comparison, save_preview
-from .plan import batch_plan, imitation_config
+from .plan import batch_plan, describe, imitation_config
 from .signals import StopRequest
-from .sources import open_data
+from .sources import open_data, require_source
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -54,6 +56,8 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
     run = RunFolder(output)
     if resume:
         run.check(preset)
+    require_source(preset.data)
+    console.say(format_pairs(describe(preset, output, device, launched_processes())))
     session = open_session(preset, output, device, console)
     fingerprint = session.data.fingerprint
     if resume:
@@ -82,7 +86,11 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     if preset.adapter is not None:
-        check_precision(preset.adapter, accelerator.device)
+        check_precision(preset.adapter.base_precision, accelerator.device)
+    if preset.adapter is not None and preset.adapter.offload_base:
+        check_offloading("base", accelerator.device)
+    if preset.data.offload_text_encoder:
+        check_offloading("text encoder", accelerator.device)
     batches = batch_plan(preset, accelerator.num_processes)
     family = family_of(preset.teacher.family, preset.teacher.guidance)
     # The teacher is loaded after the encoders have left the memory; labels are asked for later still.
@@ -93,6 +101,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
         root(student.model).enable_gradient_checkpointing()
     _place((teacher, student.model, average.model), preset, accelerator.device)
     optimizer = make_optimizer(student.model.parameters(), preset.optimisation, accelerator.device, console)
+    _spare_frozen(root(student.model))
     model, optimizer = accelerator.prepare(root(student.model), optimizer)
     return Session(
         preset=preset,
@@ -119,18 +128,12 @@ def open_models(preset: Preset, family: TeacherFamily) -> tuple[Model, Student]:
     if adapter is None:
         model = family.load(folder).requires_grad_(False)
         return model, student_of(model, family, facts, preset.seed)
-    base = _base(folder, family, adapter.base_precision)
+    base = family.load_base(folder, adapter.base_precision)
     student = adapted_student(base, family, facts, adapter, preset.seed)
     if adapter.base_precision == "fp8":
-        store_in_fp8(base, kept_whole(family, base))
+        store_in_fp8(base, family.kept_whole(base))
     student.model.shared.train_adapters()
     return student.model.shared.view("teacher"), student
-
-
-def _base(folder: Path, family: TeacherFamily, precision: str) -> nn.Module:
-    if precision not in BITSANDBYTES:
-        return family.load(folder, torch.float32 if precision == "fp32" else torch.bfloat16)
-    return family.load_quantised(folder, precision, sorted(kept_whole(family, family.outline(folder))))
 
 
 def _place(models: Sequence[Model], preset: Preset, device: torch.device) -> None:
@@ -140,6 +143,13 @@ def _place(models: Sequence[Model], preset: Preset, device: torch.device) -> Non
         return
     for model in models:
         model.to(device)
+
+
+def _spare_frozen(model: nn.Module) -> None:
+    """Let processes exchange nothing but what is trained: every one of them has loaded the same frozen weights."""
+    frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
+    buffers = [name for name, _ in model.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen + buffers)
 
 
 def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelerator:
@@ -173,7 +183,8 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
             except PolicyError as error:
                 raise _diverged(f"the policy of iteration {session.iteration + 1} is impossible ({error})", run) from error
             done = session.iteration
-            ends = done == total or stop.asked
+            stopped = _asked_to_stop(session, stop)
+            ends = done == total or stopped
             if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or ends:
                 _report(session, run, metrics, bar)
             if done % output.checkpoint_every == 0 or ends:
@@ -181,8 +192,18 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
             if output.preview_every and done % output.preview_every == 0 and metrics is not None and session.gallery is not None:
                 with session.accelerator.autocast():
                     save_preview(_current(session), session.gallery, run.previews / f"{done:07d}.png")
-            if stop.asked and done < total:
+            if stopped and done < total:
                 raise Interrupted(f"stopped at iteration {done} of {total}; everything is saved", "run the same command again to go on")
+
+
+def _asked_to_stop(session: Session, stop: StopRequest) -> bool:
+    """Whether any process was: all must leave at the same step, or the others would wait for it for ever."""
+    accelerator = session.accelerator
+    if accelerator.num_processes == 1:
+        return stop.asked
+    if stop.asked:
+        accelerator.set_trigger()
+    return accelerator.check_trigger()
 
 
 def _report(session: Session, run: RunFolder, metrics: Metrics | None, bar: tqdm) -> None:

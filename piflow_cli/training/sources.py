@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..encoders import EncoderFactory
 from ..errors import UsageError
 from ..prompts import read_prompts
+from ..tables import HUB_ID
 from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
 from ..teachers.locate import locate, outline_folder
 from .buckets import buckets_of
@@ -21,9 +23,41 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..console import Console
-    from ..preset_schema import Preset
+    from ..preset_schema import DataSection, Preset
 
 SIZES_SHOWN = 4
+FILE_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".tar")
+
+
+@dataclass(frozen=True)
+class LocalMaterial:
+    """What a source on this machine holds: every text, and how many pictures."""
+
+    texts: tuple[str, ...]
+    pictures: int
+
+
+def require_source(section: DataSection) -> None:
+    """Raise UsageError where nothing is named to train on."""
+    if section.source is None:
+        raise UsageError("nothing to train on is given", "add --prompts FILE for training without pictures, or --data FOLDER")
+
+
+def local_material(section: DataSection) -> LocalMaterial | None:
+    """The prompts, or captions and number of pictures, of a source on this machine; no picture is read.
+
+    None for classes, and for a data set of the Hub, which is not looked at before the run. Raises UsageError where the source
+    is not there or faulty.
+    """
+    if section.prompts is None and section.captioned is None:
+        return None
+    source = section.captioned if section.prompts is None else section.prompts
+    if HUB_ID.fullmatch(source) and not Path(source).exists() and not source.endswith(FILE_SUFFIXES):
+        return None
+    if section.prompts is not None:
+        return LocalMaterial(tuple(prompt.text for prompt in read_prompts(source, section.text_column, section.split)), 0)
+    pictures = list_pictures(section)
+    return LocalMaterial(tuple(picture.caption for picture in pictures if picture.caption is not None), len(pictures))
 
 
 def open_data(
@@ -38,8 +72,7 @@ def open_data(
     Raises UsageError where nothing is named, or nothing usable found.
     """
     section = preset.data
-    if section.source is None:
-        raise UsageError("nothing to train on is given", "add --prompts FILE for training without pictures, or --data FOLDER")
+    require_source(section)
     if section.images is not None:
         return LabelledImages(*load_images(locate(section.images)), condition)
     if section.labels is not None:
@@ -56,8 +89,8 @@ def _uniform_labels(preset: Preset, family: TeacherFamily, condition: Callable[[
     return UniformLabels(family.class_count(teacher), family.sample_shape(teacher), condition)
 
 
-def describe_data(preset: Preset, family: TeacherFamily) -> dict[str, str]:
-    """What will be trained on, in words; reads local files but no picture, and nothing of the Hub."""
+def describe_data(preset: Preset, family: TeacherFamily, local: LocalMaterial | None) -> dict[str, str]:
+    """What will be trained on, in words; ``local`` is what :func:`local_material` found."""
     section = preset.data
     if section.source is None:
         return {"source": "none yet: --prompts FILE or --data FOLDER"}
@@ -68,21 +101,16 @@ def describe_data(preset: Preset, family: TeacherFamily) -> dict[str, str]:
     factory = family.encoders(preset.teacher)
     sizes = [f"{width}x{height}" for width, height in buckets_of(section, factory.size_multiple)]
     shown = ", ".join(sizes if len(sizes) <= SIZES_SHOWN else [*sizes[:2], "...", f"{sizes[-1]} ({len(sizes)} buckets)"])
-    return {**_describe_texts(preset, factory), "sizes": shown}
+    return {**_describe_texts(section, factory, local), "sizes": shown}
 
 
-def _describe_texts(preset: Preset, factory: EncoderFactory) -> dict[str, str]:
-    section, store = preset.data, Store(preset.data, factory)
+def _describe_texts(section: DataSection, factory: EncoderFactory, local: LocalMaterial | None) -> dict[str, str]:
+    store = Store(section, factory)
     what, source = ("prompts", section.prompts) if section.prompts is not None else ("captioned pictures", section.captioned)
-    if not Path(source).exists() and not source.startswith("preset:"):
+    if local is None:
         return {"source": f"{what} of {source}, not looked at before the run", "cache": str(store.folder)}
-    if section.prompts is not None:
-        texts = [prompt.text for prompt in read_prompts(source, section.text_column, section.split)]
-        found = len(texts)
-    else:
-        pictures = list_pictures(section)
-        texts, found = [picture.caption for picture in pictures if picture.caption is not None], len(pictures)
+    found = len(local.texts) if section.prompts is not None else local.pictures
     store.texts.scan()
-    wanted = {store.text_key(text) for text in (*texts, EMPTY)}
+    wanted = {store.text_key(text) for text in (*local.texts, EMPTY)}
     cached = sum(key in store.texts for key in wanted)
     return {"source": f"{found} {what} of {source}", "cache": f"{store.folder}, {cached} of {len(wanted)} texts encoded"}

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
+from picture_files import encoded, put, shard
 from PIL import Image
 
 from piflow_cli.errors import UsageError
 from piflow_cli.preset_schema import DataSection
 from piflow_cli.training.captioned import Picture, Unreadable, list_pictures, open_picture, upright_size
-
-
-def encoded(size: tuple[int, int] = (4, 3), colour: object = "red", kind: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, size, colour).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def put(folder: Path, files: dict[str, bytes | str]) -> Path:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return folder
-
-
-def shard(path: Path, files: dict[str, bytes | str]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            data = content if isinstance(content, bytes) else content.encode()
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 def captions(source: Path | str, **options: object) -> dict[str, str | None]:

@@ -230,3 +230,28 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(cli, tiny_teacher, tmp_pat
     assert plan["student"]["evaluations"] == "2 (sigma 1, 0.5)"
     assert plan["optimisation"]["batch"].startswith("8 = 1 x 2 x 4")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "nothing to train on is given"),
+        (["--prompts", "absent.txt"], "there are no prompts at absent.txt"),
+        (["--prompts", "faulty.jsonl"], "faulty.jsonl"),
+        (["--prompts", "p.txt", "--batch-size", "7", "--set", "optimisation.device_batch_size=2"], "a batch of 7 is no multiple"),
+        (["--data", "empty"], "empty holds no pictures"),
+    ],
+)
+def test_what_needs_no_network_is_looked_at_before_the_hub_is_asked(cli, tmp_path, monkeypatch, given, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "p.txt").write_text("a\n")
+    (tmp_path / "faulty.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *given, **options: pytest.fail("the Hub was asked"))
+    outcome = cli("distill", "--teacher", "flux-dev", *given)
+    assert outcome.code == 2 and message in outcome.err and not (tmp_path / "runs").exists()
+
+
+def test_a_run_says_its_plan_first(cli, tiny_teacher, tmp_path) -> None:
+    said = cli("distill", "--teacher", str(tiny_teacher), "--iterations", "1", "--output", str(tmp_path / "out")).err
+    assert "8 = 1 x 8 x 1 (processes x device batch x accumulation)" in said and f"folder  {tmp_path / 'out'}" in said

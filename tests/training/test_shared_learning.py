@@ -12,6 +12,7 @@ from piflow_cli.console import Console
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import to_sigma
+from piflow_cli.generation import sample_teacher
 from piflow_cli.presets import resolve
 from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
@@ -88,8 +89,19 @@ def velocity_error(student: Student, session: Session) -> float:
     return sum(errors) / len(errors)
 
 
+@torch.no_grad()
+def distance_to_the_set(session: Session) -> float:
+    """Mean square of the teacher's samples minus the nearest colour that their prompt allows, by position."""
+    which, noise = torch.arange(64) % 2, torch.randn(64, *SHAPE, generator=seeded(9))
+    samples = sample_teacher(session.student.family, session.teacher, noise, prompts(which), 32, SHIFT, Guidance())
+    sides = (samples * COLOURS[which, 0]).mean(dim=1, keepdim=True).sign()
+    return (samples - sides * COLOURS[which, 0]).square().mean().item()
+
+
 def test_a_student_of_adapters_and_a_head_learns_its_teacher(text_encoders, tmp_path) -> None:
     session = open_learning(tmp_path)
+    # Of the untrained network it is 1.4, of the other prompt's colours 1.9; 0.07 when this was written.
+    assert distance_to_the_set(session) < 0.2
     before = velocity_error(session.average, session)
     for _ in range(ITERATIONS):
         train_step(session)

@@ -1,0 +1,59 @@
+"""The options of `piflow distill` that no other command has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from piflow_cli.commands.options import (
+    DATA,
+    MEMORY,
+    MODEL,
+    OPTIMISATION,
+    OUTPUT,
+    POLICY,
+    PRESET,
+    setting,
+    switch,
+)
+
+ListTeachers = Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)]
+NumProcesses = Annotated[
+    int | None, setting("--num-processes", "Processes on this machine, one a GPU; default: 1, or as torchrun says.", MODEL, "N", 1)
+]
+
+Kind = Annotated[Literal["gm", "dx", "dx-poly"] | None, setting("--policy", "Kind of policy.", POLICY)]
+Evaluations = Annotated[int | None, setting("--nfe", "Network evaluations per image.", POLICY, "N")]
+Components = Annotated[
+    int | None, setting("--components", "Mixture components (gm), grid points (dx) or terms (dx-poly).", POLICY, "N")
+]
+
+Prompts = Annotated[
+    str | None, setting("--prompts", "Prompts: a .txt, .jsonl, .csv or .parquet file, or a Hub dataset.", DATA, "SOURCE")
+]
+Pictures = Annotated[str | None, setting("--data", "Pictures with captions: a folder, .tar shards or a Hub dataset.", DATA, "SOURCE")]
+DataFree = Annotated[
+    bool | None,
+    switch("--data-free/--no-data-free", "Start at noise alone (default with --prompts), or at noised data.", DATA),
+]
+CacheFolder = Annotated[Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")]
+
+OffloadBase = Annotated[
+    bool | None, switch("--offload-base/--no-offload-base", "Keep the frozen base in the CPU's memory; slow.", MEMORY)
+]
+OffloadTextEncoder = Annotated[
+    bool | None,
+    switch("--offload-text-encoder/--no-offload-text-encoder", "Keep text encoders in the CPU's memory; slow.", MEMORY),
+]
+
+Iterations = Annotated[int | None, setting("--iterations", "Optimiser steps.", OPTIMISATION, "N")]
+BatchSize = Annotated[int | None, setting("--batch-size", "Global batch, over all devices.", OPTIMISATION, "N")]
+LearningRate = Annotated[float | None, setting("--learning-rate", "Peak rate, after the warm-up.", OPTIMISATION, "RATE")]
+Seed = Annotated[int | None, setting("--seed", "Of noise, data order and dropout.", OPTIMISATION, "N")]
+
+Config = Annotated[Path | None, setting("--config", "YAML file with some of the preset's keys.", PRESET, "FILE")]
+Assignments = Annotated[list[str] | None, setting("--set", "Any key of the preset; repeatable.", PRESET, "SECTION.KEY=VALUE")]
+
+Output = Annotated[Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")]
+Resume = Annotated[bool, switch("--resume/--no-resume", "Go on from the last checkpoint in the folder (default).", OUTPUT)]
+DryRun = Annotated[bool, switch("--dry-run", "Print the plan and stop.", OUTPUT)]

@@ -1,0 +1,66 @@
+"""One run on several processes: those that torchrun or accelerate started, or those that torchrun's launcher starts from here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Sequence
+
+from .devices import choose_device
+from .errors import Reported, RunError, UsageError
+
+# After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
+SECONDS_TO_STOP = 1800
+
+
+def launched_processes() -> int:
+    """How many processes torchrun or accelerate started, read from the environment they set."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_count(asked: int | None, device: str) -> int:
+    """How many processes a run is to have: as asked, or as started; raises UsageError where ``device`` has no room for them."""
+    started = launched_processes()
+    wanted = started if asked is None else asked
+    if started > 1 and wanted != started:
+        raise UsageError(f"--num-processes {asked}: torchrun or accelerate has started {started}", "leave --num-processes out")
+    if wanted == 1:
+        return 1
+    chosen = choose_device(device)
+    if ":" in device or chosen.type == "mps":
+        raise UsageError(f"--device {device} is one device, and there are to be {wanted} processes", "type --device cuda, or cpu")
+    if chosen.type == "cuda":
+        import torch
+
+        if asked is not None and wanted > (devices := torch.cuda.device_count()):
+            raise UsageError(f"--num-processes {wanted}: there are {devices} CUDA devices", f"type --num-processes {devices}")
+    return wanted
+
+
+def launch(arguments: Sequence[str], processes: int) -> None:
+    """Run the command line ``arguments`` of piflow in ``processes`` processes on this machine, and wait for them.
+
+    Raises Reported, with their exit code, where they were stopped or have said what failed; RunError where one was killed.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_STOP))
+    # What failed is said by the process that failed.
+    elastic = logging.getLogger("torch.distributed.elastic")
+    elastic.propagate = False
+    elastic.addHandler(logging.NullHandler())
+    options = ["--standalone", f"--nproc-per-node={processes}", "-m", "piflow_cli", "--", *arguments]
+    try:
+        run.run(run.get_args_parser().parse_args(options))
+    except SignalException as error:
+        raise Reported(128 + error.sigval) from error
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            raise RunError(f"process {rank} of {processes} was killed by {name}", "look whether the memory was full") from error
+        raise Reported(failure.exitcode) from error

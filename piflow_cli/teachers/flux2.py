@@ -1,0 +1,112 @@
+"""FLUX.2: packed latents of 32 channels, one text of fixed length; [dev] is told its guidance, [klein] base is guided by two halves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.heads import HeadSite
+from ..encoders import negative_of
+from .base import Conditioning, matching
+from .packing import POSITIONS, SIDE, pack, unpack
+from .text_to_image import TextToImageFamily
+
+
+class Flux2Family(TextToImageFamily):
+    """FLUX.2 [dev]. Conditioning: ``prompt_embeds`` (B, L, D), three layers of the text encoder side by side, padded to one length."""
+
+    name = "flux2"
+    model_name = "Flux2Transformer2DModel"
+    pipeline_name = "Flux2Pipeline"
+    vae_name = "AutoencoderKLFlux2"
+    token_positions = POSITIONS
+    text_length = 512
+    trained_in_full = ("norm_out.linear",)
+    config_not_published = ("patch_size",)
+    embeds_guidance = True
+
+    def head_site(self, model: nn.Module) -> HeadSite:
+        return HeadSite("proj_out", POSITIONS, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
+
+    def adapter_targets(self, model: nn.Module) -> list[str]:
+        single = r"single_transformer_blocks\.\d+\.attn\.to_out"
+        return matching(model, rf"{single}|.*\.(ff|ff_context)\.linear_(in|out)|.*\.timestep_embedder\.linear_[12]")
+
+    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        height, width = x.shape[-2:]
+        embeds = conditioning["prompt_embeds"]
+        tokens = model(
+            hidden_states=pack(x),
+            timestep=sigma.to(x.dtype),
+            guidance=torch.full_like(sigma, self.guidance, dtype=x.dtype) if self.embeds_guidance else None,
+            encoder_hidden_states=embeds,
+            img_ids=_ids((1, height // SIDE, width // SIDE, 1), x.device),
+            txt_ids=_ids((1, 1, 1, embeds.shape[1]), x.device),
+            return_dict=False,
+        )[0]
+        return unpack(tokens, height, width)
+
+    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        return {**conditioning, "guidance_scale": self.guidance}
+
+    def to_pipeline(self, x: Tensor) -> Tensor:
+        # The pipeline makes tokens of cells (B, 4 C, H/2, W/2).
+        return pack(x).transpose(1, 2).unflatten(2, (x.shape[-2] // SIDE, x.shape[-1] // SIDE))
+
+    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+        return {"prompt_embeds": torch.empty(1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta")}
+
+    def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        embeds, _ = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)
+        return [{"prompt_embeds": text} for text in embeds]
+
+    def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
+        latents = vae.encode(images).latent_dist.mode()
+        mean, std = _statistics(vae)
+        return unpack((pack(latents) - mean) / std, *latents.shape[-2:])
+
+    def decode_latents(self, vae: nn.Module, latents: Tensor) -> Tensor:
+        mean, std = _statistics(vae)
+        return vae.decode(unpack(pack(latents) * std + mean, *latents.shape[-2:])).sample
+
+    def latent_channels(self, config: Mapping[str, Any]) -> int:
+        return config["in_channels"] // POSITIONS
+
+    def embedding_dim(self, model: nn.Module) -> int:
+        return model.config.num_attention_heads * model.config.attention_head_dim
+
+
+class Flux2KleinFamily(Flux2Family):
+    """FLUX.2 [klein] base: another text encoder, and classifier-free guidance against the empty prompt."""
+
+    name = "flux2-klein"
+    pipeline_name = "Flux2KleinPipeline"
+    embeds_guidance = False
+
+    def pipeline(self, model: nn.Module, scheduler: Any) -> Any:
+        # This one turns even the latents it returns back into those of its VAE: with plain statistics they stay what they are.
+        from diffusers import AutoencoderKLFlux2
+
+        channels = self.latent_channels(model.config)
+        size = {"block_out_channels": (1, 1, 1, 1), "norm_num_groups": 1, "layers_per_block": 1, "mid_block_add_attention": False}
+        plain = AutoencoderKLFlux2(latent_channels=channels, batch_norm_eps=0.0, **size)
+        return self.pipeline_class(scheduler=scheduler, vae=plain, text_encoder=None, tokenizer=None, transformer=model)
+
+    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        return {**conditioning, "guidance_scale": self.guidance if negative_of(conditioning) else 1.0}
+
+    def from_pipeline(self, latents: Tensor, rows: int, columns: int) -> Tensor:
+        return latents
+
+
+def _ids(shape: tuple[int, int, int, int], device: torch.device) -> Tensor:
+    """Position (picture, row, column, place in the text) of every token, (tokens, 4)."""
+    return torch.cartesian_prod(*(torch.arange(length, device=device) for length in shape))
+
+
+def _statistics(vae: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each of the 4 C channels of a token, which the VAE keeps as those of a batch norm."""
+    return vae.bn.running_mean, (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()

@@ -1,0 +1,74 @@
+"""What is needed of every picture at each start, its hash and its size: read in threads, and once as long as the file stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..files import replacing_file
+from .cache import cache_key
+from .captioned import Picture, Unreadable, upright_size
+
+# Reading and hashing leave Python's lock to others; more threads than this only make a disk seek.
+MOST_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of a picture: the hash of its bytes, and its width and height as a person sees it."""
+
+    sha256: str
+    size: tuple[int, int]
+
+
+def look_at(pictures: Sequence[Picture], folder: Path) -> list[Seen | Unreadable | OSError]:
+    """What is there of each picture, in their order; or what went wrong.
+
+    A picture whose file has the path, size and time of change that ``folder`` has on record is not read again.
+    """
+    stamps = [_stamp(picture) for picture in pictures]
+    places = sorted({str(picture.file.resolve().parent) for picture in pictures if picture.file is not None})
+    record = folder / f"{cache_key(places=places)}.json"
+    known = _read(record)
+
+    def look(picture: Picture, stamp: str | None) -> Seen | Unreadable | OSError:
+        if stamp in known:
+            return known[stamp]
+        try:
+            data = picture.read()
+            return Seen(hashlib.sha256(data).hexdigest(), upright_size(data))
+        except (OSError, Unreadable) as error:
+            return error
+
+    with ThreadPoolExecutor(min(MOST_THREADS, 4 * (os.cpu_count() or 1))) as pool:
+        found = list(pool.map(look, pictures, stamps))
+    now = {stamp: seen for stamp, seen in zip(stamps, found) if stamp is not None and isinstance(seen, Seen)}
+    if now != known:
+        with replacing_file(record) as aside:
+            aside.write_text(json.dumps({stamp: [seen.sha256, *seen.size] for stamp, seen in now.items()}))
+    return found
+
+
+def _stamp(picture: Picture) -> str | None:
+    """What changes when the file does; None where there is no file of its own to look at."""
+    if picture.file is None:
+        return None
+    try:
+        state = picture.file.stat()
+    except OSError:
+        return None
+    return f"{picture.file.resolve()}:{picture.offset}:{state.st_size}:{state.st_mtime_ns}"
+
+
+def _read(record: Path) -> dict[str, Seen]:
+    """The record, or nothing where there is none of ours: it can be made again."""
+    try:
+        entries = json.loads(record.read_text())
+        return {stamp: Seen(str(sha256), (int(width), int(height))) for stamp, (sha256, width, height) in entries.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

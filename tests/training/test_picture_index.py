@@ -1,0 +1,77 @@
+"""What is known of pictures without reading them again, and when they are read again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from picture_files import encoded, put, shard
+from PIL import Image
+
+from piflow_cli.preset_schema import DataSection
+from piflow_cli.training.captioned import Picture, Unreadable, list_pictures
+from piflow_cli.training.picture_index import Seen, look_at
+
+
+def listed(source: Path) -> list[Picture]:
+    return list_pictures(DataSection(captioned=str(source), resolution=64))
+
+
+def sealed(pictures: list[Picture]) -> list[Picture]:
+    """The same pictures, which must not be read."""
+
+    def read() -> bytes:
+        raise AssertionError("a picture was read again")
+
+    return [replace(picture, read=read) for picture in pictures]
+
+
+@pytest.fixture(params=["folder", "shard"])
+def source(request, tmp_path) -> Path:
+    files = {f"{number:02d}.png": encoded((4 + number, 3), (number, 0, 0)) for number in range(40)}
+    return put(tmp_path / "pictures", files) if request.param == "folder" else shard(tmp_path / "p.tar", files)
+
+
+def test_every_picture_has_its_own_hash_and_size_in_order_and_is_read_once(source, tmp_path) -> None:
+    pictures = listed(source)
+    found = look_at(pictures, tmp_path / "index")
+    assert found == [Seen(hashlib.sha256(picture.read()).hexdigest(), (4 + number, 3)) for number, picture in enumerate(pictures)]
+    assert look_at(sealed(pictures), tmp_path / "index") == found
+    # Fewer of them, in another order.
+    assert look_at(sealed(pictures[7:2:-1]), tmp_path / "index") == found[7:2:-1]
+
+
+@pytest.mark.parametrize("change", ["content", "time", "record"])
+def test_a_picture_that_may_have_changed_is_read_again(tmp_path, change) -> None:
+    folder = put(tmp_path / "pictures", {"a.png": encoded((5, 4)), "b.png": encoded((6, 4))})
+    before = look_at(listed(folder), tmp_path / "index")
+    (record,) = (tmp_path / "index").iterdir()
+    if change == "content":
+        Image.new("RGB", (9, 4), "blue").save(folder / "a.png")
+    elif change == "time":
+        os.utime(folder / "a.png", ns=(1, 1))
+    else:
+        record.write_text("[1, 2")
+    with pytest.raises(AssertionError, match="read again"):
+        look_at(sealed(listed(folder)), tmp_path / "index")
+    after = look_at(listed(folder), tmp_path / "index")
+    assert after[1] == before[1] and (after[0] != before[0]) == (change == "content")
+    assert after[0].size == ((9, 4) if change == "content" else (5, 4))
+
+
+def test_what_cannot_be_read_is_said_each_time_and_not_recorded(tmp_path) -> None:
+    folder = put(tmp_path / "pictures", {"a.png": b"no picture", "b.png": encoded(), "c.png": encoded()})
+    pictures = listed(folder)
+    (folder / "c.png").unlink()
+    for _ in range(2):
+        first, second, third = look_at(pictures, tmp_path / "index")
+        assert isinstance(first, Unreadable) and isinstance(second, Seen) and isinstance(third, FileNotFoundError)
+
+
+def test_pictures_without_a_file_of_their_own_are_read_each_time(tmp_path) -> None:
+    picture = Picture("rows[0]", "a", encoded)
+    assert look_at([picture], tmp_path / "index")[0].size == (4, 3)
+    assert not (tmp_path / "index").exists()

@@ -1,0 +1,116 @@
+"""Several processes: the same run as one process has, resumed and stopped alike, for students of adapters and for whole ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from zoo import ZOO, zoo_preset
+
+from piflow_cli import launching
+from piflow_cli.errors import UsageError
+from piflow_cli.launching import process_count
+
+TRAINING = "checkpoints/0000004/training.safetensors"
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(one: Path, other: Path, tolerance: float) -> None:
+    """Losses and everything that is trained agree."""
+    assert losses(one) == pytest.approx(losses(other), rel=max(tolerance, 1e-12))
+    left, right = load_file(one / TRAINING), load_file(other / TRAINING)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        torch.testing.assert_close(value, right[name], rtol=tolerance, atol=tolerance)
+
+
+def whole(tiny_teacher: Path, folder: Path) -> list[str]:
+    """A fully trained student, from noised pictures."""
+    return ["--teacher", str(tiny_teacher), "--iterations", "4", "--batch-size", "8", "--set", "optimisation.device_batch_size=4"]
+
+
+def adapters(tiny_teacher: Path, folder: Path) -> list[str]:
+    """A student of adapters with dropout, from noise alone over two segments."""
+    path, _ = zoo_preset(ZOO["flux"], folder)
+    (folder / "prompts.txt").write_text("cat\ndog\na sun\nrain\n")
+    sources = ["--prompts", str(folder / "prompts.txt"), "--cache", str(folder / "cache"), "--set", "data.sizes=[[32, 32]]"]
+    checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
+    return ["--teacher", str(path), *sources, *checkpointing, "--batch-size", "2", "--set", "optimisation.device_batch_size=1"]
+
+
+@pytest.mark.parametrize("student", [whole, adapters])
+def test_two_processes_train_and_resume_as_one_does(cli, text_encoders, tiny_teacher, tmp_path, student) -> None:
+    # One process encodes the texts, by the fixture's encoders; the two find them in the cache.
+    arguments = ["distill", *student(tiny_teacher, tmp_path), "--quiet", "--device", "cpu"]
+    assert cli(*arguments, "--output", str(tmp_path / "one")).code == 0
+    two = [*arguments, "--num-processes", "2", "--output", str(tmp_path / "two")]
+    for iterations in ("2", "4"):
+        assert cli(*two, "--iterations", iterations).code == 0
+    # Sums in another order.
+    same(tmp_path / "two", tmp_path / "one", 1e-5)
+
+
+def test_ctrl_c_stops_all_processes_at_one_step(tiny_teacher, tmp_path) -> None:
+    folder = tmp_path / "out"
+    command = [sys.executable, "-m", "piflow_cli", "distill", *whole(tiny_teacher, tmp_path), "--device", "cpu", "--output", str(folder)]
+    command += ["--num-processes", "2", "--iterations", "100000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while not list(folder.glob("checkpoints/[0-9]*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    errors = [line for line in said.splitlines() if line.startswith("Error")]
+    assert len(errors) == 1 and "everything is saved" in errors[0] and "Traceback" not in said
+    stopped = int(errors[0].split("iteration ")[1].split()[0])
+    assert (folder / "checkpoints" / f"{stopped:07d}").is_dir()
+
+
+def test_what_the_processes_cannot_do_is_said_once_with_their_exit_code(tmp_path) -> None:
+    command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", "digits", "--num-processes", "2", "--device", "cpu"]
+    done = subprocess.run([*command, "--batch-size", "3"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "") and not list(tmp_path.iterdir())
+    error, hint = done.stderr.splitlines()
+    assert error == "Error: a batch of 3 cannot be shared by 2 processes" and "--batch-size 4" in hint
+
+
+def test_a_dry_run_counts_the_processes_and_starts_none(cli, monkeypatch) -> None:
+    monkeypatch.setattr(launching, "launch", lambda *given: pytest.fail("a dry run was launched"))
+    plan = json.loads(cli("distill", "--teacher", "digits", "--num-processes", "4", "--device", "cpu", "--dry-run", "--json").out)
+    assert plan["optimisation"]["batch"].startswith("128 = 4 x 32 x 1")
+
+
+@pytest.mark.parametrize(
+    ("started", "asked", "device", "message"),
+    [
+        ("2", 3, "cpu", "--num-processes 3: torchrun or accelerate has started 2"),
+        ("1", 2, "cuda:1", "--device cuda:1 is one device, and there are to be 2 processes"),
+        ("2", None, "cuda:0", "--device cuda:0 is one device"),
+        ("1", 5, "cuda", "--num-processes 5: there are 4 CUDA devices"),
+    ],
+)
+def test_processes_that_do_not_fit_are_refused(monkeypatch, started, asked, device, message) -> None:
+    monkeypatch.setenv("WORLD_SIZE", started)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(UsageError, match=message):
+        process_count(asked, device)
+
+
+def test_processes_that_were_started_are_counted(monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert process_count(None, "cpu") == process_count(2, "cpu") == 2
+    monkeypatch.delenv("WORLD_SIZE")
+    assert process_count(None, "cpu") == 1 and os.environ.get("RANK") is None
