@@ -98,7 +98,7 @@ class _Forward(logging.Handler):
 def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
     """Plain text columns, two spaces apart, each as wide as its widest cell."""
     lines = [[column.upper() for column in columns]]
-    lines += [[_cell(row[column]) for column in columns] for row in rows]
+    lines += [[format_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
@@ -111,7 +111,7 @@ def format_pairs(data: Mapping[str, object]) -> str:
         if isinstance(value, Mapping):
             lines += [_title(key), *("  " + line for line in format_pairs(value).splitlines())]
         else:
-            lines.append(f"{_title(key).ljust(width)}  {_cell(value)}".rstrip())
+            lines.append(f"{_title(key).ljust(width)}  {format_cell(value)}".rstrip())
     return "\n".join(lines)
 
 
@@ -147,7 +147,8 @@ def _title(key: object) -> str:
     return str(key).replace("_", " ")
 
 
-def _cell(value: object) -> str:
+def format_cell(value: object) -> str:
+    """A value as tables and lists show it."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -156,7 +157,7 @@ def _cell(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, (list, tuple)):
         shown = value if len(value) <= LONGEST_LIST else [value[0], "...", value[-1]]
-        return ", ".join(_cell(item) for item in shown) + (f" ({len(value)})" if len(value) > LONGEST_LIST else "")
+        return ", ".join(format_cell(item) for item in shown) + (f" ({len(value)})" if len(value) > LONGEST_LIST else "")
     return str(value)
 
 

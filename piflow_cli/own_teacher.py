@@ -41,11 +41,12 @@ class OwnTeacher:
         return sample_teacher(self.family, self.model, noise, conditioning, steps, self.shift, self.guidance)
 
 
-def own_teacher(student: Student, path: Path | None = None) -> OwnTeacher:
+def own_teacher(student: Student, path: Path | None = None, teacher: str | None = None) -> OwnTeacher:
     """The teacher of ``student``, on the student's device.
 
     A student with adapters has it in its base; one that is trained in full names it. ``path``: where the student was
-    opened; a run folder tells the settings of a teacher that is no shipped preset.
+    opened; a run folder tells the settings of a teacher that is no shipped preset, and so does ``teacher``, the name or the
+    file of a preset.
 
     Raises:
         UsageError: the preset, or the weights, of the teacher are not at hand.
@@ -53,7 +54,7 @@ def own_teacher(student: Student, path: Path | None = None) -> OwnTeacher:
     """
     facts = student.facts
     section = replace(
-        preset_of(facts, path).teacher, base=facts.base, revision=facts.revision or None, guidance=facts.guidance
+        preset_of(facts, path, teacher).teacher, base=facts.base, revision=facts.revision or None, guidance=facts.guidance
     )
     family = family_of(facts.family, facts.guidance)
     if isinstance(student.model, View):
@@ -64,8 +65,10 @@ def own_teacher(student: Student, path: Path | None = None) -> OwnTeacher:
     return OwnTeacher(family, model, guidance_of(section), facts.shift)
 
 
-def preset_of(facts: StudentFacts, path: Path | None = None) -> Preset:
-    """The settings a student was distilled with, where ``path`` is its run; else those of the preset that it names."""
+def preset_of(facts: StudentFacts, path: Path | None = None, teacher: str | None = None) -> Preset:
+    """The settings of the preset ``teacher``; else of the run at ``path``; else of the preset that the student names."""
+    if teacher is not None:
+        return load(teacher)
     if path is not None:
         for folder in (path, path.parent):
             if (settings := RunFolder(folder).settings).is_file():
@@ -73,6 +76,6 @@ def preset_of(facts: StudentFacts, path: Path | None = None) -> Preset:
     if facts.teacher not in available():
         raise UsageError(
             f"the student's teacher is {facts.teacher}, which is no shipped preset",
-            "name the run folder that `piflow distill` wrote: its run.yaml tells of the teacher",
+            "name the run folder that `piflow distill` wrote, or the file of the preset: --teacher FILE.yaml",
         )
     return load(facts.teacher)

@@ -18,7 +18,7 @@ from .generation import sample_student, sample_teacher, seeded_generators, seede
 from .images import image_grid, save_png, to_images
 from .presets import load
 from .runs import adapter_folder
-from .shots import SampleRequest, Shot, Source, batches
+from .shots import SampleRequest, Shot, Source, batches, class_shots
 from .teachers import family_of
 from .teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of, to_device
 from .teachers.latents import latent_decoder
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .student import Student, StudentFacts
 
 GRID_COLUMNS = 10
-CLASS_SEEDS = 64
 CLASS_BATCH = 64
 CLASS_TEACHER_STEPS = 128
 
@@ -127,8 +126,7 @@ def _class_student_source(request: SampleRequest, recipe: dict, device: torch.de
     student.model.to(device)
     facts = student.facts
     shape = student.family.sample_shape(student.model)
-    vae = request.vae if request.vae is not None else facts.vae if facts.vae else None
-    decode = latent_decoder(vae, shape[0], device)
+    decode = latent_decoder(vae_of(request, facts), shape[0], device)
     options = {"steps": request.steps, "substeps": request.substeps, "temperature": request.temperature}
 
     def draw(shots: Sequence[Shot]) -> Tensor:
@@ -140,6 +138,11 @@ def _class_student_source(request: SampleRequest, recipe: dict, device: torch.de
         )
 
     return _class_source(request, draw, student.family.class_count(student.model), recipe)
+
+
+def vae_of(request: SampleRequest, facts: StudentFacts) -> str | None:
+    """What shows a class-conditional student's latents: as asked, or as trained; None for pixels."""
+    return request.vae if request.vae is not None else facts.vae if facts.vae else None
 
 
 def _teacher_source(request: SampleRequest, device: torch.device, console: Console) -> Source:
@@ -178,8 +181,5 @@ def _class_teacher_source(
 
 
 def _class_source(request: SampleRequest, draw, classes: int, recipe: dict) -> Source:
-    seeds = tuple(range(CLASS_SEEDS)) if request.seeds is None else request.seeds
-    labels = tuple(range(classes)) if request.labels is None else request.labels
-    # By seed, not by place in the list: a picture stays the same whatever is asked for beside it.
-    shots = tuple(Shot(seed, labels[seed % len(labels)]) for seed in seeds)
+    shots = class_shots(request, classes)
     return Source(draw, shots, recipe, CLASS_BATCH, min(GRID_COLUMNS, len(shots)))

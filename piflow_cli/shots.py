@@ -13,6 +13,7 @@ from .errors import UsageError
 
 Offload = Literal["none", "model", "sequential", "group"]
 BasePrecision = Literal["fp32", "bf16"]
+CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is asked
 
 
 @dataclass(frozen=True)
@@ -24,30 +25,30 @@ class SampleRequest:
     ``prompts_from``: a file or data set of prompts. ``loras``: further adapters, each with its scale.
     """
 
-    student: str | None
-    teacher: str | None
-    base: str | None
-    vae: str | None
-    labels: tuple[int, ...] | None
-    prompts: tuple[str, ...]
-    prompts_from: str | None
-    height: int | None
-    width: int | None
-    loras: tuple[tuple[str, float], ...]
-    base_precision: BasePrecision | None
-    offload: Offload
-    compile: bool
-    seeds: tuple[int, ...] | None
-    steps: int | None
-    substeps: int | None
-    temperature: float | str | None
-    stochastic: float
-    guidance: float | None
-    output: Path
-    grid: bool
-    metadata: bool
-    device: str
-    batch_size: int | None
+    student: str | None = None
+    teacher: str | None = None
+    base: str | None = None
+    vae: str | None = None
+    labels: tuple[int, ...] | None = None
+    prompts: tuple[str, ...] = ()
+    prompts_from: str | None = None
+    height: int | None = None
+    width: int | None = None
+    loras: tuple[tuple[str, float], ...] = ()
+    base_precision: BasePrecision | None = None
+    offload: Offload = "none"
+    compile: bool = False
+    seeds: tuple[int, ...] | None = None
+    steps: int | None = None
+    substeps: int | None = None
+    temperature: float | str | None = None
+    stochastic: float = 0.0
+    guidance: float | None = None
+    output: Path = Path("samples")
+    grid: bool = True
+    metadata: bool = True
+    device: str = "auto"
+    batch_size: int | None = None
 
     def refuse_text(self, name: str) -> None:
         """Raise UsageError where something is asked of the class-conditional model ``name`` that only prompts go with."""
@@ -103,6 +104,16 @@ class Source:
     recipe: dict
     batch_size: int
     columns: int
+
+
+def class_shots(request: SampleRequest, classes: int) -> tuple[Shot, ...]:
+    """A picture a seed of a model with ``classes`` classes; labels follow the seeds.
+
+    By seed, not by place in the list: a picture stays the same whatever is asked for beside it.
+    """
+    seeds = tuple(range(CLASS_SEEDS)) if request.seeds is None else request.seeds
+    labels = tuple(range(classes)) if request.labels is None else request.labels
+    return tuple(Shot(seed, labels[seed % len(labels)]) for seed in seeds)
 
 
 def batches(shots: Sequence[Shot], size: int) -> Iterator[list[Shot]]:

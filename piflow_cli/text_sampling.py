@@ -131,27 +131,32 @@ class Stage:
         cast_adapters(model, self.dtype)
         _place(pipeline, request, device)
         vae = family.load_vae(self.folder).to(device)
-        channels = family.latent_channels(model.config)
 
         @torch.no_grad()
         def draw(shots: Sequence[Shot]) -> Tensor:
             generators = seeded_generators([shot.seed for shot in shots])
-            width, height = shots[0].size
-            noise = seeded_noise(generators, (channels, height // family.vae_factor, width // family.vae_factor))
+            noise = seeded_noise(generators, latent_shape(family, model, shots[0]))
             if isinstance(scheduler, PolicyScheduler):
                 scheduler.generator = generators
-            latents = sample_by_pipeline(family, pipeline, noise.to(device), self._conditioning(shots), steps)
+            latents = sample_by_pipeline(family, pipeline, noise.to(device), self.conditioning(shots), steps)
             return decode_each(family, vae, latents)
 
         loras = {"loras": [f"{path}:{scale:g}" for path, scale in request.loras]} if request.loras else {}
         base = {"base": request.base} if request.base is not None else {}
         return Source(draw, self.shots, {**recipe, **base, **loras}, 1, _columns(self.shots))
 
-    def _conditioning(self, shots: Sequence[Shot]) -> dict[str, Tensor]:
+    def conditioning(self, shots: Sequence[Shot]) -> dict[str, Tensor]:
+        """What the network is told of a batch, on the device, with ``negative_`` entries where it is guided."""
         batch = collate([self.texts[shot.prompt] for shot in shots])
         if self.guided:
             batch = with_negative(batch, collate([self.texts[EMPTY]] * len(shots)))
         return {name: value.to(self.device) for name, value in batch.items()}
+
+
+def latent_shape(family: TextToImageFamily, model: nn.Module, shot: Shot) -> tuple[int, int, int]:
+    """Shape (C, h, w) of the latents of a shot."""
+    width, height = shot.size
+    return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
 
 
 def shots_of(request: SampleRequest, family: TextToImageFamily) -> tuple[Shot, ...]:

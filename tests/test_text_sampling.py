@@ -24,13 +24,18 @@ from zoo import ZOO, Row, disturb, every_family, student_of, zoo_preset
 
 from piflow_cli import text_sampling
 from piflow_cli.adapters import load_adapter, save_adapter
+from piflow_cli.console import Console
 from piflow_cli.encoders import collate
 from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
 from piflow_cli.images import image_grid, to_images
 from piflow_cli.loras import cast_adapters
+from piflow_cli.own_teacher import own_teacher
+from piflow_cli.scenes import open_scene
 from piflow_cli.teachers import families
+from piflow_cli.teachers.base import teacher_velocity
 from piflow_cli.teachers.text_to_image import decode_each
 from piflow_cli.training import pictures
+from piflow_cli.trajectory import walk
 from piflow_cli.views import root
 
 SIZE = ["--height", "64", "--width", "96"]
@@ -424,3 +429,20 @@ def test_a_grid_shrinks_large_pictures_by_whole_factors() -> None:
     grid = image_grid([Image.new("RGB", (1024, 600), "red"), Image.new("RGB", (600, 1024), "blue")], 2)
     assert grid.size == (1024, 512)
     assert grid.getpixel((511, 299)) == (255, 0, 0) and grid.getpixel((512, 511)) == (0, 0, 255) and grid.getpixel((0, 300)) == (0, 0, 0)
+
+
+@every_family
+def test_a_scene_has_the_noise_the_text_and_the_pictures_of_the_command(cli, row: Row, tmp_path) -> None:
+    adapter = saved_student(row, tmp_path)
+    scene = open_scene(adapter, prompts=("a fox",), seeds=(3, 5), height=64, width=96, device=torch.device("cpu"), console=Console(quiet=True))
+    run(cli, adapter, "a fox", *SIZE, "--seeds", "3,5", "--output", tmp_path / "out")
+    *_, last = walk(scene.student, scene.noise(scene.shots), scene.conditioning(scene.shots))
+    for shot, image in zip(scene.shots, to_images(scene.decode(last.end)), strict=True):
+        assert abs(pixels(tmp_path / "out" / f"{shot.stem}.png") - np.asarray(image).astype(int)).max() <= 1
+    # A teacher in the same base answers at the same states.
+    teacher = own_teacher(scene.student, teacher=str(tmp_path / "tiny.yaml"))
+    sigma, given = torch.full((2,), 0.5), scene.conditioning(scene.shots)
+    alone = row.build()
+    expected = teacher_velocity(scene.student.family, alone, teacher.guidance, last.states[0], sigma, given)
+    assert (teacher.guidance.scale == 1) == (row.guidance_mode == "embedded")
+    torch.testing.assert_close(teacher.velocity(last.states[0], sigma, given), expected, rtol=0, atol=0)
