@@ -8,30 +8,45 @@ DX. A fully trained student brings all its weights. One that shares its base bri
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .core.heads import DXHead
 from .errors import RunError, UsageError
 from .files import replacing_folder
-from .foreign import class_of_base, facts_of_foreign
-from .student import METADATA_PREFIX, Student, StudentFacts, loaded_student, widen
+from .foreign import (
+    GM_PREFIX,
+    base_outline,
+    class_of_base,
+    facts_of_foreign,
+    no_head,
+    on_base,
+)
+from .presets import load
+from .student import (
+    METADATA_PREFIX,
+    Student,
+    StudentFacts,
+    loaded_student,
+    unloaded_student,
+)
+from .student_source import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_student
 from .teachers import family_of
 from .teachers.base import TeacherFamily
 from .teachers.locate import locate
-from .views import root
+from .views import View, root
+from .weights import StoredWeights
 
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 GM_FIELDS = ("num_gaussians", "constant_logstd", "logstd_inner_dim", "gm_num_logstd_layers", "logweights_channels")
+OTHER_BASE = "use the base it was trained on: --base PATH"
+OTHER_CONFIG = f"use the {CONFIG_NAME} that was saved with these weights, or distil again"
+NAMED_FAULTS = 3
 
 
 def adapter_tensors(student: Student) -> dict[str, Tensor]:
@@ -55,126 +70,121 @@ def save_adapter(student: Student, folder: Path) -> None:
 
 
 def load_adapter(
-    folder: Path,
+    source: str | Path | StudentFiles,
     *,
     base: str | None = None,
     teacher: str | None = None,
     dtype: torch.dtype | None = torch.float32,
+    as_stored: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Student:
-    """Read a student from an adapter folder.
+    """Read a student from what :func:`~piflow_cli.student_source.locate_student` takes, or from what it gave.
 
     Args:
-        folder: holds the student as `piflow distill` or a published repository has it.
+        source: the student as `piflow distill` or a published repository has it.
         base: where the base of a student with adapters is, in place of what the student says.
         teacher: the preset whose values hold where the student says nothing of itself.
-        dtype: of the base of a student with adapters; None: as it was trained.
+        dtype: of the base of a student with adapters, and of the adapters on it; None: as it was trained.
+        as_stored: leave adapters in the dtype that the file has them in.
         say: takes a line on what was assumed.
 
     Raises:
-        UsageError: ``folder`` is no student, or the base is of another architecture.
+        UsageError: there is no student, or the base is of another architecture.
         RunError: files are corrupt, do not belong together or hold values that are not finite.
     """
-    weights = _weights_of(folder)
-    metadata, found = read_safetensors(weights)
-    tensors = {name.removeprefix("transformer."): value for name, value in found.items()}
-    config = _read_config(folder / CONFIG_NAME)
-    if any(name.endswith(LORA_A) for name in tensors):
-        student = _on_its_base(config, metadata, tensors, base, teacher, dtype, say)
-    else:
-        facts = StudentFacts.from_metadata(metadata)
-        family = family_of(facts.family, facts.guidance)
-        with torch.random.fork_rng(devices=[]):
-            student = widen(family.build(_base_config(config)), family, facts)
-    _load_tensors(student, tensors, weights)
+    files = source if isinstance(source, StudentFiles) else locate_student(source)
+    config, weights = _read_config(files.config), StoredWeights(files.weights)
+    facts = _facts(config, weights, teacher, base, say)
+    family = family_of(facts.family, facts.guidance)
+    ranks = {name.removesuffix(LORA_A): shape[0] for name, shape in weights.shapes.items() if name.endswith(LORA_A)}
+    if not ranks:
+        student = unloaded_student(family, _base_config(config, facts, teacher, family), facts)
+        fill(student, weights)
+        return student
+    revision = facts.revision if facts.revision and base is None else None
+    dtype = getattr(torch, facts.base_dtype) if dtype is None else dtype
+    model = family.load(locate(facts.base if base is None else base, revision), dtype)
+    if config is not None:
+        _check_architecture(config, model, family)
+    absent = sorted(ranks.keys() - dict(model.named_modules()).keys())
+    if absent:
+        raise RunError(f"the adapter has weights for {absent[0]}, which the base lacks", OTHER_BASE)
+    student = loaded_student(model, family, facts, ranks)
+    fill(student, weights, None if as_stored else dtype)
     return student
 
 
-def read_facts(folder: Path, *, teacher: str | None = None, say: Callable[[str], None] = lambda line: None) -> StudentFacts:
-    """What the student in ``folder`` says of itself, without its weights; arguments and errors are those of :func:`load_adapter`."""
-    weights = _weights_of(folder)
-    return _facts(_read_config(folder / CONFIG_NAME), read_metadata(weights), teacher, say)
-
-
-def _weights_of(folder: Path) -> Path:
-    weights = folder / WEIGHTS_NAME
-    if not weights.is_file() or not (folder / CONFIG_NAME).is_file():
-        raise UsageError(
-            f"{folder} is not a student: it lacks {CONFIG_NAME} or {WEIGHTS_NAME}",
-            "name a run folder or an adapter folder that `piflow distill` wrote",
-        )
-    return weights
+def read_facts(
+    source: str | Path | StudentFiles,
+    *,
+    teacher: str | None = None,
+    base: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> StudentFacts:
+    """What a student says of itself, without its weights; arguments and errors are those of :func:`load_adapter`."""
+    files = source if isinstance(source, StudentFiles) else locate_student(source)
+    return _facts(_read_config(files.config), StoredWeights(files.weights), teacher, base, say)
 
 
 def _facts(
-    config: Mapping[str, Any], metadata: Mapping[str, str], teacher: str | None, say: Callable[[str], None]
+    config: Mapping[str, Any] | None, weights: StoredWeights, teacher: str | None, base: str | None, say: Callable[[str], None]
 ) -> StudentFacts:
-    if any(name.startswith(METADATA_PREFIX) for name in metadata):
-        return StudentFacts.from_metadata(metadata)
-    return facts_of_foreign(config, metadata, teacher, say)
+    if not any(name.startswith(METADATA_PREFIX) for name in weights.metadata):
+        return facts_of_foreign(config, weights, teacher, base, say)
+    facts = StudentFacts.from_metadata(weights.metadata)
+    told = facts.components if config is None else config.get("num_gaussians", facts.components)
+    if told != facts.components:
+        raise RunError(f"{weights.path} is of {facts.components} components, and {CONFIG_NAME} says {told}", OTHER_CONFIG)
+    return facts
 
 
-def _on_its_base(
-    config: Mapping[str, Any],
-    metadata: Mapping[str, str],
-    tensors: Mapping[str, Tensor],
-    base: str | None,
-    teacher: str | None,
-    dtype: torch.dtype | None,
-    say: Callable[[str], None],
-) -> Student:
-    """A student with adapters on its base, its own weights still to be loaded."""
-    facts = _facts(config, metadata, teacher, say)
-    family = family_of(facts.family, facts.guidance)
-    revision = facts.revision if facts.revision and base is None else None
-    model = family.load(locate(facts.base if base is None else base, revision), getattr(torch, facts.base_dtype) if dtype is None else dtype)
-    _check_architecture(config, model, family)
-    ranks = {name.removesuffix(LORA_A): value.shape[0] for name, value in tensors.items() if name.endswith(LORA_A)}
-    absent = [path for path in ranks if path not in dict(model.named_modules())]
-    if absent:
-        raise RunError(f"the adapter has weights for {absent[0]}, which the base lacks", "use the base it was trained on: --base PATH")
-    return loaded_student(model, family, facts, ranks)
+@torch.no_grad()
+def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None = None) -> None:
+    """Put stored ``weights`` in the place of the student's own, one at a time, on the device of its base.
 
-
-def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file; raises RunError where it is corrupt or cut short."""
-    with _opened(path) as file:
-        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file, without its tensors; raises RunError where it is corrupt or cut short."""
-    with _opened(path) as file:
-        return file.metadata() or {}
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, "pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise RunError(f"{path} is corrupt or cut short: {error}", f"copy it again, or remove it: rm {path}") from error
-
-
-def _load_tensors(student: Student, tensors: dict[str, Tensor], path: Path) -> None:
+    Adapters get the dtype ``adapters``, or keep their stored one; everything else keeps the student's. Raises RunError where
+    names or shapes differ, or values are not finite.
+    """
     published = _published_names(student)
-    own = {published.get(name, name): name for name in student.model.state_dict()}
-    shapes = {name: value.shape for name, value in student.model.state_dict().items()}
-    faults = [f"{name} is missing" for name in own if name not in tensors]
-    faults += [f"{name} is unknown" for name in tensors if name not in own]
-    for name in own.keys() & tensors.keys():
-        if tensors[name].shape != shapes[own[name]]:
-            faults.append(f"{name} is {tuple(tensors[name].shape)}, not {tuple(shapes[own[name]])}")
-        elif not tensors[name].isfinite().all():
-            faults.append(f"{name} has values that are not finite")
+    slots = {published.get(name, name): slot for name, slot in _slots(student).items()}
+    _refuse_misfits(student, weights, {name: getattr(*slot).shape for name, slot in slots.items()})
+    held = [value.device for value in root(student.model).parameters() if not value.is_meta]
+    for name, (module, leaf) in slots.items():
+        old, value = getattr(module, leaf), weights.read(name)
+        if not value.isfinite().all():
+            raise RunError(f"{weights.path} is damaged: {name} has values that are not finite", "use another checkpoint, or copy it again")
+        dtype = old.dtype if not name.endswith((LORA_A, LORA_B)) else value.dtype if adapters is None else adapters
+        # A copy, since what was read may be a view of the file.
+        value = value.to(held[0] if held else "cpu", dtype, copy=True)
+        setattr(module, leaf, nn.Parameter(value, requires_grad=old.requires_grad))
+
+
+def _slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
+    """Every parameter that the student brings, by its name: the module that has it, and its name there."""
+    model, slots = student.model, {}
+    for path, module in root(model).named_modules():
+        for leaf, _ in module.named_parameters(recurse=False):
+            inside = f"{path}.{leaf}" if path else leaf
+            if (name := model.own_name(inside) if isinstance(model, View) else inside) is not None:
+                slots[name] = (module, leaf)
+    return slots
+
+
+def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[str, torch.Size]) -> None:
+    """Raise RunError where ``weights`` have other names or shapes than ``expected``."""
+    facts, head = student.facts, list(_published_names(student).values())
+    if not any(name in weights for name in head):
+        raise no_head(weights.path, adapters=any(name.endswith(LORA_A) for name in weights))
+    faults = [f"{name} is missing" for name in expected if name not in weights]
+    faults += [f"{name} is unknown" for name in weights if name not in expected]
+    wrong = [name for name in expected if name in weights and weights.shapes[name] != expected[name]]
+    faults += [f"{name} is {tuple(weights.shapes[name])}, not {tuple(expected[name])}" for name in wrong]
+    if head[0] in wrong and (rows := weights.shapes[head[0]][0] * facts.components) % expected[head[0]][0] == 0:
+        faults.insert(0, f"its head has {rows // expected[head[0]][0]} components, and it is said to have {facts.components}")
     if faults:
-        more = f" (and {len(faults) - 3} more faults)" if len(faults) > 3 else ""
-        raise RunError(
-            f"{path} does not fit a {student.facts.policy} student of {student.facts.teacher}: " + "; ".join(faults[:3]) + more,
-            "use the config.json that was saved with these weights, or distil again",
-        )
-    student.model.load_state_dict({own[name]: value for name, value in tensors.items()})
+        more = f" (and {len(faults) - NAMED_FAULTS} more faults)" if len(faults) > NAMED_FAULTS else ""
+        hint = f"{OTHER_CONFIG}; {OTHER_BASE}" if isinstance(student.model, View) else OTHER_CONFIG
+        raise RunError(f"{weights.path} does not fit a {facts.policy} student of {facts.teacher}: {'; '.join(faults[:NAMED_FAULTS])}{more}", hint)
 
 
 def _check_architecture(config: Mapping[str, Any], model: nn.Module, family: TeacherFamily) -> None:
@@ -185,7 +195,7 @@ def _check_architecture(config: Mapping[str, Any], model: nn.Module, family: Tea
         if not key.startswith("_") and _plain(theirs) != _plain(config[key]):
             raise UsageError(
                 f"the adapter was trained on a base with {key} {config[key]}, and this one has {_plain(theirs)}",
-                "use the base it was trained on: --base PATH",
+                OTHER_BASE,
             )
 
 
@@ -219,7 +229,7 @@ def _config(student: Student) -> dict:
             # Without a patch size the published classes count the channels of a whole token.
             config["out_channels"] *= config["patch_size"] ** 2
         config = {key: value for key, value in config.items() if key not in family.config_not_published}
-        config["_class_name"] = "GM" + config["_class_name"]
+        config["_class_name"] = GM_PREFIX + config["_class_name"]
         values = (facts.components, None, facts.logstd_width, 2, site.patch)
         config.update(zip(GM_FIELDS, values, strict=True))
     else:
@@ -227,17 +237,21 @@ def _config(student: Student) -> dict:
     return config
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """A config; raises RunError where the file is no JSON object that names a class."""
+def _read_config(path: Path | None) -> dict[str, Any] | None:
+    """A config, or None where there is none; raises RunError where the file is no JSON object that names a class."""
+    if path is None:
+        return None
     try:
-        config = json.loads(path.read_text())
-        config["_class_name"].removeprefix("GM")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["_class_name"].removeprefix(GM_PREFIX)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is not the config of a model", "copy it again, or distil again") from error
     return config
 
 
-def _base_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The base's config back from the widened one."""
+def _base_config(config: Mapping[str, Any] | None, facts: StudentFacts, teacher: str | None, family: TeacherFamily) -> dict[str, Any]:
+    """The base's config back from the widened one; from the teacher's own where the student has none of ours."""
+    if config is None or class_of_base(config) != family.model_name:
+        return dict(base_outline(on_base(load(facts.teacher if teacher is None else teacher), facts.base)).config)
     widened = (*GM_FIELDS, "out_channels")
     return {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}

@@ -1,65 +1,162 @@
-"""Adapters from elsewhere, which say what they are but not how to sample them: the rest comes from a preset."""
+"""Students from elsewhere, which say what they are but not how to sample them: the rest comes from a preset."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import RunError
+from torch import nn
+
+from .core.timegrid import TimeGrid
+from .errors import RunError, UsageError
 from .presets import available, load
 from .student import StudentFacts
-from .teachers import family_of
+from .teachers import families, family_of
+from .teachers.locate import outline_folder
+from .weights import StoredWeights
 
 if TYPE_CHECKING:
     from .core.decoding import PolicyKind
     from .preset_schema import Preset
 
 POLICY_TYPES = {("GMFlow", "grid"): "gm", ("DX", "grid"): "dx", ("DX", "polynomial"): "dx-poly"}
+GM_PREFIX = "GM"
+MOMENTUM_ROWS = "proj_out_loggamma.weight"
+# Folders of the pi-Flow-ImageNet repository, whose files say nothing of themselves: teacher and evaluations.
+IMAGENET_FOLDER = re.compile(r"gm(dit|repa)_k\d+_imagenet_piid_(\d+)step")
+IMAGENET_PRESETS = {"dit": "imagenet-fm", "repa": "imagenet-repa"}
+NAME_PRESET = "name the preset of its teacher: --teacher NAME"
 
 
 def facts_of_foreign(
-    config: Mapping[str, Any], metadata: Mapping[str, str], teacher: str | None, say: Callable[[str], None]
+    config: Mapping[str, Any] | None, weights: StoredWeights, teacher: str | None, base: str | None, say: Callable[[str], None]
 ) -> StudentFacts:
-    """Facts of an adapter without ``piflow.*`` metadata.
+    """Facts of a student without ``piflow.*`` metadata.
 
-    Its config and ``policy_config`` give policy, components and, for DX, segment and shift; the values of the preset
-    ``teacher`` hold for the rest, or those of the first shipped preset of its class and policy. Raises RunError where
-    nothing fits.
+    Its config, its ``policy_config`` and its tensors give policy, components and, for DX, segment and shift; the folder of an
+    ImageNet student gives the evaluations. The values of the preset ``teacher`` hold for the rest, or those of the first
+    shipped preset of its class and policy.
+
+    Raises:
+        RunError: it does not say which policy it holds, or one that piflow does not know.
+        UsageError: nothing tells its teacher.
     """
-    policy_config = _policy_config(metadata)
-    kind = POLICY_TYPES.get((policy_config.get("type"), policy_config.get("mode", "grid")))
-    if kind is None:
-        raise RunError(f"the adapter holds a policy of unknown type '{policy_config.get('type')}'", "update piflow")
-    preset = _preset_for(class_of_base(config), kind) if teacher is None else load(teacher)
-    say(f"the adapter does not say how it was trained: the values of the preset {preset.name} hold")
+    policy_config = _policy_config(weights)
+    kind = _kind(policy_config)
+    published = _imagenet_folder(weights.path)
+    preset = _preset(config, weights, kind, published) if teacher is None else load(teacher)
+    preset = on_base(preset, base)
+    say(f"the student does not say how it was trained: the values of the preset {preset.name} hold")
     facts = replace(StudentFacts.of(preset), policy=kind)
+    if published is not None:
+        nfe = int(published[2])
+        facts = replace(facts, nfe=nfe, segment=TimeGrid(nfe, facts.final_step_scale, facts.shift).segment)
+    facts = replace(facts, **_head_sizes(config, weights, kind, preset))
+    if kind == "gm":
+        return facts
     try:
-        if kind == "gm":
-            return replace(facts, components=config["num_gaussians"], logstd_width=config["logstd_inner_dim"])
-        # Tokens go in and come out as wide as a patch, N times over.
-        components = config["out_channels"] * config.get("patch_size", 1) ** 2 // config["in_channels"]
-        return replace(facts, components=components, segment=policy_config["segment_size"], shift=policy_config["shift"])
+        return replace(facts, segment=policy_config["segment_size"], shift=policy_config["shift"])
     except KeyError as error:
-        raise RunError(f"the adapter does not say its {error}", "copy its config.json again") from error
+        raise RunError(f"the student does not say its {error}", "use one with a whole policy_config in its metadata") from error
 
 
 def class_of_base(config: Mapping[str, Any]) -> str:
     """Name of the class that a widened config was made from."""
-    return config["_class_name"].removeprefix("GM")
+    return config["_class_name"].removeprefix(GM_PREFIX)
 
 
-def _policy_config(metadata: Mapping[str, str]) -> Mapping[str, Any]:
+def is_ours(config: Mapping[str, Any] | None) -> bool:
+    """Whether ``config`` is a widened one of a class that some family has."""
+    return config is not None and class_of_base(config) in {family.model_name for family in families().values()}
+
+
+def on_base(preset: Preset, base: str | None) -> Preset:
+    """The preset with its teacher at ``base``; None leaves it where it is."""
+    return preset if base is None else replace(preset, teacher=replace(preset.teacher, base=base, revision=None))
+
+
+def base_outline(preset: Preset) -> nn.Module:
+    """The teacher of ``preset`` on the meta device, for what a student without a config.json does not say."""
+    family = family_of(preset.teacher.family)
+    return family.outline(outline_folder(family, preset.teacher))
+
+
+def _policy_config(weights: StoredWeights) -> Mapping[str, Any]:
+    """What the file says of its policy; of one that says nothing, what its head can only be."""
     try:
-        return json.loads(metadata["policy_config"])
-    except (KeyError, ValueError) as error:
-        raise RunError("the adapter does not say which policy it holds", "use one with a policy_config in its metadata") from error
+        found = json.loads(weights.metadata.get("policy_config", "{}"))
+    except ValueError as error:
+        raise RunError(f"{weights.path} has a policy_config that is no JSON", "copy it again") from error
+    if found:
+        return found
+    if MOMENTUM_ROWS in weights:
+        return {"type": "ArcFlow"}
+    if "proj_out_means.weight" in weights:
+        return {"type": "GMFlow"}
+    if all("lora_" in name for name in weights):
+        raise no_head(weights.path, adapters=True)
+    raise RunError(f"{weights.path} does not say which policy it holds", "use one with a policy_config in its metadata")
 
 
-def _preset_for(class_name: str, kind: PolicyKind) -> Preset:
-    for name in available():
-        preset = load(name)
+def no_head(path: Path, adapters: bool) -> RunError:
+    """What is said of weights that could be a teacher's."""
+    what = "a LoRA" if adapters else "the weights of a teacher"
+    hint = "put it beside a student: piflow sample RUN --lora PATH" if adapters else "name a student, or copy it again"
+    return RunError(f"{path} holds no policy head: it is {what}, not a student", hint)
+
+
+def _kind(policy_config: Mapping[str, Any]) -> PolicyKind:
+    kind = POLICY_TYPES.get((policy_config.get("type"), policy_config.get("mode", "grid")))
+    if kind is None:
+        named = " ".join(str(policy_config[key]) for key in ("type", "mode") if key in policy_config)
+        raise RunError(
+            f"the student holds a policy of type '{named}', which piflow cannot roll out", "use one of the types GMFlow and DX, or update piflow"
+        )
+    return kind
+
+
+def _imagenet_folder(path: Path) -> re.Match[str] | None:
+    found = [match for part in path.parts if (match := IMAGENET_FOLDER.fullmatch(part))]
+    return found[-1] if found else None
+
+
+def _preset(
+    config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, published: re.Match[str] | None
+) -> Preset:
+    if published is not None:
+        preset, nfe = load(IMAGENET_PRESETS[published[1]]), int(published[2])
+        same = [other for other in map(load, available()) if other.teacher.base == preset.teacher.base and other.policy.nfe == nfe]
+        return same[0] if same else preset
+    shared = any(".lora_A." in name for name in weights)
+    # Class-conditional teachers of one class differ in more than their weights, so none of them is a fair guess.
+    if not shared or config is None:
+        raise UsageError(f"{weights.path} does not say how to sample it", NAME_PRESET)
+    class_name = class_of_base(config)
+    for preset in map(load, available()):
         if family_of(preset.teacher.family).model_name == class_name and preset.policy.kind == kind:
             return preset
-    raise RunError(f"no preset is for {kind} students of {class_name}", "name the preset of a teacher: --teacher NAME")
+    raise UsageError(f"no preset is for {kind} students of {class_name}", NAME_PRESET)
+
+
+def _head_sizes(config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, preset: Preset) -> dict[str, int]:
+    """Components and width of the log-std network, as the config states them; without one, as the tensors show them."""
+    try:
+        if is_ours(config):
+            if kind == "gm":
+                return {"components": config["num_gaussians"], "logstd_width": config["logstd_inner_dim"]}
+            # Tokens go in and come out as wide as a patch, N times over.
+            return {"components": config["out_channels"] * config.get("patch_size", 1) ** 2 // config["in_channels"]}
+        model = base_outline(preset)
+        projection = family_of(preset.teacher.family).head_site(model).projection
+        rows = model.get_submodule(projection).out_features
+        if kind == "gm":
+            sizes = {"components": "proj_out_means.weight", "logstd_width": "proj_out_logstds.1.weight"}
+            found = {size: weights.shapes[name][0] for size, name in sizes.items()}
+            return {**found, "components": found["components"] // rows}
+        return {"components": weights.shapes[f"{projection}.weight"][0] // rows}
+    except KeyError as error:
+        raise RunError(f"{weights.path} does not fit a student of {preset.name}: {error} is missing", "copy it again") from error

@@ -109,18 +109,6 @@ def differences(before: Preset, now: Preset) -> list[str]:
     return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
 
 
-def adapter_folder(path: Path) -> Path:
-    """The adapter in a run folder, or ``path`` itself; raises UsageError for a run that has none yet."""
-    if not path.exists():
-        raise UsageError(f"there is no student at {path}", "name the folder that `piflow distill` wrote, for example runs/digits")
-    run = RunFolder(path)
-    if not run.settings.is_file():
-        return path
-    if not run.adapter.is_dir():
-        raise UsageError(f"the run {path} has not finished: it holds no student yet", f"finish it: piflow distill --teacher {read_settings(run.settings).name} --output {path}")
-    return run.adapter
-
-
 def _flat(data: dict, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in data.items():

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -17,8 +17,8 @@ from .errors import UsageError
 from .generation import sample_student, sample_teacher, seeded_generators, seeded_noise
 from .images import image_grid, save_png, to_images
 from .presets import load
-from .runs import adapter_folder
 from .shots import SampleRequest, Shot, Source, batches, class_shots
+from .student_source import locate_student
 from .teachers import family_of
 from .teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of, to_device
 from .teachers.latents import latent_decoder
@@ -69,12 +69,15 @@ def _file(request: SampleRequest, shot: Shot) -> Path:
     return request.output / f"{shot.stem}.png"
 
 
-def open_student(path: str | Path, teacher: str | None = None, base: str | None = None) -> Student:
-    """The student in a run or adapter folder, on ``base`` in place of its own if it is one of adapters.
+def open_student(
+    path: str | Path, teacher: str | None = None, base: str | None = None, *, subfolder: str | None = None, **options: Any
+) -> Student:
+    """The student at ``path``, as :func:`~piflow_cli.student_source.locate_student` takes it, on ``base`` in place of its own if it is
+    one of adapters; ``options`` are those of :func:`~piflow_cli.adapters.load_adapter`.
 
     Raises UsageError where it was trained for another than ``teacher``.
     """
-    student = load_adapter(adapter_folder(Path(path)), base=base, teacher=teacher)
+    student = load_adapter(locate_student(path, subfolder), base=base, teacher=teacher, **options)
     _check_teacher(path, student.facts, teacher)
     return student
 
@@ -88,8 +91,8 @@ def _check_teacher(path: str | Path, facts: StudentFacts, teacher: str | None) -
 
 
 def _student_source(request: SampleRequest, device: torch.device, console: Console) -> Source:
-    folder = adapter_folder(Path(request.student))
-    facts = read_facts(folder, teacher=request.teacher, say=console.say)
+    files = locate_student(request.student, request.subfolder)
+    facts = read_facts(files, teacher=request.teacher, base=request.base, say=console.say)
     _check_teacher(request.student, facts, request.teacher)
     recipe = {
         "piflow": __version__,
@@ -104,7 +107,7 @@ def _student_source(request: SampleRequest, device: torch.device, console: Conso
     }
     family = family_of(facts.family, _student_guidance(request, facts, console))
     if isinstance(family, TextToImageFamily):
-        return text_student_source(request, folder, facts, family, recipe, device, console)
+        return text_student_source(request, files, facts, family, recipe, device, console)
     request.refuse_text(str(request.student))
     return _class_student_source(request, recipe, device)
 
@@ -120,7 +123,7 @@ def _student_guidance(request: SampleRequest, facts: StudentFacts, console: Cons
 
 
 def _class_student_source(request: SampleRequest, recipe: dict, device: torch.device) -> Source:
-    student = open_student(request.student, request.teacher, request.base)
+    student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder)
     if request.base is not None and not isinstance(student.model, View):
         raise UsageError("--base names the weights below adapters, and this student brings all of its own", "leave --base out")
     student.model.to(device)

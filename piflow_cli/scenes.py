@@ -13,10 +13,10 @@ from torch import Tensor
 
 from .adapters import load_adapter, read_facts
 from .generation import seeded_generators, seeded_noise
-from .runs import adapter_folder
 from .sampling import open_student, vae_of
 from .shots import BasePrecision, SampleRequest, Shot, class_shots
 from .student import Student, StudentFacts
+from .student_source import StudentFiles, locate_student
 from .teachers import family_of
 from .teachers.base import Conditioning, to_device
 from .teachers.latents import latent_decoder
@@ -73,22 +73,24 @@ def open_scene(
     teacher: str | None = None,
     vae: str | None = None,
     base_precision: BasePrecision | None = None,
+    subfolder: str | None = None,
 ) -> Scene:
     """The student at ``path`` and the shots that `piflow sample` would make of the same options; its errors are raised here too."""
     request = SampleRequest(
         student=str(path), teacher=teacher, base=base, vae=vae, labels=labels, prompts=prompts, prompts_from=prompts_from,
-        height=height, width=width, base_precision=base_precision, seeds=seeds,
+        height=height, width=width, base_precision=base_precision, seeds=seeds, subfolder=subfolder,
     )  # fmt: skip
-    facts = read_facts(adapter_folder(Path(path)), teacher=teacher, say=console.say)
+    files = locate_student(path, subfolder)
+    facts = read_facts(files, teacher=teacher, base=base, say=console.say)
     family = family_of(facts.family, facts.guidance)
     if isinstance(family, TextToImageFamily):
-        return _text_scene(request, facts, family, device, console)
+        return _text_scene(request, files, facts, family, device, console)
     request.refuse_text(str(path))
     return _class_scene(request, facts, device)
 
 
 def _class_scene(request: SampleRequest, facts: StudentFacts, device: torch.device) -> Scene:
-    student = open_student(request.student, request.teacher, request.base)
+    student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder)
     model, family = student.model.to(device), student.family
     shape = family.sample_shape(model)
     return Scene(
@@ -103,15 +105,14 @@ def _class_scene(request: SampleRequest, facts: StudentFacts, device: torch.devi
 
 
 def _text_scene(
-    request: SampleRequest, facts: StudentFacts, family: TextToImageFamily, device: torch.device, console: Console
+    request: SampleRequest, files: StudentFiles, facts: StudentFacts, family: TextToImageFamily, device: torch.device, console: Console
 ) -> Scene:
-    folder = adapter_folder(Path(request.student))
     dtype = getattr(torch, facts.base_dtype) if request.base_precision is None else PRECISIONS[request.base_precision]
     # The teacher's half without a text; a network that is told the scale needs none.
     guided = facts.guidance != 1 and not family.embeds_guidance
     base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
     stage = Stage.open(request, family, base, revision or None, dtype, guided, device, console)
-    student = load_adapter(folder, base=request.base, teacher=request.teacher, dtype=dtype)
+    student = load_adapter(files, base=request.base, teacher=request.teacher, dtype=dtype)
     student.model.to(device)
     vae = family.load_vae(stage.folder).to(device)
     return Scene(

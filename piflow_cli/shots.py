@@ -20,12 +20,14 @@ CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is 
 class SampleRequest:
     """The command's options; None stands for "as the student was trained" or "as the teacher's preset says".
 
+    ``student``: run or adapter folder, .safetensors file or Hub id, ``subfolder`` inside it.
     With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher. ``labels``
     are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image ones.
     ``prompts_from``: a file or data set of prompts. ``loras``: further adapters, each with its scale.
     """
 
     student: str | None = None
+    subfolder: str | None = None
     teacher: str | None = None
     base: str | None = None
     vae: str | None = None

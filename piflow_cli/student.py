@@ -212,11 +212,22 @@ def adapted_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts,
 
 
 def loaded_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts, ranks: dict[str, int]) -> Student:
-    """A student on its ``base``, with adapters of ``ranks`` at dotted paths, whose weights are still to be loaded."""
-    with torch.random.fork_rng(devices=[]):
+    """A student on its ``base``, with adapters of ``ranks`` at dotted paths; what it brings is on the meta device until it is loaded."""
+    with torch.device("meta"):
         site, head = new_head(base, family, facts)
         shared = SharedBase(base, site, {"student": head}, family.trained_in_full, adapter_config(ranks, scale=1.0, dropout=0.0))
     return Student(family, shared.view("student"), facts)
+
+
+def unloaded_student(family: TeacherFamily, config: dict, facts: StudentFacts) -> Student:
+    """A student that brings all its weights, of the architecture that ``config`` states; they are on the meta device."""
+    from accelerate import init_empty_weights
+
+    # Tables that no file holds are computed; only what will be loaded stays empty.
+    with init_empty_weights(include_buffers=False):
+        model = family.build(config)
+    with torch.device("meta"):
+        return widen(model, family, facts)
 
 
 def adapter_config(ranks: dict[str, int], scale: float, dropout: float) -> LoraConfig:

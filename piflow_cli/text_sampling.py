@@ -19,6 +19,7 @@ from .prompts import Prompt, read_prompts
 from .scheduler import PolicyScheduler
 from .shots import SampleRequest, Shot, Source
 from .student import StudentFacts
+from .student_source import StudentFiles
 from .teachers.base import guidance_of
 from .teachers.locate import ENCODERS, locate, teacher_folder
 from .teachers.text_to_image import StockEncoders, TextToImageFamily, decode_each
@@ -40,18 +41,18 @@ PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
 
 def text_student_source(
     request: SampleRequest,
-    folder: Path,
+    files: StudentFiles,
     facts: StudentFacts,
     family: TextToImageFamily,
     recipe: dict,
     device: torch.device,
     console: Console,
 ) -> Source:
-    """Pictures of the student in the adapter ``folder``; guidance is distilled in, so there is no other half."""
+    """Pictures of the student in ``files``; guidance is distilled in, so there is no other half."""
     dtype = getattr(torch, facts.base_dtype) if request.base_precision is None else PRECISIONS[request.base_precision]
     base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
     stage = Stage.open(request, family, base, revision or None, dtype, False, device, console)
-    student = load_adapter(folder, base=request.base, teacher=request.teacher, dtype=dtype)
+    student = load_adapter(files, base=request.base, teacher=request.teacher, dtype=dtype)
     options = {"substeps": request.substeps, "temperature": request.temperature, "stochastic": request.stochastic}
     scheduler = student.scheduler(**options, patch=family.token_positions)
     return stage.source(root(student.model), [student.model.role], scheduler, {**recipe, "guidance": family.guidance})

@@ -168,12 +168,16 @@ class View:
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names without the role: ``<module>.lora_A.weight``, and those of the modules that the switches replace."""
-        marks = {f".lora_A.{self.role}.": ".lora_A.", f".lora_B.{self.role}.": ".lora_B.", f".variants.{self.role}.": "."}
         # Looked up each time: sharding replaces parameters.
-        for name, value in self.base.named_parameters() if self.role != "teacher" else ():
-            for mark, plain in marks.items():
-                if mark in name:
-                    yield name.replace(mark, plain), value
+        for inside, value in self.base.named_parameters():
+            if (name := self.own_name(inside)) is not None:
+                yield name, value
+
+    def own_name(self, inside: str) -> str | None:
+        """The name here of a parameter called ``inside`` in the base; None if the role does not bring it."""
+        marks = {f".lora_A.{self.role}.": ".lora_A.", f".lora_B.{self.role}.": ".lora_B.", f".variants.{self.role}.": "."}
+        names = [inside.replace(mark, plain) for mark, plain in marks.items() if mark in inside and self.role != "teacher"]
+        return names[0] if names else None
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return (value for _, value in self.named_parameters())

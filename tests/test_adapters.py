@@ -1,6 +1,7 @@
 """Students on disk: the published layout, round trips, and files that do not fit."""
 
 import json
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -78,16 +79,28 @@ def test_faults_of_the_metadata_come_all_at_once() -> None:
 
 
 def rewrite(folder: Path, change) -> None:
+    """Let ``change`` have the tensors, the metadata and, if it takes it, the config of a saved student."""
     path = folder / WEIGHTS
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    tensors = load_file(path)
-    change(tensors, metadata)
+    tensors, config = load_file(path), json.loads((folder / "config.json").read_text())
+    change(*(tensors, metadata, config)[: len(signature(change).parameters)])
     save_file(tensors, path, metadata)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def no_means(tensors, metadata) -> None:
+    del tensors["proj_out_means.weight"]
 
 
 def no_head(tensors, metadata) -> None:
-    del tensors["proj_out_means.weight"]
+    for name in [name for name in tensors if name.startswith(("proj_out_means", "proj_out_log"))]:
+        del tensors[name]
+
+
+def wrong_components(tensors, metadata, config) -> None:
+    metadata["piflow.components"] = "4"
+    config["num_gaussians"] = 4
 
 
 def not_a_number(tensors, metadata) -> None:
@@ -115,9 +128,11 @@ def no_facts(tensors, metadata) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (no_head, "proj_out_means.weight is missing"),
-        (not_a_number, "proj_out_means.bias has values that are not finite"),
-        (other_components, "does not fit a gm student of tiny: proj_out_"),
+        (no_means, "proj_out_means.weight is missing"),
+        (no_head, "holds no policy head: it is the weights of a teacher, not a student"),
+        (wrong_components, "its head has 3 components, and it is said to have 4"),
+        (not_a_number, "is damaged: proj_out_means.bias has values that are not finite"),
+        (other_components, "is of 4 components, and config.json says 3"),
         (other_policy, "policy of unknown type 'arcflow'"),
         (other_family, "unknown model family 'unet'"),
         (no_facts, "does not say how to sample it"),
@@ -147,7 +162,7 @@ def test_a_config_that_is_none_is_refused(saved) -> None:
 
 
 def test_a_folder_without_a_student_is_refused(tmp_path) -> None:
-    with pytest.raises(UsageError, match="is not a student"):
+    with pytest.raises(UsageError, match="is not a student: there are no weights in it"):
         load_adapter(tmp_path)
 
 

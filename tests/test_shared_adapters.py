@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FluxPipeline
-from helpers import GOLDEN, golden
+from helpers import GOLDEN, close, golden
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of
 
 from piflow_cli.adapters import load_adapter, save_adapter
-from piflow_cli.errors import PiflowError, UsageError
+from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.presets import load
 from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
@@ -53,9 +53,9 @@ def test_the_first_output_of_the_published_adapter(foreign) -> None:
         batch, components = parameters.shape[:2]
         return pack(parameters.flatten(0, 1)).unflatten(0, (batch, components)).transpose(1, 2)
 
-    torch.testing.assert_close(tokens(policy.means), numbers["step0.means"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(tokens(policy.logweights.log_softmax(1)), numbers["step0.logweights"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(policy.logstds, numbers["step0.logstds"].flatten(), rtol=1e-4, atol=1e-5)
+    close(tokens(policy.means), numbers["step0.means"])
+    close(tokens(policy.logweights.log_softmax(1)), numbers["step0.logweights"])
+    close(policy.logstds, numbers["step0.logstds"].flatten())
 
 
 @pytest.mark.parametrize("nfe", [4, 6])
@@ -77,7 +77,7 @@ def test_the_stock_pipeline_samples_the_published_latents(foreign, nfe: int, tem
 def test_what_an_adapter_does_not_say_comes_from_the_preset_and_is_announced() -> None:
     lines = []
     facts = load_adapter(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"), say=lines.append).facts
-    assert lines == ["the adapter does not say how it was trained: the values of the preset flux-dev hold"]
+    assert lines == ["the student does not say how it was trained: the values of the preset flux-dev hold"]
     assert (facts.components, facts.logstd_width) == (4, 32)
     preset = load("flux-dev")
     assert (facts.nfe, facts.shift, facts.guidance, facts.final_step_scale) == (4, 3.2, preset.teacher.guidance, 0.5)
@@ -159,47 +159,169 @@ def test_a_dx_adapter_from_elsewhere_says_its_points_segment_and_shift(tmp_path)
         assert again.facts.teacher == {"flux": "flux-dev-dx", "qwen-image": "qwen-image-dx"}[name]
 
 
-def other_layers(adapter: Path) -> None:
-    config = json.loads((adapter / "config.json").read_text())
-    (adapter / "config.json").write_text(json.dumps(config | {"num_single_layers": 5}))
+def rewrite(adapter: Path, change) -> None:
+    """Let ``change`` have the tensors, the metadata and the config of a saved student."""
+    path = adapter / WEIGHTS
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors, config = load_file(path), json.loads((adapter / "config.json").read_text())
+    change(tensors, metadata, config)
+    save_file(tensors, path, metadata)
+    (adapter / "config.json").write_text(json.dumps(config))
 
 
-def more_layers(adapter: Path) -> None:
-    tensors = load_file(adapter / WEIGHTS)
+def other_layers(tensors, metadata, config) -> None:
+    config["num_single_layers"] = 5
+
+
+def more_layers(tensors, metadata, config) -> None:
     for part in "AB":
         tensors[f"transformer_blocks.9.ff.net.2.lora_{part}.weight"] = tensors[f"transformer_blocks.0.ff.net.2.lora_{part}.weight"].clone()
-    with safe_open(adapter / WEIGHTS, "pt") as file:
-        metadata = file.metadata()
-    save_file(tensors, adapter / WEIGHTS, metadata)
 
 
-def half_a_pair(adapter: Path) -> None:
-    with safe_open(adapter / WEIGHTS, "pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(adapter / WEIGHTS)
+def half_a_pair(tensors, metadata, config) -> None:
     del tensors["transformer_blocks.0.ff.net.2.lora_B.weight"]
-    save_file(tensors, adapter / WEIGHTS, metadata)
 
 
-def no_policy(adapter: Path) -> None:
-    save_file(load_file(adapter / WEIGHTS), adapter / WEIGHTS)
+def another_width(tensors, metadata, config) -> None:
+    tensors["norm_out.linear.weight"] = torch.zeros(64, 48)
+
+
+def no_head(tensors, metadata, config) -> None:
+    for name in [name for name in tensors if name.startswith("proj_out_")]:
+        del tensors[name]
+
+
+def half_a_head(tensors, metadata, config) -> None:
+    del tensors["proj_out_logstds.3.weight"]
+
+
+def wrong_components(tensors, metadata, config) -> None:
+    config["num_gaussians"] = 5
+    foreign_metadata(tensors, metadata, config)
+
+
+def not_a_number(tensors, metadata, config) -> None:
+    tensors["transformer_blocks.0.ff.net.2.lora_B.weight"][0, 0] = float("nan")
+
+
+def foreign_metadata(tensors, metadata, config) -> None:
+    for name in list(metadata):
+        del metadata[name]
+    metadata["policy_config"] = json.dumps({"type": "GMFlow"})
+
+
+def momentum(tensors, metadata, config) -> None:
+    foreign_metadata(tensors, metadata, config)
+    config["_class_name"] = "ArcFluxTransformer2DModel"
+    metadata["policy_config"] = json.dumps({"type": "ArcFlow"})
+
+
+def momentum_by_its_head_alone(tensors, metadata, config) -> None:
+    foreign_metadata(tensors, metadata, config)
+    del metadata["policy_config"]
+    metadata["format"] = "pt"
+    tensors["proj_out_loggamma.weight"] = torch.zeros(8, 32)
+
+
+def no_policy(tensors, metadata, config) -> None:
+    momentum_by_its_head_alone(tensors, metadata, config)
+    no_head(tensors, metadata, config)
+    tensors["proj_out.weight"] = torch.zeros(48, 32)
+
+
+def only_lora(tensors, metadata, config) -> None:
+    no_policy(tensors, metadata, config)
+    for name in [name for name in tensors if "lora_" not in name]:
+        del tensors[name]
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("change", "message"),
     [
         (other_layers, "num_single_layers 5, and this one has 2"),
         (more_layers, "transformer_blocks.9.ff.net.2, which the base lacks"),
         (half_a_pair, "ff.net.2.lora_B.weight is missing"),
+        (another_width, r"norm_out.linear.weight is \(64, 48\), not \(64, 32\)"),
+        (half_a_head, "proj_out_logstds.3.weight is missing"),
+        (no_head, "holds no policy head: it is a LoRA, not a student"),
+        (only_lora, "holds no policy head: it is a LoRA, not a student"),
+        (wrong_components, "its head has 3 components, and it is said to have 5"),
+        (not_a_number, "is damaged: transformer_blocks.0.ff.net.2.lora_B.weight has values that are not finite"),
+        (momentum, "holds a policy of type 'ArcFlow'"),
+        (momentum_by_its_head_alone, "holds a policy of type 'ArcFlow'"),
         (no_policy, "does not say which policy it holds"),
     ],
 )
-def test_an_adapter_that_does_not_fit_its_base_is_refused(tmp_path, damage, message) -> None:
+def test_an_adapter_that_does_not_fit_its_base_is_refused(tmp_path, change, message) -> None:
     saved(ZOO["flux"], tmp_path)
-    damage(tmp_path / "adapter")
+    rewrite(tmp_path / "adapter", change)
     with pytest.raises(PiflowError, match=message) as caught:
         load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.999])
+def test_an_adapter_that_is_cut_short_is_named(tmp_path, keep: float) -> None:
+    saved(ZOO["flux"], tmp_path)
+    path = tmp_path / "adapter" / WEIGHTS
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    with pytest.raises(RunError, match="corrupt or cut short") as caught:
+        load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    assert str(path) in caught.value.message
+
+
+@every_family
+@pytest.mark.parametrize("policy", ["gm", "dx"])
+def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(row: Row, policy: str, tmp_path) -> None:
+    student = saved(row, tmp_path, policy)
+    tensors = {f"transformer.{name}": value for name, value in load_file(tmp_path / "adapter" / WEIGHTS).items()}
+    told = {"type": "GMFlow"} if policy == "gm" else {"type": "DX", "segment_size": student.facts.segment, "shift": 3.2}
+    save_file(tensors, tmp_path / "student.safetensors", {"policy_config": json.dumps(told)})
+    names = {"flux": "flux-dev", "qwen-image": "qwen-image", "z-image": "z-image"}
+    again = load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names[row.family])
+    assert (again.facts.components, again.facts.segment, again.facts.shift) == (3, student.facts.segment if policy == "dx" else again.facts.segment, 3.2)
+    assert (again.facts.logstd_width == 8) == (policy == "gm")
+    torch.testing.assert_close(policy_velocity(row, again), policy_velocity(row, student), rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_file_that_does_not_say_its_teacher_asks_for_it(tmp_path) -> None:
+    saved(ZOO["flux"], tmp_path)
+    save_file(load_file(tmp_path / "adapter" / WEIGHTS), tmp_path / "student.safetensors", {"policy_config": json.dumps({"type": "GMFlow"})})
+    with pytest.raises(UsageError, match="does not say how to sample it") as caught:
+        load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"))
+    assert "--teacher NAME" in caught.value.hint
+
+
+def test_shards_are_read_like_one_file(tmp_path) -> None:
+    row = ZOO["flux"]
+    student = saved(row, tmp_path)
+    path = tmp_path / "adapter" / WEIGHTS
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    names = {f"diffusion_pytorch_model-0000{part + 1}-of-00002.safetensors": sorted(tensors)[part::2] for part in (0, 1)}
+    for shard, inside in names.items():
+        save_file({name: tensors[name] for name in inside}, path.with_name(shard), metadata)
+    path.unlink()
+    index = {"metadata": {}, "weight_map": {name: shard for shard, inside in names.items() for name in inside}}
+    (tmp_path / "adapter" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    again = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    torch.testing.assert_close(policy_velocity(row, again), policy_velocity(row, student), rtol=1e-4, atol=1e-5)
+    path.with_name(next(iter(names))).unlink()
+    with pytest.raises(RunError, match="is incomplete: diffusion_pytorch_model-00001-of-00002.safetensors is missing"):
+        load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+
+
+def test_adapters_take_the_dtype_of_the_base_or_keep_their_own(tmp_path) -> None:
+    saved(ZOO["flux"], tmp_path)
+    for options, expected in (({}, torch.bfloat16), ({"as_stored": True}, torch.float32)):
+        student = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"), dtype=torch.bfloat16, **options)
+        dtypes = {name: value.dtype for name, value in student.model.named_parameters()}
+        assert {dtype for name, dtype in dtypes.items() if ".lora_" in name} == {expected}
+        # Head and norm are never rounded.
+        assert {dtype for name, dtype in dtypes.items() if ".lora_" not in name} == {torch.float32}
+        assert not any(value.is_meta for value in root(student.model).parameters())
 
 
 def test_a_base_of_another_layers_is_refused(tmp_path) -> None:

@@ -164,3 +164,4 @@ Teacher = Annotated[
         show_default=False,
     ),
 ]
+Subfolder = Annotated[str | None, setting("--subfolder", "Of the student: a folder inside it.", MODEL, "NAME")]

@@ -16,6 +16,7 @@ from piflow_cli.commands.options import (
     Device,
     Json,
     Quiet,
+    Subfolder,
     Teacher,
     check_base_precision,
     check_offload,
@@ -42,11 +43,12 @@ EXAMPLES = examples(
 
 def sample(
     student: Annotated[
-        str | None, typer.Argument(metavar="STUDENT", help="Folder of a run or of an adapter.", show_default=False)
+        str | None, typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False)
     ] = None,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="What to show, for text-to-image; may come again.", show_default=False)
     ] = None,
+    subfolder: Subfolder = None,
     teacher: Teacher = None,
     base: Base = None,
     vae: Annotated[
@@ -140,6 +142,7 @@ def sample(
 
     request = SampleRequest(
         student=student,
+        subfolder=subfolder,
         teacher=teacher,
         base=base,
         vae=vae,

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..adapters import read_safetensors
 from ..errors import RunError
 from ..files import replacing_folder
 from ..student import Model
+from ..weights import read_safetensors
 
 STATE_NAME = "state.json"
 TENSORS_NAME = "training.safetensors"

@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..adapters import read_safetensors
 from ..errors import UsageError
 from ..teachers.base import Conditioning
+from ..weights import read_safetensors
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 DEFAULTS = {
     "student": "runs/digits",
+    "subfolder": None,
     "teacher": None,
     "base": None,
     "vae": None,
@@ -56,7 +57,7 @@ def test_sample_hands_over_what_was_asked(cli, requests):
     outcome = cli("sample", *arguments.split())
     assert json.loads(outcome.out) == {"images": 3}
     (request,) = requests
-    expected = (None, "digits", "b", "v", (3, 5, 6), (), "p.txt", 64, 96, (("a.safetensors", 1.0), ("b", 0.5)), "fp32", "group", True)
+    expected = (None, None, "digits", "b", "v", (3, 5, 6), (), "p.txt", 64, 96, (("a.safetensors", 1.0), ("b", 0.5)), "fp32", "group", True)
     expected += ((7, 0, 1), 128, 32, 0.3, math.inf, 2.5, Path("o"), False, False, "cpu", 5)
     assert tuple(vars(request).values()) == expected
 

@@ -1,0 +1,133 @@
+"""From what a user calls a student to its files on this machine: a run, an adapter, a single file, or a Hub id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .errors import PiflowError, UsageError
+from .runs import RunFolder, read_settings
+from .teachers.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
+from .weights import INDEX_SUFFIX, shards_of
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+ON_THE_HUB = (CONFIG_NAME, "diffusion_pytorch_model*.safetensors*")
+NAME_ONE = "name a run folder, an adapter folder, a .safetensors file or a Hub id"
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class StudentFiles:
+    """What a student is read from: its weights (a file, or an index of shards), and its config where it has one."""
+
+    weights: Path
+    config: Path | None
+
+
+def locate_student(student: str | Path, subfolder: str | None = None) -> StudentFiles:
+    """The files of ``student``; those on the Hub are fetched unless they are in the cache already.
+
+    Args:
+        student: a run folder, an adapter folder, a .safetensors, .pth, .pt, .ckpt or .bin file, or a Hub id ``owner/name``, which
+            may go on with a folder or a file inside the repository.
+        subfolder: folder inside ``student``.
+
+    Raises:
+        UsageError: there is no student there, or more than one.
+        RunError: the Hub cannot be reached or denies access, or shards are missing.
+    """
+    if isinstance(student, str) and student.startswith("~"):
+        student = Path(student).expanduser()
+    path, hub = Path(student), hub_id(str(student))
+    if path.exists():
+        return _local(path if subfolder is None else path / subfolder, run=subfolder is None)
+    # runs/digit reads like a repository: where there is a folder runs, a slip is likelier.
+    if hub is None or Path(path.parts[0]).exists():
+        raise UsageError(f"there is no student at {student}", f"{NAME_ONE}, for example runs/digits")
+    repository, inside = hub
+    return _on_hub(repository, str(PurePosixPath(inside, subfolder or "")))
+
+
+def _local(path: Path, run: bool = False) -> StudentFiles:
+    if not path.exists():
+        raise UsageError(f"there is no folder {path}", "leave --subfolder out, or name another")
+    if path.is_file():
+        if not path.name.endswith((*CHECKPOINT_SUFFIXES, INDEX_SUFFIX)):
+            raise UsageError(f"{path} is no file of weights", NAME_ONE)
+        return _files(path)
+    folder = RunFolder(path)
+    if run and folder.settings.is_file():
+        if not folder.adapter.is_dir():
+            raise UsageError(
+                f"the run {path} has not finished: it holds no student yet",
+                f"finish it: piflow distill --teacher {read_settings(folder.settings).name} --output {path}",
+            )
+        path = folder.adapter
+    if (weights := _only_weights(path)) is not None:
+        return _files(weights)
+    inside = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _weights_in(folder)]
+    if len(inside) == 1:
+        return _local(inside[0])
+    if inside:
+        raise UsageError(
+            f"{path} holds more than one student: {_few([folder.name for folder in inside])}", f"choose one: --subfolder {inside[0].name}"
+        )
+    raise UsageError(f"{path} is not a student: there are no weights in it", NAME_ONE)
+
+
+def _only_weights(folder: Path) -> Path | None:
+    """The one file of weights, or index of shards, in ``folder``; raises UsageError where there are several."""
+    found = _weights_in(folder)
+    if len(found) > 1:
+        raise UsageError(f"{folder} holds more than one student: {_few([file.name for file in found])}", f"name one of them: {found[0]}")
+    return found[0] if found else None
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """Files of weights in ``folder``; shards are their index."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    indices = [file for file in files if file.name.endswith(f".safetensors{INDEX_SUFFIX}")]
+    parts = {shard for index in indices for shard in shards_of(index)}
+    return indices + [file for file in files if file.suffix in CHECKPOINT_SUFFIXES and file not in parts]
+
+
+def _files(weights: Path) -> StudentFiles:
+    config = weights.with_name(CONFIG_NAME)
+    return StudentFiles(weights, config if config.is_file() else None)
+
+
+def _on_hub(repository: str, inside: str) -> StudentFiles:
+    place = PurePosixPath(inside)
+    name = place.name if inside.endswith((*CHECKPOINT_SUFFIXES, INDEX_SUFFIX)) else None
+    # An index comes with its shards.
+    only = ON_THE_HUB if name is None else (CONFIG_NAME, name, name.replace(INDEX_SUFFIX, "").replace(".safetensors", "-*.safetensors"))
+    folder = _fetched(repository, place if name is None else place.parent, only)
+    weights = _only_weights(folder) if name is None else folder / name
+    if weights is None or not weights.is_file():
+        raise UsageError(f"{repository} holds no student at {place}", f"{_choices(repository)}look at the files on its page on the Hub")
+    return _files(weights)
+
+
+def _fetched(repository: str, inside: PurePosixPath, only: tuple[str, ...]) -> Path:
+    """As :func:`~piflow_cli.teachers.locate.locate` for a student: what it says of a base's options is said of students."""
+    try:
+        return locate(repository if inside == PurePosixPath() else f"{repository}/{inside}", only=only)
+    except PiflowError as error:
+        choices = _choices(repository) if isinstance(error, UsageError) else ""
+        raise type(error)(error.message, choices + str(error.hint).replace(LOCAL_COPY, "name a local folder")) from error
+
+
+def _choices(repository: str) -> str:
+    """The folders of a repository that may hold students, to begin a hint with; "" if nothing is known of it."""
+    try:
+        place = locate(repository, only=CONFIGS)
+    except PiflowError:
+        return ""
+    folders = sorted(path.parent.relative_to(place).as_posix() for path in place.rglob(CONFIG_NAME) if path.parent != place)
+    return f"choose one of its folders: --subfolder {_few(folders)}; or " if folders else ""
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,112 @@
+"""Tensors on disk, one at a time: of a safetensors file, of the shards of an index, or of a pickled checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import PiflowError, RunError
+from .teachers.dit_checkpoints import read_checkpoint
+
+INDEX_SUFFIX = ".index.json"
+# Published files may be saved from the pipeline, whose part the transformer is.
+PREFIX = "transformer."
+
+
+class StoredWeights:
+    """The tensors of a student on disk, under their names relative to the transformer.
+
+    Shapes and dtypes are known at once, values are read when asked for: memory holds one tensor at a time, and of a mapped
+    file no more than that either. ``metadata`` is that of the first file.
+
+    Raises RunError where a file is corrupt or cut short, or a pickled one holds more than tensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metadata: dict[str, str] = {}
+        self.shapes: dict[str, torch.Size] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
+        self._places: dict[str, tuple[Path, str]] = {}
+        self._checkpoint: Mapping[str, Tensor] = {}
+        if path.suffix in (".safetensors", ".json"):
+            for number, file in enumerate(shards_of(path)):
+                self._note_file(file, first=number == 0)
+        else:
+            self._checkpoint = _checkpoint(path)
+            for name, value in self._checkpoint.items():
+                self._note(name, value, path)
+
+    def _note_file(self, file: Path, first: bool) -> None:
+        with opened(file) as tensors:
+            if first:
+                self.metadata = tensors.metadata() or {}
+            for key in tensors.keys():
+                # The file is mapped, so no value is read yet.
+                self._note(key, tensors.get_tensor(key), file)
+
+    def _note(self, key: str, value: Tensor, file: Path) -> None:
+        name = key.removeprefix(PREFIX)
+        if name in self._places:
+            raise RunError(f"{self.path} holds {name} twice", "save it again with one of the two")
+        self._places[name] = (file, key)
+        self.shapes[name], self.dtypes[name] = value.shape, value.dtype
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def read(self, name: str) -> Tensor:
+        """The value of a tensor, on the CPU, of its stored dtype; it may be a view of the file, not to be written to."""
+        file, key = self._places[name]
+        if self._checkpoint:
+            return self._checkpoint[key]
+        # Opened anew each time: pages of a mapped file count as memory until the mapping goes.
+        with opened(file) as tensors:
+            return tensors.get_tensor(key)
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The files of an index of shards, or the file itself; raises RunError for an index that is none, or lacks a file."""
+    if not path.name.endswith(INDEX_SUFFIX):
+        return [path]
+    try:
+        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is no index of weights", "copy it again") from error
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if missing or not names:
+        raise RunError(f"{path.parent} is incomplete: {missing[0] if missing else 'every shard'} is missing", "copy it again")
+    return [path.parent / name for name in names]
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file; raises RunError where it is corrupt or cut short."""
+    with opened(path) as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; raises RunError where it is corrupt or cut short."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise RunError(f"{path} is corrupt or cut short: {error}", f"copy it again, or remove it: rm {path}") from error
+
+
+def _checkpoint(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return read_checkpoint(path)
+    except PiflowError as error:
+        raise RunError(f"{path}: {error.message}", "download it again, or save its state dict as safetensors") from error

@@ -1,0 +1,144 @@
+"""What a user may call a student: runs, folders, files, Hub ids; and what is said where there is none, or more than one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from piflow_cli.adapters import load_adapter, read_facts, save_adapter
+from piflow_cli.errors import RunError, UsageError
+from piflow_cli.student_source import WEIGHTS_NAME, StudentFiles, locate_student
+from students import tiny_student, velocity
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("students") / "one"
+    save_adapter(tiny_student(), folder)
+    return folder
+
+
+@pytest.fixture
+def hub(adapter, tmp_path, monkeypatch):
+    """A repository with two students in folders, and one in a file of its own name; snapshot_download copies what is asked for."""
+    repository, snapshot = tmp_path / "repository", tmp_path / "snapshot"
+    for name in ("gm_4step", "gm_8step"):
+        shutil.copytree(adapter, repository / name)
+    shutil.copy(adapter / WEIGHTS_NAME, repository / "student.safetensors")
+    snapshot.mkdir()
+
+    def download(name: str, *, allow_patterns, **request) -> str:
+        assert name == "owner/students"
+        files = [path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()]
+        for file in huggingface_hub.utils.filter_repo_objects(files, allow_patterns=allow_patterns):
+            (snapshot / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / file, snapshot / file)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    return snapshot
+
+
+def test_a_folder_its_file_and_the_folder_around_it_are_one_student(adapter) -> None:
+    expected = StudentFiles(adapter / WEIGHTS_NAME, adapter / "config.json")
+    for place in (adapter, str(adapter), adapter / WEIGHTS_NAME, adapter.parent):
+        assert locate_student(place) == expected
+    assert locate_student(adapter.parent, "one") == expected
+
+
+def test_a_file_without_a_config_has_none(adapter, tmp_path) -> None:
+    shutil.copy(adapter / WEIGHTS_NAME, tmp_path / "mine.safetensors")
+    assert locate_student(tmp_path / "mine.safetensors") == StudentFiles(tmp_path / "mine.safetensors", None)
+    assert read_facts(tmp_path / "mine.safetensors").nfe == 2
+
+
+def test_a_student_on_the_hub_is_fetched_and_nothing_else(hub) -> None:
+    for student, subfolder in (("owner/students/gm_4step", None), ("owner/students", "gm_4step")):
+        found = locate_student(student, subfolder)
+        assert found == StudentFiles(hub / "gm_4step" / WEIGHTS_NAME, hub / "gm_4step" / "config.json")
+    assert not (hub / "gm_8step").exists() and not (hub / "student.safetensors").exists()
+    assert locate_student("owner/students/student.safetensors").weights == hub / "student.safetensors"
+    torch.testing.assert_close(velocity(load_adapter("owner/students/gm_4step")), velocity(tiny_student()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("student", ["owner/students", "owner/students/gm_2step"])
+def test_a_repository_of_several_students_names_its_folders(hub, student: str) -> None:
+    with pytest.raises(UsageError, match="owner/students holds no") as caught:
+        locate_student(student)
+    assert caught.value.hint.startswith("choose one of its folders: --subfolder gm_4step, gm_8step")
+
+
+def test_what_is_said_of_the_hub_names_no_option_of_a_base(monkeypatch, tmp_path) -> None:
+    def away(*arguments, **options):
+        raise huggingface_hub.errors.OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", away)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="owner/name: it is not in the cache") as caught:
+        locate_student("owner/name")
+    assert "--base" not in caught.value.hint and "name a local folder" in caught.value.hint
+
+
+def test_a_slip_in_the_path_of_a_run_is_not_looked_for_on_the_hub(tmp_path, monkeypatch) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="there is no student at runs/digit"):
+        locate_student("runs/digit")
+
+
+def test_a_folder_with_two_adapters_names_them(adapter, tmp_path) -> None:
+    shutil.copytree(adapter, tmp_path / "both")
+    shutil.copy(adapter / WEIGHTS_NAME, tmp_path / "both" / "other.safetensors")
+    with pytest.raises(UsageError, match="more than one student: diffusion_pytorch_model.safetensors, other.safetensors") as caught:
+        locate_student(tmp_path / "both")
+    assert str(tmp_path / "both") in caught.value.hint
+    for name in "ab":
+        shutil.copytree(adapter, tmp_path / "apart" / name)
+    with pytest.raises(UsageError, match="more than one student: a, b") as caught:
+        locate_student(tmp_path / "apart")
+    assert "--subfolder a" in caught.value.hint
+    assert locate_student(tmp_path / "apart", "b").weights.parent == tmp_path / "apart" / "b"
+
+
+def test_what_is_no_student_is_said_so(adapter, tmp_path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    for place, message in ((tmp_path / "none", "no student at"), (tmp_path, "is not a student"), (tmp_path / "notes.txt", "is no file of weights")):
+        with pytest.raises(UsageError, match=message) as caught:
+            locate_student(place)
+        assert "name a run folder, an adapter folder, a .safetensors file or a Hub id" in caught.value.hint
+    with pytest.raises(UsageError, match="there is no folder"):
+        locate_student(adapter, "none")
+
+
+def test_a_pickled_student_is_read_as_tensors_and_never_run(adapter, tmp_path) -> None:
+    tensors = load_file(adapter / WEIGHTS_NAME)
+    shutil.copy(adapter / "config.json", tmp_path / "config.json")
+    torch.save({"state_dict": tensors}, tmp_path / "student.pth")
+    with pytest.raises(UsageError, match="does not say how to sample it"):
+        load_adapter(tmp_path / "student.pth")
+    torch.save({"state_dict": tensors, "run": print}, tmp_path / "student.pth")
+    with pytest.raises(RunError, match="holds more than tensors, which piflow never runs"):
+        load_adapter(tmp_path / "student.pth")
+
+
+def test_a_broken_index_is_named(adapter, tmp_path) -> None:
+    shutil.copytree(adapter, tmp_path / "sharded")
+    (tmp_path / "sharded" / WEIGHTS_NAME).unlink()
+    (tmp_path / "sharded" / f"{WEIGHTS_NAME}.index.json").write_text("[]")
+    with pytest.raises(RunError, match="is no index of weights"):
+        locate_student(tmp_path / "sharded")
+
+
+def test_a_tensor_under_two_names_is_refused(adapter, tmp_path) -> None:
+    tensors = load_file(adapter / WEIGHTS_NAME)
+    name = next(iter(tensors))
+    save_file({**tensors, f"transformer.{name}": tensors[name].clone()}, tmp_path / "twice.safetensors", {"policy_config": json.dumps({"type": "GMFlow"})})
+    with pytest.raises(RunError, match="twice"):
+        read_facts(tmp_path / "twice.safetensors")
