@@ -1,0 +1,128 @@
+"""The network in one piece, adapters fused into the base: for ``AutoModel.from_pretrained(folder, trust_remote_code=True)``."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoModel
+from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
+from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
+
+from ..devices import choose_device
+from ..errors import UsageError
+from ..quantisation import BITSANDBYTES, STORED_AS, delicate, quantised_loading
+from ..student import Student, StudentFacts
+from ..teachers import family_of
+from ..teachers.text_to_image import TextToImageFamily
+from ..views import root
+from .formats import ExportFormat
+from .network import (
+    SCHEDULER_FOLDER,
+    check_whole,
+    dtype_of,
+    write_network,
+    write_scheduler,
+)
+from .samples import TOLERANCES, by_pipeline, check_weights, difference, quiet_diffusers
+from .snippets import sampling_call
+from .standalone.class_conditional import ClassConditionalPipeline
+from .standalone.code import SCHEDULER
+from .standalone.policy_model import HEAD_LAYERS
+from .weights import linear_weights, merged_weights
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from .formats import ExportRequest
+
+FP8 = "fp8"
+# Of tiny random networks, whose layers are too narrow for errors to average out; fp8 shows 0.07, the others have not been run.
+TOLERANCES_IN_BITS = {FP8: 0.2, "int8": 0.2, "nf4": 0.5}
+
+
+class MergedFormat(ExportFormat):
+    """The same folder as a pipeline's ``transformer/``, optionally in fewer bits, and the scheduler in ``scheduler/``."""
+
+    name = "merged"
+    dtype: torch.dtype
+
+    def check(self, facts: StudentFacts, request: ExportRequest) -> None:
+        check_whole(facts, request)
+        if not request.with_base:
+            raise UsageError("--no-base: a merged network is its base", "leave --no-base out, or choose --format adapter or pipeline")
+        precision = request.quantise
+        if precision is None or precision == FP8:
+            return
+        if precision not in BITSANDBYTES:
+            raise UsageError(f"--quantise {precision} is unknown", f"choose one of {', '.join((FP8, *BITSANDBYTES))}")
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UsageError(f"--quantise {precision} needs the package bitsandbytes", 'pip install "piflow[lowvram]", or choose --quantise fp8')
+        if choose_device(request.device).type != "cuda":
+            raise UsageError(f"--quantise {precision} needs a CUDA device", "choose --quantise fp8")
+
+    def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
+        self.dtype = dtype = dtype_of(request, student)
+        if request.quantise in BITSANDBYTES:
+            _write_in_bits(student, folder, dtype, request.quantise)
+        elif request.quantise == FP8:
+            write_network(student, folder, dtype, storage=str(STORED_AS).removeprefix("torch."), stored=cast_weights(student))
+        else:
+            write_network(student, folder, dtype)
+        write_scheduler(student, folder / SCHEDULER_FOLDER)
+        return {"dtype": str(dtype).removeprefix("torch."), "quantise": request.quantise}
+
+    def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
+        with quiet_diffusers():
+            model = AutoModel.from_pretrained(str(folder), trust_remote_code=True, torch_dtype=self.dtype)
+            if request.quantise not in BITSANDBYTES:
+                model = model.to(next(root(student.model).parameters()).device)
+                check_weights(merged_weights(student), model)
+            place = (str(folder), f"{SCHEDULER}.py", SCHEDULER_FOLDER, "PolicyScheduler")
+            scheduler = get_class_from_dynamic_module(*place, trust_remote_code=True).from_pretrained(folder / SCHEDULER_FOLDER)
+            return difference(student, self.dtype, by_pipeline(student, _pipeline(student, model, scheduler)))
+
+    def tolerance(self, request: ExportRequest) -> float:
+        return TOLERANCES[self.dtype] if request.quantise is None else TOLERANCES_IN_BITS[request.quantise]
+
+    def snippet(self, facts: StudentFacts, place: str) -> str:
+        family = family_of(facts.family)
+        kind = family.pipeline_name if isinstance(family, TextToImageFamily) else "DiffusionPipeline"
+        return f'''import torch
+from diffusers import AutoModel, {kind}
+from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
+
+place = "{place}"
+transformer = AutoModel.from_pretrained(place, trust_remote_code=True, torch_dtype=torch.bfloat16)
+sampler = get_class_from_dynamic_module(place, "{SCHEDULER}.py", "{SCHEDULER_FOLDER}", "PolicyScheduler", trust_remote_code=True)
+scheduler = sampler.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
+pipeline = {kind}.from_pretrained("{facts.base}", transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16).to("cuda")
+pipeline({sampling_call(facts)}).images[0].save("image.png")
+'''
+
+
+def cast_weights(student: Student) -> set[str]:
+    """The weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: linear ones, but for what is delicate."""
+    model = root(student.model)
+    patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *HEAD_LAYERS)
+    return {name for name in linear_weights(model) if not any(re.search(pattern, name.removesuffix(".weight")) for pattern in patterns)}
+
+
+def _write_in_bits(student: Student, folder: Path, dtype: torch.dtype, precision: str) -> None:
+    """By way of a folder in ``dtype``, which diffusers loads in fewer bits and saves again."""
+    keep = [student.family.head_site(root(student.model)).projection, *student.family.trained_in_full]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as whole:
+        write_network(student, Path(whole), dtype)
+        model = AutoModel.from_pretrained(whole, trust_remote_code=True, torch_dtype=dtype, **quantised_loading(precision, keep))
+        model.save_pretrained(folder, max_shard_size="5GB")
+        for code in Path(whole).glob("*.py"):
+            (folder / code.name).write_text(code.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def _pipeline(student: Student, model: torch.nn.Module, scheduler: Any) -> Any:
+    if isinstance(student.family, TextToImageFamily):
+        return student.family.pipeline(model, scheduler)
+    return ClassConditionalPipeline(model, scheduler, None, student.facts.nfe)

@@ -1,0 +1,82 @@
+"""Whole samples at fixed inputs, by which exports that bring their own pipeline or scheduler are verified."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers.utils import logging
+from torch import Tensor, nn
+
+from ..errors import RunError
+from ..generation import sample_by_pipeline, sample_student
+from ..student import Student
+from ..teachers.text_to_image import TextToImageFamily
+from .probe import Inputs, fixed_inputs, largest_difference
+from .weights import Weights, base_dtype
+
+# What rounding does to samples of tiny random networks, times three: a timestep in bfloat16 is off by a thousandth.
+TOLERANCES = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
+
+Sampler = Callable[[Inputs], Tensor]
+"""Noise in float32, and conditioning in the dtype of the network → samples (B, C, *S)."""
+
+
+def difference(student: Student, dtype: torch.dtype, sampler: Sampler) -> float:
+    """The largest relative difference of samples from the same noise: those of ``sampler``, told in ``dtype``, and the student's own."""
+    inputs = fixed_inputs(student)
+    own = _told_in(inputs, base_dtype(student))
+    with computing_in(base_dtype(student), own.x.device):
+        ours = sample_student(student, own.x, own.conditioning)
+    return largest_difference(sampler(_told_in(inputs, dtype)).float(), ours)
+
+
+def computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """As a network of ``dtype`` is trained: its states and times stay in float32, and matrices multiply in its own."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def by_pipeline(student: Student, pipeline: Any) -> Sampler:
+    """Samples of a pipeline of diffusers, by as many evaluations as the student was trained for."""
+    pipeline.set_progress_bar_config(disable=True)
+    family, steps = student.family, student.facts.nfe
+
+    def sample(inputs: Inputs) -> Tensor:
+        if isinstance(family, TextToImageFamily):
+            return sample_by_pipeline(family, pipeline, inputs.x, inputs.conditioning, steps)
+        return pipeline(inputs.conditioning["class_labels"], latents=inputs.x, num_inference_steps=steps, output_type="latent").images
+
+    return sample
+
+
+def check_weights(weights: Weights, model: nn.Module) -> None:
+    """Raise RunError where a weight of ``model``, read back, is another than was to be written, to the last bit."""
+    read = model.state_dict()
+    wrong = sorted(weights.keys() ^ read.keys())
+    wrong += [name for name in weights.keys() & read.keys() if not torch.equal(weights[name].tensor(read[name].dtype), read[name].cpu())]
+    if wrong:
+        raise RunError(f"what was written is not what came back: {wrong[0]} differs, and {len(wrong) - 1} more do", "check the disk, and export again")
+
+
+@contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """No progress bars and no advice of diffusers, on what is loaded here only to be looked at."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch_dtype` is deprecated")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+
+
+def _told_in(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    conditioning = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.conditioning.items()}
+    return replace(inputs, conditioning=conditioning)
