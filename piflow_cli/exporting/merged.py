@@ -28,7 +28,7 @@ from .network import (
     write_network,
     write_scheduler,
 )
-from .samples import TOLERANCES, by_pipeline, check_weights, difference, quiet_diffusers
+from .samples import TOLERANCES, by_pipeline, check_weights, difference, reading_back
 from .snippets import sampling_call
 from .standalone.class_conditional import ClassConditionalPipeline
 from .standalone.code import SCHEDULER
@@ -76,7 +76,7 @@ class MergedFormat(ExportFormat):
         return {"dtype": str(dtype).removeprefix("torch."), "quantise": request.quantise}
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
-        with quiet_diffusers():
+        with reading_back():
             model = AutoModel.from_pretrained(str(folder), trust_remote_code=True, torch_dtype=self.dtype)
             if request.quantise not in BITSANDBYTES:
                 model = model.to(next(root(student.model).parameters()).device)

@@ -28,7 +28,14 @@ from .network import (
     write_network,
 )
 from .probe import Inputs
-from .samples import TOLERANCES, Sampler, check_weights, computing_in, difference, quiet_diffusers
+from .samples import (
+    TOLERANCES,
+    Sampler,
+    check_weights,
+    computing_in,
+    difference,
+    reading_back,
+)
 from .weights import Weights, merged_weights, save_weights
 
 if TYPE_CHECKING:
@@ -84,7 +91,7 @@ class PiflowSchedulerFormat(ExportFormat):
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         place, stock = str(folder / TRANSFORMER), fits_its_own_class(student)
-        with quiet_diffusers():
+        with reading_back():
             if stock:
                 model = type(root(student.model)).from_pretrained(place, torch_dtype=self.dtype)
             else:

@@ -27,7 +27,7 @@ from .network import (
     write_scheduler,
 )
 from .parts import class_parts, text_parts
-from .samples import TOLERANCES, by_pipeline, check_weights, difference, quiet_diffusers
+from .samples import TOLERANCES, by_pipeline, check_weights, difference, reading_back
 from .snippets import sampling_call
 from .standalone.code import SCHEDULER, transformer_class, transformer_module
 from .weights import merged_weights
@@ -78,7 +78,7 @@ class PipelineFormat(ExportFormat):
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
         others = [name for name, value in index.items() if isinstance(value, list) and name not in (*OWN, "_class_name")]
         device = next(root(student.model).parameters()).device
-        with quiet_diffusers():
+        with reading_back():
             # Neither text encoders nor VAE have a say in what is compared, and they are large.
             pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, torch_dtype=dtype, **dict.fromkeys(others))
             pipeline.to(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers.utils import logging
+from diffusers.utils import dynamic_modules_utils, logging
 from torch import Tensor, nn
 
 from ..errors import RunError
@@ -63,18 +65,24 @@ def check_weights(weights: Weights, model: nn.Module) -> None:
 
 
 @contextmanager
-def quiet_diffusers() -> Iterator[None]:
-    """No progress bars and no advice of diffusers, on what is loaded here only to be looked at."""
-    level = logging.get_verbosity()
+def reading_back() -> Iterator[None]:
+    """diffusers without progress bars and advice, and with a place of its own for code that it is trusted with.
+
+    It copies such code to one place for all, where exports that run side by side would overwrite each other's.
+    """
+    level, place = logging.get_verbosity(), dynamic_modules_utils.HF_MODULES_CACHE
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as own:
             warnings.filterwarnings("ignore", "`torch_dtype` is deprecated")
+            dynamic_modules_utils.HF_MODULES_CACHE = own
             yield
     finally:
+        dynamic_modules_utils.HF_MODULES_CACHE = place
         logging.set_verbosity(level)
         logging.enable_progress_bar()
+        sys.path[:] = [entry for entry in sys.path if entry != own]
 
 
 def _told_in(inputs: Inputs, dtype: torch.dtype) -> Inputs:
