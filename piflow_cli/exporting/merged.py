@@ -33,7 +33,7 @@ from .snippets import sampling_call
 from .standalone.class_conditional import ClassConditionalPipeline
 from .standalone.code import SCHEDULER
 from .standalone.policy_model import HEAD_LAYERS
-from .weights import linear_weights, merged_weights
+from .weights import linear_layers, merged_weights
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -105,10 +105,11 @@ pipeline({sampling_call(facts)}).images[0].save("image.png")
 
 
 def cast_weights(student: Student) -> set[str]:
-    """The weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: linear ones, but for what is delicate."""
+    """The weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: of linear layers, but for what is delicate."""
     model = root(student.model)
     patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *HEAD_LAYERS)
-    return {name for name in linear_weights(model) if not any(re.search(pattern, name.removesuffix(".weight")) for pattern in patterns)}
+    layers = {path for path in linear_layers(model) if not any(re.search(pattern, path) for pattern in patterns)}
+    return {name for name in merged_weights(student) if name.rpartition(".")[0] in layers}
 
 
 def _write_in_bits(student: Student, folder: Path, dtype: torch.dtype, precision: str) -> None:

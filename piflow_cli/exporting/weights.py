@@ -88,10 +88,10 @@ def is_of_head(name: str) -> bool:
     return any(part in HEAD_LAYERS for part in name.split("."))
 
 
-def linear_weights(model: nn.Module) -> set[str]:
-    """Names of the weights of the linear layers of a student's base, as :func:`merged_weights` has them."""
+def linear_layers(model: nn.Module) -> set[str]:
+    """Paths of the linear layers of a student's base, as :func:`merged_weights` has them."""
     layers = (name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".lora_" not in name)
-    return {f"{name.removesuffix('.base_layer')}.weight" for name in layers if ".variants." not in name}
+    return {name.removesuffix(".base_layer") for name in layers if ".variants." not in name}
 
 
 def save_weights(weights: Weights, folder: Path, dtype_of: Callable[[str], torch.dtype], metadata: Mapping[str, str]) -> None:

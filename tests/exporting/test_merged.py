@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoModel
 from exports import export, student
 from safetensors.torch import load_file
 from zoo import ZOO
@@ -16,6 +17,7 @@ from piflow_cli.errors import UsageError
 from piflow_cli.exporting import merged, weights
 from piflow_cli.exporting.formats import ExportRequest
 from piflow_cli.exporting.merged import MergedFormat, cast_weights
+from piflow_cli.exporting.samples import reading_back
 
 
 def test_shards_are_small_and_listed(tmp_path, monkeypatch) -> None:
@@ -52,10 +54,6 @@ def test_fp8_halves_the_linear_weights_and_spares_head_and_norms(tmp_path) -> No
 
 
 def test_fp8_is_kept_in_memory_too(tmp_path) -> None:
-    from diffusers import AutoModel
-
-    from piflow_cli.exporting.samples import reading_back
-
     folder = export(student("dit"), "merged", tmp_path / "out", quantise="fp8")
     with reading_back():
         model = AutoModel.from_pretrained(str(folder), trust_remote_code=True, torch_dtype=torch.bfloat16)

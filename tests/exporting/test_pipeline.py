@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from exports import NAMES, export, student, whole_base
+from diffusers import AutoencoderKL, DiffusionPipeline
+from exports import LABELS, NAMES, export, noise, own_samples, student, whole_base
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from zoo import ZOO
 
 from piflow_cli.console import Console
@@ -20,7 +21,8 @@ from piflow_cli.exporting.formats import ExportRequest
 from piflow_cli.exporting.network import place_of
 from piflow_cli.exporting.pipeline import PipelineFormat
 from piflow_cli.exporting.standalone.code import scheduler_code
-from piflow_cli.student import Student, StudentFacts
+from piflow_cli.student import StudentFacts
+from piflow_cli.teachers.latents import latent_decoder
 from piflow_cli.views import root
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -101,6 +103,7 @@ def test_writing_leaves_the_student_as_it_was(base, tmp_path) -> None:
 def test_the_average_is_exported_where_it_is_asked_for(base, tmp_path) -> None:
     which = student("flux", base)
     average = which.average()
+    average.model.load_state_dict(which.model.state_dict())
     with torch.no_grad():
         for value in average.model.parameters():
             value.mul_(1.1)
@@ -112,25 +115,38 @@ def test_the_average_is_exported_where_it_is_asked_for(base, tmp_path) -> None:
     torch.testing.assert_close(theirs[name].tensor(torch.float32) - plain, 1.21 * product, rtol=1e-4, atol=1e-6)
 
 
-def test_a_class_conditional_pipeline_brings_its_vae_and_defaults(tmp_path, tiny_vae) -> None:
-    from diffusers import DiffusionPipeline
+@pytest.fixture(scope="module")
+def two_channels(tmp_path_factory) -> Path:
+    """A VAE for the latents of the tiny class-conditional student."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vae")
+    AutoencoderKL(latent_channels=2, block_out_channels=(4,), norm_num_groups=2, scaling_factor=0.5, shift_factor=0.25).save_pretrained(folder)
+    return folder
 
+
+def test_a_class_conditional_pipeline_shows_latents_by_its_vae(tmp_path, two_channels) -> None:
     which = student("dit")
-    which = Student(which.family, which.model, replace(which.facts, vae=str(tiny_vae)))
+    which.facts = replace(which.facts, vae=str(two_channels))
     folder = export(which, "pipeline", tmp_path / "out")
     with samples.reading_back():
-        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, vae=None)
+        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     pipeline.set_progress_bar_config(disable=True)
-    again = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    first = pipeline([0, 1], generator=again, output_type="np").images
-    second = pipeline([0], generator=torch.Generator().manual_seed(1), output_type="np", num_inference_steps=2).images
-    assert first.shape == (2, 4, 4, 2) and (abs(first[0] - second[0]) < 1e-5).all() and pipeline.config.nfe == 2
-    assert (folder / "vae" / "config.json").is_file()
+    shown = pipeline(LABELS, latents=noise(which), output_type="pt").images
+    expected = latent_decoder(str(two_channels), 2, torch.device("cpu"))(own_samples(which))
+    torch.testing.assert_close(shown, (expected / 2 + 0.5).clamp(0, 1), rtol=1e-3, atol=1e-4)
+
+
+def test_a_class_conditional_pipeline_draws_from_seeds_by_as_many_steps_as_trained(tmp_path) -> None:
+    folder = export(student("dit"), "pipeline", tmp_path / "out")
+    with samples.reading_back():
+        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipeline.set_progress_bar_config(disable=True)
+    both = pipeline([0, 1], generator=[torch.Generator().manual_seed(seed) for seed in (1, 2)], output_type="np").images
+    first = pipeline([0], generator=torch.Generator().manual_seed(1), output_type="np", num_inference_steps=2).images
+    assert both.shape == (2, 4, 4, 2) and (abs(both[0] - first[0]) < 1e-5).all() and pipeline.vae is None
 
 
 def damaged(folder: Path) -> None:
-    from safetensors.torch import save_file
-
     path = folder / "transformer" / WEIGHTS
     tensors = load_file(path)
     tensors["x_embedder.weight"][0, 0] += 1e-3

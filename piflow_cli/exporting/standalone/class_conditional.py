@@ -19,7 +19,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     _optional_components = ["vae"]
     model_cpu_offload_seq = "transformer->vae"
 
-    def __init__(self, transformer: nn.Module, scheduler, vae: nn.Module | None = None, nfe: int = 1) -> None:
+    def __init__(self, transformer: nn.Module, scheduler, vae: nn.Module | None, nfe: int = 1) -> None:
         super().__init__()
         self.register_modules(transformer=transformer, scheduler=scheduler, vae=vae)
         self.register_to_config(nfe=nfe)
