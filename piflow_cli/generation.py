@@ -47,13 +47,14 @@ def sample_student(
     conditioning: Conditioning,
     *,
     steps: int | None = None,
+    shift: float | None = None,
     substeps: int | None = None,
     temperature: float | str | None = None,
     stochastic: float = 0.0,
     generators: list[torch.Generator] | None = None,
 ) -> Tensor:
     """Samples (B, C, *S) of a student from noise ``x``; what is None is as trained."""
-    scheduler = student.scheduler(substeps=substeps, temperature=temperature, stochastic=stochastic)
+    scheduler = student.scheduler(shift=shift, substeps=substeps, temperature=temperature, stochastic=stochastic)
     nfe = student.facts.nfe if steps is None else steps
     scheduler.set_timesteps(nfe, device=x.device)
     return denoise(lambda x, sigma: student.family.call(student.model, x, sigma, conditioning), scheduler, x, nfe, generators)

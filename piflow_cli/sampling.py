@@ -101,25 +101,30 @@ def _student_source(request: SampleRequest, device: torch.device, console: Conso
         "policy": facts.policy,
         "iterations": facts.iterations,
         "steps": facts.nfe if request.steps is None else request.steps,
+        "shift": facts.sampling_shift(request.shift),
         "substeps": facts.substeps if request.substeps is None else request.substeps,
         "temperature": facts.sampling_temperature if request.temperature is None else request.temperature,
         "stochastic": str(request.stochastic),
     }
-    family = family_of(facts.family, _student_guidance(request, facts, console))
+    _warn_of_mismatch(request, facts, console)
+    embeds = family_of(facts.family).embeds_guidance and request.guidance is not None
+    family = family_of(facts.family, request.guidance if embeds else facts.guidance)
     if isinstance(family, TextToImageFamily):
         return text_student_source(request, files, facts, family, recipe, device, console)
     request.refuse_text(str(request.student))
     return _class_student_source(request, recipe, device)
 
 
-def _student_guidance(request: SampleRequest, facts: StudentFacts, console: Console) -> float:
-    """What the student's network is told; a warning where that is not what it was distilled at."""
-    if request.guidance is None or request.guidance == facts.guidance:
-        return facts.guidance
-    embeds = family_of(facts.family).embeds_guidance
-    effect = "pictures may suffer" if embeds else "it has no effect"
-    console.warn(f"the student has guidance {facts.guidance:g} distilled in: --guidance {request.guidance:g} is another, and {effect}")
-    return request.guidance if embeds else facts.guidance
+def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Console) -> None:
+    """One line for each setting with which the student was not distilled."""
+    if request.guidance is not None and request.guidance != facts.guidance:
+        effect = "pictures may suffer" if family_of(facts.family).embeds_guidance else "it has no effect"
+        console.warn(f"the student has guidance {facts.guidance:g} distilled in: --guidance {request.guidance:g} is another, and {effect}")
+    if request.steps is not None and request.steps < facts.nfe:
+        reach = "" if facts.policy == "gm" else ", and its policies end before the steps do"
+        console.warn(f"the student was distilled at {facts.nfe} evaluations: pictures of --steps {request.steps} may suffer{reach}")
+    if request.shift is not None and request.shift != facts.shift:
+        console.warn(f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer")
 
 
 def _class_student_source(request: SampleRequest, recipe: dict, device: torch.device) -> Source:
@@ -130,7 +135,7 @@ def _class_student_source(request: SampleRequest, recipe: dict, device: torch.de
     facts = student.facts
     shape = student.family.sample_shape(student.model)
     decode = latent_decoder(vae_of(request, facts), shape[0], device)
-    options = {"steps": request.steps, "substeps": request.substeps, "temperature": request.temperature}
+    options = {"steps": request.steps, "shift": request.shift, "substeps": request.substeps, "temperature": request.temperature}
 
     def draw(shots: Sequence[Shot]) -> Tensor:
         generators = seeded_generators([shot.seed for shot in shots])
@@ -149,9 +154,9 @@ def vae_of(request: SampleRequest, facts: StudentFacts) -> str | None:
 
 
 def _teacher_source(request: SampleRequest, device: torch.device, console: Console) -> Source:
-    if request.substeps is not None or request.temperature is not None or request.stochastic != 0:
+    if request.substeps is not None or request.temperature is not None or request.shift is not None or request.stochastic != 0:
         raise UsageError(
-            "--substeps, --temperature and --stochastic are settings of a policy, and a teacher has none",
+            "--shift, --substeps, --temperature and --stochastic are settings of a policy, and a teacher has none",
             "leave them out, or name a student: piflow sample RUN",
         )
     preset = load(request.teacher)

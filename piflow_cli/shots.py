@@ -42,6 +42,7 @@ class SampleRequest:
     compile: bool = False
     seeds: tuple[int, ...] | None = None
     steps: int | None = None
+    shift: float | None = None
     substeps: int | None = None
     temperature: float | str | None = None
     stochastic: float = 0.0

@@ -113,6 +113,12 @@ class StudentFacts:
         """``auto`` or a number, as :class:`~piflow_cli.scheduler.PolicyScheduler` takes it."""
         return "auto" if self.temperature == "auto" else float(self.temperature)
 
+    def sampling_shift(self, shift: float | None) -> float:
+        """``shift`` where it is given; raises UsageError for another one of a DX policy, whose points are even in its own raw time."""
+        if shift is not None and shift != self.shift and self.policy != "gm":
+            raise UsageError(f"the shift {self.shift:g} is part of a {self.policy} policy: {shift:g} is another", "leave --shift out")
+        return self.shift if shift is None else shift
+
 
 class Student:
     """A widened model, or the student's view of a shared base, with the facts that turn its output into policies."""
@@ -141,6 +147,7 @@ class Student:
     def scheduler(
         self,
         *,
+        shift: float | None = None,
         substeps: int | None = None,
         temperature: float | str | None = None,
         stochastic: float = 0.0,
@@ -156,7 +163,7 @@ class Student:
             components=facts.components,
             patch=patch,
             segment=facts.segment,
-            shift=facts.shift,
+            shift=facts.sampling_shift(shift),
             final_step_scale=facts.final_step_scale,
             substeps=facts.substeps if substeps is None else substeps,
             temperature=facts.sampling_temperature if temperature is None else temperature,

@@ -53,7 +53,7 @@ def text_student_source(
     base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
     stage = Stage.open(request, family, base, revision or None, dtype, False, device, console)
     student = load_adapter(files, base=request.base, teacher=request.teacher, dtype=dtype)
-    options = {"substeps": request.substeps, "temperature": request.temperature, "stochastic": request.stochastic}
+    options = {"shift": request.shift, "substeps": request.substeps, "temperature": request.temperature, "stochastic": request.stochastic}
     scheduler = student.scheduler(**options, patch=family.token_positions)
     return stage.source(root(student.model), [student.model.role], scheduler, {**recipe, "guidance": family.guidance})
 

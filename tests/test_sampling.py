@@ -1,6 +1,7 @@
 """`piflow sample`: pictures that depend on seed and label alone, and what cannot be sampled."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from piflow_cli.adapters import save_adapter
 from piflow_cli.core.guidance import Guidance
-from piflow_cli.generation import sample_teacher, seeded_generators, seeded_noise
+from piflow_cli.core.rollout import rollout
+from piflow_cli.core.timegrid import TimeGrid
+from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.images import image_grid, to_images
+from piflow_cli.presets import load
+from piflow_cli.student import StudentFacts, student_of
 from piflow_cli.teachers import family_of
 from students import tiny_student
 
@@ -67,6 +73,67 @@ def test_settings_change_the_picture(cli, student, tmp_path) -> None:
     assert len(pictures) == len(variants)
 
 
+def noticed(outcome) -> list[str]:
+    return [json.loads(line)["warning"] for line in outcome.err.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warnings"),
+    [
+        ([], []),
+        (["--steps", "2"], []),
+        (["--steps", "7"], []),
+        (["--steps", "1"], ["the student was distilled at 2 evaluations: pictures of --steps 1 may suffer"]),
+        (["--shift", "1"], []),
+        (["--shift", "3"], ["the student was distilled at shift 1: pictures of --shift 3 may suffer"]),
+        (["--guidance", "2"], ["the student has guidance 1 distilled in: --guidance 2 is another, and it has no effect"]),
+    ],
+)
+def test_settings_other_than_those_it_was_distilled_at_warn_once(cli, student, tmp_path, arguments, warnings) -> None:
+    outcome = cli("sample", str(student), "--seeds", "0-2", "--batch-size", "1", "--output", str(tmp_path), "--json", *arguments)
+    assert outcome.code == 0 and noticed(outcome) == warnings
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 8])
+def test_more_steps_than_trained_walk_the_finer_grid_with_the_policy_as_it_was(steps: int) -> None:
+    """Each step rolls the policy of one evaluation down a shorter segment; the DX policy goes on to span its own."""
+    for kind in ("gm", "dx"):
+        student = tiny_student(kind)
+        facts, grid = student.facts, TimeGrid(steps, 0.5, 3.2)
+        x = seeded_noise(seeded_generators([0, 1]), (2, 4, 4))
+        conditioning = student.family.condition(student.model, [0, 1])
+        sampled = sample_student(student, x, conditioning, steps=steps, temperature=1.0)
+        with torch.no_grad():
+            for start, end in zip(grid.edges, grid.edges[1:]):
+                policy = student.policy(student.model, x, torch.full((2,), start, dtype=torch.float64), conditioning)
+                if kind == "dx":
+                    assert policy.segment == facts.segment == 1 / 1.5 and policy.segment >= start - end
+                x = rollout(policy, policy.x_src, policy.raw_src, torch.full((2,), end, dtype=torch.float64), substeps=facts.substeps)
+        torch.testing.assert_close(sampled, x, rtol=1e-4, atol=1e-5)
+
+
+def test_a_dx_student_says_where_its_policies_end_and_keeps_its_shift(cli, tiny_teacher, tmp_path) -> None:
+    preset, family = load(str(tiny_teacher)), family_of("dit")
+    facts = replace(StudentFacts.of(preset), policy="dx", nfe=2, segment=0.5)
+    save_adapter(student_of(family.load(Path(preset.teacher.base)), family, facts, seed=0), tmp_path / "dx")
+    outcome = cli("sample", str(tmp_path / "dx"), "--seeds", "0", "--steps", "1", "--output", str(tmp_path / "out"), "--json")
+    reach = "pictures of --steps 1 may suffer, and its policies end before the steps do"
+    assert outcome.code == 0 and noticed(outcome) == [f"the student was distilled at 2 evaluations: {reach}"]
+    outcome = cli("sample", str(tmp_path / "dx"), "--seeds", "0", "--shift", "2", "--output", str(tmp_path / "none"))
+    assert outcome.code == 2 and "the shift 1 is part of a dx policy: 2 is another" in outcome.err and not (tmp_path / "none").exists()
+
+
+def test_another_shift_moves_the_evaluations_of_a_gm_student() -> None:
+    student = tiny_student()
+    scheduler = student.scheduler(shift=1.0)
+    scheduler.set_timesteps(2)
+    assert scheduler.timesteps.tolist() == pytest.approx([1000, 1000 / 3])
+    x = seeded_noise(seeded_generators([0]), (2, 4, 4))
+    conditioning = student.family.condition(student.model, [0])
+    changed, same = (sample_student(student, x, conditioning, shift=shift) for shift in (1.0, student.facts.shift))
+    assert torch.equal(same, sample_student(student, x, conditioning)) and not torch.equal(changed, same)
+
+
 def test_the_adapter_folder_samples_like_its_run(cli, student, tmp_path) -> None:
     for folder, path in (("run", student), ("adapter", student / "adapter")):
         assert cli("sample", str(path), "--seeds", "0", "--output", str(tmp_path / folder), "--quiet").code == 0
@@ -107,6 +174,9 @@ def test_guidance_of_one_is_none() -> None:
         (["--seeds", "5-2"], 2, "runs backwards"),
         (["--steps", "0"], 2, "--steps"),
         (["--steps", "-1"], 2, "--steps"),
+        (["--shift", "0"], 2, "--shift 0.0: not a number above 0"),
+        (["--shift", "nan"], 2, "--shift nan: not a number above 0"),
+        (["--subfolder", "none"], 2, "there is no folder"),
         (["--substeps", "0"], 2, "--substeps"),
         (["--temperature", "0"], 2, "--temperature"),
         (["--stochastic", "-1"], 2, "--stochastic"),

@@ -67,6 +67,13 @@ def parse_stochastic(text: str) -> float:
     return value
 
 
+def check_shift(shift: float) -> float:
+    """A number above 0."""
+    if not 0 < shift < math.inf:
+        raise UsageError(f"--shift {shift}: not a number above 0", "type --shift 3.2, or leave it out")
+    return shift
+
+
 def parse_guidance(text: str) -> float:
     """A guidance scale of at least 1, which is none."""
     value = _number(text)

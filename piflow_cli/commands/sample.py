@@ -20,6 +20,7 @@ from piflow_cli.commands.options import (
     Teacher,
     check_base_precision,
     check_offload,
+    check_shift,
     examples,
     parse_guidance,
     parse_lora,
@@ -94,6 +95,7 @@ def sample(
     steps: Annotated[
         int | None, setting("--steps", "Network evaluations per image; default: as trained.", SAMPLING, "N", 1)
     ] = None,
+    shift: Annotated[float | None, setting("--shift", "Of the time grid towards noise; default: as trained.", SAMPLING, "M")] = None,
     substeps: Annotated[
         int | None, setting("--substeps", "Policy substeps per unit of raw time.", SAMPLING, "N", 1)
     ] = None,
@@ -154,6 +156,7 @@ def sample(
         offload=offload,
         compile=compile,
         steps=steps,
+        shift=None if shift is None else check_shift(shift),
         substeps=substeps,
         output=_folder(student, teacher) if output is None else output,
         grid=grid,
