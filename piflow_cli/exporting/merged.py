@@ -22,6 +22,7 @@ from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
 from .formats import ExportFormat
 from .network import (
+    ROLLOUTS,
     SCHEDULER_FOLDER,
     check_whole,
     dtype_of,
@@ -73,7 +74,7 @@ class MergedFormat(ExportFormat):
         else:
             write_network(student, folder, dtype)
         write_scheduler(student, folder / SCHEDULER_FOLDER)
-        return {"dtype": str(dtype).removeprefix("torch."), "quantise": request.quantise}
+        return {"dtype": str(dtype).removeprefix("torch."), "rollouts": ROLLOUTS}
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         with reading_back():

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TRANSFORMER = "transformer"
 SCHEDULER_FOLDER = "scheduler"
+ROLLOUTS = "the plain loop over substeps, where piflow has fused ones"
 
 
 def dtype_of(request: ExportRequest, student: Student) -> torch.dtype:

@@ -16,6 +16,7 @@ from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
 from .formats import ExportFormat
 from .network import (
+    ROLLOUTS,
     SCHEDULER_FOLDER,
     TRANSFORMER,
     base_of,
@@ -71,7 +72,7 @@ class PipelineFormat(ExportFormat):
         self.dtype = dtype
         if reference is not None and hub_id(base_of(facts, request)[0]) is None:
             console.warn(f"the base is named by its path on this machine: {reference['place']}")
-        return {"dtype": str(dtype).removeprefix("torch.")}
+        return {"dtype": str(dtype).removeprefix("torch."), "rollouts": ROLLOUTS}
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         dtype = dtype_of(request, student)

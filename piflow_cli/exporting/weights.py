@@ -13,6 +13,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..errors import RunError
 from ..views import View, root
 from .standalone.policy_model import HEAD_LAYERS, LORA_A, LORA_B, fused
 
@@ -102,13 +103,20 @@ def save_weights(weights: Weights, folder: Path, dtype_of: Callable[[str], torch
         folder: an existing one.
         dtype_of: in which each floating weight is written.
         metadata: of every file; values are strings.
+
+    Raises:
+        RunError: a weight is beyond the range of its dtype.
     """
     outline = {
         name: torch.empty(weight.value.shape, dtype=weight.dtype(dtype_of(name)), device="meta") for name, weight in weights.items()
     }
     split = split_torch_state_dict_into_shards(outline, filename_pattern=FILE_PATTERN, max_shard_size=SHARD_SIZE)
     for file, names in split.filename_to_tensors.items():
-        save_file({name: weights[name].tensor(dtype_of(name)) for name in names}, folder / file, {"format": "pt", **metadata})
+        shard = {name: weights[name].tensor(dtype_of(name)) for name in names}
+        for name, value in shard.items():
+            if value.is_floating_point() and not value.float().isfinite().all():
+                raise RunError(f"{name} has values beyond the range of {value.dtype}".replace("torch.", ""), "choose --dtype bf16")
+        save_file(shard, folder / file, {"format": "pt", **metadata})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from exports import export, student
 from safetensors.torch import load_file
 from zoo import ZOO
 
-from piflow_cli.errors import UsageError
+from piflow_cli.errors import RunError, UsageError
 from piflow_cli.exporting import merged, weights
 from piflow_cli.exporting.formats import ExportRequest
 from piflow_cli.exporting.merged import MergedFormat, cast_weights
@@ -38,6 +38,15 @@ def test_shards_are_small_and_listed(tmp_path, monkeypatch) -> None:
     assert index["weight_map"].keys() == weights.merged_weights(which).keys()
     # Never more than a shard in memory besides the student.
     assert max(sizes) <= 50_000 and sum(sizes) == index["metadata"]["total_size"]
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("fp16", 1e5), ("bf16", float("nan"))])
+def test_weights_beyond_their_dtype_are_refused(dtype, value, tmp_path) -> None:
+    which = student("dit")
+    with torch.no_grad():
+        which.model.proj_out_1.bias[0] = value
+    with pytest.raises(RunError, match="proj_out_1.bias has values beyond the range of"):
+        export(which, "merged", tmp_path / "out", dtype=dtype)
 
 
 def test_fp8_halves_the_linear_weights_and_spares_head_and_norms(tmp_path) -> None:

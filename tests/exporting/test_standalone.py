@@ -16,6 +16,7 @@ from exports import student
 from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from students import tiny_dit
 from zoo import ZOO
 
@@ -175,6 +176,15 @@ def test_a_quantised_base_takes_no_adapters(monkeypatch) -> None:
     policy = {"kind": "gm", "components": 3, "logstd_width": 8, "embedding_dim": 32, "site": site, "base": {"place": "", "subfolder": None, "revision": None}}
     with pytest.raises(ValueError, match="a quantised base takes no adapters"):
         policy_model.put_together(diffusers.FluxTransformer2DModel, policy, which.model.state_dict(), {})
+
+
+def test_what_a_student_brings_is_fetched_at_its_own_revision(tmp_path, monkeypatch) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "diffusion_pytorch_model.safetensors")
+    asked = []
+    monkeypatch.setattr(policy_model, "hf_hub_download", lambda *told, **more: asked.append((told, more)) or tmp_path / "diffusion_pytorch_model.safetensors")
+    assert policy_model.own_weights("owner/name", "transformer", "abc", token="t")["a"].item() == 1
+    assert asked == [(("owner/name", "diffusion_pytorch_model.safetensors"), {"subfolder": "transformer", "revision": "abc", "token": "t"})]
+    assert policy_model.own_weights(tmp_path, None, None)["a"].item() == 1 and len(asked) == 1
 
 
 def test_a_part_that_lies_elsewhere_is_loaded_with_the_dtype(tmp_path, tiny_vae) -> None:

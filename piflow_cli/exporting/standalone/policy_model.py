@@ -19,6 +19,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 HEAD_LAYERS = ("means", "logweights", "logstds", "grid")
 LORA_A = ".lora_A.weight"
 LORA_B = ".lora_B.weight"
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
 
 
 def require_diffusers(oldest: str) -> None:
@@ -50,13 +51,14 @@ class PolicyModel:
         put_policy_head(self, policy, self.get_submodule(policy["site"]["projection"]).weight.dtype)
 
     @classmethod
-    def from_pretrained(cls, place: str | Path, **options: Any) -> nn.Module:
+    def from_pretrained(cls, place: str | Path, *, subfolder: str | None = None, revision: str | None = None, **options: Any) -> nn.Module:
         """As diffusers loads models; a student that names its base instead of holding it is put together."""
-        subfolder = options.pop("subfolder", None)
-        policy = cls.load_config(place, subfolder=subfolder)["policy"]
+        where = {"subfolder": subfolder, "revision": revision}
+        hub = {name: options[name] for name in HUB_OPTIONS if name in options}
+        policy = cls.load_config(place, **where, **hub)["policy"]
         if policy["base"] is not None:
-            return put_together(cls.base_class, policy, own_weights(place, subfolder), options)
-        model = super().from_pretrained(place, subfolder=subfolder, **options)
+            return put_together(cls.base_class, policy, own_weights(place, **where, **hub), options)
+        model = super().from_pretrained(place, **where, **options)
         if policy["storage"] is not None:
             model.enable_layerwise_casting(getattr(torch, policy["storage"]), compute_dtype=model.dtype)
         return model
@@ -76,11 +78,11 @@ def put_policy_head(model: nn.Module, policy: dict[str, Any], dtype: torch.dtype
     attach_head(model, site, head.to(dtype))
 
 
-def own_weights(place: str | Path, subfolder: str | None) -> dict[str, Tensor]:
+def own_weights(place: str | Path, subfolder: str | None, revision: str | None, **hub: Any) -> dict[str, Tensor]:
     """The tensors that a student without its base brings, from a folder or a repository."""
     if Path(place).is_dir():
-        return load_file(Path(place, *(() if subfolder is None else (subfolder,)), WEIGHTS))
-    return load_file(hf_hub_download(str(place), WEIGHTS, subfolder=subfolder))
+        return load_file(Path(place) / ("" if subfolder is None else subfolder) / WEIGHTS)
+    return load_file(hf_hub_download(str(place), WEIGHTS, subfolder=subfolder, revision=revision, **hub))
 
 
 @torch.no_grad()
