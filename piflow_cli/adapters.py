@@ -8,7 +8,8 @@ DX. A fully trained student brings all its weights. One that shares its base bri
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,17 @@ def adapter_tensors(student: Student) -> dict[str, Tensor]:
 
 def save_adapter(student: Student, folder: Path) -> None:
     """Write the student to ``folder``, aside first; an adapter that is there already stays whole until then."""
-    metadata = {"format": "pt", "policy_config": json.dumps(_policy_config(student.facts)), **student.facts.to_metadata()}
     with replacing_folder(folder) as aside:
-        (aside / CONFIG_NAME).write_text(json.dumps(_config(student), indent=2) + "\n")
-        save_file(adapter_tensors(student), aside / WEIGHTS_NAME, metadata)
+        write_adapter(student, aside, adapter_tensors(student), {})
+
+
+def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write ``tensors`` and the config of ``student`` into ``folder``; ``metadata`` that others left goes beside its own facts."""
+    metadata = {"format": "pt", "policy_config": json.dumps(_policy_config(student.facts)), **metadata, **student.facts.to_metadata()}
+    (folder / CONFIG_NAME).write_text(json.dumps(_config(student), indent=2) + "\n", encoding="utf-8")
+    save_file(tensors, folder / WEIGHTS_NAME, metadata)
+    # safetensors lets nobody else read what it writes.
+    (folder / WEIGHTS_NAME).chmod(0o644)
 
 
 def load_adapter(
@@ -145,8 +153,7 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
     Adapters get the dtype ``adapters``, or keep their stored one; everything else keeps the student's. Raises RunError where
     names or shapes differ, or values are not finite.
     """
-    published = _published_names(student)
-    slots = {published.get(name, name): slot for name, slot in _slots(student).items()}
+    slots = _slots(student)
     _refuse_misfits(student, weights, {name: getattr(*slot).shape for name, slot in slots.items()})
     held = [value.device for value in root(student.model).parameters() if not value.is_meta]
     for name, (module, leaf) in slots.items():
@@ -159,19 +166,32 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
         setattr(module, leaf, nn.Parameter(value, requires_grad=old.requires_grad))
 
 
+@contextmanager
+def holding(student: Student, weights: StoredWeights) -> Iterator[None]:
+    """The student with other ``weights`` for a while, its adapters perhaps of another rank; it has its own again afterwards."""
+    own = {name: (slot, getattr(*slot)) for name, slot in _slots(student).items()}
+    try:
+        fill(student, weights)
+        yield
+    finally:
+        for (module, leaf), value in own.values():
+            setattr(module, leaf, value)
+
+
 def _slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
-    """Every parameter that the student brings, by its name: the module that has it, and its name there."""
-    model, slots = student.model, {}
+    """Every parameter that the student brings, by its published name: the module that has it, and its name there."""
+    model, slots, published = student.model, {}, _published_names(student)
     for path, module in root(model).named_modules():
         for leaf, _ in module.named_parameters(recurse=False):
             inside = f"{path}.{leaf}" if path else leaf
             if (name := model.own_name(inside) if isinstance(model, View) else inside) is not None:
-                slots[name] = (module, leaf)
+                slots[published.get(name, name)] = (module, leaf)
     return slots
 
 
 def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[str, torch.Size]) -> None:
-    """Raise RunError where ``weights`` have other names or shapes than ``expected``."""
+    """Raise RunError where ``weights`` have other names or shapes than ``expected``; the rank of an adapter is its own affair."""
+    expected = {name: _at_rank(name, shape, weights) for name, shape in expected.items()}
     facts, head = student.facts, list(_published_names(student).values())
     if not any(name in weights for name in head):
         raise no_head(weights.path, adapters=any(name.endswith(LORA_A) for name in weights))
@@ -185,6 +205,15 @@ def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[
         more = f" (and {len(faults) - NAMED_FAULTS} more faults)" if len(faults) > NAMED_FAULTS else ""
         hint = f"{OTHER_CONFIG}; {OTHER_BASE}" if isinstance(student.model, View) else OTHER_CONFIG
         raise RunError(f"{weights.path} does not fit a {facts.policy} student of {facts.teacher}: {'; '.join(faults[:NAMED_FAULTS])}{more}", hint)
+
+
+def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size:
+    """The shape of a tensor, that of an adapter's factor for the rank that its first factor has in ``weights``."""
+    first = name.removesuffix(LORA_B) + LORA_A if name.endswith(LORA_B) else name
+    if not name.endswith((LORA_A, LORA_B)) or len(weights.shapes.get(first, ())) != 2:
+        return shape
+    rank = weights.shapes[first][0]
+    return torch.Size((rank, shape[1]) if name.endswith(LORA_A) else (shape[0], rank))
 
 
 def _check_architecture(config: Mapping[str, Any], model: nn.Module, family: TeacherFamily) -> None:

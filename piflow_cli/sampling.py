@@ -75,10 +75,12 @@ def open_student(
     """The student at ``path``, as :func:`~piflow_cli.student_source.locate_student` takes it, on ``base`` in place of its own if it is
     one of adapters; ``options`` are those of :func:`~piflow_cli.adapters.load_adapter`.
 
-    Raises UsageError where it was trained for another than ``teacher``.
+    Raises UsageError where it was trained for another than ``teacher``, or has no use for a base.
     """
     student = load_adapter(locate_student(path, subfolder), base=base, teacher=teacher, **options)
     _check_teacher(path, student.facts, teacher)
+    if base is not None and not isinstance(student.model, View):
+        raise UsageError("--base names the weights below adapters, and this student brings all of its own", "leave --base out")
     return student
 
 
@@ -129,8 +131,6 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
 
 def _class_student_source(request: SampleRequest, recipe: dict, device: torch.device) -> Source:
     student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder)
-    if request.base is not None and not isinstance(student.model, View):
-        raise UsageError("--base names the weights below adapters, and this student brings all of its own", "leave --base out")
     student.model.to(device)
     facts = student.facts
     shape = student.family.sample_shape(student.model)

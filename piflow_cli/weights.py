@@ -24,24 +24,25 @@ class StoredWeights:
     """The tensors of a student on disk, under their names relative to the transformer.
 
     Shapes and dtypes are known at once, values are read when asked for: memory holds one tensor at a time, and of a mapped
-    file no more than that either. ``metadata`` is that of the first file.
+    file no more than that either. ``metadata`` is that of the first file. ``held`` stand in for what ``path`` has, if given.
 
     Raises RunError where a file is corrupt or cut short, or a pickled one holds more than tensors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, held: Mapping[str, Tensor] | None = None) -> None:
         self.path = path
         self.metadata: dict[str, str] = {}
         self.shapes: dict[str, torch.Size] = {}
         self.dtypes: dict[str, torch.dtype] = {}
         self._places: dict[str, tuple[Path, str]] = {}
-        self._checkpoint: Mapping[str, Tensor] = {}
-        if path.suffix in (".safetensors", ".json"):
+        if held is None and path.suffix not in (".safetensors", ".json"):
+            held = _checkpoint(path)
+        self._held = held
+        if held is None:
             for number, file in enumerate(shards_of(path)):
                 self._note_file(file, first=number == 0)
         else:
-            self._checkpoint = _checkpoint(path)
-            for name, value in self._checkpoint.items():
+            for name, value in held.items():
                 self._note(name, value, path)
 
     def _note_file(self, file: Path, first: bool) -> None:
@@ -68,8 +69,8 @@ class StoredWeights:
     def read(self, name: str) -> Tensor:
         """The value of a tensor, on the CPU, of its stored dtype; it may be a view of the file, not to be written to."""
         file, key = self._places[name]
-        if self._checkpoint:
-            return self._checkpoint[key]
+        if self._held is not None:
+            return self._held[key]
         # Opened anew each time: pages of a mapped file count as memory until the mapping goes.
         with opened(file) as tensors:
             return tensors.get_tensor(key)

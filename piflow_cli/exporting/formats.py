@@ -24,6 +24,7 @@ class ExportRequest:
     ``rank``: largest of the adapters. ``base``: the base in place of the student's own; ``with_base``: whether a
     self-contained folder holds it or only names it. ``quantise``: precision of a merged base. ``push_to_hub``: repository
     ``owner/name`` that takes the folder, ``private`` or not. ``teacher``: preset of a student that says nothing of itself.
+    ``prompts``: of the pictures on the card of a text-to-image student.
     """
 
     student: str
@@ -40,6 +41,7 @@ class ExportRequest:
     subfolder: str | None = None
     teacher: str | None = None
     device: str = "auto"
+    prompts: tuple[str, ...] = ()
 
 
 class ExportFormat(Protocol):

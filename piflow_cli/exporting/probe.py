@@ -65,7 +65,10 @@ def _random_texts(family: TextToImageFamily, student: Student, batch: int, gener
 @torch.no_grad()
 def velocities(student: Student, inputs: Inputs) -> Tensor:
     """What the student's policies say at ``inputs`` (B, C, *S), at the source and on from it: (3, B, C, *S) float32."""
-    policy = student.policy(student.model, inputs.x, inputs.raw, inputs.conditioning)
+    dtype = next(root(student.model).parameters()).dtype
+    # States stay float32 beside a bfloat16 base, as in training.
+    with torch.autocast(inputs.x.device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
+        policy = student.policy(student.model, inputs.x, inputs.raw, inputs.conditioning)
     return torch.stack([policy.velocity((1 - 0.1 * step) * inputs.x, (1 - 0.3 * step) * inputs.raw) for step in range(3)]).float()
 
 

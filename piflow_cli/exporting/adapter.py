@@ -1,0 +1,135 @@
+"""The published layout, which ComfyUI-piFlow loads too: in other dtypes, and with adapters of lower rank."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..adapters import LORA_A, LORA_B, adapter_tensors, holding, write_adapter
+from ..errors import RunError, UsageError
+from ..student_source import WEIGHTS_NAME, locate_student
+from ..teachers import family_of
+from ..teachers.text_to_image import TextToImageFamily
+from ..weights import StoredWeights
+from .card import unguided
+from .formats import DTYPES, ExportRequest
+from .probe import fixed_inputs, largest_difference, velocities
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..student import Student, StudentFacts
+
+# Shares of the largest velocity: the rounding of weights, some layers on.
+TOLERANCES = {None: 1e-6, "fp32": 1e-6, "fp16": 1e-2, "bf16": 5e-2}
+
+TEXT_SNIPPET = """\
+import torch
+from diffusers import {pipeline}
+from piflow_cli.sampling import open_student
+
+student = open_student("{place}", dtype=torch.bfloat16)
+pipeline = {pipeline}.from_pretrained(
+    "{base}",
+    transformer=student.model.base,
+    scheduler=student.scheduler(patch=student.family.token_positions),
+    torch_dtype=torch.bfloat16,
+).to("cuda")
+image = pipeline("a red fox", num_inference_steps={nfe}, {guidance}).images[0]
+image.save("fox.png")
+"""
+CLASS_SNIPPET = """\
+from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
+from piflow_cli.sampling import open_student
+
+student = open_student("{place}")
+labels = [0, 1, 2]
+noise = seeded_noise(seeded_generators([0, 1, 2]), student.family.sample_shape(student.model))
+images = sample_student(student, noise, student.family.condition(student.model, labels))
+"""
+
+
+class AdapterFormat:
+    """config.json and one safetensors file: what is trained, and nothing of the base."""
+
+    name = "adapter"
+
+    def __init__(self) -> None:
+        self._intended: dict[str, Tensor] = {}
+
+    def check(self, facts: StudentFacts, request: ExportRequest) -> None:
+        if request.quantise is not None:
+            raise UsageError("--quantise is for a base, and an adapter holds none", "choose --format merged, or --dtype bf16")
+        if not request.with_base:
+            raise UsageError("an adapter never holds its base", "leave --no-base out")
+
+    def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
+        source = StoredWeights(locate_student(request.student, request.subfolder).weights)
+        self._intended, report = adapter_tensors(student), {}
+        if request.rank is not None:
+            report = self._reduce(student, request.rank)
+        dtypes = source.dtypes if request.dtype is None else dict.fromkeys(self._intended, getattr(torch, DTYPES[request.dtype]))
+        foreign = {name: value for name, value in source.metadata.items() if not name.startswith("piflow.")}
+        write_adapter(student, folder, {name: _rounded(name, value, dtypes[name]) for name, value in self._intended.items()}, foreign)
+        return report
+
+    def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
+        inputs = fixed_inputs(student)
+        # A lower rank is what was asked for: what is read is held against the adapters as they were cut.
+        with holding(student, StoredWeights(folder, self._intended)):
+            expected = velocities(student, inputs)
+        with holding(student, StoredWeights(folder / WEIGHTS_NAME)):
+            return largest_difference(velocities(student, inputs), expected)
+
+    def tolerance(self, request: ExportRequest) -> float:
+        return TOLERANCES[request.dtype]
+
+    def snippet(self, facts: StudentFacts, place: str) -> str:
+        family = family_of(facts.family, facts.guidance)
+        if not isinstance(family, TextToImageFamily):
+            return CLASS_SNIPPET.format(place=place)
+        told = {"pipeline": family.pipeline_name, "guidance": unguided(family), "base": facts.base, "nfe": facts.nfe}
+        return TEXT_SNIPPET.format(place=place, **told)
+
+    def _reduce(self, student: Student, rank: int) -> dict[str, object]:
+        """Cut every adapter to ``rank``; what that takes of the adapters, and how far policies move by it."""
+        firsts = [name for name in self._intended if name.endswith(LORA_A)]
+        if not firsts:
+            raise UsageError("--rank is of adapters, and this student is trained in full", "leave --rank out")
+        inputs, lost, whole = fixed_inputs(student), 0.0, 0.0
+        before = velocities(student, inputs)
+        for first in firsts:
+            second = first.removesuffix(LORA_A) + LORA_B
+            self._intended[first], self._intended[second], tail, total = reduced(self._intended[first], self._intended[second], rank)
+            lost, whole = lost + tail, whole + total
+        with holding(student, StoredWeights(Path(WEIGHTS_NAME), self._intended)):
+            moved = largest_difference(velocities(student, inputs), before)
+        return {"rank": rank, "rank_error": math.sqrt(lost / whole) if whole > 0 else 0.0, "rank_policy_change": moved}
+
+
+def reduced(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
+    """The best ``rank`` approximation of the product ``second`` (O, R) @ ``first`` (R, I), in factors of equal norm.
+
+    By the singular values of the R x R core between the orthogonal parts of both, so that the product is never formed (Eckart
+    and Young, 1936). Also the squared Frobenius norms of what is lost and of the whole; factors that are low enough stay.
+    """
+    if rank >= first.shape[0]:
+        gram = (second.double().T @ second.double()) * (first.double() @ first.double().T)
+        return first, second, 0.0, gram.sum().item()
+    left, core_left = torch.linalg.qr(second.double())
+    right, core_right = torch.linalg.qr(first.double().T)
+    u, values, v = torch.linalg.svd(core_left @ core_right.T, full_matrices=False)
+    whole, lost = values.square().sum().item(), values[rank:].square().sum().item()
+    root = values[:rank].sqrt()
+    cut_first, cut_second = root[:, None] * (v[:rank] @ right.T), (left @ u[:, :rank]) * root
+    return cut_first.to(first.dtype).contiguous(), cut_second.to(second.dtype).contiguous(), lost, whole
+
+
+def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    rounded = value.to(dtype)
+    if not rounded.isfinite().all():
+        raise RunError(f"{name} has values beyond the range of {dtype}".replace("torch.", ""), "choose --dtype bf16")
+    return rounded

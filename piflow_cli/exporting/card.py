@@ -1,0 +1,123 @@
+"""The model card: what the student is, how it was trained, and how it is sampled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import UsageError
+from ..own_teacher import preset_of
+from ..teachers import family_of
+from ..teachers.locate import hub_id
+from ..teachers.text_to_image import TextToImageFamily
+
+if TYPE_CHECKING:
+    from ..student import StudentFacts
+
+CARD_NAME = "README.md"
+PICTURE_NAME = "samples.png"
+TAG = "pi-flow"
+PAPER = "https://arxiv.org/abs/2510.14974"
+POLICIES = {"gm": "GMFlow, {} Gaussians per position", "dx": "DX, {} points, linear between them", "dx-poly": "DX, a polynomial of {} terms"}
+# What the Hub knows by name among the licences of presets.
+KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "openrail++")
+
+
+def license_tags(text: str) -> dict[str, str]:
+    """The Hub's tags for a preset's licence: of the weights, where it tells several apart."""
+    parts = [part for part in text.split(" / ") if "(weights)" in part] or [text]
+    name = parts[0].replace("(weights)", "").strip()
+    if name.lower() in KNOWN_LICENSES:
+        return {"license": name.lower()}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")}
+
+
+def unguided(family: TextToImageFamily) -> str:
+    """How the stock pipeline is told not to guide by itself, as keyword arguments."""
+    text = {"prompt_embeds": torch.zeros(1, 1, 1), "prompt_embeds_mask": torch.ones(1, 1, dtype=torch.long)}
+    told = family.pipeline_inputs(text)
+    return ", ".join(f"{name}={value:g}" for name, value in told.items() if isinstance(value, float))
+
+
+def write_card(
+    folder: Path, facts: StudentFacts, name: str, snippet: str, export: Mapping[str, object], source: Path, teacher: str | None
+) -> None:
+    """Write README.md into ``folder``; ``export`` is what was written, ``source`` and ``teacher`` tell of the preset."""
+    from huggingface_hub import ModelCardData
+
+    family = family_of(facts.family, facts.guidance)
+    text_to_image = isinstance(family, TextToImageFamily)
+    license = _license(facts, source, teacher)
+    base = hub_id(facts.base)
+    data = ModelCardData(
+        base_model=None if base is None else base[0],
+        base_model_relation=None if base is None else "adapter" if export["format"] == "adapter" else "finetune",
+        library_name="diffusers",
+        pipeline_tag="text-to-image" if text_to_image else "unconditional-image-generation",
+        tags=[TAG, "few-step", "distillation", facts.policy, family.model_name],
+        **({} if license is None else license_tags(license)),
+    )
+    picture = f"![Samples]({PICTURE_NAME})\n\n" if (folder / PICTURE_NAME).is_file() else ""
+    text = f"""\
+---
+{data.to_yaml()}
+---
+
+# {name}
+
+A student of {facts.teacher if base is None else facts.base} that makes a picture in {_evaluations(facts.nfe)}, distilled by policy imitation
+([π-Flow]({PAPER})) with piflow {facts.version}.
+
+{picture}{_table({**_told(facts, license), **export})}
+
+```python
+{snippet.rstrip()}
+```
+
+More evaluations than {facts.nfe} may be asked for. Guidance is distilled in: no pipeline may guide on top of it.
+"""
+    (folder / CARD_NAME).write_text(text, encoding="utf-8")
+
+
+def is_export(folder: Path) -> bool:
+    """Whether ``folder`` holds a card that piflow wrote, so that an export may take its place."""
+    card = folder / CARD_NAME
+    return card.is_file() and f"- {TAG}\n" in card.read_text(encoding="utf-8", errors="replace")
+
+
+def _license(facts: StudentFacts, source: Path, teacher: str | None) -> str | None:
+    """The licence of the teacher by its preset; None where that is not at hand."""
+    try:
+        return preset_of(facts, source, teacher).teacher.license
+    except UsageError:
+        return None
+
+
+def _told(facts: StudentFacts, license: str | None) -> dict[str, object]:
+    return {
+        "teacher": facts.teacher,
+        "base": facts.base + (f" at {facts.revision}" if facts.revision else ""),
+        "licence of the teacher": "not said" if license is None else license,
+        "policy": POLICIES[facts.policy].format(facts.components),
+        "network evaluations (NFE)": facts.nfe,
+        "shift": f"{facts.shift:g}",
+        "final step, relative to the others": f"{facts.final_step_scale:g}",
+        "policy substeps per unit of raw time": facts.substeps,
+        "temperature": facts.temperature,
+        "guidance, distilled in": f"{facts.guidance:g}",
+        "training iterations": facts.iterations if facts.iterations > 0 else "not said",
+        "precision of the base in training": facts.base_dtype,
+    }
+
+
+def _table(rows: Mapping[str, object]) -> str:
+    cells = [f"| {str(name).replace('_', ' ')} | {f'{value:.3g}' if isinstance(value, float) else value} |" for name, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *cells])
+
+
+def _evaluations(nfe: int) -> str:
+    return "one network evaluation" if nfe == 1 else f"{nfe} network evaluations"

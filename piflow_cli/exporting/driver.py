@@ -1,0 +1,142 @@
+"""One export from end to end: written aside, read back, compared, put in place, and published if so asked."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..adapters import read_facts
+from ..console import Console
+from ..devices import choose_device
+from ..errors import RunError, UsageError, explain
+from ..files import replacing_folder
+from ..sampling import open_student, sample
+from ..shots import SampleRequest
+from ..student_source import locate_student
+from ..teachers import family_of
+from ..teachers.text_to_image import TextToImageFamily
+from .card import PICTURE_NAME, is_export, write_card
+from .formats import DTYPES, FORMATS, ExportFormat, ExportRequest
+
+if TYPE_CHECKING:
+    from ..student import StudentFacts
+
+GRID_SEEDS = tuple(range(40))
+
+
+def export(request: ExportRequest, console: Console) -> dict[str, object]:
+    """Write a student in another format; returns what was written and how far it is from the student.
+
+    Raises:
+        UsageError: the folder is taken, the format cannot do what is asked for, or there is no such student.
+        RunError: what was written does not read back as the student; nothing is left of it then.
+    """
+    _check_request(request)
+    files = locate_student(request.student, request.subfolder)
+    facts = read_facts(files, teacher=request.teacher, base=request.base, say=console.say)
+    if request.prompts and not _is_text_to_image(facts):
+        raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
+    writer = FORMATS[request.format]()
+    writer.check(facts, request)
+    device = choose_device(request.device)
+    # Made before the weights are read, which takes minutes: a folder that cannot be written to is known at once.
+    with replacing_folder(request.output) as folder:
+        student = open_student(
+            request.student, request.teacher, request.base, subfolder=request.subfolder, dtype=None, as_stored=True
+        )
+        student.model.to(device)
+        console.say(f"writing {request.format}")
+        report = writer.write(student, folder, request, console)
+        console.say("reading it back")
+        difference = _verified(writer, writer.verify(student, folder, request), request)
+        report = {"format": request.format, **_asked(request), **report, "largest_difference_from_the_student": difference}
+        _add_picture(folder, facts, request, console)
+        place = str(request.output) if request.push_to_hub is None else request.push_to_hub
+        write_card(folder, facts, Path(place).name, writer.snippet(facts, place), report, files.weights.parent, request.teacher)
+    report = {"output": request.output, **report, "files": [path for path in sorted(request.output.rglob("*")) if path.is_file()]}
+    if request.push_to_hub is not None:
+        report["pushed"] = _push(request, console)
+    return report
+
+
+def _check_request(request: ExportRequest) -> None:
+    """Raise UsageError for what needs no student to be wrong."""
+    if request.format not in FORMATS:
+        raise UsageError(f"--format {request.format}: no such format", f"choose one of {', '.join(FORMATS)}")
+    if request.dtype is not None and request.dtype not in DTYPES:
+        raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
+    if request.private and request.push_to_hub is None:
+        raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
+    output = request.output
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file", "name a folder: --output DIR")
+    if output.is_dir() and any(output.iterdir()):
+        if not request.overwrite:
+            raise UsageError(f"{output} exists already", "name another folder with --output DIR, or add --overwrite")
+        if not is_export(output):
+            raise UsageError(f"{output} holds something else than an export of piflow", "name another folder: --output DIR")
+    if request.push_to_hub is not None:
+        _check_repository(request.push_to_hub)
+
+
+def _check_repository(repository: str) -> None:
+    import huggingface_hub
+
+    if repository.count("/") != 1:
+        raise UsageError(f"--push-to-hub {repository}: no name of a repository", "write it as owner/name")
+    huggingface_hub.utils.validate_repo_id(repository)
+    if huggingface_hub.get_token() is None:
+        raise UsageError("--push-to-hub: the Hub wants to know who asks", "hf auth login")
+
+
+def _is_text_to_image(facts: StudentFacts) -> bool:
+    return isinstance(family_of(facts.family), TextToImageFamily)
+
+
+def _asked(request: ExportRequest) -> dict[str, object]:
+    asked = {"dtype": request.dtype, "quantise": request.quantise}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _verified(writer: ExportFormat, difference: float, request: ExportRequest) -> float:
+    # Not a number is no agreement either.
+    if not difference <= writer.tolerance(request):
+        raise RunError(
+            f"what was written is not the student: policies differ by {difference:.2g}, more than {writer.tolerance(request):.2g} of the "
+            f"largest velocity; {request.output} was not made",
+            "leave --dtype out; if it stays, report it with piflow --version --json",
+        )
+    return difference
+
+
+def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, console: Console) -> None:
+    """Put a grid of samples beside the card, where that takes seconds or was asked for."""
+    text_to_image = _is_text_to_image(facts)
+    if not request.prompts and (text_to_image or facts.vae):
+        return
+    console.say("making samples for the card")
+    options = {"prompts": request.prompts, "seeds": (0,) if text_to_image else GRID_SEEDS, "metadata": False, "device": request.device}
+    with tempfile.TemporaryDirectory() as pictures:
+        asked = SampleRequest(
+            student=request.student, subfolder=request.subfolder, teacher=request.teacher, base=request.base, output=Path(pictures), **options
+        )
+        made = sample(asked, Console(quiet=True))
+        shutil.copyfile(made["grid"], folder / PICTURE_NAME)
+
+
+def _push(request: ExportRequest, console: Console) -> str:
+    """Upload the folder; returns its address on the Hub."""
+    import huggingface_hub
+
+    console.say(f"uploading to {request.push_to_hub}")
+    try:
+        api = huggingface_hub.HfApi()
+        place = api.create_repo(request.push_to_hub, private=request.private, exist_ok=True)
+        api.upload_folder(repo_id=request.push_to_hub, folder_path=request.output, commit_message=f"piflow export --format {request.format}")
+    except Exception as error:
+        if (known := explain(error)) is None:
+            raise
+        raise RunError(f"{request.output} is written, and not pushed: {known.message}", known.hint) from error
+    return str(place)

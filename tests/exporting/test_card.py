@@ -1,0 +1,86 @@
+"""Model cards: tags that the Hub reads, facts, a picture, and a snippet that runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from piflow_cli.adapters import save_adapter
+from piflow_cli.console import Console
+from piflow_cli.errors import UsageError
+from piflow_cli.exporting.adapter import AdapterFormat
+from piflow_cli.exporting.card import is_export, license_tags, unguided, write_card
+from piflow_cli.exporting.driver import export
+from piflow_cli.exporting.formats import ExportRequest
+from piflow_cli.presets import available, load
+from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.teachers import family_of
+from piflow_cli.teachers.locate import locate
+from piflow_cli.teachers.text_to_image import TextToImageFamily
+
+
+def card_of(folder: Path, facts: StudentFacts, **export: object) -> ModelCard:
+    snippet = AdapterFormat().snippet(facts, "me/student")
+    write_card(folder, facts, "student", snippet, {"format": "adapter", **export}, folder, None)
+    return ModelCard.load(folder / "README.md")
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_preset_has_a_card_that_the_hub_can_read(name: str, tmp_path) -> None:
+    preset = load(name)
+    facts = StudentFacts.of(preset)
+    card = card_of(tmp_path, facts)
+    assert card.data.library_name == "diffusers" and "pi-flow" in card.data.tags and card.data.license
+    assert card.data.base_model == (None if name == "digits" else "/".join(facts.base.split("/")[:2]))
+    family = family_of(facts.family)
+    assert (card.data.pipeline_tag == "text-to-image") == isinstance(family, TextToImageFamily)
+    for told in (facts.teacher, facts.base, preset.teacher.license, f"{facts.shift:g}", facts.temperature):
+        assert f"| {told} |" in card.text
+    assert f"| network evaluations (NFE) | {facts.nfe} |" in card.text
+    compile(card.text.split("```python\n")[1].split("```")[0], "snippet", "exec")
+    assert is_export(tmp_path) and not is_export(tmp_path.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("CC-BY-4.0 (data) / Apache-2.0 (weights)", {"license": "apache-2.0"}),
+        ("FLUX.1 [dev] Non-Commercial License", {"license": "other", "license_name": "flux.1-dev-non-commercial-license"}),
+    ],
+)
+def test_licences_become_tags(text: str, tags: dict[str, str]) -> None:
+    assert license_tags(text) == tags
+
+
+def test_pipelines_are_told_not_to_guide() -> None:
+    told = {name: unguided(family_of(name, 3.5)) for name in ("flux", "qwen-image", "z-image")}
+    assert told == {"flux": "guidance_scale=3.5", "qwen-image": "true_cfg_scale=1", "z-image": "guidance_scale=0"}
+
+
+def test_a_teacher_that_is_no_preset_leaves_the_licence_open(tmp_path) -> None:
+    card = card_of(tmp_path, replace(StudentFacts.of(load("digits")), teacher="mine", iterations=0), rank=4, rank_error=0.0123)
+    assert card.data.license is None and "| licence of the teacher | not said |" in card.text
+    assert "| training iterations | not said |" in card.text and "| rank error | 0.0123 |" in card.text
+
+
+def test_the_card_of_a_digits_student_has_a_picture_and_its_snippet_runs(tmp_path) -> None:
+    preset, family = load("digits"), family_of("dit")
+    student = student_of(family.load(locate(preset.teacher.base)), family, replace(StudentFacts.of(preset), iterations=7), seed=0)
+    save_adapter(student, tmp_path / "adapter")
+    asked = ExportRequest(str(tmp_path / "adapter"), "adapter", tmp_path / "out", device="cpu")
+    export(asked, Console(quiet=True))
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "![Samples](samples.png)" in card.text and "| training iterations | 7 |" in card.text
+    with Image.open(tmp_path / "out" / "samples.png") as picture:
+        assert picture.size == (640, 256)
+    scope: dict = {}
+    exec(card.text.split("```python\n")[1].split("```")[0], scope)
+    assert scope["images"].shape == (3, 1, 8, 8) and torch.isfinite(scope["images"]).all()
+    with pytest.raises(UsageError, match="--prompt: the student is told class labels"):
+        export(replace(asked, output=tmp_path / "other", prompts=("a fox",)), Console(quiet=True))
