@@ -34,7 +34,7 @@ from .snippets import sampling_call
 from .standalone.class_conditional import ClassConditionalPipeline
 from .standalone.code import SCHEDULER
 from .standalone.policy_model import HEAD_LAYERS
-from .weights import linear_layers, merged_weights
+from .weights import SHARD_SIZE, linear_layers, merged_weights
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -43,6 +43,31 @@ if TYPE_CHECKING:
 FP8 = "fp8"
 # Of tiny random networks, whose layers are too narrow for errors to average out; fp8 shows 0.07, the others have not been run.
 TOLERANCES_IN_BITS = {FP8: 0.2, "int8": 0.2, "nf4": 0.5}
+
+
+LOADING = f"""\
+import torch
+from diffusers import AutoModel{{pipeline}}
+from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
+
+place = "{{place}}"
+transformer = AutoModel.from_pretrained(place, trust_remote_code=True, torch_dtype=torch.bfloat16)
+kind = get_class_from_dynamic_module(place, "{SCHEDULER}.py", "{SCHEDULER_FOLDER}", "PolicyScheduler", trust_remote_code=True)
+scheduler = kind.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
+"""
+TEXT_SAMPLING = """\
+pipeline = {pipeline}.from_pretrained("{base}", transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16).to("cuda")
+pipeline({call}).images[0].save("image.png")
+"""
+CLASS_SAMPLING = """\
+labels, size = torch.tensor([0, 1, 2]), transformer.config.sample_size
+x = torch.randn(len(labels), transformer.config.in_channels, size, size)
+scheduler.set_timesteps({nfe})
+for timestep in scheduler.timesteps:
+    with torch.no_grad():
+        output = transformer(x.to(transformer.dtype), (timestep / 1000).expand(len(x)), labels)
+    x = scheduler.step(output, timestep, x).prev_sample
+"""
 
 
 class MergedFormat(ExportFormat):
@@ -91,18 +116,11 @@ class MergedFormat(ExportFormat):
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
         family = family_of(facts.family)
-        kind = family.pipeline_name if isinstance(family, TextToImageFamily) else "DiffusionPipeline"
-        return f'''import torch
-from diffusers import AutoModel, {kind}
-from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
-
-place = "{place}"
-transformer = AutoModel.from_pretrained(place, trust_remote_code=True, torch_dtype=torch.bfloat16)
-sampler = get_class_from_dynamic_module(place, "{SCHEDULER}.py", "{SCHEDULER_FOLDER}", "PolicyScheduler", trust_remote_code=True)
-scheduler = sampler.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
-pipeline = {kind}.from_pretrained("{facts.base}", transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16).to("cuda")
-pipeline({sampling_call(facts)}).images[0].save("image.png")
-'''
+        if isinstance(family, TextToImageFamily):
+            return LOADING.format(place=place, pipeline=f", {family.pipeline_name}") + TEXT_SAMPLING.format(
+                pipeline=family.pipeline_name, base=facts.base, call=sampling_call(facts)
+            )
+        return LOADING.format(place=place, pipeline="") + CLASS_SAMPLING.format(nfe=facts.nfe)
 
 
 def cast_weights(student: Student) -> set[str]:
@@ -119,7 +137,7 @@ def _write_in_bits(student: Student, folder: Path, dtype: torch.dtype, precision
     with tempfile.TemporaryDirectory(dir=folder.parent) as whole:
         write_network(student, Path(whole), dtype)
         model = AutoModel.from_pretrained(whole, trust_remote_code=True, torch_dtype=dtype, **quantised_loading(precision, keep))
-        model.save_pretrained(folder, max_shard_size="5GB")
+        model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
         for code in Path(whole).glob("*.py"):
             (folder / code.name).write_text(code.read_text(encoding="utf-8"), encoding="utf-8")
 

@@ -36,6 +36,7 @@ from .samples import (
     difference,
     reading_back,
 )
+from .standalone.code import transformer_class
 from .weights import Weights, merged_weights, save_weights
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class PiflowSchedulerFormat(ExportFormat):
 
     name = "piflow-scheduler"
     dtype: torch.dtype
+    # Whether the class is diffusers' own: known when it is written.
+    stock = True
 
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
         check_whole(facts, request)
@@ -82,32 +85,33 @@ class PiflowSchedulerFormat(ExportFormat):
             shift=facts.shift, n_grid=facts.components, final_step_size_scale=facts.final_step_scale, num_policy_substeps=facts.substeps
         )
         scheduler.save_config(folder / SCHEDULER_FOLDER)
-        stock = fits_its_own_class(student)
-        if stock:
+        self.stock = fits_its_own_class(student)
+        if self.stock:
             _write_stock(student, folder / TRANSFORMER, dtype)
         else:
             write_network(student, folder / TRANSFORMER, dtype)
-        return {"dtype": str(dtype).removeprefix("torch."), "class": _class_name(student) if stock else f"Policy{_class_name(student)}"}
+        return {"dtype": str(dtype).removeprefix("torch."), "class": _class_name(student) if self.stock else transformer_class(type(root(student.model)))}
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
-        place, stock = str(folder / TRANSFORMER), fits_its_own_class(student)
+        place = str(folder / TRANSFORMER)
         with reading_back():
-            if stock:
+            if self.stock:
                 model = type(root(student.model)).from_pretrained(place, torch_dtype=self.dtype)
             else:
                 model = AutoModel.from_pretrained(place, trust_remote_code=True, torch_dtype=self.dtype)
             scheduler = diffusers.PiflowScheduler.from_pretrained(folder / SCHEDULER_FOLDER)
             model = model.to(next(root(student.model).parameters()).device)
-            check_weights(_stock_weights(student) if stock else merged_weights(student), model)
+            check_weights(_stock_weights(student) if self.stock else merged_weights(student), model)
             return difference(student, self.dtype, by_piflow_scheduler(student, model, scheduler))
 
     def tolerance(self, request: ExportRequest) -> float:
         return TOLERANCES[self.dtype]
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
+        trusted = "" if self.stock else ", trust_remote_code=True"
         return f'''from diffusers import AutoModel, PiflowScheduler
 
-transformer = AutoModel.from_pretrained("{place}", subfolder="{TRANSFORMER}")
+transformer = AutoModel.from_pretrained("{place}", subfolder="{TRANSFORMER}"{trusted})
 scheduler = PiflowScheduler.from_pretrained("{place}", subfolder="{SCHEDULER_FOLDER}")
 scheduler.set_timesteps({facts.nfe})  # no other number: a policy spans one step
 for timestep in scheduler.timesteps:

@@ -117,6 +117,8 @@ def save_weights(weights: Weights, folder: Path, dtype_of: Callable[[str], torch
             if value.is_floating_point() and not value.float().isfinite().all():
                 raise RunError(f"{name} has values beyond the range of {value.dtype}".replace("torch.", ""), "choose --dtype bf16")
         save_file(shard, folder / file, {"format": "pt", **metadata})
+        # safetensors writes for its owner's eyes only, and an export is to be handed on.
+        (folder / file).chmod(0o644)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")

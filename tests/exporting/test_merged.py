@@ -112,6 +112,15 @@ def test_bitsandbytes_is_for_cuda(monkeypatch) -> None:
         MergedFormat().check(student("flux").facts, ExportRequest("s", "merged", Path("out"), quantise="nf4"))
 
 
-@pytest.mark.parametrize("name", ["flux", "dit"])
-def test_the_snippet_is_python(name) -> None:
-    compile(MergedFormat().snippet(student(name).facts, "owner/name"), "snippet", "exec")
+def test_the_snippet_of_a_text_to_image_student_is_python() -> None:
+    snippet = MergedFormat().snippet(student("flux").facts, "owner/name")
+    compile(snippet, "snippet", "exec")
+    assert "FluxPipeline.from_pretrained" in snippet and "guidance_scale=3.5" in snippet
+
+
+def test_the_snippet_of_a_class_conditional_student_samples(tmp_path) -> None:
+    folder = export(student("dit"), "merged", tmp_path / "out")
+    names: dict = {}
+    with reading_back():
+        exec(MergedFormat().snippet(student("dit").facts, str(folder)), names)
+    assert names["x"].shape == (3, 2, 4, 4) and names["x"].isfinite().all()

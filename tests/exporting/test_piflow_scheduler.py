@@ -101,5 +101,10 @@ def test_a_diffusers_without_the_scheduler_is_named(monkeypatch) -> None:
     assert caught.value.hint == 'pip install -U "diffusers>=0.42"'
 
 
-def test_the_snippet_is_python() -> None:
-    compile(PiflowSchedulerFormat().snippet(student("flux", policy="dx").facts, "owner/name"), "snippet", "exec")
+@pytest.mark.parametrize(("stock", "trusted"), [(True, 0), (False, 1)])
+def test_the_snippet_trusts_code_only_where_there_is_some(stock, trusted) -> None:
+    format = PiflowSchedulerFormat()
+    format.stock = stock
+    snippet = format.snippet(student("flux", policy="dx").facts, "owner/name")
+    compile(snippet, "snippet", "exec")
+    assert snippet.count("trust_remote_code=True") == trusted and "set_timesteps(2)" in snippet

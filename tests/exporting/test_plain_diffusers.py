@@ -9,10 +9,12 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from exports import LABELS, NAMES, export, noise, own_samples, student, told, whole_base
+from helpers import GOLDEN, golden
 from plain_environment import plain_environment, run_plain
 from torch import Tensor
 from zoo import ZOO
 
+from piflow_cli.adapters import load_adapter
 from piflow_cli.student import Student
 from piflow_cli.teachers.packing import pack
 from piflow_cli.teachers.text_to_image import TextToImageFamily
@@ -124,6 +126,20 @@ def from_a_prompt(folder: Path, bases: dict[str, Path]) -> list[Job]:
     ]
 
 
+def published(folder: Path, bases: dict[str, Path]) -> list[Job]:
+    """The golden adapter, against the latents of the implementation that wrote it."""
+    numbers, tiny = golden("flux-tiny/outputs.safetensors"), GOLDEN / "flux-tiny"
+    which = load_adapter(tiny / "adapter", base=str(tiny))
+    place = export(which, "pipeline", folder / "published", base=str(tiny))
+    jobs = []
+    for nfe in (4, 6):
+        given = {name: numbers[name] for name in ("prompt_embeds", "pooled_prompt_embeds")}
+        picture = {"height": 64, "width": 96, "num_inference_steps": nfe, "guidance_scale": 3.5, "output_type": "latent"}
+        asked = {"how": "pipeline", "folder": str(place), "dtype": "float32", "call": {**given, **picture, "latents": pack(numbers["latents"])}}
+        jobs.append(Job({"name": f"published, {nfe} evaluations", **asked}, pack(numbers[f"sample.nfe{nfe}.temperature_auto"]), 5e-4))
+    return jobs
+
+
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bases")
@@ -132,7 +148,7 @@ def bases(tmp_path_factory) -> dict[str, Path]:
 
 def test_every_export_gives_the_same_latents_in_plain_diffusers(bases, tmp_path) -> None:
     """One test, since the environment's start takes longer than all the samples: a failure names the exports that differ."""
-    makers = (pipelines, halves, networks, for_piflow_scheduler, from_a_prompt)
+    makers = (pipelines, halves, networks, for_piflow_scheduler, from_a_prompt, published)
     jobs = [job for maker in makers for job in maker(tmp_path, bases)]
     torch.save([job.asked for job in jobs], tmp_path / "jobs.pt")
     run_plain(plain_environment(tmp_path / "plain"), SCRIPT, tmp_path / "jobs.pt", tmp_path / "results.pt", cache=tmp_path)
@@ -140,4 +156,4 @@ def test_every_export_gives_the_same_latents_in_plain_diffusers(bases, tmp_path)
     differences = {job.asked["name"]: (results[job.asked["name"]].float() - job.expected).abs().max() / job.expected.abs().max() for job in jobs}
     limits = {job.asked["name"]: job.tolerance for job in jobs}
     assert {name: value.item() for name, value in differences.items() if not value <= limits[name]} == {}
-    assert len(differences) == len(jobs) == 28
+    assert len(differences) == len(jobs) == 30
