@@ -6,7 +6,7 @@ import importlib.util
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import AutoModel
@@ -31,7 +31,6 @@ from .network import (
 )
 from .samples import TOLERANCES, by_pipeline, check_weights, difference, reading_back
 from .snippets import sampling_call
-from .standalone.class_conditional import ClassConditionalPipeline
 from .standalone.code import SCHEDULER
 from .standalone.policy_model import HEAD_LAYERS
 from .weights import SHARD_SIZE, linear_layers, merged_weights
@@ -109,7 +108,7 @@ class MergedFormat(ExportFormat):
                 check_weights(merged_weights(student), model)
             place = (str(folder), f"{SCHEDULER}.py", SCHEDULER_FOLDER, "PolicyScheduler")
             scheduler = get_class_from_dynamic_module(*place, trust_remote_code=True).from_pretrained(folder / SCHEDULER_FOLDER)
-            return difference(student, self.dtype, by_pipeline(student, _pipeline(student, model, scheduler)))
+            return difference(student, self.dtype, by_pipeline(student, model, scheduler))
 
     def tolerance(self, request: ExportRequest) -> float:
         return TOLERANCES[self.dtype] if request.quantise is None else TOLERANCES_IN_BITS[request.quantise]
@@ -140,9 +139,3 @@ def _write_in_bits(student: Student, folder: Path, dtype: torch.dtype, precision
         model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
         for code in Path(whole).glob("*.py"):
             (folder / code.name).write_text(code.read_text(encoding="utf-8"), encoding="utf-8")
-
-
-def _pipeline(student: Student, model: torch.nn.Module, scheduler: Any) -> Any:
-    if isinstance(student.family, TextToImageFamily):
-        return student.family.pipeline(model, scheduler)
-    return ClassConditionalPipeline(model, scheduler, None, student.facts.nfe)

@@ -82,10 +82,10 @@ class PipelineFormat(ExportFormat):
         with reading_back():
             # Neither text encoders nor VAE have a say in what is compared, and they are large.
             pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, torch_dtype=dtype, **dict.fromkeys(others))
-            pipeline.to(device)
+            transformer = pipeline.transformer.to(device)
             if request.with_base:
-                check_weights(merged_weights(student), pipeline.transformer)
-            return difference(student, dtype, by_pipeline(student, pipeline))
+                check_weights(merged_weights(student), transformer)
+            return difference(student, dtype, by_pipeline(student, transformer, pipeline.scheduler))
 
     def tolerance(self, request: ExportRequest) -> float:
         return TOLERANCES[self.dtype]

@@ -19,6 +19,7 @@ from ..generation import sample_by_pipeline, sample_student
 from ..student import Student
 from ..teachers.text_to_image import TextToImageFamily
 from .probe import Inputs, fixed_inputs
+from .standalone.class_conditional import ClassConditionalPipeline
 from .weights import Weights, base_dtype
 
 # What rounding does to samples of tiny random networks, times three: a timestep in bfloat16 is off by a thousandth.
@@ -46,17 +47,16 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-def by_pipeline(student: Student, pipeline: Any) -> Sampler:
-    """Samples of a pipeline of diffusers, by as many evaluations as the student was trained for."""
-    pipeline.set_progress_bar_config(disable=True)
+def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> Sampler:
+    """Samples of the student's pipeline around ``transformer`` and ``scheduler``, by as many evaluations as it was trained for."""
     family, steps = student.family, student.facts.nfe
-
-    def sample(inputs: Inputs) -> Tensor:
-        if isinstance(family, TextToImageFamily):
-            return sample_by_pipeline(family, pipeline, inputs.x, inputs.conditioning, steps)
-        return pipeline(inputs.conditioning["class_labels"], latents=inputs.x, num_inference_steps=steps, output_type="latent").images
-
-    return sample
+    if isinstance(family, TextToImageFamily):
+        pipeline = family.pipeline(transformer, scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        return lambda inputs: sample_by_pipeline(family, pipeline, inputs.x, inputs.conditioning, steps)
+    pipeline = ClassConditionalPipeline(transformer, scheduler, None, steps)
+    pipeline.set_progress_bar_config(disable=True)
+    return lambda inputs: pipeline(inputs.conditioning["class_labels"], latents=inputs.x, output_type="latent").images
 
 
 def check_weights(weights: Weights, model: nn.Module) -> None:

@@ -44,7 +44,7 @@ def call(which: Student) -> dict:
     if which.facts.family == "dit":
         return {"class_labels": LABELS, **steps}
     given = {name: value for name, value in told(which).items() if not name.startswith("negative_")}
-    return {**which.family.pipeline_inputs(given), "height": 64, "width": 96, **steps}
+    return {**which.family.pipeline_inputs(given), "height": 8 * x.shape[-2], "width": 8 * x.shape[-1], **steps}
 
 
 def job(name: str, how: str, which: Student, folder: Path, tolerance: float = 1e-4, dtype: str = "float32", **more: object) -> Job:
@@ -149,11 +149,11 @@ def bases(tmp_path_factory) -> dict[str, Path]:
 def test_every_export_gives_the_same_latents_in_plain_diffusers(bases, tmp_path) -> None:
     """One test, since the environment's start takes longer than all the samples: a failure names the exports that differ."""
     makers = (pipelines, halves, networks, for_piflow_scheduler, from_a_prompt, published)
-    jobs = [job for maker in makers for job in maker(tmp_path, bases)]
+    jobs = [job for make in makers for job in make(tmp_path, bases)]
     torch.save([job.asked for job in jobs], tmp_path / "jobs.pt")
     run_plain(plain_environment(tmp_path / "plain"), SCRIPT, tmp_path / "jobs.pt", tmp_path / "results.pt", cache=tmp_path)
     results = torch.load(tmp_path / "results.pt", weights_only=True)
     differences = {job.asked["name"]: (results[job.asked["name"]].float() - job.expected).abs().max() / job.expected.abs().max() for job in jobs}
     limits = {job.asked["name"]: job.tolerance for job in jobs}
     assert {name: value.item() for name, value in differences.items() if not value <= limits[name]} == {}
-    assert len(differences) == len(jobs) == 30
+    assert len(differences) == len(jobs)
