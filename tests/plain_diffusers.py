@@ -10,9 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-import diffusers
 import torch
-from diffusers import AutoModel, DiffusionPipeline
+from diffusers import AutoModel, DiffusionPipeline, PiflowScheduler
 from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
 
@@ -26,24 +25,29 @@ def call_of(job: dict) -> dict:
     return {name: cast(value) if name.endswith("_embeds") else value for name, value in job["call"].items()}
 
 
+def absent(folder: str) -> dict:
+    """The parts that a pipeline's index leaves empty, which must be given."""
+    index = json.loads((Path(folder) / "model_index.json").read_text())
+    return {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
+
+
 @torch.no_grad()
 def by_pipeline(job: dict) -> torch.Tensor:
-    """What the pipeline in the folder makes of the call; parts that its index leaves empty are given as None."""
-    index = json.loads((Path(job["folder"]) / "model_index.json").read_text())
-    absent = {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
-    pipeline = DiffusionPipeline.from_pretrained(job["folder"], trust_remote_code=True, torch_dtype=getattr(torch, job["dtype"]), **absent)
+    """What the pipeline in the folder makes of the call."""
+    told = {"trust_remote_code": True, "torch_dtype": getattr(torch, job["dtype"])}
+    pipeline = DiffusionPipeline.from_pretrained(job["folder"], **told, **absent(job["folder"]))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(**call_of(job)).images
 
 
 @torch.no_grad()
 def by_network(job: dict) -> torch.Tensor:
-    """The merged network and the scheduler beside it, in the stock pipeline."""
-    transformer = AutoModel.from_pretrained(job["folder"], trust_remote_code=True, torch_dtype=getattr(torch, job["dtype"]))
-    sampler = get_class_from_dynamic_module(job["folder"], "policy_scheduler.py", "scheduler", "PolicyScheduler", trust_remote_code=True)
-    kind = getattr(diffusers, job["pipeline"])
-    parts = dict.fromkeys(kind._get_signature_keys(kind)[0]) | {"transformer": transformer, "scheduler": sampler.from_pretrained(job["folder"], subfolder="scheduler")}
-    pipeline = kind(**parts)
+    """The merged network and the scheduler beside it, in the pipeline of the base."""
+    dtype = getattr(torch, job["dtype"])
+    transformer = AutoModel.from_pretrained(job["folder"], trust_remote_code=True, torch_dtype=dtype)
+    kind = get_class_from_dynamic_module(job["folder"], "policy_scheduler.py", "scheduler", "PolicyScheduler", trust_remote_code=True)
+    parts = {"transformer": transformer, "scheduler": kind.from_pretrained(job["folder"], subfolder="scheduler")}
+    pipeline = DiffusionPipeline.from_pretrained(job["base"], torch_dtype=dtype, **parts, **absent(job["base"]))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(**call_of(job)).images
 
@@ -55,7 +59,7 @@ def by_piflow_scheduler(job: dict) -> torch.Tensor:
         transformer = AutoModel.from_pretrained(job["folder"], subfolder="transformer")
     else:
         transformer = AutoModel.from_pretrained(job["folder"], subfolder="transformer", trust_remote_code=True)
-    scheduler = diffusers.PiflowScheduler.from_pretrained(job["folder"], subfolder="scheduler")
+    scheduler = PiflowScheduler.from_pretrained(job["folder"], subfolder="scheduler")
     scheduler.set_timesteps(job["steps"])
     x = job["noise"]
     for timestep in scheduler.timesteps:
