@@ -153,7 +153,7 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
     Adapters get the dtype ``adapters``, or keep their stored one; everything else keeps the student's. Raises RunError where
     names or shapes differ, or values are not finite.
     """
-    slots = _slots(student)
+    slots = parameter_slots(student)
     _refuse_misfits(student, weights, {name: getattr(*slot).shape for name, slot in slots.items()})
     held = [value.device for value in root(student.model).parameters() if not value.is_meta]
     for name, (module, leaf) in slots.items():
@@ -169,7 +169,7 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
 @contextmanager
 def holding(student: Student, weights: StoredWeights) -> Iterator[None]:
     """The student with other ``weights`` for a while, its adapters perhaps of another rank; it has its own again afterwards."""
-    own = {name: (slot, getattr(*slot)) for name, slot in _slots(student).items()}
+    own = {name: (slot, getattr(*slot)) for name, slot in parameter_slots(student).items()}
     try:
         fill(student, weights)
         yield
@@ -178,7 +178,7 @@ def holding(student: Student, weights: StoredWeights) -> Iterator[None]:
             setattr(module, leaf, value)
 
 
-def _slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
+def parameter_slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
     """Every parameter that the student brings, by its published name: the module that has it, and its name there."""
     model, slots, published = student.model, {}, _published_names(student)
     for path, module in root(model).named_modules():

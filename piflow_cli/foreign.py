@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 POLICY_TYPES = {("GMFlow", "grid"): "gm", ("DX", "grid"): "dx", ("DX", "polynomial"): "dx-poly"}
 GM_PREFIX = "GM"
 MOMENTUM_ROWS = "proj_out_loggamma.weight"
-# Folders of the pi-Flow-ImageNet repository, whose files say nothing of themselves: teacher and evaluations.
-IMAGENET_FOLDER = re.compile(r"gm(dit|repa)_k\d+_imagenet_piid_(\d+)step")
-IMAGENET_PRESETS = {"dit": "imagenet-fm", "repa": "imagenet-repa"}
+# Published folders are called like gmflux_k8_piid_4step and gmrepa_k32_imagenet_piid_2step; the ImageNet ones tell their teacher.
+FOLDER = re.compile(r"([a-z]+)_[kn]\d+_(?:[a-z]+_)?piid_(\d+)step")
+IMAGENET_PRESETS = {"gmdit": "imagenet-fm", "gmrepa": "imagenet-repa"}
 NAME_PRESET = "name the preset of its teacher: --teacher NAME"
 
 
@@ -37,8 +37,8 @@ def facts_of_foreign(
 ) -> StudentFacts:
     """Facts of a student without ``piflow.*`` metadata.
 
-    Its config, its ``policy_config`` and its tensors give policy, components and, for DX, segment and shift; the folder of an
-    ImageNet student gives the evaluations. The values of the preset ``teacher`` hold for the rest, or those of the first
+    Its config, its ``policy_config`` and its tensors give policy, components and, for DX, segment and shift; a folder with a
+    published name gives the evaluations. The values of the preset ``teacher`` hold for the rest, or those of the first
     shipped preset of its class and policy.
 
     Raises:
@@ -47,7 +47,7 @@ def facts_of_foreign(
     """
     policy_config = _policy_config(weights)
     kind = _kind(policy_config)
-    published = _imagenet_folder(weights.path)
+    published = _published_folder(weights.path)
     preset = _preset(config, weights, kind, published) if teacher is None else load(teacher)
     preset = on_base(preset, base)
     say(f"the student does not say how it was trained: the values of the preset {preset.name} hold")
@@ -55,7 +55,10 @@ def facts_of_foreign(
     if published is not None:
         nfe = int(published[2])
         facts = replace(facts, nfe=nfe, segment=TimeGrid(nfe, facts.final_step_scale, facts.shift).segment)
-    facts = replace(facts, **_head_sizes(config, weights, kind, preset))
+    sizes = _head_sizes(config, weights, kind, preset)
+    if wrong := [f"{name} {size!r}" for name, size in sizes.items() if not isinstance(size, int) or size < 1]:
+        raise RunError(f"the student cannot have {' and '.join(wrong)}", "copy its config.json again")
+    facts = replace(facts, **sizes)
     if kind == "gm":
         return facts
     try:
@@ -88,9 +91,9 @@ def base_outline(preset: Preset) -> nn.Module:
 def _policy_config(weights: StoredWeights) -> Mapping[str, Any]:
     """What the file says of its policy; of one that says nothing, what its head can only be."""
     try:
-        found = json.loads(weights.metadata.get("policy_config", "{}"))
-    except ValueError as error:
-        raise RunError(f"{weights.path} has a policy_config that is no JSON", "copy it again") from error
+        found = dict(json.loads(weights.metadata.get("policy_config", "{}")))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{weights.path} has a policy_config that is no JSON object", "copy it again") from error
     if found:
         return found
     if MOMENTUM_ROWS in weights:
@@ -119,23 +122,29 @@ def _kind(policy_config: Mapping[str, Any]) -> PolicyKind:
     return kind
 
 
-def _imagenet_folder(path: Path) -> re.Match[str] | None:
-    found = [match for part in path.parts if (match := IMAGENET_FOLDER.fullmatch(part))]
+def _published_folder(path: Path) -> re.Match[str] | None:
+    found = [match for part in path.parts if (match := FOLDER.fullmatch(part))]
     return found[-1] if found else None
 
 
 def _preset(
     config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, published: re.Match[str] | None
 ) -> Preset:
-    if published is not None:
-        preset, nfe = load(IMAGENET_PRESETS[published[1]]), int(published[2])
-        same = [other for other in map(load, available()) if other.teacher.base == preset.teacher.base and other.policy.nfe == nfe]
-        return same[0] if same else preset
-    shared = any(".lora_A." in name for name in weights)
-    # Class-conditional teachers of one class differ in more than their weights, so none of them is a fair guess.
-    if not shared or config is None:
+    """The shipped preset of the student's class, policy and, where its folder tells them, evaluations."""
+    if published is not None and published[1] in IMAGENET_PRESETS:
+        first = load(IMAGENET_PRESETS[published[1]])
+    elif config is not None and any(".lora_A." in name for name in weights):
+        first = _first_preset(class_of_base(config), kind)
+    else:
+        # Class-conditional teachers of one class differ in more than their weights, so none of them is a fair guess.
         raise UsageError(f"{weights.path} does not say how to sample it", NAME_PRESET)
-    class_name = class_of_base(config)
+    for preset in map(load, available()) if published is not None else ():
+        if (preset.teacher.base, preset.policy.kind, preset.policy.nfe) == (first.teacher.base, kind, int(published[2])):
+            return preset
+    return first
+
+
+def _first_preset(class_name: str, kind: PolicyKind) -> Preset:
     for preset in map(load, available()):
         if family_of(preset.teacher.family).model_name == class_name and preset.policy.kind == kind:
             return preset

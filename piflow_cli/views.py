@@ -56,7 +56,8 @@ class FullPrecisionLinear(nn.Linear):
     @classmethod
     def like(cls, layer: nn.Linear) -> FullPrecisionLinear:
         """A trainable float32 copy of ``layer``."""
-        copy = cls(layer.in_features, layer.out_features, layer.bias is not None, device=layer.weight.device, dtype=torch.float32)
+        size = (layer.in_features, layer.out_features, layer.bias is not None)
+        copy = nn.utils.skip_init(cls, *size, device=layer.weight.device, dtype=torch.float32)
         with torch.no_grad():
             for own, value in zip(copy.parameters(), layer.parameters(), strict=True):
                 own.copy_(value)

@@ -1,6 +1,7 @@
 """Students with adapters on disk: the published format in and out, and files and bases that do not fit."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of
 
-from piflow_cli.adapters import load_adapter, save_adapter
+from piflow_cli.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.presets import load
 from piflow_cli.student import Student
@@ -83,6 +84,13 @@ def test_what_an_adapter_does_not_say_comes_from_the_preset_and_is_announced() -
     assert (facts.nfe, facts.shift, facts.guidance, facts.final_step_scale) == (4, 3.2, preset.teacher.guidance, 0.5)
     chosen = load_adapter(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"), teacher="flux-dev-8nfe")
     assert chosen.facts.nfe == 8
+
+
+@pytest.mark.parametrize(("name", "preset", "nfe"), [("gmflux_k8_piid_4step", "flux-dev", 4), ("gmflux_k8_piid_8step", "flux-dev-8nfe", 8), ("gmflux_k8_piid_6step", "flux-dev", 6)])
+def test_a_published_folder_tells_the_evaluations(tmp_path, name: str, preset: str, nfe: int) -> None:
+    shutil.copytree(FLUX_TINY / "adapter", tmp_path / name)
+    facts = read_facts(tmp_path / name)
+    assert (facts.teacher, facts.nfe, facts.segment) == (preset, nfe, pytest.approx(1 / (nfe - 0.5)))
 
 
 def test_a_published_adapter_is_saved_as_it_came(foreign, tmp_path) -> None:
@@ -201,6 +209,16 @@ def wrong_components(tensors, metadata, config) -> None:
     foreign_metadata(tensors, metadata, config)
 
 
+def components_in_words(tensors, metadata, config) -> None:
+    config["num_gaussians"] = "three"
+    foreign_metadata(tensors, metadata, config)
+
+
+def no_object(tensors, metadata, config) -> None:
+    foreign_metadata(tensors, metadata, config)
+    metadata["policy_config"] = "[1]"
+
+
 def not_a_number(tensors, metadata, config) -> None:
     tensors["transformer_blocks.0.ff.net.2.lora_B.weight"][0, 0] = float("nan")
 
@@ -247,6 +265,8 @@ def only_lora(tensors, metadata, config) -> None:
         (no_head, "holds no policy head: it is a LoRA, not a student"),
         (only_lora, "holds no policy head: it is a LoRA, not a student"),
         (wrong_components, "its head has 3 components, and it is said to have 5"),
+        (components_in_words, "the student cannot have components 'three'"),
+        (no_object, "has a policy_config that is no JSON object"),
         (not_a_number, "is damaged: transformer_blocks.0.ff.net.2.lora_B.weight has values that are not finite"),
         (momentum, "holds a policy of type 'ArcFlow'"),
         (momentum_by_its_head_alone, "holds a policy of type 'ArcFlow'"),
@@ -261,6 +281,20 @@ def test_an_adapter_that_does_not_fit_its_base_is_refused(tmp_path, change, mess
     assert caught.value.hint
 
 
+def test_a_dx_config_of_another_number_of_points_is_refused(tmp_path) -> None:
+    saved(ZOO["flux"], tmp_path, "dx")
+
+    def five_points(tensors, metadata, config) -> None:
+        config["out_channels"] = 5 * 16
+        for name in list(metadata):
+            del metadata[name]
+        metadata["policy_config"] = json.dumps({"type": "DX", "segment_size": 0.3, "shift": 3.2})
+
+    rewrite(tmp_path / "adapter", five_points)
+    with pytest.raises(RunError, match="its head has 3 components, and it is said to have 5"):
+        load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+
+
 @pytest.mark.parametrize("keep", [0.5, 0.999])
 def test_an_adapter_that_is_cut_short_is_named(tmp_path, keep: float) -> None:
     saved(ZOO["flux"], tmp_path)
@@ -269,6 +303,16 @@ def test_an_adapter_that_is_cut_short_is_named(tmp_path, keep: float) -> None:
     with pytest.raises(RunError, match="corrupt or cut short") as caught:
         load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
     assert str(path) in caught.value.message
+
+
+@every_family
+@pytest.mark.parametrize("policy", ["gm", "dx"])
+def test_loading_draws_no_random_numbers(row: Row, policy: str, tmp_path) -> None:
+    """Weights that a file brings are not initialised first: of FLUX.1 that takes seconds, and memory."""
+    saved(row, tmp_path, policy)
+    before = torch.get_rng_state()
+    load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @every_family

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import digits
 import flux_step
+import load_adapter
 import overhead
 import pytest
 import rollout
@@ -70,3 +71,13 @@ def test_the_flux_benchmark_splits_a_step_and_compares_it_with_the_estimate(othe
     for row in record["results"]:
         assert set(row["share"]) == {"student", "teacher", "policy", "optimiser"} and all(value > 0 for value in row["seconds"].values())
         assert row["peak_bytes"] is None and row["estimate_bytes"]["peak"] > row["estimate_bytes"]["base"] > 0
+
+
+@pytest.mark.skipif(not load_adapter.STATUS.exists(), reason="resident memory is read from /proc")
+def test_loading_an_adapter_takes_little_beside_its_base(tmp_path: Path) -> None:
+    file = tmp_path / "load.json"
+    load_adapter.main(["--small", "--folder", str(tmp_path), "--json", str(file)])
+    (row,) = json.loads(file.read_text())["results"]
+    assert row["base_bytes"] == 2 * row["base_parameters"] > 10 * row["adapter_bytes"]
+    # The limit of the full case is 1.1; what Python itself takes on the way counts for more here.
+    assert row["peak_over_base"] < 1.2

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import diffusers
 import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from zoo import ZOO, disturb
+from zoo import student_of as adapted
 
 from piflow_cli.adapters import save_adapter
 from piflow_cli.console import Console
@@ -18,7 +22,7 @@ from piflow_cli.exporting.card import is_export, license_tags, unguided, write_c
 from piflow_cli.exporting.driver import export
 from piflow_cli.exporting.formats import ExportRequest
 from piflow_cli.presets import available, load
-from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.student import Student, StudentFacts, student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.locate import locate
 from piflow_cli.teachers.text_to_image import TextToImageFamily
@@ -84,3 +88,33 @@ def test_the_card_of_a_digits_student_has_a_picture_and_its_snippet_runs(tmp_pat
     assert scope["images"].shape == (3, 1, 8, 8) and torch.isfinite(scope["images"]).all()
     with pytest.raises(UsageError, match="--prompt: the student is told class labels"):
         export(replace(asked, output=tmp_path / "other", prompts=("a fox",)), Console(quiet=True))
+
+
+def test_the_snippet_of_a_flux_student_runs_the_stock_pipeline(tmp_path, monkeypatch) -> None:
+    """Only the text encoders and the VAE are stood in for: the call gets embeddings, and ends in latents."""
+    row, stock = ZOO["flux"], diffusers.FluxPipeline
+    row.build().save_pretrained(tmp_path / "base" / "transformer")
+    student = adapted(row, row.build())
+    disturb(student)
+    facts = replace(student.facts, base=str(tmp_path / "base"))
+    save_adapter(Student(student.family, student.model, facts), tmp_path / "adapter")
+
+    class Pipeline:
+        @staticmethod
+        def from_pretrained(base, transformer, scheduler, torch_dtype):
+            assert (base, torch_dtype) == (facts.base, torch.bfloat16)
+            pipeline = student.family.pipeline(transformer, scheduler)
+            text = {name: value[None].to(torch_dtype) for name, value in row.encode(7).items()}
+
+            def call(prompt, **options):
+                latents = pipeline(**text, **options, height=64, width=96, output_type="latent").images
+                assert options == {"num_inference_steps": 2, "guidance_scale": 3.5} and torch.isfinite(latents).all()
+                return SimpleNamespace(images=[Image.new("RGB", (8, 8))])
+
+            return SimpleNamespace(to=lambda device: call)
+
+    monkeypatch.setattr(diffusers, "FluxPipeline", Pipeline)
+    monkeypatch.setattr(type(student.family), "pipeline_class", stock)
+    monkeypatch.chdir(tmp_path)
+    exec(AdapterFormat().snippet(facts, str(tmp_path / "adapter")), {})
+    assert (tmp_path / "fox.png").is_file()

@@ -128,6 +128,24 @@ def test_what_cannot_be_exported_says_so(tmp_path, options, message: str) -> Non
     assert not contents(tmp_path)
 
 
+def test_samples_of_prompts_are_made_where_they_are_asked_for(tmp_path, monkeypatch) -> None:
+    asked = []
+
+    def sample(request, console):
+        asked.append(request)
+        (request.output / "grid.png").write_bytes(b"a picture")
+        return {"grid": request.output / "grid.png"}
+
+    monkeypatch.setattr(driver, "sample", sample)
+    run(tmp_path / "plain")
+    assert not asked and "samples.png" not in contents(tmp_path / "plain")
+    run(tmp_path / "shown", prompts=("a red fox", "a blue cat"))
+    assert (asked[0].prompts, asked[0].seeds, asked[0].student) == (("a red fox", "a blue cat"), (0,), str(FLUX_TINY / "adapter"))
+    assert contents(tmp_path / "shown")["samples.png"] == b"a picture"
+    assert "![Samples](samples.png)" in (tmp_path / "shown" / "README.md").read_text()
+    assert not asked[0].output.exists()
+
+
 class Api:
     """Stands in for HfApi: remembers what it was asked, and fails when told to."""
 
