@@ -53,7 +53,9 @@ class PatchEmbedding(nn.Module):
         self.register_buffer("positions", position_table(grid_size, width), persistent=False)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.proj(hidden_states).flatten(2).transpose(1, 2) + self.positions
+        tokens = self.proj(hidden_states).flatten(2).transpose(1, 2)
+        # A buffer keeps its dtype where weights are loaded in another.
+        return tokens + self.positions.to(tokens.dtype)
 
 
 class TimestepEmbedder(nn.Module):

@@ -38,7 +38,7 @@ def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Deco
     # Takes a second to import, and models of pixels do without it.
     from diffusers import AutoencoderKL
 
-    model = AutoencoderKL.from_pretrained(_folder(vae), torch_dtype=torch.float32).eval().requires_grad_(False).to(device)
+    model = AutoencoderKL.from_pretrained(vae_folder(vae), torch_dtype=torch.float32).eval().requires_grad_(False).to(device)
     if model.config.latent_channels != channels:
         raise UsageError(f"{vae} shows latents of {model.config.latent_channels} channels, and the model makes {channels}", NAME_ONE)
     shift = 0.0 if model.config.shift_factor is None else model.config.shift_factor
@@ -53,7 +53,7 @@ def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Deco
     return decode
 
 
-def _folder(vae: str) -> Path:
+def vae_folder(vae: str) -> Path:
     place = locate(vae, only=NEEDED)
     folder = place / "vae" if (place / "vae").is_dir() else place
     try:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from zoo import ZOO, Row, disturb, every_family, student_of
+from students import tiny_student
+from zoo import Row, disturb, every_family, student_of
 
 from piflow_cli.adapters import adapter_tensors, holding, load_adapter, save_adapter
 from piflow_cli.console import Console
@@ -25,7 +26,6 @@ from piflow_cli.exporting.probe import fixed_inputs, largest_difference, velocit
 from piflow_cli.student import Student
 from piflow_cli.student_source import WEIGHTS_NAME
 from piflow_cli.weights import StoredWeights
-from students import tiny_student
 
 FLUX_TINY = GOLDEN / "flux-tiny"
 BASE = str(FLUX_TINY / "transformer")

@@ -1,0 +1,141 @@
+"""The network in one piece, adapters fused into the base: for ``AutoModel.from_pretrained(folder, trust_remote_code=True)``."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import AutoModel
+from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
+from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
+
+from ..devices import choose_device
+from ..errors import UsageError
+from ..quantisation import BITSANDBYTES, STORED_AS, delicate, quantised_loading
+from ..student import Student, StudentFacts
+from ..teachers import family_of
+from ..teachers.text_to_image import TextToImageFamily
+from ..views import root
+from .formats import ExportFormat
+from .network import (
+    ROLLOUTS,
+    SCHEDULER_FOLDER,
+    check_whole,
+    dtype_of,
+    write_network,
+    write_scheduler,
+)
+from .samples import TOLERANCES, by_pipeline, check_weights, difference, reading_back
+from .snippets import sampling_call
+from .standalone.code import SCHEDULER
+from .standalone.policy_model import HEAD_LAYERS
+from .weights import SHARD_SIZE, linear_layers, merged_weights
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from .formats import ExportRequest
+
+FP8 = "fp8"
+# Of tiny random networks, whose layers are too narrow for errors to average out; fp8 shows 0.07, the others have not been run.
+TOLERANCES_IN_BITS = {FP8: 0.2, "int8": 0.2, "nf4": 0.5}
+
+
+LOADING = f"""\
+import torch
+from diffusers import AutoModel{{pipeline}}
+from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
+
+place = "{{place}}"
+transformer = AutoModel.from_pretrained(place, trust_remote_code=True, torch_dtype=torch.bfloat16)
+kind = get_class_from_dynamic_module(place, "{SCHEDULER}.py", "{SCHEDULER_FOLDER}", "PolicyScheduler", trust_remote_code=True)
+scheduler = kind.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
+"""
+TEXT_SAMPLING = """\
+pipeline = {pipeline}.from_pretrained("{base}", transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16).to("cuda")
+pipeline({call}).images[0].save("image.png")
+"""
+CLASS_SAMPLING = """\
+labels, size = torch.tensor([0, 1, 2]), transformer.config.sample_size
+x = torch.randn(len(labels), transformer.config.in_channels, size, size)
+scheduler.set_timesteps({nfe})
+for timestep in scheduler.timesteps:
+    with torch.no_grad():
+        output = transformer(x.to(transformer.dtype), (timestep / 1000).expand(len(x)), labels)
+    x = scheduler.step(output, timestep, x).prev_sample
+"""
+
+
+class MergedFormat(ExportFormat):
+    """The same folder as a pipeline's ``transformer/``, optionally in fewer bits, and the scheduler in ``scheduler/``."""
+
+    name = "merged"
+    dtype: torch.dtype
+
+    def check(self, facts: StudentFacts, request: ExportRequest) -> None:
+        check_whole(facts, request)
+        if not request.with_base:
+            raise UsageError("--no-base: a merged network is its base", "leave --no-base out, or choose --format adapter or pipeline")
+        precision = request.quantise
+        if precision is None or precision == FP8:
+            return
+        if precision not in BITSANDBYTES:
+            raise UsageError(f"--quantise {precision} is unknown", f"choose one of {', '.join((FP8, *BITSANDBYTES))}")
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UsageError(f"--quantise {precision} needs the package bitsandbytes", 'pip install "piflow[lowvram]", or choose --quantise fp8')
+        if choose_device(request.device).type != "cuda":
+            raise UsageError(f"--quantise {precision} needs a CUDA device", "choose --quantise fp8")
+
+    def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
+        self.dtype = dtype = dtype_of(request, student)
+        if request.quantise in BITSANDBYTES:
+            _write_in_bits(student, folder, dtype, request.quantise)
+        elif request.quantise == FP8:
+            write_network(student, folder, dtype, storage=str(STORED_AS).removeprefix("torch."), stored=cast_weights(student))
+        else:
+            write_network(student, folder, dtype)
+        write_scheduler(student, folder / SCHEDULER_FOLDER)
+        return {"dtype": str(dtype).removeprefix("torch."), "rollouts": ROLLOUTS}
+
+    def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
+        with reading_back():
+            model = AutoModel.from_pretrained(str(folder), trust_remote_code=True, torch_dtype=self.dtype)
+            if request.quantise not in BITSANDBYTES:
+                model = model.to(next(root(student.model).parameters()).device)
+                check_weights(merged_weights(student), model)
+            place = (str(folder), f"{SCHEDULER}.py", SCHEDULER_FOLDER, "PolicyScheduler")
+            scheduler = get_class_from_dynamic_module(*place, trust_remote_code=True).from_pretrained(folder / SCHEDULER_FOLDER)
+            return difference(student, self.dtype, by_pipeline(student, model, scheduler))
+
+    def tolerance(self, request: ExportRequest) -> float:
+        return TOLERANCES[self.dtype] if request.quantise is None else TOLERANCES_IN_BITS[request.quantise]
+
+    def snippet(self, facts: StudentFacts, place: str) -> str:
+        family = family_of(facts.family)
+        if isinstance(family, TextToImageFamily):
+            return LOADING.format(place=place, pipeline=f", {family.pipeline_name}") + TEXT_SAMPLING.format(
+                pipeline=family.pipeline_name, base=facts.base, call=sampling_call(facts)
+            )
+        return LOADING.format(place=place, pipeline="") + CLASS_SAMPLING.format(nfe=facts.nfe)
+
+
+def cast_weights(student: Student) -> set[str]:
+    """The weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: of linear layers, but for what is delicate."""
+    model = root(student.model)
+    patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *HEAD_LAYERS)
+    layers = {path for path in linear_layers(model) if not any(re.search(pattern, path) for pattern in patterns)}
+    return {name for name in merged_weights(student) if name.rpartition(".")[0] in layers}
+
+
+def _write_in_bits(student: Student, folder: Path, dtype: torch.dtype, precision: str) -> None:
+    """By way of a folder in ``dtype``, which diffusers loads in fewer bits and saves again."""
+    keep = [student.family.head_site(root(student.model)).projection, *student.family.trained_in_full]
+    with tempfile.TemporaryDirectory(dir=folder.parent) as whole:
+        write_network(student, Path(whole), dtype)
+        model = AutoModel.from_pretrained(whole, trust_remote_code=True, torch_dtype=dtype, **quantised_loading(precision, keep))
+        model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+        for code in Path(whole).glob("*.py"):
+            (folder / code.name).write_text(code.read_text(encoding="utf-8"), encoding="utf-8")

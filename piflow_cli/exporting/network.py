@@ -1,0 +1,133 @@
+"""A student's network and its scheduler as folders that diffusers loads: config, code, weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import UsageError
+from ..student import Student, StudentFacts
+from ..teachers import family_of
+from ..teachers.locate import hub_id, locate
+from ..teachers.text_to_image import TextToImageFamily
+from ..views import root
+from .formats import DTYPES
+from .standalone.code import (
+    SCHEDULER,
+    scheduler_code,
+    transformer_class,
+    transformer_code,
+    transformer_module,
+)
+from .weights import base_dtype, is_of_head, merged_weights, own_weights, save_weights
+
+if TYPE_CHECKING:
+    from .formats import ExportRequest
+
+TRANSFORMER = "transformer"
+SCHEDULER_FOLDER = "scheduler"
+ROLLOUTS = "the plain loop over substeps, where piflow has fused ones"
+
+
+def dtype_of(request: ExportRequest, student: Student) -> torch.dtype:
+    """What the weights are written in: as asked, or as the student has them."""
+    return base_dtype(student) if request.dtype is None else getattr(torch, DTYPES[request.dtype])
+
+
+def write_network(
+    student: Student,
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    reference: Mapping[str, Any] | None = None,
+    storage: str | None = None,
+    stored: Collection[str] = (),
+) -> None:
+    """Write the network with its policy head into ``folder``: config.json, the file of its class, the weights.
+
+    Args:
+        student: stays as it is.
+        dtype: of the weights; the head stays in float32.
+        reference: where the base is (``place``, ``subfolder``, ``revision``), for a folder with only what the student brings.
+        storage: the 8-bit dtype, by its name in torch, of the weights named in ``stored``.
+    """
+    folder.mkdir(exist_ok=True)
+    kind = type(root(student.model))
+    policy = _policy_entry(student) | {"base": reference, "storage": storage}
+    auto_map = {"AutoModel": f"{transformer_module(kind)}.{transformer_class(kind)}"}
+    config = plain_config(student) | {"_class_name": transformer_class(kind), "policy": policy, "auto_map": auto_map}
+    write_json(folder / "config.json", config)
+    (folder / f"{transformer_module(kind)}.py").write_text(transformer_code(kind), encoding="utf-8")
+    weights = merged_weights(student) if reference is None else own_weights(student)
+
+    def written_in(name: str) -> torch.dtype:
+        return torch.float32 if is_of_head(name) else getattr(torch, storage) if name in stored else dtype
+
+    save_weights(weights, folder, written_in, student.facts.to_metadata())
+
+
+def _policy_entry(student: Student) -> dict[str, Any]:
+    """What the class beside the weights must know of the head."""
+    facts, family, model = student.facts, student.family, root(student.model)
+    return {
+        "kind": facts.policy,
+        "components": facts.components,
+        "logstd_width": facts.logstd_width,
+        "embedding_dim": family.embedding_dim(model),
+        "site": asdict(family.head_site(model)),
+    }
+
+
+def plain_config(student: Student) -> dict[str, Any]:
+    """The base's own config, without what tells of its files."""
+    config = json.loads(root(student.model).to_json_string())
+    return {key: value for key, value in config.items() if key not in ("_name_or_path", "_use_default_values", "quantization_config")}
+
+
+def write_scheduler(student: Student, folder: Path) -> None:
+    """Write the student's PolicyScheduler, as it was trained, and its code into ``folder``."""
+    family = student.family
+    patch = family.token_positions if isinstance(family, TextToImageFamily) else None
+    student.scheduler(patch=patch).save_config(folder)
+    (folder / f"{SCHEDULER}.py").write_text(scheduler_code(), encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def base_of(facts: StudentFacts, request: ExportRequest) -> tuple[str, str | None]:
+    """The base, in place of the student's own if one is asked for, and its revision."""
+    return (request.base, None) if request.base is not None else (facts.base, facts.revision or None)
+
+
+def base_reference(facts: StudentFacts, request: ExportRequest) -> dict[str, Any]:
+    """Where the base's transformer is, as ``from_pretrained`` of diffusers takes it."""
+    base, revision = base_of(facts, request)
+    inside = TRANSFORMER if (locate(base, revision) / TRANSFORMER).is_dir() else ""
+    return place_of(base, revision, inside)
+
+
+def place_of(base: str, revision: str | None, inside: str) -> dict[str, Any]:
+    """``place``, ``subfolder`` and ``revision`` of the folder ``inside`` a base; one of this machine by its absolute path."""
+    found = hub_id(base)
+    if found is None:
+        return {"place": str(Path(base).expanduser().resolve()), "subfolder": inside or None, "revision": None}
+    repository, folder = found
+    path = "/".join(part for part in (folder, inside) if part)
+    return {"place": repository, "subfolder": path or None, "revision": revision}
+
+
+def check_whole(facts: StudentFacts, request: ExportRequest) -> None:
+    """Raise UsageError for options that are about adapters, where they are fused or where there are none."""
+    if not request.with_base and not isinstance(family_of(facts.family), TextToImageFamily):
+        raise UsageError("--no-base: the student brings all of its weights, and has no base to leave out", "leave --no-base out")
+    if request.rank is not None:
+        raise UsageError(
+            f"--rank is about adapters, and the format {request.format} fuses them into the base", "leave --rank out, or choose --format adapter"
+        )

@@ -1,0 +1,77 @@
+"""What a pipeline has besides its network and scheduler: text encoders, tokenizers, VAE; copied, or named where they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..student import Student
+from ..teachers.latents import vae_folder
+from ..teachers.locate import ENCODERS, locate
+from ..teachers.text_to_image import TextToImageFamily
+from .network import SCHEDULER_FOLDER, TRANSFORMER, base_of, place_of, write_json
+from .standalone.code import (
+    CLASS_CONDITIONAL,
+    COMPONENT,
+    class_conditional_code,
+    component_code,
+)
+from .standalone.component import REFERENCE
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from .formats import ExportRequest
+
+OWN = (TRANSFORMER, SCHEDULER_FOLDER)
+INDEX_NAME = "model_index.json"
+ABSENT = (None, None)
+
+
+def text_parts(student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, Any]:
+    """Put the other parts of the student's base into ``folder``; returns their entries in the pipeline's index, and its class.
+
+    A base that is no whole pipeline leaves them out, which is warned of.
+    """
+    family = student.family
+    assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
+    base, revision = base_of(student.facts, request)
+    source = locate(base, revision, ENCODERS)
+    names = [name for name in family.pipeline_class._get_signature_keys(family.pipeline_class)[0] if name not in OWN]
+    entries: dict[str, Any] = {"_class_name": family.pipeline_name, **dict.fromkeys(names, ABSENT)}
+    if not (source / INDEX_NAME).is_file():
+        console.warn(f"{base} is no whole pipeline: text encoders and VAE must be given to from_pretrained, as {', '.join(names)}")
+        return entries
+    index = json.loads((source / INDEX_NAME).read_text(encoding="utf-8"))
+    for name, value in index.items():
+        if name in OWN or name.startswith("_"):
+            continue
+        if not isinstance(value, list) or value[0] is None:
+            entries[name] = value
+        elif request.with_base:
+            shutil.copytree(source / name, folder / name)
+            entries[name] = value
+        else:
+            entries[name] = _name_part(folder / name, value, place_of(base, revision, name))
+    missing = [name for name, value in entries.items() if name in names and value[0] is None and name not in family.pipeline_class._optional_components]
+    if missing:
+        console.warn(f"{base} lacks parts, which must be given to from_pretrained: {', '.join(missing)}")
+    return entries
+
+
+def _name_part(folder: Path, kind: list[str], place: dict[str, Any]) -> list[str]:
+    folder.mkdir()
+    (folder / f"{COMPONENT}.py").write_text(component_code(), encoding="utf-8")
+    write_json(folder / REFERENCE, {"library": kind[0], "class": kind[1], **place})
+    return [COMPONENT, "Elsewhere"]
+
+
+def class_parts(student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, Any]:
+    """Put the pipeline of class-conditional students, and the VAE where they make latents, into ``folder``; returns the index entries."""
+    (folder / f"{CLASS_CONDITIONAL}.py").write_text(class_conditional_code(), encoding="utf-8")
+    vae: Any = ABSENT
+    if student.facts.vae:
+        shutil.copytree(vae_folder(student.facts.vae), folder / "vae")
+        vae = ("diffusers", "AutoencoderKL")
+    return {"_class_name": [CLASS_CONDITIONAL, "ClassConditionalPipeline"], "vae": vae, "nfe": student.facts.nfe}

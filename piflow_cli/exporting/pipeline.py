@@ -1,0 +1,99 @@
+"""A folder that ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` runs where piflow is not installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import diffusers
+from diffusers import DiffusionPipeline
+
+from ..errors import UsageError
+from ..student import Student, StudentFacts
+from ..teachers.locate import hub_id
+from ..teachers.text_to_image import TextToImageFamily
+from ..views import root
+from .formats import ExportFormat
+from .network import (
+    ROLLOUTS,
+    SCHEDULER_FOLDER,
+    TRANSFORMER,
+    base_of,
+    base_reference,
+    check_whole,
+    dtype_of,
+    write_json,
+    write_network,
+    write_scheduler,
+)
+from .parts import class_parts, text_parts
+from .samples import TOLERANCES, by_pipeline, check_weights, difference, reading_back
+from .snippets import sampling_call
+from .standalone.code import SCHEDULER, transformer_class, transformer_module
+from .weights import merged_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..console import Console
+    from .formats import ExportRequest
+
+INDEX_NAME = "model_index.json"
+OWN = (TRANSFORMER, SCHEDULER_FOLDER)
+
+
+class PipelineFormat(ExportFormat):
+    """The base merged, or named (``--no-base``) with the student's own weights beside; text encoders and VAE likewise."""
+
+    name = "pipeline"
+    dtype: torch.dtype
+
+    def check(self, facts: StudentFacts, request: ExportRequest) -> None:
+        check_whole(facts, request)
+        if request.quantise is not None:
+            raise UsageError(
+                f"--quantise {request.quantise}: a pipeline is quantised when it is loaded", "leave it out, or choose --format merged"
+            )
+
+    def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
+        facts, dtype = student.facts, dtype_of(request, student)
+        reference = None if request.with_base else base_reference(facts, request)
+        write_network(student, folder / TRANSFORMER, dtype, reference=reference)
+        write_scheduler(student, folder / SCHEDULER_FOLDER)
+        kind = type(root(student.model))
+        index = {
+            "_diffusers_version": diffusers.__version__,
+            TRANSFORMER: [transformer_module(kind), transformer_class(kind)],
+            SCHEDULER_FOLDER: [SCHEDULER, "PolicyScheduler"],
+        }
+        parts = text_parts if isinstance(student.family, TextToImageFamily) else class_parts
+        write_json(folder / INDEX_NAME, index | parts(student, folder, request, console))
+        self.dtype = dtype
+        if reference is not None and hub_id(base_of(facts, request)[0]) is None:
+            console.warn(f"the base is named by its path on this machine: {reference['place']}")
+        return {"dtype": str(dtype).removeprefix("torch."), "rollouts": ROLLOUTS}
+
+    def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
+        dtype = dtype_of(request, student)
+        index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+        others = [name for name, value in index.items() if isinstance(value, list) and name not in (*OWN, "_class_name")]
+        device = next(root(student.model).parameters()).device
+        with reading_back():
+            # Neither text encoders nor VAE have a say in what is compared, and they are large.
+            pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, torch_dtype=dtype, **dict.fromkeys(others))
+            transformer = pipeline.transformer.to(device)
+            if request.with_base:
+                check_weights(merged_weights(student), transformer)
+            return difference(student, dtype, by_pipeline(student, transformer, pipeline.scheduler))
+
+    def tolerance(self, request: ExportRequest) -> float:
+        return TOLERANCES[self.dtype]
+
+    def snippet(self, facts: StudentFacts, place: str) -> str:
+        return f'''import torch
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("{place}", trust_remote_code=True, torch_dtype=torch.bfloat16).to("cuda")
+pipeline({sampling_call(facts)}).images[0].save("image.png")
+'''

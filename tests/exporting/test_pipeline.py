@@ -1,0 +1,195 @@
+"""The format `pipeline`: what is in the folder, where it points, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from exports import LABELS, NAMES, export, noise, own_samples, student, whole_base
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from zoo import ZOO
+
+from piflow_cli.console import Console
+from piflow_cli.errors import RunError, UsageError
+from piflow_cli.exporting import samples, weights
+from piflow_cli.exporting.formats import ExportRequest
+from piflow_cli.exporting.network import place_of
+from piflow_cli.exporting.pipeline import PipelineFormat
+from piflow_cli.exporting.standalone.code import scheduler_code
+from piflow_cli.student import StudentFacts
+from piflow_cli.teachers.latents import latent_decoder
+from piflow_cli.views import root
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return whole_base("flux", tmp_path_factory.mktemp("base") / "flux")
+
+
+def test_the_folder_has_the_whole_pipeline(base, tmp_path) -> None:
+    which = student("flux", base)
+    folder = export(which, "pipeline", tmp_path / "out")
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["_class_name"] == "FluxPipeline"
+    assert index["transformer"] == ["policy_fluxtransformer2dmodel", "PolicyFluxTransformer2DModel"]
+    assert index["scheduler"] == ["policy_scheduler", "PolicyScheduler"]
+    for name in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "vae"):
+        assert {path.name for path in (folder / name).iterdir()} == {path.name for path in (base / name).iterdir()}
+    assert (folder / "scheduler" / "policy_scheduler.py").read_text() == scheduler_code()
+    assert json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["shift"] == 3.2
+    with safe_open(folder / "transformer" / WEIGHTS, "pt") as file:
+        assert StudentFacts.from_metadata(file.metadata()) == which.facts
+
+
+def test_without_its_base_a_folder_holds_what_the_student_brings(base, tmp_path) -> None:
+    folder = export(student("flux", base), "pipeline", tmp_path / "out", with_base=False)
+    tensors = load_file(folder / "transformer" / WEIGHTS)
+    assert all(".lora_" in name or name.startswith(("proj_out.", "norm_out.linear.")) for name in tensors)
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    assert config["policy"]["base"] == {"place": str(base), "subfolder": "transformer", "revision": None}
+    told = json.loads((folder / "text_encoder" / "elsewhere.json").read_text())
+    assert told == {"library": "transformers", "class": "CLIPTextModel", "place": str(base), "subfolder": "text_encoder", "revision": None}
+    assert not list((folder / "text_encoder").glob("*.safetensors"))
+
+
+def test_a_base_is_named_as_diffusers_wants_it(tmp_path) -> None:
+    assert place_of("owner/name", "abc", "vae") == {"place": "owner/name", "subfolder": "vae", "revision": "abc"}
+    assert place_of("owner/name/deep/er", None, "vae") == {"place": "owner/name", "subfolder": "deep/er/vae", "revision": None}
+    assert place_of("owner/name", None, "") == {"place": "owner/name", "subfolder": None, "revision": None}
+    assert place_of(str(tmp_path / "x" / ".."), "abc", "") == {"place": str(tmp_path), "subfolder": None, "revision": None}
+
+
+def test_a_base_on_this_machine_alone_is_warned_of_and_so_is_one_without_encoders(tmp_path, capsys) -> None:
+    ZOO["flux"].build().save_pretrained(tmp_path / "bare")
+    which, request = student("flux", tmp_path / "bare"), ExportRequest("s", "pipeline", tmp_path / "out", with_base=False)
+    (tmp_path / "out").mkdir()
+    PipelineFormat().write(which, tmp_path / "out", request, Console())
+    said = capsys.readouterr().err
+    assert f"the base is named by its path on this machine: {tmp_path / 'bare'}" in said.replace("\n", "")
+    assert "is no whole pipeline" in said
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_in_the_dtype_that_is_asked_for_and_heads_in_float32(name, dtype, tmp_path) -> None:
+    ZOO[name].build().save_pretrained(tmp_path / "base") if name in ZOO else None
+    folder = export(student(name, tmp_path / "base"), "pipeline", tmp_path / "out", dtype=dtype)
+    own = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
+    for key, value in load_file(folder / "transformer" / WEIGHTS).items():
+        assert value.dtype == (torch.float32 if weights.is_of_head(key) else own), key
+
+
+def test_a_base_in_bfloat16_stays_in_it(base, tmp_path) -> None:
+    folder = export(student("flux", base, dtype=torch.bfloat16), "pipeline", tmp_path / "out")
+    tensors = load_file(folder / "transformer" / WEIGHTS)
+    assert tensors["x_embedder.weight"].dtype == torch.bfloat16 and tensors["proj_out.means.weight"].dtype == torch.float32
+
+
+def test_writing_leaves_the_student_as_it_was(base, tmp_path) -> None:
+    which = student("flux", base)
+    before = {name: value.clone() for name, value in root(which.model).state_dict().items()}
+    export(which, "pipeline", tmp_path / "out")
+    after = root(which.model).state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_average_is_exported_where_it_is_asked_for(base, tmp_path) -> None:
+    which = student("flux", base)
+    average = which.average()
+    average.model.load_state_dict(which.model.state_dict())
+    with torch.no_grad():
+        for value in average.model.parameters():
+            value.mul_(1.1)
+    ours, theirs = weights.merged_weights(which), weights.merged_weights(average)
+    assert ours.keys() == theirs.keys()
+    name = "transformer_blocks.0.ff.net.2.weight"
+    plain = ZOO["flux"].build().state_dict()[name]
+    product = ours[name].tensor(torch.float32) - plain
+    torch.testing.assert_close(theirs[name].tensor(torch.float32) - plain, 1.21 * product, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def two_channels(tmp_path_factory) -> Path:
+    """A VAE for the latents of the tiny class-conditional student."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vae")
+    AutoencoderKL(latent_channels=2, block_out_channels=(4,), norm_num_groups=2, scaling_factor=0.5, shift_factor=0.25).save_pretrained(folder)
+    return folder
+
+
+def test_a_class_conditional_pipeline_shows_latents_by_its_vae(tmp_path, two_channels) -> None:
+    which = student("dit")
+    which.facts = replace(which.facts, vae=str(two_channels))
+    folder = export(which, "pipeline", tmp_path / "out")
+    with samples.reading_back():
+        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipeline.set_progress_bar_config(disable=True)
+    shown = pipeline(LABELS, latents=noise(which), output_type="pt").images
+    expected = latent_decoder(str(two_channels), 2, torch.device("cpu"))(own_samples(which))
+    torch.testing.assert_close(shown, (expected / 2 + 0.5).clamp(0, 1), rtol=1e-3, atol=1e-4)
+
+
+def test_a_class_conditional_pipeline_draws_from_seeds_by_as_many_steps_as_trained(tmp_path) -> None:
+    folder = export(student("dit"), "pipeline", tmp_path / "out")
+    with samples.reading_back():
+        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipeline.set_progress_bar_config(disable=True)
+    both = pipeline([0, 1], generator=[torch.Generator().manual_seed(seed) for seed in (1, 2)], output_type="np").images
+    first = pipeline([0], generator=torch.Generator().manual_seed(1), output_type="np", num_inference_steps=2).images
+    assert both.shape == (2, 4, 4, 2) and (abs(both[0] - first[0]) < 1e-5).all() and pipeline.vae is None
+
+
+def damaged(folder: Path) -> None:
+    path = folder / "transformer" / WEIGHTS
+    tensors = load_file(path)
+    tensors["x_embedder.weight"][0, 0] += 1e-3
+    save_file(tensors, path, {"format": "pt"})
+
+
+def test_a_weight_that_came_back_otherwise_fails_the_export(base, tmp_path) -> None:
+    which, request, kind = student("flux", base), ExportRequest("s", "pipeline", tmp_path), PipelineFormat()
+    folder = tmp_path / "out"
+    folder.mkdir()
+    kind.write(which, folder, request, Console(quiet=True))
+    damaged(folder)
+    with pytest.raises(RunError, match="x_embedder.weight differs"):
+        kind.verify(which, folder, request)
+
+
+def test_a_scheduler_of_other_settings_fails_the_export(base, tmp_path) -> None:
+    which, request, kind = student("flux", base), ExportRequest("s", "pipeline", tmp_path), PipelineFormat()
+    folder = tmp_path / "out"
+    folder.mkdir()
+    kind.write(which, folder, request, Console(quiet=True))
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"shift": 1.0}))
+    assert kind.verify(which, folder, request) > 10 * kind.tolerance(request)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dit", {"with_base": False}, "--no-base: the student brings all of its weights"),
+        ("flux", {"rank": 2}, "--rank is about adapters, and the format pipeline fuses them"),
+        ("flux", {"quantise": "fp8"}, "--quantise fp8: a pipeline is quantised when it is loaded"),
+    ],
+)
+def test_what_a_pipeline_cannot_be(name, options, message) -> None:
+    request = ExportRequest("s", "pipeline", Path("out"), **options)
+    with pytest.raises(UsageError, match=message) as caught:
+        PipelineFormat().check(student(name).facts, request)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "call"), [("flux", 'guidance_scale=3.5'), ("qwen-image", "true_cfg_scale=1"), ("z-image", "guidance_scale=0"), ("dit", "[0, 1, 2]")])
+def test_the_snippet_says_how_to_sample(name, call) -> None:
+    snippet = PipelineFormat().snippet(student(name).facts, "owner/name")
+    compile(snippet, "snippet", "exec")
+    assert call in snippet and "num_inference_steps=2" in snippet and '"owner/name", trust_remote_code=True' in snippet
