@@ -34,7 +34,7 @@ class Job:
 
 def packed(which: Student, x: Tensor) -> Tensor:
     family = which.family
-    return pack(x) if isinstance(family, TextToImageFamily) and family.token_positions is not None else x
+    return family.to_pipeline(x) if isinstance(family, TextToImageFamily) else x
 
 
 def call(which: Student) -> dict:
