@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .features import FeatureSet, refuse_mixing
-from .intervals import GROUPS, TARGET, Interval, frechet_interval
+from .intervals import GROUPS, TARGET, frechet_interval
 from .scores import inception_score, kernel_distance, precision_recall
 from .statistics import frechet_distance
 
@@ -22,7 +22,8 @@ COLUMNS = ("metric", "value", "low", "high", "images", "reference_images", "extr
 class Measure:
     """One number with its protocol.
 
-    ``low`` and ``high``: a FID of fewer than 10,000 images has the interval in which the value at 10,000 lies (95 %).
+    ``low`` and ``high``: a FID of fewer than 10,000 images has the interval in which the value at 10,000 lies (95 %), unless
+    they are too few even for that.
     ``reference_images`` None: the reference does not tell. ``reference`` None: the metric takes none. ``note``: what a reader
     should know of the number.
     """
@@ -65,15 +66,12 @@ def _protocol(ours: FeatureSet, reference: FeatureSet | None) -> Measure:
 
 def _fid(ours: FeatureSet, reference: FeatureSet, extractor: Extractor) -> list[Measure]:
     number = replace(_protocol(ours, reference), metric="fid", value=frechet_distance(ours.moments, reference.moments))
-    if ours.features is None or not 2 * GROUPS <= ours.count < TARGET:
+    if ours.features is None or not GROUPS <= ours.count < TARGET:
         return [number]
     interval = frechet_interval(ours.features, reference.moments)
-    return [replace(number, low=interval.low, high=interval.high, note=_note(interval))]
-
-
-def _note(interval: Interval) -> str:
-    text = f"at {interval.at:,} images about {interval.estimate:.4g}"
-    return text if interval.trusted else f"{text}; fewer images than features, so rather less"
+    if not interval.trusted:
+        return [replace(number, note=f"biased upwards: an error bar takes {interval.enough:,} images")]
+    return [replace(number, low=interval.low, high=interval.high, note=f"at {interval.at:,} images about {interval.estimate:.4g}")]
 
 
 def _kid(ours: FeatureSet, reference: FeatureSet, extractor: Extractor) -> list[Measure]:

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers import seeded
+
+from piflow_cli.errors import UsageError
+from piflow_cli.evaluation.intervals import _student_quantile, frechet_interval
+from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
+
+POOL, QUICK, DRAWS = 10_000, 400, 100
+
+
+def standard(dimension: int) -> Moments:
+    return Moments(torch.zeros(dimension, dtype=torch.float64), torch.eye(dimension, dtype=torch.float64))
+
+
+def test_at_as_many_samples_as_there_are_it_estimates_what_was_measured() -> None:
+    features = torch.randn(200, 5, generator=seeded()) * 1.3
+    interval = frechet_interval(features, standard(5), at=10)
+    assert interval.measured == pytest.approx(frechet_distance(moments(features), standard(5)), abs=1e-6)
+    assert interval.estimate == interval.measured and interval.at == 200
+    assert interval.low < interval.measured < interval.high
+
+
+def test_the_bias_of_a_distance_that_is_linear_in_one_over_n_is_removed_exactly() -> None:
+    """In one dimension with the spread known, m^2 is biased by var/N: the jackknife's m^2 - s^2/N is without."""
+    features = torch.randn(100, 1, generator=seeded(), dtype=torch.float64)
+    features = (features - features.mean()) / features.std() + 0.5
+    # Around a point mass the distance is m^2 + s^2, and s^2 is unbiased as it is.
+    point = Moments(torch.zeros(1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
+    interval = frechet_interval(features, point, groups=100)
+    assert interval.measured == pytest.approx(0.25 + 1)
+    assert interval.infinite == pytest.approx(0.25 + 1 - 1 / 100)
+
+
+def test_the_partition_is_the_seed_s() -> None:
+    features = torch.randn(90, 4, generator=seeded())
+    first, again, other = (frechet_interval(features, standard(4), seed=seed) for seed in (0, 0, 1))
+    assert first == again and first.high != other.high
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.2])
+def test_it_holds_the_value_of_ten_thousand_in_nine_draws_of_ten(scale: float) -> None:
+    """The case of tests/benchmarks/error_bar.py on Gaussians; scale 1 is a distance that vanishes but for its bias."""
+    pool = scale * torch.randn(POOL, 16, generator=seeded(7))
+    value = frechet_distance(moments(pool), standard(16))
+    hits = 0
+    for draw in range(DRAWS):
+        features = pool[torch.randperm(POOL, generator=seeded(draw))[:QUICK]]
+        interval = frechet_interval(features, standard(16), at=POOL)
+        hits += interval.low <= value <= interval.high
+        assert interval.trusted and 0 <= interval.low <= interval.high
+        # What is measured on few alone would mislead: it lies far above.
+        assert interval.measured > value
+    assert hits >= 90
+
+
+def test_too_few_samples_for_the_features_are_said_not_to_be_trusted() -> None:
+    """A flat spectrum of 80 takes 480; one that falls as 1/i^2 has the effective dimension (sum 1/i)^2 / sum 1/i^2."""
+    features = torch.randn(100, 80, generator=seeded(), dtype=torch.float64)
+    flat = frechet_interval(features, standard(80))
+    assert flat.enough == 480 and not flat.trusted
+    spread = 1 / torch.arange(1, 81, dtype=torch.float64)
+    falling = frechet_interval(features * spread, Moments(torch.zeros(80, dtype=torch.float64), torch.diag(spread**2)))
+    assert falling.enough == math.ceil(6 * (spread.sum() ** 2 / spread.square().sum()).item()) == 91
+    assert falling.trusted
+
+
+def test_too_few_samples_have_no_interval() -> None:
+    with pytest.raises(UsageError, match="19 pictures are too few"):
+        frechet_interval(torch.zeros(19, 2), standard(2))
+
+
+@pytest.mark.parametrize(("freedom", "tabulated"), [(9, 2.26216), (19, 2.09302), (99, 1.98422)])
+def test_quantiles_of_student_s_t_are_those_of_the_tables(freedom: int, tabulated: float) -> None:
+    assert _student_quantile(0.95, freedom) == pytest.approx(tabulated, abs=5e-4)
