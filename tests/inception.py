@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -42,5 +43,7 @@ def save_random_inception(folder: Path) -> Path:
     torch.manual_seed(0)
     network = _Network().eval()
     nn.init.normal_(network.layers.mix.weight, std=0.5)
-    torch.jit.script(network).save(str(folder / FILE))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.script(network).save(str(folder / FILE))
     return folder / FILE

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
+import error_bar
 import pytest
 import torch
 from helpers import seeded
@@ -77,3 +80,22 @@ def test_too_few_samples_have_no_interval() -> None:
 @pytest.mark.parametrize(("freedom", "tabulated"), [(9, 2.26216), (19, 2.09302), (99, 1.98422)])
 def test_quantiles_of_student_s_t_are_those_of_the_tables(freedom: int, tabulated: float) -> None:
     assert _student_quantile(0.95, freedom) == pytest.approx(tabulated, abs=5e-4)
+
+
+def test_the_benchmark_counts_the_intervals_that_hold_the_value(tmp_path: Path) -> None:
+    """Digits themselves: a small pool, of which draws of all hold its value whatever the interval's width."""
+    file = tmp_path / "error_bar.json"
+    error_bar.main(["--pool", "300", "--steps", "1", "--counts", "300", "--draws", "2", "--json", str(file)])
+    record = json.loads(file.read_text())
+    assert [row["extractor"] for row in record["results"]] == ["pixels", "digits-classifier"]
+    for row in record["results"]:
+        assert row["hits"] == row["draws"] == 2
+        assert row["measured"] == pytest.approx(row["value"], rel=1e-6) and row["width"] > 0
+
+
+def test_the_recorded_benchmark_holds_the_value_in_ninety_draws_of_a_hundred() -> None:
+    """The promise of the README, row by row: digits, raw pixels and features of the classifier."""
+    record = json.loads((Path(error_bar.__file__).parent / "results" / "error-bar-digits.json").read_text())
+    assert record["pool"] == 10_000
+    rows = [row for row in record["results"] if row["images"] >= row["enough"]]
+    assert len(rows) >= 12 and all(row["draws"] == 100 and row["hits"] >= 90 for row in rows)

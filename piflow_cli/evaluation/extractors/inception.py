@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +64,10 @@ def open_inception(name: str, device: torch.device, weights: Path | None, consol
         # The wrapper takes a folder, and the name of the file in it is not ours to choose.
         (Path(folder) / FILE).symlink_to(path.resolve())
         try:
-            network = wrapper(folder, download=False, resize_inside=resize_inside)
+            with warnings.catch_warnings():
+                # torch calls TorchScript deprecated; the weights exist in no other form, and no user can change that.
+                warnings.simplefilter("ignore", FutureWarning)
+                network = wrapper(folder, download=False, resize_inside=resize_inside)
         except (RuntimeError, AttributeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise RunError(f"{path} is not the Inception network that clean-fid reads: {reason}", f"remove it, or name another {FILE}") from error
