@@ -2,15 +2,17 @@
 
     python tests/benchmarks/error_bar.py [--json FILE] [--steps 8,2] [--counts 250,500,1000,2000] [--draws 100]
 
-A pool of 10,000 digits comes from the teacher by a few Euler steps, the classes in turn. Each row draws N of them without
-replacement, 100 times, and asks `frechet_interval` where the distance of all 10,000 to the 1,797 digits of the training set
-lies. The measured distances show what N alone would have said.
+Pools of 10,000 digits come from the teacher by a few Euler steps, from the same noise, the classes in turn. Each row draws N
+of a pool without replacement, 100 times, and asks `frechet_interval` where the distance of all 10,000 lies: to the 1,797
+digits of the training set, and to the first pool, whose pictures of the same noise are drawn together with them. The measured
+distances show what N alone would have said.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -29,7 +31,7 @@ from piflow_cli.teachers.locate import locate
 
 EXTRACTORS = ("pixels", "digits-classifier")
 BATCH = 250
-COLUMNS = ("steps", "extractor", "images", "enough", "value", "hits", "draws", "measured", "estimate", "spread", "width")
+COLUMNS = ("steps", "reference", "extractor", "images", "enough", "value", "hits", "draws", "measured", "estimate", "spread", "width")
 
 
 def pool_of(steps: int, size: int) -> Tensor:
@@ -45,13 +47,14 @@ def pool_of(steps: int, size: int) -> Tensor:
     return torch.cat(parts)
 
 
-def coverage(pool: Tensor, reference: Moments, count: int, draws: int) -> dict:
-    """One row for features ``pool`` (M, D): draws of ``count`` against the value of all."""
-    value = frechet_distance(moments(pool), reference)
+def coverage(pool: Tensor, reference: Moments | Tensor, count: int, draws: int) -> dict:
+    """One row for features ``pool`` (M, D), against moments or features (M, D) of the same noise: draws of ``count``."""
+    paired = isinstance(reference, Tensor)
+    value = frechet_distance(moments(pool), moments(reference) if paired else reference)
     intervals = []
     for draw in range(draws):
         chosen = torch.randperm(len(pool), generator=torch.Generator().manual_seed(draw))[:count]
-        intervals.append(frechet_interval(pool[chosen], reference, at=len(pool)))
+        intervals.append(frechet_interval(pool[chosen], reference[chosen] if paired else reference, at=len(pool)))
     estimates = [interval.estimate for interval in intervals]
     return {
         "images": count,
@@ -64,6 +67,20 @@ def coverage(pool: Tensor, reference: Moments, count: int, draws: int) -> dict:
         "spread": statistics.stdev(estimates),
         "width": statistics.mean(interval.high - interval.low for interval in intervals),
     }
+
+
+def rows_of(name: str, data: Tensor, pools: dict[int, Tensor], counts: list[int], draws: int) -> Iterator[dict]:
+    """Rows of one extractor: every pool against the data, and every pool but the first against the first."""
+    extractor = open_extractor(name, torch.device("cpu"))
+    features = {steps: extractor.features(pool) for steps, pool in pools.items()}
+    first = next(iter(pools))
+    for steps in pools:
+        references = {"data": moments(extractor.features(data))}
+        if steps != first:
+            references[f"{first} steps, same noise"] = features[first]
+        for reference, against in references.items():
+            for count in counts:
+                yield {"steps": steps, "reference": reference, "extractor": name, **coverage(features[steps], against, count, draws)}
 
 
 def numbers(text: str) -> list[int]:
@@ -79,15 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pool", type=int, default=10_000)
     options = parser.parse_args(arguments)
     data, _ = load_images(locate("preset:digits/images.safetensors"))
-    rows = []
     with torch.no_grad():
-        for steps in options.steps:
-            pool = pool_of(steps, options.pool)
-            for name in EXTRACTORS:
-                extractor = open_extractor(name, torch.device("cpu"))
-                features, reference = extractor.features(pool), moments(extractor.features(data))
-                for count in options.counts:
-                    rows.append({"steps": steps, "extractor": name, **coverage(features, reference, count, options.draws)})
+        pools = {steps: pool_of(steps, options.pool) for steps in options.steps}
+        rows = [row for name in EXTRACTORS for row in rows_of(name, data, pools, options.counts, options.draws)]
     print(format_table(rows, COLUMNS))
     if options.json is not None:
         write_json(options.json, {"benchmark": "error_bar", **machine(torch.device("cpu")), "pool": options.pool, "results": rows})

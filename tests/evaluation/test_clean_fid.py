@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from helpers import seeded
 from inception import save_random_inception
+from PIL import Image
+
 from piflow_cli.console import Console
 from piflow_cli.evaluation.clean_fid import clean_fid_module
 from piflow_cli.evaluation.extractors import open_extractor

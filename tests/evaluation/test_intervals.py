@@ -61,6 +61,32 @@ def test_it_holds_the_value_of_ten_thousand_in_nine_draws_of_ten(scale: float) -
     assert hits >= 90
 
 
+def test_what_both_sides_owe_to_the_same_noise_is_left_out_of_both() -> None:
+    """A student that moves every sample by the same step: the distance is the step's square, known without any spread."""
+    theirs = torch.randn(100, 3, generator=seeded(), dtype=torch.float64)
+    step = torch.tensor([0.3, 0.0, -0.4], dtype=torch.float64)
+    interval = frechet_interval(theirs + step, theirs)
+    for found in (interval.measured, interval.estimate, interval.infinite, interval.low, interval.high):
+        assert found == pytest.approx(0.25, abs=1e-6)
+
+
+def test_it_holds_the_value_of_ten_thousand_pairs_in_nine_draws_of_ten() -> None:
+    theirs = torch.randn(POOL, 8, generator=seeded(3))
+    ours = theirs * 0.9 + 0.2 * torch.randn(POOL, 8, generator=seeded(4))
+    value = frechet_distance(moments(ours), moments(theirs))
+    hits = 0
+    for draw in range(DRAWS):
+        chosen = torch.randperm(POOL, generator=seeded(draw))[:QUICK]
+        interval = frechet_interval(ours[chosen], theirs[chosen], at=POOL)
+        hits += interval.low <= value <= interval.high
+    assert hits >= 90
+
+
+def test_sides_that_are_not_of_the_same_noise_are_refused() -> None:
+    with pytest.raises(UsageError, match="not of the same noise"):
+        frechet_interval(torch.zeros(40, 2), torch.zeros(41, 2))
+
+
 def test_too_few_samples_for_the_features_are_said_not_to_be_trusted() -> None:
     """A flat spectrum of 80 takes 480; one that falls as 1/i^2 has the effective dimension (sum 1/i)^2 / sum 1/i^2."""
     features = torch.randn(100, 80, generator=seeded(), dtype=torch.float64)
@@ -85,9 +111,10 @@ def test_quantiles_of_student_s_t_are_those_of_the_tables(freedom: int, tabulate
 def test_the_benchmark_counts_the_intervals_that_hold_the_value(tmp_path: Path) -> None:
     """Digits themselves: a small pool, of which draws of all hold its value whatever the interval's width."""
     file = tmp_path / "error_bar.json"
-    error_bar.main(["--pool", "300", "--steps", "1", "--counts", "300", "--draws", "2", "--json", str(file)])
+    error_bar.main(["--pool", "300", "--steps", "2,1", "--counts", "300", "--draws", "2", "--json", str(file)])
     record = json.loads(file.read_text())
-    assert [row["extractor"] for row in record["results"]] == ["pixels", "digits-classifier"]
+    cases = [(2, "data"), (1, "data"), (1, "2 steps, same noise")]
+    assert [(row["steps"], row["reference"]) for row in record["results"]] == cases * 2
     for row in record["results"]:
         assert row["hits"] == row["draws"] == 2
         assert row["measured"] == pytest.approx(row["value"], rel=1e-6) and row["width"] > 0
@@ -98,4 +125,4 @@ def test_the_recorded_benchmark_holds_the_value_in_ninety_draws_of_a_hundred() -
     record = json.loads((Path(error_bar.__file__).parent / "results" / "error-bar-digits.json").read_text())
     assert record["pool"] == 10_000
     rows = [row for row in record["results"] if row["images"] >= row["enough"]]
-    assert len(rows) >= 12 and all(row["draws"] == 100 and row["hits"] >= 90 for row in rows)
+    assert len(rows) >= 20 and all(row["draws"] == 100 and row["hits"] >= 90 for row in rows)
