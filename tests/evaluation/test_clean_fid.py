@@ -62,7 +62,8 @@ def test_features_of_a_folder_are_clean_fid_s(folders, weights, direct) -> None:
         np.testing.assert_allclose(found.numpy()[order], expected[other], rtol=1e-4, atol=1e-4)
 
 
-def test_fid_and_kid_of_folders_are_clean_fid_s(folders, weights, direct) -> None:
+def test_fid_and_kid_of_folders_are_clean_fid_s(folders, weights, direct, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     request = FolderRequest(folders[0], str(folders[1]), "inception", ("fid", "kid"), inception_weights=weights)
     found = {number.metric: number.value for number in evaluate_folder(request, CPU, Console(quiet=True))}
     assert found["fid"] == pytest.approx(frechet_by_scipy(*direct), rel=1e-3)

@@ -23,6 +23,11 @@ from piflow_cli.images import save_png, to_images
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def folder_of(folder: Path, images: torch.Tensor) -> Path:
     for index, picture in enumerate(to_images(images)):
         save_png(picture, folder / f"{index:03}.png")

@@ -10,6 +10,7 @@ from inception import save_random_inception
 
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
+from piflow_cli.evaluation import references
 from piflow_cli.evaluation.clean_fid import clean_fid_module
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.references import open_reference
@@ -20,6 +21,11 @@ from piflow_cli.presets import load, presets_root
 
 CPU = torch.device("cpu")
 PIXELS = open_extractor("pixels", CPU)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def opened(text: str | Path, extractor=PIXELS, **options):
@@ -63,6 +69,23 @@ def test_a_folder_and_its_saved_statistics_are_the_same_reference_bit_for_bit(tm
     assert frechet_distance(ours, saved.moments) == frechet_distance(ours, direct.moments)
     torch.testing.assert_close(direct.features, images.flatten(1), rtol=0, atol=0.5 / 127.5 + 1e-6)
     assert saved.count == 12 and saved.source == str(folder)
+
+
+def test_a_folder_is_looked_at_once_until_something_in_it_changes(tmp_path: Path, monkeypatch) -> None:
+    """In the user's cache; other extractors and other numbers of pictures have their own entry."""
+    folder = folder_of(torch.rand(6, 1, 8, 8, generator=seeded()) * 2 - 1, tmp_path / "pictures")
+    looked = []
+    original = references.folder_features
+    monkeypatch.setattr(references, "folder_features", lambda *args: looked.append(1) or original(*args))
+    first, again = opened(folder), opened(folder)
+    assert len(looked) == 1 and frechet_distance(first.moments, again.moments) == pytest.approx(0, abs=1e-9)
+    assert torch.equal(first.features, again.features)
+    assert opened(folder, count=5).count == 5 and opened(folder, open_extractor("digits-classifier", CPU)).dimension == 64
+    assert len(looked) == 3 and len(list((tmp_path / "cache" / "piflow" / "statistics").iterdir())) == 3
+    save_png(to_images(torch.zeros(1, 1, 8, 8))[0], folder / "003.png")
+    assert not torch.equal(opened(folder).features[3], first.features[3]) and len(looked) == 4
+    opened(folder, cache=tmp_path / "elsewhere")
+    assert len(looked) == 5
 
 
 def test_more_pictures_than_a_reference_has_are_refused(tmp_path: Path) -> None:
