@@ -14,11 +14,7 @@ from piflow_cli.evaluation import folder_eval
 from piflow_cli.evaluation.features import FeatureSet
 from piflow_cli.evaluation.folder_eval import FolderRequest, evaluate_folder
 from piflow_cli.evaluation.measures import COLUMNS, measure
-from piflow_cli.evaluation.scores import (
-    inception_score,
-    kernel_distance,
-    precision_recall,
-)
+from piflow_cli.evaluation.scores import inception_score, kernel_distance, precision_recall
 from piflow_cli.evaluation.statistics import frechet_distance, moments
 from piflow_cli.images import save_png, to_images
 

@@ -10,11 +10,7 @@ import torch
 from helpers import seeded
 
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation.intervals import (
-    _student_quantile,
-    enough_samples,
-    frechet_interval,
-)
+from piflow_cli.evaluation.intervals import _student_quantile, enough_samples, frechet_interval
 from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
 
 POOL, QUICK, DRAWS = 10_000, 400, 100
