@@ -138,6 +138,12 @@ def test_the_distance_of_many_pictures_needs_their_moments_alone(folders, monkey
     assert kept == [False] and many.value == few.value
 
 
+def test_a_reference_is_kept_where_it_was_asked_to_be(folders, tmp_path: Path) -> None:
+    request = FolderRequest(folders[0], str(folders[1]), "pixels", ("fid",), cache=tmp_path / "elsewhere")
+    evaluate_folder(request, CPU, Console(quiet=True))
+    assert len(list((tmp_path / "elsewhere" / "statistics").iterdir())) == 1 and not (tmp_path / "cache").exists()
+
+
 def test_the_error_bar_of_same_noise_leaves_rows_out_of_both_sides() -> None:
     theirs = torch.randn(60, 3, generator=seeded(), dtype=torch.float64)
     step = torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
