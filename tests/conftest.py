@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest

@@ -1,0 +1,45 @@
+"""DINOv2 as an extractor, for FD-DINOv2 (Stein et al., arXiv 2306.04675)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import DINO, identity_of, in_batches
+from .pictures import quantised
+from .pretrained import model_folder
+
+SIDE = 224
+BATCH = 32
+# Of the pictures that DINOv2 was trained on, per channel, as shares of 255.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Dino:
+    """The class token after the last norm, of 8-bit pictures resized to 224 x 224 whatever their shape.
+
+    ``source`` is a folder that transformers can read, or a Hub id; errors are those of ``model_folder``.
+    """
+
+    resize = f"{SIDE} (bicubic, antialiased, float)"
+
+    def __init__(self, source: str, device: torch.device) -> None:
+        from transformers import Dinov2Model
+
+        folder = model_folder(source, "dinov2")
+        self.name, self.device = f"{DINO}{source}", device
+        self.identity = identity_of(folder.glob("*.safetensors"))
+        self.network = Dinov2Model.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
+
+    def features(self, images: Tensor) -> Tensor:
+        return in_batches(quantised(images), BATCH, self._features)
+
+    def _features(self, levels: Tensor) -> Tensor:
+        pictures = levels.to(self.device).float() / 255
+        pictures = F.interpolate(pictures, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))
+        return self.network(pixel_values=(pictures - mean) / std).pooler_output
+
+    def logits(self, features: Tensor) -> Tensor | None:
+        return None
