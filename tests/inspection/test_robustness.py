@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.core.coefficients import substep_table
-from piflow_cli.core.kernels.dx import displacement
+from piflow_cli.core.kernels.dx import linear_map
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import to_raw
 from piflow_cli.inspection.field import FieldPolicy
@@ -42,7 +41,7 @@ def test_dx_lets_pass_what_its_closed_form_says(raw_from: float, share: float, s
     policy = random_dx(3, 4, 2, (4, 3), raw_src=0.9, shift=shift, polynomial=polynomial)
     x, raw_to = policy.x_src * 0.8, raw_from * share
     found = respond(policy, None, x, {"noise": size * noise()}, raw_from, raw_to, 64)["noise"]
-    factor = 1 + displacement(policy, substep_table([times(raw_from, x), times(raw_to, x)], shift, 64)).gain[0, 0].item()
+    factor = 1 + linear_map(policy, [times(raw_from, x), times(raw_to, x)], 64, averaged=False).gain[0, 0].item()
     assert passive(raw_from, raw_to, shift) == pytest.approx(factor, abs=1e-12)
     assert shares(found.given, found.left)[-1] == pytest.approx(factor, abs=1e-9)
     assert steering(found) is None and found.lasting is None
