@@ -1,0 +1,116 @@
+"""What is measured: a student at a number of evaluations, or its teacher at a number of Euler steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..adapters import WEIGHTS_NAME
+from ..generation import sample_student
+from ..own_teacher import OwnTeacher, preset_of
+from ..runs import adapter_folder
+from ..student import Student
+from ..teachers.base import Conditioning
+from ..teachers.locate import locate, teacher_folder
+from ..views import View
+from .store import file_digest, weights_identity
+
+if TYPE_CHECKING:
+    from ..scenes import Scene
+    from .request import EvalRequest
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Noise (B, C, *S) and conditioning → states (B, C, *S) float32.
+
+    ``identity``: everything that shapes its states besides the shots, as JSON; it is part of every key of the cache.
+    ``evaluations``: of the network, per picture and without counting guidance twice.
+    """
+
+    name: str
+    kind: Literal["student", "teacher"]
+    policy: str
+    evaluations: int
+    identity: dict
+    draw: Callable[[Tensor, Conditioning], Tensor]
+
+    @property
+    def title(self) -> str:
+        """Name and evaluations, as plots have it."""
+        return f"{self.name}, {self.evaluations} NFE" if self.kind == "student" else f"{self.name}, {self.evaluations} steps"
+
+
+def student_subjects(scene: Scene, request: EvalRequest, name: str) -> list[Subject]:
+    """The student of ``scene`` at each of the requested numbers of evaluations, or as it was trained."""
+    student, facts = scene.student, scene.student.facts
+    identity = {
+        "kind": "student",
+        "weights": file_digest(adapter_folder(scene.path) / WEIGHTS_NAME),
+        "facts": asdict(facts),
+        "base": _base_identity(student, request.base),
+        "substeps": request.substeps,
+        "temperature": request.temperature,
+        **_machine(scene),
+    }
+
+    def draws(steps: int) -> Callable[[Tensor, Conditioning], Tensor]:
+        settings = {"steps": steps, "substeps": request.substeps, "temperature": request.temperature}
+        return _computing(scene, lambda noise, conditioning: sample_student(student, noise, conditioning, **settings))
+
+    policy = f"{facts.policy}, {facts.components}"
+    return [
+        Subject(name, "student", policy, steps, {**identity, "steps": steps}, draws(steps)) for steps in request.steps or (facts.nfe,)
+    ]
+
+
+def teacher_subject(scene: Scene, teacher: OwnTeacher, steps: int, base: str | None) -> Subject:
+    """The teacher of the student in ``scene`` by ``steps`` Euler steps, even in raw time."""
+    identity = {
+        "kind": TEACHER,
+        "family": teacher.family.name,
+        "base": _teacher_identity(scene, base),
+        "guidance": [teacher.guidance.scale, *teacher.guidance.interval, teacher.guidance.orthogonal, teacher.family.guidance],
+        "shift": teacher.shift,
+        "steps": steps,
+        **_machine(scene),
+    }
+    draw = _computing(scene, lambda noise, conditioning: teacher.sample(noise, conditioning, steps))
+    return Subject(TEACHER, TEACHER, "Euler", steps, identity, draw)
+
+
+def _computing(scene: Scene, draw: Callable[[Tensor, Conditioning], Tensor]) -> Callable[[Tensor, Conditioning], Tensor]:
+    @torch.no_grad()
+    def drawn(noise: Tensor, conditioning: Conditioning) -> Tensor:
+        with scene.computing():
+            return draw(noise, conditioning).float()
+
+    return drawn
+
+
+def _machine(scene: Scene) -> dict:
+    return {"device": scene.device.type, "dtype": str(scene.dtype), "piflow": __version__}
+
+
+def _base_identity(student: Student, base: str | None) -> str | None:
+    """Of the weights below adapters; None where a student brings all of its own."""
+    if not isinstance(student.model, View):
+        return None
+    facts = student.facts
+    return weights_identity(locate(facts.base if base is None else base, facts.revision or None if base is None else None))
+
+
+def _teacher_identity(scene: Scene, base: str | None) -> str:
+    shared = _base_identity(scene.student, base)
+    if shared is not None:
+        return shared
+    facts = scene.student.facts
+    section = replace(preset_of(facts, scene.path).teacher, base=facts.base, revision=facts.revision or None)
+    return weights_identity(teacher_folder(scene.student.family, section))
