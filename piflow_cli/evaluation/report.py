@@ -1,0 +1,103 @@
+"""report.json, report.html and the pictures of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..console import dumps, format_table
+from ..files import replacing_file
+from ..pages import Page, figure_png
+from ..trajectory import VelocityError
+from .plots import colours_of, error_figure, quality_figure, sample_figure
+from .rows import TITLES, Row, columns_of, protocols, wide_table
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass
+class Report:
+    """What was found. ``recipe``: how the command was run; ``errors`` and ``samples``: by title of the model.
+
+    ``errors`` come with the name of the model, ``samples`` are its pictures of the same noise in every row; ``notes`` is what a
+    reader of the numbers must know.
+    """
+
+    title: str
+    recipe: Mapping[str, object]
+    rows: list[Row] = field(default_factory=list)
+    errors: dict[str, tuple[str, Sequence[VelocityError]]] = field(default_factory=dict)
+    samples: dict[str, Sequence[Image]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict:
+        """For report.json and --json."""
+        return {
+            **self.recipe,
+            "results": [row.as_dict for row in self.rows],
+            "trajectory": {
+                title: [{**asdict(error), "relative": error.relative} for error in found] for title, (_, found) in self.errors.items()
+            },
+            "notes": self.notes,
+        }
+
+    def text(self) -> str:
+        """The table of all models, and under it the protocol of each column."""
+        lines, columns = wide_table(self.rows)
+        told = "\n".join(f"{title}: {protocol}" for title, protocol in protocols(self.rows).items())
+        return "\n\n".join([format_table(lines, columns), told, *self.notes])
+
+
+def write_report(report: Report, folder: Path) -> dict[str, Path]:
+    """Write the report into ``folder``; returns its files by what they are."""
+    figures = {
+        "quality": quality_figure(report.rows),
+        "error": error_figure(report.errors, colours_of(report.rows)),
+        "samples": sample_figure(report.samples) if report.samples else None,
+    }
+    pictures = {name: figure_png(figure) for name, figure in figures.items() if figure is not None}
+    files = {"report": folder / "report.html", "numbers": folder / "report.json"}
+    for name, png in pictures.items():
+        files[name] = folder / f"{name}.png"
+        with replacing_file(files[name]) as aside:
+            aside.write_bytes(png)
+    with replacing_file(files["numbers"]) as aside:
+        aside.write_text(dumps(report.as_dict()) + "\n")
+    _page(report, pictures).write(files["report"])
+    return files
+
+
+def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
+    page = Page(report.title, "Made by piflow eval: every number stands under its protocol, below the table.")
+    page.table(*_without_gaps(report.rows))
+    for note in report.notes:
+        page.text(note)
+    if "quality" in pictures:
+        page.heading("Quality against evaluations")
+        page.picture(pictures["quality"], "Squares: the teacher by Euler steps. Bars: the interval of a number, where it has one.")
+    if "samples" in pictures:
+        page.heading("From the same noise")
+        page.picture(pictures["samples"], "A row a model, a column a seed. The closer a student is to its teacher's fine solution, the more alike the first rows.")
+    if "error" in pictures:
+        page.heading("Error by time")
+        page.picture(
+            pictures["error"],
+            "How far the policy's velocity is from the teacher's along the student's own path: mean square of the difference over the "
+            "teacher's mean square. A line begins at each network evaluation.",
+        )
+    page.heading("Protocol")
+    titles = {title: column[0].metric for title, column in columns_of(report.rows).items()}
+    told = protocols(report.rows)
+    page.table([{"metric": title, "what": TITLES[metric][1], "measured": told[title]} for title, metric in titles.items()], ["metric", "what", "measured"])
+    page.heading("Settings")
+    page.table([{"setting": name, "value": value} for name, value in report.recipe.items()], ["setting", "value"])
+    return page
+
+
+def _without_gaps(rows: Sequence[Row]) -> tuple[list[dict[str, object]], list[str]]:
+    """The table of all models, less basic columns that no model fills."""
+    lines, columns = wide_table(rows)
+    return lines, [column for column in columns if any(line[column] is not None for line in lines)]
