@@ -1,11 +1,19 @@
-"""Distances between distributions, from the first two moments of their features."""
+"""Frechet distances between distributions of features, from their first two moments."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Below minus this share of the largest eigenvalue, a negative one is no rounding (float32 statistics included).
+NEGATIVE = 1e-4
 
 
 class Moments(NamedTuple):
@@ -15,10 +23,74 @@ class Moments(NamedTuple):
     covariance: Tensor
 
 
+class MomentAccumulator:
+    """Moments of features that come in batches, in memory that does not depend on how many there are.
+
+    Mean and scatter are updated batch by batch (Chan, Golub and LeVeque 1979), which loses no digits where the mean is large
+    against the spread, as sums of squares do.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean: Tensor | None = None
+        self._scatter: Tensor | None = None
+
+    def add(self, features: Tensor) -> None:
+        """Take in features (B, D); raises RunError where any is not finite."""
+        if not features.isfinite().all():
+            raise RunError("features are not finite", "look at the pictures: a student that has diverged makes such ones")
+        if len(features):
+            features = features.double()
+            mean = features.mean(dim=0)
+            centred = features - mean
+            self._merge(len(features), mean, centred.T @ centred)
+
+    def merge(self, other: MomentAccumulator) -> None:
+        """Take in what another one has, as if its features had come here."""
+        if other._mean is not None and other._scatter is not None:
+            self._merge(other.count, other._mean, other._scatter)
+
+    def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        if self._mean is None or self._scatter is None:
+            self.count, self._mean, self._scatter = count, mean, scatter.clone()
+            return
+        total = self.count + count
+        shift = mean - self._mean
+        self._scatter += scatter + torch.outer(shift, shift) * (self.count * count / total)
+        self._mean = self._mean + shift * (count / total)
+        self.count = total
+
+    def moments(self) -> Moments:
+        """Mean and unbiased covariance of everything so far; raises RunError below two."""
+        if self._mean is None or self._scatter is None or self.count < 2:
+            raise RunError(f"{self.count} features have no covariance", "give at least two pictures")
+        return Moments(self._mean.clone(), self._scatter / (self.count - 1))
+
+
 def moments(features: Tensor) -> Moments:
-    """Mean and unbiased covariance of features (N, D), N at least 2."""
-    features = features.double()
-    return Moments(features.mean(dim=0), torch.cov(features.T))
+    """Mean and unbiased covariance of features (N, D); raises RunError for fewer than two, or any that is not finite."""
+    accumulator = MomentAccumulator()
+    accumulator.add(features)
+    return accumulator.moments()
+
+
+def moments_of_arrays(mean: NDArray, covariance: NDArray, source: str) -> Moments:
+    """Moments of NumPy arrays (D,) and (D, D), as files hold them; ``source`` is for messages.
+
+    Raises:
+        UsageError: other shapes, or complex numbers.
+        RunError: values that are not finite.
+    """
+    import numpy as np
+
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        raise UsageError(f"{source}: shapes {mean.shape} and {covariance.shape} are no mean and covariance", "name other statistics")
+    if np.iscomplexobj(mean) or np.iscomplexobj(covariance):
+        raise UsageError(f"{source} has complex numbers", "make the statistics again; moments of real features are real")
+    moments = Moments(*(torch.from_numpy(array.astype(np.float64)) for array in (mean, covariance)))
+    if not all(part.isfinite().all() for part in moments):
+        raise RunError(f"{source} has values that are not finite", "make the statistics again")
+    return moments
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
@@ -26,13 +98,26 @@ def frechet_distance(one: Moments, other: Moments) -> float:
 
     The trace of the root is the sum of the singular values of C1^(1/2) C2^(1/2): real and non-negative by construction,
     also where covariances lack rank, which a matrix root of the product is not.
+
+    Raises:
+        RunError: a moment is not finite, or a covariance has negative eigenvalues, whose roots would be complex.
     """
-    roots = [_square_root(part.covariance) for part in (one, other)]
+    roots = [square_root(part.covariance) for part in (one, other)]
     overlap = torch.linalg.svdvals(roots[0] @ roots[1]).sum()
     spread = one.covariance.trace() + other.covariance.trace() - 2 * overlap
-    return max(0.0, ((one.mean - other.mean).square().sum() + spread).item())
+    distance = ((one.mean - other.mean).square().sum() + spread).item()
+    if distance != distance:
+        raise RunError("the mean of the features is not finite", "make the statistics again")
+    return max(0.0, distance)
 
 
-def _square_root(covariance: Tensor) -> Tensor:
+def square_root(covariance: Tensor) -> Tensor:
+    """The symmetric root (D, D) of a covariance; raises RunError where it is not finite, or none."""
+    if not covariance.isfinite().all():
+        raise RunError("the covariance of the features is not finite", "make the statistics again")
     values, vectors = torch.linalg.eigh(covariance)
+    if values[0] < -NEGATIVE * values[-1].abs():
+        raise RunError(
+            f"a covariance has the eigenvalue {values[0].item():.3g}, whose root is complex", "make the statistics again, in float64"
+        )
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 
 from ..encoders import EncoderFactory
 from ..errors import UsageError
+from ..labelled_images import load_images
 from ..prompts import read_prompts
-from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
+from ..teachers.base import (
+    ClassConditionalFamily,
+    Conditioning,
+    TeacherFamily,
+    guidance_of,
+)
 from ..teachers.locate import locate, outline_folder
 from .buckets import buckets_of
 from .captioned import list_pictures
-from .data import LabelledImages, TrainingData, UniformLabels, load_images
+from .data import LabelledImages, TrainingData, UniformLabels
 from .encoding import open_encoded
 from .material import EMPTY, Store
 

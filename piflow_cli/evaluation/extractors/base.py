@@ -1,0 +1,105 @@
+"""What an extractor is, and opening one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from ...errors import UsageError
+
+if TYPE_CHECKING:
+    from ...console import Console
+
+DINO = "dinov2:"
+KNOWN = ("pixels", "digits-classifier", "inception", "inception-tf", f"{DINO}PATH or {DINO}OWNER/NAME")
+PATCH = 299
+
+
+class Extractor(Protocol):
+    """Features of pictures. ``name`` and ``resize`` go into every report and every file of statistics: only features
+    that share both can be compared. ``describe`` is what of them a report prints."""
+
+    name: str
+    resize: str
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features (B, D), float32 on the CPU, of pictures (B, 1 or 3, H, W) with values around [-1, 1], on any device."""
+
+    def logits(self, features: Tensor) -> Tensor | None:
+        """Class logits (B, classes) that the extractor's own classifier gives to features; None where it has none."""
+
+
+def open_extractor(name: str, device: torch.device, weights: Path | None = None, console: Console | None = None) -> Extractor:
+    """The extractor ``name``: pixels, digits-classifier, inception, inception-tf, or dinov2:PATH_OR_HUB_ID.
+
+    Args:
+        name: ``inception`` resizes as clean-fid does, ``inception-tf`` inside the network, as the evaluators of ADM do.
+        device: where its network runs.
+        weights: of Inception, where they are not in one of the usual caches.
+        console: told what is downloaded.
+
+    Raises:
+        UsageError: no such extractor, or ``weights`` for one that takes none.
+        RunError: weights that are not there and cannot be downloaded, or a package that is not installed.
+    """
+    kind = name.partition(":")[0]
+    if weights is not None and kind not in ("inception", "inception-tf"):
+        raise UsageError(f"the extractor {name} takes no Inception weights", "leave --inception-weights out, or: --extractor inception")
+    # A module an extractor, imported when it is asked for: clean-fid and transformers take seconds.
+    if name == "pixels":
+        return import_module(f"{__package__}.pixels").Pixels()
+    if name == "digits-classifier":
+        return import_module(f"{__package__}.digits").DigitsClassifier(device)
+    if name in ("inception", "inception-tf"):
+        return import_module(f"{__package__}.inception").open_inception(name, device, weights, console)
+    if kind == "dinov2" and name.removeprefix(DINO) not in ("", name):
+        return import_module(f"{__package__}.dino").Dino(name.removeprefix(DINO), device)
+    raise UsageError(f"there is no extractor {name}", f"known: {', '.join(KNOWN)}")
+
+
+@dataclass(frozen=True)
+class CentrePatches:
+    """The extractor ``inner``, shown the middle of every picture at its full resolution (patch FID)."""
+
+    inner: Extractor
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def resize(self) -> str:
+        return f"none, centre patch of {PATCH} x {PATCH}"
+
+    def features(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if min(height, width) < PATCH:
+            raise UsageError(
+                f"patch FID takes the middle {PATCH} x {PATCH} pixels, and a picture has {width} x {height}",
+                "leave patch-fid out of --metrics",
+            )
+        top, left = (height - PATCH) // 2, (width - PATCH) // 2
+        return self.inner.features(images[..., top : top + PATCH, left : left + PATCH])
+
+    def logits(self, features: Tensor) -> Tensor | None:
+        return self.inner.logits(features)
+
+
+def centre_patches(inner: Extractor) -> Extractor:
+    """The extractor of patch FID: the centre crop of 299 x 299 pixels, not resized (Lin et al., arXiv 2402.13929).
+
+    It tells of detail that resizing to Inception's input hides. Pictures smaller than the patch are refused.
+    """
+    return CentrePatches(inner)
+
+
+def in_batches(images: Tensor, size: int, network: Callable[[Tensor], Tensor]) -> Tensor:
+    """Features (B, D), float32 on the CPU, of ``network`` on ``size`` pictures at a time."""
+    with torch.no_grad():
+        return torch.cat([network(part).float().cpu() for part in images.split(size)])

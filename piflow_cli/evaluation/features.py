@@ -1,0 +1,114 @@
+"""Features of a set of pictures with what they were made by, and their files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..adapters import read_safetensors
+from ..errors import RunError, UsageError
+from ..files import replacing_file
+from .extractors import Extractor
+from .statistics import MomentAccumulator, Moments
+
+FORMAT = "piflow-statistics"
+FACTS = ("extractor", "resize", "source")
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Statistics of ``count`` pictures of ``source``, made by the extractor and the resize mode of these names.
+
+    ``features`` (N, D) float32, in the order of the pictures; None where only the moments were kept. ``count`` is 0 where a
+    file of statistics does not tell it.
+    """
+
+    extractor: str
+    resize: str
+    source: str
+    count: int
+    moments: Moments
+    features: Tensor | None = None
+
+    @property
+    def dimension(self) -> int:
+        """D, how many numbers describe one picture."""
+        return self.moments.mean.shape[0]
+
+    def need_features(self, metric: str) -> Tensor:
+        """``features``; raises UsageError, naming ``metric``, where they were not kept."""
+        if self.features is None:
+            raise UsageError(
+                f"{metric} compares pictures one by one, and {self.source} holds their mean and covariance alone",
+                "name a folder of pictures, or leave it out of --metrics",
+            )
+        return self.features
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file: mean and covariance in float64, features where they were kept, and all names."""
+        tensors = {"mean": self.moments.mean, "covariance": self.moments.covariance}
+        if self.features is not None:
+            tensors["features"] = self.features
+        metadata = {name: str(getattr(self, name)) for name in FACTS}
+        with replacing_file(path) as aside:
+            save_file(
+                {name: value.contiguous() for name, value in tensors.items()},
+                aside,
+                {"format": FORMAT, "count": str(self.count), **metadata},
+            )
+
+
+class FeatureCollector:
+    """Gathers features of pictures that come in batches; without ``keep`` only their moments, in constant memory."""
+
+    def __init__(self, extractor: Extractor, source: str, keep: bool = True) -> None:
+        self.extractor, self.source, self.keep = extractor, source, keep
+        self.accumulator = MomentAccumulator()
+        self._kept: list[Tensor] = []
+
+    def add(self, images: Tensor) -> Tensor:
+        """Take in pictures (B, 1 or 3, H, W) with values around [-1, 1]; returns their features (B, D)."""
+        features = self.extractor.features(images)
+        self.accumulator.add(features)
+        if self.keep:
+            self._kept.append(features)
+        return features
+
+    def finish(self) -> FeatureSet:
+        """The statistics of everything so far; raises RunError below two pictures."""
+        kept = torch.cat(self._kept) if self.keep and self._kept else None
+        moments = self.accumulator.moments()
+        return FeatureSet(self.extractor.name, self.extractor.resize, self.source, self.accumulator.count, moments, kept)
+
+
+def load_features(path: Path) -> FeatureSet:
+    """The statistics that :meth:`FeatureSet.save` wrote.
+
+    Raises:
+        UsageError: there is no such file, or it is another kind of safetensors file.
+        RunError: it is corrupt, cut short, or holds values that are not finite.
+    """
+    if not path.is_file():
+        raise UsageError(f"there are no statistics at {path}", "name a folder of pictures or a file of statistics")
+    metadata, tensors = read_safetensors(path)
+    if metadata.get("format") != FORMAT or not {"mean", "covariance"} <= tensors.keys():
+        raise UsageError(f"{path} holds no statistics of features", "name a folder of pictures or a file of statistics")
+    if not all(value.isfinite().all() for value in tensors.values()):
+        raise RunError(f"{path} has values that are not finite", "make the statistics again")
+    moments = Moments(tensors["mean"], tensors["covariance"])
+    return FeatureSet(**{name: metadata[name] for name in FACTS}, count=int(metadata["count"]), moments=moments, features=tensors.get("features"))
+
+
+def refuse_mixing(ours: FeatureSet | Extractor, reference: FeatureSet) -> None:
+    """Raise UsageError, with both named, where features of another extractor or resize mode would be compared."""
+    name = ours.extractor if isinstance(ours, FeatureSet) else ours.name
+    if (name, ours.resize) != (reference.extractor, reference.resize):
+        raise UsageError(
+            f"{reference.source} was made with {reference.extractor} (resize: {reference.resize}), "
+            f"and the pictures are seen by {name} (resize: {ours.resize})",
+            "choose the reference's own: --extractor NAME; or name the reference's pictures, a folder",
+        )

@@ -1,0 +1,164 @@
+"""Folders of pictures, read in batches: what is there, what had to be converted, and what cannot be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..console import Console
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Modes whose conversion to 8-bit grey is exact.
+GREY = ("1", "L")
+MOST_SHOWN = 5
+DECODERS = 4
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture that has not been decoded: its file, and from the header its size (width, height) and its mode."""
+
+    path: Path
+    size: tuple[int, int]
+    mode: str
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Pictures of a folder, in the order of their names. ``unreadable``: names of files that are no pictures, and why.
+
+    ``channels`` is 1 where all pictures are grey, else 3: grey ones among them are repeated, all other modes converted to RGB.
+    """
+
+    path: Path
+    entries: tuple[Entry, ...]
+    unreadable: tuple[str, ...]
+
+    @cached_property
+    def channels(self) -> int:
+        return 1 if all(entry.mode in GREY for entry in self.entries) else 3
+
+    def describe(self) -> list[str]:
+        """What a person should know before trusting a number: several sizes, converted modes, unreadable files."""
+        lines = []
+        sizes = Counter(f"{width}x{height}" for width, height in (entry.size for entry in self.entries))
+        if len(sizes) > 1:
+            lines.append(f"{self.path}: pictures of {len(sizes)} sizes ({_counts(sizes)}), each resized by itself")
+        modes = Counter(entry.mode for entry in self.entries)
+        exact = GREY if self.channels == 1 else ("RGB",)
+        if set(modes) - set(exact):
+            wanted = "grey" if self.channels == 1 else "RGB"
+            lines.append(f"{self.path}: converted to 8-bit {wanted}: {_counts(Counter({m: n for m, n in modes.items() if m not in exact}))}")
+        if self.unreadable:
+            lines.append(f"{self.path}: {len(self.unreadable)} files left out, unreadable: {_named(self.unreadable)}")
+        return lines
+
+    def batches(self, size: int, console: Console | None = None) -> Iterator[Tensor]:
+        """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], B up to ``size``, a batch of one picture size.
+
+        8-bit values survive the scaling. A batch is decoded while the one before it is being used. Pictures that turn out to
+        be cut short are left out, and ``console`` is told their names.
+        """
+        damaged: list[str] = []
+        with ThreadPoolExecutor(DECODERS) as pool:
+            ahead: list[Future[np.ndarray | str]] = []
+            for part in [*self._parts(size), []]:
+                submitted = [pool.submit(self._decoded, entry) for entry in part]
+                pixels = [future.result() for future in ahead]
+                damaged += [picture for picture in pixels if isinstance(picture, str)]
+                if whole := [picture for picture in pixels if not isinstance(picture, str)]:
+                    yield _stacked(whole)
+                ahead = submitted
+        if damaged and console is not None:
+            console.warn(f"{self.path}: {len(damaged)} files left out, damaged: {_named(damaged)}")
+
+    def _decoded(self, entry: Entry) -> np.ndarray | str:
+        """Pixels (H, W) or (H, W, 3) uint8, or the name of a picture that is damaged, and why."""
+        # As clean-fid decodes: neither turned upright nor laid on white, or the same folder would get another FID.
+        try:
+            with Image.open(entry.path) as picture:
+                return np.asarray(picture.convert("L" if self.channels == 1 else "RGB"))
+        except Exception as error:
+            return f"{entry.path.relative_to(self.path)} ({_reason(error)})"
+
+    def _parts(self, size: int) -> Iterator[Sequence[Entry]]:
+        by_size: dict[tuple[int, int], list[Entry]] = {}
+        for entry in self.entries:
+            by_size.setdefault(entry.size, []).append(entry)
+        for entries in by_size.values():
+            for start in range(0, len(entries), size):
+                yield entries[start : start + size]
+
+
+def open_folder(path: Path, count: int | None = None, console: Console | None = None) -> ImageFolder:
+    """The pictures below ``path`` (sub-folders too), or the first ``count`` of them by name; headers are read, pixels are not.
+
+    ``console`` is told of several sizes, of converted modes and of files that are left out.
+
+    Raises:
+        UsageError: no such folder, fewer than two readable pictures in it, or fewer than ``count``.
+    """
+    if not path.is_dir():
+        raise UsageError(f"there is no folder {path}", "name a folder of pictures")
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    entries: list[Entry] = []
+    unreadable = []
+    for file in files:
+        if len(entries) == count:
+            break
+        try:
+            with Image.open(file) as picture:
+                entries.append(Entry(file, picture.size, picture.mode))
+        except Exception as error:
+            # Pillow's decoders raise whatever their parsing runs into: OSError, SyntaxError, ValueError, struct.error, ...
+            unreadable.append(f"{file.relative_to(path)} ({_reason(error)})")
+    _refuse_too_few(path, entries, unreadable, count)
+    folder = ImageFolder(path, tuple(entries), tuple(unreadable))
+    if console is not None:
+        for line in folder.describe():
+            console.warn(line)
+    return folder
+
+
+def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[str], count: int | None) -> None:
+    also = f"; unreadable: {_named(unreadable)}" if unreadable else ""
+    if not entries:
+        raise UsageError(f"{path} holds no readable pictures ({', '.join(SUFFIXES)}){also}", "name a folder of pictures")
+    if count is not None and len(entries) < count:
+        raise UsageError(f"{path} holds {len(entries)} readable pictures, and {count} are wanted{also}", f"take --num-images {len(entries)}")
+    if len(entries) < 2:
+        raise UsageError(f"{path} holds one picture, which has no covariance{also}", "give at least two, better thousands")
+
+
+def _stacked(pictures: Sequence[np.ndarray]) -> Tensor:
+    pixels = np.stack(pictures)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 127.5 - 1
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _counts(counts: Counter[str]) -> str:
+    shown = [f"{number} {name}" for name, number in counts.most_common(MOST_SHOWN)]
+    return ", ".join(shown + (["..."] if len(counts) > MOST_SHOWN else []))
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_SHOWN]) + (f", and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else "")

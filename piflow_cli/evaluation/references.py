@@ -1,0 +1,117 @@
+"""What samples are compared with: a folder, saved statistics, clean-fid's statistics by name, or a preset's training set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import RunError, UsageError
+from ..labelled_images import load_images
+from ..teachers.locate import locate
+from .clean_fid import CLEAN_FID, clean_fid_statistics
+from .extractors import Extractor
+from .extractors.names import INCEPTION, RESIZE_TENSORFLOW
+from .features import FeatureCollector, FeatureSet, load_features, refuse_mixing
+from .folders import ImageFolder, open_folder
+from .statistics import moments_of_arrays
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..preset_schema import Preset
+
+DATA = "data"
+BATCH = 64
+KNOWN = "a folder of pictures, a .safetensors or .npz file of statistics, clean-fid:NAME/RESOLUTION/SPLIT, or data"
+
+
+def open_reference(
+    text: str,
+    extractor: Extractor,
+    console: Console,
+    *,
+    preset: Preset | None = None,
+    count: int | None = None,
+    batch_size: int = BATCH,
+) -> FeatureSet:
+    """The statistics that ``text`` names, made by ``extractor`` or refused.
+
+    Args:
+        text: a folder of pictures; a file of :meth:`FeatureSet.save`; an .npz of ADM, with mu and sigma;
+            ``clean-fid:NAME/RESOLUTION/SPLIT`` or ``clean-fid:NAME``; or ``data``, what ``preset`` trains on.
+        count: how many pictures of a folder or of the training set to take, the first by name or place; None is all.
+
+    Raises:
+        UsageError: nothing of the kind is there, too few pictures are, or another extractor or resize mode made it.
+        RunError: a file is damaged, or statistics cannot be downloaded.
+    """
+    if text == DATA:
+        return _training_set(extractor, console, preset, count, batch_size)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return folder_features(open_folder(path, count, console), extractor, console, batch_size)
+    if text.startswith(CLEAN_FID):
+        reference = clean_fid_statistics(text, console)
+    elif path.suffix == ".npz":
+        reference = npz_statistics(path)
+    elif path.suffix == ".safetensors":
+        reference = load_features(path)
+    else:
+        raise UsageError(f"there is no reference {text}", f"name {KNOWN}")
+    refuse_mixing(extractor, reference)
+    if count is not None and 0 < reference.count < count:
+        raise UsageError(f"{text} was made of {reference.count} pictures, and {count} are wanted", f"take --num-images {reference.count}")
+    return reference
+
+
+def folder_features(folder: ImageFolder, extractor: Extractor, console: Console, batch_size: int = BATCH, keep: bool = True) -> FeatureSet:
+    """Features of all pictures of ``folder``; raises RunError where fewer than two turn out to be whole."""
+    collector = FeatureCollector(extractor, str(folder.path), keep)
+    with console.progress(len(folder.entries), description=folder.path.name) as bar:
+        for images in folder.batches(batch_size, console):
+            collector.add(images)
+            bar.update(len(images))
+    return collector.finish()
+
+
+def npz_statistics(path: Path) -> FeatureSet:
+    """Mean ``mu`` and covariance ``sigma`` of an .npz as the evaluators of ADM write and read it (Dhariwal and Nichol, 2105.05233).
+
+    They resize inside the network, bilinearly, as TensorFlow does, and such files do not tell how many pictures they are of.
+
+    Raises:
+        UsageError: there is no such file, it lacks the two arrays, or they are no real mean and covariance.
+        RunError: it is damaged, or holds values that are not finite.
+    """
+    import numpy as np
+
+    if not path.is_file():
+        raise UsageError(f"there are no statistics at {path}", f"name {KNOWN}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("mu", "sigma") if name in file.files}
+    except Exception as error:
+        # numpy and zipfile raise whatever a damaged archive leads to.
+        raise RunError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}", "copy or download it again") from error
+    if len(arrays) < 2:
+        raise UsageError(f"{path} lacks the arrays mu and sigma", "name statistics as the evaluators of ADM write them")
+    return FeatureSet(INCEPTION, RESIZE_TENSORFLOW, path.name, 0, moments_of_arrays(arrays["mu"], arrays["sigma"], str(path)))
+
+
+def _training_set(extractor: Extractor, console: Console, preset: Preset | None, count: int | None, batch_size: int) -> FeatureSet:
+    if preset is None:
+        raise UsageError("the reference data is what a student trained on, and no student is given", f"name {KNOWN.removesuffix(', or data')}")
+    section = preset.data
+    if section.images is not None:
+        images, _ = load_images(locate(section.images))
+        if count is not None and len(images) < count:
+            raise UsageError(f"the training set holds {len(images)} pictures, and {count} are wanted", f"take --num-images {len(images)}")
+        collector = FeatureCollector(extractor, f"{DATA} of {preset.name}")
+        for part in images[:count].split(batch_size):
+            collector.add(part)
+        return collector.finish()
+    if section.captioned is not None and (folder := Path(section.captioned).expanduser()).is_dir():
+        return folder_features(open_folder(folder, count, console), extractor, console, batch_size)
+    raise UsageError(
+        f"the preset {preset.name} trains on {section.source}, which are no pictures on this machine",
+        "name a folder of pictures or a file of statistics: --reference PATH",
+    )
