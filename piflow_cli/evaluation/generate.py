@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 # Pictures that are stored together, and the most that their states take: what an interruption costs.
 BLOCK_PICTURES, BLOCK_BYTES = 256, 64 << 20
-# States are kept for as many pictures as are compared with the teacher's from the same noise.
-ALIGNED_PICTURES, ALIGNED_BYTES = 2048, 512 << 20
+# So many pictures are compared with the teacher's of the same noise, one by one, and their states kept: a mean needs fewer
+# than a distribution does, and the teacher's fine solution takes the most time of all.
+ALIGNED_PICTURES, ALIGNED_BYTES = 512, 512 << 20
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,19 @@ class Generation:
     @property
     def aligned(self) -> list[Shot]:
         """The shots whose states are kept, in their order; they come first among all."""
-        return [shot for block in self.blocks if block.aligned for shot in block.shots]
+        return [shot for block in self._blocks(aligned=True) for shot in block.shots]
 
-    def run(self, subject: Subject, console: Console) -> None:
-        """Make whatever the store lacks of ``subject``, this process its share, and wait for the others."""
-        missing = [block for block in self.blocks if self._lacks(subject, block) or self.images is not None]
+    def run(self, subject: Subject, console: Console, *, aligned: bool = False) -> None:
+        """Make whatever the store lacks of ``subject``, this process its share, and wait for the others.
+
+        ``aligned``: of the aligned shots alone.
+        """
+        missing = [block for block in self._blocks(aligned) if self._lacks(subject, block) or self.images is not None]
         mine = missing[self.processes.rank :: self.processes.count]
         total = sum(len(block.shots) for block in mine)
+        if not missing:
+            console.say(f"{subject.title}: from the cache")
+            return
         with console.progress(total, description=subject.title) as bar, Overlap(self.scene.device) as overlap:
             for block in mine:
                 gathered = _Gathered(self, subject, block)
@@ -105,13 +112,12 @@ class Generation:
 
     def states(self, subject: Subject) -> Iterator[Tensor]:
         """States (n, C, *S) of the aligned shots, block by block."""
-        for block in self.blocks:
-            if block.aligned:
-                yield self._stored(self.states_key(subject, block))
+        for block in self._blocks(aligned=True):
+            yield self._stored(self.states_key(subject, block))
 
-    def features(self, subject: Subject, tag: str) -> Iterator[Tensor]:
-        """Features (n, D) of all shots by the extractor under ``tag``, block by block."""
-        for block in self.blocks:
+    def features(self, subject: Subject, tag: str, *, aligned: bool = False) -> Iterator[Tensor]:
+        """Features (n, D) of all shots, or of the aligned ones, by the extractor under ``tag``, block by block."""
+        for block in self._blocks(aligned):
             yield self._stored(self.features_key(subject, block, tag))
 
     def states_key(self, subject: Subject, block: Block) -> str:
@@ -119,6 +125,9 @@ class Generation:
 
     def features_key(self, subject: Subject, block: Block, tag: str) -> str:
         return cache_key(what="features", subject=subject.identity, shots=block.recipes, shown=self.scene.student.facts.vae, extractor=tag)
+
+    def _blocks(self, aligned: bool) -> list[Block]:
+        return [block for block in self.blocks if block.aligned or not aligned]
 
     def _lacks(self, subject: Subject, block: Block) -> bool:
         keys = [self.features_key(subject, block, tag) for tag in self.extractors]

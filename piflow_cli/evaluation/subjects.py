@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TEACHER = "teacher"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """Noise (B, C, *S) and conditioning → states (B, C, *S) float32.
 
