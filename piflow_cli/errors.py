@@ -15,6 +15,9 @@ INSTALL_HINTS = {
     "wandb": 'pip install "piflow[trackers]"',
     "datasets": 'pip install "piflow[data]"',
     "pyarrow": 'pip install "piflow[data]"',
+    "cleanfid": 'pip install "piflow[eval]"',
+    "lpips": 'pip install "piflow[eval]"',
+    "torchvision": 'pip install "piflow[eval]"',
 }
 
 

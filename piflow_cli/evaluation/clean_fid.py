@@ -1,4 +1,4 @@
-"""The parts of clean-fid (Parmar et al., arXiv 2104.11222) that evaluation stands on: its statistics by name, and its KID.
+"""The parts of clean-fid (Parmar et al., arXiv 2104.11222) that evaluation stands on, and its statistics by name.
 
 Its own Frechet distance is not used: it calls a form of SciPy's matrix root that newer SciPy has dropped.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..files import user_cache
 from .downloads import download
 from .extractors.names import INCEPTION, RESIZE_CLEAN
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     from ..console import Console
 
 CLEAN_FID = "clean-fid:"
+
+
+def clean_fid_module(name: str) -> ModuleType:
+    """A module of clean-fid; raises RunError where clean-fid is not installed, or torchvision does not fit the torch beside it."""
+    try:
+        return import_module(f"cleanfid.{name}")
+    except RuntimeError as error:
+        # A torchvision built for another torch fails when it registers its operators.
+        raise RunError(
+            f"clean-fid does not import: {(str(error).splitlines() or [''])[0]}", "install a pair that fits: pip install torch torchvision"
+        ) from error
 
 
 def clean_fid_statistics(text: str, console: Console) -> FeatureSet:
@@ -35,8 +47,7 @@ def clean_fid_statistics(text: str, console: Console) -> FeatureSet:
         UsageError: another form of name.
         RunError: they are not there and cannot be downloaded.
     """
-    from cleanfid import features
-
+    features = clean_fid_module("features")
     parts = text.removeprefix(CLEAN_FID).split("/")
     if len(parts) not in (1, 3) or not all(parts):
         raise UsageError(f"{text} is no name of clean-fid's", f"write {CLEAN_FID}NAME/RESOLUTION/SPLIT, as in {CLEAN_FID}cifar10/32/train")

@@ -69,10 +69,17 @@ class FeatureCollector:
         self.extractor, self.source, self.keep = extractor, source, keep
         self.accumulator = MomentAccumulator()
         self._kept: list[Tensor] = []
+        self._width: int | None = None
 
     def add(self, images: Tensor) -> Tensor:
         """Take in pictures (B, 1 or 3, H, W) with values around [-1, 1]; returns their features (B, D)."""
         features = self.extractor.features(images)
+        if self._width is not None and features.shape[1] != self._width:
+            raise UsageError(
+                f"{self.source}: pictures of several sizes give {self._width} and {features.shape[1]} features by {self.extractor.name}",
+                "choose an extractor that resizes: --extractor inception",
+            )
+        self._width = features.shape[1]
         self.accumulator.add(features)
         if self.keep:
             self._kept.append(features)
@@ -104,8 +111,14 @@ def load_features(path: Path) -> FeatureSet:
 
 
 def refuse_mixing(ours: FeatureSet | Extractor, reference: FeatureSet) -> None:
-    """Raise UsageError, with both named, where features of another extractor or resize mode would be compared."""
-    name = ours.extractor if isinstance(ours, FeatureSet) else ours.name
+    """Raise UsageError, with both named, where features of another extractor, resize mode or length would be compared."""
+    known = isinstance(ours, FeatureSet)
+    if known and ours.extractor == reference.extractor and ours.dimension != reference.dimension:
+        raise UsageError(
+            f"{ours.source} has {ours.dimension} features a picture by {ours.extractor}, and {reference.source} {reference.dimension}",
+            "compare pictures of one size, all grey or all coloured; or choose an extractor that resizes",
+        )
+    name = ours.extractor if known else ours.name
     if (name, ours.resize) != (reference.extractor, reference.resize):
         raise UsageError(
             f"{reference.source} was made with {reference.extractor} (resize: {reference.resize}), "

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
+import torch
 from torch import Tensor
 
-from .statistics import Moments
+from ..errors import UsageError
+from .statistics import Moments, moments, square_root
 
 GROUPS = 20
 TARGET = 10_000
@@ -14,12 +18,12 @@ TARGET = 10_000
 
 @dataclass(frozen=True)
 class Interval:
-    """Where the Frechet distance of ``at`` samples is expected, from ``count`` of them.
+    """Where the Frechet distance of ``at`` samples is expected, judged from ``count`` of them.
 
-    ``measured`` is the distance of the samples at hand, biased upwards because they are few; ``estimate`` is without the part
-    of that bias that ``at`` samples do not have; [``low``, ``high``] holds the value of ``at`` samples with probability ``level``.
-    ``infinite`` is the estimate for endless samples. ``trusted`` is False where there are fewer samples than features, whose
-    distance does not fall as 1/N yet: then the interval is too optimistic.
+    ``measured`` is the distance of the samples at hand, biased upwards because they are few; ``estimate`` leaves out the part
+    of that bias which ``at`` samples do not have, ``infinite`` all of it. [``low``, ``high``] holds the value of ``at`` samples
+    with probability ``level``. ``trusted`` is False where there are fewer samples than features: their distance does not fall
+    as 1/N yet, and the interval may lie too high.
     """
 
     measured: float
@@ -38,11 +42,67 @@ def frechet_interval(
 ) -> Interval:
     """The Frechet distance to ``reference`` that ``at`` samples would show, judged from ``features`` (N, D).
 
-    The expected distance is linear in 1/N (Chong and Forsyth, arXiv 1911.07023), so that leaving out one of G groups in turn
-    tells both the slope and the spread: the delete-a-group jackknife (Quenouille 1956, Tukey 1958).
+    The expected distance is linear in 1/N (Chong and Forsyth, arXiv 1911.07023), so the distances without each of G groups in
+    turn tell both its slope and its spread: the delete-a-group jackknife (Quenouille 1956; Tukey 1958; for groups of unequal
+    size Busing, Meijer and van der Leeden 1999).
+
+    Args:
+        at: how many samples the interval is for; at least N, and the interval is the measured distance's own where it is N.
+        seed: of the partition into groups.
 
     Raises:
         UsageError: fewer than two samples a group.
         RunError: a value is not finite.
     """
-    raise NotImplementedError
+    count = len(features)
+    if count < 2 * groups:
+        raise UsageError(f"{count} pictures are too few for an error bar", f"take at least {2 * groups}: --num-images")
+    at = max(at, count)
+    jackknife = _Jackknife(features, reference)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    parts = order.tensor_split(groups)
+    whole = jackknife.without(order[:0])
+    # A pseudo-value is what the distance would be if the group stood for all samples, without the bias in 1/N.
+    shares = [count / len(part) for part in parts]
+    pseudo = [share * whole - (share - 1) * jackknife.without(part) for share, part in zip(shares, parts)]
+    infinite = sum(value / share for value, share in zip(pseudo, shares))
+    variance = sum((value - infinite) ** 2 / (share - 1) for value, share in zip(pseudo, shares)) / groups
+    estimate = infinite + (whole - infinite) * count / at
+    # The `at` samples are others than these, and have a spread of their own.
+    width = _student_quantile(level, groups - 1) * math.sqrt(variance * (1 + count / at))
+    low, high = (max(0.0, estimate + side * width) for side in (-1, 1))
+    return Interval(whole, max(0.0, estimate), low, high, max(0.0, infinite), count, at, level, count > features.shape[1])
+
+
+class _Jackknife:
+    """Frechet distances to ``reference`` of all but a few of some features, each for one eigendecomposition."""
+
+    def __init__(self, features: Tensor, reference: Moments) -> None:
+        self.reference = reference
+        self.mean = moments(features).mean
+        self.centred = features.double() - self.mean
+        # The singular values of C^(1/2) R, R the reference's root, are the roots of the eigenvalues of R C R.
+        self.rotated = self.centred @ square_root(reference.covariance)
+        self.scatter = self.rotated.T @ self.rotated
+        self.squares = self.centred.square().sum()
+
+    def without(self, left_out: Tensor) -> float:
+        """The distance without the features at the places ``left_out``."""
+        centred, rotated = self.centred[left_out], self.rotated[left_out]
+        remaining = len(self.centred) - len(left_out)
+        # What remains sums to minus what is left out.
+        shift, turned = -centred.sum(dim=0) / remaining, -rotated.sum(dim=0) / remaining
+        scatter = self.scatter - rotated.T @ rotated - remaining * torch.outer(turned, turned)
+        overlap = torch.linalg.eigvalsh(scatter / (remaining - 1)).clamp(min=0).sqrt().sum()
+        trace = (self.squares - centred.square().sum() - remaining * shift.square().sum()) / (remaining - 1)
+        offset = (self.mean + shift - self.reference.mean).square().sum()
+        return (offset + trace + self.reference.covariance.trace() - 2 * overlap).item()
+
+
+def _student_quantile(level: float, freedom: int) -> float:
+    """Two-sided quantile of Student's t by the expansion about the normal's (Abramowitz and Stegun 26.7.5), to 1e-3 from 10 on."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3

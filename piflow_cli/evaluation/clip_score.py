@@ -1,0 +1,52 @@
+"""How well pictures fit their prompts, by CLIP (Hessel et al., arXiv 2104.08718)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import UsageError
+from ..teachers.locate import locate
+from .extractors.pictures import quantised
+
+FILES = ("*config.json", "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
+BATCH = 32
+
+
+class ClipScore:
+    """The cosine of CLIP's embeddings of a picture and of its prompt, between -1 and 1, neither scaled nor clipped.
+
+    Args:
+        source: a folder that transformers can read (model, tokenizer, image processor), or a Hub id.
+
+    Raises:
+        UsageError: it is another kind of model.
+    """
+
+    def __init__(self, source: str, device: torch.device) -> None:
+        from transformers import AutoConfig, CLIPModel, CLIPProcessor
+
+        folder = locate(source, only=FILES)
+        kind = AutoConfig.from_pretrained(folder).model_type
+        if kind != "clip":
+            raise UsageError(f"{source} holds a model of the type {kind}, not clip", "name a CLIP by path or Hub id")
+        self.name, self.device = f"clip:{source}", device
+        self.processor = CLIPProcessor.from_pretrained(folder)
+        self.network = CLIPModel.from_pretrained(folder, torch_dtype=torch.float32).eval().requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """Cosines (B,), float32 on the CPU, of pictures (B, 1 or 3, H, W) around [-1, 1] and their texts; long texts are cut."""
+        levels = quantised(images).cpu()
+        parts = [self._scores(levels[start : start + BATCH], texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+        return torch.cat(parts)
+
+    def _scores(self, levels: Tensor, texts: Sequence[str]) -> Tensor:
+        inputs = self.processor(
+            text=list(texts), images=list(levels), return_tensors="pt", padding=True, truncation=True
+        ).to(self.device)
+        output = self.network(**inputs)
+        return F.cosine_similarity(output.image_embeds.float(), output.text_embeds.float(), dim=1).cpu()

@@ -1,0 +1,31 @@
+"""8-bit pictures and their resizing, as networks that were trained on files expect them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+RESIZERS = 4
+
+
+def quantised(images: Tensor) -> Tensor:
+    """Pictures (B, 1 or 3, H, W) around [-1, 1] → (B, 3, H, W) uint8, on the same device, as they would be in a PNG.
+
+    Half a grey level matters: a metric must not tell samples in memory from the same samples on disk.
+    """
+    levels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return levels.expand(-1, 3, -1, -1)
+
+
+def resized_by(resize: Callable[[NDArray], NDArray], images: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 → (B, 3, h, w) float32 on the CPU, each through ``resize``, which maps (H, W, 3) arrays."""
+    arrays = images.permute(0, 2, 3, 1).cpu().numpy()
+    # Pillow lets other threads run while it resizes.
+    with ThreadPoolExecutor(RESIZERS) as pool:
+        pictures = list(pool.map(resize, arrays))
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().contiguous()
