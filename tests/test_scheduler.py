@@ -13,7 +13,7 @@ from piflow_cli.core.decoding import PolicyDecoder
 from piflow_cli.core.heads import GMHead, HeadSite, attach_head
 from piflow_cli.core.rollout import rollout
 from piflow_cli.scheduler import PolicyScheduler, final_temperature
-from helpers import GOLDEN, golden, seeded
+from helpers import GOLDEN, close, golden, seeded
 
 FLUX_SITE = HeadSite("proj_out", patch=4, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
 
@@ -60,10 +60,10 @@ def test_the_first_output_of_the_network_equals_the_published_one(flux) -> None:
     output = call_flux(flux)
     policy = PolicyDecoder("gm", 4, 3.2, patch=4).policy(output, packed(numbers["latents"]), torch.ones(2, dtype=torch.float64))
     means = policy.means.permute(0, 3, 1, 2, 4).flatten(3)
-    torch.testing.assert_close(means, numbers["step0.means"], rtol=1e-4, atol=1e-5)
+    close(means, numbers["step0.means"])
     logweights = policy.logweights.log_softmax(1).permute(0, 3, 1, 2, 4).flatten(3)
-    torch.testing.assert_close(logweights, numbers["step0.logweights"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(policy.logstds, numbers["step0.logstds"].flatten(), rtol=1e-4, atol=1e-5)
+    close(logweights, numbers["step0.logweights"])
+    close(policy.logstds, numbers["step0.logstds"].flatten())
 
 
 @pytest.mark.parametrize("nfe", [4, 6])
