@@ -68,6 +68,7 @@ def eval(
     inception_weights: Annotated[
         Path | None, setting("--inception-weights", "Where they are, if in none of the usual caches.", MEASURING, "FILE")
     ] = None,
+    clip: Annotated[str | None, setting("--clip", "The CLIP of the CLIP score; default: ViT-L/14.", MEASURING, "PATH")] = None,
     quick: Annotated[bool, switch("--quick", "1,000 images and the metrics that take the least.", MEASURING)] = False,
     full: Annotated[bool, switch("--full", "The paper's protocol: 50,000 images, or 10,000 prompts.", MEASURING)] = False,
     num_images: Annotated[
@@ -120,6 +121,7 @@ def eval(
         protocol="quick" if quick else "full" if full else None,
         extractors=tuple(extractor or ()),
         inception_weights=inception_weights,
+        clip=clip,
         num_images=num_images,
         seeds=None if seeds is None else parse_ranges(seeds, "--seeds"),
         labels=None if labels is None else parse_ranges(labels, "--labels"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,9 @@ from .subjects import Subject
 if TYPE_CHECKING:
     from ..console import Console
     from ..scenes import Scene
-    from .extractors import Extractor
+
+Look = Callable[[Tensor, Sequence[Shot]], Tensor]
+"""Pictures (B, 1 or 3, H, W) around [-1, 1] and their shots → numbers (B, D) float32 on the CPU."""
 
 # Pictures that are stored together, and the most that their states take: what an interruption costs.
 BLOCK_PICTURES, BLOCK_BYTES = 256, 64 << 20
@@ -58,21 +60,21 @@ def blocks_of(shots: Sequence[Shot], state_bytes: int) -> list[Block]:
 class Generation:
     """States and features of a scene's shots, for one subject after another; what the store has is not made again.
 
-    ``extractors``: by the tag that stands for them in keys, which tells their weights too. ``images``: a folder that takes
-    every picture as PNG, too.
+    ``looks``: what is seen in pictures, by the tag that stands for it in keys, which tells extractor and weights. ``images``: a
+    folder that takes every picture as PNG, too.
     """
 
     def __init__(
         self,
         scene: Scene,
         shots: Sequence[Shot],
-        extractors: dict[str, Extractor],
+        looks: Mapping[str, Look],
         store: Store,
         processes: Processes,
         batch_size: int,
         images: Path | None = None,
     ) -> None:
-        self.scene, self.extractors, self.store, self.processes = scene, extractors, store, processes
+        self.scene, self.looks, self.store, self.processes = scene, looks, store, processes
         self.batch_size, self.images = batch_size, images
         self.blocks = blocks_of(shots, 4 * math.prod(scene.shape_of(shots[0])))
 
@@ -130,7 +132,7 @@ class Generation:
         return [block for block in self.blocks if block.aligned or not aligned]
 
     def _lacks(self, subject: Subject, block: Block) -> bool:
-        keys = [self.features_key(subject, block, tag) for tag in self.extractors]
+        keys = [self.features_key(subject, block, tag) for tag in self.looks]
         return any(key not in self.store for key in keys + ([self.states_key(subject, block)] if block.aligned else []))
 
     def _states(self, subject: Subject, shots: Sequence[Shot], kept: Tensor | None) -> Tensor:
@@ -158,13 +160,13 @@ class _Gathered:
     features: dict[str, list[Tensor]] = field(default_factory=dict)
     states: list[Tensor] = field(default_factory=list)
 
-    def batch(self, shots: Sequence[Shot], states: Tensor, pictures: Tensor):
+    def batch(self, shots: Sequence[Shot], states: Tensor, pictures: Tensor) -> Callable[[], None]:
         """The work on one batch: look at its pictures."""
 
         @torch.no_grad()
-        def look() -> None:
-            for tag, extractor in self.generation.extractors.items():
-                self.features.setdefault(tag, []).append(extractor.features(pictures).float().cpu())
+        def work() -> None:
+            for tag, look in self.generation.looks.items():
+                self.features.setdefault(tag, []).append(look(pictures, shots))
             if self.block.aligned:
                 self.states.append(states.cpu())
             if self.generation.images is not None:
@@ -172,7 +174,7 @@ class _Gathered:
                 for shot, image in zip(shots, to_images(pictures), strict=True):
                     save_png(image, folder / f"{shot.stem}.png", {**self.subject.identity, **shot.recipe})
 
-        return look
+        return work
 
     def save(self) -> None:
         """Store the block, now that all of its batches are through."""

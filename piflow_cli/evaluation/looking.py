@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ..errors import UsageError
+from ..shots import Shot
 from .bench import Bench
+from .clip_score import ClipScore
 from .extractors import Extractor, centre_patches, open_extractor
 from .features import FeatureSet
 from .generate import Generation
@@ -24,17 +29,36 @@ if TYPE_CHECKING:
 DISTRIBUTION = ("fid", "kid", "is", "pr")
 PATCH = "patch-fid"
 DIGITS = "digits"
+# The network whose cosines papers report for COCO.
+CLIP = "openai/clip-vit-large-patch14"
 # Above this a number of small pictures is no longer worth comparing pixel by pixel.
 MOST_PIXELS = 4096
 
 
 @dataclass(frozen=True)
 class Eye:
-    """An extractor, and what it is asked for: some of DISTRIBUTION, or patch-fid alone."""
+    """An extractor, and what it is asked for: some of DISTRIBUTION, or patch-fid alone. ``tag``: tells it and its weights."""
 
     extractor: Extractor
     metrics: tuple[str, ...]
     tag: str
+
+    def __call__(self, pictures: Tensor, shots: Sequence[Shot]) -> Tensor:
+        return self.extractor.features(pictures).float()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """CLIP, which is shown pictures with their prompts: one number a picture."""
+
+    clip: ClipScore
+
+    @property
+    def tag(self) -> str:
+        return self.clip.name
+
+    def __call__(self, pictures: Tensor, shots: Sequence[Shot]) -> Tensor:
+        return self.clip.scores(pictures, [shot.prompt for shot in shots]).unsqueeze(1)
 
 
 @dataclass
@@ -46,6 +70,7 @@ class Eyes:
     console: Console
     opened: dict[str, Extractor] = field(default_factory=dict)
     references: dict[tuple[str, str, str], FeatureSet] = field(default_factory=dict)
+    reader: Reader | None = None
 
     def of(self, bench: Bench) -> list[Eye]:
         """The extractors that ``bench`` is looked at with, in the order in which they were named, each with what it can tell.
@@ -74,12 +99,24 @@ class Eyes:
         lacking = {}
         if eye.extractor.logits(features) is None:
             lacking["is"] = f"{eye.extractor.name} has no classifier"
+        if find_spec("cleanfid") is None:
+            lacking["kid"] = 'it needs pip install "piflow[eval]"'
         if eye.metrics and reference_of(self.request, bench) != TEACHER:
             reference = self.reference(bench, eye)
             if reference.features is None:
                 single = f"{reference.source} holds mean and covariance alone, and pictures are compared one by one"
                 lacking.update(dict.fromkeys(("kid", "pr"), single))
         return lacking
+
+    def reader_of(self, bench: Bench) -> Reader | None:
+        """CLIP, where the score is asked for; raises UsageError for a student that is told no prompts."""
+        if "clip" not in self.request.measures:
+            return None
+        if not bench.text:
+            raise UsageError(f"--metrics clip: {bench.scene.path} is told classes, not texts", "leave it out of --metrics")
+        if self.reader is None:
+            self.reader = Reader(ClipScore(CLIP if self.request.clip is None else self.request.clip, self.device))
+        return self.reader
 
     def reference(self, bench: Bench, eye: Eye) -> FeatureSet:
         """What ``bench`` is compared with, if it is no teacher; looked at once for all students of one preset."""

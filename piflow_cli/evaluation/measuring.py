@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from .bench import Bench
 from .errors_by_time import PATHS, POINTS, overall, trajectory_errors
 from .generate import Generation
 from .intervals import TARGET
-from .looking import Eye, Eyes, feature_set, reference_of
+from .looking import PATCH, Eye, Eyes, Reader, feature_set, reference_of
 from .measures import Measure, measure
 from .report import Report
 from .request import EvalRequest
@@ -28,7 +28,7 @@ from .subjects import TEACHER, Subject
 if TYPE_CHECKING:
     from ..console import Console
 
-DISTANCES = ("fid", "patch-fid")
+DISTANCES = ("fid", PATCH)
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Measuring:
     generation: Generation
     eyes: Eyes
     looking: Sequence[Eye]
+    reader: Reader | None
     subjects: Sequence[Subject]
     report: Report
 
@@ -49,6 +50,8 @@ class Measuring:
         for eye in self.looking:
             if eye.metrics:
                 self._distributions(eye)
+        if self.reader is not None:
+            self._readings(self.reader)
         parts = {"alignment": self._alignments, "diversity": self._diversities, "trajectory": self._trajectories}
         for metric, part in parts.items():
             if metric in measures and self.bench.teacher is not None:
@@ -68,14 +71,26 @@ class Measuring:
             reference = feature_set(self.generation, fine, eye, keep)
         else:
             reference = self.eyes.reference(self.bench, eye)
+        if len(self.generation.shots) <= reference.dimension:
+            few = f"{len(self.generation.shots):,} images are no more than the {reference.dimension:,} features of {eye.extractor.name}"
+            self.report.notes.append(f"{few}: its distances and their intervals come out too high; take more: --num-images")
         for subject in self.subjects:
             ours = feature_set(self.generation, subject, eye, keep)
-            self.report.rows += [self._row_of(subject, found) for found in measure(eye.metrics, ours, reference, eye.extractor)]
+            if eye.metrics == (PATCH,):
+                found = [replace(number, metric=PATCH) for number in measure(["fid"], ours, reference, eye.extractor)]
+            else:
+                found = measure(eye.metrics, ours, reference, eye.extractor)
+            self.report.rows += [self._row_of(subject, number) for number in found]
+
+    def _readings(self, reader: Reader) -> None:
+        for subject in self.subjects:
+            scores = torch.cat(list(self.generation.features(subject, reader.tag)))
+            self.report.rows.append(self._row(subject, "clip", scores.double().mean().item(), len(scores), extractor=reader.tag, resize="its own"))
 
     def _row_of(self, subject: Subject, found: Measure) -> Row:
         return self._row(
             subject, found.metric, found.value, found.images, low=found.low, high=found.high, extractor=found.extractor,
-            resize=found.resize, reference=found.reference, reference_images=found.reference_images, detail=found.note,
+            resize=found.resize, reference=found.reference, reference_images=found.reference_images, note=found.note,
         )  # fmt: skip
 
     def _row(self, subject: Subject, metric: str, value: float, images: int, **more) -> Row:

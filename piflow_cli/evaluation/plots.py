@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..trajectory import VelocityError
-from .rows import Row, columns_of
+from .rows import Row, by_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,8 @@ DRAWN = ("fid", "patch-fid", "kid", "mse", "clip")
 TEACHER_COLOUR = "0.35"
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 PANEL = 3.6
+# Of an axis that spans less, numbers between the powers of ten are written too.
+FEW = 30
 LARGEST_CELL = 256
 
 
@@ -32,7 +34,7 @@ def quality_figure(rows: Sequence[Row]) -> Figure | None:
     """A panel a metric: the number against evaluations, both logarithmic; intervals are bars. None where nothing is to be drawn."""
     from matplotlib.figure import Figure
 
-    drawn = {title: column for title, column in columns_of(rows).items() if column[0].metric in DRAWN and _known(column)}
+    drawn = {title: column for title, column in by_metric(rows).items() if column[0].metric in DRAWN and _known(column)}
     if not drawn:
         return None
     across = min(3, len(drawn))
@@ -44,7 +46,7 @@ def quality_figure(rows: Sequence[Row]) -> Figure | None:
         _quality(axes, _known(column), colours)
         axes.set(title=title, xlabel="network evaluations", xscale="log")
         if all(row.value > 0 for row in _known(column)):
-            axes.set_yscale("log")
+            _logarithmic(axes)
         # A logarithmic axis counts in powers of ten, and evaluations are few: they are named themselves.
         counts = sorted({row.nfe for row in _known(column)})
         axes.set_xticks(counts, [str(count) for count in counts])
@@ -54,6 +56,15 @@ def quality_figure(rows: Sequence[Row]) -> Figure | None:
         axes.remove()
     figure.axes[0].legend(frameon=False, fontsize="small")
     return figure
+
+
+def _logarithmic(axes: Axes) -> None:
+    """Numbers beside the axis, also between powers of ten where it spans few of them."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}" if high / low < FEW else "")
+    axes.tick_params(axis="y", which="minor", labelsize="small")
 
 
 def _known(column: Sequence[Row]) -> list[Row]:
@@ -90,7 +101,7 @@ def error_figure(errors: Mapping[str, tuple[str, Sequence[VelocityError]]], colo
                 color=colours[name], linestyle=("-", "--", ":", "-.")[style % 4], label=title if index == 0 else None,
             )  # fmt: skip
     if all(error.relative > 0 for _, found in errors.values() for error in found[1:]):
-        axes.set_yscale("log")
+        _logarithmic(axes)
     axes.set(xlabel="raw time (1 is noise)", ylabel="squared error over the teacher's", xlim=(1.02, -0.02))
     axes.grid(True, color="0.92")
     axes.legend(frameon=False, fontsize="small")

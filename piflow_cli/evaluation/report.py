@@ -12,10 +12,15 @@ from ..files import replacing_file
 from ..pages import Page, figure_png
 from ..trajectory import VelocityError
 from .plots import colours_of, error_figure, quality_figure, sample_figure
-from .rows import TITLES, Row, columns_of, protocols, wide_table
+from .rows import TITLES, Row, protocols, table_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+INTERVAL = (
+    "In parentheses: where the distance of 10,000 images lies, with 95 % probability. Of few images a distance comes out too high, "
+    "so the number measured may be above."
+)
 
 
 @dataclass
@@ -41,14 +46,18 @@ class Report:
             "trajectory": {
                 title: [{**asdict(error), "relative": error.relative} for error in found] for title, (_, found) in self.errors.items()
             },
-            "notes": self.notes,
+            "notes": self.all_notes,
         }
 
     def text(self) -> str:
         """The table of all models, and under it the protocol of each column."""
-        lines, columns = wide_table(self.rows)
-        told = "\n".join(f"{title}: {protocol}" for title, protocol in protocols(self.rows).items())
-        return "\n\n".join([format_table(lines, columns), told, *self.notes])
+        told = [f"{names}: {protocol}" for names, protocol in protocols(self.rows).items()]
+        return "\n".join([format_table(*table_of(self.rows)), "", *told, *self.all_notes])
+
+    @property
+    def all_notes(self) -> list[str]:
+        """The notes, and how to read an interval where there is one."""
+        return [*([INTERVAL] if any(row.low is not None for row in self.rows) else []), *dict.fromkeys(self.notes)]
 
 
 def write_report(report: Report, folder: Path) -> dict[str, Path]:
@@ -72,8 +81,8 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
 
 def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
     page = Page(report.title, "Made by piflow eval: every number stands under its protocol, below the table.")
-    page.table(*_without_gaps(report.rows))
-    for note in report.notes:
+    page.table(*table_of(report.rows))
+    for note in report.all_notes:
         page.text(note)
     if "quality" in pictures:
         page.heading("Quality against evaluations")
@@ -89,15 +98,11 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
             "teacher's mean square. A line begins at each network evaluation.",
         )
     page.heading("Protocol")
-    titles = {title: column[0].metric for title, column in columns_of(report.rows).items()}
-    told = protocols(report.rows)
-    page.table([{"metric": title, "what": TITLES[metric][1], "measured": told[title]} for title, metric in titles.items()], ["metric", "what", "measured"])
+    told = [{"metric": names, "measured": protocol} for names, protocol in protocols(report.rows).items()]
+    page.table(told, ["metric", "measured"])
+    meanings = {TITLES[row.metric][0]: TITLES[row.metric][1] for row in report.rows}
+    page.table([{"metric": name, "what it is": what} for name, what in meanings.items()], ["metric", "what it is"])
     page.heading("Settings")
     page.table([{"setting": name, "value": value} for name, value in report.recipe.items()], ["setting", "value"])
     return page
 
-
-def _without_gaps(rows: Sequence[Row]) -> tuple[list[dict[str, object]], list[str]]:
-    """The table of all models, less basic columns that no model fills."""
-    lines, columns = wide_table(rows)
-    return lines, [column for column in columns if any(line[column] is not None for line in lines)]

@@ -29,7 +29,8 @@ class EvalRequest:
 
     ``students``: run or adapter folders; none with ``images``, a folder of pictures. ``steps``: evaluations of each student;
     ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to which students are
-    compared. ``protocol``: quick, full or neither. ``cache``: where states and features are kept.
+    compared. ``protocol``: quick, full or neither. ``clip``: the CLIP of the CLIP score. ``cache``: where states
+    and features are kept.
     """
 
     students: tuple[str, ...]
@@ -39,6 +40,7 @@ class EvalRequest:
     protocol: str | None
     extractors: tuple[str, ...]
     inception_weights: Path | None
+    clip: str | None
     num_images: int | None
     seeds: tuple[int, ...] | None
     labels: tuple[int, ...] | None
@@ -92,7 +94,7 @@ class EvalRequest:
             "--seeds": self.seeds, "--labels": self.labels, "--prompts": self.prompts_from, "--steps": self.steps,
             "--teacher-steps": self.teacher_steps, "--fine-steps": self.fine_steps, "--substeps": self.substeps,
             "--temperature": self.temperature, "--teacher": self.teacher, "--base": self.base,
-            "--save-images": self.save_images, "--height": self.height, "--width": self.width,
+            "--clip": self.clip, "--save-images": self.save_images, "--height": self.height, "--width": self.width,
         }  # fmt: skip
         named = [option for option, value in given.items() if value not in (None, (), False)]
         return faults + ([f"{', '.join(named)}: settings of a student, and --images has none"] if named else [])

@@ -23,15 +23,16 @@ TITLES = {
     "policy-ms": ("policy ms", "of following one evaluation's policy, for a batch"),
     "images-per-second": ("images/s", "from noise to states, without features and files"),
 }
-BASIC_COLUMNS = ("model", "policy", "nfe")
+METRIC = "metric"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number. ``low`` and ``high`` bound it where it has an interval.
+    """One number.
 
     ``images``: how many pictures it is of; ``seeds`` they are from. ``extractor``, ``resize``: what looked at them.
-    ``reference``: what they are compared with, and ``reference_images`` how many that has.
+    ``reference``: what they are compared with, and ``reference_images`` how many that has. ``low`` and ``high``: where the
+    number of 10,000 pictures lies, for a distance of fewer (95 %). ``detail``: more of the protocol; ``note``: of this number.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Row:
     reference: str | None = None
     reference_images: int | None = None
     detail: str | None = None
+    note: str | None = None
 
     @property
     def as_dict(self) -> dict:
@@ -56,49 +58,58 @@ class Row:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
+    def title(self) -> str:
+        """The model and its evaluations, as tables and plots have them."""
+        return self.model if self.nfe is None else titled(self.model, self.kind, self.nfe)
+
+    @property
     def cell(self) -> str:
         """The number as a table shows it, with its interval."""
         if self.low is None or self.high is None:
             return f"{self.value:.4g}"
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.value:.4g} ({self.low:.3g} to {self.high:.3g})"
 
 
-def columns_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by the title of their column, in the order of TITLES; an extractor is part of the title where there are several."""
+def titled(model: str, kind: str, nfe: int) -> str:
+    """digits, 1 NFE; teacher, 32 steps."""
+    return f"{model}, {nfe} {'NFE' if kind == 'student' else 'step' if nfe == 1 else 'steps'}"
+
+
+def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by what they are called, in the order of TITLES; an extractor is part of the name where there are several."""
     order = list(TITLES)
     several = {row.metric for row in rows if len({other.extractor for other in rows if other.metric == row.metric}) > 1}
-    columns: dict[str, list[Row]] = {}
+    named: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: order.index(row.metric)):
-        title = TITLES[row.metric][0] + (f" {row.extractor}" if row.metric in several else "")
-        columns.setdefault(title, []).append(row)
-    return columns
+        name = TITLES[row.metric][0] + (f", {row.extractor}" if row.metric in several else "")
+        named.setdefault(name, []).append(row)
+    return named
 
 
-def wide_table(rows: Sequence[Row]) -> tuple[list[dict[str, object]], list[str]]:
-    """A line a model and number of evaluations, a column a metric; None where a model has no such number."""
-    columns = columns_of(rows)
-    models = dict.fromkeys((row.model, row.policy, row.nfe) for row in rows)
+def table_of(rows: Sequence[Row]) -> tuple[list[dict[str, object]], list[str]]:
+    """A line a metric, a column a model at a number of evaluations; None where there is no such number."""
+    models = list(dict.fromkeys(row.title for row in rows))
     lines: list[dict[str, object]] = []
-    for model in models:
-        cells = {
-            title: next((row.cell for row in column if (row.model, row.policy, row.nfe) == model), None) for title, column in columns.items()
-        }
-        lines.append({**dict(zip(BASIC_COLUMNS, model)), **cells})
-    return lines, [*BASIC_COLUMNS, *columns]
+    for name, found in by_metric(rows).items():
+        cells = {row.title: row.cell for row in found}
+        lines.append({METRIC: name, **{model: cells.get(model) for model in models}})
+    return lines, [METRIC, *models]
 
 
 def protocols(rows: Sequence[Row]) -> dict[str, str]:
-    """Under what each column was measured, by its title; models that differ in it are told apart."""
-    told: dict[str, str] = {}
-    for title, column in columns_of(rows).items():
+    """Under what the numbers were measured: names of metrics with commas between, by what holds for all of them."""
+    told: dict[str, list[str]] = {}
+    for name, found in by_metric(rows).items():
         ways: dict[str, list[str]] = {}
-        for row in column:
-            ways.setdefault(_protocol(row), []).append(row.model)
+        for row in found:
+            ways.setdefault(_protocol(row), []).append(row.title)
         if len(ways) == 1:
-            told[title] = next(iter(ways))
+            told.setdefault(next(iter(ways)), []).append(name)
         else:
-            told[title] = "; ".join(f"{', '.join(dict.fromkeys(models))}: {way}" for way, models in ways.items())
-    return told
+            # Two students with teachers of their own, say, are compared with other pictures.
+            for way, models in ways.items():
+                told.setdefault(f"{way} ({'; '.join(models)})", []).append(name)
+    return {", ".join(names): way for way, names in told.items()}
 
 
 def _protocol(row: Row) -> str:
@@ -106,7 +117,7 @@ def _protocol(row: Row) -> str:
     if row.seeds is not None:
         parts[0] += f" of seeds {row.seeds}"
     if row.reference is not None:
-        against = f" ({row.reference_images:,})" if row.reference_images else ""
+        against = f" ({row.reference_images:,} images)" if row.reference_images else ""
         parts.append(f"against {row.reference}{against}")
     if row.extractor is not None:
         parts.append(f"extractor {row.extractor}, resize {row.resize}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..console import format_pairs
 from ..devices import keep_freed_memory
 from ..errors import UsageError
 from ..images import to_images
@@ -53,9 +54,8 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
     if not processes.first:
         return {}, ""
     files = write_report(report, request.output)
-    files_text = "\n".join(f"{name.ljust(8)}  {path}" for name, path in files.items())
-    result = {**report.as_dict(), **files, "seconds": round(time.perf_counter() - started, 1)}
-    return result, f"{report.text()}\n\n{files_text}"
+    written = {**files, "seconds": round(time.perf_counter() - started, 1)}
+    return {**report.as_dict(), **written}, f"{report.text()}\n\n{format_pairs(written)}"
 
 
 def _title(request: EvalRequest) -> str:
@@ -81,7 +81,7 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
         return
     for extractor in request.extractors or ("inception",):
         folder = FolderRequest(
-            images=request.images, reference=request.reference, extractor=extractor, metrics=request.metrics,
+            images=request.images, reference=request.reference, extractor=extractor, metrics=request.measures if request.protocol == "quick" else request.metrics,
             count=request.num_images, batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
             inception_weights=request.inception_weights,
         )  # fmt: skip
@@ -90,7 +90,7 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
                 Row(
                     str(request.images), "images", "", None, found.metric, found.value, found.images, low=found.low, high=found.high,
                     extractor=found.extractor, resize=found.resize, reference=found.reference,
-                    reference_images=found.reference_images, detail=found.note,
+                    reference_images=found.reference_images, note=found.note,
                 )  # fmt: skip
             )
 
@@ -103,9 +103,9 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     for path, name in zip(request.students, _names(request.students)):
         bench = open_bench(path, name, request, processes.device, console)
         _check(request, bench)
-        looking = eyes.of(bench)
+        looking, reader = eyes.of(bench), eyes.reader_of(bench)
         generation = Generation(
-            bench.scene, bench.shots, {eye.tag: eye.extractor for eye in looking}, store, processes,
+            bench.scene, bench.shots, {look.tag: look for look in [*looking, *([reader] if reader is not None else [])]}, store, processes,
             batch_size=(TEXT_BATCH if bench.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
             images=request.output / "images" if request.save_images else None,
         )  # fmt: skip
@@ -118,8 +118,8 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
             continue
         beside = [subject for subject in bench.teachers if str(subject.identity) not in told]
         told.update(str(subject.identity) for subject in beside)
-        Measuring(request, bench, generation, eyes, looking, [*beside, *bench.students], report).run(console)
-        _add_samples(report, bench, generation, [*([fine] if fine is not None else []), *bench.teachers, *bench.students])
+        Measuring(request, bench, generation, eyes, looking, reader, [*beside, *bench.students], report).run(console)
+        _add_samples(report, bench, generation, [*([fine] if fine is not None else []), *bench.students, *bench.teachers])
 
 
 def _fine(request: EvalRequest, bench: Bench) -> Subject | None:

@@ -18,6 +18,7 @@ from ..student import Student
 from ..teachers.base import Conditioning
 from ..teachers.locate import locate, teacher_folder
 from ..views import View
+from .rows import titled
 from .store import file_digest, weights_identity
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Subject:
     @property
     def title(self) -> str:
         """Name and evaluations, as plots have it."""
-        return f"{self.name}, {self.evaluations} NFE" if self.kind == "student" else f"{self.name}, {self.evaluations} steps"
+        return titled(self.name, self.kind, self.evaluations)
 
 
 def student_subjects(scene: Scene, request: EvalRequest, name: str) -> list[Subject]:
