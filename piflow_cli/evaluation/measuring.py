@@ -22,7 +22,7 @@ from .report import Report
 from .request import EvalRequest
 from .rows import Row, ranges
 from .scores import diversity
-from .speed import measure_speed
+from .speed import student_speed, teacher_speed
 from .subjects import TEACHER, Subject
 
 if TYPE_CHECKING:
@@ -138,7 +138,10 @@ class Measuring:
         request, scene = self.request, self.bench.scene
         shots = self.generation.blocks[0].shots[: self.generation.batch_size]
         for subject in self.subjects:
-            found = measure_speed(scene, subject, shots, substeps=request.substeps, temperature=request.temperature)
+            if subject.kind == TEACHER:
+                found = teacher_speed(scene, self.bench.teacher, shots, subject.evaluations)
+            else:
+                found = student_speed(scene, shots, subject.evaluations, request.substeps, request.temperature)
             times = {"images-per-second": found.images, "network-ms": found.network, "policy-ms": found.policy}
             for metric, value in times.items():
                 if value is not None:

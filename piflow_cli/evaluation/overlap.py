@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,18 +19,22 @@ class Overlap:
     """A thread of its own, with a CUDA stream of its own where there is one, for what follows generation.
 
     Work is done in the order in which it comes. At most WAITING batches wait while one is worked on: whoever makes pictures
-    faster than they are looked at is held up, so that memory does not grow with the number of pictures. On a CPU both sides
-    share the cores, and a gain is had only where one of them leaves cores idle.
+    faster than they are looked at is held up, so that memory does not grow with the number of pictures.
+
+    On a CPU whose cores generation uses all, two networks at once only hinder each other: work is done on the spot then.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="piflow-features")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="piflow-features") if has_room(device) else None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pending: deque[Future[None]] = deque()
 
     def submit(self, work: Callable[[], None], tensors: Sequence[Tensor] = ()) -> None:
         """Have ``work`` done behind the caller; ``tensors`` is what it reads of the caller's. Raises what earlier work raised."""
+        if self._worker is None:
+            work()
+            return
         self._pending.append(self._worker.submit(self._on_stream(work, tensors)))
         while len(self._pending) > WAITING + 1:
             self._pending.popleft().result()
@@ -42,7 +47,8 @@ class Overlap:
             while self._pending and kind is None:
                 self._pending.popleft().result()
         finally:
-            self._worker.shutdown(wait=True, cancel_futures=True)
+            if self._worker is not None:
+                self._worker.shutdown(wait=True, cancel_futures=True)
 
     def _on_stream(self, work: Callable[[], None], tensors: Sequence[Tensor]) -> Callable[[], None]:
         stream = self._stream
@@ -59,3 +65,8 @@ class Overlap:
                 work()
 
         return streamed
+
+
+def has_room(device: torch.device) -> bool:
+    """Whether a second thread finds anything to run on beside the first."""
+    return device.type != "cpu" or (os.cpu_count() or 1) >= 2 * torch.get_num_threads()

@@ -11,7 +11,7 @@ from ..errors import UsageError
 METRICS = ("fid", "kid", "is", "pr", "patch-fid", "clip", "alignment", "diversity", "trajectory", "speed")
 # What needs a student, and so cannot be said of a folder of pictures.
 OF_STUDENTS = ("clip", "alignment", "diversity", "trajectory", "speed")
-STANDARD = ("fid", "kid", "pr", "alignment", "diversity", "trajectory", "speed")
+STANDARD = ("fid", "pr", "alignment", "diversity", "trajectory", "speed")
 
 QUICK_METRICS = ("fid", "alignment", "speed")
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.

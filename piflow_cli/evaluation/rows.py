@@ -19,9 +19,9 @@ TITLES = {
     "lpips": ("LPIPS", "perceptual distance to the teacher's fine solution of the same noise; lower is better"),
     "diversity": ("diversity", "mean distance of features of two pictures of one label or prompt, over the teacher's; 1 is as diverse"),
     "velocity-error": ("velocity error", "mean square of policy minus teacher velocity on the student's own path, over the teacher's; lower is better"),
-    "network-ms": ("network ms", "of one evaluation of a batch"),
+    "network-ms": ("network ms", "of one evaluation of a batch; of a teacher with its guidance"),
     "policy-ms": ("policy ms", "of following one evaluation's policy, for a batch"),
-    "images-per-second": ("images/s", "from noise to states, without features and files"),
+    "images-per-second": ("images/s", "from noise to states, without features and files; higher is better"),
 }
 METRIC = "metric"
 
@@ -81,7 +81,7 @@ def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
     several = {row.metric for row in rows if len({other.extractor for other in rows if other.metric == row.metric}) > 1}
     named: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: order.index(row.metric)):
-        name = TITLES[row.metric][0] + (f", {row.extractor}" if row.metric in several else "")
+        name = TITLES[row.metric][0] + (f" {row.extractor}" if row.metric in several else "")
         named.setdefault(name, []).append(row)
     return named
 

@@ -9,84 +9,76 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from ..generation import denoise
+from ..own_teacher import OwnTeacher
 from ..shots import Shot
 
 if TYPE_CHECKING:
     from ..scenes import Scene
-    from .subjects import Subject
 
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians over ROUNDS batches of ``batch`` pictures, after one to warm up.
+    """Medians over ROUNDS of a batch of ``batch`` pictures, after one round to warm up.
 
-    ``network`` and ``policy`` are seconds of one evaluation of the whole batch, and are None for a teacher, which has no
-    policy. ``images``: pictures a second from noise to states, without features and files.
+    ``network`` and ``policy`` are seconds of one evaluation of the whole batch; ``policy`` is None for a teacher, which has none.
+    ``images``: pictures a second from noise to states, without features and files.
     """
 
     batch: int
-    network: float | None
+    network: float
     policy: float | None
     images: float
 
 
-def measure_speed(scene: Scene, subject: Subject, shots: Sequence[Shot], *, substeps: int | None, temperature: float | str | None) -> Speed:
-    """Time ``subject`` on a batch of ``shots`` of one size, made for this and not taken from the cache."""
-    noise, conditioning = scene.noise(shots), scene.conditioning(shots)
-    whole = _median(lambda: subject.draw(noise, conditioning), scene.device)
-    if subject.kind != "student":
-        return Speed(len(shots), None, None, len(shots) / whole)
-    student, steps = scene.student, subject.evaluations
+@torch.no_grad()
+def student_speed(scene: Scene, shots: Sequence[Shot], steps: int, substeps: int | None, temperature: float | str | None) -> Speed:
+    """Sample ``shots`` of one size with the student's scheduler, and tell network and policy apart."""
+    student, noise, conditioning = scene.student, scene.noise(shots), scene.conditioning(shots)
     scheduler = student.scheduler(substeps=substeps, temperature=temperature)
-    timer = _Timer(scene.device)
+    inside = 0.0
 
-    def network(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal inside
         with scene.computing():
-            return timer(lambda: student.family.call(student.model, x, sigma, conditioning))
-
-    def followed() -> None:
-        scheduler.set_timesteps(steps, device=scene.device)
-        denoise(network, scheduler, noise, steps)
+            seconds, output = timed(lambda: student.family.call(student.model, x, sigma, conditioning), scene.device)
+        inside += seconds
+        return output
 
     rounds = []
-    for _ in range(ROUNDS):
-        timer.seconds = 0.0
-        total = _elapsed(followed, scene.device)
-        rounds.append((timer.seconds / steps, (total - timer.seconds) / steps))
-    parts = [statistics.median(part) for part in zip(*rounds)]
-    return Speed(len(shots), *parts, len(shots) / whole)
+    for _ in range(1 + ROUNDS):
+        inside = 0.0
+        scheduler.set_timesteps(steps, device=scene.device)
+        total, _ = timed(lambda: denoise(network, scheduler, noise, steps), scene.device)
+        rounds.append((inside / steps, (total - inside) / steps))
+    within, after = (statistics.median(part) for part in zip(*rounds[1:]))
+    return Speed(len(shots), within, after, len(shots) / (steps * (within + after)))
 
 
-class _Timer:
-    """Sums the seconds of calls, each to the end of what it started on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds = device, 0.0
-
-    def __call__(self, call: Callable[[], torch.Tensor]) -> torch.Tensor:
-        found: list[torch.Tensor] = []
-        self.seconds += _elapsed(lambda: found.append(call()), self.device)
-        return found[0]
-
-
-def _median(call: Callable[[], object], device: torch.device) -> float:
-    call()
-    return statistics.median(_elapsed(call, device) for _ in range(ROUNDS))
+@torch.no_grad()
+def teacher_speed(scene: Scene, teacher: OwnTeacher, shots: Sequence[Shot], steps: int) -> Speed:
+    """Time one evaluation of the guided teacher on ``shots`` of one size; an Euler step costs next to nothing beside it."""
+    noise, conditioning = scene.noise(shots), scene.conditioning(shots)
+    sigma = noise.new_ones(len(shots))
+    with scene.computing():
+        seconds = [timed(lambda: teacher.velocity(noise, sigma, conditioning), scene.device)[0] for _ in range(1 + ROUNDS)]
+    network = statistics.median(seconds[1:])
+    return Speed(len(shots), network, None, len(shots) / (steps * network))
 
 
-def _elapsed(call: Callable[[], object], device: torch.device) -> float:
-    synchronise(device)
+def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
+    """Seconds of a call, to the end of what it started on the device, and what it returned."""
+    _synchronise(device)
     started = time.perf_counter()
-    call()
-    synchronise(device)
-    return time.perf_counter() - started
+    output = call()
+    _synchronise(device)
+    return time.perf_counter() - started, output
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for what was started on a GPU."""
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
