@@ -26,7 +26,9 @@ class Overlap:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="piflow-features") if has_room(device) else None
+        # A new thread starts with OpenMP's own number of threads, whatever torch was told before.
+        threads = {"initializer": torch.set_num_threads, "initargs": (torch.get_num_threads(),)}
+        self._worker = ThreadPoolExecutor(1, "piflow-features", **threads) if has_room(device) else None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pending: deque[Future[None]] = deque()
 

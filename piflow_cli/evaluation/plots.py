@@ -19,7 +19,7 @@ TEACHER_COLOUR = "0.35"
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 PANEL = 3.6
 # Of an axis that spans less, numbers between the powers of ten are written too.
-FEW = 30
+FEW = 100
 LARGEST_CELL = 256
 
 

@@ -65,7 +65,7 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     figures = {
         "quality": quality_figure(report.rows),
         "error": error_figure(report.errors, colours_of(report.rows)),
-        "samples": sample_figure(report.samples) if report.samples else None,
+        "samples": sample_figure(_in_order(report)) if report.samples else None,
     }
     pictures = {name: figure_png(figure) for name, figure in figures.items() if figure is not None}
     files = {"report": folder / "report.html", "numbers": folder / "report.json"}
@@ -79,6 +79,12 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     return files
 
 
+def _in_order(report: Report) -> dict[str, Sequence[Image]]:
+    """The fine solution, then students, then coarser teachers: what is to be alike stands side by side."""
+    coarse = {row.title for row in report.rows if row.kind == "teacher"}
+    return dict(sorted(report.samples.items(), key=lambda item: item[0] in coarse))
+
+
 def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
     page = Page(report.title, "Made by piflow eval: every number stands under its protocol, below the table.")
     page.table(*table_of(report.rows))
@@ -89,7 +95,7 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
         page.picture(pictures["quality"], "Squares: the teacher by Euler steps. Bars: the interval of a number, where it has one.")
     if "samples" in pictures:
         page.heading("From the same noise")
-        page.picture(pictures["samples"], "A row a model, a column a seed. The closer a student is to its teacher's fine solution, the more alike the first rows.")
+        page.picture(pictures["samples"], "A row a model, a column a seed. A student close to its teacher's fine solution looks like the first row.")
     if "error" in pictures:
         page.heading("Error by time")
         page.picture(

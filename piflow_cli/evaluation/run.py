@@ -59,7 +59,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
 
 
 def _title(request: EvalRequest) -> str:
-    return f"{request.images} against {request.reference}" if request.images is not None else "piflow eval: " + ", ".join(request.students)
+    return f"{request.images} against {request.reference}" if request.images is not None else "piflow eval: " + ", ".join(_names(request.students))
 
 
 def _recipe(request: EvalRequest, processes: Processes) -> dict:
