@@ -51,7 +51,7 @@ class Report:
 
     def text(self) -> str:
         """The table of all models, and under it the protocol of each column."""
-        told = [f"{names}: {protocol}" for names, protocol in protocols(self.rows).items()]
+        told = [f"{names}: {protocol}" for names, protocol in protocols(self.rows)]
         return "\n".join([format_table(*table_of(self.rows)), "", *told, *self.all_notes])
 
     @property
@@ -104,7 +104,7 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
             "teacher's mean square. A line begins at each network evaluation.",
         )
     page.heading("Protocol")
-    told = [{"metric": names, "measured": protocol} for names, protocol in protocols(report.rows).items()]
+    told = [{"metric": names, "measured": protocol} for names, protocol in protocols(report.rows)]
     page.table(told, ["metric", "measured"])
     meanings = {TITLES[row.metric][0]: TITLES[row.metric][1] for row in report.rows}
     page.table([{"metric": name, "what it is": what} for name, what in meanings.items()], ["metric", "what it is"])

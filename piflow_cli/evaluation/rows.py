@@ -96,8 +96,8 @@ def table_of(rows: Sequence[Row]) -> tuple[list[dict[str, object]], list[str]]:
     return lines, [METRIC, *models]
 
 
-def protocols(rows: Sequence[Row]) -> dict[str, str]:
-    """Under what the numbers were measured: names of metrics with commas between, by what holds for all of them."""
+def protocols(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Under what the numbers were measured: names of metrics with commas between, and what holds for all of them."""
     told: dict[str, list[str]] = {}
     for name, found in by_metric(rows).items():
         ways: dict[str, list[str]] = {}
@@ -109,7 +109,7 @@ def protocols(rows: Sequence[Row]) -> dict[str, str]:
             # Two students with teachers of their own, say, are compared with other pictures.
             for way, models in ways.items():
                 told.setdefault(f"{way} ({'; '.join(models)})", []).append(name)
-    return {", ".join(names): way for way, names in told.items()}
+    return [(", ".join(names), way) for way, names in told.items()]
 
 
 def _protocol(row: Row) -> str:
