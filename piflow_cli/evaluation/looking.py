@@ -82,8 +82,7 @@ class Eyes:
         names = self.request.extractors or default_extractors(bench)
         eyes = [self._eye(self._open(name), wanted) for name in names] if wanted or "diversity" in measures else []
         if PATCH in measures:
-            network = next((name for name in names if name.startswith("inception")), "inception")
-            eyes.append(self._eye(centre_patches(self._open(network)), (PATCH,)))
+            eyes.append(self._eye(centre_patches(self._open(names[0])), (PATCH,)))
         possible = [self._possible(bench, eye) for eye in eyes]
         for name in wanted:
             reasons = [lacking[name] for lacking in possible if name in lacking]

@@ -35,7 +35,7 @@ from piflow_cli.student import StudentFacts, student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.locate import locate
 
-STEPS, BATCH, ROUNDS = 4, 64, 3
+STEPS, BATCH, ROUNDS = 4, 32, 3
 COLUMNS = ("run", "seconds", "over the slower")
 
 
