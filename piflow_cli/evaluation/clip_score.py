@@ -35,7 +35,7 @@ class ClipScore:
             raise UsageError(f"{source} holds a model of the type {kind}, not clip", "name a CLIP by path or Hub id")
         self.name, self.device = f"clip:{source}", device
         self.processor = CLIPProcessor.from_pretrained(folder)
-        self.network = CLIPModel.from_pretrained(folder, torch_dtype=torch.float32).eval().requires_grad_(False).to(device)
+        self.network = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
 
     @torch.no_grad()
     def scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:

@@ -73,9 +73,13 @@ class DigitsNet(nn.Module):
         return self.logits(self.features(images))
 
 
-def load_classifier(path: Path | None = None) -> DigitsNet:
-    """The classifier in ``path``, by default the one shipped, in evaluation mode on the CPU."""
-    _, tensors = read_safetensors(presets_root() / "digits" / FILE if path is None else path)
+def shipped_classifier() -> Path:
+    return presets_root() / "digits" / FILE
+
+
+def load_classifier() -> DigitsNet:
+    """The classifier that is shipped, in evaluation mode on the CPU."""
+    _, tensors = read_safetensors(shipped_classifier())
     network = DigitsNet()
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from ..errors import UsageError
 from .features import FeatureSet, refuse_mixing
-from .intervals import GROUPS, TARGET, Interval, frechet_interval
+from .intervals import GROUPS, TARGET, frechet_interval
 from .scores import inception_score, kernel_distance, precision_recall
 from .statistics import frechet_distance
 
@@ -22,7 +24,8 @@ COLUMNS = ("metric", "value", "low", "high", "images", "reference_images", "extr
 class Measure:
     """One number with its protocol.
 
-    ``low`` and ``high``: a FID of fewer than 10,000 images has the interval in which the value at 10,000 lies (95 %).
+    ``low`` and ``high``: a FID of fewer than 10,000 images has the interval in which the value at 10,000 lies (95 %), unless
+    they are too few even for that.
     ``reference_images`` None: the reference does not tell. ``reference`` None: the metric takes none. ``note``: what a reader
     should know of the number.
     """
@@ -43,8 +46,14 @@ class Measure:
         return asdict(self)
 
 
-def measure(metrics: Sequence[str], ours: FeatureSet, reference: FeatureSet, extractor: Extractor) -> list[Measure]:
+def measure(
+    metrics: Sequence[str], ours: FeatureSet, reference: FeatureSet, extractor: Extractor, *, same_noise: bool = False
+) -> list[Measure]:
     """The numbers of ``metrics``, of FEATURE_METRICS, for samples ``ours`` against ``reference``; ``pr`` gives two.
+
+    Args:
+        same_noise: picture by picture both are of the same noise and conditions, as a student's and its teacher's are; the
+            error bar of the FID has to know (``frechet_interval``).
 
     Raises:
         UsageError: another metric, features of other extractors or resize modes, or a metric needs what is not there.
@@ -54,47 +63,59 @@ def measure(metrics: Sequence[str], ours: FeatureSet, reference: FeatureSet, ext
     unknown = [name for name in metrics if name not in FEATURE_METRICS]
     if unknown:
         raise UsageError(f"there is no metric {unknown[0]}", f"known: {', '.join(FEATURE_METRICS)}")
-    return [number for name in metrics for number in FEATURE_METRICS[name](ours, reference, extractor)]
+    sides = Sides(ours, reference, extractor, same_noise)
+    return [number for name in metrics for number in FEATURE_METRICS[name](sides)]
 
 
-def _protocol(ours: FeatureSet, reference: FeatureSet | None) -> Measure:
-    """A measure without its number."""
-    against = (None, None) if reference is None else (reference.source, reference.count or None)
-    return Measure("", 0.0, ours.count, ours.extractor, ours.resize, *against)
+@dataclass(frozen=True)
+class Sides:
+    """What is compared, and whether picture by picture it is of the same noise."""
+
+    ours: FeatureSet
+    reference: FeatureSet
+    extractor: Extractor
+    same_noise: bool
+
+    def number(self, metric: str, value: float, referred: bool = True) -> Measure:
+        """A measure with the protocol of both sides, or of ours alone where it is not ``referred`` to the other."""
+        ours, reference = self.ours, self.reference
+        against = (reference.source, reference.count or None) if referred else (None, None)
+        return Measure(metric, value, ours.count, ours.extractor, ours.resize, *against)
+
+    def features(self, metric: str) -> tuple[Tensor, Tensor]:
+        """Features (N, D) and (M, D); raises UsageError, naming ``metric``, where only moments were kept."""
+        return self.ours.need_features(metric), self.reference.need_features(metric)
 
 
-def _fid(ours: FeatureSet, reference: FeatureSet, extractor: Extractor) -> list[Measure]:
-    number = replace(_protocol(ours, reference), metric="fid", value=frechet_distance(ours.moments, reference.moments))
-    if ours.features is None or not 2 * GROUPS <= ours.count < TARGET:
+def _fid(sides: Sides) -> list[Measure]:
+    ours, reference = sides.ours, sides.reference
+    number = sides.number("fid", frechet_distance(ours.moments, reference.moments))
+    if ours.features is None or not GROUPS <= ours.count < TARGET:
         return [number]
-    interval = frechet_interval(ours.features, reference.moments)
-    return [replace(number, low=interval.low, high=interval.high, note=_note(interval))]
+    interval = frechet_interval(ours.features, reference.need_features("its error bar") if sides.same_noise else reference.moments)
+    if not interval.trusted:
+        return [replace(number, note=f"biased upwards: an error bar takes {interval.enough:,} images")]
+    return [replace(number, low=interval.low, high=interval.high, note=f"at {interval.at:,} images about {interval.estimate:.4g}")]
 
 
-def _note(interval: Interval) -> str:
-    text = f"at {interval.at:,} images about {interval.estimate:.4g}"
-    return text if interval.trusted else f"{text}; fewer images than features, so rather less"
+def _kid(sides: Sides) -> list[Measure]:
+    return [sides.number("kid", kernel_distance(*sides.features("KID")))]
 
 
-def _kid(ours: FeatureSet, reference: FeatureSet, extractor: Extractor) -> list[Measure]:
-    value = kernel_distance(ours.need_features("KID"), reference.need_features("KID"))
-    return [replace(_protocol(ours, reference), metric="kid", value=value)]
-
-
-def _is(ours: FeatureSet, reference: FeatureSet, extractor: Extractor) -> list[Measure]:
-    logits = extractor.logits(ours.need_features("the Inception score"))
+def _is(sides: Sides) -> list[Measure]:
+    extractor = sides.extractor
+    logits = extractor.logits(sides.ours.need_features("the Inception score"))
     if logits is None:
         raise UsageError(f"{extractor.name} has no classes, and the Inception score is about them", "leave is out of --metrics")
-    return [replace(_protocol(ours, None), metric="is", value=inception_score(logits))]
+    return [sides.number("is", inception_score(logits), referred=False)]
 
 
-def _precision_recall(ours: FeatureSet, reference: FeatureSet, extractor: Extractor) -> list[Measure]:
-    what = "precision and recall"
-    values = precision_recall(ours.need_features(what), reference.need_features(what))
-    return [replace(_protocol(ours, reference), metric=name, value=value) for name, value in values._asdict().items()]
+def _precision_recall(sides: Sides) -> list[Measure]:
+    found = precision_recall(*sides.features("precision and recall"))
+    return [sides.number(name, value) for name, value in found._asdict().items()]
 
 
-FEATURE_METRICS: dict[str, Callable[[FeatureSet, FeatureSet, Extractor], list[Measure]]] = {
+FEATURE_METRICS: dict[str, Callable[[Sides], list[Measure]]] = {
     "fid": _fid,
     "kid": _kid,
     "is": _is,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -106,7 +107,7 @@ def frechet_distance(one: Moments, other: Moments) -> float:
     overlap = torch.linalg.svdvals(roots[0] @ roots[1]).sum()
     spread = one.covariance.trace() + other.covariance.trace() - 2 * overlap
     distance = ((one.mean - other.mean).square().sum() + spread).item()
-    if distance != distance:
+    if not math.isfinite(distance):
         raise RunError("the mean of the features is not finite", "make the statistics again")
     return max(0.0, distance)
 

@@ -1,10 +1,18 @@
+import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import seeded
-from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
+from piflow_cli.errors import RunError, UsageError
+from piflow_cli.evaluation.statistics import (
+    MomentAccumulator,
+    Moments,
+    frechet_distance,
+    moments,
+    moments_of_arrays,
+)
 
 
 def gaussian(seed: int, dimension: int, rank: int) -> Moments:
@@ -47,3 +55,89 @@ def test_it_is_a_distance_whatever_the_rank(dimension: int, rank: int, other_ran
     assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
     moved = one._replace(mean=one.mean + 1)
     assert frechet_distance(one, moved) == pytest.approx(dimension, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_fewer_samples_than_features_have_a_closed_form(count: int) -> None:
+    """Against the same samples moved and stretched by s: |shift|^2 + (1 - s)^2 tr C, whatever the rank."""
+    points = torch.randn(count, 40, generator=seeded(count), dtype=torch.float64)
+    shift = torch.randn(40, generator=seeded(1), dtype=torch.float64)
+    mean, covariance = moments(points)
+    other = moments((points - mean) * 1.7 + mean + shift)
+    expected = shift.square().sum() + 0.7**2 * covariance.trace()
+    assert frechet_distance(Moments(mean, covariance), other) == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_the_distance_to_a_point_mass_is_the_spread_around_it() -> None:
+    one = gaussian(2, 7, 3)
+    point = Moments(torch.zeros(7, dtype=torch.float64), torch.zeros(7, 7, dtype=torch.float64))
+    expected = one.mean.square().sum() + one.covariance.trace()
+    assert frechet_distance(one, point) == pytest.approx(expected.item(), abs=1e-6)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 99))
+def test_moments_in_batches_are_the_moments_of_all(sizes: list[int], seed: int) -> None:
+    """In any batches, any order and merged from two processes; far from the origin, where sums of squares lose all digits."""
+    parts = [1e6 + torch.randn(size, 5, generator=seeded(seed + i), dtype=torch.float64) for i, size in enumerate([*sizes, 2])]
+    everything = torch.cat(parts)
+    expected = Moments(everything.mean(dim=0), torch.cov(everything.T))
+    first, second, backwards = MomentAccumulator(), MomentAccumulator(), MomentAccumulator()
+    for index, part in enumerate(parts):
+        (first if index % 2 else second).add(part)
+    first.merge(second)
+    for part in reversed(parts):
+        backwards.add(part)
+    for found in (first, backwards):
+        assert found.count == len(everything)
+        torch.testing.assert_close(found.moments().mean, expected.mean, rtol=1e-14, atol=0)
+        torch.testing.assert_close(found.moments().covariance, expected.covariance, rtol=0, atol=1e-7)
+
+
+def test_an_accumulator_holds_two_arrays_however_much_it_has_seen() -> None:
+    accumulator = MomentAccumulator()
+    for _ in range(50):
+        accumulator.add(torch.randn(100, 3, generator=seeded()))
+    held = [value for value in vars(accumulator).values() if isinstance(value, torch.Tensor)]
+    assert sum(value.numel() for value in held) == 3 + 9 and len(vars(accumulator)) == 3
+
+
+def test_what_is_taken_out_does_not_change_with_what_comes_later() -> None:
+    accumulator = MomentAccumulator()
+    accumulator.add(torch.tensor([[0.0], [2.0]]))
+    early = accumulator.moments()
+    accumulator.add(torch.tensor([[100.0]]))
+    assert early.mean.item() == 1 and early.covariance.item() == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    features = torch.zeros(4, 3)
+    features[2, 1] = value
+    with pytest.raises(RunError, match="not finite"):
+        MomentAccumulator().add(features)
+    zero = Moments(torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64))
+    with pytest.raises(RunError, match="mean of the features is not finite"):
+        frechet_distance(zero._replace(mean=features[2].double()), zero)
+    with pytest.raises(RunError, match="covariance of the features is not finite"):
+        frechet_distance(zero, zero._replace(covariance=torch.diag(features[2].double())))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_sample_has_no_covariance(count: int) -> None:
+    with pytest.raises(RunError, match=f"{count} features have no covariance"):
+        moments(torch.zeros(count, 3))
+
+
+def test_a_covariance_whose_root_is_complex_is_refused() -> None:
+    fine = Moments(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
+    with pytest.raises(RunError, match="root is complex"):
+        frechet_distance(fine, fine._replace(covariance=torch.diag(torch.tensor([1.0, -0.5], dtype=torch.float64))))
+
+
+def test_complex_and_misshapen_arrays_are_refused() -> None:
+    with pytest.raises(UsageError, match="complex"):
+        moments_of_arrays(np.zeros(2), np.eye(2) + 1j, "x.npz")
+    with pytest.raises(UsageError, match="no mean and covariance"):
+        moments_of_arrays(np.zeros(2), np.eye(3), "x.npz")
+    with pytest.raises(RunError, match="not finite"):
+        moments_of_arrays(np.zeros(2), np.full((2, 2), np.nan), "x.npz")

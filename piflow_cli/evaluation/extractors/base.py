@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,11 +24,20 @@ PATCH = 299
 
 
 class Extractor(Protocol):
-    """Features of pictures. ``name`` and ``resize`` go into every report and every file of statistics: only features
-    that share both can be compared. ``describe`` is what of them a report prints."""
+    """Features of pictures.
 
-    name: str
-    resize: str
+    ``name`` and ``resize`` go into every report and every file of statistics: only features that share both can be compared.
+    ``identity`` tells its weights from other weights of the same name, for caches.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def resize(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
 
     def features(self, images: Tensor) -> Tensor:
         """Features (B, D), float32 on the CPU, of pictures (B, 1 or 3, H, W) with values around [-1, 1], on any device."""
@@ -77,6 +88,10 @@ class CentrePatches:
     def resize(self) -> str:
         return f"none, centre patch of {PATCH} x {PATCH}"
 
+    @property
+    def identity(self) -> str:
+        return self.inner.identity
+
     def features(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         if min(height, width) < PATCH:
@@ -97,6 +112,12 @@ def centre_patches(inner: Extractor) -> Extractor:
     It tells of detail that resizing to Inception's input hides. Pictures smaller than the patch are refused.
     """
     return CentrePatches(inner)
+
+
+def identity_of(files: Iterable[Path]) -> str:
+    """What tells ``files`` from others without reading them: where they are, how long, and of when."""
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
+    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
 
 def in_batches(images: Tensor, size: int, network: Callable[[Tensor], Tensor]) -> Tensor:

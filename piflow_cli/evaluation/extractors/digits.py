@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
-from ..digits_classifier import load_classifier
-from .base import in_batches
+from ..digits_classifier import load_classifier, shipped_classifier
+from .base import identity_of, in_batches
 
 SIDE = 8
 BATCH = 1024
@@ -20,7 +20,7 @@ class DigitsClassifier:
     resize = "none"
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.identity = device, identity_of([shipped_classifier()])
         self.network = load_classifier().to(device)
 
     def features(self, images: Tensor) -> Tensor:

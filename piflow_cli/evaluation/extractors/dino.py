@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ...errors import UsageError
 from ...teachers.locate import locate
-from .base import DINO, in_batches
+from .base import DINO, identity_of, in_batches
 from .pictures import quantised
 
 SIDE = 224
@@ -38,7 +38,8 @@ class Dino:
         if not kind.startswith("dinov2"):
             raise UsageError(f"{source} holds a model of the type {kind}, not dinov2", f"name a DINOv2: --extractor {DINO}PATH")
         self.name, self.device = f"{DINO}{source}", device
-        self.network = AutoModel.from_pretrained(folder, torch_dtype=torch.float32).eval().requires_grad_(False).to(device)
+        self.identity = identity_of(folder.glob("*.safetensors"))
+        self.network = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
 
     def features(self, images: Tensor) -> Tensor:
         return in_batches(quantised(images), BATCH, self._features)

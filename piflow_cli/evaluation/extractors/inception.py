@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from ...errors import RunError, UsageError
 from ...files import user_cache
 from ..clean_fid import clean_fid_module
 from ..downloads import download
-from .base import in_batches
+from .base import identity_of, in_batches
 from .names import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW
 from .pictures import quantised, resized_by
 
@@ -30,8 +31,8 @@ class Inception:
 
     name = INCEPTION
 
-    def __init__(self, network: nn.Module, resize_inside: bool, device: torch.device) -> None:
-        self.network, self.device = network.to(device).eval(), device
+    def __init__(self, network: nn.Module, identity: str, resize_inside: bool, device: torch.device) -> None:
+        self.network, self.identity, self.device = network.to(device).eval(), identity, device
         self.resize = RESIZE_TENSORFLOW if resize_inside else RESIZE_CLEAN
         self._resizer: Callable | None = None if resize_inside else clean_fid_module("resize").build_resizer("clean")
 
@@ -63,11 +64,14 @@ def open_inception(name: str, device: torch.device, weights: Path | None, consol
         # The wrapper takes a folder, and the name of the file in it is not ours to choose.
         (Path(folder) / FILE).symlink_to(path.resolve())
         try:
-            network = wrapper(folder, download=False, resize_inside=resize_inside)
+            with warnings.catch_warnings():
+                # torch calls TorchScript deprecated; the weights exist in no other form, and no user can change that.
+                warnings.simplefilter("ignore", FutureWarning)
+                network = wrapper(folder, download=False, resize_inside=resize_inside)
         except (RuntimeError, AttributeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise RunError(f"{path} is not the Inception network that clean-fid reads: {reason}", f"remove it, or name another {FILE}") from error
-    return Inception(network, resize_inside, device)
+    return Inception(network, identity_of([path]), resize_inside, device)
 
 
 def find_weights(given: Path | None, console: Console | None) -> Path:

@@ -10,6 +10,7 @@ class Pixels:
 
     name = "pixels"
     resize = "none"
+    identity = ""
 
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1).float().cpu()

@@ -1,0 +1,57 @@
+"""LPIPS (Zhang et al., arXiv 1801.03924), where its weights are on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# The package lpips brings its linear layers; the network under them is torchvision's, which keeps it in torch.hub's cache.
+WEIGHTS = "alexnet-owt-7be5be79.pth"
+# AlexNet's strides leave nothing of smaller pictures.
+SMALLEST = 64
+BATCH = 32
+
+
+def lpips_weights() -> Path:
+    """Where the weights of AlexNet lie, or would."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+
+
+def why_no_lpips() -> str | None:
+    """Why LPIPS cannot be computed here; None where it can."""
+    if find_spec("lpips") is None:
+        return 'LPIPS needs pip install "piflow[eval]"'
+    if not lpips_weights().is_file():
+        return f"LPIPS needs torchvision's AlexNet at {lpips_weights()}"
+    return None
+
+
+def open_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Distances (B,), float32 on the CPU, of two batches of pictures (B, 1 or 3, H, W) in [-1, 1]; None where LPIPS is not at hand.
+
+    Version 0.1 on AlexNet. Nothing is downloaded. Pictures with a side below 64 are enlarged to it, bilinearly.
+    """
+    if why_no_lpips() is not None:
+        return None
+    network = import_module("lpips").LPIPS(net="alex", verbose=False).eval().requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def distances(ours: Tensor, theirs: Tensor) -> Tensor:
+        pairs = zip(*(_large_enough(side).to(device).split(BATCH) for side in (ours, theirs)))
+        return torch.cat([network(one, other).flatten().float().cpu() for one, other in pairs])
+
+    return distances
+
+
+def _large_enough(pictures: Tensor) -> Tensor:
+    pictures = pictures.float().expand(-1, 3, -1, -1)
+    shortest = min(pictures.shape[-2:])
+    if shortest >= SMALLEST:
+        return pictures
+    return F.interpolate(pictures, scale_factor=SMALLEST / shortest, mode="bilinear")

@@ -1,0 +1,93 @@
+"""Against clean-fid called directly: the same folders, the same network, the same numbers."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import seeded
+from inception import save_random_inception
+from PIL import Image
+
+from piflow_cli.console import Console
+from piflow_cli.evaluation.clean_fid import clean_fid_module
+from piflow_cli.evaluation.extractors import open_extractor
+from piflow_cli.evaluation.folder_eval import FolderRequest, evaluate_folder
+from piflow_cli.evaluation.folders import open_folder
+from piflow_cli.evaluation.references import folder_features
+from piflow_cli.evaluation.scores import kernel_distance
+
+CPU = torch.device("cpu")
+# Too few for an error bar, which would take a decomposition of 2,048 x 2,048 for each of its groups.
+PICTURES = 16
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> tuple[Path, Path]:
+    """Pictures of several sizes, modes and formats, in sub-folders too; the second folder's are darker."""
+    root = tmp_path_factory.mktemp("pictures")
+    for name, scale in (("ours", 256), ("theirs", 150)):
+        for index in range(PICTURES):
+            generator = np.random.default_rng(100 * scale + index)
+            width, height = [(32, 32), (40, 24), (350, 310)][index % 3]
+            pixels = generator.integers(0, scale, (height, width, 3), dtype=np.uint8)
+            path = root / name / ("inner" if index % 5 == 0 else "") / f"{index:02}.{['png', 'jpg', 'png', 'webp'][index % 4]}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).convert("RGB" if index % 4 else "L").save(path)
+    return root / "ours", root / "theirs"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return save_random_inception(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def direct(folders, weights) -> list[np.ndarray]:
+    """Features of both folders by clean-fid alone, its wrapper and its loader included."""
+    network = clean_fid_module("inception_torchscript").InceptionV3W(str(weights.parent), download=False)
+    options = {"num_workers": 0, "device": CPU, "mode": "clean", "verbose": False}
+    return [clean_fid_module("fid").get_folder_features(str(folder), network, **options) for folder in folders]
+
+
+def test_features_of_a_folder_are_clean_fid_s(folders, weights, direct) -> None:
+    extractor = open_extractor("inception", CPU, weights)
+    for folder, expected in zip(folders, direct):
+        found = folder_features(open_folder(folder), extractor, Console(quiet=True)).features
+        # Ours come size by size, clean-fid's suffix by suffix.
+        order, other = (np.lexsort(features.T[:3].round(3)) for features in (found.numpy(), expected))
+        np.testing.assert_allclose(found.numpy()[order], expected[other], rtol=1e-4, atol=1e-4)
+
+
+def test_fid_and_kid_of_folders_are_clean_fid_s(folders, weights, direct, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    request = FolderRequest(folders[0], str(folders[1]), "inception", ("fid", "kid"), inception_weights=weights)
+    found = {number.metric: number.value for number in evaluate_folder(request, CPU, Console(quiet=True))}
+    assert found["fid"] == pytest.approx(frechet_by_scipy(*direct), rel=1e-3)
+    np.random.seed(5)
+    assert found["kid"] == pytest.approx(clean_fid_module("fid").kernel_distance(direct[1], direct[0]), rel=1e-3)
+
+
+def frechet_by_scipy(one: np.ndarray, other: np.ndarray) -> float:
+    """clean-fid's own formula; its function where SciPy still has the form of sqrtm that it calls, else a matrix root by SciPy."""
+    fid = clean_fid_module("fid")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return fid.fid_from_feats(one, other)
+        except TypeError:
+            from scipy.linalg import sqrtm
+
+            covariances = [np.cov(features, rowvar=False) for features in (one, other)]
+            offset = one.mean(axis=0) - other.mean(axis=0)
+            return float(offset @ offset + np.trace(sum(covariances)) - 2 * np.trace(sqrtm(covariances[0] @ covariances[1]).real))
+
+
+def test_kid_of_unequal_sides_is_clean_fid_s_under_the_same_seed() -> None:
+    one, other = torch.randn(300, 16, generator=seeded()), torch.randn(1200, 16, generator=seeded(1)) + 0.3
+    np.random.seed(7)
+    expected = clean_fid_module("fid").kernel_distance(one.numpy(), other.numpy())
+    assert kernel_distance(one, other, seed=7) == pytest.approx(expected, rel=1e-3)

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from helpers import seeded
+from inception import FILE, save_random_inception
+from PIL import Image
+from safetensors import safe_open
+
+from piflow_cli.console import Console
+from piflow_cli.errors import RunError, UsageError
+from piflow_cli.evaluation.clip_score import ClipScore
+from piflow_cli.evaluation.digits_classifier import (
+    HELD_OUT,
+    PROGRAM,
+    Recipe,
+    accuracy,
+    load_classifier,
+    split,
+    train,
+)
+from piflow_cli.evaluation.extractors import centre_patches, open_extractor
+from piflow_cli.evaluation.extractors import inception as inception_module
+from piflow_cli.labelled_images import load_images
+from piflow_cli.presets import presets_root
+
+CPU = torch.device("cpu")
+
+
+def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=seeded(seed)) * 2 - 1
+
+
+def test_pixels_are_neither_clipped_nor_rounded() -> None:
+    states = 3 * torch.randn(2, 1, 2, 2, generator=seeded())
+    extractor = open_extractor("pixels", CPU)
+    assert torch.equal(extractor.features(states), states.flatten(1)) and extractor.logits(states) is None
+
+
+@pytest.mark.parametrize("name", ["pixel", "dinov2", "dinov2:", "inception:x"])
+def test_an_unknown_extractor_is_told_the_known_ones(name: str) -> None:
+    with pytest.raises(UsageError, match="there is no extractor") as caught:
+        open_extractor(name, CPU)
+    assert "digits-classifier" in caught.value.hint
+
+
+def test_inception_weights_for_another_extractor_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="pixels takes no Inception weights"):
+        open_extractor("pixels", CPU, tmp_path / FILE)
+
+
+# The digits classifier
+
+
+def test_the_shipped_classifier_is_as_right_as_its_metadata_say() -> None:
+    path = presets_root() / "digits" / "classifier.safetensors"
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata()
+    images, labels = load_images(presets_root() / "digits" / "images.safetensors")
+    _, held_out = split(len(images))
+    right = accuracy(load_classifier(), images[held_out], labels[held_out])
+    assert right == pytest.approx(float(facts["held_out_accuracy"]), abs=1e-4) and right > 0.98
+    assert json.loads(facts["recipe"]) == vars(Recipe()) and facts["program"] == PROGRAM
+    text = (presets_root() / "digits" / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert PROGRAM in text and f"{100 * right:.1f} % right" in text
+    assert path.stat().st_size < 300_000
+
+
+def test_training_and_held_out_images_share_none() -> None:
+    training, held_out = split(20)
+    assert sorted(torch.cat([training, held_out]).tolist()) == list(range(20))
+    assert held_out.tolist() == list(range(0, 20, HELD_OUT))
+
+
+def test_training_the_classifier_twice_gives_the_same_weights() -> None:
+    images, labels = load_images(presets_root() / "digits" / "images.safetensors")
+    recipe = Recipe(iterations=3, batch_size=16)
+    first, second = (train(recipe, images[:50], labels[:50]).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_digits_features_lead_to_the_classes() -> None:
+    images, labels = load_images(presets_root() / "digits" / "images.safetensors")
+    extractor = open_extractor("digits-classifier", CPU)
+    features = extractor.features(images[:200])
+    assert features.shape == (200, 64) and features.dtype == torch.float32
+    assert (extractor.logits(features).argmax(dim=1) == labels[:200]).double().mean() > 0.98
+    torch.testing.assert_close(extractor.features(images[:3].expand(-1, 3, -1, -1)), features[:3], rtol=1e-4, atol=1e-4)
+    with pytest.raises(UsageError, match="pictures of 8 x 8, not 9 x 8"):
+        extractor.features(pictures(1, 1, 8, 9))
+
+
+# Inception
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return save_random_inception(tmp_path_factory.mktemp("inception"))
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch) -> Path:
+    """No weights in any usual place, and no network; the folder that stands for all caches."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(inception_module.tempfile, "tempdir", str(tmp_path))
+
+    def unreachable(url: str, path: str, progress: bool) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["inception", "inception-tf"])
+def test_inception_sees_pictures_as_they_would_be_in_a_file(name: str, weights: Path) -> None:
+    """Half a grey level more or less, values outside and a third channel that repeats the first change nothing."""
+    extractor = open_extractor(name, CPU, weights)
+    levels = torch.randint(0, 256, (2, 1, 20, 30), generator=seeded()).float()
+    features = extractor.features(levels / 127.5 - 1)
+    assert features.shape == (2, 2048) and features.dtype == torch.float32
+    assert torch.equal(extractor.features((levels + 0.3).expand(-1, 3, -1, -1) / 127.5 - 1), features)
+    black = torch.full((1, 1, 20, 30), -1.0)
+    assert torch.equal(extractor.features(black * 2), extractor.features(black))
+
+
+def test_inception_s_logits_are_its_own_without_the_last_bias(weights: Path) -> None:
+    extractor = open_extractor("inception-tf", CPU, weights)
+    images = pictures(3, 3, 16, 16)
+    levels = ((images + 1) * 127.5).round()
+    expected = torch.jit.load(str(weights))(levels, no_output_bias=True)
+    torch.testing.assert_close(extractor.logits(extractor.features(images)).softmax(dim=1), expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("place", ["", "hub/checkpoints", "piflow/weights"])
+def test_weights_are_found_where_clean_fid_torch_hub_and_piflow_keep_them(place: str, nowhere: Path, weights: Path) -> None:
+    folder = nowhere / place
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_bytes(weights.read_bytes())
+    assert inception_module.find_weights(None, None) == folder / FILE
+
+
+def test_weights_that_are_nowhere_and_no_network_say_where_to_put_them(nowhere: Path) -> None:
+    with pytest.raises(RunError, match="not on this machine and cannot be downloaded.*no network") as caught:
+        open_extractor("inception", CPU, console=Console())
+    assert f"put {FILE} at {nowhere / 'piflow' / 'weights' / FILE}" in caught.value.hint
+    assert "--inception-weights PATH" in caught.value.hint
+
+
+def test_a_download_lands_in_the_user_s_cache(nowhere: Path, weights: Path, monkeypatch) -> None:
+    def fetch(url: str, path: str, progress: bool) -> None:
+        Path(path).write_bytes(weights.read_bytes())
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
+    open_extractor("inception", CPU)
+    assert (nowhere / "piflow" / "weights" / FILE).is_file()
+
+
+def test_named_weights_that_are_missing_or_no_network(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no Inception weights at"):
+        open_extractor("inception", CPU, tmp_path / FILE)
+    (tmp_path / FILE).write_bytes(b"html error page")
+    with pytest.raises(RunError, match="not the Inception network that clean-fid reads"):
+        open_extractor("inception", CPU, tmp_path / FILE)
+
+
+def test_patches_are_the_middle_at_full_resolution(weights: Path) -> None:
+    extractor = open_extractor("inception", CPU, weights)
+    patches = centre_patches(extractor)
+    images = pictures(1, 3, 301, 320)
+    assert patches.name == extractor.name and "299" in patches.resize and patches.resize != extractor.resize
+    assert torch.equal(patches.features(images), extractor.features(images[..., 1:300, 10:309]))
+    with pytest.raises(UsageError, match="a picture has 320 x 298"):
+        patches.features(images[..., :298, :])
+
+
+# DINOv2 and CLIP
+
+
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory) -> Path:
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("dino")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    Dinov2Model(Dinov2Config(**size)).save_pretrained(folder)
+    return folder
+
+
+def test_dino_features_are_the_class_token_of_what_pillow_resizes(dino: Path) -> None:
+    from transformers import Dinov2Model
+
+    extractor = open_extractor(f"dinov2:{dino}", CPU)
+    images = pictures(2, 3, 40, 30)
+    features = extractor.features(images)
+    assert features.shape == (2, 16) and extractor.name == f"dinov2:{dino}" and extractor.logits(features) is None
+    levels = ((images + 1) * 127.5).round()
+    channels = [Image.fromarray(channel).resize((224, 224), Image.Resampling.BICUBIC) for channel in levels.flatten(0, 1).numpy()]
+    expected = torch.from_numpy(np.stack(channels)).unflatten(0, (2, 3)).clamp(0, 255) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    network = Dinov2Model.from_pretrained(dino).eval()
+    with torch.no_grad():
+        token = network(pixel_values=(expected - mean) / std).last_hidden_state[:, 0]
+    torch.testing.assert_close(features, token, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPProcessor,
+        CLIPTokenizer,
+    )
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    letters = "abcdefgh"
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**size, "vocab_size": len(tokens), "max_position_embeddings": 16, "eos_token_id": len(tokens) - 1, "bos_token_id": len(tokens) - 2}
+    config = CLIPConfig(text_config=text, vision_config={**size, "image_size": 28, "patch_size": 14}, projection_dim=8)
+    CLIPModel(config).save_pretrained(folder)
+    processor = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    CLIPProcessor(processor, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_clip_scores_are_the_cosines_of_the_two_embeddings(clip: Path) -> None:
+    from transformers import CLIPModel, CLIPProcessor
+
+    images, texts = pictures(3, 3, 40, 30), ["a b", "cab", "a " * 40]
+    scores = ClipScore(str(clip), CPU).scores(images, texts)
+    network, processor = CLIPModel.from_pretrained(clip).eval(), CLIPProcessor.from_pretrained(clip)
+    levels = ((images + 1) * 127.5).round().to(torch.uint8)
+    for image, text, score in zip(levels, texts, scores):
+        inputs = processor(text=[text], images=[image], return_tensors="pt", truncation=True)
+        with torch.no_grad():
+            output = network(**inputs)
+        # The logits are cosines times the temperature.
+        assert score.item() == pytest.approx((output.logits_per_image / network.logit_scale.exp()).item(), abs=1e-5)
+
+
+def test_a_folder_of_another_model_is_refused(dino: Path, clip: Path) -> None:
+    with pytest.raises(UsageError, match="of the type clip, not dinov2"):
+        open_extractor(f"dinov2:{clip}", CPU)
+    with pytest.raises(UsageError, match="of the type dinov2, not clip"):
+        ClipScore(str(dino), CPU)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import seeded
+from inception import save_random_inception
+
+from piflow_cli.console import Console
+from piflow_cli.errors import RunError, UsageError
+from piflow_cli.evaluation import references
+from piflow_cli.evaluation.clean_fid import clean_fid_module
+from piflow_cli.evaluation.extractors import open_extractor
+from piflow_cli.evaluation.references import open_reference
+from piflow_cli.evaluation.statistics import frechet_distance, moments
+from piflow_cli.images import save_png, to_images
+from piflow_cli.labelled_images import load_images
+from piflow_cli.presets import load, presets_root
+
+CPU = torch.device("cpu")
+PIXELS = open_extractor("pixels", CPU)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def opened(text: str | Path, extractor=PIXELS, **options):
+    return open_reference(str(text), extractor, Console(quiet=True), **options)
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory):
+    return {name: open_extractor(name, CPU, save_random_inception(tmp_path_factory.mktemp("w"))) for name in ("inception", "inception-tf")}
+
+
+def folder_of(images: torch.Tensor, folder: Path) -> Path:
+    for index, picture in enumerate(to_images(images)):
+        save_png(picture, folder / f"{index:03}.png")
+    return folder
+
+
+def test_data_is_the_training_set() -> None:
+    images, _ = load_images(presets_root() / "digits" / "images.safetensors")
+    found = opened("data", preset=load("digits"))
+    assert found.count == 1797 and torch.equal(found.features, images.flatten(1)) and "digits" in found.source
+    assert torch.equal(opened("data", preset=load("digits"), count=5).features, images[:5].flatten(1))
+    with pytest.raises(UsageError, match="holds 1797 pictures, and 1798 are wanted"):
+        opened("data", preset=load("digits"), count=1798)
+
+
+def test_data_of_a_student_without_pictures_and_of_no_student() -> None:
+    with pytest.raises(UsageError, match="imagenet-fm trains on labels, which are no pictures"):
+        opened("data", preset=load("imagenet-fm"))
+    with pytest.raises(UsageError, match="no student is given"):
+        opened("data")
+
+
+def test_a_folder_and_its_saved_statistics_are_the_same_reference_bit_for_bit(tmp_path: Path) -> None:
+    images = torch.rand(12, 1, 4, 4, generator=seeded()) * 2 - 1
+    folder = folder_of(images, tmp_path / "pictures")
+    direct = opened(folder)
+    direct.save(tmp_path / "saved.safetensors")
+    saved = opened(tmp_path / "saved.safetensors")
+    ours = moments(torch.randn(40, 16, generator=seeded(1)))
+    assert frechet_distance(ours, saved.moments) == frechet_distance(ours, direct.moments)
+    torch.testing.assert_close(direct.features, images.flatten(1), rtol=0, atol=0.5 / 127.5 + 1e-6)
+    assert saved.count == 12 and saved.source == str(folder)
+
+
+def test_a_folder_is_looked_at_once_until_something_in_it_changes(tmp_path: Path, monkeypatch) -> None:
+    """In the user's cache; other extractors and other numbers of pictures have their own entry."""
+    folder = folder_of(torch.rand(6, 1, 8, 8, generator=seeded()) * 2 - 1, tmp_path / "pictures")
+    looked = []
+    original = references.folder_features
+    monkeypatch.setattr(references, "folder_features", lambda *args: looked.append(1) or original(*args))
+    first, again = opened(folder), opened(folder)
+    assert len(looked) == 1 and frechet_distance(first.moments, again.moments) == pytest.approx(0, abs=1e-9)
+    assert torch.equal(first.features, again.features)
+    assert opened(folder, count=5).count == 5 and opened(folder, open_extractor("digits-classifier", CPU)).dimension == 64
+    assert len(looked) == 3 and len(list((tmp_path / "cache" / "piflow" / "statistics").iterdir())) == 3
+    save_png(to_images(torch.zeros(1, 1, 8, 8))[0], folder / "003.png")
+    assert not torch.equal(opened(folder).features[3], first.features[3]) and len(looked) == 4
+    opened(folder, cache=tmp_path / "elsewhere")
+    assert len(looked) == 5
+
+
+def test_more_pictures_than_a_reference_has_are_refused(tmp_path: Path) -> None:
+    folder = folder_of(torch.zeros(3, 1, 4, 4), tmp_path / "pictures")
+    with pytest.raises(UsageError, match="holds 3 readable pictures, and 4 are wanted"):
+        opened(folder, count=4)
+    opened(folder).save(tmp_path / "saved.safetensors")
+    with pytest.raises(UsageError, match="made of 3 pictures, and 4 are wanted"):
+        opened(tmp_path / "saved.safetensors", count=4)
+
+
+def test_statistics_of_another_extractor_are_refused_with_both_named(tmp_path: Path, inception) -> None:
+    opened("data", preset=load("digits"), count=20).save(tmp_path / "saved.safetensors")
+    with pytest.raises(UsageError, match=r"made with pixels \(resize: none\).*seen by inception-2015-12-05 \(resize: clean"):
+        opened(tmp_path / "saved.safetensors", inception["inception"])
+
+
+def adm_file(path: Path, dimension: int = 2048, **changes) -> Path:
+    arrays = {"mu": np.arange(dimension, dtype=np.float32), "sigma": np.eye(dimension), "arr_0": np.zeros(3)} | changes
+    np.savez(path, **arrays)
+    return path
+
+
+def test_adm_statistics_are_for_the_network_that_resizes_by_itself(tmp_path: Path, inception) -> None:
+    path = adm_file(tmp_path / "adm.npz")
+    found = opened(path, inception["inception-tf"])
+    assert found.moments.mean.dtype == torch.float64 and found.moments.mean[5] == 5 and found.moments.covariance.trace() == 2048
+    assert found.count == 0 and found.features is None and found.source == "adm.npz"
+    with pytest.raises(UsageError, match=r"adm.npz was made with .*\(resize: tensorflow, 299.*\(resize: clean, 299"):
+        opened(path, inception["inception"])
+
+
+def test_npz_files_that_are_damaged_or_something_else(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no statistics at"):
+        opened(tmp_path / "absent.npz")
+    np.savez(tmp_path / "other.npz", images=np.zeros(3))
+    with pytest.raises(UsageError, match="lacks the arrays mu and sigma"):
+        opened(tmp_path / "other.npz")
+    whole = adm_file(tmp_path / "cut.npz", 10).read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunError, match="cut.npz cannot be read"):
+        opened(tmp_path / "cut.npz")
+    # An array of objects is a pickle, and none is ever loaded.
+    with pytest.raises(RunError, match="pickled.npz cannot be read"):
+        opened(adm_file(tmp_path / "pickled.npz", mu=np.array([{}], dtype=object)))
+    with pytest.raises(UsageError, match="has complex numbers"):
+        opened(adm_file(tmp_path / "complex.npz", 10, sigma=1j * np.eye(10)))
+
+
+def test_a_clean_fid_name_is_kept_in_the_user_s_cache(tmp_path: Path, monkeypatch, inception) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fetched = []
+
+    def fetch(url: str, path: str, progress: bool) -> None:
+        fetched.append(url.rpartition("/")[2])
+        adm_file(Path(path).with_suffix(".npz")).rename(path)
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
+    package = sorted(Path(clean_fid_module("features").__file__).parent.rglob("*.npz"))
+    for _ in range(2):
+        found = opened("clean-fid:cifar10/32/train", inception["inception"])
+    assert fetched == ["cifar10_clean_train_32.npz"]
+    assert (tmp_path / "piflow" / "statistics" / fetched[0]).is_file()
+    assert sorted(Path(clean_fid_module("features").__file__).parent.rglob("*.npz")) == package
+    assert found.moments.mean[7] == 7 and found.source == "clean-fid:cifar10/32/train"
+    with pytest.raises(UsageError, match=r"resize: clean.*resize: tensorflow"):
+        opened("clean-fid:cifar10/32/train", inception["inception-tf"])
+
+
+def test_a_clean_fid_name_without_network_or_of_another_form(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def fetch(url: str, path: str, progress: bool) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
+    with pytest.raises(RunError, match="ffhq_clean_train_256.npz is not on this machine and cannot be downloaded: no network") as caught:
+        opened("clean-fid:ffhq/256/train")
+    assert str(tmp_path / "piflow" / "statistics") in caught.value.hint
+    with pytest.raises(UsageError, match="no name of clean-fid's"):
+        opened("clean-fid:ffhq/256")
+
+
+def test_a_reference_that_is_nothing_known(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no reference") as caught:
+        opened(tmp_path / "absent")
+    assert "clean-fid:NAME" in caught.value.hint
