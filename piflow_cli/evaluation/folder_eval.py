@@ -28,7 +28,7 @@ class FolderRequest:
     """`piflow eval --images DIR --reference REFERENCE`.
 
     ``metrics``: of FOLDER_METRICS; None is what the extractor, the reference and the installed packages allow, without
-    patches. ``count``: how many pictures to take of each side, the first by name; None is all.
+    patches. ``count``: how many pictures to take of each side, the first by name; None is all. ``cache``: as :func:`open_reference` has it.
     """
 
     images: Path
@@ -38,6 +38,7 @@ class FolderRequest:
     count: int | None = None
     batch_size: int = BATCH
     inception_weights: Path | None = None
+    cache: Path | None = None
 
 
 def evaluate_folder(request: FolderRequest, device: torch.device, console: Console) -> list[Measure]:
@@ -54,7 +55,7 @@ def evaluate_folder(request: FolderRequest, device: torch.device, console: Conso
     extractor = open_extractor(request.extractor, device, request.inception_weights, console)
 
     def both(seen_by: Extractor) -> tuple[FeatureSet, FeatureSet]:
-        reference = open_reference(request.reference, seen_by, console, count=request.count, batch_size=request.batch_size)
+        reference = open_reference(request.reference, seen_by, console, count=request.count, batch_size=request.batch_size, cache=request.cache)
         return folder_features(folder, seen_by, console, request.batch_size), reference
 
     numbers: list[Measure] = []

@@ -20,7 +20,6 @@ from .generate import Generation
 from .references import DATA, open_reference
 from .request import EvalRequest
 from .statistics import MomentAccumulator
-from .store import file_digest
 from .subjects import TEACHER, Subject
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ class Eyes:
         text = reference_of(self.request, bench)
         key = (text, eye.tag, "" if bench.preset is None else bench.preset.name)
         if key not in self.references:
-            self.references[key] = open_reference(text, eye.extractor, self.console, preset=bench.preset)
+            self.references[key] = open_reference(text, eye.extractor, self.console, preset=bench.preset, cache=self.request.cache)
         return self.references[key]
 
     def _open(self, name: str) -> Extractor:
@@ -132,10 +131,7 @@ class Eyes:
         return self.opened[name]
 
     def _eye(self, extractor: Extractor, metrics: tuple[str, ...]) -> Eye:
-        weights = self.request.inception_weights
-        # Weights of another file make other features under the same name.
-        digest = f", {file_digest(weights)}" if weights is not None else ""
-        return Eye(extractor, metrics, f"{extractor.name}, resize {extractor.resize}{digest}")
+        return Eye(extractor, metrics, f"{extractor.name}, resize {extractor.resize}, weights {extractor.identity}")
 
 
 def reference_of(request: EvalRequest, bench: Bench) -> str:

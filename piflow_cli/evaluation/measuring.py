@@ -18,6 +18,7 @@ from .generate import Generation
 from .intervals import TARGET
 from .looking import PATCH, Eye, Eyes, Reader, feature_set, reference_of
 from .measures import Measure, measure
+from .perceptual import open_lpips
 from .report import Report
 from .request import EvalRequest
 from .rows import Row, ranges
@@ -66,20 +67,18 @@ class Measuring:
         fine = self.bench.fine
         # A distance of few pictures is extrapolated from their features; of many, moments do.
         keep = any(name not in DISTANCES for name in eye.metrics) or len(self.generation.shots) < TARGET
-        if reference_of(self.request, self.bench) == TEACHER:
+        same_noise = reference_of(self.request, self.bench) == TEACHER
+        if same_noise:
             assert fine is not None, "a reference that is not at hand is refused before anything is generated"
             reference = feature_set(self.generation, fine, eye, keep)
         else:
             reference = self.eyes.reference(self.bench, eye)
-        if len(self.generation.shots) <= reference.dimension:
-            few = f"{len(self.generation.shots):,} images are no more than the {reference.dimension:,} features of {eye.extractor.name}"
-            self.report.notes.append(f"{few}: its distances and their intervals come out too high; take more: --num-images")
         for subject in self.subjects:
             ours = feature_set(self.generation, subject, eye, keep)
             if eye.metrics == (PATCH,):
-                found = [replace(number, metric=PATCH) for number in measure(["fid"], ours, reference, eye.extractor)]
+                found = [replace(number, metric=PATCH) for number in measure(["fid"], ours, reference, eye.extractor, same_noise=same_noise)]
             else:
-                found = measure(eye.metrics, ours, reference, eye.extractor)
+                found = measure(eye.metrics, ours, reference, eye.extractor, same_noise=same_noise)
             self.report.rows += [self._row_of(subject, number) for number in found]
 
     def _readings(self, reader: Reader) -> None:
@@ -99,11 +98,14 @@ class Measuring:
 
     def _alignments(self) -> None:
         fine, scene = self.bench.fine, self.bench.scene
+        perceptual = open_lpips(scene.device)
         for subject in self.subjects:
             pairs = zip(self.generation.states(subject), self.generation.states(fine), strict=True)
-            found = alignment(((ours.to(scene.device), theirs.to(scene.device)) for ours, theirs in pairs), scene.decode)
-            for metric, value in {"mse": found.mse, "psnr": found.psnr}.items():
-                self.report.rows.append(self._row(subject, metric, value, found.count, reference=self._fine_name))
+            on_device = ((ours.to(scene.device), theirs.to(scene.device)) for ours, theirs in pairs)
+            found = alignment(on_device, scene.decode, perceptual)
+            for metric, value in {"mse": found.mse, "psnr": found.psnr, "lpips": found.lpips}.items():
+                if value is not None:
+                    self.report.rows.append(self._row(subject, metric, value, found.count, reference=self._fine_name))
 
     def _diversities(self) -> None:
         shots = self.generation.aligned

@@ -12,7 +12,7 @@ from ..files import replacing_file
 from ..pages import Page, figure_png
 from ..trajectory import VelocityError
 from .plots import colours_of, error_figure, quality_figure, sample_figure
-from .rows import TITLES, Row, protocols, table_of
+from .rows import TITLES, Row, by_metric, protocols, table_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,8 +56,10 @@ class Report:
 
     @property
     def all_notes(self) -> list[str]:
-        """The notes, and how to read an interval where there is one."""
-        return [*([INTERVAL] if any(row.low is not None for row in self.rows) else []), *dict.fromkeys(self.notes)]
+        """How to read an interval where there is one, why a distance has none, and the notes."""
+        reading = [INTERVAL] if any(row.low is not None for row in self.rows) else []
+        without = [f"{name}: {row.note}" for name, found in by_metric(self.rows).items() for row in found if row.note and row.low is None]
+        return [*reading, *dict.fromkeys(without + self.notes)]
 
 
 def write_report(report: Report, folder: Path) -> dict[str, Path]:

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..files import replacing_file, user_cache
-from ..training.cache import cache_key
 
 ROWS = "rows"
 
@@ -49,9 +48,3 @@ def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-
-def weights_identity(place: Path) -> str:
-    """What tells the weights in a file or folder from others without reading gigabytes of them: sizes and times of files."""
-    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return cache_key(files=stats)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,8 +19,9 @@ from ..student import Student
 from ..teachers.base import Conditioning
 from ..teachers.locate import locate, teacher_folder
 from ..views import View
+from .extractors.base import identity_of
 from .rows import titled
-from .store import file_digest, weights_identity
+from .store import file_digest
 
 if TYPE_CHECKING:
     from ..scenes import Scene
@@ -105,7 +107,7 @@ def _base_identity(student: Student, base: str | None) -> str | None:
     if not isinstance(student.model, View):
         return None
     facts = student.facts
-    return weights_identity(locate(facts.base if base is None else base, facts.revision or None if base is None else None))
+    return _files_of(locate(facts.base if base is None else base, facts.revision or None if base is None else None))
 
 
 def _teacher_identity(scene: Scene, base: str | None) -> str:
@@ -114,4 +116,9 @@ def _teacher_identity(scene: Scene, base: str | None) -> str:
         return shared
     facts = scene.student.facts
     section = replace(preset_of(facts, scene.path).teacher, base=facts.base, revision=facts.revision or None)
-    return weights_identity(teacher_folder(scene.student.family, section))
+    return _files_of(teacher_folder(scene.student.family, section))
+
+
+def _files_of(place: Path) -> str:
+    """What tells the weights in a file or folder from others, without reading gigabytes of them."""
+    return identity_of([place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()])

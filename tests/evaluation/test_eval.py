@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from piflow_cli.console import Console
-from piflow_cli.evaluation import looking
 from piflow_cli.evaluation.errors_by_time import overall, trajectory_errors
 from piflow_cli.evaluation.statistics import frechet_distance, moments
 from piflow_cli.generation import sample_student
@@ -68,6 +67,18 @@ def test_alignment_is_against_the_fine_solution_of_the_same_noise(evaluate, tiny
         assert found[*key, "mse"] == pytest.approx((samples - fine).square().mean().item(), rel=1e-5)
 
 
+def test_perceptual_distance_is_of_pictures_where_it_is_at_hand(evaluate, tiny_run, monkeypatch) -> None:
+    asked = []
+
+    def perceptual(ours, theirs):
+        asked.append(ours.shape)
+        return (ours - theirs).abs().flatten(1).amax(dim=1)
+
+    monkeypatch.setattr("piflow_cli.evaluation.measuring.open_lpips", lambda device: perceptual)
+    found = numbers(evaluate(tiny_run, "--metrics", "alignment", *FAST))
+    assert asked == [(12, 1, 4, 4)] and found["tiny", 2, "lpips"] ** 2 >= found["tiny", 2, "mse"]
+
+
 def test_the_fine_solution_is_a_reference(evaluate, tiny_run) -> None:
     outcome = evaluate(tiny_run, "--metrics", "fid,alignment", "--reference", "teacher", "--teacher-steps", "1,4", *FAST)
     found = numbers(outcome)
@@ -115,14 +126,14 @@ def test_several_students_and_evaluations_stand_side_by_side(evaluate, tiny_run,
 
 def test_everything_at_once_as_people_see_it(cli, tiny_run, tmp_path) -> None:
     folders = ["--output", str(tmp_path / "report"), "--cache", str(tmp_path / "cache")]
-    outcome = cli("eval", str(tiny_run), *FAST, "--save-images", *folders)
+    outcome = cli("eval", str(tiny_run), "--fine-steps", "4", "--num-images", "24", "--save-images", *folders)
     assert outcome.code == 0, outcome.err
-    assert "FID" in outcome.out and "12 images of seeds 0-11, against data of tiny (20 images), extractor pixels, resize none" in outcome.out
-    assert "12 images are no more than the 16 features of pixels" in outcome.out
+    assert "FID" in outcome.out and "24 images of seeds 0-23, against data of tiny (20 images), extractor pixels, resize none" in outcome.out
+    assert "FID: biased upwards: an error bar takes" in outcome.out
     assert {path.name for path in (tmp_path / "report").iterdir()} == {
         "report.html", "report.json", "quality.png", "error.png", "samples.png", "images",
     }  # fmt: skip
-    assert len(list((tmp_path / "report" / "images" / "tiny-2").glob("*.png"))) == 12
+    assert len(list((tmp_path / "report" / "images" / "tiny-2").glob("*.png"))) == 24
 
 
 def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
