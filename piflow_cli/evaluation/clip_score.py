@@ -8,31 +8,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import UsageError
-from ..teachers.locate import locate
 from .extractors.pictures import quantised
+from .extractors.pretrained import model_folder
 
-FILES = ("*config.json", "model*.safetensors*", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
+TEXT = ("*config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
 BATCH = 32
 
 
 class ClipScore:
     """The cosine of CLIP's embeddings of a picture and of its prompt, between -1 and 1, neither scaled nor clipped.
 
-    Args:
-        source: a folder that transformers can read (model, tokenizer, image processor), or a Hub id.
-
-    Raises:
-        UsageError: it is another kind of model.
+    ``source`` is a folder that transformers can read (model, tokenizer, image processor), or a Hub id; errors are those of
+    ``model_folder``.
     """
 
     def __init__(self, source: str, device: torch.device) -> None:
-        from transformers import AutoConfig, CLIPModel, CLIPProcessor
+        from transformers import CLIPModel, CLIPProcessor
 
-        folder = locate(source, only=FILES)
-        kind = AutoConfig.from_pretrained(folder).model_type
-        if kind != "clip":
-            raise UsageError(f"{source} holds a model of the type {kind}, not clip", "name a CLIP by path or Hub id")
+        folder = model_folder(source, "clip", also=TEXT)
         self.name, self.device = f"clip:{source}", device
         self.processor = CLIPProcessor.from_pretrained(folder)
         self.network = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def download(url: str, path: Path, console: Console | None) -> Path:
     try:
         # It writes aside and renames by itself.
         download_url_to_file(url, str(path), progress=False)
-    except OSError as error:
-        # urllib's errors are all OSErrors: no network, no such file there.
+    except (OSError, HTTPException) as error:
+        # urllib's own errors are OSErrors; a connection that breaks off may raise one of http.client.
         raise RunError(f"{path.name} is not on this machine and cannot be downloaded: {error}", f"put it at {path}") from error
     return path

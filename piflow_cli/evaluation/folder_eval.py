@@ -11,6 +11,7 @@ from ..errors import UsageError
 from .extractors import Extractor, centre_patches, open_extractor
 from .features import FeatureSet
 from .folders import open_folder
+from .intervals import TARGET
 from .measures import FEATURE_METRICS, Measure, measure
 from .references import BATCH, folder_features, open_reference
 
@@ -54,12 +55,15 @@ def evaluate_folder(request: FolderRequest, device: torch.device, console: Conso
     folder = open_folder(request.images, request.count, console)
     extractor = open_extractor(request.extractor, device, request.inception_weights, console)
 
+    wanted = request.metrics
+    # A distance of many pictures needs their moments alone, and memory that does not grow with them.
+    keep = wanted is None or bool(set(wanted) - {"fid", PATCH_FID}) or len(folder.entries) < TARGET
+
     def both(seen_by: Extractor) -> tuple[FeatureSet, FeatureSet]:
         reference = open_reference(request.reference, seen_by, console, count=request.count, batch_size=request.batch_size, cache=request.cache)
-        return folder_features(folder, seen_by, console, request.batch_size), reference
+        return folder_features(folder, seen_by, console, request.batch_size, keep), reference
 
     numbers: list[Measure] = []
-    wanted = request.metrics
     if wanted is None or set(wanted) - {PATCH_FID}:
         ours, reference = both(extractor)
         metrics = possible_metrics(ours, reference, extractor, console) if wanted is None else [name for name in wanted if name != PATCH_FID]

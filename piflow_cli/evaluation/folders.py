@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".
 # Modes whose conversion to 8-bit grey is exact.
 GREY = ("1", "L")
 MOST_SHOWN = 5
-DECODERS = 4
+DECODERS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

@@ -114,4 +114,4 @@ def diversity(features: Tensor, groups: Tensor) -> float:
 def _need(count: int, what: str, *sides: Tensor) -> None:
     fewest = min(len(side) for side in sides)
     if fewest < count:
-        raise UsageError(f"{what} needs at least {count} pictures on each side, and there are {fewest}", "give more pictures")
+        raise UsageError(f"{what}: at least {count} pictures are needed, and there are {fewest}", "give more pictures")

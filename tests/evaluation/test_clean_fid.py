@@ -21,6 +21,8 @@ from piflow_cli.evaluation.references import folder_features
 from piflow_cli.evaluation.scores import kernel_distance
 
 CPU = torch.device("cpu")
+# torch calls TorchScript deprecated; Inception's weights exist in no other form.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:FutureWarning")
 # Too few for an error bar, which would take a decomposition of 2,048 x 2,048 for each of its groups.
 PICTURES = 16
 
@@ -60,6 +62,17 @@ def test_features_of_a_folder_are_clean_fid_s(folders, weights, direct) -> None:
         # Ours come size by size, clean-fid's suffix by suffix.
         order, other = (np.lexsort(features.T[:3].round(3)) for features in (found.numpy(), expected))
         np.testing.assert_allclose(found.numpy()[order], expected[other], rtol=1e-4, atol=1e-4)
+
+
+def test_features_of_the_network_that_resizes_by_itself_are_clean_fid_s(tmp_path: Path, weights) -> None:
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (30, 44, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    network = clean_fid_module("inception_torchscript").InceptionV3W(str(weights.parent), download=False, resize_inside=True)
+    options = {"num_workers": 0, "device": CPU, "mode": "legacy_tensorflow", "verbose": False}
+    expected = clean_fid_module("fid").get_folder_features(str(tmp_path), network, **options)
+    found = folder_features(open_folder(tmp_path), open_extractor("inception-tf", CPU, weights), Console(quiet=True)).features
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_fid_and_kid_of_folders_are_clean_fid_s(folders, weights, direct, tmp_path: Path, monkeypatch) -> None:

@@ -130,6 +130,7 @@ def test_inception_sees_pictures_as_they_would_be_in_a_file(name: str, weights: 
     assert torch.equal(extractor.features(black * 2), extractor.features(black))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:FutureWarning")
 def test_inception_s_logits_are_its_own_without_the_last_bias(weights: Path) -> None:
     extractor = open_extractor("inception-tf", CPU, weights)
     images = pictures(3, 3, 16, 16)
@@ -257,3 +258,18 @@ def test_a_folder_of_another_model_is_refused(dino: Path, clip: Path) -> None:
         open_extractor(f"dinov2:{clip}", CPU)
     with pytest.raises(UsageError, match="of the type dinov2, not clip"):
         ClipScore(str(dino), CPU)
+
+
+def test_a_place_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder .*absent that could hold a dinov2 model"):
+        open_extractor(f"dinov2:{tmp_path / 'absent'}", CPU)
+    with pytest.raises(UsageError, match="holds no model that transformers reads"):
+        ClipScore(str(tmp_path), CPU)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pictures_that_are_not_finite_do_not_pass_for_black(value: float, weights: Path) -> None:
+    images = torch.zeros(2, 3, 8, 8)
+    images[1, 0, 3, 3] = value
+    with pytest.raises(RunError, match="not finite"):
+        open_extractor("inception", CPU, weights).features(images)

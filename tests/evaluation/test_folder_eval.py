@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,6 @@ def test_wrong_requests_fail_before_anything_is_computed(folders, monkeypatch) -
 
 
 def test_metrics_of_single_pictures_need_more_than_moments(folders, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     extractor = folder_eval.open_extractor("pixels", CPU)
     reference = folder_eval.open_reference(str(folders[1]), extractor, Console(quiet=True))
     replace(reference, features=None).save(tmp_path / "moments.safetensors")
@@ -128,3 +127,15 @@ def test_metrics_of_single_pictures_need_more_than_moments(folders, tmp_path: Pa
     assert [number.metric for number in evaluate_folder(request, CPU, Console(quiet=True))] == ["fid"]
     with pytest.raises(UsageError, match="precision and recall compares pictures one by one"):
         evaluate_folder(replace(request, metrics=("pr",)), CPU, Console(quiet=True))
+
+
+def test_the_distance_of_many_pictures_needs_their_moments_alone(folders, monkeypatch) -> None:
+    """And is the same, but for the error bar that many pictures do without."""
+    request = FolderRequest(folders[0], str(folders[1]), "pixels", ("fid",))
+    (few,) = evaluate_folder(request, CPU, Console(quiet=True))
+    kept = []
+    original = folder_eval.folder_features
+    monkeypatch.setattr(folder_eval, "folder_features", lambda *args: kept.append(args[-1]) or original(*args))
+    monkeypatch.setattr(folder_eval, "TARGET", 60)
+    (many,) = evaluate_folder(request, CPU, Console(quiet=True))
+    assert kept == [False] and many.value == few.value

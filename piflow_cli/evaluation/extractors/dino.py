@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import UsageError
-from ...teachers.locate import locate
 from .base import DINO, identity_of, in_batches
 from .pictures import quantised
+from .pretrained import model_folder
 
 SIDE = 224
 BATCH = 32
-FILES = ("config.json", "model*.safetensors*")
 # Of the pictures that DINOv2 was trained on, per channel, as shares of 255.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -21,25 +19,18 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Dino:
     """The class token after the last norm, of 8-bit pictures resized to 224 x 224 whatever their shape.
 
-    Args:
-        source: a folder that transformers can read, or a Hub id.
-
-    Raises:
-        UsageError: it is another kind of model.
+    ``source`` is a folder that transformers can read, or a Hub id; errors are those of ``model_folder``.
     """
 
     resize = f"{SIDE} (bicubic, antialiased, float)"
 
     def __init__(self, source: str, device: torch.device) -> None:
-        from transformers import AutoConfig, AutoModel
+        from transformers import Dinov2Model
 
-        folder = locate(source, only=FILES)
-        kind = AutoConfig.from_pretrained(folder).model_type
-        if not kind.startswith("dinov2"):
-            raise UsageError(f"{source} holds a model of the type {kind}, not dinov2", f"name a DINOv2: --extractor {DINO}PATH")
+        folder = model_folder(source, "dinov2")
         self.name, self.device = f"{DINO}{source}", device
         self.identity = identity_of(folder.glob("*.safetensors"))
-        self.network = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
+        self.network = Dinov2Model.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
 
     def features(self, images: Tensor) -> Tensor:
         return in_batches(quantised(images), BATCH, self._features)

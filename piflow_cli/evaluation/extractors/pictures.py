@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,14 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-RESIZERS = 4
+from ...errors import RunError
+
+RESIZERS = min(8, os.cpu_count() or 1)
 
 
 def quantised(images: Tensor) -> Tensor:
     """Pictures (B, 1 or 3, H, W) around [-1, 1] → (B, 3, H, W) uint8, on the same device, as they would be in a PNG.
 
-    Half a grey level matters: a metric must not tell samples in memory from the same samples on disk.
+    Half a grey level matters: a metric must not tell samples in memory from the same samples on disk. Raises RunError where a
+    value is not finite: rounded, it would pass for black.
     """
+    if not images.isfinite().all():
+        raise RunError("pictures have values that are not finite", "look at the student: it has diverged")
     levels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return levels.expand(-1, 3, -1, -1)
 
