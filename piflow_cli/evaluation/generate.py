@@ -93,14 +93,19 @@ class Generation:
 
         ``aligned``: of the aligned shots alone.
         """
-        missing = [block for block in self._blocks(aligned) if self._lacks(subject, block) or self.images is not None]
-        mine = missing[self.processes.rank :: self.processes.count]
-        total = sum(len(block.shots) for block in mine)
-        if not missing:
+        # By place and not by what is missing: the others may have added to the store before this one looks into it.
+        share = self._blocks(aligned)[self.processes.rank :: self.processes.count]
+        mine = [block for block in share if self._lacks(subject, block) or self.images is not None]
+        if mine:
+            self._make(subject, mine, console)
+        else:
             console.say(f"{subject.title}: from the cache")
-            return
+        self.processes.wait()
+
+    def _make(self, subject: Subject, blocks: Sequence[Block], console: Console) -> None:
+        total = sum(len(block.shots) for block in blocks)
         with console.progress(total, description=subject.title) as bar, Overlap(self.scene.device) as overlap:
-            for block in mine:
+            for block in blocks:
                 gathered = _Gathered(self, subject, block)
                 kept = self.store.get(self.states_key(subject, block)) if block.aligned else None
                 for start in range(0, len(block.shots), self.batch_size):
@@ -110,7 +115,6 @@ class Generation:
                     overlap.submit(gathered.batch(shots, states, pictures), [states, pictures])
                     bar.update(len(shots))
                 overlap.submit(gathered.save)
-        self.processes.wait()
 
     def states(self, subject: Subject) -> Iterator[Tensor]:
         """States (n, C, *S) of the aligned shots, block by block."""

@@ -87,6 +87,8 @@ class Eyes:
             reasons = [lacking[name] for lacking in possible if name in lacking]
             if len(reasons) == len(names) and self.request.asks(name):
                 raise UsageError(f"--metrics {name}: {reasons[0]}", "leave it out of --metrics")
+            for reason in reasons:
+                self.console.say(f"{name} is left out: {reason}")
         return [replace(eye, metrics=tuple(name for name in eye.metrics if name not in lacking)) for eye, lacking in zip(eyes, possible)]
 
     def _possible(self, bench: Bench, eye: Eye) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -97,15 +97,20 @@ class Measuring:
         return Row(subject.name, subject.kind, subject.policy, subject.evaluations, metric, value, images, seeds=seeds, **more)
 
     def _alignments(self) -> None:
-        fine, scene = self.bench.fine, self.bench.scene
+        scene = self.bench.scene
         perceptual = open_lpips(scene.device)
         for subject in self.subjects:
-            pairs = zip(self.generation.states(subject), self.generation.states(fine), strict=True)
-            on_device = ((ours.to(scene.device), theirs.to(scene.device)) for ours, theirs in pairs)
-            found = alignment(on_device, scene.decode, perceptual)
+            found = alignment(self._pairs(subject), scene.decode, perceptual)
             for metric, value in {"mse": found.mse, "psnr": found.psnr, "lpips": found.lpips}.items():
                 if value is not None:
                     self.report.rows.append(self._row(subject, metric, value, found.count, reference=self._fine_name))
+
+    def _pairs(self, subject: Subject) -> Iterator[tuple[Tensor, Tensor]]:
+        """States of ``subject`` and of the fine solution, a batch at a time: pictures take more room than states."""
+        blocks = zip(self.generation.states(subject), self.generation.states(self.bench.fine), strict=True)
+        for ours, fine in blocks:
+            for pair in zip(ours.split(self.generation.batch_size), fine.split(self.generation.batch_size)):
+                yield tuple(states.to(self.bench.scene.device) for states in pair)
 
     def _diversities(self) -> None:
         shots = self.generation.aligned

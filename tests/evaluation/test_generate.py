@@ -129,22 +129,20 @@ def test_everything_that_shapes_features_is_in_their_key(tmp_path, other: dict) 
     assert made.features_key(subject(), block, "flat") == key or "vae" in other
 
 
-def test_processes_make_disjoint_shares_of_one_whole(tmp_path) -> None:
-    whole, drawn = scene(40), []
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_processes_make_disjoint_shares_of_one_whole(tmp_path, count: int) -> None:
+    """One after another, so that each looks into a store that the others have been adding to."""
+    whole, drawn, waited = scene(40), [], []
 
     def counting(noise, conditioning):
         drawn.append(len(noise))
         return doubled(noise, conditioning)
 
-    shares = []
-    for rank in range(2):
-        # Both look at what is missing before either has made anything.
-        made = generation(whole, tmp_path, processes=Processes(CPU, rank, 2))
-        lacking = [block for block in made.blocks if made._lacks(subject(), block)]
-        shares.append({shot.seed for block in lacking[rank::2] for shot in block.shots})
-    assert not shares[0] & shares[1] and shares[0] | shares[1] == set(range(40))
-    made.run(subject(counting), QUIET)
-    assert sum(drawn) == len(shares[1])
+    for rank in range(count):
+        made = generation(whole, tmp_path, processes=Processes(CPU, rank, count, lambda rank=rank: waited.append(rank)))
+        made.run(subject(counting), QUIET)
+    assert sum(drawn) == 40 and waited == list(range(count))
+    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
 
 
 def test_a_damaged_block_is_made_anew(tmp_path) -> None:
