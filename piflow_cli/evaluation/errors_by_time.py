@@ -12,9 +12,9 @@ from ..trajectory import VelocityError, pooled, velocity_errors, walk
 if TYPE_CHECKING:
     from ..scenes import Scene
 
-# Points a network evaluation, and pictures whose paths are followed.
+# Points a network evaluation, and pictures whose paths are followed: as many as `piflow inspect-policy` looks at.
 POINTS = 8
-PATHS = 64
+PATHS = 16
 
 
 def trajectory_errors(

@@ -111,6 +111,9 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
     meanings = {TITLES[row.metric][0]: TITLES[row.metric][1] for row in report.rows}
     page.table([{"metric": name, "what it is": what} for name, what in meanings.items()], ["metric", "what it is"])
     page.heading("Settings")
-    page.table([{"setting": name, "value": value} for name, value in report.recipe.items()], ["setting", "value"])
+    page.table([{"setting": name, "value": _setting(value)} for name, value in report.recipe.items()], ["setting", "value"])
     return page
 
+
+def _setting(value: object) -> object:
+    return ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, Mapping) else value
