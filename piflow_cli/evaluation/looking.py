@@ -84,7 +84,7 @@ class Eyes:
             eyes.append(self._eye(centre_patches(self._open(names[0])), (PATCH,)))
         possible = [self._possible(bench, eye) for eye in eyes]
         for name in wanted:
-            reasons = [lacking[name] for lacking in possible if name in lacking]
+            reasons = [lacking[name] for eye, lacking in zip(eyes, possible) if name in eye.metrics and name in lacking]
             if len(reasons) == len(names) and self.request.asks(name):
                 raise UsageError(f"--metrics {name}: {reasons[0]}", "leave it out of --metrics")
             for reason in reasons:

@@ -70,5 +70,7 @@ class Overlap:
 
 
 def has_room(device: torch.device) -> bool:
-    """Whether a second thread finds anything to run on beside the first."""
-    return device.type != "cpu" or (os.cpu_count() or 1) >= 2 * torch.get_num_threads()
+    """Whether a second thread finds anything to run on beside the first: a stream, or cores."""
+    if device.type == "cpu":
+        return (os.cpu_count() or 1) >= 2 * torch.get_num_threads()
+    return device.type == "cuda"

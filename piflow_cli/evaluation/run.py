@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,8 +101,11 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     eyes = Eyes(request, processes.device, console)
     store = Store(request.cache)
     told: set[str] = set()
+    first: dict | None = None
     for path, name in zip(request.students, _names(request.students)):
         bench = open_bench(path, name, request, processes.device, console)
+        first = bench.fine.identity if first is None and bench.fine is not None else first
+        bench = named_apart(bench, first)
         _check(request, bench)
         looking, reader = eyes.of(bench), eyes.reader_of(bench)
         generation = Generation(
@@ -120,6 +124,14 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
         told.update(str(subject.identity) for subject in beside)
         Measuring(request, bench, generation, eyes, looking, reader, [*beside, *bench.students], report).run(console)
         _add_samples(report, bench, generation, [*([fine] if fine is not None else []), *bench.students, *bench.teachers])
+
+
+def named_apart(bench: Bench, first: dict | None) -> Bench:
+    """``bench`` with its teacher called by its preset where it is another than the ``first`` fine solution's."""
+    if bench.fine is None or bench.fine.identity == first:
+        return bench
+    name = f"{TEACHER} of {bench.scene.student.facts.teacher}"
+    return replace(bench, fine=replace(bench.fine, name=name), teachers=tuple(replace(subject, name=name) for subject in bench.teachers))
 
 
 def _fine(request: EvalRequest, bench: Bench) -> Subject | None:

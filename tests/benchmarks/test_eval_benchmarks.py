@@ -7,7 +7,9 @@ from pathlib import Path
 
 import eval_digits
 import eval_throughput
+import pytest
 
+RESULTS = Path(__file__).parent / "results"
 MACHINE = {"benchmark", "device", "threads", "versions", "date", "results"}
 
 
@@ -28,3 +30,15 @@ def test_ranks_are_those_of_the_distances(tmp_path: Path) -> None:
         {"model": "b", "nfe": 1, "metric": "mse", "value": 0.1, "extractor": None},
     ]
     assert [row["model"] for row in eval_digits.ranked(results)] == ["b", "a"]
+
+
+@pytest.mark.parametrize(("reference", "column"), [("data", "to_data"), ("teacher", "to_teacher")])
+def test_the_kept_figures_are_those_of_the_digits_benchmark(reference: str, column: str) -> None:
+    """Another program and another run of the students, the same teacher: its numbers agree, and so do all ranks."""
+    table = {(row["model"], row["evaluations"]): row[column] for row in json.loads((RESULTS / "digits-cpu.json").read_text())["rows"]}
+    names = {"digits-gm": "student, gm 8", "digits-dx": "student, dx 10", "teacher": "teacher, Euler"}
+    (kept,) = [row for row in json.loads((RESULTS / "eval-digits-cpu.json").read_text())["results"] if row["reference"] == reference]
+    expected = [table[names[row["model"]], row["nfe"]] for row in kept["ranks"]]
+    assert expected == sorted(expected) and len(expected) == 5
+    for row, number in zip(kept["ranks"], expected):
+        assert row["fid"] == pytest.approx(number, rel=1e-2 if row["model"] == "teacher" else 0.2)

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from eval_requests import request
 from piflow_cli.console import Console
+from piflow_cli.evaluation.bench import open_bench
 from piflow_cli.evaluation.errors_by_time import overall, trajectory_errors
+from piflow_cli.evaluation.run import named_apart
 from piflow_cli.evaluation.statistics import frechet_distance, moments
 from piflow_cli.generation import sample_student
 from piflow_cli.labelled_images import load_images
@@ -59,12 +62,12 @@ def test_alignment_is_against_the_fine_solution_of_the_same_noise(evaluate, tiny
     shots = data_shots(data, 12)
     noise, conditioning = scene.noise(shots), scene.conditioning(shots)
     fine = teacher.sample(noise, conditioning, 4)
-    for key, samples in {
-        ("tiny", 2): sample_student(scene.student, noise, conditioning),
-        ("teacher", 1): teacher.sample(noise, conditioning, 1),
-        ("teacher", 2): teacher.sample(noise, conditioning, 2),
-    }.items():
-        assert found[*key, "mse"] == pytest.approx((samples - fine).square().mean().item(), rel=1e-5)
+    for model, steps, samples in [
+        ("tiny", 2, sample_student(scene.student, noise, conditioning)),
+        ("teacher", 1, teacher.sample(noise, conditioning, 1)),
+        ("teacher", 2, teacher.sample(noise, conditioning, 2)),
+    ]:
+        assert found[model, steps, "mse"] == pytest.approx((samples - fine).square().mean().item(), rel=1e-5)
 
 
 def test_perceptual_distance_is_of_pictures_where_it_is_at_hand(evaluate, tiny_run, monkeypatch) -> None:
@@ -122,6 +125,18 @@ def test_several_students_and_evaluations_stand_side_by_side(evaluate, tiny_run,
     speeds = {metric for model, nfe, metric in found if (model, nfe) == ("tiny", 3)}
     assert {"network-ms", "policy-ms", "images-per-second"} <= speeds and ("teacher", 1, "policy-ms") not in found
     assert sum(row["model"] == "teacher" and row["metric"] == "fid" for row in json.loads(outcome.out)["results"]) == 1
+
+
+def test_a_teacher_other_than_the_first_is_called_by_its_preset(tiny_run) -> None:
+    def bench(fine_steps: int):
+        given = {"students": (str(tiny_run),), "teacher_steps": (1,), "fine_steps": fine_steps, "num_images": 4}
+        return open_bench(str(tiny_run), "tiny", request(**given), CPU, Console(quiet=True))
+
+    first = bench(4)
+    assert named_apart(bench(4), first.fine.identity).fine.title == "teacher, 4 steps"
+    other = named_apart(bench(8), first.fine.identity)
+    assert (other.fine.title, other.teachers[0].title) == ("teacher of tiny, 8 steps", "teacher of tiny, 1 step")
+    assert other.fine.identity == bench(8).fine.identity
 
 
 def test_everything_at_once_as_people_see_it(cli, tiny_run, tmp_path) -> None:

@@ -206,3 +206,22 @@ def test_blocks_hold_every_shot_once_and_aligned_ones_come_first(count: int, sta
     flags = [block.aligned for block in blocks]
     assert flags[0] and flags == sorted(flags, reverse=True)
     assert all(len(block.shots) * state_bytes <= max(generate.BLOCK_BYTES, state_bytes) for block in blocks)
+
+
+def test_an_interrupted_run_goes_on(tmp_path) -> None:
+    whole, drawn = scene(40), []
+
+    def stops(noise, conditioning):
+        if len(drawn) == 5:
+            raise KeyboardInterrupt
+        drawn.append(len(noise))
+        return doubled(noise, conditioning)
+
+    with pytest.raises(KeyboardInterrupt):
+        generation(whole, tmp_path).run(subject(stops), QUIET)
+    # Batches of four in blocks of eight: two blocks were whole.
+    again = []
+    made = generation(whole, tmp_path)
+    made.run(subject(lambda noise, conditioning: again.append(len(noise)) or doubled(noise, conditioning)), QUIET)
+    assert sum(drawn) == 20 and sum(again) == 24
+    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eval_requests import request
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation.request import METRICS, OF_STUDENTS, EvalRequest, parse_metrics
-
-
-def request(**given) -> EvalRequest:
-    empty = {"students": (), "extractors": (), "steps": (), "teacher_steps": (), "save_images": False, "output": Path("o"), "device": "cpu"}
-    return EvalRequest(**{**dict.fromkeys(field.name for field in fields(EvalRequest)), **empty, **given})
+from piflow_cli.evaluation.request import METRICS, OF_STUDENTS, parse_metrics
 
 
 @given(st.permutations(METRICS), st.integers(1, len(METRICS)))
