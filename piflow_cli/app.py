@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from piflow_cli import __version__
-from piflow_cli.commands import distill, eval, sample
+from piflow_cli.commands import distill, eval, inspect_policy, sample
 from piflow_cli.commands.options import Json, Quiet, switch
 from piflow_cli.console import Console, dumps
 from piflow_cli.errors import (
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
 app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
 app.command("eval", epilog=eval.EXAMPLES)(eval.eval)
+app.command("inspect-policy", epilog=inspect_policy.EXAMPLES)(inspect_policy.inspect_policy)
 
 
 @app.callback(invoke_without_command=True)

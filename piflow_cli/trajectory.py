@@ -74,14 +74,14 @@ def walk(
     edges = TimeGrid(nfe, facts.final_step_scale, facts.shift).edges
     x = noise
     for index, (upper, lower) in enumerate(zip(edges, edges[1:])):
-        policy = student.policy(student.model, x, _times(upper, x), conditioning)
+        policy = student.policy(student.model, x, times(upper, x), conditioning)
         if isinstance(policy, GMFlowPolicy) and index < nfe - 1:
             policy = policy.with_temperature(told)
         raws = tuple(upper - (upper - lower) * part / points for part in range(points))
         states = [x]
         if points > 1:
-            states += rollout_through(policy, x, [_times(raw, x) for raw in raws], substeps=substeps)
-        end = rollout(policy, x, _times(upper, x), _times(lower, x), substeps=substeps)
+            states += rollout_through(policy, x, [times(raw, x) for raw in raws], substeps=substeps)
+        end = rollout(policy, x, times(upper, x), times(lower, x), substeps=substeps)
         yield PolicyPath(index, policy, raws, states, lower, end)
         x = end
 
@@ -92,8 +92,8 @@ def velocity_errors(path: PolicyPath, teacher: TeacherField, shift: float) -> li
     errors = []
     for raw, x in zip(path.raws, path.states, strict=True):
         sigma = to_sigma(raw, shift)
-        answer = teacher(x, _times(sigma, x).to(x.dtype)).float()
-        difference = path.policy.velocity(x, _times(raw, x)) - answer
+        answer = teacher(x, times(sigma, x).to(x.dtype)).float()
+        difference = path.policy.velocity(x, times(raw, x)) - answer
         squares = [value.square().mean().item() for value in (difference, answer)]
         errors.append(VelocityError(path.index, raw, sigma, *squares))
     return errors
@@ -112,5 +112,6 @@ def pooled(batches: Sequence[tuple[int, Sequence[VelocityError]]]) -> list[Veloc
     return together
 
 
-def _times(value: float, like: Tensor) -> Tensor:
+def times(value: float, like: Tensor) -> Tensor:
+    """One time for each sample of ``like`` (B, ...): (B,) float64 on its device."""
     return torch.full((like.shape[0],), value, dtype=torch.float64, device=like.device)

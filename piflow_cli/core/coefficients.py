@@ -72,9 +72,9 @@ def substep_table(raws: Sequence[Tensor], shift: float, substeps: int, width: in
 
 
 class GMCoefficients(NamedTuple):
-    """The scalars of each GM substep, float64 (B, steps), zero on padding; letters as at the head of this module.
+    """The scalars of each GM substep, float64 (B, steps); letters as at the head of this module.
 
-    ``change`` is the step in sigma, ``weight`` that of its velocity in the integral. ``kappa``, ``a_logstd``,
+    ``change`` is the step in sigma, ``weight`` that of its velocity in the integral; both are zero on padding. ``kappa``, ``a_logstd``,
     ``b_logstd`` are derivatives with respect to the log-std: p, q, s and c have -kappa times themselves, a and b the
     last two.
     """
@@ -104,7 +104,7 @@ def gm_coefficients(
     zeta = gap * (odds + odds_src)
     denominator = (variance * zeta + 1).clamp(min=DENOMINATOR_FLOOR)
     scale = 1 / (sigma * denominator)
-    columns = (
+    return GMCoefficients(
         sigma_src * odds * scale,
         sigma_src * gap / denominator,
         sigma_src**2 * zeta / (2 * denominator),
@@ -117,5 +117,3 @@ def gm_coefficients(
         -2 * variance * odds / sigma * scale / denominator,
         -2 * variance * gap * scale / denominator,
     )
-    real = torch.arange(sigma.shape[1], device=sigma.device) < table.ends[:, -1:]
-    return GMCoefficients(*(column.where(real, 0) for column in columns))

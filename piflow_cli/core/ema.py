@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def karras_decay(iteration: int, gamma: float = 7.0) -> float:
@@ -19,5 +20,6 @@ def karras_decay(iteration: int, gamma: float = 7.0) -> float:
 @torch.no_grad()
 def update_average(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
     """average <- decay * average + (1 - decay) * current, in place and pairwise."""
-    for mean, value in zip(average, current, strict=True):
-        mean.lerp_(value.to(mean), 1 - decay)
+    means = list(average)
+    values = [value.to(mean) for mean, value in zip(means, current, strict=True)]
+    get_ema_multi_avg_fn(decay)(means, values, None)

@@ -16,7 +16,7 @@ from . import reference
 from .kernels import backend, dx, gm, switched_off
 from .policies import DXPolicy, GMFlowPolicy, Policy
 from .tensors import working
-from .validation import PolicyError, check_descending, check_finite, check_shape
+from .validation import PolicyError, check_descending, check_finite, check_shape, values_are_readable
 
 
 def rollout(policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, substeps: int = 128) -> Tensor:
@@ -26,16 +26,14 @@ def rollout(policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, subs
     states (B, C, *S), float32 (float64 for float64 input); gradients reach the policy's parameters and ``x``. Raises
     :class:`~piflow_cli.core.validation.PolicyError` for impossible input; values are looked at in host memory only.
     """
-    _check(policy, x, [raw_from, raw_to], ["raw_from", "raw_to"], substeps)
-    return _states(policy, x, [raw_from, raw_to], substeps)[0]
+    return _follow(policy, x, [raw_from, raw_to], ["raw_from", "raw_to"], substeps)[0]
 
 
 def rollout_through(policy: Policy, x: Tensor, raws: Sequence[Tensor], *, substeps: int = 128) -> list[Tensor]:
     """States at each of ``raws[1:]`` on the way from ``x`` at ``raws[0]``; every leg takes its own substeps."""
     if len(raws) < 2:
         raise PolicyError("raws", "needs a start and at least one end")
-    _check(policy, x, raws, [f"raws[{index}]" for index in range(len(raws))], substeps)
-    return _states(policy, x, list(raws), substeps)
+    return _follow(policy, x, list(raws), [f"raws[{index}]" for index in range(len(raws))], substeps)
 
 
 def mean_velocity(
@@ -49,7 +47,12 @@ def mean_velocity(
     """
     raws = [raw_from, raw_to]
     _check(policy, x, raws, ["raw_from", "raw_to"], substeps)
-    x = working(x)
+    mean = _mean_velocity(policy, working(x), raws, substeps, longest)
+    _check_values(policy, x, [mean])
+    return mean
+
+
+def _mean_velocity(policy: Policy, x: Tensor, raws: list[Tensor], substeps: int, longest: float) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         if (fused := _gm_backend(policy, x)) is not None:
             return gm.mean_velocity(fused, policy, x, _beside(raws, x), substeps, longest)
@@ -58,8 +61,14 @@ def mean_velocity(
         return reference.mean_velocity(policy, x, *raws, substeps=substeps)
 
 
+def _follow(policy: Policy, x: Tensor, raws: list[Tensor], names: list[str], substeps: int) -> list[Tensor]:
+    _check(policy, x, raws, names, substeps)
+    states = _states(policy, working(x), raws, substeps)
+    _check_values(policy, x, states)
+    return states
+
+
 def _states(policy: Policy, x: Tensor, raws: list[Tensor], substeps: int) -> list[Tensor]:
-    x = working(x)
     # Policy arithmetic stays in float32 even inside a bf16 autocast, in which the network runs.
     with torch.autocast(x.device.type, enabled=False):
         if (fused := _gm_backend(policy, x)) is not None:
@@ -80,13 +89,24 @@ def _beside(raws: Sequence[Tensor], x: Tensor) -> list[Tensor]:
 
 
 def _check(policy: Policy, x: Tensor, raws: Sequence[Tensor], names: list[str], substeps: int) -> None:
-    """Refuse what no rollout can follow; finite values and the order of times are looked at in host memory only."""
+    """Refuse what no rollout can follow; values, of times and log-stds, are looked at in host memory only."""
     if substeps < 1:
         raise PolicyError("substeps", f"must be at least 1, not {substeps}")
     check_shape("x", x, policy.x_src.shape)
+    if isinstance(policy, GMFlowPolicy):
+        check_finite("logstds", policy.logstds)
+    check_descending([policy.raw_src, *raws], ["raw_src", *names], x.shape[0])
+
+
+def _check_values(policy: Policy, x: Tensor, results: Sequence[Tensor]) -> None:
+    """Refuse states and parameters that are not finite: in host memory only, and only where ``results`` show it.
+
+    Every result is a sum over all of them, in which no value that is not finite gets lost.
+    """
+    if all(not values_are_readable(result) or result.detach().sum().isfinite() for result in results):
+        return
     for name, value in (("x", x), ("x_src", policy.x_src)):
         check_finite(name, value)
-    for name in ("means", "logweights", "logstds", "grid"):
+    for name in ("means", "logweights", "grid"):
         if (value := getattr(policy, name, None)) is not None:
             check_finite(name, value, minus_infinity=name == "logweights")
-    check_descending([policy.raw_src, *raws], ["raw_src", *names], x.shape[0])

@@ -118,6 +118,13 @@ def test_the_dx_grid_is_linear_between_points_and_constant_outside() -> None:
     torch.testing.assert_close(below, policy.estimates[:, 0])
 
 
+@pytest.mark.parametrize("point", range(4))
+def test_a_dx_segment_that_would_end_below_zero_has_all_its_points_above(point: int) -> None:
+    policy = random_dx(points=4, raw_src=0.3, segment=0.6)
+    raw = torch.full((2,), 0.1 * point, dtype=torch.float64)
+    torch.testing.assert_close(policy.posterior_mean(policy.x_src, raw), policy.estimates[:, point])
+
+
 @given(st.floats(0, 0.9))
 def test_the_dx_polynomial_is_one(raw: float) -> None:
     policy = random_dx(points=3, raw_src=0.9, polynomial=True)

@@ -248,15 +248,26 @@ def test_an_impossible_rollout_names_the_argument(argument: str, changes: dict) 
         assert caught.value.argument == argument
 
 
-@pytest.mark.parametrize("argument", ["means", "logweights", "logstds", "x_src"])
-def test_parameters_that_are_not_finite_are_named(argument: str) -> None:
-    policy = broken()
-    value = getattr(policy, argument).clone()
-    value.view(-1)[1] = torch.nan
-    policy = replace(policy, **{argument: value})
+@pytest.mark.parametrize("call", [rollout, mean_velocity])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("argument", ["means", "logweights", "logstds", "x_src", "x", "grid"])
+def test_values_that_are_not_finite_are_named(argument: str, value: float, call) -> None:
+    """One value among many, in a sample that stands still while the others move."""
+    policy = dx_policy((2, 3, 4), 5, False) if argument == "grid" else broken()
+    x = policy.x_src.clone()
+    changed = x if argument == "x" else getattr(policy, argument).clone()
+    changed.view(-1)[-1] = value
+    policy = policy if argument == "x" else replace(policy, **{argument: changed})
+    end = policy.raw_src * torch.tensor([0.5, 1.0], dtype=torch.float64)
     with pytest.raises(PolicyError) as caught:
-        rollout(policy, torch.zeros(2, 3, 4), policy.raw_src, policy.raw_src * 0.5)
+        call(policy, x, policy.raw_src, end)
     assert caught.value.argument == argument
+
+
+def test_finite_values_whose_sum_overflows_are_no_fault_of_theirs() -> None:
+    policy = cast(broken(), torch.float32)
+    x = torch.full((2, 3, 4), 2e38)
+    assert torch.equal(rollout(policy, x, policy.raw_src, policy.raw_src), x)
 
 
 def test_the_off_switch_goes_back_to_the_reference_and_says_so_once(monkeypatch, caplog) -> None:

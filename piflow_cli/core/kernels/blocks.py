@@ -3,55 +3,50 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil, prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..coefficients import GMCoefficients
 from ..policies.gmflow import GMFlowPolicy
 from .layout import flatten_positions, working_dtype
 
-BLOCK_ELEMENTS = 1 << 19  # numbers a substep of a block reads; a few times the second-level cache measured best
+BLOCK_ELEMENTS = 1 << 20  # numbers a substep of a block reads; about what two second-level caches hold measured best
 FEW = 8  # components up to which torch.softmax over the first axis takes half the time of its steps; later it is twice
 LEAST_LOGIT = -80  # below it exp() leaves the normal numbers of float32, where it takes ten times as long
 REGROUP = 7 / 8  # finished samples are carried along until fewer than this share of a block is still moving
 
 
 class Plan(NamedTuple):
-    """Scalars of a rollout (B, 11, steps), float64; ``ends`` (B, legs), the substeps taken when each leg is done."""
+    """Scalars of a rollout, each (B, steps) float64; ``ends`` (B, legs), the substeps taken when each leg is done."""
 
-    scalars: Tensor
+    scalars: GMCoefficients
     ends: Tensor
 
 
 class Block(NamedTuple):
     """R samples at P positions each, in the working dtype: what all substeps of a block share.
 
-    ``rows`` are the indices of its samples, longest rollout first, ``span`` its positions; means (K, C, R, P), square
-    |m|^2 and logweights (K, R, P), x and x_src (C, R, P); scalars (steps, 11, R, 1); ends (R, legs).
+    ``rows`` says which samples, longest rollout first, ``span`` which positions; means (K, C, R, P), logweights
+    (K, R, P), x and x_src (C, R, P); scalars each (R, steps) float64; ends (R, legs).
     """
 
-    rows: Tensor
+    rows: Tensor | slice
     span: slice
     means: Tensor
-    square: Tensor
     logweights: Tensor
     x: Tensor
     x_src: Tensor
-    scalars: Tensor
+    scalars: GMCoefficients
     ends: Tensor
 
-    def first(self, rows: int) -> Block:
-        """The same block, its first samples alone."""
-        return self._replace(
-            means=self.means[:, :, :rows],
-            square=self.square[:, :rows],
-            logweights=self.logweights[:, :rows],
-            x_src=self.x_src[:, :rows],
-            scalars=self.scalars[:, :, :rows],
-        )
+    def substeps(self, *columns: Tensor) -> Callable[[int, int, int], Iterator[tuple[Tensor, ...]]]:
+        """A function of (first, last, active) that goes through substeps: scalars (R, 1) of those samples; columns (R, steps)."""
+        table = torch.stack(columns).to(self.x.dtype).transpose(1, 2).unsqueeze(3).contiguous()
+        return lambda first, last, active: zip(*(column.unbind(0) for column in table[:, first:last, :active]))
 
 
 def stretches(counts: list[int]) -> Iterator[tuple[int, int, int]]:
@@ -64,13 +59,28 @@ def stretches(counts: list[int]) -> Iterator[tuple[int, int, int]]:
         first = last
 
 
-def stops(ends: Tensor) -> dict[int, list[tuple[int, Tensor]]]:
-    """Substeps taken → the legs that end there, each with the samples (n,) whose it is; ``ends`` (R, legs)."""
-    found = {}
-    for leg, counts in enumerate(ends.unbind(1)):
-        for count in counts.unique().tolist():
-            found.setdefault(count, []).append((leg, (counts == count).nonzero().flatten()))
+def stops(ends: Tensor) -> dict[int, list[tuple[int, int]]]:
+    """Substeps taken → (leg, sample) of each leg but the last that ends there; ``ends`` (R, legs).
+
+    The last leg needs no mark: a sample that is done stands still until its block is.
+    """
+    found: dict[int, list[tuple[int, int]]] = {}
+    for sample, counts in enumerate(ends[:, :-1].tolist()):
+        for leg, count in enumerate(counts):
+            found.setdefault(count, []).append((leg, sample))
     return found
+
+
+def add_products(out: Tensor, left: Iterable[Tensor], right: Iterable[Tensor], sign: int = 1) -> Tensor:
+    """out + sign * sum of left * right, in place and a pair at a time: no product goes through memory."""
+    for one, other in zip(left, right):
+        out.addcmul_(one, other, value=sign)
+    return out
+
+
+def sum_products(left: Sequence[Tensor], right: Sequence[Tensor], out: Tensor) -> Tensor:
+    """The sum of left * right, in ``out``."""
+    return add_products(torch.mul(left[0], right[0], out=out), left[1:], right[1:])
 
 
 def carve(scratch: Tensor, *shapes: Sequence[int]) -> list[Tensor]:
@@ -79,14 +89,12 @@ def carve(scratch: Tensor, *shapes: Sequence[int]) -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(scratch[: sum(sizes)].split(sizes), shapes)]
 
 
-def weigh(logits: Tensor, spare: Tensor, total: Tensor) -> Tensor:
-    """Weights (K, R, P) in proportion to exp(logits), in one of the two buffers; their sum goes to ``total`` (R, P)."""
+def weigh(logits: Tensor, out: Tensor) -> Tensor:
+    """Softmax of logits (K, R, P) over K, in ``out``."""
     if len(logits) <= FEW:
-        total.fill_(1)
-        return torch.softmax(logits, 0, out=spare)
-    weights = logits.sub_(torch.amax(logits, 0, out=total)).clamp_(min=LEAST_LOGIT).exp_()
-    torch.sum(weights, 0, out=total)
-    return weights
+        return torch.softmax(logits, 0, out=out)
+    torch.sub(logits, torch.amax(logits, 0), out=out).clamp_(min=LEAST_LOGIT).exp_()
+    return out.div_(torch.sum(out, 0))
 
 
 def blocks(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Block]:
@@ -96,17 +104,23 @@ def blocks(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Block]:
     positions = x.shape[2:].numel()
     together = max(1, BLOCK_ELEMENTS // (each * positions))
     width = positions if together > 1 else max(1, BLOCK_ELEMENTS // each)
-    order = plan.ends[:, -1].argsort(descending=True)
+    order = plan.ends[:, -1].argsort(descending=True, stable=True)
     for rows in order.split(together):
-        yield from _blocks_of_rows(policy, x, plan, rows, width)
+        yield from _blocks_of_rows(policy, x, plan, _as_slice(rows), width)
 
 
-def _blocks_of_rows(policy: GMFlowPolicy, x: Tensor, plan: Plan, rows: Tensor, width: int) -> Iterator[Block]:
+def _as_slice(rows: Tensor) -> Tensor | slice:
+    """Rows that follow each other as a slice: what it picks is a view."""
+    first = int(rows[0])
+    return slice(first, first + len(rows)) if (rows.diff() == 1).all() else rows
+
+
+def _blocks_of_rows(policy: GMFlowPolicy, x: Tensor, plan: Plan, rows: Tensor | slice, width: int) -> Iterator[Block]:
     dtype = working_dtype(policy, x)
     ends = plan.ends[rows]
-    scalars = plan.scalars[rows, :, : int(ends[0, -1])].permute(2, 1, 0).unsqueeze(3).to(dtype).contiguous()
+    scalars = GMCoefficients(*(column[rows, : int(ends[0, -1])] for column in plan.scalars))
     means, logweights, states, sources = (
-        pick(value, rows, space)
+        flatten_positions(value[rows], space)
         for value, space in ((policy.means, 3), (policy.logweights, 3), (x, 2), (policy.x_src, 2))
     )
     for start in range(0, means.shape[-1], width):
@@ -117,10 +131,14 @@ def _blocks_of_rows(policy: GMFlowPolicy, x: Tensor, plan: Plan, rows: Tensor, w
         prior = prior[:, 0] if policy.temperature == 1 else prior[:, 0] / policy.temperature
         if policy.dropped is not None:
             prior = prior.masked_fill(policy.dropped[rows].T.unsqueeze(2), -torch.inf)
-        yield Block(rows, span, tile, tile.square().sum(1), prior, state, source, scalars, ends)
+        yield Block(rows, span, tile, prior, state, source, scalars, ends)
 
 
-def pick(value: Tensor, rows: Tensor, space: int) -> Tensor:
-    """Samples ``rows`` of a tensor (B, ..., *S) whose axes from ``space`` on are positions, as (R, ..., P)."""
-    picked = value.narrow(0, int(rows[0]), 1) if len(rows) == 1 else value[rows]
-    return flatten_positions(picked, space)
+def part_of(value: Tensor, block: Block) -> Tensor:
+    """What a block covers of a tensor (B, ..., P), as (..., R, P): a view where its samples follow each other."""
+    return value[block.rows][..., block.span].movedim(0, -2)
+
+
+def place(out: Tensor, block: Block, value: Tensor) -> None:
+    """Write (..., R, P) where the samples and positions of a block lie in ``out`` (B, ..., P)."""
+    out[block.rows, ..., block.span] = value.movedim(-2, 0).to(out.dtype)

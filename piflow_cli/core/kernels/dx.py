@@ -12,60 +12,60 @@ autograd's.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from ..coefficients import SubstepTable, substep_table
+from ..coefficients import substep_table
 from ..policies.base import SIGMA_FLOOR
 from ..policies.dx import DXPolicy
 from ..tensors import per_sample
 from ..timegrid import to_sigma
-
-
-class LinearMap(NamedTuple):
-    """A rollout as a linear map: gain (B, legs) of the state, beta (B, legs, N) of the estimates of x_0, float64."""
-
-    gain: Tensor
-    beta: Tensor
+from . import backend
+from .layout import LinearMap
 
 
 def rollout_through(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int) -> list[Tensor]:
     """States at the ends of the legs between ``raws``."""
-    table = _table(policy, raws, substeps)
-    maps = displacement(policy, table)
+    maps = _map_of(policy, raws, substeps, averaged=False)
     return [x + _apply(policy, x, maps.gain[:, leg], maps.beta[:, leg]) for leg in range(len(raws) - 1)]
 
 
 def mean_velocity(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int) -> Tensor:
     """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to ``raws[1]``."""
-    table = _table(policy, raws, substeps)
-    total = table.change.sum(dim=1)
-    gain, beta = (value[:, 0] for value in displacement(policy, table))
-    sigma = policy.sigma(raws[0])
-    local = table.ends[:, 0] == 1
-    divisor = total.where(~local, 1)
-    gain = torch.where(local, 1 / sigma, gain / divisor)
-    beta = torch.where(local.unsqueeze(1), -policy.basis(raws[0]) / sigma.unsqueeze(1), beta / divisor.unsqueeze(1))
-    return _apply(policy, x, gain, beta)
+    maps = _map_of(policy, raws, substeps, averaged=True)
+    return _apply(policy, x, maps.gain[:, 0], maps.beta[:, 0])
 
 
-def displacement(policy: DXPolicy, table: SubstepTable) -> LinearMap:
-    """x_dst - x of the rollout of ``table`` at the end of each leg, as a linear map of x and the estimates of x_0."""
+def linear_map(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged: bool) -> LinearMap:
+    """x_dst - x of a rollout at the end of each leg, or the mean velocity of its one leg, in PyTorch on any device."""
+    # Off the CPU the width is the bound that raw times in [0, 1] give: the longest rollout is not asked for.
+    width = None if raws[0].device.type == "cpu" else substeps + len(raws)
+    table = substep_table(raws, policy.shift, substeps, width)
     sigma = to_sigma(table.raw, policy.shift).clamp(min=SIGMA_FLOOR)
     step = torch.arange(table.raw.shape[1], device=sigma.device)
     within = step < table.ends.unsqueeze(2)
     rate = torch.where(within, (table.change / sigma).unsqueeze(1), 0)
     onwards = (1 + rate).flip(2).cumprod(dim=2).flip(2)
     after = torch.cat([onwards[..., 1:], torch.ones_like(onwards[..., :1])], dim=2)
-    return LinearMap(onwards[..., 0] - 1, -(rate * after) @ policy.basis(table.raw))
+    gain, beta = onwards[..., 0] - 1, -(rate * after) @ policy.basis(table.raw)
+    if not averaged:
+        return LinearMap(gain, beta)
+    total = table.change.sum(dim=1, keepdim=True)
+    local = table.ends == 1
+    divisor = total.where(~local, 1)
+    start = policy.sigma(raws[0]).unsqueeze(1)
+    here = policy.basis(raws[0]).unsqueeze(1) / start.unsqueeze(2)
+    gain = torch.where(local, 1 / start, gain / divisor)
+    return LinearMap(gain, torch.where(local.unsqueeze(2), -here, beta / divisor.unsqueeze(2)))
 
 
-def _table(policy: DXPolicy, raws: list[Tensor], substeps: int) -> SubstepTable:
-    # On a GPU the width is the bound that raw times in [0, 1] give: the longest rollout is not asked for.
-    width = None if raws[0].device.type == "cpu" else substeps + len(raws)
-    return substep_table(raws, policy.shift, substeps, width)
+def _map_of(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged: bool) -> LinearMap:
+    device = raws[0].device.type
+    if device == "cuda" and backend(device) is not None:
+        from . import dx_triton
+
+        return dx_triton.linear_map(policy, raws, substeps, averaged=averaged)
+    return linear_map(policy, raws, substeps, averaged=averaged)
 
 
 def _apply(policy: DXPolicy, x: Tensor, gain: Tensor, beta: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def _integral(
 
 
 class _Integral(torch.autograd.Function):
-    """Weighted sum of the velocities along a rollout; backward walks the rollout again rather than keep its states."""
+    """Weighted sum of the velocities along a rollout."""
 
     @staticmethod
     def forward(
@@ -73,12 +73,13 @@ class _Integral(torch.autograd.Function):
     ):
         ctx.backend, ctx.policy, ctx.plan = backend, policy, plan
         ctx.save_for_backward(means, logweights, logstds, x)
-        return backend.integral(policy, x.detach(), plan)
+        out, ctx.kept = backend.integral(policy, x.detach(), plan, keep=any(ctx.needs_input_grad))
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         means, logweights, logstds, x = ctx.saved_tensors
         policy = replace(ctx.policy, means=means.detach(), logweights=logweights.detach(), logstds=logstds.detach())
-        gradients = ctx.backend.integral_backward(policy, x.detach(), ctx.plan, grad)
+        gradients = ctx.backend.integral_backward(policy, x.detach(), ctx.plan, grad, ctx.kept)
         return (None, None, None, *gradients)

@@ -8,6 +8,7 @@ checked.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,8 +17,10 @@ from torch import Tensor
 from ..coefficients import GMCoefficients, gm_coefficients, substep_table
 from ..policies.gmflow import GMFlowPolicy
 from . import gm_gram
-from .blocks import Block, Plan, blocks, carve, pick, stops, stretches, weigh
+from .blocks import Block, Plan, add_products, blocks, carve, part_of, place, stops, stretches, sum_products, weigh
 from .layout import Gradients, flatten_positions, working_dtype
+
+LONGEST_KEPT = 8  # substeps whose posteriors are kept for backward
 
 
 def plan(policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: bool, longest: float = 1.0) -> Plan:
@@ -28,68 +31,104 @@ def plan(policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: b
     table = substep_table(raws, policy.shift, substeps)
     weight = table.share if averaged else table.change
     scalars = gm_coefficients(table, weight, policy.raw_src, policy.logstds, policy.shift, policy.temperature)
-    return Plan(torch.stack(scalars, dim=1), table.ends)
+    return Plan(scalars, table.ends)
 
 
-@torch.no_grad()
 def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
     out = torch.empty(plan.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
-    flat = flatten_positions(out, 3)
-    for block in blocks(policy, x, plan):
-        components, channels = block.means.shape[:2]
-        by_gram = components < 2 * channels and components < len(block.scalars)
-        moved = gm_gram.moved(block) if by_gram else _moved(block)
-        # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
-        flat[:, block.rows, :, block.span] = moved.add_(block.x.transpose(0, 1))
+    # Calls cost a tenth less in inference mode; what is made outside of it may go on into autograd.
+    with torch.inference_mode():
+        flat = flatten_positions(out, 3)
+        for block in blocks(policy, x, plan):
+            components, channels = block.means.shape[:2]
+            by_gram = components < 2 * channels and components < block.scalars.change.shape[1]
+            moved = gm_gram.moved(block) if by_gram else _moved(block)
+            for leg, change in zip(flat, moved):
+                # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
+                place(leg, block, change.add_(block.x))
     return out
 
 
-@torch.no_grad()
-def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
-    """Sum of weight times velocity over the substeps, (B, C, *S)."""
-    out = torch.empty(x.shape, dtype=working_dtype(policy, x))
-    flat = flatten_positions(out, 2)
-    for block in blocks(policy, x, plan):
-        _, total = _walk(block)
-        flat[block.rows, :, block.span] = total.transpose(0, 1)
-    return out
+def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan, *, keep: bool = False) -> tuple[Tensor, list[Walked] | None]:
+    """Sum of weight times velocity over the substeps, (B, C, *S); with ``keep``, also what backward takes.
+
+    Windows are kept, as their posteriors take less room than the means; longer walks are walked again.
+    """
+    out, kept = torch.empty(x.shape, dtype=working_dtype(policy, x)), []
+    keep = keep and plan.scalars.change.shape[1] <= LONGEST_KEPT
+    with torch.inference_mode():
+        flat = flatten_positions(out, 2)
+        for block in blocks(policy, x, plan):
+            trace = _Trace.of(block) if keep else None
+            place(flat, block, _walk(block, trace))
+            if keep:
+                kept.append((block, trace))
+    return out, kept if keep else None
 
 
-@torch.no_grad()
-def integral_backward(policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor) -> Gradients:
+def integral_backward(
+    policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor, kept: list[Walked] | None = None
+) -> Gradients:
     """Gradients for means, logweights, logstds and x of the inner product of ``grad`` (B, C, *S) with the integral.
 
-    The path is walked once more, then backwards with the adjoint of the state (see :func:`_backward_step`).
+    The walk is the one :func:`integral` ``kept``, or is done once more; then it is gone through backwards with the
+    adjoint of the state (see :func:`_backward_step`).
     """
-    dtype = working_dtype(policy, x)
     grads = Gradients(
-        *(torch.zeros(value.shape, dtype=value.dtype) for value in (policy.means, policy.logweights, policy.logstds, x))
+        torch.empty(policy.means.shape, dtype=policy.means.dtype),
+        torch.empty(policy.logweights.shape, dtype=policy.logweights.dtype),
+        torch.zeros(policy.logstds.shape, dtype=policy.logstds.dtype),
+        torch.empty(x.shape, dtype=x.dtype),
     )
-    for block in blocks(policy, x, plan):
-        path, _ = _walk(block)
-        upstream = pick(grad, block.rows, 2)[..., block.span].movedim(0, -2).to(dtype)
-        sums = _Sums(
-            *(
-                torch.zeros_like(value)
-                for value in (block.means, block.logweights, block.logweights, upstream, upstream)
-            )
+    with torch.inference_mode():
+        means, logweights, states = (
+            flatten_positions(out, space) for out, space in ((grads.means, 3), (grads.logweights, 3), (grads.x, 2))
         )
-        field = _Field(block)
-        for step in reversed(range(len(block.scalars))):
-            _backward_step(field, path[step], GMCoefficients(*block.scalars[step].unbind(0)), upstream, sums)
-        sums.means.sub_(2 * sums.square.unsqueeze(1) * block.means)
-        grad_logweights = (sums.logweights / policy.temperature).unsqueeze(1)
-        for out, value in ((grads.means, sums.means), (grads.logweights, grad_logweights), (grads.x, sums.state)):
-            flatten_positions(out, value.ndim - 1)[block.rows, ..., block.span] = value.movedim(-2, 0).to(out.dtype)
-        grads.logstds.view(-1).index_add_(0, block.rows, sums.logstd.sum(dim=(0, 2)).to(grads.logstds.dtype))
+        grad = flatten_positions(grad, 2)
+        for block, trace in _walked_again(policy, x, plan) if kept is None else kept:
+            sums = _backward(block, trace, part_of(grad, block).to(block.x.dtype))
+            _place_means(means, block, sums)
+            place(logweights, block, (sums.logweights / policy.temperature).unsqueeze(1))
+            place(states, block, sums.state)
+            grads.logstds.view(-1)[block.rows] += sums.logstd.sum(dim=1).to(grads.logstds.dtype)
     return grads
 
 
-class _Sums(NamedTuple):
-    """Gradients gathered on the way back, in the shapes of their block; that of the log-std spread over the state."""
+def _walked_again(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Walked]:
+    for block in blocks(policy, x, plan):
+        trace = _Trace.of(block)
+        _walk(block, trace)
+        yield block, trace
 
-    means: Tensor
+
+class _Trace(NamedTuple):
+    """What a walk leaves for the way back: displacements (steps, C, R, P), weights and logits (steps, K, R, P)."""
+
+    path: Tensor
+    weights: Tensor
+    logits: Tensor
+
+    @classmethod
+    def of(cls, block: Block) -> _Trace:
+        """Room for the walk of a block."""
+        steps = block.scalars.change.shape[1]
+        shapes = [(steps, *value.shape) for value in (block.x, block.logweights, block.logweights)]
+        # Samples that stop before the others leave their last entries as they are.
+        room = block.x.new_empty if block.ends[-1, -1] == steps else block.x.new_zeros
+        return cls(*map(room, shapes))
+
+
+Walked = tuple[Block, _Trace]
+
+
+class _Sums(NamedTuple):
+    """Gradients gathered on the way back: square and logweights (K, R, P), state (C, R, P), logstd (R, P).
+
+    That of the means is the sum of ``terms``, pairs (K, R, P) and (C, R, P) to be multiplied, and - 2 square m.
+    """
+
+    terms: list[tuple[Tensor, Tensor]]
     square: Tensor
     logweights: Tensor
     state: Tensor
@@ -97,88 +136,111 @@ class _Sums(NamedTuple):
 
 
 class _Field:
-    """The velocity of a block, evaluated into buffers; a shorter block of the same walk may reuse their ``scratch``."""
+    """The posterior of a block's mixtures, evaluated into buffers, for the leading samples that still move."""
 
-    def __init__(self, block: Block, scratch: Tensor | None = None) -> None:
-        components, channels, *places = block.means.shape
-        shapes = [(components, channels, *places), *[(components, *places)] * 2, *[(channels, *places)] * 3, places]
-        numbers = block.means.numel() + 2 * block.logweights.numel() + 3 * block.x_src.numel() + block.x_src[0].numel()
+    def __init__(self, block: Block) -> None:
         self.block = block
-        self.scratch = block.means.new_empty(numbers) if scratch is None else scratch
-        self.product, self.logits, self.energy, self.query, self.mean, self.value, self.total = carve(self.scratch, *shapes)
+        self.square = sum_products(*[block.means.unbind(1)] * 2, out=torch.empty_like(block.logweights))
+        self.scratch = block.means.new_empty(2 * block.logweights.numel() + 3 * block.x.numel())
 
-    def velocity(self, y: Tensor, at: tuple[Tensor, ...]) -> Tensor:
-        """u (C, R, P) at displacements ``y`` (C, R, P) and scalars p, q, s, a, b, c (R, 1); leaves its parts behind."""
+    def lead(self, active: int) -> None:
+        """Go on with the first ``active`` samples alone."""
         block = self.block
-        p, q, s, a, b, c = at[:6]
-        torch.mul(y, p, out=self.query).addcmul_(block.x_src, q)
-        torch.addcmul(block.logweights, block.square, s, value=-1, out=self.logits)
-        if len(y) == 1:
-            self.logits.addcmul_(block.means[:, 0], self.query, value=-1)
-        else:
-            torch.mul(block.means, self.query, out=self.product)
-            self.logits.sub_(torch.sum(self.product, 1, out=self.energy))
-        self.weights = weigh(self.logits, self.energy, self.total)
-        torch.mul(block.means, self.weights.unsqueeze(1), out=self.product)
-        torch.sum(self.product, 0, out=self.mean).div_(self.total)
-        return torch.mul(y, a, out=self.value).addcmul_(block.x_src, b).addcmul_(self.mean, c)
+        self.prior, self.leading_square = block.logweights[:, :active], self.square[:, :active]
+        self.x_src, means = block.x_src[:, :active], block.means[:, :, :active]
+        shapes = [self.prior.shape] * 2 + [self.x_src.shape] * 3
+        self.logits, self.weights, self.query, self.mean, self.velocity = carve(self.scratch, *shapes)
+        self.of_energy = (means.unbind(1), self.query.unbind(0))
+        self.of_mean = (means.unbind(0), self.weights.unsqueeze(1).unbind(0))
 
-
-def _walk(block: Block) -> tuple[Tensor, Tensor]:
-    """Displacements from the source before each substep and after the last, (steps + 1, C, R, P), and the integral."""
-    path = block.x.new_empty(len(block.scalars) + 1, *block.x.shape)
-    torch.sub(block.x, block.x_src, out=path[0])
-    total = torch.zeros_like(block.x)
-    scratch = None
-    for first, last, active in stretches(block.ends[:, -1].tolist()):
-        field = _Field(block.first(active), scratch)
-        scratch = field.scratch
-        moving, gathered = path[:, :, :active], total[:, :active]
-        y = moving[first]
-        for step, scalars in enumerate(field.block.scalars[first:last].unbind(0), first):
-            at = scalars.unbind(0)
-            u = field.velocity(y, at)
-            y = torch.addcmul(y, u, at[6], out=moving[step + 1])
-            gathered.addcmul_(u, at[7])
-        path[last + 1 :, :, :active] = y.unsqueeze(0)
-    return path, total
+    def posterior_mean(self, y: Tensor, p: Tensor, q: Tensor, s: Tensor) -> Tensor:
+        """Mean of the means (C, R, P) at displacements ``y`` (C, R, P) and scalars (R, 1); leaves its parts behind."""
+        torch.mul(y, p, out=self.query).addcmul_(self.x_src, q)
+        torch.addcmul(self.prior, self.leading_square, s, value=-1, out=self.logits)
+        weigh(add_products(self.logits, *self.of_energy, sign=-1), self.weights)
+        return sum_products(*self.of_mean, out=self.mean)
 
 
 def _moved(block: Block) -> Tensor:
-    """Change of the state since the start at the ends of the legs, (legs, R, C, P)."""
+    """Change of the state since the start at the ends of the legs, (legs, C, R, P)."""
+    field, at, reached = _Field(block), block.scalars, stops(block.ends)
     start = block.x - block.x_src
-    y, scratch, reached = start.clone(), None, stops(block.ends)
-    kept = block.x.new_empty(block.ends.shape[1], *block.x.shape)
+    y, kept = start.clone(), start.new_empty(block.ends.shape[1], *start.shape)
+    samples, legs = y.unbind(1), [leg.unbind(1) for leg in kept[:-1]]
+    substeps = block.substeps(at.p, at.q, at.s, 1 + at.change * at.a, at.change * at.b, at.change * at.c)
     for first, last, active in stretches(block.ends[:, -1].tolist()):
-        field = _Field(block.first(active), scratch)
-        scratch, moving = field.scratch, y[:, :active]
-        for step, scalars in enumerate(field.block.scalars[first:last].unbind(0), first + 1):
-            at = scalars.unbind(0)
-            moving.addcmul_(field.velocity(moving, at), at[6])
-            for leg, rows in reached.get(step, ()):
-                kept[leg][:, rows] = y[:, rows]
-    return kept.sub_(start).transpose(1, 2)
+        field.lead(active)
+        moving = y[:, :active]
+        for step, (p, q, s, growth, drift, gain) in enumerate(substeps(first, last, active), first + 1):
+            mean = field.posterior_mean(moving, p, q, s)
+            moving.mul_(growth).addcmul_(field.x_src, drift).addcmul_(mean, gain)
+            for leg, sample in reached.get(step, ()):
+                legs[leg][sample].copy_(samples[sample])
+    kept[-1] = y
+    return kept.sub_(start)
 
 
-def _backward_step(field: _Field, y: Tensor, at: GMCoefficients, upstream: Tensor, sums: _Sums) -> None:
+def _walk(block: Block, trace: _Trace | None = None) -> Tensor:
+    """The integral (C, R, P) of a block; what backward needs goes to ``trace``."""
+    field, at = _Field(block), block.scalars
+    y, total = block.x - block.x_src, torch.zeros_like(block.x)
+    substeps = block.substeps(at.p, at.q, at.s, at.a, at.b, at.c, at.change, at.weight)
+    for first, last, active in stretches(block.ends[:, -1].tolist()):
+        field.lead(active)
+        moving, gathered = y[:, :active], total[:, :active]
+        for step, (p, q, s, a, b, c, change, weight) in enumerate(substeps(first, last, active), first):
+            mean = field.posterior_mean(moving, p, q, s)
+            if trace is not None:
+                for kept, value in zip(trace, (moving, field.weights, field.logits)):
+                    kept[step, :, :active] = value
+            u = torch.mul(moving, a, out=field.velocity).addcmul_(field.x_src, b).addcmul_(mean, c)
+            gathered.addcmul_(u, weight)
+            moving.addcmul_(u, change)
+    return total
+
+
+def _backward(block: Block, trace: _Trace, upstream: Tensor) -> _Sums:
+    """Gradients of the inner product of ``upstream`` (C, R, P) with the integral of a block."""
+    priors = [torch.zeros_like(block.logweights) for _ in range(2)]
+    sums = _Sums([], *priors, torch.zeros_like(block.x), torch.zeros_like(block.x[0]))
+    steps = list(block.substeps(*block.scalars)(0, len(trace.path), len(block.ends)))
+    for step in reversed(range(len(steps))):
+        _backward_step(block, [kept[step] for kept in trace], GMCoefficients(*steps[step]), upstream, sums)
+    return sums
+
+
+def _place_means(out: Tensor, block: Block, sums: _Sums) -> None:
+    """Write the gradient of a block's means where they lie in ``out`` (B, K, C, P), without a copy where it can be."""
+    in_place = isinstance(block.rows, slice) and out.dtype == block.means.dtype
+    total = part_of(out, block) if in_place else torch.empty_like(block.means)
+    torch.mul(block.means, (-2 * sums.square).unsqueeze(1), out=total)
+    for left, right in sums.terms:
+        total.addcmul_(left.unsqueeze(1), right)
+    if not in_place:
+        place(out, block, total)
+
+
+def _backward_step(block: Block, kept: list[Tensor], at: GMCoefficients, upstream: Tensor, sums: _Sums) -> None:
     """Take the adjoint of one substep: ``sums.state`` goes from the adjoint after it to the one before it.
 
     With w the posterior weights, M = sum w m, E the energy p m.y + q m.x_s + s |m|^2 and U the adjoint of the velocity:
     dlogit_k = c w_k (m_k.U - M.U), and all else follows by the product rule on the equations of ``coefficients``.
     """
-    means = field.block.means
-    field.velocity(y, at)
-    adjoint = at.weight * upstream + at.change * sums.state
-    response = at.c * (means * adjoint).sum(1)
-    weights = field.weights / field.total
-    energy = (means * field.query).sum(1) + at.s * field.block.square
+    y, weights, logits = kept
+    adjoint = (upstream * at.weight).addcmul_(sums.state, at.change)
+    pull = adjoint * at.c
+    response = sum_products(block.means.unbind(1), pull.unbind(0), out=torch.empty_like(weights))
     # By the same sums as the responses themselves: their differences are small where components agree.
-    slope = weights * (response - (weights * response).sum(0))
-    sums.means.add_(weights.unsqueeze(1) * (at.c * adjoint) - slope.unsqueeze(1) * field.query)
-    sums.square.add_(slope * at.s)
+    average = (weights * response).sum(0)
+    slope = response.sub_(average).mul_(weights)
+    query = (y * -at.p).addcmul_(block.x_src, at.q, value=-1)
+    sums.terms.extend([(weights, pull), (slope, query)])
+    sums.square.addcmul_(slope, at.s)
     sums.logweights.add_(slope)
-    sums.state.add_(at.a * adjoint - at.p * (slope.unsqueeze(1) * means).sum(0))
-    sums.logstd.add_(adjoint * (at.a_logstd * y + at.b_logstd * field.block.x_src - at.kappa * at.c * field.mean))
-    sums.logstd[0].add_(at.kappa * (slope * energy).sum(0))
-
+    # Where a component has no weight both may be infinite.
+    energies = (block.logweights - logits).where(weights > 0, 0)
+    direct = ((y * at.a_logstd).addcmul_(block.x_src, at.b_logstd) * adjoint).sum(0)
+    sums.logstd.add_(direct).addcmul_((slope * energies).sum(0).sub_(average), at.kappa)
+    sums.state.addcmul_(adjoint, at.a)
+    add_products(sums.state, block.means.unbind(0), (slope * at.p).unsqueeze(1).unbind(0), sign=-1)
 

@@ -1,4 +1,4 @@
-"""What the GM backends share: the dtype they work in and the gradients they return."""
+"""What the backends share: the dtype they work in, and the shapes of what they return."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ class Gradients(NamedTuple):
     logweights: Tensor
     logstds: Tensor
     x: Tensor
+
+
+class LinearMap(NamedTuple):
+    """A DX rollout as a linear map: gain (B, legs) of the state, beta (B, legs, N) of the estimates of x_0, float64.
+
+    They give x_dst - x at the end of each leg, or the mean velocity of a leg.
+    """
+
+    gain: Tensor
+    beta: Tensor
 
 
 def working_dtype(policy: GMFlowPolicy, x: Tensor) -> torch.dtype:

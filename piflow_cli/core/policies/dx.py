@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..tensors import per_sample, working
 from ..validation import check_not_empty, check_positive, check_shape
-from .base import Policy
+from .base import SIGMA_FLOOR, Policy
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +22,9 @@ class DXPolicy(Policy):
     straight lines between and constants outside; with ``polynomial`` True they are coefficients of powers of raw_src -
     raw. ``segment`` and ``shift`` belong to the policy: they stay as trained whatever the sampling NFE. Shapes that do
     not fit raise :class:`~piflow_cli.core.validation.PolicyError`.
+
+    A segment that would end below raw time 0 ends there, with all its N points: the published policies do so, in the
+    last segment of every student whose final step is shorter than the others.
     """
 
     grid: Tensor
@@ -55,7 +58,8 @@ class DXPolicy(Policy):
         index = torch.arange(points, device=raw.device, dtype=torch.float64)
         if self.polynomial:
             return elapsed.unsqueeze(-1) ** index
-        position = ((1 - elapsed / self.segment) * (points - 1)).clamp(0, points - 1)
+        length = source.clamp(min=SIGMA_FLOOR, max=self.segment)
+        position = ((1 - elapsed / length) * (points - 1)).clamp(0, points - 1)
         return (1 - (position.unsqueeze(-1) - index).abs()).clamp(min=0)
 
     def posterior_mean(self, x: Tensor, raw: Tensor) -> Tensor:

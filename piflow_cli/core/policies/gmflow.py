@@ -99,6 +99,18 @@ class GMFlowPolicy(Policy):
         The likelihood ratio of (x, sigma) and (x_src, sigma_src) is a Gaussian in x_0 with precision zeta and linear
         term nu; both vanish at the source, where the prior weights remain.
         """
+        logits, pull, denominator = self._evidence(x, raw)
+        return (pull + (logits.softmax(dim=1) * self.mixture.means).sum(dim=1)) / denominator.squeeze(1)
+
+    def posterior(self, x: Tensor, raw: Tensor) -> Mixture:
+        """The mixture over x_0 given the state ``x`` (B, C, *S) at raw times (B,); its mean is :meth:`posterior_mean`."""
+        logits, pull, denominator = self._evidence(x, raw)
+        means, _, variance = self.mixture
+        spread = variance / denominator.reshape(-1)
+        return Mixture((pull.unsqueeze(1) + means) / denominator, logits.log_softmax(dim=1), spread)
+
+    def _evidence(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, K, 1, *S) of the posterior; what all means (B, C, *S) gain before they are divided by the last, (B, 1, ...)."""
         means, logweights, variance = self.mixture
         sigma, sigma_src = self.sigma(raw), self.sigma_src
         odds, odds_src = (1 - sigma) / sigma, (1 - sigma_src) / sigma_src
@@ -110,5 +122,4 @@ class GMFlowPolicy(Policy):
         evidence = (means * nu.unsqueeze(1)).sum(dim=2, keepdim=True) - zeta / 2 * means.square().sum(
             dim=2, keepdim=True
         )
-        weights = (logweights + evidence / denominator).softmax(dim=1)
-        return (variance.squeeze(1) * nu + (weights * means).sum(dim=1)) / denominator.squeeze(1)
+        return logweights + evidence / denominator, variance.squeeze(1) * nu, denominator

@@ -1,4 +1,4 @@
-"""Compile the GM kernels for NVIDIA GPUs without one at hand; fails where one does not compile or spills much."""
+"""Compile the kernels for NVIDIA GPUs without one at hand; fails where one does not compile or spills much."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from piflow_cli.core.kernels import gm_triton
+from piflow_cli.core.kernels import dx_triton, gm_triton, gm_triton_kernels, triton_tables
 
 RANKS = {"means_strides": 6, "logweights_strides": 6, "x_strides": 5, "src_strides": 5}
 RANKS |= {"grad_means_strides": 6, "grad_logweights_strides": 6}
-FLOATS = {"shift": "fp64", "temperature": "fp64", "inverse_temperature": "fp64"}
-POINTERS = {"times": "fp64", "ends": "i32", "dropped": "u8"} | dict.fromkeys(
+FLOATS = {"shift": "fp64", "temperature": "fp64", "segment": "fp64", "inverse_temperature": "fp64"}
+POINTERS = {"times": "fp64", "gain": "fp64", "beta": "fp64", "ends": "i32", "dropped": "u8"} | dict.fromkeys(
     ("logstds", "scalars", "x", "x_src", "out", "grad", "path", "grad_x", "grad_logstds"), "fp32"
 )
 PARAMETERS = ("means", "logweights", "grad_means", "grad_logweights")
@@ -53,14 +53,18 @@ def stack_bytes(compiled) -> int:
 
 def main() -> None:
     table = {"LEGS": 4, "AVERAGED": False, "WIDTH": 256}
-    compile_one(gm_triton._table_kernel, table, 1, 90)
-    compile_one(gm_triton._table_kernel, table | {"LEGS": 1, "AVERAGED": True}, 1, 80)
+    compile_one(triton_tables.table_kernel, table, 1, 90)
+    compile_one(triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, 1, 80)
+    for capability, polynomial in ((80, False), (90, True)):
+        constants = {"LEGS": 4, "AVERAGED": False, "POLYNOMIAL": polynomial, "N": 10, "NP": 16}
+        compile_one(dx_triton.map_kernel, constants, 1, capability)
+    compile_one(dx_triton.map_kernel, constants | {"LEGS": 1, "AVERAGED": True}, 1, 90)
     for components, channels, capability in ((8, 16, 90), (32, 4, 80)):
         sizes = gm_triton.program_sizes(components, channels)
         warps = sizes.pop("num_warps")
         forward = {"LEGS": 4, "DROPPED": True, "INTEGRATE": False, **sizes}
         backward = {"LEGS": 1, "DROPPED": False, **sizes}
-        for kernel, constants in ((gm_triton._forward_kernel, forward), (gm_triton._backward_kernel, backward)):
+        for kernel, constants in ((gm_triton_kernels.forward_kernel, forward), (gm_triton_kernels.backward_kernel, backward)):
             stack = stack_bytes(compile_one(kernel, constants, warps, capability))
             assert stack <= STACK_ALLOWED, f"{kernel.__name__} {constants}: {stack} bytes of local memory a thread"
 

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piflow_cli.core import reference
-from piflow_cli.core.kernels import gm, gm_cpu, gm_triton
+from piflow_cli.core.kernels import dx, dx_triton, gm, gm_cpu, gm_triton
 from piflow_cli.core.policies import GMFlowPolicy
-from policy_cases import HARD_CASES, cast, gm_policy, hard_case, packed
+from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
-def on_device(policy: GMFlowPolicy) -> GMFlowPolicy:
+def on_device(policy):
     tensors = {name: value.to(DEVICE) for name, value in vars(policy).items() if isinstance(value, torch.Tensor)}
     return replace(policy, **{name: value for name, value in tensors.items() if name != "sigma_src"})
 
@@ -35,7 +35,7 @@ def states(backend, policy, x, raws, substeps):
 def integral_and_gradients(backend, policy, x, raws, substeps, averaged=True):
     plan = backend.plan(policy, raws, substeps, averaged=averaged)
     seed = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype).to(x.device)
-    return (backend.integral(policy, x, plan), *backend.integral_backward(policy, x, plan, seed))
+    return (backend.integral(policy, x, plan)[0], *backend.integral_backward(policy, x, plan, seed))
 
 
 def assert_backends_agree(policy: GMFlowPolicy, substeps: int = 10, **tolerance) -> None:
@@ -119,8 +119,11 @@ def test_float32_is_at_most_twice_as_far_from_float64_as_the_reference(case: str
     for averaged, call in ((False, reference.rollout), (True, reference.mean_velocity)):
         truth = call(exact, exact.x_src, start, end)
         plan = gm_triton.plan(there, raws, 128, averaged=averaged)
-        run = gm_triton.integral if averaged else gm_triton.states
-        fused = run(there, there.x_src, plan).cpu().reshape(truth.shape)
+        if averaged:
+            fused, _ = gm_triton.integral(there, there.x_src, plan)
+        else:
+            fused = gm_triton.states(there, there.x_src, plan)
+        fused = fused.cpu().reshape(truth.shape)
         plain = call(policy, policy.x_src, start, end)
         floor = torch.finfo(torch.float32).eps * truth.abs().max().item()
         error, allowed = ((value - truth).abs().max().item() for value in (fused, plain))
@@ -139,7 +142,7 @@ def test_the_table_equals_the_one_on_the_host(averaged: bool) -> None:
     assert table.ends.tolist() == wanted.ends.tolist()
     for sample, count in enumerate(wanted.ends[:, -1].tolist()):
         torch.testing.assert_close(
-            table.scalars[sample, :count].cpu(), wanted.scalars[sample, :, :count].T, rtol=1e-12, atol=1e-12
+            table.scalars[sample, :count].cpu(), torch.stack(wanted.scalars, 2)[sample, :count], rtol=1e-12, atol=1e-12
         )
 
 
@@ -166,9 +169,30 @@ def test_a_known_bound_on_the_length_narrows_the_table_and_changes_nothing() -> 
     assert (wide.scalars.shape[1], narrow.scalars.shape[1]) == (129, 4)
     found = [
         (
-            gm_triton.integral(policy, policy.x_src, p),
+            gm_triton.integral(policy, policy.x_src, p)[0],
             *gm_triton.integral_backward(policy, policy.x_src, p, policy.x_src),
         )
         for p in (wide, narrow)
     ]
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@given(st.integers(1, 3), st.integers(1, 6), st.booleans(), st.sampled_from([1, 8, 30]))
+@settings(max_examples=12)
+def test_the_map_of_a_dx_rollout_equals_the_one_on_the_host(batch, points, polynomial, substeps) -> None:
+    """Legs of many substeps, of half a one and of length zero; on the grid, beside it, and as a polynomial.
+
+    Some sources are nearer to raw time 0 than the segment is long, which then ends there.
+    """
+    policy = replace(dx_policy((batch, 1, 2), points, polynomial), segment=0.375)
+    policy = replace(policy, raw_src=torch.linspace(1, 0.2, batch, dtype=torch.float64))
+    middle = policy.raw_src * torch.linspace(1, 0.5, batch, dtype=torch.float64)
+    ends = middle * 0.3
+    cases = [([policy.raw_src, middle, middle, ends], False)]
+    cases += [([middle, end], True) for end in (ends, middle, middle - 0.5 / substeps * middle)]
+    there = on_device(policy)
+    for raws, averaged in cases:
+        wanted = dx.linear_map(policy, raws, substeps, averaged=averaged)
+        found = dx_triton.linear_map(there, [raw.to(DEVICE) for raw in raws], substeps, averaged=averaged)
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one.cpu(), other, rtol=1e-10, atol=1e-10)

@@ -1,0 +1,68 @@
+"""A student's path beside that of its teacher, from the same noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.rollout import rollout_through
+from ..core.tensors import per_sample
+from ..trajectory import PolicyPath, TeacherField, VelocityError, times, velocity_errors
+from .field import FieldPolicy
+from .pooling import mean_square
+
+
+class Apart(NamedTuple):
+    """The two paths at the times of one segment, (B, T) with the segment's end last, mean squares over positions and channels.
+
+    ``gap``: student's state minus teacher's; ``teacher_speed`` (B, T-1): of the teacher's velocity on its own path, where
+    the end is left out.
+    """
+
+    gap: Tensor
+    teacher_speed: Tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One segment against the teacher.
+
+    ``errors``: velocity errors at the student's states, as :mod:`piflow_cli.trajectory` has them; ``estimates``: the
+    teacher's x_0 (B, C, *S) at these states; ``end``: where the teacher's own path is at the segment's end.
+    """
+
+    errors: list[VelocityError]
+    apart: Apart
+    estimates: list[Tensor]
+    end: Tensor
+
+
+def compare(path: PolicyPath, teacher: TeacherField, start: Tensor, shift: float, substeps: int) -> Comparison:
+    """Follow the teacher from its own state ``start`` over the segment of ``path``, and ask it at the student's states.
+
+    ``substeps`` are the teacher's Euler steps per unit of raw time.
+    """
+    estimates: list[Tensor] = []
+    speeds: dict[float, Tensor] = {}
+
+    # A teacher's answer is too dear to ask for twice: both closures keep what is wanted of it beside its use.
+    def at_the_student(x: Tensor, sigma: Tensor) -> Tensor:
+        answer = teacher(x, sigma)
+        estimates.append(x - per_sample(sigma, x) * answer)
+        return answer
+
+    def on_its_own(x: Tensor, sigma: Tensor) -> Tensor:
+        answer = teacher(x, sigma)
+        speeds[sigma[0].item()] = mean_square(answer)
+        return answer
+
+    errors = velocity_errors(path, at_the_student, shift)
+    raws = [times(raw, start) for raw in (*path.raws, path.raw_end)]
+    policy = FieldPolicy(on_its_own, start, raws[0], shift)
+    states = [start, *rollout_through(policy, start, raws, substeps=substeps)]
+    gap = torch.stack([mean_square(one - other) for one, other in zip((*path.states, path.end), states)], dim=1)
+    begins = [policy.sigma(raw).to(start)[0].item() for raw in raws[:-1]]
+    return Comparison(errors, Apart(gap, torch.stack([speeds[sigma] for sigma in begins], dim=1)), estimates, states[-1])

@@ -1,0 +1,243 @@
+"""All analyses of one student, over the pictures of a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..core.policies import GMFlowPolicy
+from ..generation import seeded_generators, seeded_noise
+from ..images import to_images
+from ..own_teacher import OwnTeacher
+from ..scenes import Scene
+from ..shots import Shot, batches
+from ..student import StudentFacts
+from ..teachers.text_to_image import TextToImageFamily
+from ..trajectory import PolicyPath, TeacherField, VelocityError, pooled, times, walk
+from .against_teacher import Apart, Comparison, compare
+from .composition import Curve, Mixed, MixedNumbers, by_sample, curve, mixed
+from .convergence import Convergence, convergence
+from .course import Course, Switching, course, straightness, switching
+from .pooling import joined, mean_square, to_host
+from .robustness import Response, component_dropout, perturb
+from .slices import Place, Slice, slice_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from tqdm import tqdm
+
+POINTS = 8
+SHOWN = 4
+SHOWN_TIMES = (0, 2, 4, 6, 7)
+CLASS_BATCH, TEXT_BATCH = 64, 1
+TEACHER_STEPS, TEXT_TEACHER_STEPS = 128, 32
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one evaluation leads to; the numbers of samples stand one after the other. What needs a teacher may be missing."""
+
+    index: int
+    raws: tuple[float, ...]
+    composition: MixedNumbers | Curve
+    course: Course
+    switching: Switching | None
+    convergence: Convergence
+    errors: list[VelocityError] | None
+    apart: Apart | None
+
+
+@dataclass(frozen=True)
+class CloseUp:
+    """The evaluation that was asked for: ``responses`` to perturbations by their size; ``dropout`` (B, K) of a mixture.
+
+    Of the first SHOWN samples: ``maps`` of a mixture by position, pictures of x_0 at ``shown_raws`` along the student's
+    path, as policy and teacher see it. ``slice`` is of the first.
+    """
+
+    responses: dict[str, Response]
+    dropout: Tensor | None
+    maps: list[Mixed] | None
+    shown_raws: tuple[float, ...]
+    estimates: list[list[Image]]
+    teacher_estimates: list[list[Image]] | None
+    slice: Slice | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A student's findings. ``straightness`` (B,) of whole paths; ``gap`` (B,): mean squares of its samples minus the
+    teacher's from the same noise; ``ends`` and ``teacher_ends``: the first SHOWN of them as pictures.
+    """
+
+    path: Path
+    facts: StudentFacts
+    shots: tuple[Shot, ...]
+    at: int
+    segments: list[Segment]
+    close: CloseUp
+    straightness: Tensor
+    gap: Tensor | None
+    ends: list[Image]
+    teacher_ends: list[Image] | None
+
+
+@torch.no_grad()
+def examine(scene: Scene, teacher: OwnTeacher | None, at: int, place: Place | None, progress: tqdm) -> Findings:
+    """Look at evaluation ``at`` (from 1) closely and at all the others, for every shot of the scene; ``progress`` counts shots."""
+    text = isinstance(scene.student.family, TextToImageFamily)
+    found = []
+    for shots in batches(scene.shots, TEXT_BATCH if text else CLASS_BATCH):
+        steps = TEXT_TEACHER_STEPS if text else TEACHER_STEPS
+        with scene.computing():
+            found.append(_Batch(scene, shots, teacher, steps, at, place if not found else None).examined())
+        progress.update(len(shots))
+    return _merged(found)
+
+
+class _Batch:
+    """One batch of shots on its way from noise to the samples."""
+
+    def __init__(
+        self, scene: Scene, shots: Sequence[Shot], teacher: OwnTeacher | None, steps: int, at: int, place: Place | None
+    ) -> None:
+        self.scene, self.steps, self.at, self.place = scene, steps, at, place
+        self.facts = scene.student.facts
+        self.shots = shots
+        self.conditioning = scene.conditioning(shots)
+        self.field: TeacherField | None = None
+        if teacher is not None:
+            self.field = self._field(teacher)
+
+    def examined(self) -> Findings:
+        noise = self.scene.noise(self.shots)
+        theirs, states, segments, close = noise, [noise], [], None
+        for path in walk(self.scene.student, noise, self.conditioning, points=POINTS):
+            against = None
+            if self.field is not None:
+                against = compare(path, self.field, theirs, self.facts.shift, self.steps)
+                theirs = against.end
+            segments.append(self._segment(path, against))
+            if path.index + 1 == self.at:
+                close = self._close_up(path, against)
+            states += [*path.states[1:], path.end]
+        assert close is not None, "the evaluation is one of the student's"
+        return Findings(
+            path=self.scene.path,
+            facts=self.facts,
+            shots=tuple(self.shots),
+            at=self.at,
+            segments=segments,
+            close=close,
+            straightness=straightness(torch.stack([x.flatten(1) for x in states], dim=1)).cpu(),
+            gap=None if self.field is None else mean_square(states[-1] - theirs).cpu(),
+            ends=self._pictures(states[-1]),
+            teacher_ends=None if self.field is None else self._pictures(theirs),
+        )
+
+    def _segment(self, path: PolicyPath, against: Comparison | None) -> Segment:
+        mixture = isinstance(path.policy, GMFlowPolicy)
+        return Segment(
+            index=path.index,
+            raws=(*path.raws, path.raw_end),
+            composition=to_host(by_sample(mixed(path.policy)) if mixture else curve(path.policy)),
+            course=to_host(course(path)),
+            switching=to_host(switching(path, self.facts.substeps)) if mixture else None,
+            convergence=to_host(convergence(path)),
+            errors=None if against is None else against.errors,
+            apart=None if against is None else to_host(against.apart),
+        )
+
+    def _close_up(self, path: PolicyPath, against: Comparison | None) -> CloseUp:
+        mixture = isinstance(path.policy, GMFlowPolicy)
+        substeps, shift = self.facts.substeps, self.facts.shift
+        responses = perturb(path, self._perturbation(), self.field, shift, substeps)
+        shown = [(path.raws[index], path.states[index]) for index in SHOWN_TIMES]
+        return CloseUp(
+            responses={name: to_host(response) for name, response in responses.items()},
+            dropout=component_dropout(path, substeps).cpu() if mixture else None,
+            maps=_maps(mixed(path.policy)) if mixture else None,
+            shown_raws=tuple(raw for raw, _ in shown),
+            estimates=[self._pictures(path.policy.posterior_mean(x, times(raw, x))) for raw, x in shown],
+            teacher_estimates=None if against is None else [self._pictures(against.estimates[index]) for index in SHOWN_TIMES],
+            slice=None if self.place is None else slice_of(path, self.place, substeps),
+        )
+
+    def _field(self, teacher: OwnTeacher) -> TeacherField:
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            # Rollouts leave the precision of networks, and a teacher that is followed by one needs it back.
+            with self.scene.computing():
+                return teacher.velocity(x, sigma, self.conditioning)
+
+        return velocity
+
+    def _perturbation(self) -> Tensor:
+        """The second noise of each picture's own generator: the first is where the picture starts."""
+        generators = seeded_generators([shot.seed for shot in self.shots])
+        shape = self.scene.shape_of(self.shots[0])
+        return [seeded_noise(generators, shape) for _ in range(2)][1].to(self.scene.device)
+
+    def _pictures(self, states: Tensor) -> list[Image]:
+        return to_images(self.scene.decode(states[:SHOWN]))
+
+
+def _maps(found: Mixed) -> list[Mixed]:
+    """The mixtures of the first SHOWN samples, one by one: those of pictures of different sizes do not stack."""
+    return [Mixed(*(value[index : index + 1].cpu() for value in found)) for index in range(min(SHOWN, len(found.std)))]
+
+
+def _merged(batches: list[Findings]) -> Findings:
+    """The findings of several batches as if they had been one; pictures are those of the first SHOWN shots."""
+    first = batches[0]
+    return Findings(
+        path=first.path,
+        facts=first.facts,
+        shots=tuple(shot for batch in batches for shot in batch.shots),
+        at=first.at,
+        segments=[_merged_segments(column) for column in zip(*(batch.segments for batch in batches))],
+        close=_merged_close([batch.close for batch in batches]),
+        straightness=torch.cat([batch.straightness for batch in batches]),
+        gap=None if first.gap is None else torch.cat([batch.gap for batch in batches]),
+        ends=_first([batch.ends for batch in batches]),
+        teacher_ends=None if first.teacher_ends is None else _first([batch.teacher_ends for batch in batches]),
+    )
+
+
+def _merged_segments(parts: Sequence[Segment]) -> Segment:
+    first = parts[0]
+    return Segment(
+        index=first.index,
+        raws=first.raws,
+        composition=joined([part.composition for part in parts]),
+        course=joined([part.course for part in parts]),
+        switching=None if first.switching is None else joined([part.switching for part in parts]),
+        convergence=joined([part.convergence for part in parts]),
+        errors=None if first.errors is None else pooled([(len(part.course.straightness), part.errors) for part in parts]),
+        apart=None if first.apart is None else joined([part.apart for part in parts]),
+    )
+
+
+def _merged_close(parts: Sequence[CloseUp]) -> CloseUp:
+    first = parts[0]
+
+    def pictures(columns: list[list[list[Image]]]) -> list[list[Image]]:
+        return [_first(column) for column in zip(*columns)]
+
+    return CloseUp(
+        responses={name: joined([part.responses[name] for part in parts]) for name in first.responses},
+        dropout=None if first.dropout is None else torch.cat([part.dropout for part in parts]),
+        maps=None if first.maps is None else _first([part.maps for part in parts]),
+        shown_raws=first.shown_raws,
+        estimates=pictures([part.estimates for part in parts]),
+        teacher_estimates=None if first.teacher_estimates is None else pictures([part.teacher_estimates for part in parts]),
+        slice=first.slice,
+    )
+
+
+def _first(lists: Sequence[list]) -> list:
+    return [item for part in lists for item in part][:SHOWN]

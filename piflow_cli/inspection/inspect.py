@@ -1,0 +1,167 @@
+"""From students on disk to a report: what `piflow inspect-policy` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..adapters import read_facts
+from ..core.validation import PolicyError
+from ..devices import choose_device
+from ..errors import RunError, UsageError
+from ..files import replacing_folder
+from ..own_teacher import OwnTeacher, own_teacher, preset_of
+from ..runs import adapter_folder
+from ..scenes import Scene, open_scene
+from ..shots import BasePrecision
+from .advice import advice
+from .findings import examine
+from .report import JSON_NAME, Inspected, as_json, write_report
+from .slices import Place
+from .summary import summarise
+from .verdict import verdict_rows
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..console import Console
+    from ..preset_schema import Preset
+
+MOST_SHOTS = 16
+
+
+@dataclass(frozen=True)
+class InspectRequest:
+    """The command's options; None stands for "as the student was trained".
+
+    ``students``: one, or two that are laid over each other. ``at``: the evaluation that is looked at closely, from 1.
+    ``place``: where to cut a slice.
+    """
+
+    students: tuple[str, ...]
+    labels: tuple[int, ...] | None
+    prompts: tuple[str, ...]
+    prompts_from: str | None
+    seeds: tuple[int, ...] | None
+    height: int | None
+    width: int | None
+    at: int
+    place: Place | None
+    teacher: str | None
+    base: str | None
+    vae: str | None
+    base_precision: BasePrecision | None
+    output: Path
+    overwrite: bool
+    device: str
+
+
+def inspect_policy(request: InspectRequest, console: Console) -> dict:
+    """Write the report to ``request.output``; returns the numbers, a table of verdicts, and the files."""
+    _check_output(request.output, request.overwrite)
+    device = choose_device(request.device)
+    names = _names(request.students)
+    for path in request.students:
+        _check_step(path, request, console)
+    students = [_inspected(path, name, request, device, console) for path, name in zip(request.students, names)]
+    with replacing_folder(request.output) as aside:
+        written = write_report(students, aside)
+        files = [request.output / path.name for path in written]
+    rows = verdict_rows([student.summary for student in students], names, [student.warned for student in students])
+    return {**as_json(students), "verdict": rows, "files": files}
+
+
+def _inspected(path: str, name: str, request: InspectRequest, device: torch.device, console: Console) -> Inspected:
+    scene = _scene(path, request, device, console)
+    if request.place is not None:
+        request.place.check(scene.shape_of(scene.shots[0]))
+    teacher, missing = _teacher(scene, request, console)
+    try:
+        with console.progress(len(scene.shots), description=f"inspecting {name}") as bar:
+            found = examine(scene, teacher, request.at, request.place, bar)
+    except PolicyError as error:
+        raise RunError(
+            f"{path} emits what is no policy: {error}",
+            "try --base-precision fp32; else distil again with half of optimisation.learning_rate",
+        ) from error
+    summary = summarise(found)
+    warned = advice(summary, _preset(scene, request))
+    for item in warned:
+        console.warn(f"{name}: {item.text}\n  → {item.remedy}")
+    return Inspected(name, found, summary, warned, missing)
+
+
+def _scene(path: str, request: InspectRequest, device: torch.device, console: Console) -> Scene:
+    scene = open_scene(
+        path,
+        device=device,
+        console=console,
+        labels=request.labels,
+        prompts=request.prompts,
+        prompts_from=request.prompts_from,
+        seeds=request.seeds,
+        height=request.height,
+        width=request.width,
+        base=request.base,
+        teacher=request.teacher,
+        vae=request.vae,
+        base_precision=request.base_precision,
+    )
+    if request.seeds is None and len(scene.shots) > MOST_SHOTS:
+        console.say(f"the first {MOST_SHOTS} of {len(scene.shots)} pictures; --seeds says which")
+        scene = replace(scene, shots=scene.shots[:MOST_SHOTS])
+    return scene
+
+
+def _teacher(scene: Scene, request: InspectRequest, console: Console) -> tuple[OwnTeacher | None, str | None]:
+    """The teacher, or why there is none."""
+    try:
+        return own_teacher(scene.student, scene.path, request.teacher), None
+    except (UsageError, RunError) as error:
+        console.warn(f"{scene.path}: what needs the teacher is left out, because {error.message}\n  → {error.hint}")
+        return None, error.message
+
+
+def _preset(scene: Scene, request: InspectRequest) -> Preset | None:
+    """What the student was distilled with, if it can be found out."""
+    try:
+        return preset_of(scene.student.facts, scene.path, request.teacher)
+    except UsageError:
+        return None
+
+
+def _check_step(path: str, request: InspectRequest, console: Console) -> None:
+    nfe = read_facts(adapter_folder(Path(path)), teacher=request.teacher, say=console.say).nfe
+    if request.at > nfe:
+        raise UsageError(
+            f"--at {request.at}: {path} takes {nfe} network evaluation{'s' if nfe > 1 else ''}, counted from 1",
+            f"type --at {nfe}, or leave it out for the first",
+        )
+
+
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Raise UsageError unless the folder is new, empty, or holds an inspection that may go."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", "name a folder: --output DIR")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise UsageError(f"{folder} is not empty", "name another folder with --output DIR, or replace it with --overwrite")
+    if not _is_report(folder / JSON_NAME):
+        raise UsageError(f"{folder} holds something else than an inspection, which --overwrite would remove", "name another folder: --output DIR")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        return "students" in json.loads(path.read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """The folders' names, or whole paths where they are the same."""
+    names = [Path(path).resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else list(paths)

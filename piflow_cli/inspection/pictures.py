@@ -1,0 +1,119 @@
+"""Pictures of positions: maps of a mixture, x_0 on the way, samples beside the teacher's, and a slice through one position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .findings import CloseUp, Findings
+from .slices import Slice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+MOST_COMPONENTS = 8
+CELL = 1.15
+
+
+def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
+    """Rows: pictures; columns: the sample, components in effect, and the weights of the heaviest components."""
+    usage = sum(found.weights.flatten(2).mean(dim=2)[0] for found in close.maps)
+    heaviest = usage.argsort(descending=True)[:MOST_COMPONENTS].tolist()
+    components = len(usage)
+    titles = ["sample", "in effect", *(f"weight {index}" for index in heaviest)]
+    highest = max(found.weights.max().item() for found in close.maps)
+    figure, cells = _cells(len(close.maps), len(titles), bar=True)
+    for row, found, end in zip(cells, close.maps, ends):
+        _show(row[0], end)
+        effect = row[1].imshow(found.effective[0].numpy(), cmap="viridis", vmin=1, vmax=components, interpolation="nearest")
+        for axes, index in zip(row[2:], heaviest):
+            weight = axes.imshow(found.weights[0, index].numpy(), cmap="magma", vmin=0, vmax=highest, interpolation="nearest")
+    for axes, title in zip(cells[0], titles):
+        axes.set_title(title, fontsize=9)
+    figure.colorbar(effect, ax=[row[1] for row in cells], location="bottom", aspect=6, ticks=[1, components], pad=0.02)
+    figure.colorbar(weight, ax=[axes for row in cells for axes in row[2:]], location="bottom", aspect=40, pad=0.02)
+    return figure
+
+
+def estimates_figure(close: CloseUp) -> Figure:
+    """x_0 at chosen times on the student's own path: a row as the policy sees it, one below as the teacher does there."""
+    pictures = len(close.estimates[0])
+    kinds = [("policy", close.estimates)] + ([] if close.teacher_estimates is None else [("teacher", close.teacher_estimates)])
+    figure, cells = _cells(pictures * len(kinds), len(close.shown_raws))
+    for picture in range(pictures):
+        for place, (name, columns) in enumerate(kinds):
+            row = cells[picture * len(kinds) + place]
+            for axes, column in zip(row, columns):
+                _show(axes, column[picture])
+            row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    for axes, raw in zip(cells[0], close.shown_raws):
+        axes.set_title(f"raw {raw:.3g}", fontsize=9)
+    return figure
+
+
+def ends_figure(found: Sequence[Findings], names: Sequence[str]) -> Figure:
+    """Samples from the same noise: the teacher's, and a row of each student."""
+    rows = [] if found[0].teacher_ends is None else [("teacher", found[0].teacher_ends)]
+    rows += [(name, student.ends) for name, student in zip(names, found, strict=True)]
+    figure, cells = _cells(len(rows), len(found[0].ends))
+    for row, (name, pictures) in zip(cells, rows):
+        for axes, picture in zip(row, pictures):
+            _show(axes, picture)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def slice_figure(cut: Slice, name: str) -> Figure:
+    """Density of x_0 on the way beside the velocity field, over raw time and the values of one channel."""
+    from matplotlib.figure import Figure
+
+    panels = 1 if cut.density is None else 2
+    figure = Figure(figsize=(5.2 * panels, 3.9), layout="constrained")
+    axes = list(figure.subplots(1, panels, squeeze=False, sharey=True)[0])
+    raws, values = cut.raws.numpy(), cut.values.numpy()
+    if cut.density is not None:
+        left = axes[0]
+        # A narrow density late on would leave everything before it black; of each time the highest is one.
+        scaled = cut.density / cut.density.amax(dim=0, keepdim=True).clamp(min=1e-30)
+        left.pcolormesh(raws, values, scaled.numpy(), cmap="Blues", vmin=0, vmax=1, shading="nearest")
+        left.plot(raws, cut.estimate.numpy(), color="#d9730d", linewidth=1.5, label="its mean, x_0")
+        left.set(title="density of x_0 given the state (highest is dark)", ylabel=f"channel {cut.place.axis}")
+    right = axes[-1]
+    shade = right.pcolormesh(raws, values, cut.velocity.numpy(), cmap="RdBu_r", shading="nearest", **_symmetric(cut))
+    right.plot(raws, cut.neighbours.T.numpy(), color="#555555", linewidth=0.6)
+    right.plot(raws, cut.state.numpy(), color="black", linewidth=1.8, label="the state")
+    if cut.density is None:
+        right.plot(raws, cut.estimate.numpy(), color="#d9730d", linewidth=1.5, label="x_0")
+        right.set(ylabel=f"channel {cut.place.axis}")
+    right.set(title="velocity dx/dsigma, and rollouts through it", ylim=(values[0], values[-1]))
+    figure.colorbar(shade, ax=right, label="velocity")
+    for panel in axes:
+        panel.set(xlabel="raw time")
+        panel.legend(fontsize=8, loc="best")
+    axes[0].invert_xaxis()
+    if len(axes) > 1:
+        axes[1].invert_xaxis()
+    figure.suptitle(f"{name}: column {cut.place.x}, row {cut.place.y}, channel {cut.place.axis}", fontsize=10)
+    return figure
+
+
+def _symmetric(cut: Slice) -> dict[str, float]:
+    """A colour scale with zero in the middle that single large values near sigma 0 do not stretch."""
+    limit = max(cut.velocity.abs().flatten().nanquantile(0.95).item(), 1e-6)
+    return {"vmin": -limit, "vmax": limit}
+
+
+def _cells(rows: int, columns: int, bar: bool = False) -> tuple[Figure, list[list[Axes]]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(CELL * columns + 1.0, CELL * rows + (0.9 if bar else 0.3)), layout="constrained")
+    cells = figure.subplots(rows, columns, squeeze=False)
+    for axes in cells.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure, [list(row) for row in cells]
+
+
+def _show(axes: Axes, image: Image) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

@@ -1,0 +1,71 @@
+"""Parts of policies: fewer positions, or another precision. Positions do not see each other, so a part behaves as in the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import ceil, prod
+
+import torch
+from torch import Tensor
+
+from ..core.policies import DXPolicy, GMFlowPolicy, Policy
+
+MOST_POSITIONS = 2048
+
+
+def stride(batch: int, space: tuple[int, ...]) -> int:
+    """Every how many-th row and column is kept: the smallest odd number that leaves at most MOST_POSITIONS in a batch.
+
+    Odd, so that every place within a patch of two comes up. Where even one position a sample is too many, one stays.
+    """
+    step = 1
+    while batch * prod(ceil(side / step) for side in space) > MOST_POSITIONS and step < max(space):
+        step += 2
+    return step
+
+
+def thin(policy: Policy) -> Policy:
+    """The policy of the positions that :func:`stride` leaves, as views."""
+    space = tuple(policy.x_src.shape[2:])
+    kept = (..., *[slice(None, None, stride(policy.x_src.shape[0], space))] * len(space))
+    return _changed(policy, lambda value: value[kept])
+
+
+def position_of(policy: Policy, sample: int, place: tuple[int, ...]) -> Policy:
+    """The policy of one sample at one position: a batch of one, every spatial axis of length one."""
+    spot = (..., *(slice(index, index + 1) for index in place))
+    one = slice(sample, sample + 1)
+    return _changed(policy, lambda value: value[one][spot], lambda value: value[one])
+
+
+def repeated(policy: Policy, times: int) -> Policy:
+    """The policy of a single sample for a batch of ``times``, as views."""
+
+    def expand(value: Tensor) -> Tensor:
+        return value.expand(times, *value.shape[1:])
+
+    return _changed(policy, expand, expand)
+
+
+def in_float64(policy: Policy) -> Policy:
+    """The policy on the CPU in double precision."""
+
+    def exact(value: Tensor) -> Tensor:
+        return value.to("cpu", torch.float64)
+
+    return _changed(policy, exact, exact)
+
+
+def _changed(
+    policy: Policy, spatial: Callable[[Tensor], Tensor], batch: Callable[[Tensor], Tensor] = lambda value: value
+) -> Policy:
+    """``spatial`` applied to every tensor (B, ..., *S) of a policy, and ``batch`` to every (B,)."""
+    changes = {"x_src": spatial(policy.x_src), "raw_src": batch(policy.raw_src)}
+    if isinstance(policy, GMFlowPolicy):
+        changes |= {"means": spatial(policy.means), "logweights": spatial(policy.logweights)}
+        changes |= {"logstds": batch(policy.logstds.reshape(-1))}
+    else:
+        assert isinstance(policy, DXPolicy), "policies are GM or DX"
+        changes |= {"grid": spatial(policy.grid)}
+    return replace(policy, **changes)

@@ -1,0 +1,189 @@
+"""policy.json, the pictures and policy.html of an inspection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..console import dumps
+from ..pages import Page, figure_png
+from . import pictures, plots
+from .advice import Advice
+from .composition import DEAD_WEIGHT
+from .convergence import ENOUGH, FINE_SUBSTEPS
+from .findings import Findings
+from .positions import MOST_POSITIONS
+from .summary import Summary
+from .verdict import verdict_rows
+
+JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """One student: its name in the report, what was found, the numbers, what is wrong, and why its teacher is missing if it is."""
+
+    name: str
+    found: Findings
+    summary: Summary
+    warned: list[Advice]
+    teacher_missing: str | None
+
+
+def as_json(students: Sequence[Inspected]) -> dict:
+    """The whole of policy.json."""
+    return {
+        "students": [
+            {
+                "name": student.name,
+                **asdict(student.summary),
+                "teacher_missing": student.teacher_missing,
+                "warnings": [asdict(item) for item in student.warned],
+            }
+            for student in students
+        ]
+    }
+
+
+def write_report(students: Sequence[Inspected], folder: Path) -> list[Path]:
+    """Write all files into ``folder``, which is there; returns them."""
+    page, files = _opened(students), []
+    for title, text, name, figure in _sections(students):
+        if title:
+            page.heading(title)
+            page.text(text)
+        png = figure_png(figure)
+        (folder / f"{name}.png").write_bytes(png)
+        files.append(folder / f"{name}.png")
+        page.picture(png, f"{name}.png")
+    page.heading("How this was measured")
+    page.text(_method(students[0]))
+    (folder / JSON_NAME).write_text(dumps(as_json(students)) + "\n")
+    page.write(folder / PAGE_NAME)
+    return [folder / PAGE_NAME, folder / JSON_NAME, *files]
+
+
+def _opened(students: Sequence[Inspected]) -> Page:
+    """The page down to the verdicts and what is to be done."""
+    summaries, names = [student.summary for student in students], [student.name for student in students]
+    first = summaries[0]
+    shots = len(first.shots)
+    page = Page(
+        "What the policy decided: " + " and ".join(names),
+        f"teacher {first.teacher}, {shots} picture{'s' if shots != 1 else ''}; "
+        f"evaluation {first.at} of {first.nfe} is looked at closely",
+    )
+    rows = verdict_rows(summaries, names, [student.warned for student in students])
+    page.table(rows, list(rows[0]))
+    for student in students:
+        if student.teacher_missing is not None:
+            page.text(f"{student.name}: what needs the teacher is left out, because {student.teacher_missing}")
+    page.heading("What to change")
+    rows = [{"student": student.name, "seen": item.text, "remedy": item.remedy} for student in students for item in student.warned]
+    if rows:
+        page.table(rows, ["student", "seen", "remedy"] if len(students) > 1 else ["seen", "remedy"])
+    else:
+        page.text("Nothing stands out.")
+    return page
+
+
+Section = tuple[str, str, str, object]
+"""Heading (empty: goes on under the one before), a sentence or two, name of the file, figure."""
+
+
+def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
+    drawn = plots.strands([student.summary for student in students], [student.name for student in students])
+    yield (
+        "Samples",
+        "From the same noise. What a student draws differently from its teacher, it was not taught or has blurred.",
+        "samples",
+        pictures.ends_figure([student.found for student in students], [student.name for student in students]),
+    )
+    yield from _composition(students, drawn)
+    yield (
+        "On the way",
+        "A straight way with an even speed is easy to follow in few steps; a turn near the data is where pictures get their edges.",
+        "course",
+        plots.course_figure(drawn),
+    )
+    for student, name in _each(students, "estimates"):
+        yield (
+            f"x_0 on the way: {student.name}",
+            "What the policy expects at the states it visits itself, and what its teacher would at the very same states.",
+            name,
+            pictures.estimates_figure(student.found.close),
+        )
+    if any(student.summary.trajectory_error is not None for student in students):
+        yield (
+            "Against the teacher",
+            "The velocity error is taken along the student's own path, as `piflow eval` has it; the distance is between two paths.",
+            "teacher",
+            plots.teacher_figure(drawn),
+        )
+    yield (
+        "Substeps",
+        f"Ends of coarse rollouts against a fine one in float64. {ENOUGH:.0%} of the way (dashed) is taken to be enough.",
+        "substeps",
+        plots.substeps_figure(drawn),
+    )
+    yield from _robustness(students, drawn)
+    for student, name in _each(students, "slice"):
+        if (cut := student.found.close.slice) is not None:
+            yield (
+                f"One position: {student.name}",
+                "The first picture's. The thin lines start beside the state and follow the same policy.",
+                name,
+                pictures.slice_figure(cut, student.name),
+            )
+
+
+def _composition(students: Sequence[Inspected], drawn: Sequence[plots.Strand]) -> Iterator[Section]:
+    mixtures = [strand for strand in drawn if strand.summary.close.mixture is not None]
+    grids = [strand for strand in drawn if strand.summary.close.grid is not None]
+    if mixtures:
+        yield (
+            "Composition: mixtures",
+            f"How many of the components matter. Below {DEAD_WEIGHT:.0%} of weight everywhere (dotted) a component is dead.",
+            "mixture",
+            plots.mixture_figure(mixtures),
+        )
+    for student, name in _each(students, "maps"):
+        if student.found.close.maps is not None:
+            yield "", "", name, pictures.maps_figure(student.found.close, student.found.ends)
+    if grids:
+        yield (
+            "Composition: x_0 over time",
+            "A DX policy is the course of x_0 over the segment. Where it bends, points are well spent.",
+            "grid",
+            plots.grid_figure(grids),
+        )
+
+
+def _robustness(students: Sequence[Inspected], drawn: Sequence[plots.Strand]) -> Iterator[Section]:
+    yield (
+        "Robustness",
+        "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state (all DX) lets it "
+        "shrink with sigma (grey), whatever it does to the picture. A teacher answers with another x_0, and a mixture can do so too: a "
+        "steering ratio of 1 is the teacher's answer, 0 is none.",
+        "robustness",
+        plots.robustness_figure(drawn),
+    )
+    mixtures = [strand for strand in drawn if strand.summary.robustness.dropout]
+    if mixtures:
+        yield "", "", "dropout", plots.dropout_figure(mixtures)
+
+
+def _each(students: Sequence[Inspected], name: str) -> Iterator[tuple[Inspected, str]]:
+    """Every student, and ``name`` as a file's, numbered where there are several."""
+    for number, student in enumerate(students, start=1):
+        yield student, name if len(students) == 1 else f"{name}-{number}"
+
+
+def _method(student: Inspected) -> str:
+    return (
+        f"Seeds {', '.join(str(shot['seed']) for shot in student.summary.shots[:16])}. Switches, substeps and component dropout are "
+        f"measured on every s-th row and column, s the smallest odd number that leaves at most {MOST_POSITIONS:,} positions in a "
+        f"batch; all else on all positions. The fine rollout has {FINE_SUBSTEPS:,} substeps per unit of raw time, extrapolated. "
+        "x_0 and states are in the units of the network: pixels or latents of about unit size. Components are counted from 0."
+    )

@@ -1,0 +1,123 @@
+"""One position and one channel: the density of x_0 and the velocity field that carries a state through it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..core.policies import GMFlowPolicy, Policy
+from ..core.rollout import rollout_through
+from ..errors import UsageError
+from ..trajectory import PolicyPath, times
+from .positions import position_of, repeated
+
+SLICE_TIMES = 49
+SLICE_VALUES = 97
+NEIGHBOURS = 9
+MARGIN = 0.15
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to cut: column ``x`` and row ``y`` of the state, from 0, and the channel ``axis`` along which values run."""
+
+    x: int
+    y: int
+    axis: int = 0
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise UsageError unless the place lies in a state of ``shape`` (C, H, W)."""
+        channels, height, width = shape
+        if self.x >= width or self.y >= height:
+            raise UsageError(
+                f"--slice: position {self.x},{self.y} is outside the state, which has {width} columns and {height} rows",
+                f"columns run from 0 to {width - 1} and rows from 0 to {height - 1}: --slice {width // 2},{height // 2}",
+            )
+        if self.axis >= channels:
+            raise UsageError(
+                f"--slice: axis {self.axis} is no channel of the state, which has {channels}",
+                f"channels run from 0 to {channels - 1}: --slice {self.x},{self.y},0",
+            )
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One channel at one position of one sample, over T raw times and V values.
+
+    raws (T,), values (V,); ``velocity`` (V, T): along the channel, the others as the rollout has them, NaN at sigma 0, where
+    there is none; ``density`` (V, T) of
+    x_0 under the posterior of a GM policy at the rollout's states, None for DX, which has no density; ``estimate`` (T,):
+    x_0 there; ``state`` (T,): the rollout; ``neighbours`` (NEIGHBOURS, T): rollouts that start beside it.
+    """
+
+    place: Place
+    raws: Tensor
+    values: Tensor
+    velocity: Tensor
+    density: Tensor | None
+    estimate: Tensor
+    state: Tensor
+    neighbours: Tensor
+
+
+def slice_of(path: PolicyPath, place: Place, substeps: int) -> Slice:
+    """The slice of the first sample of a segment."""
+    policy = position_of(path.policy, 0, (place.y, place.x))
+    x, axis = policy.x_src.float(), place.axis
+    raws = torch.linspace(path.raws[0], path.raw_end, SLICE_TIMES, dtype=torch.float64).tolist()
+
+    def follow(who: Policy, start: Tensor) -> list[Tensor]:
+        return [start, *rollout_through(who, start, [times(raw, start) for raw in raws], substeps=substeps)]
+
+    states = follow(policy, x)
+    estimates = [policy.posterior_mean(state, times(raw, state)) for raw, state in zip(raws, states)]
+    values = _values([value[0, axis].item() for value in (*states, *estimates)])
+
+    beside = x.expand(NEIGHBOURS, *x.shape[1:]).clone()
+    beside[:, axis] = _column(torch.linspace(float(values[0]), float(values[-1]), NEIGHBOURS), x)
+    near = follow(repeated(policy, NEIGHBOURS), beside)
+
+    many = repeated(policy, len(values))
+    velocities = []
+    for raw, state in zip(raws, states):
+        line = state.expand(len(values), *state.shape[1:]).clone()
+        line[:, axis] = _column(values, state)
+        velocity = many.velocity(line, times(raw, line))[:, axis].flatten()
+        velocities.append(velocity if raw > 0 else torch.full_like(velocity, torch.nan))
+    return Slice(
+        place=place,
+        raws=torch.tensor(raws),
+        values=values,
+        velocity=torch.stack(velocities, dim=1).cpu(),
+        density=_densities(policy, states, raws, values, axis) if isinstance(policy, GMFlowPolicy) else None,
+        estimate=torch.stack([value[0, axis].flatten()[0] for value in estimates]).cpu(),
+        state=torch.stack([value[0, axis].flatten()[0] for value in states]).cpu(),
+        neighbours=torch.stack([value[:, axis].flatten() for value in near], dim=1).cpu(),
+    )
+
+
+def marginal(policy: GMFlowPolicy, x: Tensor, raw: Tensor, values: Tensor, axis: int) -> Tensor:
+    """Density (V,) at ``values`` of channel ``axis`` of x_0 under the posterior of a single position, given ``x`` at ``raw``."""
+    means, logweights, variance = policy.posterior(x, raw)
+    std = variance.sqrt().reshape(1)
+    centres, weights = means[0, :, axis].flatten(), logweights[0, :, 0].flatten().exp()
+    standard = (values.to(centres).unsqueeze(1) - centres) / std
+    return ((-standard.square() / 2).exp() / (std * math.sqrt(2 * math.pi)) * weights).sum(dim=1)
+
+
+def _densities(policy: GMFlowPolicy, states: list[Tensor], raws: list[float], values: Tensor, axis: int) -> Tensor:
+    return torch.stack([marginal(policy, x, times(raw, x), values, axis) for raw, x in zip(raws, states)], dim=1).cpu()
+
+
+def _values(seen: list[float]) -> Tensor:
+    """Even values over all that was seen, and a margin."""
+    low, high = min(seen), max(seen)
+    margin = MARGIN * max(high - low, 1e-3)
+    return torch.linspace(low - margin, high + margin, SLICE_VALUES)
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like).reshape(-1, *[1] * (like.ndim - 2))

@@ -1,0 +1,243 @@
+"""Findings boiled down to numbers: what policy.json holds, and what warnings are read off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..core.timegrid import to_sigma
+from ..trajectory import VelocityError
+from .composition import Curve, MixedNumbers, dead_components, overall_effective
+from .convergence import SUBSTEPS, enough, relative_errors
+from .course import Course, Switching
+from .findings import Findings, Segment
+from .robustness import Response, passive, shares, steering
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """``effective``: components per position, the tenth, half and nine tenths of positions below; ``effective_overall``: of
+    the mean weights; ``dead``: indices; ``std`` and ``spread`` in units of x_0."""
+
+    components: int
+    effective: tuple[float, float, float]
+    effective_overall: float
+    usage: list[float]
+    dead: list[int]
+    varying: float
+    logstd: float
+    logstd_range: tuple[float, float]
+    std: float
+    spread: float
+    posterior_effective: list[float]
+    moved: list[float]
+    switches: float
+    shift: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """x_0 over raw time: root mean squares of slope and curvature between the points at ``raws``, the source last.
+
+    A last segment that is shorter than the others has points below raw time 0, which are never used.
+    """
+
+    raws: list[float]
+    slope: list[float]
+    curvature: list[float]
+    travel: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation. ``raws`` and ``sigmas``: of the states that are looked at, the segment's end last.
+
+    ``substep_errors`` by ``substeps``, relative to the way from source to end; ``substeps_enough`` is None where the finest
+    is not enough. ``gap``: root mean square distance of the student's states to the teacher's from the same noise.
+    """
+
+    step: int
+    raws: list[float]
+    sigmas: list[float]
+    mixture: Mixture | None
+    grid: Grid | None
+    speed: list[float]
+    turn: list[float]
+    straightness: float
+    substeps: list[int]
+    substep_errors: list[float]
+    substeps_enough: int | None
+    velocity_error: list[dict] | None
+    gap: list[float] | None
+    teacher_speed: list[float] | None
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """``given``: root mean square of what is added to the state, ``left`` and ``teacher_left``: shares of it by raw time."""
+
+    size: str
+    given: float
+    left: list[float]
+    teacher_left: list[float] | None
+    steering: float | None
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Perturbations at raw time ``raws[0]`` followed over ``raws`` to the segment's end, where ``passive`` of them is left if
+    x_0 does not react. ``dropout``: root mean square change of the end when each component is left out, over the
+    distance from source to end."""
+
+    raws: list[float]
+    sigma: float
+    passive: float
+    perturbations: list[Perturbation]
+    dropout: list[float] | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One student in numbers. ``trajectory_error``: mean over all times of squared velocity error over the mean of the
+    teacher's squares; ``endpoint_error``: root mean square distance of its samples to the teacher's, same noise."""
+
+    student: str
+    teacher: str
+    policy: str
+    components: int
+    nfe: int
+    shift: float
+    substeps: int
+    iterations: int
+    shots: list[dict]
+    at: int
+    steps: list[Step]
+    robustness: Robustness
+    straightness: float
+    trajectory_error: float | None
+    endpoint_error: float | None
+
+    @property
+    def close(self) -> Step:
+        """The evaluation that was looked at closely."""
+        return self.steps[self.at - 1]
+
+
+def summarise(found: Findings) -> Summary:
+    """The numbers of one student."""
+    facts = found.facts
+    steps = [_step(segment, facts.shift, facts.segment) for segment in found.segments]
+    errors = None if found.segments[0].errors is None else [error for segment in found.segments for error in segment.errors]
+    return Summary(
+        student=str(found.path),
+        teacher=facts.teacher,
+        policy=facts.policy,
+        components=facts.components,
+        nfe=facts.nfe,
+        shift=facts.shift,
+        substeps=facts.substeps,
+        iterations=facts.iterations,
+        shots=[shot.recipe for shot in found.shots],
+        at=found.at,
+        steps=steps,
+        robustness=_robustness(found, facts.shift),
+        straightness=found.straightness.mean().item(),
+        trajectory_error=None if errors is None else trajectory_error(errors),
+        endpoint_error=None if found.gap is None else found.gap.mean().sqrt().item(),
+    )
+
+
+def trajectory_error(errors: list[VelocityError]) -> float:
+    """Squared velocity errors over the teacher's squares, both summed over all times."""
+    return sum(error.squared for error in errors) / max(sum(error.teacher for error in errors), 1e-12)
+
+
+def _step(segment: Segment, shift: float, span: float) -> Step:
+    substep_errors = relative_errors(segment.convergence)
+    composition = segment.composition
+    errors = None
+    if segment.errors is not None:
+        names = ("raw", "sigma", "squared", "teacher", "relative")
+        errors = [{name: getattr(error, name) for name in names} for error in segment.errors]
+    return Step(
+        step=segment.index + 1,
+        raws=list(segment.raws),
+        sigmas=[to_sigma(raw, shift) for raw in segment.raws],
+        mixture=_mixture(composition, segment.switching) if isinstance(composition, MixedNumbers) else None,
+        grid=_grid(composition, segment.raws[0], span) if isinstance(composition, Curve) else None,
+        **_course(segment.course),
+        substeps=list(SUBSTEPS),
+        substep_errors=substep_errors,
+        substeps_enough=enough(substep_errors),
+        velocity_error=errors,
+        gap=None if segment.apart is None else _root(segment.apart.gap),
+        teacher_speed=None if segment.apart is None else _root(segment.apart.teacher_speed),
+    )
+
+
+def _course(course: Course) -> dict:
+    return {
+        "speed": _root(course.speed.square()),
+        "turn": course.turn.mean(dim=0).tolist(),
+        "straightness": course.straightness.mean().item(),
+    }
+
+
+def _mixture(numbers: MixedNumbers, switching: Switching) -> Mixture:
+    return Mixture(
+        components=numbers.usage.shape[1],
+        effective=tuple(numbers.effective.mean(dim=0).tolist()),
+        effective_overall=overall_effective(numbers.usage),
+        usage=numbers.usage.mean(dim=0).tolist(),
+        dead=dead_components(numbers.highest),
+        varying=numbers.varying.mean().item(),
+        logstd=numbers.logstd.mean().item(),
+        logstd_range=(numbers.logstd.min().item(), numbers.logstd.max().item()),
+        std=numbers.std.mean().item(),
+        spread=numbers.spread.square().mean().sqrt().item(),
+        posterior_effective=switching.effective.mean(dim=0).tolist(),
+        moved=switching.moved.mean(dim=0).tolist(),
+        switches=switching.switches.mean().item(),
+        shift=switching.shift.mean().item(),
+    )
+
+
+def _grid(found: Curve, source: float, span: float) -> Grid:
+    # A single point has no slope, and two have no curvature.
+    gaps = found.slope.shape[1]
+    return Grid(
+        raws=[source - span * (gaps - index) / max(gaps, 1) for index in range(gaps + 1)],
+        slope=_root(found.slope.square()),
+        curvature=_root(found.curvature.square()),
+        travel=found.travel.square().mean().sqrt().item(),
+    )
+
+
+def _robustness(found: Findings, shift: float) -> Robustness:
+    segment, close = found.segments[found.at - 1], found.close
+    start, end = segment.raws[(len(segment.raws) - 1) // 2], segment.raws[-1]
+    times = next(iter(close.responses.values())).left.shape[1]
+    distance = segment.convergence.distance.mean().sqrt().item()
+    return Robustness(
+        raws=[start + (end - start) * part / (times - 1) for part in range(times)],
+        sigma=to_sigma(start, shift),
+        passive=passive(start, end, shift),
+        perturbations=[_perturbation(name, response) for name, response in close.responses.items()],
+        dropout=None if close.dropout is None else [value / max(distance, 1e-30) for value in _root(close.dropout)],
+    )
+
+
+def _perturbation(name: str, response: Response) -> Perturbation:
+    return Perturbation(
+        size=name,
+        given=response.given.mean().sqrt().item(),
+        left=shares(response.given, response.left),
+        teacher_left=None if response.lasting is None else shares(response.given, response.lasting),
+        steering=steering(response),
+    )
+
+
+def _root(squares: Tensor) -> list[float]:
+    """Root of the mean over samples (B, ...) of mean squares."""
+    return squares.mean(dim=0).sqrt().tolist()

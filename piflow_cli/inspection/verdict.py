@@ -1,0 +1,81 @@
+"""A student on one screen: what was measured, and whether it is as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .advice import Advice
+from .convergence import ENOUGH
+from .robustness import MEASURED, TYPICAL, size_name
+from .summary import Step, Summary
+
+FINE = "fine"
+# Which advice is about a line.
+ABOUT = {
+    "components in effect": ("collapsed mixture", "dead components", "weights never move"),
+    "log-std": ("log-std at its edge",),
+    "substeps enough": ("too few substeps",),
+    "velocity error": ("error at the start", "error at the end", "teacher off-distribution"),
+    "steering back": ("does not steer back",),
+}
+
+
+def verdict_rows(summaries: Sequence[Summary], names: Sequence[str], warned: Sequence[Sequence[Advice]]) -> list[dict]:
+    """A line for each thing that was measured, with a value for each student, by its name, and a verdict if there is one student."""
+    values = [dict(_values(summary)) for summary in summaries]
+    rows = []
+    for what in dict.fromkeys(what for column in values for what in column):
+        row: dict[str, object] = {"what": what}
+        row |= {name: column.get(what) for name, column in zip(names, values, strict=True)}
+        if len(summaries) == 1:
+            row["verdict"] = _verdict(what, summaries[0], warned[0])
+        rows.append(row)
+    return rows
+
+
+def _verdict(what: str, summary: Summary, warned: Sequence[Advice]) -> str:
+    if what == "steering back" and summary.policy != "gm":
+        return "DX never does"
+    named = [item.name for item in warned if item.name in (*ABOUT.get(what, ()), "not finite")]
+    return ", ".join(dict.fromkeys(named)) if named else FINE if what in ABOUT else ""
+
+
+def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
+    step = summary.close
+    kind = {"gm": "GM", "dx": "DX", "dx-poly": "DX polynomial"}[summary.policy]
+    parts = {"gm": "components", "dx": "points", "dx-poly": "terms"}[summary.policy]
+    yield "policy", f"{kind}, {summary.components} {parts}, NFE {summary.nfe}, {summary.iterations} iterations"
+    if summary.nfe > 1:
+        yield "evaluation", f"{step.step} of {summary.nfe}, raw time {step.raws[0]:.3g} to {step.raws[-1]:.3g}"
+    yield from _composition(step)
+    yield "straightness", f"{summary.straightness:.3f}"
+    fewest = [step.substeps_enough for step in summary.steps]
+    enough = f"more than {step.substeps[-1]}" if None in fewest else f"{max(fewest)}"
+    yield "substeps enough", f"{enough} for {ENOUGH:.0%} (sampled with {summary.substeps})"
+    if summary.trajectory_error is not None:
+        yield "velocity error", f"{summary.trajectory_error:.1%} of the teacher's square"
+    if summary.endpoint_error is not None:
+        yield "distance of samples", f"{summary.endpoint_error:.3f} rms to the teacher's, same noise"
+    yield from _steering(summary)
+
+
+def _composition(step: Step) -> Iterator[tuple[str, str]]:
+    if (mixture := step.mixture) is not None:
+        yield (
+            "components in effect",
+            f"{mixture.effective[1]:.1f} of {mixture.components} at a position, {mixture.effective_overall:.1f} overall",
+        )
+        yield "log-std", f"{mixture.logstd:.2f}, that is {mixture.std:.2g} in x_0; means {mixture.spread:.2g} apart"
+        yield "switches", f"{mixture.switches:.1f} of the heaviest component at a position"
+    if (grid := step.grid) is not None:
+        highest = f"{max(grid.curvature):.2f} per squared raw time" if grid.curvature else "none: it has fewer than 3 points"
+        yield "curvature of x_0", highest
+
+
+def _steering(summary: Summary) -> Iterator[tuple[str, str]]:
+    by_size = {item.size: item for item in summary.robustness.perturbations}
+    own = by_size.get(MEASURED)
+    noise = by_size[size_name(TYPICAL)]
+    yield "noise left at the end", f"{noise.left[-1]:.1%} of {noise.size}; {summary.robustness.passive:.1%} without a reaction"
+    if own is not None and own.steering is not None:
+        yield "steering back", f"{own.steering:.0%} of the teacher's answer to the student's own error"

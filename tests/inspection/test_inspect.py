@@ -1,0 +1,265 @@
+"""`piflow inspect-policy` from students on disk to the page, and what it refuses."""
+
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from piflow_cli.console import Console
+from piflow_cli.generation import sample_teacher
+from piflow_cli.own_teacher import own_teacher
+from piflow_cli.scenes import open_scene
+from piflow_cli.trajectory import pooled, velocity_errors, walk
+
+CPU = torch.device("cpu")
+CHROMIUM = shutil.which("chromium")
+
+
+def distilled(teacher: Path, folder: Path, policy: str, *options: str) -> Path:
+    from piflow_cli.app import main
+
+    arguments = ["--policy", policy, "--nfe", "2", "--iterations", "2", "--quiet", "--output", str(folder), *options]
+    assert main(["distill", "--teacher", str(teacher), *arguments]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gm(tiny_teacher, tmp_path_factory) -> Path:
+    return distilled(tiny_teacher, tmp_path_factory.mktemp("runs") / "gm", "gm")
+
+
+@pytest.fixture(scope="module")
+def dx(tiny_teacher, tmp_path_factory) -> Path:
+    return distilled(tiny_teacher, tmp_path_factory.mktemp("runs") / "dx", "dx", "--set", "imitation.dropout=0")
+
+
+@pytest.fixture(scope="module")
+def report(gm, dx, tmp_path_factory) -> Path:
+    """Both students in one report, at their last evaluation, cut through the last position."""
+    from piflow_cli.app import main
+
+    folder = tmp_path_factory.mktemp("reports") / "both"
+    options = ["--seeds", "0-4", "--at", "2", "--slice", "3,3", "--quiet", "--output", str(folder)]
+    assert main(["inspect-policy", "--compare", str(gm), str(dx), *options]) == 0
+    return folder
+
+
+def read(folder: Path) -> list[dict]:
+    return json.loads((folder / "policy.json").read_text())["students"]
+
+
+def test_the_velocity_error_is_that_of_the_trajectory(report, gm, dx) -> None:
+    for path, student in zip((gm, dx), read(report), strict=True):
+        scene = open_scene(path, seeds=(0, 1, 2, 3, 4), device=CPU, console=Console(quiet=True))
+        teacher = own_teacher(scene.student, path)
+        # In two batches, as an evaluation may have it.
+        found: dict[int, list] = {0: [], 1: []}
+        for shots in (scene.shots[:2], scene.shots[2:]):
+            given = scene.conditioning(shots)
+            for step in walk(scene.student, scene.noise(shots), given, points=8):
+                field = lambda x, sigma, given=given: teacher.velocity(x, sigma, given)  # noqa: E731
+                found[step.index].append((len(shots), velocity_errors(step, field, scene.student.facts.shift)))
+        for index, step in enumerate(student["steps"]):
+            for theirs, ours in zip(pooled(found[index]), step["velocity_error"], strict=True):
+                assert ours["raw"] == theirs.raw and ours["squared"] == pytest.approx(theirs.squared, rel=1e-4)
+                assert ours["relative"] == pytest.approx(theirs.relative, rel=1e-4)
+
+
+def test_the_distance_is_between_the_samples_of_student_and_teacher(report, gm) -> None:
+    scene = open_scene(gm, seeds=(0, 1, 2, 3, 4), device=CPU, console=Console(quiet=True))
+    teacher, given, noise = own_teacher(scene.student, gm), scene.conditioning(scene.shots), scene.noise(scene.shots)
+    fine = sample_teacher(teacher.family, teacher.model, noise, given, 128, teacher.shift, teacher.guidance)
+    *_, last = walk(scene.student, noise, given)
+    expected = (last.end - fine).square().mean().sqrt().item()
+    student = read(report)[0]
+    assert student["endpoint_error"] == pytest.approx(expected, rel=1e-3)
+    assert student["steps"][-1]["gap"][-1] == student["endpoint_error"]
+
+
+def test_dx_lets_pass_and_has_no_components(report) -> None:
+    student = read(report)[1]
+    robustness = student["robustness"]
+    assert all(step["mixture"] is None and len(step["grid"]["curvature"]) == len(step["grid"]["raws"]) - 2 for step in student["steps"])
+    for perturbation in robustness["perturbations"]:
+        assert perturbation["left"][-1] == pytest.approx(robustness["passive"], abs=1e-4)
+        assert perturbation["steering"] == pytest.approx(0, abs=1e-4)
+
+
+def test_numbers_do_not_depend_on_batches(gm, tmp_path, monkeypatch, cli) -> None:
+    from piflow_cli.inspection import findings
+
+    numbers = []
+    for size in (64, 2):
+        monkeypatch.setattr(findings, "CLASS_BATCH", size)
+        assert cli("inspect-policy", str(gm), "--seeds", "0-4", "--quiet", "--output", str(tmp_path / str(size))).code == 0
+        (student,) = read(tmp_path / str(size))
+        numbers.append(torch.tensor(flat({key: value for key, value in student.items() if key not in ("warnings", "shots")})))
+    torch.testing.assert_close(*numbers, rtol=2e-3, atol=1e-4)
+
+
+def flat(value: object) -> list[float]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for item in value for number in flat(item)]
+    return [float(value)] if isinstance(value, (int, float)) else []
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag, attributes) -> None:
+        self.tags.add(tag)
+        self.found += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action", "poster")]
+
+
+def test_the_page_refers_to_nothing_outside_of_it(report) -> None:
+    text = (report / "policy.html").read_text()
+    links = Links()
+    links.feed(text)
+    assert all(link.startswith("data:") for link in links.found)
+    assert not links.tags & {"script", "iframe", "object", "embed", "base", "form"}
+    assert "url(" not in text and "@import" not in text
+    pictures = list(report.glob("*.png"))
+    assert len(links.found) == len(pictures) + 1  # and the empty icon
+    assert {"samples", "mixture", "maps-1", "grid", "course", "estimates-1", "estimates-2", "teacher", "substeps", "robustness", "dropout", "slice-1", "slice-2"} == {path.stem for path in pictures}
+    for path in pictures:
+        with Image.open(path) as image:
+            assert min(image.size) > 100
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_browser_opens_the_page_without_a_complaint(report, tmp_path) -> None:
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+        "--disable-sync --enable-logging=stderr --window-size=1200,4000"
+    )
+    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'data'}", f"--screenshot={tmp_path / 'page.png'}", (report / "policy.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line or "net::ERR" in line]
+    with Image.open(tmp_path / "page.png") as image:
+        assert image.size == (1200, 4000) and len(image.convert("L").getcolors()) > 20
+
+
+def test_the_table_is_on_the_screen_and_json_has_it_all(cli, gm, tmp_path) -> None:
+    outcome = cli("inspect-policy", str(gm), "--seeds", "0", "--output", str(tmp_path / "a"))
+    assert outcome.out.splitlines()[0].split() == ["WHAT", "GM", "VERDICT"] and "components in effect" in outcome.out
+    assert str(tmp_path / "a" / "policy.html") in outcome.err
+    outcome = cli("inspect-policy", str(gm), "--seeds", "0", "--output", str(tmp_path / "b"), "--json")
+    result = json.loads(outcome.out)
+    assert result["students"] == read(tmp_path / "b") and all(Path(path).is_file() for path in result["files"])
+    assert [row["what"] for row in result["verdict"]][:2] == ["policy", "evaluation"]
+
+
+@pytest.fixture
+def orphan(gm, tmp_path) -> Path:
+    """The student of a run whose teacher's weights are gone."""
+    folder = tmp_path / "orphan"
+    shutil.copytree(gm, folder)
+    settings = yaml.safe_load((folder / "run.yaml").read_text())
+    from piflow_cli.adapters import load_adapter, save_adapter
+
+    student = load_adapter(folder / "adapter")
+    student.facts = type(student.facts)(**{**vars(student.facts), "base": str(tmp_path / "gone")})
+    shutil.rmtree(folder / "adapter")
+    save_adapter(student, folder / "adapter")
+    settings["teacher"]["base"] = str(tmp_path / "gone")
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def test_without_its_teacher_all_else_is_there_and_it_is_said(cli, orphan, tmp_path) -> None:
+    outcome = cli("inspect-policy", str(orphan), "--seeds", "0-1", "--output", str(tmp_path / "out"))
+    assert outcome.code == 0, outcome.err
+    assert "what needs the teacher is left out, because" in outcome.err and "gone" in outcome.err
+    (student,) = read(tmp_path / "out")
+    assert "gone" in student["teacher_missing"]
+    assert student["trajectory_error"] is None and student["endpoint_error"] is None
+    assert all(step["velocity_error"] is None and step["mixture"]["effective"] and step["substep_errors"] for step in student["steps"])
+    assert [item["steering"] for item in student["robustness"]["perturbations"]] == [None] * 4
+    page = (tmp_path / "out" / "policy.html").read_text()
+    assert "what needs the teacher is left out" in page and not (tmp_path / "out" / "teacher.png").exists()
+
+
+def test_what_the_network_must_not_emit_is_named(cli, gm, tmp_path, monkeypatch) -> None:
+    from piflow_cli.student import Student
+
+    policy = Student.policy
+
+    def broken(self, *arguments):
+        found = policy(self, *arguments)
+        found.means[0, 0] = torch.nan
+        return found
+
+    monkeypatch.setattr(Student, "policy", broken)
+    outcome = cli("inspect-policy", str(gm), "--seeds", "0", "--output", str(tmp_path / "out"))
+    assert outcome.code == 1 and "means: holds a value that is not finite" in outcome.err and "→" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--at", "3"], "takes 2 network evaluations, counted from 1"),
+        (["--at", "0"], "--at"),
+        (["--slice", "4,0"], "position 4,0 is outside the state, which has 4 columns and 4 rows"),
+        (["--slice", "0,0,1"], "axis 1 is no channel"),
+        (["--slice", "1"], "not a column and a row"),
+        (["--slice=-1,0"], "not a column and a row"),
+        (["--labels", "3"], "label 3 is out of range"),
+        (["--seeds", "5-2"], "runs backwards"),
+        (["--prompts", "p.txt"], "class labels, not text"),
+        (["--teacher", "digits"], "was trained for the teacher tiny, not digits"),
+    ],
+)
+def test_what_cannot_be_looked_at_says_so(cli, gm, tmp_path, arguments, message) -> None:
+    outcome = cli("inspect-policy", str(gm), "--output", str(tmp_path / "out"), *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err and "→" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_not_a_student_is_refused(cli, tiny_teacher, tmp_path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    teacher = Path(yaml.safe_load(tiny_teacher.read_text())["teacher"]["base"])
+    for folder, message in {tmp_path / "nowhere": "there is no student at", empty: "is not a student", teacher: "does not say"}.items():
+        outcome = cli("inspect-policy", str(folder), "--output", str(tmp_path / "out"))
+        assert outcome.code in (1, 2) and message in outcome.err and "→" in outcome.err
+
+
+def test_a_folder_that_is_there_is_kept(cli, gm, tmp_path) -> None:
+    run = ["inspect-policy", str(gm), "--seeds", "0", "--quiet", "--output", str(tmp_path)]
+    (tmp_path / "notes.txt").write_text("mine")
+    for more in ([], ["--overwrite"]):
+        outcome = cli(*run, *more)
+        assert outcome.code == 2 and "→" in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_earlier_report_goes_when_it_is_told_to(cli, gm, tmp_path) -> None:
+    run = ["inspect-policy", str(gm), "--seeds", "0", "--quiet", "--output", str(tmp_path / "out")]
+    assert cli(*run, "--slice", "0,0").code == 0 and (tmp_path / "out" / "slice.png").is_file()
+    outcome = cli(*run)
+    assert outcome.code == 2 and "--overwrite" in outcome.err
+    assert cli(*run, "--overwrite").code == 0 and not (tmp_path / "out" / "slice.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("policy", "components", "said"),
+    [("gm", "1", "1.0 of 1 at a position"), ("dx", "1", "none: it has fewer than 3 points"), ("dx", "2", "none: it has"), ("dx-poly", "2", "0.00 per squared raw time")],
+)
+def test_the_smallest_policies_are_drawn_too(cli, tiny_teacher, tmp_path, policy: str, components: str, said: str) -> None:
+    student = distilled(tiny_teacher, tmp_path / "run", policy, "--set", f"policy.components={components}", "--set", "imitation.dropout=0")
+    outcome = cli("inspect-policy", str(student), "--seeds", "0", "--slice", "0,0", "--output", str(tmp_path / "out"))
+    assert outcome.code == 0, outcome.err
+    assert said in outcome.out and (tmp_path / "out" / "slice.png").is_file()
