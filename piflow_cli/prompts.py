@@ -10,15 +10,7 @@ from typing import Any
 
 from .errors import UsageError
 from .presets import presets_root
-from .tables import (
-    HUB_ID,
-    Faults,
-    csv_rows,
-    jsonl_rows,
-    numbered_lines,
-    open_dataset,
-    parquet_column,
-)
+from .tables import HUB_ID, Faults, csv_rows, jsonl_rows, numbered_lines, open_dataset, parquet_column
 
 SHIPPED_PREFIX = "preset:"
 LARGEST_SEED = 2**63 - 1

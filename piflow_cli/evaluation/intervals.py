@@ -79,13 +79,18 @@ def frechet_interval(
     # The `at` samples are others than these, and have a spread of their own.
     width = _student_quantile(level, groups - 1) * math.sqrt(variance * (1 + count / at))
     low, high = (max(0.0, estimate + side * width) for side in (-1, 1))
-    enough = math.ceil(SAMPLES_A_DIMENSION * distance.dimension)
-    return Interval(whole, max(0.0, estimate), low, high, max(0.0, infinite), count, at, level, enough)
+    return Interval(whole, max(0.0, estimate), low, high, max(0.0, infinite), count, at, level, distance.enough)
 
 
-def effective_dimension(root: Tensor) -> float:
-    """How many equal standard deviations have the same sum, and sum of squares, as those of a covariance's ``root`` (D, D)."""
-    return (root.trace().square() / root.square().sum().clamp(min=1e-300)).item()
+def enough_samples(reference: Moments) -> int:
+    """How many samples an interval around the distance to ``reference`` takes to hold what it promises."""
+    return _enough(square_root(reference.covariance))
+
+
+def _enough(root: Tensor) -> int:
+    """Of a covariance's root (D, D): by how many equal standard deviations have the same sum, and sum of squares, as its own."""
+    dimension = root.trace().square() / root.square().sum().clamp(min=1e-300)
+    return math.ceil(SAMPLES_A_DIMENSION * dimension.item())
 
 
 class _Paired:
@@ -97,7 +102,7 @@ class _Paired:
                 f"features {tuple(features.shape)} and {tuple(reference.shape)} are not of the same noise", "generate both from the same seeds"
             )
         self.features, self.reference = features, reference
-        self.dimension = effective_dimension(square_root(moments(reference).covariance))
+        self.enough = enough_samples(moments(reference))
 
     def without(self, left_out: Tensor) -> float:
         """The distance without the rows ``left_out``."""
@@ -114,7 +119,7 @@ class _Downdating:
         self.mean = moments(features).mean
         self.centred = features.double() - self.mean
         root = square_root(reference.covariance)
-        self.dimension = effective_dimension(root)
+        self.enough = _enough(root)
         # The singular values of C^(1/2) R, R the reference's root, are the roots of the eigenvalues of R C R.
         self.rotated = self.centred @ root
         self.scatter = self.rotated.T @ self.rotated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cache
@@ -19,16 +19,7 @@ from .buckets import Size, fit
 from .cache import Cache
 from .captioned import Unreadable, open_picture
 from .encoded import Bucket, EncodedData, Sample
-from .material import (
-    EMPTY,
-    UNREADABLE,
-    Item,
-    Material,
-    Skipped,
-    Store,
-    collect,
-    summary,
-)
+from .material import EMPTY, UNREADABLE, Item, Material, Skipped, Store, collect, summary
 
 if TYPE_CHECKING:
     from ..console import Console

@@ -13,12 +13,7 @@ from torch import Tensor, nn
 
 from ..core.ema import karras_decay, update_average
 from ..core.guidance import Guidance
-from ..core.imitation import (
-    ImitationConfig,
-    data_dependent_loss,
-    data_free_losses,
-    teacher_ratio,
-)
+from ..core.imitation import ImitationConfig, data_dependent_loss, data_free_losses, teacher_ratio
 from ..student import Model, Student
 from ..teachers.base import teacher_velocity, to_device
 from .checkpoints import TrainingState

@@ -10,12 +10,7 @@ from ..encoders import EncoderFactory
 from ..errors import UsageError
 from ..labelled_images import load_images
 from ..prompts import read_prompts
-from ..teachers.base import (
-    ClassConditionalFamily,
-    Conditioning,
-    TeacherFamily,
-    guidance_of,
-)
+from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
 from ..teachers.locate import locate, outline_folder
 from .buckets import buckets_of
 from .captioned import list_pictures

@@ -24,12 +24,7 @@ from piflow_cli.adapters import load_adapter
 from piflow_cli.console import format_table
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
-from piflow_cli.generation import (
-    sample_student,
-    sample_teacher,
-    seeded_generators,
-    seeded_noise,
-)
+from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.labelled_images import load_images
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.locate import locate

@@ -15,15 +15,7 @@ from safetensors import safe_open
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.evaluation.clip_score import ClipScore
-from piflow_cli.evaluation.digits_classifier import (
-    HELD_OUT,
-    PROGRAM,
-    Recipe,
-    accuracy,
-    load_classifier,
-    split,
-    train,
-)
+from piflow_cli.evaluation.digits_classifier import HELD_OUT, PROGRAM, Recipe, accuracy, load_classifier, split, train
 from piflow_cli.evaluation.extractors import centre_patches, open_extractor
 from piflow_cli.evaluation.extractors import inception as inception_module
 from piflow_cli.labelled_images import load_images
@@ -214,13 +206,7 @@ def test_dino_features_are_the_class_token_of_what_pillow_resizes(dino: Path) ->
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPModel,
-        CLIPProcessor,
-        CLIPTokenizer,
-    )
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("clip")

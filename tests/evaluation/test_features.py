@@ -12,12 +12,7 @@ from safetensors.torch import save_file
 
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.evaluation.extractors import open_extractor
-from piflow_cli.evaluation.features import (
-    FeatureCollector,
-    FeatureSet,
-    load_features,
-    refuse_mixing,
-)
+from piflow_cli.evaluation.features import FeatureCollector, FeatureSet, load_features, refuse_mixing
 from piflow_cli.evaluation.statistics import frechet_distance, moments
 
 PIXELS = open_extractor("pixels", torch.device("cpu"))

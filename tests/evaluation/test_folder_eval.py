@@ -11,13 +11,10 @@ from inception import save_random_inception
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation import folder_eval
+from piflow_cli.evaluation.features import FeatureSet
 from piflow_cli.evaluation.folder_eval import FolderRequest, evaluate_folder
-from piflow_cli.evaluation.measures import COLUMNS
-from piflow_cli.evaluation.scores import (
-    inception_score,
-    kernel_distance,
-    precision_recall,
-)
+from piflow_cli.evaluation.measures import COLUMNS, measure
+from piflow_cli.evaluation.scores import inception_score, kernel_distance, precision_recall
 from piflow_cli.evaluation.statistics import frechet_distance, moments
 from piflow_cli.images import save_png, to_images
 
@@ -139,3 +136,21 @@ def test_the_distance_of_many_pictures_needs_their_moments_alone(folders, monkey
     monkeypatch.setattr(folder_eval, "TARGET", 60)
     (many,) = evaluate_folder(request, CPU, Console(quiet=True))
     assert kept == [False] and many.value == few.value
+
+
+def test_a_reference_is_kept_where_it_was_asked_to_be(folders, tmp_path: Path) -> None:
+    request = FolderRequest(folders[0], str(folders[1]), "pixels", ("fid",), cache=tmp_path / "elsewhere")
+    evaluate_folder(request, CPU, Console(quiet=True))
+    assert len(list((tmp_path / "elsewhere" / "statistics").iterdir())) == 1 and not (tmp_path / "cache").exists()
+
+
+def test_the_error_bar_of_same_noise_leaves_rows_out_of_both_sides() -> None:
+    theirs = torch.randn(60, 3, generator=seeded(), dtype=torch.float64)
+    step = torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
+    ours, reference = (FeatureSet("pixels", "none", "x", 60, moments(rows), rows) for rows in (theirs + step, theirs))
+    extractor = folder_eval.open_extractor("pixels", CPU)
+    (apart,) = measure(["fid"], ours, reference, extractor)
+    (together,) = measure(["fid"], ours, reference, extractor, same_noise=True)
+    assert apart.value == together.value == pytest.approx(1)
+    # All of the distance is the step; none of it is owed to the noise.
+    assert together.high - together.low == pytest.approx(0, abs=1e-6) and apart.high - apart.low > 0.1

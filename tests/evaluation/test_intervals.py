@@ -10,7 +10,7 @@ import torch
 from helpers import seeded
 
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation.intervals import _student_quantile, frechet_interval
+from piflow_cli.evaluation.intervals import _student_quantile, enough_samples, frechet_interval
 from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
 
 POOL, QUICK, DRAWS = 10_000, 400, 100
@@ -95,7 +95,7 @@ def test_too_few_samples_for_the_features_are_said_not_to_be_trusted() -> None:
     spread = 1 / torch.arange(1, 81, dtype=torch.float64)
     falling = frechet_interval(features * spread, Moments(torch.zeros(80, dtype=torch.float64), torch.diag(spread**2)))
     assert falling.enough == math.ceil(6 * (spread.sum() ** 2 / spread.square().sum()).item()) == 91
-    assert falling.trusted
+    assert falling.trusted and enough_samples(standard(80)) == 480
 
 
 def test_too_few_samples_have_no_interval() -> None:

@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 
 from piflow_cli.errors import RunError, UsageError, explain
 from piflow_cli.evaluation import clean_fid
-from piflow_cli.evaluation.scores import (
-    diversity,
-    inception_score,
-    kernel_distance,
-    precision_recall,
-)
+from piflow_cli.evaluation.scores import diversity, inception_score, kernel_distance, precision_recall
 
 
 def unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -6,13 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.evaluation.statistics import (
-    MomentAccumulator,
-    Moments,
-    frechet_distance,
-    moments,
-    moments_of_arrays,
-)
+from piflow_cli.evaluation.statistics import MomentAccumulator, Moments, frechet_distance, moments, moments_of_arrays
 
 
 def gaussian(seed: int, dimension: int, rank: int) -> Moments:
