@@ -12,7 +12,7 @@ import typer
 from typer.main import get_command
 
 from piflow_cli import __version__
-from piflow_cli.commands import distill, export, inspect_policy, sample
+from piflow_cli.commands import distill, eval, export, inspect_policy, sample
 from piflow_cli.commands.options import Json, Quiet, switch
 from piflow_cli.console import Console, dumps
 from piflow_cli.errors import (
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
 app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
+app.command("eval", epilog=eval.EXAMPLES)(eval.eval)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("inspect-policy", epilog=inspect_policy.EXAMPLES)(inspect_policy.inspect_policy)
 

@@ -17,6 +17,7 @@ from piflow_cli.commands.options import (
     Device,
     Json,
     Quiet,
+    Subfolder,
     Teacher,
     examples,
     parse_ranges,
@@ -54,6 +55,7 @@ def inspect_policy(
     slice: Annotated[
         str | None, setting("--slice", "Density and velocity at a position: column, row, channel (0).", LOOK, "X,Y[,AXIS]")
     ] = None,
+    subfolder: Subfolder = None,
     teacher: Teacher = None,
     base: Base = None,
     vae: Annotated[
@@ -100,6 +102,7 @@ def inspect_policy(
         place=place,
         teacher=teacher,
         base=base,
+        subfolder=subfolder,
         vae=vae,
         base_precision=base_precision,
         output=_folder(students) if output is None else output,

@@ -16,6 +16,7 @@ from ..files import replacing_folder
 from ..own_teacher import OwnTeacher, own_teacher, preset_of
 from ..scenes import Scene, open_scene
 from ..shots import BasePrecision
+from ..student_source import locate_student
 from .advice import advice
 from .findings import examine
 from .report import JSON_NAME, Inspected, as_json, write_report
@@ -51,6 +52,7 @@ class InspectRequest:
     place: Place | None
     teacher: str | None
     base: str | None
+    subfolder: str | None
     vae: str | None
     base_precision: BasePrecision | None
     output: Path
@@ -107,6 +109,7 @@ def _scene(path: str, request: InspectRequest, device: torch.device, console: Co
         base=request.base,
         teacher=request.teacher,
         vae=request.vae,
+        subfolder=request.subfolder,
         base_precision=request.base_precision,
     )
     if request.seeds is None and len(scene.shots) > MOST_SHOTS:
@@ -133,7 +136,7 @@ def _preset(scene: Scene, request: InspectRequest) -> Preset | None:
 
 
 def _check_step(path: str, request: InspectRequest, console: Console) -> None:
-    nfe = read_facts(path, teacher=request.teacher, base=request.base, say=console.say).nfe
+    nfe = read_facts(locate_student(path, request.subfolder), teacher=request.teacher, base=request.base, say=console.say).nfe
     if request.at > nfe:
         raise UsageError(
             f"--at {request.at}: {path} takes {nfe} network evaluation{'s' if nfe > 1 else ''}, counted from 1",

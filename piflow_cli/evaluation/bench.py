@@ -1,0 +1,131 @@
+"""One student with everything it is measured by: its shots, its teacher, and the models that stand beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..adapters import read_facts
+from ..errors import PiflowError, UsageError
+from ..labelled_images import load_images
+from ..own_teacher import OwnTeacher, own_teacher, preset_of
+from ..prompts import read_prompts
+from ..sampling import CLASS_TEACHER_STEPS
+from ..scenes import Scene, open_scene
+from ..shots import Shot
+from ..student_source import locate_student
+from ..teachers import family_of
+from ..teachers.locate import locate
+from ..teachers.text_to_image import TextToImageFamily
+from ..text_sampling import TEACHER_STEPS
+from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
+from .subjects import Subject, student_subjects, teacher_subject
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..console import Console
+    from ..preset_schema import Preset
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A student's scene and shots, and who is measured on them.
+
+    ``teacher``, ``preset``: None where they are not at hand, with ``why_not``. ``fine``: the teacher at its finest, to which the
+    others are compared; ``teachers``: at the step counts that were asked for.
+    """
+
+    scene: Scene
+    shots: tuple[Shot, ...]
+    students: tuple[Subject, ...]
+    teachers: tuple[Subject, ...]
+    fine: Subject | None
+    teacher: OwnTeacher | None
+    preset: Preset | None
+    why_not: str | None
+
+    @property
+    def text(self) -> bool:
+        """Whether its pictures are made from prompts."""
+        return isinstance(self.scene.student.family, TextToImageFamily)
+
+    def need_teacher(self, what: str) -> OwnTeacher:
+        """The teacher; raises UsageError with the reason why ``what`` cannot be had without."""
+        if self.teacher is None:
+            raise UsageError(f"{what} needs the student's teacher: {self.why_not}", "leave it out of --metrics, or name the run folder")
+        return self.teacher
+
+
+def open_bench(path: str, name: str, request: EvalRequest, device: torch.device, console: Console) -> Bench:
+    """Open the student at ``path``, called ``name`` in the report, and its teacher.
+
+    Raises:
+        UsageError: it is no student, or there are fewer prompts than pictures are wanted.
+    """
+    files = locate_student(path, request.subfolder)
+    facts = read_facts(files, teacher=request.teacher, base=request.base, say=console.say)
+    text = isinstance(family_of(facts.family, facts.guidance), TextToImageFamily)
+    prompts = _prompts(request) if text else ()
+    scene = open_scene(
+        path, device=device, console=console, labels=request.labels, prompts=prompts, seeds=request.seeds,
+        prompts_from=None if text else request.prompts_from, height=request.height, width=request.width,
+        base=request.base, teacher=request.teacher, subfolder=request.subfolder,
+    )  # fmt: skip
+    preset, teacher, why_not = None, None, None
+    try:
+        preset = preset_of(facts, scene.path, request.teacher)
+        teacher = own_teacher(scene.student, scene.path, request.teacher)
+    except PiflowError as error:
+        why_not = error.message
+    students = student_subjects(scene, files, request, name)
+    teachers: list[Subject] = []
+    fine = None
+    if teacher is not None:
+        steps = (TEACHER_STEPS if text else CLASS_TEACHER_STEPS) if request.fine_steps is None else request.fine_steps
+        fine = teacher_subject(scene, teacher, steps, request.base)
+        teachers = [teacher_subject(scene, teacher, count, request.base) for count in request.teacher_steps if count != steps]
+    elif request.teacher_steps:
+        raise UsageError(f"--teacher-steps needs the student's teacher: {why_not}", "leave it out, or name the run folder")
+    shots = _text_shots(scene, request) if text else _class_shots(scene, request, preset)
+    return Bench(scene, shots, tuple(students), tuple(teachers), fine, teacher, preset, why_not)
+
+
+def _prompts(request: EvalRequest) -> tuple[str, ...]:
+    """As many texts as pictures are wanted, from the first on, or all of them where seeds are given."""
+    if request.prompts_from is None:
+        raise UsageError("the student is told a text, and none is given", "name them: --prompts FILE")
+    texts = tuple(prompt.text for prompt in read_prompts(request.prompts_from))
+    if request.seeds is not None:
+        return texts
+    wanted = FULL_PROMPTS if request.protocol == "full" and request.num_images is None else request.num_images
+    if wanted is not None and wanted > len(texts):
+        raise UsageError(f"{request.prompts_from} holds {len(texts)} prompts, and {wanted} are wanted", f"take --num-images {len(texts)}")
+    return texts[: QUICK_IMAGES if wanted is None else wanted]
+
+
+def _text_shots(scene: Scene, request: EvalRequest) -> tuple[Shot, ...]:
+    """Every prompt with every seed; without seeds a prompt has its own number for one, so that no two share their noise."""
+    if request.seeds is not None:
+        return scene.shots
+    return tuple(Shot(shot.number, prompt=shot.prompt, number=shot.number, size=shot.size) for shot in scene.shots)
+
+
+def _class_shots(scene: Scene, request: EvalRequest, preset: Preset | None) -> tuple[Shot, ...]:
+    """Seeds from 0 on; labels in turn, or as the training data have them, so that both show their classes equally often."""
+    labels = request.labels
+    data = ()
+    if preset is not None and preset.data.images is not None:
+        data = tuple(load_images(locate(preset.data.images))[1].tolist())
+    seeds = request.seeds if request.seeds is not None else range(_class_count(request, len(data)))
+    if labels is None:
+        labels = data or tuple(range(scene.student.family.class_count(scene.student.model)))
+    return tuple(Shot(seed, labels[seed % len(labels)]) for seed in seeds)
+
+
+def _class_count(request: EvalRequest, data: int) -> int:
+    if request.num_images is not None:
+        return request.num_images
+    if request.protocol is not None:
+        return FULL_CLASSES if request.protocol == "full" else QUICK_IMAGES
+    return data if 2 <= data <= MOST_DATA else QUICK_IMAGES

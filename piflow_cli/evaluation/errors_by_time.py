@@ -1,0 +1,47 @@
+"""Trajectory error: a student's policies against its teacher's velocity along the student's own path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..own_teacher import OwnTeacher
+from ..shots import Shot, batches
+from ..trajectory import VelocityError, pooled, velocity_errors, walk
+
+if TYPE_CHECKING:
+    from ..scenes import Scene
+
+# Points a network evaluation, and pictures whose paths are followed: as many as `piflow inspect-policy` looks at.
+POINTS = 8
+PATHS = 16
+
+
+def trajectory_errors(
+    scene: Scene,
+    teacher: OwnTeacher,
+    shots: Sequence[Shot],
+    batch_size: int,
+    *,
+    steps: int | None = None,
+    substeps: int | None = None,
+    temperature: float | str | None = None,
+) -> list[VelocityError]:
+    """Errors at POINTS times of each evaluation, in the order of the path, pooled over the first PATHS of ``shots``."""
+    student = scene.student
+    settings = {"steps": steps, "substeps": substeps, "temperature": temperature, "points": POINTS}
+    measured = []
+    for part in batches(shots[:PATHS], batch_size):
+        conditioning = scene.conditioning(part)
+        errors: list[VelocityError] = []
+        with scene.computing():
+            for path in walk(student, scene.noise(part), conditioning, **settings):
+                errors += velocity_errors(path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), student.facts.shift)
+        measured.append((len(part), errors))
+    return pooled(measured)
+
+
+def overall(errors: Sequence[VelocityError]) -> tuple[float, float]:
+    """Mean square of the error over all times, and its share of the teacher's own mean square."""
+    squared, teacher = (sum(getattr(error, name) for error in errors) / len(errors) for name in ("squared", "teacher"))
+    return squared, VelocityError(0, 0.0, 0.0, squared, teacher).relative

@@ -1,0 +1,166 @@
+"""Through what pictures are looked at: extractors, opened once for all students, and the references made by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..shots import Shot
+from .bench import Bench
+from .clip_score import ClipScore
+from .extractors import Extractor, centre_patches, open_extractor
+from .features import FeatureSet
+from .generate import Generation
+from .references import DATA, open_reference
+from .request import EvalRequest
+from .statistics import MomentAccumulator
+from .subjects import TEACHER, Subject
+
+if TYPE_CHECKING:
+    from ..console import Console
+
+DISTRIBUTION = ("fid", "kid", "is", "pr")
+PATCH = "patch-fid"
+DIGITS = "digits"
+# The network whose cosines papers report for COCO.
+CLIP = "openai/clip-vit-large-patch14"
+# Above this a number of small pictures is no longer worth comparing pixel by pixel.
+MOST_PIXELS = 4096
+
+
+@dataclass(frozen=True)
+class Eye:
+    """An extractor, and what it is asked for: some of DISTRIBUTION, or patch-fid alone. ``tag``: tells it and its weights."""
+
+    extractor: Extractor
+    metrics: tuple[str, ...]
+    tag: str
+
+    def __call__(self, pictures: Tensor, shots: Sequence[Shot]) -> Tensor:
+        return self.extractor.features(pictures).float()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """CLIP, which is shown pictures with their prompts: one number a picture."""
+
+    clip: ClipScore
+
+    @property
+    def tag(self) -> str:
+        return self.clip.name
+
+    def __call__(self, pictures: Tensor, shots: Sequence[Shot]) -> Tensor:
+        return self.clip.scores(pictures, [shot.prompt for shot in shots]).unsqueeze(1)
+
+
+@dataclass
+class Eyes:
+    """All extractors of an evaluation, and the references that have been looked at with them."""
+
+    request: EvalRequest
+    device: torch.device
+    console: Console
+    opened: dict[str, Extractor] = field(default_factory=dict)
+    references: dict[tuple[str, str, str], FeatureSet] = field(default_factory=dict)
+    reader: Reader | None = None
+
+    def of(self, bench: Bench) -> list[Eye]:
+        """The extractors that ``bench`` is looked at with, in the order in which they were named, each with what it can tell.
+
+        Everything that can be refused is refused here, before pictures are made: each extractor is shown a blank one.
+        """
+        measures = self.request.measures
+        wanted = tuple(name for name in measures if name in DISTRIBUTION)
+        names = self.request.extractors or default_extractors(bench)
+        eyes = [self._eye(self._open(name), wanted) for name in names] if wanted or "diversity" in measures else []
+        if PATCH in measures:
+            eyes.append(self._eye(centre_patches(self._open(names[0])), (PATCH,)))
+        possible = [self._possible(bench, eye) for eye in eyes]
+        for name in wanted:
+            reasons = [lacking[name] for eye, lacking in zip(eyes, possible) if name in eye.metrics and name in lacking]
+            if len(reasons) == len(names) and self.request.asks(name):
+                raise UsageError(f"--metrics {name}: {reasons[0]}", "leave it out of --metrics")
+            for reason in reasons:
+                self.console.say(f"{name} is left out: {reason}")
+        return [replace(eye, metrics=tuple(name for name in eye.metrics if name not in lacking)) for eye, lacking in zip(eyes, possible)]
+
+    def _possible(self, bench: Bench, eye: Eye) -> dict[str, str]:
+        """Which of the eye's metrics cannot be had, and why."""
+        scene = bench.scene
+        blank = torch.zeros(1, *scene.shape_of(bench.shots[0]), device=scene.device)
+        features = eye.extractor.features(scene.decode(blank))
+        lacking = {}
+        if eye.extractor.logits(features) is None:
+            lacking["is"] = f"{eye.extractor.name} has no classifier"
+        if find_spec("cleanfid") is None:
+            lacking["kid"] = 'it needs pip install "piflow[eval]"'
+        if eye.metrics and reference_of(self.request, bench) != TEACHER:
+            reference = self.reference(bench, eye)
+            if reference.features is None:
+                single = f"{reference.source} holds mean and covariance alone, and pictures are compared one by one"
+                lacking.update(dict.fromkeys(("kid", "pr"), single))
+        return lacking
+
+    def reader_of(self, bench: Bench) -> Reader | None:
+        """CLIP, where the score is asked for; raises UsageError for a student that is told no prompts."""
+        if "clip" not in self.request.measures:
+            return None
+        if not bench.text:
+            raise UsageError(f"--metrics clip: {bench.scene.path} is told classes, not texts", "leave it out of --metrics")
+        if self.reader is None:
+            self.reader = Reader(ClipScore(CLIP if self.request.clip is None else self.request.clip, self.device))
+        return self.reader
+
+    def reference(self, bench: Bench, eye: Eye) -> FeatureSet:
+        """What ``bench`` is compared with, if it is no teacher; looked at once for all students of one preset."""
+        text = reference_of(self.request, bench)
+        key = (text, eye.tag, "" if bench.preset is None else bench.preset.name)
+        if key not in self.references:
+            self.references[key] = open_reference(text, eye.extractor, self.console, preset=bench.preset, cache=self.request.cache)
+        return self.references[key]
+
+    def _open(self, name: str) -> Extractor:
+        if name not in self.opened:
+            weights = self.request.inception_weights if name.startswith("inception") else None
+            self.opened[name] = open_extractor(name, self.device, weights, self.console)
+        return self.opened[name]
+
+    def _eye(self, extractor: Extractor, metrics: tuple[str, ...]) -> Eye:
+        return Eye(extractor, metrics, f"{extractor.name}, resize {extractor.resize}, weights {extractor.identity}")
+
+
+def reference_of(request: EvalRequest, bench: Bench) -> str:
+    """What was named, or the training data where the preset has pictures, or the teacher."""
+    if request.reference is not None:
+        return request.reference
+    section = None if bench.preset is None else bench.preset.data
+    return DATA if section is not None and section.images is not None else TEACHER
+
+
+def default_extractors(bench: Bench) -> tuple[str, ...]:
+    """Raw pixels of small pictures, and for digits a classifier's features; Inception for all others."""
+    facts = bench.scene.student.facts
+    if facts.base == f"preset:{DIGITS}":
+        return "pixels", "digits-classifier"
+    small = torch.Size(bench.scene.shape_of(bench.shots[0])).numel() <= MOST_PIXELS
+    return ("pixels",) if small and not facts.vae and not bench.text else ("inception",)
+
+
+def feature_set(generation: Generation, subject: Subject, eye: Eye, keep: bool) -> FeatureSet:
+    """Statistics of a subject's stored features; without ``keep`` only their moments, in constant memory."""
+    accumulator, kept = MomentAccumulator(), []
+    for features in generation.features(subject, eye.tag):
+        accumulator.add(features)
+        if keep:
+            kept.append(features)
+    source = f"{subject.name}, {subject.evaluations} steps, same noise" if subject.kind == TEACHER else subject.title
+    together = torch.cat(kept) if keep else None
+    return FeatureSet(eye.extractor.name, eye.extractor.resize, source, accumulator.count, accumulator.moments(), together)
+

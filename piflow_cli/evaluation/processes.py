@@ -1,0 +1,36 @@
+"""Several processes at one evaluation: each makes its share of the blocks, and the first measures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..devices import choose_device
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that torchrun or accelerate started. ``wait`` returns when all have come to it."""
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+    wait: Callable[[], None] = lambda: None
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+
+def open_processes(device: str) -> Processes:
+    """The process group that the environment tells of, or this process alone; raises UsageError for a device that is not there."""
+    chosen = choose_device(device)
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return Processes(chosen)
+    from accelerate import PartialState
+
+    state = PartialState(cpu=chosen.type == "cpu")
+    return Processes(state.device, state.process_index, state.num_processes, state.wait_for_everyone)

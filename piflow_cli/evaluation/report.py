@@ -1,0 +1,119 @@
+"""report.json, report.html and the pictures of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..console import dumps, format_table
+from ..files import replacing_file
+from ..pages import Page, figure_png
+from ..trajectory import VelocityError
+from .plots import colours_of, error_figure, quality_figure, sample_figure
+from .rows import TITLES, Row, by_metric, protocols, table_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+INTERVAL = (
+    "In parentheses: where the distance of 10,000 images lies, with 95 % probability. Of few images a distance comes out too high, "
+    "so the number measured may be above."
+)
+
+
+@dataclass
+class Report:
+    """What was found. ``recipe``: how the command was run; ``errors`` and ``samples``: by title of the model.
+
+    ``errors`` come with the name of the model, ``samples`` are its pictures of the same noise in every row; ``notes`` is what a
+    reader of the numbers must know.
+    """
+
+    title: str
+    recipe: Mapping[str, object]
+    rows: list[Row] = field(default_factory=list)
+    errors: dict[str, tuple[str, Sequence[VelocityError]]] = field(default_factory=dict)
+    samples: dict[str, Sequence[Image]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict:
+        """For report.json and --json."""
+        return {
+            **self.recipe,
+            "results": [row.as_dict for row in self.rows],
+            "trajectory": {
+                title: [{**asdict(error), "relative": error.relative} for error in found] for title, (_, found) in self.errors.items()
+            },
+            "notes": self.all_notes,
+        }
+
+    def text(self) -> str:
+        """The table of all models, and under it the protocol of each column."""
+        told = [f"{names}: {protocol}" for names, protocol in protocols(self.rows)]
+        return "\n".join([format_table(*table_of(self.rows)), "", *told, *self.all_notes])
+
+    @property
+    def all_notes(self) -> list[str]:
+        """How to read an interval where there is one, why a distance has none, and the notes."""
+        reading = [INTERVAL] if any(row.low is not None for row in self.rows) else []
+        without = [f"{name}: {row.note}" for name, found in by_metric(self.rows).items() for row in found if row.note and row.low is None]
+        return [*reading, *dict.fromkeys(without + self.notes)]
+
+
+def write_report(report: Report, folder: Path) -> dict[str, Path]:
+    """Write the report into ``folder``; returns its files by what they are."""
+    figures = {
+        "quality": quality_figure(report.rows),
+        "error": error_figure(report.errors, colours_of(report.rows)),
+        "samples": sample_figure(_in_order(report)) if report.samples else None,
+    }
+    pictures = {name: figure_png(figure) for name, figure in figures.items() if figure is not None}
+    files = {"report": folder / "report.html", "numbers": folder / "report.json"}
+    for name, png in pictures.items():
+        files[name] = folder / f"{name}.png"
+        with replacing_file(files[name]) as aside:
+            aside.write_bytes(png)
+    with replacing_file(files["numbers"]) as aside:
+        aside.write_text(dumps(report.as_dict()) + "\n")
+    _page(report, pictures).write(files["report"])
+    return files
+
+
+def _in_order(report: Report) -> dict[str, Sequence[Image]]:
+    """The fine solution, then students, then coarser teachers: what is to be alike stands side by side."""
+    coarse = {row.title for row in report.rows if row.kind == "teacher"}
+    return dict(sorted(report.samples.items(), key=lambda item: item[0] in coarse))
+
+
+def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
+    page = Page(report.title, "Made by piflow eval: every number stands under its protocol, below the table.")
+    page.table(*table_of(report.rows))
+    for note in report.all_notes:
+        page.text(note)
+    if "quality" in pictures:
+        page.heading("Quality against evaluations")
+        page.picture(pictures["quality"], "Squares: the teacher by Euler steps. Bars: the interval of a number, where it has one.")
+    if "samples" in pictures:
+        page.heading("From the same noise")
+        page.picture(pictures["samples"], "A row a model, a column a seed. A student close to its teacher's fine solution looks like the first row.")
+    if "error" in pictures:
+        page.heading("Error by time")
+        page.picture(
+            pictures["error"],
+            "How far the policy's velocity is from the teacher's along the student's own path: mean square of the difference over the "
+            "teacher's mean square. A line begins at each network evaluation.",
+        )
+    page.heading("Protocol")
+    told = [{"metric": names, "measured": protocol} for names, protocol in protocols(report.rows)]
+    page.table(told, ["metric", "measured"])
+    meanings = {TITLES[row.metric][0]: TITLES[row.metric][1] for row in report.rows}
+    page.table([{"metric": name, "what it is": what} for name, what in meanings.items()], ["metric", "what it is"])
+    page.heading("Settings")
+    page.table([{"setting": name, "value": _setting(value)} for name, value in report.recipe.items()], ["setting", "value"])
+    return page
+
+
+def _setting(value: object) -> object:
+    return ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, Mapping) else value

@@ -1,0 +1,121 @@
+"""What `piflow eval` was asked for, and what does not go together."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+
+METRICS = ("fid", "kid", "is", "pr", "patch-fid", "clip", "alignment", "diversity", "trajectory", "speed")
+# What needs a student, and so cannot be said of a folder of pictures.
+OF_STUDENTS = ("clip", "alignment", "diversity", "trajectory", "speed")
+STANDARD = ("fid", "pr", "alignment", "diversity", "trajectory", "speed")
+
+QUICK_METRICS = ("fid", "alignment", "speed")
+# The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
+FULL_METRICS = ("fid", "kid", "is", "pr", "alignment", "diversity", "trajectory", "speed")
+FULL_CLASSES, FULL_PROMPTS = 50_000, 10_000
+# Pictures where nothing else is asked. A model that comes with data of its own is measured at as many as there are, up to
+# MOST_DATA: the two samples are then of one size.
+QUICK_IMAGES = 1_000
+MOST_DATA = 10_000
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """The command's options; None stands for "what goes with this student".
+
+    ``students``: whatever `piflow sample` takes, each with ``subfolder`` inside it; none with ``images``, a folder of pictures. ``steps``: evaluations of each student;
+    ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to which students are
+    compared. ``protocol``: quick, full or neither. ``clip``: the CLIP of the CLIP score. ``cache``: where states
+    and features are kept.
+    """
+
+    students: tuple[str, ...]
+    images: Path | None
+    reference: str | None
+    metrics: tuple[str, ...] | None
+    protocol: str | None
+    extractors: tuple[str, ...]
+    inception_weights: Path | None
+    clip: str | None
+    num_images: int | None
+    seeds: tuple[int, ...] | None
+    labels: tuple[int, ...] | None
+    prompts_from: str | None
+    height: int | None
+    width: int | None
+    steps: tuple[int, ...]
+    substeps: int | None
+    temperature: float | str | None
+    teacher_steps: tuple[int, ...]
+    fine_steps: int | None
+    teacher: str | None
+    base: str | None
+    subfolder: str | None
+    batch_size: int | None
+    cache: Path | None
+    save_images: bool
+    output: Path
+    device: str
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The metrics, in the order of METRICS."""
+        if self.metrics is not None:
+            return self.metrics
+        chosen = {None: STANDARD, "quick": QUICK_METRICS, "full": FULL_METRICS}[self.protocol]
+        return chosen if self.images is None else tuple(name for name in chosen if name not in OF_STUDENTS)
+
+    def asks(self, metric: str) -> bool:
+        """Whether ``metric`` was named, and not only left to us: then it is an error that it cannot be had."""
+        return self.metrics is not None and metric in self.metrics
+
+    def check(self) -> None:
+        """Raise UsageError with everything that does not go together."""
+        faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
+        if self.num_images is not None and self.seeds is not None:
+            faults.append("--seeds and --num-images exclude each other: keep --seeds, which counts the images too")
+        if self.num_images == 1 or (self.seeds is not None and len(self.seeds) == 1 and self.prompts_from is None):
+            faults.append("one image has no distribution: ask for two at least")
+        if faults:
+            what = faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults])
+            raise UsageError(what, "piflow eval --help lists what there is")
+
+    def _faults_of_folders(self) -> list[str]:
+        faults = ["--images DIR measures pictures that are there: name no student beside it"] if self.students else []
+        if self.reference is None:
+            faults.append("--images DIR wants to know what to compare with: --reference DIR")
+        elif self.reference in ("data", "teacher"):
+            faults.append(f"--reference {self.reference} belongs to a student: name a folder or a file of statistics beside --images")
+        faults += [f"--metrics {name} needs a student: pictures alone do not tell" for name in self.measures if name in OF_STUDENTS]
+        given = {
+            "--seeds": self.seeds, "--labels": self.labels, "--prompts": self.prompts_from, "--steps": self.steps,
+            "--teacher-steps": self.teacher_steps, "--fine-steps": self.fine_steps, "--substeps": self.substeps,
+            "--temperature": self.temperature, "--teacher": self.teacher, "--base": self.base, "--subfolder": self.subfolder,
+            "--clip": self.clip, "--save-images": self.save_images, "--height": self.height, "--width": self.width,
+        }  # fmt: skip
+        named = [option for option, value in given.items() if value not in (None, (), False)]
+        return faults + ([f"{', '.join(named)}: settings of a student, and --images has none"] if named else [])
+
+    def _faults_of_students(self) -> list[str]:
+        if not self.students:
+            return ["neither a student nor --images DIR given: type piflow eval runs/digits"]
+        twice = sorted({name for name in self.students if self.students.count(name) > 1})
+        faults = [f"the student {name} comes twice: name each once" for name in twice]
+        if "clip" in self.measures and self.prompts_from is None:
+            faults.append("--metrics clip needs the texts that pictures are to show: --prompts FILE")
+        return faults
+
+
+def parse_metrics(text: str) -> tuple[str, ...]:
+    """Names with commas between, each once and in the order of METRICS; raises UsageError with every unknown one."""
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], METRICS, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(METRICS)}")
+    return tuple(name for name in METRICS if name in names)

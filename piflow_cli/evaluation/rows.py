@@ -1,0 +1,137 @@
+"""Results: one row a number, each with its protocol, and the table in which models stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+# What a metric is called above its column, and what it is, in the order of columns.
+TITLES = {
+    "fid": ("FID", "Frechet distance of features; lower is better"),
+    "patch-fid": ("patch FID", "Frechet distance of features of centre crops at full resolution; lower is better"),
+    "kid": ("KID", "kernel distance of features; lower is better"),
+    "is": ("IS", "Inception score; higher is better"),
+    "precision": ("precision", "share of pictures inside the reference's manifold; higher is better"),
+    "recall": ("recall", "share of the reference inside the pictures' manifold; higher is better"),
+    "clip": ("CLIP", "CLIP score of pictures and their prompts; higher is better"),
+    "mse": ("MSE", "squared distance to the teacher's fine solution of the same noise, per number of the state; lower is better"),
+    "psnr": ("PSNR", "dB, of pictures against those of the teacher's fine solution of the same noise; higher is better"),
+    "lpips": ("LPIPS", "perceptual distance to the teacher's fine solution of the same noise; lower is better"),
+    "diversity": ("diversity", "mean distance of features of two pictures of one label or prompt, over the teacher's; 1 is as diverse"),
+    "velocity-error": ("velocity error", "mean square of policy minus teacher velocity on the student's own path, over the teacher's; lower is better"),
+    "network-ms": ("network ms", "of one evaluation of a batch; of a teacher with its guidance"),
+    "policy-ms": ("policy ms", "of following one evaluation's policy, for a batch"),
+    "images-per-second": ("images/s", "from noise to states, without features and files; higher is better"),
+}
+METRIC = "metric"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number.
+
+    ``images``: how many pictures it is of; ``seeds`` they are from. ``extractor``, ``resize``: what looked at them.
+    ``reference``: what they are compared with, and ``reference_images`` how many that has. ``low`` and ``high``: where the
+    number of 10,000 pictures lies, for a distance of fewer (95 %). ``detail``: more of the protocol; ``note``: of this number.
+    """
+
+    model: str
+    kind: str
+    policy: str
+    nfe: int | None
+    metric: str
+    value: float
+    images: int
+    low: float | None = None
+    high: float | None = None
+    seeds: str | None = None
+    extractor: str | None = None
+    resize: str | None = None
+    reference: str | None = None
+    reference_images: int | None = None
+    detail: str | None = None
+    note: str | None = None
+
+    @property
+    def as_dict(self) -> dict:
+        """For JSON: what does not apply is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def title(self) -> str:
+        """The model and its evaluations, as tables and plots have them."""
+        return self.model if self.nfe is None else titled(self.model, self.kind, self.nfe)
+
+    @property
+    def cell(self) -> str:
+        """The number as a table shows it, with its interval."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} ({self.low:.3g} to {self.high:.3g})"
+
+
+def titled(model: str, kind: str, nfe: int) -> str:
+    """digits, 1 NFE; teacher, 32 steps."""
+    return f"{model}, {nfe} {'NFE' if kind == 'student' else 'step' if nfe == 1 else 'steps'}"
+
+
+def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by what they are called, in the order of TITLES; an extractor is part of the name where there are several."""
+    order = list(TITLES)
+    several = {row.metric for row in rows if len({other.extractor for other in rows if other.metric == row.metric}) > 1}
+    named: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: order.index(row.metric)):
+        name = TITLES[row.metric][0] + (f" {row.extractor}" if row.metric in several else "")
+        named.setdefault(name, []).append(row)
+    return named
+
+
+def table_of(rows: Sequence[Row]) -> tuple[list[dict[str, object]], list[str]]:
+    """A line a metric, a column a model at a number of evaluations; None where there is no such number."""
+    models = list(dict.fromkeys(row.title for row in rows))
+    lines: list[dict[str, object]] = []
+    for name, found in by_metric(rows).items():
+        cells = {row.title: row.cell for row in found}
+        lines.append({METRIC: name, **{model: cells.get(model) for model in models}})
+    return lines, [METRIC, *models]
+
+
+def protocols(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Under what the numbers were measured: names of metrics with commas between, and what holds for all of them."""
+    told: dict[str, list[str]] = {}
+    for name, found in by_metric(rows).items():
+        ways: dict[str, list[str]] = {}
+        for row in found:
+            ways.setdefault(_protocol(row), []).append(row.title)
+        if len(ways) == 1:
+            told.setdefault(next(iter(ways)), []).append(name)
+        else:
+            # Two students with teachers of their own, say, are compared with other pictures.
+            for way, models in ways.items():
+                told.setdefault(f"{way} ({'; '.join(models)})", []).append(name)
+    return [(", ".join(names), way) for way, names in told.items()]
+
+
+def _protocol(row: Row) -> str:
+    parts = [f"{row.images:,} images"]
+    if row.seeds is not None:
+        parts[0] += f" of seeds {row.seeds}"
+    if row.reference is not None:
+        against = f" ({row.reference_images:,} images)" if row.reference_images else ""
+        parts.append(f"against {row.reference}{against}")
+    if row.extractor is not None:
+        parts.append(f"extractor {row.extractor}, resize {row.resize}")
+    if row.detail is not None:
+        parts.append(row.detail)
+    return ", ".join(parts)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Whole numbers as `--seeds` takes them: 0-3,7."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

@@ -1,0 +1,167 @@
+"""`piflow eval` from a request to a report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..console import format_pairs
+from ..devices import keep_freed_memory
+from ..errors import UsageError
+from ..images import to_images
+from ..text_sampling import WIDEST_ROW
+from ..versions import collect
+from .bench import Bench, open_bench
+from .folder_eval import FolderRequest, evaluate_folder
+from .generate import Generation
+from .looking import Eyes, reference_of
+from .measuring import Measuring, group_numbers
+from .processes import Processes, open_processes
+from .report import Report, write_report
+from .request import OF_STUDENTS, EvalRequest
+from .rows import Row
+from .store import Store
+from .subjects import TEACHER, Subject
+
+if TYPE_CHECKING:
+    from ..console import Console
+
+CLASS_BATCH, TEXT_BATCH = 128, 1
+NEED_TEACHER = ("alignment", "diversity", "trajectory")
+FOLDER_BATCH = 64
+
+
+def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
+    """Measure what ``request`` names and write the report; returns it for --json, and as text.
+
+    Raises:
+        UsageError: what is asked does not go together or is not there; nothing has been generated then.
+        RunError: weights or packages are missing, or files are damaged.
+    """
+    request.check()
+    started = time.perf_counter()
+    processes = open_processes(request.device)
+    if processes.device.type == "cpu":
+        keep_freed_memory()
+    report = Report(title=_title(request), recipe=_recipe(request, processes))
+    if request.images is not None:
+        _folder_rows(request, processes, report, console)
+    else:
+        _student_rows(request, processes, report, console)
+    if not processes.first:
+        return {}, ""
+    files = write_report(report, request.output)
+    written = {**files, "seconds": round(time.perf_counter() - started, 1)}
+    return {**report.as_dict(), **written}, f"{report.text()}\n\n{format_pairs(written)}"
+
+
+def _title(request: EvalRequest) -> str:
+    return f"{request.images} against {request.reference}" if request.images is not None else "piflow eval: " + ", ".join(_names(request.students))
+
+
+def _recipe(request: EvalRequest, processes: Processes) -> dict:
+    versions = collect()
+    return {
+        "students": list(request.students),
+        "images": request.images,
+        "metrics": ",".join(request.measures),
+        "protocol": request.protocol or "as the options say",
+        "device": str(processes.device),
+        "processes": processes.count,
+        "versions": {name: versions[name] for name in ("piflow", "python", "torch", "diffusers")},
+    }
+
+
+def _folder_rows(request: EvalRequest, processes: Processes, report: Report, console: Console) -> None:
+    """One process is enough where nothing is generated."""
+    if not processes.first:
+        return
+    for extractor in request.extractors or ("inception",):
+        folder = FolderRequest(
+            images=request.images, reference=request.reference, extractor=extractor, metrics=request.measures if request.protocol == "quick" else request.metrics,
+            count=request.num_images, batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
+            inception_weights=request.inception_weights, cache=request.cache,
+        )  # fmt: skip
+        for found in evaluate_folder(folder, processes.device, console):
+            report.rows.append(
+                Row(
+                    str(request.images), "images", "", None, found.metric, found.value, found.images, low=found.low, high=found.high,
+                    extractor=found.extractor, resize=found.resize, reference=found.reference,
+                    reference_images=found.reference_images, note=found.note,
+                )  # fmt: skip
+            )
+
+
+def _student_rows(request: EvalRequest, processes: Processes, report: Report, console: Console) -> None:
+    """One student after another, so that one is in memory at a time; a teacher that several share gets its rows once."""
+    eyes = Eyes(request, processes.device, console)
+    store = Store(request.cache)
+    told: set[str] = set()
+    first: dict | None = None
+    for path, name in zip(request.students, _names(request.students)):
+        bench = open_bench(path, name, request, processes.device, console)
+        first = bench.fine.identity if first is None and bench.fine is not None else first
+        bench = named_apart(bench, first)
+        _check(request, bench)
+        looking, reader = eyes.of(bench), eyes.reader_of(bench)
+        generation = Generation(
+            bench.scene, bench.shots, {look.tag: look for look in [*looking, *([reader] if reader is not None else [])]}, store, processes,
+            batch_size=(TEXT_BATCH if bench.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
+            images=request.output / "images" if request.save_images else None,
+        )  # fmt: skip
+        fine = _fine(request, bench)
+        if fine is not None:
+            generation.run(fine, console, aligned=reference_of(request, bench) != TEACHER)
+        for subject in [*bench.teachers, *bench.students]:
+            generation.run(subject, console)
+        if not processes.first:
+            continue
+        beside = [subject for subject in bench.teachers if str(subject.identity) not in told]
+        told.update(str(subject.identity) for subject in beside)
+        Measuring(request, bench, generation, eyes, looking, reader, [*beside, *bench.students], report).run(console)
+        _add_samples(report, bench, generation, [*([fine] if fine is not None else []), *bench.students, *bench.teachers])
+
+
+def named_apart(bench: Bench, first: dict | None) -> Bench:
+    """``bench`` with its teacher called by its preset where it is another than the ``first`` fine solution's."""
+    if bench.fine is None or bench.fine.identity == first:
+        return bench
+    name = f"{TEACHER} of {bench.scene.student.facts.teacher}"
+    return replace(bench, fine=replace(bench.fine, name=name), teachers=tuple(replace(subject, name=name) for subject in bench.teachers))
+
+
+def _fine(request: EvalRequest, bench: Bench) -> Subject | None:
+    """The teacher's fine solution where something is compared with it."""
+    compared = any(name in request.measures for name in ("alignment", "diversity"))
+    return bench.fine if compared or reference_of(request, bench) == TEACHER else None
+
+
+def _check(request: EvalRequest, bench: Bench) -> None:
+    """Refuse what this student cannot be asked, before anything is generated."""
+    for metric in NEED_TEACHER:
+        if request.asks(metric):
+            bench.need_teacher(f"--metrics {metric}")
+    if reference_of(request, bench) == TEACHER and any(name not in OF_STUDENTS for name in request.measures):
+        bench.need_teacher("--reference teacher")
+    groups = group_numbers(bench.shots)
+    if request.asks("diversity") and Counter(groups.tolist()).most_common(1)[0][1] < 2:
+        raise UsageError("--metrics diversity: no label or prompt comes twice, so no two pictures can be compared", "give it more: --seeds 0-3")
+
+
+def _names(students: Sequence[str]) -> list[str]:
+    """The last part of each path, or all of it where that would be the name of two."""
+    short = [Path(path).resolve().name for path in students]
+    return [name if short.count(name) == 1 else path for name, path in zip(short, students)]
+
+
+def _add_samples(report: Report, bench: Bench, generation: Generation, subjects: Sequence[Subject]) -> None:
+    """The first pictures of every subject, of the same noise."""
+    for subject in subjects:
+        title = subject.title
+        if title not in report.samples:
+            states = next(generation.states(subject))[:WIDEST_ROW].to(bench.scene.device)
+            report.samples[title] = to_images(bench.scene.decode(states))

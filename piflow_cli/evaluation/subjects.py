@@ -1,0 +1,124 @@
+"""What is measured: a student at a number of evaluations, or its teacher at a number of Euler steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..generation import sample_student
+from ..own_teacher import OwnTeacher, preset_of
+from ..student import Student
+from ..student_source import StudentFiles
+from ..teachers.base import Conditioning
+from ..teachers.locate import locate, teacher_folder
+from ..views import View
+from ..weights import shards_of
+from .extractors.base import identity_of
+from .rows import titled
+from .store import files_digest
+
+if TYPE_CHECKING:
+    from ..scenes import Scene
+    from .request import EvalRequest
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Noise (B, C, *S) and conditioning → states (B, C, *S) float32.
+
+    ``identity``: everything that shapes its states besides the shots, as JSON; it is part of every key of the cache.
+    ``evaluations``: of the network, per picture and without counting guidance twice.
+    """
+
+    name: str
+    kind: Literal["student", "teacher"]
+    policy: str
+    evaluations: int
+    identity: dict
+    draw: Callable[[Tensor, Conditioning], Tensor]
+
+    @property
+    def title(self) -> str:
+        """Name and evaluations, as plots have it."""
+        return titled(self.name, self.kind, self.evaluations)
+
+
+def student_subjects(scene: Scene, files: StudentFiles, request: EvalRequest, name: str) -> list[Subject]:
+    """The student of ``scene``, read from ``files``, at each of the requested numbers of evaluations, or as it was trained."""
+    student, facts = scene.student, scene.student.facts
+    identity = {
+        "kind": "student",
+        "weights": files_digest(shards_of(files.weights)),
+        "facts": asdict(facts),
+        "base": _base_identity(student, request.base),
+        "substeps": request.substeps,
+        "temperature": request.temperature,
+        **_machine(scene),
+    }
+
+    def draws(steps: int) -> Callable[[Tensor, Conditioning], Tensor]:
+        settings = {"steps": steps, "substeps": request.substeps, "temperature": request.temperature}
+        return _computing(scene, lambda noise, conditioning: sample_student(student, noise, conditioning, **settings))
+
+    policy = f"{facts.policy}, {facts.components}"
+    return [
+        Subject(name, "student", policy, steps, {**identity, "steps": steps}, draws(steps)) for steps in request.steps or (facts.nfe,)
+    ]
+
+
+def teacher_subject(scene: Scene, teacher: OwnTeacher, steps: int, base: str | None) -> Subject:
+    """The teacher of the student in ``scene`` by ``steps`` Euler steps, even in raw time."""
+    identity = {
+        "kind": TEACHER,
+        "family": teacher.family.name,
+        "base": _teacher_identity(scene, base),
+        "guidance": [teacher.guidance.scale, *teacher.guidance.interval, teacher.guidance.orthogonal, teacher.family.guidance],
+        "shift": teacher.shift,
+        "steps": steps,
+        **_machine(scene),
+    }
+    draw = _computing(scene, lambda noise, conditioning: teacher.sample(noise, conditioning, steps))
+    return Subject(TEACHER, TEACHER, "Euler", steps, identity, draw)
+
+
+def _computing(scene: Scene, draw: Callable[[Tensor, Conditioning], Tensor]) -> Callable[[Tensor, Conditioning], Tensor]:
+    @torch.no_grad()
+    def drawn(noise: Tensor, conditioning: Conditioning) -> Tensor:
+        with scene.computing():
+            return draw(noise, conditioning).float()
+
+    return drawn
+
+
+def _machine(scene: Scene) -> dict:
+    return {"device": scene.device.type, "dtype": str(scene.dtype), "piflow": __version__}
+
+
+def _base_identity(student: Student, base: str | None) -> str | None:
+    """Of the weights below adapters; None where a student brings all of its own."""
+    if not isinstance(student.model, View):
+        return None
+    facts = student.facts
+    return _files_of(locate(facts.base if base is None else base, facts.revision or None if base is None else None))
+
+
+def _teacher_identity(scene: Scene, base: str | None) -> str:
+    shared = _base_identity(scene.student, base)
+    if shared is not None:
+        return shared
+    facts = scene.student.facts
+    section = replace(preset_of(facts, scene.path).teacher, base=facts.base, revision=facts.revision or None)
+    return _files_of(teacher_folder(scene.student.family, section))
+
+
+def _files_of(place: Path) -> str:
+    """What tells the weights in a file or folder from others, without reading gigabytes of them."""
+    return identity_of([place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()])

@@ -1,0 +1,237 @@
+"""`piflow eval` from end to end on tiny students: numbers against what they are made of, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eval_requests import request
+from piflow_cli.console import Console
+from piflow_cli.evaluation.bench import open_bench
+from piflow_cli.evaluation.errors_by_time import overall, trajectory_errors
+from piflow_cli.evaluation.run import named_apart
+from piflow_cli.evaluation.statistics import frechet_distance, moments
+from piflow_cli.generation import sample_student
+from piflow_cli.labelled_images import load_images
+from piflow_cli.own_teacher import own_teacher
+from piflow_cli.scenes import open_scene
+from piflow_cli.shots import Shot
+from piflow_cli.trajectory import velocity_errors, walk
+
+CPU = torch.device("cpu")
+FAST = ["--fine-steps", "4", "--num-images", "12"]
+
+
+def numbers(outcome) -> dict[tuple[str, int, str], float]:
+    assert outcome.code == 0, outcome.err
+    return {(row["model"], row["nfe"], row["metric"]): row["value"] for row in json.loads(outcome.out)["results"]}
+
+
+def opened(run: Path, seeds: range):
+    scene = open_scene(run, seeds=tuple(seeds), device=CPU, console=Console(quiet=True))
+    return scene, own_teacher(scene.student, run)
+
+
+@pytest.fixture(scope="module")
+def data(tiny_teacher: Path):
+    return load_images(tiny_teacher.parent / "images.safetensors")
+
+
+def data_shots(data, count: int) -> list[Shot]:
+    """Seeds from 0 on, with the labels of the training pictures."""
+    return [Shot(seed, int(data[1][seed % len(data[1])])) for seed in range(count)]
+
+
+def test_distances_are_of_the_students_samples_and_the_data(evaluate, tiny_run, data) -> None:
+    found = numbers(evaluate(tiny_run, "--metrics", "fid", "--reference", "data"))
+    scene, _ = opened(tiny_run, range(2))
+    shots = data_shots(data, len(data[0]))
+    samples = sample_student(scene.student, scene.noise(shots), scene.conditioning(shots))
+    expected = frechet_distance(moments(samples.flatten(1)), moments(data[0].flatten(1)))
+    assert found == {("tiny", 2, "fid"): pytest.approx(expected, rel=1e-5)}
+
+
+def test_alignment_is_against_the_fine_solution_of_the_same_noise(evaluate, tiny_run, data) -> None:
+    found = numbers(evaluate(tiny_run, "--metrics", "alignment", "--teacher-steps", "1,2", *FAST))
+    scene, teacher = opened(tiny_run, range(2))
+    shots = data_shots(data, 12)
+    noise, conditioning = scene.noise(shots), scene.conditioning(shots)
+    fine = teacher.sample(noise, conditioning, 4)
+    for model, steps, samples in [
+        ("tiny", 2, sample_student(scene.student, noise, conditioning)),
+        ("teacher", 1, teacher.sample(noise, conditioning, 1)),
+        ("teacher", 2, teacher.sample(noise, conditioning, 2)),
+    ]:
+        assert found[model, steps, "mse"] == pytest.approx((samples - fine).square().mean().item(), rel=1e-5)
+
+
+def test_perceptual_distance_is_of_pictures_where_it_is_at_hand(evaluate, tiny_run, monkeypatch) -> None:
+    asked = []
+
+    def perceptual(ours, theirs):
+        asked.append(ours.shape)
+        return (ours - theirs).abs().flatten(1).amax(dim=1)
+
+    monkeypatch.setattr("piflow_cli.evaluation.measuring.open_lpips", lambda device: perceptual)
+    found = numbers(evaluate(tiny_run, "--metrics", "alignment", *FAST))
+    assert asked == [(12, 1, 4, 4)] and found["tiny", 2, "lpips"] ** 2 >= found["tiny", 2, "mse"]
+
+
+def test_the_fine_solution_is_a_reference(evaluate, tiny_run) -> None:
+    outcome = evaluate(tiny_run, "--metrics", "fid,alignment", "--reference", "teacher", "--teacher-steps", "1,4", *FAST)
+    found = numbers(outcome)
+    # The fine solution itself gets no row: it has no distance to itself.
+    assert {(model, nfe) for model, nfe, _ in found} == {("teacher", 1), ("tiny", 2)}
+    (reference,) = {row["reference"] for row in json.loads(outcome.out)["results"] if row["metric"] == "fid"}
+    assert reference == "teacher, 4 steps, same noise"
+
+
+def test_trajectory_errors_are_those_of_the_path(evaluate, tiny_run, data) -> None:
+    """One batch by hand, several in the command: the same numbers as `piflow inspect-policy`, which walks the same path."""
+    outcome = evaluate(tiny_run, "--metrics", "trajectory", "--num-images", "12", "--batch-size", "5")
+    scene, teacher = opened(tiny_run, range(2))
+    shots = data_shots(data, 12)
+    conditioning = scene.conditioning(shots)
+    expected = []
+    for path in walk(scene.student, scene.noise(shots), conditioning, points=8):
+        expected += velocity_errors(path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), scene.student.facts.shift)
+    (curve,) = json.loads(outcome.out)["trajectory"].values()
+    assert [error["raw"] for error in curve] == [error.raw for error in expected] and len(curve) == 16
+    assert [error["squared"] for error in curve] == pytest.approx([error.squared for error in expected], rel=1e-5)
+    assert numbers(outcome)["tiny", 2, "velocity-error"] == pytest.approx(overall(expected)[1], rel=1e-5)
+    assert trajectory_errors(scene, teacher, shots, 12)[3].relative == pytest.approx(curve[3]["relative"], rel=1e-5)
+
+
+def test_a_second_metric_and_a_second_reference_generate_nothing(evaluate, tiny_run, monkeypatch) -> None:
+    numbers(evaluate(tiny_run, "--metrics", "fid,alignment", *FAST))
+    monkeypatch.setattr("piflow_cli.evaluation.subjects.sample_student", None)
+    monkeypatch.setattr("piflow_cli.own_teacher.sample_teacher", None)
+    found = numbers(evaluate(tiny_run, "--metrics", "fid,pr,diversity", "--reference", "teacher", *FAST))
+    assert ("tiny", 2, "precision") in found and ("tiny", 2, "diversity") in found
+
+
+def test_several_students_and_evaluations_stand_side_by_side(evaluate, tiny_run, tmp_path) -> None:
+    other = shutil.copytree(tiny_run, tmp_path / "other")
+    outcome = evaluate(tiny_run, "--compare", other, "--steps", "1,3", "--metrics", "fid,speed", "--teacher-steps", "1", *FAST)
+    found = numbers(outcome)
+    assert {(model, nfe) for model, nfe, _ in found} == {("teacher", 1), ("tiny", 1), ("tiny", 3), ("other", 1), ("other", 3)}
+    # A student's pictures do not depend on where it lies.
+    assert found["tiny", 1, "fid"] == found["other", 1, "fid"] != found["tiny", 3, "fid"]
+    speeds = {metric for model, nfe, metric in found if (model, nfe) == ("tiny", 3)}
+    assert {"network-ms", "policy-ms", "images-per-second"} <= speeds and ("teacher", 1, "policy-ms") not in found
+    assert sum(row["model"] == "teacher" and row["metric"] == "fid" for row in json.loads(outcome.out)["results"]) == 1
+
+
+def test_a_teacher_other_than_the_first_is_called_by_its_preset(tiny_run) -> None:
+    def bench(fine_steps: int):
+        given = {"students": (str(tiny_run),), "teacher_steps": (1,), "fine_steps": fine_steps, "num_images": 4}
+        return open_bench(str(tiny_run), "tiny", request(**given), CPU, Console(quiet=True))
+
+    first = bench(4)
+    assert named_apart(bench(4), first.fine.identity).fine.title == "teacher, 4 steps"
+    other = named_apart(bench(8), first.fine.identity)
+    assert (other.fine.title, other.teachers[0].title) == ("teacher of tiny, 8 steps", "teacher of tiny, 1 step")
+    assert other.fine.identity == bench(8).fine.identity
+
+
+def test_everything_at_once_as_people_see_it(cli, tiny_run, tmp_path) -> None:
+    folders = ["--output", str(tmp_path / "report"), "--cache", str(tmp_path / "cache")]
+    outcome = cli("eval", str(tiny_run), "--fine-steps", "4", "--num-images", "24", "--save-images", *folders)
+    assert outcome.code == 0, outcome.err
+    assert "FID" in outcome.out and "24 images of seeds 0-23, against data of tiny (20 images), extractor pixels, resize none" in outcome.out
+    assert "FID: biased upwards: an error bar takes" in outcome.out
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "report.html", "report.json", "quality.png", "error.png", "samples.png", "images",
+    }  # fmt: skip
+    assert len(list((tmp_path / "report" / "images" / "tiny-2").glob("*.png"))) == 24
+
+
+def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
+    monkeypatch.setattr("piflow_cli.evaluation.bench.QUICK_IMAGES", 6)
+    monkeypatch.setattr("piflow_cli.evaluation.bench.FULL_CLASSES", 9)
+    for protocol, count in {"--quick": 6, "--full": 9}.items():
+        outcome = evaluate(tiny_run, protocol, "--metrics", "fid")
+        assert {row["images"] for row in json.loads(outcome.out)["results"]} == {count}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labels", "7"], "label 7 is out of range"),
+        (["--extractor", "retina"], "there is no extractor retina"),
+        (["--reference", "nowhere"], "nowhere"),
+        (["--metrics", "is"], "--metrics is: pixels has no classifier"),
+        (["--metrics", "patch-fid", "--extractor", "pixels"], "patch"),
+        (["--metrics", "diversity", "--seeds", "0-2"], "no label or prompt comes twice"),
+        (["--metrics", "clip", "--prompts", "PROMPTS"], "is told class labels, not text"),
+        (["--inception-weights", "w.pt", "--extractor", "inception"], "w.pt"),
+        (["--device", "cuda"], "--device cuda"),
+    ],
+)
+def test_what_cannot_be_measured_says_so_and_makes_nothing(evaluate, tiny_run, tmp_path, monkeypatch, arguments, message) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("piflow_cli.evaluation.subjects.sample_student", None)
+    monkeypatch.setattr("piflow_cli.own_teacher.sample_teacher", None)
+    (tmp_path / "prompts.txt").write_text("a fox\n")
+    outcome = evaluate(tiny_run, *[str(tmp_path / "prompts.txt") if word == "PROMPTS" else word for word in arguments])
+    assert outcome.code == 2 and message in json.loads(outcome.err.splitlines()[-1])["error"]
+    assert not (tmp_path / "report").exists()
+
+
+def test_statistics_without_features_allow_no_kernel_distance(evaluate, tiny_run, tmp_path) -> None:
+    from piflow_cli.evaluation.features import FeatureSet
+
+    statistics = moments(torch.randn(50, 16))
+    FeatureSet("pixels", "none", "fifty", 50, statistics).save(tmp_path / "fifty.safetensors")
+    refused = evaluate(tiny_run, "--reference", tmp_path / "fifty.safetensors", "--metrics", "pr", *FAST)
+    assert refused.code == 2 and "holds mean and covariance alone" in refused.err
+    # Where it was left to us, it is left out.
+    found = numbers(evaluate(tiny_run, "--reference", tmp_path / "fifty.safetensors", *FAST))
+    assert ("tiny", 2, "fid") in found and ("tiny", 2, "precision") not in found
+
+
+def test_a_reference_of_another_extractor_is_refused(evaluate, tiny_run, tmp_path) -> None:
+    np.savez(tmp_path / "adm.npz", mu=np.zeros(16), sigma=np.eye(16))
+    outcome = evaluate(tiny_run, "--reference", tmp_path / "adm.npz", *FAST)
+    assert outcome.code == 2 and "pixels" in outcome.err and "inception-2015-12-05" in outcome.err
+
+
+def test_what_is_no_student_is_refused(evaluate, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path, message in {"nowhere": "there is no student at", "empty": "is not a student"}.items():
+        outcome = evaluate(tmp_path / path)
+        assert outcome.code == 2 and message in outcome.err
+
+
+def test_a_student_without_its_teacher_is_measured_without(evaluate, tiny_run, tmp_path) -> None:
+    adapter = shutil.copytree(tiny_run / "adapter", tmp_path / "alone")
+    reference = tmp_path / "pictures.safetensors"
+    from piflow_cli.evaluation.features import FeatureSet
+
+    FeatureSet("pixels", "none", "fifty", 50, moments(torch.randn(50, 16))).save(reference)
+    outcome = evaluate(adapter, "--reference", reference, "--num-images", "12")
+    assert {metric for _, _, metric in numbers(outcome)} == {"fid", "network-ms", "policy-ms", "images-per-second"}
+    assert any("no alignment: the student's teacher is tiny" in note for note in json.loads(outcome.out)["notes"])
+    for arguments in (["--metrics", "alignment"], ["--metrics", "fid", "--reference", "teacher"], ["--teacher-steps", "2", "--metrics", "speed"]):
+        refused = evaluate(adapter, *arguments)
+        assert refused.code == 2 and "needs the student's teacher" in refused.err
+
+
+def test_pictures_alone_are_measured_without_any_model(evaluate, tmp_path) -> None:
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            Image.fromarray(generator.integers(0, 256, (4, 4), dtype=np.uint8)).save(tmp_path / name / f"{number}.png")
+    outcome = evaluate("--images", tmp_path / "one", "--reference", tmp_path / "two", "--extractor", "pixels", "--metrics", "fid")
+    (row,) = json.loads(outcome.out)["results"]
+    assert row["metric"] == "fid" and row["images"] == row["reference_images"] == 6 and row["value"] > 0
+    refused = evaluate("--images", tmp_path / "one", "--reference", tmp_path / "two", "--extractor", "pixels", "--num-images", "7")
+    assert refused.code == 2 and "holds 6 readable pictures, and 7 are wanted" in refused.err

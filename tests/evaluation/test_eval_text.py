@@ -1,0 +1,90 @@
+"""`piflow eval` of a text-to-image student: prompts, their seeds, CLIP, and prompts that are not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_text_sampling import saved_student
+from zoo import ZOO, zoo_preset
+
+from piflow_cli.evaluation import looking
+from piflow_cli.runs import RunFolder
+
+SMALL = ["--height", "32", "--width", "32", "--batch-size", "2", "--fine-steps", "2"]
+PROMPTS = ["a fox", "cat", "an owl", "two hens", "x"]
+
+
+class Clip:
+    """Scores that tell which prompt a picture was read with."""
+
+    name = "clip:lengths"
+
+    def __init__(self, source: str, device: torch.device) -> None:
+        self.source = source
+
+    def scores(self, images, texts):
+        assert images.shape[1:] == (3, 32, 32) and len(images) == len(texts)
+        return torch.tensor([float(len(text)) for text in texts])
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    """A run folder: its run.yaml tells of the teacher."""
+    folder = tmp_path_factory.mktemp("flux")
+    _, preset = zoo_preset(ZOO["flux"], folder)
+    saved_student(ZOO["flux"], folder)
+    RunFolder(folder).write_settings(preset)
+    return folder
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n".join(PROMPTS) + "\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def everything(text_encoders, monkeypatch) -> None:
+    monkeypatch.setattr(looking, "ClipScore", Clip)
+
+
+def test_every_prompt_has_noise_of_its_own(evaluate, student, prompts) -> None:
+    outcome = evaluate(student, "--prompts", prompts, "--metrics", "pr,clip,alignment,trajectory", "--extractor", "pixels", *SMALL)
+    assert outcome.code == 0, outcome.err
+    rows = {row["metric"]: row for row in json.loads(outcome.out)["results"]}
+    assert rows["clip"]["value"] == pytest.approx(sum(map(len, PROMPTS)) / 5) and rows["clip"]["extractor"] == "clip:lengths"
+    assert rows["recall"]["seeds"] == "0-4" and rows["recall"]["reference"] == "teacher, 2 steps, same noise"
+    assert rows["mse"]["value"] > 0 and rows["velocity-error"]["value"] > 0
+
+
+def test_every_prompt_with_every_seed_has_diversity(evaluate, student, prompts) -> None:
+    arguments = ["--prompts", prompts, "--seeds", "4,7", "--metrics", "clip,diversity", "--extractor", "pixels", *SMALL]
+    outcome = evaluate(student, *arguments)
+    assert outcome.code == 0, outcome.err
+    rows = {row["metric"]: row for row in json.loads(outcome.out)["results"]}
+    assert rows["diversity"]["images"] == 10 and rows["clip"]["images"] == 10 and rows["clip"]["seeds"] == "4,7"
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("a fox\n\ncat\n", [], "prompts.txt:2: is empty"),
+        ("a fox\ncat\n", ["--num-images", "3"], "holds 2 prompts, and 3 are wanted"),
+        ("a fox\ncat\n", ["--full"], "holds 2 prompts, and 10000 are wanted"),
+        ("a fox\ncat\n", ["--labels", "1"], "--labels"),
+        ("a fox\ncat\n", ["--metrics", "diversity", "--reference", "teacher"], "no label or prompt comes twice"),
+    ],
+)
+def test_prompts_that_cannot_be_had_are_named(evaluate, student, tmp_path, text: str, arguments: list[str], message: str) -> None:
+    (tmp_path / "prompts.txt").write_text(text)
+    outcome = evaluate(student, "--prompts", tmp_path / "prompts.txt", "--extractor", "pixels", *arguments)
+    assert outcome.code == 2 and message in outcome.err
+
+
+def test_a_student_of_texts_wants_texts(evaluate, student) -> None:
+    outcome = evaluate(student)
+    assert outcome.code == 2 and "--prompts FILE" in outcome.err

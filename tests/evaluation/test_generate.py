@@ -1,0 +1,227 @@
+"""Generation for features: nothing twice, nothing that grows, and the same numbers whatever the batches and processes."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piflow_cli.console import Console
+from piflow_cli.errors import RunError
+from piflow_cli.evaluation import generate
+from piflow_cli.evaluation.generate import Generation, blocks_of
+from piflow_cli.evaluation.overlap import WAITING, Overlap
+from piflow_cli.evaluation.processes import Processes
+from piflow_cli.evaluation.store import Store
+from piflow_cli.evaluation.subjects import Subject
+from piflow_cli.generation import seeded_generators, seeded_noise
+from piflow_cli.scenes import Scene
+from piflow_cli.shots import Shot
+from students import tiny_student
+
+CPU = torch.device("cpu")
+QUIET = Console(quiet=True)
+SHAPE = (2, 4, 4)
+
+
+def scene(count: int) -> Scene:
+    student = tiny_student()
+    return Scene(
+        student=student,
+        path=Path("none"),
+        shots=tuple(Shot(seed, seed % 3) for seed in range(count)),
+        device=CPU,
+        condition=lambda shots: student.family.condition(student.model, [shot.label for shot in shots]),
+        shape_of=lambda shot: SHAPE,
+        decode=lambda states: states.mean(dim=1, keepdim=True),
+    )
+
+
+def doubled(noise, conditioning):
+    return 2 * noise + conditioning["class_labels"].reshape(-1, 1, 1, 1)
+
+
+def subject(draw=doubled, **identity) -> Subject:
+    return Subject("doubler", "student", "gm", 1, {"which": "doubler", **identity}, draw)
+
+
+def flat(pictures, shots):
+    return pictures.flatten(1)
+
+
+def expected(shots) -> torch.Tensor:
+    noise = seeded_noise(seeded_generators([shot.seed for shot in shots]), SHAPE)
+    return doubled(noise, {"class_labels": torch.tensor([shot.label for shot in shots])}).mean(dim=1).flatten(1)
+
+
+def generation(whole: Scene, folder: Path, batch_size: int = 4, looks=None, processes: Processes = Processes(CPU)) -> Generation:
+    return Generation(whole, whole.shots, {"flat": flat} if looks is None else looks, Store(folder), processes, batch_size)
+
+
+def never(*arguments):
+    raise AssertionError("generated anew")
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch) -> None:
+    monkeypatch.setattr(generate, "BLOCK_PICTURES", 8)
+    monkeypatch.setattr(generate, "ALIGNED_PICTURES", 16)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_features_are_those_of_the_shots_in_order(tmp_path, batch_size: int) -> None:
+    whole = scene(21)
+    made = generation(whole, tmp_path, batch_size)
+    made.run(subject(), QUIET)
+    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
+    states = torch.cat(list(made.states(subject())))
+    assert made.shots == list(whole.shots) and len(states) == len(made.aligned) == 16
+    torch.testing.assert_close(states.mean(dim=1).flatten(1), expected(made.aligned))
+
+
+def test_nothing_is_generated_twice(tmp_path) -> None:
+    whole = scene(21)
+    generation(whole, tmp_path).run(subject(), QUIET)
+    generation(whole, tmp_path).run(subject(draw=never), QUIET)
+    # Another look at the pictures whose states are kept needs the states alone.
+    few = scene(16)
+    looks = {"flat": flat, "sum": lambda pictures, shots: pictures.flatten(1).sum(dim=1, keepdim=True)}
+    more = generation(few, tmp_path, looks=looks)
+    more.run(subject(draw=never), QUIET)
+    torch.testing.assert_close(torch.cat(list(more.features(subject(), "sum")))[:, 0], expected(few.shots).sum(dim=1))
+
+
+def test_more_pictures_keep_the_blocks_that_are_whole(tmp_path) -> None:
+    generation(scene(16), tmp_path).run(subject(), QUIET)
+    drawn = []
+
+    def counting(noise, conditioning):
+        drawn.append(len(noise))
+        return doubled(noise, conditioning)
+
+    generation(scene(24), tmp_path).run(subject(draw=counting), QUIET)
+    assert sum(drawn) == 8
+
+
+def test_aligned_shots_can_be_had_alone(tmp_path) -> None:
+    made = generation(scene(40), tmp_path)
+    made.run(subject(), QUIET, aligned=True)
+    assert sum(len(part) for part in made.features(subject(), "flat", aligned=True)) == 16
+    with pytest.raises(RunError, match="lost a block"):
+        list(made.features(subject(), "flat"))
+
+
+@pytest.mark.parametrize("other", [{"identity": {"steps": 2}}, {"shots": (Shot(0, 1),)}, {"tag": "sharp"}, {"vae": "other"}])
+def test_everything_that_shapes_features_is_in_their_key(tmp_path, other: dict) -> None:
+    made = generation(scene(1), tmp_path)
+    block = made.blocks[0]
+    key = made.features_key(subject(), block, "flat")
+    student = made.scene.student
+    if "vae" in other:
+        student.facts = replace(student.facts, vae=other["vae"])
+    changed = replace(block, shots=other.get("shots", block.shots))
+    assert made.features_key(subject(**other.get("identity", {})), changed, other.get("tag", "flat")) != key
+    assert made.features_key(subject(), block, "flat") == key or "vae" in other
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_processes_make_disjoint_shares_of_one_whole(tmp_path, count: int) -> None:
+    """One after another, so that each looks into a store that the others have been adding to."""
+    whole, drawn, waited = scene(40), [], []
+
+    def counting(noise, conditioning):
+        drawn.append(len(noise))
+        return doubled(noise, conditioning)
+
+    for rank in range(count):
+        made = generation(whole, tmp_path, processes=Processes(CPU, rank, count, lambda rank=rank: waited.append(rank)))
+        made.run(subject(counting), QUIET)
+    assert sum(drawn) == 40 and waited == list(range(count))
+    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
+
+
+def test_a_damaged_block_is_made_anew(tmp_path) -> None:
+    whole = scene(8)
+    made = generation(whole, tmp_path)
+    made.run(subject(), QUIET)
+    path = made.store.path(made.features_key(subject(), made.blocks[0], "flat"))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(RunError, match="lost a block of features"):
+        list(made.features(subject(), "flat"))
+    made.run(subject(), QUIET)
+    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_few_pictures_are_alive_however_many_are_made(tmp_path, monkeypatch, room: bool) -> None:
+    monkeypatch.setattr("piflow_cli.evaluation.overlap.has_room", lambda device: room)
+    monkeypatch.setattr(generate, "ALIGNED_PICTURES", 0)
+    most = {}
+    for count in (40, 200):
+        alive: set[int] = set()
+        peaks = [0]
+
+        def decode(states):
+            picture = states.mean(dim=1, keepdim=True)
+            number = len(peaks)
+            alive.add(number)
+            weakref.finalize(picture, alive.discard, number)
+            peaks.append(len(alive))
+            return picture
+
+        whole = replace(scene(count), decode=decode)
+        generation(whole, tmp_path / str(count), batch_size=4).run(subject(), QUIET)
+        most[count] = max(peaks)
+    # One is made while one is looked at and WAITING wait, and a thread may not have let go of the last one yet.
+    assert most[40] <= WAITING + 3 and most[200] <= WAITING + 3
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_work_is_done_in_order_and_its_errors_come_back(monkeypatch, room: bool) -> None:
+    monkeypatch.setattr("piflow_cli.evaluation.overlap.has_room", lambda device: room)
+    done: list[int] = []
+    with Overlap(CPU) as overlap:
+        for number in range(20):
+            overlap.submit(lambda number=number: done.append(number))
+    assert done == list(range(20))
+
+    def fails() -> None:
+        raise RunError("no such picture", "look at it")
+
+    with pytest.raises(RunError, match="no such picture"), Overlap(CPU) as overlap:
+        for _ in range(5):
+            overlap.submit(fails)
+
+
+@given(count=st.integers(1, 70), state_bytes=st.integers(1, 40 << 20))
+def test_blocks_hold_every_shot_once_and_aligned_ones_come_first(count: int, state_bytes: int) -> None:
+    shots = [Shot(seed, 0) for seed in range(count)]
+    blocks = blocks_of(shots, state_bytes)
+    assert [shot for block in blocks for shot in block.shots] == shots
+    flags = [block.aligned for block in blocks]
+    assert flags[0] and flags == sorted(flags, reverse=True)
+    assert all(len(block.shots) * state_bytes <= max(generate.BLOCK_BYTES, state_bytes) for block in blocks)
+
+
+def test_an_interrupted_run_goes_on(tmp_path) -> None:
+    whole, drawn = scene(40), []
+
+    def stops(noise, conditioning):
+        if len(drawn) == 5:
+            raise KeyboardInterrupt
+        drawn.append(len(noise))
+        return doubled(noise, conditioning)
+
+    with pytest.raises(KeyboardInterrupt):
+        generation(whole, tmp_path).run(subject(stops), QUIET)
+    # Batches of four in blocks of eight: two blocks were whole.
+    again = []
+    made = generation(whole, tmp_path)
+    made.run(subject(lambda noise, conditioning: again.append(len(noise)) or doubled(noise, conditioning)), QUIET)
+    assert sum(drawn) == 20 and sum(again) == 24
+    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))

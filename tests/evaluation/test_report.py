@@ -1,0 +1,99 @@
+"""The report: self-contained, the same numbers everywhere, pictures of what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from piflow_cli.evaluation.plots import colours_of, error_figure, quality_figure, sample_figure
+from piflow_cli.evaluation.report import INTERVAL, Report, write_report
+from piflow_cli.evaluation.rows import Row
+from piflow_cli.images import to_images
+from piflow_cli.trajectory import VelocityError
+
+ROWS = [
+    Row("teacher", "teacher", "Euler", 1, "fid", 6.25, 100, extractor="pixels", resize="none", reference="data"),
+    Row("teacher", "teacher", "Euler", 4, "fid", 0.625, 100, extractor="pixels", resize="none", reference="data"),
+    Row("gm & <co>", "student", "gm, 8", 1, "fid", 0.1805, 100, low=0.11, high=0.17, extractor="pixels", resize="none", reference="data"),
+    Row("gm & <co>", "student", "gm, 8", 1, "images-per-second", 2000.0, 64),
+]
+ERRORS = [VelocityError(index, raw, raw, 0.01 * (1 + index), 1.0) for index, raw in ((0, 1.0), (0, 0.75), (1, 0.5), (1, 0.25))]
+
+
+def report() -> Report:
+    found = Report("a title", {"device": "cpu"}, rows=list(ROWS), notes=["no diversity: why not"])
+    found.errors["gm & <co>, 1 NFE"] = ("gm & <co>", ERRORS)
+    found.samples = {row.title: to_images(torch.zeros(3, 1, 8, 8)) for row in ROWS}
+    return found
+
+
+class References(HTMLParser):
+    """Everything a page would fetch, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action") and value is not None]
+        assert tag not in ("script", "iframe", "object", "embed")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_has_everything_inside(tmp_path: Path) -> None:
+    files = write_report(report(), tmp_path)
+    page = files["report"].read_text()
+    parser = References()
+    parser.feed(page)
+    assert parser.found and all(value.startswith("data:") for value in parser.found)
+    assert not re.search(r"url\(|@import", page)
+    assert "gm & <co>, 1 NFE" in parser.text and "0.1805 (0.11 to 0.17)" in parser.text
+    assert INTERVAL in parser.text and "no diversity: why not" in parser.text
+    for name in ("quality", "error", "samples"):
+        with Image.open(files[name]) as picture:
+            assert picture.format == "PNG" and min(picture.size) > 100
+
+
+def test_json_and_text_have_the_same_numbers(tmp_path: Path) -> None:
+    files = write_report(report(), tmp_path)
+    numbers = json.loads(files["numbers"].read_text())
+    assert [result["value"] for result in numbers["results"]] == [row.value for row in ROWS]
+    assert numbers["results"][2]["low"] == 0.11 and numbers["device"] == "cpu"
+    (curve,) = numbers["trajectory"].values()
+    assert [error["relative"] for error in curve] == pytest.approx([0.01, 0.01, 0.02, 0.02])
+    text = report().text()
+    assert "0.1805 (0.11 to 0.17)" in text and "FID: 100 images, against data, extractor pixels, resize none" in text
+
+
+def test_quality_is_drawn_over_evaluations() -> None:
+    figure = quality_figure(ROWS)
+    (axes,) = figure.axes
+    lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+    assert lines == {"teacher, Euler": ([1, 4], [6.25, 0.625]), "gm & <co>": ([1], [0.1805])}
+    assert axes.get_title() == "FID" and [label.get_text() for label in axes.get_xticklabels()] == ["1", "4"]
+    assert quality_figure([row for row in ROWS if row.metric != "fid"]) is None
+
+
+def test_the_error_jumps_where_the_student_looks_again() -> None:
+    colours = colours_of(ROWS)
+    figure = error_figure({"gm & <co>, 2 NFE": ("gm & <co>", ERRORS)}, colours)
+    (axes,) = figure.axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[1.0, 0.75], [0.5, 0.25]]
+    assert {line.get_color() for line in axes.lines} == {colours["gm & <co>"]} and colours["teacher"] not in {line.get_color() for line in axes.lines}
+    assert error_figure({}, {}) is None
+
+
+def test_samples_stand_in_rows_and_columns() -> None:
+    grid = {"one": to_images(torch.zeros(3, 1, 8, 8)), "two": to_images(torch.ones(2, 3, 600, 600))}
+    figure = sample_figure(grid)
+    assert len(figure.axes) == 6 and sum(len(axes.images) for axes in figure.axes) == 5
+    assert max(axes.images[0].get_array().shape[0] for axes in figure.axes if axes.images) <= 256

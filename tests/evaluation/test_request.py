@@ -1,0 +1,61 @@
+"""What `piflow eval` refuses before it looks at anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval_requests import request
+from piflow_cli.errors import UsageError
+from piflow_cli.evaluation.request import METRICS, OF_STUDENTS, parse_metrics
+
+
+@given(st.permutations(METRICS), st.integers(1, len(METRICS)))
+def test_metrics_are_read_in_any_order_and_come_in_one(names, count: int) -> None:
+    assert parse_metrics(" , ".join(names[:count])) == tuple(name for name in METRICS if name in names[:count])
+
+
+@pytest.mark.parametrize(("text", "message"), [("fid,fidd", "did you mean fid"), ("", "there is no metric ''"), ("fid,,kid", "''"), ("a,b", "'a', 'b'")])
+def test_an_unknown_metric_is_named(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        parse_metrics(text)
+    assert "fid,kid" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "neither a student nor --images"),
+        ({"students": ("a", "b", "a")}, "the student a comes twice"),
+        ({"students": ("a",), "metrics": ("clip",)}, "--prompts FILE"),
+        ({"students": ("a",), "num_images": 1}, "one image has no distribution"),
+        ({"students": ("a",), "seeds": (3,)}, "one image has no distribution"),
+        ({"students": ("a",), "seeds": (3, 4), "num_images": 2}, "exclude each other"),
+        ({"images": Path("d")}, "--reference DIR"),
+        ({"images": Path("d"), "reference": "r", "students": ("a",)}, "name no student"),
+        ({"images": Path("d"), "reference": "teacher"}, "belongs to a student"),
+        ({"images": Path("d"), "reference": "data"}, "belongs to a student"),
+        ({"images": Path("d"), "reference": "r", "labels": (1,), "base": "b"}, "--labels, --base: settings of a student"),
+        *[({"images": Path("d"), "reference": "r", "metrics": (name,)}, f"--metrics {name} needs a student") for name in OF_STUDENTS],
+    ],
+)
+def test_what_does_not_go_together_is_said(given: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        request(**given).check()
+
+
+def test_all_faults_come_at_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        request(images=Path("d"), students=("a",), metrics=("speed",)).check()
+    message = caught.value.message
+    assert "name no student" in message and "--reference DIR" in message and "--metrics speed" in message
+
+
+def test_what_goes_together_is_taken() -> None:
+    request(students=("a", "b")).check()
+    request(images=Path("d"), reference="r", protocol="full", num_images=5).check()
+    assert request(images=Path("d"), protocol="quick").measures == ("fid",)
+    assert not request(students=("a",)).asks("fid") and request(students=("a",), metrics=("fid",)).asks("fid")

@@ -1,0 +1,47 @@
+"""Who is measured: everything that shapes a picture is part of its key, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from eval_requests import request
+from piflow_cli.adapters import WEIGHTS_NAME, read_safetensors
+from piflow_cli.console import Console
+from piflow_cli.evaluation.subjects import student_subjects, teacher_subject
+from piflow_cli.own_teacher import own_teacher
+from piflow_cli.scenes import open_scene
+
+
+def identity(run: Path, **given) -> dict:
+    scene = open_scene(run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
+    (subject,) = student_subjects(scene, request(**given), "tiny")
+    return subject.identity
+
+
+@pytest.mark.parametrize("given", [{"steps": (3,)}, {"substeps": 7}, {"temperature": 0.5}])
+def test_settings_are_part_of_a_student(tiny_run, given: dict) -> None:
+    assert identity(tiny_run, **given) != identity(tiny_run)
+
+
+def test_a_student_is_known_by_its_weights_and_not_by_its_place(tiny_run, tmp_path) -> None:
+    moved = shutil.copytree(tiny_run, tmp_path / "moved")
+    assert identity(moved) == identity(tiny_run)
+    weights = moved / "adapter" / WEIGHTS_NAME
+    metadata, _ = read_safetensors(weights)
+    tensors = load_file(weights)
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] + 1e-3}, weights, metadata)
+    assert identity(moved) != identity(tiny_run)
+
+
+def test_a_teacher_is_known_by_its_steps_and_its_files(tiny_run) -> None:
+    scene = open_scene(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
+    teacher = own_teacher(scene.student, tiny_run)
+    one, again, two = (teacher_subject(scene, teacher, steps, None).identity for steps in (1, 1, 2))
+    assert one == again != two
+    assert (one["kind"], one["shift"], one["guidance"][0]) == ("teacher", teacher.shift, teacher.guidance.scale)
