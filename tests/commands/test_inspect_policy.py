@@ -29,6 +29,7 @@ DEFAULTS = {
     "place": None,
     "teacher": None,
     "base": None,
+    "subfolder": None,
     "vae": None,
     "base_precision": None,
     "output": Path("inspection/digits"),
@@ -64,14 +65,14 @@ def test_the_library_asks_for_just_that() -> None:
 
 def test_what_was_asked_is_handed_over(cli, asked) -> None:
     arguments = (
-        "--labels 3,5-6 --prompts p.txt --seeds 7,0-1 --height 64 --width 96 --at 3 --slice 4,5,6 --teacher digits --base b --vae v "
+        "--labels 3,5-6 --prompts p.txt --seeds 7,0-1 --height 64 --width 96 --at 3 --slice 4,5,6 --teacher digits --base b --subfolder s --vae v "
         "--base-precision bf16 --output o --overwrite --device cpu --json"
     )
     outcome = cli("inspect-policy", "r", "a red fox", "a cat", *arguments.split())
     assert json.loads(outcome.out)["files"] == ["out/policy.html"]
     request = asked[0]
     place = (request.place.x, request.place.y, request.place.axis)
-    expected = (("r",), (3, 5, 6), ("a red fox", "a cat"), "p.txt", (7, 0, 1), 64, 96, 3, place, "digits", "b", "v", "bf16", Path("o"), True, "cpu")
+    expected = (("r",), (3, 5, 6), ("a red fox", "a cat"), "p.txt", (7, 0, 1), 64, 96, 3, place, "digits", "b", "s", "v", "bf16", Path("o"), True, "cpu")
     request.place = place
     assert tuple(vars(request).values()) == expected and place == (4, 5, 6)
 

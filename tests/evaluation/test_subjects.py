@@ -10,16 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eval_requests import request
-from piflow_cli.adapters import WEIGHTS_NAME, read_safetensors
 from piflow_cli.console import Console
 from piflow_cli.evaluation.subjects import student_subjects, teacher_subject
 from piflow_cli.own_teacher import own_teacher
 from piflow_cli.scenes import open_scene
+from piflow_cli.student_source import WEIGHTS_NAME, locate_student
+from piflow_cli.weights import read_safetensors
 
 
 def identity(run: Path, **given) -> dict:
     scene = open_scene(run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
-    (subject,) = student_subjects(scene, request(**given), "tiny")
+    (subject,) = student_subjects(scene, locate_student(run), request(**given), "tiny")
     return subject.identity
 
 
