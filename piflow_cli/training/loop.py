@@ -63,8 +63,7 @@ def train_step(session: Session) -> None:
     for group in session.optimizer.param_groups:
         group["lr"] = learning_rate(iteration, settings)
     loss = sum(_backward(session, round_) for round_ in range(session.batches.accumulation))
-    clip = settings.gradient_clip if iteration >= settings.warmup else float("inf")
-    norm = session.accelerator.clip_grad_norm_(session.student.model.parameters(), clip)
+    norm = _clip(session, settings.gradient_clip if iteration >= settings.warmup else None)
     session.optimizer.step()
     session.optimizer.zero_grad(set_to_none=True)
     decay = karras_decay(iteration, settings.ema_gamma) if iteration >= settings.warmup else 0.0
@@ -92,6 +91,14 @@ def take_pending(session: Session) -> list[dict]:
         }
         for row, loss, norm in zip(pending, losses, norms)
     ]
+
+
+def _clip(session: Session, largest: float | None) -> Tensor:
+    """Norm of the gradients, which are scaled down to ``largest`` where that is given."""
+    parameters = list(session.student.model.parameters())
+    if largest is not None:
+        return session.accelerator.clip_grad_norm_(parameters, largest)
+    return nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None])
 
 
 def _backward(session: Session, round_: int) -> Tensor:
