@@ -30,6 +30,7 @@ from .foreign import (
 )
 from .presets import load
 from .quantisation import COMPUTED_IN
+from .runs import iterations_asked
 from .student import (
     METADATA_PREFIX,
     Student,
@@ -138,7 +139,11 @@ def read_facts(
 ) -> StudentFacts:
     """What a student says of itself, without its weights; arguments and errors are those of :func:`load_adapter`."""
     files = source if isinstance(source, StudentFiles) else locate_student(source)
-    return _facts(_read_config(files.config), StoredWeights(files.weights), teacher, base, say)
+    facts = _facts(_read_config(files.config), StoredWeights(files.weights), teacher, base, say)
+    asked = iterations_asked(files.weights.parent)
+    if asked is not None and facts.iterations < asked:
+        say(f"the run is not finished: the student is that of iteration {facts.iterations:,} of {asked:,}")
+    return facts
 
 
 def _facts(

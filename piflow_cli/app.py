@@ -65,10 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
-        return _report(exc, as_json=_wants_json(args))
+        return _report(exc, args)
     if code == Interrupted.exit_code:
         # Typer turns Ctrl-C into this code on its way and says nothing.
-        return _report(KeyboardInterrupt(), as_json=_wants_json(args))
+        return _report(KeyboardInterrupt(), args)
     return code if isinstance(code, int) else 0
 
 
@@ -86,20 +86,20 @@ def _wants_json(args: list[str]) -> bool:
     return "--json" in (args[: args.index("--")] if "--" in args else args)
 
 
-def _report(exc: BaseException, as_json: bool) -> int:
-    """Print an exception on stderr, message and hint, and return the exit code."""
+def _report(exc: BaseException, args: list[str]) -> int:
+    """Print what ``args`` came to on stderr, message and hint, and return the exit code."""
     if type(exc).__name__ == "NoArgsIsHelpError":
         return UsageError.exit_code  # the help is on the screen already
     if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exception(exc)
-    error = _usage_error(exc) or explain(exc) or _unknown(exc)
+    error = _usage_error(exc, args) or explain(exc) or _unknown(exc)
     if isinstance(error, Reported):
         return error.exit_code
     if os.environ.get("RANK", "0") != "0" and isinstance(error, (UsageError, Interrupted)):
         # All processes of a run meet these; what launched them ends the others once one is gone, so the first speaks first.
         time.sleep(SECONDS_TO_SPEAK)
         return error.exit_code
-    if as_json:
+    if _wants_json(args):
         record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         print(dumps(record), file=sys.stderr)
     else:
@@ -108,12 +108,14 @@ def _report(exc: BaseException, as_json: bool) -> int:
     return error.exit_code
 
 
-def _usage_error(exc: BaseException) -> PiflowError | None:
+def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     """Typer's own complaint about the command line; its classes are private, but they all can format themselves."""
     if not hasattr(exc, "format_message"):
         return None
     context = getattr(exc, "ctx", None)
-    command = "piflow" if context is None else context.command_path
+    # A fault in how options are written comes without a context.
+    named = [arg for arg in args if arg in {command.name for command in app.registered_commands}]
+    command = " ".join(["piflow", *named[:1]]) if context is None else context.command_path
     # Checks that Typer hands to pydantic come back with this prefix, which says nothing.
     message = " ".join(exc.format_message().split()).replace("Value error, ", "")
     return UsageError(message, f"{command} --help lists what there is")

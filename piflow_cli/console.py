@@ -17,6 +17,9 @@ TERMINAL_INTERVAL = 0.5
 LOG_INTERVAL = 10.0
 # Of a longer list a text shows its ends and its length; JSON has it all.
 LONGEST_LIST = 4
+QUIET_LIBRARIES = {
+    "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1",
+}  # fmt: skip
 
 
 class Console:
@@ -33,6 +36,8 @@ class Console:
         self.json = json
         self.quiet = quiet or not self.speaks
         self._warned: set[str] = set()
+        if self.json or self.quiet:
+            _hush_libraries()
         logger = logging.getLogger("piflow")
         logger.handlers[:] = [_Forward(self)]
         logger.setLevel(logging.INFO)
@@ -81,6 +86,12 @@ class Console:
             maxinterval=max(interval, LOG_INTERVAL),
             dynamic_ncols=True,
         )
+
+
+def _hush_libraries() -> None:
+    """Keep warnings and bars of others off stderr: they read these when they are imported, so a command's console comes first."""
+    for name, value in QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
 
 
 class _Forward(logging.Handler):

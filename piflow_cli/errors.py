@@ -100,7 +100,7 @@ def _first_line(exc: BaseException) -> str:
 
 
 def _interrupted(exc: BaseException) -> PiflowError:
-    return Interrupted("interrupted", "run the same command again: a distillation goes on from its last checkpoint")
+    return Interrupted("interrupted", "run the same command again: distill and eval go on where they stopped")
 
 
 def _disk_full(exc: BaseException) -> PiflowError:
@@ -217,6 +217,7 @@ TABLE: tuple[Entry, ...] = (
         _is(FileNotFoundError),
         _run_error("no such file or folder{place}", "check the path; a relative one starts in the current folder"),
     ),
+    (_is(FileExistsError), _run_error("something else is there{place}", "name another folder: --output DIR, or remove what is there")),
     (_is(NotADirectoryError), _run_error("not a folder{place}", "name a folder, or remove the file that is there")),
     (_is(IsADirectoryError), _run_error("a folder, not a file{place}", "name a file inside it")),
     (

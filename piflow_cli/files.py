@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -9,12 +10,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import UsageError
+
 
 def user_cache() -> Path:
     """Where piflow keeps what it can make again: ``piflow`` in XDG_CACHE_HOME, or in ~/.cache."""
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification has relative paths ignored.
     return (named if named.is_absolute() else Path.home() / ".cache") / "piflow"
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure, before anything is computed, that files can be made in ``folder``, which need not be there yet.
+
+    Raises UsageError where a file is in the way, or the system refuses.
+    """
+    place = folder
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise UsageError(f"{place} is a file", "name a folder: --output DIR")
+    try:
+        # Tried, because permissions alone do not tell: a file system may be read-only, or none that holds files.
+        with tempfile.TemporaryDirectory(dir=place, prefix="."):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(f"{place} cannot be written to: {error.strerror}", "choose a folder you may write to: --output DIR") from error
 
 
 @contextmanager

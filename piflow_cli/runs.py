@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from .errors import UsageError
-from .files import replacing_file
+from .files import check_writable, replacing_file
 from .preset_parsing import write_yaml
 from .presets import from_dict, to_dict
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .preset_schema import Preset
 
 SETTINGS_NAME = "run.yaml"
+ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
 FREE_SETTINGS = (
@@ -41,7 +42,7 @@ class RunFolder:
 
     @property
     def adapter(self) -> Path:
-        return self.path / "adapter"
+        return self.path / ADAPTER_NAME
 
     @property
     def metrics(self) -> Path:
@@ -53,8 +54,7 @@ class RunFolder:
 
     def check(self, preset: Preset) -> None:
         """Make sure that the folder is new, empty, or belongs to this very configuration; raises UsageError otherwise."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path} is a file", "name a folder: --output DIR")
+        check_writable(self.path)
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         if not self.settings.is_file():
@@ -102,6 +102,18 @@ def read_settings(path: Path) -> Preset:
         return from_dict(yaml.safe_load(path.read_text()), str(path))
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML", "the folder is damaged: name another with --output DIR") from error
+
+
+def iterations_asked(adapter: Path) -> int | None:
+    """How long the run is to be that the folder ``adapter`` is in; None where it is in none."""
+    settings = RunFolder(adapter.parent).settings
+    if adapter.name != ADAPTER_NAME or not settings.is_file():
+        return None
+    try:
+        return read_settings(settings).optimisation.iterations
+    except UsageError:
+        # A damaged record of the run takes nothing from a student that is whole.
+        return None
 
 
 def differences(before: Preset, now: Preset) -> list[str]:

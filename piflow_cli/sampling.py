@@ -14,6 +14,7 @@ from . import __version__
 from .adapters import load_adapter, read_facts
 from .devices import choose_device
 from .errors import UsageError
+from .files import check_writable
 from .generation import sample_student, sample_teacher, seeded_generators, seeded_noise
 from .images import image_grid, save_png, to_images
 from .presets import load
@@ -41,6 +42,7 @@ CLASS_TEACHER_STEPS = 128
 
 def sample(request: SampleRequest, console: Console) -> dict:
     """Write one PNG per shot, and a grid, to ``request.output``; returns what was written and how fast."""
+    check_writable(request.output)
     device = choose_device(request.device)
     source = _student_source(request, device, console) if request.student is not None else _teacher_source(request, device, console)
     size = source.batch_size if request.batch_size is None else request.batch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,7 @@ from .weights import INDEX_SUFFIX, shards_of
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+PIPELINE_NAME = "model_index.json"
 ON_THE_HUB = (CONFIG_NAME, "diffusion_pytorch_model*.safetensors*")
 NAME_ONE = "name a run folder, an adapter folder, a .safetensors file or a Hub id"
 NAMED = 5
@@ -64,6 +66,8 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
                 f"finish it: piflow distill --teacher {read_settings(folder.settings).name} --output {path}",
             )
         path = folder.adapter
+    if (path / PIPELINE_NAME).is_file():
+        raise _pipeline(path)
     if (weights := _only_weights(path)) is not None:
         return _files(weights)
     inside = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _weights_in(folder)]
@@ -73,6 +77,8 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         raise UsageError(
             f"{path} holds more than one student: {_few([folder.name for folder in inside])}", f"choose one: --subfolder {inside[0].name}"
         )
+    if runs := [folder for folder in sorted(path.iterdir()) if RunFolder(folder).settings.is_file()]:
+        raise UsageError(f"{path} is a folder of runs: {_few([folder.name for folder in runs])}", f"name one of them: {runs[0]}")
     raise UsageError(f"{path} is not a student: there are no weights in it", NAME_ONE)
 
 
@@ -94,7 +100,32 @@ def _weights_in(folder: Path) -> list[Path]:
 
 def _files(weights: Path) -> StudentFiles:
     config = weights.with_name(CONFIG_NAME)
-    return StudentFiles(weights, config if config.is_file() else None)
+    if not config.is_file():
+        return StudentFiles(weights, None)
+    if _brings_code(config):
+        raise _export(weights.parent)
+    return StudentFiles(weights, config)
+
+
+def _brings_code(config: Path) -> bool:
+    """Whether code lies beside a model, as in what `piflow export` writes for where piflow is not; adapters have none."""
+    try:
+        return "auto_map" in json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _pipeline(folder: Path) -> UsageError:
+    if _brings_code(folder / "transformer" / CONFIG_NAME):
+        return _export(folder)
+    return UsageError(f"{folder} is a whole pipeline of diffusers, not a student", f"{NAME_ONE}; a teacher's weights go to --base")
+
+
+def _export(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder} is an export for diffusers, which loads it; piflow itself reads runs and adapters",
+        "its README.md has the code; for piflow, name the run that it was exported from, or export that with --format adapter",
+    )
 
 
 def _on_hub(repository: str, inside: str) -> StudentFiles:

@@ -151,3 +151,8 @@ def test_with_json_an_error_is_one_object_on_stderr(cli, arguments):
 
 def test_json_after_the_double_dash_is_a_name(cli):
     assert cli("sample", "--steps", "0", "--", "--json").err.startswith("Error: ")
+
+
+def test_a_fault_in_how_options_are_written_leads_to_the_help_of_the_command(cli):
+    outcome = cli("--json", "inspect-policy", "--compare", "runs/a")
+    assert outcome.code == 2 and json.loads(outcome.err)["hint"] == "piflow inspect-policy --help lists what there is"

@@ -54,7 +54,7 @@ def run(command: list[str], environment: dict[str, str], folder: Path) -> list[s
 
 @needs("bash")
 @pytest.mark.parametrize(
-    ("words", "offered"), [(["dis"], ["distill"]), (["distill", "--teacher", "digi"], ["digits"]), (["nonsense"], [])]
+    ("words", "offered"), [(["dis"], ["distill"]), (["distill", "--teacher", "digi"], ["digits"]), (["nonsense"], []), (["e"], ["eval", "export"]), (["ins"], ["inspect-policy"])]
 )
 def test_bash_completes(words, offered, environment, tmp_path):
     typed = " ".join(f'"{word}"' for word in ["piflow", *words])

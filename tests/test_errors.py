@@ -23,6 +23,7 @@ KNOWN = [
         "free",
     ),
     (PermissionError(errno.EACCES, "Permission denied", "a/b"), RunError, "permission denied: a/b", "--output"),
+    (FileExistsError(errno.EEXIST, "File exists", "a/b"), RunError, "something else is there: a/b", "--output"),
     (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), RunError, "no such file or folder: a/b", "check the path"),
     (
         named("SafetensorError", "Error while deserializing header"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from exports import export
 from piflow_cli.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.student_source import WEIGHTS_NAME, StudentFiles, locate_student
@@ -115,6 +116,33 @@ def test_what_is_no_student_is_said_so(adapter, tmp_path) -> None:
         assert "name a run folder, an adapter folder, a .safetensors file or a Hub id" in caught.value.hint
     with pytest.raises(UsageError, match="there is no folder"):
         locate_student(adapter, "none")
+
+
+@pytest.mark.parametrize("format", ["pipeline", "merged"])
+def test_an_export_for_diffusers_is_said_to_be_one(tmp_path, format: str) -> None:
+    folder = export(tiny_student(), format, tmp_path / format)
+    for place in (folder, folder / "transformer" if format == "pipeline" else folder / WEIGHTS_NAME):
+        with pytest.raises(UsageError, match="is an export for diffusers") as caught:
+            locate_student(place)
+        assert "name the run that it was exported from" in caught.value.hint
+
+
+def test_a_whole_pipeline_is_no_choice_of_students(adapter, tmp_path) -> None:
+    for part in ("text_encoder", "transformer"):
+        shutil.copytree(adapter, tmp_path / part)
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(UsageError, match="is a whole pipeline of diffusers, not a student") as caught:
+        locate_student(tmp_path)
+    assert "--base" in caught.value.hint
+
+
+def test_a_folder_of_runs_names_them(tmp_path) -> None:
+    for name in ("digits", "dx"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.yaml").write_text("")
+    with pytest.raises(UsageError, match="is a folder of runs: digits, dx") as caught:
+        locate_student(tmp_path / "runs")
+    assert str(tmp_path / "runs" / "digits") in caught.value.hint
 
 
 def test_a_pickled_student_is_read_as_tensors_and_never_run(adapter, tmp_path) -> None:

@@ -26,6 +26,7 @@ from piflow_cli.commands.options import (
 )
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
+from piflow_cli.naming import student_name
 
 MEASURING = "Measuring"
 EXAMPLES = examples(
@@ -40,7 +41,7 @@ EXAMPLES = examples(
 def eval(
     students: Annotated[
         list[str] | None,
-        typer.Argument(metavar="STUDENT", help="Folder of a run or of an adapter; several stand side by side.", show_default=False),
+        typer.Argument(metavar="STUDENT", help="Runs, adapters' folders or files, or Hub ids; several stand side by side.", show_default=False),
     ] = None,
     compare: Annotated[
         list[str] | None, setting("--compare", "One more student; may come again.", MODEL, "STUDENT")
@@ -61,11 +62,11 @@ def eval(
     ] = None,
     metrics: Annotated[
         str | None,
-        setting("--metrics", "Of fid,kid,is,pr,patch-fid,clip, alignment,diversity,trajectory,speed.", MEASURING, "NAMES"),
+        setting("--metrics", "Of fid,kid,is,pr,patch-fid,clip, alignment,diversity,trajectory,speed; default: all but kid,is,patch-fid,clip.", MEASURING, "NAMES"),
     ] = None,
     extractor: Annotated[
         list[str] | None,
-        setting("--extractor", "What looks at pictures: pixels, digits-classifier, inception, dinov2:PATH; may come again.", MEASURING, "NAME"),
+        setting("--extractor", "What looks at pictures: pixels, digits-classifier, inception, inception-tf, dinov2:PATH; may come again.", MEASURING, "NAME"),
     ] = None,
     inception_weights: Annotated[
         Path | None, setting("--inception-weights", "Where they are, if in none of the usual caches.", MEASURING, "FILE")
@@ -86,8 +87,8 @@ def eval(
     steps: Annotated[
         str | None, setting("--steps", "Network evaluations of students, like 1,2,4; default: as trained.", SAMPLING, "RANGES")
     ] = None,
-    substeps: Annotated[int | None, setting("--substeps", "Policy substeps per unit of raw time.", SAMPLING, "N", 1)] = None,
-    temperature: Annotated[str | None, setting("--temperature", "Of the mixture: auto, or at most 1.", SAMPLING, "auto|T")] = None,
+    substeps: Annotated[int | None, setting("--substeps", "Policy substeps per unit of raw time; default: as trained.", SAMPLING, "N", 1)] = None,
+    temperature: Annotated[str | None, setting("--temperature", "Of the mixture: auto, or at most 1; default: as trained.", SAMPLING, "auto|T")] = None,
     teacher_steps: Annotated[
         str | None, setting("--teacher-steps", "Also measure the teacher at these Euler steps, like 1,4,32.", SAMPLING, "RANGES")
     ] = None,
@@ -111,6 +112,7 @@ def eval(
     """
     if quick and full:
         raise UsageError("--quick and --full exclude each other", "keep one of them")
+    console = Console(json=json, quiet=quiet)
     from piflow_cli.evaluation.request import EvalRequest, parse_metrics
     from piflow_cli.evaluation.run import evaluate
 
@@ -141,10 +143,9 @@ def eval(
         batch_size=batch_size,
         cache=cache,
         save_images=save_images,
-        output=_folder(named, images) if output is None else output,
+        output=_folder(named, subfolder, images) if output is None else output,
         device=device,
     )
-    console = Console(json=json, quiet=quiet)
     console.result(*evaluate(request, console))
 
 
@@ -156,7 +157,7 @@ def _counts(text: str | None, option: str) -> tuple[int, ...]:
     return counts
 
 
-def _folder(students: tuple[str, ...], images: Path | None) -> Path:
+def _folder(students: tuple[str, ...], subfolder: str | None, images: Path | None) -> Path:
     """evals/digits for the student in runs/digits or the pictures in a folder digits; the first names several."""
-    first = students[0] if students else "." if images is None else images
-    return Path("evals") / Path(first).resolve().name
+    pictures = Path() if images is None else images
+    return Path("evals") / (student_name(students[0], subfolder) if students else pictures.resolve().name)

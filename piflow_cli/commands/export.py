@@ -20,6 +20,7 @@ from piflow_cli.commands.options import (
     switch,
 )
 from piflow_cli.console import Console, format_pairs
+from piflow_cli.naming import student_name
 
 FORMAT, HUB = "Format", "Hub"
 
@@ -66,6 +67,7 @@ def export(
 
     Every export has a model card, README.md.
     """
+    console = Console(json=json, quiet=quiet)
     from piflow_cli.exporting.driver import export as run_export
     from piflow_cli.exporting.formats import ExportRequest
 
@@ -86,12 +88,10 @@ def export(
         device=device,
         prompts=() if prompt is None else tuple(prompt),
     )
-    console = Console(json=json, quiet=quiet)
     result = run_export(request, console)
     console.result(result, format_pairs(result))
 
 
 def _folder(student: str, subfolder: str | None, format: str) -> Path:
     """exports/digits-adapter for the student in runs/digits."""
-    name = Path(student if subfolder is None else subfolder).resolve()
-    return Path("exports") / f"{name.stem if name.is_file() else name.name}-{format}"
+    return Path("exports") / f"{student_name(student, subfolder)}-{format}"

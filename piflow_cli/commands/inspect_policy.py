@@ -26,6 +26,7 @@ from piflow_cli.commands.options import (
 )
 from piflow_cli.console import Console, format_table
 from piflow_cli.errors import UsageError
+from piflow_cli.naming import student_name
 
 if TYPE_CHECKING:
     from piflow_cli.inspection.slices import Place
@@ -42,7 +43,7 @@ EXAMPLES = examples(
 
 def inspect_policy(
     student: Annotated[
-        str | None, typer.Argument(metavar="STUDENT", help="Folder of a run or of an adapter.", show_default=False)
+        str | None, typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False)
     ] = None,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT", help="What to show, for text-to-image; may come again.", show_default=False)
@@ -68,7 +69,7 @@ def inspect_policy(
     ] = None,
     height: Annotated[int | None, setting("--height", "In pixels; default: 1024.", SAMPLING, "N", 1)] = None,
     width: Annotated[int | None, setting("--width", "In pixels; default: 1024.", SAMPLING, "N", 1)] = None,
-    labels: Annotated[str | None, setting("--labels", "Classes, like 0-9 or 3,5.", SAMPLING, "RANGES")] = None,
+    labels: Annotated[str | None, setting("--labels", "Classes, like 0-9 or 3,5; default: all, by seed.", SAMPLING, "RANGES")] = None,
     seeds: Annotated[
         str | None, setting("--seeds", "One picture per seed, and prompt; default: the first 16.", SAMPLING, "RANGES")
     ] = None,
@@ -89,6 +90,7 @@ def inspect_policy(
         "labels": None if labels is None else parse_ranges(labels, "--labels"),
         "seeds": None if seeds is None else parse_ranges(seeds, "--seeds"),
     }
+    console = Console(json=json, quiet=quiet)
     from piflow_cli.inspection.inspect import InspectRequest
     from piflow_cli.inspection.inspect import inspect_policy as inspect
 
@@ -105,12 +107,11 @@ def inspect_policy(
         subfolder=subfolder,
         vae=vae,
         base_precision=base_precision,
-        output=_folder(students) if output is None else output,
+        output=_folder(students, subfolder) if output is None else output,
         overwrite=overwrite,
         device=device,
         **shots,
     )
-    console = Console(json=json, quiet=quiet)
     result = inspect(request, console)
     rows = result["verdict"]
     console.result(result, format_table(rows, list(rows[0])))
@@ -138,6 +139,6 @@ def _students(student: str | None, prompts: list[str] | None, compare: tuple[str
     return compare, prompts if student is None else [student, *prompts]
 
 
-def _folder(students: tuple[str, ...]) -> Path:
+def _folder(students: tuple[str, ...], subfolder: str | None) -> Path:
     """inspection/digits for the student in runs/digits, inspection/a-b for two."""
-    return Path("inspection") / "-".join(Path(student).resolve().name for student in students)
+    return Path("inspection") / "-".join(student_name(student, subfolder) for student in students)

@@ -47,6 +47,7 @@ from piflow_cli.commands.sample_options import (
 )
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
+from piflow_cli.naming import student_name
 
 EXAMPLES = examples(
     ("piflow sample runs/digits", "64 images and a grid"),
@@ -116,7 +117,7 @@ def sample(
         temperature=None if temperature is None else parse_temperature(temperature),
         stochastic=parse_stochastic(stochastic),
         guidance=None if guidance is None else parse_guidance(guidance),
-        output=_folder(student, teacher) if output is None else output,
+        output=_folder(student, subfolder, teacher) if output is None else output,
         grid=grid,
         metadata=metadata,
         device=device,
@@ -157,8 +158,8 @@ def _seeds(seeds: str | None, num_images: int | None) -> tuple[int, ...] | None:
     return None if num_images is None else tuple(range(num_images))
 
 
-def _folder(student: str | None, teacher: str | None) -> Path:
+def _folder(student: str | None, subfolder: str | None, teacher: str | None) -> Path:
     """samples/digits for the student in runs/digits, samples/digits-teacher for its teacher."""
     if student is None:
         return Path("samples") / f"{Path(str(teacher)).stem}-teacher"
-    return Path("samples") / Path(student).resolve().name
+    return Path("samples") / student_name(student, subfolder)

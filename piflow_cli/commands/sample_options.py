@@ -21,7 +21,7 @@ Loras = Annotated[list[str] | None, setting("--lora", "One more LoRA, and its sc
 Compile = Annotated[bool, switch("--compile", "Compile the blocks that the network repeats.", MODEL)]
 Offload = Annotated[
     Literal["none", "model", "sequential", "group"],
-    setting("--offload", "How weights leave the GPU while idle: model, sequential, group.", MEMORY, "HOW"),
+    setting("--offload", "How weights leave the GPU while idle: none (default), model, sequential, group.", MEMORY, "HOW"),
 ]
 
 PromptsFrom = Annotated[
@@ -29,13 +29,13 @@ PromptsFrom = Annotated[
 ]
 Height = Annotated[int | None, setting("--height", "In pixels; default: 1024.", SAMPLING, "N", 1)]
 Width = Annotated[int | None, setting("--width", "In pixels; default: 1024.", SAMPLING, "N", 1)]
-Labels = Annotated[str | None, setting("--labels", "Classes, like 0-9 or 3,5.", SAMPLING, "RANGES")]
+Labels = Annotated[str | None, setting("--labels", "Classes, like 0-9 or 3,5; default: all, by seed.", SAMPLING, "RANGES")]
 Seeds = Annotated[str | None, setting("--seeds", "One image per seed, and prompt, like 0-63,100.", SAMPLING, "RANGES")]
 NumImages = Annotated[int | None, setting("--num-images", "Seeds 0 to N-1; default: 64, or 1 for each prompt.", SAMPLING, "N", 1)]
-Steps = Annotated[int | None, setting("--steps", "Network evaluations per image; default: as trained.", SAMPLING, "N", 1)]
+Steps = Annotated[int | None, setting("--steps", "Network evaluations per image; default: as trained, of a teacher 128, or 50 from prompts.", SAMPLING, "N", 1)]
 Shift = Annotated[float | None, setting("--shift", "Of the time grid towards noise; default: as trained.", SAMPLING, "M")]
-Substeps = Annotated[int | None, setting("--substeps", "Policy substeps per unit of raw time.", SAMPLING, "N", 1)]
-Temperature = Annotated[str | None, setting("--temperature", "Of the mixture: auto, or at most 1.", SAMPLING, "auto|T")]
+Substeps = Annotated[int | None, setting("--substeps", "Policy substeps per unit of raw time; default: as trained.", SAMPLING, "N", 1)]
+Temperature = Annotated[str | None, setting("--temperature", "Of the mixture: auto, or at most 1; default: as trained.", SAMPLING, "auto|T")]
 Stochastic = Annotated[str, setting("--stochastic", "Noise put back between steps: 0 is none, inf all.", SAMPLING, "H")]
 GuidanceScale = Annotated[str | None, setting("--guidance", "Of a teacher; a student has its own distilled in.", SAMPLING, "SCALE")]
 BatchSize = Annotated[int | None, setting("--batch-size", "Images made at once; default: 64, or 1 from prompts.", SAMPLING, "N", 1)]

@@ -64,7 +64,7 @@ def open_bench(path: str, name: str, request: EvalRequest, device: torch.device,
         UsageError: it is no student, or there are fewer prompts than pictures are wanted.
     """
     files = locate_student(path, request.subfolder)
-    facts = read_facts(files, teacher=request.teacher, base=request.base, say=console.say)
+    facts = read_facts(files, teacher=request.teacher, base=request.base)
     text = isinstance(family_of(facts.family, facts.guidance), TextToImageFamily)
     prompts = _prompts(request) if text else ()
     scene = open_scene(

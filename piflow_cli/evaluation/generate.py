@@ -174,7 +174,9 @@ class _Gathered:
             if self.block.aligned:
                 self.states.append(states.cpu())
             if self.generation.images is not None:
-                folder = self.generation.images / f"{self.subject.name}-{self.subject.evaluations}"
+                # Two students of one name are called by their paths, which must not lead out of the report.
+                name = self.subject.name.strip("/").replace("/", "-")
+                folder = self.generation.images / f"{name}-{self.subject.evaluations}"
                 for shot, image in zip(shots, to_images(pictures), strict=True):
                     save_png(image, folder / f"{shot.stem}.png", {**self.subject.identity, **shot.recipe})
 

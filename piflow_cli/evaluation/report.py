@@ -78,6 +78,9 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     with replacing_file(files["numbers"]) as aside:
         aside.write_text(dumps(report.as_dict()) + "\n")
     _page(report, pictures).write(files["report"])
+    for name in figures.keys() - pictures.keys():
+        # Of an earlier report in this folder, and no part of this one.
+        (folder / f"{name}.png").unlink(missing_ok=True)
     return files
 
 

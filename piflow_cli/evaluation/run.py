@@ -6,13 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import format_pairs
 from ..devices import keep_freed_memory
 from ..errors import UsageError
+from ..files import check_writable
 from ..images import to_images
+from ..naming import student_names
 from ..text_sampling import WIDEST_ROW
 from ..versions import collect
 from .bench import Bench, open_bench
@@ -43,6 +44,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
         RunError: weights or packages are missing, or files are damaged.
     """
     request.check()
+    check_writable(request.output)
     started = time.perf_counter()
     processes = open_processes(request.device)
     if processes.device.type == "cpu":
@@ -60,7 +62,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
 
 
 def _title(request: EvalRequest) -> str:
-    return f"{request.images} against {request.reference}" if request.images is not None else "piflow eval: " + ", ".join(_names(request.students))
+    return f"{request.images} against {request.reference}" if request.images is not None else "piflow eval: " + ", ".join(student_names(request.students, request.subfolder))
 
 
 def _recipe(request: EvalRequest, processes: Processes) -> dict:
@@ -102,7 +104,7 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     store = Store(request.cache)
     told: set[str] = set()
     first: dict | None = None
-    for path, name in zip(request.students, _names(request.students)):
+    for path, name in zip(request.students, student_names(request.students, request.subfolder)):
         bench = open_bench(path, name, request, processes.device, console)
         first = bench.fine.identity if first is None and bench.fine is not None else first
         bench = named_apart(bench, first)
@@ -150,12 +152,6 @@ def _check(request: EvalRequest, bench: Bench) -> None:
     groups = group_numbers(bench.shots)
     if request.asks("diversity") and Counter(groups.tolist()).most_common(1)[0][1] < 2:
         raise UsageError("--metrics diversity: no label or prompt comes twice, so no two pictures can be compared", "give it more: --seeds 0-3")
-
-
-def _names(students: Sequence[str]) -> list[str]:
-    """The last part of each path, or all of it where that would be the name of two."""
-    short = [Path(path).resolve().name for path in students]
-    return [name if short.count(name) == 1 else path for name, path in zip(short, students)]
 
 
 def _add_samples(report: Report, bench: Bench, generation: Generation, subjects: Sequence[Subject]) -> None:

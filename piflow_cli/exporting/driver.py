@@ -11,7 +11,7 @@ from ..adapters import read_facts
 from ..console import Console
 from ..devices import choose_device
 from ..errors import RunError, UsageError, explain
-from ..files import replacing_folder
+from ..files import check_writable, replacing_folder
 from ..sampling import open_student, sample
 from ..shots import SampleRequest
 from ..student_source import locate_student
@@ -70,8 +70,7 @@ def _check_request(request: ExportRequest) -> None:
     if request.private and request.push_to_hub is None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
     output = request.output
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file", "name a folder: --output DIR")
+    check_writable(output)
     if output.is_dir() and any(output.iterdir()):
         if not request.overwrite:
             raise UsageError(f"{output} exists already", "name another folder with --output DIR, or add --overwrite")

@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 
 from ..errors import UsageError
 from ..student import Student, StudentFacts
+from ..teachers import family_of
 from ..teachers.locate import hub_id
 from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
@@ -91,9 +92,11 @@ class PipelineFormat(ExportFormat):
         return TOLERANCES[self.dtype]
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
-        return f'''import torch
-from diffusers import DiffusionPipeline
+        # Class-conditional students are small, and some of them made on a CPU.
+        large = isinstance(family_of(facts.family), TextToImageFamily)
+        header, options, device = ("import torch\n", ", torch_dtype=torch.bfloat16", '.to("cuda")') if large else ("", "", "")
+        return f'''{header}from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("{place}", trust_remote_code=True, torch_dtype=torch.bfloat16).to("cuda")
+pipeline = DiffusionPipeline.from_pretrained("{place}", trust_remote_code=True{options}){device}
 pipeline({sampling_call(facts)}).images[0].save("image.png")
 '''

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,8 @@ from ..adapters import read_facts
 from ..core.validation import PolicyError
 from ..devices import choose_device
 from ..errors import RunError, UsageError
-from ..files import replacing_folder
+from ..files import check_writable, replacing_folder
+from ..naming import student_names
 from ..own_teacher import OwnTeacher, own_teacher, preset_of
 from ..scenes import Scene, open_scene
 from ..shots import BasePrecision
@@ -64,9 +64,9 @@ def inspect_policy(request: InspectRequest, console: Console) -> dict:
     """Write the report to ``request.output``; returns the numbers, a table of verdicts, and the files."""
     _check_output(request.output, request.overwrite)
     device = choose_device(request.device)
-    names = _names(request.students)
+    names = student_names(request.students, request.subfolder)
     for path in request.students:
-        _check_step(path, request, console)
+        _check_step(path, request)
     students = [_inspected(path, name, request, device, console) for path, name in zip(request.students, names)]
     with replacing_folder(request.output) as aside:
         written = write_report(students, aside)
@@ -135,8 +135,8 @@ def _preset(scene: Scene, request: InspectRequest) -> Preset | None:
         return None
 
 
-def _check_step(path: str, request: InspectRequest, console: Console) -> None:
-    nfe = read_facts(locate_student(path, request.subfolder), teacher=request.teacher, base=request.base, say=console.say).nfe
+def _check_step(path: str, request: InspectRequest) -> None:
+    nfe = read_facts(locate_student(path, request.subfolder), teacher=request.teacher, base=request.base).nfe
     if request.at > nfe:
         raise UsageError(
             f"--at {request.at}: {path} takes {nfe} network evaluation{'s' if nfe > 1 else ''}, counted from 1",
@@ -145,9 +145,8 @@ def _check_step(path: str, request: InspectRequest, console: Console) -> None:
 
 
 def _check_output(folder: Path, overwrite: bool) -> None:
-    """Raise UsageError unless the folder is new, empty, or holds an inspection that may go."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", "name a folder: --output DIR")
+    """Raise UsageError unless the folder is new, empty, or holds an inspection that may go, and can be written to."""
+    check_writable(folder)
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
@@ -161,9 +160,3 @@ def _is_report(path: Path) -> bool:
         return "students" in json.loads(path.read_text())
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _names(paths: Sequence[str]) -> list[str]:
-    """The folders' names, or whole paths where they are the same."""
-    names = [Path(path).resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else list(paths)

@@ -151,6 +151,17 @@ def test_everything_at_once_as_people_see_it(cli, tiny_run, tmp_path) -> None:
     assert len(list((tmp_path / "report" / "images" / "tiny-2").glob("*.png"))) == 24
 
 
+def test_pictures_of_students_of_one_name_stay_inside_the_report(cli, tiny_run, tmp_path) -> None:
+    runs = [tmp_path / place / "tiny" for place in "ab"]
+    for run in runs:
+        shutil.copytree(tiny_run, run)
+    folders = ["--output", str(tmp_path / "report"), "--cache", str(tmp_path / "cache")]
+    outcome = cli("eval", *map(str, runs), "--num-images", "3", "--metrics", "fid", "--save-images", *folders)
+    assert outcome.code == 0, outcome.err
+    assert len(list((tmp_path / "report" / "images").glob("*-tiny-2/*.png"))) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "cache", "report"]
+
+
 def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
     monkeypatch.setattr("piflow_cli.evaluation.bench.QUICK_IMAGES", 6)
     monkeypatch.setattr("piflow_cli.evaluation.bench.FULL_CLASSES", 9)

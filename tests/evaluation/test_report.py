@@ -63,6 +63,14 @@ def test_the_page_has_everything_inside(tmp_path: Path) -> None:
             assert picture.format == "PNG" and min(picture.size) > 100
 
 
+def test_a_picture_of_an_earlier_report_does_not_stay_beside_this_one(tmp_path: Path) -> None:
+    write_report(report(), tmp_path)
+    later = report()
+    later.errors.clear()
+    files = write_report(later, tmp_path)
+    assert set(tmp_path.iterdir()) == set(files.values()) and "error" not in files
+
+
 def test_json_and_text_have_the_same_numbers(tmp_path: Path) -> None:
     files = write_report(report(), tmp_path)
     numbers = json.loads(files["numbers"].read_text())

@@ -73,6 +73,12 @@ def test_a_teacher_that_is_no_preset_leaves_the_licence_open(tmp_path) -> None:
     assert "| training iterations | not said |" in card.text and "| rank error | 0.0123 |" in card.text
 
 
+@pytest.mark.parametrize(("format", "told"), [("adapter", "More evaluations than 4 may be asked for"), ("piflow-scheduler", "4 network evaluations, no other number")])
+def test_a_card_promises_other_steps_only_where_they_can_be_had(tmp_path, format: str, told: str) -> None:
+    text = card_of(tmp_path, StudentFacts.of(load("flux-dev-dx")), format=format).text
+    assert told in text and ("More evaluations" in text) == (format != "piflow-scheduler")
+
+
 def test_the_card_of_a_digits_student_has_a_picture_and_its_snippet_runs(tmp_path) -> None:
     preset, family = load("digits"), family_of("dit")
     student = student_of(family.load(locate(preset.teacher.base)), family, replace(StudentFacts.of(preset), iterations=7), seed=0)

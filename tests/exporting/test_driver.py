@@ -104,7 +104,7 @@ def test_no_write_permission_is_known_before_the_weights_are_read(cli, tmp_path,
     monkeypatch.setattr("piflow_cli.files.tempfile.mkdtemp", denied)
     monkeypatch.setattr(driver, "open_student", lambda *arguments, **options: pytest.fail("weights were read"))
     outcome = cli("export", str(FLUX_TINY / "adapter"), "--format", "adapter", "--output", str(tmp_path / "out"), "--device", "cpu")
-    assert outcome.code == 1 and f"permission denied: {tmp_path}" in outcome.err and "--output DIR" in outcome.err
+    assert outcome.code == 2 and f"{tmp_path} cannot be written to: Permission denied" in outcome.err and "--output DIR" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from exports import LABELS, NAMES, export, noise, own_samples, student, whole_base
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from zoo import ZOO
@@ -21,8 +22,11 @@ from piflow_cli.exporting.formats import ExportRequest
 from piflow_cli.exporting.network import place_of
 from piflow_cli.exporting.pipeline import PipelineFormat
 from piflow_cli.exporting.standalone.code import scheduler_code
-from piflow_cli.student import StudentFacts
+from piflow_cli.presets import load
+from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.teachers import family_of
 from piflow_cli.teachers.latents import latent_decoder
+from piflow_cli.teachers.locate import locate
 from piflow_cli.views import root
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -193,3 +197,14 @@ def test_the_snippet_says_how_to_sample(name, call) -> None:
     snippet = PipelineFormat().snippet(student(name).facts, "owner/name")
     compile(snippet, "snippet", "exec")
     assert call in snippet and "num_inference_steps=2" in snippet and '"owner/name", trust_remote_code=True' in snippet
+
+
+def test_the_snippet_of_a_digits_student_runs_on_any_machine(tmp_path, monkeypatch) -> None:
+    preset, family = load("digits"), family_of("dit")
+    which = student_of(family.load(locate(preset.teacher.base)), family, StudentFacts.of(preset), seed=0)
+    snippet = PipelineFormat().snippet(which.facts, str(export(which, "pipeline", tmp_path / "out")))
+    monkeypatch.chdir(tmp_path)
+    with samples.reading_back():
+        exec(snippet, {})
+    with Image.open(tmp_path / "image.png") as picture:
+        assert picture.size == (8, 8)
