@@ -78,7 +78,7 @@ A student of {facts.teacher if base is None else facts.base} that makes a pictur
 {snippet.rstrip()}
 ```
 
-More evaluations than {facts.nfe} may be asked for. Guidance is distilled in: no pipeline may guide on top of it.
+{_steps(facts.nfe, export["format"])} Guidance is distilled in: no pipeline may guide on top of it.
 """
     (folder / CARD_NAME).write_text(text, encoding="utf-8")
 
@@ -117,6 +117,12 @@ def _told(facts: StudentFacts, license: str | None) -> dict[str, object]:
 def _table(rows: Mapping[str, object]) -> str:
     cells = [f"| {str(name).replace('_', ' ')} | {f'{value:.3g}' if isinstance(value, float) else value} |" for name, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *cells])
+
+
+def _steps(nfe: int, format: object) -> str:
+    if format == "piflow-scheduler":
+        return f"No other number of evaluations than {nfe} may be asked for: a policy of PiflowScheduler spans one step."
+    return f"More evaluations than {nfe} may be asked for."
 
 
 def _evaluations(nfe: int) -> str:
