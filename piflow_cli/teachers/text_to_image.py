@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -216,6 +217,8 @@ class StockEncoders:
 
     def close(self) -> None:
         self._pipeline = self._vae = None
+        # Modules that are offloaded and their hooks hold each other.
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

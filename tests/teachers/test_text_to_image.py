@@ -1,6 +1,7 @@
 """Text-to-image families against the stock pipelines: packing, time, sign, prompts and latents."""
 
 from types import SimpleNamespace
+from weakref import ref
 
 import diffusers
 import numpy as np
@@ -260,6 +261,17 @@ def test_encoders_are_known_before_they_are_opened(row: Row, tmp_path, monkeypat
     assert encoders.encode_images(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 2, 2)
     encoders.close()
     assert encoders._pipeline is None and encoders._vae is None
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_closed_encoders_leave_the_memory(offload, monkeypatch, tmp_path) -> None:
+    family = family_of("flux")
+    monkeypatch.setattr(family, "text_pipeline", lambda folder: flux_texts(), raising=False)
+    encoders = StockEncoders(family, tmp_path, torch.device("cpu"), offload)
+    encoders.encode_text(["a cat"])
+    held = [ref(value) for value in encoders._pipeline.text_encoder_2.parameters()]
+    encoders.close()
+    assert held and not any(one() is not None for one in held)
 
 
 def test_offloaded_text_encoders_say_the_same_and_hold_one_layer_at_a_time(monkeypatch, tmp_path) -> None:
