@@ -7,6 +7,7 @@ DX. A fully trained student brings all its weights. One that shares its base bri
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from .student_source import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_stud
 from .teachers import family_of
 from .teachers.base import TeacherFamily
 from .teachers.locate import locate
+from .teachers.text_to_image import TextToImageFamily
 from .views import View, root
 from .weights import StoredWeights
 
@@ -110,6 +112,10 @@ def load_adapter(
     family = family_of(facts.family, facts.guidance)
     ranks = {name.removesuffix(LORA_A): shape[0] for name, shape in weights.shapes.items() if name.endswith(LORA_A)}
     if not ranks:
+        if precision not in (None, "fp32"):
+            raise UsageError(
+                f"a base in {precision} is one below adapters, and this student brings all of its weights", "leave --base-precision out"
+            )
         student = unloaded_student(family, _base_config(config, facts, teacher, family), facts)
         fill(student, weights)
         return student
@@ -295,4 +301,13 @@ def _base_config(config: Mapping[str, Any] | None, facts: StudentFacts, teacher:
     if config is None or class_of_base(config) != family.model_name:
         return dict(base_outline(on_base(load(facts.teacher if teacher is None else teacher), facts.base)).config)
     widened = (*GM_FIELDS, "out_channels")
-    return {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}
+    base = {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}
+    if not isinstance(family, TextToImageFamily) or config.get("out_channels") is None:
+        return base
+    # The inverse of what _config() does to them.
+    fields, divisor = inspect.signature(family.model_class).parameters, 1
+    if facts.policy != "gm":
+        divisor = facts.components
+    elif "patch_size" in family.config_not_published:
+        divisor = fields["patch_size"].default ** 2
+    return base | ({"out_channels": config["out_channels"] // divisor} if "out_channels" in fields else {})

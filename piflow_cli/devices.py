@@ -13,13 +13,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, then MPS, then the CPU; raises UsageError for a device this machine lacks."""
+    """``auto`` takes CUDA, or else the CPU; raises UsageError for a device that this machine lacks, or that has no float64 (MPS)."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"'{name}' is not a device", "choose auto, cpu, cuda, cuda:N or mps") from error
+        raise UsageError(f"'{name}' is not a device", "choose auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         reason = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
         raise UsageError(f"--device {name}: {reason}", "use --device cpu, or install a CUDA build of torch")
@@ -27,8 +27,8 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(
             f"--device {name}: there are {torch.cuda.device_count()} CUDA devices", "devices are counted from 0: --device cuda:0"
         )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: torch sees no MPS device", "use --device cpu")
+    if device.type == "mps":
+        raise UsageError("--device mps: times are computed in float64, which MPS lacks", "use --device cpu")
     return device
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -61,10 +62,10 @@ def facts_of_foreign(
     facts = replace(facts, **sizes)
     if kind == "gm":
         return facts
-    try:
-        return replace(facts, segment=policy_config["segment_size"], shift=policy_config["shift"])
-    except KeyError as error:
-        raise RunError(f"the student does not say its {error}", "use one with a whole policy_config in its metadata") from error
+    spans = {name: policy_config.get(name) for name in ("segment_size", "shift")}
+    if wrong := [f"{name} {value!r}" for name, value in spans.items() if not isinstance(value, int | float) or not 0 < value < math.inf]:
+        raise RunError(f"the student cannot have {' and '.join(wrong)}", "use one with a whole policy_config in its metadata")
+    return replace(facts, segment=spans["segment_size"], shift=spans["shift"])
 
 
 def class_of_base(config: Mapping[str, Any]) -> str:
@@ -134,7 +135,7 @@ def _preset(
     if published is not None and published[1] in IMAGENET_PRESETS:
         first = load(IMAGENET_PRESETS[published[1]])
     elif config is not None and any(".lora_A." in name for name in weights):
-        first = _first_preset(class_of_base(config), kind)
+        first = _first_preset(config, kind)
     else:
         # Class-conditional teachers of one class differ in more than their weights, so none of them is a fair guess.
         raise UsageError(f"{weights.path} does not say how to sample it", NAME_PRESET)
@@ -144,11 +145,14 @@ def _preset(
     return first
 
 
-def _first_preset(class_name: str, kind: PolicyKind) -> Preset:
+def _first_preset(config: Mapping[str, Any], kind: PolicyKind) -> Preset:
     for preset in map(load, available()):
-        if family_of(preset.teacher.family).model_name == class_name and preset.policy.kind == kind:
+        family, name = family_of(preset.teacher.family), class_of_base(config)
+        # Models of one class differ in whether they are told the guidance scale.
+        told = config.get("guidance_embeds", family.embeds_guidance)
+        if (family.model_name, family.embeds_guidance, preset.policy.kind) == (name, told, kind):
             return preset
-    raise UsageError(f"no preset is for {kind} students of {class_name}", NAME_PRESET)
+    raise UsageError(f"no preset is for {kind} students of this {name}", NAME_PRESET)
 
 
 def _head_sizes(config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, preset: Preset) -> dict[str, int]:

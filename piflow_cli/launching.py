@@ -28,7 +28,7 @@ def process_count(asked: int | None, device: str) -> int:
     if wanted == 1:
         return 1
     chosen = choose_device(device)
-    if ":" in device or chosen.type == "mps":
+    if ":" in device:
         raise UsageError(f"--device {device} is one device, and there are to be {wanted} processes", "type --device cuda, or cpu")
     if chosen.type == "cuda":
         import torch

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .errors import RunError, UsageError
+from .errors import RunError, UsageError, explain
 from .teachers.locate import hub_id
 from .teachers.text_to_image import TextToImageFamily
 from .views import REST, Switch
@@ -71,7 +71,12 @@ def _read(family: TextToImageFamily, path: str) -> tuple[dict[str, Tensor], dict
     except SafetensorError as error:
         raise RunError(f"{path} is corrupt or cut short: {error}", "copy it again") from error
     except (ValueError, KeyError, OSError) as error:
-        raise UsageError(f"{path} is no LoRA for {family.model_name}: {str(error).splitlines()[0]:.100}", NAME_ONE) from error
+        # diffusers has the Hub's own error as the cause of one that says less.
+        for link in (error, error.__cause__):
+            if link is not None and (known := explain(link)) is not None:
+                raise type(known)(f"{path}: {known.message}", known.hint) from error
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path} is no LoRA for {family.model_name}: {said:.100}", NAME_ONE) from error
     found = {name: value for name, value in state.items() if name.startswith(f"{PREFIX}.") and any(factor in name for factor in FACTOR)}
     if not found:
         raise UsageError(f"{path} holds no LoRA for a {family.model_name}", NAME_ONE)

@@ -79,14 +79,18 @@ def open_student(
 
     Raises UsageError where it was trained for another than ``teacher``, or has no use for a base.
     """
-    student = load_adapter(locate_student(path, subfolder), base=base, teacher=teacher, **options)
-    _check_teacher(path, student.facts, teacher)
+    files = locate_student(path, subfolder)
+    if teacher is not None:
+        # Before the base is read, which may take minutes.
+        check_teacher(path, read_facts(files, teacher=teacher, base=base), teacher)
+    student = load_adapter(files, base=base, teacher=teacher, **options)
     if base is not None and not isinstance(student.model, View):
         raise UsageError("--base names the weights below adapters, and this student brings all of its own", "leave --base out")
     return student
 
 
-def _check_teacher(path: str | Path, facts: StudentFacts, teacher: str | None) -> None:
+def check_teacher(path: str | Path, facts: StudentFacts, teacher: str | None) -> None:
+    """Raise UsageError where the student at ``path`` was trained for another than ``teacher``; None is any."""
     if teacher is not None and (name := load(teacher).name) != facts.teacher:
         raise UsageError(
             f"{path} was trained for the teacher {facts.teacher}, not {name}",
@@ -97,7 +101,7 @@ def _check_teacher(path: str | Path, facts: StudentFacts, teacher: str | None) -
 def _student_source(request: SampleRequest, device: torch.device, console: Console) -> Source:
     files = locate_student(request.student, request.subfolder)
     facts = read_facts(files, teacher=request.teacher, base=request.base, say=console.say)
-    _check_teacher(request.student, facts, request.teacher)
+    check_teacher(request.student, facts, request.teacher)
     recipe = {
         "piflow": __version__,
         "student": str(request.student),

@@ -14,7 +14,7 @@ from torch import Tensor
 from .adapters import load_adapter, read_facts
 from .generation import seeded_generators, seeded_noise
 from .quantisation import check_precision, store_in_fp8
-from .sampling import open_student, vae_of
+from .sampling import check_teacher, open_student, vae_of
 from .shots import BasePrecision, SampleRequest, Shot, class_shots
 from .student import Student, StudentFacts
 from .student_source import StudentFiles, locate_student
@@ -83,6 +83,7 @@ def open_scene(
     )  # fmt: skip
     files = locate_student(path, subfolder)
     facts = read_facts(files, teacher=teacher, base=base, say=console.say)
+    check_teacher(path, facts, teacher)
     family = family_of(facts.family, facts.guidance)
     if isinstance(family, TextToImageFamily):
         return _text_scene(request, files, facts, family, device, console)

@@ -24,7 +24,7 @@ from .student_source import StudentFiles
 from .teachers.base import guidance_of
 from .teachers.locate import ENCODERS, locate, teacher_folder
 from .teachers.text_to_image import StockEncoders, TextToImageFamily, decode_each
-from .views import root
+from .views import View, root
 
 if TYPE_CHECKING:
     from .console import Console
@@ -56,7 +56,8 @@ def text_student_source(
     student = load_adapter(files, base=request.base, teacher=request.teacher, precision=precision)
     options = {"shift": request.shift, "substeps": request.substeps, "temperature": request.temperature, "stochastic": request.stochastic}
     scheduler = student.scheduler(**options, patch=family.token_positions)
-    return stage.source(root(student.model), [student.model.role], scheduler, {**recipe, "guidance": family.guidance})
+    own = [student.model.role] if isinstance(student.model, View) else []
+    return stage.source(root(student.model), own, scheduler, {**recipe, "guidance": family.guidance})
 
 
 def text_teacher_source(

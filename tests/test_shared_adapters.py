@@ -1,6 +1,7 @@
 """Students with adapters on disk: the published format in and out, and files and bases that do not fit."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -158,6 +159,22 @@ def test_a_dx_adapter_from_elsewhere_says_its_points_segment_and_shift(tmp_path)
         again = load_adapter(tmp_path / name / "adapter", base=str(tmp_path / name / "base"))
         assert (again.facts.policy, again.facts.components, again.facts.segment, again.facts.shift) == ("dx", 3, 0.3, 2.5)
         assert again.facts.teacher == {"flux": "flux-dev-dx", "qwen-image": "qwen-image-dx"}[name]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"shift": 3.2}, "cannot have segment_size None"),
+        ({"segment_size": "0.3", "shift": 0}, "cannot have segment_size '0.3' and shift 0"),
+        ({"segment_size": math.nan, "shift": math.inf}, "cannot have segment_size nan and shift inf"),
+    ],
+)
+def test_a_dx_adapter_without_a_segment_and_a_shift_is_refused(tmp_path, said: dict, message: str) -> None:
+    saved(ZOO["flux"], tmp_path, "dx")
+    path = tmp_path / "adapter" / WEIGHTS
+    save_file(load_file(path), path, {"policy_config": json.dumps({"type": "DX", **said})})
+    with pytest.raises(RunError, match=message):
+        read_facts(tmp_path / "adapter")
 
 
 @every_family

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from rounding import rounded
 from safetensors.torch import load_file, save_file
 from tiny_pipeline import whole_pipeline
 from tiny_vae import tiny_vae
-from zoo import ZOO, Row, disturb, every_family, student_of, zoo_preset
+from zoo import ZOO, Row, disturb, every_family, facts_of, student_of, zoo_preset
 
 from piflow_cli import text_sampling
 from piflow_cli.adapters import load_adapter, save_adapter
@@ -31,7 +32,8 @@ from piflow_cli.loras import cast_adapters
 from piflow_cli.own_teacher import own_teacher
 from piflow_cli.scenes import open_scene
 from piflow_cli.shots import SampleRequest
-from piflow_cli.teachers import families
+from piflow_cli.student import student_of as trained_in_full
+from piflow_cli.teachers import families, family_of
 from piflow_cli.teachers.base import teacher_velocity
 from piflow_cli.teachers.text_to_image import decode_each
 from piflow_cli.training import pictures
@@ -76,6 +78,23 @@ def pixels(path: Path) -> np.ndarray:
 def run(cli, *arguments: object) -> None:
     outcome = cli("sample", *map(str, arguments), "--quiet")
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("policy", ["gm", "dx"])
+@every_family
+def test_a_student_that_brings_all_its_weights_comes_back_and_samples(cli, row: Row, policy: str, tmp_path) -> None:
+    zoo_preset(row, tmp_path)
+    tiny_vae(row.family).save_pretrained(tmp_path / "base" / "vae")
+    facts = replace(facts_of(row, policy), base=str(tmp_path / "base"))
+    student = trained_in_full(row.build(), family_of(row.family, row.guidance), facts, seed=0)
+    disturb(student)
+    save_adapter(student, tmp_path / "adapter")
+    again, expected = load_adapter(tmp_path / "adapter").model.state_dict(), student.model.state_dict()
+    assert again.keys() == expected.keys() and all(torch.equal(again[name], value) for name, value in expected.items())
+    run(cli, tmp_path / "adapter", "a fox", *SIZE, "--output", tmp_path / "out")
+    assert pixels(tmp_path / "out" / "0000-000000.png").std() > 0
+    refused = cli("sample", str(tmp_path / "adapter"), "a fox", *SIZE, "--base-precision", "bf16", "--output", str(tmp_path / "no"))
+    assert refused.code == 2 and "this student brings all of its weights" in refused.err
 
 
 @every_family
@@ -328,6 +347,23 @@ def test_a_file_that_is_no_lora_is_refused(cli, flux, tmp_path) -> None:
         assert outcome.code in (1, 2) and message in outcome.err and "→" in outcome.err, name
 
 
+@pytest.mark.parametrize(
+    ("wrapped", "message"),
+    [(False, "me/lora: the model is gated, and the Hub does not know who asks"), (True, "me/lora: the model is gated, and the Hub does")],
+)
+def test_a_lora_that_the_hub_keeps_back_says_what_to_do(cli, flux, wrapped, message, tmp_path, monkeypatch) -> None:
+    def gated(*given, **options):
+        # As huggingface_hub raises it, and as diffusers does again.
+        gate = type("GatedRepoError", (OSError,), {"response": SimpleNamespace(status_code=401)})("401")
+        if wrapped:
+            raise OSError("me/lora is not a local folder and is not a valid model identifier") from gate
+        raise gate
+
+    monkeypatch.setattr(diffusers.FluxPipeline, "lora_state_dict", gated)
+    outcome = cli("sample", str(flux), "cat", *SIZE, "--lora", "me/lora", "--output", str(tmp_path / "out"))
+    assert outcome.code == 1 and message in outcome.err and "hf auth login" in outcome.err
+
+
 # Guidance, offloading, compilation.
 
 
@@ -434,6 +470,13 @@ def test_a_grid_shrinks_large_pictures_by_whole_factors() -> None:
     grid = image_grid([Image.new("RGB", (1024, 600), "red"), Image.new("RGB", (600, 1024), "blue")], 2)
     assert grid.size == (1024, 512)
     assert grid.getpixel((511, 299)) == (255, 0, 0) and grid.getpixel((512, 511)) == (0, 0, 255) and grid.getpixel((0, 300)) == (0, 0, 0)
+
+
+def test_a_scene_refuses_another_teacher_than_the_students(flux, tmp_path) -> None:
+    zoo_preset(ZOO["flux"], tmp_path)
+    (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other"))
+    with pytest.raises(UsageError, match="was trained for the teacher tiny, not other"):
+        open_scene(flux, prompts=("a fox",), teacher=str(tmp_path / "tiny.yaml"), device=torch.device("cpu"), console=Console(quiet=True))
 
 
 @every_family

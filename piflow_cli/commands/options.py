@@ -25,7 +25,7 @@ def complete_teacher(incomplete: str) -> list[str]:
 def check_device(device: str) -> str:
     """auto, cpu, mps, cuda or cuda:N; whether the machine has it is found out by the run."""
     if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device) is None:
-        raise UsageError(f"--device {device}: no such kind of device", "type --device auto, cpu, cuda, cuda:0 or mps")
+        raise UsageError(f"--device {device}: no such kind of device", "type --device auto, cpu, cuda or cuda:0")
     return device
 
 
@@ -145,7 +145,7 @@ BasePrecision = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        "--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", callback=check_device, rich_help_panel=MODEL
+        "--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.", callback=check_device, rich_help_panel=MODEL
     ),
 ]
 Teacher = Annotated[

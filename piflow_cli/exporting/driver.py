@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,6 +22,8 @@ from .card import PICTURE_NAME, is_export, write_card
 from .formats import DTYPES, FORMATS, ExportFormat, ExportRequest
 
 if TYPE_CHECKING:
+    import torch
+
     from ..student import StudentFacts
 
 GRID_SEEDS = tuple(range(40))
@@ -43,15 +46,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
     device = choose_device(request.device)
     # Made before the weights are read, which takes minutes: a folder that cannot be written to is known at once.
     with replacing_folder(request.output) as folder:
-        student = open_student(
-            request.student, request.teacher, request.base, subfolder=request.subfolder, dtype=None, as_stored=True
-        )
-        student.model.to(device)
-        console.say(f"writing {request.format}")
-        report = writer.write(student, folder, request, console)
-        console.say("reading it back")
-        difference = _verified(writer, writer.verify(student, folder, request), request)
-        report = {"format": request.format, **_asked(request), **report, "largest_difference_from_the_student": difference}
+        report = _written(writer, folder, request, device, console)
         _add_picture(folder, facts, request, console)
         place = str(request.output) if request.push_to_hub is None else request.push_to_hub
         write_card(folder, facts, Path(place).name, writer.snippet(facts, place), report, files.weights.parent, request.teacher)
@@ -59,6 +54,17 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
     if request.push_to_hub is not None:
         report["pushed"] = _push(request, console)
     return report
+
+
+def _written(writer: ExportFormat, folder: Path, request: ExportRequest, device: torch.device, console: Console) -> dict[str, object]:
+    """Write the student into ``folder`` and hold that against it; the report so far. Nothing of the student stays in memory."""
+    student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder, dtype=None, as_stored=True)
+    student.model.to(device)
+    console.say(f"writing {request.format}")
+    report = writer.write(student, folder, request, console)
+    console.say("reading it back")
+    difference = _verified(writer, writer.verify(student, folder, request), request)
+    return {"format": request.format, **_asked(request), **report, "largest_difference_from_the_student": difference}
 
 
 def _check_request(request: ExportRequest) -> None:
@@ -116,6 +122,8 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
     if not request.prompts and (text_to_image or facts.vae):
         return
     console.say("making samples for the card")
+    # The student that was exported holds itself in circles, and another one on its base is about to be loaded.
+    gc.collect()
     options = {"prompts": request.prompts, "seeds": (0,) if text_to_image else GRID_SEEDS, "metadata": False, "device": request.device}
     with tempfile.TemporaryDirectory() as pictures:
         asked = SampleRequest(

@@ -49,6 +49,8 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
             continue
         if not isinstance(value, list) or value[0] is None:
             entries[name] = value
+        elif request.with_base and not (source / name).is_dir():
+            entries[name] = ABSENT
         elif request.with_base:
             shutil.copytree(source / name, folder / name)
             entries[name] = value

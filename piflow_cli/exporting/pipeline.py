@@ -28,7 +28,7 @@ from .network import (
     write_network,
     write_scheduler,
 )
-from .parts import class_parts, text_parts
+from .parts import INDEX_NAME, OWN, class_parts, text_parts
 from .samples import TOLERANCES, by_pipeline, check_weights, difference, reading_back
 from .snippets import sampling_call
 from .standalone.code import SCHEDULER, transformer_class, transformer_module
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
     from ..console import Console
     from .formats import ExportRequest
-
-INDEX_NAME = "model_index.json"
-OWN = (TRANSFORMER, SCHEDULER_FOLDER)
 
 
 class PipelineFormat(ExportFormat):

@@ -74,7 +74,7 @@ def reading_back() -> Iterator[None]:
 
     It copies such code to one place for all, where exports that run side by side would overwrite each other's.
     """
-    level, place = logging.get_verbosity(), dynamic_modules_utils.HF_MODULES_CACHE
+    level, bars, place = logging.get_verbosity(), logging.is_progress_bar_enabled(), dynamic_modules_utils.HF_MODULES_CACHE
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
@@ -85,7 +85,8 @@ def reading_back() -> Iterator[None]:
     finally:
         dynamic_modules_utils.HF_MODULES_CACHE = place
         logging.set_verbosity(level)
-        logging.enable_progress_bar()
+        if bars:
+            logging.enable_progress_bar()
         sys.path[:] = [entry for entry in sys.path if entry != own]
 
 

@@ -111,9 +111,9 @@ def curve(policy: DXPolicy) -> Curve:
     """
     points = CURVE_POINTS if policy.polynomial else policy.grid.shape[1]
     shares = torch.linspace(1, 0, points, dtype=torch.float64).tolist()
-    raws = [policy.raw_src - policy.segment * share for share in shares]
+    raws = [policy.raw_src - policy.length * share for share in shares]
     values = torch.stack([policy.posterior_mean(policy.x_src, raw) for raw in raws], dim=1)
-    step = policy.segment / max(points - 1, 1)
+    step = policy.length[:, None] / max(points - 1, 1)
     first = values.diff(dim=1)
 
     def magnitude(value: Tensor) -> Tensor:

@@ -71,8 +71,8 @@ def grid_figure(drawn: Sequence[Strand]) -> Figure:
             points = step.grid.raws
             between = [(one + other) / 2 for one, other in zip(points, points[1:])]
             label = strand.name if step.step == 1 else None
-            slopes.plot(*_above_zero(between, step.grid.slope), "o-", markersize=3, color=strand.colour)
-            curvatures.plot(*_above_zero(points[1:-1], step.grid.curvature), "o-", markersize=3, color=strand.colour, label=label)
+            slopes.plot(between, step.grid.slope, "o-", markersize=3, color=strand.colour)
+            curvatures.plot(points[1:-1], step.grid.curvature, "o-", markersize=3, color=strand.colour, label=label)
     slopes.set(ylabel="slope, x_0 per unit of raw time", title="how fast x_0 moves", ylim=(0, None))
     curvatures.set(ylabel="curvature, x_0 per squared unit", title="how much its way bends", ylim=(0, None))
     _finish(curvatures, drawn, timed=(slopes, curvatures))
@@ -220,12 +220,6 @@ def _bars(axes: Axes, heights: Sequence[float], strand: Strand, number: int, cou
     axes.bar(places, heights, width=width, color=strand.colour, label=strand.name)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(0, max(axes.get_ylim()[1], 1.2 * max(heights), 1e-6))
-
-
-def _above_zero(raws: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The points at raw times that there are: a grid may go on below the end of a short last segment."""
-    kept = [(raw, value) for raw, value in zip(raws, values, strict=True) if raw >= 0]
-    return [raw for raw, _ in kept], [value for _, value in kept]
 
 
 def _once(style: dict, step: int) -> dict:

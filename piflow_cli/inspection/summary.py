@@ -38,10 +38,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Grid:
-    """x_0 over raw time: root mean squares of slope and curvature between the points at ``raws``, the source last.
-
-    A last segment that is shorter than the others has points below raw time 0, which are never used.
-    """
+    """x_0 over raw time: root mean squares of slope and curvature between the points at ``raws``, the source last."""
 
     raws: list[float]
     slope: list[float]
@@ -165,7 +162,7 @@ def _step(segment: Segment, shift: float, span: float) -> Step:
         raws=list(segment.raws),
         sigmas=[to_sigma(raw, shift) for raw in segment.raws],
         mixture=_mixture(composition, segment.switching) if isinstance(composition, MixedNumbers) else None,
-        grid=_grid(composition, segment.raws[0], span) if isinstance(composition, Curve) else None,
+        grid=_grid(composition, segment.raws[0], min(span, segment.raws[0])) if isinstance(composition, Curve) else None,
         **_course(segment.course),
         substeps=list(SUBSTEPS),
         substep_errors=substep_errors,

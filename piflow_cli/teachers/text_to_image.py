@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -216,6 +217,8 @@ class StockEncoders:
 
     def close(self) -> None:
         self._pipeline = self._vae = None
+        # Modules that are offloaded and their hooks hold each other.
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -238,7 +241,9 @@ def open_decoder(family: TextToImageFamily, section: TeacherSection, device: tor
 
 def decode_each(family: TextToImageFamily, vae: nn.Module, latents: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] of ``latents`` (B, C, h, w), one at a time: a decoder's activations are large."""
-    return torch.cat([family.decode_latents(vae, latent) for latent in latents.float().split(1)])
+    # Previews are drawn under a run's autocast, and are to equal what `piflow sample` shows.
+    with torch.autocast(latents.device.type, enabled=False):
+        return torch.cat([family.decode_latents(vae, latent) for latent in latents.float().split(1)])
 
 
 def masked(embeds: Tensor) -> dict[str, Tensor]:

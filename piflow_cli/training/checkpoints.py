@@ -83,15 +83,24 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as ``<parameter>.<entry>`` tensors; its settings come from the configuration."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, entries in state.items() for name, value in entries.items()}
+    tensors = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        # bitsandbytes gives its 8-bit moments in a mapping of their own, and takes them back without it.
+        inner = {name: value for entry in entries.values() if isinstance(entry, Mapping) for name, value in entry.items()}
+        for name, value in {**entries, **inner}.items():
+            if not isinstance(value, Mapping):
+                # A copy, since parameters share the table of 8-bit values, and safetensors refuses tensors that do.
+                tensors[f"{index}.{name}"] = torch.as_tensor(value).to("cpu", copy=True)
+    return tensors
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     entries: dict[int, dict[str, Any]] = {}
     for name, value in tensors.items():
         index, _, entry = name.partition(".")
-        entries.setdefault(int(index), {})[entry] = value
+        # A whole number was one of Python's: bitsandbytes counts its steps so.
+        whole = value.ndim == 0 and not value.is_floating_point()
+        entries.setdefault(int(index), {})[entry] = value.item() if whole else value
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -108,7 +108,7 @@ def state_shape(preset: Preset, student: Student) -> tuple[int, ...]:
     family, model = student.family, root(student.model)
     if isinstance(family, ClassConditionalFamily):
         return tuple(family.sample_shape(model))
-    width, height = max(buckets_of(preset.data, 2 * family.vae_factor), key=prod)
+    width, height = max(buckets_of(preset.data, family.size_multiple), key=prod)
     return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
 
 

@@ -50,6 +50,13 @@ def test_every_preset_has_a_card_that_the_hub_can_read(name: str, tmp_path) -> N
     assert is_export(tmp_path) and not is_export(tmp_path.parent)
 
 
+def test_a_card_asks_for_no_other_steps_than_its_scheduler_takes(tmp_path) -> None:
+    facts = StudentFacts.of(load("flux-dev-dx"))
+    assert "More evaluations than 4 may be asked for." in card_of(tmp_path, facts).text
+    text = card_of(tmp_path, facts, format="piflow-scheduler").text
+    assert "No other number of evaluations than 4" in text and "More evaluations" not in text
+
+
 @pytest.mark.parametrize(
     ("text", "tags"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 from types import SimpleNamespace
+from weakref import ref
 
 import huggingface_hub
 import pytest
@@ -15,6 +16,7 @@ from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.exporting import adapter, driver
 from piflow_cli.exporting.driver import export
 from piflow_cli.exporting.formats import FORMATS, ExportRequest
+from piflow_cli.sampling import open_student
 
 FLUX_TINY = GOLDEN / "flux-tiny"
 
@@ -129,13 +131,21 @@ def test_what_cannot_be_exported_says_so(tmp_path, options, message: str) -> Non
 
 
 def test_samples_of_prompts_are_made_where_they_are_asked_for(tmp_path, monkeypatch) -> None:
-    asked = []
+    asked, exported = [], []
+
+    def opened(*arguments, **options):
+        student = open_student(*arguments, **options)
+        exported.append(ref(student.model.base))
+        return student
 
     def sample(request, console):
+        # Pictures are made with a student of their own: two bases at once may be more than a GPU holds.
+        assert exported[-1]() is None
         asked.append(request)
         (request.output / "grid.png").write_bytes(b"a picture")
         return {"grid": request.output / "grid.png"}
 
+    monkeypatch.setattr(driver, "open_student", opened)
     monkeypatch.setattr(driver, "sample", sample)
     run(tmp_path / "plain")
     assert not asked and "samples.png" not in contents(tmp_path / "plain")

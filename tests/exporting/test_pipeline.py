@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_a_base_on_this_machine_alone_is_warned_of_and_so_is_one_without_encoder
     said = capsys.readouterr().err
     assert f"the base is named by its path on this machine: {tmp_path / 'bare'}" in said.replace("\n", "")
     assert "is no whole pipeline" in said
+
+
+def test_a_part_that_the_base_lists_and_lacks_is_named(tmp_path, capsys) -> None:
+    base = whole_base("qwen-image", tmp_path / "base")
+    shutil.rmtree(base / "vae")
+    (tmp_path / "out").mkdir()
+    PipelineFormat().write(student("qwen-image", base), tmp_path / "out", ExportRequest("s", "pipeline", tmp_path / "out"), Console())
+    assert "lacks parts, which must be given to from_pretrained: " in (said := capsys.readouterr().err.replace("\n", " ")) and "vae" in said
+    assert json.loads((tmp_path / "out" / "model_index.json").read_text())["vae"] == [None, None]
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])

@@ -95,6 +95,16 @@ def test_a_line_does_not_bend(points: int | None) -> None:
     assert found.curvature.abs().sum() < 1e-9
 
 
+@pytest.mark.parametrize("points", [None, 2, 10])
+def test_a_segment_that_ends_at_raw_time_0_is_looked_at_no_further(points: int | None) -> None:
+    policy = polynomial(0.3, -1.5, points=points)
+    found, whole = curve(replace(policy, segment=1.4)), curve(replace(policy, segment=0.9))
+    assert all(torch.equal(one, other) for one, other in zip(found, whole, strict=True))
+    # All points of a grid move into the segment; a polynomial is the same function of time.
+    rise = 1.5 * (0.4 / 0.9 if points is not None else 1.0)
+    torch.testing.assert_close(found.slope, torch.full_like(found.slope, rise))
+
+
 def test_a_single_point_stays() -> None:
     found = curve(polynomial(0.3, points=1))
     assert found.slope.shape == found.curvature.shape == (2, 0) and found.travel.tolist() == [0, 0]

@@ -36,7 +36,7 @@ def gm(tiny_teacher, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def dx(tiny_teacher, tmp_path_factory) -> Path:
-    return distilled(tiny_teacher, tmp_path_factory.mktemp("runs") / "dx", "dx", "--set", "imitation.dropout=0")
+    return distilled(tiny_teacher, tmp_path_factory.mktemp("runs") / "dx", "dx", "--set", "imitation.dropout=0", "--set", "policy.final_step_scale=0.5")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,8 @@ def test_dx_lets_pass_and_has_no_components(report) -> None:
     student = read(report)[1]
     robustness = student["robustness"]
     assert all(step["mixture"] is None and len(step["grid"]["curvature"]) == len(step["grid"]["raws"]) - 2 for step in student["steps"])
+    # The last segment is half as long as the first, and all points of its grid lie in it.
+    assert all([step["grid"]["raws"][0], step["grid"]["raws"][-1]] == pytest.approx([step["raws"][-1], step["raws"][0]]) for step in student["steps"])
     for perturbation in robustness["perturbations"]:
         assert perturbation["left"][-1] == pytest.approx(robustness["passive"], abs=1e-4)
         assert perturbation["steering"] == pytest.approx(0, abs=1e-4)

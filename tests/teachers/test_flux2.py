@@ -14,7 +14,7 @@ from tiny_vae import tiny_vae
 from torch import Tensor, nn
 from zoo import ZOO, conditioning, disturb, states, student_of, zoo_preset
 
-from piflow_cli.adapters import load_adapter, save_adapter
+from piflow_cli.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.errors import UsageError
 from piflow_cli.generation import sample_student
 from piflow_cli.teachers import family_of
@@ -91,6 +91,14 @@ def test_an_adapter_of_the_published_layout_loads_as_a_student_of_the_dev_preset
     options = {"steps": 2, "temperature": 0.5, "substeps": 16}
     found, expected = (sample_student(one, states(), conditioning(row), **options) for one in (again, student))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_of_a_base_that_is_told_no_guidance_is_one_of_klein(tmp_path) -> None:
+    row = ZOO["flux2-klein"]
+    save_adapter(student_of(row, row.build()), folder := tmp_path / "adapter")
+    save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"policy_config": '{"type": "GMFlow"}'})
+    facts = read_facts(folder)
+    assert (facts.teacher, facts.family) == ("flux2-klein", "flux2-klein")
 
 
 def test_adapters_are_on_feed_forward_layers_and_the_timestep_embedder() -> None:

@@ -1,6 +1,7 @@
 """Text-to-image families against the stock pipelines: packing, time, sign, prompts and latents."""
 
 from types import SimpleNamespace
+from weakref import ref
 
 import diffusers
 import numpy as np
@@ -21,7 +22,7 @@ from piflow_cli.generation import sample_student, sample_teacher
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import repeat, teacher_velocity
 from piflow_cli.teachers.packing import pack, unpack
-from piflow_cli.teachers.text_to_image import StockEncoders
+from piflow_cli.teachers.text_to_image import StockEncoders, decode_each
 from piflow_cli.views import root
 
 
@@ -260,6 +261,27 @@ def test_encoders_are_known_before_they_are_opened(row: Row, tmp_path, monkeypat
     assert encoders.encode_images(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 2, 2)
     encoders.close()
     assert encoders._pipeline is None and encoders._vae is None
+
+
+@every_family
+def test_pictures_are_decoded_in_full_precision_under_autocast_too(row: Row) -> None:
+    family, vae = family_of(row.family), tiny_vae(row.family)
+    latents = torch.randn(2, family.latent_channels(row.build().config), 8, 12, generator=seeded())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = decode_each(family, vae, latents.bfloat16())
+    with torch.no_grad():
+        assert torch.equal(found, decode_each(family, vae, latents.bfloat16().float()))
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_closed_encoders_leave_the_memory(offload, monkeypatch, tmp_path) -> None:
+    family = family_of("flux")
+    monkeypatch.setattr(family, "text_pipeline", lambda folder: flux_texts(), raising=False)
+    encoders = StockEncoders(family, tmp_path, torch.device("cpu"), offload)
+    encoders.encode_text(["a cat"])
+    held = [ref(value) for value in encoders._pipeline.text_encoder_2.parameters()]
+    encoders.close()
+    assert held and not any(one() is not None for one in held)
 
 
 def test_offloaded_text_encoders_say_the_same_and_hold_one_layer_at_a_time(monkeypatch, tmp_path) -> None:

@@ -45,6 +45,11 @@ class DXPolicy(Policy):
         return replace(self, grid=self.grid.detach(), x_src=self.x_src.detach())
 
     @cached_property
+    def length(self) -> Tensor:
+        """Raw time (B,) float64 from the first of the N points to the source."""
+        return self.raw_src.double().clamp(min=SIGMA_FLOOR, max=self.segment)
+
+    @cached_property
     def estimates(self) -> Tensor:
         """The N estimates of x_0, (B, N, C, *S)."""
         grid = working(self.grid)
@@ -58,7 +63,7 @@ class DXPolicy(Policy):
         index = torch.arange(points, device=raw.device, dtype=torch.float64)
         if self.polynomial:
             return elapsed.unsqueeze(-1) ** index
-        length = source.clamp(min=SIGMA_FLOOR, max=self.segment)
+        length = self.length.to(raw.device).reshape(source.shape)
         position = ((1 - elapsed / length) * (points - 1)).clamp(0, points - 1)
         return (1 - (position.unsqueeze(-1) - index).abs()).clamp(min=0)
 
