@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -9,12 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+KEY_LENGTH = 32
+
 
 def user_cache() -> Path:
     """Where piflow keeps what it can make again: ``piflow`` in XDG_CACHE_HOME, or in ~/.cache."""
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification has relative paths ignored.
     return (named if named.is_absolute() else Path.home() / ".cache") / "piflow"
+
+
+def cache_key(**what: object) -> str:
+    """A key of everything that shapes an entry of a cache; ``what`` must be JSON."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
 @contextmanager

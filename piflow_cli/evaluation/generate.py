@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..errors import RunError
+from ..files import cache_key
 from ..images import save_png, to_images
 from ..shots import Shot, batches
-from ..training.cache import cache_key
 from .overlap import Overlap
 from .processes import Processes
 from .store import Store
@@ -174,7 +174,7 @@ class _Gathered:
             if self.block.aligned:
                 self.states.append(states.cpu())
             if self.generation.images is not None:
-                folder = self.generation.images / f"{self.subject.name}-{self.subject.evaluations}"
+                folder = self.generation.images / self.subject.folder
                 for shot, image in zip(shots, to_images(pictures), strict=True):
                     save_png(image, folder / f"{shot.stem}.png", {**self.subject.identity, **shot.recipe})
 

@@ -84,7 +84,7 @@ class Measuring:
     def _readings(self, reader: Reader) -> None:
         for subject in self.subjects:
             scores = torch.cat(list(self.generation.features(subject, reader.tag)))
-            self.report.rows.append(self._row(subject, "clip", scores.double().mean().item(), len(scores), extractor=reader.tag, resize="its own"))
+            self.report.rows.append(self._row(subject, "clip", scores.double().mean().item(), len(scores), extractor=reader.clip.name, resize="its own"))
 
     def _row_of(self, subject: Subject, found: Measure) -> Row:
         return self._row(

@@ -165,7 +165,7 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--labels", "7"], "label 7 is out of range"),
         (["--extractor", "retina"], "there is no extractor retina"),
         (["--reference", "nowhere"], "nowhere"),
-        (["--metrics", "is"], "--metrics is: pixels has no classifier"),
+        (["--metrics", "is"], "--metrics is: pixels has no classes"),
         (["--metrics", "patch-fid", "--extractor", "pixels"], "patch"),
         (["--metrics", "diversity", "--seeds", "0-2"], "no label or prompt comes twice"),
         (["--metrics", "clip", "--prompts", "PROMPTS"], "is told class labels, not text"),

@@ -43,6 +43,6 @@ def test_a_student_is_known_by_its_weights_and_not_by_its_place(tiny_run, tmp_pa
 def test_a_teacher_is_known_by_its_steps_and_its_files(tiny_run) -> None:
     scene = open_scene(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
     teacher = own_teacher(scene.student, tiny_run)
-    one, again, two = (teacher_subject(scene, teacher, steps, None).identity for steps in (1, 1, 2))
+    one, again, two = (teacher_subject(scene, teacher, steps, request()).identity for steps in (1, 1, 2))
     assert one == again != two
     assert (one["kind"], one["shift"], one["guidance"][0]) == ("teacher", teacher.shift, teacher.guidance.scale)
