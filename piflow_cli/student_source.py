@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -131,3 +132,9 @@ def _choices(repository: str) -> str:
 def _few(names: list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
+
+
+def names_of(students: Sequence[str]) -> list[str]:
+    """What students are called in reports: the last part of each path, or all of it where that would be the name of two."""
+    short = [Path(path).resolve().name for path in students]
+    return [name if short.count(name) == 1 else path for name, path in zip(short, students)]

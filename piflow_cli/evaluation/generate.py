@@ -142,7 +142,13 @@ class Generation:
     def _states(self, subject: Subject, shots: Sequence[Shot], kept: Tensor | None) -> Tensor:
         if kept is not None:
             return kept.to(self.scene.device)
-        return subject.draw(self.scene.noise(shots), self.scene.conditioning(shots))
+        states = subject.draw(self.scene.noise(shots), self.scene.conditioning(shots))
+        if not states.isfinite().all():
+            raise RunError(
+                f"{subject.title}: samples of seeds {shots[0].seed} to {shots[-1].seed} are not finite",
+                "piflow inspect-policy says where they come from; or try an earlier checkpoint",
+            )
+        return states
 
     def _stored(self, key: str) -> Tensor:
         found = self.store.get(key)

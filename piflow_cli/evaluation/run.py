@@ -7,13 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import format_pairs
 from ..devices import keep_freed_memory
 from ..errors import UsageError
 from ..images import to_images
+from ..student_source import names_of
 from ..text_sampling import WIDEST_ROW
 from ..versions import collect
 from .bench import Bench, open_bench
@@ -66,7 +66,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
 
 
 def _title(request: EvalRequest) -> str:
-    return f"{request.images} against {request.reference}" if request.images is not None else "piflow eval: " + ", ".join(_names(request.students))
+    return f"{request.images} against {request.reference}" if request.images is not None else "piflow eval: " + ", ".join(names_of(request.students))
 
 
 def _recipe(request: EvalRequest, processes: Processes) -> dict:
@@ -109,7 +109,7 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     store = Store(request.cache)
     told: set[str] = set()
     first: dict | None = None
-    for path, name in zip(request.students, _names(request.students)):
+    for path, name in zip(request.students, names_of(request.students)):
         bench = open_bench(path, name, request, processes.device, console)
         first = bench.fine.identity if first is None and bench.fine is not None else first
         _bench_rows(request, named_apart(bench, first), eyes, store, processes, report, told, console)
@@ -166,12 +166,6 @@ def _check(request: EvalRequest, bench: Bench) -> None:
     groups = group_numbers(bench.shots)
     if request.asks("diversity") and Counter(groups.tolist()).most_common(1)[0][1] < 2:
         raise UsageError("--metrics diversity: no label or prompt comes twice, so no two pictures can be compared", "give it more: --seeds 0-3")
-
-
-def _names(students: Sequence[str]) -> list[str]:
-    """The last part of each path, or all of it where that would be the name of two."""
-    short = [Path(path).resolve().name for path in students]
-    return [name if short.count(name) == 1 else path for name, path in zip(short, students)]
 
 
 def _add_samples(report: Report, bench: Bench, generation: Generation, subjects: Sequence[Subject]) -> None:

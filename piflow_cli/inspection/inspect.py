@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from ..files import replacing_folder
 from ..own_teacher import OwnTeacher, own_teacher, preset_of
 from ..scenes import Scene, open_scene
 from ..shots import BasePrecision
-from ..student_source import locate_student
+from ..student_source import locate_student, names_of
 from .advice import advice
 from .findings import examine
 from .report import JSON_NAME, Inspected, as_json, write_report
@@ -64,7 +63,7 @@ def inspect_policy(request: InspectRequest, console: Console) -> dict:
     """Write the report to ``request.output``; returns the numbers, a table of verdicts, and the files."""
     _check_output(request.output, request.overwrite)
     device = choose_device(request.device)
-    names = _names(request.students)
+    names = names_of(request.students)
     for path in request.students:
         _check_step(path, request, console)
     students = [_inspected(path, name, request, device, console) for path, name in zip(request.students, names)]
@@ -161,9 +160,3 @@ def _is_report(path: Path) -> bool:
         return "students" in json.loads(path.read_text())
     except (OSError, ValueError, TypeError):
         return False
-
-
-def _names(paths: Sequence[str]) -> list[str]:
-    """The folders' names, or whole paths where they are the same."""
-    names = [Path(path).resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else list(paths)

@@ -228,6 +228,15 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
     torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
 
 
+def test_samples_that_are_not_finite_are_refused_and_not_kept(tmp_path) -> None:
+    """Also where nothing looks at pictures: alignment compares states."""
+    diverged = subject(lambda noise, conditioning: noise / 0)
+    made = generation(scene(20), tmp_path, looks={})
+    with pytest.raises(RunError, match="doubler, 1 NFE: samples of seeds 0 to 3 are not finite"):
+        made.run(diverged, QUIET)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_processes_wait_for_hours(monkeypatch) -> None:
     """NCCL's ten minutes are over before a teacher's fine solution of one block is made."""
     import accelerate
