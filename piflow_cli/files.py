@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -11,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UsageError
+
+KEY_LENGTH = 32
 
 
 def user_cache() -> Path:
@@ -38,6 +42,11 @@ def check_writable(folder: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UsageError(f"{place} cannot be written to: {error.strerror}", "choose a folder you may write to: --output DIR") from error
+
+
+def cache_key(**what: object) -> str:
+    """A key of everything that shapes an entry of a cache; ``what`` must be JSON."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
 @contextmanager

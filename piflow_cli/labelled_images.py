@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from torch import Tensor
@@ -20,5 +21,22 @@ def load_images(path: Path) -> tuple[Tensor, Tensor]:
     metadata, tensors = read_safetensors(path)
     if not {"images", "labels"} <= tensors.keys():
         raise UsageError(f"{path} lacks the tensors 'images' and 'labels'", "write both: uint8 (N, H, W) and integers (N,)")
-    images = tensors["images"].float().unsqueeze(1) * (2 / float(metadata.get("levels", "255"))) - 1
-    return images, tensors["labels"].long()
+    pixels, labels = tensors["images"], tensors["labels"]
+    if pixels.ndim != 3 or labels.shape != pixels.shape[:1] or labels.is_floating_point():
+        raise UsageError(
+            f"{path}: images {tuple(pixels.shape)} and labels {tuple(labels.shape)} of {labels.dtype} are not (N, H, W) and N integers",
+            "write both: uint8 (N, H, W) and integers (N,)",
+        )
+    images = pixels.float().unsqueeze(1) * (2 / _white(metadata, path)) - 1
+    return images, labels.long()
+
+
+def _white(metadata: dict[str, str], path: Path) -> float:
+    text = metadata.get("levels", "255")
+    try:
+        white = float(text)
+    except ValueError:
+        white = 0.0
+    if not 0 < white < math.inf:
+        raise UsageError(f"{path}: its metadata levels is {text!r}, which is no white value", "write a positive number, 255 for uint8")
+    return white

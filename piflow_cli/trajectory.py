@@ -15,6 +15,9 @@ from .scheduler import final_temperature
 from .student import Student
 from .teachers.base import Conditioning
 
+# States of each evaluation at which commands compare policy and teacher.
+POINTS = 8
+
 TeacherField = Callable[[Tensor, Tensor], Tensor]
 """States (B, C, *S) and noise levels (B,) → velocities; conditioning is bound."""
 
@@ -60,7 +63,7 @@ def walk(
     steps: int | None = None,
     substeps: int | None = None,
     temperature: float | str | None = None,
-    points: int = 8,
+    points: int = POINTS,
 ) -> Iterator[PolicyPath]:
     """The path from ``noise`` (B, C, *S) as the student is sampled, evaluation by evaluation; None is as trained.
 
@@ -110,6 +113,12 @@ def pooled(batches: Sequence[tuple[int, Sequence[VelocityError]]]) -> list[Veloc
         ]
         together.append(replace(column[0], squared=means[0], teacher=means[1]))
     return together
+
+
+def relative_error(errors: Sequence[VelocityError]) -> float:
+    """Squared velocity errors over the teacher's squares, both as means over all times of a path."""
+    squared, teacher = (sum(getattr(error, name) for error in errors) / len(errors) for name in ("squared", "teacher"))
+    return VelocityError(0, 0.0, 0.0, squared, teacher).relative
 
 
 def times(value: float, like: Tensor) -> Tensor:

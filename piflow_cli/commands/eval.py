@@ -102,6 +102,9 @@ def eval(
         Path | None, setting("--cache", "Folder of what was generated; default: ~/.cache/piflow.", DATA, "DIR")
     ] = None,
     save_images: Annotated[bool, switch("--save-images", "Also write every picture.", OUTPUT)] = False,
+    save_statistics: Annotated[
+        Path | None, setting("--save-statistics", "Keep those of --images here, for --reference; .safetensors.", OUTPUT, "FILE")
+    ] = None,
     output: Annotated[Path | None, setting("--output", "Folder of the report; default: evals/<name>.", OUTPUT, "DIR")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -143,6 +146,7 @@ def eval(
         batch_size=batch_size,
         cache=cache,
         save_images=save_images,
+        save_statistics=save_statistics,
         output=_folder(named, subfolder, images) if output is None else output,
         device=device,
     )

@@ -83,8 +83,8 @@ def open_bench(path: str, name: str, request: EvalRequest, device: torch.device,
     fine = None
     if teacher is not None:
         steps = (TEACHER_STEPS if text else CLASS_TEACHER_STEPS) if request.fine_steps is None else request.fine_steps
-        fine = teacher_subject(scene, teacher, steps, request.base)
-        teachers = [teacher_subject(scene, teacher, count, request.base) for count in request.teacher_steps if count != steps]
+        fine = teacher_subject(scene, teacher, steps, request)
+        teachers = [teacher_subject(scene, teacher, count, request) for count in request.teacher_steps if count != steps]
     elif request.teacher_steps:
         raise UsageError(f"--teacher-steps needs the student's teacher: {why_not}", "leave it out, or name the run folder")
     shots = _text_shots(scene, request) if text else _class_shots(scene, request, preset)

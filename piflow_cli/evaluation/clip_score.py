@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .extractors.base import identity_of_place
 from .extractors.pictures import quantised
 from .extractors.pretrained import model_folder
 
@@ -18,6 +19,8 @@ BATCH = 32
 class ClipScore:
     """The cosine of CLIP's embeddings of a picture and of its prompt, between -1 and 1, neither scaled nor clipped.
 
+    ``identity`` tells its files from others of the same name, for caches.
+
     ``source`` is a folder that transformers can read (model, tokenizer, image processor), or a Hub id; errors are those of
     ``model_folder``.
     """
@@ -27,6 +30,7 @@ class ClipScore:
 
         folder = model_folder(source, "clip", also=TEXT)
         self.name, self.device = f"clip:{source}", device
+        self.identity = identity_of_place(folder)
         self.processor = CLIPProcessor.from_pretrained(folder)
         self.network = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
 

@@ -12,8 +12,7 @@ from ..trajectory import VelocityError, pooled, velocity_errors, walk
 if TYPE_CHECKING:
     from ..scenes import Scene
 
-# Points a network evaluation, and pictures whose paths are followed: as many as `piflow inspect-policy` looks at.
-POINTS = 8
+# Pictures whose paths are followed: as many as `piflow inspect-policy` looks at.
 PATHS = 16
 
 
@@ -29,7 +28,7 @@ def trajectory_errors(
 ) -> list[VelocityError]:
     """Errors at POINTS times of each evaluation, in the order of the path, pooled over the first PATHS of ``shots``."""
     student = scene.student
-    settings = {"steps": steps, "substeps": substeps, "temperature": temperature, "points": POINTS}
+    settings = {"steps": steps, "substeps": substeps, "temperature": temperature}
     measured = []
     for part in batches(shots[:PATHS], batch_size):
         conditioning = scene.conditioning(part)
@@ -39,9 +38,3 @@ def trajectory_errors(
                 errors += velocity_errors(path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), student.facts.shift)
         measured.append((len(part), errors))
     return pooled(measured)
-
-
-def overall(errors: Sequence[VelocityError]) -> tuple[float, float]:
-    """Mean square of the error over all times, and its share of the teacher's own mean square."""
-    squared, teacher = (sum(getattr(error, name) for error in errors) / len(errors) for name in ("squared", "teacher"))
-    return squared, VelocityError(0, 0.0, 0.0, squared, teacher).relative

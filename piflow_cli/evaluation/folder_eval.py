@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from ..errors import UsageError
 from .extractors import Extractor, centre_patches, open_extractor
 from .features import FeatureSet
-from .folders import open_folder
+from .folders import ImageFolder, open_folder
 from .intervals import TARGET
-from .measures import FEATURE_METRICS, Measure, measure
+from .measures import FEATURE_METRICS, ONE_BY_ONE, Measure, lacking, measure
 from .references import BATCH, folder_features, open_reference
 
 if TYPE_CHECKING:
-    import torch
-
     from ..console import Console
 
 PATCH_FID = "patch-fid"
 FOLDER_METRICS = (*FEATURE_METRICS, PATCH_FID)
+# Up to so many pictures saved statistics hold the features of each, for what compares pictures one by one.
+MOST_SAVED = 50_000
 
 
 @dataclass(frozen=True)
 class FolderRequest:
     """`piflow eval --images DIR --reference REFERENCE`.
 
-    ``metrics``: of FOLDER_METRICS; None is what the extractor, the reference and the installed packages allow, without
-    patches. ``count``: how many pictures to take of each side, the first by name; None is all. ``cache``: as :func:`open_reference` has it.
+    ``reference``: None to measure nothing and only save. ``metrics``: of FOLDER_METRICS; None is what the extractor, the
+    reference and the installed packages allow, without patches. ``count``: how many pictures to take of each side, the first by
+    name; None is all. ``cache``: as :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
     """
 
     images: Path
-    reference: str
+    reference: str | None
     extractor: str = "inception"
     metrics: tuple[str, ...] | None = None
     count: int | None = None
     batch_size: int = BATCH
     inception_weights: Path | None = None
     cache: Path | None = None
+    save_to: Path | None = None
 
 
 def evaluate_folder(request: FolderRequest, device: torch.device, console: Console) -> list[Measure]:
@@ -54,35 +57,46 @@ def evaluate_folder(request: FolderRequest, device: torch.device, console: Conso
         raise UsageError(f"folders of pictures have no metric {unknown[0]}", f"known: {', '.join(FOLDER_METRICS)}")
     folder = open_folder(request.images, request.count, console)
     extractor = open_extractor(request.extractor, device, request.inception_weights, console)
-
-    wanted = request.metrics
-    # A distance of many pictures needs their moments alone, and memory that does not grow with them.
-    keep = wanted is None or bool(set(wanted) - {"fid", PATCH_FID}) or len(folder.entries) < TARGET
-
-    def both(seen_by: Extractor) -> tuple[FeatureSet, FeatureSet]:
-        reference = open_reference(request.reference, seen_by, console, count=request.count, batch_size=request.batch_size, cache=request.cache)
-        return folder_features(folder, seen_by, console, request.batch_size, keep), reference
-
+    whole = None if request.metrics is None else tuple(name for name in request.metrics if name != PATCH_FID)
     numbers: list[Measure] = []
-    if wanted is None or set(wanted) - {PATCH_FID}:
-        ours, reference = both(extractor)
-        metrics = possible_metrics(ours, reference, extractor, console) if wanted is None else [name for name in wanted if name != PATCH_FID]
-        numbers += measure(metrics, ours, reference, extractor)
-    if wanted is not None and PATCH_FID in wanted:
-        patches = centre_patches(extractor)
-        numbers += [replace(number, metric=PATCH_FID) for number in measure(["fid"], *both(patches), patches)]
+    if whole is None or whole:
+        numbers += _numbers(request, folder, extractor, whole, console)
+    if request.metrics is not None and PATCH_FID in request.metrics:
+        patches = _numbers(replace(request, save_to=None), folder, centre_patches(extractor), ("fid",), console)
+        numbers += [replace(number, metric=PATCH_FID) for number in patches]
     return numbers
 
 
-def possible_metrics(ours: FeatureSet, reference: FeatureSet, extractor: Extractor, console: Console) -> list[str]:
-    """The metrics that these features, this extractor and the installed packages allow; ``console`` is told why others are left out."""
-    reasons = {}
-    if reference.features is None:
-        reasons["kid"] = reasons["pr"] = f"{reference.source} holds only a mean and a covariance"
-    elif find_spec("cleanfid") is None:
-        reasons["kid"] = 'it needs pip install "piflow[eval]"'
-    if extractor.logits(ours.need_features("the Inception score")[:1]) is None:
-        reasons["is"] = f"{extractor.name} has no classes"
+def _numbers(
+    request: FolderRequest, folder: ImageFolder, extractor: Extractor, wanted: tuple[str, ...] | None, console: Console
+) -> list[Measure]:
+    """What ``extractor`` tells of ``folder``; its statistics are saved on the way."""
+    reference, metrics = None, ()
+    if request.reference is not None:
+        reference = open_reference(
+            request.reference, extractor, console, count=request.count, batch_size=request.batch_size, cache=request.cache,
+            keep=wanted is None or any(name in ONE_BY_ONE for name in wanted),
+        )  # fmt: skip
+        metrics = _possible(folder, extractor, reference, wanted, console)
+    # A distance of many pictures needs their moments alone, and memory that does not grow with them.
+    keep = any(name != "fid" for name in metrics) or len(folder.entries) < TARGET
+    saved = request.save_to is not None and len(folder.entries) <= MOST_SAVED
+    ours = folder_features(folder, extractor, console, request.batch_size, keep or saved)
+    if request.save_to is not None:
+        (ours if saved else replace(ours, features=None)).save(request.save_to)
+    return [] if reference is None else measure(metrics, ours, reference, extractor)
+
+
+def _possible(
+    folder: ImageFolder, extractor: Extractor, reference: FeatureSet, wanted: tuple[str, ...] | None, console: Console
+) -> tuple[str, ...]:
+    """The metrics that can be had: all of ``wanted``, or refused; else as many as there are, and ``console`` is told of the others."""
+    width, height = folder.entries[0].size
+    blank = torch.zeros(1, folder.channels, height, width)
+    reasons = lacking(extractor, extractor.features(blank), reference)
     for name, reason in reasons.items():
-        console.say(f"{name} is left out: {reason}")
-    return [name for name in FEATURE_METRICS if name not in reasons]
+        if wanted is None:
+            console.say(f"{name} is left out: {reason}")
+        elif name in wanted:
+            raise UsageError(f"--metrics {name}: {reason}", "leave it out of --metrics")
+    return tuple(name for name in FEATURE_METRICS if name not in reasons) if wanted is None else wanted

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..errors import RunError
+from ..files import cache_key
 from ..images import save_png, to_images
 from ..shots import Shot, batches
-from ..training.cache import cache_key
 from .overlap import Overlap
 from .processes import Processes
 from .store import Store
@@ -142,7 +142,13 @@ class Generation:
     def _states(self, subject: Subject, shots: Sequence[Shot], kept: Tensor | None) -> Tensor:
         if kept is not None:
             return kept.to(self.scene.device)
-        return subject.draw(self.scene.noise(shots), self.scene.conditioning(shots))
+        states = subject.draw(self.scene.noise(shots), self.scene.conditioning(shots))
+        if not states.isfinite().all():
+            raise RunError(
+                f"{subject.title}: samples of seeds {shots[0].seed} to {shots[-1].seed} are not finite",
+                "piflow inspect-policy says where they come from; or try an earlier checkpoint",
+            )
+        return states
 
     def _stored(self, key: str) -> Tensor:
         found = self.store.get(key)
@@ -174,9 +180,7 @@ class _Gathered:
             if self.block.aligned:
                 self.states.append(states.cpu())
             if self.generation.images is not None:
-                # Two students of one name are called by their paths, which must not lead out of the report.
-                name = self.subject.name.strip("/").replace("/", "-")
-                folder = self.generation.images / f"{name}-{self.subject.evaluations}"
+                folder = self.generation.images / self.subject.folder
                 for shot, image in zip(shots, to_images(pictures), strict=True):
                     save_png(image, folder / f"{shot.stem}.png", {**self.subject.identity, **shot.recipe})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +16,7 @@ from .clip_score import ClipScore
 from .extractors import Extractor, centre_patches, open_extractor
 from .features import FeatureSet
 from .generate import Generation
+from .measures import FEATURE_METRICS, ONE_BY_ONE, lacking
 from .references import DATA, open_reference
 from .request import EvalRequest
 from .statistics import MomentAccumulator
@@ -24,8 +24,8 @@ from .subjects import TEACHER, Subject
 
 if TYPE_CHECKING:
     from ..console import Console
+    from ..preset_schema import DataSection
 
-DISTRIBUTION = ("fid", "kid", "is", "pr")
 PATCH = "patch-fid"
 DIGITS = "digits"
 # The network whose cosines papers report for COCO.
@@ -36,7 +36,7 @@ MOST_PIXELS = 4096
 
 @dataclass(frozen=True)
 class Eye:
-    """An extractor, and what it is asked for: some of DISTRIBUTION, or patch-fid alone. ``tag``: tells it and its weights."""
+    """An extractor, and what it is asked for: some of FEATURE_METRICS, or patch-fid alone. ``tag``: tells it and its weights."""
 
     extractor: Extractor
     metrics: tuple[str, ...]
@@ -54,7 +54,7 @@ class Reader:
 
     @property
     def tag(self) -> str:
-        return self.clip.name
+        return f"{self.clip.name}, weights {self.clip.identity}"
 
     def __call__(self, pictures: Tensor, shots: Sequence[Shot]) -> Tensor:
         return self.clip.scores(pictures, [shot.prompt for shot in shots]).unsqueeze(1)
@@ -68,7 +68,7 @@ class Eyes:
     device: torch.device
     console: Console
     opened: dict[str, Extractor] = field(default_factory=dict)
-    references: dict[tuple[str, str, str], FeatureSet] = field(default_factory=dict)
+    references: dict[tuple[str, str, DataSection | None], FeatureSet] = field(default_factory=dict)
     reader: Reader | None = None
 
     def of(self, bench: Bench) -> list[Eye]:
@@ -77,36 +77,27 @@ class Eyes:
         Everything that can be refused is refused here, before pictures are made: each extractor is shown a blank one.
         """
         measures = self.request.measures
-        wanted = tuple(name for name in measures if name in DISTRIBUTION)
+        wanted = tuple(name for name in measures if name in FEATURE_METRICS)
         names = self.request.extractors or default_extractors(bench)
         eyes = [self._eye(self._open(name), wanted) for name in names] if wanted or "diversity" in measures else []
         if PATCH in measures:
             eyes.append(self._eye(centre_patches(self._open(names[0])), (PATCH,)))
-        possible = [self._possible(bench, eye) for eye in eyes]
+        absent = [self._lacking(bench, eye) for eye in eyes]
         for name in wanted:
-            reasons = [lacking[name] for eye, lacking in zip(eyes, possible) if name in eye.metrics and name in lacking]
+            reasons = [without[name] for eye, without in zip(eyes, absent) if name in eye.metrics and name in without]
             if len(reasons) == len(names) and self.request.asks(name):
                 raise UsageError(f"--metrics {name}: {reasons[0]}", "leave it out of --metrics")
             for reason in reasons:
                 self.console.say(f"{name} is left out: {reason}")
-        return [replace(eye, metrics=tuple(name for name in eye.metrics if name not in lacking)) for eye, lacking in zip(eyes, possible)]
+        return [replace(eye, metrics=tuple(name for name in eye.metrics if name not in without)) for eye, without in zip(eyes, absent)]
 
-    def _possible(self, bench: Bench, eye: Eye) -> dict[str, str]:
+    def _lacking(self, bench: Bench, eye: Eye) -> dict[str, str]:
         """Which of the eye's metrics cannot be had, and why."""
         scene = bench.scene
         blank = torch.zeros(1, *scene.shape_of(bench.shots[0]), device=scene.device)
         features = eye.extractor.features(scene.decode(blank))
-        lacking = {}
-        if eye.extractor.logits(features) is None:
-            lacking["is"] = f"{eye.extractor.name} has no classifier"
-        if find_spec("cleanfid") is None:
-            lacking["kid"] = 'it needs pip install "piflow[eval]"'
-        if eye.metrics and reference_of(self.request, bench) != TEACHER:
-            reference = self.reference(bench, eye)
-            if reference.features is None:
-                single = f"{reference.source} holds mean and covariance alone, and pictures are compared one by one"
-                lacking.update(dict.fromkeys(("kid", "pr"), single))
-        return lacking
+        there = eye.metrics and reference_of(self.request, bench) != TEACHER
+        return lacking(eye.extractor, features, self.reference(bench, eye) if there else None)
 
     def reader_of(self, bench: Bench) -> Reader | None:
         """CLIP, where the score is asked for; raises UsageError for a student that is told no prompts."""
@@ -119,11 +110,13 @@ class Eyes:
         return self.reader
 
     def reference(self, bench: Bench, eye: Eye) -> FeatureSet:
-        """What ``bench`` is compared with, if it is no teacher; looked at once for all students of one preset."""
+        """What ``bench`` is compared with, if it is no teacher; looked at once for all students of the same data."""
         text = reference_of(self.request, bench)
-        key = (text, eye.tag, "" if bench.preset is None else bench.preset.name)
+        # A run keeps the name of its preset when --set gave it other data.
+        key = (text, eye.tag, bench.preset.data if text == DATA and bench.preset is not None else None)
         if key not in self.references:
-            self.references[key] = open_reference(text, eye.extractor, self.console, preset=bench.preset, cache=self.request.cache)
+            keep = any(name in ONE_BY_ONE for name in eye.metrics)
+            self.references[key] = open_reference(text, eye.extractor, self.console, preset=bench.preset, cache=self.request.cache, keep=keep)
         return self.references[key]
 
     def _open(self, name: str) -> Extractor:
@@ -163,4 +156,3 @@ def feature_set(generation: Generation, subject: Subject, eye: Eye, keep: bool) 
     source = f"{subject.name}, {subject.evaluations} steps, same noise" if subject.kind == TEACHER else subject.title
     together = torch.cat(kept) if keep else None
     return FeatureSet(eye.extractor.name, eye.extractor.resize, source, accumulator.count, accumulator.moments(), together)
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -17,6 +18,8 @@ from .statistics import frechet_distance
 if TYPE_CHECKING:
     from .extractors import Extractor
 
+# What takes the features of the reference besides its moments.
+ONE_BY_ONE = ("kid", "pr")
 COLUMNS = ("metric", "value", "low", "high", "images", "reference_images", "extractor", "resize", "reference")
 
 
@@ -65,6 +68,24 @@ def measure(
         raise UsageError(f"there is no metric {unknown[0]}", f"known: {', '.join(FEATURE_METRICS)}")
     sides = Sides(ours, reference, extractor, same_noise)
     return [number for name in metrics for number in FEATURE_METRICS[name](sides)]
+
+
+def lacking(extractor: Extractor, features: Tensor, reference: FeatureSet | None) -> dict[str, str]:
+    """Which of FEATURE_METRICS cannot be had, and why.
+
+    Args:
+        features: of any picture by ``extractor``, (1, D).
+        reference: None where it is yet to be generated, with the features of every picture.
+    """
+    reasons = {}
+    if find_spec("cleanfid") is None:
+        reasons["kid"] = 'it needs pip install "piflow[eval]"'
+    if extractor.logits(features) is None:
+        reasons["is"] = f"{extractor.name} has no classes"
+    if reference is not None and reference.features is None:
+        single = f"{reference.source} holds mean and covariance alone, and pictures are compared one by one"
+        reasons |= dict.fromkeys(ONE_BY_ONE, single)
+    return reasons
 
 
 @dataclass(frozen=True)

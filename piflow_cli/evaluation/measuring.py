@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from ..shots import Shot
+from ..trajectory import POINTS, relative_error
 from .alignment import alignment
 from .bench import Bench
-from .errors_by_time import PATHS, POINTS, overall, trajectory_errors
+from .errors_by_time import PATHS, trajectory_errors
 from .generate import Generation
 from .intervals import TARGET
 from .looking import PATCH, Eye, Eyes, Reader, feature_set, reference_of
 from .measures import Measure, measure
-from .perceptual import open_lpips
+from .perceptual import open_lpips, why_no_lpips
 from .report import Report
 from .request import EvalRequest
 from .rows import Row, ranges
@@ -84,7 +85,7 @@ class Measuring:
     def _readings(self, reader: Reader) -> None:
         for subject in self.subjects:
             scores = torch.cat(list(self.generation.features(subject, reader.tag)))
-            self.report.rows.append(self._row(subject, "clip", scores.double().mean().item(), len(scores), extractor=reader.tag, resize="its own"))
+            self.report.rows.append(self._row(subject, "clip", scores.double().mean().item(), len(scores), extractor=reader.clip.name, resize="its own"))
 
     def _row_of(self, subject: Subject, found: Measure) -> Row:
         return self._row(
@@ -99,6 +100,8 @@ class Measuring:
     def _alignments(self) -> None:
         scene = self.bench.scene
         perceptual = open_lpips(scene.device)
+        if perceptual is None and self.request.asks("alignment"):
+            self.report.notes.append(f"no LPIPS: {why_no_lpips()}")
         for subject in self.subjects:
             found = alignment(self._pairs(subject), scene.decode, perceptual)
             for metric, value in {"mse": found.mse, "psnr": found.psnr, "lpips": found.lpips}.items():
@@ -120,6 +123,9 @@ class Measuring:
             return
         eye = self.looking[0]
         spreads = [self._spread(subject, eye, groups) for subject in (self.bench.fine, *self.subjects)]
+        if spreads[0] == 0:
+            self.report.notes.append(f"no diversity: to {eye.extractor.name} all of the teacher's pictures of one label or prompt are the same")
+            return
         names = {"extractor": eye.extractor.name, "resize": eye.extractor.resize, "reference": self._fine_name}
         for subject, spread in zip(self.subjects, spreads[1:]):
             self.report.rows.append(self._row(subject, "diversity", spread / spreads[0], len(shots), **names))
@@ -139,7 +145,7 @@ class Measuring:
             errors = trajectory_errors(bench.scene, bench.teacher, shots, self.generation.batch_size, **settings)
             self.report.errors[subject.title] = (subject.name, errors)
             detail = f"at {POINTS} times of each evaluation"
-            self.report.rows.append(self._row(subject, "velocity-error", overall(errors)[1], min(PATHS, len(shots)), detail=detail))
+            self.report.rows.append(self._row(subject, "velocity-error", relative_error(errors), min(PATHS, len(shots)), detail=detail))
 
     def _speeds(self) -> None:
         request, scene = self.request, self.bench.scene

@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 
 from ..devices import choose_device
+
+
+# The others wait while one makes its last block or the first one measures: hours, for a teacher's many steps. NCCL would give up
+# after ten minutes.
+LONGEST = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -32,5 +38,5 @@ def open_processes(device: str) -> Processes:
         return Processes(chosen)
     from accelerate import PartialState
 
-    state = PartialState(cpu=chosen.type == "cpu")
+    state = PartialState(cpu=chosen.type == "cpu", timeout=LONGEST)
     return Processes(state.device, state.process_index, state.num_processes, state.wait_for_everyone)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import RunError, UsageError
-from ..files import user_cache
+from ..files import cache_key, user_cache
 from ..labelled_images import load_images
 from ..teachers.locate import locate
 from .clean_fid import CLEAN_FID, clean_fid_statistics
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 DATA = "data"
 BATCH = 64
-KEY_LENGTH = 32
 KNOWN = "a folder of pictures, a .safetensors or .npz file of statistics, clean-fid:NAME/RESOLUTION/SPLIT, or data"
 
 
@@ -40,6 +37,7 @@ def open_reference(
     count: int | None = None,
     batch_size: int = BATCH,
     cache: Path | None = None,
+    keep: bool = True,
 ) -> FeatureSet:
     """The statistics that ``text`` names, made by ``extractor`` or refused. Those of a folder are kept in the cache.
 
@@ -48,16 +46,17 @@ def open_reference(
             ``clean-fid:NAME/RESOLUTION/SPLIT`` or ``clean-fid:NAME``; or ``data``, what ``preset`` trains on.
         count: how many pictures of a folder or of the training set to take, the first by name or place; None is all.
         cache: folder of what is kept; None is piflow's in the user's cache.
+        keep: the features of a folder's pictures besides their moments, which alone take no memory that grows with them.
 
     Raises:
         UsageError: nothing of the kind is there, too few pictures are, or another extractor or resize mode made it.
         RunError: a file is damaged, or statistics cannot be downloaded.
     """
     if text == DATA:
-        return _training_set(extractor, console, preset, count, batch_size, cache)
+        return _training_set(extractor, console, preset, count, batch_size, cache, keep)
     path = Path(text).expanduser()
     if path.is_dir():
-        return _kept_features(open_folder(path, count, console), extractor, console, batch_size, cache)
+        return _kept_features(open_folder(path, count, console), extractor, console, batch_size, cache, keep)
     if text.startswith(CLEAN_FID):
         reference = clean_fid_statistics(text, console)
     elif path.suffix == ".npz":
@@ -106,19 +105,22 @@ def npz_statistics(path: Path) -> FeatureSet:
     return FeatureSet(INCEPTION, RESIZE_TENSORFLOW, path.name, 0, moments_of_arrays(arrays["mu"], arrays["sigma"], str(path)))
 
 
-def _kept_features(folder: ImageFolder, extractor: Extractor, console: Console, batch_size: int, cache: Path | None) -> FeatureSet:
-    """Features of ``folder``, computed once for these files by this extractor."""
-    what = {"version": __version__, "files": identity_of(entry.path for entry in folder.entries), "resize": extractor.resize}
-    what |= {"extractor": extractor.name, "weights": extractor.identity}
-    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
+def _kept_features(
+    folder: ImageFolder, extractor: Extractor, console: Console, batch_size: int, cache: Path | None, keep: bool
+) -> FeatureSet:
+    """Statistics of ``folder``, computed once for these files by this extractor."""
+    key = cache_key(
+        version=__version__, files=identity_of(entry.path for entry in folder.entries), resize=extractor.resize,
+        extractor=extractor.name, weights=extractor.identity, keep=keep,
+    )  # fmt: skip
     path = (user_cache() if cache is None else cache) / "statistics" / f"{key}.safetensors"
     if not path.is_file():
-        folder_features(folder, extractor, console, batch_size).save(path)
+        folder_features(folder, extractor, console, batch_size, keep).save(path)
     return replace(load_features(path), source=str(folder.path))
 
 
 def _training_set(
-    extractor: Extractor, console: Console, preset: Preset | None, count: int | None, batch_size: int, cache: Path | None
+    extractor: Extractor, console: Console, preset: Preset | None, count: int | None, batch_size: int, cache: Path | None, keep: bool
 ) -> FeatureSet:
     if preset is None:
         raise UsageError("the reference data is what a student trained on, and no student is given", f"name {KNOWN.removesuffix(', or data')}")
@@ -132,7 +134,7 @@ def _training_set(
             collector.add(part)
         return collector.finish()
     if section.captioned is not None and (folder := Path(section.captioned).expanduser()).is_dir():
-        return _kept_features(open_folder(folder, count, console), extractor, console, batch_size, cache)
+        return _kept_features(open_folder(folder, count, console), extractor, console, batch_size, cache, keep)
     raise UsageError(
         f"the preset {preset.name} trains on {section.source}, which are no pictures on this machine",
         "name a folder of pictures or a file of statistics: --reference PATH",

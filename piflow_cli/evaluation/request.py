@@ -27,10 +27,10 @@ MOST_DATA = 10_000
 class EvalRequest:
     """The command's options; None stands for "what goes with this student".
 
-    ``students``: whatever `piflow sample` takes, each with ``subfolder`` inside it; none with ``images``, a folder of pictures. ``steps``: evaluations of each student;
-    ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to which students are
-    compared. ``protocol``: quick, full or neither. ``clip``: the CLIP of the CLIP score. ``cache``: where states
-    and features are kept.
+    ``students``: whatever `piflow sample` takes, each with ``subfolder`` inside it; none with ``images``, a folder of pictures,
+    whose statistics go to the file ``save_statistics``. ``steps``: evaluations of each student; ``teacher_steps``: Euler steps of
+    rows of the teacher itself. ``fine_steps``: of its fine solution, to which students are compared. ``protocol``: quick, full or
+    neither. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
     """
 
     students: tuple[str, ...]
@@ -58,6 +58,7 @@ class EvalRequest:
     batch_size: int | None
     cache: Path | None
     save_images: bool
+    save_statistics: Path | None
     output: Path
     device: str
 
@@ -86,10 +87,11 @@ class EvalRequest:
 
     def _faults_of_folders(self) -> list[str]:
         faults = ["--images DIR measures pictures that are there: name no student beside it"] if self.students else []
-        if self.reference is None:
-            faults.append("--images DIR wants to know what to compare with: --reference DIR")
+        if self.reference is None and self.save_statistics is None:
+            faults.append("--images DIR wants to know what to compare with: --reference DIR; or only --save-statistics FILE")
         elif self.reference in ("data", "teacher"):
             faults.append(f"--reference {self.reference} belongs to a student: name a folder or a file of statistics beside --images")
+        faults += self._faults_of_saving()
         faults += [f"--metrics {name} needs a student: pictures alone do not tell" for name in self.measures if name in OF_STUDENTS]
         given = {
             "--seeds": self.seeds, "--labels": self.labels, "--prompts": self.prompts_from, "--steps": self.steps,
@@ -100,11 +102,29 @@ class EvalRequest:
         named = [option for option, value in given.items() if value not in (None, (), False)]
         return faults + ([f"{', '.join(named)}: settings of a student, and --images has none"] if named else [])
 
+    def _faults_of_saving(self) -> list[str]:
+        path, faults = self.save_statistics, []
+        if path is None:
+            return faults
+        if path.suffix != ".safetensors":
+            faults.append(f"--save-statistics {path}: statistics are read again from a file that is called .safetensors")
+        if path.exists():
+            faults.append(f"--save-statistics {path}: it is there already; remove it, or name another file")
+        if len(self.extractors) > 1:
+            faults.append(f"--save-statistics {path}: one file is of one --extractor, and {len(self.extractors)} are named")
+        if self.metrics == ("patch-fid",):
+            faults.append("--save-statistics is of whole pictures, and --metrics patch-fid looks at none")
+        if self.reference is None and self.metrics is not None:
+            faults.append("--metrics wants to know what to compare with: --reference DIR")
+        return faults
+
     def _faults_of_students(self) -> list[str]:
         if not self.students:
             return ["neither a student nor --images DIR given: type piflow eval runs/digits"]
         twice = sorted({name for name in self.students if self.students.count(name) > 1})
         faults = [f"the student {name} comes twice: name each once" for name in twice]
+        if self.save_statistics is not None:
+            faults.append("--save-statistics keeps those of --images DIR, and no folder is given")
         if "clip" in self.measures and self.prompts_from is None:
             faults.append("--metrics clip needs the texts that pictures are to show: --prompts FILE")
         return faults

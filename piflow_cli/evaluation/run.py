@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 CLASS_BATCH, TEXT_BATCH = 128, 1
 NEED_TEACHER = ("alignment", "diversity", "trajectory")
 FOLDER_BATCH = 64
+# What shapes pictures or numbers and stands in no row; the report tells those that were given.
+SETTINGS = ("labels", "prompts_from", "height", "width", "substeps", "temperature", "teacher", "base", "subfolder", "batch_size")
 
 
 def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
@@ -56,9 +59,12 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
         _student_rows(request, processes, report, console)
     if not processes.first:
         return {}, ""
-    files = write_report(report, request.output)
-    written = {**files, "seconds": round(time.perf_counter() - started, 1)}
-    return {**report.as_dict(), **written}, f"{report.text()}\n\n{format_pairs(written)}"
+    saved = {} if request.save_statistics is None else {"statistics": request.save_statistics}
+    measured = request.images is None or request.reference is not None
+    files = write_report(report, request.output) if measured else {}
+    written = {**files, **saved, "seconds": round(time.perf_counter() - started, 1)}
+    told = format_pairs(written)
+    return {**report.as_dict(), **written}, f"{report.text()}\n\n{told}" if measured else told
 
 
 def _title(request: EvalRequest) -> str:
@@ -74,6 +80,7 @@ def _recipe(request: EvalRequest, processes: Processes) -> dict:
         "protocol": request.protocol or "as the options say",
         "device": str(processes.device),
         "processes": processes.count,
+        **{name: value for name in SETTINGS if (value := getattr(request, name)) not in (None, ())},
         "versions": {name: versions[name] for name in ("piflow", "python", "torch", "diffusers")},
     }
 
@@ -86,7 +93,7 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
         folder = FolderRequest(
             images=request.images, reference=request.reference, extractor=extractor, metrics=request.measures if request.protocol == "quick" else request.metrics,
             count=request.num_images, batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
-            inception_weights=request.inception_weights, cache=request.cache,
+            inception_weights=request.inception_weights, cache=request.cache, save_to=request.save_statistics,
         )  # fmt: skip
         for found in evaluate_folder(folder, processes.device, console):
             report.rows.append(
@@ -107,25 +114,34 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     for path, name in zip(request.students, student_names(request.students, request.subfolder)):
         bench = open_bench(path, name, request, processes.device, console)
         first = bench.fine.identity if first is None and bench.fine is not None else first
-        bench = named_apart(bench, first)
-        _check(request, bench)
-        looking, reader = eyes.of(bench), eyes.reader_of(bench)
-        generation = Generation(
-            bench.scene, bench.shots, {look.tag: look for look in [*looking, *([reader] if reader is not None else [])]}, store, processes,
-            batch_size=(TEXT_BATCH if bench.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
-            images=request.output / "images" if request.save_images else None,
-        )  # fmt: skip
-        fine = _fine(request, bench)
-        if fine is not None:
-            generation.run(fine, console, aligned=reference_of(request, bench) != TEACHER)
-        for subject in [*bench.teachers, *bench.students]:
-            generation.run(subject, console)
-        if not processes.first:
-            continue
-        beside = [subject for subject in bench.teachers if str(subject.identity) not in told]
-        told.update(str(subject.identity) for subject in beside)
-        Measuring(request, bench, generation, eyes, looking, reader, [*beside, *bench.students], report).run(console)
-        _add_samples(report, bench, generation, [*([fine] if fine is not None else []), *bench.students, *bench.teachers])
+        _bench_rows(request, named_apart(bench, first), eyes, store, processes, report, told, console)
+        # The next student is opened when nothing of this one is left, nor of its base.
+        del bench
+        gc.collect()
+
+
+def _bench_rows(
+    request: EvalRequest, bench: Bench, eyes: Eyes, store: Store, processes: Processes, report: Report, told: set[str], console: Console
+) -> None:
+    """One student's rows and samples; ``told``: the teachers that have theirs."""
+    _check(request, bench)
+    looking, reader = eyes.of(bench), eyes.reader_of(bench)
+    generation = Generation(
+        bench.scene, bench.shots, {look.tag: look for look in [*looking, *([reader] if reader is not None else [])]}, store, processes,
+        batch_size=(TEXT_BATCH if bench.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
+        images=request.output / "images" if request.save_images else None,
+    )  # fmt: skip
+    fine = _fine(request, bench)
+    if fine is not None:
+        generation.run(fine, console, aligned=reference_of(request, bench) != TEACHER)
+    for subject in [*bench.teachers, *bench.students]:
+        generation.run(subject, console)
+    if not processes.first:
+        return
+    beside = [subject for subject in bench.teachers if str(subject.identity) not in told]
+    told.update(str(subject.identity) for subject in beside)
+    Measuring(request, bench, generation, eyes, looking, reader, [*beside, *bench.students], report).run(console)
+    _add_samples(report, bench, generation, [*([fine] if fine is not None else []), *bench.students, *bench.teachers])
 
 
 def named_apart(bench: Bench, first: dict | None) -> Bench:

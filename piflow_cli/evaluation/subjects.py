@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,7 +19,7 @@ from ..teachers.base import Conditioning
 from ..teachers.locate import locate, teacher_folder
 from ..views import View
 from ..weights import shards_of
-from .extractors.base import identity_of
+from .extractors.base import identity_of_place
 from .rows import titled
 from .store import files_digest
 
@@ -50,6 +50,12 @@ class Subject:
         """Name and evaluations, as plots have it."""
         return titled(self.name, self.kind, self.evaluations)
 
+    @property
+    def folder(self) -> str:
+        """Name and evaluations as the name of one folder; a student's name may be a whole path."""
+        plain = re.sub(r"[^\w.-]+", "-", self.name).strip("-.")
+        return f"{plain}-{self.evaluations}"
+
 
 def student_subjects(scene: Scene, files: StudentFiles, request: EvalRequest, name: str) -> list[Subject]:
     """The student of ``scene``, read from ``files``, at each of the requested numbers of evaluations, or as it was trained."""
@@ -74,12 +80,13 @@ def student_subjects(scene: Scene, files: StudentFiles, request: EvalRequest, na
     ]
 
 
-def teacher_subject(scene: Scene, teacher: OwnTeacher, steps: int, base: str | None) -> Subject:
+def teacher_subject(scene: Scene, teacher: OwnTeacher, steps: int, request: EvalRequest) -> Subject:
     """The teacher of the student in ``scene`` by ``steps`` Euler steps, even in raw time."""
     identity = {
         "kind": TEACHER,
         "family": teacher.family.name,
-        "base": _teacher_identity(scene, base),
+        "base": _teacher_identity(scene, request),
+        "precision": scene.student.facts.base_precision,
         "guidance": [teacher.guidance.scale, *teacher.guidance.interval, teacher.guidance.orthogonal, teacher.family.guidance],
         "shift": teacher.shift,
         "steps": steps,
@@ -107,18 +114,13 @@ def _base_identity(student: Student, base: str | None) -> str | None:
     if not isinstance(student.model, View):
         return None
     facts = student.facts
-    return _files_of(locate(facts.base if base is None else base, facts.revision or None if base is None else None))
+    return identity_of_place(locate(facts.base if base is None else base, facts.revision or None if base is None else None))
 
 
-def _teacher_identity(scene: Scene, base: str | None) -> str:
-    shared = _base_identity(scene.student, base)
+def _teacher_identity(scene: Scene, request: EvalRequest) -> str:
+    shared = _base_identity(scene.student, request.base)
     if shared is not None:
         return shared
     facts = scene.student.facts
-    section = replace(preset_of(facts, scene.path).teacher, base=facts.base, revision=facts.revision or None)
-    return _files_of(teacher_folder(scene.student.family, section))
-
-
-def _files_of(place: Path) -> str:
-    """What tells the weights in a file or folder from others, without reading gigabytes of them."""
-    return identity_of([place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()])
+    section = replace(preset_of(facts, scene.path, request.teacher).teacher, base=facts.base, revision=facts.revision or None)
+    return identity_of_place(teacher_folder(scene.student.family, section))

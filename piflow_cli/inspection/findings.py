@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.policies import GMFlowPolicy
+from ..core.policies import DXPolicy, GMFlowPolicy
 from ..generation import seeded_generators, seeded_noise
 from ..images import to_images
 from ..own_teacher import OwnTeacher
@@ -18,11 +18,12 @@ from ..scenes import Scene
 from ..shots import Shot, batches
 from ..student import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
-from ..trajectory import PolicyPath, TeacherField, VelocityError, pooled, times, walk
+from ..trajectory import POINTS, PolicyPath, TeacherField, VelocityError, pooled, times, walk
 from .against_teacher import Apart, Comparison, compare
 from .composition import Curve, Mixed, MixedNumbers, by_sample, curve, mixed
 from .convergence import Convergence, convergence
 from .course import Course, Switching, course, straightness, switching
+from .positions import unknown
 from .pooling import joined, mean_square, to_host
 from .robustness import Response, component_dropout, perturb
 from .slices import Place, Slice, slice_of
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from tqdm import tqdm
 
-POINTS = 8
 SHOWN = 4
 SHOWN_TIMES = (0, 2, 4, 6, 7)
 CLASS_BATCH, TEXT_BATCH = 64, 1
@@ -142,6 +142,8 @@ class _Batch:
 
     def _segment(self, path: PolicyPath, against: Comparison | None) -> Segment:
         mixture = isinstance(path.policy, GMFlowPolicy)
+        if not mixture and not isinstance(path.policy, DXPolicy):
+            raise unknown(path.policy)
         return Segment(
             index=path.index,
             raws=(*path.raws, path.raw_end),

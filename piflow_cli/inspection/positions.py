@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.policies import DXPolicy, GMFlowPolicy, Policy
+from ..errors import UsageError
 
 MOST_POSITIONS = 2048
 
@@ -57,6 +58,11 @@ def in_float64(policy: Policy) -> Policy:
     return _changed(policy, exact, exact)
 
 
+def unknown(policy: Policy) -> UsageError:
+    """What to say of a policy of another kind than those that are looked into."""
+    return UsageError(f"inspect-policy looks into GM and DX policies, and not into a {type(policy).__name__}", "piflow eval measures any student")
+
+
 def _changed(
     policy: Policy, spatial: Callable[[Tensor], Tensor], batch: Callable[[Tensor], Tensor] = lambda value: value
 ) -> Policy:
@@ -65,7 +71,8 @@ def _changed(
     if isinstance(policy, GMFlowPolicy):
         changes |= {"means": spatial(policy.means), "logweights": spatial(policy.logweights)}
         changes |= {"logstds": batch(policy.logstds.reshape(-1))}
-    else:
-        assert isinstance(policy, DXPolicy), "policies are GM or DX"
+    elif isinstance(policy, DXPolicy):
         changes |= {"grid": spatial(policy.grid)}
+    else:
+        raise unknown(policy)
     return replace(policy, **changes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..core.timegrid import to_sigma
-from ..trajectory import VelocityError
+from ..trajectory import relative_error
 from .composition import Curve, MixedNumbers, dead_components, overall_effective
 from .convergence import SUBSTEPS, enough, relative_errors
 from .course import Course, Switching
@@ -140,14 +140,9 @@ def summarise(found: Findings) -> Summary:
         steps=steps,
         robustness=_robustness(found, facts.shift),
         straightness=found.straightness.mean().item(),
-        trajectory_error=None if errors is None else trajectory_error(errors),
+        trajectory_error=None if errors is None else relative_error(errors),
         endpoint_error=None if found.gap is None else found.gap.mean().sqrt().item(),
     )
-
-
-def trajectory_error(errors: list[VelocityError]) -> float:
-    """Squared velocity errors over the teacher's squares, both summed over all times."""
-    return sum(error.squared for error in errors) / max(sum(error.teacher for error in errors), 1e-12)
 
 
 def _step(segment: Segment, shift: float, span: float) -> Step:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -16,19 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import RunError
-from ..files import replacing_file
+from ..files import cache_key, replacing_file
 
 # A shard is written when it holds this much; an interruption costs at most the work on one.
 SHARD_BYTES = 64 << 20
 SHARD_ENTRIES = 1024
 CHECKSUMS = "crc32"
-KEY_LENGTH = 32
 OPEN_SHARDS = 32
-
-
-def cache_key(**what: object) -> str:
-    """A key of everything that shapes an entry; ``what`` must be JSON."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
 
 
 class Cache:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..encoders import EncoderFactory
-from ..files import replacing_file, user_cache
+from ..files import cache_key, replacing_file, user_cache
 from ..prompts import read_prompts
 from .buckets import Size, buckets_of, nearest_bucket
-from .cache import Cache, cache_key
+from .cache import Cache
 from .captioned import Picture, list_pictures
 from .encoded import Sample
 from .picture_index import Seen, look_at

@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import replacing_file
-from .cache import cache_key
+from ..files import cache_key, replacing_file
 from .captioned import Picture, Unreadable, upright_size
 
 # Reading and hashing leave Python's lock to others; more threads than this only make a disk seek.

@@ -16,7 +16,8 @@ MACHINE = {"benchmark", "device", "threads", "versions", "date", "results"}
 def test_throughput_tells_the_parts_and_the_whole(tmp_path: Path) -> None:
     eval_throughput.main(["--small", "--device", "cpu", "--json", str(tmp_path / "result.json")])
     record = json.loads((tmp_path / "result.json").read_text())
-    assert set(record) == MACHINE
+    assert set(record) == MACHINE | {"batches", "digits"} and record["batches"] == 2
+    assert [row["run"] for row in record["digits"]["results"]] == ["generation", "features", "both"]
     rows = {row["run"]: row for row in record["results"]}
     assert list(rows) == ["generation", "features", "both", "two threads"]
     assert max(rows["generation"]["over the slower"], rows["features"]["over the slower"]) == 1

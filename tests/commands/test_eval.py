@@ -34,6 +34,7 @@ DEFAULTS = {
     "batch_size": None,
     "cache": None,
     "save_images": False,
+    "save_statistics": None,
     "output": Path("evals/digits"),
     "device": "auto",
 }
@@ -61,11 +62,11 @@ def test_eval_hands_over_what_was_asked(cli, evaluations) -> None:
     arguments = (
         "a --compare b --reference r --metrics kid,fid --extractor pixels --extractor inception --inception-weights w.pt --clip c --full "
         "--seeds 0-2 --labels 1,2 --prompts p.txt --height 64 --width 96 --steps 1,2 --substeps 32 --temperature 0.3 --teacher-steps 4 "
-        "--fine-steps 16 --teacher digits --base b --subfolder s --batch-size 5 --cache k --save-images --output o --device cpu --json"
+        "--fine-steps 16 --teacher digits --base b --subfolder s --batch-size 5 --cache k --save-images --save-statistics s.safetensors --output o --device cpu --json"
     )
     assert json.loads(cli("eval", *arguments.split()).out) == {"results": []}
     expected = (("a", "b"), None, "r", ("fid", "kid"), "full", ("pixels", "inception"), Path("w.pt"), "c", None, (0, 1, 2), (1, 2), "p.txt")
-    expected += (64, 96, (1, 2), 32, 0.3, (4,), 16, "digits", "b", "s", 5, Path("k"), True, Path("o"), "cpu")
+    expected += (64, 96, (1, 2), 32, 0.3, (4,), 16, "digits", "b", "s", 5, Path("k"), True, Path("s.safetensors"), Path("o"), "cpu")
     assert tuple(vars(evaluations[0]).values()) == expected
 
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from eval_requests import request
 from piflow_cli.console import Console
 from piflow_cli.evaluation.bench import open_bench
-from piflow_cli.evaluation.errors_by_time import overall, trajectory_errors
+from piflow_cli.evaluation.errors_by_time import trajectory_errors
 from piflow_cli.evaluation.run import named_apart
 from piflow_cli.evaluation.statistics import frechet_distance, moments
 from piflow_cli.generation import sample_student
 from piflow_cli.labelled_images import load_images
 from piflow_cli.own_teacher import own_teacher
+from piflow_cli.runs import RunFolder, read_settings
 from piflow_cli.scenes import open_scene
 from piflow_cli.shots import Shot
-from piflow_cli.trajectory import velocity_errors, walk
+from piflow_cli.trajectory import relative_error, velocity_errors, walk
+from piflow_cli.weights import read_safetensors
 
 CPU = torch.device("cpu")
 FAST = ["--fine-steps", "4", "--num-images", "12"]
@@ -29,7 +34,7 @@ FAST = ["--fine-steps", "4", "--num-images", "12"]
 
 def numbers(outcome) -> dict[tuple[str, int, str], float]:
     assert outcome.code == 0, outcome.err
-    return {(row["model"], row["nfe"], row["metric"]): row["value"] for row in json.loads(outcome.out)["results"]}
+    return {(row["model"], row.get("nfe"), row["metric"]): row["value"] for row in json.loads(outcome.out)["results"]}
 
 
 def opened(run: Path, seeds: range):
@@ -103,7 +108,7 @@ def test_trajectory_errors_are_those_of_the_path(evaluate, tiny_run, data) -> No
     (curve,) = json.loads(outcome.out)["trajectory"].values()
     assert [error["raw"] for error in curve] == [error.raw for error in expected] and len(curve) == 16
     assert [error["squared"] for error in curve] == pytest.approx([error.squared for error in expected], rel=1e-5)
-    assert numbers(outcome)["tiny", 2, "velocity-error"] == pytest.approx(overall(expected)[1], rel=1e-5)
+    assert numbers(outcome)["tiny", 2, "velocity-error"] == pytest.approx(relative_error(expected), rel=1e-5)
     assert trajectory_errors(scene, teacher, shots, 12)[3].relative == pytest.approx(curve[3]["relative"], rel=1e-5)
 
 
@@ -176,7 +181,7 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--labels", "7"], "label 7 is out of range"),
         (["--extractor", "retina"], "there is no extractor retina"),
         (["--reference", "nowhere"], "nowhere"),
-        (["--metrics", "is"], "--metrics is: pixels has no classifier"),
+        (["--metrics", "is"], "--metrics is: pixels has no classes"),
         (["--metrics", "patch-fid", "--extractor", "pixels"], "patch"),
         (["--metrics", "diversity", "--seeds", "0-2"], "no label or prompt comes twice"),
         (["--metrics", "clip", "--prompts", "PROMPTS"], "is told class labels, not text"),
@@ -233,14 +238,83 @@ def test_a_student_without_its_teacher_is_measured_without(evaluate, tiny_run, t
         assert refused.code == 2 and "needs the student's teacher" in refused.err
 
 
-def test_pictures_alone_are_measured_without_any_model(evaluate, tmp_path) -> None:
+def test_a_student_without_its_run_is_compared_with_the_teacher_of_a_preset(evaluate, tiny_run, tiny_teacher, tmp_path) -> None:
+    adapter = shutil.copytree(tiny_run / "adapter", tmp_path / "tiny")
+    arguments = ["--metrics", "fid,alignment", "--reference", "teacher", *FAST]
+    assert numbers(evaluate(adapter, "--teacher", tiny_teacher, *arguments)) == numbers(evaluate(tiny_run, *arguments))
+
+
+def test_one_student_is_in_memory_at_a_time(evaluate, tiny_run, tmp_path, monkeypatch) -> None:
+    from piflow_cli.evaluation import run
+
+    other = shutil.copytree(tiny_run, tmp_path / "other")
+    opened, alive = [], []
+
+    def opening(*arguments):
+        alive.append([model() is not None for model in opened])
+        bench = open_bench(*arguments)
+        opened.append(weakref.ref(bench.scene.student.model))
+        return bench
+
+    monkeypatch.setattr(run, "open_bench", opening)
+    numbers(evaluate(tiny_run, other, *FAST))
+    assert alive == [[], [False]]
+
+
+def test_runs_of_one_preset_with_other_data_have_their_own_reference(evaluate, tiny_run, tmp_path) -> None:
+    """`--set data.images=FILE` leaves the preset's name as it is."""
+    settings = RunFolder(tiny_run).settings
+    other = shutil.copytree(tiny_run, tmp_path / "other")
+    preset = read_settings(settings)
+    _, tensors = read_safetensors(Path(preset.data.images))
+    save_file({"images": tensors["images"].flip(0) // 2, "labels": tensors["labels"]}, tmp_path / "dark.safetensors")
+    RunFolder(other).write_settings(replace(preset, data=replace(preset.data, images=str(tmp_path / "dark.safetensors"))))
+    both = numbers(evaluate(tiny_run, other, "--metrics", "fid", "--seeds", "0-11", "--labels", "0"))
+    alone = numbers(evaluate(other, "--metrics", "fid", "--seeds", "0-11", "--labels", "0"))
+    assert both["other", 2, "fid"] == alone["other", 2, "fid"] != both["tiny", 2, "fid"]
+
+
+def test_the_report_tells_the_settings_that_were_given(evaluate, tiny_run) -> None:
+    told = json.loads(evaluate(tiny_run, "--metrics", "fid", "--substeps", "4", "--temperature", "0.5", *FAST).out)
+    assert (told["substeps"], told["temperature"]) == (4, 0.5) and "labels" not in told
+
+
+def pictures(tmp_path: Path, *names: str) -> list[Path]:
+    """Folders of six random grey pictures of 4 x 4."""
     from PIL import Image
 
     generator = np.random.default_rng(0)
-    for name in ("one", "two"):
+    for name in names:
         (tmp_path / name).mkdir()
         for number in range(6):
             Image.fromarray(generator.integers(0, 256, (4, 4), dtype=np.uint8)).save(tmp_path / name / f"{number}.png")
+    return [tmp_path / name for name in names]
+
+
+@pytest.mark.parametrize("metrics", ["fid,kid,pr", "fid"])
+def test_saved_statistics_are_the_reference_that_their_pictures_are_bit_for_bit(evaluate, tmp_path, metrics: str) -> None:
+    one, two = pictures(tmp_path, "one", "two")
+    file = tmp_path / "two.safetensors"
+    saved = evaluate("--images", two, "--extractor", "pixels", "--save-statistics", file)
+    assert saved.code == 0, saved.err
+    assert json.loads(saved.out)["statistics"] == str(file) and not (tmp_path / "report").exists()
+    measured = [evaluate("--images", one, "--reference", reference, "--extractor", "pixels", "--metrics", metrics) for reference in (two, file)]
+    assert numbers(measured[0]) == numbers(measured[1]) != {}
+    again = evaluate("--images", two, "--extractor", "pixels", "--save-statistics", file)
+    assert again.code == 2 and "is there already" in again.err
+
+
+def test_pictures_that_are_measured_can_be_saved_too(evaluate, tmp_path) -> None:
+    one, two = pictures(tmp_path, "one", "two")
+    arguments = ["--images", one, "--reference", two, "--extractor", "pixels", "--metrics", "fid"]
+    outcome = evaluate(*arguments, "--save-statistics", tmp_path / "one.safetensors")
+    assert numbers(outcome) == numbers(evaluate(*arguments)) and (tmp_path / "report" / "report.json").is_file()
+    same = numbers(evaluate("--images", one, "--reference", tmp_path / "one.safetensors", "--extractor", "pixels", "--metrics", "fid"))
+    assert list(same.values()) == pytest.approx([0], abs=1e-6)
+
+
+def test_pictures_alone_are_measured_without_any_model(evaluate, tmp_path) -> None:
+    pictures(tmp_path, "one", "two")
     outcome = evaluate("--images", tmp_path / "one", "--reference", tmp_path / "two", "--extractor", "pixels", "--metrics", "fid")
     (row,) = json.loads(outcome.out)["results"]
     assert row["metric"] == "fid" and row["images"] == row["reference_images"] == 6 and row["value"] > 0

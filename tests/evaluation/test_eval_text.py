@@ -20,7 +20,7 @@ PROMPTS = ["a fox", "cat", "an owl", "two hens", "x"]
 class Clip:
     """Scores that tell which prompt a picture was read with."""
 
-    name = "clip:lengths"
+    name, identity = "clip:lengths", "1"
 
     def __init__(self, source: str, device: torch.device) -> None:
         self.source = source

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from urllib.error import URLError
 
@@ -259,3 +261,17 @@ def test_pictures_that_are_not_finite_do_not_pass_for_black(value: float, weight
     images[1, 0, 3, 3] = value
     with pytest.raises(RunError, match="not finite"):
         open_extractor("inception", CPU, weights).features(images)
+
+
+def test_pixels_of_large_pictures_are_refused_before_their_covariance_fills_the_memory() -> None:
+    with pytest.raises(UsageError, match="512 x 256 has 393,216 of them"):
+        open_extractor("pixels", CPU).features(torch.zeros(1, 3, 256, 512))
+
+
+def test_a_network_in_the_same_folder_with_other_weights_is_another(clip: Path, dino: Path, tmp_path: Path) -> None:
+    for folder, opened in ((clip, lambda path: ClipScore(path, CPU)), (dino, lambda path: open_extractor(f"dinov2:{path}", CPU))):
+        copy = shutil.copytree(folder, tmp_path / folder.name)
+        first = opened(str(copy)).identity
+        assert first == opened(str(copy)).identity
+        os.utime(copy / "model.safetensors", ns=(0, 0))
+        assert opened(str(copy)).identity != first

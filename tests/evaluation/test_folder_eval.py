@@ -10,7 +10,7 @@ from inception import save_random_inception
 
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation import folder_eval
+from piflow_cli.evaluation import folder_eval, measures
 from piflow_cli.evaluation.features import FeatureSet
 from piflow_cli.evaluation.folder_eval import FolderRequest, evaluate_folder
 from piflow_cli.evaluation.measures import COLUMNS, measure
@@ -71,7 +71,7 @@ def test_by_default_it_measures_what_can_be_and_says_what_cannot(folders, capsys
     request = FolderRequest(folders[0], str(folders[1]), "pixels")
     assert {number.metric for number in evaluate_folder(request, CPU, Console())} == {"fid", "kid", "precision", "recall"}
     assert "is is left out: pixels has no classes" in capsys.readouterr().err
-    monkeypatch.setattr(folder_eval, "find_spec", lambda name: None)
+    monkeypatch.setattr(measures, "find_spec", lambda name: None)
     assert {number.metric for number in evaluate_folder(request, CPU, Console())} == {"fid", "precision", "recall"}
     assert 'kid is left out: it needs pip install "piflow[eval]"' in capsys.readouterr().err
 
@@ -122,7 +122,7 @@ def test_metrics_of_single_pictures_need_more_than_moments(folders, tmp_path: Pa
     replace(reference, features=None).save(tmp_path / "moments.safetensors")
     request = FolderRequest(folders[0], str(tmp_path / "moments.safetensors"), "pixels")
     assert [number.metric for number in evaluate_folder(request, CPU, Console(quiet=True))] == ["fid"]
-    with pytest.raises(UsageError, match="precision and recall compares pictures one by one"):
+    with pytest.raises(UsageError, match="--metrics pr: .* holds mean and covariance alone"):
         evaluate_folder(replace(request, metrics=("pr",)), CPU, Console(quiet=True))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from piflow_cli.errors import RunError
 from piflow_cli.evaluation import generate
 from piflow_cli.evaluation.generate import Generation, blocks_of
 from piflow_cli.evaluation.overlap import WAITING, Overlap
-from piflow_cli.evaluation.processes import Processes
+from piflow_cli.evaluation.processes import Processes, open_processes
 from piflow_cli.evaluation.store import Store
 from piflow_cli.evaluation.subjects import Subject
 from piflow_cli.generation import seeded_generators, seeded_noise
@@ -225,3 +226,30 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
     made.run(subject(lambda noise, conditioning: again.append(len(noise)) or doubled(noise, conditioning)), QUIET)
     assert sum(drawn) == 20 and sum(again) == 24
     torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
+
+
+def test_samples_that_are_not_finite_are_refused_and_not_kept(tmp_path) -> None:
+    """Also where nothing looks at pictures: alignment compares states."""
+    diverged = subject(lambda noise, conditioning: noise / 0)
+    made = generation(scene(20), tmp_path, looks={})
+    with pytest.raises(RunError, match="doubler, 1 NFE: samples of seeds 0 to 3 are not finite"):
+        made.run(diverged, QUIET)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_processes_wait_for_hours(monkeypatch) -> None:
+    """NCCL's ten minutes are over before a teacher's fine solution of one block is made."""
+    import accelerate
+
+    asked = {}
+
+    class State:
+        device, process_index, num_processes, wait_for_everyone = CPU, 1, 2, None
+
+        def __init__(self, cpu: bool, timeout: timedelta) -> None:
+            asked.update(cpu=cpu, timeout=timeout)
+
+    monkeypatch.setattr(accelerate, "PartialState", State)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    processes = open_processes("cpu")
+    assert asked["cpu"] and asked["timeout"] > timedelta(hours=24) and (processes.rank, processes.count) == (1, 2)

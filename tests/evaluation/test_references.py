@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import seeded
 from inception import save_random_inception
+from safetensors.torch import save_file
 
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
@@ -173,3 +174,26 @@ def test_a_reference_that_is_nothing_known(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no reference") as caught:
         opened(tmp_path / "absent")
     assert "clean-fid:NAME" in caught.value.hint
+
+
+def test_moments_alone_are_kept_of_a_folder_where_nothing_else_is_wanted(tmp_path: Path) -> None:
+    folder = folder_of(torch.rand(6, 1, 4, 4, generator=seeded()) * 2 - 1, tmp_path / "pictures")
+    alone, whole = opened(folder, keep=False), opened(folder)
+    assert alone.features is None and whole.features is not None
+    assert torch.equal(alone.moments.mean, whole.moments.mean) and torch.equal(alone.moments.covariance, whole.moments.covariance)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "levels", "message"),
+    [
+        ({"images": torch.zeros(3, 16), "labels": torch.arange(3)}, "255", "are not \\(N, H, W\\)"),
+        ({"images": torch.zeros(3, 4, 4), "labels": torch.arange(2)}, "255", "labels \\(2,\\)"),
+        ({"images": torch.zeros(3, 4, 4), "labels": torch.zeros(3)}, "255", "float32 are not"),
+        ({"images": torch.zeros(3, 4, 4), "labels": torch.arange(3)}, "white", "no white value"),
+        ({"images": torch.zeros(3, 4, 4), "labels": torch.arange(3)}, "0", "no white value"),
+    ],
+)
+def test_labelled_pictures_of_another_form_are_refused(tmp_path: Path, tensors: dict, levels: str, message: str) -> None:
+    save_file(tensors, tmp_path / "images.safetensors", {"levels": levels})
+    with pytest.raises(UsageError, match=message):
+        load_images(tmp_path / "images.safetensors")

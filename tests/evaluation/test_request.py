@@ -39,6 +39,11 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"images": Path("d"), "reference": "teacher"}, "belongs to a student"),
         ({"images": Path("d"), "reference": "data"}, "belongs to a student"),
         ({"images": Path("d"), "reference": "r", "labels": (1,), "base": "b"}, "--labels, --base: settings of a student"),
+        ({"students": ("a",), "save_statistics": Path("s.safetensors")}, "those of --images DIR"),
+        ({"images": Path("d"), "save_statistics": Path("s.npz")}, "called .safetensors"),
+        ({"images": Path("d"), "save_statistics": Path("s.safetensors"), "metrics": ("fid",)}, "--metrics wants to know"),
+        ({"images": Path("d"), "save_statistics": Path("s.safetensors"), "extractors": ("pixels", "inception")}, "of one --extractor, and 2"),
+        ({"images": Path("d"), "reference": "r", "save_statistics": Path("s.safetensors"), "metrics": ("patch-fid",)}, "patch-fid looks at none"),
         *[({"images": Path("d"), "reference": "r", "metrics": (name,)}, f"--metrics {name} needs a student") for name in OF_STUDENTS],
     ],
 )
@@ -59,3 +64,11 @@ def test_what_goes_together_is_taken() -> None:
     request(images=Path("d"), reference="r", protocol="full", num_images=5).check()
     assert request(images=Path("d"), protocol="quick").measures == ("fid",)
     assert not request(students=("a",)).asks("fid") and request(students=("a",), metrics=("fid",)).asks("fid")
+
+
+def test_statistics_replace_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    request(images=Path("d"), save_statistics=path).check()
+    path.write_bytes(b"a model")
+    with pytest.raises(UsageError, match="is there already"):
+        request(images=Path("d"), save_statistics=path).check()

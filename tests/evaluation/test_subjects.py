@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from eval_requests import request
 from piflow_cli.console import Console
-from piflow_cli.evaluation.subjects import student_subjects, teacher_subject
+from piflow_cli.evaluation.subjects import Subject, student_subjects, teacher_subject
 from piflow_cli.own_teacher import own_teacher
 from piflow_cli.scenes import open_scene
+from piflow_cli.student import Student
 from piflow_cli.student_source import WEIGHTS_NAME, locate_student
 from piflow_cli.weights import read_safetensors
 
@@ -43,6 +45,19 @@ def test_a_student_is_known_by_its_weights_and_not_by_its_place(tiny_run, tmp_pa
 def test_a_teacher_is_known_by_its_steps_and_its_files(tiny_run) -> None:
     scene = open_scene(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
     teacher = own_teacher(scene.student, tiny_run)
-    one, again, two = (teacher_subject(scene, teacher, steps, None).identity for steps in (1, 1, 2))
+    one, again, two = (teacher_subject(scene, teacher, steps, request()).identity for steps in (1, 1, 2))
     assert one == again != two
     assert (one["kind"], one["shift"], one["guidance"][0]) == ("teacher", teacher.shift, teacher.guidance.scale)
+
+
+def test_the_precision_of_the_base_is_part_of_a_teacher(tiny_run) -> None:
+    scene = open_scene(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
+    other = replace(scene, student=Student(scene.student.family, scene.student.model, replace(scene.student.facts, base_dtype="bfloat16")))
+    teacher = own_teacher(scene.student, tiny_run)
+    one, two = (teacher_subject(each, teacher, 1, request()).identity for each in (scene, other))
+    assert one != two
+
+
+@pytest.mark.parametrize(("name", "folder"), [("digits", "digits-4"), ("/abs/runs/digits", "abs-runs-digits-4"), ("../x", "x-4"), ("teacher of a", "teacher-of-a-4")])
+def test_pictures_stay_below_the_report_whatever_a_student_is_called(name: str, folder: str) -> None:
+    assert Subject(name, "student", "gm, 8", 4, {}, lambda noise, conditioning: noise).folder == folder

@@ -54,7 +54,7 @@ def test_a_card_asks_for_no_other_steps_than_its_scheduler_takes(tmp_path) -> No
     facts = StudentFacts.of(load("flux-dev-dx"))
     assert "More evaluations than 4 may be asked for." in card_of(tmp_path, facts).text
     text = card_of(tmp_path, facts, format="piflow-scheduler").text
-    assert "No other number of evaluations than 4" in text and "More evaluations" not in text
+    assert "4 network evaluations, no other number" in text and "More evaluations" not in text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from piflow_cli.errors import UsageError
+from piflow_cli.inspection.field import FieldPolicy
 from piflow_cli.inspection.positions import MOST_POSITIONS, in_float64, position_of, repeated, stride, thin
 from piflow_cli.trajectory import times
 from helpers import random_dx, random_gm
@@ -58,3 +60,9 @@ def test_double_precision_holds_the_same_numbers(kind: str) -> None:
     raw = times(0.4, policy.x_src)
     assert exact.x_src.dtype == torch.float64
     torch.testing.assert_close(exact.velocity(exact.x_src, raw).float(), policy.velocity(policy.x_src, raw), rtol=1e-5, atol=1e-5)
+
+
+def test_a_policy_of_another_kind_is_named() -> None:
+    x = torch.zeros(1, 1, 2, 2)
+    with pytest.raises(UsageError, match="not into a FieldPolicy"):
+        thin(FieldPolicy(lambda x, sigma: x, x, times(1.0, x), 1.0))

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.errors import RunError
+from piflow_cli.files import cache_key
 from piflow_cli.training import cache
-from piflow_cli.training.cache import Cache, cache_key
+from piflow_cli.training.cache import Cache
 
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool])
 SHAPES = st.lists(st.integers(0, 3), max_size=3)

@@ -120,6 +120,11 @@ def identity_of(files: Iterable[Path]) -> str:
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
 
+def identity_of_place(place: Path) -> str:
+    """``identity_of`` a file, or of all files below a folder."""
+    return identity_of([place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()])
+
+
 def in_batches(images: Tensor, size: int, network: Callable[[Tensor], Tensor]) -> Tensor:
     """Features (B, D), float32 on the CPU, of ``network`` on ``size`` pictures at a time."""
     with torch.no_grad():

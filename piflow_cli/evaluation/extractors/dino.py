@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import DINO, identity_of, in_batches
+from .base import DINO, identity_of_place, in_batches
 from .pictures import quantised
 from .pretrained import model_folder
 
@@ -29,7 +29,7 @@ class Dino:
 
         folder = model_folder(source, "dinov2")
         self.name, self.device = f"{DINO}{source}", device
-        self.identity = identity_of(folder.glob("*.safetensors"))
+        self.identity = identity_of_place(folder)
         self.network = Dinov2Model.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
 
     def features(self, images: Tensor) -> Tensor:

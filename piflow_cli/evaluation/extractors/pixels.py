@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ...errors import UsageError
+
+
+# Twice as many take eight times as long to find eigenvalues of, which are minutes already.
+MOST = 1 << 14
+
 
 class Pixels:
     """Every pixel is a feature, neither clipped nor rounded: D = C·H·W."""
@@ -13,6 +19,12 @@ class Pixels:
     identity = ""
 
     def features(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if (numbers := images[0].numel()) > MOST:
+            raise UsageError(
+                f"pixels: a picture of {width} x {height} has {numbers:,} of them, and their covariance the square of that many numbers",
+                "--extractor inception, which resizes",
+            )
         return images.flatten(1).float().cpu()
 
     def logits(self, features: Tensor) -> Tensor | None:
