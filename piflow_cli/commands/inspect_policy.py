@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from piflow_cli.commands.options import (
-    MODEL,
-    OUTPUT,
-    SAMPLING,
-    Base,
-    BasePrecision,
-    Device,
-    Json,
-    Quiet,
-    Subfolder,
-    Teacher,
-    examples,
-    parse_ranges,
-    setting,
-    switch,
-)
+from piflow_cli.commands.inspect_options import At, Compare, Output, Overwrite, Seeds, Slice
+from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Subfolder, Teacher, examples, parse_ranges
+from piflow_cli.commands.sample_options import Height, Labels, Prompts, PromptsFrom, Student, Vae, Width
 from piflow_cli.console import Console, format_table
 from piflow_cli.errors import UsageError
 from piflow_cli.naming import student_name
@@ -31,7 +16,6 @@ from piflow_cli.naming import student_name
 if TYPE_CHECKING:
     from piflow_cli.inspection.slices import Place
 
-LOOK = "Look at"
 EXAMPLES = examples(
     ("piflow inspect-policy runs/digits", "a report of 16 digits"),
     ("piflow inspect-policy runs/digits --slice 3,4", "a cut through one pixel"),
@@ -42,41 +26,24 @@ EXAMPLES = examples(
 
 
 def inspect_policy(
-    student: Annotated[
-        str | None, typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False)
-    ] = None,
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What to show, for text-to-image; may come again.", show_default=False)
-    ] = None,
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option("--compare", metavar="A B", help="Two students over each other, in place of STUDENT.", rich_help_panel=LOOK, show_default=False),
-    ] = None,
-    at: Annotated[int, setting("--at", "Network evaluation to look at closely, from 1; default: the first.", LOOK, "STEP", 1)] = 1,
-    slice: Annotated[
-        str | None, setting("--slice", "Density and velocity at a position: column, row, channel (0).", LOOK, "X,Y[,AXIS]")
-    ] = None,
+    student: Student = None,
+    prompts: Prompts = None,
+    compare: Compare = None,
+    at: At = 1,
+    slice: Slice = None,
     subfolder: Subfolder = None,
     teacher: Teacher = None,
     base: Base = None,
-    vae: Annotated[
-        str | None, setting("--vae", "What shows latents: a folder or Hub id; default: as trained.", MODEL, "PATH")
-    ] = None,
+    vae: Vae = None,
     base_precision: BasePrecision = None,
     device: Device = "auto",
-    prompts_from: Annotated[
-        str | None, setting("--prompts", "A file of prompts, .jsonl with seed, width, height; or a Hub dataset.", SAMPLING, "SOURCE")
-    ] = None,
-    height: Annotated[int | None, setting("--height", "In pixels; default: 1024.", SAMPLING, "N", 1)] = None,
-    width: Annotated[int | None, setting("--width", "In pixels; default: 1024.", SAMPLING, "N", 1)] = None,
-    labels: Annotated[str | None, setting("--labels", "Classes, like 0-9 or 3,5; default: all, by seed.", SAMPLING, "RANGES")] = None,
-    seeds: Annotated[
-        str | None, setting("--seeds", "One picture per seed, and prompt; default: the first 16.", SAMPLING, "RANGES")
-    ] = None,
-    output: Annotated[
-        Path | None, setting("--output", "Folder of the report; default: inspection/<name>.", OUTPUT, "DIR")
-    ] = None,
-    overwrite: Annotated[bool, switch("--overwrite", "Replace an earlier report in that folder.", OUTPUT)] = False,
+    prompts_from: PromptsFrom = None,
+    height: Height = None,
+    width: Width = None,
+    labels: Labels = None,
+    seeds: Seeds = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

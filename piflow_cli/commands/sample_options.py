@@ -1,4 +1,4 @@
-"""The options of `piflow sample` that no other command has."""
+"""The options of `piflow sample`; commands that make the same pictures have some of them too."""
 
 from __future__ import annotations
 

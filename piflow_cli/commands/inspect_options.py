@@ -1,0 +1,27 @@
+"""The options of `piflow inspect-policy` that no other command has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from piflow_cli.commands.options import OUTPUT, SAMPLING, setting, switch
+
+LOOK = "Look at"
+
+Compare = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--compare", metavar="A B", help="Two students over each other, in place of STUDENT.", rich_help_panel=LOOK, show_default=False
+    ),
+]
+At = Annotated[int, setting("--at", "Network evaluation to look at closely, from 1; default: the first.", LOOK, "STEP", 1)]
+Slice = Annotated[
+    str | None,
+    setting("--slice", "Density and velocity at a position: column, row, channel (0).", LOOK, "X,Y[,AXIS]"),
+]
+Seeds = Annotated[str | None, setting("--seeds", "One picture per seed, and prompt; default: the first 16.", SAMPLING, "RANGES")]
+Output = Annotated[Path | None, setting("--output", "Folder of the report; default: inspection/<name>.", OUTPUT, "DIR")]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace an earlier report in that folder.", OUTPUT)]
