@@ -1,10 +1,16 @@
-"""The learning rate at its turning points."""
+"""The learning rate at its turning points, and the norm of gradients."""
+
+from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
+from accelerate import Accelerator
 
 from piflow_cli.presets import load
+from piflow_cli.training.loop import _clip
 from piflow_cli.training.optimizer import learning_rate
 
 SETTINGS = replace(load("digits").optimisation, learning_rate=0.1, iterations=110, warmup=10)
@@ -24,3 +30,12 @@ def test_a_constant_rate_stays_and_a_cosine_is_half_at_the_middle_and_zero_at_th
 
 def test_without_a_warm_up_the_first_step_has_the_full_rate() -> None:
     assert learning_rate(0, replace(SETTINGS, warmup=0, schedule="cosine")) == 0.1
+
+
+@pytest.mark.parametrize(("largest", "left"), [(None, 5.0), (50.0, 5.0), (2.0, 2.0)])
+def test_gradients_are_scaled_down_to_the_largest_norm_and_never_up(largest: float | None, left: float) -> None:
+    model = torch.nn.Linear(2, 1, bias=False)
+    model.weight.grad = torch.tensor([[3.0, -4.0]])
+    session = SimpleNamespace(accelerator=Accelerator(cpu=True), student=SimpleNamespace(model=model))
+    assert _clip(session, largest).item() == pytest.approx(5)
+    torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6, -0.8]]) * left)

@@ -17,7 +17,7 @@ from .layout import flatten_positions, working_dtype
 BLOCK_ELEMENTS = 1 << 20  # numbers a substep of a block reads; about what two second-level caches hold measured best
 FEW = 8  # components up to which torch.softmax over the first axis takes half the time of its steps; later it is twice
 LEAST_LOGIT = -80  # below it exp() leaves the normal numbers of float32, where it takes ten times as long
-REGROUP = 7 / 8  # finished samples are carried along until fewer than this share of a block is still moving
+REGROUP = 3 / 4  # finished samples are carried along until fewer than this share of a block is still moving
 
 
 class Plan(NamedTuple):
