@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 
 import torch
@@ -30,6 +31,12 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps":
         raise UsageError("--device mps: times are computed in float64, which MPS lacks", "use --device cpu")
     return device
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use: fewer than the machine has, where a job or container is bound to some of them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
 
 
 def keep_freed_memory() -> None:

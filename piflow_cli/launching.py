@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from .devices import choose_device
+from .devices import choose_device, usable_cores
 from .errors import Reported, RunError, UsageError
 
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
@@ -47,7 +47,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_STOP))
     # What failed is said by the process that failed.
     elastic = logging.getLogger("torch.distributed.elastic")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..devices import usable_cores
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".
 # Modes whose conversion to 8-bit grey is exact.
 GREY = ("1", "L")
 MOST_SHOWN = 5
-DECODERS = min(8, os.cpu_count() or 1)
+DECODERS = min(8, usable_cores())
 
 
 @dataclass(frozen=True)

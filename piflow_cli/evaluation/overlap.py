@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,8 @@ from types import TracebackType
 
 import torch
 from torch import Tensor
+
+from ..devices import usable_cores
 
 # Of batches that wait to be looked at: one hides a slow batch of either side, and more would only take memory.
 WAITING = 1
@@ -72,5 +73,5 @@ class Overlap:
 def has_room(device: torch.device) -> bool:
     """Whether a second thread finds anything to run on beside the first: a stream, or cores."""
     if device.type == "cpu":
-        return (os.cpu_count() or 1) >= 2 * torch.get_num_threads()
+        return usable_cores() >= 2 * torch.get_num_threads()
     return device.type == "cuda"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..devices import usable_cores
 from ..files import cache_key, replacing_file
 from .captioned import Picture, Unreadable, upright_size
 
@@ -44,7 +44,7 @@ def look_at(pictures: Sequence[Picture], folder: Path) -> list[Seen | Unreadable
         except (OSError, Unreadable) as error:
             return error
 
-    with ThreadPoolExecutor(min(MOST_THREADS, 4 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, 4 * usable_cores())) as pool:
         found = list(pool.map(look, pictures, stamps))
     now = {stamp: seen for stamp, seen in zip(stamps, found) if stamp is not None and isinstance(seen, Seen)}
     if now != known:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...devices import usable_cores
 from ...errors import RunError
 
-RESIZERS = min(8, os.cpu_count() or 1)
+RESIZERS = min(8, usable_cores())
 
 
 def quantised(images: Tensor) -> Tensor:
