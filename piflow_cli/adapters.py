@@ -22,7 +22,7 @@ from .core.heads import DXHead
 from .errors import RunError, UsageError
 from .files import replacing_folder
 from .foreign import (
-    GM_PREFIX,
+    CLASS_PREFIXES,
     base_outline,
     class_of_base,
     facts_of_foreign,
@@ -48,7 +48,7 @@ from .views import View, root
 from .weights import StoredWeights
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
-GM_FIELDS = ("num_gaussians", "constant_logstd", "logstd_inner_dim", "gm_num_logstd_layers", "logweights_channels")
+WIDENED_FIELDS = ("num_gaussians", "constant_logstd", "logstd_inner_dim", "gm_num_logstd_layers", "logweights_channels")
 OTHER_BASE = "use the base it was trained on: --base PATH"
 OTHER_CONFIG = f"use the {CONFIG_NAME} that was saved with these weights, or distil again"
 NAMED_FAULTS = 3
@@ -236,7 +236,7 @@ def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size
 
 def _check_architecture(config: Mapping[str, Any], model: nn.Module, family: TeacherFamily) -> None:
     """Raise UsageError where adapter and base differ in a field that both have."""
-    widened = {*GM_FIELDS, *family.config_not_published, "out_channels"}
+    widened = {*WIDENED_FIELDS, *family.config_not_published, "out_channels"}
     for key in sorted(config.keys() - widened):
         theirs = model.config.get(key, config[key])
         if not key.startswith("_") and _plain(theirs) != _plain(config[key]):
@@ -260,8 +260,8 @@ def _published_names(student: Student) -> dict[str, str]:
 
 
 def _policy_config(facts: StudentFacts) -> dict:
-    if facts.policy == "gm":
-        return {"type": "GMFlow"}
+    if facts.policy in CLASS_PREFIXES:
+        return {"type": "GMFlow" if facts.policy == "gm" else "ArcFlow"}
     mode = {"mode": "polynomial"} if facts.policy == "dx-poly" else {}
     return {"type": "DX", "segment_size": facts.segment, "shift": facts.shift, **mode}
 
@@ -271,14 +271,15 @@ def _config(student: Student) -> dict:
     facts, family, model = student.facts, student.family, root(student.model)
     config = json.loads(model.to_json_string())
     site = family.head_site(model)
-    if facts.policy == "gm":
+    if facts.policy in CLASS_PREFIXES:
         if "patch_size" in family.config_not_published and config["out_channels"] is not None:
             # Without a patch size the published classes count the channels of a whole token.
             config["out_channels"] *= config["patch_size"] ** 2
         config = {key: value for key, value in config.items() if key not in family.config_not_published}
-        config["_class_name"] = GM_PREFIX + config["_class_name"]
-        values = (facts.components, None, facts.logstd_width, 2, site.patch)
-        config.update(zip(GM_FIELDS, values, strict=True))
+        config["_class_name"] = CLASS_PREFIXES[facts.policy] + config["_class_name"]
+        config |= {"num_gaussians": facts.components, "logweights_channels": site.patch}
+        if facts.policy == "gm":
+            config |= {"constant_logstd": None, "logstd_inner_dim": facts.logstd_width, "gm_num_logstd_layers": 2}
     else:
         config["out_channels"] = model.out_channels if site.unpatchify else facts.components * model.out_channels
     return config
@@ -290,7 +291,7 @@ def _read_config(path: Path | None) -> dict[str, Any] | None:
         return None
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        config["_class_name"].removeprefix(GM_PREFIX)
+        class_of_base(config)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is not the config of a model", "copy it again, or distil again") from error
     return config
@@ -300,13 +301,13 @@ def _base_config(config: Mapping[str, Any] | None, facts: StudentFacts, teacher:
     """The base's config back from the widened one; from the teacher's own where the student has none of ours."""
     if config is None or class_of_base(config) != family.model_name:
         return dict(base_outline(on_base(load(facts.teacher if teacher is None else teacher), facts.base)).config)
-    widened = (*GM_FIELDS, "out_channels")
+    widened = (*WIDENED_FIELDS, "out_channels")
     base = {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}
     if not isinstance(family, TextToImageFamily) or config.get("out_channels") is None:
         return base
     # The inverse of what _config() does to them.
     fields, divisor = inspect.signature(family.model_class).parameters, 1
-    if facts.policy != "gm":
+    if facts.policy not in CLASS_PREFIXES:
         divisor = facts.components
     elif "patch_size" in family.config_not_published:
         divisor = fields["patch_size"].default ** 2

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from .core.decoding import PolicyKind
     from .preset_schema import Preset
 
-POLICY_TYPES = {("GMFlow", "grid"): "gm", ("DX", "grid"): "dx", ("DX", "polynomial"): "dx-poly"}
-GM_PREFIX = "GM"
+POLICY_TYPES = {("GMFlow", "grid"): "gm", ("DX", "grid"): "dx", ("DX", "polynomial"): "dx-poly", ("ArcFlow", "grid"): "momentum"}
+# What the names of published classes have before those of their bases; a DX policy widens a class as it is.
+CLASS_PREFIXES = {"gm": "GM", "momentum": "Arc"}
 MOMENTUM_ROWS = "proj_out_loggamma.weight"
 # Published folders are called like gmflux_k8_piid_4step and gmrepa_k32_imagenet_piid_2step; the ImageNet ones tell their teacher.
 FOLDER = re.compile(r"([a-z]+\d?)_[kn]\d+_(?:[a-z]+_)?piid_(\d+)step")
@@ -60,7 +61,7 @@ def facts_of_foreign(
     if wrong := [f"{name} {size!r}" for name, size in sizes.items() if not isinstance(size, int) or size < 1]:
         raise RunError(f"the student cannot have {' and '.join(wrong)}", "copy its config.json again")
     facts = replace(facts, **sizes)
-    if kind == "gm":
+    if kind in CLASS_PREFIXES:
         return facts
     spans = {name: policy_config.get(name) for name in ("segment_size", "shift")}
     if wrong := [f"{name} {value!r}" for name, value in spans.items() if not isinstance(value, int | float) or not 0 < value < math.inf]:
@@ -70,7 +71,10 @@ def facts_of_foreign(
 
 def class_of_base(config: Mapping[str, Any]) -> str:
     """Name of the class that a widened config was made from."""
-    return config["_class_name"].removeprefix(GM_PREFIX)
+    name = config["_class_name"]
+    for prefix in CLASS_PREFIXES.values():
+        name = name.removeprefix(prefix)
+    return name
 
 
 def is_ours(config: Mapping[str, Any] | None) -> bool:
@@ -118,7 +122,7 @@ def _kind(policy_config: Mapping[str, Any]) -> PolicyKind:
     if kind is None:
         named = " ".join(str(policy_config[key]) for key in ("type", "mode") if key in policy_config)
         raise RunError(
-            f"the student holds a policy of type '{named}', which piflow cannot roll out", "use one of the types GMFlow and DX, or update piflow"
+            f"the student holds a policy of type '{named}', which piflow cannot roll out", "use one of the types GMFlow, DX and ArcFlow, or update piflow"
         )
     return kind
 
@@ -159,17 +163,16 @@ def _head_sizes(config: Mapping[str, Any] | None, weights: StoredWeights, kind: 
     """Components and width of the log-std network, as the config states them; without one, as the tensors show them."""
     try:
         if is_ours(config):
-            if kind == "gm":
-                return {"components": config["num_gaussians"], "logstd_width": config["logstd_inner_dim"]}
+            if kind in CLASS_PREFIXES:
+                return {"components": config["num_gaussians"]} | ({"logstd_width": config["logstd_inner_dim"]} if kind == "gm" else {})
             # Tokens go in and come out as wide as a patch, N times over.
             return {"components": config["out_channels"] * config.get("patch_size", 1) ** 2 // config["in_channels"]}
         model = base_outline(preset)
         projection = family_of(preset.teacher.family).head_site(model).projection
         rows = model.get_submodule(projection).out_features
-        if kind == "gm":
-            sizes = {"components": "proj_out_means.weight", "logstd_width": "proj_out_logstds.1.weight"}
-            found = {size: weights.shapes[name][0] for size, name in sizes.items()}
-            return {**found, "components": found["components"] // rows}
+        if kind in CLASS_PREFIXES:
+            widths = {"logstd_width": weights.shapes["proj_out_logstds.1.weight"][0]} if kind == "gm" else {}
+            return {"components": weights.shapes["proj_out_means.weight"][0] // rows} | widths
         return {"components": weights.shapes[f"{projection}.weight"][0] // rows}
     except KeyError as error:
         raise RunError(f"{weights.path} does not fit a student of {preset.name}: {error} is missing", "copy it again") from error

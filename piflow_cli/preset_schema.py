@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, PlainValidator, Strict
 
-PolicyKind = Literal["gm", "dx", "dx-poly"]
+PolicyKind = Literal["gm", "dx", "dx-poly", "momentum"]
 POLICY_KINDS: tuple[str, ...] = get_args(PolicyKind)
 
 SECTION = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -72,7 +72,7 @@ class PolicySection:
     __pydantic_config__ = SECTION
 
     kind: PolicyKind
-    components: Count  # mixture components of gm; grid points of dx; terms of dx-poly
+    components: Count  # of gm or momentum; grid points of dx; terms of dx-poly
     nfe: Count  # network evaluations per image
     final_step_scale: Annotated[float, Strict(), Field(gt=0, le=1)] = 1.0  # length of the last segment over the others'
     shift: Positive = 1.0  # of the time grid towards noise; 1 is none
@@ -133,7 +133,7 @@ class ImitationSection:
 
     states: Count  # intermediate states per student evaluation
     window: Whole  # micro-window, in substeps; 0 compares the velocity at the state itself
-    dropout: Probability  # of whole mixture components on the rollout; gm only
+    dropout: Probability  # of whole components on the rollout; gm and momentum only
     mixing_iterations: Whole  # over which the teacher's share of the trajectory falls to zero; 0: none
     loss_scale: Positive
     states_per_query: Whole = 0  # how many of the states share a batch of the teacher; 0: all that can
@@ -156,6 +156,7 @@ class OptimisationSection:
     precision: Literal["fp32", "bf16"]
     schedule: Literal["constant", "cosine"] = "constant"  # of the rate after the warm-up; cosine falls to zero
     device_batch_size: Count | None = None  # samples in memory at once on a device; none: the whole share of the batch
+    gamma_learning_rate: Positive = 0.1  # of the log-gammas of a momentum policy, over that of the rest
     ema_gamma: Positive = 7.0  # of the power-law average
     gradient_checkpointing: Flag = False
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
@@ -225,6 +226,8 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _data_contradictions(data)
     if data is not None and imitation is not None and imitation.data_free is False and data.source in WITHOUT_PICTURES:
         yield "imitation.data_free", f"is false, and {data.source} bring no pictures to add noise to; give some: --data SOURCE"
+    if policy is not None and policy.kind == "momentum" and policy.components < 2:
+        yield "policy.components", "must be at least 2 for a momentum policy: its first component stays as it is"
     if policy is not None and imitation is not None:
         longest = segment_substeps(policy)
         if imitation.window > longest:

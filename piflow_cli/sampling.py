@@ -129,7 +129,7 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
         effect = "pictures may suffer" if family_of(facts.family).embeds_guidance else "it has no effect"
         console.warn(f"the student has guidance {facts.guidance:g} distilled in: --guidance {request.guidance:g} is another, and {effect}")
     if request.steps is not None and request.steps < facts.nfe:
-        reach = "" if facts.policy == "gm" else ", and its policies end before the steps do"
+        reach = ", and its policies end before the steps do" if facts.has_own_segment else ""
         console.warn(f"the student was distilled at {facts.nfe} evaluations: pictures of --steps {request.steps} may suffer{reach}")
     if request.shift is not None and request.shift != facts.shift:
         console.warn(f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import __version__
 from .core.decoding import PolicyDecoder, PolicyKind
-from .core.heads import DXHead, GMHead, HeadSite, PolicyHead, attach_head
+from .core.heads import DXHead, GMHead, HeadSite, MomentumHead, PolicyHead, attach_head
 from .core.policies import Policy
 from .core.timegrid import TimeGrid, to_sigma
 from .errors import RunError, UsageError
@@ -114,13 +114,18 @@ class StudentFacts:
         return "fp32" if self.base_dtype == "float32" else "bf16"
 
     @property
+    def has_own_segment(self) -> bool:
+        """Whether the policy spans a segment of raw time that it was trained with, as DX policies do."""
+        return self.policy in ("dx", "dx-poly")
+
+    @property
     def sampling_temperature(self) -> float | str:
         """``auto`` or a number, as :class:`~piflow_cli.scheduler.PolicyScheduler` takes it."""
         return "auto" if self.temperature == "auto" else float(self.temperature)
 
     def sampling_shift(self, shift: float | None) -> float:
         """``shift`` where it is given; raises UsageError for another one of a DX policy, whose points are even in its own raw time."""
-        if shift is not None and shift != self.shift and self.policy != "gm":
+        if shift is not None and shift != self.shift and self.has_own_segment:
             raise UsageError(f"the shift {self.shift:g} is part of a {self.policy} policy: {shift:g} is another", "leave --shift out")
         return self.shift if shift is None else shift
 
@@ -182,12 +187,12 @@ def new_head(
     """The head of a student of ``model`` and its site, initialised from the model's output projection."""
     site = family.head_site(model)
     projection = model.get_submodule(site.projection)
+    shape = (projection, facts.components, site.patch, site.channel_major)
     if facts.policy == "gm":
-        width = family.embedding_dim(model)
-        return site, GMHead(
-            projection, facts.components, site.patch, site.channel_major, width, facts.logstd_width, negated=site.negated, generator=generator
-        )
-    return site, DXHead(projection, facts.components, site.patch, site.channel_major)
+        return site, GMHead(*shape, family.embedding_dim(model), facts.logstd_width, negated=site.negated, generator=generator)
+    if facts.policy == "momentum":
+        return site, MomentumHead(*shape, negated=site.negated, generator=generator)
+    return site, DXHead(*shape)
 
 
 def widen(model: nn.Module, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None) -> Student:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from piflow_cli.core.policies import DXPolicy, GMFlowPolicy
+from piflow_cli.core.policies import DXPolicy, GMFlowPolicy, MomentumPolicy
 from piflow_cli.core.timegrid import to_raw
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -46,6 +46,32 @@ def random_gm(
         means=draw(batch, components, channels, *space),
         logweights=draw(batch, components, 1, *space),
         logstds=logstd + 0.3 * draw(batch),
+        x_src=draw(batch, channels, *space),
+        raw_src=torch.as_tensor(raw_src, dtype=torch.float64).expand(batch),
+        shift=shift,
+    )
+
+
+def random_momentum(
+    batch: int = 2,
+    components: int = 3,
+    channels: int = 2,
+    space: tuple[int, ...] = (3, 2),
+    *,
+    raw_src: float | Tensor = 0.9,
+    shift: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> MomentumPolicy:
+    generator = seeded(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    return MomentumPolicy(
+        means=draw(batch, components, channels, *space),
+        logweights=draw(batch, components, 1, *space),
+        loggammas=draw(batch, components - 1, 1, *space),
         x_src=draw(batch, channels, *space),
         raw_src=torch.as_tensor(raw_src, dtype=torch.float64).expand(batch),
         shift=shift,

@@ -23,7 +23,7 @@ def saved(tmp_path) -> Path:
     return tmp_path / "adapter"
 
 
-@pytest.mark.parametrize("policy", ["gm", "dx", "dx-poly"])
+@pytest.mark.parametrize("policy", ["gm", "dx", "dx-poly", "momentum"])
 def test_a_saved_student_comes_back_as_it_was(policy: str, tmp_path) -> None:
     student = tiny_student(policy)
     save_adapter(student, tmp_path / "adapter")
@@ -32,7 +32,7 @@ def test_a_saved_student_comes_back_as_it_was(policy: str, tmp_path) -> None:
     torch.testing.assert_close(velocity(again), velocity(student), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("policy", ["gm", "dx", "dx-poly"])
+@pytest.mark.parametrize("policy", ["gm", "dx", "dx-poly", "momentum"])
 def test_files_are_laid_out_like_published_ones(policy: str, tmp_path) -> None:
     save_adapter(tiny_student(policy), tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "config.json").read_text())
@@ -46,6 +46,10 @@ def test_files_are_laid_out_like_published_ones(policy: str, tmp_path) -> None:
         assert (config["constant_logstd"], config["logstd_inner_dim"], config["gm_num_logstd_layers"]) == (None, 8, 2)
         layers = ("means", "logweights", "logstds.1", "logstds.3")
         assert head == {f"proj_out_{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    elif policy == "momentum":
+        assert declared == {"type": "ArcFlow"}
+        assert (config["_class_name"], config["num_gaussians"], config["logweights_channels"]) == ("ArcDiT", 3, 4)
+        assert head == {f"proj_out_{layer}.{part}" for layer in ("means", "logweights", "loggamma") for part in ("weight", "bias")}
     else:
         mode = {"mode": "polynomial"} if policy == "dx-poly" else {}
         assert declared == {"type": "DX", "segment_size": 1 / 1.5, "shift": 3.2, **mode}

@@ -63,7 +63,7 @@ def test_all_faults_of_a_file_come_in_one_message(tmp_path):
     assert sorted(line.strip() for line in lines[1:]) == sorted(
         [
             "policy.nfe: must be at least 1, not 0",
-            "policy.kind: must be gm, dx or dx-poly, not 'dy'",
+            "policy.kind: must be gm, dx, dx-poly or momentum, not 'dy'",
             "policy.componets: unknown key; did you mean policy.components?",
             "imitation.dropout: must be below 1, not 1.0",
             "imitation.data_free: must be true or false, not 'yes please'",
@@ -72,7 +72,7 @@ def test_all_faults_of_a_file_come_in_one_message(tmp_path):
             "output: must be a section of keys, not 3",
             "polcy: unknown key; did you mean policy?",
             "variants.dx.policy.components: must be at least 1, not 0",
-            "variants.dz: unknown policy; known: gm, dx, dx-poly",
+            "variants.dz: unknown policy; known: gm, dx, dx-poly, momentum",
         ]
     )
 

@@ -145,7 +145,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
         st.builds(
             PolicySection,
             kind=st.sampled_from(POLICY_KINDS),
-            components=st.integers(1, 64),
+            components=st.integers(2, 64),
             nfe=st.integers(1, 16),
             final_step_scale=st.floats(0, 1, exclude_min=True),
             shift=REALS,

@@ -89,11 +89,11 @@ def test_the_stock_pipeline_reproduces_the_published_latents(flux, nfe: int, tem
 
 
 def output_of(kind: str = "gm", components: int = 3, channels: int = 2, seed: int = 0) -> Tensor:
-    width = components * channels + (components + 1 if kind == "gm" else 0)
+    width = components * channels + {"gm": components + 1, "momentum": 2 * components - 1}.get(kind, 0)
     return 0.5 * torch.randn(4, width, 3, 5, generator=seeded(seed))
 
 
-@pytest.mark.parametrize("kind", ["gm", "dx", "dx-poly"])
+@pytest.mark.parametrize("kind", ["gm", "dx", "dx-poly", "momentum"])
 @pytest.mark.parametrize(("nfe", "final"), [(1, 1.0), (2, 1.0), (4, 0.5)])
 def test_steps_are_rollouts_between_the_edges_of_the_time_grid(kind: str, nfe: int, final: float) -> None:
     scheduler = PolicyScheduler(kind, 3, segment=0.5, shift=2.0, final_step_scale=final, temperature=0.5)

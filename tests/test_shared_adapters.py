@@ -99,7 +99,7 @@ def test_a_published_adapter_is_saved_as_it_came(foreign, tmp_path) -> None:
 
 
 @every_family
-@pytest.mark.parametrize("policy", ["gm", "dx", "dx-poly"])
+@pytest.mark.parametrize("policy", ["gm", "dx", "dx-poly", "momentum"])
 def test_a_saved_student_comes_back_as_it_was(row: Row, policy: str, tmp_path) -> None:
     student = saved(row, tmp_path, policy)
     again = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
@@ -130,6 +130,34 @@ def test_names_and_config_are_the_published_ones(row: Row, tmp_path) -> None:
     expected |= {f"{path}.{part}" for path in family.trained_in_full for part, _ in model.get_submodule(path).named_parameters()}
     expected |= {f"{path}.lora_{part}.weight" for path in family.adapter_targets(model) for part in "AB"}
     assert names == expected
+
+
+@pytest.mark.parametrize("family", ["flux", "qwen-image"])
+def test_a_momentum_adapter_is_laid_out_as_arcflow_has_it(tmp_path, family: str) -> None:
+    """formats.md: rows (k - 1, ph, pw) of the log-gammas in place of the log-stds, and Arc before the name of the class."""
+    saved(ZOO[family], tmp_path, "momentum")
+    config = json.loads((tmp_path / "adapter" / "config.json").read_text())
+    assert config["_class_name"] == f"Arc{ZOO[family].model_name}"
+    assert (config["num_gaussians"], config["logweights_channels"]) == (3, 4) and "logstd_inner_dim" not in config
+    with safe_open(tmp_path / "adapter" / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["policy_config"]) == {"type": "ArcFlow"}
+    rows = {name: len(value) for name, value in load_file(tmp_path / "adapter" / WEIGHTS).items() if name.endswith(".weight")}
+    heads = {name.removeprefix("proj_out_").removesuffix(".weight"): count for name, count in rows.items() if name.startswith("proj_out_")}
+    assert heads == {"means": 3 * 4 * 4, "logweights": 3 * 4, "loggamma": 2 * 4}
+
+
+@pytest.mark.parametrize(("family", "preset"), [("flux", "flux-dev-momentum"), ("qwen-image", "qwen-image-momentum")])
+@pytest.mark.parametrize("told", [{"policy_config": json.dumps({"type": "ArcFlow"})}, {"format": "pt"}])
+def test_an_arcflow_adapter_from_elsewhere_samples_as_published(tmp_path, family: str, preset: str, told: dict[str, str]) -> None:
+    student = saved(ZOO[family], tmp_path, "momentum")
+    path = tmp_path / "adapter" / WEIGHTS
+    save_file({f"transformer.{key}": value for key, value in load_file(path).items()}, path, told)
+    again = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    assert (again.facts.policy, again.facts.components, again.facts.teacher) == ("momentum", 3, preset)
+    # As the authors' own scripts sample: two evaluations of equal length at shift 3.2.
+    assert (again.facts.nfe, again.facts.shift, again.facts.final_step_scale) == (2, 3.2, 1.0)
+    torch.testing.assert_close(policy_velocity(ZOO[family], again), policy_velocity(ZOO[family], student), rtol=1e-4, atol=1e-5)
 
 
 def test_adapter_targets_of_flux_and_qwen_are_the_published_ones() -> None:
@@ -178,7 +206,7 @@ def test_a_dx_adapter_without_a_segment_and_a_shift_is_refused(tmp_path, said: d
 
 
 @every_family
-@pytest.mark.parametrize("policy", ["gm", "dx"])
+@pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
 def test_loading_draws_no_random_numbers(row: Row, policy: str, tmp_path) -> None:
     """Weights that a file brings are not initialised first: of FLUX.1 that takes seconds, and memory."""
     saved(row, tmp_path, policy)
@@ -188,16 +216,20 @@ def test_loading_draws_no_random_numbers(row: Row, policy: str, tmp_path) -> Non
 
 
 @every_family
-@pytest.mark.parametrize("policy", ["gm", "dx"])
+@pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
 def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(row: Row, policy: str, tmp_path) -> None:
     student = saved(row, tmp_path, policy)
     tensors = {f"transformer.{name}": value for name, value in load_file(tmp_path / "adapter" / WEIGHTS).items()}
-    told = {"type": "GMFlow"} if policy == "gm" else {"type": "DX", "segment_size": student.facts.segment, "shift": 3.2}
+    told = {
+        "gm": {"type": "GMFlow"},
+        "momentum": {"type": "ArcFlow"},
+        "dx": {"type": "DX", "segment_size": student.facts.segment, "shift": 3.2},
+    }[policy]
     save_file(tensors, tmp_path / "student.safetensors", {"policy_config": json.dumps(told)})
     names = {"flux": "flux-dev", "flux2": "flux2-dev"}
     again = load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names.get(row.family, row.family))
     assert (again.facts.components, again.facts.shift) == (3, 3.2)
-    assert policy == "gm" or again.facts.segment == student.facts.segment
+    assert policy != "dx" or again.facts.segment == student.facts.segment
     assert (again.facts.logstd_width == 8) == (policy == "gm")
     torch.testing.assert_close(policy_velocity(row, again), policy_velocity(row, student), rtol=1e-4, atol=1e-5)
 

@@ -80,7 +80,7 @@ def run(cli, *arguments: object) -> None:
     assert outcome.code == 0, outcome.err
 
 
-@pytest.mark.parametrize("policy", ["gm", "dx"])
+@pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
 @every_family
 def test_a_student_that_brings_all_its_weights_comes_back_and_samples(cli, row: Row, policy: str, tmp_path) -> None:
     zoo_preset(row, tmp_path)

@@ -11,7 +11,7 @@ from piflow_cli.trajectory import VelocityError, pooled, velocity_errors, walk
 from students import tiny_student
 
 
-@pytest.fixture(params=["gm", "dx"])
+@pytest.fixture(params=["gm", "dx", "momentum"])
 def student(request):
     return tiny_student(request.param)
 

@@ -64,21 +64,15 @@ def foreign_metadata(tensors, metadata, config) -> None:
     metadata["policy_config"] = json.dumps({"type": "GMFlow"})
 
 
-def momentum(tensors, metadata, config) -> None:
+def unknown_policy(tensors, metadata, config) -> None:
     foreign_metadata(tensors, metadata, config)
-    config["_class_name"] = "ArcFluxTransformer2DModel"
-    metadata["policy_config"] = json.dumps({"type": "ArcFlow"})
-
-
-def momentum_by_its_head_alone(tensors, metadata, config) -> None:
-    foreign_metadata(tensors, metadata, config)
-    del metadata["policy_config"]
-    metadata["format"] = "pt"
-    tensors["proj_out_loggamma.weight"] = torch.zeros(8, 32)
+    metadata["policy_config"] = json.dumps({"type": "IBFlow"})
 
 
 def no_policy(tensors, metadata, config) -> None:
-    momentum_by_its_head_alone(tensors, metadata, config)
+    foreign_metadata(tensors, metadata, config)
+    del metadata["policy_config"]
+    metadata["format"] = "pt"
     no_head(tensors, metadata, config)
     tensors["proj_out.weight"] = torch.zeros(48, 32)
 
@@ -103,8 +97,7 @@ def only_lora(tensors, metadata, config) -> None:
         (components_in_words, "the student cannot have components 'three'"),
         (no_object, "has a policy_config that is no JSON object"),
         (not_a_number, "is damaged: transformer_blocks.0.ff.net.2.lora_B.weight has values that are not finite"),
-        (momentum, "holds a policy of type 'ArcFlow'"),
-        (momentum_by_its_head_alone, "holds a policy of type 'ArcFlow'"),
+        (unknown_policy, "holds a policy of type 'IBFlow'"),
         (no_policy, "does not say which policy it holds"),
     ],
 )

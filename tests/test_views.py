@@ -71,17 +71,17 @@ def test_the_teacher_is_bit_identical_before_during_and_after_training(row: Row)
 
 
 @every_family
-@pytest.mark.parametrize("policy", ["gm", "dx"])
+@pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
 def test_a_student_starts_with_the_velocity_of_its_teacher(row: Row, policy: str) -> None:
     expected = velocity(row, base := row.build())
     student = student_of(row, base, policy)
-    if policy == "gm":
+    if policy != "dx":
         # Without the noise on the means' biases every component is the teacher.
         head = student.model.get_submodule(student.family.head_site(base).projection)
         projection = student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection)
         with torch.no_grad():
             head.means.bias.zero_() if projection.bias is None else head.means.bias.copy_(head._rows(projection.bias, 3))
-    for role in ("student", "average")[: 1 if policy == "gm" else 2]:
+    for role in ("student", "average")[: 2 if policy == "dx" else 1]:
         with torch.no_grad():
             policy_of = student.policy(student.model.shared.view(role), states(), RAW, conditioning(row))
             torch.testing.assert_close(policy_of.velocity(states(), RAW), expected, rtol=1e-4, atol=1e-5)

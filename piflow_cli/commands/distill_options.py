@@ -22,10 +22,10 @@ NumProcesses = Annotated[
     int | None, setting("--num-processes", "Processes on this machine, one a GPU; default: 1, or as torchrun says.", MODEL, "N", 1)
 ]
 
-Kind = Annotated[Literal["gm", "dx", "dx-poly"] | None, setting("--policy", "Kind of policy.", POLICY)]
+Kind = Annotated[Literal["gm", "dx", "dx-poly", "momentum"] | None, setting("--policy", "Kind of policy.", POLICY)]
 Evaluations = Annotated[int | None, setting("--nfe", "Network evaluations per image.", POLICY, "N")]
 Components = Annotated[
-    int | None, setting("--components", "Mixture components (gm), grid points (dx) or terms (dx-poly).", POLICY, "N")
+    int | None, setting("--components", "Components (gm, momentum), grid points (dx) or terms (dx-poly).", POLICY, "N")
 ]
 
 Prompts = Annotated[

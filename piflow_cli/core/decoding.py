@@ -7,20 +7,21 @@ from typing import Literal
 
 from torch import Tensor
 
-from .policies import DXPolicy, GMFlowPolicy, Policy
+from .policies import DXPolicy, GMFlowPolicy, MomentumPolicy, Policy
 
-PolicyKind = Literal["gm", "dx", "dx-poly"]
+PolicyKind = Literal["gm", "dx", "dx-poly", "momentum"]
 
 
 @dataclass(frozen=True)
 class PolicyDecoder:
     """Reads a policy out of the network's output.
 
-    ``components``: K mixture components, or N points or coefficients of DX. ``segment``: raw length that a DX policy
+    ``components``: K of gm or momentum, or N points or coefficients of DX. ``segment``: raw length that a DX policy
     spans. ``patch``: None for outputs (B, W, *S) with channels first, as models with unpatchify inside forward() give
     them; the number of positions per token for packed outputs (B, tokens, W).
-    Channels of an output, in order: GM means (k, c), log-weights (k), one log-std; DX velocities (n, c). Packed tokens
-    hold means (k, c, position), log-weights (k, position), one log-std; DX (n, c, position).
+    Channels of an output, in order: GM means (k, c), log-weights (k), one log-std; momentum means (k, c), log-weights (k),
+    log-gammas (k - 1); DX velocities (n, c). Packed tokens hold means (k, c, position), log-weights (k, position) and so on,
+    and one log-std.
     """
 
     kind: PolicyKind
@@ -40,23 +41,23 @@ class PolicyDecoder:
     def policy(self, output: Tensor, sample: Tensor, raw_src: Tensor) -> Policy:
         """The policy of one network evaluation: ``output`` as emitted at the state ``sample``, raw times ``raw_src`` (B,)."""
         x = self.unpack(sample)
-        channels = x.shape[1]
+        count, channels = self.components, x.shape[1]
         if self.kind == "gm":
-            means, logweights, logstds = self._split_mixture(output, channels)
+            means, logweights, logstds = self._split(output, (count, channels), (count, 1), None)
             return GMFlowPolicy(means, logweights, logstds, x, raw_src, self.shift)
-        if self.patch is None:
-            grid = output.unflatten(1, (self.components, channels))
-        else:
-            grid = output.unflatten(-1, (self.components, channels, self.patch)).movedim(1, 3)
+        if self.kind == "momentum":
+            means, logweights, loggammas = self._split(output, (count, channels), (count, 1), (count - 1, 1))
+            return MomentumPolicy(means, logweights, loggammas, x, raw_src, self.shift)
+        (grid,) = self._split(output, (count, channels))
         return DXPolicy(grid, x, raw_src, self.segment, self.shift, polynomial=self.kind == "dx-poly")
 
-    def _split_mixture(self, output: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
-        if self.patch is None:
-            sizes = [self.components * channels, self.components, 1]
-            means, logweights, logstds = output.split(sizes, dim=1)
-            return means.unflatten(1, (self.components, channels)), logweights.unsqueeze(2), logstds.flatten(1)[:, 0]
-        sizes = [self.components * channels * self.patch, self.components * self.patch, 1]
-        means, logweights, logstds = output.split(sizes, dim=-1)
-        means = means.unflatten(-1, (self.components, channels, self.patch)).movedim(1, 3)
-        logweights = logweights.unflatten(-1, (self.components, 1, self.patch)).movedim(1, 3)
-        return means, logweights, logstds[:, 0, 0]
+    def _split(self, output: Tensor, *parts: tuple[int, int] | None) -> list[Tensor]:
+        """Parts (B, k, c, *S) of ``output`` for each (k, c), and for None the one number (B,) of every sample."""
+        axis, positions = (1, 1) if self.patch is None else (-1, self.patch)
+        sizes = [1 if part is None else part[0] * part[1] * positions for part in parts]
+        return [self._shaped(value, part) for value, part in zip(output.split(sizes, dim=axis), parts)]
+
+    def _shaped(self, value: Tensor, part: tuple[int, int] | None) -> Tensor:
+        if part is None:
+            return value.flatten(1)[:, 0]
+        return value.unflatten(1, part) if self.patch is None else value.unflatten(-1, (*part, self.patch)).movedim(1, 3)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 INITIAL_STD = 0.05
+INITIAL_GAMMAS = (0.2, 4.0)
 BIAS_NOISE = 0.05
 
 
@@ -72,12 +73,45 @@ class PolicyHead(nn.Module):
         return torch.cat([part.unflatten(-1, (self.patch, -1)) for part in parts], dim=-1).flatten(-2)
 
 
-class GMHead(PolicyHead):
-    """Head of a GMFlow policy: K means, K log-weights, one log-std (pi-Flow, arXiv 2510.14974, appendix).
+class ComponentHead(PolicyHead):
+    """What heads of K components share: K velocities per position, and K log-weights.
 
     Tokens (B, tokens, D) → (B, tokens, width) in the order that :class:`~piflow_cli.core.decoding.PolicyDecoder` reads.
-    Means start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias, log-weights
-    at zero; the log-std is an MLP on the detached timestep embedding (B, ``embedding_dim``), starting at ln 0.05.
+    Velocities start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias,
+    log-weights at zero (pi-Flow, arXiv 2510.14974, appendix).
+    """
+
+    def __init__(
+        self,
+        projection: nn.Linear,
+        components: int,
+        patch: int,
+        channel_major: bool,
+        *,
+        negated: bool = False,
+        bias_noise: float = BIAS_NOISE,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(patch, channel_major)
+        channels = projection.out_features // patch
+        self.sign = -1.0 if negated else 1.0
+        self.means = self._widened(projection, components, bias=True)
+        self.logweights = nn.Linear(projection.in_features, components * patch)
+        noise = bias_noise * torch.randn(components, channels, generator=generator)
+        with torch.no_grad():
+            if channel_major:
+                self.means.bias.unflatten(0, (components, channels, patch)).add_(noise.unsqueeze(-1))
+            else:
+                self.means.bias.unflatten(0, (patch, components, channels)).add_(noise)
+            nn.init.zeros_(self.logweights.weight)
+            nn.init.zeros_(self.logweights.bias)
+
+
+class GMHead(ComponentHead):
+    """Head of a GMFlow policy: K means, K log-weights, one log-std (pi-Flow, arXiv 2510.14974, appendix).
+
+    The log-std is an MLP on the detached timestep embedding (B, ``embedding_dim``), starting at ln 0.05. Other arguments
+    are those of :class:`ComponentHead`.
     """
 
     def __init__(
@@ -93,20 +127,9 @@ class GMHead(PolicyHead):
         bias_noise: float = BIAS_NOISE,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(patch, channel_major)
-        channels = projection.out_features // patch
-        self.sign = -1.0 if negated else 1.0
-        self.means = self._widened(projection, components, bias=True)
-        self.logweights = nn.Linear(projection.in_features, components * patch)
+        super().__init__(projection, components, patch, channel_major, negated=negated, bias_noise=bias_noise, generator=generator)
         self.logstds = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1))
-        noise = bias_noise * torch.randn(components, channels, generator=generator)
         with torch.no_grad():
-            if channel_major:
-                self.means.bias.unflatten(0, (components, channels, patch)).add_(noise.unsqueeze(-1))
-            else:
-                self.means.bias.unflatten(0, (patch, components, channels)).add_(noise)
-            nn.init.zeros_(self.logweights.weight)
-            nn.init.zeros_(self.logweights.bias)
             nn.init.trunc_normal_(self.logstds[1].weight, std=0.02, generator=generator)
             nn.init.zeros_(self.logstds[1].bias)
             nn.init.zeros_(self.logstds[3].weight)
@@ -120,6 +143,28 @@ class GMHead(PolicyHead):
         if self.channel_major:
             return torch.cat([means, logweights, logstds.expand(-1, tokens.shape[1], -1)], dim=-1)
         return self._per_position(means, logweights, logstds.expand(-1, tokens.shape[1], self.patch))
+
+
+class MomentumHead(ComponentHead):
+    """Head of a momentum policy: K velocities, K log-weights, K - 1 log-gammas (ArcFlow, arXiv 2602.09014).
+
+    The log-gammas start at the logarithms of K - 1 rates evenly spread in the logarithm from 0.2 to 4, whatever the token.
+    Arguments are those of :class:`ComponentHead`, with K at least 2.
+    """
+
+    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool, **options: Any) -> None:
+        super().__init__(projection, components, patch, channel_major, **options)
+        self.loggamma = nn.Linear(projection.in_features, (components - 1) * patch)
+        rates = torch.linspace(*map(math.log, INITIAL_GAMMAS), components - 1)
+        with torch.no_grad():
+            nn.init.zeros_(self.loggamma.weight)
+            self.loggamma.bias.copy_(rates.repeat_interleave(patch) if channel_major else rates.repeat(patch))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.take_embedding()
+        tokens = tokens.to(self.means.weight.dtype)
+        parts = self.means(tokens), self.sign * self.logweights(tokens), self.sign * self.loggamma(tokens)
+        return torch.cat(parts, dim=-1) if self.channel_major else self._per_position(*parts)
 
 
 class DXHead(PolicyHead):
@@ -179,5 +224,7 @@ def _width(head: PolicyHead) -> int:
     """Channels that a head emits per token."""
     if isinstance(head, DXHead):
         return head.grid.out_features
-    logstds = 1 if head.channel_major else head.patch
-    return head.means.out_features + head.logweights.out_features + logstds
+    shared = head.means.out_features + head.logweights.out_features
+    if isinstance(head, MomentumHead):
+        return shared + head.loggamma.out_features
+    return shared + (1 if head.channel_major else head.patch)

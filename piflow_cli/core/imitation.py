@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .policies import GMFlowPolicy, Policy
+from .policies import ComponentPolicy, Policy
 from .rollout import mean_velocity, rollout, rollout_through
 from .tensors import per_sample
 from .timegrid import TimeGrid, to_sigma
@@ -25,7 +25,7 @@ class ImitationConfig:
     """Constants of one pi-ID step.
 
     ``states`` S asked of the teacher per segment; ``window`` W, the micro-window in substeps; ``substeps`` per unit of raw
-    time; ``dropout`` of mixture components; ``loss_scale``; ``states_per_query`` bounds how many states share one teacher
+    time; ``dropout`` of components; ``loss_scale``; ``states_per_query`` bounds how many states share one teacher
     batch (0: all that can).
     """
 
@@ -95,7 +95,7 @@ def segment_loss(
     """
     policy = student(segment.x, segment.raw)
     walker = policy.detach()
-    if isinstance(walker, GMFlowPolicy):
+    if isinstance(walker, ComponentPolicy):
         walker = walker.with_dropout(config.dropout, generator)
     intervals = draw_intervals(segment.length, config, ratio, generator)
     walk = _walk_alone if ratio == 0 else _walk_with_teacher

@@ -1,7 +1,8 @@
 """The front door to integration: follow a policy, or average its velocity, between two raw times.
 
-It checks what comes in and hands it to the fastest path there is: GM policies to a fused kernel, DX policies to their
-closed form, anything else, and everything under ``PIFLOW_KERNELS=off``, to the reference loop.
+It checks what comes in and hands it to the fastest path there is: GM policies to a fused kernel, DX policies to the closed
+form of their substeps, anything else, and everything under ``PIFLOW_KERNELS=off``, to the reference. That follows momentum
+policies exactly, without substeps.
 """
 
 from __future__ import annotations
@@ -107,6 +108,6 @@ def _check_values(policy: Policy, x: Tensor, results: Sequence[Tensor]) -> None:
         return
     for name, value in (("x", x), ("x_src", policy.x_src)):
         check_finite(name, value)
-    for name in ("means", "logweights", "grid"):
+    for name in ("means", "logweights", "loggammas", "grid"):
         if (value := getattr(policy, name, None)) is not None:
             check_finite(name, value, minus_infinity=name == "logweights")

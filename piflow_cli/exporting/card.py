@@ -22,7 +22,12 @@ CARD_NAME = "README.md"
 PICTURE_NAME = "samples.png"
 TAG = "pi-flow"
 PAPER = "https://arxiv.org/abs/2510.14974"
-POLICIES = {"gm": "GMFlow, {} Gaussians per position", "dx": "DX, {} points, linear between them", "dx-poly": "DX, a polynomial of {} terms"}
+POLICIES = {
+    "gm": "GMFlow, {} Gaussians per position",
+    "dx": "DX, {} points, linear between them",
+    "dx-poly": "DX, a polynomial of {} terms",
+    "momentum": "momentum (ArcFlow), {} components per position",
+}
 # What the Hub knows by name among the licences of presets.
 KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "openrail++")
 

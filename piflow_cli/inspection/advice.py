@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .convergence import ENOUGH
 from .robustness import MEASURED
-from .summary import Mixture, Step, Summary
+from .summary import Mixture, Momentum, Step, Summary
 
 if TYPE_CHECKING:
     from ..preset_schema import Preset
@@ -65,6 +65,9 @@ Parts = tuple[str, str, str]
 
 
 def _of_step(step: Step, summary: Summary, setting: Settings) -> Iterator[Parts]:
+    for components in (step.mixture, step.momentum):
+        if components is not None:
+            yield from _of_components(components, setting)
     if step.mixture is not None:
         yield from _of_mixture(step.mixture, setting)
     if step.substeps_enough is None or step.substeps_enough > summary.substeps:
@@ -79,23 +82,28 @@ def _of_step(step: Step, summary: Summary, setting: Settings) -> Iterator[Parts]
         yield from _of_errors(step, setting)
 
 
-def _of_mixture(mixture: Mixture, setting: Settings) -> Iterator[Parts]:
-    components = mixture.components
+def _of_components(mixture: Mixture | Momentum, setting: Settings) -> Iterator[Parts]:
+    components, fewest = mixture.components, 1 if isinstance(mixture, Mixture) else 2
     dropout = min(0.5, max(0.05, 2 * setting("imitation.dropout", 0.05)))
-    if components > 1 and mixture.effective[1] < COLLAPSED:
+    if components > fewest and mixture.effective[1] < COLLAPSED:
         used = "one and the same everywhere" if mixture.effective_overall < COLLAPSED else "one at a position"
         yield (
             "collapsed mixture",
             f"of {components} components {used} is in effect ({mixture.effective[1]:.2f} at half of the positions)",
-            f"{_set('imitation.dropout', dropout)} makes others matter; if one is enough, {_set('policy.components', 1)}",
+            f"{_set('imitation.dropout', dropout)} makes others matter; if one is enough, {_set('policy.components', fewest)}",
         )
     elif mixture.dead:
         names = ", ".join(str(index) for index in mixture.dead)
         yield (
             "dead components",
             f"{len(mixture.dead)} of {components} components have no weight anywhere: {names} (counted from 0)",
-            f"{_set('policy.components', components - len(mixture.dead))}, or {_set('imitation.dropout', dropout)}",
+            f"{_set('policy.components', max(fewest, components - len(mixture.dead)))}, or {_set('imitation.dropout', dropout)}",
         )
+
+
+def _of_mixture(mixture: Mixture, setting: Settings) -> Iterator[Parts]:
+    components = mixture.components
+    dropout = min(0.5, max(0.05, 2 * setting("imitation.dropout", 0.05)))
     low, high = mixture.logstd_range
     if low < LOGSTD_RANGE[0] or high > LOGSTD_RANGE[1]:
         width = "points" if low < LOGSTD_RANGE[0] else "wider than the data"

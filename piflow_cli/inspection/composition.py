@@ -1,4 +1,4 @@
-"""What a policy is made of: the mixture of a GM policy, the curve of a DX one."""
+"""What a policy is made of: the mixture of a GM policy, the rates of a momentum one, the curve of a DX one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.policies import DXPolicy, GMFlowPolicy
+from ..core.policies import DXPolicy, GMFlowPolicy, MomentumPolicy, Policy
+from .positions import unknown
 
 DEAD_WEIGHT = 0.01
 CURVE_POINTS = 9
@@ -44,6 +45,27 @@ class MixedNumbers(NamedTuple):
     std: Tensor
 
 
+class Spectrum(NamedTuple):
+    """The components of a momentum policy at one evaluation, by position: weights (B, K, *S) and ``effective`` (B, *S) as in
+    :class:`Mixed`; loggammas (B, K, *S), zero for the first component.
+    """
+
+    weights: Tensor
+    effective: Tensor
+    loggammas: Tensor
+
+
+class SpectrumNumbers(NamedTuple):
+    """The same by sample: ``effective``, ``usage``, ``highest`` as in :class:`MixedNumbers`; loggammas (B, K, 3), the tenth, half
+    and nine tenths of positions below.
+    """
+
+    effective: Tensor
+    usage: Tensor
+    highest: Tensor
+    loggammas: Tensor
+
+
 class Curve(NamedTuple):
     """The x_0 of one evaluation as a function of raw time, at even times from the segment's end to its source.
 
@@ -78,12 +100,35 @@ def mixed(policy: GMFlowPolicy) -> Mixed:
     )
 
 
-def by_sample(found: Mixed) -> MixedNumbers:
-    """Positions summed up, sample by sample."""
+def spectrum(policy: MomentumPolicy) -> Spectrum:
+    """The rates of a momentum policy (ArcFlow, arXiv 2602.09014) and how much each counts."""
+    weights = policy.weights.squeeze(2)
+    loggammas = policy.loggammas.squeeze(2).to(weights.dtype)
+    return Spectrum(weights, entropy(weights, 1).exp(), torch.cat([torch.zeros_like(weights[:, :1]), loggammas], dim=1))
+
+
+def by_position(policy: Policy) -> Mixed | Spectrum | None:
+    """The components of a policy that has some."""
+    if isinstance(policy, GMFlowPolicy):
+        return mixed(policy)
+    return spectrum(policy) if isinstance(policy, MomentumPolicy) else None
+
+
+def by_sample(policy: Policy) -> MixedNumbers | SpectrumNumbers | Curve:
+    """What a policy is made of, positions summed up, sample by sample. Raises UsageError for one of another kind."""
+    if isinstance(policy, DXPolicy):
+        return curve(policy)
+    found = by_position(policy)
+    if found is None:
+        raise unknown(policy)
     weights = found.weights.flatten(2)
     levels = torch.tensor(QUANTILES, dtype=found.effective.dtype, device=found.effective.device)
+    effective = found.effective.flatten(1).quantile(levels, dim=1).T
+    if isinstance(found, Spectrum):
+        rates = found.loggammas.flatten(2).quantile(levels, dim=2).movedim(0, 2)
+        return SpectrumNumbers(effective, weights.mean(dim=2), weights.amax(dim=2), rates)
     return MixedNumbers(
-        effective=found.effective.flatten(1).quantile(levels, dim=1).T,
+        effective=effective,
         usage=weights.mean(dim=2),
         highest=weights.amax(dim=2),
         varying=weights.std(dim=2, unbiased=False).mean(dim=1),

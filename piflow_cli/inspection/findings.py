@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.policies import DXPolicy, GMFlowPolicy
+from ..core.policies import ComponentPolicy, GMFlowPolicy
 from ..generation import seeded_generators, seeded_noise
 from ..images import to_images
 from ..own_teacher import OwnTeacher
@@ -20,10 +20,9 @@ from ..student import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
 from ..trajectory import POINTS, PolicyPath, TeacherField, VelocityError, pooled, times, walk
 from .against_teacher import Apart, Comparison, compare
-from .composition import Curve, Mixed, MixedNumbers, by_sample, curve, mixed
+from .composition import Curve, Mixed, MixedNumbers, Spectrum, SpectrumNumbers, by_position, by_sample
 from .convergence import Convergence, convergence
 from .course import Course, Switching, course, straightness, switching
-from .positions import unknown
 from .pooling import joined, mean_square, to_host
 from .robustness import Response, component_dropout, perturb
 from .slices import Place, Slice, slice_of
@@ -44,7 +43,7 @@ class Segment:
 
     index: int
     raws: tuple[float, ...]
-    composition: MixedNumbers | Curve
+    composition: MixedNumbers | SpectrumNumbers | Curve
     course: Course
     switching: Switching | None
     convergence: Convergence
@@ -54,15 +53,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class CloseUp:
-    """The evaluation that was asked for: ``responses`` to perturbations by their size; ``dropout`` (B, K) of a mixture.
+    """The evaluation that was asked for: ``responses`` to perturbations by their size; ``dropout`` (B, K) of components.
 
-    Of the first SHOWN samples: ``maps`` of a mixture by position, pictures of x_0 at ``shown_raws`` along the student's
+    Of the first SHOWN samples: ``maps`` of components by position, pictures of x_0 at ``shown_raws`` along the student's
     path, as policy and teacher see it. ``slice`` is of the first.
     """
 
     responses: dict[str, Response]
     dropout: Tensor | None
-    maps: list[Mixed] | None
+    maps: list[Mixed] | list[Spectrum] | None
     shown_raws: tuple[float, ...]
     estimates: list[list[Image]]
     teacher_estimates: list[list[Image]] | None
@@ -142,12 +141,10 @@ class _Batch:
 
     def _segment(self, path: PolicyPath, against: Comparison | None) -> Segment:
         mixture = isinstance(path.policy, GMFlowPolicy)
-        if not mixture and not isinstance(path.policy, DXPolicy):
-            raise unknown(path.policy)
         return Segment(
             index=path.index,
             raws=(*path.raws, path.raw_end),
-            composition=to_host(by_sample(mixed(path.policy)) if mixture else curve(path.policy)),
+            composition=to_host(by_sample(path.policy)),
             course=to_host(course(path)),
             switching=to_host(switching(path, self.facts.substeps)) if mixture else None,
             convergence=to_host(convergence(path)),
@@ -156,14 +153,14 @@ class _Batch:
         )
 
     def _close_up(self, path: PolicyPath, against: Comparison | None) -> CloseUp:
-        mixture = isinstance(path.policy, GMFlowPolicy)
+        components = by_position(path.policy)
         substeps, shift = self.facts.substeps, self.facts.shift
         responses = perturb(path, self._perturbation(), self.field, shift, substeps)
         shown = [(path.raws[index], path.states[index]) for index in SHOWN_TIMES]
         return CloseUp(
             responses={name: to_host(response) for name, response in responses.items()},
-            dropout=component_dropout(path, substeps).cpu() if mixture else None,
-            maps=_maps(mixed(path.policy)) if mixture else None,
+            dropout=component_dropout(path, substeps).cpu() if isinstance(path.policy, ComponentPolicy) else None,
+            maps=None if components is None else _maps(components),
             shown_raws=tuple(raw for raw, _ in shown),
             estimates=[self._pictures(path.policy.posterior_mean(x, times(raw, x))) for raw, x in shown],
             teacher_estimates=None if against is None else [self._pictures(against.estimates[index]) for index in SHOWN_TIMES],
@@ -188,9 +185,9 @@ class _Batch:
         return to_images(self.scene.decode(states[:SHOWN]))
 
 
-def _maps(found: Mixed) -> list[Mixed]:
-    """The mixtures of the first SHOWN samples, one by one: those of pictures of different sizes do not stack."""
-    return [Mixed(*(value[index : index + 1].cpu() for value in found)) for index in range(min(SHOWN, len(found.std)))]
+def _maps(found: Mixed | Spectrum) -> list[Mixed] | list[Spectrum]:
+    """The components of the first SHOWN samples, one by one: those of pictures of different sizes do not stack."""
+    return [type(found)(*(value[index : index + 1].cpu() for value in found)) for index in range(min(SHOWN, len(found.effective)))]
 
 
 def _merged(batches: list[Findings]) -> Findings:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GM_COLOURS, DX_COLOURS = ("#2f6fb5", "#6a51a3"), ("#d9730d", "#a6761d")
+GM_COLOURS, DX_COLOURS, MOMENTUM_COLOURS = ("#2f6fb5", "#6a51a3"), ("#d9730d", "#a6761d"), ("#2a8a57", "#7a8b1f")
 TEACHER_COLOUR, PASSIVE_COLOUR = "#333333", "#9aa0a6"
 PASSIVE_STYLE = {"color": PASSIVE_COLOUR, "linewidth": 5, "alpha": 0.5, "zorder": 1}
 TEACHER_STYLE = {"color": TEACHER_COLOUR, "linestyle": (0, (4, 2)), "label": "teacher"}
@@ -26,7 +26,7 @@ TEACHER_STYLE = {"color": TEACHER_COLOUR, "linestyle": (0, (4, 2)), "label": "te
 
 @dataclass(frozen=True)
 class Strand:
-    """A student as it is drawn: its numbers, a name, and a colour that says whether it is GM or DX."""
+    """A student as it is drawn: its numbers, a name, and a colour that says what kind of policy it has."""
 
     summary: Summary
     name: str
@@ -34,10 +34,10 @@ class Strand:
 
 
 def strands(summaries: Sequence[Summary], names: Sequence[str]) -> list[Strand]:
-    """Students with their colours: blue is GM and orange DX, and the second of a kind has the other shade."""
+    """Students with their colours: blue is GM, orange DX, green momentum, and the second of a kind has the other shade."""
     taken, drawn = set(), []
     for summary, name in zip(summaries, names, strict=True):
-        shades = GM_COLOURS if summary.policy == "gm" else DX_COLOURS
+        shades = {"gm": GM_COLOURS, "momentum": MOMENTUM_COLOURS}.get(summary.policy, DX_COLOURS)
         colour = next(shade for shade in shades if shade not in taken)
         taken.add(colour)
         drawn.append(Strand(summary, name, colour))
@@ -60,6 +60,24 @@ def mixture_figure(drawn: Sequence[Strand]) -> Figure:
     effect.set(ylabel="components in effect", title="posterior along the rollout", ylim=(0.9, 1.05 * most))
     moved.set(ylabel="positions whose heaviest changes, %", title=f"switches in each 1/{SWITCH_TIMES - 1} of a segment", ylim=(0, None))
     _finish(bars, drawn, timed=(effect, moved))
+    return figure
+
+
+def momentum_figure(drawn: Sequence[Strand]) -> Figure:
+    """Of momentum students: how much each component is used, and at which rates velocities grow or decay."""
+    figure, (bars, rates) = _figure(2)
+    for number, strand in enumerate(drawn):
+        momentum = strand.summary.close.momentum
+        _bars(bars, sorted(momentum.usage, reverse=True), strand, number, len(drawn))
+        for weight, (low, half, high) in zip(momentum.usage, momentum.gammas):
+            rates.plot([low, high], [weight, weight], color=strand.colour, linewidth=2, alpha=0.5)
+            rates.plot([half], [weight], "o", markersize=4, color=strand.colour)
+    bars.axhline(DEAD_WEIGHT, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
+    bars.set(xlabel="component, the heaviest first", ylabel="mean weight", title="use of components")
+    rates.axvline(1, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
+    rates.set(xscale="log", xlabel="gamma: growth of the velocity over a unit of sigma", ylabel="mean weight", ylim=(0, None))
+    rates.set(title="rates (bar: a tenth to nine tenths of positions)")
+    _finish(bars, drawn, timed=())
     return figure
 
 
@@ -171,7 +189,7 @@ def robustness_figure(drawn: Sequence[Strand]) -> Figure:
 
 
 def dropout_figure(drawn: Sequence[Strand]) -> Figure:
-    """Of GM students: how far the end moves when one component is left out."""
+    """How far the end moves when one component is left out, where there are components."""
     figure, (axes,) = _figure(1)
     for number, strand in enumerate(drawn):
         _bars(axes, [100 * change for change in strand.summary.robustness.dropout], strand, number, len(drawn))

@@ -9,7 +9,7 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 
-from ..core.policies import DXPolicy, GMFlowPolicy, Policy
+from ..core.policies import ComponentPolicy, DXPolicy, GMFlowPolicy, MomentumPolicy, Policy
 from ..errors import UsageError
 
 MOST_POSITIONS = 2048
@@ -60,7 +60,7 @@ def in_float64(policy: Policy) -> Policy:
 
 def unknown(policy: Policy) -> UsageError:
     """What to say of a policy of another kind than those that are looked into."""
-    return UsageError(f"inspect-policy looks into GM and DX policies, and not into a {type(policy).__name__}", "piflow eval measures any student")
+    return UsageError(f"inspect-policy looks into GM, DX and momentum policies, and not into a {type(policy).__name__}", "piflow eval measures any student")
 
 
 def _changed(
@@ -68,9 +68,12 @@ def _changed(
 ) -> Policy:
     """``spatial`` applied to every tensor (B, ..., *S) of a policy, and ``batch`` to every (B,)."""
     changes = {"x_src": spatial(policy.x_src), "raw_src": batch(policy.raw_src)}
-    if isinstance(policy, GMFlowPolicy):
+    if isinstance(policy, ComponentPolicy):
         changes |= {"means": spatial(policy.means), "logweights": spatial(policy.logweights)}
+    if isinstance(policy, GMFlowPolicy):
         changes |= {"logstds": batch(policy.logstds.reshape(-1))}
+    elif isinstance(policy, MomentumPolicy):
+        changes |= {"loggammas": spatial(policy.loggammas)}
     elif isinstance(policy, DXPolicy):
         changes |= {"grid": spatial(policy.grid)}
     else:

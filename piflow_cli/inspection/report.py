@@ -121,12 +121,13 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
             "teacher",
             plots.teacher_figure(drawn),
         )
-    yield (
-        "Substeps",
-        f"Ends of coarse rollouts against a fine one in float64. {ENOUGH:.0%} of the way (dashed) is taken to be enough.",
-        "substeps",
-        plots.substeps_figure(drawn),
-    )
+    if stepped := [strand for strand in drawn if strand.summary.policy != "momentum"]:
+        yield (
+            "Substeps",
+            f"Ends of coarse rollouts against a fine one in float64. {ENOUGH:.0%} of the way (dashed) is taken to be enough.",
+            "substeps",
+            plots.substeps_figure(stepped),
+        )
     yield from _robustness(students, drawn)
     for student, name in _each(students, "slice"):
         if (cut := student.found.close.slice) is not None:
@@ -148,6 +149,13 @@ def _composition(students: Sequence[Inspected], drawn: Sequence[plots.Strand]) -
             "mixture",
             plots.mixture_figure(mixtures),
         )
+    if momenta := [strand for strand in drawn if strand.summary.close.momentum is not None]:
+        yield (
+            "Composition: momentum",
+            "A velocity of rate gamma grows by that factor over a unit of sigma on its way to the data; that of 1 stays as it is.",
+            "momentum",
+            plots.momentum_figure(momenta),
+        )
     for student, name in _each(students, "maps"):
         if student.found.close.maps is not None:
             yield "", "", name, pictures.maps_figure(student.found.close, student.found.ends)
@@ -163,7 +171,7 @@ def _composition(students: Sequence[Inspected], drawn: Sequence[plots.Strand]) -
 def _robustness(students: Sequence[Inspected], drawn: Sequence[plots.Strand]) -> Iterator[Section]:
     yield (
         "Robustness",
-        "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state (all DX) lets it "
+        "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state (all DX and momentum) lets it "
         "shrink with sigma (grey), whatever it does to the picture. A teacher answers with another x_0, and a mixture can do so too: a "
         "steering ratio of 1 is the teacher's answer, 0 is none.",
         "robustness",

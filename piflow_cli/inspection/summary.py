@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..core.timegrid import to_sigma
 from ..trajectory import relative_error
-from .composition import Curve, MixedNumbers, dead_components, overall_effective
+from .composition import Curve, MixedNumbers, SpectrumNumbers, dead_components, overall_effective
 from .convergence import SUBSTEPS, enough, relative_errors
 from .course import Course, Switching
 from .findings import Findings, Segment
@@ -37,6 +37,19 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class Momentum:
+    """The components of a momentum policy, in the terms of :class:`Mixture`; ``gammas`` of each: the tenth, half and nine tenths
+    of positions below."""
+
+    components: int
+    effective: tuple[float, float, float]
+    effective_overall: float
+    usage: list[float]
+    dead: list[int]
+    gammas: list[tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
 class Grid:
     """x_0 over raw time: root mean squares of slope and curvature between the points at ``raws``, the source last."""
 
@@ -58,6 +71,7 @@ class Step:
     raws: list[float]
     sigmas: list[float]
     mixture: Mixture | None
+    momentum: Momentum | None
     grid: Grid | None
     speed: list[float]
     turn: list[float]
@@ -157,6 +171,7 @@ def _step(segment: Segment, shift: float, span: float) -> Step:
         raws=list(segment.raws),
         sigmas=[to_sigma(raw, shift) for raw in segment.raws],
         mixture=_mixture(composition, segment.switching) if isinstance(composition, MixedNumbers) else None,
+        momentum=_momentum(composition) if isinstance(composition, SpectrumNumbers) else None,
         grid=_grid(composition, segment.raws[0], min(span, segment.raws[0])) if isinstance(composition, Curve) else None,
         **_course(segment.course),
         substeps=list(SUBSTEPS),
@@ -192,6 +207,17 @@ def _mixture(numbers: MixedNumbers, switching: Switching) -> Mixture:
         moved=switching.moved.mean(dim=0).tolist(),
         switches=switching.switches.mean().item(),
         shift=switching.shift.mean().item(),
+    )
+
+
+def _momentum(numbers: SpectrumNumbers) -> Momentum:
+    return Momentum(
+        components=numbers.usage.shape[1],
+        effective=tuple(numbers.effective.mean(dim=0).tolist()),
+        effective_overall=overall_effective(numbers.usage),
+        usage=numbers.usage.mean(dim=0).tolist(),
+        dead=dead_components(numbers.highest),
+        gammas=[tuple(levels) for levels in numbers.loggammas.mean(dim=0).exp().tolist()],
     )
 
 

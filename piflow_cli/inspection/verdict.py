@@ -35,23 +35,21 @@ def verdict_rows(summaries: Sequence[Summary], names: Sequence[str], warned: Seq
 
 def _verdict(what: str, summary: Summary, warned: Sequence[Advice]) -> str:
     if what == "steering back" and summary.policy != "gm":
-        return "DX never does"
+        return "momentum never does" if summary.policy == "momentum" else "DX never does"
     named = [item.name for item in warned if item.name in (*ABOUT.get(what, ()), "not finite")]
     return ", ".join(dict.fromkeys(named)) if named else FINE if what in ABOUT else ""
 
 
 def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
     step = summary.close
-    kind = {"gm": "GM", "dx": "DX", "dx-poly": "DX polynomial"}[summary.policy]
-    parts = {"gm": "components", "dx": "points", "dx-poly": "terms"}[summary.policy]
+    kind = {"gm": "GM", "dx": "DX", "dx-poly": "DX polynomial", "momentum": "momentum"}[summary.policy]
+    parts = {"gm": "components", "dx": "points", "dx-poly": "terms", "momentum": "components"}[summary.policy]
     yield "policy", f"{kind}, {summary.components} {parts}, NFE {summary.nfe}, {summary.iterations} iterations"
     if summary.nfe > 1:
         yield "evaluation", f"{step.step} of {summary.nfe}, raw time {step.raws[0]:.3g} to {step.raws[-1]:.3g}"
     yield from _composition(step)
     yield "straightness", f"{summary.straightness:.3f}"
-    fewest = [step.substeps_enough for step in summary.steps]
-    enough = f"more than {step.substeps[-1]}" if None in fewest else f"{max(fewest)}"
-    yield "substeps enough", f"{enough} for {ENOUGH:.0%} (sampled with {summary.substeps})"
+    yield "substeps enough", _substeps(summary)
     if summary.trajectory_error is not None:
         yield "velocity error", f"{summary.trajectory_error:.1%} of the teacher's square"
     if summary.endpoint_error is not None:
@@ -59,12 +57,25 @@ def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
     yield from _steering(summary)
 
 
+def _substeps(summary: Summary) -> str:
+    if summary.policy == "momentum":
+        return "none are taken: the way has a closed form"
+    fewest = [step.substeps_enough for step in summary.steps]
+    enough = f"more than {summary.close.substeps[-1]}" if None in fewest else f"{max(fewest)}"
+    return f"{enough} for {ENOUGH:.0%} (sampled with {summary.substeps})"
+
+
 def _composition(step: Step) -> Iterator[tuple[str, str]]:
-    if (mixture := step.mixture) is not None:
+    components = step.mixture or step.momentum
+    if components is not None:
         yield (
             "components in effect",
-            f"{mixture.effective[1]:.1f} of {mixture.components} at a position, {mixture.effective_overall:.1f} overall",
+            f"{components.effective[1]:.1f} of {components.components} at a position, {components.effective_overall:.1f} overall",
         )
+    if (momentum := step.momentum) is not None:
+        halves = [half for _, half, _ in momentum.gammas]
+        yield "gammas", f"{min(halves):.2g} to {max(halves):.2g} at half of the positions"
+    if (mixture := step.mixture) is not None:
         yield "log-std", f"{mixture.logstd:.2f}, that is {mixture.std:.2g} in x_0; means {mixture.spread:.2g} apart"
         yield "switches", f"{mixture.switches:.1f} of the heaviest component at a position"
     if (grid := step.grid) is not None:

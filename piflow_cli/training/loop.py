@@ -61,7 +61,7 @@ def train_step(session: Session) -> None:
     """
     settings, iteration = session.preset.optimisation, session.iteration
     for group in session.optimizer.param_groups:
-        group["lr"] = learning_rate(iteration, settings)
+        group["lr"] = group["share"] * learning_rate(iteration, settings)
     loss = sum(_backward(session, round_) for round_ in range(session.batches.accumulation))
     norm = _clip(session, settings.gradient_clip if iteration >= settings.warmup else None)
     session.optimizer.step()

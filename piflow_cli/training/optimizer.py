@@ -14,10 +14,18 @@ if TYPE_CHECKING:
     from ..preset_schema import OptimisationSection
 
 
+# The names of parameters that learn at a rate of their own.
+GAMMAS = ".loggamma."
+
+
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], settings: OptimisationSection, device: torch.device, console: Console
+    named: Iterable[tuple[str, nn.Parameter]], settings: OptimisationSection, device: torch.device, console: Console
 ) -> torch.optim.Optimizer:
-    """AdamW over ``parameters``, with 8-bit moments where they are asked for and can be had; says why where they cannot."""
+    """AdamW over parameters by name, with 8-bit moments where they are asked for and can be had; says why where they cannot.
+
+    Each group has its ``share`` of the learning rate: log-gammas learn more slowly than all else.
+    """
+    parameters = _groups(named, settings.gamma_learning_rate)
     options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw8bit":
         try:
@@ -29,6 +37,13 @@ def make_optimizer(
                 return AdamW8bit(parameters, **options)
             console.say("optimiser: plain AdamW, since 8-bit AdamW needs a CUDA device")
     return torch.optim.AdamW(parameters, **options, fused=device.type in ("cpu", "cuda"))
+
+
+def _groups(named: Iterable[tuple[str, nn.Parameter]], gamma_share: float) -> list[dict]:
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, value in named:
+        groups.setdefault(gamma_share if GAMMAS in name else 1.0, []).append(value)
+    return [{"params": values, "share": share} for share, values in groups.items()]
 
 
 def learning_rate(iteration: int, settings: OptimisationSection) -> float:

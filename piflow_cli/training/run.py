@@ -100,7 +100,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     if preset.optimisation.gradient_checkpointing:
         root(student.model).enable_gradient_checkpointing()
     _place((teacher, student.model, average.model), preset, accelerator.device)
-    optimizer = make_optimizer(student.model.parameters(), preset.optimisation, accelerator.device, console)
+    optimizer = make_optimizer(student.model.named_parameters(), preset.optimisation, accelerator.device, console)
     _spare_frozen(root(student.model))
     model, optimizer = accelerator.prepare(root(student.model), optimizer)
     return Session(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from piflow_cli.core.decoding import PolicyDecoder
-from piflow_cli.core.heads import BIAS_NOISE, DXHead, GMHead, HeadSite, attach_head
+from piflow_cli.core.heads import BIAS_NOISE, DXHead, GMHead, HeadSite, MomentumHead, attach_head
 from helpers import seeded
 
 BATCH, TOKENS, WIDTH, PATCH, CHANNELS, COMPONENTS = 2, 6, 5, 4, 3, 3
@@ -63,6 +63,8 @@ def widened(model: nn.Module, kind: str, bias_noise: float = 0.0) -> tuple[nn.Mo
     projection = model.get_submodule(site.projection)
     if kind == "gm":
         head = GMHead(projection, COMPONENTS, PATCH, site.channel_major, WIDTH, 7, bias_noise=bias_noise, generator=seeded())
+    elif kind == "momentum":
+        head = MomentumHead(projection, COMPONENTS, PATCH, site.channel_major, bias_noise=bias_noise, generator=seeded())
     else:
         head = DXHead(projection, COMPONENTS, PATCH, site.channel_major)
     attach_head(model, site, head)
@@ -70,7 +72,7 @@ def widened(model: nn.Module, kind: str, bias_noise: float = 0.0) -> tuple[nn.Mo
 
 
 @pytest.mark.parametrize("make", [Packed, Unpatchifying])
-@pytest.mark.parametrize("kind", ["gm", "dx"])
+@pytest.mark.parametrize("kind", ["gm", "dx", "momentum"])
 def test_at_initialisation_the_policy_starts_with_the_teachers_velocity(make, kind: str) -> None:
     torch.manual_seed(0)
     teacher = make()
@@ -95,6 +97,15 @@ def test_every_component_is_the_teacher_with_one_offset_per_component_and_channe
     torch.testing.assert_close(policy.logstds, torch.full((BATCH,), math.log(0.05)))
 
 
+@pytest.mark.parametrize("make", [Packed, Unpatchifying])
+def test_rates_start_between_a_fifth_and_four_at_every_position(make) -> None:
+    """method.md: K - 1 points spread in the logarithm from 0.2 to 4; with K = 3 the two ends."""
+    model, decoder = widened(make(), "momentum")
+    policy = decoder.policy(model(*inputs()), sample(model), torch.ones(BATCH, dtype=torch.float64))
+    expected = torch.tensor([0.2, 4.0]).reshape(1, 2, 1, 1, 1).expand_as(policy.loggammas)
+    torch.testing.assert_close(policy.loggammas.exp(), expected)
+
+
 def test_the_log_std_reads_the_embedding_without_pulling_on_it() -> None:
     model, decoder = widened(Packed(), "gm")
     tokens, embedding = inputs()
@@ -107,7 +118,7 @@ def test_the_log_std_reads_the_embedding_without_pulling_on_it() -> None:
     assert model.proj_out.logstds[1].weight.grad.any()
 
 
-@pytest.mark.parametrize("kind", ["gm", "dx"])
+@pytest.mark.parametrize("kind", ["gm", "dx", "momentum"])
 def test_all_parameters_of_a_head_learn(kind: str) -> None:
     model, decoder = widened(Unpatchifying(), kind, bias_noise=BIAS_NOISE)
     raw = torch.ones(BATCH, dtype=torch.float64)

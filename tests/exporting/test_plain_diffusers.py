@@ -71,7 +71,7 @@ def pipelines(folder: Path, bases: dict[str, Path]) -> list[Job]:
     """Every family and policy with its base, and those with adapters also without."""
     jobs = []
     for name in NAMES:
-        for policy in ("gm", "dx", "dx-poly"):
+        for policy in ("gm", "dx", "dx-poly", "momentum"):
             which = student(name, bases.get(name), policy)
             jobs.append(job(f"{name} {policy}", "pipeline", which, export(which, "pipeline", folder / f"{name}-{policy}")))
         if name in bases:

@@ -84,7 +84,7 @@ def theirs() -> type:
 
 
 @given(
-    kind=st.sampled_from(["gm", "dx", "dx-poly"]),
+    kind=st.sampled_from(["gm", "dx", "dx-poly", "momentum"]),
     nfe=st.integers(1, 4),
     final=st.floats(0.3, 1),
     shift=st.floats(0.5, 4),
@@ -96,7 +96,8 @@ def theirs() -> type:
 def test_the_assembled_scheduler_samples_what_ours_does(theirs, kind, nfe, final, shift, patch, temperature, stochastic, seed) -> None:
     options = dict(components=3, patch=patch, segment=0.6, shift=shift, final_step_scale=final, substeps=16, temperature=temperature, stochastic=stochastic)
     generator, channels = seeded(seed), 2
-    width = 3 * channels * (patch or 1) + ((patch or 1) * 3 + 1 if kind == "gm" else 0)
+    positions = patch or 1
+    width = 3 * channels * positions + {"gm": 3 * positions + 1, "momentum": 5 * positions}.get(kind, 0)
     shape, wide = ((2, channels, 2, 3), (2, width, 2, 3)) if patch is None else ((2, 5, channels * patch), (2, 5, width))
     outputs = [0.5 * torch.randn(wide, generator=generator) for _ in range(nfe)]
     results = []

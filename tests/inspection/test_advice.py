@@ -29,7 +29,7 @@ def velocity_error(squares: list[float], teacher: float = 1.0) -> list[dict]:
 
 def step(**changes) -> Step:
     healthy = Step(
-        step=1, raws=[1 - i / 8 for i in range(9)], sigmas=[1 - i / 8 for i in range(9)], mixture=mixture(), grid=None, speed=[1.0] * 8,
+        step=1, raws=[1 - i / 8 for i in range(9)], sigmas=[1 - i / 8 for i in range(9)], mixture=mixture(), momentum=None, grid=None, speed=[1.0] * 8,
         turn=[1.0] * 7, straightness=0.99, substeps=[8, 16, 32, 64, 128, 256], substep_errors=[0.02, 0.01, 0.005, 0.002, 0.001, 0.0005],
         substeps_enough=16, velocity_error=velocity_error([0.1] * 8), gap=[0.1] * 9, teacher_speed=[1.0] * 8,
     )  # fmt: skip

@@ -20,9 +20,10 @@ def weighted(logweights: torch.Tensor):
 
 @given(st.integers(1, 12), st.floats(-5, 5))
 def test_equal_components_all_count(components: int, level: float) -> None:
-    found = mixed(weighted(torch.full((2, components, 3, 2), level)))
+    policy = weighted(torch.full((2, components, 3, 2), level))
+    found = mixed(policy)
     torch.testing.assert_close(found.effective, torch.full((2, 3, 2), float(components), dtype=torch.float64))
-    assert overall_effective(by_sample(found).usage) == pytest.approx(components)
+    assert overall_effective(by_sample(policy).usage) == pytest.approx(components)
 
 
 @given(st.integers(1, 12), st.data())
@@ -30,9 +31,10 @@ def test_one_hot_weights_count_once(components: int, data: st.DataObject) -> Non
     chosen = data.draw(st.integers(0, components - 1))
     logweights = torch.full((2, components, 3, 2), -1e4)
     logweights[:, chosen] = 0
-    found = mixed(weighted(logweights))
+    policy = weighted(logweights)
+    found = mixed(policy)
     torch.testing.assert_close(found.effective, torch.ones(2, 3, 2, dtype=torch.float64))
-    numbers = by_sample(found)
+    numbers = by_sample(policy)
     assert overall_effective(numbers.usage) == pytest.approx(1)
     assert dead_components(numbers.highest) == [index for index in range(components) if index != chosen]
 
@@ -41,7 +43,7 @@ def test_components_that_share_out_the_positions_all_count_overall() -> None:
     logweights = torch.full((1, 4, 2, 2), -1e4)
     for index, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
         logweights[0, index, row, column] = 0
-    numbers = by_sample(mixed(weighted(logweights)))
+    numbers = by_sample(weighted(logweights))
     assert numbers.effective.flatten().tolist() == pytest.approx([1, 1, 1])
     assert overall_effective(numbers.usage) == pytest.approx(4)
 
@@ -49,9 +51,9 @@ def test_components_that_share_out_the_positions_all_count_overall() -> None:
 def test_a_component_with_weight_at_a_single_position_lives() -> None:
     weights = torch.full((2, 3, 4, 4), 0.005)
     weights[:, 0] = 0.99
-    assert dead_components(by_sample(mixed(weighted(weights.log()))).highest) == [1, 2]
+    assert dead_components(by_sample(weighted(weights.log())).highest) == [1, 2]
     weights[1, 2, 3, 0] = 0.5
-    assert dead_components(by_sample(mixed(weighted(weights.log()))).highest) == [1]
+    assert dead_components(by_sample(weighted(weights.log())).highest) == [1]
 
 
 @given(st.floats(-6, 1), st.floats(0.1, 1), st.floats(0.1, 1))

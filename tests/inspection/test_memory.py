@@ -12,7 +12,7 @@ import torch
 
 from paths import path_of
 from piflow_cli.core.policies import GMFlowPolicy
-from piflow_cli.inspection.composition import by_sample, mixed
+from piflow_cli.inspection.composition import by_sample
 from piflow_cli.inspection.convergence import convergence
 from piflow_cli.inspection.course import course, switching
 from piflow_cli.inspection.robustness import component_dropout, perturb
@@ -33,7 +33,7 @@ def look(scale, batch):
     with torch.no_grad():
         path = path_of(policy, 1 - 1 / 3.5)
         before = peak()
-        by_sample(mixed(policy)), course(path), switching(path, 128), convergence(path)
+        by_sample(policy), course(path), switching(path, 128), convergence(path)
         component_dropout(path, 128), perturb(path, torch.randn_like(x), None, 3.2, 128), slice_of(path, Place(100 // scale, 7), 128)
     return (peak() - before) / means.nbytes
 

@@ -46,15 +46,18 @@ def euler(sigmas: Tensor) -> FlowMatchEulerDiscreteScheduler:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("policy", ["gm", "dx"])
+@pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
 def test_a_new_student_edits_a_picture_as_its_teacher_does(name: str, policy: str) -> None:
     student = student_of(ZOO[name], ZOO[name].build(), policy)
-    if policy == "gm":
+    if policy != "dx":
         head = student.model.get_submodule("proj_out")
         with torch.no_grad():
-            # Without noise on the biases and without width a mixture is its mean.
+            # Without noise on the biases, and without width or with rates of one, components are their mean.
             head.means.bias.zero_()
-            head.logstds[3].bias.fill_(-20.0)
+            if policy == "gm":
+                head.logstds[3].bias.fill_(-20.0)
+            else:
+                head.loggamma.bias.zero_()
     scheduler = student.scheduler(patch=student.family.token_positions)
     scheduler.set_timesteps(2)
     found = edited(name, student.model.base, scheduler, image=reference())

@@ -42,7 +42,7 @@ def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) ->
 
 
 @every_family
-@pytest.mark.parametrize("policy", ["gm", "dx"])
+@pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
 def test_the_stock_pipeline_samples_what_we_sample(row: Row, policy: str) -> None:
     student = student_of(row, row.build(), policy)
     disturb(student)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..tensors import per_sample, working
-from ..validation import check_not_empty, check_positive, check_shape
-from .base import Policy
+from ..validation import check_positive, check_shape
+from .components import ComponentPolicy
 
 DENOMINATOR_FLOOR = 1e-6
 
@@ -25,7 +25,7 @@ class Mixture(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class GMFlowPolicy(Policy):
+class GMFlowPolicy(ComponentPolicy):
     """The policy of a Gaussian mixture predicted in velocity space.
 
     means (B, K, C, *S), logweights (B, K, 1, *S) before the softmax over K, logstds (B,), as the network gives them
@@ -43,15 +43,8 @@ class GMFlowPolicy(Policy):
     dropped: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_not_empty("means", self.means, 3)
-        batch, components, *rest = self.means.shape
-        check_shape("x_src", self.x_src, (batch, *rest))
-        check_shape("logweights", self.logweights, (batch, components, 1, *rest[1:]))
-        check_shape("logstds", self.logstds.reshape(-1), (batch,))
-        check_shape("raw_src", self.raw_src, (batch,))
-        if self.dropped is not None:
-            check_shape("dropped", self.dropped, (batch, components))
-        check_positive("shift", self.shift)
+        self._check_components()
+        check_shape("logstds", self.logstds.reshape(-1), self.means.shape[:1])
         check_positive("temperature", self.temperature)
 
     def detach(self) -> GMFlowPolicy:
@@ -67,29 +60,14 @@ class GMFlowPolicy(Policy):
         """The policy with log-weights divided by ``temperature`` and the variance multiplied by it."""
         return replace(self, temperature=temperature)
 
-    def with_dropout(self, probability: float, generator: torch.Generator | None = None) -> GMFlowPolicy:
-        """Drop whole components, each with ``probability``, the same ones at all positions of a sample.
-
-        Where all components of a sample would fall, all stay (arXiv 2510.14974, GM dropout).
-        """
-        if probability == 0:
-            return self
-        draw = torch.rand(self.means.shape[:2], generator=generator) < probability
-        draw &= ~draw.all(dim=1, keepdim=True)
-        return replace(self, dropped=draw.to(self.means.device))
-
     @cached_property
     def mixture(self) -> Mixture:
         """The mixture over x_0, temperature and dropout applied."""
         means = working(self.means)
-        logweights = working(self.logweights)
-        if self.dropped is not None:
-            dropped = self.dropped.reshape(*self.dropped.shape, *[1] * (means.ndim - 2))
-            logweights = logweights.masked_fill(dropped, -torch.inf)
         logstds = working(self.logstds.reshape(-1))
         return Mixture(
             working(self.x_src).unsqueeze(1) - per_sample(self.sigma_src, means) * means,
-            (logweights / self.temperature).log_softmax(dim=1),
+            (self.kept_logweights() / self.temperature).log_softmax(dim=1),
             (2 * logstds).exp() * per_sample(self.sigma_src, logstds) ** 2 * self.temperature,
         )
 

@@ -13,10 +13,10 @@ from packaging.version import Version
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...core.heads import DXHead, GMHead, HeadSite, attach_head
+from ...core.heads import DXHead, GMHead, HeadSite, MomentumHead, attach_head
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-HEAD_LAYERS = ("means", "logweights", "logstds", "grid")
+HEAD_LAYERS = ("means", "logweights", "logstds", "loggamma", "grid")
 LORA_A = ".lora_A.weight"
 LORA_B = ".lora_B.weight"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
@@ -73,6 +73,8 @@ def put_policy_head(model: nn.Module, policy: dict[str, Any], dtype: torch.dtype
         if policy["kind"] == "gm":
             widths = (policy["embedding_dim"], policy["logstd_width"])
             head = GMHead(*shape, *widths, negated=site.negated, bias_noise=0.0)
+        elif policy["kind"] == "momentum":
+            head = MomentumHead(*shape, negated=site.negated, bias_noise=0.0)
         else:
             head = DXHead(*shape)
     attach_head(model, site, head.to(dtype))

@@ -1,0 +1,89 @@
+"""Momentum: velocities that grow or decay exponentially in sigma, whatever the state (ArcFlow, arXiv 2602.09014)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import factorial
+
+import torch
+from torch import Tensor
+
+from ..tensors import per_sample, working
+from ..timegrid import to_sigma
+from ..validation import check_shape
+from .components import ComponentPolicy
+
+# Below it expm1(z) / z has no accurate derivative in float32; the series has, to float64's precision with so many terms.
+SERIES_BELOW = 0.25
+SERIES_TERMS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class MomentumPolicy(ComponentPolicy):
+    """The policy u(sigma) = sum_k w_k u_k gamma_k^(sigma_s - sigma) with gamma_0 = 1 (ArcFlow, arXiv 2602.09014).
+
+    means u_k (B, K, C, *S), logweights (B, K, 1, *S) before the softmax over K, loggammas (B, K - 1, 1, *S) of all
+    components but the first, as the network gives them. It has a closed form over every interval of sigma, so rollouts
+    take no substeps. Shapes that do not fit raise :class:`~piflow_cli.core.validation.PolicyError`.
+    """
+
+    means: Tensor
+    logweights: Tensor
+    loggammas: Tensor
+    x_src: Tensor
+    raw_src: Tensor
+    shift: float = 1.0
+    dropped: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self._check_components()
+        batch, components, _, *space = self.means.shape
+        check_shape("loggammas", self.loggammas, (batch, components - 1, 1, *space))
+
+    def detach(self) -> MomentumPolicy:
+        return replace(
+            self,
+            means=self.means.detach(),
+            logweights=self.logweights.detach(),
+            loggammas=self.loggammas.detach(),
+            x_src=self.x_src.detach(),
+        )
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """The weights (B, K, 1, *S), dropout applied; they sum to one."""
+        return self.kept_logweights().softmax(dim=1)
+
+    def velocity(self, x: Tensor, raw: Tensor) -> Tensor:
+        """Velocity (B, C, *S) at raw times (B,); the state ``x`` has no say in it."""
+        return self.mean_velocity(raw, raw)
+
+    def posterior_mean(self, x: Tensor, raw: Tensor) -> Tensor:
+        x = working(x)
+        return x - per_sample(self.sigma(raw), x) * self.velocity(x, raw)
+
+    def mean_velocity(self, raw_from: Tensor, raw_to: Tensor) -> Tensor:
+        """Velocity (B, C, *S) averaged over sigma between raw times (B,) at or below the source: over no interval, that at its place.
+
+        The integral of gamma^(sigma_s - sigma) from b to a is gamma^(sigma_s - a) (a - b) phi((a - b) ln gamma), with
+        phi(z) = (e^z - 1) / z.
+        """
+        means, loggammas = working(self.means), working(self.loggammas)
+        start = to_sigma(raw_from.double(), self.shift)
+        past = to_sigma(self.raw_src.double(), self.shift).to(start.device) - start
+        length = start - to_sigma(raw_to.double(), self.shift)
+        grown = (per_sample(past, loggammas) * loggammas).exp() * phi(per_sample(length, loggammas) * loggammas)
+        factors = self.weights * torch.cat([torch.ones_like(self.weights[:, :1]), grown], dim=1)
+        return (factors * means).sum(dim=1)
+
+
+def phi(z: Tensor) -> Tensor:
+    """(e^z - 1) / z, 1 at 0, with accurate gradients of all orders; any shape and floating dtype."""
+    near = z.abs() < SERIES_BELOW
+    small = torch.where(near, z, 0)
+    series = torch.full_like(z, 1 / factorial(SERIES_TERMS))
+    for term in range(SERIES_TERMS - 1, 0, -1):
+        series = series * small + 1 / factorial(term)
+    large = torch.where(near, 1, z)
+    return torch.where(near, series, large.expm1() / large)
