@@ -75,6 +75,24 @@ def test_text_to_image_presets_have_the_figures_of_the_paper(name):
     assert preset.adapter == presets.AdapterSection(rank=256, alpha=256.0, dropout=0.05, base_precision="bf16")
 
 
+@pytest.mark.parametrize(
+    ("name", "guidance", "mixing", "iterations"), [("flux-dev-momentum", 3.5, 2000, 10000), ("qwen-image-momentum", 4.0, 1000, 15000)]
+)
+def test_momentum_presets_have_the_figures_of_arcflow(name, guidance, mixing, iterations):
+    """ArcFlow, arXiv 2602.09014: the configurations arcflux_2nfe_k16 and arcqwen_2nfe_k16, and its example of training on four GPUs."""
+    preset = load(name)
+    teacher, policy, imitation, optimisation = preset.teacher, preset.policy, preset.imitation, preset.optimisation
+    assert (policy.kind, policy.components, policy.nfe, policy.final_step_scale, policy.shift) == ("momentum", 16, 2, 1.0, 3.2)
+    assert (imitation.states, imitation.window, imitation.dropout, imitation.mixing_iterations, imitation.loss_scale) == (4, 3, 0.1, mixing, 30)
+    assert (teacher.guidance, optimisation.iterations, optimisation.batch_size, optimisation.gamma_learning_rate) == (guidance, iterations, 16, 0.1)
+    assert (optimisation.learning_rate, optimisation.warmup, optimisation.gradient_clip, optimisation.ema_gamma) == (1e-4, 100, 50, 7)
+
+
+def test_a_momentum_policy_has_two_components_or_more():
+    with pytest.raises(UsageError, match="policy.components: must be at least 2 for a momentum policy"):
+        resolve("digits", None, [], {"policy.kind": "momentum", "policy.components": 1})
+
+
 @pytest.mark.parametrize(("name", "like"), [("flux2-dev", "flux-dev"), ("flux2-klein", "qwen-image")])
 def test_flux2_trains_as_the_teacher_whose_guidance_is_of_its_kind(name, like):
     preset, other = load(name), load(like)

@@ -256,9 +256,22 @@ def test_an_earlier_report_goes_when_it_is_told_to(cli, gm, tmp_path) -> None:
     assert cli(*run, "--overwrite").code == 0 and not (tmp_path / "out" / "slice.png").exists()
 
 
+def test_a_momentum_student_shows_its_rates(cli, gm, tiny_teacher, tmp_path) -> None:
+    student = distilled(tiny_teacher, tmp_path / "run", "momentum", "--components", "3")
+    outcome = cli("inspect-policy", "--compare", str(gm), str(student), "--seeds", "0-2", "--output", str(tmp_path / "out"))
+    assert outcome.code == 0, outcome.err
+    _, theirs = read(tmp_path / "out")
+    momentum = theirs["steps"][0]["momentum"]
+    # Two iterations at a tenth of the rate leave the three rates where they start: method.md has 0.2 to 4, and 1 never moves.
+    assert [half for _, half, _ in momentum["gammas"]] == pytest.approx([1.0, 0.2, 4.0], rel=0.01)
+    assert sum(momentum["usage"]) == pytest.approx(1) and momentum["components"] == 3
+    assert theirs["steps"][0]["mixture"] is None and theirs["steps"][0]["substep_errors"] == pytest.approx([0] * 6, abs=1e-5)
+    assert (tmp_path / "out" / "momentum.png").is_file() and (tmp_path / "out" / "maps-2.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("policy", "components", "said"),
-    [("gm", "1", "1.0 of 1 at a position"), ("dx", "1", "none: it has fewer than 3 points"), ("dx", "2", "none: it has"), ("dx-poly", "2", "0.00 per squared raw time")],
+    [("gm", "1", "1.0 of 1 at a position"), ("dx", "1", "none: it has fewer than 3 points"), ("dx", "2", "none: it has"), ("dx-poly", "2", "0.00 per squared raw time"), ("momentum", "2", "none are taken: the way has a closed form")],
 )
 def test_the_smallest_policies_are_drawn_too(cli, tiny_teacher, tmp_path, policy: str, components: str, said: str) -> None:
     student = distilled(tiny_teacher, tmp_path / "run", policy, "--set", f"policy.components={components}", "--set", "imitation.dropout=0")

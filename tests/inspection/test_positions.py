@@ -11,9 +11,9 @@ from piflow_cli.errors import UsageError
 from piflow_cli.inspection.field import FieldPolicy
 from piflow_cli.inspection.positions import MOST_POSITIONS, in_float64, position_of, repeated, stride, thin
 from piflow_cli.trajectory import times
-from helpers import random_dx, random_gm
+from helpers import random_dx, random_gm, random_momentum
 
-KINDS = {"gm": random_gm, "dx": random_dx}
+KINDS = {"gm": random_gm, "dx": random_dx, "momentum": random_momentum}
 
 
 @given(st.integers(1, 300), st.lists(st.integers(1, 300), min_size=1, max_size=3))

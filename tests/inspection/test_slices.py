@@ -10,10 +10,10 @@ from piflow_cli.errors import UsageError
 from piflow_cli.inspection.positions import position_of
 from piflow_cli.inspection.slices import Place, marginal, slice_of
 from piflow_cli.trajectory import times
-from helpers import random_dx, random_gm
+from helpers import random_dx, random_gm, random_momentum
 from paths import path_of
 
-KINDS = {"gm": random_gm, "dx": random_dx}
+KINDS = {"gm": random_gm, "dx": random_dx, "momentum": random_momentum}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -22,7 +22,7 @@ def test_the_slice_goes_through_the_rollout(kind: str) -> None:
     cut = slice_of(path, Place(x=3, y=2, axis=1), 128)
     assert cut.state[0].item() == pytest.approx(path.states[0][0, 1, 2, 3].item())
     assert cut.state[-1].item() == pytest.approx(path.end[0, 1, 2, 3].item(), abs=0.02)
-    assert (cut.density is None) == (kind == "dx")
+    assert (cut.density is None) == (kind != "gm")
     # The field at the state itself, between two of the values, is the policy's velocity there.
     velocity = path.policy.velocity(path.states[0], times(0.9, path.end))[0, 1, 2, 3].item()
     above = int(torch.searchsorted(cut.values, cut.state[0]))

@@ -21,6 +21,7 @@ REGIMES = {
     "gm, guidance": ["--set", "teacher.guidance=2.0", "--set", "teacher.guidance_interval=[0.1, 0.9]"],
     "dx": ["--policy", "dx", "--components", "4", "--set", "imitation.window=3"],
     "dx-poly, 2 NFE": ["--policy", "dx-poly", "--nfe", "2"],
+    "momentum": ["--policy", "momentum", "--set", "imitation.window=3"],
 }
 
 

@@ -1,5 +1,6 @@
 """What a few steps of training do: every weight of the student moves, none of the teacher's, and samples come closer."""
 
+import pytest
 import torch
 
 from piflow_cli.console import Console
@@ -14,13 +15,14 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
-def session_of(teacher, tmp_path, **optimisation) -> Session:
-    preset = resolve(teacher, None, [], {f"optimisation.{name}": value for name, value in optimisation.items()})
+def session_of(teacher, tmp_path, policy: str = "gm", **optimisation) -> Session:
+    preset = resolve(teacher, None, [], {"policy.kind": policy, **{f"optimisation.{name}": value for name, value in optimisation.items()}})
     return open_session(preset, tmp_path, "cpu", Console(quiet=True))
 
 
-def test_all_of_the_student_learns_and_nothing_of_the_teacher(tiny_teacher, tmp_path) -> None:
-    session = session_of(tiny_teacher, tmp_path)
+@pytest.mark.parametrize("policy", ["gm", "momentum"])
+def test_all_of_the_student_learns_and_nothing_of_the_teacher(tiny_teacher, tmp_path, policy: str) -> None:
+    session = session_of(tiny_teacher, tmp_path, policy)
     student, teacher = weights(session.student.model), weights(session.teacher)
     # The last layer of the log-std starts at zero and hides the layers before it for one step.
     for _ in range(3):
@@ -29,8 +31,9 @@ def test_all_of_the_student_learns_and_nothing_of_the_teacher(tiny_teacher, tmp_
     assert all(torch.equal(value, teacher[name]) for name, value in weights(session.teacher).items())
 
 
-def test_a_minute_of_digits_in_small_brings_the_samples_nearer_to_the_teacher(tmp_path) -> None:
-    session = session_of("digits", tmp_path, batch_size=32, iterations=60, warmup=10)
+@pytest.mark.parametrize("policy", ["gm", "momentum"])
+def test_a_minute_of_digits_in_small_brings_the_samples_nearer_to_the_teacher(tmp_path, policy: str) -> None:
+    session = session_of("digits", tmp_path, policy, batch_size=32, iterations=60, warmup=10)
     family, labels = session.student.family, [seed % 10 for seed in range(64)]
     conditioning = family.condition(session.teacher, labels)
     noise = seeded_noise(seeded_generators(range(64)), family.sample_shape(session.teacher))

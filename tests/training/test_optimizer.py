@@ -9,9 +9,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from piflow_cli.console import Console
 from piflow_cli.presets import load
 from piflow_cli.training.loop import _clip
-from piflow_cli.training.optimizer import learning_rate
+from piflow_cli.training.optimizer import learning_rate, make_optimizer
 
 SETTINGS = replace(load("digits").optimisation, learning_rate=0.1, iterations=110, warmup=10)
 
@@ -30,6 +31,20 @@ def test_a_constant_rate_stays_and_a_cosine_is_half_at_the_middle_and_zero_at_th
 
 def test_without_a_warm_up_the_first_step_has_the_full_rate() -> None:
     assert learning_rate(0, replace(SETTINGS, warmup=0, schedule="cosine")) == 0.1
+
+
+def test_log_gammas_learn_at_a_rate_of_their_own() -> None:
+    """Adam's first step is the rate itself, whatever the gradient (arXiv 1412.6980)."""
+    named = {name: torch.nn.Parameter(torch.zeros(2)) for name in ("head.means.weight", "head.loggamma.weight", "proj.loggamma.bias")}
+    optimizer = make_optimizer(named.items(), replace(SETTINGS, gamma_learning_rate=0.25), torch.device("cpu"), Console(quiet=True))
+    for group in optimizer.param_groups:
+        group["lr"] = group["share"] * 0.1
+    for value in named.values():
+        value.grad = torch.tensor([3.0, -0.5])
+    optimizer.step()
+    moved = {name: value.tolist() for name, value in named.items()}
+    assert moved["head.means.weight"] == pytest.approx([-0.1, 0.1])
+    assert moved["head.loggamma.weight"] == moved["proj.loggamma.bias"] == pytest.approx([-0.025, 0.025])
 
 
 @pytest.mark.parametrize(("largest", "left"), [(None, 5.0), (50.0, 5.0), (2.0, 2.0)])
