@@ -109,6 +109,8 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     """One student after another, so that one is in memory at a time; a teacher that several share gets its rows once."""
     eyes = Eyes(request, processes.device, console)
     store = Store(request.cache)
+    if processes.first:
+        store.forget_unused()
     told: set[str] = set()
     first: dict | None = None
     for path, name in zip(request.students, student_names(request.students, request.subfolder)):

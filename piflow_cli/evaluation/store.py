@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,10 +18,14 @@ from ..files import replacing_file, user_cache
 
 ROWS = "rows"
 CHUNK = 1 << 24  # bytes
+KEPT_DAYS = 30
 
 
 class Store:
-    """Tensors (N, ...) by key, a safetensors file each; several processes may write to one folder at once."""
+    """Tensors (N, ...) by key, a safetensors file each; several processes may write to one folder at once.
+
+    The time of a file's last change is that of its last use.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (user_cache() if folder is None else folder) / "eval"
@@ -27,10 +34,21 @@ class Store:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def __contains__(self, key: str) -> bool:
+        self._use(key)
         return self.path(key).is_file()
+
+    def forget_unused(self) -> None:
+        """Remove every file that was not used for KEPT_DAYS, what killed processes left half-written too."""
+        oldest = time.time() - 24 * 3600 * KEPT_DAYS
+        for path in self.folder.glob("*/*"):
+            # Another process may be at the same.
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def get(self, key: str) -> Tensor | None:
         """The tensor under ``key``; None where there is none, or where its file is damaged, which is removed then."""
+        self._use(key)
         try:
             return load_file(self.path(key))[ROWS]
         except FileNotFoundError:
@@ -43,6 +61,11 @@ class Store:
         """Write a tensor aside, then rename it into place."""
         with replacing_file(self.path(key)) as aside:
             save_file({ROWS: rows.to("cpu", torch.float32).contiguous()}, aside)
+
+    def _use(self, key: str) -> None:
+        # It may not be there, and in a cache that others own it stays as it is.
+        with suppress(OSError):
+            os.utime(self.path(key))
 
 
 def files_digest(paths: Sequence[Path]) -> str:

@@ -1,0 +1,51 @@
+"""The cache of `piflow eval`: what is used stays, and what is not goes."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+import torch
+
+from piflow_cli.evaluation.store import KEPT_DAYS, Store
+
+DAY = 24 * 3600
+
+
+def aged(store: Store, key: str, days: float) -> None:
+    store.put(key, torch.arange(3.0))
+    then = time.time() - days * DAY
+    os.utime(store.path(key), (then, then))
+
+
+def test_what_was_not_used_for_long_is_removed(tmp_path) -> None:
+    store = Store(tmp_path)
+    aged(store, "aa01", KEPT_DAYS + 1)
+    aged(store, "aa02", KEPT_DAYS - 1)
+    left_over = store.folder / "aa" / "half-written"
+    left_over.touch()
+    os.utime(left_over, (0, 0))
+    store.forget_unused()
+    assert "aa01" not in store and "aa02" in store and not left_over.exists()
+
+
+@pytest.mark.parametrize("use", [lambda store: "aa01" in store, lambda store: store.get("aa01")])
+def test_to_look_at_it_is_to_use_it(tmp_path, use) -> None:
+    store = Store(tmp_path)
+    aged(store, "aa01", KEPT_DAYS + 1)
+    use(store)
+    store.forget_unused()
+    torch.testing.assert_close(store.get("aa01"), torch.arange(3.0))
+
+
+def test_an_empty_cache_has_nothing_to_forget(tmp_path) -> None:
+    Store(tmp_path / "none").forget_unused()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_damaged_file_is_removed_and_missing(tmp_path) -> None:
+    store = Store(tmp_path)
+    store.put("aa01", torch.zeros(2))
+    store.path("aa01").write_bytes(b"damaged")
+    assert store.get("aa01") is None and "aa01" not in store
