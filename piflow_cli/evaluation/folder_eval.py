@@ -83,6 +83,8 @@ def _numbers(
     saved = request.save_to is not None and len(folder.entries) <= MOST_SAVED
     ours = folder_features(folder, extractor, console, request.batch_size, keep or saved)
     if request.save_to is not None:
+        if not saved:
+            console.warn(f"{request.save_to} holds mean and covariance alone, as of all folders above {MOST_SAVED:,} pictures: enough for fid")
         (ours if saved else replace(ours, features=None)).save(request.save_to)
     return [] if reference is None else measure(metrics, ours, reference, extractor)
 

@@ -31,7 +31,7 @@ from piflow_cli.teachers.locate import locate
 
 TEACHER_STEPS = (1, 2, 4, 8, 32, 128)
 BATCH = 128
-STUDENTS = tuple(f"{policy}-{nfe}" for policy in ("gm", "dx") for nfe in (1, 2, 4))
+STUDENTS = tuple(f"{policy}-{nfe}" for policy in ("gm", "dx", "momentum") for nfe in (1, 2, 4))
 COLUMNS = ("model", "evaluations", "seconds", "to_data", "to_teacher", "squared_distance")
 
 

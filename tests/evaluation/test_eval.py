@@ -304,6 +304,15 @@ def test_saved_statistics_are_the_reference_that_their_pictures_are_bit_for_bit(
     assert again.code == 2 and "is there already" in again.err
 
 
+def test_statistics_of_very_many_pictures_say_what_they_leave_out(evaluate, tmp_path, monkeypatch) -> None:
+    one, two = pictures(tmp_path, "one", "two")
+    monkeypatch.setattr("piflow_cli.evaluation.folder_eval.MOST_SAVED", 5)
+    outcome = evaluate("--images", two, "--extractor", "pixels", "--save-statistics", tmp_path / "two.safetensors")
+    assert outcome.code == 0 and "holds mean and covariance alone, as of all folders above 5 pictures" in outcome.err
+    refused = evaluate("--images", one, "--reference", tmp_path / "two.safetensors", "--extractor", "pixels", "--metrics", "kid")
+    assert refused.code == 2 and "mean and covariance alone" in refused.err
+
+
 def test_pictures_that_are_measured_can_be_saved_too(evaluate, tmp_path) -> None:
     one, two = pictures(tmp_path, "one", "two")
     arguments = ["--images", one, "--reference", two, "--extractor", "pixels", "--metrics", "fid"]
