@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def drawing(seed: int, dtype: torch.dtype) -> Callable[..., Tensor]:
+    """A function from sizes to normal numbers: the same ones in every dtype."""
+    generator = seeded(seed)
+    return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def at(raw: float | Tensor, batch: int) -> Tensor:
+    return torch.as_tensor(raw, dtype=torch.float64).expand(batch)
+
+
 def random_gm(
     batch: int = 2,
     components: int = 3,
@@ -37,17 +48,13 @@ def random_gm(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> GMFlowPolicy:
-    generator = seeded(seed)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
+    draw = drawing(seed, dtype)
     return GMFlowPolicy(
         means=draw(batch, components, channels, *space),
         logweights=draw(batch, components, 1, *space),
         logstds=logstd + 0.3 * draw(batch),
         x_src=draw(batch, channels, *space),
-        raw_src=torch.as_tensor(raw_src, dtype=torch.float64).expand(batch),
+        raw_src=at(raw_src, batch),
         shift=shift,
     )
 
@@ -63,17 +70,13 @@ def random_momentum(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> MomentumPolicy:
-    generator = seeded(seed)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
+    draw = drawing(seed, dtype)
     return MomentumPolicy(
         means=draw(batch, components, channels, *space),
         logweights=draw(batch, components, 1, *space),
         loggammas=draw(batch, components - 1, 1, *space),
         x_src=draw(batch, channels, *space),
-        raw_src=torch.as_tensor(raw_src, dtype=torch.float64).expand(batch),
+        raw_src=at(raw_src, batch),
         shift=shift,
     )
 
@@ -91,11 +94,11 @@ def random_dx(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> DXPolicy:
-    generator = seeded(seed)
+    draw = drawing(seed, dtype)
     return DXPolicy(
-        grid=torch.randn(batch, points, channels, *space, generator=generator, dtype=torch.float64).to(dtype),
-        x_src=torch.randn(batch, channels, *space, generator=generator, dtype=torch.float64).to(dtype),
-        raw_src=torch.as_tensor(raw_src, dtype=torch.float64).expand(batch),
+        grid=draw(batch, points, channels, *space),
+        x_src=draw(batch, channels, *space),
+        raw_src=at(raw_src, batch),
         segment=segment,
         shift=shift,
         polynomial=polynomial,

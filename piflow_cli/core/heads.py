@@ -123,11 +123,10 @@ class GMHead(ComponentHead):
         embedding_dim: int,
         logstd_width: int,
         *,
-        negated: bool = False,
-        bias_noise: float = BIAS_NOISE,
         generator: torch.Generator | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(projection, components, patch, channel_major, negated=negated, bias_noise=bias_noise, generator=generator)
+        super().__init__(projection, components, patch, channel_major, generator=generator, **options)
         self.logstds = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1))
         with torch.no_grad():
             nn.init.trunc_normal_(self.logstds[1].weight, std=0.02, generator=generator)

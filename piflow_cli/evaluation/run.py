@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from ..console import format_pairs
@@ -112,11 +113,10 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     if processes.first:
         store.forget_unused()
     told: set[str] = set()
-    first: dict | None = None
+    teachers: dict[str, str] = {}
     for path, name in zip(request.students, student_names(request.students, request.subfolder)):
         bench = open_bench(path, name, request, processes.device, console)
-        first = bench.fine.identity if first is None and bench.fine is not None else first
-        _bench_rows(request, named_apart(bench, first), eyes, store, processes, report, told, console)
+        _bench_rows(request, named_apart(bench, teachers), eyes, store, processes, report, told, console)
         # The next student is opened when nothing of this one is left, nor of its base.
         del bench
         gc.collect()
@@ -146,11 +146,17 @@ def _bench_rows(
     _add_samples(report, bench, generation, [*([fine] if fine is not None else []), *bench.students, *bench.teachers])
 
 
-def named_apart(bench: Bench, first: dict | None) -> Bench:
-    """``bench`` with its teacher called by its preset where it is another than the ``first`` fine solution's."""
-    if bench.fine is None or bench.fine.identity == first:
+def named_apart(bench: Bench, names: dict[str, str]) -> Bench:
+    """``bench`` with its teacher called by a name of its own: that of its preset where it is not the first, and numbered where
+    several have one preset's name. ``names`` holds those that are given, by the identity of the fine solution.
+    """
+    if bench.fine is None:
         return bench
-    name = f"{TEACHER} of {bench.scene.student.facts.teacher}"
+    name = names.get(str(bench.fine.identity))
+    if name is None:
+        plain = f"{TEACHER} of {bench.scene.student.facts.teacher}" if names else TEACHER
+        numbered = (plain if number == 1 else f"{plain} ({number})" for number in count(1))
+        names[str(bench.fine.identity)] = name = next(free for free in numbered if free not in names.values())
     return replace(bench, fine=replace(bench.fine, name=name), teachers=tuple(replace(subject, name=name) for subject in bench.teachers))
 
 

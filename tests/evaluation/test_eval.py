@@ -132,15 +132,17 @@ def test_several_students_and_evaluations_stand_side_by_side(evaluate, tiny_run,
     assert sum(row["model"] == "teacher" and row["metric"] == "fid" for row in json.loads(outcome.out)["results"]) == 1
 
 
-def test_a_teacher_other_than_the_first_is_called_by_its_preset(tiny_run) -> None:
+def test_teachers_other_than_the_first_are_called_by_their_preset_and_numbered(tiny_run) -> None:
     def bench(fine_steps: int):
         given = {"students": (str(tiny_run),), "teacher_steps": (1,), "fine_steps": fine_steps, "num_images": 4}
         return open_bench(str(tiny_run), "tiny", request(**given), CPU, Console(quiet=True))
 
-    first = bench(4)
-    assert named_apart(bench(4), first.fine.identity).fine.title == "teacher, 4 steps"
-    other = named_apart(bench(8), first.fine.identity)
+    names: dict[str, str] = {}
+    assert [named_apart(bench(4), names).fine.title for _ in range(2)] == ["teacher, 4 steps"] * 2
+    other, third = named_apart(bench(8), names), named_apart(bench(6), names)
     assert (other.fine.title, other.teachers[0].title) == ("teacher of tiny, 8 steps", "teacher of tiny, 1 step")
+    assert (third.fine.title, third.teachers[0].title) == ("teacher of tiny (2), 6 steps", "teacher of tiny (2), 1 step")
+    assert named_apart(bench(8), names).fine.title == other.fine.title
     assert other.fine.identity == bench(8).fine.identity
 
 
