@@ -65,6 +65,8 @@ def mixture_figure(drawn: Sequence[Strand]) -> Figure:
 
 def momentum_figure(drawn: Sequence[Strand]) -> Figure:
     """Of momentum students: how much each component is used, and at which rates velocities grow or decay."""
+    from matplotlib.ticker import LogLocator
+
     figure, (bars, rates) = _figure(2)
     for number, strand in enumerate(drawn):
         momentum = strand.summary.close.momentum
@@ -75,8 +77,11 @@ def momentum_figure(drawn: Sequence[Strand]) -> Figure:
     bars.axhline(DEAD_WEIGHT, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
     bars.set(xlabel="component, the heaviest first", ylabel="mean weight", title="use of components")
     rates.axvline(1, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
-    rates.set(xscale="log", xlabel="gamma: growth of the velocity over a unit of sigma", ylabel="mean weight", ylim=(0, None))
-    rates.set(title="rates (bar: a tenth to nine tenths of positions)")
+    rates.set(xscale="log", xlabel="gamma, growth per unit of sigma", ylabel="mean weight", ylim=(0, None))
+    rates.set(title="rates (bar: 80 % of positions)")
+    rates.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    rates.xaxis.set_major_formatter("{x:g}")
+    rates.minorticks_off()
     _finish(bars, drawn, timed=())
     return figure
 

@@ -35,7 +35,7 @@ def verdict_rows(summaries: Sequence[Summary], names: Sequence[str], warned: Seq
 
 def _verdict(what: str, summary: Summary, warned: Sequence[Advice]) -> str:
     if what == "steering back" and summary.policy != "gm":
-        return "momentum never does" if summary.policy == "momentum" else "DX never does"
+        return "momentum keeps what is in the state" if summary.policy == "momentum" else "DX never does"
     named = [item.name for item in warned if item.name in (*ABOUT.get(what, ()), "not finite")]
     return ", ".join(dict.fromkeys(named)) if named else FINE if what in ABOUT else ""
 

@@ -119,13 +119,13 @@ def test_dx_is_not_blamed_for_what_it_cannot_do() -> None:
     assert line["verdict"] == "DX never does"
 
 
-def test_momentum_has_no_fewer_than_two_components_and_never_steers() -> None:
+def test_momentum_has_no_fewer_than_two_components_and_does_not_react() -> None:
     rates = Momentum(components=2, effective=(1.0, 1.0, 1.0), effective_overall=1.0, usage=[1.0, 0.0], dead=[1], gammas=[(1.0, 1.0, 1.0), (0.2, 0.2, 0.2)])
     student = summary(policy="momentum", steps=[step(mixture=None, momentum=rates)], robustness=robustness(0.0))
     (warning,) = advice(student, PRESET)
     assert warning.name == "dead components" and "--set policy.components=2" in warning.remedy
     (line,) = [row for row in verdict_rows([student], ["digits"], [[]]) if row["what"] == "steering back"]
-    assert line["verdict"] == "momentum never does"
+    assert line["verdict"] == "momentum keeps what is in the state"
 
 
 def test_two_students_stand_beside_each_other() -> None:

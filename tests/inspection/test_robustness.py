@@ -13,7 +13,7 @@ from piflow_cli.core.timegrid import to_raw
 from piflow_cli.inspection.field import FieldPolicy
 from piflow_cli.inspection.robustness import MEASURED, SIZES, component_dropout, passive, perturb, respond, shares, size_name, steering
 from piflow_cli.trajectory import times
-from helpers import MixtureFlow, random_dx, random_gm, seeded
+from helpers import MixtureFlow, random_dx, random_gm, random_momentum, seeded
 from paths import path_of
 
 FLOW = MixtureFlow(torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]), torch.tensor([0.2, 0.5, 0.3]), 0.3)
@@ -45,6 +45,13 @@ def test_dx_lets_pass_what_its_closed_form_says(raw_from: float, share: float, s
     assert passive(raw_from, raw_to, shift) == pytest.approx(factor, abs=1e-12)
     assert shares(found.given, found.left)[-1] == pytest.approx(factor, abs=1e-9)
     assert steering(found) is None and found.lasting is None
+
+
+@given(st.floats(0.05, 0.9), st.floats(0, 1), st.floats(0.5, 5))
+def test_momentum_lets_all_of_it_pass(raw_from: float, share: float, shift: float) -> None:
+    policy = random_momentum(3, 4, 2, (4, 3), raw_src=0.9, shift=shift)
+    found = respond(policy, None, policy.x_src, {"noise": noise()}, raw_from, raw_from * share, 64)["noise"]
+    assert shares(found.given, found.left) == pytest.approx([1.0] * found.left.shape[1], abs=1e-9)
 
 
 def test_dx_gives_nothing_of_the_teachers_answer() -> None:
