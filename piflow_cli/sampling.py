@@ -124,7 +124,7 @@ def _student_source(request: SampleRequest, device: torch.device, console: Conso
 
 
 def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Console) -> None:
-    """One line for each setting with which the student was not distilled."""
+    """One line for each setting with which the student was not distilled, or that does nothing to its policies."""
     if request.guidance is not None and request.guidance != facts.guidance:
         effect = "pictures may suffer" if family_of(facts.family).embeds_guidance else "it has no effect"
         console.warn(f"the student has guidance {facts.guidance:g} distilled in: --guidance {request.guidance:g} is another, and {effect}")
@@ -133,6 +133,10 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
         console.warn(f"the student was distilled at {facts.nfe} evaluations: pictures of --steps {request.steps} may suffer{reach}")
     if request.shift is not None and request.shift != facts.shift:
         console.warn(f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer")
+    if request.temperature is not None and facts.policy != "gm":
+        console.warn(f"--temperature is for mixtures: on a {facts.policy} policy it has no effect")
+    if request.substeps is not None and facts.policy == "momentum":
+        console.warn("--substeps: a momentum policy is followed exactly, and takes none")
 
 
 def _class_student_source(request: SampleRequest, recipe: dict, device: torch.device) -> Source:

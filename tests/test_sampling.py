@@ -97,7 +97,7 @@ def test_settings_other_than_those_it_was_distilled_at_warn_once(cli, student, t
 @pytest.mark.parametrize("steps", [2, 3, 5, 8])
 def test_more_steps_than_trained_walk_the_finer_grid_with_the_policy_as_it_was(steps: int) -> None:
     """Each step rolls the policy of one evaluation down a shorter segment; the DX policy goes on to span its own."""
-    for kind in ("gm", "dx"):
+    for kind in ("gm", "dx", "momentum"):
         student = tiny_student(kind)
         facts, grid = student.facts, TimeGrid(steps, 0.5, 3.2)
         x = seeded_noise(seeded_generators([0, 1]), (2, 4, 4))
@@ -110,6 +110,25 @@ def test_more_steps_than_trained_walk_the_finer_grid_with_the_policy_as_it_was(s
                     assert policy.segment == facts.segment == 1 / 1.5 and policy.segment >= start - end
                 x = rollout(policy, policy.x_src, policy.raw_src, torch.full((2,), end, dtype=torch.float64), substeps=facts.substeps)
         torch.testing.assert_close(sampled, x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "warnings"),
+    [
+        ("gm", []),
+        ("dx", ["--temperature is for mixtures: on a dx policy it has no effect"]),
+        (
+            "momentum",
+            ["--temperature is for mixtures: on a momentum policy it has no effect", "--substeps: a momentum policy is followed exactly, and takes none"],
+        ),
+    ],
+)
+def test_what_does_nothing_to_a_policy_is_said(cli, tiny_teacher, tmp_path, kind: str, warnings: list[str]) -> None:
+    preset, family = load(str(tiny_teacher)), family_of("dit")
+    facts = replace(StudentFacts.of(preset), policy=kind)
+    save_adapter(student_of(family.load(Path(preset.teacher.base)), family, facts, seed=0), tmp_path / kind)
+    outcome = cli("sample", str(tmp_path / kind), "--seeds", "0", "--temperature", "0.5", "--substeps", "32", "--output", str(tmp_path / "out"), "--json")
+    assert outcome.code == 0 and noticed(outcome) == warnings
 
 
 def test_a_dx_student_says_where_its_policies_end_and_keeps_its_shift(cli, tiny_teacher, tmp_path) -> None:
