@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from .console import dumps
 from .files import replacing_file
 
 if TYPE_CHECKING:
@@ -49,6 +49,6 @@ def save_png(image: Image.Image, path: Path, recipe: dict | None = None) -> None
     """Write a PNG, aside first; ``recipe`` rides along as JSON under the text key ``piflow``."""
     info = PngInfo()
     if recipe is not None:
-        info.add_text(RECIPE_KEY, json.dumps(recipe))
+        info.add_text(RECIPE_KEY, dumps(recipe))
     with replacing_file(path) as aside:
         image.save(aside, format="PNG", pnginfo=info)

@@ -112,7 +112,7 @@ def _student_source(request: SampleRequest, device: torch.device, console: Conso
         "shift": facts.sampling_shift(request.shift),
         "substeps": facts.substeps if request.substeps is None else request.substeps,
         "temperature": facts.sampling_temperature if request.temperature is None else request.temperature,
-        "stochastic": str(request.stochastic),
+        "stochastic": request.stochastic,
     }
     _warn_of_mismatch(request, facts, console)
     embeds = family_of(facts.family).embeds_guidance and request.guidance is not None

@@ -46,6 +46,17 @@ def test_an_image_does_not_depend_on_its_batch(cli, student, tmp_path, stochasti
         assert abs(difference).max() <= 1
 
 
+@pytest.mark.parametrize(("stochastic", "told"), [("0", 0.0), ("0.5", 0.5), ("inf", "inf")])
+def test_recipes_are_numbers_and_json_that_every_parser_accepts(cli, student, tmp_path, stochastic: str, told: float | str) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    outcome = cli("sample", str(student), "--seeds", "0", "--stochastic", stochastic, "--output", str(tmp_path), "--json")
+    assert json.loads(outcome.out, parse_constant=refuse)["stochastic"] == told
+    with Image.open(tmp_path / "000000.png") as image:
+        assert json.loads(image.text["piflow"], parse_constant=refuse)["stochastic"] == told
+
+
 def test_images_have_the_models_size_and_carry_their_recipe(cli, student, tmp_path) -> None:
     outcome = cli("sample", str(student), "--labels", "2", "--seeds", "5", "--output", str(tmp_path), "--json")
     result = json.loads(outcome.out)
