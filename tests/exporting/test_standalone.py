@@ -149,7 +149,7 @@ def test_an_old_diffusers_is_told_what_to_install(monkeypatch) -> None:
         require_diffusers(OLDEST_DIFFUSERS)
     # Checked before a class is imported that it may lack.
     text = transformer_code(diffusers.FluxTransformer2DModel)
-    assert text.index('require_diffusers("0.36.0")') < text.index("from diffusers import FluxTransformer2DModel")
+    assert text.index('require_diffusers("0.39.0")') < text.index("from diffusers import FluxTransformer2DModel")
 
 
 def test_the_oldest_diffusers_is_that_of_the_package() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from ... import __version__
 from .assembly import PACKAGE, assemble
 
-OLDEST_DIFFUSERS = "0.36.0"
+OLDEST_DIFFUSERS = "0.39.0"
 SCHEDULER = "policy_scheduler"
 CLASS_CONDITIONAL = "class_conditional"
 COMPONENT = "component"
