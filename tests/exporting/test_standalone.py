@@ -144,8 +144,8 @@ def test_names_must_be_plain(package) -> None:
 
 def test_an_old_diffusers_is_told_what_to_install(monkeypatch) -> None:
     require_diffusers(OLDEST_DIFFUSERS)
-    monkeypatch.setattr(diffusers, "__version__", "0.35.2")
-    with pytest.raises(ImportError, match=r'needs diffusers 0\.36\.0 or later, and this is 0\.35\.2: pip install -U "diffusers>=0\.36\.0"'):
+    monkeypatch.setattr(diffusers, "__version__", "0.38.0")
+    with pytest.raises(ImportError, match=r'needs diffusers 0\.39\.0 or later, and this is 0\.38\.0: pip install -U "diffusers>=0\.39\.0"'):
         require_diffusers(OLDEST_DIFFUSERS)
     # Checked before a class is imported that it may lack.
     text = transformer_code(diffusers.FluxTransformer2DModel)
