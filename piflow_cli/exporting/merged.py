@@ -22,10 +22,10 @@ from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
 from .formats import ExportFormat
 from .network import (
-    ROLLOUTS,
     SCHEDULER_FOLDER,
     check_whole,
     dtype_of,
+    rollouts_of,
     write_network,
     write_scheduler,
 )
@@ -98,7 +98,7 @@ class MergedFormat(ExportFormat):
         else:
             write_network(student, folder, dtype)
         write_scheduler(student, folder / SCHEDULER_FOLDER)
-        return {"dtype": str(dtype).removeprefix("torch."), "rollouts": ROLLOUTS}
+        return {"dtype": str(dtype).removeprefix("torch."), "rollouts": rollouts_of(student.facts)}
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         with reading_back():

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 TRANSFORMER = "transformer"
 SCHEDULER_FOLDER = "scheduler"
-ROLLOUTS = "the plain loop over substeps, where piflow has fused ones"
+
+
+def rollouts_of(facts: StudentFacts) -> str:
+    """How policies are followed where piflow is not installed, in words."""
+    return "exact, as in piflow" if facts.policy == "momentum" else "the plain loop over substeps, where piflow has fused ones"
 
 
 def dtype_of(request: ExportRequest, student: Student) -> torch.dtype:

@@ -17,13 +17,13 @@ from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
 from .formats import ExportFormat
 from .network import (
-    ROLLOUTS,
     SCHEDULER_FOLDER,
     TRANSFORMER,
     base_of,
     base_reference,
     check_whole,
     dtype_of,
+    rollouts_of,
     write_json,
     write_network,
     write_scheduler,
@@ -70,7 +70,7 @@ class PipelineFormat(ExportFormat):
         self.dtype = dtype
         if reference is not None and hub_id(base_of(facts, request)[0]) is None:
             console.warn(f"the base is named by its path on this machine: {reference['place']}")
-        return {"dtype": str(dtype).removeprefix("torch."), "rollouts": ROLLOUTS}
+        return {"dtype": str(dtype).removeprefix("torch."), "rollouts": rollouts_of(student.facts)}
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         dtype = dtype_of(request, student)
