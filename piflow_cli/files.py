@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UsageError
 
 KEY_LENGTH = 32
+CHUNK = 1 << 24  # bytes
 
 
 def user_cache() -> Path:
@@ -47,6 +48,16 @@ def check_writable(folder: Path) -> None:
 def cache_key(**what: object) -> str:
     """A key of everything that shapes an entry of a cache; ``what`` must be JSON."""
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def files_digest(paths: Sequence[Path]) -> str:
+    """SHA-256 of the contents of files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager

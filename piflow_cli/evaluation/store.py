@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from torch import Tensor
 from ..files import replacing_file, user_cache
 
 ROWS = "rows"
-CHUNK = 1 << 24  # bytes
 KEPT_DAYS = 30
 
 
@@ -66,13 +63,3 @@ class Store:
         # It may not be there, and in a cache that others own it stays as it is.
         with suppress(OSError):
             os.utime(self.path(key))
-
-
-def files_digest(paths: Sequence[Path]) -> str:
-    """SHA-256 of the contents of files, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()

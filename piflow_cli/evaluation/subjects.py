@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..files import files_digest
 from ..generation import sample_student
 from ..own_teacher import OwnTeacher, preset_of
 from ..student import Student
@@ -21,7 +22,6 @@ from ..views import View
 from ..weights import shards_of
 from .extractors.base import identity_of_place
 from .rows import titled
-from .store import files_digest
 
 if TYPE_CHECKING:
     from ..scenes import Scene
