@@ -77,7 +77,7 @@ class PolicySection:
     final_step_scale: Annotated[float, Strict(), Field(gt=0, le=1)] = 1.0  # length of the last segment over the others'
     shift: Positive = 1.0  # of the time grid towards noise; 1 is none
     substeps: Count = 128  # policy substeps per unit of raw time
-    temperature: Temperature = "auto"  # of the mixture when sampling, on all steps but the last
+    temperature: Temperature = 1.0  # of the mixture when sampling, on all steps but the last; 1 is none; auto is for text-to-image
     logstd_width: Count = 1024  # hidden width of the network that predicts the log-std
 
 
