@@ -17,6 +17,7 @@ from piflow_cli.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.generation import sample_student
 from piflow_cli.presets import load
+from piflow_cli.scheduler import final_temperature
 from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.packing import pack
@@ -86,6 +87,7 @@ def test_a_published_folder_tells_the_evaluations(tmp_path, name: str, preset: s
     shutil.copytree(FLUX_TINY / "adapter", tmp_path / name)
     facts = read_facts(tmp_path / name)
     assert (facts.teacher, facts.nfe, facts.segment) == (preset, nfe, pytest.approx(1 / (nfe - 0.5)))
+    assert final_temperature(facts.sampling_temperature, nfe) == pytest.approx({4: 0.3, 6: 0.5, 8: 0.7}[nfe])
 
 
 def test_a_published_adapter_is_saved_as_it_came(foreign, tmp_path) -> None:
