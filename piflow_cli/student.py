@@ -192,7 +192,7 @@ def new_head(
         return site, GMHead(*shape, family.embedding_dim(model), facts.logstd_width, negated=site.negated, generator=generator)
     if facts.policy == "momentum":
         return site, MomentumHead(*shape, negated=site.negated, generator=generator)
-    return site, DXHead(*shape)
+    return site, DXHead(*shape, polynomial=facts.policy == "dx-poly")
 
 
 def widen(model: nn.Module, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None) -> Student:

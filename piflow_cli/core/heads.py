@@ -12,6 +12,7 @@ from torch import Tensor, nn
 INITIAL_STD = 0.05
 INITIAL_GAMMAS = (0.2, 4.0)
 BIAS_NOISE = 0.05
+BIAS_NOISE_ALONE = 0.1  # of projections without a bias, as those of FLUX.2
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class ComponentHead(PolicyHead):
 
     Tokens (B, tokens, D) → (B, tokens, width) in the order that :class:`~piflow_cli.core.decoding.PolicyDecoder` reads.
     Velocities start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias,
-    log-weights at zero (pi-Flow, arXiv 2510.14974, appendix).
+    log-weights at zero (pi-Flow, arXiv 2510.14974, appendix, and the configurations published with it, where the noise is
+    0.05 on a bias that is there, and 0.1 in place of one that is not).
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class ComponentHead(PolicyHead):
         channel_major: bool,
         *,
         negated: bool = False,
-        bias_noise: float = BIAS_NOISE,
+        bias_noise: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(patch, channel_major)
@@ -97,6 +99,8 @@ class ComponentHead(PolicyHead):
         self.sign = -1.0 if negated else 1.0
         self.means = self._widened(projection, components, bias=True)
         self.logweights = nn.Linear(projection.in_features, components * patch)
+        if bias_noise is None:
+            bias_noise = BIAS_NOISE_ALONE if projection.bias is None else BIAS_NOISE
         noise = bias_noise * torch.randn(components, channels, generator=generator)
         with torch.no_grad():
             if channel_major:
@@ -110,8 +114,8 @@ class ComponentHead(PolicyHead):
 class GMHead(ComponentHead):
     """Head of a GMFlow policy: K means, K log-weights, one log-std (pi-Flow, arXiv 2510.14974, appendix).
 
-    The log-std is an MLP on the detached timestep embedding (B, ``embedding_dim``), starting at ln 0.05. Other arguments
-    are those of :class:`ComponentHead`.
+    The log-std is an MLP on the detached timestep embedding (B, ``embedding_dim``), starting at ln 0.05 with a hidden layer
+    by Xavier. Other arguments are those of :class:`ComponentHead`.
     """
 
     def __init__(
@@ -129,7 +133,7 @@ class GMHead(ComponentHead):
         super().__init__(projection, components, patch, channel_major, generator=generator, **options)
         self.logstds = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1))
         with torch.no_grad():
-            nn.init.trunc_normal_(self.logstds[1].weight, std=0.02, generator=generator)
+            nn.init.xavier_uniform_(self.logstds[1].weight, generator=generator)
             nn.init.zeros_(self.logstds[1].bias)
             nn.init.zeros_(self.logstds[3].weight)
             nn.init.constant_(self.logstds[3].bias, math.log(INITIAL_STD))
@@ -167,11 +171,18 @@ class MomentumHead(ComponentHead):
 
 
 class DXHead(PolicyHead):
-    """Head of a DX policy: the projection N times over, with a bias if it has one (pi-Flow, arXiv 2510.14974, section 3.1)."""
+    """Head of a DX policy: the projection N times over, with a bias if it has one (pi-Flow, arXiv 2510.14974, section 3.1).
 
-    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
+    Of a ``polynomial`` the constant term alone starts as the projection, and the others at zero, as in the published class.
+    """
+
+    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool, *, polynomial: bool = False) -> None:
         super().__init__(patch, channel_major)
         self.grid = self._widened(projection, components, bias=projection.bias is not None)
+        if polynomial:
+            with torch.no_grad():
+                for rows in self.grid.parameters():
+                    rows.unflatten(0, (1 if channel_major else patch, components, -1))[:, 1:].zero_()
 
     def forward(self, tokens: Tensor) -> Tensor:
         self.take_embedding()
