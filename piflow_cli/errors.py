@@ -248,7 +248,6 @@ TABLE: tuple[Entry, ...] = (
     *DISK_TABLE,
     (_is_missing_package, _missing_package),
     *HUB_TABLE,
-    (_is(BrokenPipeError), _run_error("what was reading the output has gone", "let it read to the end, or write to a file: > FILE")),
     (_is(PermissionError), _run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
     (
         _is(FileNotFoundError),

@@ -17,6 +17,7 @@ BITSANDBYTES = ("int8", "nf4")
 COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
 OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
 STORED_AS = torch.float8_e4m3fn
+ASKED = "t_embedder"  # Z-Image's asks its first layer for a dtype before that is widened: it is small, and widened for good
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # what diffusers widens while it computes
 
 
@@ -67,7 +68,7 @@ def compute_in_float32(model: nn.Module) -> None:
     """
     from diffusers.hooks import apply_layerwise_casting_hook
 
-    layers = [layer for layer in model.modules() if isinstance(layer, LAYERS)]
+    layers = [layer for name, layer in model.named_modules() if isinstance(layer, LAYERS) and ASKED not in name]
     for layer in layers:
         if layer.weight.dtype == torch.bfloat16:
             apply_layerwise_casting_hook(layer, torch.bfloat16, torch.float32, non_blocking=False)
