@@ -24,6 +24,7 @@ from piflow_cli.errors import (
     UsageError,
     explain,
 )
+from piflow_cli.streams import silence, unbreakable
 
 SECONDS_TO_SPEAK = 2
 
@@ -62,6 +63,18 @@ def piflow(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
+    # Progress and warnings that nobody reads any more are no reason to stop anything.
+    with unbreakable("stderr"):
+        code = _run(args)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try again at its end, and turn the exit code into one of its own.
+        silence(sys.stdout)
+    return code
+
+
+def _run(args: list[str]) -> int:
     try:
         code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .errors import RunError
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -173,8 +175,11 @@ def format_cell(value: object) -> str:
 
 
 def _write_data(text: str) -> None:
-    # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
-    print(text, flush=True)
+    try:
+        # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
+        print(text, flush=True)
+    except BrokenPipeError as error:
+        raise RunError("what was reading the output has gone", "let it read to the end, or write to a file: > FILE") from error
 
 
 def _write_error(text: str) -> None:
