@@ -184,13 +184,17 @@ def shots_of(request: SampleRequest, family: TextToImageFamily) -> tuple[Shot, .
         raise UsageError("a prompt is given, and --prompts too", "keep one of them")
     if not request.prompts and request.prompts_from is None:
         raise UsageError("the model is told a text, and none is given", 'type a prompt: piflow sample RUN "a red fox", or --prompts FILE')
-    if "" in (prompt.strip() for prompt in request.prompts):
-        raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
+    if request.text_column is not None and request.prompts_from is None:
+        raise UsageError("--text-column belongs to a file of prompts, and none is given", "name it: --prompts FILE; or leave --text-column out")
     source = request.prompts_from
-    prompts = [Prompt(text) for text in request.prompts] if source is None else read_prompts(source)
+    told = [prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in request.prompts]
+    if any(not prompt.text.strip() for prompt in told):
+        raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
+    prompts = told if source is None else read_prompts(source, request.text_column)
     shots = []
     for number, prompt in enumerate(prompts):
-        size = _size(request, prompt, family, f" (prompt {number + 1} of {source})")
+        place = f" (prompt {number + 1}{'' if source is None else f' of {source}'})"
+        size = _size(request, prompt, family, place)
         for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
             shots.append(Shot(seed, prompt=prompt.text, number=number, size=size))
     return tuple(shots)

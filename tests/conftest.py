@@ -87,7 +87,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
 SampleRequest = make_dataclass(
     "SampleRequest",
     (
-        "student subfolder teacher base vae labels prompts prompts_from height width loras base_precision offload compile seeds steps shift substeps "
+        "student subfolder teacher base vae labels prompts prompts_from text_column height width loras base_precision offload compile seeds steps shift substeps "
         "temperature stochastic guidance output grid metadata device batch_size"
     ).split(),
     frozen=True,
