@@ -14,6 +14,7 @@ from .adapters import load_adapter
 from .encoders import collate, with_negative
 from .errors import UsageError
 from .generation import sample_by_pipeline, seeded_generators, seeded_noise
+from .long_texts import told_of
 from .loras import add_loras, cast_adapters, check_files
 from .prompts import Prompt, read_prompts
 from .quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
@@ -127,6 +128,8 @@ class Stage:
         console.say(f"encoding {len(prompts)} prompt{'s' if len(prompts) != 1 else ''}")
         encoders = StockEncoders(family, folder, device, offload=request.offload in LAYERWISE)
         texts = {text: _in_dtype(encoders.encode_text([text])[0], COMPUTED_IN[precision]) for text in prompts}
+        if long := encoders.long_texts(list(prompts)):
+            console.warn(told_of(long, len(prompts) - guided))
         encoders.close()
         return cls(request, family, folder, shots, texts, precision, guided, device)
 

@@ -177,3 +177,4 @@ def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
         kind = families()[row.family]
         monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
         monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 1) for text in texts])
+        monkeypatch.setattr(kind, "token_counts", lambda self, used, texts: [len(text) for text in texts])
