@@ -121,8 +121,9 @@ class Eyes:
 
     def _open(self, name: str) -> Extractor:
         if name not in self.opened:
-            weights = self.request.inception_weights if name.startswith("inception") else None
-            self.opened[name] = open_extractor(name, self.device, weights, self.console)
+            request = self.request
+            weights = request.inception_weights if name.startswith("inception") else None
+            self.opened[name] = open_extractor(name, self.device, weights, self.console, trust=request.trust_weights, cache=request.cache)
         return self.opened[name]
 
     def _eye(self, extractor: Extractor, metrics: tuple[str, ...]) -> Eye:

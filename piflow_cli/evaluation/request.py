@@ -40,6 +40,7 @@ class EvalRequest:
     protocol: str | None
     extractors: tuple[str, ...]
     inception_weights: Path | None
+    trust_weights: bool
     clip: str | None
     num_images: int | None
     seeds: tuple[int, ...] | None
