@@ -18,7 +18,7 @@ from ..teachers import family_of
 from ..teachers.locate import locate
 from ..teachers.text_to_image import TextToImageFamily
 from ..text_sampling import TEACHER_STEPS
-from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
+from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, MOST_IMAGES, QUICK_IMAGES, EvalRequest
 from .subjects import Subject, student_subjects, teacher_subject
 
 if TYPE_CHECKING:
@@ -97,6 +97,11 @@ def _prompts(request: EvalRequest) -> tuple[str, ...]:
         raise UsageError("the student is told a text, and none is given", "name them: --prompts FILE")
     texts = tuple(prompt.text for prompt in read_prompts(request.prompts_from))
     if request.seeds is not None:
+        if (total := len(texts) * len(request.seeds)) > MOST_IMAGES:
+            raise UsageError(
+                f"{len(texts):,} prompts with {len(request.seeds):,} seeds each are {total:,} pictures, more than {MOST_IMAGES:,}",
+                "name fewer seeds: --seeds 0-3",
+            )
         return texts
     wanted = FULL_PROMPTS if request.protocol == "full" and request.num_images is None else request.num_images
     if wanted is not None and wanted > len(texts):

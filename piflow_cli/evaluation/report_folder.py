@@ -49,7 +49,7 @@ def _earlier_files(folder: Path) -> dict[str, str | None]:
         told = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(told, dict) or not {"results", "versions"} <= told.keys():
+    if not isinstance(told, dict) or not {"results", "trajectory", "notes"} <= told.keys():
         return {}
     files = told.get("files")
     if not isinstance(files, dict):

@@ -25,6 +25,7 @@ from .looking import Eyes, reference_of
 from .measuring import Measuring, group_numbers
 from .processes import Processes, open_processes
 from .report import Report, write_report
+from .report_folder import check_report_folder
 from .request import OF_STUDENTS, EvalRequest
 from .rows import Row
 from .store import Store
@@ -48,8 +49,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
         RunError: weights or packages are missing, or files are damaged.
     """
     request.check()
-    check_writable(request.output)
-    cache_folder(request.cache)
+    _check_folders(request)
     started = time.perf_counter()
     processes = open_processes(request.device)
     if processes.device.type == "cpu":
@@ -62,11 +62,21 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
     if not processes.first:
         return {}, ""
     saved = {} if request.save_statistics is None else {"statistics": request.save_statistics}
-    measured = request.images is None or request.reference is not None
+    measured = request.measured
     files = write_report(report, request.output) if measured else {}
     written = {**files, **saved, "seconds": round(time.perf_counter() - started, 1)}
     told = format_pairs(written)
     return {**report.as_dict(), **written}, f"{report.text()}\n\n{told}" if measured else told
+
+
+def _check_folders(request: EvalRequest) -> None:
+    """Refuse folders that nothing can be written to, or not without loss, before anything is computed."""
+    if request.save_statistics is not None:
+        check_writable(request.save_statistics.parent, "--save-statistics FILE")
+    if request.measured:
+        check_writable(request.output)
+        check_report_folder(request.output)
+        cache_folder(request.cache)
 
 
 def _title(request: EvalRequest) -> str:
