@@ -129,15 +129,21 @@ def load_features(path: Path) -> FeatureSet:
 def refuse_mixing(ours: FeatureSet | Extractor, reference: FeatureSet) -> None:
     """Raise UsageError, with both named, where features of another extractor, resize mode or length would be compared."""
     known = isinstance(ours, FeatureSet)
-    if known and ours.extractor == reference.extractor and ours.dimension != reference.dimension:
-        raise UsageError(
-            f"{ours.source} has {ours.dimension} features a picture by {ours.extractor}, and {reference.source} {reference.dimension}",
-            "compare pictures of one size, all grey or all coloured; or choose an extractor that resizes",
-        )
+    if known and ours.extractor == reference.extractor:
+        refuse_length(ours.source, ours.extractor, ours.dimension, reference)
     name = ours.extractor if known else ours.name
     if (name, ours.resize) != (reference.extractor, reference.resize):
         raise UsageError(
             f"{reference.source} was made with {reference.extractor} (resize: {reference.resize}), "
             f"and the pictures are seen by {name} (resize: {ours.resize})",
             "choose the reference's own: --extractor NAME; or name the reference's pictures, a folder",
+        )
+
+
+def refuse_length(source: str, extractor: str, dimension: int, reference: FeatureSet) -> None:
+    """Raise UsageError where the features of ``source``, ``dimension`` a picture by ``extractor``, are not as long as the reference's."""
+    if dimension != reference.dimension:
+        raise UsageError(
+            f"{source} has {dimension} features a picture by {extractor}, and {reference.source} {reference.dimension}",
+            "compare pictures of one size, all grey or all coloured; or choose an extractor that resizes",
         )
