@@ -78,10 +78,17 @@ class Page:
 
 
 def figure_png(figure: Figure) -> bytes:
-    """A matplotlib figure as PNG; make it as ``Figure()``, so that no window system is asked."""
+    """A matplotlib figure as PNG, with texts as they are; make it as ``Figure()``, so that no window system is asked."""
+    from matplotlib.axis import Tick
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
     FigureCanvasAgg(figure)
+    numbers = {label for tick in figure.findobj(Tick) for label in tick.findobj(Text)}
+    for text in figure.findobj(Text):
+        if text not in numbers:
+            # It may hold a name, in which a dollar is a dollar; numbers beside axes are matplotlib's own mathematics.
+            text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

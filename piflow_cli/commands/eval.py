@@ -25,6 +25,7 @@ from piflow_cli.commands.eval_options import (
     Steps,
     Students,
     TeacherSteps,
+    TrustWeights,
 )
 from piflow_cli.commands.options import Base, Device, Json, Quiet, Subfolder, Teacher, TextColumn, examples, parse_ranges, parse_temperature
 from piflow_cli.commands.sample_options import Height, PromptsFrom, Seeds, Substeps, Temperature, Width
@@ -53,6 +54,7 @@ def eval(
     metrics: Metrics = None,
     extractor: Extractor = None,
     inception_weights: InceptionWeights = None,
+    trust_weights: TrustWeights = False,
     clip: Clip = None,
     quick: Quick = False,
     full: Full = False,
@@ -100,7 +102,7 @@ def eval(
         temperature=None if temperature is None else parse_temperature(temperature),
         teacher_steps=_counts(teacher_steps, "--teacher-steps"),
         output=_folder(named, subfolder, images) if output is None else output,
-        images=images, reference=reference, inception_weights=inception_weights, clip=clip, num_images=num_images, height=height,
+        images=images, reference=reference, inception_weights=inception_weights, trust_weights=trust_weights, clip=clip, num_images=num_images, height=height,
         width=width, substeps=substeps, fine_steps=fine_steps, teacher=teacher, base=base, subfolder=subfolder, batch_size=batch_size,
         cache=cache, save_images=save_images, save_statistics=save_statistics, device=device,
     )  # fmt: skip

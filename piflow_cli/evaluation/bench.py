@@ -18,7 +18,7 @@ from ..teachers import family_of
 from ..teachers.locate import locate
 from ..teachers.text_to_image import TextToImageFamily
 from ..text_sampling import TEACHER_STEPS
-from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
+from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, MOST_IMAGES, QUICK_IMAGES, EvalRequest
 from .subjects import Subject, student_subjects, teacher_subject
 
 if TYPE_CHECKING:
@@ -103,6 +103,11 @@ def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
         for number, prompt in enumerate(read_prompts(request.prompts_from, request.text_column))
     )
     if request.seeds is not None:
+        if (total := len(prompts) * len(request.seeds)) > MOST_IMAGES:
+            raise UsageError(
+                f"{len(prompts):,} prompts with {len(request.seeds):,} seeds each are {total:,} pictures, more than {MOST_IMAGES:,}",
+                "name fewer seeds: --seeds 0-3",
+            )
         return prompts
     wanted = FULL_PROMPTS if request.protocol == "full" and request.num_images is None else request.num_images
     if wanted is not None and wanted > len(prompts):

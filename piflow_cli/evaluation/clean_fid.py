@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ..errors import RunError, UsageError
+from ..errors import PiflowError, RunError, UsageError
 from ..files import user_cache
 from .downloads import download
 from .extractors.names import INCEPTION, RESIZE_CLEAN
 from .features import FeatureSet
-from .statistics import moments_of_arrays
+from .npz import npz_moments
+from .statistics import Moments
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -36,39 +38,67 @@ def clean_fid_module(name: str) -> ModuleType:
         ) from error
 
 
-def clean_fid_statistics(text: str, console: Console) -> FeatureSet:
+def clean_fid_statistics(text: str, console: Console, cache: Path | None = None) -> FeatureSet:
     """Inception statistics that clean-fid knows by name; downloaded once, into the user's cache.
 
     Args:
         text: ``clean-fid:NAME/RESOLUTION/SPLIT``, as clean-fid names its own, or ``clean-fid:NAME`` for statistics that
             its ``make_custom_stats`` wrote.
+        cache: piflow's folder in place of the one in the user's cache.
 
     Raises:
         UsageError: another form of name.
-        RunError: they are not there and cannot be downloaded.
+        RunError: they are not there and cannot be downloaded, or are no statistics.
     """
     features = clean_fid_module("features")
     parts = text.removeprefix(CLEAN_FID).split("/")
     if len(parts) not in (1, 3) or not all(parts):
         raise UsageError(f"{text} is no name of clean-fid's", f"write {CLEAN_FID}NAME/RESOLUTION/SPLIT, as in {CLEAN_FID}cifar10/32/train")
     name, resolution, split = parts if len(parts) == 3 else (parts[0], "na", "custom")
-    with _statistics_in_the_cache(features, console):
-        mean, covariance = features.get_reference_statistics(name, resolution, mode="clean", split=split)
-    return FeatureSet(INCEPTION, RESIZE_CLEAN, text, 0, moments_of_arrays(mean, covariance, text))
+    look_up = _LookUp((user_cache() if cache is None else cache) / "statistics", console)
+    with _in_place(features, look_up):
+        features.get_reference_statistics(name, resolution, mode="clean", split=split)
+    assert look_up.moments is not None, "clean-fid reads statistics without asking for their file"
+    return FeatureSet(INCEPTION, RESIZE_CLEAN, text, 0, look_up.moments)
+
+
+@dataclass
+class _LookUp:
+    """Finds a file of statistics as clean-fid asks for it, and reads it.
+
+    Looks in clean-fid's own folder, and in ``folder``, to which it is downloaded: clean-fid would write into its package.
+    """
+
+    folder: Path
+    console: Console
+    moments: Moments | None = None
+
+    def __call__(self, local_folder: str, url: str) -> str:
+        # Part of a file's name is the user's text.
+        name = url.rpartition("/")[2]
+        theirs, ours = Path(local_folder) / name, self.folder / name
+        if theirs.is_file():
+            path, self.moments = theirs, npz_moments(theirs, str(theirs))
+        else:
+            path, self.moments = ours, self._kept(ours)
+            if self.moments is None:
+                self.moments = npz_moments(download(url, ours, self.console), str(ours))
+        return str(path)
+
+    def _kept(self, path: Path) -> Moments | None:
+        if not path.is_file():
+            return None
+        try:
+            return npz_moments(path, str(path))
+        except PiflowError as error:
+            self.console.warn(f"{error.message}; it is downloaded again")
+            return None
 
 
 @contextmanager
-def _statistics_in_the_cache(features: ModuleType, console: Console) -> Iterator[None]:
-    """Let clean-fid look in its own folder, and in the user's cache before it downloads: it would write into its package."""
+def _in_place(features: ModuleType, look_up: _LookUp) -> Iterator[None]:
+    """Let clean-fid look for statistics by ``look_up``."""
     original = features.check_download_url
-
-    def look_up(local_folder: str, url: str) -> str:
-        name = url.rpartition("/")[2]
-        for folder in (Path(local_folder), user_cache() / "statistics"):
-            if (folder / name).is_file():
-                return str(folder / name)
-        return str(download(url, user_cache() / "statistics" / name, console))
-
     features.check_download_url = look_up
     try:
         yield

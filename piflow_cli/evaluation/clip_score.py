@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .extractors.base import identity_of_place
 from .extractors.pictures import quantised
-from .extractors.pretrained import model_folder
+from .extractors.pretrained import load_network, model_folder
 
 TEXT = ("*config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
 BATCH = 32
@@ -32,7 +32,7 @@ class ClipScore:
         self.name, self.device = f"clip:{source}", device
         self.identity = identity_of_place(folder)
         self.processor = CLIPProcessor.from_pretrained(folder)
-        self.network = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
+        self.network = load_network(CLIPModel, folder, device)
 
     @torch.no_grad()
     def scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:

@@ -7,25 +7,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RunError
+from ..files import files_digest, replacing_file
 
 if TYPE_CHECKING:
     from ..console import Console
 
 
-def download(url: str, path: Path, console: Console | None) -> Path:
+def download(url: str, path: Path, console: Console | None, digest: str | None = None) -> Path:
     """``path``, after ``url`` has been fetched there; written aside and renamed.
 
+    Args:
+        digest: SHA-256 that the file must have.
+
     Raises:
-        RunError: it cannot be fetched; the hint says where to put the file by hand.
+        RunError: it cannot be fetched, or is another file; the hint says where to put it by hand.
     """
     from torch.hub import download_url_to_file
 
     if console is not None:
         console.say(f"downloading {path.name} to {path.parent}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # It writes aside and renames by itself.
-        download_url_to_file(url, str(path), progress=False)
+        with replacing_file(path) as aside:
+            download_url_to_file(url, str(aside), progress=False)
+            if digest is not None and files_digest([aside]) != digest:
+                raise RunError(f"what was downloaded as {path.name} is another file than the published one", f"put it at {path}")
     except (OSError, HTTPException) as error:
         # urllib's own errors are OSErrors; a connection that breaks off may raise one of http.client.
         raise RunError(f"{path.name} is not on this machine and cannot be downloaded: {error}", f"put it at {path}") from error

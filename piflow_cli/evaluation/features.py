@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ..weights import read_safetensors
 from ..errors import RunError, UsageError
-from ..files import replacing_file
 from .extractors import Extractor
-from .statistics import MomentAccumulator, Moments
+from .sealed import read_sealed, save_sealed
+from .statistics import MomentAccumulator, Moments, check_moments, check_shapes
+
+if TYPE_CHECKING:
+    from ..console import Console
 
 FORMAT = "piflow-statistics"
 FACTS = ("extractor", "resize", "source")
@@ -24,7 +27,8 @@ class FeatureSet:
     """Statistics of ``count`` pictures of ``source``, made by the extractor and the resize mode of these names.
 
     ``features`` (N, D) float32, in the order of the pictures; None where only the moments were kept. ``count`` is 0 where a
-    file of statistics does not tell it.
+    file of statistics does not tell it. ``warnings``: what was said of the pictures while they were looked at, such as the names of
+    damaged ones that were left out.
     """
 
     extractor: str
@@ -33,6 +37,12 @@ class FeatureSet:
     count: int
     moments: Moments
     features: Tensor | None = None
+    warnings: tuple[str, ...] = ()
+
+    def tell(self, console: Console) -> None:
+        """Say again what was said when the pictures were looked at."""
+        for line in self.warnings:
+            console.warn(line)
 
     @property
     def dimension(self) -> int:
@@ -49,17 +59,12 @@ class FeatureSet:
         return self.features
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file: mean and covariance in float64, features where they were kept, and all names."""
+        """Write a safetensors file: mean and covariance in float64, features where they were kept, all names, and a digest."""
         tensors = {"mean": self.moments.mean, "covariance": self.moments.covariance}
         if self.features is not None:
             tensors["features"] = self.features
-        metadata = {name: str(getattr(self, name)) for name in FACTS}
-        with replacing_file(path) as aside:
-            save_file(
-                {name: value.contiguous() for name, value in tensors.items()},
-                aside,
-                {"format": FORMAT, "count": str(self.count), **metadata},
-            )
+        facts = {name: str(getattr(self, name)) for name in FACTS}
+        save_sealed(tensors, path, {"format": FORMAT, "count": str(self.count), "warnings": json.dumps(self.warnings), **facts})
 
 
 class FeatureCollector:
@@ -101,27 +106,44 @@ def load_features(path: Path) -> FeatureSet:
     """
     if not path.is_file():
         raise UsageError(f"there are no statistics at {path}", "name a folder of pictures or a file of statistics")
-    metadata, tensors = read_safetensors(path)
-    if metadata.get("format") != FORMAT or not {"mean", "covariance"} <= tensors.keys():
+    metadata, tensors, sealed = read_sealed(path)
+    if metadata.get("format") != FORMAT:
         raise UsageError(f"{path} holds no statistics of features", "name a folder of pictures or a file of statistics")
-    if not all(value.isfinite().all() for value in tensors.values()):
+    try:
+        facts = {name: metadata[name] for name in FACTS}
+        # Files of piflow 0.1 carry neither warnings nor a digest.
+        warnings = tuple(map(str, json.loads(metadata.get("warnings", "[]"))))
+        count, moments, features = int(metadata["count"]), Moments(tensors["mean"], tensors["covariance"]), tensors.get("features")
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} holds no statistics of features: {error} is missing or wrong", "make them again") from error
+    check_shapes(moments.mean.shape, moments.covariance.shape, str(path))
+    if features is not None and features.shape != (count, len(moments.mean)):
+        raise UsageError(f"{path}: features {tuple(features.shape)} are not {count} of {len(moments.mean)}", "make the statistics again")
+    if not all(value.is_floating_point() and value.isfinite().all() for value in tensors.values()):
         raise RunError(f"{path} has values that are not finite", "make the statistics again")
-    moments = Moments(tensors["mean"], tensors["covariance"])
-    return FeatureSet(**{name: metadata[name] for name in FACTS}, count=int(metadata["count"]), moments=moments, features=tensors.get("features"))
+    if not sealed:
+        check_moments(moments, str(path))
+    return FeatureSet(**facts, count=count, moments=moments, features=features, warnings=warnings)
 
 
 def refuse_mixing(ours: FeatureSet | Extractor, reference: FeatureSet) -> None:
     """Raise UsageError, with both named, where features of another extractor, resize mode or length would be compared."""
     known = isinstance(ours, FeatureSet)
-    if known and ours.extractor == reference.extractor and ours.dimension != reference.dimension:
-        raise UsageError(
-            f"{ours.source} has {ours.dimension} features a picture by {ours.extractor}, and {reference.source} {reference.dimension}",
-            "compare pictures of one size, all grey or all coloured; or choose an extractor that resizes",
-        )
+    if known and ours.extractor == reference.extractor:
+        refuse_length(ours.source, ours.extractor, ours.dimension, reference)
     name = ours.extractor if known else ours.name
     if (name, ours.resize) != (reference.extractor, reference.resize):
         raise UsageError(
             f"{reference.source} was made with {reference.extractor} (resize: {reference.resize}), "
             f"and the pictures are seen by {name} (resize: {ours.resize})",
             "choose the reference's own: --extractor NAME; or name the reference's pictures, a folder",
+        )
+
+
+def refuse_length(source: str, extractor: str, dimension: int, reference: FeatureSet) -> None:
+    """Raise UsageError where the features of ``source``, ``dimension`` a picture by ``extractor``, are not as long as the reference's."""
+    if dimension != reference.dimension:
+        raise UsageError(
+            f"{source} has {dimension} features a picture by {extractor}, and {reference.source} {reference.dimension}",
+            "compare pictures of one size, all grey or all coloured; or choose an extractor that resizes",
         )

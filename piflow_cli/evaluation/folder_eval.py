@@ -31,7 +31,7 @@ class FolderRequest:
 
     ``reference``: None to measure nothing and only save. ``metrics``: of FOLDER_METRICS; None is what the extractor, the
     reference and the installed packages allow, without patches. ``count``: how many pictures to take of each side, the first by
-    name; None is all. ``cache``: as :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
+    name; None is all. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``cache``: as :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
     """
 
     images: Path
@@ -41,6 +41,7 @@ class FolderRequest:
     count: int | None = None
     batch_size: int = BATCH
     inception_weights: Path | None = None
+    trust_weights: bool = False
     cache: Path | None = None
     save_to: Path | None = None
 
@@ -56,7 +57,9 @@ def evaluate_folder(request: FolderRequest, device: torch.device, console: Conso
     if unknown:
         raise UsageError(f"folders of pictures have no metric {unknown[0]}", f"known: {', '.join(FOLDER_METRICS)}")
     folder = open_folder(request.images, request.count, console)
-    extractor = open_extractor(request.extractor, device, request.inception_weights, console)
+    extractor = open_extractor(
+        request.extractor, device, request.inception_weights, console, trust=request.trust_weights, cache=request.cache
+    )
     whole = None if request.metrics is None else tuple(name for name in request.metrics if name != PATCH_FID)
     numbers: list[Measure] = []
     if whole is None or whole:

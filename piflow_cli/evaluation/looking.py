@@ -79,6 +79,8 @@ class Eyes:
         measures = self.request.measures
         wanted = tuple(name for name in measures if name in FEATURE_METRICS)
         names = self.request.extractors or default_extractors(bench)
+        if self.request.inception_weights is not None and not any(name.startswith("inception") for name in names):
+            raise UsageError("--inception-weights: pictures are looked at by " + ", ".join(names), "leave it out, or add --extractor inception")
         eyes = [self._eye(self._open(name), wanted) for name in names] if wanted or "diversity" in measures else []
         if PATCH in measures:
             eyes.append(self._eye(centre_patches(self._open(names[0])), (PATCH,)))
@@ -121,8 +123,9 @@ class Eyes:
 
     def _open(self, name: str) -> Extractor:
         if name not in self.opened:
-            weights = self.request.inception_weights if name.startswith("inception") else None
-            self.opened[name] = open_extractor(name, self.device, weights, self.console)
+            request = self.request
+            weights = request.inception_weights if name.startswith("inception") else None
+            self.opened[name] = open_extractor(name, self.device, weights, self.console, trust=request.trust_weights, cache=request.cache)
         return self.opened[name]
 
     def _eye(self, extractor: Extractor, metrics: tuple[str, ...]) -> Eye:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..errors import UsageError
-from .features import FeatureSet, refuse_mixing
+from .features import FeatureSet, refuse_length, refuse_mixing
 from .intervals import GROUPS, TARGET, enough_samples, frechet_interval
 from .scores import inception_score, kernel_distance, precision_recall
 from .statistics import frechet_distance
@@ -76,7 +76,11 @@ def lacking(extractor: Extractor, features: Tensor, reference: FeatureSet | None
     Args:
         features: of any picture by ``extractor``, (1, D).
         reference: None where it is yet to be generated, with the features of every picture.
+
+    Raises UsageError for a ``reference`` of pictures of another number of features.
     """
+    if reference is not None:
+        refuse_length("what is measured", extractor.name, features.shape[1], reference)
     reasons = {}
     if find_spec("cleanfid") is None:
         reasons["kid"] = 'it needs pip install "piflow[eval]"'

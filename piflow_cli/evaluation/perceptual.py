@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-# The package lpips brings its linear layers; the network under them is torchvision's, which keeps it in torch.hub's cache.
+from ..files import files_digest
+
+# The package lpips brings its linear layers; the network under them is torchvision's, which keeps it in torch.hub's cache. The
+# name ends with the first digits of the SHA-256.
 WEIGHTS = "alexnet-owt-7be5be79.pth"
 # AlexNet's strides leave nothing of smaller pictures.
 SMALLEST = 64
@@ -29,6 +33,9 @@ def why_no_lpips() -> str | None:
         return 'LPIPS needs pip install "piflow[eval]"'
     if not lpips_weights().is_file():
         return f"LPIPS needs torchvision's AlexNet at {lpips_weights()}"
+    digest = files_digest([lpips_weights()])
+    if not digest.startswith(expected := Path(WEIGHTS).stem.rpartition("-")[2]):
+        return f"LPIPS needs torchvision's AlexNet, and {lpips_weights()} is damaged: its SHA-256 begins with {digest[:8]}, not {expected}"
     return None
 
 
@@ -39,7 +46,7 @@ def open_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | Non
     """
     if why_no_lpips() is not None:
         return None
-    network = import_module("lpips").LPIPS(net="alex", verbose=False).eval().requires_grad_(False).to(device)
+    network = _lpips().eval().requires_grad_(False).to(device)
 
     @torch.no_grad()
     def distances(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -47,6 +54,18 @@ def open_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | Non
         return torch.cat([network(one, other).flatten().float().cpu() for one, other in pairs])
 
     return distances
+
+
+def _lpips() -> nn.Module:
+    """LPIPS with AlexNet's weights filled in here: torchvision would load them as a pickle, whatever that does."""
+    with warnings.catch_warnings():
+        # The package calls torchvision by arguments that are deprecated.
+        warnings.simplefilter("ignore", UserWarning)
+        network = import_module("lpips").LPIPS(net="alex", pnet_rand=True, verbose=False)
+    stored = torch.load(lpips_weights(), map_location="cpu", weights_only=True)
+    # The package cuts torchvision's features into slices, and numbers layers in them as torchvision does.
+    network.net.load_state_dict({name: stored[f"features.{name.partition('.')[2]}"] for name in network.net.state_dict()})
+    return network
 
 
 def _large_enough(pictures: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import RunError, UsageError
-from ..files import cache_key, user_cache
+from ..errors import PiflowError, UsageError
+from ..files import cache_key, expanded, user_cache
 from ..labelled_images import load_images
 from ..teachers.locate import locate
 from .clean_fid import CLEAN_FID, clean_fid_statistics
@@ -17,7 +17,7 @@ from .extractors.base import identity_of
 from .extractors.names import INCEPTION, RESIZE_TENSORFLOW
 from .features import FeatureCollector, FeatureSet, load_features, refuse_mixing
 from .folders import ImageFolder, open_folder
-from .statistics import moments_of_arrays
+from .npz import npz_moments
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -54,15 +54,16 @@ def open_reference(
     """
     if text == DATA:
         return _training_set(extractor, console, preset, count, batch_size, cache, keep)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir():
         return _kept_features(open_folder(path, count, console), extractor, console, batch_size, cache, keep)
     if text.startswith(CLEAN_FID):
-        reference = clean_fid_statistics(text, console)
+        reference = clean_fid_statistics(text, console, cache)
     elif path.suffix == ".npz":
         reference = npz_statistics(path)
     elif path.suffix == ".safetensors":
         reference = load_features(path)
+        reference.tell(console)
     else:
         raise UsageError(f"there is no reference {text}", f"name {KNOWN}")
     refuse_mixing(extractor, reference)
@@ -71,14 +72,26 @@ def open_reference(
     return reference
 
 
+@dataclass
+class Heard:
+    """A console that also keeps what it is warned of, to be said again with features that were not made anew."""
+
+    console: Console
+    lines: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        self.lines.append(text)
+        self.console.warn(text)
+
+
 def folder_features(folder: ImageFolder, extractor: Extractor, console: Console, batch_size: int = BATCH, keep: bool = True) -> FeatureSet:
     """Features of all pictures of ``folder``; raises RunError where fewer than two turn out to be whole."""
-    collector = FeatureCollector(extractor, str(folder.path), keep)
+    collector, heard = FeatureCollector(extractor, str(folder.path), keep), Heard(console)
     with console.progress(len(folder.entries), description=folder.path.name) as bar:
-        for images in folder.batches(batch_size, console):
+        for images in folder.batches(batch_size, heard):
             collector.add(images)
             bar.update(len(images))
-    return collector.finish()
+    return replace(collector.finish(), warnings=tuple(heard.lines))
 
 
 def npz_statistics(path: Path) -> FeatureSet:
@@ -88,21 +101,11 @@ def npz_statistics(path: Path) -> FeatureSet:
 
     Raises:
         UsageError: there is no such file, it lacks the two arrays, or they are no real mean and covariance.
-        RunError: it is damaged, or holds values that are not finite.
+        RunError: it is damaged, or holds values that are not finite or no covariance.
     """
-    import numpy as np
-
     if not path.is_file():
         raise UsageError(f"there are no statistics at {path}", f"name {KNOWN}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("mu", "sigma") if name in file.files}
-    except Exception as error:
-        # numpy and zipfile raise whatever a damaged archive leads to.
-        raise RunError(f"{path} cannot be read: {(str(error).splitlines() or [''])[0]}", "copy or download it again") from error
-    if len(arrays) < 2:
-        raise UsageError(f"{path} lacks the arrays mu and sigma", "name statistics as the evaluators of ADM write them")
-    return FeatureSet(INCEPTION, RESIZE_TENSORFLOW, path.name, 0, moments_of_arrays(arrays["mu"], arrays["sigma"], str(path)))
+    return FeatureSet(INCEPTION, RESIZE_TENSORFLOW, path.name, 0, npz_moments(path, str(path)))
 
 
 def _kept_features(
@@ -114,9 +117,21 @@ def _kept_features(
         extractor=extractor.name, weights=extractor.identity, keep=keep,
     )  # fmt: skip
     path = (user_cache() if cache is None else cache) / "statistics" / f"{key}.safetensors"
-    if not path.is_file():
+    kept = _whole(path)
+    if kept is None:
         folder_features(folder, extractor, console, batch_size, keep).save(path)
-    return replace(load_features(path), source=str(folder.path))
+        kept = load_features(path)
+    else:
+        kept.tell(console)
+    return replace(kept, source=str(folder.path))
+
+
+def _whole(path: Path) -> FeatureSet | None:
+    """Statistics of the cache; None where there are none, or damaged ones, which are made again."""
+    try:
+        return load_features(path)
+    except PiflowError:
+        return None
 
 
 def _training_set(
@@ -133,7 +148,7 @@ def _training_set(
         for part in images[:count].split(batch_size):
             collector.add(part)
         return collector.finish()
-    if section.captioned is not None and (folder := Path(section.captioned).expanduser()).is_dir():
+    if section.captioned is not None and (folder := expanded(section.captioned)).is_dir():
         return _kept_features(open_folder(folder, count, console), extractor, console, batch_size, cache, keep)
     raise UsageError(
         f"the preset {preset.name} trains on {section.source}, which are no pictures on this machine",

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..console import dumps, format_table
-from ..files import replacing_file
+from ..console import format_table
 from ..pages import Page, figure_png
 from ..trajectory import VelocityError
 from .plots import colours_of, error_figure, quality_figure, sample_figure
+from .report_folder import NUMBERS, PAGE, write_files
 from .rows import TITLES, Row, by_metric, protocols, table_of
 
 if TYPE_CHECKING:
@@ -63,25 +63,16 @@ class Report:
 
 
 def write_report(report: Report, folder: Path) -> dict[str, Path]:
-    """Write the report into ``folder``; returns its files by what they are."""
+    """Write the report into ``folder``, where an earlier one goes; returns its files by what they are."""
     figures = {
         "quality": quality_figure(report.rows),
         "error": error_figure(report.errors, colours_of(report.rows)),
         "samples": sample_figure(_in_order(report)) if report.samples else None,
     }
     pictures = {name: figure_png(figure) for name, figure in figures.items() if figure is not None}
-    files = {"report": folder / "report.html", "numbers": folder / "report.json"}
-    for name, png in pictures.items():
-        files[name] = folder / f"{name}.png"
-        with replacing_file(files[name]) as aside:
-            aside.write_bytes(png)
-    with replacing_file(files["numbers"]) as aside:
-        aside.write_text(dumps(report.as_dict()) + "\n")
-    _page(report, pictures).write(files["report"])
-    for name in figures.keys() - pictures.keys():
-        # Of an earlier report in this folder, and no part of this one.
-        (folder / f"{name}.png").unlink(missing_ok=True)
-    return files
+    page = _page(report, pictures).html().encode()
+    write_files(folder, report.as_dict(), {PAGE: page, **{f"{name}.png": png for name, png in pictures.items()}})
+    return {"report": folder / PAGE, "numbers": folder / NUMBERS, **{name: folder / f"{name}.png" for name in pictures}}
 
 
 def _in_order(report: Report) -> dict[str, Sequence[Image]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,14 @@ FULL_CLASSES, FULL_PROMPTS = 50_000, 10_000
 # MOST_DATA: the two samples are then of one size.
 QUICK_IMAGES = 1_000
 MOST_DATA = 10_000
+# Twenty times the paper's: the features of as many, by Inception, take 8 GB.
+MOST_IMAGES = 1_000_000
+# A batch is in memory at once, with all that the network makes of it: of no network that many fit.
+MOST_BATCH = 1 << 16
+# A scheduler tells a student's evaluations apart by a thousand timesteps; of a teacher more are finer than its rounding.
+MOST_EVALUATIONS, MOST_TEACHER_STEPS = 1_000, 10_000
+# In float32 finer substeps are lost in rounding.
+MOST_SUBSTEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class EvalRequest:
     ``students``: whatever `piflow sample` takes, each with ``subfolder`` inside it; none with ``images``, a folder of pictures,
     whose statistics go to the file ``save_statistics``. ``steps``: evaluations of each student; ``teacher_steps``: Euler steps of
     rows of the teacher itself. ``fine_steps``: of its fine solution, to which students are compared. ``protocol``: quick, full or
-    neither. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
+    neither. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``clip``: the CLIP of the CLIP score.
+    ``cache``: where states and features are kept.
     """
 
     students: tuple[str, ...]
@@ -40,6 +50,7 @@ class EvalRequest:
     protocol: str | None
     extractors: tuple[str, ...]
     inception_weights: Path | None
+    trust_weights: bool
     clip: str | None
     num_images: int | None
     seeds: tuple[int, ...] | None
@@ -64,6 +75,11 @@ class EvalRequest:
     device: str
 
     @property
+    def measured(self) -> bool:
+        """Whether there is a report: statistics of pictures can be saved without anything to compare them with."""
+        return self.images is None or self.reference is not None
+
+    @property
     def measures(self) -> tuple[str, ...]:
         """The metrics, in the order of METRICS."""
         if self.metrics is not None:
@@ -78,6 +94,9 @@ class EvalRequest:
     def check(self) -> None:
         """Raise UsageError with everything that does not go together."""
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
+        faults += self._faults_of_sizes()
+        if self.trust_weights and self.inception_weights is None:
+            faults.append("--trust-weights is about a file that is named: --inception-weights FILE")
         if self.num_images is not None and self.seeds is not None:
             faults.append("--seeds and --num-images exclude each other: keep --seeds, which counts the images too")
         if self.num_images == 1 or (self.seeds is not None and len(self.seeds) == 1 and self.prompts_from is None):
@@ -85,6 +104,20 @@ class EvalRequest:
         if faults:
             what = faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults])
             raise UsageError(what, "piflow eval --help lists what there is")
+
+    def _faults_of_sizes(self) -> Iterator[str]:
+        """What would fill the memory, or never end."""
+        for option, value, most, why in (
+            ("--num-images", self.num_images, MOST_IMAGES, "their features have to fit into memory"),
+            ("--seeds", None if self.seeds is None else len(self.seeds), MOST_IMAGES, "their features have to fit into memory"),
+            ("--batch-size", self.batch_size, MOST_BATCH, "a batch has to fit into memory"),
+            ("--steps", max(self.steps, default=None), MOST_EVALUATIONS, "a student tells its steps apart by a thousand timesteps"),
+            ("--teacher-steps", max(self.teacher_steps, default=None), MOST_TEACHER_STEPS, "finer ones are lost in rounding"),
+            ("--fine-steps", self.fine_steps, MOST_TEACHER_STEPS, "finer ones are lost in rounding"),
+            ("--substeps", self.substeps, MOST_SUBSTEPS, "finer ones are lost in rounding"),
+        ):
+            if value is not None and value > most:
+                yield f"{option}: {value:,} are more than {most:,}; {why}"
 
     def _faults_of_folders(self) -> list[str]:
         faults = ["--images DIR measures pictures that are there: name no student beside it"] if self.students else []
@@ -130,6 +163,8 @@ class EvalRequest:
             faults.append("--text-column belongs to a file of prompts, and none is given: name it, --prompts FILE")
         if "clip" in self.measures and self.prompts_from is None:
             faults.append("--metrics clip needs the texts that pictures are to show: --prompts FILE")
+        if self.clip is not None and "clip" not in self.measures:
+            faults.append("--clip is of the CLIP score, which is not asked for: --metrics clip")
         return faults
 
 

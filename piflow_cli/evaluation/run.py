@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..console import format_pairs
 from ..devices import keep_freed_memory
 from ..errors import UsageError
-from ..files import check_writable
+from ..files import cache_folder, check_writable
 from ..images import to_images
 from ..naming import student_names
 from ..text_sampling import WIDEST_ROW
@@ -25,6 +25,7 @@ from .looking import Eyes, reference_of
 from .measuring import Measuring, group_numbers
 from .processes import Processes, open_processes
 from .report import Report, write_report
+from .report_folder import check_report_folder
 from .request import OF_STUDENTS, EvalRequest
 from .rows import Row
 from .store import Store
@@ -48,7 +49,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
         RunError: weights or packages are missing, or files are damaged.
     """
     request.check()
-    check_writable(request.output)
+    _check_folders(request)
     started = time.perf_counter()
     processes = open_processes(request.device)
     if processes.device.type == "cpu":
@@ -61,11 +62,21 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
     if not processes.first:
         return {}, ""
     saved = {} if request.save_statistics is None else {"statistics": request.save_statistics}
-    measured = request.images is None or request.reference is not None
+    measured = request.measured
     files = write_report(report, request.output) if measured else {}
     written = {**files, **saved, "seconds": round(time.perf_counter() - started, 1)}
     told = format_pairs(written)
     return {**report.as_dict(), **written}, f"{report.text()}\n\n{told}" if measured else told
+
+
+def _check_folders(request: EvalRequest) -> None:
+    """Refuse folders that nothing can be written to, or not without loss, before anything is computed."""
+    if request.save_statistics is not None:
+        check_writable(request.save_statistics.parent, "--save-statistics FILE")
+    if request.measured:
+        check_writable(request.output)
+        check_report_folder(request.output)
+        cache_folder(request.cache)
 
 
 def _title(request: EvalRequest) -> str:
@@ -94,7 +105,7 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
         folder = FolderRequest(
             images=request.images, reference=request.reference, extractor=extractor, metrics=request.measures if request.protocol == "quick" else request.metrics,
             count=request.num_images, batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
-            inception_weights=request.inception_weights, cache=request.cache, save_to=request.save_statistics,
+            inception_weights=request.inception_weights, trust_weights=request.trust_weights, cache=request.cache, save_to=request.save_statistics,
         )  # fmt: skip
         for found in evaluate_folder(folder, processes.device, console):
             report.rows.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,8 +14,11 @@ from ..errors import RunError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Below minus this share of the largest eigenvalue, a negative one is no rounding (float32 statistics included).
+# Below minus this share of the largest eigenvalue, a negative one is no rounding (float32 statistics included), nor is a difference
+# of two numbers across the diagonal above this share of the largest number.
 NEGATIVE = 1e-4
+# Twice as many features take eight times as long to find eigenvalues of, which are minutes already.
+MOST_FEATURES = 1 << 14
 
 
 class Moments(NamedTuple):
@@ -80,18 +84,39 @@ def moments_of_arrays(mean: NDArray, covariance: NDArray, source: str) -> Moment
 
     Raises:
         UsageError: other shapes, or complex numbers.
-        RunError: values that are not finite.
+        RunError: values that are not finite, or no covariance.
     """
     import numpy as np
 
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
-        raise UsageError(f"{source}: shapes {mean.shape} and {covariance.shape} are no mean and covariance", "name other statistics")
+    check_shapes(mean.shape, covariance.shape, source)
     if np.iscomplexobj(mean) or np.iscomplexobj(covariance):
         raise UsageError(f"{source} has complex numbers", "make the statistics again; moments of real features are real")
     moments = Moments(*(torch.from_numpy(array.astype(np.float64)) for array in (mean, covariance)))
-    if not all(part.isfinite().all() for part in moments):
-        raise RunError(f"{source} has values that are not finite", "make the statistics again")
+    check_moments(moments, source)
     return moments
+
+
+def check_shapes(mean: Sequence[int], covariance: Sequence[int], source: str) -> None:
+    """Raise UsageError unless these are shapes (D,) and (D, D) of moments, with D up to MOST_FEATURES."""
+    if len(mean) != 1 or tuple(covariance) != (mean[0], mean[0]):
+        raise UsageError(f"{source}: shapes {tuple(mean)} and {tuple(covariance)} are no mean and covariance", "name other statistics")
+    if not 0 < mean[0] <= MOST_FEATURES:
+        raise UsageError(
+            f"{source} is of {mean[0]:,} features; between 1 and {MOST_FEATURES:,} can be compared, in minutes", "name other statistics"
+        )
+
+
+def check_moments(moments: Moments, source: str) -> None:
+    """Raise RunError unless all is finite and the covariance is symmetric and has no negative eigenvalue, but for rounding."""
+    again = "make the statistics again, in float64"
+    if not all(part.isfinite().all() for part in moments):
+        raise RunError(f"{source} has values that are not finite", again)
+    covariance = moments.covariance
+    if (covariance - covariance.T).abs().max() > NEGATIVE * covariance.abs().max():
+        raise RunError(f"{source}: its covariance is not symmetric", again)
+    values = torch.linalg.eigvalsh(covariance)
+    if values[0] < -NEGATIVE * values[-1].abs():
+        raise RunError(f"{source}: its covariance has the eigenvalue {values[0].item():.3g}, and a covariance has no negative one", again)
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:

@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..files import replacing_file, user_cache
+from ..errors import RunError
+from ..files import user_cache
+from .sealed import read_sealed, save_sealed
 
 ROWS = "rows"
 KEPT_DAYS = 30
@@ -31,8 +31,8 @@ class Store:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def __contains__(self, key: str) -> bool:
-        self._use(key)
-        return self.path(key).is_file()
+        """Whether it can be had, whole: all of the file is read."""
+        return self.get(key) is not None
 
     def forget_unused(self) -> None:
         """Remove every file that was not used for KEPT_DAYS, what killed processes left half-written too."""
@@ -47,17 +47,19 @@ class Store:
         """The tensor under ``key``; None where there is none, or where its file is damaged, which is removed then."""
         self._use(key)
         try:
-            return load_file(self.path(key))[ROWS]
+            _, tensors, sealed = read_sealed(self.path(key))
         except FileNotFoundError:
             return None
-        except (SafetensorError, KeyError):
+        except RunError:
+            sealed, tensors = False, {}
+        if not sealed or ROWS not in tensors:
             self.path(key).unlink(missing_ok=True)
             return None
+        return tensors[ROWS]
 
     def put(self, key: str, rows: Tensor) -> None:
         """Write a tensor aside, then rename it into place."""
-        with replacing_file(self.path(key)) as aside:
-            save_file({ROWS: rows.to("cpu", torch.float32).contiguous()}, aside)
+        save_sealed({ROWS: rows.to("cpu", torch.float32)}, self.path(key), {})
 
     def _use(self, key: str) -> None:
         # It may not be there, and in a cache that others own it stays as it is.

@@ -14,12 +14,13 @@ from ..errors import RunError, UsageError
 from ..files import check_writable, replacing_folder
 from ..naming import student_names
 from ..own_teacher import OwnTeacher, own_teacher, preset_of
+from ..prompts import read_prompts
 from ..scenes import Scene, open_scene
 from ..shots import BasePrecision
 from ..student_source import locate_student
 from .advice import advice
 from .findings import examine
-from .report import JSON_NAME, Inspected, as_json, write_report
+from .report import JSON_NAME, Inspected, as_json, is_of_report, write_report
 from .slices import Place
 from .summary import summarise
 from .verdict import verdict_rows
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ..preset_schema import Preset
 
 MOST_SHOTS = 16
+# The pictures of a report have a row for each: more make files that few viewers open.
+MOST_SEEDS = 128
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class InspectRequest:
 def inspect_policy(request: InspectRequest, console: Console) -> dict:
     """Write the report to ``request.output``; returns the numbers, a table of verdicts, and the files."""
     _check_output(request.output, request.overwrite)
+    _check_count(request)
     device = choose_device(request.device)
     names = student_names(request.students, request.subfolder)
     for path in request.students:
@@ -74,6 +78,18 @@ def inspect_policy(request: InspectRequest, console: Console) -> dict:
         files = [request.output / path.name for path in written]
     rows = verdict_rows([student.summary for student in students], names, [student.warned for student in students])
     return {**as_json(students), "verdict": rows, "files": files}
+
+
+def _check_count(request: InspectRequest) -> None:
+    """Refuse more pictures than a report can show, before any is made."""
+    if request.seeds is None:
+        return
+    prompts = len(request.prompts) if request.prompts_from is None else len(read_prompts(request.prompts_from))
+    if (total := len(request.seeds) * max(1, prompts)) > MOST_SEEDS:
+        raise UsageError(
+            f"--seeds: that makes {total:,} pictures, and a report has room for {MOST_SEEDS}",
+            "name fewer: --seeds 0-15" if prompts <= 1 else "name fewer: --seeds 0",
+        )
 
 
 def _inspected(path: str, name: str, request: InspectRequest, device: torch.device, console: Console) -> Inspected:
@@ -153,8 +169,12 @@ def _check_output(folder: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UsageError(f"{folder} is not empty", "name another folder with --output DIR, or replace it with --overwrite")
-    if not _is_report(folder / JSON_NAME):
-        raise UsageError(f"{folder} holds something else than an inspection, which --overwrite would remove", "name another folder: --output DIR")
+    others = sorted(path.name for path in folder.iterdir() if not is_of_report(path.name) or path.is_dir())
+    if not _is_report(folder / JSON_NAME) or others:
+        more = f", {others[0]} for one," if others else ""
+        raise UsageError(
+            f"{folder} holds something else than an inspection{more} which --overwrite would remove", "name another folder: --output DIR"
+        )
 
 
 def _is_report(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from .summary import Summary
 from .verdict import verdict_rows
 
 JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
+PICTURES = (
+    "samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "mixture", "momentum", "maps", "grid",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Inspected:
     summary: Summary
     warned: list[Advice]
     teacher_missing: str | None
+
+
+def is_of_report(name: str) -> bool:
+    """Whether a file of this name is one that a report writes; of several students pictures are numbered."""
+    return name in (JSON_NAME, PAGE_NAME) or re.sub(r"(-[12])?\.png$", "", name) in PICTURES and name.endswith(".png")
 
 
 def as_json(students: Sequence[Inspected]) -> dict:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..backbones.dit import DiT, position_table, sinusoid_frequencies
 from ..errors import PiflowError, RunError, UsageError
-from ..files import replacing_folder, user_cache
+from ..files import NAME_CACHE, cache_folder, replacing_folder
 from ..locking import waiting_for
 
 CONVERTER = 1  # part of a cached teacher's key, to be raised with every change of the conversion
@@ -63,7 +63,7 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
     status = real.stat()
     identity = [CONVERTER, str(real), status.st_size, status.st_mtime_ns, sorted(given.items())]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    folder = user_cache() / "teachers" / f"{path.stem}-{key}"
+    folder = cache_folder(None, NAME_CACHE) / "teachers" / f"{path.stem}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The processes of one run ask at the same time; the first converts.
     with waiting_for(folder.with_name(f".{folder.name}.lock"), f"it converts {path.name}"):

@@ -75,7 +75,7 @@ def inception(folder: Path, device: torch.device) -> Look:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(FeaturesAndClasses(Trunk()).eval()).save(str(folder / FILE))
-    return look_of(open_extractor("inception", device, folder / FILE))
+    return look_of(open_extractor("inception", device, folder / FILE, trust=True))
 
 
 def dinov2(folder: Path, device: torch.device) -> Look:

@@ -56,7 +56,7 @@ def direct(folders, weights) -> list[np.ndarray]:
 
 
 def test_features_of_a_folder_are_clean_fid_s(folders, weights, direct) -> None:
-    extractor = open_extractor("inception", CPU, weights)
+    extractor = open_extractor("inception", CPU, weights, trust=True)
     for folder, expected in zip(folders, direct):
         found = folder_features(open_folder(folder), extractor, Console(quiet=True)).features
         # Ours come size by size, clean-fid's suffix by suffix.
@@ -71,13 +71,13 @@ def test_features_of_the_network_that_resizes_by_itself_are_clean_fid_s(tmp_path
     network = clean_fid_module("inception_torchscript").InceptionV3W(str(weights.parent), download=False, resize_inside=True)
     options = {"num_workers": 0, "device": CPU, "mode": "legacy_tensorflow", "verbose": False}
     expected = clean_fid_module("fid").get_folder_features(str(tmp_path), network, **options)
-    found = folder_features(open_folder(tmp_path), open_extractor("inception-tf", CPU, weights), Console(quiet=True)).features
+    found = folder_features(open_folder(tmp_path), open_extractor("inception-tf", CPU, weights, trust=True), Console(quiet=True)).features
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_fid_and_kid_of_folders_are_clean_fid_s(folders, weights, direct, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    request = FolderRequest(folders[0], str(folders[1]), "inception", ("fid", "kid"), inception_weights=weights)
+    request = FolderRequest(folders[0], str(folders[1]), "inception", ("fid", "kid"), inception_weights=weights, trust_weights=True)
     found = {number.metric: number.value for number in evaluate_folder(request, CPU, Console(quiet=True))}
     assert found["fid"] == pytest.approx(frechet_by_scipy(*direct), rel=1e-3)
     np.random.seed(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import weakref
@@ -17,6 +18,7 @@ from eval_requests import request
 from piflow_cli.console import Console
 from piflow_cli.evaluation.bench import open_bench
 from piflow_cli.evaluation.errors_by_time import trajectory_errors
+from piflow_cli.evaluation.features import FeatureSet
 from piflow_cli.evaluation.run import named_apart
 from piflow_cli.evaluation.statistics import frechet_distance, moments
 from piflow_cli.generation import sample_student
@@ -188,6 +190,12 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--metrics", "diversity", "--seeds", "0-2"], "no label or prompt comes twice"),
         (["--metrics", "clip", "--prompts", "PROMPTS"], "is told class labels, not text"),
         (["--inception-weights", "w.pt", "--extractor", "inception"], "w.pt"),
+        (["--inception-weights", "w.pt"], "--inception-weights: pictures are looked at by pixels"),
+        (["--clip", "c"], "--clip is of the CLIP score"),
+        (["--height", "64", "--prompts", "PROMPTS"], "is told class labels, not text: --prompts, --height"),
+        (["--substeps", "100001"], "--substeps: 100,001 are more than 100,000"),
+        (["--reference", "SMALL"], "has 16 features a picture by pixels, and three 3"),
+        (["--save-statistics", "x.safetensors"], "no folder is given"),
         (["--device", "cuda"], "--device cuda"),
     ],
 )
@@ -196,14 +204,47 @@ def test_what_cannot_be_measured_says_so_and_makes_nothing(evaluate, tiny_run, t
     monkeypatch.setattr("piflow_cli.evaluation.subjects.sample_student", None)
     monkeypatch.setattr("piflow_cli.own_teacher.sample_teacher", None)
     (tmp_path / "prompts.txt").write_text("a fox\n")
-    outcome = evaluate(tiny_run, *[str(tmp_path / "prompts.txt") if word == "PROMPTS" else word for word in arguments])
+    FeatureSet("pixels", "none", "three", 50, moments(torch.randn(50, 3))).save(tmp_path / "three.safetensors")
+    files = {"PROMPTS": tmp_path / "prompts.txt", "SMALL": tmp_path / "three.safetensors"}
+    outcome = evaluate(tiny_run, *[str(files.get(word, word)) for word in arguments])
     assert outcome.code == 2 and message in json.loads(outcome.err.splitlines()[-1])["error"]
     assert not (tmp_path / "report").exists()
 
 
-def test_statistics_without_features_allow_no_kernel_distance(evaluate, tiny_run, tmp_path) -> None:
-    from piflow_cli.evaluation.features import FeatureSet
+def test_a_cache_that_cannot_be_had_is_refused_first(cli, tiny_run, tmp_path, monkeypatch) -> None:
+    """No home, a file in the way, a file system that is read-only: before the student is opened, with what to type."""
+    monkeypatch.setattr("piflow_cli.evaluation.run.open_bench", None)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    (tmp_path / "file").touch()
+    arguments = ["eval", str(tiny_run), "--output", str(tmp_path / "report")]
+    outcomes = [cli(*arguments, "--cache", str(tmp_path / "file"))]
 
+    def read_only(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.TemporaryDirectory", read_only)
+        outcomes.append(cli(*arguments))
+    monkeypatch.setattr(Path, "home", homeless)
+    outcomes.append(cli(*arguments))
+    for outcome in outcomes:
+        assert outcome.code == 2 and len(outcome.err.splitlines()) == 2, outcome.err
+    for outcome in (outcomes[0], outcomes[2]):
+        assert "--cache DIR" in outcome.err
+    assert "is a file" in outcomes[0].err and "Read-only file system" in outcomes[1].err and "HOME is not set" in outcomes[2].err
+
+
+def homeless():
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_without_a_home_the_named_cache_is_enough(evaluate, tiny_run, monkeypatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert ("tiny", 2, "fid") in numbers(evaluate(tiny_run, "--metrics", "fid", *FAST))
+
+
+def test_statistics_without_features_allow_no_kernel_distance(evaluate, tiny_run, tmp_path) -> None:
     statistics = moments(torch.randn(50, 16))
     FeatureSet("pixels", "none", "fifty", 50, statistics).save(tmp_path / "fifty.safetensors")
     refused = evaluate(tiny_run, "--reference", tmp_path / "fifty.safetensors", "--metrics", "pr", *FAST)
@@ -214,7 +255,7 @@ def test_statistics_without_features_allow_no_kernel_distance(evaluate, tiny_run
 
 
 def test_a_reference_of_another_extractor_is_refused(evaluate, tiny_run, tmp_path) -> None:
-    np.savez(tmp_path / "adm.npz", mu=np.zeros(16), sigma=np.eye(16))
+    np.savez(tmp_path / "adm.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     outcome = evaluate(tiny_run, "--reference", tmp_path / "adm.npz", *FAST)
     assert outcome.code == 2 and "pixels" in outcome.err and "inception-2015-12-05" in outcome.err
 
@@ -229,8 +270,6 @@ def test_what_is_no_student_is_refused(evaluate, tmp_path) -> None:
 def test_a_student_without_its_teacher_is_measured_without(evaluate, tiny_run, tmp_path) -> None:
     adapter = shutil.copytree(tiny_run / "adapter", tmp_path / "alone")
     reference = tmp_path / "pictures.safetensors"
-    from piflow_cli.evaluation.features import FeatureSet
-
     FeatureSet("pixels", "none", "fifty", 50, moments(torch.randn(50, 16))).save(reference)
     outcome = evaluate(adapter, "--reference", reference, "--num-images", "12")
     assert {metric for _, _, metric in numbers(outcome)} == {"fid", "network-ms", "policy-ms", "images-per-second"}

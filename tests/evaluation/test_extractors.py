@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -13,13 +13,13 @@ from helpers import seeded
 from inception import FILE, save_random_inception
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.evaluation.clip_score import ClipScore
 from piflow_cli.evaluation.digits_classifier import HELD_OUT, PROGRAM, Recipe, accuracy, load_classifier, split, train
 from piflow_cli.evaluation.extractors import centre_patches, open_extractor
-from piflow_cli.evaluation.extractors import inception as inception_module
 from piflow_cli.labelled_images import load_images
 from piflow_cli.presets import presets_root
 
@@ -97,25 +97,10 @@ def weights(tmp_path_factory) -> Path:
     return save_random_inception(tmp_path_factory.mktemp("inception"))
 
 
-@pytest.fixture
-def nowhere(tmp_path: Path, monkeypatch) -> Path:
-    """No weights in any usual place, and no network; the folder that stands for all caches."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(inception_module.tempfile, "tempdir", str(tmp_path))
-
-    def unreachable(url: str, path: str, progress: bool) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
-    return tmp_path
-
-
 @pytest.mark.parametrize("name", ["inception", "inception-tf"])
 def test_inception_sees_pictures_as_they_would_be_in_a_file(name: str, weights: Path) -> None:
     """Half a grey level more or less, values outside and a third channel that repeats the first change nothing."""
-    extractor = open_extractor(name, CPU, weights)
+    extractor = open_extractor(name, CPU, weights, trust=True)
     levels = torch.randint(0, 256, (2, 1, 20, 30), generator=seeded()).float()
     features = extractor.features(levels / 127.5 - 1)
     assert features.shape == (2, 2048) and features.dtype == torch.float32
@@ -126,47 +111,15 @@ def test_inception_sees_pictures_as_they_would_be_in_a_file(name: str, weights: 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:FutureWarning")
 def test_inception_s_logits_are_its_own_without_the_last_bias(weights: Path) -> None:
-    extractor = open_extractor("inception-tf", CPU, weights)
+    extractor = open_extractor("inception-tf", CPU, weights, trust=True)
     images = pictures(3, 3, 16, 16)
     levels = ((images + 1) * 127.5).round()
     expected = torch.jit.load(str(weights))(levels, no_output_bias=True)
     torch.testing.assert_close(extractor.logits(extractor.features(images)).softmax(dim=1), expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("place", ["", "hub/checkpoints", "piflow/weights"])
-def test_weights_are_found_where_clean_fid_torch_hub_and_piflow_keep_them(place: str, nowhere: Path, weights: Path) -> None:
-    folder = nowhere / place
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_bytes(weights.read_bytes())
-    assert inception_module.find_weights(None, None) == folder / FILE
-
-
-def test_weights_that_are_nowhere_and_no_network_say_where_to_put_them(nowhere: Path) -> None:
-    with pytest.raises(RunError, match="not on this machine and cannot be downloaded.*no network") as caught:
-        open_extractor("inception", CPU, console=Console())
-    assert f"put {FILE} at {nowhere / 'piflow' / 'weights' / FILE}" in caught.value.hint
-    assert "--inception-weights PATH" in caught.value.hint
-
-
-def test_a_download_lands_in_the_user_s_cache(nowhere: Path, weights: Path, monkeypatch) -> None:
-    def fetch(url: str, path: str, progress: bool) -> None:
-        Path(path).write_bytes(weights.read_bytes())
-
-    monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
-    open_extractor("inception", CPU)
-    assert (nowhere / "piflow" / "weights" / FILE).is_file()
-
-
-def test_named_weights_that_are_missing_or_no_network(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no Inception weights at"):
-        open_extractor("inception", CPU, tmp_path / FILE)
-    (tmp_path / FILE).write_bytes(b"html error page")
-    with pytest.raises(RunError, match="not the Inception network that clean-fid reads"):
-        open_extractor("inception", CPU, tmp_path / FILE)
-
-
 def test_patches_are_the_middle_at_full_resolution(weights: Path) -> None:
-    extractor = open_extractor("inception", CPU, weights)
+    extractor = open_extractor("inception", CPU, weights, trust=True)
     patches = centre_patches(extractor)
     images = pictures(1, 3, 301, 320)
     assert patches.name == extractor.name and "299" in patches.resize and patches.resize != extractor.resize
@@ -248,6 +201,19 @@ def test_a_folder_of_another_model_is_refused(dino: Path, clip: Path) -> None:
         ClipScore(str(dino), CPU)
 
 
+def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(dino: Path, clip: Path, tmp_path: Path) -> None:
+    for folder, opened in ((clip, lambda path: ClipScore(path, CPU)), (dino, lambda path: open_extractor(f"dinov2:{path}", CPU))):
+        copy = shutil.copytree(folder, tmp_path / folder.name)
+        stored = load_file(copy / "model.safetensors")
+        gone = sorted(name for name in stored if name.endswith("weight"))[0]
+        save_file({name: value for name, value in stored.items() if name != gone}, copy / "model.safetensors", {"format": "pt"})
+        with pytest.raises(RunError, match=f"lack {re.escape(gone)}"):
+            opened(str(copy))
+        (copy / "model.safetensors").unlink()
+        with pytest.raises(RunError, match="cannot be read"):
+            opened(str(copy))
+
+
 def test_a_place_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder .*absent that could hold a dinov2 model"):
         open_extractor(f"dinov2:{tmp_path / 'absent'}", CPU)
@@ -260,7 +226,7 @@ def test_pictures_that_are_not_finite_do_not_pass_for_black(value: float, weight
     images = torch.zeros(2, 3, 8, 8)
     images[1, 0, 3, 3] = value
     with pytest.raises(RunError, match="not finite"):
-        open_extractor("inception", CPU, weights).features(images)
+        open_extractor("inception", CPU, weights, trust=True).features(images)
 
 
 def test_pixels_of_large_pictures_are_refused_before_their_covariance_fills_the_memory() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from piflow_cli.errors import RunError, UsageError
+from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.features import FeatureCollector, FeatureSet, load_features, refuse_mixing
 from piflow_cli.evaluation.statistics import frechet_distance, moments
@@ -91,3 +91,38 @@ def test_pictures_of_other_sizes_are_refused() -> None:
     collector.add(pictures(2))
     with pytest.raises(UsageError, match="several sizes give 9 and 16 features"):
         collector.add(pictures(2, side=4))
+
+
+def test_every_flipped_bit_of_saved_statistics_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    collected(pictures(5), keep=False).save(path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            found = load_features(path)
+        except PiflowError:
+            continue
+        # A flip in the name of the digest leaves a file of piflow 0.1, of which the numbers are checked.
+        assert b"sha256" in whole[place - 6 : place + 7] and found.count == 5
+
+
+def test_statistics_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
+    path, found = tmp_path / "x.safetensors", collected(pictures(5))
+    for change, message in (
+        ({"count": 6}, "features .* are not 6 of"),
+        ({"moments": found.moments._replace(mean=found.moments.mean[:-1])}, "are no mean and covariance"),
+    ):
+        replace(found, **change).save(path)
+        with pytest.raises(UsageError, match=message):
+            load_features(path)
+    tensors = {"mean": torch.zeros(2), "covariance": -torch.eye(2)}
+    facts = {"format": "piflow-statistics", "extractor": "pixels", "resize": "none", "source": "x"}
+    save_file(tensors, path, {**facts, "count": "many"})
+    with pytest.raises(UsageError, match="is missing or wrong"):
+        load_features(path)
+    save_file(tensors, path, {**facts, "count": "5"})
+    with pytest.raises(RunError, match="has the eigenvalue -1"):
+        load_features(path)

@@ -91,7 +91,7 @@ def test_patch_fid_compares_the_middles(tmp_path: Path) -> None:
     other[..., 0, :] = 1
     ours, theirs = folder_of(tmp_path / "ours", middle), folder_of(tmp_path / "theirs", other)
     weights = save_random_inception(tmp_path)
-    request = FolderRequest(ours, str(theirs), "inception", ("patch-fid",), inception_weights=weights)
+    request = FolderRequest(ours, str(theirs), "inception", ("patch-fid",), inception_weights=weights, trust_weights=True)
     (patch,) = evaluate_folder(request, CPU, Console(quiet=True))
     assert patch.metric == "patch-fid" and "centre patch of 299" in patch.resize and patch.value == pytest.approx(0, abs=1e-6)
 

@@ -97,6 +97,33 @@ def test_nothing_is_generated_twice(tmp_path) -> None:
     torch.testing.assert_close(torch.cat(list(more.features(subject(), "sum")))[:, 0], expected(few.shots).sum(dim=1))
 
 
+def test_a_damaged_entry_is_made_again_in_the_same_run(tmp_path) -> None:
+    """A feature from the states that are kept, states and what is not aligned from the noise: nothing else."""
+    whole, drawn = scene(24), []
+
+    def counting(noise, conditioning):
+        drawn.append(len(noise))
+        return doubled(noise, conditioning)
+
+    generation(whole, tmp_path).run(subject(), QUIET)
+    made = generation(whole, tmp_path)
+    first, second, last = made.blocks
+    for damaged, redrawn in (
+        (made.features_key(subject(), first, "flat"), 0),
+        (made.states_key(subject(), second), 8),
+        (made.features_key(subject(), last, "flat"), 8),
+    ):
+        path = made.store.path(damaged)
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+        drawn.clear()
+        made.run(subject(draw=counting), QUIET)
+        assert sum(drawn) == redrawn
+        torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
+        torch.testing.assert_close(torch.cat(list(made.states(subject()))).mean(dim=1).flatten(1), expected(made.aligned))
+
+
 def test_more_pictures_keep_the_blocks_that_are_whole(tmp_path) -> None:
     generation(scene(16), tmp_path).run(subject(), QUIET)
     drawn = []

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ from inception import save_random_inception
 from safetensors.torch import save_file
 
 from piflow_cli.console import Console
-from piflow_cli.errors import RunError, UsageError
+from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.evaluation import references
-from piflow_cli.evaluation.clean_fid import clean_fid_module
+from piflow_cli.evaluation.clean_fid import clean_fid_module, clean_fid_statistics
 from piflow_cli.evaluation.extractors import open_extractor
-from piflow_cli.evaluation.references import open_reference
-from piflow_cli.evaluation.statistics import frechet_distance, moments
+from piflow_cli.evaluation.features import load_features
+from piflow_cli.evaluation.references import npz_statistics, open_reference
+from piflow_cli.evaluation.statistics import MOST_FEATURES, frechet_distance, moments
 from piflow_cli.images import save_png, to_images
 from piflow_cli.labelled_images import load_images
 from piflow_cli.presets import load, presets_root
@@ -35,7 +38,7 @@ def opened(text: str | Path, extractor=PIXELS, **options):
 
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory):
-    return {name: open_extractor(name, CPU, save_random_inception(tmp_path_factory.mktemp("w"))) for name in ("inception", "inception-tf")}
+    return {name: open_extractor(name, CPU, save_random_inception(tmp_path_factory.mktemp("w")), trust=True) for name in ("inception", "inception-tf")}
 
 
 def folder_of(images: torch.Tensor, folder: Path) -> Path:
@@ -133,7 +136,7 @@ def test_npz_files_that_are_damaged_or_something_else(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="pickled.npz cannot be read"):
         opened(adm_file(tmp_path / "pickled.npz", mu=np.array([{}], dtype=object)))
     with pytest.raises(UsageError, match="has complex numbers"):
-        opened(adm_file(tmp_path / "complex.npz", 10, sigma=1j * np.eye(10)))
+        opened(adm_file(tmp_path / "complex.npz", sigma=np.zeros((2048, 2048), np.complex64)))
 
 
 def test_a_clean_fid_name_is_kept_in_the_user_s_cache(tmp_path: Path, monkeypatch, inception) -> None:
@@ -197,3 +200,79 @@ def test_labelled_pictures_of_another_form_are_refused(tmp_path: Path, tensors: 
     save_file(tensors, tmp_path / "images.safetensors", {"levels": levels})
     with pytest.raises(UsageError, match=message):
         load_images(tmp_path / "images.safetensors")
+
+
+def test_a_damaged_entry_of_the_cache_is_made_again_in_the_same_run(tmp_path: Path) -> None:
+    folder = folder_of(torch.rand(6, 1, 4, 4, generator=seeded()) * 2 - 1, tmp_path / "pictures")
+    first = opened(folder)
+    (entry,) = (tmp_path / "cache" / "piflow" / "statistics").iterdir()
+    whole = entry.read_bytes()
+    for place in (7, 30, len(whole) // 2, len(whole) - 1):
+        entry.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        again = opened(folder)
+        assert torch.equal(again.features, first.features) and torch.equal(again.moments.covariance, first.moments.covariance)
+        assert torch.equal(load_features(entry).features, first.features)
+
+
+def test_what_was_left_out_is_said_each_time_from_the_cache_and_from_saved_statistics_too(tmp_path: Path, capsys) -> None:
+    folder = folder_of(torch.rand(6, 3, 16, 16, generator=seeded()) * 2 - 1, tmp_path / "pictures")
+    cut = folder / "002.png"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    for _ in range(2):
+        found = open_reference(str(folder), PIXELS, Console())
+        assert "1 files left out, damaged: 002.png" in capsys.readouterr().err and found.count == 5
+    found.save(tmp_path / "saved.safetensors")
+    assert opened(tmp_path / "saved.safetensors").warnings == found.warnings
+    open_reference(str(tmp_path / "saved.safetensors"), PIXELS, Console())
+    assert "damaged: 002.png" in capsys.readouterr().err
+
+
+def header_only(path: Path, **shapes: tuple[int, ...]) -> None:
+    """A file of some bytes that claims arrays of these shapes."""
+    with ZipFile(path, "w") as archive:
+        for member, claimed in ({"mu": (2048,), "sigma": (2048, 2048)} | shapes).items():
+            content = io.BytesIO()
+            np.lib.format.write_array_header_1_0(content, {"descr": "<f8", "fortran_order": False, "shape": claimed})
+            archive.writestr(f"{member}.npy", content.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("sigma", (1 << 30, 1 << 30), "are no mean and covariance"),
+        ("mu", (1 << 40,), "are no mean and covariance"),
+        ("sigma", (2048, 2048), "cannot be read"),
+        ("sigma", (), "are no mean and covariance"),
+    ],
+)
+def test_npz_files_that_claim_more_than_they_hold_are_refused_before_anything_is_read(tmp_path: Path, name, shape, message) -> None:
+    header_only(tmp_path / "bomb.npz", **{name: shape})
+    with pytest.raises(PiflowError, match=message):
+        npz_statistics(tmp_path / "bomb.npz")
+
+
+def test_npz_files_of_other_features_or_too_many(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is of 10 features, and Inception has 2,048"):
+        npz_statistics(adm_file(tmp_path / "small.npz", 10))
+    side = MOST_FEATURES + 1
+    header_only(tmp_path / "large.npz", mu=(side,), sigma=(side, side))
+    with pytest.raises(UsageError, match="is of 16,385 features; between 1 and 16,384 can be compared"):
+        npz_statistics(tmp_path / "large.npz")
+
+
+def test_npz_files_whose_covariance_is_none(tmp_path: Path) -> None:
+    askew, negative = np.eye(2048), np.eye(2048)
+    askew[0, 1], negative[3, 3] = 0.5, -0.01
+    for sigma, message in ((askew, "is not symmetric"), (negative, "has the eigenvalue -0.01"), (np.full((2048, 2048), np.nan), "not finite")):
+        with pytest.raises(RunError, match=message):
+            npz_statistics(adm_file(tmp_path / "none.npz", sigma=sigma))
+
+
+def test_a_damaged_download_of_clean_fid_s_is_fetched_again(tmp_path: Path, monkeypatch) -> None:
+    kept = tmp_path / "own" / "statistics" / "cifar10_clean_train_32.npz"
+    kept.parent.mkdir(parents=True)
+    whole = adm_file(tmp_path / "whole.npz", sigma=np.eye(2048, dtype=np.float32)).read_bytes()
+    kept.write_bytes(whole[:-1000])
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, path, progress: Path(path).write_bytes(whole))
+    found = clean_fid_statistics("clean-fid:cifar10/32/train", Console(quiet=True), tmp_path / "own")
+    assert found.moments.mean[7] == 7 and kept.read_bytes() == whole

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,10 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.plots import colours_of, error_figure, quality_figure, sample_figure
 from piflow_cli.evaluation.report import INTERVAL, Report, write_report
+from piflow_cli.evaluation.report_folder import NAMES, check_report_folder
 from piflow_cli.evaluation.rows import Row
 from piflow_cli.images import to_images
+from piflow_cli.pages import figure_png
 from piflow_cli.trajectory import VelocityError
 
 ROWS = [
@@ -69,6 +74,73 @@ def test_a_picture_of_an_earlier_report_does_not_stay_beside_this_one(tmp_path: 
     later.errors.clear()
     files = write_report(later, tmp_path)
     assert set(tmp_path.iterdir()) == set(files.values()) and "error" not in files
+
+
+def test_what_a_report_did_not_write_it_does_not_remove(tmp_path: Path) -> None:
+    """Nor what was changed since, nor what piflow never writes."""
+    first = report()
+    first.errors.clear()
+    write_report(first, tmp_path)
+    (tmp_path / "error.png").write_bytes(b"mine")
+    (tmp_path / "notes.txt").write_bytes(b"mine")
+    write_report(first, tmp_path)
+    (tmp_path / "samples.png").write_bytes(b"mine")
+    first.samples.clear()
+    write_report(first, tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in ("error.png", "notes.txt", "samples.png")} == dict.fromkeys(
+        ("error.png", "notes.txt", "samples.png"), b"mine"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("[1]")
+    with pytest.raises(UsageError, match=f"{name} is not of piflow eval"):
+        check_report_folder(tmp_path)
+
+
+def test_a_report_is_replaced_by_the_next_one_and_so_is_one_of_an_older_piflow(tmp_path: Path) -> None:
+    check_report_folder(tmp_path / "absent")
+    files = write_report(report(), tmp_path)
+    check_report_folder(tmp_path)
+    told = json.loads(files["numbers"].read_text())
+    assert set(told.pop("files")) == {path.name for path in files.values()} - {"report.json"}
+    files["numbers"].write_text(json.dumps(told))
+    check_report_folder(tmp_path)
+    later = report()
+    later.errors.clear()
+    assert set(write_report(later, tmp_path).values()) == set(tmp_path.iterdir())
+
+
+def test_a_report_that_cannot_be_written_whole_leaves_the_earlier_one(tmp_path: Path, monkeypatch) -> None:
+    write_report(report(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write, written = Path.write_bytes, []
+
+    def fails(path: Path, content: bytes) -> int:
+        written.append(path)
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with pytest.raises(OSError, match="No space"):
+        write_report(replace(report(), title="another", rows=[replace(row, value=2 * row.value) for row in ROWS]), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["$", "$$", "$x$", r"$\frac{$", r"a\$b$", "$x_$y^"])
+def test_dollars_in_names_are_dollars(tmp_path: Path, name: str) -> None:
+    """No name is mathematics: every picture is drawn, and a name between dollars is as wide as its letters."""
+    rows = [replace(row, model=name) if row.kind == "student" else row for row in ROWS]
+    found = Report(name, {"device": "cpu"}, rows=rows, samples={f"{name}, 1 NFE": to_images(torch.zeros(3, 1, 8, 8))})
+    found.errors[f"{name}, 1 NFE"] = (name, ERRORS)
+    assert {"quality", "error", "samples"} <= write_report(found, tmp_path).keys()
+    figure = quality_figure(rows)
+    figure_png(figure)
+    (text,) = [text for text in figure.axes[0].get_legend().get_texts() if text.get_text() == name]
+    assert not text.get_parse_math()
+    assert all(label.get_parse_math() for label in figure.axes[0].get_xticklabels())
 
 
 def test_json_and_text_have_the_same_numbers(tmp_path: Path) -> None:

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from eval_requests import request
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation.request import METRICS, OF_STUDENTS, parse_metrics
+from piflow_cli.evaluation.request import (
+    METRICS,
+    MOST_BATCH,
+    MOST_EVALUATIONS,
+    MOST_IMAGES,
+    MOST_SUBSTEPS,
+    MOST_TEACHER_STEPS,
+    OF_STUDENTS,
+    parse_metrics,
+)
 
 
 @given(st.permutations(METRICS), st.integers(1, len(METRICS)))
@@ -44,6 +53,16 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"images": Path("d"), "save_statistics": Path("s.safetensors"), "metrics": ("fid",)}, "--metrics wants to know"),
         ({"images": Path("d"), "save_statistics": Path("s.safetensors"), "extractors": ("pixels", "inception")}, "of one --extractor, and 2"),
         ({"images": Path("d"), "reference": "r", "save_statistics": Path("s.safetensors"), "metrics": ("patch-fid",)}, "patch-fid looks at none"),
+        ({"students": ("a",), "trust_weights": True}, "--inception-weights FILE"),
+        ({"students": ("a",), "clip": "c"}, "--clip is of the CLIP score"),
+        ({"students": ("a",), "num_images": MOST_IMAGES + 1}, "--num-images: 1,000,001 are more than 1,000,000"),
+        ({"students": ("a",), "seeds": range(MOST_IMAGES + 1)}, "--seeds: 1,000,001 are more"),
+        ({"students": ("a",), "batch_size": MOST_BATCH + 1}, "--batch-size: 65,537 are more than 65,536"),
+        ({"images": Path("d"), "reference": "r", "batch_size": MOST_BATCH + 1}, "--batch-size: 65,537 are more than 65,536"),
+        ({"students": ("a",), "steps": (1, MOST_EVALUATIONS + 1)}, "--steps: 1,001 are more than 1,000"),
+        ({"students": ("a",), "teacher_steps": (MOST_TEACHER_STEPS + 1,)}, "--teacher-steps: 10,001 are more than 10,000"),
+        ({"students": ("a",), "fine_steps": MOST_TEACHER_STEPS + 1}, "--fine-steps: 10,001 are more than 10,000"),
+        ({"students": ("a",), "substeps": MOST_SUBSTEPS + 1}, "--substeps: 100,001 are more than 100,000"),
         *[({"images": Path("d"), "reference": "r", "metrics": (name,)}, f"--metrics {name} needs a student") for name in OF_STUDENTS],
     ],
 )
@@ -62,6 +81,8 @@ def test_all_faults_come_at_once() -> None:
 def test_what_goes_together_is_taken() -> None:
     request(students=("a", "b")).check()
     request(images=Path("d"), reference="r", protocol="full", num_images=5).check()
+    largest = {"batch_size": MOST_BATCH, "steps": (1, MOST_EVALUATIONS), "fine_steps": MOST_TEACHER_STEPS, "substeps": MOST_SUBSTEPS}
+    request(students=("a",), num_images=MOST_IMAGES, **largest).check()
     assert request(images=Path("d"), protocol="quick").measures == ("fid",)
     assert not request(students=("a",)).asks("fid") and request(students=("a",), metrics=("fid",)).asks("fid")
 

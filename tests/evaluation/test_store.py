@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from piflow_cli.evaluation.store import KEPT_DAYS, Store
 
@@ -49,3 +50,23 @@ def test_a_damaged_file_is_removed_and_missing(tmp_path) -> None:
     store.put("aa01", torch.zeros(2))
     store.path("aa01").write_bytes(b"damaged")
     assert store.get("aa01") is None and "aa01" not in store
+
+
+def test_every_flipped_bit_is_noticed(tmp_path) -> None:
+    store = Store(tmp_path)
+    store.put("aa01", torch.arange(3.0))
+    whole = store.path("aa01").read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        store.path("aa01").write_bytes(damaged)
+        assert "aa01" not in store and not store.path("aa01").exists(), place
+    store.path("aa01").write_bytes(whole)
+    torch.testing.assert_close(store.get("aa01"), torch.arange(3.0))
+
+
+def test_a_file_without_a_digest_is_not_taken(tmp_path) -> None:
+    store = Store(tmp_path)
+    store.put("aa01", torch.arange(3.0))
+    save_file({"rows": torch.arange(3.0)}, store.path("aa01"))
+    assert store.get("aa01") is None

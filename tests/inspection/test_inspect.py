@@ -13,6 +13,7 @@ from PIL import Image
 
 from piflow_cli.console import Console
 from piflow_cli.generation import sample_teacher
+from piflow_cli.inspection.report import is_of_report
 from piflow_cli.own_teacher import own_teacher
 from piflow_cli.scenes import open_scene
 from piflow_cli.trajectory import pooled, velocity_errors, walk
@@ -219,6 +220,8 @@ def test_what_the_network_must_not_emit_is_named(cli, gm, tmp_path, monkeypatch)
         (["--slice=-1,0"], "not a column and a row"),
         (["--labels", "3"], "label 3 is out of range"),
         (["--seeds", "5-2"], "runs backwards"),
+        (["--seeds", "0-128"], "that makes 129 pictures, and a report has room for 128"),
+        (["--seeds", "0-64", "a", "b"], "that makes 130 pictures"),
         (["--prompts", "p.txt"], "class labels, not text"),
         (["--teacher", "digits"], "was trained for the teacher tiny, not digits"),
     ],
@@ -246,6 +249,30 @@ def test_a_folder_that_is_there_is_kept(cli, gm, tmp_path) -> None:
         outcome = cli(*run, *more)
         assert outcome.code == 2 and "→" in outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_an_inspection_did_not_write_is_kept(cli, gm, tmp_path) -> None:
+    """Beside an inspection too: files of other names, pictures among them, and folders."""
+    run = ["inspect-policy", str(gm), "--seeds", "0", "--quiet", "--output", str(tmp_path / "out"), "--overwrite"]
+    assert cli(*run).code == 0
+    for make, name in ((Path.touch, "notes.txt"), (Path.touch, "samples-3.png"), (Path.mkdir, "slice.png")):
+        make(tmp_path / "out" / name)
+        outcome = cli(*run)
+        assert outcome.code == 2 and f"{name} for one, which --overwrite would remove" in outcome.err
+        (tmp_path / "out" / name).rename(tmp_path / name)
+    assert cli(*run).code == 0
+
+
+@pytest.mark.parametrize("name", ["$", r"$\frac{$", "a$b$c"])
+def test_dollars_in_a_student_s_name_are_dollars(cli, gm, tmp_path, name: str) -> None:
+    student = shutil.copytree(gm, tmp_path / name)
+    outcome = cli("inspect-policy", str(student), "--seeds", "0", "--slice", "0,0", "--output", str(tmp_path / "out"))
+    assert outcome.code == 0, outcome.err
+
+
+def test_every_file_of_a_report_is_known_as_one(report) -> None:
+    assert all(is_of_report(path.name) for path in report.iterdir())
+    assert not any(is_of_report(name) for name in ("grid.jpg", "maps-3.png", ".png", "policy.txt", "mine.png"))
 
 
 def test_an_earlier_report_goes_when_it_is_told_to(cli, gm, tmp_path) -> None:

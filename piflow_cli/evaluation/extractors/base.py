@@ -46,7 +46,15 @@ class Extractor(Protocol):
         """Class logits (B, classes) that the extractor's own classifier gives to features; None where it has none."""
 
 
-def open_extractor(name: str, device: torch.device, weights: Path | None = None, console: Console | None = None) -> Extractor:
+def open_extractor(
+    name: str,
+    device: torch.device,
+    weights: Path | None = None,
+    console: Console | None = None,
+    *,
+    trust: bool = False,
+    cache: Path | None = None,
+) -> Extractor:
     """The extractor ``name``: pixels, digits-classifier, inception, inception-tf, or dinov2:PATH_OR_HUB_ID.
 
     Args:
@@ -54,9 +62,11 @@ def open_extractor(name: str, device: torch.device, weights: Path | None = None,
         device: where its network runs.
         weights: of Inception, where they are not in one of the usual caches.
         console: told what is downloaded.
+        trust: run ``weights`` even where they are not the published file.
+        cache: piflow's folder in place of the one in the user's cache.
 
     Raises:
-        UsageError: no such extractor, or ``weights`` for one that takes none.
+        UsageError: no such extractor, ``weights`` for one that takes none, or others than the published ones.
         RunError: weights that are not there and cannot be downloaded, or a package that is not installed.
     """
     kind = name.partition(":")[0]
@@ -68,7 +78,7 @@ def open_extractor(name: str, device: torch.device, weights: Path | None = None,
     if name == "digits-classifier":
         return import_module(f"{__package__}.digits").DigitsClassifier(device)
     if name in ("inception", "inception-tf"):
-        return import_module(f"{__package__}.inception").open_inception(name, device, weights, console)
+        return import_module(f"{__package__}.inception").open_inception(name, device, weights, console, trust=trust, cache=cache)
     if kind == "dinov2" and name.removeprefix(DINO) not in ("", name):
         return import_module(f"{__package__}.dino").Dino(name.removeprefix(DINO), device)
     raise UsageError(f"there is no extractor {name}", f"known: {', '.join(KNOWN)}")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .base import DINO, identity_of_place, in_batches
 from .pictures import quantised
-from .pretrained import model_folder
+from .pretrained import load_network, model_folder
 
 SIDE = 224
 BATCH = 32
@@ -30,7 +30,7 @@ class Dino:
         folder = model_folder(source, "dinov2")
         self.name, self.device = f"{DINO}{source}", device
         self.identity = identity_of_place(folder)
-        self.network = Dinov2Model.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
+        self.network = load_network(Dinov2Model, folder, device)
 
     def features(self, images: Tensor) -> Tensor:
         return in_batches(quantised(images), BATCH, self._features)

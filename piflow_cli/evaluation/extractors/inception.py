@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ...errors import RunError, UsageError
-from ...files import user_cache
+from ...errors import RunError
 from ..clean_fid import clean_fid_module
-from ..downloads import download
-from .base import identity_of, in_batches
+from .base import in_batches
+from .inception_weights import FILE, copy_weights
 from .names import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW
 from .pictures import quantised, resized_by
 
 if TYPE_CHECKING:
     from ...console import Console
 
-FILE = "inception-2015-12-05.pt"
 BATCH = 32
 
 
@@ -50,51 +48,25 @@ class Inception:
         return (features.to(self.device) @ weight.float().T).cpu()
 
 
-def open_inception(name: str, device: torch.device, weights: Path | None, console: Console | None) -> Inception:
+def open_inception(
+    name: str, device: torch.device, weights: Path | None, console: Console | None, *, trust: bool = False, cache: Path | None = None
+) -> Inception:
     """``inception`` (resized as clean-fid does) or ``inception-tf``, with the weights in ``weights`` or in a usual cache.
 
     Raises:
-        UsageError: there is no file at ``weights``.
+        UsageError: there is no file at ``weights``, or one that is not the published one, without ``trust``.
         RunError: no weights anywhere and no way to download them; a file that is no such network; no clean-fid.
     """
     wrapper = clean_fid_module("inception_torchscript").InceptionV3W
-    path = find_weights(weights, console)
-    resize_inside = name == "inception-tf"
+    # The wrapper takes a folder, and the name of the file in it is not ours to choose.
     with tempfile.TemporaryDirectory() as folder:
-        # The wrapper takes a folder, and the name of the file in it is not ours to choose.
-        (Path(folder) / FILE).symlink_to(path.resolve())
+        place, digest = copy_weights(Path(folder) / FILE, weights, trust=trust, cache=cache, console=console)
         try:
             with warnings.catch_warnings():
                 # torch calls TorchScript deprecated; the weights exist in no other form, and no user can change that.
                 warnings.simplefilter("ignore", FutureWarning)
-                network = wrapper(folder, download=False, resize_inside=resize_inside)
+                network = wrapper(folder, download=False, resize_inside=name == "inception-tf")
         except (RuntimeError, AttributeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise RunError(f"{path} is not the Inception network that clean-fid reads: {reason}", f"remove it, or name another {FILE}") from error
-    return Inception(network, identity_of([path]), resize_inside, device)
-
-
-def find_weights(given: Path | None, console: Console | None) -> Path:
-    """The file of weights: the one given, else one in the places of clean-fid, torch.hub and piflow, else downloaded into piflow's.
-
-    Raises:
-        UsageError: there is no file at ``given``.
-        RunError: it is in none of the places and cannot be downloaded; the hint says where to put it.
-    """
-    if given is not None:
-        if not given.is_file():
-            raise UsageError(f"there are no Inception weights at {given}", f"name the file {FILE}")
-        return given
-    for folder in weight_folders():
-        if (folder / FILE).is_file():
-            return folder / FILE
-    own = weight_folders()[-1] / FILE
-    try:
-        return download(clean_fid_module("downloads_helper").inception_url, own, console)
-    except RunError as error:
-        raise RunError(error.message, f"put {FILE} at {own}, or name it: --inception-weights PATH; offline: --extractor pixels") from error
-
-
-def weight_folders() -> list[Path]:
-    """Where weights are looked for: clean-fid's folder, torch.hub's, and last our own, where they are downloaded to."""
-    return [Path(tempfile.gettempdir()), Path(torch.hub.get_dir()) / "checkpoints", user_cache() / "weights"]
+            raise RunError(f"{place} is not the Inception network that clean-fid reads: {reason}", f"name the published file {FILE}") from error
+    return Inception(network, digest, name == "inception-tf", device)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...errors import UsageError
-
-
-# Twice as many take eight times as long to find eigenvalues of, which are minutes already.
-MOST = 1 << 14
+from ..statistics import MOST_FEATURES
 
 
 class Pixels:
@@ -20,7 +17,7 @@ class Pixels:
 
     def features(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        if (numbers := images[0].numel()) > MOST:
+        if (numbers := images[0].numel()) > MOST_FEATURES:
             raise UsageError(
                 f"pixels: a picture of {width} x {height} has {numbers:,} of them, and their covariance the square of that many numbers",
                 "--extractor inception, which resizes",

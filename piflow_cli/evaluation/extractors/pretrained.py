@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ...errors import UsageError
+import torch
+
+from ...errors import RunError, UsageError
 from ...teachers.locate import hub_id, locate
 
 WEIGHTS = ("config.json", "model*.safetensors*")
@@ -28,9 +31,24 @@ def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
         raise UsageError(f"there is no folder {source} that could hold a {kind} model", "name a folder or a Hub id, OWNER/NAME")
     folder = locate(source, only=(*WEIGHTS, *also))
     try:
-        found = AutoConfig.from_pretrained(folder).model_type
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{source} holds no model that transformers reads", f"name a {kind} model by folder or Hub id") from error
     if found != kind:
         raise UsageError(f"{source} holds a model of the type {found}, not {kind}", f"name a {kind} model by folder or Hub id")
     return folder
+
+
+def load_network(kind: Any, folder: Path, device: torch.device) -> Any:
+    """The network of the transformers class ``kind`` in ``folder``, float32, to be looked with alone; no pickle's code is run.
+
+    Raises RunError where weights are missing or damaged: what a file lacks would be random, and numbers of it look like any.
+    """
+    try:
+        network, found = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(f"the weights in {folder} cannot be read: {reason}", "copy or download them again") from error
+    if found["missing_keys"]:
+        raise RunError(f"the weights in {folder} lack {sorted(found['missing_keys'])[0]}", "copy or download them again")
+    return network.eval().requires_grad_(False).to(device)

@@ -1,0 +1,46 @@
+"""Tensors in a safetensors file that carries a digest of itself, so that damage is noticed when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import RunError
+from ..files import replacing_file
+from ..weights import read_safetensors
+
+SEAL = "sha256"
+
+
+def save_sealed(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors and metadata aside, with their digest, then rename the file into place."""
+    plain = {name: value.to("cpu").contiguous() for name, value in tensors.items()}
+    with replacing_file(path) as aside:
+        save_file(plain, aside, {**metadata, SEAL: _digest(plain, metadata)})
+
+
+def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor], bool]:
+    """Metadata and tensors, and whether the file carries a digest, which it has to match then.
+
+    Raises RunError where it is corrupt, cut short, or other than it was written.
+    """
+    metadata, tensors = read_safetensors(path)
+    seal = metadata.pop(SEAL, None)
+    if seal is not None and seal != _digest(tensors, metadata):
+        raise RunError(f"{path} is damaged: it is not what was written", "make it again, or copy it again")
+    return metadata, tensors, seal is not None
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of names, types, shapes and values, and of the metadata."""
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
