@@ -76,6 +76,11 @@ class StoredWeights:
             return tensors.get_tensor(key)
 
 
+def is_finite(value: Tensor) -> bool:
+    """Whether every value is a finite number; 8-bit floats are looked at in float32, since torch compares none of them."""
+    return bool((value.float() if value.is_floating_point() and value.itemsize == 1 else value).isfinite().all())
+
+
 def shards_of(path: Path) -> list[Path]:
     """The files of an index of shards, or the file itself; raises RunError for an index that is none, or lacks a file."""
     if not path.name.endswith(INDEX_SUFFIX):
@@ -84,10 +89,17 @@ def shards_of(path: Path) -> list[Path]:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no index of weights", "copy it again") from error
+    if strange := [name for name in names if not _is_plain(name)]:
+        raise RunError(f"{path} is no index of weights: it names {strange[0]!r}, which is no file beside it", "copy it again")
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing or not names:
         raise RunError(f"{path.parent} is incomplete: {missing[0] if missing else 'every shard'} is missing", "copy it again")
     return [path.parent / name for name in names]
+
+
+def _is_plain(name: object) -> bool:
+    """Whether a name is that of a file in its own folder; what leads out of it is none."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0:")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -103,7 +115,7 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except SafetensorError as error:
-        raise RunError(f"{path} is corrupt or cut short: {error}", f"copy it again, or remove it: rm {path}") from error
+        raise RunError(f"{path} is corrupt or cut short: {error}", "copy it again, or make it anew") from error
 
 
 def _checkpoint(path: Path) -> Mapping[str, Tensor]:
