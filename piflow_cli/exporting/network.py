@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..adapter_configs import OF_FILES
 from ..errors import UsageError
 from ..student import Student, StudentFacts
 from ..teachers import family_of
@@ -90,7 +91,7 @@ def _policy_entry(student: Student) -> dict[str, Any]:
 def plain_config(student: Student) -> dict[str, Any]:
     """The base's own config, without what tells of its files."""
     config = json.loads(root(student.model).to_json_string())
-    return {key: value for key, value in config.items() if key not in ("_name_or_path", "_use_default_values", "quantization_config")}
+    return {key: value for key, value in config.items() if key not in OF_FILES}
 
 
 def write_scheduler(student: Student, folder: Path) -> None:
