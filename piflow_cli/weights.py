@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import PiflowError, RunError
+from .files import is_plain_name
 from .teachers.dit_checkpoints import read_checkpoint
 
 INDEX_SUFFIX = ".index.json"
@@ -89,17 +90,12 @@ def shards_of(path: Path) -> list[Path]:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no index of weights", "copy it again") from error
-    if strange := [name for name in names if not _is_plain(name)]:
+    if strange := [name for name in names if not is_plain_name(name)]:
         raise RunError(f"{path} is no index of weights: it names {strange[0]!r}, which is no file beside it", "copy it again")
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing or not names:
         raise RunError(f"{path.parent} is incomplete: {missing[0] if missing else 'every shard'} is missing", "copy it again")
     return [path.parent / name for name in names]
-
-
-def _is_plain(name: object) -> bool:
-    """Whether a name is that of a file in its own folder; what leads out of it is none."""
-    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0:")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

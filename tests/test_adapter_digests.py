@@ -19,10 +19,10 @@ from zoo import ZOO
 from piflow_cli.adapter_digests import DIGESTS
 from piflow_cli.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.errors import PiflowError, RunError
-from piflow_cli.exporting.driver import export
-from piflow_cli.exporting.formats import ExportRequest
-from piflow_cli.console import Console
-from piflow_cli.student import METADATA_PREFIX, StudentFacts
+from piflow_cli.presets import load
+from piflow_cli.student import METADATA_PREFIX, StudentFacts, student_of
+from piflow_cli.teachers import family_of
+from piflow_cli.teachers.locate import locate
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,11 @@ def test_an_adapter_that_another_tool_cast_is_read_and_said(kind: str, tmp_path)
         load_adapter(path.parent, base=str(tmp_path / "base"))
 
 
-def test_a_change_that_is_meant_has_a_way_on(adapter, cli, tmp_path) -> None:
-    folder = copied(adapter, tmp_path / "copy")
+def test_a_change_that_is_meant_has_a_way_on(cli, tmp_path) -> None:
+    """The hint of the refusal is a command that works, with pictures on the card."""
+    preset, family = load("digits"), family_of("dit")
+    save_adapter(student_of(family.load(locate(preset.teacher.base)), family, StudentFacts.of(preset), seed=0), tmp_path / "adapter")
+    folder = tmp_path / "adapter"
     tensors = load_file(folder / WEIGHTS)
     tensors["proj_out_means.bias"] += 1
     save_file(tensors, folder / WEIGHTS, metadata_of(folder))
@@ -113,7 +116,7 @@ def test_a_change_that_is_meant_has_a_way_on(adapter, cli, tmp_path) -> None:
         load_adapter(folder)
     command = caught.value.hint.split("piflow ")[1].replace("DIR", str(tmp_path / "new")).split()
     outcome = cli(*command, "--device", "cpu", "--quiet")
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == 0 and (tmp_path / "new" / "samples.png").is_file(), outcome.err
     assert torch.equal(load_adapter(tmp_path / "new").model.state_dict()["proj_out_2.means.bias"], tensors["proj_out_means.bias"])
     assert set(DIGESTS) <= metadata_of(tmp_path / "new").keys()
     for format in ("merged", "pipeline"):

@@ -18,6 +18,7 @@ from ..teachers.locate import hub_id, locate
 from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
 from .formats import DTYPES
+from .places import portable
 from .standalone.code import (
     SCHEDULER,
     scheduler_code,
@@ -73,7 +74,7 @@ def write_network(
     def written_in(name: str) -> torch.dtype:
         return torch.float32 if is_of_head(name) else getattr(torch, storage) if name in stored else dtype
 
-    save_weights(weights, folder, written_in, student.facts.to_metadata())
+    save_weights(weights, folder, written_in, portable(student.facts).to_metadata())
 
 
 def _policy_entry(student: Student) -> dict[str, Any]:
