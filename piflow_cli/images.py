@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .console import dumps
+from .errors import RunError
 from .files import replacing_file
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ LARGEST_CELL = 512
 
 
 def to_images(x: Tensor) -> list[Image.Image]:
-    """States (B, C, H, W) in [-1, 1] with C = 1 or 3 → 8-bit pictures at their own resolution; values outside are clipped."""
+    """States (B, C, H, W) in [-1, 1] with C = 1 or 3 → 8-bit pictures at their own resolution; values outside are clipped.
+
+    Raises RunError for values that are not finite: rounded, they would pass for black.
+    """
+    if not x.isfinite().all():
+        raise RunError("pictures have values that are not finite", "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate")
     pixels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to("cpu").numpy().astype(np.uint8)
     return [Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0)) for picture in pixels]
 
