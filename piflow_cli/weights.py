@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import PiflowError, RunError
-from .teachers.dit_checkpoints import read_checkpoint
+from .pickled import read_pickled
 
 INDEX_SUFFIX = ".index.json"
 # Published files may be saved from the pipeline, whose part the transformer is.
@@ -82,8 +82,12 @@ def shards_of(path: Path) -> list[Path]:
         return [path]
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+        # An index of a stranger's must not have files read from anywhere else.
+        outside = [name for name in names if name != PurePath(name).name or "\\" in name]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no index of weights", "copy it again") from error
+    if outside:
+        raise RunError(f"{path} names {outside[0]}, which is no file of its folder", "copy it again from its maker")
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing or not names:
         raise RunError(f"{path.parent} is incomplete: {missing[0] if missing else 'every shard'} is missing", "copy it again")
@@ -108,6 +112,6 @@ def opened(path: Path) -> Iterator[Any]:
 
 def _checkpoint(path: Path) -> Mapping[str, Tensor]:
     try:
-        return read_checkpoint(path)
+        return read_pickled(path)
     except PiflowError as error:
         raise RunError(f"{path}: {error.message}", "download it again, or save its state dict as safetensors") from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .loading import load_model
 from .locate import locate
 
 Decode = Callable[[Tensor], Tensor]
@@ -38,7 +39,7 @@ def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Deco
     # Takes a second to import, and models of pixels do without it.
     from diffusers import AutoencoderKL
 
-    model = AutoencoderKL.from_pretrained(vae_folder(vae), torch_dtype=torch.float32).eval().requires_grad_(False).to(device)
+    model = load_model(AutoencoderKL, vae_folder(vae), torch.float32).requires_grad_(False).to(device)
     if model.config.latent_channels != channels:
         raise UsageError(f"{vae} shows latents of {model.config.latent_channels} channels, and the model makes {channels}", NAME_ONE)
     shift = 0.0 if model.config.shift_factor is None else model.config.shift_factor
