@@ -40,10 +40,10 @@ class Encoders(Protocol):
         The first axis of an entry may differ in length between texts; an entry that marks real positions says which count.
         """
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Latents (B, C, h, w), normalised as the transformer takes them, of ``images`` (B, 3, H, W) float32 in [-1, 1].
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, C, h, w) of the latents of ``images`` (B, 3, H, W) float32 in [-1, 1], by the VAE's posterior.
 
-        The same picture gives the same latents each time: the mean of the posterior, not a sample.
+        Both are normalised as the transformer takes latents; a batch draws its latents from them.
         """
 
     def close(self) -> None:

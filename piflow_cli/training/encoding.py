@@ -119,9 +119,9 @@ def _encode_pictures(
                 chosen = {key: pictures[key][1] for key in keys[start : start + PICTURES_AT_ONCE]}
                 decoded = dict(_decoded(chosen, size, failed))
                 if decoded:
-                    latents = encoders().encode_images(torch.stack(list(decoded.values())))
-                    for key, value in zip(decoded, latents, strict=True):
-                        writer.add(key, {"latents": value}, chosen[key].picture.name)
+                    means, stds = encoders().encode_images(torch.stack(list(decoded.values())))
+                    for key, mean, std in zip(decoded, means, stds, strict=True):
+                        writer.add(key, {"mean": mean, "std": std}, chosen[key].picture.name)
                 bar.update(len(chosen))
     return failed
 
