@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..encoders import EncoderFactory, Encoders
 from ..errors import RunError, UsageError
+from ..pictures import Unreadable
 from .buckets import Size, fit
 from .cache import Cache
-from .captioned import Unreadable, open_picture
 from .encoded import Bucket, EncodedData, Sample
 from .material import EMPTY, UNREADABLE, Item, Material, Skipped, Store, collect, summary
 
@@ -129,7 +129,7 @@ def _encode_pictures(
 def _decoded(items: Mapping[str, Item], size: Size, failed: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
     for key, item in items.items():
         try:
-            yield key, fit(open_picture(item.picture.read()), size)
+            yield key, fit(item.picture.open(), size)
         except (OSError, Unreadable) as error:
             failed[key] = str(error)
 

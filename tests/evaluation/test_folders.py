@@ -109,7 +109,7 @@ def test_a_batch_is_decoded_ahead_and_no_more(tmp_path: Path, monkeypatch) -> No
     opened = []
     original = Image.open
     folder = open_folder(tmp_path)
-    monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or original(path))
+    monkeypatch.setattr(Image, "open", lambda path, **options: opened.append(path) or original(path, **options))
     stream = folder.batches(2)
     next(stream)
     assert len(opened) <= 4

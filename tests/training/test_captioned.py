@@ -11,7 +11,9 @@ from PIL import Image
 
 from piflow_cli.errors import UsageError
 from piflow_cli.preset_schema import DataSection
-from piflow_cli.training.captioned import Picture, Unreadable, list_pictures, open_picture, upright_size
+from piflow_cli.pictures import Unreadable, open_picture, upright_size
+from piflow_cli.training.captioned import list_pictures
+from piflow_cli.training.picture import Picture
 
 
 def captions(source: Path | str, **options: object) -> dict[str, str | None]:
