@@ -27,8 +27,21 @@ from torch import Tensor
 NEGATIVE_PREFIX = "negative_"
 
 
-class Encoders(Protocol):
-    """Text encoder and image encoder of one model, loaded on a device.
+class PictureEncoder(Protocol):
+    """Image encoder of one model, loaded on a device when it is first used."""
+
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, C, h, w) of the latents of ``images`` (B, 3, H, W) float32 in [-1, 1], by the VAE's posterior.
+
+        Both are normalised as the transformer takes latents; a batch draws its latents from them.
+        """
+
+    def close(self) -> None:
+        """Free the memory of all that was loaded, on the device too; nothing is encoded afterwards."""
+
+
+class Encoders(PictureEncoder, Protocol):
+    """Text encoder and image encoder of one model.
 
     An implementation loads each half when it is first used: a set of prompts needs no image encoder, and pictures whose
     captions are cached need no text encoder.
@@ -39,15 +52,6 @@ class Encoders(Protocol):
 
         The first axis of an entry may differ in length between texts; an entry that marks real positions says which count.
         """
-
-    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the latents of ``images`` (B, 3, H, W) float32 in [-1, 1], by the VAE's posterior.
-
-        Both are normalised as the transformer takes latents; a batch draws its latents from them.
-        """
-
-    def close(self) -> None:
-        """Free the memory of both halves, on the device too; nothing is encoded afterwards."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,16 +82,19 @@ def shards_of(path: Path) -> list[Path]:
         return [path]
     try:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-        # An index of a stranger's must not have files read from anywhere else.
-        outside = [name for name in names if name != PurePath(name).name or "\\" in name]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no index of weights", "copy it again") from error
-    if outside:
-        raise RunError(f"{path} names {outside[0]}, which is no file of its folder", "copy it again from its maker")
+    if strange := [name for name in names if not _is_plain(name)]:
+        raise RunError(f"{path} is no index of weights: it names {strange[0]!r}, which is no file beside it", "copy it again")
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing or not names:
         raise RunError(f"{path.parent} is incomplete: {missing[0] if missing else 'every shard'} is missing", "copy it again")
     return [path.parent / name for name in names]
+
+
+def _is_plain(name: object) -> bool:
+    """Whether a name is that of a file in its own folder; what leads out of it is none."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0:")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -101,13 +104,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file; raises RunError where it is corrupt or cut short."""
+def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
+    """A safetensors file, whose tensors are those of ``framework``; raises RunError where it is corrupt or cut short."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, framework) as file:
             yield file
     except SafetensorError as error:
-        raise RunError(f"{path} is corrupt or cut short: {error}", f"copy it again, or remove it: rm {path}") from error
+        raise RunError(f"{path} is corrupt or cut short: {error}", "copy it again, or make it anew") from error
 
 
 def _checkpoint(path: Path) -> Mapping[str, Tensor]:

@@ -87,7 +87,7 @@ def distill(
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
     from piflow_cli.launching import launch, launched_processes, process_count
-    from piflow_cli.presets import resolve
+    from piflow_cli.presets import PICTURES, resolve
 
     flags = {
         "teacher.base": base,
@@ -95,7 +95,7 @@ def distill(
         "policy.nfe": nfe,
         "policy.components": components,
         "data.prompts": prompts,
-        "data.captioned": data,
+        PICTURES: data,
         "data.cache": None if cache is None else str(cache),
         "data.offload_text_encoder": offload_text_encoder,
         "imitation.data_free": data_free,

@@ -56,7 +56,7 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
     run = RunFolder(output)
     if resume:
         run.check(preset)
-    require_source(preset.data)
+    require_source(preset)
     console.say(format_pairs(describe(preset, output, device, launched_processes())))
     session = open_session(preset, output, device, console)
     fingerprint = session.data.fingerprint

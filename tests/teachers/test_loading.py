@@ -131,7 +131,7 @@ def test_an_index_reads_files_of_its_own_folder_alone(name, tmp_path):
     content["weight_map"][sorted(content["weight_map"])[0]] = name
     index.write_text(json.dumps(content))
     for read in (family_of("flux").load, lambda place: locate(str(place))):
-        with pytest.raises(RunError, match="which is no file of its folder"):
+        with pytest.raises(RunError, match="which is no file beside it"):
             read(folder)
 
 

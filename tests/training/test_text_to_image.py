@@ -155,7 +155,7 @@ def test_the_plan_without_data_or_with_data_of_the_hub(cli, teacher):
         (["--prompts", "{good}", "--set", "data.resolution=10"], "data.resolution 10 is no multiple of 4 pixels"),
         (["--prompts", "{good}", "--no-data-free"], "prompts bring no pictures to add noise to"),
         (["--prompts", "{good}", "--data", "{folder}"], "excludes"),
-        (["--set", "data.images=nowhere.safetensors"], "there is nothing at nowhere.safetensors"),
+        (["--set", "data.images=nowhere.safetensors"], "there are no pictures at nowhere.safetensors"),
     ],
 )
 def test_data_that_cannot_be_trained_on_say_so_before_anything_is_written(cli, teacher, source, tmp_path, options, message):
