@@ -42,8 +42,8 @@ def load_images(path: Path) -> tuple[Tensor, Tensor]:
 def labels_of(path: Path) -> Tensor:
     """Labels (N,) int64 of a safetensors file of pictures or latents; the rest is not read."""
     _, tensors = tensors_in(path)
-    if LABELS not in tensors or not {IMAGES, LATENTS, MEAN} & tensors.keys():
-        raise UsageError(f"{path} holds {', '.join(sorted(tensors))}, which are no labelled pictures or latents", FORMS)
+    if LABELS not in tensors or not (IMAGES in tensors or holds_latents(path)):
+        raise UsageError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, which are no labelled pictures or latents", FORMS)
     if IMAGES in tensors and not holds_latents(path):
         _refuse_other_pixels(path, tensors[IMAGES], tensors[LABELS])
     return _whole_numbers(path, tensors[LABELS])
