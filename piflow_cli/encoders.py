@@ -27,8 +27,21 @@ from torch import Tensor
 NEGATIVE_PREFIX = "negative_"
 
 
-class Encoders(Protocol):
-    """Text encoder and image encoder of one model, loaded on a device.
+class PictureEncoder(Protocol):
+    """Image encoder of one model, loaded on a device when it is first used."""
+
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, C, h, w) of the latents of ``images`` (B, 3, H, W) float32 in [-1, 1], by the VAE's posterior.
+
+        Both are normalised as the transformer takes latents; a batch draws its latents from them.
+        """
+
+    def close(self) -> None:
+        """Free the memory of all that was loaded, on the device too; nothing is encoded afterwards."""
+
+
+class Encoders(PictureEncoder, Protocol):
+    """Text encoder and image encoder of one model.
 
     An implementation loads each half when it is first used: a set of prompts needs no image encoder, and pictures whose
     captions are cached need no text encoder.
@@ -42,15 +55,6 @@ class Encoders(Protocol):
 
     def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
         """Those of ``texts`` that the encoder does not read to their ends, each with how much of it is read, in words."""
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Latents (B, C, h, w), normalised as the transformer takes them, of ``images`` (B, 3, H, W) float32 in [-1, 1].
-
-        The same picture gives the same latents each time: the mean of the posterior, not a sample.
-        """
-
-    def close(self) -> None:
-        """Free the memory of both halves, on the device too; nothing is encoded afterwards."""
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class DataSection:
 
     __pydantic_config__ = SECTION
 
-    images: Text | None = None  # safetensors file of images and labels; preset:FILE is shipped beside the presets
+    images: Text | None = None  # pictures with labels (a folder, .tar shards, a safetensors file), or a safetensors file of latents
     labels: Literal["uniform"] | None = None  # every class of the teacher equally often; trains without pictures
     prompts: Text | None = None  # .txt, .jsonl, .csv or .parquet file, or Hub dataset; trains without pictures
     captioned: Text | None = None  # pictures with captions: a folder, .tar shards or Hub dataset
@@ -121,6 +121,7 @@ class DataSection:
 
 DATA_SOURCES = ("images", "labels", "prompts", "captioned")
 WITHOUT_PICTURES = ("labels", "prompts")
+CLASS_FAMILIES = ("dit",)  # families of teachers that are told a class: what is given them as data has labels
 # Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
 ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}
 

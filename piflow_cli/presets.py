@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from piflow_cli.console import plain
 from piflow_cli.errors import UsageError
 from piflow_cli.preset_schema import (
+    CLASS_FAMILIES,
     POLICY_KINDS,
     AdapterSection,
     DataSection,
@@ -46,6 +47,9 @@ __all__ = [
     "resolve",
     "to_dict",
 ]
+
+
+PICTURES = "data"
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def resolve(
         name_or_path: a shipped preset, or the path of a YAML file.
         config: a YAML file with any subset of a preset's keys.
         assignments: `section.key=value` texts; values are read as YAML.
-        flags: dotted key → value of an option; None means it was not given.
+        flags: dotted key → value of an option; None means it was not given. PICTURES stands for the key of pictures, which have
+            labels or captions as the teacher is told a class or a text.
 
     Raises:
         UsageError: unknown name, unreadable file, or all faults of all places in one message.
@@ -103,7 +108,9 @@ def resolve(
     for layer, repeated in [*([read_file(config)] if config is not None else []), *map(read_assignment, assignments)]:
         given.append(layer)
         faults += repeated
-    given.append(Layer(COMMAND_LINE, nested({key: value for key, value in flags.items() if value is not None})))
+    family = _of_teacher(merge([preset_file.base, *given])[0])
+    meant = {_meant(key, family): value for key, value in flags.items() if value is not None}
+    given.append(Layer(COMMAND_LINE, nested(meant)))
     kind = _kind(merge(given)[0])
     variant = [preset_file.variants[kind]] if kind in preset_file.variants else []
     preset, found = parse([preset_file.base, *variant, *given])
@@ -142,6 +149,19 @@ def _kind(values: Mapping[str, Any]) -> str:
     policy = values.get("policy")
     kind = policy.get("kind") if isinstance(policy, Mapping) else None
     return kind if isinstance(kind, str) else ""
+
+
+def _of_teacher(values: Mapping[str, Any]) -> object:
+    """The family that some values ask for."""
+    teacher = values.get("teacher")
+    return teacher.get("family") if isinstance(teacher, Mapping) else None
+
+
+def _meant(key: str, family: object) -> str:
+    """The key that an option stands for at a teacher of ``family``."""
+    if key != PICTURES:
+        return key
+    return "data.images" if family in CLASS_FAMILIES else "data.captioned"
 
 
 def _path(name_or_path: str | Path) -> Path:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import PiflowError, RunError, is_of_the_system
 from .files import is_plain_name
-from .teachers.dit_checkpoints import read_checkpoint
+from .pickled import read_pickled
 
 INDEX_SUFFIX = ".index.json"
 # Published files may be saved from the pipeline, whose part the transformer is.
@@ -105,10 +105,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file; raises RunError where it is corrupt or cut short."""
+def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
+    """A safetensors file, whose tensors are those of ``framework``; raises RunError where it is corrupt or cut short."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, framework) as file:
             yield file
     except SafetensorError as error:
         if is_of_the_system(error):
@@ -118,6 +118,6 @@ def opened(path: Path) -> Iterator[Any]:
 
 def _checkpoint(path: Path) -> Mapping[str, Tensor]:
     try:
-        return read_checkpoint(path)
+        return read_pickled(path)
     except PiflowError as error:
         raise RunError(f"{path}: {error.message}", "download it again, or save its state dict as safetensors") from error

@@ -29,13 +29,14 @@ def expected_latents(images: Tensor) -> Tensor:
 
 @dataclass
 class FakeEncoders:
-    """Remembers what it was asked; ``fails_at`` is the number of the call that is interrupted."""
+    """Remembers what it was asked; ``fails_at`` is the number of the call that is interrupted, ``std`` that of every latent."""
 
     texts: list[str] = field(default_factory=list)
     images: int = 0
     opened: int = 0
     closed: int = 0
     fails_at: int | None = None
+    std: float = 0.0
 
     def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         self._count()
@@ -45,11 +46,12 @@ class FakeEncoders:
     def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
         return {text: f"{len(text)} letters" for text in texts if len(text) > LONGEST}
 
-    def encode_images(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self._count()
         assert images.ndim == 4 and images.shape[1] == 3 and images.dtype == torch.float32
         self.images += len(images)
-        return expected_latents(images)
+        mean = expected_latents(images)
+        return mean, torch.full_like(mean, self.std)
 
     def close(self) -> None:
         self.closed += 1

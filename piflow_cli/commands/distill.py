@@ -88,7 +88,7 @@ def distill(
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
     from piflow_cli.launching import launch, launched_processes, process_count
-    from piflow_cli.presets import resolve
+    from piflow_cli.presets import PICTURES, resolve
 
     flags = {
         "teacher.base": base,
@@ -96,7 +96,7 @@ def distill(
         "policy.nfe": nfe,
         "policy.components": components,
         "data.prompts": prompts,
-        "data.captioned": data,
+        PICTURES: data,
         "data.text_column": text_column,
         "data.cache": None if cache is None else str(cache),
         "data.offload_text_encoder": offload_text_encoder,

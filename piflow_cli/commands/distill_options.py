@@ -31,7 +31,7 @@ Components = Annotated[
 Prompts = Annotated[
     str | None, setting("--prompts", "Prompts: a .txt, .jsonl, .csv or .parquet file, or a Hub dataset.", DATA, "SOURCE")
 ]
-Pictures = Annotated[str | None, setting("--data", "Pictures with captions: a folder, .tar shards or a Hub dataset.", DATA, "SOURCE")]
+Pictures = Annotated[str | None, setting("--data", "Pictures with captions, or labels: a folder, .tar shards or a Hub dataset.", DATA, "SOURCE")]
 DataFree = Annotated[
     bool | None,
     switch("--data-free/--no-data-free", "Start at noise alone (default with --prompts), or at noised data.", DATA),

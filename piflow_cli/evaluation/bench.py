@@ -119,7 +119,8 @@ def _class_shots(scene: Scene, request: EvalRequest, preset: Preset | None) -> t
     """Seeds from 0 on; labels in turn, or as the training data have them, so that both show their classes equally often."""
     labels = request.labels
     data = ()
-    if preset is not None and preset.data.images is not None:
+    # Pictures that a VAE has encoded may be gone, and classes in turn come as often as theirs.
+    if preset is not None and preset.data.images is not None and preset.teacher.vae is None:
         data = tuple(load_images(locate(preset.data.images))[1].tolist())
     seeds = request.seeds if request.seeds is not None else range(_class_count(request, len(data)))
     if labels is None:

@@ -133,11 +133,11 @@ class Eyes:
 
 
 def reference_of(request: EvalRequest, bench: Bench) -> str:
-    """What was named, or the training data where the preset has pictures, or the teacher."""
+    """What was named, or the training data where the preset has pictures as its students make them, or the teacher."""
     if request.reference is not None:
         return request.reference
-    section = None if bench.preset is None else bench.preset.data
-    return DATA if section is not None and section.images is not None else TEACHER
+    preset = bench.preset
+    return DATA if preset is not None and preset.data.images is not None and preset.teacher.vae is None else TEACHER
 
 
 def default_extractors(bench: Bench) -> tuple[str, ...]:

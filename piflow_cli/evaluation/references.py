@@ -140,7 +140,7 @@ def _training_set(
     if preset is None:
         raise UsageError("the reference data is what a student trained on, and no student is given", f"name {KNOWN.removesuffix(', or data')}")
     section = preset.data
-    if section.images is not None:
+    if section.images is not None and preset.teacher.vae is None:
         images, _ = load_images(locate(section.images))
         if count is not None and len(images) < count:
             raise UsageError(f"the training set holds {len(images)} pictures, and {count} are wanted", f"take --num-images {len(images)}")

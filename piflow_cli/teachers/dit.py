@@ -16,6 +16,7 @@ from ..core.heads import HeadSite
 from ..errors import UsageError
 from .base import ClassConditionalFamily, Conditioning, matching
 from .dit_checkpoints import converted
+from .loading import load_model
 
 CONFIG_NAME = "config.json"
 
@@ -37,7 +38,7 @@ class DiTFamily(ClassConditionalFamily):
         return converted(base, read_config(told) if config is not None or beside.is_file() else {})
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> DiT:
-        return DiT.from_pretrained(folder, low_cpu_mem_usage=False, torch_dtype=dtype).eval()
+        return load_model(DiT, folder, dtype, low_cpu_mem_usage=False)
 
     def outline(self, folder: Path) -> DiT:
         with torch.device("meta"):

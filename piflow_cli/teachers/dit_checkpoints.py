@@ -6,32 +6,31 @@ Three releases are read: the teachers of pi-Flow (arXiv 2510.14974), which have 
 
 from __future__ import annotations
 
-import argparse
-import errno
 import hashlib
 import json
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..backbones.dit import DiT, position_table, sinusoid_frequencies
+from ..core.tensors import all_finite
 from ..errors import PiflowError, RunError, UsageError
 from ..files import NAME_CACHE, cache_folder, replacing_folder
 from ..locking import waiting_for
+from ..pickled import read_pickled
+from ..weights import read_safetensors
 
 CONVERTER = 1  # part of a cached teacher's key, to be raised with every change of the conversion
 KNOWN_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: the sizes S, B, L and XL of DiT and SiT
 IMAGENET_LATENT = 32
 NAMED_FAULTS = 3
 STATE_IT = "name a folder with a config.json that states them: --set teacher.config=DIR"
-WEIGHTS_WITHIN = ("ema", "state_dict", "model")  # where training programs keep the weights, best first
 
 _SIT_NAMES = (
     (r"x_embedder\.proj\.", "pos_embed.proj."),
@@ -71,7 +70,8 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
             try:
                 config, tensors = convert(read_checkpoint(path), given)
             except PiflowError as error:
-                raise type(error)(f"{path}: {error.message}", error.hint) from error
+                named = error.message if error.message.startswith(str(path)) else f"{path}: {error.message}"
+                raise type(error)(named, error.hint) from error
             with replacing_folder(folder) as aside:
                 (aside / "config.json").write_text(json.dumps({"_class_name": DiT.__name__, **config}, indent=2) + "\n")
                 save_file(tensors, aside / "diffusion_pytorch_model.safetensors", {"format": "pt"})
@@ -79,26 +79,8 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU: the averaged ones where a training program saved both."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    try:
-        # Training programs keep their arguments beside the weights; reading a Namespace runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        # torch seeks to impossible places in a file that is cut short.
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise
-        raise RunError(
-            "it is damaged, or holds more than tensors, which piflow never runs",
-            "download it again, or save its state dict as safetensors",
-        ) from error
-    names = [name for name in WEIGHTS_WITHIN if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
-    tensors = content[names[0]] if names else content
-    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise UsageError("it holds no state dict", "name the checkpoint of a DiT or SiT: --base PATH")
-    return {str(name).removeprefix("module."): value for name, value in tensors.items()}
+    """The tensors of a checkpoint by name, on the CPU; raises as :func:`~piflow_cli.pickled.read_pickled` does."""
+    return read_safetensors(path)[1] if path.suffix == ".safetensors" else read_pickled(path)
 
 
 def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -219,10 +201,10 @@ def _refuse_faults(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
     for name in expected.keys() & tensors.keys():
         if tensors[name].shape != expected[name]:
             faults.append(f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name])}")
-        elif not tensors[name].isfinite().all():
-            faults.append(f"{name} has values that are not finite")
     if faults:
         raise UsageError(f"no class-conditional DiT: {_few(faults, '; ')}", "name another: --base PATH")
+    if wrong := [name for name, value in tensors.items() if not all_finite(value)]:
+        raise RunError(f"values that are not finite in {_few(wrong)}", "download it again, or name another: --base PATH")
 
 
 def _few(items: list[str], separator: str = ", ") -> str:

@@ -69,14 +69,12 @@ class Flux2Family(TextToImageFamily):
         chats = format_input(list(texts), system_message=pipeline.system_message)
         return [len(pipeline.tokenizer.apply_chat_template([chat], tokenize=True, return_dict=True)["input_ids"][0]) for chat in chats]
 
-    def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
-        latents = vae.encode(images).latent_dist.mode()
-        mean, std = _statistics(vae)
-        return unpack((pack(latents) - mean) / std, *latents.shape[-2:])
-
-    def decode_latents(self, vae: nn.Module, latents: Tensor) -> Tensor:
-        mean, std = _statistics(vae)
-        return vae.decode(unpack(pack(latents) * std + mean, *latents.shape[-2:])).sample
+    def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
+        # Each of the 4 C channels of a token has its own, which the VAE keeps as those of a batch norm.
+        mean, variance = vae.bn.running_mean, vae.bn.running_var + vae.config.batch_norm_eps
+        tokens = latents.shape[-2] * latents.shape[-1] // POSITIONS
+        mean, std = (unpack(value.expand(1, tokens, -1), *latents.shape[-2:]) for value in (mean, variance.sqrt()))
+        return mean, std
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         return config["in_channels"] // POSITIONS
@@ -114,8 +112,3 @@ class Flux2KleinFamily(Flux2Family):
 def _ids(shape: tuple[int, int, int, int], device: torch.device) -> Tensor:
     """Position (picture, row, column, place in the text) of every token, (tokens, 4)."""
     return torch.cartesian_prod(*(torch.arange(length, device=device) for length in shape))
-
-
-def _statistics(vae: nn.Module) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each of the 4 C channels of a token, which the VAE keeps as those of a batch norm."""
-    return vae.bn.running_mean, (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()

@@ -1,16 +1,18 @@
-"""From the states of class-conditional models to pictures: nothing to do for pixels, an AutoencoderKL for latents."""
+"""Between pictures and the states of class-conditional models: nothing to do for pixels, an AutoencoderKL for latents."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..encoders import EncoderFactory
 from ..errors import UsageError
-from .locate import locate
+from .loading import load_model
+from .locate import CONFIGS, locate
 
 Decode = Callable[[Tensor], Tensor]
 """States (B, C, h, w) → pictures (B, 1 or 3, H, W), values around [-1, 1], on the same device."""
@@ -35,17 +37,12 @@ def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Deco
         if channels not in PICTURE_CHANNELS:
             raise UsageError(f"the model makes latents of {channels} channels, and no VAE that shows them is named", NAME_ONE)
         return lambda states: states
-    # Takes a second to import, and models of pixels do without it.
-    from diffusers import AutoencoderKL
-
-    model = AutoencoderKL.from_pretrained(vae_folder(vae), torch_dtype=torch.float32).eval().requires_grad_(False).to(device)
-    if model.config.latent_channels != channels:
-        raise UsageError(f"{vae} shows latents of {model.config.latent_channels} channels, and the model makes {channels}", NAME_ONE)
-    shift = 0.0 if model.config.shift_factor is None else model.config.shift_factor
+    model = _load(vae, channels, device)
+    shift, scale = _normalisation(model)
 
     @torch.no_grad()
     def decode(states: Tensor) -> Tensor:
-        latents = states.float() / model.config.scaling_factor + shift
+        latents = states.float() / scale + shift
         # Previews are drawn under a run's autocast, and are to equal what `piflow sample` shows.
         with torch.autocast(device.type, enabled=False):
             return torch.cat([model.decode(part, return_dict=False)[0] for part in latents.split(DECODED_AT_ONCE)])
@@ -53,8 +50,67 @@ def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Deco
     return decode
 
 
-def vae_folder(vae: str) -> Path:
-    place = locate(vae, only=NEEDED)
+class VaeEncoder:
+    """The AutoencoderKL ``vae``, loaded onto ``device`` when it is first asked, for latents of ``channels`` channels."""
+
+    def __init__(self, vae: str, channels: int, device: torch.device) -> None:
+        self.vae, self.channels, self.device = vae, channels, device
+        self._model: nn.Module | None = None
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, C, h, w) of the states of ``images`` (B, 3, H, W) in [-1, 1], by the VAE's posterior."""
+        if self._model is None:
+            self._model = _load(self.vae, self.channels, self.device)
+        shift, scale = _normalisation(self._model)
+        posterior = self._model.encode(images.to(self.device)).latent_dist
+        return ((posterior.mean - shift) * scale).cpu(), (posterior.std * scale).cpu()
+
+    def close(self) -> None:
+        self._model = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def vae_encoders(vae: str | None, channels: int) -> EncoderFactory:
+    """The encoder of a teacher's latents, not loaded yet; raises UsageError where ``vae`` is none, or belongs to other states."""
+    if vae is None:
+        raise UsageError(f"the model makes latents of {channels} channels, and no VAE that encodes pictures is named", NAME_ONE)
+    config = json.loads((vae_folder(vae, CONFIGS) / "config.json").read_text(encoding="utf-8"))
+    # An AutoencoderKL halves the sides between its blocks.
+    halvings = len(config["block_out_channels"]) - 1 if "block_out_channels" in config else 0
+    place = Path(vae)
+    return EncoderFactory(
+        identity={
+            "vae": str(place.resolve()) if place.exists() else vae,
+            "pictures": "centre crop of ADM",
+            "latents": "mean and std of the posterior, float32",
+        },
+        latent_channels=channels,
+        downsampling=2**halvings,
+        size_multiple=2**halvings,
+        open=lambda device, offload: VaeEncoder(vae, channels, device),
+    )
+
+
+def _load(vae: str, channels: int, device: torch.device) -> nn.Module:
+    # Takes a second to import, and models of pixels do without it.
+    from diffusers import AutoencoderKL
+
+    model = load_model(AutoencoderKL, vae_folder(vae), torch.float32).requires_grad_(False).to(device)
+    if model.config.latent_channels != channels:
+        raise UsageError(f"{vae} shows latents of {model.config.latent_channels} channels, and the model makes {channels}", NAME_ONE)
+    return model
+
+
+def _normalisation(model: nn.Module) -> tuple[float, float]:
+    """What states have had subtracted, and have been multiplied by."""
+    return 0.0 if model.config.shift_factor is None else model.config.shift_factor, model.config.scaling_factor
+
+
+def vae_folder(vae: str, only: Sequence[str] = NEEDED) -> Path:
+    """The folder of the AutoencoderKL ``vae``; of one on the Hub the files ``only`` are fetched."""
+    place = locate(vae, only=only)
     folder = place / "vae" if (place / "vae").is_dir() else place
     try:
         named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import RunError, UsageError, explain, is_unreachable
 from ..files import expanded, is_plain_name
 from ..presets import presets_root
+from ..weights import INDEX_SUFFIX, shards_of
 
 if TYPE_CHECKING:
     from ..preset_schema import TeacherSection
@@ -122,13 +122,8 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 def _refuse_incomplete(place: Path, only: Sequence[str], what: str, hint: str) -> None:
     """Raise RunError where an index of shards, among the files that are needed, names one that is not there."""
-    for index in [path for path in _matching(place, only) if path.name.endswith(".index.json")]:
+    for index in [path for path in _matching(place, only) if path.name.endswith(INDEX_SUFFIX)]:
         try:
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{what}: {index.name} is no index of weights", f"{hint}, or {LOCAL_COPY}") from error
-        if strange := [shard for shard in shards if not is_plain_name(shard)]:
-            raise RunError(f"{index} is no index of weights: it names {strange[0]!r}, which is no file beside it", f"{hint}, or {LOCAL_COPY}")
-        missing = [shard for shard in shards if not (index.parent / shard).is_file()]
-        if missing:
-            raise RunError(f"{what}: {missing[0]} is missing", f"{hint}, or {LOCAL_COPY}")
+            shards_of(index)
+        except RunError as error:
+            raise RunError(f"{what}: {error.message}", f"{hint}, or {LOCAL_COPY}") from error

@@ -63,21 +63,20 @@ class QwenImageFamily(TextToImageFamily):
         whole = [pipeline.prompt_template_encode.format(text) for text in texts]
         return [len(pipeline.tokenizer(text).input_ids) - pipeline.prompt_template_encode_start_idx for text in whole]
 
-    def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
-        latents = vae.encode(images.unsqueeze(2)).latent_dist.mode().squeeze(2)
-        return (latents - _statistic(vae.config.latents_mean, latents)) / _statistic(vae.config.latents_std, latents)
+    def encode_images(self, vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        # The VAE is one of videos: a picture is a frame.
+        mean, std = super().encode_images(vae, images.unsqueeze(2))
+        return mean.squeeze(2), std.squeeze(2)
 
     def decode_latents(self, vae: nn.Module, latents: Tensor) -> Tensor:
-        latents = latents * _statistic(vae.config.latents_std, latents) + _statistic(vae.config.latents_mean, latents)
-        return vae.decode(latents.unsqueeze(2)).sample.squeeze(2)
+        return super().decode_latents(vae, latents.unsqueeze(2)).squeeze(2)
+
+    def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (latents.new_tensor(values).reshape(-1, 1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std))
+        return mean, std
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         return config["in_channels"] // POSITIONS
 
     def embedding_dim(self, model: nn.Module) -> int:
         return model.config.num_attention_heads * model.config.attention_head_dim
-
-
-def _statistic(values: Sequence[float], latents: Tensor) -> Tensor:
-    """One value a channel, for latents (B, C, h, w)."""
-    return latents.new_tensor(values).reshape(-1, 1, 1)

@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..long_texts import hushed, length_note
 from ..quantisation import quantised_loading
 from .base import Conditioning, TeacherFamily
+from .loading import load_model, load_text_encoder
 from .locate import CONFIGS, ENCODERS, locate
 from .packing import pack, unpack
 
@@ -49,12 +50,11 @@ class TextToImageFamily(TeacherFamily):
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         self._config(folder)
-        return self.model_class.from_pretrained(_transformer(folder), torch_dtype=dtype).eval()
+        return load_model(self.model_class, _transformer(folder), dtype)
 
     def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
         self._config(folder)
-        options = quantised_loading(precision, keep)
-        return self.model_class.from_pretrained(_transformer(folder), torch_dtype=torch.bfloat16, **options).eval()
+        return load_model(self.model_class, _transformer(folder), torch.bfloat16, **quantised_loading(precision, keep))
 
     def outline(self, folder: Path) -> nn.Module:
         with torch.device("meta"):
@@ -97,7 +97,7 @@ class TextToImageFamily(TeacherFamily):
                 "revision": "newest" if section.revision is None else section.revision,
                 "pipeline": self.pipeline_name,
                 "text": f"{self.text_length} tokens, bfloat16",
-                "latents": "mode, float32",
+                "latents": "mean and std of the posterior, float32",
             },
             latent_channels=self.latent_channels(self._config(locate(section.base, section.revision, CONFIGS))),
             downsampling=self.vae_factor,
@@ -113,18 +113,24 @@ class TextToImageFamily(TeacherFamily):
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as the stock pipeline makes them, before it cuts them to ``text_length``; its chat template counts."""
 
-    def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
-        """Normalised latents (B, C, h, w) of ``images`` (B, 3, H, W) in [-1, 1]: the mode of the posterior."""
-        latents = vae.encode(images).latent_dist.mode()
-        return (latents - vae.config.shift_factor) * vae.config.scaling_factor
+    def encode_images(self, vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B, 3, H, W) in [-1, 1], by the VAE's posterior."""
+        posterior = vae.encode(images).latent_dist
+        mean, std = self.latent_statistics(vae, posterior.mean)
+        return (posterior.mean - mean) / std, posterior.std / std
 
     def decode_latents(self, vae: nn.Module, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] of normalised ``latents`` (B, C, h, w)."""
-        return vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
+        mean, std = self.latent_statistics(vae, latents)
+        return vae.decode(latents * std + mean).sample
+
+    def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """What normalised latents have had subtracted, and what they have been divided by, each broadcast against ``latents`` of the VAE."""
+        return latents.new_tensor(vae.config.shift_factor), latents.new_tensor(1 / vae.config.scaling_factor)
 
     def load_vae(self, folder: Path) -> nn.Module:
         """The VAE beside the transformer, float32, in evaluation mode."""
-        return _from_diffusers(self.vae_name).from_pretrained(folder / "vae").eval()
+        return load_model(_from_diffusers(self.vae_name), folder / "vae", torch.float32)
 
     @property
     def pipeline_class(self) -> Any:
@@ -183,7 +189,8 @@ class TextToImageFamily(TeacherFamily):
                 f"{folder} has no text encoder: there is no {' and no '.join(missing)} in it",
                 "name the folder or Hub id of a whole pipeline: --base PATH",
             )
-        return self.pipeline_class.from_pretrained(folder, transformer=None, vae=None, torch_dtype=torch.bfloat16)
+        absent = {"transformer": None, "vae": None}
+        return self.pipeline_class.from_pretrained(folder, **absent, **_text_encoders(folder), torch_dtype=torch.bfloat16)
 
 
 class StockEncoders:
@@ -226,10 +233,11 @@ class StockEncoders:
         return pipeline
 
     @torch.no_grad()
-    def encode_images(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self._vae is None:
             self._vae = self.family.load_vae(self.folder).to(self.device)
-        return self.family.encode_images(self._vae, images.to(self.device)).cpu()
+        mean, std = self.family.encode_images(self._vae, images.to(self.device))
+        return mean.cpu(), std.cpu()
 
     def close(self) -> None:
         self._pipeline = self._vae = None
@@ -282,6 +290,16 @@ def _missing_parts(folder: Path) -> list[str]:
     parts = json.loads(index.read_text(encoding="utf-8"))
     texts = [name for name, value in parts.items() if name.startswith(("text_encoder", "tokenizer")) and value[0] is not None]
     return [name for name in texts or ["text_encoder"] if not (folder / name).is_dir()]
+
+
+def _text_encoders(folder: Path) -> dict[str, nn.Module]:
+    """The text encoders that a pipeline's index names as classes of transformers, in bfloat16: a stock pipeline would load them unchecked."""
+    import transformers
+
+    parts = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    named = {name: value for name, value in parts.items() if name.startswith("text_encoder")}
+    kinds = {name: getattr(transformers, kind, None) for name, (library, kind) in named.items() if library == "transformers"}
+    return {name: load_text_encoder(kind, folder / name, torch.bfloat16) for name, kind in kinds.items() if kind is not None}
 
 
 def longest_masked(length: int, width: int) -> Conditioning:

@@ -60,8 +60,26 @@ def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
 
 def fit(picture: Image.Image, size: Size) -> Tensor:
     """Scale ``picture`` (RGB) until it covers ``size``, cut its centre out: (3, H, W) float32 in [-1, 1]."""
-    fitted = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
+    return _tensor(ImageOps.fit(picture, size, Image.Resampling.LANCZOS))
+
+
+def centre_crop(picture: Image.Image, side: int) -> Tensor:
+    """The centre square of ``picture`` (RGB) at ``side`` pixels, (3, side, side) float32 in [-1, 1], as ADM cuts ImageNet's pictures.
+
+    Halved by averaging while both sides stay at least ``side``, then scaled bicubically until the shorter one is ``side``
+    (Dhariwal and Nichol, arXiv 2105.05233, whose teachers, and those after them, have seen no other pictures).
+    """
+    while min(picture.size) >= 2 * side:
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    scale = side / min(picture.size)
+    width, height = (round(length * scale) for length in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - side) // 2, (height - side) // 2
+    return _tensor(picture.crop((left, top, left + side, top + side)))
+
+
+def _tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
 def _check(side: int, multiple: int, what: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +22,8 @@ from ..files import cache_key, replacing_file
 SHARD_BYTES = 64 << 20
 SHARD_ENTRIES = 1024
 CHECKSUMS, NOTES = "crc32", "notes"
-OPEN_SHARDS = 32
+# Mapped files, not memory: as many as all of ImageNet takes, whose latents are visited in no order.
+OPEN_SHARDS = 2048
 
 
 class Cache:
@@ -41,7 +43,7 @@ class Cache:
         self._shards, self._notes, damaged = {}, {}, []
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
-                _, keys, notes = _opened(path)
+                shard = _opened(path)
             except FileNotFoundError:
                 # Another process has just removed it, for the same reason as this one would.
                 continue
@@ -49,8 +51,8 @@ class Cache:
                 path.unlink(missing_ok=True)
                 damaged.append(path)
                 continue
-            self._shards.update(dict.fromkeys(keys, path))
-            self._notes.update(notes)
+            self._shards.update(dict.fromkeys(shard.checksums, path))
+            self._notes.update(shard.notes)
         return damaged
 
     def __contains__(self, key: str) -> bool:
@@ -64,11 +66,11 @@ class Cache:
         """The entry under ``key``; raises RunError where its shard has been damaged or removed since the scan."""
         path = self._shards[key]
         try:
-            file, checksums, _ = self._open(path)
-            entry = {name.partition(".")[2]: file.get_tensor(name) for name in file.keys() if name.startswith(f"{key}.")}
+            shard = self._open(path)
+            entry = {name.partition(".")[2]: shard.file.get_tensor(name) for name in shard.names[key]}
         except (SafetensorError, OSError) as error:
             raise RunError(f"the cache shard {path} cannot be read: {error}", "run the same command again: it is made anew") from error
-        if _checksum(entry) != checksums[key]:
+        if _checksum(entry) != shard.checksums[key]:
             raise RunError(f"the cache shard {path} is damaged: a checksum does not match", f"remove it, and it is made anew: rm {path}")
         return entry
 
@@ -95,7 +97,10 @@ class ShardWriter:
             self.flush()
 
     def add(self, key: str, entry: Mapping[str, Tensor], what: str, note: str | None = None) -> None:
-        """Put an entry under ``key``, with a ``note`` where something is to be remembered of it; raises RunError naming ``what`` where it holds values that are not finite."""
+        """Put an entry under ``key``, with a ``note`` where something is to be remembered of it.
+
+        Raises RunError naming ``what`` where it holds values that are not finite.
+        """
         if not all(value.isfinite().all() for value in entry.values()):
             raise RunError(f"the encoder gave values that are not finite for {what}", "take another --set teacher.base or precision")
         # Rows of a batch share its memory, and safetensors refuses tensors that do.
@@ -117,12 +122,23 @@ class ShardWriter:
         self._entries, self._notes, self._bytes = {}, {}, 0
 
 
-def _opened(path: Path) -> tuple[safe_open, dict[str, int], dict[str, str]]:
-    """A shard, mapped into memory, the checksums of its entries and what is noted of them."""
+class _Shard(NamedTuple):
+    """A shard, mapped into memory: checksums of its entries, what is noted of them, and the names of their tensors, by key."""
+
+    file: safe_open
+    checksums: dict[str, int]
+    notes: dict[str, str]
+    names: dict[str, list[str]]
+
+
+def _opened(path: Path) -> _Shard:
     file = safe_open(path, "pt")
     metadata = file.metadata()
+    names: dict[str, list[str]] = {}
+    for name in file.keys():
+        names.setdefault(name.partition(".")[0], []).append(name)
     # Shards of 0.1.0 have no notes.
-    return file, json.loads(metadata[CHECKSUMS]), dict(json.loads(metadata.get(NOTES, "{}")))
+    return _Shard(file, json.loads(metadata[CHECKSUMS]), dict(json.loads(metadata.get(NOTES, "{}"))), names)
 
 
 def _checksum(entry: Mapping[str, Tensor]) -> int:

@@ -11,7 +11,7 @@ from ..picture_folders import files_below
 from ..pictures import SUFFIXES
 from ..tables import HUB_ID, IMAGE_OPTION, TEXT_OPTION, naming, open_dataset
 from .captions import METADATA, pictures_of_folder
-from .picture import Picture, caption_of
+from .picture import Picture, Told, caption_of, captions
 from .shards import pictures_of_shards
 
 if TYPE_CHECKING:
@@ -28,23 +28,23 @@ def list_pictures(section: DataSection) -> list[Picture]:
     """
     source, path = str(section.captioned), Path(str(section.captioned))
     if path.suffix == ".tar" and path.is_file():
-        return pictures_of_shards([path], section.text_column)
+        return pictures_of_shards([path], captions(section.text_column))
     if path.is_dir():
-        return _of_folder(path, section.text_column)
+        return _of_folder(path, captions(section.text_column))
     if path.exists() or path.suffix == ".tar" or not HUB_ID.fullmatch(source):
         raise UsageError(f"there are no pictures at {source}", "name a folder, a .tar shard, or a data set as OWNER/NAME")
     return _of_dataset(source, section)
 
 
-def _of_folder(path: Path, text_column: str) -> list[Picture]:
+def _of_folder(path: Path, told: Told) -> list[Picture]:
     """The pictures of a folder, or of the shards in it."""
     files = files_below(path)
     shards = [file for file in files if file.suffix == ".tar"]
     if shards and any(file.suffix.lower() in SUFFIXES or file.name in METADATA for file in files):
         raise UsageError(f"{path} holds both pictures and .tar shards", "keep each in a folder of its own")
     if shards:
-        return pictures_of_shards(shards, text_column)
-    pictures = pictures_of_folder(path, files, text_column)
+        return pictures_of_shards(shards, told)
+    pictures = pictures_of_folder(path, files, told)
     if not pictures:
         raise UsageError(f"{path} holds no pictures ({', '.join(SUFFIXES)}) and no .tar shards", LAYOUT)
     return pictures
@@ -57,11 +57,11 @@ def _of_dataset(source: str, section: DataSection) -> list[Picture]:
     if not isinstance(dataset.features[section.image_column], Pictures):
         others = [name for name, kind in dataset.features.items() if isinstance(kind, Pictures)]
         raise UsageError(f"the column {section.image_column} of {source} holds no pictures", naming(others, IMAGE_OPTION, section.image_column))
-    captions = dataset[section.text_column]
+    texts = dataset[section.text_column]
     encoded = dataset.select_columns([section.image_column]).cast_column(section.image_column, Pictures(decode=False))
 
     def read(row: int) -> bytes:
         value: dict[str, Any] = encoded[row][section.image_column]
         return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
 
-    return [Picture(f"{source}[{row}]", caption_of(caption), partial(read, row)) for row, caption in enumerate(captions)]
+    return [Picture(f"{source}[{row}]", caption_of(caption), partial(read, row)) for row, caption in enumerate(texts)]

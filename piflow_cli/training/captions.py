@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from ..pictures import SUFFIXES
-from ..tables import TEXT_OPTION, Faults, csv_rows, is_text, jsonl_rows, naming, read_text
-from .picture import Picture, caption_of
+from ..tables import Faults, csv_rows, is_text, jsonl_rows, naming, read_text
+from .picture import Picture, Told, caption_of
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMN = "file_name"
@@ -19,7 +19,7 @@ Key = tuple[str, str]
 """Of a file, the folder that it is really in and its name: the same however a path to it is written."""
 
 
-def pictures_of_folder(folder: Path, files: Sequence[Path], text_column: str) -> list[Picture]:
+def pictures_of_folder(folder: Path, files: Sequence[Path], told: Told) -> list[Picture]:
     """Pictures among ``files``, all those of ``folder``, and whatever a metadata file lists, wherever that is; sorted by their paths.
 
     A file is taken for a picture by its suffix, or because it has a caption of its own: then reading it tells. A picture that is
@@ -27,20 +27,22 @@ def pictures_of_folder(folder: Path, files: Sequence[Path], text_column: str) ->
     """
     key_of = _keys()
     present = {key_of(path): path for path in files}
-    captions = _listed([file for file in files if file.name in METADATA], present, key_of, text_column)
+    captions = _listed([file for file in files if file.name in METADATA], present, key_of, told)
     known = {key_of(path.with_suffix("")) for path in files if path.suffix.lower() in SUFFIXES}
     found = dict.fromkeys(files) | {path: None for path, _ in captions.values()}
     pictures = []
     for path in sorted(found):
-        texts = captions[key_of(path)][1] if key_of(path) in captions else _beside(path, present, known, key_of)
+        texts = captions[key_of(path)][1] if key_of(path) in captions else _beside(path, present, known, key_of, told)
         name = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
         pictures += [Picture(name, caption_of(text), path.read_bytes, path) for text in texts]
     return pictures
 
 
-def _beside(path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key]) -> list[str | None]:
+def _beside(
+    path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key], told: Told
+) -> list[str | None]:
     """The caption of a file that no metadata lists: of a picture None where it has none, and none at all of what is no picture."""
-    text = present.get(key_of(path.with_suffix(".txt")))
+    text = present.get(key_of(path.with_suffix(".txt"))) if ".txt" in told.members else None
     picture = path.suffix.lower() in SUFFIXES
     # What lies beside a picture of the same name is told by the same text, and is no picture.
     other = text is None or path == text or path.name in METADATA or key_of(path.with_suffix("")) in known
@@ -50,35 +52,37 @@ def _beside(path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Ca
 
 
 def _listed(
-    files: Sequence[Path], present: Mapping[Key, Path], key_of: Callable[[Path], Key], text_column: str
+    files: Sequence[Path], present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: Told
 ) -> dict[Key, tuple[Path, list[str]]]:
     """What the metadata ``files`` list: the file, as ``present`` has it, and its captions, each once."""
     captions: dict[Key, tuple[Path, list[str]]] = {}
     for file in files:
-        for path, text in _metadata(file, present, key_of, text_column):
+        for path, text in _metadata(file, present, key_of, told):
             texts = captions.setdefault(key_of(path), (path, []))[1]
             if text not in texts:
                 texts.append(text)
     return captions
 
 
-def _metadata(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key], text_column: str) -> list[tuple[Path, str]]:
+def _metadata(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: Told) -> list[tuple[Path, str]]:
     """The rows of a metadata file: files that are there, and captions; raises UsageError with all its faults."""
     faults = Faults(path)
     csv = path.suffix == ".csv"
-    rows = csv_rows(path, {FILE_COLUMN: "", text_column: TEXT_OPTION}, faults) if csv else jsonl_rows(path, faults)
+    rows = csv_rows(path, {FILE_COLUMN: "", told.column: told.option}, faults) if csv else jsonl_rows(path, faults)
     found, columns = [], {}
     for line, row in rows:
         columns |= {name: None for name, value in row.items() if isinstance(value, str) and name != FILE_COLUMN}
-        wrong = [name for name in (FILE_COLUMN, text_column) if not is_text(row.get(name))]
+        text = told.text(row.get(told.column))
+        kinds = {FILE_COLUMN: "text", told.column: told.kind}
+        wrong = [name for name, right in ((FILE_COLUMN, is_text(row.get(FILE_COLUMN))), (told.column, text is not None)) if not right]
         if wrong:
-            faults.add(line, f"{wrong[0]} is {'no text' if wrong[0] in row else 'missing'}")
+            faults.add(line, f"{wrong[0]} is {f'no {kinds[wrong[0]]}' if wrong[0] in row else 'missing'}")
         elif (file := _there(path.parent / row[FILE_COLUMN], present, key_of)) is None:
             faults.add(line, f"there is no file {row[FILE_COLUMN]}")
         else:
-            found.append((file, row[text_column]))
-    missing = columns and text_column not in columns
-    faults.refuse(naming(list(columns), TEXT_OPTION, text_column) if missing else f"write {FILE_COLUMN} and {text_column} in each line")
+            found.append((file, text))
+    missing = told.option and columns and told.column not in columns
+    faults.refuse(naming(list(columns), told.option, told.column) if missing else f"write {FILE_COLUMN} and {told.column} in each line")
     return found
 
 

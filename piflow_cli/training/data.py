@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..teachers.base import Conditioning
 
+DRAWS = 1  # keeps the seeds of drawn latents apart from those of orders
 
 @dataclass(frozen=True)
 class Batch:
@@ -66,6 +67,15 @@ class UniformLabels:
     def batch(self, seed: int, place: int, size: int) -> Batch:
         labels = batch_indices(self.classes, seed, place * size, size)
         return Batch((size, *self.shape), self.condition(labels.tolist()))
+
+
+def draw_latents(mean: Tensor, std: Tensor, seed: int, place: int) -> Tensor:
+    """Latents (B, C, h, w) float32 of batch ``place``, drawn from the VAE's posteriors: ``sampled``, as the published recipes have it.
+
+    Every visit of a picture is a draw of its own, and the seed and the place tell them all: nothing has to be remembered.
+    """
+    generator = torch.Generator().manual_seed(mixed_seed(seed, place, DRAWS))
+    return mean.float() + std.float() * torch.randn(mean.shape, generator=generator)
 
 
 def batch_indices(length: int, seed: int, start: int, count: int) -> Tensor:

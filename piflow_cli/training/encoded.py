@@ -11,7 +11,7 @@ import torch
 
 from ..encoders import collate, with_negative
 from .cache import Cache
-from .data import Batch, bucket_batch
+from .data import Batch, bucket_batch, draw_latents
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,8 @@ class EncodedData:
         conditioning = collate([self.texts[sample.text] for sample in samples])
         if self.negative is not None:
             conditioning = with_negative(conditioning, collate([self.texts[self.negative]] * size))
-        latents = [self.latents[sample.latents]["latents"].float() for sample in samples if sample.latents is not None]
-        return Batch((size, *bucket.shape), conditioning, torch.stack(latents) if latents else None)
+        posteriors = [self.latents[sample.latents] for sample in samples if sample.latents is not None]
+        if not posteriors:
+            return Batch((size, *bucket.shape), conditioning)
+        mean, std = (torch.stack([posterior[name] for posterior in posteriors]) for name in ("mean", "std"))
+        return Batch((size, *bucket.shape), conditioning, draw_latents(mean, std, seed, place))

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from PIL import Image
 from torch import Tensor
 
-from ..encoders import EncoderFactory, Encoders
+from ..encoders import EncoderFactory, Encoders, PictureEncoder
 from ..errors import RunError, UsageError
 from ..long_texts import told_of
 from ..pictures import Unreadable
 from .buckets import Size, fit
 from .cache import Cache
 from .encoded import Bucket, EncodedData, Sample
-from .material import EMPTY, UNREADABLE, Item, Material, Skipped, Store, collect, summary
+from .material import EMPTY, UNREADABLE, Material, Skipped, Store, collect, summary
+from .picture import Picture
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -35,7 +37,7 @@ class Missing:
     """What the cache lacks, by key; of pictures with the same content one is enough."""
 
     texts: Mapping[str, str]
-    pictures: Mapping[str, tuple[Size, Item]]
+    pictures: Mapping[str, tuple[Size, Picture]]
 
     def share(self, accelerator: Accelerator) -> Missing:
         """What falls to this process: decided key by key, since one that looks later may miss less than the others did."""
@@ -70,7 +72,7 @@ def open_encoded(
             # Once, and not before something is to be encoded: pictures that turn out unreadable load nothing.
             encoders = cache(lambda: stack.enter_context(closing(factory.open(accelerator.device, section.offload_text_encoder))))
             _encode_texts(encoders, share.texts, store.texts, console)
-            failed = _encode_pictures(encoders, share.pictures, store.latents, console)
+            failed = encode_pictures(encoders, share.pictures, store.latents, console)
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
     failed = dict(gather_object(list(failed.items())))
     if missing.texts or missing.pictures:
@@ -82,7 +84,7 @@ def find_missing(material: Material, store: Store, console: Console) -> Missing:
     """Compare the material with the cache, and say how much of it is there."""
     items = [(size, item) for size, items in material.items.items() for item in items]
     texts = {**{item.sample.text: item.text for _, item in items}, store.text_key(EMPTY): EMPTY}
-    pictures = {item.sample.latents: (size, item) for size, item in items if item.sample.latents is not None}
+    pictures = {item.sample.latents: (size, item.picture) for size, item in items if item.sample.latents is not None}
     missing = Missing(
         {key: text for key, text in texts.items() if key not in store.texts},
         {key: place for key, place in pictures.items() if key not in store.latents},
@@ -92,8 +94,13 @@ def find_missing(material: Material, store: Store, console: Console) -> Missing:
         ("latents", store.latents, pictures, missing.pictures),
     ):
         if wanted:
-            console.say(f"{name}: {len(wanted) - len(absent)} found in {held.folder}, {len(absent)} to encode")
+            console.say(counted(name, held, len(wanted), len(absent)))
     return missing
+
+
+def counted(name: str, held: Cache, wanted: int, absent: int) -> str:
+    """How many entries of a kind the cache has, and lacks, of those that are wanted."""
+    return f"{name}: {wanted - absent} found in {held.folder}, {absent} to encode"
 
 
 def _encode_texts(encoders: Callable[[], Encoders], texts: Mapping[str, str], store: Cache, console: Console) -> None:
@@ -108,10 +115,17 @@ def _encode_texts(encoders: Callable[[], Encoders], texts: Mapping[str, str], st
             bar.update(len(chosen))
 
 
-def _encode_pictures(
-    encoders: Callable[[], Encoders], pictures: Mapping[str, tuple[Size, Item]], store: Cache, console: Console
+def encode_pictures(
+    encoders: Callable[[], PictureEncoder],
+    pictures: Mapping[str, tuple[Size, Picture]],
+    store: Cache,
+    console: Console,
+    cut: Callable[[Image.Image, Size], Tensor] = fit,
 ) -> dict[str, str]:
-    """Put the latents of pictures into the cache, bucket by bucket; returns what the decoder said of those it refused."""
+    """Put the posteriors of pictures into the cache, size by size, each ``cut`` to its size as (3, H, W) in [-1, 1].
+
+    Returns, by key, what the decoder said of those it refused.
+    """
     groups: dict[Size, list[str]] = {}
     for key, (size, _) in pictures.items():
         groups.setdefault(size, []).append(key)
@@ -120,19 +134,21 @@ def _encode_pictures(
         for size, keys in groups.items():
             for start in range(0, len(keys), PICTURES_AT_ONCE):
                 chosen = {key: pictures[key][1] for key in keys[start : start + PICTURES_AT_ONCE]}
-                decoded = dict(_decoded(chosen, size, failed))
+                decoded = dict(_decoded(chosen, size, failed, cut))
                 if decoded:
-                    latents = encoders().encode_images(torch.stack(list(decoded.values())))
-                    for key, value in zip(decoded, latents, strict=True):
-                        writer.add(key, {"latents": value}, chosen[key].picture.name)
+                    means, stds = encoders().encode_images(torch.stack(list(decoded.values())))
+                    for key, mean, std in zip(decoded, means, stds, strict=True):
+                        writer.add(key, {"mean": mean, "std": std}, chosen[key].name)
                 bar.update(len(chosen))
     return failed
 
 
-def _decoded(items: Mapping[str, Item], size: Size, failed: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
-    for key, item in items.items():
+def _decoded(
+    pictures: Mapping[str, Picture], size: Size, failed: dict[str, str], cut: Callable[[Image.Image, Size], Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    for key, picture in pictures.items():
         try:
-            yield key, fit(item.picture.open(), size)
+            yield key, cut(picture.open(), size)
         except (OSError, Unreadable) as error:
             failed[key] = str(error)
 
@@ -153,10 +169,7 @@ def _finished(
         samples = [item.sample for item in items if item.sample.latents not in failed]
         absent = sum(not _present(sample, store) for sample in samples)
         if absent:
-            raise RunError(
-                f"the cache {store.folder} lacks {absent} samples that other processes were to encode",
-                "give all machines the same folder: --cache DIR",
-            )
+            raise lacking(store, absent)
         if samples:
             buckets.append(Bucket(factory.latent_shape(*size), samples))
     if not buckets:
@@ -173,6 +186,12 @@ def _warn_of_long_texts(material: Material, texts: Cache, console: Console) -> N
     notes = {text: note for key, text in told.items() if (note := texts.note(key)) is not None}
     if notes:
         console.warn(told_of(notes, len(told)))
+
+
+def lacking(store: Store, absent: int) -> RunError:
+    """What is said where the processes do not share a cache."""
+    what = f"the cache {store.folder} lacks {absent} samples that other processes were to encode"
+    return RunError(what, "give all machines the same folder: --cache DIR")
 
 
 def _present(sample: Sample, store: Store) -> bool:

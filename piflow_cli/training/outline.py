@@ -138,7 +138,8 @@ def disk_of(outline: Outline, local: LocalMaterial | None) -> dict[str, Bytes]:
     disk["cache, each text, at most"] = Bytes(text)
     picture = 0
     if not preset.data_free and (preset.data.resolution is not None or preset.data.sizes):
-        picture = WIDE * prod(state_shape(preset, outline.student))
+        # The mean and the standard deviation of its latents.
+        picture = 2 * WIDE * prod(state_shape(preset, outline.student))
         disk["cache, each picture"] = Bytes(picture)
     if local is not None:
         # The empty text is always among them.

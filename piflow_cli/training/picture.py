@@ -9,11 +9,42 @@ from pathlib import Path
 from PIL import Image
 
 from ..pictures import Unreadable, open_picture
+from ..tables import TEXT_OPTION, is_text
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told of pictures: captions, or labels.
+
+    ``column`` of metadata files and of the objects in ``.json`` members, and the ``option`` that names another; ``members``: suffixes
+    of what has it in shards and beside pictures, the first that is there counts; ``kind`` names it in messages. ``text`` makes a
+    caption of a value, None where it is none of that kind.
+    """
+
+    column: str
+    option: str
+    members: tuple[str, ...]
+    kind: str
+    text: Callable[[object], str | None]
+
+
+def captions(column: str) -> Told:
+    """Texts."""
+    return Told(column, TEXT_OPTION, (".txt", ".json"), "text", lambda value: value if is_text(value) else None)
+
+
+def _label(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value.strip() if isinstance(value, str) and value.strip().isdecimal() and value.isascii() else None
+
+
+LABELS = Told("label", "", (".cls", ".json"), "whole number", _label)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that has not been read yet. ``name`` is for messages; ``caption`` None: there is none.
+    """A picture that has not been read yet. ``name`` is for messages; ``caption`` None: there is none; a label is its digits.
 
     ``read``: its bytes; raises Unreadable where something was found that is no picture. ``file``: where its bytes begin at
     ``offset``; None where that is not for us to know.

@@ -10,11 +10,12 @@ from ..core.imitation import ImitationConfig
 from ..core.timegrid import TimeGrid, to_sigma
 from ..devices import choose_device
 from ..errors import UsageError
+from ..preset_schema import CLASS_FAMILIES
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from .memory import Bytes
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
-from .sources import describe_data, local_material
+from .sources import describe_data, local_material, require_source
 
 if TYPE_CHECKING:
     from ..preset_schema import Preset
@@ -72,6 +73,8 @@ def imitation_config(preset: Preset) -> ImitationConfig:
 def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
     """The plan in words, section by section; builds the models without their weights to count what will be trained."""
     # What needs no network first: it may be wrong already.
+    if preset.teacher.family in CLASS_FAMILIES:
+        require_source(preset)
     batches, chosen, local = batch_plan(preset, processes), choose_device(device), local_material(preset.data)
     family = family_of(preset.teacher.family)
     outline = outline_of(preset, family)

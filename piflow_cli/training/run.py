@@ -54,7 +54,7 @@ def _distill(preset: Preset, run: RunFolder, device: str, resume: bool, lock: Fo
     started = time.perf_counter()
     if resume:
         run.check(preset)
-    require_source(preset.data)
+    require_source(preset)
     console.say(format_pairs(describe(preset, run.path, device, launched_processes())))
     session = open_session(preset, run.path, device, console)
     fingerprint = session.data.fingerprint

@@ -14,16 +14,14 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..pictures import SUFFIXES
-from .picture import Picture, caption_of, unused
-
-CAPTIONS = (".txt", ".json")
+from .picture import Picture, Told, caption_of, unused
 
 Parts = dict[str, tarfile.TarInfo]
 """The members of a sample, by suffix."""
 
 
-def pictures_of_shards(shards: Sequence[Path], text_column: str) -> list[Picture]:
-    """All pictures of ``shards``; what belongs to no picture is among them, and says so when it is read.
+def pictures_of_shards(shards: Sequence[Path], told: Told) -> list[Picture]:
+    """All pictures of ``shards`` and what is ``told`` of them; what belongs to no picture is among them, and says so when it is read.
 
     Raises UsageError, with all their names, where shards are damaged, and where there is no picture in any.
     """
@@ -36,7 +34,7 @@ def pictures_of_shards(shards: Sequence[Path], text_column: str) -> list[Picture
             damaged.append(f"{shard}: {error}")
             continue
         for name, parts in grouped(members).items():
-            pictures += _of_group(shard, name, parts, text_column)
+            pictures += _of_group(shard, name, parts, told)
     if damaged:
         raise UsageError("shards that are cut short or no uncompressed tar:\n  " + "\n  ".join(damaged), "write or download them again")
     if not any(picture.file is not None for picture in pictures):
@@ -82,10 +80,10 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") and part.strip(".") for part in name.split("/"))
 
 
-def _of_group(shard: Path, name: str, parts: Parts, text_column: str) -> Iterator[Picture]:
+def _of_group(shard: Path, name: str, parts: Parts, told: Told) -> Iterator[Picture]:
     """The pictures of a sample, with its caption; of one without a picture all that might be one, or else its caption itself."""
-    caption = _caption(shard, parts, text_column)
-    chosen = [suffix for suffix in parts if suffix in SUFFIXES] or [suffix for suffix in parts if suffix not in CAPTIONS]
+    caption = _caption(shard, parts, told)
+    chosen = [suffix for suffix in parts if suffix in SUFFIXES] or [suffix for suffix in parts if suffix not in told.members]
     for suffix in sorted(chosen):
         member = parts[suffix]
         yield Picture(f"{shard.name}/{name}{suffix}", caption, partial(_read, shard, member), shard, member.offset_data)
@@ -93,10 +91,12 @@ def _of_group(shard: Path, name: str, parts: Parts, text_column: str) -> Iterato
         yield unused(f"{shard.name}/{name}{min(parts)}", "there is no picture with it")
 
 
-def _caption(shard: Path, parts: Mapping[str, tarfile.TarInfo], text_column: str) -> str | None:
-    if ".txt" in parts:
-        return caption_of(_text_caption(_read(shard, parts[".txt"])))
-    return caption_of(_json_caption(_read(shard, parts[".json"]), text_column)) if ".json" in parts else None
+def _caption(shard: Path, parts: Mapping[str, tarfile.TarInfo], told: Told) -> str | None:
+    for suffix in told.members:
+        if suffix in parts:
+            data = _read(shard, parts[suffix])
+            return caption_of(told.text(_json_value(data, told.column) if suffix == ".json" else _text(data)))
+    return None
 
 
 def _read(shard: Path, member: tarfile.TarInfo) -> bytes:
@@ -105,17 +105,16 @@ def _read(shard: Path, member: tarfile.TarInfo) -> bytes:
         return file.read(member.size)
 
 
-def _text_caption(data: bytes) -> str | None:
+def _text(data: bytes) -> str | None:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None
 
 
-def _json_caption(data: bytes, text_column: str) -> str | None:
+def _json_value(data: bytes, column: str) -> object:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    caption = value.get(text_column) if isinstance(value, dict) else None
-    return caption if isinstance(caption, str) else None
+    return value.get(column) if isinstance(value, dict) else None

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 from ..encoders import EncoderFactory
 from ..errors import UsageError
-from ..labelled_images import load_images
+from ..files import user_cache
+from ..labelled_images import holds_latents
+from ..preset_schema import CLASS_FAMILIES
 from ..tables import HUB_ID
 from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
-from ..teachers.locate import locate, outline_folder
+from ..teachers.locate import outline_folder
 from .buckets import buckets_of
 from .captioned import list_pictures
-from .data import LabelledImages, TrainingData, UniformLabels
+from .data import TrainingData, UniformLabels
 from .encoding import open_encoded
+from .labelled_data import open_labelled, place_of
 from .material import EMPTY, Store, training_prompts
 
 if TYPE_CHECKING:
@@ -37,10 +40,16 @@ class LocalMaterial:
     pictures: int
 
 
-def require_source(section: DataSection) -> None:
+def require_source(preset: Preset) -> None:
     """Raise UsageError where nothing is named to train on."""
-    if section.source is None:
-        raise UsageError("nothing to train on is given", "add --prompts FILE for training without pictures, or --data FOLDER")
+    if preset.data.source is not None:
+        return
+    if preset.teacher.family in CLASS_FAMILIES:
+        raise UsageError(
+            f"{preset.name} is trained on labelled pictures, and none are given",
+            "name the folder of ImageNet's training pictures, or of others of the teacher's classes: --data DIR",
+        )
+    raise UsageError("nothing to train on is given", "add --prompts FILE for training without pictures, or --data FOLDER")
 
 
 def local_material(section: DataSection) -> LocalMaterial | None:
@@ -49,6 +58,8 @@ def local_material(section: DataSection) -> LocalMaterial | None:
     None for classes, and for a data set of the Hub, which is not looked at before the run. Raises UsageError where the source
     is not there or faulty.
     """
+    if section.images is not None:
+        place_of(section.images)
     if section.prompts is None and section.captioned is None:
         return None
     source = section.captioned if section.prompts is None else section.prompts
@@ -72,9 +83,9 @@ def open_data(
     Raises UsageError where nothing is named, or nothing usable found.
     """
     section = preset.data
-    require_source(section)
+    require_source(preset)
     if section.images is not None:
-        return LabelledImages(*load_images(locate(section.images)), condition)
+        return open_labelled(preset, _told_a_class(preset, family, "images"), condition, accelerator, console)
     if section.labels is not None:
         return _uniform_labels(preset, family, condition)
     negative = guidance_of(preset.teacher).scale != 1
@@ -83,10 +94,15 @@ def open_data(
 
 def _uniform_labels(preset: Preset, family: TeacherFamily, condition: Callable[[Sequence[int]], Conditioning]) -> UniformLabels:
     """All classes of the teacher, which is not in memory yet."""
-    if not isinstance(family, ClassConditionalFamily):
-        raise UsageError(f"data.labels is for teachers that are told a class, and {preset.name} is told a text", "give it --prompts FILE")
+    family = _told_a_class(preset, family, "labels")
     teacher = family.outline(outline_folder(family, preset.teacher))
     return UniformLabels(family.class_count(teacher), family.sample_shape(teacher), condition)
+
+
+def _told_a_class(preset: Preset, family: TeacherFamily, source: str) -> ClassConditionalFamily:
+    if not isinstance(family, ClassConditionalFamily):
+        raise UsageError(f"data.{source} is for teachers that are told a class, and {preset.name} is told a text", "give it --prompts FILE")
+    return family
 
 
 def describe_data(preset: Preset, family: TeacherFamily, local: LocalMaterial | None) -> dict[str, str]:
@@ -95,13 +111,22 @@ def describe_data(preset: Preset, family: TeacherFamily, local: LocalMaterial | 
     if section.source is None:
         return {"source": "none yet: --prompts FILE or --data FOLDER"}
     if section.images is not None:
-        return {"source": f"labelled images of {section.images}"}
+        return {"source": f"labelled images of {section.images}", **_describe_latents(preset)}
     if section.labels is not None:
         return {"source": "every class equally often, no pictures"}
     factory = family.encoders(preset.teacher)
     sizes = [f"{width}x{height}" for width, height in buckets_of(section, factory.size_multiple)]
     shown = ", ".join(sizes if len(sizes) <= SIZES_SHOWN else [*sizes[:2], "...", f"{sizes[-1]} ({len(sizes)} buckets)"])
     return {**_describe_texts(section, factory, local), "sizes": shown}
+
+
+def _describe_latents(preset: Preset) -> dict[str, str]:
+    """Where pictures will be encoded to; nothing where they are latents or pixels already."""
+    path = Path(str(preset.data.images)).expanduser()
+    if preset.teacher.vae is None or not path.exists() or (path.suffix == ".safetensors" and holds_latents(path)):
+        return {}
+    root = user_cache() if preset.data.cache is None else Path(preset.data.cache)
+    return {"latents": f"drawn from the posteriors of {preset.teacher.vae}, kept in {root}"}
 
 
 def _describe_texts(section: DataSection, factory: EncoderFactory, local: LocalMaterial | None) -> dict[str, str]:

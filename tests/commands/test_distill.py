@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from piflow_cli.preset_schema import CLASS_FAMILIES, DATA_SOURCES
 from piflow_cli.presets import load, resolve
 
 
@@ -53,19 +54,30 @@ def test_data_free_and_not(cli, training, flag, expected):
     assert training.runs[0]["preset"].imitation.data_free is expected
 
 
-@pytest.mark.parametrize(("flag", "key"), [("--prompts", "prompts"), ("--data", "captioned")])
-def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, flag, key):
-    arguments = ["--teacher", "digits", flag, "owner/name", "--cache", "there", "--text-column", "caption", "--set", "data.resolution=512"]
+@pytest.mark.parametrize(
+    ("teacher", "flag", "key"),
+    [("digits", "--prompts", "prompts"), ("digits", "--data", "images"), ("imagenet-fm", "--data", "images"), ("flux-dev", "--data", "captioned")],
+)
+def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher, flag, key):
+    """Pictures have labels where the teacher is told a class, and captions where it is told a text."""
+    arguments = ["--teacher", teacher, flag, "owner/name", "--cache", "there", "--text-column", "caption", "--set", "data.resolution=512"]
     assert cli("distill", *arguments).code == 0
     data = training.runs[0]["preset"].data
-    assert (data.source, getattr(data, key), data.images, data.cache) == (key, "owner/name", None, "there")
-    assert data.text_column == "caption"
+    assert (data.source, getattr(data, key), data.cache, data.text_column) == (key, "owner/name", "there", "caption")
+    assert [name for name in DATA_SOURCES if getattr(data, name) is not None] == [key]
+
+
+def test_the_families_that_are_told_a_class_are_known_by_name():
+    from piflow_cli.teachers import families
+    from piflow_cli.teachers.base import ClassConditionalFamily
+
+    assert CLASS_FAMILIES == tuple(name for name, family in families().items() if issubclass(family, ClassConditionalFamily))
 
 
 def test_two_sources_of_data_are_refused(cli, training):
     outcome = cli("distill", "--teacher", "digits", "--prompts", "p.txt", "--data", "d", "--set", "data.resolution=512")
     assert outcome.code == 2 and not training.runs
-    assert "command line: data.captioned: excludes data.prompts" in outcome.err
+    assert "command line: data.prompts: excludes data.images" in outcome.err
 
 
 def test_data_from_prompts_alone_is_refused(cli, training):

@@ -189,11 +189,14 @@ def test_moments_alone_are_kept_of_a_folder_where_nothing_else_is_wanted(tmp_pat
 @pytest.mark.parametrize(
     ("tensors", "levels", "message"),
     [
-        ({"images": torch.zeros(3, 16), "labels": torch.arange(3)}, "255", "are not \\(N, H, W\\)"),
-        ({"images": torch.zeros(3, 4, 4), "labels": torch.arange(2)}, "255", "labels \\(2,\\)"),
-        ({"images": torch.zeros(3, 4, 4), "labels": torch.zeros(3)}, "255", "float32 are not"),
-        ({"images": torch.zeros(3, 4, 4), "labels": torch.arange(3)}, "white", "no white value"),
-        ({"images": torch.zeros(3, 4, 4), "labels": torch.arange(3)}, "0", "no white value"),
+        ({"images": torch.zeros(3, 16, dtype=torch.uint8), "labels": torch.arange(3)}, "255", "are not \\(N, H, W\\)"),
+        ({"images": torch.zeros(3, 4, 4), "labels": torch.arange(3)}, "255", "of torch.float32 and labels"),
+        ({"images": torch.zeros(3, 2, 4, 4, dtype=torch.uint8), "labels": torch.arange(3)}, "255", "are not \\(N, H, W\\)"),
+        ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.arange(3) - 1}, "255", "whole numbers from 0 on"),
+        ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.arange(2)}, "255", "labels \\(2,\\)"),
+        ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.zeros(3)}, "255", "float32 are not"),
+        ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.arange(3)}, "white", "no white value"),
+        ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.arange(3)}, "0", "no white value"),
     ],
 )
 def test_labelled_pictures_of_another_form_are_refused(tmp_path: Path, tensors: dict, levels: str, message: str) -> None:

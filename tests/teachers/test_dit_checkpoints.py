@@ -162,8 +162,8 @@ DAMAGED = {
     ),
     "not finite": (
         lambda path: saved({**sit_weights(), "blocks.0.attn.proj.bias": torch.full((16,), torch.nan)}, path),
-        UsageError,
-        "transformer_blocks.0.attn1.to_out.0.bias has values that are not finite",
+        RunError,
+        "values that are not finite in transformer_blocks.0.attn1.to_out.0.bias",
     ),
     "positions": (
         lambda path: saved({**sit_weights(), "pos_embed": torch.zeros(1, 16, 16)}, path),

@@ -228,20 +228,25 @@ def test_latents_are_normalised_and_come_back(row: Row) -> None:
     family, vae = family_of(row.family), tiny_vae(row.family)
     images = torch.rand(2, 3, 16, 32, generator=seeded()) * 2 - 1
     with torch.no_grad():
-        latents = family.encode_images(vae, images)
-        assert latents.shape == (2, 4, 2, 4)
+        mean, std = family.encode_images(vae, images)
+        assert mean.shape == std.shape == (2, 4, 2, 4) and (std > 0).all()
         if family.vae_name == "AutoencoderKLQwenImage":
-            mode = vae.encode(images.unsqueeze(2)).latent_dist.mode()
-            torch.testing.assert_close(latents[:, 2], (mode[:, 2, 0] - 2.0) / 0.5)
-            plain = vae.decode(mode).sample[:, :, 0]
+            posterior = vae.encode(images.unsqueeze(2)).latent_dist
+            torch.testing.assert_close(mean[:, 2], (posterior.mode()[:, 2, 0] - 2.0) / 0.5)
+            torch.testing.assert_close(std[:, 1], posterior.std[:, 1, 0] / 3.0)
+            plain = vae.decode(posterior.mode()).sample[:, :, 0]
         elif family.vae_name == "AutoencoderKLFlux2":
             # How these are normalised is shown against the stock pipeline, in test_flux2.py.
-            plain = vae.decode(vae.encode(images).latent_dist.mode()).sample
+            posterior = vae.encode(images).latent_dist
+            away = posterior.std / (vae.bn.running_var + vae.config.batch_norm_eps).sqrt().reshape(4, 2, 2).repeat(1, 1, 2)
+            torch.testing.assert_close(std, away)
+            plain = vae.decode(posterior.mode()).sample
         else:
-            mode = vae.encode(images).latent_dist.mode()
-            torch.testing.assert_close(latents, (mode - 0.25) * 0.5)
-            plain = vae.decode(mode).sample
-        torch.testing.assert_close(family.decode_latents(vae, latents), plain, rtol=1e-4, atol=1e-5)
+            posterior = vae.encode(images).latent_dist
+            torch.testing.assert_close(mean, (posterior.mode() - 0.25) * 0.5)
+            torch.testing.assert_close(std, posterior.std * 0.5)
+            plain = vae.decode(posterior.mode()).sample
+        torch.testing.assert_close(family.decode_latents(vae, mean), plain, rtol=1e-4, atol=1e-5)
 
 
 @every_family
@@ -258,7 +263,7 @@ def test_encoders_are_known_before_they_are_opened(row: Row, tmp_path, monkeypat
     encoders = factory.open(torch.device("cpu"), False)
     found = encoders.encode_text(["four", "sevenly"])
     torch.testing.assert_close(found[0]["prompt_embeds"], row.encode(4)["prompt_embeds"])
-    assert encoders.encode_images(torch.zeros(1, 3, 16, 16)).shape == (1, 4, 2, 2)
+    assert [value.shape for value in encoders.encode_images(torch.zeros(1, 3, 16, 16))] == [(1, 4, 2, 2)] * 2
     encoders.close()
     assert encoders._pipeline is None and encoders._vae is None
 

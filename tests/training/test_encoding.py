@@ -90,6 +90,21 @@ def test_pictures_become_latents_of_their_bucket(pictures):
     assert seen == set(range(6))
 
 
+def test_latents_are_drawn_from_the_posterior_by_seed_and_place(pictures):
+    """Each visit draws anew; a place draws the same again; the draws have the encoder's mean and standard deviation."""
+    sure = opened(pictures, factory_of(FakeEncoders()))
+    data = opened(replace(pictures, cache=f"{pictures.cache}-wide"), factory_of(FakeEncoders(std=0.5)))
+    noise = []
+    for place in range(600):
+        mean, drawn = sure.batch(3, place, 2), data.batch(3, place, 2)
+        assert all(torch.equal(mean.conditioning[name], drawn.conditioning[name]) for name in mean.conditioning)
+        noise.append((drawn.x_0 - mean.x_0).flatten())
+    whole = torch.cat(noise)
+    assert abs(whole.mean()) < 4 * 0.5 / len(whole) ** 0.5 and abs(whole.std() - 0.5) < 4 * 0.5 / (2 * len(whole)) ** 0.5
+    assert len({tuple(part.tolist()) for part in noise}) == 600
+    assert torch.equal(data.batch(3, 7, 2).x_0, data.batch(3, 7, 2).x_0) and not torch.equal(noise[0], (data.batch(4, 0, 2).x_0 - sure.batch(4, 0, 2).x_0).flatten())
+
+
 def test_captions_without_pictures_when_data_free(pictures):
     data = opened(pictures, factory_of(encoders := FakeEncoders()), data_free=True)
     batch = data.batch(0, 0, 2)

@@ -1,4 +1,7 @@
-"""ImageNet in small, through the whole command line: a released checkpoint, no pictures, latents, guidance in an interval."""
+"""ImageNet in small, through the whole command line: a released checkpoint, no pictures, latents, guidance in an interval.
+
+What is trained on pictures is in test_labelled.py.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,7 @@ def imagenet(tmp_path_factory, tiny_vae) -> Path:
     (folder / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
     data = yaml.safe_load((presets_root() / "imagenet-repa-2nfe.yaml").read_text())
     data["teacher"] |= {"base": str(folder / "sit.pt"), "config": None, "vae": str(tiny_vae)}
+    data["data"] = {"labels": "uniform"}
     data["policy"] |= {"components": 3, "nfe": 1, "substeps": 16, "logstd_width": 8}
     data["optimisation"] |= {"iterations": 4, "batch_size": 8, "device_batch_size": None, "learning_rate": 1e-3, "warmup": 2, "precision": "fp32", "optimizer": "adamw"}
     data["output"] |= {"preview_every": 2, "checkpoint_every": 2}
@@ -110,11 +114,32 @@ def test_a_student_says_which_vae_shows_it_and_takes_another(cli, imagenet, tmp_
 
 def test_the_plan_needs_the_configuration_alone(cli, tmp_path):
     """Nothing is downloaded: the shipped presets bring the architecture of their checkpoints."""
-    for name, parameters in (("imagenet-fm", "674.82 M"), ("imagenet-repa", "674.82 M"), ("imagenet-repa-2nfe", "674.82 M")):
-        plan = json.loads(cli("distill", "--teacher", name, "--dry-run", "--json").out)
-        assert parameters in plan["teacher"]["weights"]
+    for name, data, states in (
+        ("imagenet-fm", [], "data-free"), ("imagenet-repa", [], "data-free"), ("imagenet-repa-2nfe", ["--data", str(tmp_path)], "from noised data"),
+        ("imagenet-repa-2nfe", ["--set", "data.labels=uniform"], "data-free"),
+    ):  # fmt: skip
+        plan = json.loads(cli("distill", "--teacher", name, *data, "--dry-run", "--json").out)
+        assert "674.82 M" in plan["teacher"]["weights"]
         assert plan["optimisation"]["batch"].startswith("4096 = 1 x 512 x 8")
-        assert "data-free" in plan["imitation"]["states"]
+        assert states in plan["imitation"]["states"]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"], ["--dry-run", "--json"]])
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        ([], "imagenet-repa-2nfe is trained on labelled pictures, and none are given", "--data DIR"),
+        (["--data", "nowhere"], "there are no pictures at nowhere", "--data DIR"),
+        (["--data", "{file}"], "is neither a .safetensors file nor a .tar shard", "--data DIR"),
+    ],
+)
+def test_pictures_that_are_missing_are_said_before_any_download(cli, tmp_path, monkeypatch, dry, options, message, hint):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *given, **options: pytest.fail("downloads"))
+    (tmp_path / "file.txt").write_text("")
+    options = [option.format(file=tmp_path / "file.txt") for option in options]
+    outcome = cli("distill", "--teacher", "imagenet-repa-2nfe", *options, *dry, "--output", str(tmp_path / "out"))
+    assert (outcome.code, outcome.out) == (2, "") and message in outcome.err and hint in outcome.err
+    assert len(outcome.err.splitlines()) == (1 if "--json" in dry else 2) and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

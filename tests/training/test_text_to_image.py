@@ -112,7 +112,9 @@ def test_the_losses_are_those_of_latents_and_conditioning_by_hand(cli, teacher, 
     )
     assert cli(*arguments(teacher, source, "data"), "--iterations", "1", "--output", str(tmp_path / "out"), "--quiet").code == 0
     (x_0,) = losses
-    latents = {key: value for path in (tmp_path / "cache").glob("*/latents/*") for key, value in load_file(path).items()}
+    stored = {key: value for path in (tmp_path / "cache").glob("*/latents/*") for key, value in load_file(path).items()}
+    # These encoders are sure of their latents, so that a draw is the mean.
+    latents = {key: value for key, value in stored.items() if key.endswith(".mean")}
     assert x_0.shape == (8, 1, 4, 4) and len(latents) == 5
     assert all(any(torch.equal(row, value) for value in latents.values()) for row in x_0)
     assert seen[0]["mask"].sum(dim=1).min() >= 1 and seen[0]["negative_mask"].shape == (8, 0)
@@ -153,7 +155,7 @@ def test_the_plan_without_data_or_with_data_of_the_hub(cli, teacher):
         (["--prompts", "{good}", "--set", "data.resolution=10"], "data.resolution 10 is no multiple of 4 pixels"),
         (["--prompts", "{good}", "--no-data-free"], "prompts bring no pictures to add noise to"),
         (["--prompts", "{good}", "--data", "{folder}"], "excludes"),
-        (["--set", "data.images=nowhere.safetensors"], "there is nothing at nowhere.safetensors"),
+        (["--set", "data.images=nowhere.safetensors"], "there are no pictures at nowhere.safetensors"),
     ],
 )
 def test_data_that_cannot_be_trained_on_say_so_before_anything_is_written(cli, teacher, source, tmp_path, options, message):
