@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from piflow_cli import streams
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -17,9 +19,6 @@ TERMINAL_INTERVAL = 0.5
 LOG_INTERVAL = 10.0
 # Of a longer list a text shows its ends and its length; JSON has it all.
 LONGEST_LIST = 4
-QUIET_LIBRARIES = {
-    "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1",
-}  # fmt: skip
 
 
 class Console:
@@ -36,8 +35,6 @@ class Console:
         self.json = json
         self.quiet = quiet or not self.speaks
         self._warned: set[str] = set()
-        if self.json or self.quiet:
-            _hush_libraries()
         logger = logging.getLogger("piflow")
         logger.handlers[:] = [_Forward(self)]
         logger.setLevel(logging.INFO)
@@ -75,23 +72,17 @@ class Console:
         """
         from tqdm import tqdm
 
-        interval = TERMINAL_INTERVAL if sys.stderr.isatty() else LOG_INTERVAL
+        interval = TERMINAL_INTERVAL if streams.err().isatty() else LOG_INTERVAL
         return tqdm(
             total=total,
             initial=initial,
             desc=description,
-            file=sys.stderr,
+            file=streams.err(),
             disable=self.json or self.quiet,
             mininterval=interval,
             maxinterval=max(interval, LOG_INTERVAL),
             dynamic_ncols=True,
         )
-
-
-def _hush_libraries() -> None:
-    """Keep warnings and bars of others off stderr: they read these when they are imported, so a command's console comes first."""
-    for name, value in QUIET_LIBRARIES.items():
-        os.environ.setdefault(name, value)
 
 
 class _Forward(logging.Handler):
@@ -174,13 +165,13 @@ def format_cell(value: object) -> str:
 
 def _write_data(text: str) -> None:
     # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
-    print(text, flush=True)
+    print(text, file=streams.out(), flush=True)
 
 
 def _write_error(text: str) -> None:
     tqdm_module = sys.modules.get("tqdm")
     if tqdm_module is None:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=streams.err(), flush=True)
     else:
         # Through tqdm a line lands above a bar that is being drawn, not in the middle of it.
-        tqdm_module.tqdm.write(text, file=sys.stderr)
+        tqdm_module.tqdm.write(text, file=streams.err())

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from .devices import choose_device, usable_cores
 from .errors import Reported, RunError, UsageError
+from .streams import inherited
 
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
 SECONDS_TO_STOP = 1800
@@ -55,7 +56,8 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     elastic.addHandler(logging.NullHandler())
     options = ["--standalone", f"--nproc-per-node={processes}", "-m", "piflow_cli", "--", *arguments]
     try:
-        run.run(run.get_args_parser().parse_args(options))
+        with inherited():
+            run.run(run.get_args_parser().parse_args(options))
     except SignalException as error:
         raise Reported(128 + error.sigval) from error
     except ChildFailedError as error:
