@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .errors import PiflowError, UsageError
+from .files import expanded
 from .runs import RunFolder, read_settings
 from .teachers.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
 from .weights import INDEX_SUFFIX, shards_of
@@ -40,7 +41,7 @@ def locate_student(student: str | Path, subfolder: str | None = None) -> Student
         RunError: the Hub cannot be reached or denies access, or shards are missing.
     """
     if isinstance(student, str) and student.startswith("~"):
-        student = Path(student).expanduser()
+        student = expanded(student)
     path, hub = Path(student), hub_id(str(student))
     if path.exists():
         return _local(path if subfolder is None else path / subfolder, run=subfolder is None)

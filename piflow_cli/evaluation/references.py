@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import RunError, UsageError
-from ..files import cache_key, user_cache
+from ..files import cache_key, expanded, user_cache
 from ..labelled_images import load_images
 from ..teachers.locate import locate
 from .clean_fid import CLEAN_FID, clean_fid_statistics
@@ -54,7 +54,7 @@ def open_reference(
     """
     if text == DATA:
         return _training_set(extractor, console, preset, count, batch_size, cache, keep)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir():
         return _kept_features(open_folder(path, count, console), extractor, console, batch_size, cache, keep)
     if text.startswith(CLEAN_FID):
@@ -133,7 +133,7 @@ def _training_set(
         for part in images[:count].split(batch_size):
             collector.add(part)
         return collector.finish()
-    if section.captioned is not None and (folder := Path(section.captioned).expanduser()).is_dir():
+    if section.captioned is not None and (folder := expanded(section.captioned)).is_dir():
         return _kept_features(open_folder(folder, count, console), extractor, console, batch_size, cache, keep)
     raise UsageError(
         f"the preset {preset.name} trains on {section.source}, which are no pictures on this machine",

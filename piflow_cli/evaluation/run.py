@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..console import format_pairs
 from ..devices import keep_freed_memory
 from ..errors import UsageError
-from ..files import check_writable
+from ..files import cache_folder, check_writable
 from ..images import to_images
 from ..naming import student_names
 from ..text_sampling import WIDEST_ROW
@@ -49,6 +49,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
     """
     request.check()
     check_writable(request.output)
+    cache_folder(request.cache)
     started = time.perf_counter()
     processes = open_processes(request.device)
     if processes.device.type == "cpu":

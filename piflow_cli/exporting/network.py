@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import UsageError
+from ..files import expanded
 from ..student import Student, StudentFacts
 from ..teachers import family_of
 from ..teachers.locate import hub_id, locate
@@ -121,7 +122,7 @@ def place_of(base: str, revision: str | None, inside: str) -> dict[str, Any]:
     """``place``, ``subfolder`` and ``revision`` of the folder ``inside`` a base; one of this machine by its absolute path."""
     found = hub_id(base)
     if found is None:
-        return {"place": str(Path(base).expanduser().resolve()), "subfolder": inside or None, "revision": None}
+        return {"place": str(expanded(base).resolve()), "subfolder": inside or None, "revision": None}
     repository, folder = found
     path = "/".join(part for part in (folder, inside) if part)
     return {"place": repository, "subfolder": path or None, "revision": revision}

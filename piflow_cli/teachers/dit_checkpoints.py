@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..backbones.dit import DiT, position_table, sinusoid_frequencies
 from ..errors import PiflowError, RunError, UsageError
-from ..files import replacing_folder, user_cache
+from ..files import NAME_CACHE, cache_folder, replacing_folder
 
 CONVERTER = 1  # part of a cached teacher's key, to be raised with every change of the conversion
 KNOWN_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: the sizes S, B, L and XL of DiT and SiT
@@ -63,7 +63,7 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
     status = real.stat()
     identity = [CONVERTER, str(real), status.st_size, status.st_mtime_ns, sorted(given.items())]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    folder = user_cache() / "teachers" / f"{path.stem}-{key}"
+    folder = cache_folder(None, NAME_CACHE) / "teachers" / f"{path.stem}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The processes of one run ask at the same time; the first converts.
     with FileLock(folder.with_name(f".{folder.name}.lock")):

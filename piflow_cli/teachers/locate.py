@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import RunError, UsageError, explain, is_unreachable
+from ..files import expanded
 from ..presets import presets_root
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
     if base.startswith(SHIPPED_PREFIX):
         return _existing(presets_root() / base.removeprefix(SHIPPED_PREFIX), base, only)
     if (match := hub_id(base)) is None:
-        return _existing(Path(base).expanduser(), base, only)
+        return _existing(expanded(base), base, only)
     repository, inside = match
     place = _fetch(repository, inside, revision, only)
     _refuse_incomplete(place, only, f"the download of {base} is incomplete", "run the same command again with a network")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..encoders import EncoderFactory
-from ..files import cache_key, replacing_file, user_cache
+from ..files import cache_folder, cache_key, replacing_file
 from ..prompts import read_prompts
 from .buckets import Size, buckets_of, nearest_bucket
 from .cache import Cache
@@ -31,7 +31,7 @@ class Store:
     """The caches of one model's texts and latents, below the folder that a preset names, and their keys."""
 
     def __init__(self, section: DataSection, factory: EncoderFactory) -> None:
-        root = user_cache() if section.cache is None else Path(section.cache)
+        root = cache_folder(None if section.cache is None else Path(section.cache))
         self.identity = dict(factory.identity)
         self.folder = root / cache_key(identity=self.identity)[:16]
         # What pictures are does not depend on the model.
