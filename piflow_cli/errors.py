@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 DEBUG_VARIABLE = "PIFLOW_DEBUG"
 
+DAMAGED = "its weights are damaged, or diverged in training: copy them again, or distil the student anew"
+
 INSTALL_HINTS = {
     "bitsandbytes": 'pip install "piflow[lowvram]"',
     "tensorboard": 'pip install "piflow[trackers]"',
@@ -84,6 +86,10 @@ def _is_disk_full(exc: BaseException) -> bool:
         return exc.errno in (errno.ENOSPC, errno.EDQUOT)
     # safetensors wraps the system's error in a class of its own and keeps the number in the text only.
     return _named("SafetensorError")(exc) and f"os error {errno.ENOSPC}" in str(exc)
+
+
+def _is_not_finite(exc: BaseException) -> bool:
+    return _named("PolicyError")(exc) and str(exc).endswith("not finite")
 
 
 def _is_missing_package(exc: BaseException) -> bool:
@@ -227,6 +233,7 @@ TABLE: tuple[Entry, ...] = (
             "copy or download it again; for a run, delete that checkpoint and the one before it is used",
         ),
     ),
+    (_is_not_finite, _run_error("the network gives NaN or infinity: {text}", DAMAGED)),
     (_named("OutOfMemoryError"), _gpu_full),
     (_is(MemoryError), _run_error("out of memory", "lower --batch-size, or close other programs")),
 )

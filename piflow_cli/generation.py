@@ -11,6 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from .core.guidance import Guidance
+from .images import check_finite
 from .student import Student
 from .teachers.base import Conditioning, TeacherFamily, teacher_velocity
 
@@ -33,11 +34,14 @@ def seeded_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) ->
 
 @torch.no_grad()
 def denoise(network: Network, scheduler, x: Tensor, steps: int, generators: list[torch.Generator] | None = None) -> Tensor:
-    """Run ``scheduler`` from noise ``x`` (B, C, *S) with ``steps`` evaluations of ``network``; returns x_0."""
+    """Run ``scheduler`` from noise ``x`` (B, C, *S) with ``steps`` evaluations of ``network``; returns x_0.
+
+    Raises RunError where it is not finite.
+    """
     for timestep in scheduler.timesteps[:steps]:
         sigma = (timestep / scheduler.config.num_train_timesteps).expand(x.shape[0]).to(x.device)
         x = scheduler.step(network(x, sigma), timestep, x, generator=generators, return_dict=False)[0]
-    return x
+    return check_finite(x)
 
 
 def sample_student(
@@ -71,7 +75,8 @@ def sample_teacher(
 def sample_by_pipeline(family: TextToImageFamily, pipeline: Any, x: Tensor, conditioning: Conditioning, steps: int) -> Tensor:
     """Latents (B, C, h, w) that a stock pipeline and its scheduler make of noise ``x`` by ``steps`` evaluations.
 
-    With ``negative_`` entries in ``conditioning`` the pipeline guides by itself, which policies cannot be.
+    With ``negative_`` entries in ``conditioning`` the pipeline guides by itself, which policies cannot be. Raises RunError where
+    the latents are not finite.
     """
     rows, columns = x.shape[-2:]
     latents = pipeline(
@@ -82,4 +87,4 @@ def sample_by_pipeline(family: TextToImageFamily, pipeline: Any, x: Tensor, cond
         num_inference_steps=steps,
         output_type="latent",
     ).images
-    return family.from_pipeline(latents, rows, columns)
+    return check_finite(family.from_pipeline(latents, rows, columns))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .student import Student, StudentFacts
 
 GRID_COLUMNS = 10
+GRID_NAME = "grid.png"
 CLASS_BATCH = 64
 CLASS_TEACHER_STEPS = 128
 
@@ -45,6 +46,7 @@ def sample(request: SampleRequest, console: Console) -> dict:
     check_writable(request.output)
     device = choose_device(request.device)
     source = _student_source(request, device, console) if request.student is not None else _teacher_source(request, device, console)
+    _tell_of_older(request, source, console)
     size = source.batch_size if request.batch_size is None else request.batch_size
     started = time.perf_counter()
     images = {}
@@ -59,12 +61,21 @@ def sample(request: SampleRequest, console: Console) -> dict:
     seconds = time.perf_counter() - started
     grid = None
     if request.grid:
-        grid = request.output / "grid.png"
+        grid = request.output / GRID_NAME
         # Pictures are made size by size, and shown in the order in which they were asked for.
         whole = image_grid([images[shot] for shot in source.shots], source.columns)
         save_png(whole, grid, source.recipe if request.metadata else None)
     files = [_file(request, shot) for shot in source.shots]
     return {"images": files, "grid": grid, "seconds": round(seconds, 3), **source.recipe}
+
+
+def _tell_of_older(request: SampleRequest, source: Source, console: Console) -> None:
+    """Pictures that are there already and stay: they would be taken for some of these."""
+    ours = {_file(request, shot).name for shot in source.shots} | {GRID_NAME}
+    older = [path for path in sorted(request.output.glob("*.png")) if path.name not in ours]
+    if older:
+        count = "1 older picture" if len(older) == 1 else f"{len(older)} older pictures"
+        console.warn(f"{request.output} holds {count}, {older[0].name} for one, and they stay: name another folder with --output DIR")
 
 
 def _file(request: SampleRequest, shot: Shot) -> Path:
