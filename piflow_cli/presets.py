@@ -28,7 +28,8 @@ from piflow_cli.preset_schema import (
 )
 
 if TYPE_CHECKING:
-    from piflow_cli.preset_parsing import Fault, Layer
+    from piflow_cli.preset_parsing import Layer
+    from piflow_cli.preset_yaml import Fault
 
 __all__ = [
     "AdapterSection",
@@ -116,7 +117,8 @@ def from_dict(data: object, source: str) -> Preset:
     Raises:
         UsageError: all faults in one message.
     """
-    from piflow_cli.preset_parsing import Layer, describe, parse
+    from piflow_cli.preset_parsing import Layer, parse
+    from piflow_cli.preset_yaml import describe
 
     if not isinstance(data, Mapping):
         raise UsageError(f"{source} holds {describe(data)}, not a preset", "name another file or folder")
@@ -160,7 +162,8 @@ def _path(name_or_path: str | Path) -> Path:
 
 
 def _read_preset(name_or_path: str | Path) -> PresetFile:
-    from piflow_cli.preset_parsing import Fault, Layer, read_file
+    from piflow_cli.preset_parsing import Layer, read_file
+    from piflow_cli.preset_yaml import Fault
 
     layer, faults = read_file(_path(name_or_path))
     base = Layer(layer.source, {key: value for key, value in layer.values.items() if key != "variants"})
@@ -190,7 +193,8 @@ def _variant_fault(kind: str, values: object, own_kind: str) -> str | None:
 
 def _faults_of_variant(base: Layer, kind: str, values: Mapping[str, Any]) -> list[Fault]:
     """What a variant adds to the faults of its preset, whether or not anyone ever chooses that policy."""
-    from piflow_cli.preset_parsing import Fault, Layer, nested, parse
+    from piflow_cli.preset_parsing import Layer, nested, parse
+    from piflow_cli.preset_yaml import Fault
 
     known = parse([base])[1]
     chosen = Layer(base.source, nested({"policy.kind": kind}))

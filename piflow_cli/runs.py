@@ -10,7 +10,7 @@ import yaml
 
 from .errors import UsageError
 from .files import check_writable, replacing_file
-from .preset_parsing import write_yaml
+from .preset_yaml import write_yaml
 from .presets import from_dict, to_dict
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 GRID_COLUMNS = 10
 GRID_NAME = "grid.png"
+MOST_IN_GRID = 1000
 CLASS_BATCH = 64
 CLASS_TEACHER_STEPS = 128
 
@@ -48,6 +49,7 @@ def sample(request: SampleRequest, console: Console) -> dict:
     source = _student_source(request, device, console) if request.student is not None else _teacher_source(request, device, console)
     _tell_of_older(request, source, console)
     size = source.batch_size if request.batch_size is None else request.batch_size
+    grid = _grid(request, source, console)
     started = time.perf_counter()
     images = {}
     with console.progress(len(source.shots), description="sampling") as bar:
@@ -55,13 +57,11 @@ def sample(request: SampleRequest, console: Console) -> dict:
             for shot, image in zip(shots, to_images(source.draw(shots)), strict=True):
                 recipe = {**source.recipe, **shot.recipe} if request.metadata else None
                 save_png(image, _file(request, shot), recipe)
-                if request.grid:
+                if grid is not None:
                     images[shot] = image
             bar.update(len(shots))
     seconds = time.perf_counter() - started
-    grid = None
-    if request.grid:
-        grid = request.output / GRID_NAME
+    if grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
         whole = image_grid([images[shot] for shot in source.shots], source.columns)
         save_png(whole, grid, source.recipe if request.metadata else None)
@@ -76,6 +76,14 @@ def _tell_of_older(request: SampleRequest, source: Source, console: Console) -> 
     if older:
         count = "1 older picture" if len(older) == 1 else f"{len(older)} older pictures"
         console.warn(f"{request.output} holds {count}, {older[0].name} for one, and they stay: name another folder with --output DIR")
+
+
+def _grid(request: SampleRequest, source: Source, console: Console) -> Path | None:
+    """Where the picture of all goes; None where none is made."""
+    if request.grid and len(source.shots) > MOST_IN_GRID:
+        console.warn(f"no grid is made of more than {MOST_IN_GRID:,} pictures, which would all be in memory at once")
+        return None
+    return request.output / GRID_NAME if request.grid else None
 
 
 def _file(request: SampleRequest, shot: Shot) -> Path:

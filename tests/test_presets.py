@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from piflow_cli import presets
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_parsing import known_keys, read_yaml, write_yaml
+from piflow_cli.preset_parsing import known_keys
 from piflow_cli.preset_schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, segment_substeps
+from piflow_cli.preset_yaml import read_yaml, write_yaml
 from piflow_cli.presets import (
     PolicySection,
     Preset,
@@ -166,7 +167,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
             components=st.integers(2, 64),
             nfe=st.integers(1, 16),
             final_step_scale=st.floats(0, 1, exclude_min=True),
-            shift=REALS,
+            shift=st.floats(1e-9, 1000),
             substeps=st.integers(1, 256),
             temperature=st.just("auto") | st.floats(0, 1, exclude_min=True),
             logstd_width=st.integers(1, 2048),
@@ -203,7 +204,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
             iterations=iterations,
             batch_size=batch,
             device_batch_size=draw(st.none() | st.integers(1, batch)),
-            learning_rate=draw(REALS),
+            learning_rate=draw(st.floats(1e-9, 1)),
             schedule=draw(st.sampled_from(["constant", "cosine"])),
             betas=draw(st.tuples(BELOW_ONE, BELOW_ONE)),
             weight_decay=draw(SHARES),
@@ -211,8 +212,8 @@ def any_preset(draw: st.DrawFn) -> Preset:
             gradient_clip=draw(REALS),
             precision=draw(st.sampled_from(["fp32", "bf16"])),
         ),
-        output=draw(st.builds(presets.OutputSection, st.integers(0), st.integers(1), st.integers(1))),
-        adapter=draw(st.none() | st.builds(presets.AdapterSection, st.integers(1), REALS, BELOW_ONE)),
+        output=draw(st.builds(presets.OutputSection, st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6))),
+        adapter=draw(st.none() | st.builds(presets.AdapterSection, st.integers(1, 4096), REALS, BELOW_ONE)),
     )
 
 

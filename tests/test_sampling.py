@@ -249,6 +249,14 @@ def test_pictures_that_are_there_already_are_counted(cli, student, tmp_path) -> 
     assert warning.startswith(f"{tmp_path} holds 2 older pictures, 000000.png for one, and they stay")
 
 
+def test_no_grid_is_made_of_more_pictures_than_fit_in_memory(cli, student, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("piflow_cli.sampling.MOST_IN_GRID", 3)
+    for seeds, grid in (("0-2", True), ("0-3", False)):
+        outcome = cli("sample", str(student), "--seeds", seeds, "--output", str(tmp_path / seeds), "--json")
+        assert (json.loads(outcome.out)["grid"] is not None) == (tmp_path / seeds / "grid.png").exists() == grid
+        assert ["no grid" in warning for warning in noticed(outcome)] == ([] if grid else [True])
+
+
 @pytest.mark.parametrize("kind", ["student", "teacher"])
 def test_states_that_overflow_are_refused_and_no_black_picture_is_left(cli, tiny_teacher, tmp_path, kind: str) -> None:
     """Weights that are finite, and still too large for float32 products."""
