@@ -113,6 +113,8 @@ class DataSection:
 
 DATA_SOURCES = ("images", "labels", "prompts", "captioned")
 WITHOUT_PICTURES = ("labels", "prompts")
+CLASS_FAMILIES = ("dit",)  # families of teachers that are told a class: what is given them as data has labels
+TOLD_A_TEXT = ("prompts", "captioned")
 # Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
 ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}
 
@@ -215,7 +217,7 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _offload_contradictions(adapter, optimisation)
     data = sections.get("data")
     if data is not None:
-        yield from _data_contradictions(data)
+        yield from _data_contradictions(data, teacher)
     if data is not None and imitation is not None and imitation.data_free is False and data.source in WITHOUT_PICTURES:
         yield "imitation.data_free", f"is false, and {data.source} bring no pictures to add noise to; give some: --data SOURCE"
     if policy is not None and policy.kind == "momentum" and policy.components < 2:
@@ -249,13 +251,17 @@ def segment_substeps(policy: PolicySection) -> int:
     return max(1, round(policy.substeps * segment))
 
 
-def _data_contradictions(data: DataSection) -> Iterator[tuple[str, str]]:
+def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> Iterator[tuple[str, str]]:
     given = [name for name in DATA_SOURCES if getattr(data, name) is not None]
+    if teacher is not None and (foreign := [name for name in given if (name in TOLD_A_TEXT) == (teacher.family in CLASS_FAMILIES)]):
+        told, other = ("a class", "a text") if teacher.family in CLASS_FAMILIES else ("a text", "a class")
+        yield f"data.{foreign[0]}", f"is for teachers that are told {other}, and this one is told {told}; leave it out"
+        return
     for name in given[1:]:
         yield f"data.{name}", f"excludes data.{given[0]}; give one of them"
     if data.resolution is not None and data.sizes:
         yield "data.sizes", "excludes data.resolution; give one of them"
-    if data.resolution is None and not data.sizes and {"prompts", "captioned"} & set(given):
+    if data.resolution is None and not data.sizes and set(TOLD_A_TEXT) & set(given):
         yield "data.resolution", f"is missing: data.{given[0]} needs the pictures' side in pixels, or data.sizes"
 
 

@@ -88,6 +88,7 @@ def resolve(
     Raises:
         UsageError: unknown name, unreadable file, or all faults of all places in one message.
     """
+    from piflow_cli.idle import idle_faults
     from piflow_cli.preset_parsing import (
         COMMAND_LINE,
         Layer,
@@ -108,7 +109,8 @@ def resolve(
     kind = _kind(merge(given)[0])
     variant = [preset_file.variants[kind]] if kind in preset_file.variants else []
     preset, found = parse([preset_file.base, *variant, *given])
-    return _checked(preset, faults + found)
+    idle = [] if preset is None else list(idle_faults(preset, given))
+    return _checked(preset, faults + found + idle)
 
 
 def from_dict(data: object, source: str) -> Preset:

@@ -188,6 +188,8 @@ def _teacher_source(request: SampleRequest, device: torch.device, console: Conso
             "--shift, --substeps, --temperature and --stochastic are settings of a policy, and a teacher has none",
             "leave them out, or name a student: piflow sample RUN",
         )
+    if request.subfolder is not None:
+        raise UsageError("--subfolder is a folder inside a student, and none is given", "leave it out, or name a student: piflow sample RUN")
     preset = load(request.teacher)
     given = {"base": request.base, "vae": request.vae, "guidance": request.guidance}
     preset = replace(preset, teacher=replace(preset.teacher, **{name: value for name, value in given.items() if value is not None}))

@@ -100,7 +100,7 @@ def test_contradictions_are_reported_with_the_faults_of_other_sections(tmp_path)
 
 def test_sources_of_data_that_exclude_each_other(tmp_path):
     data = {"prompts": "p.txt", "captioned": "folder", "resolution": 512, "sizes": [[512, 512]], "images": None}
-    message = refusal(edited(tmp_path, data=data, imitation={"data_free": False}), None, [], {})
+    message = refusal(edited(tmp_path, data=data, imitation={"data_free": False}), None, ["teacher.family=flux"], {})
     assert "data.captioned: excludes data.prompts; give one of them" in message
     assert "data.sizes: excludes data.resolution; give one of them" in message
     assert "imitation.data_free: is false, and prompts bring no pictures" in message and "3 faults" in message
@@ -108,7 +108,7 @@ def test_sources_of_data_that_exclude_each_other(tmp_path):
 
 @pytest.mark.parametrize("source", ["prompts", "captioned"])
 def test_prompts_and_pictures_need_a_size(source):
-    message = refusal("digits", None, [f"data.{source}=x"], {})
+    message = refusal("digits", None, [f"data.{source}=x", "teacher.family=flux"], {})
     assert f"data.resolution: is missing: data.{source} needs the pictures' side in pixels, or data.sizes" in message
 
 

@@ -174,6 +174,8 @@ def any_preset(draw: st.DrawFn) -> Preset:
         )
     )
     batch, iterations = draw(st.integers(1, 4096)), draw(st.integers(1, 10**6))
+    data = draw(any_data())
+    family = st.just("dit") if data.source in ("images", "labels") else NAMES.filter(lambda name: name != "dit")
     return Preset(
         name=draw(NAMES),
         summary=draw(NAMES),
@@ -181,7 +183,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
         teacher=draw(
             st.builds(
                 presets.TeacherSection,
-                family=NAMES,
+                family=family,
                 base=NAMES,
                 license=NAMES,
                 memory=NAMES,
@@ -191,7 +193,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
             )
         ),
         policy=policy,
-        data=draw(any_data()),
+        data=data,
         imitation=presets.ImitationSection(
             states=draw(st.integers(1, 8)),
             window=draw(st.integers(0, segment_substeps(policy))),
@@ -255,9 +257,9 @@ def test_an_explicit_zero_or_false_is_given():
 def test_a_later_source_of_data_takes_the_earlier_one_away(tmp_path):
     path = tmp_path / "changes.yaml"
     path.write_text("data: {prompts: prompts.txt, resolution: 512}\n")
-    preset = resolve("digits", path, [], {})
+    preset = resolve("digits", path, ["teacher.family=flux"], {})
     assert (preset.data.images, preset.data.source, preset.data.resolution) == (None, "prompts", 512)
-    preset = resolve("digits", path, ["data.sizes=[[64, 32]]"], {"data.captioned": "pictures"})
+    preset = resolve("digits", path, ["teacher.family=flux", "data.sizes=[[64, 32]]"], {"data.captioned": "pictures"})
     assert (preset.data.source, preset.data.prompts, preset.data.captioned) == ("captioned", None, "pictures")
     assert (preset.data.resolution, preset.data.sizes) == (None, ((64, 32),))
 
@@ -275,7 +277,8 @@ def test_a_later_source_of_data_takes_the_earlier_one_away(tmp_path):
 )
 def test_prompts_alone_are_trained_on_without_data(data, said, expected):
     values = {"imitation.data_free": said, **{f"data.{name}": value for name, value in data.items()}}
-    assert resolve("digits", None, [], values).data_free is expected
+    family = "dit" if "images" in data else "flux"
+    assert resolve("digits", None, [], {**values, "teacher.family": family}).data_free is expected
 
 
 def test_another_policy_brings_its_variant_below_everything_the_user_gives():

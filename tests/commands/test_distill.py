@@ -55,21 +55,21 @@ def test_data_free_and_not(cli, training, flag, expected):
 
 @pytest.mark.parametrize(("flag", "key"), [("--prompts", "prompts"), ("--data", "captioned")])
 def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, flag, key):
-    arguments = ["--teacher", "digits", flag, "owner/name", "--cache", "there", "--set", "data.resolution=512"]
+    arguments = ["--teacher", "digits", "--set", "teacher.family=flux", flag, "owner/name", "--cache", "there", "--set", "data.resolution=512"]
     assert cli("distill", *arguments).code == 0
     data = training.runs[0]["preset"].data
     assert (data.source, getattr(data, key), data.images, data.cache) == (key, "owner/name", None, "there")
 
 
 def test_two_sources_of_data_are_refused(cli, training):
-    outcome = cli("distill", "--teacher", "digits", "--prompts", "p.txt", "--data", "d", "--set", "data.resolution=512")
+    outcome = cli("distill", "--teacher", "flux-dev", "--prompts", "p.txt", "--data", "d", "--set", "data.resolution=512")
     assert outcome.code == 2 and not training.runs
     assert "command line: data.captioned: excludes data.prompts" in outcome.err
 
 
 def test_data_from_prompts_alone_is_refused(cli, training):
     arguments = ["--prompts", "p.txt", "--no-data-free", "--set", "data.resolution=512"]
-    outcome = cli("distill", "--teacher", "digits", *arguments)
+    outcome = cli("distill", "--teacher", "flux-dev", *arguments)
     assert outcome.code == 2 and not training.runs
     assert "prompts bring no pictures to add noise to; give some: --data SOURCE" in outcome.err
 
