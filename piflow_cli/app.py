@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from piflow_cli import __version__, streams
+from piflow_cli import __version__, own_streams
 from piflow_cli.commands import distill, eval, export, inspect_policy, sample
 from piflow_cli.commands.options import Json, Quiet, switch
 from piflow_cli.console import Console, dumps
@@ -65,13 +65,13 @@ def main(argv: list[str] | None = None) -> int:
     silent = _is_silent(args)
     code = _run(args, silent)
     if silent and argv is None:
-        streams.hush()
+        own_streams.hush()
     return code
 
 
 def _run(args: list[str], silent: bool) -> int:
     try:
-        with streams.only_ours(silent):
+        with own_streams.only_ours(silent):
             code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, args)

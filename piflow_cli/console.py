@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from piflow_cli import streams
+from piflow_cli import own_streams
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -72,12 +72,12 @@ class Console:
         """
         from tqdm import tqdm
 
-        interval = TERMINAL_INTERVAL if streams.err().isatty() else LOG_INTERVAL
+        interval = TERMINAL_INTERVAL if own_streams.err().isatty() else LOG_INTERVAL
         return tqdm(
             total=total,
             initial=initial,
             desc=description,
-            file=streams.err(),
+            file=own_streams.err(),
             disable=self.json or self.quiet,
             mininterval=interval,
             maxinterval=max(interval, LOG_INTERVAL),
@@ -165,13 +165,13 @@ def format_cell(value: object) -> str:
 
 def _write_data(text: str) -> None:
     # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
-    print(text, file=streams.out(), flush=True)
+    print(text, file=own_streams.out(), flush=True)
 
 
 def _write_error(text: str) -> None:
     tqdm_module = sys.modules.get("tqdm")
     if tqdm_module is None:
-        print(text, file=streams.err(), flush=True)
+        print(text, file=own_streams.err(), flush=True)
     else:
         # Through tqdm a line lands above a bar that is being drawn, not in the middle of it.
-        tqdm_module.tqdm.write(text, file=streams.err())
+        tqdm_module.tqdm.write(text, file=own_streams.err())

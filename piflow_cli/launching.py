@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .devices import choose_device, usable_cores
 from .errors import Reported, RunError, UsageError
-from .streams import inherited
+from .own_streams import inherited
 
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
 SECONDS_TO_STOP = 1800
