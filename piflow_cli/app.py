@@ -24,6 +24,7 @@ from piflow_cli.errors import (
     UsageError,
     explain,
 )
+from piflow_cli.streams import silence, unbreakable
 
 SECONDS_TO_SPEAK = 2
 
@@ -63,9 +64,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
     silent = _is_silent(args)
-    code = _run(args, silent)
+    # Progress and warnings that nobody reads any more are no reason to stop anything.
+    with unbreakable("stderr"):
+        code = _run(args, silent)
     if silent and argv is None:
         own_streams.hush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try again at its end, and turn the exit code into one of its own.
+        silence(sys.stdout)
     return code
 
 

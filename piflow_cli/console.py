@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from piflow_cli import own_streams
+from piflow_cli.errors import RunError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -164,8 +165,11 @@ def format_cell(value: object) -> str:
 
 
 def _write_data(text: str) -> None:
-    # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
-    print(text, file=own_streams.out(), flush=True)
+    try:
+        # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
+        print(text, file=own_streams.out(), flush=True)
+    except BrokenPipeError as error:
+        raise RunError("what was reading the output has gone", "let it read to the end, or write to a file: > FILE") from error
 
 
 def _write_error(text: str) -> None:

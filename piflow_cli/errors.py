@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 from collections.abc import Callable
 
 DEBUG_VARIABLE = "PIFLOW_DEBUG"
@@ -49,9 +50,13 @@ class RunError(PiflowError):
 
 
 class Interrupted(PiflowError):
-    """The user stopped the run; the exit code is a shell's own for SIGINT."""
+    """The user or the system stopped the run by signal ``number``; the exit code is a shell's own for it, 130 for Ctrl-C."""
 
-    exit_code = 130
+    exit_code = 128 + signal.SIGINT
+
+    def __init__(self, message: str, hint: str | None = None, number: int = signal.SIGINT) -> None:
+        super().__init__(message, hint)
+        self.exit_code = 128 + number
 
 
 class Reported(PiflowError):
@@ -81,11 +86,30 @@ def _is(*types: type[BaseException]) -> Callable[[BaseException], bool]:
     return lambda exc: isinstance(exc, types)
 
 
-def _is_disk_full(exc: BaseException) -> bool:
+_SYSTEM_NUMBER = re.compile(r"os error (\d+)")
+
+
+def system_number(exc: BaseException) -> int | None:
+    """The number of the system's error behind an exception; None where it is no error of the system."""
     if isinstance(exc, OSError):
-        return exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        return exc.errno
     # safetensors wraps the system's error in a class of its own and keeps the number in the text only.
-    return _named("SafetensorError")(exc) and f"os error {errno.ENOSPC}" in str(exc)
+    found = _SYSTEM_NUMBER.search(str(exc)) if _named("SafetensorError")(exc) else None
+    return None if found is None else int(found[1])
+
+
+def is_of_the_system(exc: BaseException) -> bool:
+    """Whether the system refused to read or write, which says nothing about what a file holds."""
+    return system_number(exc) is not None or _is_unnumbered(exc)
+
+
+def _is_unnumbered(exc: BaseException) -> bool:
+    # What safetensors says of a file that ends while it writes.
+    return _named("SafetensorError")(exc) and "I/O error" in str(exc)
+
+
+def _is_number(*numbers: int) -> Callable[[BaseException], bool]:
+    return lambda exc: system_number(exc) in numbers
 
 
 def _is_not_finite(exc: BaseException) -> bool:
@@ -107,10 +131,6 @@ def _first_line(exc: BaseException) -> str:
 
 def _interrupted(exc: BaseException) -> PiflowError:
     return Interrupted("interrupted", "run the same command again: distill and eval go on where they stopped")
-
-
-def _disk_full(exc: BaseException) -> PiflowError:
-    return RunError(f"the disk is full{_place(exc)}", "free some space, then run the same command again")
 
 
 def _missing_package(exc: BaseException) -> PiflowError:
@@ -213,9 +233,25 @@ HUB_TABLE: tuple[Entry, ...] = (
     (_UNREACHABLE, _unreachable),
 )
 
+DISK_TABLE: tuple[Entry, ...] = (
+    (_is_number(errno.ENOSPC), _run_error("the disk is full{place}", "free some space, then run the same command again")),
+    (
+        _is_number(errno.EDQUOT),
+        _run_error("your quota of this disk is used up{place}", "free some space of your own, then run the same command again"),
+    ),
+    (
+        _is_number(errno.EFBIG),
+        _run_error("the file is larger than this system lets it be{place}", "raise the limit: ulimit -f unlimited; or choose another disk"),
+    ),
+    (
+        _is_number(errno.EIO),
+        _run_error("the disk failed to read or write{place}", "look at the disk or its connection, then run the same command again"),
+    ),
+)
+
 TABLE: tuple[Entry, ...] = (
     (_is(KeyboardInterrupt), _interrupted),
-    (_is_disk_full, _disk_full),
+    *DISK_TABLE,
     (_is_missing_package, _missing_package),
     *HUB_TABLE,
     (_is(PermissionError), _run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
@@ -226,6 +262,7 @@ TABLE: tuple[Entry, ...] = (
     (_is(FileExistsError), _run_error("something else is there{place}", "name another folder: --output DIR, or remove what is there")),
     (_is(NotADirectoryError), _run_error("not a folder{place}", "name a folder, or remove the file that is there")),
     (_is(IsADirectoryError), _run_error("a folder, not a file{place}", "name a file inside it")),
+    (_is_unnumbered, _run_error("a file could not be written or read: {text}", "look at the disk, then run the same command again")),
     (
         _named("SafetensorError"),
         _run_error(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from .devices import choose_device, usable_cores
 from .errors import Reported, RunError, UsageError
@@ -13,6 +15,28 @@ from .own_streams import inherited
 
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
 SECONDS_TO_STOP = 1800
+
+# Tells a process that piflow started which process that was.
+LAUNCHER = "PIFLOW_LAUNCHER"
+_PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+@contextmanager
+def environment(changes: Mapping[str, str] | None = None, *, without: str | None = None) -> Iterator[None]:
+    """Environment variables with ``changes``, and without all whose names begin with ``without``, until the block ends."""
+    changes = {} if changes is None else changes
+
+    def touched() -> list[str]:
+        return [name for name in os.environ if name in changes or (without is not None and name.startswith(without))]
+
+    before = {name: os.environ.pop(name) for name in touched()}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name in touched():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def launched_processes() -> int:
@@ -48,16 +72,20 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_STOP))
+    changes = {
+        "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SECONDS_TO_STOP),
+    }
+    changes = {name: os.environ.get(name, value) for name, value in changes.items()} | {LAUNCHER: str(os.getpid())}
     # What failed is said by the process that failed.
     elastic = logging.getLogger("torch.distributed.elastic")
     elastic.propagate = False
     elastic.addHandler(logging.NullHandler())
-    options = ["--standalone", f"--nproc-per-node={processes}", "-m", "piflow_cli", "--", *arguments]
+    parser = run.get_args_parser()
+    options = ["--standalone", f"--nproc-per-node={processes}", *_signals(parser.format_help()), "-m", "piflow_cli", "--", *arguments]
     try:
-        with inherited():
-            run.run(run.get_args_parser().parse_args(options))
+        with environment(changes), inherited():
+            run.run(parser.parse_args(options))
     except SignalException as error:
         raise Reported(128 + error.sigval) from error
     except ChildFailedError as error:
@@ -66,3 +94,28 @@ def launch(arguments: Sequence[str], processes: int) -> None:
             name = signal.Signals(-failure.exitcode).name
             raise RunError(f"process {rank} of {processes} was killed by {name}", "look whether the memory was full") from error
         raise Reported(failure.exitcode) from error
+
+
+def follow_launcher() -> None:
+    """Let this process be asked to stop, as by SIGTERM, when the process that launched it dies, however it dies.
+
+    Linux alone knows how; elsewhere, and where piflow has not launched it, nothing is done.
+    """
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is None:
+        return
+    try:
+        ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
+    except (OSError, AttributeError, TypeError):
+        return
+    if os.getppid() != int(launcher):
+        # It died before it could be followed.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _signals(known: str) -> list[str]:
+    """What tells torchrun's launcher, whose options ``known`` describes, to go on ignoring SIGHUP under nohup."""
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is None or signal.getsignal(hang_up) != signal.SIG_IGN or "--signals-to-handle" not in known:
+        return []
+    return ["--signals-to-handle=SIGTERM,SIGINT,SIGQUIT"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from piflow_cli.streams import Unbreakable
+
 _OUT, _ERR = 1, 2
-_ours: tuple[TextIO, TextIO] | None = None
+_ours: tuple[TextIO, TextIO | Unbreakable] | None = None
 # Never closed: the logger of a library that was imported meanwhile keeps it for good.
 _nowhere: TextIO | None = None
 
@@ -35,7 +37,9 @@ def only_ours(wanted: bool = True) -> Iterator[None]:
     if not wanted or _ours is not None:
         yield
         return
-    streams, _ours = (sys.stdout, sys.stderr), (_own(sys.stdout, _OUT), _own(sys.stderr, _ERR))
+    streams = sys.stdout, sys.stderr
+    ours = _own(sys.stdout, _OUT), _own(sys.stderr, _ERR)
+    _ours = ours[0], Unbreakable(ours[1])
     kept = {number: copy for number in (_OUT, _ERR) if (copy := _copy(number)) is not None}
     try:
         _drop(kept)
@@ -45,10 +49,11 @@ def only_ours(wanted: bool = True) -> Iterator[None]:
         _flush(streams)
         _give_back(kept)
         sys.stdout, sys.stderr = streams
-        for ours, stream in zip(_ours, streams):
-            if ours is not stream:
-                ours.close()
         _ours = None
+        for own in ours:
+            # Whoever read it may be gone.
+            with suppress(OSError):
+                own.flush() if own in (*streams, _nowhere) else own.close()
         for copy in kept.values():
             os.close(copy)
 
@@ -61,10 +66,9 @@ def inherited() -> Iterator[None]:
         return
     now = {number: copy for number in (_OUT, _ERR) if (copy := _copy(number)) is not None}
     for number, stream in zip((_OUT, _ERR), _ours):
-        try:
+        # A stream in memory, of a caller in this process, is nothing that a child can write to.
+        with suppress(OSError, ValueError):
             os.dup2(stream.fileno(), number)
-        except (OSError, ValueError):
-            pass  # a stream in memory, of a caller in this process, is nothing that a child can write to
     try:
         yield
     finally:
@@ -116,7 +120,8 @@ def _drop(numbers: Iterable[int]) -> None:
 def _flush(streams: Iterable[TextIO | None]) -> None:
     """Write out what is kept back, by libraries in C too: after the streams are given back it would arrive."""
     for stream in streams:
-        if stream is not None:
+        # One that is closed, or whose reader has gone, keeps nothing that could arrive.
+        with suppress(OSError, ValueError, AttributeError):
             stream.flush()
     if os.name == "posix":
         import ctypes

@@ -17,6 +17,8 @@ BITSANDBYTES = ("int8", "nf4")
 COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
 OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
 STORED_AS = torch.float8_e4m3fn
+ASKED = "t_embedder"  # Z-Image's asks its first layer for a dtype before that is widened: it is small, and widened for good
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # what diffusers widens while it computes
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -44,16 +46,46 @@ def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:
     return {"quantization_config": BitsAndBytesConfig(**four, **options)}
 
 
-def store_in_fp8(model: nn.Module, keep: Iterable[str]) -> None:
+def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype | None = None) -> None:
     """Store the linear layers of ``model`` in 8-bit floats, each cast back while it computes, but for those at ``keep``.
 
+    ``computes_in``: the dtype that they are cast to, that of the model itself where none is given.
     What the model's class marks as delicate stays as it is too, and so do the adapters and heads that it carries: peft would
     give adapters that are added afterwards the 8 bits of the layer they sit on.
     """
     from diffusers.hooks import apply_layerwise_casting
 
-    dtype = next(value.dtype for name, value in model.named_parameters() if not _ours(name))
+    own = next(value.dtype for name, value in model.named_parameters() if not _ours(name))
+    dtype = own if computes_in is None else computes_in
     apply_layerwise_casting(model, STORED_AS, dtype, skip_modules_pattern=(*delicate(type(model), keep), *OURS))
+
+
+def compute_in_float32(model: nn.Module) -> None:
+    """Let a base of 16 bits compute in float32: its layers keep 16 bits and are widened while they compute, the rest is widened now.
+
+    What the model is told is widened too: text encoders answer in bfloat16. Adapters and heads, which are float32 already,
+    are left alone, and so are layers of fewer bits, which widen themselves.
+    """
+    from diffusers.hooks import apply_layerwise_casting_hook
+
+    layers = [layer for name, layer in model.named_modules() if isinstance(layer, LAYERS) and ASKED not in name]
+    for layer in layers:
+        if layer.weight.dtype == torch.bfloat16:
+            apply_layerwise_casting_hook(layer, torch.bfloat16, torch.float32, non_blocking=False)
+    kept = {id(value) for layer in layers for value in layer.parameters()}
+    for value in [*model.parameters(), *model.buffers()]:
+        if id(value) not in kept and value.dtype == torch.bfloat16:
+            value.data = value.data.float()
+    model.register_forward_pre_hook(lambda module, given, named: _widened((given, named)), with_kwargs=True)
+
+
+def _widened(value: Any) -> Any:
+    """A nest of tensors, those of bfloat16 among them as float32."""
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.dtype == torch.bfloat16 else value
+    if isinstance(value, dict):
+        return {key: _widened(item) for key, item in value.items()}
+    return type(value)(map(_widened, value)) if isinstance(value, (list, tuple)) else value
 
 
 def delicate(kind: type[nn.Module], keep: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from .errors import UsageError
-from .files import check_writable, replacing_file
+from .files import check_writable, recover, replacing_file, sync_folder
+from .locking import LOCK_NAME
 from .preset_yaml import write_yaml
 from .presets import from_dict, to_dict
 
@@ -21,9 +24,14 @@ ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
 FREE_SETTINGS = (
-    "optimisation.iterations", "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base",
-    "summary", "teacher.memory", "teacher.license",
+    "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base", "summary", "teacher.memory", "teacher.license",
 )  # fmt: skip
+LENGTH = "optimisation.iterations"
+# The file begins with the digest of what follows, as a comment; files of piflow 0.1 have none.
+DIGEST = "# sha256 of the rest: "
+_NUMBER = "[0-9]{7,}"
+_WRITTEN = re.compile(r"run\.yaml|data\.sha256|metrics\.jsonl|adapter|samples\.png|loss\.png")
+_CHECKPOINT, _PREVIEW = re.compile(_NUMBER), re.compile(_NUMBER + r"\.png")
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,17 @@ class RunFolder:
     def check(self, preset: Preset) -> None:
         """Make sure that the folder is new, empty, or belongs to this very configuration; raises UsageError otherwise."""
         check_writable(self.path)
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or all(found.name == LOCK_NAME for found in self.path.iterdir()):
             return
         if not self.settings.is_file():
             raise UsageError(f"{self.path} is not empty and holds no run", "name another folder: --output DIR")
-        changed = differences(read_settings(self.settings), preset)
+        before = read_settings(self.settings)
+        changed = differences(before, preset)
+        if changed == [_changed(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
+            raise UsageError(
+                f"{self.path} is a run of {before.optimisation.iterations} iterations on a cosine, whose rates all depend on its length",
+                f"go on with --iterations {before.optimisation.iterations}, name another folder with --output DIR, or start over with --no-resume",
+            )
         if changed:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
@@ -69,9 +83,9 @@ class RunFolder:
     def check_data(self, fingerprint: str) -> None:
         """Make sure that a run that goes on is given the data it began with; raises UsageError otherwise."""
         record = self.path / DATA_NAME
-        if record.is_file() and record.read_text().strip() != fingerprint:
+        if record.is_file() and record.read_text(errors="replace").strip() != fingerprint:
             raise UsageError(
-                f"the data are no longer those that the run {self.path} began with",
+                f"the data are no longer those that the run {self.path} began with, or {record.name} in it is damaged",
                 "give it the same prompts or pictures, name another folder with --output DIR, or start over with --no-resume",
             )
 
@@ -80,27 +94,42 @@ class RunFolder:
         with replacing_file(self.path / DATA_NAME) as aside:
             aside.write_text(fingerprint + "\n")
 
+    def clear_leftovers(self) -> list[Path]:
+        """Remove what a start of this run that was killed left aside; returns what was put back under its name."""
+        places = ((self.path, _WRITTEN), (self.checkpoints, _CHECKPOINT), (self.previews, _PREVIEW))
+        return [path for folder, ours in places for path in recover(folder, ours)]
+
     def set_aside(self) -> Path | None:
         """Move an earlier run out of the way, to the first free DIR.1, DIR.2, …; None where there is nothing to move."""
-        if not self.path.exists():
+        if not self.path.exists() or all(found.name == LOCK_NAME for found in self.path.iterdir()):
             return None
         number = 1
         while (target := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1
         self.path.rename(target)
+        sync_folder(target.parent)
         return target
 
     def write_settings(self, preset: Preset) -> None:
         """Record the resolved configuration."""
+        text = write_yaml(to_dict(preset))
         with replacing_file(self.settings) as aside:
-            aside.write_text(write_yaml(to_dict(preset)))
+            aside.write_text(f"{DIGEST}{_digest(text)}\n{text}", encoding="utf-8")
 
 
 def read_settings(path: Path) -> Preset:
-    """The configuration that a run was started with."""
+    """The configuration that a run was started with; raises UsageError where the file is damaged."""
     try:
-        return from_dict(yaml.safe_load(path.read_text()), str(path))
-    except yaml.YAMLError as error:
+        text = path.read_bytes().decode()
+        if text.startswith(DIGEST):
+            first, _, rest = text.partition("\n")
+            if first.removeprefix(DIGEST) != _digest(rest):
+                raise UsageError(
+                    f"{path} is damaged, or was changed by hand: its digest does not match",
+                    "copy it again, or name another folder: --output DIR; where you changed it yourself, take out its first line",
+                )
+        return from_dict(yaml.safe_load(text), str(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML", "the folder is damaged: name another with --output DIR") from error
 
 
@@ -117,11 +146,23 @@ def iterations_asked(adapter: Path) -> int | None:
 
 
 def differences(before: Preset, now: Preset) -> list[str]:
-    """What tells two configurations apart, as ``section.key was A, is B``; settings that leave iterations alone are free."""
+    """What tells two configurations apart, as ``section.key was A, is B``; settings that leave iterations alone are free.
+
+    The number of iterations is one of them while the rate does not depend on it.
+    """
     old, new = _flat(to_dict(before)), _flat(to_dict(now))
-    keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(FREE_SETTINGS)]
+    free = (*FREE_SETTINGS, LENGTH) if before.optimisation.schedule == now.optimisation.schedule == "constant" else FREE_SETTINGS
+    keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(free)]
     # A section that only one of them has shows key by key.
-    return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
+    return [_changed(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def _changed(key: str, before: object, now: object) -> str:
+    return f"{key} was {before}, is {now}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _flat(data: dict, prefix: str = "") -> dict[str, object]:

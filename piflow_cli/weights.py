@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import PiflowError, RunError
+from .errors import PiflowError, RunError, is_of_the_system
 from .teachers.dit_checkpoints import read_checkpoint
 
 INDEX_SUFFIX = ".index.json"
@@ -103,6 +103,8 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except SafetensorError as error:
+        if is_of_the_system(error):
+            raise
         raise RunError(f"{path} is corrupt or cut short: {error}", f"copy it again, or remove it: rm {path}") from error
 
 

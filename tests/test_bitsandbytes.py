@@ -13,7 +13,7 @@ from zoo import RAW, ZOO, disturb, student_of, zoo_preset
 from piflow_cli.adapters import load_adapter, save_adapter
 from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
-from piflow_cli.training.run import open_models
+from piflow_cli.training.opening import open_models
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 

@@ -14,7 +14,7 @@ from piflow_cli.errors import UsageError
 from piflow_cli.quantisation import check_offloading, check_precision, offload, quantised_loading, store_in_fp8
 from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
-from piflow_cli.training.run import open_models
+from piflow_cli.training.opening import open_models
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

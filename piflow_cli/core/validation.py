@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 TIME_SLACK = 1e-6  # raw times often arrive as float32
+_unchecked = ContextVar("unchecked", default=False)
 
 
 class PolicyError(ValueError):
@@ -42,10 +45,23 @@ def values_are_readable(value: Tensor) -> bool:
     return value.device.type == "cpu" or os.environ.get("PIFLOW_CHECK") == "1"
 
 
+@contextmanager
+def values_unchecked() -> Iterator[None]:
+    """Let :func:`check_finite` pass everything, as it does on a GPU: for whoever looks at what comes out.
+
+    One of several processes that raised would leave the others waiting for it.
+    """
+    token = _unchecked.set(True)
+    try:
+        yield
+    finally:
+        _unchecked.reset(token)
+
+
 def check_finite(argument: str, value: Tensor, *, minus_infinity: bool = False) -> None:
     """Raise :class:`PolicyError` at NaN or infinity (one pass; minus infinity may be let through, for log-weights)."""
     value = value.detach()
-    if not values_are_readable(value) or value.numel() == 0:
+    if _unchecked.get() or not values_are_readable(value) or value.numel() == 0:
         return
     low, high = torch.aminmax(value)
     if not torch.isfinite(high) or not (torch.isfinite(low) or (minus_infinity and low == -torch.inf)):

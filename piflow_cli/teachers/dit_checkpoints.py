@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..backbones.dit import DiT, position_table, sinusoid_frequencies
 from ..errors import PiflowError, RunError, UsageError
 from ..files import NAME_CACHE, cache_folder, replacing_folder
+from ..locking import waiting_for
 
 CONVERTER = 1  # part of a cached teacher's key, to be raised with every change of the conversion
 KNOWN_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: the sizes S, B, L and XL of DiT and SiT
@@ -66,7 +66,7 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
     folder = cache_folder(None, NAME_CACHE) / "teachers" / f"{path.stem}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The processes of one run ask at the same time; the first converts.
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with waiting_for(folder.with_name(f".{folder.name}.lock"), f"it converts {path.name}"):
         if not folder.is_dir():
             try:
                 config, tensors = convert(read_checkpoint(path), given)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import logging
+import re
+import shlex
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +17,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import RunError
-from ..files import replacing_folder
+from ..errors import RunError, is_of_the_system
+from ..files import files_digest, remove_folder, replacing_folder
 from ..student import Model
 from ..weights import read_safetensors
 
 STATE_NAME = "state.json"
 TENSORS_NAME = "training.safetensors"
+GENTLER = "train more gently in another folder: --output DIR with a lower --learning-rate RATE"
+_NAME = re.compile("[0-9]{7,}")
+
+logger = logging.getLogger("piflow.training")
 
 
 @dataclass
@@ -38,43 +45,88 @@ class TrainingState:
     iteration: int = 0
 
 
-def save_checkpoint(folder: Path, state: TrainingState, keep: int) -> Path:
-    """Write ``folder``/<iteration>, aside first, then drop all but the newest ``keep``; returns its path."""
-    path = folder / f"{state.iteration:07d}"
+def save_checkpoint(folder: Path, state: TrainingState, keep: int, metrics: str | None = None) -> Path:
+    """Write ``folder``/<iteration>, aside first, then drop all but the newest ``keep``; returns its path.
+
+    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and writes nothing, where a value is not finite.
+    """
+    path = folder / name_of(state.iteration)
+    tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
+    tensors |= {f"optimizer.{name}": value for name, value in _flatten(state.optimizer).items()}
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise RunError(f"{name} of iteration {state.iteration} is not finite, and is not saved", GENTLER)
     with replacing_folder(path) as aside:
-        tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
-        tensors |= {f"optimizer.{name}": value for name, value in _flatten(state.optimizer).items()}
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside / TENSORS_NAME)
-        record = {"iteration": state.iteration, "crc32": _checksum(aside / TENSORS_NAME)}
-        (aside / STATE_NAME).write_text(json.dumps(record) + "\n")
+        record = {"iteration": state.iteration, "files": {TENSORS_NAME: files_digest([aside / TENSORS_NAME])}, "metrics": metrics}
+        (aside / STATE_NAME).write_text(_with_digest(record))
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        try:
+            remove_folder(old)
+        except OSError as error:
+            logger.warning(f"the old checkpoint {old} cannot be removed: {error.strerror}")
     return path
+
+
+def name_of(iteration: int) -> str:
+    """The name of a checkpoint; any other is somebody else's folder."""
+    return f"{iteration:07d}"
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir()) if folder.is_dir() else []
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()] if folder.is_dir() else []
+    return sorted((path for path in found if path.name == name_of(int(path.name))), key=lambda path: int(path.name))
 
 
-def load_checkpoint(path: Path, state: TrainingState) -> None:
-    """Put a checkpoint into ``state``; raises RunError naming the file and what to remove where it is damaged."""
+def load_checkpoint(path: Path, state: TrainingState) -> str | None:
+    """Put a checkpoint into ``state``; returns the digest of the rows of metrics.jsonl until then, None where it has none.
+
+    Raises RunError naming the file and what to remove where it is damaged.
+    """
     try:
-        record = json.loads((path / STATE_NAME).read_text())
-        if _checksum(path / TENSORS_NAME) != record["crc32"]:
-            raise ValueError("its checksum does not match")
+        record = _read_state(path / STATE_NAME)
+        if name_of(record["iteration"]) != path.name:
+            raise ValueError(f"{STATE_NAME} is of iteration {record['iteration']}")
+        # piflow 0.1 wrote a CRC-32 of the tensors alone.
+        whole = record["files"] == {TENSORS_NAME: files_digest([path / TENSORS_NAME])} if "files" in record else (
+            record["crc32"] == _checksum(path / TENSORS_NAME)
+        )
+        if not whole:
+            raise ValueError(f"the checksum of {TENSORS_NAME} does not match")
         _, tensors = read_safetensors(path / TENSORS_NAME)
         state.student.load_state_dict(_part(tensors, "student."))
         state.average.load_state_dict(_part(tensors, "average."))
         _unflatten(state.optimizer, _part(tensors, "optimizer."))
-        state.iteration = int(record["iteration"])
+        state.iteration = record["iteration"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RunError) as error:
+        if is_of_the_system(error) and not isinstance(error, FileNotFoundError):
+            # What cannot be read today may be whole.
+            raise
         reason = str(error).splitlines()[0]
         raise RunError(
             f"the checkpoint {path} is damaged: {reason}",
-            f"remove it to go on from the one before: rm -r {path}",
+            f"remove it to go on from the one before: rm -r {shlex.quote(str(path))}",
         ) from error
+    return record.get("metrics")
+
+
+def _with_digest(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record)
+    return json.dumps({**record, "sha256": hashlib.sha256(text.encode()).hexdigest()}) + "\n"
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The record of a checkpoint; raises ValueError where a byte of it is not as it was written."""
+    text = path.read_bytes().decode()
+    record = json.loads(text)
+    if record.keys() == {"iteration", "crc32"}:
+        return record
+    rest = {key: value for key, value in record.items() if key != "sha256"}
+    if text != _with_digest(rest):
+        raise ValueError(f"the checksum of {path.name} does not match")
+    return rest
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..core.ema import karras_decay, update_average
 from ..core.guidance import Guidance
 from ..core.imitation import ImitationConfig, data_dependent_loss, data_free_losses, teacher_ratio
+from ..core.validation import values_unchecked
 from ..student import Model, Student
 from ..teachers.base import teacher_velocity, to_device
 from .checkpoints import TrainingState
@@ -25,12 +26,15 @@ from .plan import BatchPlan
 if TYPE_CHECKING:
     from ..preset_schema import Preset
 
+LONGEST_STREAK = 10  # steps in a row whose gradients are not finite; the run stops there
+
 
 @dataclass
 class Session:
     """Everything a step needs. ``model`` is what the student's forward goes through, as accelerate prepared it.
 
-    ``gallery``: where pictures start from; None where nothing shows them.
+    ``gallery``: where pictures start from; None where nothing shows them. ``streak``: how many steps until now were skipped
+    in a row.
     """
 
     preset: Preset
@@ -46,6 +50,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     gallery: Gallery | None
     iteration: int = 0
+    streak: int = 0
     pending: list[dict] = field(default_factory=list)
 
     @property
@@ -57,19 +62,27 @@ class Session:
 def train_step(session: Session) -> None:
     """One iteration: gradients over all rounds of accumulation, one optimiser step, one update of the average.
 
-    Loss and gradient norm stay on the device, in ``session.pending``: reading them would stall it.
+    A step whose loss or gradients are not finite leaves the weights as they are (as published); it counts in
+    ``session.streak``. All processes skip the same steps: they have exchanged gradients, and the loss too. Loss and gradient
+    norm stay on the device, in ``session.pending``.
     """
     settings, iteration = session.preset.optimisation, session.iteration
     for group in session.optimizer.param_groups:
         group["lr"] = group["share"] * learning_rate(iteration, settings)
-    loss = sum(_backward(session, round_) for round_ in range(session.batches.accumulation))
+    with values_unchecked():
+        loss = sum(_backward(session, round_) for round_ in range(session.batches.accumulation))
+    loss = session.accelerator.reduce(loss, reduction="mean")
     norm = _clip(session, settings.gradient_clip if iteration >= settings.warmup else None)
-    session.optimizer.step()
+    # The one wait for the device in a step: whether it takes place cannot be left to the optimiser, 8-bit ones know no skipping.
+    finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
+    session.streak = 0 if finite else session.streak + 1
+    if finite:
+        session.optimizer.step()
     session.optimizer.zero_grad(set_to_none=True)
     decay = karras_decay(iteration, settings.ema_gamma) if iteration >= settings.warmup else 0.0
     update_average(session.average.model.parameters(), session.student.model.parameters(), decay)
     session.iteration += 1
-    session.pending.append({"iteration": session.iteration, "loss": loss, "gradient_norm": norm})
+    session.pending.append({"iteration": session.iteration, "loss": loss, "gradient_norm": norm, "skipped": not finite})
 
 
 def take_pending(session: Session) -> list[dict]:
@@ -77,8 +90,7 @@ def take_pending(session: Session) -> list[dict]:
     pending, session.pending = session.pending, []
     if not pending:
         return []
-    losses = torch.stack([row["loss"] for row in pending])
-    losses = session.accelerator.reduce(losses, reduction="mean").tolist()
+    losses = torch.stack([row["loss"] for row in pending]).tolist()
     norms = torch.stack([torch.as_tensor(row["gradient_norm"]) for row in pending]).tolist()
     imitation, settings = session.preset.imitation, session.preset.optimisation
     return [
@@ -88,6 +100,7 @@ def take_pending(session: Session) -> list[dict]:
             "gradient_norm": norm,
             "teacher_ratio": teacher_ratio(row["iteration"] - 1, imitation.mixing_iterations),
             "learning_rate": learning_rate(row["iteration"] - 1, settings),
+            "skipped": row["skipped"],
         }
         for row, loss, norm in zip(pending, losses, norms)
     ]

@@ -2,43 +2,75 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import replacing_file
+from ..files import replacing_file, sync_file
 
+logger = logging.getLogger("piflow.training")
 SMOOTHING = 25
 
 
 class Metrics:
     """The metrics of a run, written to a file as they come.
 
-    A resumed run first drops the lines after its checkpoint, so that the file reads as if it had never stopped.
+    A resumed run first drops the lines after its checkpoint, so that the file reads as if it had never stopped. ``digest`` is
+    what the file's lines until then had when the checkpoint was saved; if they no longer do, that is said.
     """
 
-    def __init__(self, path: Path, iteration: int) -> None:
+    def __init__(self, path: Path, iteration: int, digest: str | None = None) -> None:
         self.path = path
-        self.rows = [row for row in read_metrics(path) if row["iteration"] <= iteration]
+        kept = [(line, row) for line, row in _lines(path) if row["iteration"] <= iteration]
+        self.rows = [row for _, row in kept]
+        text = "".join(f"{line}\n" for line, _ in kept)
+        self._digest = hashlib.sha256(text.encode())
+        if digest is not None and digest != self.digest:
+            logger.warning(f"{path} is damaged: its lines until iteration {iteration} are not those that the run wrote")
         with replacing_file(path) as aside:
-            aside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+            aside.write_text(text, encoding="utf-8")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all lines."""
+        return self._digest.hexdigest()
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were skipped."""
+        return sum(row.get("skipped", False) for row in self.rows)
+
+    @property
+    def last_loss(self) -> float | None:
+        """The newest loss that is finite."""
+        return next((row["loss"] for row in reversed(self.rows) if row["loss"] is not None), None)
 
     def add(self, row: dict) -> None:
-        """Append a finished iteration."""
+        """Append a finished iteration; JSON has null for what is not finite."""
+        row = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         self.rows.append(row)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        line = json.dumps(row) + "\n"
+        self._digest.update(line.encode())
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def sync(self) -> None:
+        """Have everything so far on the disk."""
+        sync_file(self.path)
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """All complete lines of a metrics file, none where there is no file; a line that a crash cut short is passed over."""
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+def _lines(path: Path) -> Iterator[tuple[str, dict]]:
+    """Lines of a metrics file and what they say, none where there is no file; a line that a crash cut short is passed over."""
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            if isinstance(row["iteration"], int) and isinstance(row["loss"], (float, int, type(None))):
+                yield line, row
+        except (ValueError, KeyError, TypeError):
             continue
-    return rows
 
 
 def draw_loss(rows: list[dict], path: Path) -> None:
@@ -49,6 +81,7 @@ def draw_loss(rows: list[dict], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    rows = [row for row in rows if row["loss"] is not None]
     iterations, losses = [row["iteration"] for row in rows], [row["loss"] for row in rows]
     axes.plot(iterations, losses, color="0.75", linewidth=0.8, label="each iteration")
     means = [math.fsum(losses[max(0, end - SMOOTHING) : end]) / min(end, SMOOTHING) for end in range(1, len(losses) + 1)]

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
-import math
 import os
 import time
-from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
-from accelerate import Accelerator
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..adapters import save_adapter
 from ..console import format_pairs
 from ..core.validation import PolicyError
-from ..devices import choose_device, keep_freed_memory
-from ..errors import Interrupted, RunError, UsageError
-from ..launching import launched_processes
-from ..quantisation import check_offloading, check_precision, offload, store_in_fp8
+from ..errors import Interrupted, RunError
+from ..files import check_writable
+from ..launching import environment, launched_processes
+from ..locking import FolderLock
 from ..runs import RunFolder
-from ..student import Model, Student, StudentFacts, adapted_student, student_of
-from ..teachers import family_of
-from ..teachers.base import TeacherFamily, guidance_of
-from ..teachers.locate import teacher_folder
-from ..views import root
-from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
-from .loop import Session, take_pending, train_step
+from ..student import Student
+from .checkpoints import GENTLER, checkpoints, load_checkpoint, save_checkpoint
+from .loop import LONGEST_STREAK, Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
-from .optimizer import make_optimizer
-from .pictures import open_gallery, save_comparison, save_preview
-from .plan import batch_plan, describe, imitation_config
+from .opening import open_session
+from .pictures import save_comparison, save_preview
+from .plan import describe
+from .saved import is_saved
 from .signals import StopRequest
-from .sources import open_data, require_source
+from .sources import require_source
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -49,127 +39,64 @@ REPORT_EVERY = 10
 def distill(preset: Preset, output: Path, device: str, resume: bool, console: Console) -> dict:
     """Train the student of ``preset`` into the folder ``output``; goes on from its last checkpoint if ``resume``.
 
-    Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit,
-    RunError where the loss is not finite or a checkpoint is damaged, Interrupted after Ctrl-C.
+    Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or another
+    run is at work in the folder, RunError where ten gradients in a row are not finite or a checkpoint is damaged, Interrupted
+    after Ctrl-C, SIGTERM or SIGHUP. Variables of accelerate's own have no effect: the preset says everything that they could.
     """
+    check_writable(output)
+    # One process writes for all of a run, and one lock is enough for all.
+    first = os.environ.get("RANK", "0") == "0"
+    with environment(without="ACCELERATE_"), FolderLock(output) if first else nullcontext() as lock:
+        return _distill(preset, RunFolder(output), device, resume, lock, console)
+
+
+def _distill(preset: Preset, run: RunFolder, device: str, resume: bool, lock: FolderLock | None, console: Console) -> dict:
     started = time.perf_counter()
-    run = RunFolder(output)
     if resume:
         run.check(preset)
     require_source(preset.data)
-    console.say(format_pairs(describe(preset, output, device, launched_processes())))
-    session = open_session(preset, output, device, console)
+    console.say(format_pairs(describe(preset, run.path, device, launched_processes())))
+    session = open_session(preset, run.path, device, console)
     fingerprint = session.data.fingerprint
     if resume:
         run.check_data(fingerprint)
-    main = session.accelerator.is_main_process
-    if main and not resume and (aside := run.set_aside()) is not None:
-        console.say(f"the earlier run is now {aside}")
+    if lock is not None:
+        _make_room(run, resume, lock, console)
     session.accelerator.wait_for_everyone()
-    found = checkpoints(run.checkpoints)
+    found, rows = checkpoints(run.checkpoints), None
     if found:
-        _restore(session, found[-1])
+        rows = _restore(session, found[-1])
         console.say(f"resuming from {found[-1]}")
-    if main:
+    metrics = None
+    if lock is not None:
         run.write_settings(preset)
         run.write_data(fingerprint)
-    metrics = Metrics(run.metrics, session.iteration) if main else None
+        metrics = Metrics(run.metrics, session.iteration, rows)
+        if found and not is_saved(_current(session), run.adapter):
+            console.say(f"the student of {found[-1]} is written again: {run.adapter} is not it")
+            save_adapter(_current(session), run.adapter)
     with StopRequest() as stop:
         _train(session, run, metrics, console, stop)
     session.accelerator.end_training()
-    return _finish(session, run, metrics, started) if metrics is not None else {}
+    return _finish(session, run, metrics, started, console) if metrics is not None else {}
 
 
-def open_session(preset: Preset, output: Path, device: str, console: Console) -> Session:
-    """Load the teacher and the data, and make the student, its average and the optimiser; writes nothing."""
-    accelerator = _accelerator(preset, output, choose_device(device))
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
-    if preset.adapter is not None:
-        check_precision(preset.adapter.base_precision, accelerator.device)
-    if preset.adapter is not None and preset.adapter.offload_base:
-        check_offloading("base", accelerator.device)
-    if preset.data.offload_text_encoder:
-        check_offloading("text encoder", accelerator.device)
-    batches = batch_plan(preset, accelerator.num_processes)
-    family = family_of(preset.teacher.family, preset.teacher.guidance)
-    # The teacher is loaded after the encoders have left the memory; labels are asked for later still.
-    data = open_data(preset, family, lambda labels: family.condition(teacher, labels), accelerator, console)
-    teacher, student = open_models(preset, family)
-    average = student.average()
-    if preset.optimisation.gradient_checkpointing:
-        root(student.model).enable_gradient_checkpointing()
-    _place((teacher, student.model, average.model), preset, accelerator.device)
-    optimizer = make_optimizer(student.model.named_parameters(), preset.optimisation, accelerator.device, console)
-    _spare_frozen(root(student.model))
-    model, optimizer = accelerator.prepare(root(student.model), optimizer)
-    return Session(
-        preset=preset,
-        accelerator=accelerator,
-        batches=batches,
-        config=imitation_config(preset),
-        guidance=guidance_of(preset.teacher),
-        data=data,
-        teacher=teacher,
-        student=student,
-        model=model,
-        average=average,
-        optimizer=optimizer,
-        gallery=open_gallery(preset, student, data, accelerator.device, console.say),
-    )
+def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console) -> None:
+    """Clear away what earlier starts left in the folder, or move all of it out of the way."""
+    if resume:
+        for path in run.clear_leftovers():
+            console.say(f"{path} was put back: the start before this one was killed while it replaced it")
+    elif (aside := run.set_aside()) is not None:
+        lock.follow(aside)
+        console.say(f"the earlier run is now {aside}")
 
 
-def open_models(preset: Preset, family: TeacherFamily) -> tuple[Model, Student]:
-    """The frozen teacher and its student: two models, or two views of one where the preset asks for adapters.
-
-    They are on the CPU, but for a base that the GPU has quantised.
-    """
-    folder, adapter, facts = teacher_folder(family, preset.teacher), preset.adapter, StudentFacts.of(preset)
-    if adapter is None:
-        model = family.load(folder).requires_grad_(False)
-        return model, student_of(model, family, facts, preset.seed)
-    base = family.load_base(folder, adapter.base_precision)
-    student = adapted_student(base, family, facts, adapter, preset.seed)
-    if adapter.base_precision == "fp8":
-        store_in_fp8(base, family.kept_whole(base))
-    student.model.shared.train_adapters()
-    return student.model.shared.view("teacher"), student
-
-
-def _place(models: Sequence[Model], preset: Preset, device: torch.device) -> None:
-    """Move the models to ``device``; an offloaded base only as far as it is no linear layer."""
-    if preset.adapter is not None and preset.adapter.offload_base:
-        offload(root(models[0]), device)
-        return
-    for model in models:
-        model.to(device)
-
-
-def _spare_frozen(model: nn.Module) -> None:
-    """Let processes exchange nothing but what is trained: every one of them has loaded the same frozen weights."""
-    frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
-    buffers = [name for name, _ in model.named_buffers()]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen + buffers)
-
-
-def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelerator:
-    tracker = preset.output.tracker
-    if tracker != "none" and importlib.util.find_spec(tracker) is None:
-        raise UsageError(f"the tracker {tracker} is not installed", 'pip install "piflow[trackers]", or --set output.tracker=none')
-    if device.type != "cpu" and device.index is not None:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
-    return Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="bf16" if preset.optimisation.precision == "bf16" else "no",
-        log_with=None if tracker == "none" else tracker,
-        project_dir=output,
-    )
-
-
-def _restore(session: Session, path: Path) -> None:
+def _restore(session: Session, path: Path) -> str | None:
+    """Go on from a checkpoint; returns the digest of the metrics until then."""
     state = session.state
-    load_checkpoint(path, state)
+    rows = load_checkpoint(path, state)
     session.iteration = state.iteration
+    return rows
 
 
 def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: Console, stop: StopRequest) -> None:
@@ -178,22 +105,23 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
         session.accelerator.init_trackers("piflow", {"preset": session.preset.name, "seed": session.preset.seed})
     with console.progress(total, min(session.iteration, total), "distilling") as bar:
         while session.iteration < total:
-            try:
-                train_step(session)
-            except PolicyError as error:
-                raise _diverged(f"the policy of iteration {session.iteration + 1} is impossible ({error})", run) from error
+            train_step(session)
             done = session.iteration
             stopped = _asked_to_stop(session, stop)
             ends = done == total or stopped
-            if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or ends:
-                _report(session, run, metrics, bar)
-            if done % output.checkpoint_every == 0 or ends:
-                _save(session, run)
-            if output.preview_every and done % output.preview_every == 0 and metrics is not None and session.gallery is not None:
-                with session.accelerator.autocast():
-                    save_preview(_current(session), session.gallery, run.previews / f"{done:07d}.png")
+            diverged = session.streak == LONGEST_STREAK
+            if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or ends or diverged:
+                _report(session, metrics, bar, console)
+            if diverged:
+                raise _diverged(f"{LONGEST_STREAK} steps in a row had gradients that are not finite, the last is iteration {done}", run)
+            # Amid such steps the weights may be on their way out, and would drive out a checkpoint of better ones.
+            if (done % output.checkpoint_every == 0 and session.streak == 0) or ends:
+                _save(session, run, metrics)
+            if output.preview_every and done % output.preview_every == 0 and metrics is not None:
+                _preview(session, run.previews / f"{done:07d}.png", console)
             if stopped and done < total:
-                raise Interrupted(f"stopped at iteration {done} of {total}; everything is saved", "run the same command again to go on")
+                text = f"stopped at iteration {done} of {total}; everything is saved"
+                raise Interrupted(text, "run the same command again to go on", stop.number)
 
 
 def _asked_to_stop(session: Session, stop: StopRequest) -> bool:
@@ -206,25 +134,35 @@ def _asked_to_stop(session: Session, stop: StopRequest) -> bool:
     return accelerator.check_trigger()
 
 
-def _report(session: Session, run: RunFolder, metrics: Metrics | None, bar: tqdm) -> None:
-    """Read the losses, stop where one is not finite, and show and write the rest."""
-    for row in take_pending(session):
-        for what in ("loss", "gradient_norm"):
-            if not math.isfinite(row[what]):
-                raise _diverged(f"the {what.replace('_', ' ')} of iteration {row['iteration']} is not finite", run)
+def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Console) -> None:
+    """Read the losses, show and write them, and say which steps were skipped."""
+    rows = take_pending(session)
+    for row in rows:
         session.accelerator.log({key: row[key] for key in row if key != "iteration"}, step=row["iteration"])
         if metrics is not None:
             metrics.add(row)
         bar.set_postfix(loss=f"{row['loss']:.4f}", teacher_ratio=f"{row['teacher_ratio']:.2f}", refresh=False)
         bar.update()
+    skipped = [row["iteration"] for row in rows if row["skipped"]]
+    if skipped and metrics is not None:
+        places = ", ".join(map(str, skipped))
+        console.warn(f"steps without effect, since their gradients were not finite: iterations {places} ({metrics.skipped} so far)")
+
+
+def _preview(session: Session, path: Path, console: Console) -> None:
+    if session.gallery is None:
+        return
+    try:
+        with session.accelerator.autocast():
+            save_preview(_current(session), session.gallery, path)
+    except PolicyError as error:
+        console.warn(f"no picture {path}: {error}")
 
 
 def _diverged(what: str, run: RunFolder) -> RunError:
     found = checkpoints(run.checkpoints)
     last = f"the last good checkpoint is {found[-1]}" if found else "there is no checkpoint yet"
-    return RunError(
-        f"{what}; {last}", "train more gently in another folder: --output DIR with a lower --learning-rate RATE"
-    )
+    return RunError(f"{what}; {last}", GENTLER)
 
 
 def _current(session: Session) -> Student:
@@ -232,26 +170,33 @@ def _current(session: Session) -> Student:
     return session.average.at(session.iteration)
 
 
-def _save(session: Session, run: RunFolder) -> None:
-    if session.accelerator.is_main_process:
-        save_checkpoint(run.checkpoints, session.state, session.preset.output.keep_checkpoints)
+def _save(session: Session, run: RunFolder, metrics: Metrics | None) -> None:
+    if metrics is not None:
+        metrics.sync()
+        save_checkpoint(run.checkpoints, session.state, session.preset.output.keep_checkpoints, metrics.digest)
         save_adapter(_current(session), run.adapter)
     session.accelerator.wait_for_everyone()
 
 
-def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float) -> dict:
+def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float, console: Console) -> dict:
     """The pictures of the end, and the facts of the run."""
     samples, curve = run.path / "samples.png", run.path / "loss.png"
+    shown = session.gallery is not None
     if session.gallery is not None:
-        with session.accelerator.autocast():
-            save_comparison(_current(session), session.teacher, session.guidance, session.gallery, samples)
+        try:
+            with session.accelerator.autocast():
+                save_comparison(_current(session), session.teacher, session.guidance, session.gallery, samples)
+        except PolicyError as error:
+            shown = False
+            console.warn(f"no picture {samples}: {error}")
     draw_loss(metrics.rows, curve)
     return {
         "output": run.path,
         "adapter": run.adapter,
-        "samples": None if session.gallery is None else samples,
+        "samples": samples if shown else None,
         "loss_curve": curve,
         "iterations": session.iteration,
-        "loss": metrics.rows[-1]["loss"] if metrics.rows else None,
+        "skipped": metrics.skipped,
+        "loss": metrics.last_loss,
         "seconds": round(time.perf_counter() - started, 1),
     }

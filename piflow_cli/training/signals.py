@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: asked once, a run stops at the next step boundary; asked twice, at once."""
+"""Ctrl-C, SIGTERM and a terminal that closes: asked once, a run stops at the next step boundary; asked twice, at once."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ from types import FrameType, TracebackType
 
 
 class StopRequest:
-    """A context in which the first SIGINT or SIGTERM only sets :attr:`asked`."""
+    """A context in which the first SIGINT, SIGTERM or SIGHUP only sets :attr:`asked`, and :attr:`number` to its number.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    The same signal a second time raises KeyboardInterrupt, but for SIGHUP, which shells and systems send several times at the
+    end of a session. A run that was started to ignore SIGHUP, as nohup does, goes on ignoring it.
+    """
+
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+    HANG_UP = getattr(signal, "SIGHUP", None)
 
     def __init__(self) -> None:
         self.asked = False
+        self.number: int = signal.SIGINT
+        self._seen: set[int] = set()
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
         # Python lets only the main thread of a process handle signals.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in self.SIGNALS}
+            for number in self.SIGNALS:
+                if number != self.HANG_UP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -27,6 +36,8 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if number in self._seen and number != self.HANG_UP:
             raise KeyboardInterrupt
-        self.asked = True
+        self._seen.add(number)
+        if not self.asked:
+            self.asked, self.number = True, number

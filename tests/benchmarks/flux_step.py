@@ -34,7 +34,7 @@ from piflow_cli.teachers.base import repeat, teacher_velocity, to_device
 from piflow_cli.training.loop import Session, train_step
 from piflow_cli.training.material import Store
 from piflow_cli.training.outline import memory_of, outline_of
-from piflow_cli.training.run import open_session
+from piflow_cli.training.opening import open_session
 
 CONFIG = Path(__file__).parent.parent / "data" / "configs" / "flux-dev.json"
 SMALL = {

@@ -21,7 +21,7 @@ from common import machine, medians, write_json
 from piflow_cli.console import Console, format_table
 from piflow_cli.presets import resolve
 from piflow_cli.training.loop import Session, train_step
-from piflow_cli.training.run import open_session
+from piflow_cli.training.opening import open_session
 
 
 def networks_alone(session: Session) -> None:

@@ -11,7 +11,7 @@ from interruptions import interrupted_at
 from safetensors.torch import load_file
 
 from piflow_cli.adapters import load_adapter
-from piflow_cli.training import loop, run
+from piflow_cli.training import opening, run
 
 REGIMES = {
     "gm": [],
@@ -178,31 +178,6 @@ def test_a_full_disk_costs_nothing_that_was_saved(cli, tiny_teacher, finished, m
     assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--iterations", "6", "--quiet").code == 0
 
 
-def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(cli, tiny_teacher, tmp_path, monkeypatch) -> None:
-    folder = tmp_path / "out"
-    losses = loop.data_dependent_loss
-
-    def spoiled(*arguments):
-        spoiled.calls += 1
-        return losses(*arguments) * (float("nan") if spoiled.calls == 4 else 1)
-
-    spoiled.calls = 0
-    monkeypatch.setattr(loop, "data_dependent_loss", spoiled)
-    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder))
-    assert outcome.code == 1
-    assert "the loss of iteration 4 is not finite" in outcome.err
-    assert f"the last good checkpoint is {folder / 'checkpoints' / '0000002'}" in outcome.err
-    checkpoint = load_file(folder / "checkpoints" / "0000002" / "training.safetensors")
-    assert all(value.isfinite().all() for value in checkpoint.values())
-
-
-def test_a_student_that_explodes_is_reported_like_a_loss_that_is_not_finite(cli, tiny_teacher, tmp_path) -> None:
-    arguments = ["--learning-rate", "1e30", "--set", "optimisation.warmup=0"]
-    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), *arguments)
-    assert outcome.code == 1
-    assert "there is no checkpoint yet" in outcome.err and "--learning-rate" in outcome.err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -219,7 +194,7 @@ def test_a_student_that_explodes_is_reported_like_a_loss_that_is_not_finite(cli,
 )
 def test_what_cannot_run_says_so_before_anything_is_written(cli, tiny_teacher, tmp_path, monkeypatch, arguments, message) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(opening.importlib.util, "find_spec", lambda name: None)
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), *arguments)
     assert outcome.code == 2
     assert message in outcome.err and "→" in outcome.err

@@ -8,7 +8,7 @@ from piflow_cli.core.guidance import Guidance
 from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.presets import resolve
 from piflow_cli.training.loop import Session, train_step
-from piflow_cli.training.run import open_session
+from piflow_cli.training.opening import open_session
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

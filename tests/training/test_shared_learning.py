@@ -18,7 +18,7 @@ from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import Conditioning, teacher_velocity
 from piflow_cli.training.loop import Session, train_step
-from piflow_cli.training.run import open_session
+from piflow_cli.training.opening import open_session
 
 ROW = ZOO["flux"]
 ROW = replace(ROW, config=ROW.config | {"num_single_layers": 1, "attention_head_dim": 32, "axes_dims_rope": (8, 12, 12)})

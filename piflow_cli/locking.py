@@ -1,0 +1,207 @@
+"""Locks: one run in a folder at a time, and whoever waits for another process says so."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+
+from .errors import UsageError
+from .files import make_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK_NAME = "run.lock"
+SECONDS_UNTIL_SAID = 1.0
+# Who has just taken a lock writes its name within a moment.
+ATTEMPTS, SECONDS_BETWEEN = 20, 0.05
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+logger = logging.getLogger("piflow.locking")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that a lock names. ``boot`` tells one start of one machine from all others; empty where the system has none."""
+
+    pid: int
+    host: str
+    boot: str
+    since: str
+
+    @classmethod
+    def here(cls) -> Holder:
+        """This process."""
+        boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
+        return cls(os.getpid(), socket.gethostname(), boot, time.strftime("%Y-%m-%d %H:%M:%S"))
+
+    @classmethod
+    def read(cls, text: str) -> Holder | None:
+        """Who wrote ``text``; None where a crash or damage has left nothing that can be read."""
+        try:
+            record = json.loads(text)
+            return cls(int(record["pid"]), str(record["host"]), str(record["boot"]), str(record["since"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+class FolderLock:
+    """Keeps a second run out of a folder, as a context manager; the folder is made where it is missing.
+
+    The system lets go of the lock when its process dies, however it dies, and then the next run takes it over. Where the
+    file system knows no such locks, or another machine holds it, the record in the file decides. Raises UsageError, naming
+    process and machine, where the folder is in use or that cannot be found out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / LOCK_NAME
+        self._made: list[Path] = []
+        self._number: int | None = None
+
+    def __enter__(self) -> FolderLock:
+        self._made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
+        make_folder(self.folder)
+        try:
+            self._take()
+        except BaseException:
+            self._remove_made()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        number, self._number = self._number, None
+        _close(number, self.path)
+        self._remove_made()
+
+    def follow(self, moved: Path) -> None:
+        """Lock the folder anew at its path, after what was there has been moved to ``moved``; raises as the lock itself does."""
+        number, self._number = self._number, None
+        try:
+            make_folder(self.folder)
+            self._take()
+        finally:
+            _close(number, moved / LOCK_NAME)
+
+    def _take(self) -> None:
+        for attempt in range(ATTEMPTS):
+            number = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                kept = _flock(number)
+                held = Holder.read(os.read(number, 4096).decode(errors="replace"))
+                # Its holder may not have written its name yet, or have removed the file since it was opened here.
+                if attempt < ATTEMPTS - 1 and (not _same_file(number, self.path) or (kept is False and held is None)):
+                    time.sleep(SECONDS_BETWEEN)
+                    os.close(number)
+                    continue
+                if kept is False:
+                    raise _in_use(self.folder, held)
+                self._take_over(held, kept is None)
+                os.ftruncate(number, 0)
+                os.pwrite(number, (json.dumps(asdict(Holder.here())) + "\n").encode(), 0)
+            except BaseException:
+                os.close(number)
+                raise
+            self._number = number
+            return
+
+    def _take_over(self, held: Holder | None, unlocked: bool) -> None:
+        """Make sure that the process which a lock names is gone. ``unlocked``: the file system has no locks that could tell."""
+        if held is None:
+            return
+        here = Holder.here()
+        same_start = held.boot == here.boot != ""
+        if held.host != here.host and (unlocked or not same_start):
+            raise _unknown(self, held, "which cannot be looked at from here")
+        restarted = held.boot != here.boot and "" not in (held.boot, here.boot)
+        if unlocked and not restarted and held.pid != here.pid and _may_live(held.pid):
+            raise _unknown(self, held, "which may be at work")
+        logger.info(f"taking over {self.folder} from {held}, which is gone")
+
+    def _remove_made(self) -> None:
+        """Take back the folders that were made for the lock alone."""
+        for place in self._made:
+            with suppress(OSError):
+                place.rmdir()
+
+
+@contextmanager
+def waiting_for(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file ``path``; says ``what`` is waited for where another process has it for longer than a moment."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=SECONDS_UNTIL_SAID)
+    except Timeout:
+        logger.info(f"waiting for another process: {what} (its lock is {path})")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _in_use(folder: Path, held: Holder | None) -> UsageError:
+    who, stop = ("another process", "") if held is None else (str(held), f", or stop it there: kill {held.pid}")
+    return UsageError(f"{folder} is in use by {who}", f"give this run a folder of its own with --output DIR, wait{stop}")
+
+
+def _unknown(lock: FolderLock, held: Holder, why: str) -> UsageError:
+    return UsageError(f"{lock.folder} is locked by {held}, {why}", f"if it no longer runs there: rm {shlex.quote(str(lock.path))}")
+
+
+def _flock(number: int) -> bool | None:
+    """Lock an open file; False where another process has, None where the file system knows no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _same_file(number: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(number), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _close(number: int | None, path: Path) -> None:
+    if number is None:
+        return
+    # Removed before it is let go of: afterwards it may be another's.
+    if _same_file(number, path):
+        path.unlink(missing_ok=True)
+    os.close(number)
+
+
+def _may_live(pid: int) -> bool:
+    """Whether a process of this machine may still be there; on Windows there is no asking without harm."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,33 @@
+"""Whether the student on disk is the one of a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..adapters import adapter_tensors, read_facts
+from ..errors import PiflowError, is_of_the_system
+from ..student import Student
+from ..student_source import locate_student
+from ..weights import StoredWeights
+
+
+def is_saved(student: Student, folder: Path) -> bool:
+    """Whether ``folder`` holds this very student: its facts, iteration among them, its config and all its values.
+
+    A folder that is missing or damaged holds none. Raises what the system says where it cannot be read.
+    """
+    try:
+        files = locate_student(folder)
+        if read_facts(files) != student.facts or files.config is None:
+            return False
+        stored, own = StoredWeights(files.weights), adapter_tensors(student)
+        return set(stored) == own.keys() and all(torch.equal(stored.read(name), value) for name, value in own.items())
+    except (PiflowError, FileNotFoundError):
+        return False
+    except Exception as error:
+        # Of damage that no reader foresees, as of any other, the cure is to write the student again.
+        if is_of_the_system(error):
+            raise
+        return False

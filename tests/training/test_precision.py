@@ -1,0 +1,85 @@
+"""`optimisation.precision: fp32` on teachers whose weights and texts have fewer bits: the arithmetic is float32 nevertheless."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from tiny_vae import tiny_vae
+from zoo import ZOO, Row, every_family, zoo_preset
+
+from piflow_cli.console import Console
+from piflow_cli.presets import resolve
+from piflow_cli.teachers.text_to_image import StockEncoders
+from piflow_cli.training.loop import Session, take_pending, train_step
+from piflow_cli.training.opening import open_session
+
+
+@pytest.fixture
+def real_texts(text_encoders, monkeypatch) -> None:
+    """Texts in bfloat16, as real encoders give them."""
+    encode = StockEncoders.encode_text
+
+    def in_bfloat16(self, texts):
+        return [
+            {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()} for text in encode(self, texts)
+        ]
+
+    monkeypatch.setattr(StockEncoders, "encode_text", in_bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def other_precision() -> Iterator[None]:
+    """accelerate keeps the precision of a process for good."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def session_of(row: Row, folder: Path, precision: str) -> Session:
+    folder.mkdir()
+    (folder / "prompts.txt").write_text("cat\ndog\n")
+    path, _ = zoo_preset(row, folder)
+    tiny_vae(row.family).save_pretrained(folder / "base" / "vae")
+    given = [f"data.cache={folder / 'cache'}", "data.sizes=[[32, 32]]", "adapter.dropout=0.0"]
+    preset = resolve(path, None, given, {"data.prompts": str(folder / "prompts.txt"), "adapter.base_precision": precision})
+    return open_session(preset, folder / "out", "cpu", Console(quiet=True))
+
+
+def two_steps(session: Session) -> list[dict]:
+    train_step(session)
+    train_step(session)
+    return take_pending(session)
+
+
+@every_family
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_a_base_of_fewer_bits_trains_as_one_of_float32_with_the_same_values(real_texts, row, precision, tmp_path) -> None:
+    narrow, wide = session_of(row, tmp_path / "narrow", precision), session_of(row, tmp_path / "wide", "fp32")
+    base = narrow.student.model.base
+    assert torch.bfloat16 in {value.dtype for value in base.parameters()}
+    assert (torch.float8_e4m3fn in {value.dtype for value in base.parameters()}) == (precision == "fp8")
+    wide.student.model.base.load_state_dict({name: value.float() for name, value in base.state_dict().items()})
+    for one, other in zip(two_steps(narrow), two_steps(wide), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5) and one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-5)
+        assert not one["skipped"]
+    for one, other in zip(narrow.student.model.parameters(), wide.student.model.parameters(), strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    # What the layers store is as narrow as it was.
+    assert torch.bfloat16 in {value.dtype for value in base.parameters()}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8"])
+def test_a_run_in_float32_trains_to_its_end_with_pictures(cli, real_texts, precision, tmp_path) -> None:
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
+    (tmp_path / "prompts.txt").write_text("cat\ndog\n")
+    options = ["--prompts", str(tmp_path / "prompts.txt"), "--cache", str(tmp_path / "cache"), "--set", "data.sizes=[[32, 32]]"]
+    options += ["--base-precision", precision, "--iterations", "2", "--set", "output.preview_every=2"]
+    outcome = cli("distill", "--teacher", str(path), *options, "--quiet", "--output", str(tmp_path / "out"))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert (tmp_path / "out" / "previews" / "0000002.png").is_file() and (tmp_path / "out" / "samples.png").is_file()
