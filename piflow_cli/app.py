@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from piflow_cli import __version__
+from piflow_cli import __version__, own_streams
 from piflow_cli.commands import distill, eval, export, inspect_policy, sample
 from piflow_cli.commands.options import Json, Quiet, switch
 from piflow_cli.console import Console, dumps
@@ -63,9 +63,12 @@ def piflow(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
+    silent = _is_silent(args)
     # Progress and warnings that nobody reads any more are no reason to stop anything.
     with unbreakable("stderr"):
-        code = _run(args)
+        code = _run(args, silent)
+    if silent and argv is None:
+        own_streams.hush()
     try:
         sys.stdout.flush()
     except OSError:
@@ -74,9 +77,10 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def _run(args: list[str]) -> int:
+def _run(args: list[str], silent: bool) -> int:
     try:
-        code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
+        with own_streams.only_ours(silent):
+            code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, args)
     if code == Interrupted.exit_code:
@@ -94,9 +98,23 @@ def _print_version(console: Console) -> None:
     console.result(collect(), "")
 
 
-def _wants_json(args: list[str]) -> bool:
+def _options(args: list[str]) -> list[str]:
     """Read off the raw arguments, since a faulty command line never gets as far as a Console."""
-    return "--json" in (args[: args.index("--")] if "--" in args else args)
+    return args[: args.index("--")] if "--" in args else args
+
+
+def _is_silent(args: list[str]) -> bool:
+    """Whether only our own words are wanted: of several processes the first alone lets libraries speak.
+
+    Help is written by Typer, and whoever debugs wants to see everything.
+    """
+    options = set(_options(args))
+    wanted = options & {"--json", "--quiet"} or _is_follower()
+    return bool(wanted) and not options & {"--help", "-h"} and os.environ.get(DEBUG_VARIABLE) != "1"
+
+
+def _is_follower() -> bool:
+    return os.environ.get("RANK", "0") != "0"
 
 
 def _report(exc: BaseException, args: list[str]) -> int:
@@ -108,11 +126,11 @@ def _report(exc: BaseException, args: list[str]) -> int:
     error = _usage_error(exc, args) or explain(exc) or _unknown(exc)
     if isinstance(error, Reported):
         return error.exit_code
-    if os.environ.get("RANK", "0") != "0" and isinstance(error, (UsageError, Interrupted)):
+    if _is_follower() and isinstance(error, (UsageError, Interrupted)):
         # All processes of a run meet these; what launched them ends the others once one is gone, so the first speaks first.
         time.sleep(SECONDS_TO_SPEAK)
         return error.exit_code
-    if _wants_json(args):
+    if "--json" in _options(args):
         record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         print(dumps(record), file=sys.stderr)
     else:

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .errors import RunError
+from piflow_cli import own_streams
+from piflow_cli.errors import RunError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -19,9 +20,6 @@ TERMINAL_INTERVAL = 0.5
 LOG_INTERVAL = 10.0
 # Of a longer list a text shows its ends and its length; JSON has it all.
 LONGEST_LIST = 4
-QUIET_LIBRARIES = {
-    "DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1",
-}  # fmt: skip
 
 
 class Console:
@@ -38,8 +36,6 @@ class Console:
         self.json = json
         self.quiet = quiet or not self.speaks
         self._warned: set[str] = set()
-        if self.json or self.quiet:
-            _hush_libraries()
         logger = logging.getLogger("piflow")
         logger.handlers[:] = [_Forward(self)]
         logger.setLevel(logging.INFO)
@@ -77,23 +73,17 @@ class Console:
         """
         from tqdm import tqdm
 
-        interval = TERMINAL_INTERVAL if sys.stderr.isatty() else LOG_INTERVAL
+        interval = TERMINAL_INTERVAL if own_streams.err().isatty() else LOG_INTERVAL
         return tqdm(
             total=total,
             initial=initial,
             desc=description,
-            file=sys.stderr,
+            file=own_streams.err(),
             disable=self.json or self.quiet,
             mininterval=interval,
             maxinterval=max(interval, LOG_INTERVAL),
             dynamic_ncols=True,
         )
-
-
-def _hush_libraries() -> None:
-    """Keep warnings and bars of others off stderr: they read these when they are imported, so a command's console comes first."""
-    for name, value in QUIET_LIBRARIES.items():
-        os.environ.setdefault(name, value)
 
 
 class _Forward(logging.Handler):
@@ -177,7 +167,7 @@ def format_cell(value: object) -> str:
 def _write_data(text: str) -> None:
     try:
         # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
-        print(text, flush=True)
+        print(text, file=own_streams.out(), flush=True)
     except BrokenPipeError as error:
         raise RunError("what was reading the output has gone", "let it read to the end, or write to a file: > FILE") from error
 
@@ -185,7 +175,7 @@ def _write_data(text: str) -> None:
 def _write_error(text: str) -> None:
     tqdm_module = sys.modules.get("tqdm")
     if tqdm_module is None:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=own_streams.err(), flush=True)
     else:
         # Through tqdm a line lands above a bar that is being drawn, not in the middle of it.
-        tqdm_module.tqdm.write(text, file=sys.stderr)
+        tqdm_module.tqdm.write(text, file=own_streams.err())

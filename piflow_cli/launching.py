@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from .devices import choose_device, usable_cores
 from .errors import Reported, RunError, UsageError
+from .own_streams import inherited
 
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
 SECONDS_TO_STOP = 1800
@@ -83,7 +84,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     parser = run.get_args_parser()
     options = ["--standalone", f"--nproc-per-node={processes}", *_signals(parser.format_help()), "-m", "piflow_cli", "--", *arguments]
     try:
-        with environment(changes):
+        with environment(changes), inherited():
             run.run(parser.parse_args(options))
     except SignalException as error:
         raise Reported(128 + error.sigval) from error

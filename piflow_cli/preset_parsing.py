@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from piflow_cli.errors import UsageError
 from piflow_cli.preset_schema import ALTERNATIVES, SECTIONS, Preset, contradictions
+from piflow_cli.preset_yaml import Fault, describe, read_yaml
 
 COMMAND_LINE = "command line"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong: where it was written, the dotted key ("" for the whole), and what is wrong with it."""
-
-    source: str
-    key: str
-    what: str
-
-    def __str__(self) -> str:
-        # `--set policy.nfe=0` names its key already.
-        key = "" if self.source.startswith(f"--set {self.key}=") else self.key
-        return ": ".join(part for part in (self.source, key, self.what) if part)
+LARGEST_FILE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -41,69 +27,17 @@ class Layer:
     values: Mapping[str, Any]
 
 
-class PresetLoader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number and a key that appears twice is remembered as a fault."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream)
-        self.repeated: list[str] = []
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            if key_node.value in seen:
-                self.repeated.append(f"line {key_node.start_mark.line + 1}: the key {key_node.value} appears twice")
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-class PresetDumper(yaml.SafeDumper):
-    """Quotes text that PresetLoader would take for a number."""
-
-
-# PyYAML follows YAML 1.1, where a float needs a point and a signed exponent; this is the float of YAML 1.2.
-for _kind in (PresetLoader, PresetDumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-        list("-+.0123456789"),
-    )
-
-
-def write_yaml(data: Mapping[str, Any]) -> str:
-    """Plain data as YAML that :func:`read_yaml` reads back."""
-    return yaml.dump(data, Dumper=PresetDumper, sort_keys=False)
-
-
-def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
-    """The content of a YAML text and the keys repeated in it; a syntax error raises UsageError with its line."""
-    loader = None
-    try:
-        loader = PresetLoader(text)
-        return loader.get_single_data(), [Fault(source, "", what) for what in loader.repeated]
-    except yaml.MarkedYAMLError as exc:
-        lines = text.splitlines()
-        line = f":{exc.problem_mark.line + 1}" if exc.problem_mark is not None and len(lines) > 1 else ""
-        raise UsageError(f"{source}{line}: not valid YAML: {exc.problem}", "mend that line and try again") from exc
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as exc:
-        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise UsageError(
-            f"{source}: not valid YAML: {reason}", "write `section:` lines with `key: value` below"
-        ) from exc
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
 def read_file(path: Path) -> tuple[Layer, list[Fault]]:
     """The mapping in a YAML file; a file that cannot be read or is no mapping raises UsageError."""
     try:
-        text = path.read_bytes()
-    except OSError as exc:
-        reason = exc.strerror if exc.strerror else type(exc).__name__
+        # A device or a pipe may never end.
+        with path.open("rb") as file:
+            text = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
         raise UsageError(f"cannot read {path}: {reason}", "check the path of the preset or --config file") from exc
+    if len(text) > LARGEST_FILE:
+        raise UsageError(f"{path} is larger than {LARGEST_FILE:,} bytes, which no preset is", "check the path of the preset or --config file")
     data, faults = read_yaml(text, str(path))
     if not isinstance(data, Mapping):
         found = "is empty" if data is None else f"holds {describe(data)}"
@@ -208,16 +142,6 @@ def nearest(key: str) -> str | None:
         if close:
             return names[close[0]]
     return None
-
-
-def describe(value: object) -> str:
-    """A value as the user wrote it, cut to a readable length."""
-    if isinstance(value, Mapping):
-        return "a section of keys"
-    if value is None:
-        return "nothing"
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _string_keys(value: Any) -> Any:

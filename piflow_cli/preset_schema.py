@@ -6,45 +6,37 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, PlainValidator, Strict
+from pydantic import ConfigDict, Field, Strict
+
+from piflow_cli.preset_types import (
+    Batch,
+    Components,
+    Evaluations,
+    Flag,
+    Guidance,
+    Interval,
+    Iterations,
+    NonNegative,
+    Positive,
+    Probability,
+    Rate,
+    Ratio,
+    Seed,
+    Share,
+    Shift,
+    Side,
+    Sizes,
+    Substeps,
+    Temperature,
+    Text,
+    Width,
+    Window,
+)
 
 PolicyKind = Literal["gm", "dx", "dx-poly", "momentum"]
 POLICY_KINDS: tuple[str, ...] = get_args(PolicyKind)
 
 SECTION = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-def check_temperature(value: object) -> float | str:
-    """`auto` or a number in (0, 1]; raises ValueError otherwise."""
-    if value == "auto":
-        return "auto"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise ValueError(f"must be auto or a number above 0 and at most 1, not {value!r}")
-    return float(value)
-
-
-def check_sizes(value: object) -> tuple[tuple[int, int], ...]:
-    """A list of [width, height] pairs of whole numbers of pixels; raises ValueError otherwise."""
-    pairs = value if isinstance(value, (list, tuple)) else [value]
-    for pair in pairs:
-        sides = pair if isinstance(pair, (list, tuple)) else []
-        if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
-            raise ValueError(f"must be a list of [width, height] in pixels, as in [[1024, 1024], [832, 1216]], not {value!r}")
-    return tuple((width, height) for width, height in pairs)
-
-
-# Strict: a quoted "3" or a `yes` where a number belongs is a slip to report, not a value to convert.
-Text = Annotated[str, Field(min_length=1)]
-Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict(), Field(ge=0)]
-Count = Annotated[int, Strict(), Field(ge=1)]
-Seed = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
-NonNegative = Annotated[float, Strict(), Field(ge=0)]
-Positive = Annotated[float, Strict(), Field(gt=0)]
-Share = Annotated[float, Strict(), Field(ge=0, le=1)]
-Probability = Annotated[float, Strict(), Field(ge=0, lt=1)]
-Sizes = Annotated[tuple[tuple[int, int], ...], PlainValidator(check_sizes)]
-Temperature = Annotated[float | Literal["auto"], PlainValidator(check_temperature)]
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ class TeacherSection:
     license: Text  # of the weights, and of the data where it is shipped
     memory: Text  # what a run needs, for people: "1 GB RAM", "24 GB VRAM"
     revision: Text | None = None  # commit or tag on the Hub; none: the newest
-    guidance: Annotated[float, Strict(), Field(ge=1)] = 1.0  # guidance scale; 1 is none
+    guidance: Guidance = 1.0  # guidance scale; 1 is none
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)  # lowest and highest sigma at which it acts
     guidance_mode: Literal["plain", "orthogonal", "embedded"] = "plain"  # classifier-free, or an input of the network
     config: Text | None = None  # folder of the model's config.json, for a checkpoint without one
@@ -72,13 +64,13 @@ class PolicySection:
     __pydantic_config__ = SECTION
 
     kind: PolicyKind
-    components: Count  # of gm or momentum; grid points of dx; terms of dx-poly
-    nfe: Count  # network evaluations per image
+    components: Components  # of gm or momentum; grid points of dx; terms of dx-poly
+    nfe: Evaluations  # network evaluations per image
     final_step_scale: Annotated[float, Strict(), Field(gt=0, le=1)] = 1.0  # length of the last segment over the others'
-    shift: Positive = 1.0  # of the time grid towards noise; 1 is none
-    substeps: Count = 128  # policy substeps per unit of raw time
+    shift: Shift = 1.0  # of the time grid towards noise; 1 is none
+    substeps: Substeps = 128  # policy substeps per unit of raw time
     temperature: Temperature = 1.0  # of the mixture when sampling, on all steps but the last; 1 is none; auto is for text-to-image
-    logstd_width: Count = 1024  # hidden width of the network that predicts the log-std
+    logstd_width: Width = 1024  # hidden width of the network that predicts the log-std
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ class AdapterSection:
 
     __pydantic_config__ = SECTION
 
-    rank: Count = 256
+    rank: Width = 256
     alpha: Positive = 256.0  # the adapters' product counts alpha / rank times
     dropout: Probability = 0.05  # on what goes into the adapters
     base_precision: Literal["fp32", "bf16", "int8", "nf4", "fp8"] = "bf16"  # of the frozen weights; int8 and nf4 need CUDA
@@ -107,8 +99,8 @@ class DataSection:
     text_column: Text = "text"  # of prompts or captions in .jsonl, .csv, .parquet and Hub datasets
     image_column: Text = "image"  # of pictures in Hub datasets
     split: Text = "train"  # of a Hub dataset
-    resolution: Count | None = None  # side of the square in pixels, whose area every bucket has
-    aspect_ratio: Annotated[float, Strict(), Field(ge=1)] = 1.0  # longer over shorter side of the widest bucket; 1: squares
+    resolution: Side | None = None  # side of the square in pixels, whose area every bucket has
+    aspect_ratio: Ratio = 1.0  # longer over shorter side of the widest bucket; 1: squares
     sizes: Sizes = ()  # the buckets themselves, [width, height] in pixels, in place of resolution
     cache: Text | None = None  # folder of embeddings and latents; none: piflow in the user's cache folder
     offload_text_encoder: Flag = False  # keep the text encoders in the CPU's memory, each layer on the device while it computes
@@ -122,6 +114,7 @@ class DataSection:
 DATA_SOURCES = ("images", "labels", "prompts", "captioned")
 WITHOUT_PICTURES = ("labels", "prompts")
 CLASS_FAMILIES = ("dit",)  # families of teachers that are told a class: what is given them as data has labels
+TOLD_A_TEXT = ("prompts", "captioned")
 # Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
 ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}
 
@@ -132,12 +125,12 @@ class ImitationSection:
 
     __pydantic_config__ = SECTION
 
-    states: Count  # intermediate states per student evaluation
-    window: Whole  # micro-window, in substeps; 0 compares the velocity at the state itself
+    states: Substeps  # intermediate states per student evaluation
+    window: Window  # micro-window, in substeps; 0 compares the velocity at the state itself
     dropout: Probability  # of whole components on the rollout; gm and momentum only
-    mixing_iterations: Whole  # over which the teacher's share of the trajectory falls to zero; 0: none
+    mixing_iterations: Interval  # over which the teacher's share of the trajectory falls to zero; 0: none
     loss_scale: Positive
-    states_per_query: Whole = 0  # how many of the states share a batch of the teacher; 0: all that can
+    states_per_query: Window = 0  # how many of the states share a batch of the teacher; 0: all that can
     data_free: Flag | None = None  # start at noise, in place of noised data; none: where there are no pictures
 
 
@@ -147,18 +140,18 @@ class OptimisationSection:
 
     __pydantic_config__ = SECTION
 
-    iterations: Count
+    iterations: Iterations
     # Global, over all processes and rounds of accumulation: trajectories, of which each has all its segments, where training
     # is data-free, and else samples of one segment.
-    batch_size: Count
-    learning_rate: Positive
+    batch_size: Batch
+    learning_rate: Rate
     betas: tuple[Probability, Probability]
     weight_decay: NonNegative
-    warmup: Whole  # iterations of linear warm-up
+    warmup: Interval  # iterations of linear warm-up
     gradient_clip: Positive  # largest gradient norm, after the warm-up
     precision: Literal["fp32", "bf16"]
     schedule: Literal["constant", "cosine"] = "constant"  # of the rate after the warm-up; cosine falls to zero
-    device_batch_size: Count | None = None  # of them in memory at once on a device; none: the whole share of the batch
+    device_batch_size: Batch | None = None  # of them in memory at once on a device; none: the whole share of the batch
     gamma_learning_rate: Positive = 0.1  # of the log-gammas of a momentum policy, over that of the rest
     ema_gamma: Positive = 7.0  # of the power-law average
     gradient_checkpointing: Flag = False
@@ -171,9 +164,9 @@ class OutputSection:
 
     __pydantic_config__ = SECTION
 
-    preview_every: Whole  # iterations between previews; 0: none
-    checkpoint_every: Count  # iterations between checkpoints
-    keep_checkpoints: Count  # how many of the newest stay
+    preview_every: Interval  # iterations between previews; 0: none
+    checkpoint_every: Iterations  # iterations between checkpoints
+    keep_checkpoints: Iterations  # how many of the newest stay
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
 
 
@@ -226,7 +219,7 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _offload_contradictions(adapter, optimisation)
     data = sections.get("data")
     if data is not None:
-        yield from _data_contradictions(data)
+        yield from _data_contradictions(data, teacher)
     if data is not None and imitation is not None and imitation.data_free is False and data.source in WITHOUT_PICTURES:
         yield "imitation.data_free", f"is false, and {data.source} bring no pictures to add noise to; give some: --data SOURCE"
     if policy is not None and policy.kind == "momentum" and policy.components < 2:
@@ -260,13 +253,17 @@ def segment_substeps(policy: PolicySection) -> int:
     return max(1, round(policy.substeps * segment))
 
 
-def _data_contradictions(data: DataSection) -> Iterator[tuple[str, str]]:
+def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> Iterator[tuple[str, str]]:
     given = [name for name in DATA_SOURCES if getattr(data, name) is not None]
+    if teacher is not None and (foreign := [name for name in given if (name in TOLD_A_TEXT) == (teacher.family in CLASS_FAMILIES)]):
+        told, other = ("a class", "a text") if teacher.family in CLASS_FAMILIES else ("a text", "a class")
+        yield f"data.{foreign[0]}", f"is for teachers that are told {other}, and this one is told {told}; leave it out"
+        return
     for name in given[1:]:
         yield f"data.{name}", f"excludes data.{given[0]}; give one of them"
     if data.resolution is not None and data.sizes:
         yield "data.sizes", "excludes data.resolution; give one of them"
-    if data.resolution is None and not data.sizes and {"prompts", "captioned"} & set(given):
+    if data.resolution is None and not data.sizes and set(TOLD_A_TEXT) & set(given):
         yield "data.resolution", f"is missing: data.{given[0]} needs the pictures' side in pixels, or data.sizes"
 
 

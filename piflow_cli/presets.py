@@ -29,7 +29,8 @@ from piflow_cli.preset_schema import (
 )
 
 if TYPE_CHECKING:
-    from piflow_cli.preset_parsing import Fault, Layer
+    from piflow_cli.preset_parsing import Layer
+    from piflow_cli.preset_yaml import Fault
 
 __all__ = [
     "AdapterSection",
@@ -92,6 +93,7 @@ def resolve(
     Raises:
         UsageError: unknown name, unreadable file, or all faults of all places in one message.
     """
+    from piflow_cli.idle import idle_faults
     from piflow_cli.preset_parsing import (
         COMMAND_LINE,
         Layer,
@@ -114,7 +116,8 @@ def resolve(
     kind = _kind(merge(given)[0])
     variant = [preset_file.variants[kind]] if kind in preset_file.variants else []
     preset, found = parse([preset_file.base, *variant, *given])
-    return _checked(preset, faults + found)
+    idle = [] if preset is None else list(idle_faults(preset, given))
+    return _checked(preset, faults + found + idle)
 
 
 def from_dict(data: object, source: str) -> Preset:
@@ -123,7 +126,8 @@ def from_dict(data: object, source: str) -> Preset:
     Raises:
         UsageError: all faults in one message.
     """
-    from piflow_cli.preset_parsing import Layer, describe, parse
+    from piflow_cli.preset_parsing import Layer, parse
+    from piflow_cli.preset_yaml import describe
 
     if not isinstance(data, Mapping):
         raise UsageError(f"{source} holds {describe(data)}, not a preset", "name another file or folder")
@@ -180,7 +184,8 @@ def _path(name_or_path: str | Path) -> Path:
 
 
 def _read_preset(name_or_path: str | Path) -> PresetFile:
-    from piflow_cli.preset_parsing import Fault, Layer, read_file
+    from piflow_cli.preset_parsing import Layer, read_file
+    from piflow_cli.preset_yaml import Fault
 
     layer, faults = read_file(_path(name_or_path))
     base = Layer(layer.source, {key: value for key, value in layer.values.items() if key != "variants"})
@@ -210,7 +215,8 @@ def _variant_fault(kind: str, values: object, own_kind: str) -> str | None:
 
 def _faults_of_variant(base: Layer, kind: str, values: Mapping[str, Any]) -> list[Fault]:
     """What a variant adds to the faults of its preset, whether or not anyone ever chooses that policy."""
-    from piflow_cli.preset_parsing import Fault, Layer, nested, parse
+    from piflow_cli.preset_parsing import Layer, nested, parse
+    from piflow_cli.preset_yaml import Fault
 
     known = parse([base])[1]
     chosen = Layer(base.source, nested({"policy.kind": kind}))

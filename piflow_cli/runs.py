@@ -13,7 +13,7 @@ import yaml
 from .errors import UsageError
 from .files import check_writable, recover, replacing_file, sync_folder
 from .locking import LOCK_NAME
-from .preset_parsing import write_yaml
+from .preset_yaml import write_yaml
 from .presets import from_dict, to_dict
 
 if TYPE_CHECKING:

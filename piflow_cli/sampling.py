@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .student import Student, StudentFacts
 
 GRID_COLUMNS = 10
+GRID_NAME = "grid.png"
+MOST_IN_GRID = 1000
 CLASS_BATCH = 64
 CLASS_TEACHER_STEPS = 128
 
@@ -45,7 +47,9 @@ def sample(request: SampleRequest, console: Console) -> dict:
     check_writable(request.output)
     device = choose_device(request.device)
     source = _student_source(request, device, console) if request.student is not None else _teacher_source(request, device, console)
+    _tell_of_older(request, source, console)
     size = source.batch_size if request.batch_size is None else request.batch_size
+    grid = _grid(request, source, console)
     started = time.perf_counter()
     images = {}
     with console.progress(len(source.shots), description="sampling") as bar:
@@ -53,19 +57,34 @@ def sample(request: SampleRequest, console: Console) -> dict:
             for shot, image in zip(shots, to_images(source.draw(shots)), strict=True):
                 recipe = {**source.recipe, **shot.recipe} if request.metadata else None
                 save_png(image, _file(request, shot), recipe)
-                if request.grid:
+                if grid is not None:
                     images[shot] = image
             bar.update(len(shots))
     seconds = time.perf_counter() - started
-    grid = None
-    if request.grid:
-        grid = request.output / "grid.png"
+    if grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
         whole = image_grid([images[shot] for shot in source.shots], source.columns)
         # Marked even where no recipe is wanted, so that nobody counts it among the pictures.
         save_png(whole, grid, {**(source.recipe if request.metadata else {}), GRID_KEY: True})
     files = [_file(request, shot) for shot in source.shots]
     return {"images": files, "grid": grid, "seconds": round(seconds, 3), **source.recipe}
+
+
+def _tell_of_older(request: SampleRequest, source: Source, console: Console) -> None:
+    """Pictures that are there already and stay: they would be taken for some of these."""
+    ours = {_file(request, shot).name for shot in source.shots} | {GRID_NAME}
+    older = [path for path in sorted(request.output.glob("*.png")) if path.name not in ours]
+    if older:
+        count = "1 older picture" if len(older) == 1 else f"{len(older)} older pictures"
+        console.warn(f"{request.output} holds {count}, {older[0].name} for one, and they stay: name another folder with --output DIR")
+
+
+def _grid(request: SampleRequest, source: Source, console: Console) -> Path | None:
+    """Where the picture of all goes; None where none is made."""
+    if request.grid and len(source.shots) > MOST_IN_GRID:
+        console.warn(f"no grid is made of more than {MOST_IN_GRID:,} pictures, which would all be in memory at once")
+        return None
+    return request.output / GRID_NAME if request.grid else None
 
 
 def _file(request: SampleRequest, shot: Shot) -> Path:
@@ -170,6 +189,8 @@ def _teacher_source(request: SampleRequest, device: torch.device, console: Conso
             "--shift, --substeps, --temperature and --stochastic are settings of a policy, and a teacher has none",
             "leave them out, or name a student: piflow sample RUN",
         )
+    if request.subfolder is not None:
+        raise UsageError("--subfolder is a folder inside a student, and none is given", "leave it out, or name a student: piflow sample RUN")
     preset = load(request.teacher)
     given = {"base": request.base, "vae": request.vae, "guidance": request.guidance}
     preset = replace(preset, teacher=replace(preset.teacher, **{name: value for name, value in given.items() if value is not None}))

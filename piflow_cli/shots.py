@@ -119,6 +119,8 @@ def class_shots(request: SampleRequest, classes: int) -> tuple[Shot, ...]:
     """
     seeds = tuple(range(CLASS_SEEDS)) if request.seeds is None else request.seeds
     labels = tuple(range(classes)) if request.labels is None else request.labels
+    if max(labels) >= classes:
+        raise UsageError(f"label {max(labels)} is out of range: this model has classes 0 to {classes - 1}", f"choose labels with --labels 0-{classes - 1}")
     return tuple(Shot(seed, labels[seed % len(labels)]) for seed in seeds)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import load_adapter
+from .bounds import IMAGES, SIDE
 from .encoders import collate, with_negative
 from .errors import UsageError
 from .generation import sample_by_pipeline, seeded_generators, seeded_noise
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from .console import Console
     from .preset_schema import Preset
 
-SIDE = 1024
+USUAL_SIDE = 1024
 TEACHER_STEPS = 50
 WIDEST_ROW = 10
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
@@ -198,6 +199,8 @@ def shots_of(request: SampleRequest, family: TextToImageFamily) -> tuple[Shot, .
         raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
     prompts = told if source is None else read_prompts(source, request.text_column)
     shots = []
+    if request.seeds is not None and len(prompts) * len(request.seeds) > IMAGES.most:
+        raise UsageError(f"{len(prompts)} prompts times {len(request.seeds)} seeds: more than {IMAGES.text} pictures", "ask for fewer: --seeds 0-3")
     for number, prompt in enumerate(prompts):
         place = f" (prompt {number + 1}{'' if source is None else f' of {source}'})"
         size = _size(request, prompt, family, place)
@@ -210,11 +213,14 @@ def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, pla
     size = []
     for name in ("width", "height"):
         given, told = getattr(request, name), getattr(prompt, name)
-        side = given if given is not None else told if told is not None else SIDE
+        side = given if given is not None else told if told is not None else USUAL_SIDE
+        where = place if given is None else ""
+        if side > SIDE.most:
+            raise UsageError(f"{name} {side}{where}: more than {SIDE.text}, {SIDE.reason}", f"type --{name} {SIDE.most:.0f}, or less")
         if side % family.size_multiple:
             mended = max(1, round(side / family.size_multiple)) * family.size_multiple
             raise UsageError(
-                f"{name} {side}{place if given is None else ''} is no multiple of {family.size_multiple} pixels",
+                f"{name} {side}{where} is no multiple of {family.size_multiple} pixels",
                 f"the nearest is {mended}: --{name} {mended}",
             )
         size.append(side)

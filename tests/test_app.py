@@ -121,7 +121,7 @@ def test_version_as_json_holds_what_a_bug_report_needs(cli, arguments):
         (["sample", "x", "--substeps", "0"], "'--substeps'", ""),
         (["sample", "x", "--batch-size", "0"], "'--batch-size'", ""),
         (["sample", "x", "--num-images", "0"], "'--num-images'", ""),
-        (["sample", "x", "--num-images", "99999999999"], "more than 10,000,000", "--seeds"),
+        (["sample", "x", "--num-images", "99999999999"], "more than 10,000,000", "type --num-images 10000000"),
         (["sample", "x", "--seeds", "5-2"], "runs backwards", "type --seeds 2-5"),
         (["sample", "x", "--labels", "a"], "'a' is neither a number nor a range", "--labels 0-3,7"),
         (["sample", "x", "--seeds", "1", "--num-images", "3"], "exclude each other", "keep --seeds"),

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_parsing import nearest, read_yaml
+from piflow_cli.preset_parsing import nearest
 from piflow_cli.preset_schema import segment_substeps
+from piflow_cli.preset_yaml import MOST_VALUES, read_yaml
 from piflow_cli.presets import PolicySection, Preset, load, resolve, to_dict
 
 
@@ -99,7 +100,7 @@ def test_contradictions_are_reported_with_the_faults_of_other_sections(tmp_path)
 
 def test_sources_of_data_that_exclude_each_other(tmp_path):
     data = {"prompts": "p.txt", "captioned": "folder", "resolution": 512, "sizes": [[512, 512]], "images": None}
-    message = refusal(edited(tmp_path, data=data, imitation={"data_free": False}), None, [], {})
+    message = refusal(edited(tmp_path, data=data, imitation={"data_free": False}), None, ["teacher.family=flux"], {})
     assert "data.captioned: excludes data.prompts; give one of them" in message
     assert "data.sizes: excludes data.resolution; give one of them" in message
     assert "imitation.data_free: is false, and prompts bring no pictures" in message and "3 faults" in message
@@ -107,7 +108,7 @@ def test_sources_of_data_that_exclude_each_other(tmp_path):
 
 @pytest.mark.parametrize("source", ["prompts", "captioned"])
 def test_prompts_and_pictures_need_a_size(source):
-    message = refusal("digits", None, [f"data.{source}=x"], {})
+    message = refusal("digits", None, [f"data.{source}=x", "teacher.family=flux"], {})
     assert f"data.resolution: is missing: data.{source} needs the pictures' side in pixels, or data.sizes" in message
 
 
@@ -210,12 +211,32 @@ def test_a_key_that_appears_twice_is_refused_with_its_line(tmp_path):
         ("? [1, 2]\n: 3\n", "mine.yaml:1: not valid YAML"),
         ("1: 2\n", "1: unknown key"),
         ("[" * 1200 + "\n", "not valid YAML"),
-        ("policy: &a {nfe: *a}\n", "policy.nfe: must be a whole number"),
+        ("policy: &a {nfe: *a}\n", "an alias stands inside of what it stands for"),
         ("\x00\n", "not valid YAML"),
     ],
 )
 def test_a_broken_file_says_where(tmp_path, text, complaint):
     assert complaint in refusal("digits", written(tmp_path, text), [], {})
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_few_lines_of_aliases_do_not_fill_the_memory(tmp_path, merged):
+    """Each line holds nine of the one before it: 9 to the power of 30 values, were they ever made."""
+    alias = "{{<<: [{}]}}" if merged else "[{}]"
+    lines = ["a0: &a0 {x: 1}"] + [f"a{i}: &a{i} " + alias.format(", ".join([f"*a{i - 1}"] * 9)) for i in range(1, 30)]
+    assert f"more than {MOST_VALUES:,} values" in refusal("digits", written(tmp_path, "\n".join(lines)), [], {})
+
+
+def test_aliases_of_a_reasonable_size_are_followed(tmp_path):
+    path = written(tmp_path, "policy: {nfe: 2}\noptimisation: {betas: [&b 0.5, *b]}\n")
+    preset = resolve("digits", path, [], {})
+    assert (preset.policy.nfe, preset.optimisation.betas) == (2, (0.5, 0.5))
+
+
+def test_a_file_that_is_too_large_or_never_ends_is_no_preset(tmp_path):
+    assert "larger than" in refusal("digits", written(tmp_path, "a: 1\n" * 300_000), [], {})
+    if Path("/dev/zero").exists():
+        assert "larger than" in refusal("digits", Path("/dev/zero"), [], {})
 
 
 def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):

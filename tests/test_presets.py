@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from piflow_cli import presets
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_parsing import known_keys, read_yaml, write_yaml
+from piflow_cli.preset_parsing import known_keys
 from piflow_cli.preset_schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, segment_substeps
+from piflow_cli.preset_yaml import read_yaml, write_yaml
 from piflow_cli.presets import (
     PolicySection,
     Preset,
@@ -199,13 +200,15 @@ def any_preset(draw: st.DrawFn) -> Preset:
             components=st.integers(2, 64),
             nfe=st.integers(1, 16),
             final_step_scale=st.floats(0, 1, exclude_min=True),
-            shift=REALS,
+            shift=st.floats(1e-9, 1000),
             substeps=st.integers(1, 256),
             temperature=st.just("auto") | st.floats(0, 1, exclude_min=True),
             logstd_width=st.integers(1, 2048),
         )
     )
     batch, iterations = draw(st.integers(1, 4096)), draw(st.integers(1, 10**6))
+    data = draw(any_data())
+    family = st.just("dit") if data.source in ("images", "labels") else NAMES.filter(lambda name: name != "dit")
     return Preset(
         name=draw(NAMES),
         summary=draw(NAMES),
@@ -213,7 +216,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
         teacher=draw(
             st.builds(
                 presets.TeacherSection,
-                family=NAMES,
+                family=family,
                 base=NAMES,
                 license=NAMES,
                 memory=NAMES,
@@ -223,7 +226,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
             )
         ),
         policy=policy,
-        data=draw(any_data()),
+        data=data,
         imitation=presets.ImitationSection(
             states=draw(st.integers(1, 8)),
             window=draw(st.integers(0, segment_substeps(policy))),
@@ -236,7 +239,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
             iterations=iterations,
             batch_size=batch,
             device_batch_size=draw(st.none() | st.integers(1, batch)),
-            learning_rate=draw(REALS),
+            learning_rate=draw(st.floats(1e-9, 1)),
             schedule=draw(st.sampled_from(["constant", "cosine"])),
             betas=draw(st.tuples(BELOW_ONE, BELOW_ONE)),
             weight_decay=draw(SHARES),
@@ -244,8 +247,8 @@ def any_preset(draw: st.DrawFn) -> Preset:
             gradient_clip=draw(REALS),
             precision=draw(st.sampled_from(["fp32", "bf16"])),
         ),
-        output=draw(st.builds(presets.OutputSection, st.integers(0), st.integers(1), st.integers(1))),
-        adapter=draw(st.none() | st.builds(presets.AdapterSection, st.integers(1), REALS, BELOW_ONE)),
+        output=draw(st.builds(presets.OutputSection, st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6))),
+        adapter=draw(st.none() | st.builds(presets.AdapterSection, st.integers(1, 4096), REALS, BELOW_ONE)),
     )
 
 
@@ -287,9 +290,9 @@ def test_an_explicit_zero_or_false_is_given():
 def test_a_later_source_of_data_takes_the_earlier_one_away(tmp_path):
     path = tmp_path / "changes.yaml"
     path.write_text("data: {prompts: prompts.txt, resolution: 512}\n")
-    preset = resolve("digits", path, [], {})
+    preset = resolve("digits", path, ["teacher.family=flux"], {})
     assert (preset.data.images, preset.data.source, preset.data.resolution) == (None, "prompts", 512)
-    preset = resolve("digits", path, ["data.sizes=[[64, 32]]"], {"data.captioned": "pictures"})
+    preset = resolve("digits", path, ["teacher.family=flux", "data.sizes=[[64, 32]]"], {"data.captioned": "pictures"})
     assert (preset.data.source, preset.data.prompts, preset.data.captioned) == ("captioned", None, "pictures")
     assert (preset.data.resolution, preset.data.sizes) == (None, ((64, 32),))
 
@@ -307,7 +310,8 @@ def test_a_later_source_of_data_takes_the_earlier_one_away(tmp_path):
 )
 def test_prompts_alone_are_trained_on_without_data(data, said, expected):
     values = {"imitation.data_free": said, **{f"data.{name}": value for name, value in data.items()}}
-    assert resolve("digits", None, [], values).data_free is expected
+    family = "dit" if "images" in data else "flux"
+    assert resolve("digits", None, [], {**values, "teacher.family": family}).data_free is expected
 
 
 def test_another_policy_brings_its_variant_below_everything_the_user_gives():

@@ -13,6 +13,7 @@ from piflow_cli.adapters import save_adapter
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import TimeGrid
+from piflow_cli.errors import RunError
 from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.images import image_grid, to_images
 from piflow_cli.presets import load
@@ -238,6 +239,49 @@ def test_a_run_without_a_student_says_how_to_finish_it(cli, student, tmp_path) -
     (run / "run.yaml").write_text((student / "run.yaml").read_text())
     outcome = cli("sample", str(run))
     assert outcome.code == 2 and "has not finished" in outcome.err and "piflow distill" in outcome.err
+
+
+def test_pictures_that_are_there_already_are_counted(cli, student, tmp_path) -> None:
+    told = ["sample", str(student), "--output", str(tmp_path), "--json", "--seeds"]
+    assert noticed(cli(*told, "0-3")) == []
+    assert noticed(cli(*told, "0-3")) == []
+    (warning,) = noticed(cli(*told, "2-5"))
+    assert warning.startswith(f"{tmp_path} holds 2 older pictures, 000000.png for one, and they stay")
+
+
+def test_no_grid_is_made_of_more_pictures_than_fit_in_memory(cli, student, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("piflow_cli.sampling.MOST_IN_GRID", 3)
+    for seeds, grid in (("0-2", True), ("0-3", False)):
+        outcome = cli("sample", str(student), "--seeds", seeds, "--output", str(tmp_path / seeds), "--json")
+        assert (json.loads(outcome.out)["grid"] is not None) == (tmp_path / seeds / "grid.png").exists() == grid
+        assert ["no grid" in warning for warning in noticed(outcome)] == ([] if grid else [True])
+
+
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+def test_states_that_overflow_are_refused_and_no_black_picture_is_left(cli, tiny_teacher, tmp_path, kind: str) -> None:
+    """Weights that are finite, and still too large for float32 products."""
+    preset, family = load(str(tiny_teacher)), family_of("dit")
+    model = family.load(Path(preset.teacher.base))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1e38)
+    if kind == "student":
+        save_adapter(student_of(model, family, StudentFacts.of(preset), seed=0), tmp_path / "made")
+        arguments = [str(tmp_path / "made")]
+    else:
+        model.save_pretrained(tmp_path / "made")
+        arguments = ["--teacher", str(tiny_teacher), "--base", str(tmp_path / "made")]
+    outcome = cli("sample", *arguments, "--seeds", "0-2", "--output", str(tmp_path / "out"), "--json")
+    assert outcome.code == 1 and "NaN or infinity" in json.loads(outcome.err)["error"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_state_that_is_not_finite_is_enough() -> None:
+    pictures = torch.zeros(4, 1, 2, 2)
+    for value in (torch.nan, torch.inf):
+        pictures[1, 0, 1, 1] = value
+        with pytest.raises(RunError, match="1 of 4 pictures"):
+            to_images(pictures)
 
 
 def test_a_full_disk_leaves_whole_pictures_only(cli, student, tmp_path, monkeypatch) -> None:

@@ -449,6 +449,23 @@ def test_a_base_without_its_text_encoders_says_which_are_missing(cli, flux, tmp_
     assert outcome.code == 2 and "there is no text_encoder and no tokenizer_2 in it" in outcome.err
 
 
+@pytest.mark.parametrize("overflowing", ["transformer", "vae"])
+@pytest.mark.parametrize("teacher", [False, True])
+def test_pictures_that_are_not_finite_are_refused(cli, tmp_path, monkeypatch, overflowing: str, teacher: bool) -> None:
+    adapter = saved_student(ZOO["flux"], tmp_path)
+    family = families()[ZOO["flux"].family]
+    if overflowing == "vae":
+        decode = family.decode_latents
+        monkeypatch.setattr(family, "decode_latents", lambda self, vae, latents: decode(self, vae, latents) * torch.nan)
+    else:
+        back = family.from_pipeline
+        monkeypatch.setattr(family, "from_pipeline", lambda self, latents, *sides: back(self, latents, *sides) * torch.inf)
+    arguments = ["--teacher", str(tmp_path / "tiny.yaml"), "--steps", "1"] if teacher else [str(adapter)]
+    outcome = cli("sample", *arguments, "a fox", *SIZE, "--output", str(tmp_path / "out"), "--quiet")
+    assert outcome.code == 1 and "the picture holds values that are not finite" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_class_conditional_models_take_no_prompts(cli, tiny_teacher) -> None:
     cases = {"a prompt": ["a red fox"], "--height, --compile": ["--height", "64", "--compile"], "--lora": ["--lora", "x"], "--offload": ["--offload", "group"]}
     for named, options in cases.items():

@@ -83,11 +83,11 @@ def distill(
     """
     console = Console(json=json, quiet=quiet)
     if list_teachers:
+        _refuse_others(context)
         console.table(_teachers(), COLUMNS)
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
-    from piflow_cli.launching import launch, launched_processes, process_count
     from piflow_cli.presets import PICTURES, resolve
 
     flags = {
@@ -109,7 +109,10 @@ def distill(
         "seed": seed,
     }
     preset = resolve(teacher, config, assignments if assignments is not None else [], flags)
+    _refuse_missing(preset)
     folder = Path("runs") / preset.name if output is None else output
+    from piflow_cli.launching import launch, launched_processes, process_count
+
     processes = process_count(num_processes, device)
     if dry_run:
         _plan(preset, folder, device, processes, console)
@@ -117,6 +120,26 @@ def distill(
         launch(context.find_root().obj, processes)
     else:
         _run(preset, folder, device, resume, console)
+
+
+def _refuse_others(context: typer.Context) -> None:
+    """Raise UsageError where the list of teachers is asked for together with what makes a run."""
+    words = ("list_teachers", "json", "quiet")
+    options = {option.name: option.opts[0] for option in context.command.params if option.name not in words}
+    given = [option for name, option in options.items() if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if given:
+        raise UsageError(f"--list-teachers lists and stops, and takes no {', '.join(given)}", "type piflow distill --list-teachers alone")
+
+
+def _refuse_missing(preset: Preset) -> None:
+    """Raise UsageError for a base or prompts that are not there: what comes next takes seconds to import."""
+    from piflow_cli.prompts import read_prompts
+    from piflow_cli.teachers.locate import hub_id, locate
+
+    if hub_id(preset.teacher.base) is None:
+        locate(preset.teacher.base)
+    if preset.data.prompts is not None and hub_id(preset.data.prompts) is None and not Path(preset.data.prompts).exists():
+        read_prompts(preset.data.prompts)
 
 
 def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Console) -> None:

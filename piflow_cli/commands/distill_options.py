@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+from piflow_cli.bounds import PROCESSES
 from piflow_cli.commands.options import (
     DATA,
     MEMORY,
@@ -19,7 +20,7 @@ from piflow_cli.commands.options import (
 
 ListTeachers = Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)]
 NumProcesses = Annotated[
-    int | None, setting("--num-processes", "Processes on this machine, one a GPU; default: 1, or as torchrun says.", MODEL, "N", 1)
+    int | None, setting("--num-processes", "Processes on this machine, one a GPU; default: 1, or as torchrun says.", MODEL, "N", 1, PROCESSES)
 ]
 
 Kind = Annotated[Literal["gm", "dx", "dx-poly", "momentum"] | None, setting("--policy", "Kind of policy.", POLICY)]

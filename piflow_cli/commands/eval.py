@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from piflow_cli.bounds import EVALUATIONS
 from piflow_cli.commands.eval_options import (
     BatchSize,
     Cache,
@@ -85,26 +86,30 @@ def eval(
     if quick and full:
         raise UsageError("--quick and --full exclude each other", "keep one of them")
     console = Console(json=json, quiet=quiet)
+    named = tuple(students or ()) + tuple(compare or ())
+    told = {
+        "seeds": None if seeds is None else parse_ranges(seeds, "--seeds"),
+        "labels": None if labels is None else parse_ranges(labels, "--labels"),
+        "steps": _counts(steps, "--steps"),
+        "temperature": None if temperature is None else parse_temperature(temperature),
+        "teacher_steps": _counts(teacher_steps, "--teacher-steps"),
+    }
+    # Takes seconds to import, which a slip in the options need not wait for.
     from piflow_cli.evaluation.request import EvalRequest, parse_metrics
     from piflow_cli.evaluation.run import evaluate
 
-    named = tuple(students or ()) + tuple(compare or ())
     request = EvalRequest(
         students=named,
         metrics=None if metrics is None else parse_metrics(metrics),
         protocol="quick" if quick else "full" if full else None,
         extractors=tuple(extractor or ()),
-        seeds=None if seeds is None else parse_ranges(seeds, "--seeds"),
-        labels=None if labels is None else parse_ranges(labels, "--labels"),
         prompts_from=prompts,
         text_column=text_column,
-        steps=_counts(steps, "--steps"),
-        temperature=None if temperature is None else parse_temperature(temperature),
-        teacher_steps=_counts(teacher_steps, "--teacher-steps"),
         output=_folder(named, subfolder, images) if output is None else output,
         images=images, reference=reference, inception_weights=inception_weights, trust_weights=trust_weights, clip=clip, num_images=num_images, height=height,
         width=width, substeps=substeps, fine_steps=fine_steps, teacher=teacher, base=base, subfolder=subfolder, batch_size=batch_size,
         cache=cache, save_images=save_images, save_statistics=save_statistics, device=device,
+        **told,
     )  # fmt: skip
     console.result(*evaluate(request, console))
 
@@ -114,6 +119,8 @@ def _counts(text: str | None, option: str) -> tuple[int, ...]:
     counts = () if text is None else parse_ranges(text, option)
     if 0 in counts:
         raise UsageError(f"{option} {text}: no evaluation makes no picture", f"start at 1: {option} 1,2,4")
+    for count in counts:
+        EVALUATIONS.option(option)(count)
     return counts
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from piflow_cli.bounds import BATCH, EVALUATIONS, IMAGES
 from piflow_cli.commands.options import DATA, MODEL, OUTPUT, SAMPLING, setting, switch
 
 MEASURING = "Measuring"
@@ -45,7 +46,7 @@ Quick = Annotated[bool, switch("--quick", "1,000 images and the metrics that tak
 Full = Annotated[bool, switch("--full", "The paper's protocol: 50,000 images, or 10,000 prompts.", MEASURING)]
 NumImages = Annotated[
     int | None,
-    setting("--num-images", "How many; default: as many as the training set, or 1,000.", SAMPLING, "N", 1),
+    setting("--num-images", "How many; default: as many as the training set, or 1,000.", SAMPLING, "N", 1, IMAGES),
 ]
 Labels = Annotated[str | None, setting("--labels", "Classes, like 0-9 or 3,5; default: as in the data.", SAMPLING, "RANGES")]
 Steps = Annotated[
@@ -58,11 +59,11 @@ TeacherSteps = Annotated[
 ]
 FineSteps = Annotated[
     int | None,
-    setting("--fine-steps", "Of the teacher's fine solution; default: 128, or 50 from prompts.", SAMPLING, "N", 1),
+    setting("--fine-steps", "Of the teacher's fine solution; default: 128, or 50 from prompts.", SAMPLING, "N", 1, EVALUATIONS),
 ]
 BatchSize = Annotated[
     int | None,
-    setting("--batch-size", "Images made at once; default: 128, or 1 from prompts.", SAMPLING, "N", 1),
+    setting("--batch-size", "Images made at once; default: 128, or 1 from prompts.", SAMPLING, "N", 1, BATCH),
 ]
 Cache = Annotated[Path | None, setting("--cache", "Folder of what was generated; default: ~/.cache/piflow.", DATA, "DIR")]
 SaveImages = Annotated[bool, switch("--save-images", "Also write every picture.", OUTPUT)]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from piflow_cli.bounds import WIDTH
 from piflow_cli.commands.options import (
     OUTPUT,
     Base,
@@ -46,7 +47,7 @@ def export(
         ),
     ],
     dtype: Annotated[str | None, setting("--dtype", "bf16, fp16 or fp32; default: as stored.", FORMAT, "NAME")] = None,
-    rank: Annotated[int | None, setting("--rank", "Largest rank of the adapters; what is lost is printed.", FORMAT, "N", 1)] = None,
+    rank: Annotated[int | None, setting("--rank", "Largest rank of the adapters; what is lost is printed.", FORMAT, "N", 1, WIDTH)] = None,
     quantise: Annotated[str | None, setting("--quantise", "Precision of a merged base: fp8, int8 or nf4.", FORMAT, "NAME")] = None,
     no_base: Annotated[bool, switch("--no-base", "Name the base, and do not copy it into a pipeline.", FORMAT)] = False,
     subfolder: Subfolder = None,

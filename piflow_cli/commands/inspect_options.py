@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from piflow_cli.bounds import EVALUATIONS
 from piflow_cli.commands.options import OUTPUT, SAMPLING, setting, switch
 
 LOOK = "Look at"
@@ -17,7 +18,7 @@ Compare = Annotated[
         "--compare", metavar="A B", help="Two students over each other, in place of STUDENT.", rich_help_panel=LOOK, show_default=False
     ),
 ]
-At = Annotated[int, setting("--at", "Network evaluation to look at closely, from 1; default: the first.", LOOK, "STEP", 1)]
+At = Annotated[int, setting("--at", "Network evaluation to look at closely, from 1; default: the first.", LOOK, "STEP", 1, EVALUATIONS)]
 Slice = Annotated[
     str | None,
     setting("--slice", "Density and velocity at a position: column, row, channel (0).", LOOK, "X,Y[,AXIS]"),

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from piflow_cli.bounds import GUIDANCE, IMAGES, SCALE, SHIFT, Bound
 from piflow_cli.errors import UsageError
 
-# Above this a typing slip is likelier than a wish, and the list of numbers alone would fill the memory.
-MOST_VALUES = 10_000_000
 LARGEST_VALUE = 2**63 - 1
 
 
@@ -38,8 +37,8 @@ def parse_ranges(text: str, option: str) -> tuple[int, ...]:
     values: dict[int, None] = {}
     for part in text.split(","):
         first, last = _range(part.strip(), text, option)
-        if len(values) + last - first + 1 > MOST_VALUES:
-            raise UsageError(f"{option} {text}: more than {MOST_VALUES:,} numbers", f"shorten the range: {option} 0-63")
+        if len(values) + last - first + 1 > IMAGES.most:
+            raise UsageError(f"{option} {text}: more than {IMAGES.text} numbers", f"shorten the range: {option} 0-63")
         for value in range(first, last + 1):
             if value in values:
                 raise UsageError(f"{option} {text}: {value} comes twice", "name each number once")
@@ -69,7 +68,7 @@ def check_shift(shift: float) -> float:
     """A number above 0."""
     if not 0 < shift < math.inf:
         raise UsageError(f"--shift {shift}: not a number above 0", "type --shift 3.2, or leave it out")
-    return shift
+    return SHIFT.option("--shift")(shift)
 
 
 def parse_guidance(text: str) -> float:
@@ -77,7 +76,7 @@ def parse_guidance(text: str) -> float:
     value = _number(text)
     if not 1 <= value < math.inf:
         raise UsageError(f"--guidance {text}: not a number of at least 1", "type --guidance 3.5, or leave it out")
-    return value
+    return GUIDANCE.option("--guidance")(value)
 
 
 def parse_lora(text: str) -> tuple[str, float]:
@@ -87,6 +86,7 @@ def parse_lora(text: str) -> tuple[str, float]:
         path, scale = text, "1"
     if not path or math.isinf(_number(scale)):
         raise UsageError(f"--lora {text}: not a path, or a path and a scale", "write it like --lora style.safetensors:0.8")
+    SCALE.option("--lora's scale")(abs(float(scale)))
     return path, float(scale)
 
 
@@ -125,9 +125,12 @@ def examples(*rows: tuple[str, str], closing: str) -> str:
     return "\n".join(["[bold]Examples[/]", *lines]) + f"\n\n{closing}"
 
 
-def setting(names: str, help: str, panel: str, metavar: str | None = None, minimum: int | None = None) -> Any:
+def setting(
+    names: str, help: str, panel: str, metavar: str | None = None, minimum: int | None = None, bound: Bound | None = None
+) -> Any:
     """An option in a panel of the help, without a default there: what is not given comes from preset or student."""
-    return typer.Option(names, help=help, rich_help_panel=panel, metavar=metavar, min=minimum, show_default=False)
+    check = None if bound is None else bound.option(names)
+    return typer.Option(names, help=help, rich_help_panel=panel, metavar=metavar, min=minimum, callback=check, show_default=False)
 
 
 def switch(names: str, help: str, panel: str) -> Any:

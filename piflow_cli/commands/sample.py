@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from piflow_cli.commands.options import (
-    MOST_VALUES,
     Base,
     BasePrecision,
     Device,
@@ -154,10 +153,6 @@ def _seeds(seeds: str | None, num_images: int | None) -> tuple[int, ...] | None:
         raise UsageError("--seeds and --num-images exclude each other", "keep --seeds, which counts the images too")
     if seeds is not None:
         return parse_ranges(seeds, "--seeds")
-    if num_images is not None and num_images > MOST_VALUES:
-        raise UsageError(
-            f"--num-images {num_images}: more than {MOST_VALUES:,}", "make them in several runs: --seeds 0-9999"
-        )
     return None if num_images is None else tuple(range(num_images))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import RunError, UsageError, explain, is_unreachable
-from ..files import expanded, is_plain_name
+from ..files import expanded
 from ..presets import presets_root
 from ..weights import INDEX_SUFFIX, shards_of
 

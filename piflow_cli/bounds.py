@@ -1,0 +1,57 @@
+"""How large the numbers of presets and options may be, and why: beyond these a slip of typing is likelier than a wish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import UsageError
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The largest value of a number, and the reason, which continues "at most N, ". The smallest is the business of its type."""
+
+    most: float
+    reason: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.most:,.0f}"
+
+    def fault(self, value: float) -> str | None:
+        """What is wrong with ``value``; None where nothing is. NaN is wrong, infinity too."""
+        return None if value <= self.most else f"must be at most {self.text}, {self.reason}, not {value}"
+
+    def check(self, value: float | None) -> float | None:
+        """``value`` itself, for pydantic; raises ValueError."""
+        if value is not None and (fault := self.fault(value)) is not None:
+            raise ValueError(fault)
+        return value
+
+    def option(self, name: str) -> Callable[[float | None], float | None]:
+        """The same for the command line, where the option is called ``name``; raises UsageError."""
+
+        def check(value: float | None) -> float | None:
+            if value is not None and self.fault(value) is not None:
+                raise UsageError(f"{name} {value:g}: more than {self.text}, {self.reason}", f"type {name} {self.most:.0f}, or less")
+            return value
+
+        return check
+
+
+EVALUATIONS = Bound(1000, "which is how many timesteps a scheduler of diffusers counts")
+SUBSTEPS = Bound(65_536, "beyond which float32 rounds more away than a finer grid gains")
+SIDE = Bound(8192, "beyond which PNG readers take a square picture for an attack")
+ITERATIONS = Bound(9_999_999, "since the names of checkpoints have seven digits")
+BATCH = Bound(1_000_000, "since a batch is in memory at once")
+IMAGES = Bound(10_000_000, "which is already two hundred times what FID is measured on")
+COMPONENTS = Bound(256, "since each makes the network's last layer wider")
+WIDTH = Bound(65_536, "which is wider than any layer of the models")
+PROCESSES = Bound(128, "since all of them run on this machine")
+RATIO = Bound(64, "since the shorter side is a few patches then")
+GUIDANCE = Bound(1000, "beyond which guided velocities leave the range of 16 bits")
+SHIFT = Bound(1000, "beyond which all steps lie at pure noise")
+SCALE = Bound(1000, "beyond which weights leave the range of 16 bits")
+RATE = Bound(1, "since the optimiser moves each weight by about the rate")
+NUMBER = Bound(1e9, "which float32 no longer tells from its neighbours")

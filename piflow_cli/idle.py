@@ -1,0 +1,70 @@
+"""Keys that would change nothing under the rest of a preset: whoever asks for one is told so, and is not left to believe in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from piflow_cli.preset_parsing import Layer
+from piflow_cli.preset_schema import CLASS_FAMILIES, Preset
+from piflow_cli.preset_yaml import Fault
+
+Reason = Callable[[Preset], str | None]
+"""Why a key does nothing under a preset; None where it does something."""
+
+
+def _unless_mixture(preset: Preset) -> str | None:
+    return None if preset.policy.kind == "gm" else f"is for mixtures (gm), and does nothing to a {preset.policy.kind} policy"
+
+
+def _unless_momentum(preset: Preset) -> str | None:
+    return None if preset.policy.kind == "momentum" else f"is for momentum policies, and does nothing to a {preset.policy.kind} policy"
+
+
+def _at_one_evaluation(preset: Preset) -> str | None:
+    return "does nothing at policy.nfe 1: the last segment is the only one" if preset.policy.nfe == 1 else None
+
+
+def _without_guidance(preset: Preset) -> str | None:
+    return "does nothing at teacher.guidance 1, which is none" if preset.teacher.guidance == 1 else None
+
+
+def _without_components(preset: Preset) -> str | None:
+    dropped = preset.imitation.dropout > 0 and preset.policy.kind in ("dx", "dx-poly")
+    return f"is of components, which a {preset.policy.kind} policy does not mix: give 0" if dropped else None
+
+
+def _without_texts(preset: Preset) -> str | None:
+    return "is for teachers that are told a text, and this one is told a class" if preset.teacher.family in CLASS_FAMILIES else None
+
+
+def _without_encoding(preset: Preset) -> str | None:
+    pixels = preset.teacher.family in CLASS_FAMILIES and preset.teacher.vae is None
+    return "does nothing: nothing is encoded for a teacher of classes and pixels" if pixels else None
+
+
+def _beside_sizes(preset: Preset) -> str | None:
+    return "does nothing beside data.sizes, which are the buckets themselves" if preset.data.sizes else None
+
+
+IDLE: dict[str, Reason] = {
+    "policy.temperature": _unless_mixture,
+    "policy.logstd_width": _unless_mixture,
+    "policy.final_step_scale": _at_one_evaluation,
+    "teacher.guidance_interval": _without_guidance,
+    "teacher.guidance_mode": _without_guidance,
+    "imitation.dropout": _without_components,
+    "optimisation.gamma_learning_rate": _unless_momentum,
+    "data.offload_text_encoder": _without_texts,
+    "data.cache": _without_encoding,
+    "data.aspect_ratio": _beside_sizes,
+}
+
+
+def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:
+    """A fault for every key that one of the layers ``given`` beside the preset's own file holds, and that does nothing."""
+    for layer in given:
+        for key, reason in IDLE.items():
+            section, _, name = key.partition(".")
+            values = layer.values.get(section)
+            if isinstance(values, dict) and name in values and (what := reason(preset)) is not None:
+                yield Fault(layer.source, key, what)

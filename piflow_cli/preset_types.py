@@ -1,0 +1,54 @@
+"""The types of a preset's values: what each may be, and how large (:mod:`piflow_cli.bounds`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator, Strict
+
+from piflow_cli import bounds
+
+
+def check_temperature(value: object) -> float | str:
+    """`auto` or a number in (0, 1]; raises ValueError otherwise."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise ValueError(f"must be auto or a number above 0 and at most 1, not {value!r}")
+    return float(value)
+
+
+def check_sizes(value: object) -> tuple[tuple[int, int], ...]:
+    """A list of [width, height] pairs of whole numbers of pixels; raises ValueError otherwise."""
+    pairs = value if isinstance(value, (list, tuple)) else [value]
+    for pair in pairs:
+        sides = pair if isinstance(pair, (list, tuple)) else []
+        if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
+            raise ValueError(f"must be a list of [width, height] in pixels, as in [[1024, 1024], [832, 1216]], not {value!r:.60}")
+        for side in sides:
+            bounds.SIDE.check(side)
+    return tuple((width, height) for width, height in pairs)
+
+
+def counted(bound: bounds.Bound, least: int = 1) -> Any:
+    """The type of a whole number from ``least`` up to ``bound``."""
+    return Annotated[int, Strict(), Field(ge=least), AfterValidator(bound.check)]
+
+
+# Strict: a quoted "3" or a `yes` where a number belongs is a slip to report, not a value to convert.
+Text = Annotated[str, Field(min_length=1)]
+Flag = Annotated[bool, Strict()]
+Evaluations, Substeps, Window = counted(bounds.EVALUATIONS), counted(bounds.SUBSTEPS), counted(bounds.SUBSTEPS, 0)
+Components, Width, Side = counted(bounds.COMPONENTS), counted(bounds.WIDTH), counted(bounds.SIDE)
+Iterations, Interval, Batch = counted(bounds.ITERATIONS), counted(bounds.ITERATIONS, 0), counted(bounds.BATCH)
+Seed = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
+NonNegative = Annotated[float, Strict(), Field(ge=0), AfterValidator(bounds.NUMBER.check)]
+Positive = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.NUMBER.check)]
+Shift = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.SHIFT.check)]
+Guidance = Annotated[float, Strict(), Field(ge=1), AfterValidator(bounds.GUIDANCE.check)]
+Ratio = Annotated[float, Strict(), Field(ge=1), AfterValidator(bounds.RATIO.check)]
+Rate = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.RATE.check)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+Probability = Annotated[float, Strict(), Field(ge=0, lt=1)]
+Sizes = Annotated[tuple[tuple[int, int], ...], PlainValidator(check_sizes)]
+Temperature = Annotated[float | Literal["auto"], PlainValidator(check_temperature)]

@@ -1,0 +1,120 @@
+"""YAML as presets and runs are written: safe, with every repeated key found, and no larger than a preset can be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from piflow_cli.errors import UsageError
+
+MOST_VALUES = 100_000  # a preset has some eighty
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: where it was written, the dotted key ("" for the whole), and what is wrong with it."""
+
+    source: str
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        # `--set policy.nfe=0` names its key already.
+        key = "" if self.source.startswith(f"--set {self.key}=") else self.key
+        return ": ".join(part for part in (self.source, key, self.what) if part)
+
+
+class PresetLoader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number and a key that appears twice is remembered as a fault."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.repeated: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key_node.value in seen:
+                self.repeated.append(f"line {key_node.start_mark.line + 1}: the key {key_node.value} appears twice")
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _expanded_size(node, {})
+        return node
+
+
+def _expanded_size(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """How many values ``node`` comes to once its aliases are followed.
+
+    Raises YAMLError where that is more than any preset has, or without end: a file of a few lines can ask for more than fits in memory.
+    """
+    if id(node) in known:
+        if (size := known[id(node)]) is None:
+            raise yaml.YAMLError("an alias stands inside of what it stands for")
+        return size
+    known[id(node)] = None
+    inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+    size = 1 if isinstance(node, yaml.ScalarNode) else 1 + sum(_expanded_size(part, known) for part in inner)
+    if size > MOST_VALUES:
+        raise yaml.YAMLError(f"its aliases come to more than {MOST_VALUES:,} values")
+    known[id(node)] = size
+    return size
+
+
+class PresetDumper(yaml.SafeDumper):
+    """Quotes text that PresetLoader would take for a number."""
+
+
+# PyYAML follows YAML 1.1, where a float needs a point and a signed exponent; this is the float of YAML 1.2.
+for _kind in (PresetLoader, PresetDumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+
+
+def write_yaml(data: Mapping[str, Any]) -> str:
+    """Plain data as YAML that :func:`read_yaml` reads back."""
+    return yaml.dump(data, Dumper=PresetDumper, sort_keys=False)
+
+
+def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
+    """The content of a YAML text and the keys repeated in it; a syntax error raises UsageError with its line."""
+    loader = None
+    try:
+        loader = PresetLoader(text)
+        return loader.get_single_data(), [Fault(source, "", what) for what in loader.repeated]
+    except yaml.MarkedYAMLError as exc:
+        lines = text.splitlines()
+        line = f":{exc.problem_mark.line + 1}" if exc.problem_mark is not None and len(lines) > 1 else ""
+        raise UsageError(f"{source}{line}: not valid YAML: {exc.problem}", "mend that line and try again") from exc
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as exc:
+        deep = isinstance(exc, RecursionError)
+        reason = "nested too deeply" if deep else (str(exc).splitlines() or [type(exc).__name__])[0]
+        raise UsageError(
+            f"{source}: not valid YAML: {reason}", "write `section:` lines with `key: value` below"
+        ) from exc
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+def describe(value: object) -> str:
+    """A value as the user wrote it, cut to a readable length."""
+    if isinstance(value, Mapping):
+        return "a section of keys"
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,67 @@
+"""A key that changes nothing under the rest of the preset is refused where somebody asks for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from piflow_cli.errors import UsageError
+from piflow_cli.idle import IDLE
+from piflow_cli.presets import available, load, resolve
+
+# For each key: a preset and settings under which it does nothing, and settings under which it does.
+PROMPTS = ["data.prompts=prompts.txt"]
+CASES = {
+    "policy.temperature": ("digits", ["policy.temperature=0.5"], {"policy.kind": "dx"}, {"policy.kind": "gm"}),
+    "policy.logstd_width": ("digits", ["policy.logstd_width=8"], {"policy.kind": "momentum"}, {}),
+    "policy.final_step_scale": ("digits", ["policy.final_step_scale=0.5"], {}, {"policy.nfe": 2}),
+    "teacher.guidance_interval": ("digits", ["teacher.guidance_interval=[0, 0.5]"], {}, {"teacher.guidance": 2.0}),
+    "teacher.guidance_mode": ("digits", ["teacher.guidance_mode=orthogonal"], {}, {"teacher.guidance": 2.0}),
+    "imitation.dropout": ("digits", ["imitation.dropout=0.1"], {"policy.kind": "dx"}, {"policy.kind": "gm"}),
+    "optimisation.gamma_learning_rate": ("digits", ["optimisation.gamma_learning_rate=0.5"], {}, {"policy.kind": "momentum"}),
+    "data.aspect_ratio": ("flux-dev", [*PROMPTS, "data.aspect_ratio=2", "data.sizes=[[64, 64]]"], {}, {"data.sizes": None}),
+}
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_what_does_nothing_is_refused_and_what_does_something_is_not(key):
+    name, assignments, idle, busy = CASES[key]
+    with pytest.raises(UsageError, match=f"{key}=.*: ") as caught:
+        resolve(name, None, assignments, idle)
+    assert "\n" not in caught.value.message
+    if key == "data.aspect_ratio":
+        assignments = [text for text in assignments if "sizes" not in text]
+    resolve(name, None, assignments, busy)
+
+
+@pytest.mark.parametrize(("key", "value"), [("data.cache", "cache"), ("data.offload_text_encoder", "true")])
+def test_what_is_for_texts_is_refused_for_a_teacher_of_classes(key, value):
+    with pytest.raises(UsageError, match=key):
+        resolve("digits", None, [f"{key}={value}"], {})
+    resolve("flux-dev", None, [*PROMPTS, f"{key}={value}"], {})
+
+
+def test_a_config_file_is_held_to_the_same(tmp_path):
+    (tmp_path / "more.yaml").write_text("policy: {temperature: 0.5, kind: dx}\n")
+    with pytest.raises(UsageError, match=r"more.yaml: policy.temperature: is for mixtures"):
+        resolve("digits", tmp_path / "more.yaml", [], {})
+
+
+@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("kind", ["gm", "dx", "dx-poly", "momentum"])
+def test_what_a_preset_says_itself_holds_for_all_its_policies(name, kind):
+    resolve(name, None, [], {"policy.kind": kind})
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("digits", "data.prompts", "p.txt"), ("digits", "data.captioned", "photos"), ("flux-dev", "data.images", "x.safetensors"), ("flux-dev", "data.labels", "uniform")],
+)
+def test_data_of_the_other_kind_of_teacher_is_refused(name, key, value):
+    with pytest.raises(UsageError, match=f"{key}: is for teachers that are told") as caught:
+        resolve(name, None, [], {key: value})
+    assert "\n" not in caught.value.message
+
+
+def test_every_rule_is_tried():
+    assert set(IDLE) == {*CASES, "data.cache", "data.offload_text_encoder"}
+    assert load("digits").policy.kind == "gm"
