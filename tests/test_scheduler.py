@@ -115,6 +115,15 @@ def test_automatic_temperature_grows_with_the_evaluations() -> None:
     assert final_temperature(0.5, 4) == 0.5
 
 
+def test_a_mixture_is_sampled_as_it_is_unless_a_temperature_is_given() -> None:
+    x, taken = torch.randn(4, 2, 3, 5, generator=seeded(9)), []
+    for options in ({}, {"temperature": 1.0}, {"temperature": "auto"}):
+        scheduler = PolicyScheduler("gm", 3, **options)
+        scheduler.set_timesteps(2)
+        taken.append(scheduler.step(output_of(), scheduler.timesteps[0], x).prev_sample)
+    assert torch.equal(taken[0], taken[1]) and not torch.allclose(taken[0], taken[2])
+
+
 def test_sigmas_and_mu_of_a_pipeline_do_not_move_the_grid() -> None:
     ours, theirs = PolicyScheduler(shift=3.2), PolicyScheduler(shift=3.2)
     ours.set_timesteps(4)
