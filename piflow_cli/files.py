@@ -19,7 +19,7 @@ from .errors import UsageError
 
 KEY_LENGTH = 32
 CHUNK = 1 << 24  # bytes
-_ASIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-z_]+\.(?P<kind>tmp|old)")
+_ASIDE = re.compile(r"\.(.+)\.[0-9a-z_]+\.(?:tmp|old)")
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _HERE = -100  # AT_FDCWD
 LONGEST_NAME = 200  # bytes of a file's or folder's name: file systems take 255, and names are written aside with a suffix
@@ -159,6 +159,8 @@ def remove_folder(path: Path) -> None:
     """Remove a folder so that a crash never leaves half of it under its name; raises OSError where the system refuses."""
     aside = _aside(path, "tmp")
     os.rename(path, aside)
+    # Otherwise its old name might come back after a power cut, to a part of what was in it.
+    sync_folder(path.parent)
     shutil.rmtree(aside)
 
 
@@ -170,11 +172,10 @@ def recover(folder: Path, ours: re.Pattern[str]) -> list[Path]:
     """
     restored = []
     for left in sorted(folder.iterdir()) if folder.is_dir() else []:
-        found = _ASIDE.fullmatch(left.name)
-        if found is None or ours.fullmatch(found["name"]) is None:
+        if (name := stood_aside(left, ours)) is None:
             continue
-        place = folder / found["name"]
-        if found["kind"] == "old" and not place.exists():
+        place = folder / name
+        if left.suffix == ".old" and not place.exists():
             os.rename(left, place)
             restored.append(place)
         else:
@@ -182,6 +183,12 @@ def recover(folder: Path, ours: re.Pattern[str]) -> list[Path]:
     if restored:
         sync_folder(folder)
     return restored
+
+
+def stood_aside(path: Path, ours: re.Pattern[str]) -> str | None:
+    """The name that ``path`` was written aside of, if that matches ``ours`` in full; None for any other file or folder."""
+    found = _ASIDE.fullmatch(path.name)
+    return None if found is None or ours.fullmatch(found[1]) is None else found[1]
 
 
 def make_folder(path: Path) -> None:
