@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 DEBUG_VARIABLE = "PIFLOW_DEBUG"
+SHOWN = 60  # characters of a name that is too long
 
 INSTALL_HINTS = {
     "bitsandbytes": 'pip install "piflow[lowvram]"',
@@ -105,6 +106,14 @@ def _interrupted(exc: BaseException) -> PiflowError:
 
 def _disk_full(exc: BaseException) -> PiflowError:
     return RunError(f"the disk is full{_place(exc)}", "free some space, then run the same command again")
+
+
+def _is_too_long(exc: BaseException) -> bool:
+    return isinstance(exc, OSError) and exc.errno == errno.ENAMETOOLONG
+
+
+def _too_long(exc: BaseException) -> PiflowError:
+    return UsageError(f"no file can have so long a name: {str(getattr(exc, 'filename', ''))[:SHOWN]}...", "check what was typed in its place")
 
 
 def _missing_package(exc: BaseException) -> PiflowError:
@@ -212,6 +221,7 @@ TABLE: tuple[Entry, ...] = (
     (_is_disk_full, _disk_full),
     (_is_missing_package, _missing_package),
     *HUB_TABLE,
+    (_is_too_long, _too_long),
     (_is(PermissionError), _run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
     (
         _is(FileNotFoundError),
