@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 DEBUG_VARIABLE = "PIFLOW_DEBUG"
+SHOWN = 60  # characters of a name that is too long
 
 DAMAGED = "its weights are damaged, or diverged in training: copy them again, or distil the student anew"
 
@@ -133,6 +134,14 @@ def _interrupted(exc: BaseException) -> PiflowError:
     return Interrupted("interrupted", "run the same command again: distill and eval go on where they stopped")
 
 
+def _is_too_long(exc: BaseException) -> bool:
+    return isinstance(exc, OSError) and exc.errno == errno.ENAMETOOLONG
+
+
+def _too_long(exc: BaseException) -> PiflowError:
+    return UsageError(f"no file can have so long a name: {str(getattr(exc, 'filename', ''))[:SHOWN]}...", "check what was typed in its place")
+
+
 def _missing_package(exc: BaseException) -> PiflowError:
     package = str(getattr(exc, "name", "")).partition(".")[0]
     return RunError(f"the package {package} is not installed", INSTALL_HINTS.get(package, f"pip install {package}"))
@@ -254,6 +263,7 @@ TABLE: tuple[Entry, ...] = (
     *DISK_TABLE,
     (_is_missing_package, _missing_package),
     *HUB_TABLE,
+    (_is_too_long, _too_long),
     (_is(PermissionError), _run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
     (
         _is(FileNotFoundError),

@@ -23,6 +23,7 @@ KNOWN = [
         "free",
     ),
     (PermissionError(errno.EACCES, "Permission denied", "a/b"), RunError, "permission denied: a/b", "--output"),
+    (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), UsageError, "no file can have so long a name: aaa", "what was typed"),
     (FileExistsError(errno.EEXIST, "File exists", "a/b"), RunError, "something else is there: a/b", "--output"),
     (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), RunError, "no such file or folder: a/b", "check the path"),
     (

@@ -89,6 +89,7 @@ def test_two_students_and_a_prompt(cli, asked) -> None:
         ([], "no student given"),
         (["runs/a", "--compare", "runs/b", "runs/c"], "runs/a is given, and --compare too"),
         (["runs/a", "--compare", "runs/b"], "--compare"),
+        (["--compare", "runs/a", "runs/a"], "runs/a is named twice"),
         (["runs/a", "--at", "x"], "--at"),
         (["runs/a", "--base-precision", "int4"], "'int4' is not one of"),
         (["runs/a", "--device", "tpu"], "--device tpu"),

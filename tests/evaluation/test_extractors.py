@@ -214,6 +214,14 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(dino: Path, clip
             opened(str(copy))
 
 
+def test_a_model_that_cannot_be_fetched_says_what_can_be_typed(monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(RunError, match="nobody/nothing: it is not in the cache") as caught:
+        open_extractor("dinov2:nobody/nothing", CPU)
+    assert "--base" not in caught.value.hint and "name a local copy in its place" in caught.value.hint
+
+
 def test_a_place_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder .*absent that could hold a dinov2 model"):
         open_extractor(f"dinov2:{tmp_path / 'absent'}", CPU)

@@ -53,6 +53,8 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"images": Path("d"), "save_statistics": Path("s.safetensors"), "metrics": ("fid",)}, "--metrics wants to know"),
         ({"images": Path("d"), "save_statistics": Path("s.safetensors"), "extractors": ("pixels", "inception")}, "of one --extractor, and 2"),
         ({"images": Path("d"), "reference": "r", "save_statistics": Path("s.safetensors"), "metrics": ("patch-fid",)}, "patch-fid looks at none"),
+        ({"students": ("a", "")}, "STUDENT: the name is empty"),
+        ({"students": ("a",), "reference": ""}, "--reference: the name is empty"),
         ({"students": ("a",), "trust_weights": True}, "--inception-weights FILE"),
         ({"students": ("a",), "clip": "c"}, "--clip is of the CLIP score"),
         ({"students": ("a",), "num_images": MOST_IMAGES + 1}, "--num-images: 1,000,001 are more than 1,000,000"),

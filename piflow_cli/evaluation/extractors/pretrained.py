@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ...errors import RunError, UsageError
-from ...teachers.locate import hub_id, locate
+from ...errors import PiflowError, RunError, UsageError
+from ...teachers.locate import LOCAL_COPY, hub_id, locate
 
 WEIGHTS = ("config.json", "model*.safetensors*")
 
@@ -29,7 +29,11 @@ def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
 
     if hub_id(source) is None and not Path(source).is_dir():
         raise UsageError(f"there is no folder {source} that could hold a {kind} model", "name a folder or a Hub id, OWNER/NAME")
-    folder = locate(source, only=(*WEIGHTS, *also))
+    try:
+        folder = locate(source, only=(*WEIGHTS, *also))
+    except PiflowError as error:
+        hint = (error.hint or LOCAL_COPY).replace(LOCAL_COPY, "name a local copy in its place, a folder")
+        raise type(error)(error.message, hint) from error
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
     except (OSError, ValueError, KeyError) as error:
