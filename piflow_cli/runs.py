@@ -10,6 +10,7 @@ import yaml
 
 from .errors import UsageError
 from .files import check_writable, replacing_file
+from .places import with_full_paths
 from .preset_parsing import write_yaml
 from .presets import from_dict, to_dict
 
@@ -118,7 +119,8 @@ def iterations_asked(adapter: Path) -> int | None:
 
 def differences(before: Preset, now: Preset) -> list[str]:
     """What tells two configurations apart, as ``section.key was A, is B``; settings that leave iterations alone are free."""
-    old, new = _flat(to_dict(before)), _flat(to_dict(now))
+    # Runs of 0.1.0 have paths as they were typed.
+    old, new = (_flat(to_dict(with_full_paths(preset))) for preset in (before, now))
     keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(FREE_SETTINGS)]
     # A section that only one of them has shows key by key.
     return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
