@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import UsageError
 from .presets import presets_root
-from .tables import HUB_ID, TEXT_OPTION, Faults, Row, csv_rows, is_text, jsonl_rows, naming, numbered_lines, open_dataset, parquet_rows, slip_among
+from .tables import TEXT_OPTION, Faults, Row, csv_rows, is_text, jsonl_rows, names_dataset, naming, numbered_lines, open_dataset, parquet_rows, slip_among
 
 TEXT_COLUMN = "text"
 SHIPPED_PREFIX = "preset:"
@@ -52,7 +52,7 @@ def read_prompts(source: str, text_column: str | None = None, split: str = "trai
         faults = Faults(path)
         prompts = _READERS[path.suffix.lower()](path, text_column, faults)
         faults.refuse(MEND)
-    elif path.is_dir() or (HUB_ID.fullmatch(source) and path.suffix.lower() not in _READERS):
+    elif path.is_dir() or (names_dataset(source) and path.suffix.lower() not in _READERS):
         faults = Faults(source)
         dataset = open_dataset(source, split, {text_column: TEXT_OPTION})
         columns = [name for name in dataset.column_names if name == text_column or name in EXTRAS]

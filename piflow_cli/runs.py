@@ -13,6 +13,7 @@ import yaml
 from .errors import UsageError
 from .files import check_writable, recover, replacing_file, stood_aside, sync_folder
 from .locking import LOCK_NAME
+from .places import with_full_paths
 from .preset_yaml import write_yaml
 from .presets import from_dict, to_dict
 
@@ -156,7 +157,8 @@ def differences(before: Preset, now: Preset) -> list[str]:
 
     The number of iterations is one of them while the rate does not depend on it.
     """
-    old, new = _flat(to_dict(before)), _flat(to_dict(now))
+    # Runs of 0.1.0 have paths as they were typed.
+    old, new = (_flat(to_dict(with_full_paths(preset))) for preset in (before, now))
     free = (*FREE_SETTINGS, LENGTH) if before.optimisation.schedule == now.optimisation.schedule == "constant" else FREE_SETTINGS
     keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(free)]
     # A section that only one of them has shows key by key.

@@ -45,8 +45,7 @@ def locate_student(student: str | Path, subfolder: str | None = None) -> Student
     path, hub = Path(student), hub_id(str(student))
     if path.exists():
         return _local(path if subfolder is None else path / subfolder, run=subfolder is None)
-    # runs/digit reads like a repository: where there is a folder runs, a slip is likelier.
-    if hub is None or Path(path.parts[0]).exists():
+    if hub is None:
         raise UsageError(f"there is no student at {student}", f"{NAME_ONE}, for example runs/digits")
     repository, inside = hub
     return _on_hub(repository, str(PurePosixPath(inside, subfolder or "")))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 MOST_SHOWN = 10
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 TEXT_OPTION, IMAGE_OPTION = "--text-column {}", "--set data.image_column={}"
 # What columns are usually called, the likeliest first.
@@ -68,6 +68,11 @@ def read_text(path: Path) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UsageError(f"{path}:{line}: not UTF-8 text, it has zeros in it", _conversion(path, data))
     return text
+
+
+def names_dataset(source: str) -> bool:
+    """Whether ``source`` reads like OWNER/NAME on the Hub; where there is a folder OWNER, something in it was meant."""
+    return _HUB_ID.fullmatch(source) is not None and not Path(source.partition("/")[0]).exists()
 
 
 def is_text(value: object) -> TypeGuard[str]:

@@ -88,6 +88,7 @@ def distill(
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
+    from piflow_cli.places import with_full_paths
     from piflow_cli.presets import PICTURES, resolve
 
     flags = {
@@ -108,7 +109,7 @@ def distill(
         "optimisation.learning_rate": learning_rate,
         "seed": seed,
     }
-    preset = resolve(teacher, config, assignments if assignments is not None else [], flags)
+    preset = with_full_paths(resolve(teacher, config, assignments if assignments is not None else [], flags))
     _refuse_missing(preset)
     folder = Path("runs") / preset.name if output is None else output
     from piflow_cli.launching import launch, launched_processes, process_count

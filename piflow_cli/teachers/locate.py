@@ -68,9 +68,12 @@ def outline_folder(family: TeacherFamily, teacher: TeacherSection) -> Path:
 
 
 def hub_id(base: str) -> tuple[str, str] | None:
-    """Repository and path inside it ("" for all of it), or None for what reads like a path on this machine."""
+    """Repository and path inside it ("" for all of it), or None for what reads like a path on this machine.
+
+    models/flux reads like a repository too: where there is a folder models, a file that is not in it is not asked of strangers.
+    """
     match = _HUB_ID.fullmatch(base)
-    if match is None or ".." in base or "\\" in base or Path(base).exists():
+    if match is None or ".." in base or "\\" in base or Path(base.partition("/")[0]).exists():
         return None
     inside = match["inside"]
     if inside is None:
@@ -81,7 +84,11 @@ def hub_id(base: str) -> tuple[str, str] | None:
 
 def _existing(path: Path, base: str, only: Sequence[str]) -> Path:
     if not path.exists():
-        raise UsageError(f"there is nothing at {path}, which the preset calls {base}", "name a folder or a Hub id: --base PATH")
+        called = "" if str(path) == base else f", which the preset calls {base}"
+        hint = "name a folder or a Hub id: --base PATH"
+        if _HUB_ID.fullmatch(base):
+            hint += f"; a repository of that name is not looked for where there is a folder {base.partition('/')[0]}"
+        raise UsageError(f"there is nothing at {path}{called}", hint)
     _refuse_incomplete(path, only, f"{path} is incomplete", "copy it again")
     return path
 

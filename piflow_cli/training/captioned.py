@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..picture_folders import files_below
 from ..pictures import SUFFIXES
-from ..tables import HUB_ID, IMAGE_OPTION, TEXT_OPTION, naming, open_dataset
+from ..tables import IMAGE_OPTION, TEXT_OPTION, names_dataset, naming, open_dataset
 from .captions import METADATA, pictures_of_folder
 from .picture import Picture, Told, caption_of, captions
 from .shards import pictures_of_shards
@@ -31,7 +31,7 @@ def list_pictures(section: DataSection) -> list[Picture]:
         return pictures_of_shards([path], captions(section.text_column))
     if path.is_dir():
         return _of_folder(path, captions(section.text_column))
-    if path.exists() or path.suffix == ".tar" or not HUB_ID.fullmatch(source):
+    if path.exists() or path.suffix == ".tar" or not names_dataset(source):
         raise UsageError(f"there are no pictures at {source}", "name a folder, a .tar shard, or a data set as OWNER/NAME")
     return _of_dataset(source, section)
 

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..files import user_cache
 from ..labelled_images import holds_latents
 from ..preset_schema import CLASS_FAMILIES
-from ..tables import HUB_ID
+from ..tables import names_dataset
 from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
 from ..teachers.locate import outline_folder
 from .buckets import buckets_of
@@ -63,7 +63,7 @@ def local_material(section: DataSection) -> LocalMaterial | None:
     if section.prompts is None and section.captioned is None:
         return None
     source = section.captioned if section.prompts is None else section.prompts
-    if HUB_ID.fullmatch(source) and not Path(source).exists() and not source.endswith(FILE_SUFFIXES):
+    if names_dataset(source) and not Path(source).exists() and not source.endswith(FILE_SUFFIXES):
         return None
     if section.prompts is not None:
         return LocalMaterial(tuple(prompt.text for prompt in training_prompts(section)), 0)

@@ -64,6 +64,16 @@ def test_a_path_of_this_machine_is_never_asked_of_the_hub(hub, tmp_path, monkeyp
     assert not hub.calls
 
 
+@pytest.mark.parametrize("base", ["models/flux", "models/flux/transformer", "models/flux/a.pth"])
+def test_a_path_below_a_folder_of_this_machine_is_never_a_repository(hub, tmp_path, monkeypatch, base):
+    monkeypatch.chdir(tmp_path)
+    assert hub_id(base) is not None
+    (tmp_path / "models").mkdir()
+    with pytest.raises(UsageError, match="there is nothing at models/flux") as caught:
+        locate(base)
+    assert "where there is a folder models" in caught.value.hint and not hub.calls
+
+
 @pytest.mark.parametrize(
     ("base", "parts"),
     [

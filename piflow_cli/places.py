@@ -1,0 +1,35 @@
+"""Paths in a preset, written so that they mean the same from every folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from piflow_cli.preset_schema import Preset
+
+# Each may also name something on the Hub, or shipped with piflow.
+TEACHER_KEYS = ("base", "config", "vae")
+DATA_KEYS = ("images", "prompts", "captioned")
+
+
+def with_full_paths(preset: Preset) -> Preset:
+    """``preset`` with the paths of what is on this machine in full; what is not there stays as it is.
+
+    A run records them, and its student is opened from elsewhere, where a short path might read like a stranger's repository.
+    """
+    teacher = {key: _full(getattr(preset.teacher, key)) for key in TEACHER_KEYS}
+    data = {key: _full(getattr(preset.data, key)) for key in DATA_KEYS}
+    return replace(preset, teacher=replace(preset.teacher, **teacher), data=replace(preset.data, **data))
+
+
+def _full(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        path = Path(text).expanduser()
+        return str(path.absolute()) if path.exists() else text
+    except (OSError, RuntimeError, ValueError):
+        # No home, a name that is too long, or one that no file can have: what opens it says so.
+        return text
