@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 # What tools put before a module's own name, longest first where one begins another.

@@ -11,7 +11,7 @@ from .extractors.names import INCEPTION_FEATURES
 from .statistics import Moments, check_shapes, moments_of_arrays
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 NAMES = ("mu", "sigma")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..errors import PiflowError, RunError, UsageError
+from ..errors import PiflowError, UsageError
 from ..files import cache_key, expanded, user_cache
 from ..labelled_images import load_images
 from ..teachers.locate import locate

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from fuzz_material import WEIGHTS, Material, damaged_copy
 from typer.main import get_command
