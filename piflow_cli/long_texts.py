@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 TEXTS_SHOWN = 3
 LETTERS_SHOWN = 40
@@ -35,6 +36,13 @@ def hushed() -> Iterator[None]:
     finally:
         for library, level in before:
             library.set_verbosity(level)
+
+
+def chat_lengths(tokenizer: Any, texts: Sequence[str], thinking: bool) -> list[int]:
+    """Tokens of each text as what a user says to a Qwen3 that is to answer."""
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
+    whole = [tokenizer.apply_chat_template([{"role": "user", "content": text}], **options) for text in texts]
+    return [len(tokenizer(text).input_ids) for text in whole]
 
 
 def _begun(text: str) -> str:

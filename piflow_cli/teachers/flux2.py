@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ..core.heads import HeadSite
 from ..encoders import negative_of
+from ..long_texts import chat_lengths
 from .base import Conditioning, matching
 from .packing import POSITIONS, SIDE, pack, unpack
-from .text_to_image import TextToImageFamily, chat_lengths
+from .text_to_image import TextToImageFamily
 
 
 class Flux2Family(TextToImageFamily):

@@ -275,13 +275,6 @@ def masked(embeds: Tensor) -> dict[str, Tensor]:
     return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(embeds.shape[0], dtype=torch.long)}
 
 
-def chat_lengths(tokenizer: Any, texts: Sequence[str], thinking: bool) -> list[int]:
-    """Tokens of each text as what a user says to a Qwen3 that is to answer."""
-    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
-    whole = [tokenizer.apply_chat_template([{"role": "user", "content": text}], **options) for text in texts]
-    return [len(tokenizer(text).input_ids) for text in whole]
-
-
 def _missing_parts(folder: Path) -> list[str]:
     """Which of the text encoders and tokenizers that a pipeline's index names, and of the index itself, are not in ``folder``."""
     index = folder / "model_index.json"

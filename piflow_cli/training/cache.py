@@ -63,7 +63,7 @@ class Cache:
         return self._notes.get(key)
 
     def __getitem__(self, key: str) -> dict[str, Tensor]:
-        """The entry under ``key``; raises RunError where its shard has been damaged or removed since the scan."""
+        """The entry under ``key``; raises RunError where its shard has been damaged, and so is removed, or went away since the scan."""
         path = self._shards[key]
         try:
             shard = self._open(path)
@@ -71,7 +71,8 @@ class Cache:
         except (SafetensorError, OSError) as error:
             raise RunError(f"the cache shard {path} cannot be read: {error}", "run the same command again: it is made anew") from error
         if _checksum(entry) != shard.checksums[key]:
-            raise RunError(f"the cache shard {path} is damaged: a checksum does not match", f"remove it, and it is made anew: rm {path}")
+            path.unlink(missing_ok=True)
+            raise RunError(f"the cache shard {path} was damaged, a checksum does not match; it is removed", "run the same command again: it is made anew")
         return entry
 
     def writer(self) -> ShardWriter:
