@@ -111,7 +111,8 @@ class Generation:
         older = [path for path in (self.images / subject.folder).glob("*.png") if path.name not in ours]
         if older:
             count = "1 older picture" if len(older) == 1 else f"{len(older):,} older pictures"
-            console.warn(f"{self.images / subject.folder} holds {count} of other seeds, and they stay: name another folder with --output DIR")
+            folder = self.images / subject.folder
+            console.warn(f"{folder} holds {count} of other seeds, and they stay: name another folder with --output DIR")
 
     def _make(self, subject: Subject, blocks: Sequence[Block], console: Console) -> None:
         total = sum(len(block.shots) for block in blocks)

@@ -39,7 +39,8 @@ class EvalRequest:
     ``students``: whatever `piflow sample` takes, each with ``subfolder`` inside it; none with ``images``, a folder of pictures,
     whose statistics go to the file ``save_statistics``. ``steps``: evaluations of each student; ``teacher_steps``: Euler steps of
     rows of the teacher itself. ``fine_steps``: of its fine solution, to which students are compared. ``protocol``: quick, full or
-    neither. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
+    neither. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``clip``: the CLIP of the CLIP score.
+    ``cache``: where states and features are kept.
     """
 
     students: tuple[str, ...]
@@ -93,7 +94,9 @@ class EvalRequest:
         """Raise UsageError with everything that does not go together."""
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
         faults += self._faults_of_sizes()
-        empty = {"STUDENT": self.students, "--reference": (self.reference,), "--subfolder": (self.subfolder,), "--extractor": self.extractors}
+        empty = {
+            "STUDENT": self.students, "--reference": (self.reference,), "--subfolder": (self.subfolder,), "--extractor": self.extractors,
+        }  # fmt: skip
         faults += [f"{option}: the name is empty" for option, names in empty.items() if "" in names]
         if self.trust_weights and self.inception_weights is None:
             faults.append("--trust-weights is about a file that is named: --inception-weights FILE")

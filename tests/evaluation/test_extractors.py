@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.evaluation.clip_score import ClipScore
 from piflow_cli.evaluation.digits_classifier import HELD_OUT, PROGRAM, Recipe, accuracy, load_classifier, split, train
