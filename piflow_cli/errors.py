@@ -139,7 +139,8 @@ def _is_too_long(exc: BaseException) -> bool:
 
 
 def _too_long(exc: BaseException) -> PiflowError:
-    return UsageError(f"no file can have so long a name: {str(getattr(exc, 'filename', ''))[:SHOWN]}...", "check what was typed in its place")
+    name = str(getattr(exc, "filename", ""))[:SHOWN]
+    return UsageError(f"no file can have so long a name: {name}...", "check what was typed in its place")
 
 
 def _missing_package(exc: BaseException) -> PiflowError:

@@ -104,7 +104,7 @@ def _students(student: str | None, prompts: list[str] | None, compare: tuple[str
             raise UsageError("no student given", "type piflow inspect-policy FOLDER, or --compare A B")
         return (student,), prompts
     if compare[0] == compare[1]:
-        raise UsageError(f"--compare: {compare[0]} is named twice, and lies over itself", f"type piflow inspect-policy {compare[0]}")
+        raise UsageError(f"--compare: {compare[0]} is named twice, and would lie over itself", f"type piflow inspect-policy {compare[0]}")
     if student is not None and " " not in student.strip():
         raise UsageError(f"{student} is given, and --compare too, which names both students", f"type --compare {compare[0]} {compare[1]} alone")
     return compare, prompts if student is None else [student, *prompts]

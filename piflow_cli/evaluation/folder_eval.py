@@ -31,7 +31,8 @@ class FolderRequest:
 
     ``reference``: None to measure nothing and only save. ``metrics``: of FOLDER_METRICS; None is what the extractor, the
     reference and the installed packages allow, without patches. ``count``: how many pictures to take of each side, the first by
-    name; None is all. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``cache``: as :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
+    name; None is all. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``cache``: as
+    :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
     """
 
     images: Path

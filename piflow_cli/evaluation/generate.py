@@ -96,11 +96,23 @@ class Generation:
         # By place and not by what is missing: the others may have added to the store before this one looks into it.
         share = self._blocks(aligned)[self.processes.rank :: self.processes.count]
         mine = [block for block in share if self._lacks(subject, block) or self.images is not None]
+        self._tell_of_older(subject, console)
         if mine:
             self._make(subject, mine, console)
         else:
             console.say(f"{subject.title}: from the cache")
         self.processes.wait()
+
+    def _tell_of_older(self, subject: Subject, console: Console) -> None:
+        """Pictures that are there already and stay: they would be taken for some of these."""
+        if self.images is None:
+            return
+        ours = {f"{shot.stem}.png" for shot in self.shots}
+        older = [path for path in (self.images / subject.folder).glob("*.png") if path.name not in ours]
+        if older:
+            count = "1 older picture" if len(older) == 1 else f"{len(older):,} older pictures"
+            folder = self.images / subject.folder
+            console.warn(f"{folder} holds {count} of other seeds, and they stay: name another folder with --output DIR")
 
     def _make(self, subject: Subject, blocks: Sequence[Block], console: Console) -> None:
         total = sum(len(block.shots) for block in blocks)

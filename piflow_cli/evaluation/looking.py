@@ -81,7 +81,8 @@ class Eyes:
         wanted = tuple(name for name in measures if name in FEATURE_METRICS)
         names = self.request.extractors or default_extractors(bench)
         if self.request.inception_weights is not None and not any(name.startswith("inception") for name in names):
-            raise UsageError("--inception-weights: pictures are looked at by " + ", ".join(names), "leave it out, or add --extractor inception")
+            looking = f"--inception-weights: pictures are looked at by {', '.join(names)}"
+            raise UsageError(looking, "leave it out, or add --extractor inception")
         eyes = [self._eye(self._open(name), wanted) for name in names] if wanted or "diversity" in measures else []
         if PATCH in measures:
             eyes.append(self._eye(centre_patches(self._open(names[0])), (PATCH,)))

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
 from ..errors import PiflowError, RunError, UsageError
 from .extractors.names import INCEPTION_FEATURES
 from .statistics import Moments, check_shapes, moments_of_arrays
-
-if TYPE_CHECKING:
-    pass
 
 NAMES = ("mu", "sigma")
 
@@ -34,7 +30,8 @@ def npz_moments(path: Path, source: str) -> Moments:
             raise UsageError(f"{source} lacks the arrays mu and sigma", "name statistics as the evaluators of ADM write them")
         check_shapes(*shapes, source)
         if shapes[0] != (INCEPTION_FEATURES,):
-            raise UsageError(f"{source} is of {shapes[0][0]:,} features, and Inception has {INCEPTION_FEATURES:,}", "name statistics of Inception")
+            found = f"{source} is of {shapes[0][0]:,} features, and Inception has {INCEPTION_FEATURES:,}"
+            raise UsageError(found, "name statistics of Inception")
         with np.load(path, allow_pickle=False) as file:
             mean, covariance = (file[name] for name in NAMES)
     except PiflowError:

@@ -22,7 +22,8 @@ def check_report_folder(folder: Path) -> None:
     for name in NAMES:
         # A link counts, wherever it leads: renaming would take its place.
         if name not in earlier and ((folder / name).exists() or (folder / name).is_symlink()):
-            raise UsageError(f"{folder / name} is not of piflow eval, and a report would take its place", "name another folder: --output DIR")
+            message = f"{folder / name} is not of piflow eval, and a report would take its place"
+            raise UsageError(message, "name another folder: --output DIR")
 
 
 def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str, bytes]) -> None:

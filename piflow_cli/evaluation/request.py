@@ -95,7 +95,9 @@ class EvalRequest:
         """Raise UsageError with everything that does not go together."""
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
         faults += self._faults_of_sizes()
-        empty = {"STUDENT": self.students, "--reference": (self.reference,), "--subfolder": (self.subfolder,), "--extractor": self.extractors}
+        empty = {
+            "STUDENT": self.students, "--reference": (self.reference,), "--subfolder": (self.subfolder,), "--extractor": self.extractors,
+        }  # fmt: skip
         faults += [f"{option}: the name is empty" for option, names in empty.items() if "" in names]
         if self.trust_weights and self.inception_weights is None:
             faults.append("--trust-weights is about a file that is named: --inception-weights FILE")

@@ -105,7 +105,8 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
         folder = FolderRequest(
             images=request.images, reference=request.reference, extractor=extractor, metrics=request.measures if request.protocol == "quick" else request.metrics,
             count=request.num_images, batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
-            inception_weights=request.inception_weights, trust_weights=request.trust_weights, cache=request.cache, save_to=request.save_statistics,
+            inception_weights=request.inception_weights, trust_weights=request.trust_weights, cache=request.cache,
+            save_to=request.save_statistics,
         )  # fmt: skip
         for found in evaluate_folder(folder, processes.device, console):
             report.rows.append(

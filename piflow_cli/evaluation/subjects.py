@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from .request import EvalRequest
 
 TEACHER = "teacher"
+# Characters, of up to four bytes each: file systems take names of 255 bytes.
+LONGEST_FOLDER = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,9 @@ class Subject:
     def folder(self) -> str:
         """Name and evaluations as the name of one folder; a student's name may be a whole path."""
         plain = re.sub(r"[^\w.-]+", "-", self.name).strip("-.")
+        if len(plain) > LONGEST_FOLDER:
+            # The end of a path tells more, and a digest keeps names apart that share it.
+            plain = f"{hashlib.sha256(os.fsencode(self.name)).hexdigest()[:8]}-{plain[-LONGEST_FOLDER:].lstrip('-.')}"
         return f"{plain}-{self.evaluations}"
 
 

@@ -54,8 +54,8 @@ def estimates_figure(close: CloseUp) -> Figure:
 
 
 def ends_figure(found: Sequence[Findings], names: Sequence[str]) -> Figure:
-    """Samples from the same noise: the teacher's, and a row of each student."""
-    rows = [] if found[0].teacher_ends is None else [("teacher", found[0].teacher_ends)]
+    """Samples from the same noise: those of each teacher, and a row of each student."""
+    rows = _teacher_rows(found, names)
     rows += [(name, student.ends) for name, student in zip(names, found, strict=True)]
     figure, cells = _cells(len(rows), len(found[0].ends))
     for row, (name, pictures) in zip(cells, rows):
@@ -63,6 +63,14 @@ def ends_figure(found: Sequence[Findings], names: Sequence[str]) -> Figure:
             _show(axes, picture)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     return figure
+
+
+def _teacher_rows(found: Sequence[Findings], names: Sequence[str]) -> list[tuple[str, Sequence[Image]]]:
+    """One row where all students have the same teacher, else one for each, by the name of its student."""
+    teachers = [(name, student.teacher_ends) for name, student in zip(names, found, strict=True) if student.teacher_ends is not None]
+    if all(pictures == teachers[0][1] for _, pictures in teachers):
+        return [("teacher", pictures) for _, pictures in teachers[:1]]
+    return [(f"teacher of {name}", pictures) for name, pictures in teachers]
 
 
 def slice_figure(cut: Slice, name: str) -> Figure:

@@ -112,7 +112,7 @@ def course_figure(drawn: Sequence[Strand]) -> Figure:
             turn.plot(step.raws[1:-1], step.turn, "o-", markersize=3, color=strand.colour)
     for step in drawn[0].summary.steps:
         if step.teacher_speed is not None:
-            speed.plot(step.raws[:-1], step.teacher_speed, **_once(TEACHER_STYLE, step.step))
+            speed.plot(step.raws[:-1], step.teacher_speed, **_once(_teacher_style(drawn), step.step))
     speed.set(ylabel="velocity, root mean square", title="size of the velocity", ylim=(0, None))
     turn.set(ylabel="turn since the state before, degrees", title="change of direction", ylim=(0, None))
     _finish(speed, drawn, timed=(speed, turn))
@@ -179,7 +179,7 @@ def robustness_figure(drawn: Sequence[Strand]) -> Figure:
     decay.plot(first.raws, [passive(first.raws[0], raw, shift) for raw in first.raws], label="no reaction", **PASSIVE_STYLE)
     end.axhline(first.passive, **PASSIVE_STYLE)
     if noise[shown].teacher_left is not None:
-        decay.plot(first.raws, noise[shown].teacher_left, **TEACHER_STYLE)
+        decay.plot(first.raws, noise[shown].teacher_left, **_teacher_style(drawn))
         end.plot(SIZES, [item.teacher_left[-1] for item in noise], **{**TEACHER_STYLE, "label": None})
         steer.axhline(1, **{**TEACHER_STYLE, "label": None})
     steer.axhline(0, **PASSIVE_STYLE)
@@ -243,6 +243,12 @@ def _bars(axes: Axes, heights: Sequence[float], strand: Strand, number: int, cou
     axes.bar(places, heights, width=width, color=strand.colour, label=strand.name)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(0, max(axes.get_ylim()[1], 1.2 * max(heights), 1e-6))
+
+
+def _teacher_style(drawn: Sequence[Strand]) -> dict:
+    """Of the first student's teacher, called so where students have several: curves of the others' would fill the panels."""
+    alike = len({strand.summary.teacher for strand in drawn}) == 1
+    return {**TEACHER_STYLE, "label": "teacher" if alike else f"teacher of {drawn[0].name}"}
 
 
 def _once(style: dict, step: int) -> dict:

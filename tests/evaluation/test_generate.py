@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from dataclasses import replace
 from datetime import timedelta
@@ -134,6 +135,24 @@ def test_more_pictures_keep_the_blocks_that_are_whole(tmp_path) -> None:
 
     generation(scene(24), tmp_path).run(subject(draw=counting), QUIET)
     assert sum(drawn) == 8
+
+
+def test_older_pictures_beside_new_ones_are_counted(tmp_path, capsys) -> None:
+    def made(count: int) -> str:
+        whole = scene(count)
+        Generation(whole, whole.shots, {"flat": flat}, Store(tmp_path), Processes(CPU), 4, tmp_path / "images").run(subject(), Console())
+        return capsys.readouterr().err
+
+    assert "older" not in made(5) and "older" not in made(5)
+    assert "holds 2 older pictures of other seeds" in made(3)
+    assert len(list((tmp_path / "images" / "doubler-1").iterdir())) == 5
+
+
+@given(st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=90))
+def test_a_folder_s_name_fits_every_file_system_and_keeps_long_names_apart(one: str, other: str) -> None:
+    folders = [replace(subject(), name=name + "x" * 60).folder for name in (one, other)]
+    assert all(len(os.fsencode(folder)) < 255 and "/" not in folder for folder in folders)
+    assert (folders[0] == folders[1]) == (one == other)
 
 
 def test_aligned_shots_can_be_had_alone(tmp_path) -> None:

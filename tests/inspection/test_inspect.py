@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from PIL import Image
 
 from piflow_cli.console import Console
 from piflow_cli.generation import sample_teacher
+from piflow_cli.inspection.pictures import ends_figure
 from piflow_cli.inspection.report import is_of_report
 from piflow_cli.own_teacher import own_teacher
 from piflow_cli.scenes import open_scene
@@ -268,6 +270,18 @@ def test_dollars_in_a_student_s_name_are_dollars(cli, gm, tmp_path, name: str) -
     student = shutil.copytree(gm, tmp_path / name)
     outcome = cli("inspect-policy", str(student), "--seeds", "0", "--slice", "0,0", "--output", str(tmp_path / "out"))
     assert outcome.code == 0, outcome.err
+
+
+def test_students_of_two_teachers_stand_beside_both() -> None:
+    black, white = ([Image.new("L", (4, 4), level)] * 2 for level in (0, 255))
+
+    def labels(*teachers: list | None) -> list[str]:
+        found = [SimpleNamespace(teacher_ends=ends, ends=black) for ends in teachers]
+        figure = ends_figure(found, ["a", "b"][: len(found)])
+        return [axes.get_ylabel() for axes in figure.axes[::2]]
+
+    assert labels(white, list(white)) == ["teacher", "a", "b"] and labels(None, None) == ["a", "b"]
+    assert labels(white, black) == ["teacher of a", "teacher of b", "a", "b"] and labels(None, white) == ["teacher", "a", "b"]
 
 
 def test_every_file_of_a_report_is_known_as_one(report) -> None:

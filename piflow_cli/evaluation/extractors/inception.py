@@ -68,5 +68,7 @@ def open_inception(
                 network = wrapper(folder, download=False, resize_inside=name == "inception-tf")
         except (RuntimeError, AttributeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise RunError(f"{place} is not the Inception network that clean-fid reads: {reason}", f"name the published file {FILE}") from error
+            raise RunError(
+                f"{place} is not the Inception network that clean-fid reads: {reason}", f"name the published file {FILE}"
+            ) from error
     return Inception(network, digest, name == "inception-tf", device)
