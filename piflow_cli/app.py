@@ -67,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     with unbreakable("stderr"):
         code = _run(args)
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         # Python would try again at its end, and turn the exit code into one of its own.
         silence(sys.stdout)
