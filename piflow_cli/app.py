@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     if silent and argv is None:
         own_streams.hush()
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         # Python would try again at its end, and turn the exit code into one of its own.
         silence(sys.stdout)

@@ -44,6 +44,11 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first() -> bool:
+    """Whether this process is the one of a run that writes for all of them."""
+    return launched_processes() == 1 or os.environ.get("RANK", "0") == "0"
+
+
 def process_count(asked: int | None, device: str) -> int:
     """How many processes a run is to have: as asked, or as started; raises UsageError where ``device`` has no room for them."""
     started = launched_processes()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from .errors import UsageError
-from .files import check_writable, recover, replacing_file, stood_aside, sync_folder
+from .files import recover, replacing_file, stood_aside, sync_folder
 from .locking import LOCK_NAME
 from .places import with_full_paths
 from .preset_yaml import write_yaml
@@ -69,7 +69,6 @@ class RunFolder:
 
     def check(self, preset: Preset) -> None:
         """Make sure that the folder is new, empty, or belongs to this very configuration; raises UsageError otherwise."""
-        check_writable(self.path)
         if self._is_empty():
             return
         if not self.settings.is_file():
@@ -79,7 +78,8 @@ class RunFolder:
         if changed == [_changed(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
             raise UsageError(
                 f"{self.path} is a run of {before.optimisation.iterations} iterations on a cosine, whose rates all depend on its length",
-                f"go on with --iterations {before.optimisation.iterations}, name another folder with --output DIR, or start over with --no-resume",
+                f"go on with --iterations {before.optimisation.iterations}, name another folder with --output DIR, "
+                "or start over with --no-resume",
             )
         if changed:
             raise UsageError(

@@ -81,7 +81,7 @@ def test_what_was_made_for_the_lock_alone_goes_with_it(tmp_path) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"pid": None}, {"boot": "another", "pid": None}, {"host": "container", "pid": 1}])
 def test_a_lock_that_a_dead_process_left_is_taken_over_and_said(tmp_path, monkeypatch, caplog, changes) -> None:
-    """The process is gone since the lock is free: its number may be another's by now, its container of another name, the machine restarted."""
+    """It is gone since the lock is free: its number may be another's by now, its container of another name, the machine restarted."""
     changes = {name: dead_pid() if value is None else value for name, value in changes.items()}
     leave(tmp_path / "run", **changes)
     monkeypatch.setattr(logging.getLogger("piflow"), "propagate", True)

@@ -94,7 +94,7 @@ class Estimate:
 def estimate(weights: Weights, trace: Trace, settings: Settings) -> Estimate:
     """The memory of a pi-ID step on one device.
 
-    - base: its linear weights at the bytes of their precision, the rest in bfloat16 (float32 where the base is); offloaded, only
+    - base: its linear weights at the bytes of their precision, the rest in bfloat16 (float32 where base or arithmetic is); offloaded, only
       the matrices of one block are there, while the backward pass goes through it.
     - adapters (or student), gradients, average: 4 bytes an element; optimiser: AdamW's two moments.
     - activations: what autograd keeps of a sample, times the samples. With checkpointing a step holds all block inputs and,
@@ -135,17 +135,17 @@ def estimate(weights: Weights, trace: Trace, settings: Settings) -> Estimate:
 
 def base_bytes(weights: Weights, settings: Settings) -> float:
     """The frozen weights on the device."""
-    other = WIDE if settings.base == "fp32" else NARROW
+    other = WIDE if "fp32" in (settings.base, settings.compute) else NARROW
     linear = weights.block if settings.offload else weights.linear
     return BASE_BYTES[settings.base] * linear + other * weights.other
 
 
 def _unpacked(weights: Weights, settings: Settings) -> float:
-    """What a quantised base is unpacked into: a matrix at a time; of fp8 the graph holds on to it, for want of a kernel."""
-    if settings.base in ("fp32", "bf16"):
+    """What a base is unpacked or widened into: a matrix at a time; of fp8 and bf16 the graph holds on to it, for want of a kernel."""
+    if settings.base in ("fp32", settings.compute):
         return 0
     held = weights.block if settings.checkpointing else weights.linear
-    return NARROW * (held if settings.base == "fp8" else weights.matrix)
+    return (NARROW if settings.compute == "bf16" else WIDE) * (held if settings.base in ("bf16", "fp8") else weights.matrix)
 
 
 def checkpoint_bytes(trained: int, optimizer: str) -> Bytes:

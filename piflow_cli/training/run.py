@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..console import format_pairs
 from ..core.validation import PolicyError
 from ..errors import Interrupted, RunError
 from ..files import check_writable
-from ..launching import environment, launched_processes
+from ..launching import environment, is_first, launched_processes
 from ..locking import FolderLock
 from ..runs import RunFolder
 from ..student import Student
@@ -45,8 +44,7 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
     """
     check_writable(output)
     # One process writes for all of a run, and one lock is enough for all.
-    first = os.environ.get("RANK", "0") == "0"
-    with environment(without="ACCELERATE_"), FolderLock(output) if first else nullcontext() as lock:
+    with environment(without="ACCELERATE_"), FolderLock(output) if is_first() else nullcontext() as lock:
         return _distill(preset, RunFolder(output), device, resume, lock, console)
 
 

@@ -62,7 +62,8 @@ def test_a_flipped_bit_is_said_or_mended(cli, finished, tmp_path, name) -> None:
         if name == "metrics.jsonl":
             assert "metrics.jsonl is damaged" in outcome.err, where
         elif name.startswith("adapter"):
-            assert "is written again" in outcome.err and (folder / "adapter/config.json").read_bytes() == (whole / "adapter/config.json").read_bytes()
+            assert "is written again" in outcome.err, where
+            assert (folder / "adapter/config.json").read_bytes() == (whole / "adapter/config.json").read_bytes(), where
         else:
             assert (folder / name).read_bytes() == (whole / name).read_bytes(), where
 

@@ -52,7 +52,8 @@ def course(request, cli, tiny_teacher, tmp_path, monkeypatch) -> tuple[Disk, Pat
 
 def completed(calls: list[str], name: str) -> list[int]:
     """Numbers of the calls after which something new stands under ``name``, and stays there: the fsync of the folder that has it."""
-    given = [number for number, call in enumerate(calls) if call.split()[0] in ("rename", "exchange", "replace") and call.split()[-1] == name]
+    moves = ("rename", "exchange", "replace")
+    given = [number for number, call in enumerate(calls) if call.split()[0] in moves and call.split()[-1] == name]
     return [next(number for number, call in enumerate(calls) if number > start and call.startswith("fsync")) for start in given]
 
 

@@ -187,6 +187,16 @@ def test_fp8_holds_the_cast_weights_that_the_backward_pass_needs() -> None:
     assert estimate(WEIGHTS, TRACE, replace(whole, base="fp8")).peak == bare + 2 * 1000
 
 
+@pytest.mark.parametrize(("base", "stored"), [("bf16", 2040), ("fp8", 1040)])
+def test_a_narrow_base_that_computes_in_float32_is_widened_while_it_does(base: str, stored: int) -> None:
+    """Four bytes an element of one block with checkpointing, of all linear layers without; what is no matrix is float32 for good."""
+    for checkpointing, elements in ((True, 200), (False, 1000)):
+        settings = replace(SETTINGS, compute="fp32", checkpointing=checkpointing)
+        found, wide = (estimate(WEIGHTS, TRACE, replace(settings, base=kind)) for kind in (base, "fp32"))
+        assert found.base == stored
+        assert found.peak - found.base == wide.peak - wide.base + 4 * elements
+
+
 @pytest.mark.parametrize(
     ("installed", "device", "reason"),
     [

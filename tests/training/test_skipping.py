@@ -62,9 +62,8 @@ def test_a_skipped_step_changes_nothing_but_the_average(cli, tiny_teacher, tmp_p
     assert cli(*arguments, "--output", str(tmp_path / "three"), "--iterations", "3").code == 0
     spoil({4}, math.nan)
     assert cli(*arguments, "--output", str(tmp_path / "four"), "--iterations", "4").code == 0
-    three, four = (
-        load_file(tmp_path / name / "checkpoints" / f"000000{number}" / "training.safetensors") for name, number in (("three", 3), ("four", 4))
-    )
+    places = (("three", "0000003"), ("four", "0000004"))
+    three, four = (load_file(tmp_path / name / "checkpoints" / number / "training.safetensors") for name, number in places)
     assert all(torch.equal(value, four[name]) for name, value in three.items() if not name.startswith("average."))
 
 
