@@ -20,7 +20,8 @@ from zoo import ZOO, Row, every_family, student_of
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.lora_files import read_lora
 from piflow_cli.lora_names import Naming
-from piflow_cli.loras import add_loras
+from piflow_cli.loras import add_loras, cast_adapters, layers_under_magnitudes
+from piflow_cli.quantisation import store_in_fp8
 from piflow_cli.teachers import family_of
 from piflow_cli.views import root
 
@@ -280,6 +281,20 @@ def test_magnitudes_that_would_be_lost_are_named(tmp_path) -> None:
     save_file(dict(read_lora(str(path)).tensors), path, {"lora_adapter_metadata": json.dumps({"transformer.use_dora": True})})
     with pytest.raises(RunError, match="without all of its magnitudes"):
         put(row, path)
+
+
+def test_a_dora_lies_on_a_base_in_8_bits(tmp_path) -> None:
+    """Its layers alone stay in bfloat16: the sum of weight and product is taken between two calls of the layer."""
+    row = ZOO["flux"]
+    model, family = row.build().to(torch.bfloat16), family_of("flux", 3.5)
+    add_loras(model, [], family, [(str(dora(tmp_path / "dora.safetensors", row.build())), 1.0)])
+    cast_adapters(model, torch.bfloat16)
+    x = torch.randn(3, 32, generator=seeded(1)).bfloat16()
+    with torch.no_grad():
+        before = model.get_submodule(FLUX[0])(x)
+        store_in_fp8(model, family.kept_whole(model) | layers_under_magnitudes(model))
+        torch.testing.assert_close(model.get_submodule(FLUX[0])(x), before, rtol=0, atol=0)
+    assert model.transformer_blocks[0].attn.to_v.weight.dtype == torch.float8_e4m3fn
 
 
 # On students.

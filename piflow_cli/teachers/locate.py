@@ -128,7 +128,8 @@ def _refuse_incomplete(place: Path, only: Sequence[str], what: str, hint: str) -
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{what}: {index.name} is no index of weights", f"{hint}, or {LOCAL_COPY}") from error
         if strange := [shard for shard in shards if not is_plain_name(shard)]:
-            raise RunError(f"{index} is no index of weights: it names {strange[0]!r}, which is no file beside it", f"{hint}, or {LOCAL_COPY}")
+            fault = f"{index} is no index of weights: it names {strange[0]!r}, which is no file beside it"
+            raise RunError(fault, f"{hint}, or {LOCAL_COPY}")
         missing = [shard for shard in shards if not (index.parent / shard).is_file()]
         if missing:
             raise RunError(f"{what}: {missing[0]} is missing", f"{hint}, or {LOCAL_COPY}")
