@@ -84,9 +84,9 @@ def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: 
     tensors = {key: value for key, value in file.tensors.items() if key not in texts}
     if not any(split(key)[1] in ("down", "up") for key in tensors) and not any("dora" in key or "lokr" in key for key in tensors):
         raise UsageError(f"{file.path} holds no LoRA for a {family.model_name}", "name the file of one: --lora PATH[:SCALE]")
-    places, unused = _places(model, family, file, tensors)
+    places, unused = _places(model, family, tensors)
     if unused:
-        raise _unused(file.path, unused, tensors, type(model).__name__)
+        raise _unused(file.path, unused, tensors, model)
     parts: dict[str, dict[str, Tensor]] = {}
     for place, value in places.items():
         parts.setdefault(place.module, {})[place.part] = value
@@ -98,9 +98,7 @@ def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: 
     return found
 
 
-def _places(
-    model: nn.Module, family: TextToImageFamily, file: LoraFile, tensors: Mapping[str, Tensor]
-) -> tuple[dict[Place, Tensor], list[str]]:
+def _places(model: nn.Module, family: TextToImageFamily, tensors: Mapping[str, Tensor]) -> tuple[dict[Place, Tensor], list[str]]:
     naming = Naming([name for name, _ in model.named_modules() if name and not INSIDE.search(f".{name}")])
 
     def convert(given: dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -108,16 +106,10 @@ def _places(
         state, *alphas, _ = family.pipeline_class.lora_state_dict(given, return_alphas=True, return_lora_metadata=True)
         return {**state, **(alphas[0] or {} if alphas else {})}
 
-    try:
-        return naming.places(tensors, convert)
-    except Exception as error:
-        # The converters of diffusers raise whatever an unexpected name leads them to, and some say which it was.
-        unknown = [key for key in tensors if naming.place(key) is None]
-        named = [key for key in unknown if key in str(error)]
-        raise _unused(file.path, named if named else unknown, tensors, type(model).__name__) from error
+    return naming.places(tensors, convert)
 
 
-def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], kind: str) -> UsageError:
+def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model: nn.Module) -> UsageError:
     """What is said of tensors that have no use here."""
     magnitudes = [key for key in keys if key.endswith("dora_scale")]
     if magnitudes:
@@ -126,7 +118,10 @@ def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], kind:
     strange = [key for key in keys if split(key)[1] in ("down", "up", "magnitude")]
     if strange and all(key in tensors for key in strange):
         more = f" (and {len(strange) - 1} more tensors without a place)" if len(strange) > 1 else ""
-        what = f"it has weights for {shown(strange[0])}, which this {kind} lacks{more}"
+        if shown(strange[0]) in dict(model.named_modules()):
+            what = f"{path} holds more than one LoRA for {shown(strange[0])}: {_few(strange)}"
+            return UsageError(what, "save one of them in a file of its own")
+        what = f"it has weights for {shown(strange[0])}, which this {type(model).__name__} lacks{more}"
         return UsageError(f"{path} is a LoRA for another model: {what}", LEAVE_OUT)
     return UsageError(f"{path} has tensors that nothing here takes: {_few(keys)}", f"{LEAVE_OUT}, or save it without them")
 
