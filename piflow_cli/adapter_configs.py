@@ -49,7 +49,7 @@ def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module]) -> None:
 
 
 def outlined_student(family: TeacherFamily, config: Mapping[str, Any], facts: StudentFacts, weights: StoredWeights) -> Student:
-    """A student that brings all its ``weights``, by its base's config, without values yet; raises RunError for a config that describes none."""
+    """A student that brings all its ``weights``, still without values; raises RunError for a config of a base that describes none."""
     layers = config.get("num_layers", 1)
     # Every layer has weights: more of them would be made for minutes before a tensor is found missing.
     if not isinstance(layers, int) or not 0 <= layers <= len(weights.shapes):

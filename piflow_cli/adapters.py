@@ -242,7 +242,8 @@ def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[
     faults += [f"{name} is unknown" for name in weights if name not in expected]
     wrong = [name for name in expected if name in weights and weights.shapes[name] != expected[name]]
     faults += [f"{name} is {tuple(weights.shapes[name])}, not {tuple(expected[name])}" for name in wrong]
-    faults += [f"{name} is stored in {weights.dtypes[name]}, not in floats" for name in weights if not weights.dtypes[name].is_floating_point]
+    whole = [name for name in weights if not weights.dtypes[name].is_floating_point]
+    faults += [f"{name} is stored in {weights.dtypes[name]}, not in floats" for name in whole]
     if head[0] in wrong and (rows := weights.shapes[head[0]][0] * facts.components) % expected[head[0]][0] == 0:
         faults.insert(0, f"its head has {rows // expected[head[0]][0]} components, and it is said to have {facts.components}")
     if faults:

@@ -27,7 +27,7 @@ NETWORK = "transformer."
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA as some tool wrote it: ``tensors`` by its own names, and ``config`` with what it says of scales (peft's fields), or nothing."""
+    """A LoRA as some tool wrote it: ``tensors`` by its own names, and ``config``: what it says of scales in peft's fields, or nothing."""
 
     path: str
     tensors: Mapping[str, Tensor]
@@ -63,7 +63,8 @@ def read_lora(path: str) -> LoraFile:
     tensors = {name: value.float() if value.is_floating_point() and value.itemsize == 1 else value for name, value in stored.items()}
     for name, value in tensors.items():
         if not value.isfinite().all():
-            raise RunError(f"{file} is damaged: {name} has values that are not finite", "leave it out, or use another state of that training")
+            hint = "leave it out, or use another state of that training"
+            raise RunError(f"{file} is damaged: {name} has values that are not finite", hint)
     return LoraFile(path, tensors, _config(file, metadata))
 
 

@@ -7,7 +7,7 @@ original networks are brought into that form by diffusers' own converters, and e
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -23,6 +23,7 @@ PARTS = {
     "alpha": re.compile(r"(?P<module>.+)\.alpha"),
     "magnitude": re.compile(r"(?P<module>.+)\.lora_magnitude_vector((\.\w+)?\.weight)?"),
 }
+OLDER_NAMES = ((".lora_A.", ".lora_down."), (".lora_B.", ".lora_up."))
 Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 
@@ -59,16 +60,29 @@ class Naming:
 
         ``convert`` is asked where the names are not those of diffusers: it gives the tensors that it makes of them new names.
         """
-        # Some tools write zeros for what they did not train.
-        unknown = [key for key, value in tensors.items() if self.place(key) is None and (split(key)[1] or value.any())]
-        # A tensor that is no part of a LoRA is no matter of layouts.
-        if not any(split(key)[1] for key in unknown):
-            return self._placed(tensors)[0], unknown
-        given = {key: Traced.of(value, key) for key, value in tensors.items()}
+        placed, strange = self._placed(tensors)
+        # A tensor that is no part of a LoRA is no matter of layouts; two tensors for one place are none either.
+        if all(split(key)[1] is None or self.place(key) is not None for key in strange):
+            return placed, _with_effect(strange, tensors)
+        # Some converters know the factors of the original layouts by one pair of names, some by the other.
+        tried = [self._converted(tensors, pairs, convert) for pairs in ((), OLDER_NAMES, [(older, newer) for newer, older in OLDER_NAMES])]
+        return min(tried, key=lambda result: len(result[1]))
+
+    def _converted(
+        self, tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]], convert: Convert
+    ) -> tuple[dict[Place, Tensor], list[str]]:
+        """What ``convert`` makes of the tensors, in whose names the second of each of ``pairs`` stands for the first."""
+        given = {_replaced(key, pairs): Traced.of(value, key) for key, value in tensors.items()}
         Traced.read.clear()
-        placed, strange = self._placed(convert(dict(given)))
+        try:
+            placed, strange = self._placed(convert(given))
+        except Exception as error:
+            # Converters raise whatever an unexpected name leads them to, and some say which it was.
+            unknown = [key for key in tensors if self.place(key) is None]
+            named = [key for key in unknown if key in str(error)]
+            return {}, named if named else unknown
         used = Traced.read.union(*(value.names for value in placed.values() if isinstance(value, Traced)))
-        unused = [key for key, value in tensors.items() if key not in used and (split(key)[1] or value.any())]
+        unused = _with_effect([key for key in tensors if key not in used], tensors)
         # What passes through unchanged and fits nowhere is unused under its own name.
         strange = [key for key in strange if key not in tensors]
         return {place: value.as_subclass(Tensor) for place, value in placed.items()}, unused + strange
@@ -97,6 +111,17 @@ def shown(key: str) -> str:
     """The module that a name of a LoRA tensor is about, without what tools put before it."""
     module = split(key)[0]
     return module.removeprefix(next(prefix for prefix in PREFIXES if module.startswith(prefix)))
+
+
+def _with_effect(keys: Sequence[str], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Those of ``keys`` that are parts of a LoRA, or not zero: some tools write zeros for what they did not train."""
+    return [key for key in keys if split(key)[1] is not None or tensors[key].any()]
+
+
+def _replaced(name: str, pairs: Sequence[tuple[str, str]]) -> str:
+    for old, new in pairs:
+        name = name.replace(old, new)
+    return name
 
 
 class Traced(Tensor):

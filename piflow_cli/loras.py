@@ -73,15 +73,20 @@ def cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
             layer.lora_B.to(dtype)
 
 
+def layers_under_magnitudes(model: nn.Module) -> set[str]:
+    """Dotted paths of the layers that a DoRA sits on: it reads their weights between calls, and these must not be in 8 bits then."""
+    return {f"{name}.base_layer" for name, module in model.named_modules() if len(getattr(module, "lora_magnitude_vector", ())) > 0}
+
+
 def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: Callable[[str], None]) -> dict[str, Factors]:
     """The LoRA of every module, by its path in ``model``."""
     texts = [key for key in file.tensors if TEXT_ENCODER.fullmatch(key)]
     tensors = {key: value for key, value in file.tensors.items() if key not in texts}
     if not any(split(key)[1] in ("down", "up") for key in tensors) and not any("dora" in key or "lokr" in key for key in tensors):
         raise UsageError(f"{file.path} holds no LoRA for a {family.model_name}", "name the file of one: --lora PATH[:SCALE]")
-    places, unused = _places(model, family, file, tensors)
+    places, unused = _places(model, family, tensors)
     if unused:
-        raise _unused(file.path, unused, tensors, type(model).__name__)
+        raise _unused(file.path, unused, tensors, model)
     parts: dict[str, dict[str, Tensor]] = {}
     for place, value in places.items():
         parts.setdefault(place.module, {})[place.part] = value
@@ -93,9 +98,7 @@ def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: 
     return found
 
 
-def _places(
-    model: nn.Module, family: TextToImageFamily, file: LoraFile, tensors: Mapping[str, Tensor]
-) -> tuple[dict[Place, Tensor], list[str]]:
+def _places(model: nn.Module, family: TextToImageFamily, tensors: Mapping[str, Tensor]) -> tuple[dict[Place, Tensor], list[str]]:
     naming = Naming([name for name, _ in model.named_modules() if name and not INSIDE.search(f".{name}")])
 
     def convert(given: dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -103,24 +106,23 @@ def _places(
         state, *alphas, _ = family.pipeline_class.lora_state_dict(given, return_alphas=True, return_lora_metadata=True)
         return {**state, **(alphas[0] or {} if alphas else {})}
 
-    try:
-        return naming.places(tensors, convert)
-    except Exception as error:
-        # The converters of diffusers raise whatever an unexpected name leads them to, and some say which it was.
-        unknown = [key for key in tensors if naming.place(key) is None]
-        named = [key for key in unknown if key in str(error)]
-        raise _unused(file.path, named if named else unknown, tensors, type(model).__name__) from error
+    return naming.places(tensors, convert)
 
 
-def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], kind: str) -> UsageError:
+def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model: nn.Module) -> UsageError:
     """What is said of tensors that have no use here."""
     magnitudes = [key for key in keys if key.endswith("dora_scale")]
     if magnitudes:
-        return UsageError(f"{path} is a DoRA by another tool than peft: {_few(magnitudes)} would be lost", f"{LEAVE_OUT}, or convert it to peft's form")
+        what = f"{path} is a DoRA by another tool than peft: {_few(magnitudes)} would be lost"
+        return UsageError(what, f"{LEAVE_OUT}, or convert it to peft's form")
     strange = [key for key in keys if split(key)[1] in ("down", "up", "magnitude")]
     if strange and all(key in tensors for key in strange):
         more = f" (and {len(strange) - 1} more tensors without a place)" if len(strange) > 1 else ""
-        return UsageError(f"{path} is a LoRA for another model: it has weights for {shown(strange[0])}, which this {kind} lacks{more}", LEAVE_OUT)
+        if shown(strange[0]) in dict(model.named_modules()):
+            what = f"{path} holds more than one LoRA for {shown(strange[0])}: {_few(strange)}"
+            return UsageError(what, "save one of them in a file of its own")
+        what = f"it has weights for {shown(strange[0])}, which this {type(model).__name__} lacks{more}"
+        return UsageError(f"{path} is a LoRA for another model: {what}", LEAVE_OUT)
     return UsageError(f"{path} has tensors that nothing here takes: {_few(keys)}", f"{LEAVE_OUT}, or save it without them")
 
 
@@ -152,13 +154,15 @@ def _check_fits(model: nn.Module, found: Mapping[str, Factors], path: str) -> No
         layer, plain = model.get_submodule(module), module.removesuffix(f".variants.{REST}")
         if not hasattr(layer, "in_features"):
             raise UsageError(
-                f"{path} has weights for {plain}, in whose place the student has a policy head", "leave it out, or sample the teacher with it"
+                f"{path} has weights for {plain}, in whose place the student has a policy head",
+                "leave it out, or sample the teacher with it",
             )
         for has, wants in ((factors.down.shape[1], layer.in_features), (factors.up.shape[0], layer.out_features)):
             if has != wants:
                 raise UsageError(f"{path} is a LoRA for another model: {plain} is {has} wide in it, and {wants} here", LEAVE_OUT)
         if factors.magnitude is not None and factors.magnitude.numel() != layer.out_features:
-            raise UsageError(f"{path} has {factors.magnitude.numel()} magnitudes for {plain}, which is {layer.out_features} wide", LEAVE_OUT)
+            count = factors.magnitude.numel()
+            raise UsageError(f"{path} has {count} magnitudes for {plain}, which is {layer.out_features} wide", LEAVE_OUT)
 
 
 def _check_magnitudes(file: LoraFile, found: Mapping[str, Factors]) -> None:

@@ -17,7 +17,7 @@ from .errors import UsageError
 from .generation import sample_by_pipeline, seeded_generators, seeded_noise
 from .long_texts import told_of
 from .lora_files import check_files
-from .loras import add_loras, cast_adapters
+from .loras import add_loras, cast_adapters, layers_under_magnitudes
 from .prompts import Prompt, read_prompts
 from .quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
 from .scheduler import PolicyScheduler
@@ -89,8 +89,8 @@ def text_teacher_source(
 class Stage:
     """What students and teachers share: the shots, their prompts through the text encoders, and where the VAE is.
 
-    ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also asks for the empty prompt.
-    ``console``: says what is left out.
+    ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also asks for the
+    empty prompt. ``console``: says what is left out.
     """
 
     request: SampleRequest
@@ -146,7 +146,7 @@ class Stage:
         cast_adapters(model, self.dtype)
         if self.precision == "fp8":
             # After all adapters are there, which would be stored like the layers that they are put on.
-            store_in_fp8(model, family.kept_whole(model))
+            store_in_fp8(model, family.kept_whole(model) | layers_under_magnitudes(model))
         _place(pipeline, request, device)
         vae = family.load_vae(self.folder).to(device)
 

@@ -20,7 +20,8 @@ from zoo import ZOO, Row, every_family, student_of
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.lora_files import read_lora
 from piflow_cli.lora_names import Naming
-from piflow_cli.loras import add_loras
+from piflow_cli.loras import add_loras, cast_adapters, layers_under_magnitudes
+from piflow_cli.quantisation import store_in_fp8
 from piflow_cli.teachers import family_of
 from piflow_cli.views import root
 
@@ -151,11 +152,15 @@ def test_fused_layers_of_the_original_flux_are_split_as_diffusers_does(tmp_path)
         torch.testing.assert_close(change(model, f"transformer_blocks.0.attn.{part}"), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_layout_of_the_original_flux2_is_read(tmp_path) -> None:
+@pytest.mark.parametrize("family", ["flux", "flux2"])
+@pytest.mark.parametrize("parts", [("lora_A", "lora_B"), ("lora_down", "lora_up")])
+def test_the_dotted_layout_of_the_original_networks_is_read(family: str, parts: tuple[str, str], tmp_path) -> None:
+    """Of either pair of names, though diffusers' converters know but one of them for each network."""
     generator = seeded(0)
     down, up = torch.randn(4, 32, generator=generator), torch.randn(96, 4, generator=generator)
-    save_file({f"diffusion_model.double_blocks.0.img_attn.qkv.lora_{part}.weight": value for part, value in {"A": down, "B": up}.items()}, tmp_path / "b.safetensors")
-    model = put(ZOO["flux2"], tmp_path / "b.safetensors")
+    name = "diffusion_model.double_blocks.0.img_attn.qkv"
+    save_file({f"{name}.{part}.weight": value for part, value in zip(parts, (down, up))}, tmp_path / "b.safetensors")
+    model = put(ZOO[family], tmp_path / "b.safetensors")
     torch.testing.assert_close(change(model, "transformer_blocks.0.attn.to_v"), up[64:] @ down, rtol=1e-4, atol=1e-4)
 
 
@@ -185,6 +190,13 @@ def test_tensors_that_the_converters_of_diffusers_drop_are_named(tmp_path) -> No
             put(ZOO["flux"], tmp_path / "k.safetensors")
     save_file(whole | {name("double_blocks_0_img_attn_proj", "diff_b"): torch.zeros(32)}, tmp_path / "k.safetensors")
     assert change(put(ZOO["flux"], tmp_path / "k.safetensors"), "transformer_blocks.0.attn.to_out.0").max() == 2
+
+
+def test_two_adapters_for_one_layer_are_named(tmp_path) -> None:
+    path = written(tmp_path / "lora.safetensors", ZOO["flux"].build(), FLUX, FORMS["state dict of peft"])
+    again = FORMS["named adapter"](FLUX[0], "down")
+    with pytest.raises(UsageError, match=f"holds more than one LoRA for {FLUX[0]}: "):
+        put(ZOO["flux"], rewritten(path, **{again: torch.ones(2, 32)}))
 
 
 def test_a_part_for_text_encoders_is_said(tmp_path) -> None:
@@ -280,6 +292,20 @@ def test_magnitudes_that_would_be_lost_are_named(tmp_path) -> None:
     save_file(dict(read_lora(str(path)).tensors), path, {"lora_adapter_metadata": json.dumps({"transformer.use_dora": True})})
     with pytest.raises(RunError, match="without all of its magnitudes"):
         put(row, path)
+
+
+def test_a_dora_lies_on_a_base_in_8_bits(tmp_path) -> None:
+    """Its layers alone stay in bfloat16: the sum of weight and product is taken between two calls of the layer."""
+    row = ZOO["flux"]
+    model, family = row.build().to(torch.bfloat16), family_of("flux", 3.5)
+    add_loras(model, [], family, [(str(dora(tmp_path / "dora.safetensors", row.build())), 1.0)])
+    cast_adapters(model, torch.bfloat16)
+    x = torch.randn(3, 32, generator=seeded(1)).bfloat16()
+    with torch.no_grad():
+        before = model.get_submodule(FLUX[0])(x)
+        store_in_fp8(model, family.kept_whole(model) | layers_under_magnitudes(model))
+        torch.testing.assert_close(model.get_submodule(FLUX[0])(x), before, rtol=0, atol=0)
+    assert model.transformer_blocks[0].attn.to_v.weight.dtype == torch.float8_e4m3fn
 
 
 # On students.

@@ -85,7 +85,8 @@ class AdapterFormat:
         if not is_of_this_machine(student.facts.base):
             return student
         public = request.push_to_hub is not None
-        console.warn(f"the base is {'a folder' if public else 'named by its path'} on this machine, {student.facts.base}: others add --base PATH")
+        how = "a folder" if public else "named by its path"
+        console.warn(f"the base is {how} on this machine, {student.facts.base}: others add --base PATH")
         return Student(student.family, student.model, portable(student.facts)) if public else student
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:

@@ -27,7 +27,8 @@ def read_index(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is no index of a pipeline", "copy it again, or name another base: --base PATH") from error
     for name, value in index.items():
         if fault := _fault(name, value):
-            raise UsageError(f"{path}: {fault}", "an export carries parts of diffusers and transformers alone; name another base: --base PATH")
+            hint = "an export carries parts of diffusers and transformers alone; name another base: --base PATH"
+            raise UsageError(f"{path}: {fault}", hint)
     return index
 
 
@@ -59,7 +60,8 @@ def copy_part(source: Path, folder: Path, base: Path) -> list[str]:
             left.append(relative.as_posix())
             continue
         if file.suffix == ".json" and _names_code(file):
-            raise UsageError(f"{file} names code of its own ({CODE_ENTRY}), which an export does not carry", "name another base: --base PATH")
+            what = f"{file} names code of its own ({CODE_ENTRY}), which an export does not carry"
+            raise UsageError(what, "name another base: --base PATH")
         target = folder / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

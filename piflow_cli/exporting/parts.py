@@ -63,7 +63,8 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
 
 def _copy(source: Path, folder: Path, base: Path, console: Console) -> None:
     if left := copy_part(source, folder, base):
-        console.warn(f"left out of the export, since they are no data of {' or '.join(LIBRARIES)}: {', '.join(f'{source.name}/{name}' for name in left)}")
+        files = ", ".join(f"{source.name}/{name}" for name in left)
+        console.warn(f"left out of the export, since they are no data of {' or '.join(LIBRARIES)}: {files}")
 
 
 def _name_part(folder: Path, kind: list[str], place: dict[str, Any]) -> list[str]:
