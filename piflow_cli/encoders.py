@@ -53,6 +53,9 @@ class Encoders(PictureEncoder, Protocol):
         The first axis of an entry may differ in length between texts; an entry that marks real positions says which count.
         """
 
+    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
+        """Those of ``texts`` that the encoder does not read to their ends, each with how much of it is read, in words."""
+
 
 @dataclass(frozen=True)
 class EncoderFactory:

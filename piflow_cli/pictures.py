@@ -28,6 +28,8 @@ SIXTEEN_BITS, GREY = "I;16", "L"
 UNSCALED = {"I": "32-bit whole numbers (mode I)", "F": "floating-point numbers (mode F)"}
 BITS_PER_SAMPLE = 258
 ORIENTATION = 0x0112
+# Without one of these in it a PNG says nothing of how it is turned.
+PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 # The limit above is checked by name; Pillow would warn on stderr long before it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -85,8 +87,7 @@ def as_stored(path: Path, grey: bool) -> np.ndarray:
 def upright_size(data: bytes) -> tuple[int, int]:
     """Width and height as a person sees the picture, from its header; raises Unreadable."""
     with opened(data) as picture:
-        turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-        return picture.size[::-1] if turned else picture.size
+        return picture.size[::-1] if _turned(picture, data) else picture.size
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -109,6 +110,14 @@ def is_grid(picture: Image.Image) -> bool:
         return False
     # Grids of 0.1.0 have no mark; every picture of a shot has its seed.
     return isinstance(recipe, dict) and (GRID_KEY in recipe or ("piflow" in recipe and "seed" not in recipe))
+
+
+def _turned(picture: Image.Image, data: bytes) -> bool:
+    """Whether it is shown with its sides exchanged."""
+    # Pillow decodes a whole PNG to look for what may follow its pixels.
+    if picture.format == "PNG" and not any(mark in data for mark in PNG_ORIENTATIONS):
+        return False
+    return picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
 
 
 def _check(picture: Image.Image) -> None:

@@ -12,6 +12,7 @@ from .errors import UsageError
 from .presets import presets_root
 from .tables import TEXT_OPTION, Faults, Row, csv_rows, is_text, jsonl_rows, names_dataset, naming, numbered_lines, open_dataset, parquet_rows, slip_among
 
+TEXT_COLUMN = "text"
 SHIPPED_PREFIX = "preset:"
 # What a seed and a side in pixels may be: seeds fit into 64 bits, and no network makes pictures of such sides.
 EXTRAS = {"seed": (0, 2**63 - 1), "width": (1, 1 << 16), "height": (1, 1 << 16)}
@@ -33,15 +34,16 @@ class Prompt:
         return None if self.width is None or self.height is None else (self.width, self.height)
 
 
-def read_prompts(source: str, text_column: str = "text", split: str = "train") -> list[Prompt]:
+def read_prompts(source: str, text_column: str | None = None, split: str = "train") -> list[Prompt]:
     """All prompts of ``source``, in order.
 
     ``source`` is a .txt file (a prompt in each line), .jsonl (an object in each line), .csv or .parquet, a data set of the Hub or
     a folder laid out like one; ``preset:FILE`` lies beside the shipped presets. All but .txt have ``text_column``, and where
-    wanted seed, width and height, all of them whole numbers.
+    wanted seed, width and height, all of them whole numbers. ``text_column`` None: it is called text.
 
     Raises UsageError where there is nothing to read or no prompt in it, or with all faults of a file, each with its line.
     """
+    text_column = TEXT_COLUMN if text_column is None else text_column
     shipped = source.startswith(SHIPPED_PREFIX)
     path = presets_root() / source.removeprefix(SHIPPED_PREFIX) if shipped else Path(source)
     if path.is_file() and path.suffix.lower() not in _READERS:

@@ -144,8 +144,10 @@ def parquet_rows(path: Path, wanted: Mapping[str, str], known: Collection[str] =
     from pyarrow import parquet
 
     try:
-        columns = parquet.read_schema(path).names
-        check_columns(path, columns, wanted, known)
+        schema = parquet.read_schema(path)
+        columns = schema.names
+        texts = [name for name, kind in zip(columns, schema.types) if kind in (pyarrow.string(), pyarrow.large_string())]
+        check_columns(path, columns, wanted, known, texts)
         chosen = [name for name in columns if name in wanted or name in known]
         rows = parquet.read_table(path, columns=chosen, page_checksum_verification=True).to_pylist()
     except PermissionError:
@@ -171,19 +173,23 @@ def open_dataset(source: str, split: str, wanted: Mapping[str, str]) -> Dataset:
             f"cannot read the split {split} of the data set {source}: {reason}",
             "check its name and the network; where it is gated, accept its terms and type: hf auth login",
         ) from error
-    check_columns(source, dataset.column_names, wanted)
+    texts = [name for name, kind in dataset.features.items() if getattr(kind, "dtype", None) in ("string", "large_string")]
+    check_columns(source, dataset.column_names, wanted, texts=texts)
     return dataset
 
 
-def check_columns(source: str | Path, columns: Sequence[str], wanted: Mapping[str, str], known: Collection[str] = ()) -> None:
+def check_columns(
+    source: str | Path, columns: Sequence[str], wanted: Mapping[str, str], known: Collection[str] = (), texts: Sequence[str] | None = None
+) -> None:
     """Raise UsageError that names the first of the ``wanted`` columns that is not among ``columns``, or a slip in a ``known`` one.
 
     ``wanted``: the option that names another column instead, with {} for its name, as TEXT_OPTION has it; "" where there is none.
+    ``texts``: those of the columns that hold texts, where that is known.
     """
     for name, option in wanted.items():
         if name not in columns:
             found = ", ".join(columns) if columns else "none"
-            raise UsageError(f"{source} has no column {name}; it has {found}", naming(columns, option, name))
+            raise UsageError(f"{source} has no column {name}; it has {found}", naming(texts if texts and option == TEXT_OPTION else columns, option, name))
     slip = slip_among([name for name in columns if name not in wanted], known)
     if slip is not None:
         raise UsageError(f"{source} has an unknown column {slip[0]}; did you mean {slip[1]}?", f"call it {slip[1]}, or take it out")

@@ -52,6 +52,7 @@ def text_encoders(monkeypatch) -> None:
         kind = families()[row.family]
         monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
         monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 2) for text in texts])
+        monkeypatch.setattr(kind, "token_counts", lambda self, used, texts: [len(text) for text in texts])
 
 
 def saved_student(row: Row, folder: Path) -> Path:

@@ -26,7 +26,7 @@ from piflow_cli.commands.eval_options import (
     Students,
     TeacherSteps,
 )
-from piflow_cli.commands.options import Base, Device, Json, Quiet, Subfolder, Teacher, examples, parse_ranges, parse_temperature
+from piflow_cli.commands.options import Base, Device, Json, Quiet, Subfolder, Teacher, TextColumn, examples, parse_ranges, parse_temperature
 from piflow_cli.commands.sample_options import Height, PromptsFrom, Seeds, Substeps, Temperature, Width
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
@@ -60,6 +60,7 @@ def eval(
     seeds: Seeds = None,
     labels: Labels = None,
     prompts: PromptsFrom = None,
+    text_column: TextColumn = None,
     height: Height = None,
     width: Width = None,
     steps: Steps = None,
@@ -94,6 +95,7 @@ def eval(
         seeds=None if seeds is None else parse_ranges(seeds, "--seeds"),
         labels=None if labels is None else parse_ranges(labels, "--labels"),
         prompts_from=prompts,
+        text_column=text_column,
         steps=_counts(steps, "--steps"),
         temperature=None if temperature is None else parse_temperature(temperature),
         teacher_steps=_counts(teacher_steps, "--teacher-steps"),

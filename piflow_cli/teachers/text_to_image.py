@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..encoders import EncoderFactory, negative_of
 from ..errors import UsageError
+from ..long_texts import hushed, length_note
 from ..quantisation import quantised_loading
 from .base import Conditioning, TeacherFamily
 from .loading import load_model, load_text_encoder
@@ -107,6 +108,10 @@ class TextToImageFamily(TeacherFamily):
     @abstractmethod
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         """Conditioning of each text by the stock pipeline's own ``encode_prompt``, without a batch axis."""
+
+    @abstractmethod
+    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the stock pipeline makes them, before it cuts them to ``text_length``; its chat template counts."""
 
     def encode_images(self, vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B, 3, H, W) in [-1, 1], by the VAE's posterior."""
@@ -204,10 +209,21 @@ class StockEncoders:
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        with hushed():
+            encoded = self.family.encode_prompts(self._texts(), texts)
+        return [{name: value.cpu() for name, value in text.items()} for text in encoded]
+
+    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
+        with hushed():
+            counts = self.family.token_counts(self._texts(), texts)
+        notes = ((text, length_note(count, self.family.text_length)) for text, count in zip(texts, counts, strict=True))
+        return {text: note for text, note in notes if note is not None}
+
+    def _texts(self) -> Any:
+        """The pipeline with its text encoders, loaded at the first call."""
         if self._pipeline is None:
             self._pipeline = self._placed(self.family.text_pipeline(self.folder))
-        encoded = self.family.encode_prompts(self._pipeline, texts)
-        return [{name: value.cpu() for name, value in text.items()} for text in encoded]
+        return self._pipeline
 
     def _placed(self, pipeline: Any) -> Any:
         if not self.offload:
@@ -257,6 +273,13 @@ def decode_each(family: TextToImageFamily, vae: nn.Module, latents: Tensor) -> T
 def masked(embeds: Tensor) -> dict[str, Tensor]:
     """Embeddings (L, D) of a text as they are, and a mask (L,) that says that all of them count."""
     return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(embeds.shape[0], dtype=torch.long)}
+
+
+def chat_lengths(tokenizer: Any, texts: Sequence[str], thinking: bool) -> list[int]:
+    """Tokens of each text as what a user says to a Qwen3 that is to answer."""
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
+    whole = [tokenizer.apply_chat_template([{"role": "user", "content": text}], **options) for text in texts]
+    return [len(tokenizer(text).input_ids) for text in whole]
 
 
 def _missing_parts(folder: Path) -> list[str]:

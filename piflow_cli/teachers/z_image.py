@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..core.heads import HeadSite
 from ..encoders import negative_of
 from .base import Conditioning, matching
-from .text_to_image import TextToImageFamily, longest_masked, masked
+from .text_to_image import TextToImageFamily, chat_lengths, longest_masked, masked
 
 FINAL_LAYER = "all_final_layer.2-1"
 MOST_EMBEDDING_CHANNELS = 256
@@ -59,6 +59,9 @@ class ZImageFamily(TextToImageFamily):
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}
         return [masked(embeds) for embeds in pipeline.encode_prompt(list(texts), **options)[0]]
+
+    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
+        return chat_lengths(pipeline.tokenizer, texts, thinking=True)
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         return config["in_channels"]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..encoders import EncoderFactory, Encoders, PictureEncoder
 from ..errors import RunError, UsageError
+from ..long_texts import told_of
 from ..pictures import Unreadable
 from .buckets import Size, fit
 from .cache import Cache
@@ -107,8 +108,10 @@ def _encode_texts(encoders: Callable[[], Encoders], texts: Mapping[str, str], st
     with console.progress(len(keys), description="encoding text") as bar, store.writer() as writer:
         for start in range(0, len(keys), TEXTS_AT_ONCE):
             chosen = keys[start : start + TEXTS_AT_ONCE]
-            for key, entry in zip(chosen, encoders().encode_text([texts[key] for key in chosen]), strict=True):
-                writer.add(key, entry, f"the text {texts[key]!r:.60}")
+            told = [texts[key] for key in chosen]
+            notes = encoders().long_texts(told)
+            for key, text, entry in zip(chosen, told, encoders().encode_text(told), strict=True):
+                writer.add(key, entry, f"the text {text!r:.60}", notes.get(text))
             bar.update(len(chosen))
 
 
@@ -173,6 +176,7 @@ def _finished(
         raise UsageError(f"no picture of {section.captioned} can be used: {summary(skipped)}", "mend them, or name others: --data SOURCE")
     if skipped:
         console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
+    _warn_of_long_texts(material, store.texts, console)
     return EncodedData(buckets, store.texts, store.latents, store.text_key(EMPTY) if negative else None)
 
 
@@ -180,6 +184,14 @@ def lacking(store: Store, absent: int) -> RunError:
     """What is said where the processes do not share a cache."""
     what = f"the cache {store.folder} lacks {absent} samples that other processes were to encode"
     return RunError(what, "give all machines the same folder: --cache DIR")
+
+
+def _warn_of_long_texts(material: Material, texts: Cache, console: Console) -> None:
+    """Say which texts were cut, also where an earlier run encoded them."""
+    told = {item.sample.text: item.text for items in material.items.values() for item in items}
+    notes = {text: note for key, text in told.items() if (note := texts.note(key)) is not None}
+    if notes:
+        console.warn(told_of(notes, len(told)))
 
 
 def _present(sample: Sample, store: Store) -> bool:

@@ -60,10 +60,10 @@ def test_data_free_and_not(cli, training, flag, expected):
 )
 def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher, flag, key):
     """Pictures have labels where the teacher is told a class, and captions where it is told a text."""
-    arguments = ["--teacher", teacher, flag, "owner/name", "--cache", "there", "--set", "data.resolution=512"]
+    arguments = ["--teacher", teacher, flag, "owner/name", "--cache", "there", "--text-column", "caption", "--set", "data.resolution=512"]
     assert cli("distill", *arguments).code == 0
     data = training.runs[0]["preset"].data
-    assert (data.source, getattr(data, key), data.cache) == (key, "owner/name", "there")
+    assert (data.source, getattr(data, key), data.cache) == (key, "owner/name", "there") and data.text_column == "caption"
     assert [name for name in DATA_SOURCES if getattr(data, name) is not None] == [key]
 
 
