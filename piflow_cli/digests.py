@@ -43,7 +43,8 @@ def check_shipped(paths: Iterable[Path]) -> None:
     listed = _shipped(root)
     for path in paths:
         if files_digest([path]) != listed.get(path.relative_to(root).as_posix()):
-            raise RunError(f"{path} is damaged: it is not the file that came with piflow", "install it again: pip install --force-reinstall piflow")
+            what = f"{path} is damaged: it is not the file that came with piflow"
+            raise RunError(what, "install it again: pip install --force-reinstall piflow")
 
 
 @cache

@@ -22,6 +22,7 @@ from ..files import cache_key, replacing_file
 SHARD_BYTES = 64 << 20
 SHARD_ENTRIES = 1024
 CHECKSUMS, NOTES = "crc32", "notes"
+AGAIN = "run the same command again: what it held is made anew"
 # Mapped files, not memory: as many as all of ImageNet takes, whose latents are visited in no order.
 OPEN_SHARDS = 2048
 
@@ -69,9 +70,10 @@ class Cache:
             shard = self._open(path)
             entry = {name.partition(".")[2]: shard.file.get_tensor(name) for name in shard.names[key]}
         except (SafetensorError, OSError) as error:
-            raise RunError(f"the cache shard {path} cannot be read: {error}", "run the same command again: it is made anew") from error
+            raise RunError(f"the cache shard {path} cannot be read: {error}", AGAIN) from error
         if _checksum(entry) != shard.checksums[key]:
-            raise RunError(f"the cache shard {path} is damaged: a checksum does not match", f"remove it, and it is made anew: rm {path}")
+            path.unlink(missing_ok=True)
+            raise RunError(f"the cache shard {path} was damaged, and is removed: a checksum does not match", AGAIN)
         return entry
 
     def writer(self) -> ShardWriter:
