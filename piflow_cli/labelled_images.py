@@ -136,5 +136,6 @@ def _positive(metadata: dict[str, str], name: str, what: str, unsaid: str, path:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise UsageError(f"{path}: its metadata {name} is {text!r}, which is no {what}", f"write a positive number, {unsaid} where nothing else is meant")
+        hint = f"write a positive number, {unsaid} where nothing else is meant"
+        raise UsageError(f"{path}: its metadata {name} is {text!r}, which is no {what}", hint)
     return value

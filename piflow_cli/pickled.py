@@ -60,7 +60,8 @@ def _refuse_bomb(path: Path) -> None:
         return
     size = path.stat().st_size
     if unpacked > size:
-        raise RunError(f"it has {size:,} bytes and would unpack to {unpacked:,}, which torch never writes", "download it again from its maker")
+        what = f"it has {size:,} bytes and would unpack to {unpacked:,}, which torch never writes"
+        raise RunError(what, "download it again from its maker")
 
 
 def _refuse_impossible(tensors: Mapping[str, Tensor], size: int) -> None:

@@ -56,5 +56,6 @@ def tensors_in(path: Path) -> tuple[dict[str, str], dict[str, Rows]]:
     metadata = header.pop("__metadata__", {})
     begin = 8 + length
     return metadata, {
-        name: Rows(path, tuple(entry["shape"]), DTYPES.get(entry["dtype"]), begin + entry["data_offsets"][0]) for name, entry in header.items()
+        name: Rows(path, tuple(entry["shape"]), DTYPES.get(entry["dtype"]), begin + entry["data_offsets"][0])
+        for name, entry in header.items()
     }

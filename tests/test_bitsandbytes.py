@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import seeded
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from zoo import RAW, ZOO, disturb, student_of, zoo_preset
 
 from piflow_cli.adapters import load_adapter, save_adapter
+from piflow_cli.errors import RunError
 from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.training.opening import open_models
@@ -113,3 +115,18 @@ def test_a_student_is_loaded_onto_a_quantised_base(precision: str, tmp_path) -> 
     x, told = inputs()
     with torch.no_grad():
         assert again.policy(again.model, x, RAW, told).velocity(x.float(), RAW).isfinite().all()
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+@pytest.mark.parametrize("shards", ["1GB", "200KB"])
+def test_a_base_that_is_not_finite_is_named_though_its_quantised_weights_hide_it(tmp_path, precision, shards):
+    ROW.build().save_pretrained(tmp_path, max_shard_size=shards)
+    FAMILY.load_base(tmp_path, precision)
+    name = "transformer_blocks.0.attn.to_q.weight"
+    (file,) = [path for path in tmp_path.glob("*.safetensors") if name in load_file(path)]
+    tensors = load_file(file)
+    tensors[name][3, 5] = torch.nan
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(RunError) as caught:
+        FAMILY.load_base(tmp_path, precision)
+    assert caught.value.message == f"{file} holds values that are not finite in {name}"

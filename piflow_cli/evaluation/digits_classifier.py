@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..digests import check_shipped
 from ..weights import read_safetensors
 from ..files import replacing_file
 from ..labelled_images import load_images
@@ -78,7 +79,8 @@ def shipped_classifier() -> Path:
 
 
 def load_classifier() -> DigitsNet:
-    """The classifier that is shipped, in evaluation mode on the CPU."""
+    """The classifier that is shipped, in evaluation mode on the CPU; raises RunError where it is no longer that one."""
+    check_shipped([shipped_classifier()])
     _, tensors = read_safetensors(shipped_classifier())
     network = DigitsNet()
     network.load_state_dict(tensors)

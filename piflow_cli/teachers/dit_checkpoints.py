@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -20,12 +21,15 @@ from torch import Tensor
 
 from ..backbones.dit import DiT, position_table, sinusoid_frequencies
 from ..core.tensors import all_finite
+from ..digests import is_whole, write_manifest
 from ..errors import PiflowError, RunError, UsageError
 from ..files import NAME_CACHE, cache_folder, replacing_folder
 from ..locking import waiting_for
 from ..pickled import read_pickled
 from ..weights import read_safetensors
 
+LOGGER = logging.getLogger("piflow.teachers")
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 CONVERTER = 1  # part of a cached teacher's key, to be raised with every change of the conversion
 KNOWN_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: the sizes S, B, L and XL of DiT and SiT
 IMAGENET_LATENT = 32
@@ -66,15 +70,18 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The processes of one run ask at the same time; the first converts.
     with waiting_for(folder.with_name(f".{folder.name}.lock"), f"it converts {path.name}"):
-        if not folder.is_dir():
+        if not is_whole(folder):
+            if folder.is_dir():
+                LOGGER.warning("the converted teacher %s is not as it was made; it is made anew", folder)
             try:
                 config, tensors = convert(read_checkpoint(path), given)
             except PiflowError as error:
                 named = error.message if error.message.startswith(str(path)) else f"{path}: {error.message}"
                 raise type(error)(named, error.hint) from error
             with replacing_folder(folder) as aside:
-                (aside / "config.json").write_text(json.dumps({"_class_name": DiT.__name__, **config}, indent=2) + "\n")
-                save_file(tensors, aside / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+                (aside / CONFIG).write_text(json.dumps({"_class_name": DiT.__name__, **config}, indent=2) + "\n")
+                save_file(tensors, aside / WEIGHTS, {"format": "pt"})
+                write_manifest(aside, (CONFIG, WEIGHTS))
     return folder
 
 

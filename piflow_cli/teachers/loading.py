@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
-from ..weights import opened, shards_of
+from ..weights import INDEX_SUFFIX, opened, shards_of
 
 # In the order in which from_pretrained looks for them.
-NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json", "model.safetensors", "model.safetensors.index.json")
+NAMES = tuple(f"{stem}.safetensors{end}" for stem in ("diffusion_pytorch_model", "model") for end in ("", INDEX_SUFFIX))
 NAMED = 3
 MEND = "copy or download it again, or name another: --base PATH"
 

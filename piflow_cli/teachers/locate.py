@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from ..digests import check_shipped
 from ..errors import RunError, UsageError, explain, is_unreachable
 from ..files import expanded
 from ..presets import presets_root
@@ -40,10 +41,12 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
 
     Raises:
         UsageError: there is no such path, repository, revision or file.
-        RunError: the Hub cannot be reached or denies access, or the files are incomplete.
+        RunError: the Hub cannot be reached or denies access, or the files are incomplete, or no longer those that were shipped.
     """
     if base.startswith(SHIPPED_PREFIX):
-        return _existing(presets_root() / base.removeprefix(SHIPPED_PREFIX), base, only)
+        place = _existing(presets_root() / base.removeprefix(SHIPPED_PREFIX), base, only)
+        check_shipped([place] if place.is_file() else _matching(place, only))
+        return place
     if (match := hub_id(base)) is None:
         return _existing(expanded(base), base, only)
     repository, inside = match

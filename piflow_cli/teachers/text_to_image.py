@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,10 @@ from ..errors import UsageError
 from ..long_texts import hushed, length_note
 from ..quantisation import quantised_loading
 from .base import Conditioning, TeacherFamily
-from .loading import load_model, load_text_encoder
+from .loading import load_model
 from .locate import CONFIGS, ENCODERS, locate
 from .packing import pack, unpack
+from .text_parts import encoder_bytes, missing_parts, text_encoders
 
 if TYPE_CHECKING:
     from ..preset_schema import TeacherSection
@@ -114,7 +114,7 @@ class TextToImageFamily(TeacherFamily):
         """Tokens of each text as the stock pipeline makes them, before it cuts them to ``text_length``; its chat template counts."""
 
     def encode_images(self, vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B, 3, H, W) in [-1, 1], by the VAE's posterior."""
+        """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B, 3, H, W) in [-1, 1], as the VAE has them."""
         posterior = vae.encode(images).latent_dist
         mean, std = self.latent_statistics(vae, posterior.mean)
         return (posterior.mean - mean) / std, posterior.std / std
@@ -125,7 +125,7 @@ class TextToImageFamily(TeacherFamily):
         return vae.decode(latents * std + mean).sample
 
     def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """What normalised latents have had subtracted, and what they have been divided by, each broadcast against ``latents`` of the VAE."""
+        """What normalised latents have had subtracted, and been divided by, each to be broadcast against ``latents`` of the VAE."""
         return latents.new_tensor(vae.config.shift_factor), latents.new_tensor(1 / vae.config.scaling_factor)
 
     def load_vae(self, folder: Path) -> nn.Module:
@@ -163,34 +163,18 @@ class TextToImageFamily(TeacherFamily):
 
         ``offload``: of the two largest layers, since the next one is fetched while one computes.
         """
-        configs = sorted(folder.glob("text_encoder*/config.json"))
-        if not configs:
-            return None
-        import transformers
-
-        layers: list[int] = []
-        for path in configs:
-            config = transformers.AutoConfig.from_pretrained(path.parent)
-            with torch.device("meta"):
-                model = getattr(transformers, config.architectures[0])(config)
-            # What two layers share counts once.
-            owners = {id(value): (layer, 2 * value.numel()) for layer in model.modules() for value in layer.parameters(recurse=False)}
-            sizes: dict[int, int] = {}
-            for layer, size in owners.values():
-                sizes[id(layer)] = sizes.get(id(layer), 0) + size
-            layers += sizes.values()
-        return sum(sorted(layers)[-2:] if offload else layers)
+        return encoder_bytes(folder, offload)
 
     def text_pipeline(self, folder: Path) -> Any:
         """The stock pipeline with its text encoders alone, in bfloat16; raises UsageError where ``folder`` lacks them."""
-        missing = _missing_parts(folder)
+        missing = missing_parts(folder)
         if missing:
             raise UsageError(
                 f"{folder} has no text encoder: there is no {' and no '.join(missing)} in it",
                 "name the folder or Hub id of a whole pipeline: --base PATH",
             )
         absent = {"transformer": None, "vae": None}
-        return self.pipeline_class.from_pretrained(folder, **absent, **_text_encoders(folder), torch_dtype=torch.bfloat16)
+        return self.pipeline_class.from_pretrained(folder, **absent, **text_encoders(folder), torch_dtype=torch.bfloat16)
 
 
 class StockEncoders:
@@ -275,24 +259,11 @@ def masked(embeds: Tensor) -> dict[str, Tensor]:
     return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(embeds.shape[0], dtype=torch.long)}
 
 
-def _missing_parts(folder: Path) -> list[str]:
-    """Which of the text encoders and tokenizers that a pipeline's index names, and of the index itself, are not in ``folder``."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        return [name for name in ("model_index.json", "text_encoder") if not (folder / name).exists()]
-    parts = json.loads(index.read_text(encoding="utf-8"))
-    texts = [name for name, value in parts.items() if name.startswith(("text_encoder", "tokenizer")) and value[0] is not None]
-    return [name for name in texts or ["text_encoder"] if not (folder / name).is_dir()]
-
-
-def _text_encoders(folder: Path) -> dict[str, nn.Module]:
-    """The text encoders that a pipeline's index names as classes of transformers, in bfloat16: a stock pipeline would load them unchecked."""
-    import transformers
-
-    parts = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    named = {name: value for name, value in parts.items() if name.startswith("text_encoder")}
-    kinds = {name: getattr(transformers, kind, None) for name, (library, kind) in named.items() if library == "transformers"}
-    return {name: load_text_encoder(kind, folder / name, torch.bfloat16) for name, kind in kinds.items() if kind is not None}
+def chat_lengths(tokenizer: Any, texts: Sequence[str], thinking: bool) -> list[int]:
+    """Tokens of each text as what a user says to a Qwen3 that is to answer."""
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
+    whole = [tokenizer.apply_chat_template([{"role": "user", "content": text}], **options) for text in texts]
+    return [len(tokenizer(text).input_ids) for text in whole]
 
 
 def longest_masked(length: int, width: int) -> Conditioning:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,7 @@ from ..files import cache_key, replacing_file
 SHARD_BYTES = 64 << 20
 SHARD_ENTRIES = 1024
 CHECKSUMS, NOTES = "crc32", "notes"
+AGAIN = "run the same command again: what it held is made anew"
 # Mapped files, not memory: as many as all of ImageNet takes, whose latents are visited in no order.
 OPEN_SHARDS = 2048
 
@@ -69,10 +70,10 @@ class Cache:
             shard = self._open(path)
             entry = {name.partition(".")[2]: shard.file.get_tensor(name) for name in shard.names[key]}
         except (SafetensorError, OSError) as error:
-            raise RunError(f"the cache shard {path} cannot be read: {error}", "run the same command again: it is made anew") from error
+            raise RunError(f"the cache shard {path} cannot be read: {error}", AGAIN) from error
         if _checksum(entry) != shard.checksums[key]:
             path.unlink(missing_ok=True)
-            raise RunError(f"the cache shard {path} was damaged, a checksum does not match; it is removed", "run the same command again: it is made anew")
+            raise RunError(f"the cache shard {path} was damaged, and is removed: a checksum does not match", AGAIN)
         return entry
 
     def writer(self) -> ShardWriter:
@@ -123,23 +124,23 @@ class ShardWriter:
         self._entries, self._notes, self._bytes = {}, {}, 0
 
 
-class _Shard(NamedTuple):
-    """A shard, mapped into memory: checksums of its entries, what is noted of them, and the names of their tensors, by key."""
+@dataclass(frozen=True)
+class Shard:
+    """A shard, mapped into memory: by key the checksums of its entries, what is noted of them, and the names of their tensors."""
 
     file: safe_open
-    checksums: dict[str, int]
-    notes: dict[str, str]
-    names: dict[str, list[str]]
+    checksums: Mapping[str, int]
+    notes: Mapping[str, str]
+    names: Mapping[str, list[str]]
 
 
-def _opened(path: Path) -> _Shard:
-    file = safe_open(path, "pt")
-    metadata = file.metadata()
-    names: dict[str, list[str]] = {}
+def _opened(path: Path) -> Shard:
+    file, names = safe_open(path, "pt"), {}
     for name in file.keys():
         names.setdefault(name.partition(".")[0], []).append(name)
+    metadata = file.metadata()
     # Shards of 0.1.0 have no notes.
-    return _Shard(file, json.loads(metadata[CHECKSUMS]), dict(json.loads(metadata.get(NOTES, "{}"))), names)
+    return Shard(file, json.loads(metadata[CHECKSUMS]), dict(json.loads(metadata.get(NOTES, "{}"))), names)
 
 
 def _checksum(entry: Mapping[str, Tensor]) -> int:

@@ -126,7 +126,8 @@ def _stored(latents: StoredLatents, shape: tuple[int, ...], classes: int, condit
 
 def _pixels(path: Path, shape: tuple[int, ...], classes: int, condition: Condition) -> LabelledImages:
     if path.suffix != ".safetensors":
-        raise UsageError(f"{path} is no safetensors file, and the teacher's states are its pictures themselves", "write images and labels: --set data.images=FILE")
+        hint = "write images and labels: --data FILE.safetensors"
+        raise UsageError(f"{path} is no safetensors file, and the teacher is one of pixels", hint)
     images, labels = load_images(path)
     if images.shape[1:] != shape:
         raise UsageError(f"{path} holds pictures of {tuple(images.shape[1:])}, and the teacher's are {shape}", NAME_DATA)
@@ -138,11 +139,17 @@ def _refuse_strange(path: Path, labels: Tensor, classes: int) -> None:
     wrong = (labels >= classes).nonzero().flatten()
     if len(wrong):
         row = int(wrong[0])
-        raise UsageError(f"{path}: row {row} has the label {int(labels[row])}, and the teacher knows the classes 0 to {classes - 1}", NAME_DATA)
+        what = f"row {row} has the label {int(labels[row])}, and the teacher knows the classes 0 to {classes - 1}"
+        raise UsageError(f"{path}: {what}", NAME_DATA)
 
 
 def _encoded(
-    preset: Preset, pictures: Sequence[Picture], shape: tuple[int, ...], factory: EncoderFactory, accelerator: Accelerator, console: Console
+    preset: Preset,
+    pictures: Sequence[Picture],
+    shape: tuple[int, ...],
+    factory: EncoderFactory,
+    accelerator: Accelerator,
+    console: Console,
 ) -> CachedLatents:
     """The latents of ``pictures``, encoded as far as the cache lacks them; processes share the work."""
     store = Store(preset.data, factory)

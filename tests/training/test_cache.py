@@ -108,7 +108,7 @@ def test_a_flipped_bit_is_noticed_when_the_entry_is_read(tmp_path):
     with pytest.raises(RunError, match="a checksum does not match") as caught:
         [store[key(number)] for number in range(2)]
     # What the hint says is enough: the next scan misses what was in it.
-    assert caught.value.hint == "run the same command again: it is made anew"
+    assert caught.value.hint == "run the same command again: what it held is made anew" and not shard.exists()
     store = Cache(tmp_path)
     assert store.scan() == [] and not any(key(number) in store for number in range(2))
     assert all(key(number) in filled(tmp_path, range(2)) for number in range(2))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ from piflow_cli.teachers import family_of
 from piflow_cli.teachers.latents import VaeEncoder
 from piflow_cli.training import loop, pictures, run
 from piflow_cli.training.buckets import centre_crop
-from piflow_cli.training.data import LabelledImages, TrainingData
+from piflow_cli.training.data import LabelledImages, TrainingData, batch_indices
 from piflow_cli.training.labelled_data import LabelledLatents, open_labelled
 
 SIDE, COUNT = 2 * SIZE, 10
@@ -162,6 +164,19 @@ def test_pictures_are_encoded_once_and_never_where_the_cache_is_complete(preset,
     assert " 0 to encode" in capsys.readouterr().err
 
 
+def test_processes_share_the_encoding(preset, pixels, tmp_path, monkeypatch):
+    """One after the other, so that each finds what the earlier ones wrote: nothing is left out or encoded twice."""
+    folder, encoded = by_sub_folder(tmp_path / "data", pixels), []
+    encode = VaeEncoder.encode_images
+    monkeypatch.setattr(VaeEncoder, "encode_images", lambda self, images: encoded.append(len(images)) or encode(self, images))
+    resolved = resolve(preset, None, [f"data.images={json.dumps(str(folder))}"], {})
+    for index in range(3):
+        process = SimpleNamespace(process_index=index, num_processes=3, device=torch.device("cpu"), is_main_process=index == 0)
+        with nullcontext() if index == 2 else pytest.raises(RunError, match="that other processes were to encode"):
+            data = open_labelled(resolved, family_of("dit"), lambda labels: {"class_labels": torch.tensor(labels)}, process, Console())
+    assert sum(encoded) == COUNT and data.fingerprint == opened(folder, preset).fingerprint
+
+
 def test_latents_are_drawn_by_seed_and_place(preset, pixels, tmp_path):
     data = opened(by_tensors(tmp_path / "data", pixels), preset)
     noise = []
@@ -201,8 +216,6 @@ def test_latents_of_a_file_are_used_as_they_are_or_drawn(preset, tmp_path, dtype
 
 
 def drawn_order(seed: int, place: int) -> Tensor:
-    from piflow_cli.training.data import batch_indices
-
     return batch_indices(COUNT, seed, place * COUNT, COUNT)
 
 
