@@ -1,6 +1,6 @@
 """Kills and power cuts at every call that a save makes, and what the next start makes of what was left.
 
-The suite looks at every state of a run, and starts it again from some. By hand, from all (an hour):
+The suite looks at every state of a run, and starts it again from some. By hand, from all (some minutes):
 
     PIFLOW_FAULTS=all python -m pytest -n 0 tests/faults/test_power.py
 """
