@@ -7,7 +7,6 @@ DX. A fully trained student brings all its weights. One that shares its base bri
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,39 +17,32 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .adapter_configs import (
+    OTHER_BASE,
+    OTHER_CONFIG,
+    base_config,
+    check_architecture,
+    outlined_student,
+    policy_config,
+    read_config,
+    refuse_unknown,
+    widened_config,
+)
+from .adapter_digests import check_digests, with_digests
 from .core.heads import DXHead
 from .errors import RunError, UsageError
 from .files import replacing_folder
-from .foreign import (
-    CLASS_PREFIXES,
-    base_outline,
-    class_of_base,
-    facts_of_foreign,
-    no_head,
-    on_base,
-)
-from .presets import load
+from .foreign import facts_of_foreign, no_head
 from .quantisation import COMPUTED_IN
 from .runs import iterations_asked
-from .student import (
-    METADATA_PREFIX,
-    Student,
-    StudentFacts,
-    loaded_student,
-    unloaded_student,
-)
+from .student import METADATA_PREFIX, Student, StudentFacts, loaded_student
 from .student_source import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_student
 from .teachers import family_of
-from .teachers.base import TeacherFamily
 from .teachers.locate import locate
-from .teachers.text_to_image import TextToImageFamily
 from .views import View, root
-from .weights import StoredWeights
+from .weights import StoredWeights, is_finite
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
-WIDENED_FIELDS = ("num_gaussians", "constant_logstd", "logstd_inner_dim", "gm_num_logstd_layers", "logweights_channels")
-OTHER_BASE = "use the base it was trained on: --base PATH"
-OTHER_CONFIG = f"use the {CONFIG_NAME} that was saved with these weights, or distil again"
 NAMED_FAULTS = 3
 
 
@@ -74,9 +66,9 @@ def save_adapter(student: Student, folder: Path) -> None:
 
 def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write ``tensors`` and the config of ``student`` into ``folder``; ``metadata`` that others left goes beside its own facts."""
-    metadata = {"format": "pt", "policy_config": json.dumps(_policy_config(student.facts)), **metadata, **student.facts.to_metadata()}
-    (folder / CONFIG_NAME).write_text(json.dumps(_config(student), indent=2) + "\n", encoding="utf-8")
-    save_file(tensors, folder / WEIGHTS_NAME, metadata)
+    metadata = {"format": "pt", "policy_config": json.dumps(policy_config(student.facts)), **metadata, **student.facts.to_metadata()}
+    (folder / CONFIG_NAME).write_text(json.dumps(widened_config(student), indent=2) + "\n", encoding="utf-8")
+    save_file(tensors, folder / WEIGHTS_NAME, with_digests(metadata, tensors, folder / CONFIG_NAME))
     # safetensors lets nobody else read what it writes.
     (folder / WEIGHTS_NAME).chmod(0o644)
 
@@ -89,6 +81,7 @@ def load_adapter(
     dtype: torch.dtype | None = torch.float32,
     precision: str | None = None,
     as_stored: bool = False,
+    changed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Student:
     """Read a student from what :func:`~piflow_cli.student_source.locate_student` takes, or from what it gave.
@@ -99,7 +92,8 @@ def load_adapter(
         teacher: the preset whose values hold where the student says nothing of itself.
         dtype: of the base of a student with adapters, and of the adapters on it; None: as it was trained.
         precision: of the base in place of ``dtype``, as :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it.
-        as_stored: leave adapters in the dtype that the file has them in.
+        as_stored: leave adapters in the dtype that the file has them in; 8-bit floats become float32, since nothing computes in them.
+        changed: take files that are not as they were saved.
         say: takes a line on what was assumed.
 
     Raises:
@@ -107,16 +101,20 @@ def load_adapter(
         RunError: files are corrupt, do not belong together or hold values that are not finite.
     """
     files = source if isinstance(source, StudentFiles) else locate_student(source)
-    config, weights = _read_config(files.config), StoredWeights(files.weights)
+    config, weights = read_config(files.config), StoredWeights(files.weights)
+    if not changed:
+        check_digests(weights, files.config, say)
     facts = _facts(config, weights, teacher, base, say)
     family = family_of(facts.family, facts.guidance)
-    ranks = {name.removesuffix(LORA_A): shape[0] for name, shape in weights.shapes.items() if name.endswith(LORA_A)}
+    ranks = _ranks(weights)
     if not ranks:
         if precision not in (None, "fp32"):
             raise UsageError(
                 f"a base in {precision} is one below adapters, and this student brings all of its weights", "leave --base-precision out"
             )
-        student = unloaded_student(family, _base_config(config, facts, teacher, family), facts)
+        student = outlined_student(family, base_config(config, facts, teacher, family), facts, weights)
+        if config is not None:
+            refuse_unknown(config, type(student.model))
         fill(student, weights)
         return student
     revision = facts.revision if facts.revision and base is None else None
@@ -127,10 +125,9 @@ def load_adapter(
         dtype = getattr(torch, facts.base_dtype)
     model = family.load(place, dtype) if precision is None else family.load_base(place, precision)
     if config is not None:
-        _check_architecture(config, model, family)
-    absent = sorted(ranks.keys() - dict(model.named_modules()).keys())
-    if absent:
-        raise RunError(f"the adapter has weights for {absent[0]}, which the base lacks", OTHER_BASE)
+        refuse_unknown(config, type(model))
+        check_architecture(config, model, family)
+    _check_ranks(ranks, model)
     student = loaded_student(model, family, facts, ranks)
     fill(student, weights, None if as_stored else dtype)
     return student
@@ -141,11 +138,15 @@ def read_facts(
     *,
     teacher: str | None = None,
     base: str | None = None,
+    changed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> StudentFacts:
     """What a student says of itself, without its weights; arguments and errors are those of :func:`load_adapter`."""
     files = source if isinstance(source, StudentFiles) else locate_student(source)
-    facts = _facts(_read_config(files.config), StoredWeights(files.weights), teacher, base, say)
+    weights = StoredWeights(files.weights)
+    if not changed:
+        check_digests(weights, files.config, say)
+    facts = _facts(read_config(files.config), weights, teacher, base, say)
     asked = iterations_asked(files.weights.parent)
     if asked is not None and facts.iterations < asked:
         say(f"the run is not finished: the student is that of iteration {facts.iterations:,} of {asked:,}")
@@ -176,9 +177,9 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
     held = [value.device for value in root(student.model).parameters() if not value.is_meta]
     for name, (module, leaf) in slots.items():
         old, value = getattr(module, leaf), weights.read(name)
-        if not value.isfinite().all():
+        if not is_finite(value):
             raise RunError(f"{weights.path} is damaged: {name} has values that are not finite", "use another checkpoint, or copy it again")
-        dtype = old.dtype if not name.endswith((LORA_A, LORA_B)) else value.dtype if adapters is None else adapters
+        dtype = old.dtype if not name.endswith((LORA_A, LORA_B)) else _computing(value.dtype) if adapters is None else adapters
         # A copy, since what was read may be a view of the file.
         value = value.to(held[0] if held else "cpu", dtype, copy=True)
         setattr(module, leaf, nn.Parameter(value, requires_grad=old.requires_grad))
@@ -207,6 +208,30 @@ def parameter_slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
     return slots
 
 
+def _ranks(weights: StoredWeights) -> dict[str, int]:
+    """Rank of the adapter at each dotted path; raises RunError for a factor that is no matrix."""
+    firsts = {name.removesuffix(LORA_A): shape for name, shape in weights.shapes.items() if name.endswith(LORA_A)}
+    if wrong := [path for path, shape in firsts.items() if len(shape) != 2 or 0 in shape]:
+        raise RunError(f"{weights.path} is damaged: {wrong[0]}{LORA_A} is {tuple(firsts[wrong[0]])}, no matrix", "copy it again")
+    return {path: shape[0] for path, shape in firsts.items()}
+
+
+def _check_ranks(ranks: Mapping[str, int], model: nn.Module) -> None:
+    """Raise RunError where an adapter has no linear layer to sit on, or a rank that no product there can have use of."""
+    modules = dict(model.named_modules())
+    if absent := sorted(path for path in ranks if not hasattr(modules.get(path), "in_features")):
+        raise RunError(f"the adapter has weights for {absent[0]}, which the base lacks", OTHER_BASE)
+    for path, rank in ranks.items():
+        widest = max(modules[path].in_features, modules[path].out_features)
+        if rank > widest:
+            raise RunError(f"the adapter of {path} has rank {rank}, and the layer is {widest} wide", OTHER_BASE)
+
+
+def _computing(stored: torch.dtype) -> torch.dtype:
+    """The dtype that adapters stored in another are held in: their own, but for 8-bit floats."""
+    return torch.float32 if stored.itemsize == 1 else stored
+
+
 def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[str, torch.Size]) -> None:
     """Raise RunError where ``weights`` have other names or shapes than ``expected``; the rank of an adapter is its own affair."""
     expected = {name: _at_rank(name, shape, weights) for name, shape in expected.items()}
@@ -217,6 +242,7 @@ def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[
     faults += [f"{name} is unknown" for name in weights if name not in expected]
     wrong = [name for name in expected if name in weights and weights.shapes[name] != expected[name]]
     faults += [f"{name} is {tuple(weights.shapes[name])}, not {tuple(expected[name])}" for name in wrong]
+    faults += [f"{name} is stored in {weights.dtypes[name]}, not in floats" for name in weights if not weights.dtypes[name].is_floating_point]
     if head[0] in wrong and (rows := weights.shapes[head[0]][0] * facts.components) % expected[head[0]][0] == 0:
         faults.insert(0, f"its head has {rows // expected[head[0]][0]} components, and it is said to have {facts.components}")
     if faults:
@@ -234,22 +260,6 @@ def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size
     return torch.Size((rank, shape[1]) if name.endswith(LORA_A) else (shape[0], rank))
 
 
-def _check_architecture(config: Mapping[str, Any], model: nn.Module, family: TeacherFamily) -> None:
-    """Raise UsageError where adapter and base differ in a field that both have."""
-    widened = {*WIDENED_FIELDS, *family.config_not_published, "out_channels"}
-    for key in sorted(config.keys() - widened):
-        theirs = model.config.get(key, config[key])
-        if not key.startswith("_") and _plain(theirs) != _plain(config[key]):
-            raise UsageError(
-                f"the adapter was trained on a base with {key} {config[key]}, and this one has {_plain(theirs)}",
-                OTHER_BASE,
-            )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _published_names(student: Student) -> dict[str, str]:
     """Our state-dict names of the head → its published ones."""
     site = student.family.head_site(student.model)
@@ -257,58 +267,3 @@ def _published_names(student: Student) -> dict[str, str]:
     if isinstance(head, DXHead):
         return {f"{site.projection}.grid.{part}": f"{site.projection}.{part}" for part in nn.Module.state_dict(head.grid)}
     return {f"{site.projection}.{name}": f"proj_out_{name}" for name in nn.Module.state_dict(head)}
-
-
-def _policy_config(facts: StudentFacts) -> dict:
-    if facts.policy in CLASS_PREFIXES:
-        return {"type": "GMFlow" if facts.policy == "gm" else "ArcFlow"}
-    mode = {"mode": "polynomial"} if facts.policy == "dx-poly" else {}
-    return {"type": "DX", "segment_size": facts.segment, "shift": facts.shift, **mode}
-
-
-def _config(student: Student) -> dict:
-    """The base's config, widened: class name and fields as the published adapters have them."""
-    facts, family, model = student.facts, student.family, root(student.model)
-    config = json.loads(model.to_json_string())
-    site = family.head_site(model)
-    if facts.policy in CLASS_PREFIXES:
-        if "patch_size" in family.config_not_published and config["out_channels"] is not None:
-            # Without a patch size the published classes count the channels of a whole token.
-            config["out_channels"] *= config["patch_size"] ** 2
-        config = {key: value for key, value in config.items() if key not in family.config_not_published}
-        config["_class_name"] = CLASS_PREFIXES[facts.policy] + config["_class_name"]
-        config |= {"num_gaussians": facts.components, "logweights_channels": site.patch}
-        if facts.policy == "gm":
-            config |= {"constant_logstd": None, "logstd_inner_dim": facts.logstd_width, "gm_num_logstd_layers": 2}
-    else:
-        config["out_channels"] = model.out_channels if site.unpatchify else facts.components * model.out_channels
-    return config
-
-
-def _read_config(path: Path | None) -> dict[str, Any] | None:
-    """A config, or None where there is none; raises RunError where the file is no JSON object that names a class."""
-    if path is None:
-        return None
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        class_of_base(config)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is not the config of a model", "copy it again, or distil again") from error
-    return config
-
-
-def _base_config(config: Mapping[str, Any] | None, facts: StudentFacts, teacher: str | None, family: TeacherFamily) -> dict[str, Any]:
-    """The base's config back from the widened one; from the teacher's own where the student has none of ours."""
-    if config is None or class_of_base(config) != family.model_name:
-        return dict(base_outline(on_base(load(facts.teacher if teacher is None else teacher), facts.base)).config)
-    widened = (*WIDENED_FIELDS, "out_channels")
-    base = {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}
-    if not isinstance(family, TextToImageFamily) or config.get("out_channels") is None:
-        return base
-    # The inverse of what _config() does to them.
-    fields, divisor = inspect.signature(family.model_class).parameters, 1
-    if facts.policy not in CLASS_PREFIXES:
-        divisor = facts.components
-    elif "patch_size" in family.config_not_published:
-        divisor = fields["patch_size"].default ** 2
-    return base | ({"out_channels": config["out_channels"] // divisor} if "out_channels" in fields else {})

@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 DEBUG_VARIABLE = "PIFLOW_DEBUG"
 
-DAMAGED = "its weights are damaged, or diverged in training: copy them again, or distil the student anew"
-
 INSTALL_HINTS = {
     "bitsandbytes": 'pip install "piflow[lowvram]"',
     "tensorboard": 'pip install "piflow[trackers]"',
@@ -110,10 +108,6 @@ def _is_unnumbered(exc: BaseException) -> bool:
 
 def _is_number(*numbers: int) -> Callable[[BaseException], bool]:
     return lambda exc: system_number(exc) in numbers
-
-
-def _is_not_finite(exc: BaseException) -> bool:
-    return _named("PolicyError")(exc) and str(exc).endswith("not finite")
 
 
 def _is_missing_package(exc: BaseException) -> bool:
@@ -270,7 +264,6 @@ TABLE: tuple[Entry, ...] = (
             "copy or download it again; for a run, delete that checkpoint and the one before it is used",
         ),
     ),
-    (_is_not_finite, _run_error("the network gives NaN or infinity: {text}", DAMAGED)),
     (_named("OutOfMemoryError"), _gpu_full),
     (_is(MemoryError), _run_error("out of memory", "lower --batch-size, or close other programs")),
 )

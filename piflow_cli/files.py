@@ -113,6 +113,11 @@ def files_digest(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
+def is_plain_name(name: object) -> bool:
+    """Whether a name is that of a file in its own folder; what leads out of it is none."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0:")
+
+
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not.

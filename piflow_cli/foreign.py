@@ -14,6 +14,7 @@ from torch import nn
 
 from .core.timegrid import TimeGrid
 from .errors import RunError, UsageError
+from .fact_ranges import out_of_range
 from .presets import available, load
 from .student import StudentFacts
 from .teachers import families, family_of
@@ -60,6 +61,8 @@ def facts_of_foreign(
     sizes = _head_sizes(config, weights, kind, preset)
     if wrong := [f"{name} {size!r}" for name, size in sizes.items() if not isinstance(size, int) or size < 1]:
         raise RunError(f"the student cannot have {' and '.join(wrong)}", "copy its config.json again")
+    if beyond := list(out_of_range(sizes)):
+        raise RunError(f"the student cannot be: {'; '.join(beyond)}", "copy its config.json again")
     facts = replace(facts, **sizes)
     if kind in CLASS_PREFIXES:
         return facts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +12,15 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from .core.guidance import Guidance
-from .images import check_finite
+from .core.validation import PolicyError
+from .errors import RunError
 from .student import Student
 from .teachers.base import Conditioning, TeacherFamily, teacher_velocity
 
 if TYPE_CHECKING:
     from .teachers.text_to_image import TextToImageFamily
 
+DIVERGED = "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate, or leave --lora out"
 Network = Callable[[Tensor, Tensor], Tensor]
 """States (B, C, *S) and noise levels (B,) → what the scheduler's step() takes."""
 
@@ -36,12 +39,13 @@ def seeded_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) ->
 def denoise(network: Network, scheduler, x: Tensor, steps: int, generators: list[torch.Generator] | None = None) -> Tensor:
     """Run ``scheduler`` from noise ``x`` (B, C, *S) with ``steps`` evaluations of ``network``; returns x_0.
 
-    Raises RunError where it is not finite.
+    Raises RunError where the network's output is no policy, or leads to states that are not finite.
     """
-    for timestep in scheduler.timesteps[:steps]:
-        sigma = (timestep / scheduler.config.num_train_timesteps).expand(x.shape[0]).to(x.device)
-        x = scheduler.step(network(x, sigma), timestep, x, generator=generators, return_dict=False)[0]
-    return check_finite(x)
+    with _explained():
+        for timestep in scheduler.timesteps[:steps]:
+            sigma = (timestep / scheduler.config.num_train_timesteps).expand(x.shape[0]).to(x.device)
+            x = scheduler.step(network(x, sigma), timestep, x, generator=generators, return_dict=False)[0]
+    return _finite(x)
 
 
 def sample_student(
@@ -75,16 +79,32 @@ def sample_teacher(
 def sample_by_pipeline(family: TextToImageFamily, pipeline: Any, x: Tensor, conditioning: Conditioning, steps: int) -> Tensor:
     """Latents (B, C, h, w) that a stock pipeline and its scheduler make of noise ``x`` by ``steps`` evaluations.
 
-    With ``negative_`` entries in ``conditioning`` the pipeline guides by itself, which policies cannot be. Raises RunError where
-    the latents are not finite.
+    With ``negative_`` entries in ``conditioning`` the pipeline guides by itself, which policies cannot be. Errors are those of
+    :func:`denoise`.
     """
     rows, columns = x.shape[-2:]
-    latents = pipeline(
-        **family.pipeline_inputs(conditioning),
-        latents=family.to_pipeline(x),
-        height=rows * family.vae_factor,
-        width=columns * family.vae_factor,
-        num_inference_steps=steps,
-        output_type="latent",
-    ).images
-    return check_finite(family.from_pipeline(latents, rows, columns))
+    with _explained():
+        latents = pipeline(
+            **family.pipeline_inputs(conditioning),
+            latents=family.to_pipeline(x),
+            height=rows * family.vae_factor,
+            width=columns * family.vae_factor,
+            num_inference_steps=steps,
+            output_type="latent",
+        ).images
+    return _finite(family.from_pipeline(latents, rows, columns))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except PolicyError as error:
+        raise RunError(f"the network's output is no policy: {error}", DIVERGED) from error
+
+
+def _finite(states: Tensor) -> Tensor:
+    """``states``, unless some are not finite: rounded to a picture, they would pass for black."""
+    if not states.isfinite().all():
+        raise RunError("sampling ended in states that are not finite", DIVERGED)
+    return states

@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .errors import RunError, UsageError, explain
-from .teachers.locate import hub_id
+from .errors import RunError, UsageError
+from .lora_files import LoraFile, read_lora
+from .lora_names import TEXT_ENCODER, Naming, Place, shown, split
 from .teachers.text_to_image import TextToImageFamily
 from .views import REST, Switch
 
-PREFIX = "transformer"
-FACTOR = ".lora_A.", ".lora_B."
-NAME_ONE = "name a .safetensors file, a folder with one, or a Hub id: --lora PATH[:SCALE]"
+INSIDE = re.compile(r"\.(lora_\w+|base_layer|variants)(\.|$)")
+NAMED = 3
+LEAVE_OUT = "leave it out"
 
 
-def check_files(loras: Sequence[tuple[str, float]]) -> None:
-    """Raise UsageError for a path at which nothing is."""
-    for path, _ in loras:
-        if not Path(path).exists() and hub_id(path) is None:
-            raise UsageError(f"there is no LoRA at {path}", NAME_ONE)
-        if Path(path).is_file() and Path(path).suffix != ".safetensors":
-            raise UsageError(f"{path}: LoRAs are read from .safetensors alone", NAME_ONE)
+@dataclass(frozen=True)
+class Factors:
+    """The LoRA of one module: ``up`` (out, r) @ ``down`` (r, in) counts alpha / r times; ``magnitude`` (out,) makes it a DoRA."""
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+    magnitude: Tensor | None
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
 
 
-def add_loras(model: nn.Module, own: Sequence[str], family: TextToImageFamily, loras: Sequence[tuple[str, float]]) -> None:
+def add_loras(
+    model: nn.Module,
+    own: Sequence[str],
+    family: TextToImageFamily,
+    loras: Sequence[tuple[str, float]],
+    warn: Callable[[str], None] = lambda line: None,
+) -> None:
     """Put ``loras``, each with its scale, on ``model`` beside the adapters ``own``, which stay as they are.
 
-    Where a student trains a layer in full, its own copy takes the LoRA. Raises UsageError for a LoRA of another model or of
-    the output projection, which a student has none of.
+    Where a student trains a layer in full, its own copy takes the LoRA. What is for the text encoders is left out, which
+    ``warn`` is told.
+
+    Raises:
+        UsageError: a LoRA is for another model, or for the output projection, which a student has none of; or a tensor of it
+            has no use here.
+        RunError: it is damaged, or holds values that are not finite.
     """
     names = []
     for number, (path, _) in enumerate(loras):
-        state, alphas, metadata = _read(family, path)
-        state, alphas = ({_switched(model, name): value for name, value in part.items()} for part in (state, alphas))
-        _check_fits(model, state, path)
+        file = read_lora(path)
+        factors = _factors(model, family, file, warn)
         names.append(f"lora_{number}")
-        with warnings.catch_warnings():
-            # That there are several adapters is the point, and that a name ends like another is no fault of the file.
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
-            warnings.filterwarnings("ignore", "While injecting the PEFT adapters", RuntimeWarning)
-            # diffusers takes alphas from the file or from its metadata, and refuses both.
-            told = {"network_alphas": alphas} if alphas else {"metadata": metadata}
-            model.load_lora_adapter(state, prefix=PREFIX, adapter_name=names[-1], **told)
+        _put(model, factors, names[-1])
     if names:
         model.set_adapters([*own, *names], [1.0] * len(own) + [scale for _, scale in loras])
 
@@ -62,48 +73,128 @@ def cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
             layer.lora_B.to(dtype)
 
 
-def _read(family: TextToImageFamily, path: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict | None]:
-    """Factors, alphas and metadata of a LoRA under the names of diffusers, whatever tool has written it."""
-    reader = family.pipeline_class.lora_state_dict
-    try:
+def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: Callable[[str], None]) -> dict[str, Factors]:
+    """The LoRA of every module, by its path in ``model``."""
+    texts = [key for key in file.tensors if TEXT_ENCODER.fullmatch(key)]
+    tensors = {key: value for key, value in file.tensors.items() if key not in texts}
+    if not any(split(key)[1] in ("down", "up") for key in tensors) and not any("dora" in key or "lokr" in key for key in tensors):
+        raise UsageError(f"{file.path} holds no LoRA for a {family.model_name}", "name the file of one: --lora PATH[:SCALE]")
+    places, unused = _places(model, family, file, tensors)
+    if unused:
+        raise _unused(file.path, unused, tensors, type(model).__name__)
+    parts: dict[str, dict[str, Tensor]] = {}
+    for place, value in places.items():
+        parts.setdefault(place.module, {})[place.part] = value
+    if texts:
+        warn(f"{file.path} is for the text encoders too: {_few(texts)}; that part is left out, and pictures may differ")
+    found = {_switched(model, module): _whole(file, module, having) for module, having in sorted(parts.items())}
+    _check_fits(model, found, file.path)
+    _check_magnitudes(file, found)
+    return found
+
+
+def _places(
+    model: nn.Module, family: TextToImageFamily, file: LoraFile, tensors: Mapping[str, Tensor]
+) -> tuple[dict[Place, Tensor], list[str]]:
+    naming = Naming([name for name, _ in model.named_modules() if name and not INSIDE.search(f".{name}")])
+
+    def convert(given: dict[str, Tensor]) -> Mapping[str, Tensor]:
         # Not every family's reader gives alphas: some have them in the factors already.
-        state, *alphas, metadata = reader(path, return_alphas=True, return_lora_metadata=True, use_safetensors=True)
-    except SafetensorError as error:
-        raise RunError(f"{path} is corrupt or cut short: {error}", "copy it again") from error
-    except (ValueError, KeyError, OSError) as error:
-        # diffusers has the Hub's own error as the cause of one that says less.
-        for link in (error, error.__cause__):
-            if link is not None and (known := explain(link)) is not None:
-                raise type(known)(f"{path}: {known.message}", known.hint) from error
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{path} is no LoRA for {family.model_name}: {said:.100}", NAME_ONE) from error
-    found = {name: value for name, value in state.items() if name.startswith(f"{PREFIX}.") and any(factor in name for factor in FACTOR)}
-    if not found:
-        raise UsageError(f"{path} holds no LoRA for a {family.model_name}", NAME_ONE)
-    return found, dict(alphas[0] or {}) if alphas else {}, metadata
+        state, *alphas, _ = family.pipeline_class.lora_state_dict(given, return_alphas=True, return_lora_metadata=True)
+        return {**state, **(alphas[0] or {} if alphas else {})}
+
+    try:
+        return naming.places(tensors, convert)
+    except Exception as error:
+        # The converters of diffusers raise whatever an unexpected name leads them to, and some say which it was.
+        unknown = [key for key in tensors if naming.place(key) is None]
+        named = [key for key in unknown if key in str(error)]
+        raise _unused(file.path, named if named else unknown, tensors, type(model).__name__) from error
 
 
-def _switched(model: nn.Module, name: str) -> str:
-    """A name whose module is a switch goes on to the student's own version of it."""
-    path = name.removeprefix(f"{PREFIX}.")
-    module = path.rpartition(".lora_")[0] if ".lora_" in path else path.rpartition(".")[0]
-    inside = dict(model.named_modules()).get(module)
-    return f"{PREFIX}.{module}.variants.{REST}{path.removeprefix(module)}" if isinstance(inside, Switch) else name
+def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], kind: str) -> UsageError:
+    """What is said of tensors that have no use here."""
+    magnitudes = [key for key in keys if key.endswith("dora_scale")]
+    if magnitudes:
+        return UsageError(f"{path} is a DoRA by another tool than peft: {_few(magnitudes)} would be lost", f"{LEAVE_OUT}, or convert it to peft's form")
+    strange = [key for key in keys if split(key)[1] in ("down", "up", "magnitude")]
+    if strange and all(key in tensors for key in strange):
+        more = f" (and {len(strange) - 1} more tensors without a place)" if len(strange) > 1 else ""
+        return UsageError(f"{path} is a LoRA for another model: it has weights for {shown(strange[0])}, which this {kind} lacks{more}", LEAVE_OUT)
+    return UsageError(f"{path} has tensors that nothing here takes: {_few(keys)}", f"{LEAVE_OUT}, or save it without them")
 
 
-def _check_fits(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
-    modules = dict(model.named_modules())
-    kind = type(model).__name__
-    for name, value in state.items():
-        module, _, factor = name.removeprefix(f"{PREFIX}.").rpartition(".lora_")
-        layer = modules.get(module)
-        shown = module.removesuffix(f".variants.{REST}")
-        if layer is None:
-            raise UsageError(f"{path} is a LoRA for another model: it has weights for {shown}, which this {kind} lacks", "leave it out")
+def _few(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:NAMED]) + (f" and {len(keys) - NAMED} more" if len(keys) > NAMED else "")
+
+
+def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:
+    if missing := [part for part in ("down", "up") if part not in parts]:
+        raise RunError(f"{file.path} is incomplete: {module} has no {missing[0]} factor", "copy it again")
+    down, up = parts["down"], parts["up"]
+    if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1] or down.shape[0] == 0:
+        shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
+        raise UsageError(f"{file.path}: the factors of {module} have shapes {shapes}, which are no LoRA of a linear layer", LEAVE_OUT)
+    rank = down.shape[0]
+    if "alpha" in parts and parts["alpha"].numel() != 1:
+        raise RunError(f"{file.path} is damaged: the alpha of {module} is {tuple(parts['alpha'].shape)}, not one number", "copy it again")
+    alpha = parts["alpha"].item() if "alpha" in parts else file.scale(module, rank) * rank
+    return Factors(down, up, alpha, parts.get("magnitude"))
+
+
+def _switched(model: nn.Module, module: str) -> str:
+    """A module that is a switch goes on to the student's own version of it."""
+    return f"{module}.variants.{REST}" if isinstance(model.get_submodule(module), Switch) else module
+
+
+def _check_fits(model: nn.Module, found: Mapping[str, Factors], path: str) -> None:
+    for module, factors in found.items():
+        layer, plain = model.get_submodule(module), module.removesuffix(f".variants.{REST}")
         if not hasattr(layer, "in_features"):
             raise UsageError(
-                f"{path} has weights for {shown}, in whose place the student has a policy head", "leave it out, or sample the teacher with it"
+                f"{path} has weights for {plain}, in whose place the student has a policy head", "leave it out, or sample the teacher with it"
             )
-        sides = (value.shape[1], layer.in_features) if factor.startswith("A") else (value.shape[0], layer.out_features)
-        if sides[0] != sides[1]:
-            raise UsageError(f"{path} is a LoRA for another model: {shown} is {sides[0]} wide in it, and {sides[1]} here", "leave it out")
+        for has, wants in ((factors.down.shape[1], layer.in_features), (factors.up.shape[0], layer.out_features)):
+            if has != wants:
+                raise UsageError(f"{path} is a LoRA for another model: {plain} is {has} wide in it, and {wants} here", LEAVE_OUT)
+        if factors.magnitude is not None and factors.magnitude.numel() != layer.out_features:
+            raise UsageError(f"{path} has {factors.magnitude.numel()} magnitudes for {plain}, which is {layer.out_features} wide", LEAVE_OUT)
+
+
+def _check_magnitudes(file: LoraFile, found: Mapping[str, Factors]) -> None:
+    """Raise RunError where a DoRA lacks magnitudes, which peft would draw from the base."""
+    without = [module for module, factors in found.items() if factors.magnitude is None]
+    if without and (file.is_dora or len(without) < len(found)):
+        raise RunError(f"{file.path} is a DoRA without all of its magnitudes: {_few(without)} has none", "copy it again, or leave it out")
+
+
+def _put(model: nn.Module, found: Mapping[str, Factors], name: str) -> None:
+    """Inject the adapter ``name`` and fill it; every module has its own rank and alpha."""
+    from peft import LoraConfig
+
+    rank = Counter(factors.rank for factors in found.values()).most_common(1)[0][0]
+    # Anchored: the pattern proj_out would be that of single_transformer_blocks.0.proj_out too.
+    paths = {f"^{re.escape(module)}": factors for module, factors in found.items()}
+    config = LoraConfig(
+        r=rank,
+        rank_pattern={path: factors.rank for path, factors in paths.items()},
+        lora_alpha=rank,
+        alpha_pattern={path: factors.alpha for path, factors in paths.items()},
+        target_modules="|".join(map(re.escape, found)),
+        use_dora=any(factors.magnitude is not None for factors in found.values()),
+    )
+    with warnings.catch_warnings():
+        # That there are several adapters is the point, and that a name ends like another is no fault of the file.
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        warnings.filterwarnings("ignore", "While injecting the PEFT adapters", RuntimeWarning)
+        model.add_adapter(config, name)
+    for module, factors in found.items():
+        layer = model.get_submodule(module)
+        slots = {layer.lora_A[name].weight: factors.down, layer.lora_B[name].weight: factors.up}
+        if factors.magnitude is not None:
+            slots[layer.lora_magnitude_vector[name].weight] = factors.magnitude.flatten()
+        with torch.no_grad():
+            for slot, value in slots.items():
+                slot.copy_(value)
+
+

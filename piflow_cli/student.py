@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__
+from .adapter_digests import DIGESTS
 from .core.decoding import PolicyDecoder, PolicyKind
 from .core.heads import DXHead, GMHead, HeadSite, MomentumHead, PolicyHead, attach_head
 from .core.policies import Policy
 from .core.timegrid import TimeGrid, to_sigma
 from .errors import RunError, UsageError
+from .fact_ranges import out_of_range
 from .scheduler import PolicyScheduler
 from .teachers.base import Conditioning, TeacherFamily
 from .views import SharedBase, View
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 Model = nn.Module | View
 METADATA_PREFIX = "piflow."
+NAMED_FAULTS = 5
 _PARSERS = {"int": int, "float": float}
 
 
@@ -64,9 +67,10 @@ class StudentFacts:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> StudentFacts:
-        """Read the facts back; raises RunError naming what is missing or malformed."""
+        """Read the facts back; raises RunError naming what is missing, malformed, out of range or unknown."""
         values: dict[str, Any] = {}
-        faults = []
+        known = {METADATA_PREFIX + field.name for field in fields(cls)} | set(DIGESTS)
+        faults = [f"{name} is unknown" for name in sorted(metadata) if name.startswith(METADATA_PREFIX) and name not in known]
         for field in fields(cls):
             text = metadata.get(METADATA_PREFIX + field.name)
             try:
@@ -78,10 +82,11 @@ class StudentFacts:
                 faults.append(f"{METADATA_PREFIX}{field.name} is {text!r}")
         if "policy" in values and values["policy"] not in get_args(PolicyKind):
             raise RunError(f"the student has a policy of unknown type '{values['policy']}'", "update piflow")
+        faults += [METADATA_PREFIX + fault for fault in out_of_range(values)]
         if faults:
             raise RunError(
-                "the student does not say how to sample it: " + "; ".join(faults),
-                "use a student that `piflow distill` saved",
+                "the student does not say how to sample it: " + "; ".join(faults[:NAMED_FAULTS]),
+                "use a student that `piflow distill` saved, or update piflow",
             )
         return cls(**values)
 

@@ -15,7 +15,8 @@ from .bounds import IMAGES, SIDE
 from .encoders import collate, with_negative
 from .errors import UsageError
 from .generation import sample_by_pipeline, seeded_generators, seeded_noise
-from .loras import add_loras, cast_adapters, check_files
+from .lora_files import check_files
+from .loras import add_loras, cast_adapters
 from .prompts import Prompt, read_prompts
 from .quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
 from .scheduler import PolicyScheduler
@@ -88,6 +89,7 @@ class Stage:
     """What students and teachers share: the shots, their prompts through the text encoders, and where the VAE is.
 
     ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also asks for the empty prompt.
+    ``console``: says what is left out.
     """
 
     request: SampleRequest
@@ -98,6 +100,7 @@ class Stage:
     precision: str
     guided: bool
     device: torch.device
+    console: Console
 
     @property
     def dtype(self) -> torch.dtype:
@@ -129,14 +132,14 @@ class Stage:
         encoders = StockEncoders(family, folder, device, offload=request.offload in LAYERWISE)
         texts = {text: _in_dtype(encoders.encode_text([text])[0], COMPUTED_IN[precision]) for text in prompts}
         encoders.close()
-        return cls(request, family, folder, shots, texts, precision, guided, device)
+        return cls(request, family, folder, shots, texts, precision, guided, device, console)
 
     def source(self, model: nn.Module, own: list[str], scheduler: Any, recipe: dict) -> Source:
         """Pictures of ``model``, whose adapters are ``own``, by the stock pipeline around it."""
         request, family, device, steps = self.request, self.family, self.device, recipe["steps"]
         pipeline = family.pipeline(model, scheduler)
         pipeline.set_progress_bar_config(disable=True)
-        add_loras(model, own, family, request.loras)
+        add_loras(model, own, family, request.loras, self.console.warn)
         cast_adapters(model, self.dtype)
         if self.precision == "fp8":
             # After all adapters are there, which would be stored like the layers that they are put on.

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import PiflowError, RunError, is_of_the_system
+from .files import is_plain_name
 from .teachers.dit_checkpoints import read_checkpoint
 
 INDEX_SUFFIX = ".index.json"
@@ -76,6 +77,11 @@ class StoredWeights:
             return tensors.get_tensor(key)
 
 
+def is_finite(value: Tensor) -> bool:
+    """Whether every value is a finite number; 8-bit floats are looked at in float32, since torch compares none of them."""
+    return bool((value.float() if value.is_floating_point() and value.itemsize == 1 else value).isfinite().all())
+
+
 def shards_of(path: Path) -> list[Path]:
     """The files of an index of shards, or the file itself; raises RunError for an index that is none, or lacks a file."""
     if not path.name.endswith(INDEX_SUFFIX):
@@ -84,6 +90,8 @@ def shards_of(path: Path) -> list[Path]:
         names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no index of weights", "copy it again") from error
+    if strange := [name for name in names if not is_plain_name(name)]:
+        raise RunError(f"{path} is no index of weights: it names {strange[0]!r}, which is no file beside it", "copy it again")
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing or not names:
         raise RunError(f"{path.parent} is incomplete: {missing[0] if missing else 'every shard'} is missing", "copy it again")
@@ -105,7 +113,7 @@ def opened(path: Path) -> Iterator[Any]:
     except SafetensorError as error:
         if is_of_the_system(error):
             raise
-        raise RunError(f"{path} is corrupt or cut short: {error}", f"copy it again, or remove it: rm {path}") from error
+        raise RunError(f"{path} is corrupt or cut short: {error}", "copy it again, or make it anew") from error
 
 
 def _checkpoint(path: Path) -> Mapping[str, Tensor]:

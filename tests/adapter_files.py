@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from zoo import Row, disturb, student_of
 
+from piflow_cli.adapter_digests import DIGESTS
 from piflow_cli.adapters import save_adapter
 from piflow_cli.student import Student
 
@@ -26,10 +27,10 @@ def saved(row: Row, folder: Path, policy: str = "gm") -> Student:
 
 
 def rewrite(folder: Path, change: Callable[[dict, dict, dict], None]) -> None:
-    """Let ``change`` have the tensors, the metadata and the config of a saved student."""
+    """Let ``change`` have the tensors, the metadata and the config of a saved student, without the checksums of what it was."""
     path = folder / WEIGHTS
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        metadata = {name: value for name, value in file.metadata().items() if name not in DIGESTS}
     tensors, config = load_file(path), json.loads((folder / "config.json").read_text())
     change(tensors, metadata, config)
     save_file(tensors, path, metadata)

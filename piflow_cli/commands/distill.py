@@ -149,12 +149,12 @@ def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Co
 
 def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Console) -> None:
     from piflow_cli.launching import follow_launcher
-    from piflow_cli.streams import unbreakable
+    from piflow_cli.own_streams import unbreakable_out
     from piflow_cli.training import distill as run_distillation
 
     follow_launcher()
     # A run of days does not end because nobody reads any more what it says.
-    with unbreakable("stdout"):
+    with unbreakable_out():
         result = run_distillation(preset, output=folder, device=device, resume=resume, console=console)
         console.result(result, format_pairs(result))
         console.say(f"Next: piflow sample {folder}")

@@ -59,6 +59,7 @@ def export(
     prompt: Annotated[
         list[str] | None, setting("--prompt", "Of a sample on the card of a text-to-image student; may come again.", OUTPUT, "TEXT")
     ] = None,
+    accept_changed: Annotated[bool, switch("--accept-changed", "Take an adapter whose checksums differ, and write new ones.", FORMAT)] = False,
     push_to_hub: Annotated[str | None, setting("--push-to-hub", "Repository that takes the folder.", HUB, "OWNER/NAME")] = None,
     private: Annotated[bool, switch("--private", "Make that repository a private one.", HUB)] = False,
     json: Json = False,
@@ -88,6 +89,7 @@ def export(
         teacher=teacher,
         device=device,
         prompts=() if prompt is None else tuple(prompt),
+        changed=accept_changed,
     )
     result = run_export(request, console)
     console.result(result, format_pairs(result))

@@ -11,17 +11,19 @@ from torch import Tensor
 
 from ..adapters import LORA_A, LORA_B, adapter_tensors, holding, write_adapter
 from ..errors import RunError, UsageError
+from ..student import Student
 from ..student_source import WEIGHTS_NAME, locate_student
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
-from ..weights import StoredWeights
+from ..weights import StoredWeights, is_finite
 from .card import unguided
 from .formats import DTYPES, ExportRequest
+from .places import is_of_this_machine, portable
 from .probe import fixed_inputs, largest_difference, velocities
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..student import Student, StudentFacts
+    from ..student import StudentFacts
 
 # Shares of the largest velocity. Rounded weights beside a bfloat16 base move whole layers by its last bit.
 TOLERANCES = {None: 1e-6, "fp32": 1e-6, "fp16": 0.1, "bf16": 0.1}
@@ -31,9 +33,9 @@ import torch
 from diffusers import {pipeline}
 from piflow_cli.sampling import open_student
 
-student = open_student("{place}", dtype=torch.bfloat16)
+student = open_student({place!r}, dtype=torch.bfloat16)
 pipeline = {pipeline}.from_pretrained(
-    "{base}",
+    {base!r},
     transformer=student.model.base,
     scheduler=student.scheduler(patch=student.family.token_positions),
     torch_dtype=torch.bfloat16,
@@ -45,7 +47,7 @@ CLASS_SNIPPET = """\
 from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
 from piflow_cli.sampling import open_student
 
-student = open_student("{place}")
+student = open_student({place!r})
 labels = [0, 1, 2]
 noise = seeded_noise(seeded_generators([0, 1, 2]), student.family.sample_shape(student.model))
 images = sample_student(student, noise, student.family.condition(student.model, labels))
@@ -75,8 +77,16 @@ class AdapterFormat:
         dtypes = source.dtypes if request.dtype is None else dict.fromkeys(self._intended, getattr(torch, DTYPES[request.dtype]))
         foreign = {name: value for name, value in source.metadata.items() if not name.startswith("piflow.")}
         self._written = {name: _rounded(name, value, dtypes[name]) for name, value in self._intended.items()}
-        write_adapter(student, folder, self._written, foreign)
+        write_adapter(self._told(student, request, console), folder, self._written, foreign)
         return report
+
+    def _told(self, student: Student, request: ExportRequest, console: Console) -> Student:
+        """The student as the file tells of it: sampling finds a base on this machine by its path, which the Hub is not told."""
+        if not is_of_this_machine(student.facts.base):
+            return student
+        public = request.push_to_hub is not None
+        console.warn(f"the base is {'a folder' if public else 'named by its path'} on this machine, {student.facts.base}: others add --base PATH")
+        return Student(student.family, student.model, portable(student.facts)) if public else student
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         inputs, stored = fixed_inputs(student), StoredWeights(folder / WEIGHTS_NAME)
@@ -137,6 +147,6 @@ def reduced(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor, f
 
 def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     rounded = value.to(dtype)
-    if not rounded.isfinite().all():
+    if not is_finite(rounded):
         raise RunError(f"{name} has values beyond the range of {dtype}".replace("torch.", ""), "choose --dtype bf16")
     return rounded

@@ -72,10 +72,10 @@ def write_card(
 {data.to_yaml()}
 ---
 
-# {name}
+# {escaped(name)}
 
-A student of {facts.teacher if base is None else facts.base} that makes a picture in {_evaluations(facts.nfe)}, distilled by policy imitation
-([π-Flow]({PAPER})) with piflow {facts.version}.
+A student of {escaped(facts.teacher if base is None else facts.base)} that makes a picture in {_evaluations(facts.nfe)}, distilled by policy imitation
+([π-Flow]({PAPER})) with piflow {escaped(facts.version)}.
 
 {picture}{_table({**_told(facts, license), **export})}
 
@@ -86,6 +86,11 @@ A student of {facts.teacher if base is None else facts.base} that makes a pictur
 {_steps(facts, export["format"])} Guidance is distilled in: no pipeline may guide on top of it.
 """
     (folder / CARD_NAME).write_text(text, encoding="utf-8")
+
+
+def escaped(text: str) -> str:
+    """``text`` as a card shows it letter by letter: no markup, no HTML, one line."""
+    return re.sub(r"([\\`*_\[\]<>|&~$!])", r"\\\1", " ".join(text.split()))
 
 
 def is_export(folder: Path) -> bool:
@@ -120,7 +125,8 @@ def _told(facts: StudentFacts, license: str | None) -> dict[str, object]:
 
 
 def _table(rows: Mapping[str, object]) -> str:
-    cells = [f"| {str(name).replace('_', ' ')} | {f'{value:.3g}' if isinstance(value, float) else value} |" for name, value in rows.items()]
+    shown = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in rows.items()}
+    cells = [f"| {name.replace('_', ' ')} | {escaped(value)} |" for name, value in shown.items()]
     return "\n".join(["| | |", "|---|---|", *cells])
 
 

@@ -20,6 +20,8 @@ from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from .card import PICTURE_NAME, is_export, write_card
 from .formats import DTYPES, FORMATS, ExportFormat, ExportRequest
+from .manifest import write_manifest
+from .places import portable, portable_place
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +40,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
     """
     _check_request(request)
     files = locate_student(request.student, request.subfolder)
-    facts = read_facts(files, teacher=request.teacher, base=request.base, say=console.say)
+    facts = read_facts(files, teacher=request.teacher, base=request.base, changed=request.changed, say=console.say)
     if request.prompts and not _is_text_to_image(facts):
         raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
     writer = FORMATS[request.format]()
@@ -48,8 +50,10 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
     with replacing_folder(request.output) as folder:
         report = _written(writer, folder, request, device, console)
         _add_picture(folder, facts, request, console)
-        place = str(request.output) if request.push_to_hub is None else request.push_to_hub
-        write_card(folder, facts, Path(place).name, writer.snippet(facts, place), report, files.weights.parent, request.teacher)
+        place = portable_place(str(request.output.absolute())) if request.push_to_hub is None else request.push_to_hub
+        told = portable(facts)
+        write_card(folder, told, Path(place).name, writer.snippet(told, place), report, files.weights.parent, request.teacher)
+        write_manifest(folder)
     report = {"output": request.output, **report, "files": [path for path in sorted(request.output.rglob("*")) if path.is_file()]}
     if request.push_to_hub is not None:
         report["pushed"] = _push(request, console)
@@ -58,7 +62,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
 
 def _written(writer: ExportFormat, folder: Path, request: ExportRequest, device: torch.device, console: Console) -> dict[str, object]:
     """Write the student into ``folder`` and hold that against it; the report so far. Nothing of the student stays in memory."""
-    student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder, dtype=None, as_stored=True)
+    student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder, dtype=None, as_stored=True, changed=request.changed)
     student.model.to(device)
     console.say(f"writing {request.format}")
     report = writer.write(student, folder, request, console)
@@ -73,6 +77,8 @@ def _check_request(request: ExportRequest) -> None:
         raise UsageError(f"--format {request.format}: no such format", f"choose one of {', '.join(FORMATS)}")
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
+    if request.changed and request.format != "adapter":
+        raise UsageError("--accept-changed is for --format adapter", "write the adapter anew first, with --format adapter, then export that")
     if request.private and request.push_to_hub is None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
     output = request.output
@@ -125,10 +131,10 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
     # The student that was exported holds itself in circles, and another one on its base is about to be loaded.
     gc.collect()
     options = {"prompts": request.prompts, "seeds": (0,) if text_to_image else GRID_SEEDS, "metadata": False, "device": request.device}
+    # What was written is as it was saved, where what it was made of is not.
+    student = {"student": str(folder)} if request.changed else {"student": request.student, "subfolder": request.subfolder}
     with tempfile.TemporaryDirectory() as pictures:
-        asked = SampleRequest(
-            student=request.student, subfolder=request.subfolder, teacher=request.teacher, base=request.base, output=Path(pictures), **options
-        )
+        asked = SampleRequest(**student, teacher=request.teacher, base=request.base, output=Path(pictures), **options)
         made = sample(asked, Console(quiet=True))
         shutil.copyfile(made["grid"], folder / PICTURE_NAME)
 

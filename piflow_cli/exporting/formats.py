@@ -24,7 +24,7 @@ class ExportRequest:
     ``rank``: largest of the adapters. ``base``: the base in place of the student's own; ``with_base``: whether a
     self-contained folder holds it or only names it. ``quantise``: precision of a merged base. ``push_to_hub``: repository
     ``owner/name`` that takes the folder, ``private`` or not. ``teacher``: preset of a student that says nothing of itself.
-    ``prompts``: of the pictures on the card of a text-to-image student.
+    ``prompts``: of the pictures on the card of a text-to-image student. ``changed``: take an adapter that is not as it was saved.
     """
 
     student: str
@@ -42,6 +42,7 @@ class ExportRequest:
     teacher: str | None = None
     device: str = "auto"
     prompts: tuple[str, ...] = ()
+    changed: bool = False
 
 
 class ExportFormat(Protocol):

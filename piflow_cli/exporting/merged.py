@@ -49,13 +49,13 @@ import torch
 from diffusers import AutoModel{{pipeline}}
 from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
-place = "{{place}}"
+place = {{place!r}}
 transformer = AutoModel.from_pretrained(place, trust_remote_code=True, torch_dtype=torch.bfloat16)
 kind = get_class_from_dynamic_module(place, "{SCHEDULER}.py", "{SCHEDULER_FOLDER}", "PolicyScheduler", trust_remote_code=True)
 scheduler = kind.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
 """
 TEXT_SAMPLING = """\
-pipeline = {pipeline}.from_pretrained("{base}", transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16).to("cuda")
+pipeline = {pipeline}.from_pretrained({base!r}, transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16).to("cuda")
 pipeline({call}).images[0].save("image.png")
 """
 CLASS_SAMPLING = """\

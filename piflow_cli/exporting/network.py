@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..adapter_configs import OF_FILES
 from ..errors import UsageError
 from ..files import expanded
 from ..student import Student, StudentFacts
@@ -18,6 +19,7 @@ from ..teachers.locate import hub_id, locate
 from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
 from .formats import DTYPES
+from .places import portable
 from .standalone.code import (
     SCHEDULER,
     scheduler_code,
@@ -73,7 +75,7 @@ def write_network(
     def written_in(name: str) -> torch.dtype:
         return torch.float32 if is_of_head(name) else getattr(torch, storage) if name in stored else dtype
 
-    save_weights(weights, folder, written_in, student.facts.to_metadata())
+    save_weights(weights, folder, written_in, portable(student.facts).to_metadata())
 
 
 def _policy_entry(student: Student) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def _policy_entry(student: Student) -> dict[str, Any]:
 def plain_config(student: Student) -> dict[str, Any]:
     """The base's own config, without what tells of its files."""
     config = json.loads(root(student.model).to_json_string())
-    return {key: value for key, value in config.items() if key not in ("_name_or_path", "_use_default_values", "quantization_config")}
+    return {key: value for key, value in config.items() if key not in OF_FILES}
 
 
 def write_scheduler(student: Student, folder: Path) -> None:

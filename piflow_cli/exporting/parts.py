@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ from ..student import Student
 from ..teachers.latents import vae_folder
 from ..teachers.locate import ENCODERS, locate
 from ..teachers.text_to_image import TextToImageFamily
+from .copies import LIBRARIES, copy_part, read_index
 from .network import SCHEDULER_FOLDER, TRANSFORMER, base_of, place_of, write_json
 from .standalone.code import (
     CLASS_CONDITIONAL,
@@ -43,7 +42,7 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
     if not (source / INDEX_NAME).is_file():
         console.warn(f"{base} is no whole pipeline: text encoders and VAE must be given to from_pretrained, as {', '.join(names)}")
         return entries
-    index = json.loads((source / INDEX_NAME).read_text(encoding="utf-8"))
+    index = read_index(source / INDEX_NAME)
     for name, value in index.items():
         if name in OWN or name.startswith("_"):
             continue
@@ -52,7 +51,7 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
         elif request.with_base and not (source / name).is_dir():
             entries[name] = ABSENT
         elif request.with_base:
-            shutil.copytree(source / name, folder / name)
+            _copy(source / name, folder / name, source, console)
             entries[name] = value
         else:
             entries[name] = _name_part(folder / name, value, place_of(base, revision, name))
@@ -60,6 +59,11 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
     if missing:
         console.warn(f"{base} lacks parts, which must be given to from_pretrained: {', '.join(missing)}")
     return entries
+
+
+def _copy(source: Path, folder: Path, base: Path, console: Console) -> None:
+    if left := copy_part(source, folder, base):
+        console.warn(f"left out of the export, since they are no data of {' or '.join(LIBRARIES)}: {', '.join(f'{source.name}/{name}' for name in left)}")
 
 
 def _name_part(folder: Path, kind: list[str], place: dict[str, Any]) -> list[str]:
@@ -74,6 +78,7 @@ def class_parts(student: Student, folder: Path, request: ExportRequest, console:
     (folder / f"{CLASS_CONDITIONAL}.py").write_text(class_conditional_code(), encoding="utf-8")
     vae: Any = ABSENT
     if student.facts.vae:
-        shutil.copytree(vae_folder(student.facts.vae), folder / "vae")
+        place = vae_folder(student.facts.vae)
+        _copy(place, folder / "vae", place, console)
         vae = ("diffusers", "AutoencoderKL")
     return {"_class_name": [CLASS_CONDITIONAL, "ClassConditionalPipeline"], "vae": vae, "nfe": student.facts.nfe}

@@ -27,6 +27,7 @@ from .network import (
     write_json,
     write_network,
 )
+from .places import portable
 from .probe import Inputs
 from .samples import (
     TOLERANCES,
@@ -111,8 +112,8 @@ class PiflowSchedulerFormat(ExportFormat):
         trusted = "" if self.stock else ", trust_remote_code=True"
         return f'''from diffusers import AutoModel, PiflowScheduler
 
-transformer = AutoModel.from_pretrained("{place}", subfolder="{TRANSFORMER}"{trusted})
-scheduler = PiflowScheduler.from_pretrained("{place}", subfolder="{SCHEDULER_FOLDER}")
+transformer = AutoModel.from_pretrained({place!r}, subfolder="{TRANSFORMER}"{trusted})
+scheduler = PiflowScheduler.from_pretrained({place!r}, subfolder="{SCHEDULER_FOLDER}")
 scheduler.set_timesteps({facts.nfe})  # no other number: a policy spans one step
 for timestep in scheduler.timesteps:
     output = ...  # of the transformer at `latents`; channels last, as `latents` are
@@ -159,7 +160,7 @@ def _stock_weights(student: Student) -> Weights:
 def _write_stock(student: Student, folder: Path, dtype: torch.dtype) -> None:
     folder.mkdir()
     write_json(folder / "config.json", _wide_config(student))
-    save_weights(_stock_weights(student), folder, lambda name: dtype, student.facts.to_metadata())
+    save_weights(_stock_weights(student), folder, lambda name: dtype, portable(student.facts).to_metadata())
 
 
 def _class_name(student: Student) -> str:

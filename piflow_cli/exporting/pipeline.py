@@ -94,6 +94,6 @@ class PipelineFormat(ExportFormat):
         header, options, device = ("import torch\n", ", torch_dtype=torch.bfloat16", '.to("cuda")') if large else ("", "", "")
         return f'''{header}from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("{place}", trust_remote_code=True{options}){device}
+pipeline = DiffusionPipeline.from_pretrained({place!r}, trust_remote_code=True{options}){device}
 pipeline({sampling_call(facts)}).images[0].save("image.png")
 '''

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..errors import RunError, UsageError, explain, is_unreachable
-from ..files import expanded
+from ..files import expanded, is_plain_name
 from ..presets import presets_root
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def _refuse_incomplete(place: Path, only: Sequence[str], what: str, hint: str) -
             shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{what}: {index.name} is no index of weights", f"{hint}, or {LOCAL_COPY}") from error
+        if strange := [shard for shard in shards if not is_plain_name(shard)]:
+            raise RunError(f"{index} is no index of weights: it names {strange[0]!r}, which is no file beside it", f"{hint}, or {LOCAL_COPY}")
         missing = [shard for shard in shards if not (index.parent / shard).is_file()]
         if missing:
             raise RunError(f"{what}: {missing[0]} is missing", f"{hint}, or {LOCAL_COPY}")

@@ -24,6 +24,7 @@ DEFAULTS = {
     "teacher": None,
     "device": "auto",
     "prompts": (),
+    "changed": False,
 }
 
 
@@ -55,10 +56,10 @@ def test_the_library_asks_for_just_that():
 def test_export_hands_over_what_was_asked(cli, exports):
     arguments = (
         "--format merged --dtype bf16 --rank 8 --quantise fp8 --no-base --subfolder s --teacher digits --base b --device cpu --output o "
-        "--overwrite --push-to-hub me/it --private --prompt fox --prompt cat --json"
+        "--overwrite --push-to-hub me/it --private --accept-changed --prompt fox --prompt cat --json"
     )
     assert json.loads(cli("export", "owner/name", *arguments.split()).out) == {"output": "o"}
-    expected = ("owner/name", "merged", Path("o"), "bf16", 8, "b", False, "fp8", True, "me/it", True, "s", "digits", "cpu", ("fox", "cat"))
+    expected = ("owner/name", "merged", Path("o"), "bf16", 8, "b", False, "fp8", True, "me/it", True, "s", "digits", "cpu", ("fox", "cat"), True)
     assert tuple(vars(exports[0]).values()) == expected
 
 

@@ -57,7 +57,7 @@ def test_the_published_adapter_is_written_as_it_came(tmp_path) -> None:
     assert metadata(FLUX_TINY / "adapter").items() <= metadata(tmp_path / "out").items()
     assert metadata(tmp_path / "out")["piflow.nfe"] == "4"
     assert report["largest_difference_from_the_student"] == 0
-    assert sorted(path.name for path in report["files"]) == ["README.md", "config.json", WEIGHTS_NAME]
+    assert sorted(path.name for path in report["files"]) == ["README.md", "SHA256SUMS", "config.json", WEIGHTS_NAME]
 
 
 def test_a_half_precision_adapter_stays_one_and_keeps_what_others_said_in_it(tmp_path) -> None:

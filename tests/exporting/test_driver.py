@@ -183,11 +183,11 @@ def hub(monkeypatch) -> Api:
 
 def test_an_export_is_published_as_it_lies_there(hub, tmp_path) -> None:
     report = run(tmp_path / "out", push_to_hub="me/student", private=True)
-    files = ["README.md", "config.json", "diffusion_pytorch_model.safetensors"]
+    files = ["README.md", "SHA256SUMS", "config.json", "diffusion_pytorch_model.safetensors"]
     assert hub.calls == [("create_repo", "me/student", {"private": True, "exist_ok": True}), ("upload_folder", "me/student", files)]
     assert report["pushed"] == "https://the.hub/me/student"
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "# student\n" in card and 'open_student("me/student"' in card
+    assert "# student\n" in card and "open_student('me/student'" in card
 
 
 def test_without_a_token_nothing_is_begun(hub, tmp_path, monkeypatch) -> None:

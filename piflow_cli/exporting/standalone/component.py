@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 REFERENCE = "elsewhere.json"
+LIBRARIES = ("diffusers", "transformers")
 
 
 class Elsewhere(nn.Module):
@@ -22,6 +23,8 @@ class Elsewhere(nn.Module):
     def from_pretrained(cls, folder: str | Path, **options: Any) -> Any:
         """The part that the folder stands for."""
         told = json.loads(Path(folder, REFERENCE).read_text(encoding="utf-8"))
+        if told["library"] not in LIBRARIES:
+            raise ValueError(f"{REFERENCE} names the library {told['library']!r}, and parts are of {' or '.join(LIBRARIES)}")
         kind = getattr(importlib.import_module(told["library"]), told["class"])
         if not issubclass(kind, nn.Module):
             options = {}

@@ -1,0 +1,121 @@
+"""The config.json of an adapter: the base's own, widened by the fields of the head as the published classes have them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .errors import RunError, UsageError
+from .foreign import CLASS_PREFIXES, base_outline, class_of_base, on_base
+from .presets import load
+from .student import Student, StudentFacts, unloaded_student
+from .student_source import CONFIG_NAME
+from .teachers.base import TeacherFamily
+from .teachers.text_to_image import TextToImageFamily
+from .views import root
+from .weights import StoredWeights
+
+WIDENED_FIELDS = ("num_gaussians", "constant_logstd", "logstd_inner_dim", "gm_num_logstd_layers", "logweights_channels")
+# What tells of the base's files on the machine that trained, and not of the model.
+OF_FILES = ("_name_or_path", "_use_default_values", "quantization_config")
+OTHER_BASE = "use the base it was trained on: --base PATH"
+OTHER_CONFIG = f"use the {CONFIG_NAME} that was saved with these weights, or distil again"
+
+
+def check_architecture(config: Mapping[str, Any], model: nn.Module, family: TeacherFamily) -> None:
+    """Raise UsageError where adapter and base differ in a field that both have."""
+    widened = {*WIDENED_FIELDS, *family.config_not_published, "out_channels"}
+    for key in sorted(config.keys() - widened):
+        theirs = model.config.get(key, config[key])
+        if not key.startswith("_") and _plain(theirs) != _plain(config[key]):
+            raise UsageError(
+                f"the adapter was trained on a base with {key} {config[key]}, and this one has {_plain(theirs)}",
+                OTHER_BASE,
+            )
+
+
+def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module]) -> None:
+    """Raise RunError for fields that a model of the class ``kind`` has no use for; of a config of another class nothing is known."""
+    if class_of_base(config) != kind.__name__:
+        return
+    known = {*inspect.signature(kind.__init__).parameters, *WIDENED_FIELDS, *OF_FILES, "out_channels"}
+    if unknown := sorted(key for key in config if key not in known and not key.startswith("_")):
+        raise RunError(f"{CONFIG_NAME} says {', '.join(unknown)}, which a {kind.__name__} has no use for", OTHER_CONFIG)
+
+
+def outlined_student(family: TeacherFamily, config: Mapping[str, Any], facts: StudentFacts, weights: StoredWeights) -> Student:
+    """A student that brings all its ``weights``, by its base's config, without values yet; raises RunError for a config that describes none."""
+    layers = config.get("num_layers", 1)
+    # Every layer has weights: more of them would be made for minutes before a tensor is found missing.
+    if not isinstance(layers, int) or not 0 <= layers <= len(weights.shapes):
+        raise RunError(f"{CONFIG_NAME} says num_layers {layers!r}, and there are {len(weights.shapes)} tensors", OTHER_CONFIG)
+    try:
+        return unloaded_student(family, dict(config), facts)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{CONFIG_NAME} describes no {family.model_name}: {said:.100}", OTHER_CONFIG) from error
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def policy_config(facts: StudentFacts) -> dict:
+    """What the metadata of published adapters say of the policy."""
+    if facts.policy in CLASS_PREFIXES:
+        return {"type": "GMFlow" if facts.policy == "gm" else "ArcFlow"}
+    mode = {"mode": "polynomial"} if facts.policy == "dx-poly" else {}
+    return {"type": "DX", "segment_size": facts.segment, "shift": facts.shift, **mode}
+
+
+def widened_config(student: Student) -> dict:
+    """The base's config, widened: class name and fields as the published adapters have them."""
+    facts, family, model = student.facts, student.family, root(student.model)
+    config = {key: value for key, value in json.loads(model.to_json_string()).items() if key not in OF_FILES}
+    site = family.head_site(model)
+    if facts.policy in CLASS_PREFIXES:
+        if "patch_size" in family.config_not_published and config["out_channels"] is not None:
+            # Without a patch size the published classes count the channels of a whole token.
+            config["out_channels"] *= config["patch_size"] ** 2
+        config = {key: value for key, value in config.items() if key not in family.config_not_published}
+        config["_class_name"] = CLASS_PREFIXES[facts.policy] + config["_class_name"]
+        config |= {"num_gaussians": facts.components, "logweights_channels": site.patch}
+        if facts.policy == "gm":
+            config |= {"constant_logstd": None, "logstd_inner_dim": facts.logstd_width, "gm_num_logstd_layers": 2}
+    else:
+        config["out_channels"] = model.out_channels if site.unpatchify else facts.components * model.out_channels
+    return config
+
+
+def read_config(path: Path | None) -> dict[str, Any] | None:
+    """A config, or None where there is none; raises RunError where the file is no JSON object that names a class."""
+    if path is None:
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        class_of_base(config)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is not the config of a model", "copy it again, or distil again") from error
+    return config
+
+
+def base_config(config: Mapping[str, Any] | None, facts: StudentFacts, teacher: str | None, family: TeacherFamily) -> dict[str, Any]:
+    """The base's config back from the widened one; from the teacher's own where the student has none of ours."""
+    if config is None or class_of_base(config) != family.model_name:
+        return dict(base_outline(on_base(load(facts.teacher if teacher is None else teacher), facts.base)).config)
+    widened = (*WIDENED_FIELDS, "out_channels")
+    base = {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}
+    if not isinstance(family, TextToImageFamily) or config.get("out_channels") is None:
+        return base
+    # The inverse of what widened_config() does to them.
+    fields, divisor = inspect.signature(family.model_class).parameters, 1
+    if facts.policy not in CLASS_PREFIXES:
+        divisor = facts.components
+    elif "patch_size" in family.config_not_published:
+        divisor = fields["patch_size"].default ** 2
+    return base | ({"out_channels": config["out_channels"] // divisor} if "out_channels" in fields else {})

@@ -1,0 +1,27 @@
+"""What an export says of where things are: nothing of the machine that it was made on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from ..teachers.locate import SHIPPED_PREFIX, hub_id
+
+if TYPE_CHECKING:
+    from ..student import StudentFacts
+
+
+def is_of_this_machine(place: str) -> bool:
+    """Whether a base or VAE is a path, which says nothing elsewhere."""
+    return place != "" and not place.startswith(SHIPPED_PREFIX) and hub_id(place) is None
+
+
+def portable_place(place: str) -> str:
+    """``place`` as others may read it: of a path no more than its last part."""
+    return f"./{PurePath(place).name}" if is_of_this_machine(place) else place
+
+
+def portable(facts: StudentFacts) -> StudentFacts:
+    """The facts of a student without paths of this machine."""
+    return replace(facts, base=portable_place(facts.base), vae=portable_place(facts.vae))

@@ -1,0 +1,134 @@
+"""Files of LoRAs: found on this machine or on the Hub, read whole, every value looked at."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .errors import RunError, UsageError, explain, is_unreachable
+from .teachers.locate import hub_id, locate
+from .weights import read_safetensors
+
+NAME_ONE = "name a .safetensors file, a folder with one, or a Hub id: --lora PATH[:SCALE]"
+SUFFIX = ".safetensors"
+# As diffusers saves LoRAs.
+USUAL_NAME = "pytorch_lora_weights.safetensors"
+DIFFUSERS_METADATA = "lora_adapter_metadata"
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+NETWORK = "transformer."
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA as some tool wrote it: ``tensors`` by its own names, and ``config`` with what it says of scales (peft's fields), or nothing."""
+
+    path: str
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+
+    @property
+    def is_dora(self) -> bool:
+        """Whether the file says that it has magnitudes (DoRA, arXiv 2402.09353)."""
+        return bool(self.config.get("use_dora", False))
+
+    def scale(self, module: str, rank: int) -> float:
+        """What the product of factors of ``rank`` at the dotted path ``module`` counts, as peft reads ``config``; without one 1."""
+        alpha = _of_module(self.config.get("alpha_pattern"), module, self.config.get("lora_alpha"))
+        if alpha is None:
+            return 1.0
+        return alpha / (math.sqrt(rank) if self.config.get("use_rslora", False) else rank)
+
+
+def check_files(loras: Sequence[tuple[str, float]]) -> None:
+    """Raise UsageError for a path at which nothing is."""
+    for path, _ in loras:
+        if not Path(path).exists() and hub_id(path) is None:
+            raise UsageError(f"there is no LoRA at {path}", NAME_ONE)
+        if Path(path).is_file() and Path(path).suffix != SUFFIX:
+            raise UsageError(f"{path}: LoRAs are read from {SUFFIX} alone", NAME_ONE)
+
+
+def read_lora(path: str) -> LoraFile:
+    """The LoRA at ``path``; raises UsageError where there is none or more than one, RunError for damage and values that are not finite."""
+    file = _found(path)
+    metadata, stored = read_safetensors(file)
+    # Nothing is computed in 8 bits: neither scales nor whether a value is finite.
+    tensors = {name: value.float() if value.is_floating_point() and value.itemsize == 1 else value for name, value in stored.items()}
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise RunError(f"{file} is damaged: {name} has values that are not finite", "leave it out, or use another state of that training")
+    return LoraFile(path, tensors, _config(file, metadata))
+
+
+def _config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    beside = file.with_name(PEFT_CONFIG)
+    place = beside if file.name == PEFT_WEIGHTS and beside.is_file() else file
+    try:
+        if place == beside:
+            config = dict(json.loads(beside.read_text(encoding="utf-8")))
+        else:
+            told = dict(json.loads(metadata.get(DIFFUSERS_METADATA, "{}")))
+            config = {key.removeprefix(NETWORK): value for key, value in told.items() if key.startswith(NETWORK)}
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{place} does not say its scales: what it says of them is no JSON object", "copy it again") from error
+    alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
+    if wrong := [alpha for alpha in alphas if alpha is not None and (not isinstance(alpha, int | float) or not math.isfinite(alpha))]:
+        raise RunError(f"{place} has a scale that is no number: alpha {wrong[0]!r}", "copy it again")
+    return config
+
+
+def _of_module(pattern: Mapping[str, float] | None, module: str, default: float | None) -> float | None:
+    """The value of ``pattern`` for a module, by the rule of peft: the first key that ends its path, as a regular expression."""
+    for key, value in (pattern or {}).items():
+        if re.fullmatch(rf"(.*\.)?({key})", module):
+            return value
+    return default
+
+
+def _found(path: str) -> Path:
+    place = Path(path)
+    if place.is_file():
+        return place
+    if place.is_dir():
+        return place / _only([file.name for file in sorted(place.glob(f"*{SUFFIX}"))], path)
+    try:
+        return _on_hub(path)
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        message = known.message if path in known.message else f"{path}: {known.message}"
+        raise type(known)(message, known.hint) from error
+
+
+def _on_hub(path: str) -> Path:
+    import huggingface_hub
+
+    repository, inside = hub_id(path)
+    if inside.endswith(SUFFIX):
+        return locate(path)
+    try:
+        files = huggingface_hub.HfApi().list_repo_files(repository)
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        folder = locate(path, only=(f"*{SUFFIX}",))
+        return folder / _only([file.name for file in sorted(folder.glob(f"*{SUFFIX}"))], path)
+    within = f"{inside}/" if inside else ""
+    names = [file.removeprefix(within) for file in files if file.startswith(within)]
+    return locate(f"{path.rstrip('/')}/{_only([name for name in names if name.endswith(SUFFIX) and '/' not in name], path)}")
+
+
+def _only(names: Sequence[str], path: str) -> str:
+    if USUAL_NAME in names or len(names) == 1:
+        return USUAL_NAME if USUAL_NAME in names else names[0]
+    if not names:
+        raise UsageError(f"{path} holds no {SUFFIX} file", NAME_ONE)
+    raise UsageError(f"{path} holds {len(names)} {SUFFIX} files", f"name one of them: --lora {path.rstrip('/')}/{sorted(names)[0]}")
