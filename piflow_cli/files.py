@@ -24,7 +24,7 @@ SHOWN_NAME = 60
 NAME_CACHE = "export XDG_CACHE_HOME=DIR"
 # Of a name that is written aside as much is kept as leaves room for the rest; systems take 255 bytes.
 NAME_BYTES = 200
-_ASIDE = re.compile(r"\.(?P<name>.+)\.[0-9a-z_]+\.(?P<kind>tmp|old)")
+_ASIDE = re.compile(r"\.(.+)\.[0-9a-z_]+\.(?:tmp|old)")
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _HERE = -100  # AT_FDCWD
 
@@ -161,6 +161,8 @@ def remove_folder(path: Path) -> None:
     """Remove a folder so that a crash never leaves half of it under its name; raises OSError where the system refuses."""
     aside = _aside(path, "tmp")
     os.rename(path, aside)
+    # Otherwise its old name might come back after a power cut, to a part of what was in it.
+    sync_folder(path.parent)
     shutil.rmtree(aside)
 
 
@@ -172,11 +174,10 @@ def recover(folder: Path, ours: re.Pattern[str]) -> list[Path]:
     """
     restored = []
     for left in sorted(folder.iterdir()) if folder.is_dir() else []:
-        found = _ASIDE.fullmatch(left.name)
-        if found is None or ours.fullmatch(found["name"]) is None:
+        if (name := stood_aside(left, ours)) is None:
             continue
-        place = folder / found["name"]
-        if found["kind"] == "old" and not place.exists():
+        place = folder / name
+        if left.suffix == ".old" and not place.exists():
             os.rename(left, place)
             restored.append(place)
         else:
@@ -184,6 +185,12 @@ def recover(folder: Path, ours: re.Pattern[str]) -> list[Path]:
     if restored:
         sync_folder(folder)
     return restored
+
+
+def stood_aside(path: Path, ours: re.Pattern[str]) -> str | None:
+    """The name that ``path`` was written aside of, if that matches ``ours`` in full; None for any other file or folder."""
+    found = _ASIDE.fullmatch(path.name)
+    return None if found is None or ours.fullmatch(found[1]) is None else found[1]
 
 
 def make_folder(path: Path) -> None:

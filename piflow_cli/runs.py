@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from .errors import UsageError
-from .files import check_writable, recover, replacing_file, sync_folder
+from .files import check_writable, recover, replacing_file, stood_aside, sync_folder
 from .locking import LOCK_NAME
 from .preset_yaml import write_yaml
 from .presets import from_dict, to_dict
@@ -60,10 +60,16 @@ class RunFolder:
     def previews(self) -> Path:
         return self.path / "previews"
 
+    def _is_empty(self) -> bool:
+        """Whether there is nothing but the lock, and what a start that was killed had not finished to write."""
+        return not self.path.exists() or all(
+            found.name == LOCK_NAME or stood_aside(found, _WRITTEN) is not None for found in self.path.iterdir()
+        )
+
     def check(self, preset: Preset) -> None:
         """Make sure that the folder is new, empty, or belongs to this very configuration; raises UsageError otherwise."""
         check_writable(self.path)
-        if not self.path.exists() or all(found.name == LOCK_NAME for found in self.path.iterdir()):
+        if self._is_empty():
             return
         if not self.settings.is_file():
             raise UsageError(f"{self.path} is not empty and holds no run", "name another folder: --output DIR")
@@ -101,7 +107,7 @@ class RunFolder:
 
     def set_aside(self) -> Path | None:
         """Move an earlier run out of the way, to the first free DIR.1, DIR.2, …; None where there is nothing to move."""
-        if not self.path.exists() or all(found.name == LOCK_NAME for found in self.path.iterdir()):
+        if self._is_empty():
             return None
         number = 1
         while (target := self.path.with_name(f"{self.path.name}.{number}")).exists():

@@ -18,6 +18,8 @@ os.environ.update(TERMINAL_WIDTH="80", NO_COLOR="1", COLUMNS="80")
 # Tensors here are tiny, and the workers already share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("PIFLOW_DEBUG", None)
+# What tests write need not survive a power cut, and disks are slow; tests/faults puts its own in this place.
+os.fsync = lambda number: None
 
 settings.register_profile("piflow", deadline=None, derandomize=True)
 settings.load_profile("piflow")

@@ -1,4 +1,4 @@
-"""A user who stops a run: Ctrl-C at the end of a step."""
+"""Who stops a run: Ctrl-C or another signal at the end of a step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from piflow_cli.training import loop
 from piflow_cli.training.loop import Session
 
 
-def interrupted_at(iteration: int) -> Callable[[Session], None]:
-    """A training step that presses Ctrl-C once ``iteration`` is done."""
+def interrupted_at(iteration: int, number: int = signal.SIGINT) -> Callable[[Session], None]:
+    """A training step that sends signal ``number``, Ctrl-C's own, once ``iteration`` is done."""
 
     def step(session: Session) -> None:
         loop.train_step(session)
         if session.iteration == iteration:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     return step

@@ -1,10 +1,13 @@
 import errno
 import os
+import re
+import sys
 
 import pytest
 
+from piflow_cli import files
 from piflow_cli.errors import UsageError
-from piflow_cli.files import LONGEST_NAME, cache_folder, check_writable, expanded, replacing_file, replacing_folder, user_cache
+from piflow_cli.files import LONGEST_NAME, cache_folder, check_writable, expanded, recover, replacing_file, replacing_folder, user_cache
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path) -> None:
@@ -111,20 +114,97 @@ def test_a_cache_that_cannot_be_written_to_leads_to_its_option(tmp_path, monkeyp
     with pytest.raises(UsageError, match="the cache .*Read-only") as caught:
         cache_folder(tmp_path / "piflow")
     assert "--cache DIR" in caught.value.hint
+@pytest.fixture(params=["exchange", "two steps"])
+def way(request, monkeypatch) -> str:
+    """How folders change places: where the system can exchange them, and where it cannot."""
+    if request.param == "two steps":
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    return request.param
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path, way) -> None:
+    path = tmp_path / "folder"
+    for text in ("first", "second"):
+        with replacing_folder(path) as aside:
+            (aside / text).touch()
+    assert os.listdir(path) == ["second"] and os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="exchanging two folders is Linux's own")
+def test_there_is_no_moment_without_a_folder(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "folder"
+    (path / "first").mkdir(parents=True)
+    monkeypatch.setattr(os, "rename", lambda *given: pytest.fail("the folder was moved away"))
+    with replacing_folder(path) as aside:
+        (aside / "second").touch()
+    assert os.listdir(path) == ["second"]
 
 
 def test_a_folder_comes_back_if_its_successor_cannot_take_its_place(tmp_path, monkeypatch) -> None:
     path = tmp_path / "folder"
     with replacing_folder(path) as aside:
         (aside / "first").touch()
-    rename = type(path).rename
+    rename = os.rename
 
-    def fails(self, target):
-        if self.suffix == ".tmp":
+    def fails(source, target):
+        if str(source).endswith(".tmp"):
             raise OSError(13, "Permission denied")
-        return rename(self, target)
+        return rename(source, target)
 
-    monkeypatch.setattr(type(path), "rename", fails)
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(os, "rename", fails)
     with pytest.raises(OSError), replacing_folder(path) as aside:
         (aside / "second").touch()
     assert os.listdir(path) == ["first"] and os.listdir(tmp_path) == ["folder"]
+
+
+def test_what_was_moved_away_for_a_successor_that_never_came_is_put_back(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "folder"
+    for name in ("folder", "other"):
+        (tmp_path / name / "first").mkdir(parents=True)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(source, target):
+        if str(source).endswith(".tmp"):
+            raise Killed
+        return rename(source, target)
+
+    rename = os.rename
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(files, "_exchange", lambda one, other: False)
+        patch.setattr(os, "rename", killed)
+        with replacing_folder(path) as aside:
+            (aside / "second").touch()
+    assert not path.exists()
+    assert recover(tmp_path, re.compile("folder")) == [path]
+    assert os.listdir(path) == ["first"] and sorted(os.listdir(tmp_path)) == ["folder", "other"]
+
+
+def test_leftovers_go_and_only_those_of_the_names_that_are_asked_for(tmp_path) -> None:
+    """Those of piflow 0.1 too, which named them after its process or by eight letters."""
+    gone = [".a.json.0123456789abcdef.tmp", ".a.json.4711.tmp", ".folder.x1y2z3_4.tmp", ".folder.x1y2z3_4.old"]
+    kept = [".b.json.4711.tmp", "a.json", "folder", ".a.json", ".a.json.swp", "a.json.tmp"]
+    for name in (*gone, *kept):
+        (tmp_path / name).mkdir() if "folder" in name else (tmp_path / name).touch()
+    assert recover(tmp_path, re.compile(r"a\.json|folder")) == []
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    assert recover(tmp_path / "absent", re.compile(".*")) == []
+
+
+def test_names_aside_are_random_and_fit_the_file_system(tmp_path) -> None:
+    path = tmp_path / ("ä" * 120 + ".json")
+    with replacing_file(path) as one, replacing_file(path) as other:
+        assert one != other and str(os.getpid()) not in one.name.split(".")
+        one.write_text("1")
+        other.write_text("2")
+    assert os.listdir(tmp_path) == [path.name] and path.read_text() == "1"
+
+
+def test_a_file_that_may_not_be_written_to_and_a_link_can_be_part_of_a_folder(tmp_path) -> None:
+    with replacing_folder(tmp_path / "folder") as aside:
+        (aside / "read-only").write_text("x")
+        (aside / "read-only").chmod(0o400)
+        (aside / "link").symlink_to("nowhere")
+    assert sorted(os.listdir(tmp_path / "folder")) == ["link", "read-only"]

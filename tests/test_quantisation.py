@@ -62,7 +62,7 @@ def test_an_offloaded_base_trains_as_one_that_stays(row: Row) -> None:
 
 def test_a_base_in_bf16_is_the_loaded_one_bit_for_bit(tmp_path) -> None:
     row = ZOO["flux"]
-    _, preset = zoo_preset(row, tmp_path, adapter__base_precision="bf16")
+    _, preset = zoo_preset(row, tmp_path, adapter__base_precision="bf16", optimisation__precision="bf16")
     family = family_of(row.family, row.guidance)
     teacher, student = open_models(preset, family)
     plain = family.load(tmp_path / "base", torch.bfloat16)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import copy
+import errno
+import json
+import logging
+import os
+import random
+import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +18,11 @@ import torch
 from helpers import seeded
 from torch import Tensor, nn
 
+from piflow_cli import files
+from piflow_cli.errors import RunError
 from piflow_cli.training.checkpoints import (
     TrainingState,
+    checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
@@ -84,3 +94,101 @@ def test_an_optimiser_goes_on_bit_for_bit(kind: Callable[..., torch.optim.Optimi
         advance(first, whole, step)
         advance(second, resumed, step)
     assert all(torch.equal(one, other) for one, other in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def state_at(iteration: int) -> TrainingState:
+    weights = model()
+    optimizer = torch.optim.AdamW(weights.parameters())
+    for value, gradient in zip(weights.parameters(), gradients(1), strict=True):
+        value.grad = gradient
+    optimizer.step()
+    return TrainingState(weights, copy.deepcopy(weights), optimizer, iteration)
+
+
+def test_only_names_that_are_exactly_ours_are_checkpoints(tmp_path) -> None:
+    ours = ["0000002", "0000010", "12345678"]
+    others = ["0000002-good", "0000004.damaged", "000004", "00000004", "0000003 ", "٠٠٠٠٠٠٥", "old", ".0000006.0123.tmp"]
+    for name in (*ours, *others):
+        (tmp_path / name).mkdir()
+    (tmp_path / "0000007").touch()
+    assert [path.name for path in checkpoints(tmp_path)] == ours
+    save_checkpoint(tmp_path, state_at(12345679), keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["12345679", "0000007", *others])
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_said_and_ends_nothing(tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(logging.getLogger("piflow"), "propagate", True)
+    for iteration in (1, 2):
+        save_checkpoint(tmp_path, state_at(iteration), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["0000002"]
+
+    def refuses(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("piflow_cli.training.checkpoints.remove_folder", refuses)
+    save_checkpoint(tmp_path, state_at(3), keep=1)
+    assert f"the old checkpoint {tmp_path / '0000002'} cannot be removed: Permission denied" in caplog.text
+    assert load_checkpoint(tmp_path / "0000003", state_at(0)) is None
+
+
+def test_the_older_checkpoint_goes_after_the_newer_is_on_the_disk(tmp_path, monkeypatch) -> None:
+    save_checkpoint(tmp_path, state_at(1), keep=1)
+    order = []
+    sync, rename = files.sync_folder, os.rename
+    monkeypatch.setattr(files, "sync_folder", lambda path: order.append(f"sync {path.name}") or sync(path))
+    monkeypatch.setattr(os, "rename", lambda one, other: order.append(f"rename {one.name[:8]}") or rename(one, other))
+    save_checkpoint(tmp_path, state_at(2), keep=1)
+    place = f"sync {tmp_path.name}"
+    assert order[-4:] == ["rename .0000002", place, "rename 0000001", place]
+
+
+@pytest.mark.parametrize("name", ["state.json", "training.safetensors"])
+def test_one_flipped_bit_is_noticed_wherever_it_is(tmp_path, name) -> None:
+    path = save_checkpoint(tmp_path, state_at(7), keep=1, metrics="0" * 64)
+    whole = (path / name).read_bytes()
+    draw = random.Random(0)
+    places = range(len(whole)) if name == "state.json" else sorted(draw.sample(range(len(whole)), 60))
+    for place in places:
+        flipped = whole[:place] + bytes([whole[place] ^ (1 << draw.randrange(8))]) + whole[place + 1 :]
+        (path / name).write_bytes(flipped)
+        with pytest.raises(RunError, match=f"the checkpoint {path} is damaged: ") as caught:
+            load_checkpoint(path, state_at(0))
+        assert "\n" not in caught.value.message
+    (path / name).write_bytes(whole)
+    assert load_checkpoint(path, state_at(0)) == "0" * 64
+
+
+def test_checkpoints_of_piflow_0_1_are_read(tmp_path) -> None:
+    before = state_at(7)
+    path = save_checkpoint(tmp_path, before, keep=1)
+    record = {"iteration": 7, "crc32": zlib.crc32((path / "training.safetensors").read_bytes())}
+    (path / "state.json").write_text(json.dumps(record) + "\n")
+    after = state_at(0)
+    with torch.no_grad():
+        after.student[0].zero_()
+    assert load_checkpoint(path, after) is None and after.iteration == 7
+    assert all(torch.equal(one, other) for one, other in zip(before.student, after.student, strict=True))
+    for changes, what in (({"crc32": record["crc32"] ^ 1}, "checksum of training.safetensors"), ({"iteration": 8}, "iteration 8")):
+        (path / "state.json").write_text(json.dumps({**record, **changes}) + "\n")
+        with pytest.raises(RunError, match=what):
+            load_checkpoint(path, state_at(0))
+
+
+def test_the_way_out_of_a_damaged_checkpoint_can_be_typed(tmp_path) -> None:
+    path = save_checkpoint(tmp_path / "a run's folder", state_at(7), keep=1)
+    (path / "training.safetensors").unlink()
+    with pytest.raises(RunError) as caught:
+        load_checkpoint(path, state_at(0))
+    subprocess.run(caught.value.hint.partition(": ")[2], shell=True, check=True)
+    assert not path.exists() and path.parent.is_dir()
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path, monkeypatch) -> None:
+    path = save_checkpoint(tmp_path, state_at(7), keep=1)
+
+    def fails(*given):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("piflow_cli.training.checkpoints.files_digest", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        load_checkpoint(path, state_at(0))

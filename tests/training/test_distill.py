@@ -1,6 +1,8 @@
 """`piflow distill` from end to end on a tiny random teacher: what it leaves, resuming, and what stops it."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from interruptions import interrupted_at
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from piflow_cli.adapters import load_adapter
+from piflow_cli.locking import FolderLock
 from piflow_cli.training import opening, run
 
 REGIMES = {
@@ -89,6 +93,60 @@ def test_a_finished_run_may_be_made_longer(cli, tiny_teacher, tmp_path) -> None:
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_run_on_a_cosine_keeps_its_length(cli, tiny_teacher, tmp_path) -> None:
+    """The rate of every iteration depends on the last one: a longer run is another run from its first step on."""
+    arguments = ["distill", "--teacher", str(tiny_teacher), "--set", "optimisation.schedule=cosine", "--output", str(tmp_path / "out")]
+    assert cli(*arguments, "--quiet", "--iterations", "4").code == 0
+    before = contents(tmp_path / "out")
+    for other in ("6", "3"):
+        outcome = cli(*arguments, "--iterations", other)
+        assert outcome.code == 2 and "is a run of 4 iterations on a cosine" in outcome.err
+        assert all(text in outcome.err for text in ("--iterations 4", "--output DIR", "--no-resume"))
+        assert contents(tmp_path / "out") == before
+    assert cli(*arguments, "--quiet", "--iterations", "4").code == 0
+    assert cli(*arguments, "--quiet", "--iterations", "6", "--no-resume").code == 0
+    both = cli(*arguments, "--iterations", "8", "--seed", "1")
+    assert both.code == 2 and "optimisation.iterations was 6, is 8" in both.err and "seed was 0, is 1" in both.err
+
+
+def test_other_folders_among_checkpoints_are_left_alone(cli, tiny_teacher, finished) -> None:
+    """A copy that a person keeps, and a damaged one moved aside."""
+    checkpoints = finished / "checkpoints"
+    shutil.copytree(checkpoints / "0000004", checkpoints / "0000004-good")
+    (checkpoints / "0000004").rename(checkpoints / "0000009.damaged")
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--iterations", "6")
+    assert outcome.code == 0 and f"resuming from {checkpoints / '0000002'}" in outcome.err
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["0000004", "0000004-good", "0000006", "0000009.damaged"]
+
+
+def test_starting_over_moves_nothing_from_under_a_run(cli, tiny_teacher, finished) -> None:
+    before = contents(finished)
+    with FolderLock(finished):
+        outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--no-resume")
+    assert outcome.code == 2 and f"in use by process {os.getpid()}" in outcome.err and contents(finished) == before
+
+
+def test_a_start_that_was_killed_before_it_wrote_anything_is_no_run(cli, tiny_teacher, tmp_path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / ".run.yaml.0123456789abcdef.tmp").write_text("name: ti")
+    (folder / "run.lock").write_text("")
+    assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--quiet", "--iterations", "1").code == 0
+    assert not [path for path in folder.iterdir() if path.name.startswith(".") or path.name == "run.lock"]
+
+
+def test_settings_that_were_damaged_are_named(cli, tiny_teacher, finished) -> None:
+    path = finished / "run.yaml"
+    whole = path.read_text()
+    path.write_text(whole.replace("summary: a random", "summary: b random"))
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished))
+    assert outcome.code == 2 and f"{path} is damaged, or was changed by hand" in outcome.err
+    # As the hint has it; so are the files of piflow 0.1.
+    path.write_text(path.read_text().partition("\n")[2])
+    assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--quiet", "--iterations", "4").code == 0
+    assert path.read_text() == whole
+
+
 def test_another_seed_is_another_run(cli, tiny_teacher, tmp_path) -> None:
     arguments = ["distill", "--teacher", str(tiny_teacher), "--quiet", "--iterations", "2"]
     for seed in ("0", "1"):
@@ -160,15 +218,26 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(cli, tiny_teacher, finis
     assert cli(*arguments, "--quiet").code == 0
 
 
-def test_a_full_disk_costs_nothing_that_was_saved(cli, tiny_teacher, finished, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "the disk is full: a/b"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "a/b"), "your quota of this disk is used up: a/b"),
+        (SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"), "your quota of this disk is used up"),
+        (SafetensorError("Error while serializing: I/O error: File too large (os error 27)"), "the file is larger than this system lets it be"),
+        (SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)"), "the disk failed to read or write"),
+        (SafetensorError("Error while serializing: I/O error: failed to write whole buffer"), "a file could not be written or read"),
+    ],
+)
+def test_a_disk_that_takes_no_more_costs_nothing_that_was_saved(cli, tiny_teacher, finished, monkeypatch, error, message) -> None:
     before = contents(finished)
 
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device", str(finished / "checkpoints"))
+    def refuses(*arguments, **options):
+        raise error
 
-    monkeypatch.setattr("piflow_cli.training.checkpoints.save_file", full)
+    monkeypatch.setattr("piflow_cli.training.checkpoints.save_file", refuses)
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--iterations", "6")
-    assert outcome.code == 1 and "the disk is full" in outcome.err
+    assert outcome.code == 1 and f"Error: {message}" in outcome.err and "corrupt" not in outcome.err and "delete" not in outcome.err
     after = contents(finished)
     assert {name: after[name] for name in before if name not in ("metrics.jsonl", "run.yaml")} == {
         name: value for name, value in before.items() if name not in ("metrics.jsonl", "run.yaml")

@@ -114,3 +114,56 @@ def test_processes_that_were_started_are_counted(monkeypatch) -> None:
     assert process_count(None, "cpu") == process_count(2, "cpu") == 2
     monkeypatch.delenv("WORLD_SIZE")
     assert process_count(None, "cpu") == 1 and os.environ.get("RANK") is None
+
+
+SPOILED = """
+import math, os, sys
+from piflow_cli.app import main
+from piflow_cli.training import loop
+losses, calls = loop.data_dependent_loss, []
+def spoiled(*given):
+    calls.append(None)
+    return losses(*given) * (math.nan if os.environ["RANK"] == "1" and len(calls) == 2 else 1.0)
+loop.data_dependent_loss = spoiled
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_all_processes_skip_the_step_that_one_cannot_take(tiny_teacher, tmp_path) -> None:
+    """Started by torchrun, with variables of accelerate about, into one folder."""
+    (tmp_path / "spoiled.py").write_text(SPOILED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(tmp_path / "spoiled.py")]
+    command += ["distill", "--teacher", str(tiny_teacher), "--device", "cpu", "--iterations", "4", "--output", str(tmp_path / "out"), "--json"]
+    variables = {**os.environ, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "fp16"}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["skipped"] == 1 and "iterations 2 (1 so far)" in done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["skipped"] for row in rows] == [False, True, False, False]
+    saved = load_file(tmp_path / "out" / TRAINING)
+    assert all(value.isfinite().all() for value in saved.values())
+
+
+def test_launching_leaves_the_environment_as_it_was(tmp_path, monkeypatch) -> None:
+    from torch.distributed import run
+
+    seen = {}
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    monkeypatch.setattr(run, "run", lambda options: seen.update(os.environ, options=options))
+    launching.launch(["distill"], 2)
+    assert dict(os.environ) == before
+    assert seen["OMP_NUM_THREADS"] and seen[launching.LAUNCHER] == str(os.getpid()) and "SIGHUP" in seen["options"].signals_to_handle
+
+
+def test_under_nohup_the_launcher_goes_on_too(monkeypatch) -> None:
+    from torch.distributed import run
+
+    seen = []
+    monkeypatch.setattr(run, "run", seen.append)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        launching.launch(["distill"], 2)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert seen[0].signals_to_handle == "SIGTERM,SIGINT,SIGQUIT"
