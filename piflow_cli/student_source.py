@@ -112,7 +112,7 @@ def _brings_code(config: Path) -> bool:
     """Whether code lies beside a model, as in what `piflow export` writes for where piflow is not; adapters have none."""
     try:
         return "auto_map" in json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 

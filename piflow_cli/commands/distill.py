@@ -87,6 +87,7 @@ def distill(
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
+    from piflow_cli.files import check_writable
     from piflow_cli.presets import resolve
 
     flags = {
@@ -109,6 +110,7 @@ def distill(
     preset = resolve(teacher, config, assignments if assignments is not None else [], flags)
     _refuse_missing(preset)
     folder = Path("runs") / preset.name if output is None else output
+    check_writable(folder)
     from piflow_cli.launching import launch, launched_processes, process_count
 
     processes = process_count(num_processes, device)
