@@ -40,6 +40,9 @@ class Encoders(Protocol):
         The first axis of an entry may differ in length between texts; an entry that marks real positions says which count.
         """
 
+    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
+        """Those of ``texts`` that the encoder does not read to their ends, each with how much of it is read, in words."""
+
     def encode_images(self, images: Tensor) -> Tensor:
         """Latents (B, C, h, w), normalised as the transformer takes them, of ``images`` (B, 3, H, W) float32 in [-1, 1].
 

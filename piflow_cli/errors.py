@@ -185,7 +185,7 @@ def _gpu_full(exc: BaseException) -> PiflowError:
     return RunError(
         f"the GPU ran out of memory{short}",
         "distill: --set optimisation.gradient_checkpointing=true, then --set optimisation.device_batch_size=1, "
-        "--base-precision nf4, --set imitation.states_per_query=1, --offload-base; --dry-run shows what each takes; "
+        "--base-precision nf4, --set imitation.states_per_query=1, --offload-base, of which --dry-run shows what each takes; "
         "sample: --batch-size 1, --offload model",
     )
 
@@ -211,7 +211,7 @@ HUB_TABLE: tuple[Entry, ...] = (
     ),
     (
         _named("RevisionNotFoundError"),
-        lambda exc: UsageError("the repository has no such revision", "take the newest: --set teacher.revision=null"),
+        lambda exc: UsageError("the repository has no such revision", "take the newest; distill: --set teacher.revision=null"),
     ),
     (
         _named("RemoteEntryNotFoundError"),
@@ -265,5 +265,5 @@ TABLE: tuple[Entry, ...] = (
         ),
     ),
     (_named("OutOfMemoryError"), _gpu_full),
-    (_is(MemoryError), _run_error("out of memory", "lower --batch-size, or close other programs")),
+    (_is(MemoryError), _run_error("out of memory", "close other programs; distill, sample and eval: a smaller --batch-size")),
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RECIPE_KEY = "piflow"
+GRID_KEY = "grid"
 GRID_CELL = 64
 LARGEST_CELL = 512
 

@@ -17,7 +17,7 @@ def load_images(path: Path) -> tuple[Tensor, Tensor]:
     It holds ``images`` (N, H, W) uint8 and ``labels`` (N,); its metadata ``levels`` is the white value.
     """
     if not path.is_file():
-        raise UsageError(f"there are no images at {path}", "name a safetensors file: --set data.images=FILE")
+        raise UsageError(f"there are no images at {path}", "name a safetensors file; distill: --set data.images=FILE")
     metadata, tensors = read_safetensors(path)
     if not {"images", "labels"} <= tensors.keys():
         raise UsageError(f"{path} lacks the tensors 'images' and 'labels'", "write both: uint8 (N, H, W) and integers (N,)")

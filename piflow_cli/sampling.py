@@ -16,7 +16,7 @@ from .devices import choose_device
 from .errors import UsageError
 from .files import check_writable
 from .generation import sample_student, sample_teacher, seeded_generators, seeded_noise
-from .images import image_grid, save_png, to_images
+from .images import GRID_KEY, image_grid, save_png, to_images
 from .presets import load
 from .shots import SampleRequest, Shot, Source, batches, class_shots
 from .student_source import locate_student
@@ -64,7 +64,8 @@ def sample(request: SampleRequest, console: Console) -> dict:
     if grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
         whole = image_grid([images[shot] for shot in source.shots], source.columns)
-        save_png(whole, grid, source.recipe if request.metadata else None)
+        # Marked even where no recipe is wanted, so that nobody counts it among the pictures.
+        save_png(whole, grid, {**(source.recipe if request.metadata else {}), GRID_KEY: True})
     files = [_file(request, shot) for shot in source.shots]
     return {"images": files, "grid": grid, "seconds": round(seconds, 3), **source.recipe}
 

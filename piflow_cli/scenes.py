@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .adapters import load_adapter, read_facts
 from .generation import seeded_generators, seeded_noise
+from .prompts import Prompt
 from .quantisation import check_precision, store_in_fp8
 from .sampling import check_teacher, open_student, vae_of
 from .shots import BasePrecision, SampleRequest, Shot, class_shots
@@ -65,8 +66,9 @@ def open_scene(
     device: torch.device,
     console: Console,
     labels: tuple[int, ...] | None = None,
-    prompts: tuple[str, ...] = (),
+    prompts: tuple[str | Prompt, ...] = (),
     prompts_from: str | None = None,
+    text_column: str | None = None,
     seeds: tuple[int, ...] | None = None,
     height: int | None = None,
     width: int | None = None,
@@ -79,7 +81,7 @@ def open_scene(
     """The student at ``path`` and the shots that `piflow sample` would make of the same options; its errors are raised here too."""
     request = SampleRequest(
         student=str(path), teacher=teacher, base=base, vae=vae, labels=labels, prompts=prompts, prompts_from=prompts_from,
-        height=height, width=width, base_precision=base_precision, seeds=seeds, subfolder=subfolder,
+        text_column=text_column, height=height, width=width, base_precision=base_precision, seeds=seeds, subfolder=subfolder,
     )  # fmt: skip
     files = locate_student(path, subfolder)
     facts = read_facts(files, teacher=teacher, base=base, say=console.say)

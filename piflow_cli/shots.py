@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from .errors import UsageError
+from .prompts import Prompt
 
 Offload = Literal["none", "model", "sequential", "group"]
 BasePrecision = Literal["fp32", "bf16", "fp8", "int8", "nf4"]
@@ -22,8 +23,8 @@ class SampleRequest:
 
     ``student``: run or adapter folder, .safetensors file or Hub id, ``subfolder`` inside it.
     With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher. ``labels``
-    are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image ones.
-    ``prompts_from``: a file or data set of prompts. ``loras``: further adapters, each with its scale.
+    are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image ones: texts, or with seed
+    and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``. ``loras``: further adapters, each with its scale.
     """
 
     student: str | None = None
@@ -32,8 +33,9 @@ class SampleRequest:
     base: str | None = None
     vae: str | None = None
     labels: tuple[int, ...] | None = None
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[str | Prompt, ...] = ()
     prompts_from: str | None = None
+    text_column: str | None = None
     height: int | None = None
     width: int | None = None
     loras: tuple[tuple[str, float], ...] = ()
@@ -58,6 +60,7 @@ class SampleRequest:
         given = {
             "a prompt": self.prompts,
             "--prompts": self.prompts_from,
+            "--text-column": self.text_column,
             "--height": self.height,
             "--width": self.width,
             "--lora": self.loras,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 from .errors import PiflowError, UsageError
 from .files import expanded
-from .runs import RunFolder, read_settings
+from .runs import RunFolder
 from .teachers.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
 from .weights import INDEX_SUFFIX, shards_of
 
@@ -64,7 +65,8 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         if not folder.adapter.is_dir():
             raise UsageError(
                 f"the run {path} has not finished: it holds no student yet",
-                f"finish it: piflow distill --teacher {read_settings(folder.settings).name} --output {path}",
+                # Its settings, since the preset's own name would leave out what was changed on the command line.
+                f"finish it: piflow distill --teacher {quote(str(folder.settings))} --output {quote(str(path))}",
             )
         path = folder.adapter
     if (path / PIPELINE_NAME).is_file():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import difflib
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .errors import UsageError
 
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 10
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+TEXT_OPTION, IMAGE_OPTION = "--text-column {}", "--set data.image_column={}"
+# What columns are usually called, the likeliest first.
+USUAL = {TEXT_OPTION: ("text", "prompt", "caption", "txt"), IMAGE_OPTION: ("image", "img", "jpg", "png", "webp")}
+# The longer one first: what begins UTF-32 begins UTF-16 too.
+MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+LINE_END = re.compile(r"\r\n|\n|\r")
 
 Row = tuple[int, dict[str, Any]]
 """Line number, from 1, and the values by column."""
@@ -49,17 +59,42 @@ def read_text(path: Path) -> str:
     """A UTF-8 text file, with or without a byte-order mark; raises UsageError with the line where it is none."""
     data = path.read_bytes()
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}:{line}: not UTF-8 text", f"convert it: iconv -t UTF-8 {path}") from error
+        raise UsageError(f"{path}:{line}: not UTF-8 text", _conversion(path, data)) from error
+    if "\0" in text:
+        # Zeros are valid UTF-8, but what has them is UTF-16 without its mark, or no text.
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UsageError(f"{path}:{line}: not UTF-8 text, it has zeros in it", _conversion(path, data))
+    return text
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether ``value`` is text that can be written down: JSON can hold halves of characters."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _conversion(path: Path, data: bytes) -> str:
+    """The command that makes a file UTF-8: by its byte-order mark, by its zeros, or else taken for Latin-1, which every file is."""
+    found = [name for mark, name in MARKS.items() if data.startswith(mark)]
+    if not found and b"\0" in data:
+        found = ["UTF-16LE" if data.index(0) % 2 else "UTF-16BE"]
+    aside = path.with_name(f"{path.stem}-utf8{path.suffix}")
+    encoding = found[0] if found else "LATIN1"
+    return f"convert it: iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(aside))}"
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
     """Lines with their numbers from 1, without line ends; the end of the file ends a line or follows one."""
     # splitlines() would also break a prompt at a form feed or at a Unicode separator.
-    lines = read_text(path).removesuffix("\n").split("\n")
-    return [] if lines == [""] else [(number, line.removesuffix("\r")) for number, line in enumerate(lines, 1)]
+    lines = LINE_END.split(read_text(path))
+    if lines[-1] == "":
+        lines.pop()
+    return [] if lines == [""] else list(enumerate(lines, 1))
 
 
 def jsonl_rows(path: Path, faults: Faults) -> Iterator[Row]:
@@ -71,7 +106,8 @@ def jsonl_rows(path: Path, faults: Faults) -> Iterator[Row]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            faults.add(number, f"not valid JSON: {getattr(error, 'msg', 'nested too deeply')}")
+            why = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", "a number is too long")
+            faults.add(number, f"not valid JSON: {why}")
             continue
         if isinstance(value, dict):
             yield number, value
@@ -79,11 +115,11 @@ def jsonl_rows(path: Path, faults: Faults) -> Iterator[Row]:
             faults.add(number, "not a JSON object")
 
 
-def csv_rows(path: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Row]:
-    """The rows of a CSV file whose first line names the columns; raises UsageError where a ``wanted`` one is not there."""
+def csv_rows(path: Path, wanted: Mapping[str, str], faults: Faults, known: Collection[str] = ()) -> Iterator[Row]:
+    """The rows of a CSV file whose first line names the columns; raises UsageError as :func:`check_columns` does."""
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
-        check_columns(path, rows.fieldnames if rows.fieldnames is not None else [], wanted)
+        check_columns(path, rows.fieldnames if rows.fieldnames is not None else [], wanted, known)
         for row in rows:
             # csv files what is left over under None, and fills what is missing with it.
             if None in row or None in row.values():
@@ -94,22 +130,32 @@ def csv_rows(path: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Row]
         faults.add(rows.line_num, f"not valid CSV: {error}")
 
 
-def parquet_column(path: Path, column: str) -> list[Any]:
-    """One column of a Parquet file; raises UsageError where there is none, or where the file is no such file."""
+def parquet_rows(path: Path, wanted: Mapping[str, str], known: Collection[str] = ()) -> Iterator[Row]:
+    """Columns of a Parquet file by row: those ``wanted``, and of the ``known`` those that are there.
+
+    Raises UsageError as :func:`check_columns` does, and where the file is damaged or of another kind.
+    """
     import pyarrow
     from pyarrow import parquet
 
     try:
-        check_columns(path, parquet.read_schema(path).names, [column])
-        return parquet.read_table(path, columns=[column]).column(column).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise UsageError(f"{path} is not a Parquet file, or is cut short", "copy or download it again") from error
+        schema = parquet.read_schema(path)
+        columns = schema.names
+        texts = [name for name, kind in zip(columns, schema.types) if kind in (pyarrow.string(), pyarrow.large_string())]
+        check_columns(path, columns, wanted, known, texts)
+        chosen = [name for name in columns if name in wanted or name in known]
+        rows = parquet.read_table(path, columns=chosen, page_checksum_verification=True).to_pylist()
+    except PermissionError:
+        raise
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a Parquet file, or is damaged", "copy or download it again") from error
+    return enumerate(rows, 1)
 
 
-def open_dataset(source: str, split: str, wanted: Sequence[str]) -> Dataset:
+def open_dataset(source: str, split: str, wanted: Mapping[str, str]) -> Dataset:
     """One split of a data set of the Hub, or of a folder that is laid out like one.
 
-    Raises UsageError where it cannot be had, with the reason, or where it lacks a ``wanted`` column.
+    Raises UsageError where it cannot be had, with the reason, and as :func:`check_columns` does.
     """
     import datasets
 
@@ -122,16 +168,41 @@ def open_dataset(source: str, split: str, wanted: Sequence[str]) -> Dataset:
             f"cannot read the split {split} of the data set {source}: {reason}",
             "check its name and the network; where it is gated, accept its terms and type: hf auth login",
         ) from error
-    check_columns(source, dataset.column_names, wanted)
+    texts = [name for name, kind in dataset.features.items() if getattr(kind, "dtype", None) in ("string", "large_string")]
+    check_columns(source, dataset.column_names, wanted, texts=texts)
     return dataset
 
 
-def check_columns(source: str | Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise UsageError that names the first of the ``wanted`` columns that is not among ``columns``."""
-    for name in wanted:
+def check_columns(
+    source: str | Path, columns: Sequence[str], wanted: Mapping[str, str], known: Collection[str] = (), texts: Sequence[str] | None = None
+) -> None:
+    """Raise UsageError that names the first of the ``wanted`` columns that is not among ``columns``, or a slip in a ``known`` one.
+
+    ``wanted``: the option that names another column instead, with {} for its name, as TEXT_OPTION has it; "" where there is none.
+    ``texts``: those of the columns that hold texts, where that is known.
+    """
+    for name, option in wanted.items():
         if name not in columns:
             found = ", ".join(columns) if columns else "none"
-            raise UsageError(
-                f"{source} has no column {name}; it has {found}",
-                "name them: --set data.text_column=NAME, --set data.image_column=NAME",
-            )
+            raise UsageError(f"{source} has no column {name}; it has {found}", naming(texts if texts and option == TEXT_OPTION else columns, option, name))
+    slip = slip_among([name for name in columns if name not in wanted], known)
+    if slip is not None:
+        raise UsageError(f"{source} has an unknown column {slip[0]}; did you mean {slip[1]}?", f"call it {slip[1]}, or take it out")
+
+
+def slip_among(names: Sequence[str], known: Collection[str]) -> tuple[str, str] | None:
+    """The first of ``names`` that is nearly one of the ``known`` ones, and that one; not if it is there, too."""
+    for name in names:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        if close and name not in known and close[0] not in names:
+            return name, close[0]
+    return None
+
+
+def naming(columns: Sequence[str], option: str, name: str) -> str:
+    """What to type so that one of ``columns``, the likeliest, is taken in the place of ``name``."""
+    if not columns or not option:
+        return f"name a column {name}"
+    usual = USUAL[option]
+    likely = min(columns, key=lambda column: usual.index(column.lower()) if column.lower() in usual else len(usual))
+    return f"name the one that is meant: {option.format(shlex.quote(likely))}"

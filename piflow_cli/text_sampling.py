@@ -15,6 +15,7 @@ from .bounds import IMAGES, SIDE
 from .encoders import collate, with_negative
 from .errors import UsageError
 from .generation import sample_by_pipeline, seeded_generators, seeded_noise
+from .long_texts import told_of
 from .lora_files import check_files
 from .loras import add_loras, cast_adapters
 from .prompts import Prompt, read_prompts
@@ -131,6 +132,8 @@ class Stage:
         console.say(f"encoding {len(prompts)} prompt{'s' if len(prompts) != 1 else ''}")
         encoders = StockEncoders(family, folder, device, offload=request.offload in LAYERWISE)
         texts = {text: _in_dtype(encoders.encode_text([text])[0], COMPUTED_IN[precision]) for text in prompts}
+        if long := encoders.long_texts(list(prompts)):
+            console.warn(told_of(long, len(prompts) - guided))
         encoders.close()
         return cls(request, family, folder, shots, texts, precision, guided, device, console)
 
@@ -188,15 +191,19 @@ def shots_of(request: SampleRequest, family: TextToImageFamily) -> tuple[Shot, .
         raise UsageError("a prompt is given, and --prompts too", "keep one of them")
     if not request.prompts and request.prompts_from is None:
         raise UsageError("the model is told a text, and none is given", 'type a prompt: piflow sample RUN "a red fox", or --prompts FILE')
-    if "" in (prompt.strip() for prompt in request.prompts):
-        raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
+    if request.text_column is not None and request.prompts_from is None:
+        raise UsageError("--text-column belongs to a file of prompts, and none is given", "name it: --prompts FILE; or leave --text-column out")
     source = request.prompts_from
-    prompts = [Prompt(text) for text in request.prompts] if source is None else read_prompts(source)
+    told = [prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in request.prompts]
+    if any(not prompt.text.strip() for prompt in told):
+        raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
+    prompts = told if source is None else read_prompts(source, request.text_column)
     shots = []
     if request.seeds is not None and len(prompts) * len(request.seeds) > IMAGES.most:
         raise UsageError(f"{len(prompts)} prompts times {len(request.seeds)} seeds: more than {IMAGES.text} pictures", "ask for fewer: --seeds 0-3")
     for number, prompt in enumerate(prompts):
-        size = _size(request, prompt, family, f" (prompt {number + 1} of {source})")
+        place = f" (prompt {number + 1}{'' if source is None else f' of {source}'})"
+        size = _size(request, prompt, family, place)
         for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
             shots.append(Shot(seed, prompt=prompt.text, number=number, size=size))
     return tuple(shots)

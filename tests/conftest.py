@@ -89,7 +89,7 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
 SampleRequest = make_dataclass(
     "SampleRequest",
     (
-        "student subfolder teacher base vae labels prompts prompts_from height width loras base_precision offload compile seeds steps shift substeps "
+        "student subfolder teacher base vae labels prompts prompts_from text_column height width loras base_precision offload compile seeds steps shift substeps "
         "temperature stochastic guidance output grid metadata device batch_size"
     ).split(),
     frozen=True,
@@ -179,3 +179,4 @@ def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
         kind = families()[row.family]
         monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
         monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 1) for text in texts])
+        monkeypatch.setattr(kind, "token_counts", lambda self, used, texts: [len(text) for text in texts])

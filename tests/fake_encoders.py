@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d
 from piflow_cli.encoders import EncoderFactory, negative_of
 from piflow_cli.teachers.dit import DiTFamily
 
+LONGEST = 100
 IDENTITY = {"model": "fake", "revision": "1", "dtype": "float32"}
 
 
@@ -40,6 +41,9 @@ class FakeEncoders:
         self._count()
         self.texts += texts
         return [expected_text(text) for text in texts]
+
+    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
+        return {text: f"{len(text)} letters" for text in texts if len(text) > LONGEST}
 
     def encode_images(self, images: Tensor) -> Tensor:
         self._count()

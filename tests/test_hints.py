@@ -38,10 +38,21 @@ LED_TO_BY = {
     "bounds": (),
     "loras": ("sample",),
     "lora_": ("sample",),
+    "teachers/dit.py": ("sample", "eval", "inspect-policy"),
+    "text_sampling": ("sample",),
+    "shots": ("sample", "eval", "inspect-policy"),
 }
-# Programs other than ours, and the option that shows an option's use.
-OTHERS = {"--help", "--json"}
-"""Hints of modules that several commands lead to, which name options of some of them: each says for which in its words."""
+# Of every command, or of the program itself.
+OTHERS = {"--help", "--json", "--version"}
+# Hints that answer the option that they name: whoever reads one has typed it.
+ANSWERS = {
+    "adapters.py": ("leave --base-precision out",),
+    "generation.py": ("or leave --lora out",),
+    "quantisation.py": ("choose --base-precision", "leave --offload-"),
+    "student.py": ("leave --shift out", "choose --base-precision"),
+    "teachers/base.py": ("choose --base-precision",),
+    "student_source.py": ("leave --subfolder out", "choose one: --subfolder", "export that with --format adapter"),
+}
 
 
 def modules() -> list[Path]:
@@ -85,13 +96,13 @@ def commands_of(path: Path) -> tuple[str, ...]:
 def wrong_options(hint: str, commands: tuple[str, ...]) -> list[str]:
     """Options of ``hint`` that a reader of it cannot type: a command that the hint names before them takes the reader's place."""
     wrong, current = [], commands
-    for word in re.split(r"(?=piflow [a-z-]+)|(?=\b(?:distill|sample|eval|export|inspect-policy)(?: and (?:distill|sample|eval|export|inspect-policy))*: )|; ", hint):
+    for word in re.split(r"(?=piflow [a-z-]+)|(?=\b(?:NAME)(?:, (?:NAME))*(?: and (?:NAME))?: )|; ".replace("NAME", "|".join(ALL)), hint):
         named = re.match(r"piflow ([a-z-]+)", word)
-        before = re.match(r"((?:[a-z-]+)(?: and [a-z-]+)*): ", word)
+        before = re.match(r"((?:[a-z-]+)(?:, [a-z-]+)*(?: and [a-z-]+)?): ", word)
         if named and named[1] in ALL:
             current = (named[1],)
-        elif before and all(name in ALL for name in before[1].split(" and ")):
-            current = tuple(before[1].split(" and "))
+        elif before and all(name in ALL for name in re.split(", | and ", before[1])):
+            current = tuple(re.split(", | and ", before[1]))
         else:
             current = commands
         for option in OPTION.findall(word):
@@ -102,5 +113,10 @@ def wrong_options(hint: str, commands: tuple[str, ...]) -> list[str]:
 
 @pytest.mark.parametrize("path", [path for path in modules() if hints_of(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_every_option_of_a_hint_can_be_typed(path):
-    wrong = {f"line {line}: {hint}": found for line, hint in hints_of(path) if (found := wrong_options(hint, commands_of(path)))}
+    answers = ANSWERS.get(path.relative_to(PACKAGE).as_posix(), ())
+    wrong = {
+        f"line {line}: {hint}": found
+        for line, hint in hints_of(path)
+        if not any(answer in hint for answer in answers) and (found := wrong_options(hint, commands_of(path)))
+    }
     assert not wrong

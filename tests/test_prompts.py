@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
+import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +57,116 @@ def test_json_lines_may_give_seed_and_size(tmp_path):
     rows = [{"text": "a", "seed": 0, "width": 512, "height": 768, "id": 3}, {"text": "b", "seed": None}]
     source = written(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)) + "\n")
     assert read_prompts(source) == [Prompt("a", 0, 512, 768), Prompt("b")]
+
+
+def write_parquet(columns: dict[str, list], path: Path, **options: object) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(columns), path, **options)
+
+
+NUMBERS = st.none() | st.integers(1, 1 << 16)
+
+
+@given(st.lists(st.tuples(PROMPTS, st.none() | st.integers(0, 2**63 - 1), NUMBERS, NUMBERS), min_size=1, max_size=4))
+def test_seeds_and_sizes_count_in_every_format_with_columns(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("prompts")
+    expected = [Prompt(text.strip(), *numbers) for text, *numbers in rows]
+    names = ["text", "seed", "width", "height"]
+    lines = (json.dumps(dict(zip(names, row))) for row in rows)
+    assert read_prompts(written(folder, "p.jsonl", "\n".join(lines))) == expected
+    with (folder / "p.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([names, *rows])
+    assert read_prompts(str(folder / "p.csv")) == expected
+    write_parquet({name: list(column) for name, column in zip(names, zip(*rows))}, folder / "p.parquet")
+    assert read_prompts(str(folder / "p.parquet")) == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "complaint"),
+    [
+        ("seed", "-1", "must be a whole number of at least 0, not -1"),
+        ("seed", "1.0", "must be a whole number of at least 0, not '1.0'"),
+        ("seed", "1e3", "must be a whole number of at least 0, not '1e3'"),
+        ("seed", "0x10", "must be a whole number of at least 0, not '0x10'"),
+        ("seed", "٣", "must be a whole number of at least 0, not"),
+        ("seed", str(2**63), "is too large: at most 9223372036854775807"),
+        ("seed", "9" * 5000, "must be a whole number of at least 0, not"),
+        ("width", "0", "must be a whole number of at least 1, not 0"),
+        ("height", "wide", "must be a whole number of at least 1, not 'wide'"),
+        ("height", "65537", "height 65537 is too large: at most 65536"),
+    ],
+)
+def test_numbers_of_a_csv_file_are_read_strictly(tmp_path, column, value, complaint):
+    assert f"p.csv:3: {column}" in (message := refusal(written(tmp_path, "p.csv", f"text,{column}\na,\nb,{value}\n"))) and complaint in message
+
+
+def test_numbers_of_a_parquet_file_are_whole(tmp_path):
+    write_parquet({"text": ["a", "b"], "width": [None, 512.0]}, tmp_path / "p.parquet")
+    assert "p.parquet:2: width must be a whole number of at least 1, not 512.0" in refusal(str(tmp_path / "p.parquet"))
+
+
+def test_slips_in_columns_are_named_unless_the_right_one_is_there(tmp_path):
+    assert "has an unknown column widht; did you mean width?" in refusal(written(tmp_path, "p.csv", "text,widht\na,3\n"))
+    write_parquet({"text": ["a"], "hight": [3]}, tmp_path / "p.parquet")
+    assert "has an unknown column hight; did you mean height?" in refusal(str(tmp_path / "p.parquet"))
+    assert read_prompts(written(tmp_path, "q.csv", "text,weight,height\na,heavy,3\n")) == [Prompt("a", height=3)]
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.parquet"])
+@pytest.mark.parametrize("column", ["Prompt", "the caption", "x"])
+def test_the_hint_about_a_column_can_be_typed(tmp_path, name, column):
+    if name == "p.parquet":
+        write_parquet({"id": [1], column: ["a fox"]}, tmp_path / name)
+    else:
+        written(tmp_path, name, f"{column},id\na fox,1\n" if name == "p.csv" else json.dumps({"id": 1, column: "a fox"}))
+    with pytest.raises(UsageError) as caught:
+        read_prompts(str(tmp_path / name))
+    option, value = shlex.split(caught.value.hint.partition(": ")[2])
+    assert option == "--text-column"
+    assert read_prompts(str(tmp_path / name), text_column=value) == [Prompt("a fox")]
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ("a café\n".encode("latin-1"), 1),
+        ("a red fox\r\ntwo ¤\r\n".encode("utf-16"), 1),
+        (codecs.BOM_UTF16_BE + "a red fox\n".encode("utf-16-be"), 1),
+        ("a red fox\n".encode("utf-32"), 1),
+        ("a red fox\nb\n".encode("utf-16-le"), 1),
+        ("a red fox\nb\n".encode("utf-16-be"), 1),
+    ],
+)
+@pytest.mark.skipif(shutil.which("iconv") is None, reason="iconv is not installed")
+def test_the_command_that_converts_a_file_works_as_typed(tmp_path, data, line):
+    source = written(tmp_path, "it's mine.txt", data)
+    with pytest.raises(UsageError, match=f"mine.txt:{line}: not UTF-8 text") as caught:
+        read_prompts(source)
+    subprocess.run(["sh", "-c", caught.value.hint.removeprefix("convert it: ")], check=True, cwd=tmp_path)
+    made = tmp_path / "it's mine-utf8.txt"
+    assert read_prompts(str(made))[0].text in ("a café", "a red fox")
+
+
+@pytest.mark.parametrize("text", ["a red fox\ra cat\r", "a red fox\ra cat", "a red fox\r\na cat\r\n", "a red fox\na cat\r"])
+def test_every_kind_of_line_end_ends_a_line(tmp_path, text):
+    assert read_prompts(written(tmp_path, "p.txt", text)) == [Prompt("a red fox"), Prompt("a cat")]
+    table = text.replace("a red fox", "text,seed").replace("a cat", "a cat,3")
+    assert read_prompts(written(tmp_path, "p.csv", table)) == [Prompt("a cat", 3)]
+
+
+def test_a_damaged_parquet_file_is_one_line(tmp_path):
+    path = tmp_path / "p.parquet"
+    write_parquet({"text": [f"a red fox {number}" for number in range(5000)]}, path, write_page_checksum=True)
+    whole = path.read_bytes()
+    for start, stop in ((100, 3000), (5000, 5001), (len(whole) - 8, len(whole) - 4)):
+        path.write_bytes(whole[:start] + bytes(255 - byte for byte in whole[start:stop]) + whole[stop:])
+        assert refusal(str(path)) == f"{path} is not a Parquet file, or is damaged"
+
+
+def test_halves_of_characters_are_no_text(tmp_path):
+    assert "p.jsonl:1: is not text but" in refusal(written(tmp_path, "p.jsonl", '{"text": "a \\ud800"}'))
 
 
 def test_another_column_may_hold_the_text(tmp_path):

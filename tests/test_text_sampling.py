@@ -27,6 +27,7 @@ from piflow_cli.adapters import load_adapter, save_adapter
 from piflow_cli.console import Console
 from piflow_cli.encoders import collate
 from piflow_cli.errors import UsageError
+from piflow_cli.evaluation.folders import open_folder
 from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
 from piflow_cli.images import image_grid, to_images
 from piflow_cli.loras import cast_adapters
@@ -53,6 +54,7 @@ def text_encoders(monkeypatch) -> None:
         kind = families()[row.family]
         monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
         monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 2) for text in texts])
+        monkeypatch.setattr(kind, "token_counts", lambda self, used, texts: [len(text) for text in texts])
 
 
 def saved_student(row: Row, folder: Path) -> Path:
@@ -254,6 +256,31 @@ def test_a_file_of_prompts_says_seeds_and_sizes(cli, flux, tmp_path) -> None:
     assert names == {f"000{number}-00000{seed}.png" for number in (0, 1) for seed in (1, 2)} | {"grid.png"}
     with Image.open(tmp_path / "again" / "0000-000001.png") as image:
         assert image.size == (48, 32) and "piflow" not in image.text
+
+
+def test_a_prompt_that_is_cut_is_named_as_json(cli, flux, tmp_path) -> None:
+    outcome = cli("sample", str(flux), "a fox", "z" * 600, *SIZE, "--output", str(tmp_path), "--json")
+    (warning,) = [json.loads(line)["warning"] for line in outcome.err.splitlines()]
+    assert warning.startswith("1 of 2 texts are longer than the text encoder reads") and "(600 tokens, of which 512 are read)" in warning
+
+
+def test_the_hint_about_a_column_is_an_option_of_sample(cli, flux, tmp_path) -> None:
+    (tmp_path / "p.csv").write_text("Prompt,Category\na fox,Animals\n")
+    outcome = cli("sample", str(flux), "--prompts", str(tmp_path / "p.csv"), *SIZE, "--output", str(tmp_path / "out"))
+    assert outcome.code == 2 and "it has Prompt, Category" in outcome.err
+    option, column = outcome.err.split()[-2:]
+    run(cli, flux, "--prompts", tmp_path / "p.csv", option, column, *SIZE, "--output", tmp_path / "out")
+    assert pixels(tmp_path / "out" / "0000-000000.png").shape == (64, 96, 3)
+    refused = cli("sample", str(flux), "a fox", option, column, *SIZE, "--output", str(tmp_path / "out"))
+    assert refused.code == 2 and "--text-column belongs to a file of prompts" in refused.err
+
+
+def test_a_grid_says_what_it_is_even_without_a_recipe(cli, flux, tmp_path) -> None:
+    for name, options in (("with", []), ("without", ["--no-metadata"])):
+        run(cli, flux, "cat", *SIZE, "--seeds", "0-1", "--output", tmp_path / name, *options)
+        assert len(open_folder(tmp_path / name).entries) == 2
+        with Image.open(tmp_path / name / "grid.png") as grid:
+            assert json.loads(grid.text["piflow"])["grid"] is True
 
 
 # The whole pipeline on disk, text encoders and tokenizers of its own.

@@ -32,7 +32,7 @@ from piflow_cli.commands.distill_options import (
     Resume,
     Seed,
 )
-from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Teacher, examples
+from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Teacher, TextColumn, examples
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
 
@@ -59,6 +59,7 @@ def distill(
     components: Components = None,
     prompts: Prompts = None,
     data: Pictures = None,
+    text_column: TextColumn = None,
     data_free: DataFree = None,
     cache: CacheFolder = None,
     base_precision: BasePrecision = None,
@@ -97,6 +98,7 @@ def distill(
         "policy.components": components,
         "data.prompts": prompts,
         "data.captioned": data,
+        "data.text_column": text_column,
         "data.cache": None if cache is None else str(cache),
         "data.offload_text_encoder": offload_text_encoder,
         "imitation.data_free": data_free,

@@ -27,7 +27,7 @@ from piflow_cli.commands.eval_options import (
     Students,
     TeacherSteps,
 )
-from piflow_cli.commands.options import Base, Device, Json, Quiet, Subfolder, Teacher, examples, parse_ranges, parse_temperature
+from piflow_cli.commands.options import Base, Device, Json, Quiet, Subfolder, Teacher, TextColumn, examples, parse_ranges, parse_temperature
 from piflow_cli.commands.sample_options import Height, PromptsFrom, Seeds, Substeps, Temperature, Width
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
@@ -61,6 +61,7 @@ def eval(
     seeds: Seeds = None,
     labels: Labels = None,
     prompts: PromptsFrom = None,
+    text_column: TextColumn = None,
     height: Height = None,
     width: Width = None,
     steps: Steps = None,
@@ -101,6 +102,7 @@ def eval(
         protocol="quick" if quick else "full" if full else None,
         extractors=tuple(extractor or ()),
         prompts_from=prompts,
+        text_column=text_column,
         output=_folder(named, subfolder, images) if output is None else output,
         images=images, reference=reference, inception_weights=inception_weights, clip=clip, num_images=num_images, height=height,
         width=width, substeps=substeps, fine_steps=fine_steps, teacher=teacher, base=base, subfolder=subfolder, batch_size=batch_size,

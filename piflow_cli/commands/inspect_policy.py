@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piflow_cli.commands.inspect_options import At, Compare, Output, Overwrite, Seeds, Slice
-from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Subfolder, Teacher, examples, parse_ranges
+from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Subfolder, Teacher, TextColumn, examples, parse_ranges
 from piflow_cli.commands.sample_options import Height, Labels, Prompts, PromptsFrom, Student, Vae, Width
 from piflow_cli.console import Console, format_table
 from piflow_cli.errors import UsageError
@@ -38,6 +38,7 @@ def inspect_policy(
     base_precision: BasePrecision = None,
     device: Device = "auto",
     prompts_from: PromptsFrom = None,
+    text_column: TextColumn = None,
     height: Height = None,
     width: Width = None,
     labels: Labels = None,
@@ -65,6 +66,7 @@ def inspect_policy(
         students=students,
         prompts=tuple(prompts),
         prompts_from=prompts_from,
+        text_column=text_column,
         height=height,
         width=width,
         at=at,

@@ -162,4 +162,7 @@ Teacher = Annotated[
         show_default=False,
     ),
 ]
+TextColumn = Annotated[
+    str | None, setting("--text-column", "The column of prompts or captions; default: text.", DATA, "NAME")
+]
 Subfolder = Annotated[str | None, setting("--subfolder", "Of the student: a folder inside it.", MODEL, "NAME")]

@@ -26,7 +26,7 @@ Offload = Annotated[
 ]
 
 PromptsFrom = Annotated[
-    str | None, setting("--prompts", "A file of prompts, .jsonl with seed, width, height; or a Hub dataset.", SAMPLING, "SOURCE")
+    str | None, setting("--prompts", "A file of prompts, where wanted with columns seed, width, height; or a Hub dataset.", SAMPLING, "SOURCE")
 ]
 Height = Annotated[int | None, setting("--height", "In pixels; default: 1024.", SAMPLING, "N", 1, SIDE)]
 Width = Annotated[int | None, setting("--width", "In pixels; default: 1024.", SAMPLING, "N", 1, SIDE)]

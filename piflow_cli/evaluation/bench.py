@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..adapters import read_facts
 from ..errors import PiflowError, UsageError
 from ..labelled_images import load_images
 from ..own_teacher import OwnTeacher, own_teacher, preset_of
-from ..prompts import read_prompts
+from ..prompts import Prompt, read_prompts
 from ..sampling import CLASS_TEACHER_STEPS
 from ..scenes import Scene, open_scene
 from ..shots import Shot
@@ -69,7 +69,7 @@ def open_bench(path: str, name: str, request: EvalRequest, device: torch.device,
     prompts = _prompts(request) if text else ()
     scene = open_scene(
         path, device=device, console=console, labels=request.labels, prompts=prompts, seeds=request.seeds,
-        prompts_from=None if text else request.prompts_from, height=request.height, width=request.width,
+        prompts_from=None if text else request.prompts_from, text_column=None if text else request.text_column, height=request.height, width=request.width,
         base=request.base, teacher=request.teacher, subfolder=request.subfolder,
     )  # fmt: skip
     preset, teacher, why_not = None, None, None
@@ -87,28 +87,27 @@ def open_bench(path: str, name: str, request: EvalRequest, device: torch.device,
         teachers = [teacher_subject(scene, teacher, count, request) for count in request.teacher_steps if count != steps]
     elif request.teacher_steps:
         raise UsageError(f"--teacher-steps needs the student's teacher: {why_not}", "leave it out, or name the run folder")
-    shots = _text_shots(scene, request) if text else _class_shots(scene, request, preset)
+    shots = scene.shots if text else _class_shots(scene, request, preset)
     return Bench(scene, shots, tuple(students), tuple(teachers), fine, teacher, preset, why_not)
 
 
-def _prompts(request: EvalRequest) -> tuple[str, ...]:
-    """As many texts as pictures are wanted, from the first on, or all of them where seeds are given."""
+def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
+    """As many prompts as pictures are wanted, from the first on, or all of them where seeds are given.
+
+    One that says no seed has its own number for one, so that no two share their noise.
+    """
     if request.prompts_from is None:
         raise UsageError("the student is told a text, and none is given", "name them: --prompts FILE")
-    texts = tuple(prompt.text for prompt in read_prompts(request.prompts_from))
+    prompts = tuple(
+        prompt if prompt.seed is not None else replace(prompt, seed=number)
+        for number, prompt in enumerate(read_prompts(request.prompts_from, request.text_column))
+    )
     if request.seeds is not None:
-        return texts
+        return prompts
     wanted = FULL_PROMPTS if request.protocol == "full" and request.num_images is None else request.num_images
-    if wanted is not None and wanted > len(texts):
-        raise UsageError(f"{request.prompts_from} holds {len(texts)} prompts, and {wanted} are wanted", f"take --num-images {len(texts)}")
-    return texts[: QUICK_IMAGES if wanted is None else wanted]
-
-
-def _text_shots(scene: Scene, request: EvalRequest) -> tuple[Shot, ...]:
-    """Every prompt with every seed; without seeds a prompt has its own number for one, so that no two share their noise."""
-    if request.seeds is not None:
-        return scene.shots
-    return tuple(Shot(shot.number, prompt=shot.prompt, number=shot.number, size=shot.size) for shot in scene.shots)
+    if wanted is not None and wanted > len(prompts):
+        raise UsageError(f"{request.prompts_from} holds {len(prompts)} prompts, and {wanted} are wanted", f"take --num-images {len(prompts)}")
+    return prompts[: QUICK_IMAGES if wanted is None else wanted]
 
 
 def _class_shots(scene: Scene, request: EvalRequest, preset: Preset | None) -> tuple[Shot, ...]:

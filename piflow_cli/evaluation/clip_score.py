@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..long_texts import hushed, length_note
 from .extractors.base import identity_of_place
 from .extractors.pictures import quantised
 from .extractors.pretrained import model_folder
@@ -33,6 +34,13 @@ class ClipScore:
         self.identity = identity_of_place(folder)
         self.processor = CLIPProcessor.from_pretrained(folder)
         self.network = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False).to(device)
+
+    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
+        """Those of ``texts`` that CLIP does not read to their ends, each with how much of it is read, in words."""
+        tokenizer = self.processor.tokenizer
+        with hushed():
+            notes = {text: length_note(len(tokenizer(text).input_ids), tokenizer.model_max_length) for text in texts}
+        return {text: note for text, note in notes.items() if note is not None}
 
     @torch.no_grad()
     def scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:

@@ -12,19 +12,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..devices import usable_cores
 from ..errors import UsageError
+from ..picture_folders import files_below
+from ..pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, is_grid, mode_of, opened
 
 if TYPE_CHECKING:
     from ..console import Console
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-# Modes whose conversion to 8-bit grey is exact.
+# What clean-fid counts, of pictures; others would make another FID of the same folder.
+COUNTED = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Modes whose conversion to 8-bit grey is exact, and all that are grey.
 GREY = ("1", "L")
+ALL_GREY = (*GREY, SIXTEEN_BITS)
 MOST_SHOWN = 5
+# Of a batch: in float32 0.4 GB, and a second one is being decoded meanwhile. 16 pictures of 1024 x 1024 do not reach it.
+MOST_PIXELS_AT_ONCE = 1 << 25
 DECODERS = min(8, usable_cores())
 
 
@@ -39,7 +44,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Pictures of a folder, in the order of their names. ``unreadable``: names of files that are no pictures, and why.
+    """Pictures of a folder, in the order of their names. ``unreadable``: names of files that are no pictures, and why;
+    ``grids``: of pictures of all others, as `piflow sample` makes them; ``uncounted``: of pictures of kinds that have no part in a FID.
 
     ``channels`` is 1 where all pictures are grey, else 3: grey ones among them are repeated, all other modes converted to RGB.
     """
@@ -47,10 +53,12 @@ class ImageFolder:
     path: Path
     entries: tuple[Entry, ...]
     unreadable: tuple[str, ...]
+    grids: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
 
     @cached_property
     def channels(self) -> int:
-        return 1 if all(entry.mode in GREY for entry in self.entries) else 3
+        return 1 if all(entry.mode in ALL_GREY for entry in self.entries) else 3
 
     def describe(self) -> list[str]:
         """What a person should know before trusting a number: several sizes, converted modes, unreadable files."""
@@ -65,10 +73,12 @@ class ImageFolder:
             lines.append(f"{self.path}: converted to 8-bit {wanted}: {_counts(Counter({m: n for m, n in modes.items() if m not in exact}))}")
         if self.unreadable:
             lines.append(f"{self.path}: {len(self.unreadable)} files left out, unreadable: {_named(self.unreadable)}")
+        if self.uncounted:
+            lines.append(f"{self.path}: {len(self.uncounted)} files left out, of kinds that clean-fid does not count: {_named(self.uncounted)}")
         return lines
 
     def batches(self, size: int, console: Console | None = None) -> Iterator[Tensor]:
-        """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], B up to ``size``, a batch of one picture size.
+        """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], B up to ``size`` and fewer of large ones, a batch of one picture size.
 
         8-bit values survive the scaling. A batch is decoded while the one before it is being used. Pictures that turn out to
         be cut short are left out, and ``console`` is told their names.
@@ -88,56 +98,69 @@ class ImageFolder:
 
     def _decoded(self, entry: Entry) -> np.ndarray | str:
         """Pixels (H, W) or (H, W, 3) uint8, or the name of a picture that is damaged, and why."""
-        # As clean-fid decodes: neither turned upright nor laid on white, or the same folder would get another FID.
         try:
-            with Image.open(entry.path) as picture:
-                return np.asarray(picture.convert("L" if self.channels == 1 else "RGB"))
-        except Exception as error:
-            return f"{entry.path.relative_to(self.path)} ({_reason(error)})"
+            return as_stored(entry.path, self.channels == 1)
+        except Unreadable as error:
+            return f"{entry.path.relative_to(self.path)} ({error})"
 
     def _parts(self, size: int) -> Iterator[Sequence[Entry]]:
         by_size: dict[tuple[int, int], list[Entry]] = {}
         for entry in self.entries:
             by_size.setdefault(entry.size, []).append(entry)
-        for entries in by_size.values():
-            for start in range(0, len(entries), size):
-                yield entries[start : start + size]
+        for (width, height), entries in by_size.items():
+            step = max(1, min(size, MOST_PIXELS_AT_ONCE // (width * height)))
+            for start in range(0, len(entries), step):
+                yield entries[start : start + step]
 
 
 def open_folder(path: Path, count: int | None = None, console: Console | None = None) -> ImageFolder:
-    """The pictures below ``path`` (sub-folders too), or the first ``count`` of them by name; headers are read, pixels are not.
+    """The pictures below ``path``, or the first ``count`` of them by name; headers are read, pixels are not.
 
-    ``console`` is told of several sizes, of converted modes and of files that are left out.
+    Those are the files that clean-fid counts: suffixes as in COUNTED, sub-folders too, through symbolic links, names that begin
+    with a dot left out; less the grids of `piflow sample`. ``console`` is told of several sizes, of converted modes and of
+    pictures that are left out.
 
     Raises:
         UsageError: no such folder, fewer than two readable pictures in it, or fewer than ``count``.
     """
     if not path.is_dir():
         raise UsageError(f"there is no folder {path}", "name a folder of pictures")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    entries: list[Entry] = []
-    unreadable = []
-    for file in files:
-        if len(entries) == count:
-            break
-        try:
-            with Image.open(file) as picture:
-                entries.append(Entry(file, picture.size, picture.mode))
-        except Exception as error:
-            # Pillow's decoders raise whatever their parsing runs into: OSError, SyntaxError, ValueError, struct.error, ...
-            unreadable.append(f"{file.relative_to(path)} ({_reason(error)})")
+    files = files_below(path)
+    entries, unreadable, grids = _looked_at(path, [file for file in files if file.suffix.lower() in COUNTED], count)
     _refuse_too_few(path, entries, unreadable, count)
-    folder = ImageFolder(path, tuple(entries), tuple(unreadable))
+    uncounted = [str(file.relative_to(path)) for file in files if file.suffix.lower() in SUFFIXES and file.suffix.lower() not in COUNTED]
+    folder = ImageFolder(path, tuple(entries), tuple(unreadable), tuple(grids), tuple(uncounted))
     if console is not None:
         for line in folder.describe():
             console.warn(line)
+        if grids:
+            console.say(f"{path}: left out, a grid of pictures that `piflow sample` made: {_named(grids)}")
     return folder
+
+
+def _looked_at(path: Path, files: Sequence[Path], count: int | None) -> tuple[list[Entry], list[str], list[str]]:
+    """The first ``count`` pictures among ``files`` by their headers; names of those before that cannot be read; and of grids."""
+    entries: list[Entry] = []
+    unreadable, grids = [], []
+    for file in files:
+        if len(entries) == count:
+            break
+        name = str(file.relative_to(path))
+        try:
+            with opened(file) as picture:
+                if is_grid(picture):
+                    grids.append(name)
+                else:
+                    entries.append(Entry(file, picture.size, mode_of(picture)))
+        except Unreadable as error:
+            unreadable.append(f"{name} ({error})")
+    return entries, unreadable, grids
 
 
 def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[str], count: int | None) -> None:
     also = f"; unreadable: {_named(unreadable)}" if unreadable else ""
     if not entries:
-        raise UsageError(f"{path} holds no readable pictures ({', '.join(SUFFIXES)}){also}", "name a folder of pictures")
+        raise UsageError(f"{path} holds no readable pictures ({', '.join(COUNTED)}){also}", "name a folder of pictures")
     if count is not None and len(entries) < count:
         raise UsageError(f"{path} holds {len(entries)} readable pictures, and {count} are wanted{also}", f"take --num-images {len(entries)}")
     if len(entries) < 2:
@@ -147,13 +170,8 @@ def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[s
 def _stacked(pictures: Sequence[np.ndarray]) -> Tensor:
     pixels = np.stack(pictures)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 127.5 - 1
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    # In place: of large pictures every copy counts.
+    return torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(127.5).sub_(1)
 
 
 def _counts(counts: Counter[str]) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..long_texts import told_of
 from ..shots import Shot
 from .bench import Bench
 from .clip_score import ClipScore
@@ -107,6 +108,9 @@ class Eyes:
             raise UsageError(f"--metrics clip: {bench.scene.path} is told classes, not texts", "leave it out of --metrics")
         if self.reader is None:
             self.reader = Reader(ClipScore(CLIP if self.request.clip is None else self.request.clip, self.device))
+        texts = list(dict.fromkeys(shot.prompt for shot in bench.shots))
+        if long := self.reader.clip.long_texts(texts):
+            self.console.warn(f"CLIP score: {told_of(long, len(texts))}")
         return self.reader
 
     def reference(self, bench: Bench, eye: Eye) -> FeatureSet:

@@ -45,6 +45,7 @@ class EvalRequest:
     seeds: tuple[int, ...] | None
     labels: tuple[int, ...] | None
     prompts_from: str | None
+    text_column: str | None
     height: int | None
     width: int | None
     steps: tuple[int, ...]
@@ -94,7 +95,7 @@ class EvalRequest:
         faults += self._faults_of_saving()
         faults += [f"--metrics {name} needs a student: pictures alone do not tell" for name in self.measures if name in OF_STUDENTS]
         given = {
-            "--seeds": self.seeds, "--labels": self.labels, "--prompts": self.prompts_from, "--steps": self.steps,
+            "--seeds": self.seeds, "--labels": self.labels, "--prompts": self.prompts_from, "--text-column": self.text_column, "--steps": self.steps,
             "--teacher-steps": self.teacher_steps, "--fine-steps": self.fine_steps, "--substeps": self.substeps,
             "--temperature": self.temperature, "--teacher": self.teacher, "--base": self.base, "--subfolder": self.subfolder,
             "--clip": self.clip, "--save-images": self.save_images, "--height": self.height, "--width": self.width,
@@ -125,6 +126,8 @@ class EvalRequest:
         faults = [f"the student {name} comes twice: name each once" for name in twice]
         if self.save_statistics is not None:
             faults.append("--save-statistics keeps those of --images DIR, and no folder is given")
+        if self.text_column is not None and self.prompts_from is None:
+            faults.append("--text-column belongs to a file of prompts, and none is given: name it, --prompts FILE")
         if "clip" in self.measures and self.prompts_from is None:
             faults.append("--metrics clip needs the texts that pictures are to show: --prompts FILE")
         return faults

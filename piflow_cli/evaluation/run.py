@@ -37,7 +37,7 @@ CLASS_BATCH, TEXT_BATCH = 128, 1
 NEED_TEACHER = ("alignment", "diversity", "trajectory")
 FOLDER_BATCH = 64
 # What shapes pictures or numbers and stands in no row; the report tells those that were given.
-SETTINGS = ("labels", "prompts_from", "height", "width", "substeps", "temperature", "teacher", "base", "subfolder", "batch_size")
+SETTINGS = ("labels", "prompts_from", "text_column", "height", "width", "substeps", "temperature", "teacher", "base", "subfolder", "batch_size")
 
 
 def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:

@@ -45,6 +45,7 @@ class InspectRequest:
     labels: tuple[int, ...] | None
     prompts: tuple[str, ...]
     prompts_from: str | None
+    text_column: str | None
     seeds: tuple[int, ...] | None
     height: int | None
     width: int | None
@@ -103,6 +104,7 @@ def _scene(path: str, request: InspectRequest, device: torch.device, console: Co
         labels=request.labels,
         prompts=request.prompts,
         prompts_from=request.prompts_from,
+        text_column=request.text_column,
         seeds=request.seeds,
         height=request.height,
         width=request.width,

@@ -59,6 +59,10 @@ class FluxFamily(TextToImageFamily):
         embeds, pooled, _ = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)
         return [{"prompt_embeds": text, "pooled_prompt_embeds": whole} for text, whole in zip(embeds, pooled)]
 
+    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
+        # Of T5: CLIP reads the first 77 tokens of every prompt, for one vector that is no more than its gist.
+        return [len(pipeline.tokenizer_2(text).input_ids) for text in texts]
+
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         return config["in_channels"] // POSITIONS
 

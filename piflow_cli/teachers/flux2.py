@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.heads import HeadSite
 from ..encoders import negative_of
+from ..long_texts import chat_lengths
 from .base import Conditioning, matching
 from .packing import POSITIONS, SIDE, pack, unpack
 from .text_to_image import TextToImageFamily
@@ -63,6 +64,12 @@ class Flux2Family(TextToImageFamily):
         embeds, _ = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)
         return [{"prompt_embeds": text} for text in embeds]
 
+    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
+        from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
+        chats = format_input(list(texts), system_message=pipeline.system_message)
+        return [len(pipeline.tokenizer.apply_chat_template([chat], tokenize=True, return_dict=True)["input_ids"][0]) for chat in chats]
+
     def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
         latents = vae.encode(images).latent_dist.mode()
         mean, std = _statistics(vae)
@@ -94,6 +101,9 @@ class Flux2KleinFamily(Flux2Family):
         size = {"block_out_channels": (1, 1, 1, 1), "norm_num_groups": 1, "layers_per_block": 1, "mid_block_add_attention": False}
         plain = AutoencoderKLFlux2(latent_channels=channels, batch_norm_eps=0.0, **size)
         return self.pipeline_class(scheduler=scheduler, vae=plain, text_encoder=None, tokenizer=None, transformer=model)
+
+    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
+        return chat_lengths(pipeline.tokenizer, texts, thinking=False)
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         return {**conditioning, "guidance_scale": self.guidance if negative_of(conditioning) else 1.0}

@@ -58,6 +58,11 @@ class QwenImageFamily(TextToImageFamily):
         found = [pipeline.encode_prompt(text, max_sequence_length=self.text_length)[0][0] for text in texts]
         return [masked(embeds) for embeds in found]
 
+    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
+        # What the template begins with is encoded and then dropped.
+        whole = [pipeline.prompt_template_encode.format(text) for text in texts]
+        return [len(pipeline.tokenizer(text).input_ids) - pipeline.prompt_template_encode_start_idx for text in whole]
+
     def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
         latents = vae.encode(images.unsqueeze(2)).latent_dist.mode().squeeze(2)
         return (latents - _statistic(vae.config.latents_mean, latents)) / _statistic(vae.config.latents_std, latents)

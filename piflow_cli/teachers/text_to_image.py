@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..encoders import EncoderFactory, negative_of
 from ..errors import UsageError
+from ..long_texts import hushed, length_note
 from ..quantisation import quantised_loading
 from .base import Conditioning, TeacherFamily
 from .locate import CONFIGS, ENCODERS, locate
@@ -108,6 +109,10 @@ class TextToImageFamily(TeacherFamily):
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         """Conditioning of each text by the stock pipeline's own ``encode_prompt``, without a batch axis."""
 
+    @abstractmethod
+    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the stock pipeline makes them, before it cuts them to ``text_length``; its chat template counts."""
+
     def encode_images(self, vae: nn.Module, images: Tensor) -> Tensor:
         """Normalised latents (B, C, h, w) of ``images`` (B, 3, H, W) in [-1, 1]: the mode of the posterior."""
         latents = vae.encode(images).latent_dist.mode()
@@ -197,10 +202,21 @@ class StockEncoders:
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        with hushed():
+            encoded = self.family.encode_prompts(self._texts(), texts)
+        return [{name: value.cpu() for name, value in text.items()} for text in encoded]
+
+    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
+        with hushed():
+            counts = self.family.token_counts(self._texts(), texts)
+        notes = ((text, length_note(count, self.family.text_length)) for text, count in zip(texts, counts, strict=True))
+        return {text: note for text, note in notes if note is not None}
+
+    def _texts(self) -> Any:
+        """The pipeline with its text encoders, loaded at the first call."""
         if self._pipeline is None:
             self._pipeline = self._placed(self.family.text_pipeline(self.folder))
-        encoded = self.family.encode_prompts(self._pipeline, texts)
-        return [{name: value.cpu() for name, value in text.items()} for text in encoded]
+        return self._pipeline
 
     def _placed(self, pipeline: Any) -> Any:
         if not self.offload:

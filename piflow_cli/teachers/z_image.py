@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..core.heads import HeadSite
 from ..encoders import negative_of
+from ..long_texts import chat_lengths
 from .base import Conditioning, matching
 from .text_to_image import TextToImageFamily, longest_masked, masked
 
@@ -59,6 +60,9 @@ class ZImageFamily(TextToImageFamily):
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}
         return [masked(embeds) for embeds in pipeline.encode_prompt(list(texts), **options)[0]]
+
+    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
+        return chat_lengths(pipeline.tokenizer, texts, thinking=True)
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         return config["in_channels"]

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..encoders import EncoderFactory, Encoders
 from ..errors import RunError, UsageError
+from ..long_texts import told_of
+from ..pictures import Unreadable
 from .buckets import Size, fit
 from .cache import Cache
-from .captioned import Unreadable, open_picture
 from .encoded import Bucket, EncodedData, Sample
 from .material import EMPTY, UNREADABLE, Item, Material, Skipped, Store, collect, summary
 
@@ -100,8 +101,10 @@ def _encode_texts(encoders: Callable[[], Encoders], texts: Mapping[str, str], st
     with console.progress(len(keys), description="encoding text") as bar, store.writer() as writer:
         for start in range(0, len(keys), TEXTS_AT_ONCE):
             chosen = keys[start : start + TEXTS_AT_ONCE]
-            for key, entry in zip(chosen, encoders().encode_text([texts[key] for key in chosen]), strict=True):
-                writer.add(key, entry, f"the text {texts[key]!r:.60}")
+            told = [texts[key] for key in chosen]
+            notes = encoders().long_texts(told)
+            for key, text, entry in zip(chosen, told, encoders().encode_text(told), strict=True):
+                writer.add(key, entry, f"the text {text!r:.60}", notes.get(text))
             bar.update(len(chosen))
 
 
@@ -129,7 +132,7 @@ def _encode_pictures(
 def _decoded(items: Mapping[str, Item], size: Size, failed: dict[str, str]) -> Iterator[tuple[str, Tensor]]:
     for key, item in items.items():
         try:
-            yield key, fit(open_picture(item.picture.read()), size)
+            yield key, fit(item.picture.open(), size)
         except (OSError, Unreadable) as error:
             failed[key] = str(error)
 
@@ -160,7 +163,16 @@ def _finished(
         raise UsageError(f"no picture of {section.captioned} can be used: {summary(skipped)}", "mend them, or name others: --data SOURCE")
     if skipped:
         console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
+    _warn_of_long_texts(material, store.texts, console)
     return EncodedData(buckets, store.texts, store.latents, store.text_key(EMPTY) if negative else None)
+
+
+def _warn_of_long_texts(material: Material, texts: Cache, console: Console) -> None:
+    """Say which texts were cut, also where an earlier run encoded them."""
+    told = {item.sample.text: item.text for items in material.items.values() for item in items}
+    notes = {text: note for key, text in told.items() if (note := texts.note(key)) is not None}
+    if notes:
+        console.warn(told_of(notes, len(told)))
 
 
 def _present(sample: Sample, store: Store) -> bool:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..encoders import EncoderFactory
+from ..errors import UsageError
 from ..files import cache_folder, cache_key, replacing_file
-from ..prompts import read_prompts
+from ..prompts import Prompt, read_prompts
 from .buckets import Size, buckets_of, nearest_bucket
 from .cache import Cache
-from .captioned import Picture, list_pictures
+from .captioned import list_pictures
 from .encoded import Sample
+from .picture import Picture
 from .picture_index import Seen, look_at
 
 if TYPE_CHECKING:
@@ -85,13 +87,17 @@ class Material:
 
 
 def collect(section: DataSection, data_free: bool, factory: EncoderFactory, store: Store) -> Material:
-    """Read the prompts, or list the pictures with their keys and buckets; every size takes all prompts in turn."""
+    """Read the prompts, or list the pictures, with their keys and buckets: a picture is in the nearest one, as is a prompt that says
+    a size; every bucket takes all other prompts in turn.
+    """
     sizes = buckets_of(section, factory.size_multiple)
-    if section.prompts is not None:
-        prompts = read_prompts(section.prompts, section.text_column, section.split)
-        items = [Item(prompt.text, Sample(store.text_key(prompt.text))) for prompt in prompts]
-        return Material(dict.fromkeys(sizes, items))
     material = Material()
+    if section.prompts is not None:
+        for prompt in training_prompts(section):
+            item = Item(prompt.text, Sample(store.text_key(prompt.text)))
+            for size in sizes if prompt.size is None else [nearest_bucket(prompt.size, sizes)]:
+                material.items.setdefault(size, []).append(item)
+        return material
     pictures = list_pictures(section)
     for picture, seen in zip(pictures, look_at(pictures, store.pictures)):
         if not isinstance(seen, Seen):
@@ -104,6 +110,18 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, stor
         sample = Sample(store.text_key(picture.caption), None if data_free else store.latents_key(seen.sha256, size))
         material.items.setdefault(size, []).append(Item(picture.caption, sample, picture))
     return material
+
+
+def training_prompts(section: DataSection) -> list[Prompt]:
+    """The prompts of ``section``; raises UsageError, with their numbers, where some say one side of their picture without the other."""
+    prompts = read_prompts(section.prompts, section.text_column, section.split)
+    halves = [f"prompt {number}" for number, prompt in enumerate(prompts, 1) if (prompt.width is None) != (prompt.height is None)]
+    if halves:
+        raise UsageError(
+            f"{section.prompts}: {len(halves)} of {len(prompts)} prompts have a width or a height alone ({_some(halves)})",
+            "give both, which choose the bucket, or neither",
+        )
+    return prompts
 
 
 def summary(skipped: Sequence[Skipped]) -> str:

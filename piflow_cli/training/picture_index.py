@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..devices import usable_cores
 from ..files import cache_key, replacing_file
-from .captioned import Picture, Unreadable, upright_size
+from ..pictures import Unreadable, upright_size
+from .picture import Picture
 
 # Reading and hashing leave Python's lock to others; more threads than this only make a disk seek.
 MOST_THREADS = 16

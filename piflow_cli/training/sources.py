@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ..encoders import EncoderFactory
 from ..errors import UsageError
 from ..labelled_images import load_images
-from ..prompts import read_prompts
 from ..tables import HUB_ID
 from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
 from ..teachers.locate import locate, outline_folder
@@ -18,7 +17,7 @@ from .buckets import buckets_of
 from .captioned import list_pictures
 from .data import LabelledImages, TrainingData, UniformLabels
 from .encoding import open_encoded
-from .material import EMPTY, Store
+from .material import EMPTY, Store, training_prompts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -32,7 +31,7 @@ FILE_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".tar")
 
 @dataclass(frozen=True)
 class LocalMaterial:
-    """What a source on this machine holds: every text, and how many pictures."""
+    """What a source on this machine holds: every text, and how many pictures with a caption."""
 
     texts: tuple[str, ...]
     pictures: int
@@ -56,9 +55,9 @@ def local_material(section: DataSection) -> LocalMaterial | None:
     if HUB_ID.fullmatch(source) and not Path(source).exists() and not source.endswith(FILE_SUFFIXES):
         return None
     if section.prompts is not None:
-        return LocalMaterial(tuple(prompt.text for prompt in read_prompts(source, section.text_column, section.split)), 0)
-    pictures = list_pictures(section)
-    return LocalMaterial(tuple(picture.caption for picture in pictures if picture.caption is not None), len(pictures))
+        return LocalMaterial(tuple(prompt.text for prompt in training_prompts(section)), 0)
+    captions = tuple(picture.caption for picture in list_pictures(section) if picture.caption is not None)
+    return LocalMaterial(captions, len(captions))
 
 
 def open_data(

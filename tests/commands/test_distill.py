@@ -55,10 +55,12 @@ def test_data_free_and_not(cli, training, flag, expected):
 
 @pytest.mark.parametrize(("flag", "key"), [("--prompts", "prompts"), ("--data", "captioned")])
 def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, flag, key):
-    arguments = ["--teacher", "digits", "--set", "teacher.family=flux", flag, "owner/name", "--cache", "there", "--set", "data.resolution=512"]
+    flux = ["--teacher", "digits", "--set", "teacher.family=flux"]
+    arguments = [*flux, flag, "owner/name", "--cache", "there", "--text-column", "caption", "--set", "data.resolution=512"]
     assert cli("distill", *arguments).code == 0
     data = training.runs[0]["preset"].data
     assert (data.source, getattr(data, key), data.images, data.cache) == (key, "owner/name", None, "there")
+    assert data.text_column == "caption"
 
 
 def test_two_sources_of_data_are_refused(cli, training):

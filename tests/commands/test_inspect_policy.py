@@ -22,6 +22,7 @@ DEFAULTS = {
     "labels": None,
     "prompts": (),
     "prompts_from": None,
+    "text_column": None,
     "seeds": None,
     "height": None,
     "width": None,
@@ -65,14 +66,14 @@ def test_the_library_asks_for_just_that() -> None:
 
 def test_what_was_asked_is_handed_over(cli, asked) -> None:
     arguments = (
-        "--labels 3,5-6 --prompts p.txt --seeds 7,0-1 --height 64 --width 96 --at 3 --slice 4,5,6 --teacher digits --base b --subfolder s --vae v "
+        "--labels 3,5-6 --prompts p.txt --text-column c --seeds 7,0-1 --height 64 --width 96 --at 3 --slice 4,5,6 --teacher digits --base b --subfolder s --vae v "
         "--base-precision bf16 --output o --overwrite --device cpu --json"
     )
     outcome = cli("inspect-policy", "r", "a red fox", "a cat", *arguments.split())
     assert json.loads(outcome.out)["files"] == ["out/policy.html"]
     request = asked[0]
     place = (request.place.x, request.place.y, request.place.axis)
-    expected = (("r",), (3, 5, 6), ("a red fox", "a cat"), "p.txt", (7, 0, 1), 64, 96, 3, place, "digits", "b", "s", "v", "bf16", Path("o"), True, "cpu")
+    expected = (("r",), (3, 5, 6), ("a red fox", "a cat"), "p.txt", "c", (7, 0, 1), 64, 96, 3, place, "digits", "b", "s", "v", "bf16", Path("o"), True, "cpu")
     request.place = place
     assert tuple(vars(request).values()) == expected and place == (4, 5, 6)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from test_text_sampling import saved_student
 from zoo import ZOO, zoo_preset
 
@@ -24,6 +25,9 @@ class Clip:
 
     def __init__(self, source: str, device: torch.device) -> None:
         self.source = source
+
+    def long_texts(self, texts):
+        return {text: f"{len(text)} letters" for text in texts if len(text) > 7}
 
     def scores(self, images, texts):
         assert images.shape[1:] == (3, 32, 32) and len(images) == len(texts)
@@ -67,6 +71,27 @@ def test_every_prompt_with_every_seed_has_diversity(evaluate, student, prompts) 
     assert outcome.code == 0, outcome.err
     rows = {row["metric"]: row for row in json.loads(outcome.out)["results"]}
     assert rows["diversity"]["images"] == 10 and rows["clip"]["images"] == 10 and rows["clip"]["seeds"] == "4,7"
+
+
+def test_texts_that_are_cut_are_named_as_json(evaluate, student, tmp_path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join([*PROMPTS, "z" * 600]))
+    outcome = evaluate(student, "--prompts", tmp_path / "prompts.txt", "--metrics", "clip", *SMALL)
+    assert outcome.code == 0, outcome.err
+    warnings = [json.loads(line)["warning"] for line in outcome.err.splitlines()]
+    assert [line for line in warnings if line.startswith("1 of 6 texts are longer than the text encoder reads") and "(600 tokens, of which 512 are read)" in line]
+    assert [line for line in warnings if line.startswith("CLIP score: 2 of 6 texts are longer") and "'two hens' (8 letters)" in line]
+
+
+def test_seeds_and_sizes_of_prompts_count(evaluate, student, tmp_path) -> None:
+    (tmp_path / "prompts.csv").write_text("caption,seed,width,height\na fox,7,32,64\ncat,,64,32\nowl,7,32,32\n")
+    arguments = ["--prompts", tmp_path / "prompts.csv", "--text-column", "caption", "--save-images"]
+    outcome = evaluate(student, *arguments, "--metrics", "alignment", "--batch-size", "2", "--fine-steps", "2")
+    assert outcome.code == 0, outcome.err
+    sizes = {}
+    for path in (tmp_path / "report" / "images").rglob("*.png"):
+        with Image.open(path) as picture:
+            sizes[path.name] = picture.size
+    assert sizes == {"0000-000007.png": (32, 64), "0001-000001.png": (64, 32), "0002-000007.png": (32, 32)}
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,13 @@ def clip(tmp_path_factory) -> Path:
     return folder
 
 
+def test_texts_that_clip_does_not_read_to_their_ends_are_known(clip: Path, capfd) -> None:
+    """14 letters, a beginning and an end fill the 16 places."""
+    score = ClipScore(str(clip), CPU)
+    assert score.long_texts(["a b", "a " * 14, "a " * 15]) == {"a " * 15: "17 tokens, of which 16 are read"}
+    assert "sequence length" not in capfd.readouterr().err
+
+
 def test_clip_scores_are_the_cosines_of_the_two_embeddings(clip: Path) -> None:
     from transformers import CLIPModel, CLIPProcessor
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from picture_files import encoded, put, shard
 from PIL import Image
 
 from piflow_cli.errors import UsageError
 from piflow_cli.preset_schema import DataSection
-from piflow_cli.training.captioned import Picture, Unreadable, list_pictures, open_picture, upright_size
+from piflow_cli.pictures import Unreadable, open_picture, upright_size
+from piflow_cli.training.captioned import list_pictures
+from piflow_cli.training.picture import Picture
 
 
 def captions(source: Path | str, **options: object) -> dict[str, str | None]:
@@ -64,6 +69,71 @@ def test_all_faults_of_a_metadata_file_come_at_once(tmp_path):
         assert expected in message
 
 
+def listing(*rows: tuple[str, str]) -> str:
+    return "\n".join(json.dumps({"file_name": name, "text": text}) for name, text in rows)
+
+
+def test_every_listed_file_is_used_whatever_it_is_called(tmp_path):
+    names = ["1.jpg", "2.avif", "3.gif", "4.jfif", "5.dat", "6"]
+    put(tmp_path, {**{name: encoded() for name in names}, "metadata.jsonl": listing(*((name, name) for name in names))})
+    assert captions(tmp_path) == {name: name for name in names}
+    assert {picture.open().size for picture in listed(tmp_path)} == {(4, 3)}
+
+
+def test_listed_files_are_found_however_their_path_is_written(tmp_path, monkeypatch):
+    put(tmp_path, {"in/a.png": encoded(), "in/sub/b.png": encoded(), "pics/c.png": encoded(), "in/.d.png": encoded()})
+    (tmp_path / "in" / "link").symlink_to("sub")
+    rows = [(str(tmp_path / "in" / "a.png"), "absolute"), ("sub/../sub/b.png", "dots"), ("../pics/c.png", "outside"), (".d.png", "hidden")]
+    put(tmp_path / "in", {"metadata.jsonl": listing(*rows)})
+    monkeypatch.chdir(tmp_path)
+    # A picture that is reached on two ways is two files to the walk, as it is to clean-fid.
+    expected = {"a.png": "absolute", "sub/b.png": "dots", "link/b.png": "dots", "../pics/c.png": "outside", ".d.png": "hidden"}
+    assert captions("in") == expected
+    assert all(picture.open().size == (4, 3) for picture in listed("in"))
+
+
+def test_metadata_beside_its_pictures(tmp_path):
+    put(tmp_path, {"pics/0.png": encoded(), "meta/metadata.csv": "file_name,text\n../pics/0.png,zero\n"})
+    assert captions(tmp_path) == {"pics/0.png": "zero"}
+
+
+@pytest.mark.parametrize(("stored", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_are_the_same_in_both_forms_of_unicode(tmp_path, stored, written):
+    def name(form: str, suffix: str) -> str:
+        return unicodedata.normalize(form, f"Zürich/café{suffix}")
+
+    put(tmp_path / "listed", {name(stored, ".png"): encoded(), "metadata.jsonl": listing((name(written, ".png"), "one"))})
+    put(tmp_path / "beside", {name(stored, ".png"): encoded(), name(stored, "").replace("/", "/x-") + ".png": encoded()})
+    folder = next(path for path in (tmp_path / "beside").iterdir())
+    (folder / unicodedata.normalize(written, "café.txt")).write_text("two")
+    assert list(captions(tmp_path / "listed").values()) == ["one"]
+    assert list(captions(tmp_path / "beside").values()) == ["two", None]
+
+
+def test_a_picture_with_several_captions_is_a_sample_with_each(tmp_path):
+    put(tmp_path, {"a.png": encoded(), "metadata.jsonl": listing(("a.png", "one"), ("a.png", "two"), ("a.png", "one"))})
+    assert [picture.caption for picture in listed(tmp_path)] == ["one", "two"]
+
+
+def test_what_has_a_caption_and_an_unknown_suffix_is_not_passed_over(tmp_path):
+    put(tmp_path, {"a.png": encoded(), "a.txt": "one", "a.json": "{}", "b.heic": b"no picture", "b.txt": "two", "c.raw": encoded(), "c.txt": "three"})
+    assert captions(tmp_path) == {"a.png": "one", "b.heic": "two", "c.raw": "three"}
+    found = {picture.name: picture for picture in listed(tmp_path)}
+    assert found["c.raw"].open().size == (4, 3)
+    with pytest.raises(Unreadable, match="not a picture"):
+        found["b.heic"].open()
+
+
+def test_hints_about_columns_can_be_typed(tmp_path):
+    put(tmp_path / "csv", {"a.png": encoded(), "metadata.csv": "file_name,Caption\na.png,one\n"})
+    put(tmp_path / "jsonl", {"a.png": encoded(), "metadata.jsonl": '{"file_name": "a.png", "Caption": "one"}'})
+    for name in ("csv", "jsonl"):
+        with pytest.raises(UsageError) as caught:
+            listed(tmp_path / name)
+        option, column = caught.value.hint.split()[-2:]
+        assert option == "--text-column" and captions(tmp_path / name, text_column=column) == {"a.png": "one"}
+
+
 def test_shards_group_their_members_by_name(tmp_path):
     first = {"x/0001.png": encoded(), "x/0001.txt": "one", "x/0002.jpg": encoded(kind="JPEG"), "x/0002.json": '{"text": "two", "n": 1}'}
     second = {"0001.seg.png": encoded(), "0001.png": encoded((5, 5)), "0001.txt": b"\xff"}
@@ -71,10 +141,39 @@ def test_shards_group_their_members_by_name(tmp_path):
     shard(tmp_path / "a.tar", first)
     shard(tmp_path / "b.tar", second)
     expected = {"a.tar/x/0001.png": "one", "a.tar/x/0002.jpg": "two", "b.tar/0001.png": None, "b.tar/0002.png": None}
+    expected |= {"b.tar/0001.seg.png": None, "b.tar/0003.txt": None}
     assert captions(tmp_path) == expected
     assert captions(tmp_path / "a.tar") == {name: caption for name, caption in expected.items() if name.startswith("a.tar")}
-    contents = {picture.name: picture.read() for picture in listed(tmp_path)}
+    contents = {picture.name: picture.read() for picture in listed(tmp_path) if picture.file is not None}
     assert contents["a.tar/x/0002.jpg"] == first["x/0002.jpg"] and contents["b.tar/0001.png"] == second["0001.png"]
+
+
+def test_names_in_shards_may_have_dots(tmp_path):
+    files = {"1.txt": "one", "1.jpg": encoded(kind="JPEG"), "2.v1.jpg": encoded(kind="JPEG"), "2.v1.txt": "two", "2.v1.cls": "7"}
+    files |= {"d.x/3.4.5.PNG": encoded(), "d.x/3.4.5.json": '{"text": "three"}', "._1.jpg": b"mac"}
+    path = shard(tmp_path / "a.tar", files)
+    assert captions(path) == {"a.tar/1.jpg": "one", "a.tar/2.v1.jpg": "two", "a.tar/d.x/3.4.5.png": "three"}
+
+
+WORDS = st.text("ab.", min_size=1, max_size=6).filter(lambda word: not word.startswith("."))
+
+
+@given(st.sets(WORDS, min_size=1, max_size=4))
+def test_every_picture_of_a_shard_is_found_with_its_own_caption(tmp_path_factory, names):
+    files = {f"{name}.{suffix}": encoded() if suffix == "png" else name for name in names for suffix in ("png", "txt")}
+    path = shard(tmp_path_factory.mktemp("shards") / "x.tar", files)
+    assert captions(path) == {f"x.tar/{name}.png": name for name in names}
+
+
+def test_leftovers_of_shards_are_named_when_they_are_read(tmp_path):
+    files = {"1.png": encoded(), "1.txt": "one", "2.heic": b"no picture", "2.txt": "two", "3.txt": "alone", "4.npy": b"numbers"}
+    reasons = {}
+    for picture in listed(shard(tmp_path / "a.tar", files)):
+        try:
+            picture.open()
+        except Unreadable as error:
+            reasons[picture.name] = str(error)
+    assert reasons == {"a.tar/2.heic": "not a picture", "a.tar/3.txt": "there is no picture with it", "a.tar/4.npy": "not a picture"}
 
 
 def test_another_column_may_hold_the_caption(tmp_path):
@@ -120,6 +219,8 @@ def test_a_turned_picture_is_turned_back():
     turned = Image.Exif()
     turned[0x0112] = 6
     data = encoded((4, 3), kind="JPEG", exif=turned)
+    assert upright_size(data) == (3, 4) == open_picture(data).size
+    data = encoded((4, 3), exif=turned)
     assert upright_size(data) == (3, 4) == open_picture(data).size
     assert upright_size(encoded((4, 3))) == (4, 3) == open_picture(encoded((4, 3))).size
 

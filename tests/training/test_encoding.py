@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from fake_encoders import IDENTITY, FakeEncoders, expected_latents, expected_text, factory_of, sealed_factory
+from fake_encoders import IDENTITY, LONGEST, FakeEncoders, expected_latents, expected_text, factory_of, sealed_factory
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_files import encoded, put, shard
 from PIL import Image
 
 from piflow_cli.console import Console
@@ -25,6 +27,8 @@ from piflow_cli.training import cache, encoding
 from piflow_cli.training.buckets import fit
 from piflow_cli.training.encoded import EncodedData
 from piflow_cli.training.encoding import open_encoded
+from piflow_cli.training.material import Store
+from piflow_cli.training.sources import local_material
 
 TEXTS = ["a cat", "an elephant", "a dog", "x"]
 
@@ -228,6 +232,53 @@ def test_nothing_left_is_an_error(pictures):
         path.write_bytes(b"")
     with pytest.raises(UsageError, match="no picture of .* can be used: 6 unreadable"):
         opened(pictures, factory_of(FakeEncoders()))
+
+
+def test_a_prompt_that_says_its_size_is_trained_in_the_nearest_bucket_alone(tmp_path):
+    rows = ["text,seed,width,height", "wide,1,96,48", "any,,,", "square,3,100,90"]
+    (tmp_path / "p.csv").write_text("\n".join(rows))
+    section = DataSection(prompts=str(tmp_path / "p.csv"), sizes=((8, 4), (4, 4)), cache=str(tmp_path / "cache"))
+    data = opened(section, factory_of(FakeEncoders()), data_free=True)
+    keys = {text: Store(section, factory_of(FakeEncoders())).text_key(text) for text in ("wide", "any", "square")}
+    found = {bucket.shape: {sample.text for sample in bucket.samples} for bucket in data.buckets}
+    assert found == {(1, 2, 4): {keys["wide"], keys["any"]}, (1, 2, 2): {keys["any"], keys["square"]}}
+
+
+def test_a_size_that_is_half_said_is_refused(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"text": "a", "width": 8, "height": 4}\n{"text": "b", "width": 8}\n')
+    section = DataSection(prompts=str(tmp_path / "p.jsonl"), sizes=((8, 4), (4, 4)), cache=str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match="1 of 2 prompts have a width or a height alone \\(prompt 2\\)"):
+        opened(section, factory_of(FakeEncoders()), data_free=True)
+    with pytest.raises(UsageError, match="prompt 2"):
+        local_material(section)
+
+
+def test_texts_that_are_cut_are_named_by_every_run(prompts, capsys):
+    long = ["z" * (LONGEST + 1), "y" * 300]
+    Path(prompts.prompts).write_text("\n".join([*TEXTS, *long]))
+    for factory in (factory_of(FakeEncoders()), sealed_factory()):
+        opened(prompts, factory)
+        said = capsys.readouterr().err
+        assert f"2 of {len(TEXTS) + 2} texts are longer than the text encoder reads" in said and "(101 letters)" in said and "(300 letters)" in said
+    Path(prompts.prompts).write_text("\n".join(TEXTS))
+    opened(prompts, sealed_factory())
+    assert "longer than" not in capsys.readouterr().err
+
+
+def test_leftovers_of_a_folder_and_of_shards_are_counted_and_named(tmp_path, capsys):
+    files = {"1.v2.png": encoded(), "1.v2.txt": "one", "2.txt": "alone", "3.heic": b"no picture", "3.txt": "three"}
+    shard(tmp_path / "a.tar", files)
+    put(tmp_path / "folder", {"1.png": encoded(), "1.txt": "one", "3.heic": b"no picture", "3.txt": "three"})
+    grey = np.full((4, 4), 1000, dtype=np.int32)
+    Image.fromarray(grey).save(tmp_path / "folder" / "4.tif")
+    (tmp_path / "folder" / "4.txt").write_text("four")
+    for source, expected in (
+        ("a.tar", "skipped 2 of the pictures: 2 unreadable (a.tar/2.txt: there is no picture with it, a.tar/3.heic: not a picture)"),
+        ("folder", "skipped 2 of the pictures: 2 unreadable (3.heic: not a picture, 4.tif: 32-bit whole numbers (mode I) have no white"),
+    ):
+        section = DataSection(captioned=str(tmp_path / source), sizes=((4, 4),), cache=str(tmp_path / "cache"))
+        assert len(opened(section, factory_of(FakeEncoders())).buckets[0].samples) == 1
+        assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("negative", [True, False])

@@ -12,7 +12,9 @@ from picture_files import encoded, put, shard
 from PIL import Image
 
 from piflow_cli.preset_schema import DataSection
-from piflow_cli.training.captioned import Picture, Unreadable, list_pictures
+from piflow_cli.pictures import Unreadable
+from piflow_cli.training.captioned import list_pictures
+from piflow_cli.training.picture import Picture
 from piflow_cli.training.picture_index import Seen, look_at
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from fake_encoders import FakeEncoders, TextDiTFamily, factory_of, sealed_factory
+from fake_encoders import LONGEST, FakeEncoders, TextDiTFamily, factory_of, sealed_factory
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -131,6 +131,14 @@ def test_counts_are_said_and_the_plan_knows_the_data(cli, teacher, source, tmp_p
     assert plan["source"] == f"5 captioned pictures of {source['--data']}"
     # The captions "a" and, with every set, "" are among the prompts of before.
     assert plan["cache"].endswith(", 2 of 6 texts encoded")
+
+
+def test_texts_that_are_cut_are_named_as_json(cli, teacher, tmp_path):
+    (tmp_path / "long.txt").write_text("\n".join(["a cat", "z" * (LONGEST + 1)]))
+    outcome = cli("distill", "--teacher", str(teacher), "--prompts", str(tmp_path / "long.txt"), "--output", str(tmp_path / "run"), "--json")
+    assert outcome.code == 0, outcome.err
+    warnings = [json.loads(line)["warning"] for line in outcome.err.splitlines()]
+    assert [line for line in warnings if line.startswith("1 of 2 texts are longer than the text encoder reads") and "(101 letters)" in line]
 
 
 def test_the_plan_without_data_or_with_data_of_the_hub(cli, teacher):

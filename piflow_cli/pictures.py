@@ -1,0 +1,142 @@
+"""Pictures as their bytes come: which are read, how many pixels they may have, and what their modes mean in 8 bits.
+
+Training and evaluation read through here. They part in one point: training sees a picture as a person does, upright and on white;
+evaluation takes its pixels as they are stored, as clean-fid does, or the same folder would get another FID.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .images import GRID_KEY, RECIPE_KEY
+
+SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# What is read whatever a file is called. Others of Pillow's formats start programs (EPS) or are no pictures of their own.
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+# Twice what Pillow warns of, and where it refuses itself: half a gigabyte in RGB. Cameras stay below.
+MOST_PIXELS = 2 * 89_478_485
+SIXTEEN_BITS, GREY = "I;16", "L"
+UNSCALED = {"I": "32-bit whole numbers (mode I)", "F": "floating-point numbers (mode F)"}
+BITS_PER_SAMPLE = 258
+ORIENTATION = 0x0112
+# Without one of these in it a PNG says nothing of how it is turned.
+PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+
+# The limit above is checked by name; Pillow would warn on stderr long before it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class Unreadable(Exception):
+    """Bytes that are no picture, or none that has a meaning in 8 bits; the text says why."""
+
+
+@contextmanager
+def opened(source: Path | bytes) -> Iterator[Image.Image]:
+    """The picture in a file or in bytes, of which the header has been read; of an animation the first frame.
+
+    Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS, and for modes whose range nothing tells.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as picture:
+            _check(picture)
+            yield picture
+    except Unreadable:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise Unreadable("not a picture") from error
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"more than {MOST_PIXELS:,} pixels") from error
+    except Exception as error:
+        # Pillow's decoders raise whatever their parsing runs into: OSError, SyntaxError, ValueError, struct.error, ...
+        raise Unreadable(_reason(error)) from error
+
+
+def mode_of(picture: Image.Image) -> str:
+    """Pillow's mode, with one name for all that hold 16-bit grey."""
+    # Netpbm's 16 bits, and those of PNG in older Pillows, come as 32.
+    wide = picture.mode == "I" and picture.format in ("PNG", "PPM")
+    return SIXTEEN_BITS if wide or picture.mode.startswith(SIXTEEN_BITS) else picture.mode
+
+
+def eight_bit(picture: Image.Image) -> Image.Image:
+    """16-bit grey v as 8-bit grey v / 257, rounded to the nearest.
+
+    65535 = 255 · 257, so white stays white, and 8-bit values that were widened come back exactly. Colours of 16 bits a channel
+    come from Pillow as their upper 8, which for such values is the same.
+    """
+    values = np.asarray(picture).astype(np.int32).clip(0, 65535)
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def as_stored(path: Path, grey: bool) -> np.ndarray:
+    """Pixels (H, W) or (H, W, 3) uint8 of a file, neither turned upright nor laid on white; raises Unreadable."""
+    with opened(path) as picture:
+        narrow = eight_bit(picture) if mode_of(picture) == SIXTEEN_BITS else picture
+        return np.asarray(narrow.convert(GREY if grey else "RGB"))
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Width and height as a person sees the picture, from its header; raises Unreadable."""
+    with opened(data) as picture:
+        return picture.size[::-1] if _turned(picture, data) else picture.size
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """The picture upright, in RGB of 8 bits, on white where it is transparent; raises Unreadable."""
+    with opened(data) as picture:
+        wide, upright = mode_of(picture) == SIXTEEN_BITS, ImageOps.exif_transpose(picture)
+        if wide:
+            return eight_bit(upright).convert("RGB")
+        if "A" in upright.getbands() or "transparency" in upright.info:
+            upright = upright.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
+        return upright.convert("RGB")
+
+
+def is_grid(picture: Image.Image) -> bool:
+    """Whether `piflow sample` made the picture to show all others, by the recipe that it carries."""
+    try:
+        recipe = json.loads(picture.info[RECIPE_KEY])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return False
+    # Grids of 0.1.0 have no mark; every picture of a shot has its seed.
+    return isinstance(recipe, dict) and (GRID_KEY in recipe or ("piflow" in recipe and "seed" not in recipe))
+
+
+def _turned(picture: Image.Image, data: bytes) -> bool:
+    """Whether it is shown with its sides exchanged."""
+    # Pillow decodes a whole PNG to look for what may follow its pixels.
+    if picture.format == "PNG" and not any(mark in data for mark in PNG_ORIENTATIONS):
+        return False
+    return picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+
+
+def _check(picture: Image.Image) -> None:
+    width, height = picture.size
+    if width * height > MOST_PIXELS:
+        raise Unreadable(f"{width}x{height}, more than {MOST_PIXELS:,} pixels")
+    mode = mode_of(picture)
+    if mode in UNSCALED:
+        raise Unreadable(f"{UNSCALED[mode]} have no white of their own: save it with 8 or 16 bits")
+    if mode == SIXTEEN_BITS and picture.format == "TIFF" and picture.tag_v2.get(BITS_PER_SAMPLE) not in (16, (16,)):
+        raise Unreadable("grey of neither 8 nor 16 bits: save it with one of them")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow knows."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

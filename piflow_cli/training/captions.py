@@ -1,0 +1,107 @@
+"""The captions in a folder of pictures: beside them, or in a metadata file that lists them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from ..pictures import SUFFIXES
+from ..tables import TEXT_OPTION, Faults, csv_rows, is_text, jsonl_rows, naming, read_text
+from .picture import Picture, caption_of
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+FILE_COLUMN = "file_name"
+
+Key = tuple[str, str]
+"""Of a file, the folder that it is really in and its name: the same however a path to it is written."""
+
+
+def pictures_of_folder(folder: Path, files: Sequence[Path], text_column: str) -> list[Picture]:
+    """Pictures among ``files``, all those of ``folder``, and whatever a metadata file lists, wherever that is; sorted by their paths.
+
+    A file is taken for a picture by its suffix, or because it has a caption of its own: then reading it tells. A picture that is
+    listed several times with several captions is one sample with each. Raises UsageError with all faults of a metadata file.
+    """
+    key_of = _keys()
+    present = {key_of(path): path for path in files}
+    captions = _listed([file for file in files if file.name in METADATA], present, key_of, text_column)
+    known = {key_of(path.with_suffix("")) for path in files if path.suffix.lower() in SUFFIXES}
+    found = dict.fromkeys(files) | {path: None for path, _ in captions.values()}
+    pictures = []
+    for path in sorted(found):
+        texts = captions[key_of(path)][1] if key_of(path) in captions else _beside(path, present, known, key_of)
+        name = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+        pictures += [Picture(name, caption_of(text), path.read_bytes, path) for text in texts]
+    return pictures
+
+
+def _beside(path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key]) -> list[str | None]:
+    """The caption of a file that no metadata lists: of a picture None where it has none, and none at all of what is no picture."""
+    text = present.get(key_of(path.with_suffix(".txt")))
+    picture = path.suffix.lower() in SUFFIXES
+    # What lies beside a picture of the same name is told by the same text, and is no picture.
+    other = text is None or path == text or path.name in METADATA or key_of(path.with_suffix("")) in known
+    if other and not picture:
+        return []
+    return [None if text is None else read_text(text)]
+
+
+def _listed(
+    files: Sequence[Path], present: Mapping[Key, Path], key_of: Callable[[Path], Key], text_column: str
+) -> dict[Key, tuple[Path, list[str]]]:
+    """What the metadata ``files`` list: the file, as ``present`` has it, and its captions, each once."""
+    captions: dict[Key, tuple[Path, list[str]]] = {}
+    for file in files:
+        for path, text in _metadata(file, present, key_of, text_column):
+            texts = captions.setdefault(key_of(path), (path, []))[1]
+            if text not in texts:
+                texts.append(text)
+    return captions
+
+
+def _metadata(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key], text_column: str) -> list[tuple[Path, str]]:
+    """The rows of a metadata file: files that are there, and captions; raises UsageError with all its faults."""
+    faults = Faults(path)
+    csv = path.suffix == ".csv"
+    rows = csv_rows(path, {FILE_COLUMN: "", text_column: TEXT_OPTION}, faults) if csv else jsonl_rows(path, faults)
+    found, columns = [], {}
+    for line, row in rows:
+        columns |= {name: None for name, value in row.items() if isinstance(value, str) and name != FILE_COLUMN}
+        wrong = [name for name in (FILE_COLUMN, text_column) if not is_text(row.get(name))]
+        if wrong:
+            faults.add(line, f"{wrong[0]} is {'no text' if wrong[0] in row else 'missing'}")
+        elif (file := _there(path.parent / row[FILE_COLUMN], present, key_of)) is None:
+            faults.add(line, f"there is no file {row[FILE_COLUMN]}")
+        else:
+            found.append((file, row[text_column]))
+    missing = columns and text_column not in columns
+    faults.refuse(naming(list(columns), TEXT_OPTION, text_column) if missing else f"write {FILE_COLUMN} and {text_column} in each line")
+    return found
+
+
+def _there(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key]) -> Path | None:
+    """The file that is meant by ``path``: as the walk found it, or else where it is; None where there is none."""
+    try:
+        key = key_of(path)
+        return present[key] if key in present else path if path.is_file() else None
+    except (OSError, ValueError):
+        # A name that is too long, or that no file can have.
+        return None
+
+
+def _keys() -> Callable[[Path], Key]:
+    """A function that tells files apart, whatever links and dots a path has, and in whichever form of Unicode it is written."""
+    folders = cache(os.path.realpath)
+
+    def key_of(path: Path) -> Key:
+        return _composed(folders(str(path.parent))), _composed(path.name)
+
+    return key_of
+
+
+def _composed(text: str) -> str:
+    # macOS decomposes the names of files, and people and programs write them composed.
+    return unicodedata.normalize("NFC", text)

@@ -1,0 +1,121 @@
+"""Webdataset shards: uncompressed tar files in which a sample is the members of one name.
+
+They are read with the standard library's tarfile: grouping members by name takes a dozen lines, and offsets into an
+uncompressed tar give random access, which webdataset's streams do not.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from ..errors import UsageError
+from ..pictures import SUFFIXES
+from .picture import Picture, caption_of, unused
+
+CAPTIONS = (".txt", ".json")
+
+Parts = dict[str, tarfile.TarInfo]
+"""The members of a sample, by suffix."""
+
+
+def pictures_of_shards(shards: Sequence[Path], text_column: str) -> list[Picture]:
+    """All pictures of ``shards``; what belongs to no picture is among them, and says so when it is read.
+
+    Raises UsageError, with all their names, where shards are damaged, and where there is no picture in any.
+    """
+    pictures, damaged = [], []
+    for shard in shards:
+        try:
+            with tarfile.open(shard, "r:") as tar:
+                members = [member for member in tar if member.isfile() and not _hidden(member.name)]
+        except (tarfile.TarError, EOFError) as error:
+            damaged.append(f"{shard}: {error}")
+            continue
+        for name, parts in grouped(members).items():
+            pictures += _of_group(shard, name, parts, text_column)
+    if damaged:
+        raise UsageError("shards that are cut short or no uncompressed tar:\n  " + "\n  ".join(damaged), "write or download them again")
+    if not any(picture.file is not None for picture in pictures):
+        raise UsageError(f"the shards of {shards[0].parent} hold no pictures ({', '.join(SUFFIXES)})", "add NAME.jpg with NAME.txt")
+    return pictures
+
+
+def grouped(members: Sequence[tarfile.TarInfo]) -> dict[str, Parts]:
+    """Members by sample, then by suffix.
+
+    The name of a sample is that of its picture up to the last dot, so that names may have dots; other members belong to the
+    sample with the longest name that theirs begins with, up to a dot. What belongs to none is cut at its first dot, as
+    webdataset cuts all names.
+    """
+    names = {stem for stem, suffix in (_at_last_dot(member.name) for member in members) if suffix in SUFFIXES}
+    groups: dict[str, Parts] = {}
+    for member in members:
+        stem, suffix = _at_last_dot(member.name)
+        if suffix not in SUFFIXES:
+            stem, suffix = _belonging(member.name, names)
+        groups.setdefault(stem, {})[suffix] = member
+    return groups
+
+
+def _belonging(name: str, samples: Collection[str]) -> tuple[str, str]:
+    """The sample that a member belongs to, and what follows the sample's name in the member's."""
+    folder, slash, last = name.rpartition("/")
+    parts = last.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        stem = folder + slash + ".".join(parts[:count])
+        if stem in samples or count == 1:
+            return stem, "." + ".".join(parts[count:]).lower()
+    return name, ""
+
+
+def _at_last_dot(name: str) -> tuple[str, str]:
+    folder, slash, last = name.rpartition("/")
+    stem, dot, suffix = last.rpartition(".")
+    return (folder + slash + stem, dot + suffix.lower()) if dot else (name, "")
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") and part.strip(".") for part in name.split("/"))
+
+
+def _of_group(shard: Path, name: str, parts: Parts, text_column: str) -> Iterator[Picture]:
+    """The pictures of a sample, with its caption; of one without a picture all that might be one, or else its caption itself."""
+    caption = _caption(shard, parts, text_column)
+    chosen = [suffix for suffix in parts if suffix in SUFFIXES] or [suffix for suffix in parts if suffix not in CAPTIONS]
+    for suffix in sorted(chosen):
+        member = parts[suffix]
+        yield Picture(f"{shard.name}/{name}{suffix}", caption, partial(_read, shard, member), shard, member.offset_data)
+    if not chosen:
+        yield unused(f"{shard.name}/{name}{min(parts)}", "there is no picture with it")
+
+
+def _caption(shard: Path, parts: Mapping[str, tarfile.TarInfo], text_column: str) -> str | None:
+    if ".txt" in parts:
+        return caption_of(_text_caption(_read(shard, parts[".txt"])))
+    return caption_of(_json_caption(_read(shard, parts[".json"]), text_column)) if ".json" in parts else None
+
+
+def _read(shard: Path, member: tarfile.TarInfo) -> bytes:
+    with shard.open("rb") as file:
+        file.seek(member.offset_data)
+        return file.read(member.size)
+
+
+def _text_caption(data: bytes) -> str | None:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+
+
+def _json_caption(data: bytes, text_column: str) -> str | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    caption = value.get(text_column) if isinstance(value, dict) else None
+    return caption if isinstance(caption, str) else None

@@ -1,0 +1,99 @@
+"""Texts longer than an encoder reads: every family's tokens counted as its stock pipeline makes them, and one line about them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import diffusers
+import pytest
+import torch
+from tiny_pipeline import tokenizer
+from torch import Tensor, nn
+
+from piflow_cli.long_texts import hushed, length_note, told_of
+from piflow_cli.teachers import family_of
+from piflow_cli.teachers.text_to_image import StockEncoders
+
+PAD = 0
+CHAT = "{% for message in messages %}<s> {{ message.role }} {{ message.content if message.content is string else message.content[0].text }} {% endfor %}{% if add_generation_prompt %}a{% endif %}"
+
+
+class Recorder(nn.Module):
+    """A text encoder that remembers how many tokens of each text it was given."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[int] = []
+
+    def forward(self, input_ids: Tensor, **options: object) -> SimpleNamespace:
+        self.given += (input_ids != PAD).sum(dim=1).tolist()
+        hidden = input_ids.unsqueeze(-1).float()
+        return Hidden(hidden_states=[hidden] * 40, pooler_output=hidden[:, 0])
+
+
+class Hidden(SimpleNamespace):
+    def __getitem__(self, index: int) -> Tensor:
+        return self.hidden_states[0]
+
+
+def chat_tokenizer():
+    found = tokenizer(100_000)
+    found.chat_template = CHAT
+    return found
+
+
+def pixtral():
+    """What FLUX.2 [dev] calls its tokenizer."""
+    transformers = pytest.importorskip("transformers")
+    processor = transformers.PixtralProcessor(transformers.PixtralImageProcessor(), chat_tokenizer(), image_token="cat", image_break_token="cat", image_end_token="cat")
+    processor.chat_template = CHAT
+    return processor
+
+
+def pipeline_of(name: str, encoder: Recorder):
+    kind = getattr(diffusers, family_of(name).pipeline_name)
+    if name == "flux":
+        return kind(None, None, Recorder(), tokenizer(16), encoder, tokenizer(512), None)
+    used = pixtral() if name == "flux2" else chat_tokenizer()
+    return kind(scheduler=None, vae=None, text_encoder=encoder, tokenizer=used, transformer=None)
+
+
+@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "z-image"])
+def test_tokens_are_counted_as_the_stock_pipeline_makes_them(name: str, capsys, caplog) -> None:
+    encoder = Recorder()
+    encoders = StockEncoders(family_of(name), None, torch.device("cpu"), False)
+    encoders._pipeline = pipeline_of(name, encoder)
+    most = family_of(name).text_length
+    texts = ["a red fox", "fox " * 40, "fox " * (most + 200)]
+    with hushed():
+        counts = family_of(name).token_counts(encoders._pipeline, texts)
+    encoded = encoders.encode_text(texts)
+    template = encoders._pipeline.prompt_template_encode_start_idx if name == "qwen-image" else 0
+    assert [given - template for given in encoder.given[:2]] == counts[:2]
+    assert counts[1] - counts[0] == 37 and counts[2] - counts[1] == most + 160
+    if name in ("qwen-image", "z-image"):
+        assert [len(text["prompt_embeds"]) for text in encoded] == [*counts[:2], most]
+    assert encoders.long_texts(texts) == {texts[2]: f"{counts[2]:,} tokens, of which {most:,} are read"}
+    captured = capsys.readouterr()
+    said = captured.out + captured.err + caplog.text
+    assert "truncated" not in said and "sequence length" not in said
+
+
+@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "z-image"])
+def test_the_longest_text_that_is_read_whole_is_no_long_one(name: str) -> None:
+    encoders = StockEncoders(family_of(name), None, torch.device("cpu"), False)
+    encoders._pipeline = pipeline_of(name, Recorder())
+    family = family_of(name)
+    room = family.text_length - family.token_counts(encoders._pipeline, [""])[0]
+    assert encoders.long_texts(["fox " * room]) == {}
+    assert set(encoders.long_texts(["fox " * (room + 1)])) == {"fox " * (room + 1)}
+
+
+def test_the_line_counts_all_and_names_some() -> None:
+    notes = {f"{number} {'long ' * 20}": length_note(901, 512) for number in range(5)}
+    line = told_of(notes, 7)
+    assert line.startswith("5 of 7 texts are longer than the text encoder reads")
+    assert line.count("(901 tokens, of which 512 are read)") == 3 and line.endswith(" and 2 more") and "\n" not in line
+    assert length_note(512, 512) is None

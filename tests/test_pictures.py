@@ -1,0 +1,159 @@
+"""One rule for what a picture's bytes mean, in training and in evaluation; and the one walk through folders."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from picture_files import encoded, put
+from PIL import Image
+
+from piflow_cli.images import save_png
+from piflow_cli.picture_folders import files_below
+from piflow_cli.pictures import MOST_PIXELS, Unreadable, as_stored, is_grid, open_picture, upright_size
+
+LEVELS = st.lists(st.integers(0, 65535), min_size=1, max_size=40)
+
+
+def sixteen(values: list[int] | np.ndarray, kind: str) -> bytes:
+    """One row of 16-bit grey, written by hand where Pillow would write something else."""
+    row = np.atleast_2d(np.asarray(values, dtype=np.uint16))
+    if kind == "PGM":
+        return f"P5 {row.shape[1]} {row.shape[0]} 65535\n".encode() + row.astype(">u2").tobytes()
+    buffer = io.BytesIO()
+    big = kind == "TIFF, big end first"
+    picture = Image.frombytes("I;16B", row.shape[::-1], row.astype(">u2").tobytes()) if big else Image.fromarray(row)
+    picture.save(buffer, kind.partition(",")[0])
+    return buffer.getvalue()
+
+
+def both(data: bytes, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The grey levels that training sees, and those that evaluation sees."""
+    path = folder / "x"
+    path.write_bytes(data)
+    seen = np.asarray(open_picture(data))
+    assert (seen == seen[..., :1]).all()
+    return seen[..., 0], as_stored(path, grey=True)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "TIFF, big end first", "PGM"])
+@given(values=LEVELS)
+def test_sixteen_bits_are_scaled_by_257_to_the_nearest(tmp_path_factory, kind: str, values: list[int]) -> None:
+    expected = [round(value / 257) for value in values]
+    for found in both(sixteen(values, kind), tmp_path_factory.mktemp("x")):
+        assert found.tolist() == [expected]
+
+
+def test_a_turned_picture_of_sixteen_bits_is_turned_back() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([[0, 257, 65535]], dtype=np.uint16)).save(buffer, "PNG", exif=turned)
+    assert np.asarray(open_picture(buffer.getvalue()))[..., 0].tolist() == [[0], [1], [255]]
+
+
+@pytest.mark.parametrize(("mode", "kind", "named"), [("I", "TIFF", r"mode I\)"), ("F", "TIFF", r"mode F\)")])
+def test_pictures_whose_white_is_not_known_are_refused_by_name(tmp_path, mode: str, kind: str, named: str) -> None:
+    data = encoded(mode=mode, colour=1, kind=kind)
+    (tmp_path / "x.tif").write_bytes(data)
+    for read in (open_picture, upright_size, lambda data: as_stored(tmp_path / "x.tif", grey=False)):
+        with pytest.raises(Unreadable, match=named):
+            read(data)
+
+
+def test_animations_give_their_first_frame(tmp_path) -> None:
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert open_picture((tmp_path / "x.gif").read_bytes()).getpixel((0, 0)) == (255, 0, 0)
+
+
+def header(width: int, height: int) -> bytes:
+    """The beginning of a PNG that says how large it is."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    body = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [13_378, 30_000, 2**31 - 1])
+def test_bombs_are_refused_before_they_are_decoded(side: int) -> None:
+    assert side**2 > MOST_PIXELS
+    with pytest.raises(Unreadable, match="more than 178,956,970 pixels"):
+        upright_size(header(side, side))
+
+
+def test_a_large_photo_is_no_bomb_and_nothing_is_said_of_it(tmp_path) -> None:
+    (tmp_path / "x.png").write_bytes(header(12_000, 9_000))
+    code = "import sys; from pathlib import Path; from piflow_cli.pictures import upright_size; print(upright_size(Path(sys.argv[1]).read_bytes()))"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(12000, 9000)\n", "")
+
+
+def test_postscript_is_no_picture() -> None:
+    """Pillow would start a program for it."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "EPS")
+    with pytest.raises(Unreadable, match="not a picture"):
+        open_picture(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (None, False),
+        ({"piflow": "0.2.0", "seed": 3}, False),
+        ({"piflow": "0.1.0", "teacher": "digits"}, True),
+        ({"grid": True}, True),
+        ({"seed": 3, "evaluations": 2}, False),
+    ],
+)
+def test_a_grid_is_known_by_its_recipe(tmp_path, recipe: dict | None, expected: bool) -> None:
+    save_png(Image.new("L", (4, 4)), tmp_path / "x.png", recipe)
+    with Image.open(tmp_path / "x.png") as picture:
+        assert is_grid(picture) is expected
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000])
+def test_another_programs_text_is_no_recipe(text: str) -> None:
+    picture = Image.new("L", (4, 4))
+    picture.info["piflow"] = text
+    assert not is_grid(picture)
+
+
+def below(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in files_below(folder)]
+
+
+def test_the_walk_follows_links_and_leaves_hidden_names_out(tmp_path) -> None:
+    put(tmp_path, {"in/b.png": "", "in/a/c.png": "", "in/.x.png": "", "in/.ipynb_checkpoints/d.png": "", "far/e.png": "", "far/.f/g.png": ""})
+    (tmp_path / "in" / "more").symlink_to("../far")
+    (tmp_path / "in" / "h.png").symlink_to("../far/e.png")
+    assert below(tmp_path / "in") == ["a/c.png", "b.png", "h.png", "more/e.png"]
+    # A folder whose own path has a hidden part is meant as it is named.
+    assert below(tmp_path / "far" / ".f") == ["g.png"]
+
+
+def test_links_that_lead_in_circles_end(tmp_path) -> None:
+    put(tmp_path, {"a/x.png": "", "a/b/y.png": ""})
+    (tmp_path / "a" / "b" / "up").symlink_to("..")
+    (tmp_path / "a" / "self").symlink_to(".")
+    assert below(tmp_path / "a") == ["b/y.png", "x.png"]
+
+
+def test_a_link_to_nowhere_is_among_the_files_and_a_pipe_is_not(tmp_path) -> None:
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert below(tmp_path) == ["gone.png"]
+    with pytest.raises(Unreadable, match="No such file"):
+        as_stored(tmp_path / "gone.png", grey=True)
