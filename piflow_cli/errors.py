@@ -132,6 +132,16 @@ def _missing_package(exc: BaseException) -> PiflowError:
     return RunError(f"the package {package} is not installed", INSTALL_HINTS.get(package, f"pip install {package}"))
 
 
+def _is_unreadable_model(exc: BaseException) -> bool:
+    return isinstance(exc, OSError) and str(exc).startswith("Unable to load weights from checkpoint file")
+
+
+def _unreadable_model(exc: BaseException) -> PiflowError:
+    # diffusers says the path twice, and the reason not at all.
+    path = _first_line(exc).partition("'")[2].partition("'")[0]
+    return RunError(f"weights are corrupt or cut short: {path}", "copy or download them again")
+
+
 def _status(exc: BaseException) -> int | None:
     """The HTTP status that the Hub answered with."""
     return getattr(getattr(exc, "response", None), "status_code", None)
@@ -244,6 +254,7 @@ DISK_TABLE: tuple[Entry, ...] = (
 )
 
 TABLE: tuple[Entry, ...] = (
+    (_is_unreadable_model, _unreadable_model),
     (_is(KeyboardInterrupt), _interrupted),
     *DISK_TABLE,
     (_is_missing_package, _missing_package),

@@ -43,6 +43,7 @@ KNOWN = [
         "out of memory: 1.61 GB short, 2.00 GiB wanted, 512.00 MiB free",
         "--base-precision nf4",
     ),
+    (OSError("Unable to load weights from checkpoint file for 'a/b' at 'a/b'. "), RunError, "corrupt or cut short: a/b", "again"),
     (MemoryError(), RunError, "out of memory", "--batch-size"),
     (ModuleNotFoundError("no", name="bitsandbytes.nn"), RunError, "bitsandbytes is not installed", "piflow[lowvram]"),
     (ModuleNotFoundError("no", name="wandb"), RunError, "wandb is not installed", "piflow[trackers]"),

@@ -11,6 +11,8 @@ from ..errors import UsageError
 METRICS = ("fid", "kid", "is", "pr", "patch-fid", "clip", "alignment", "diversity", "trajectory", "speed")
 # What needs a student, and so cannot be said of a folder of pictures.
 OF_STUDENTS = ("clip", "alignment", "diversity", "trajectory", "speed")
+# What is told from pictures through an extractor.
+OF_PICTURES = ("fid", "kid", "is", "pr", "patch-fid", "diversity")
 STANDARD = ("fid", "pr", "alignment", "diversity", "trajectory", "speed")
 
 QUICK_METRICS = ("fid", "alignment", "speed")
@@ -78,6 +80,7 @@ class EvalRequest:
     def check(self) -> None:
         """Raise UsageError with everything that does not go together."""
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
+        faults += self._faults_of_what_is_not_measured()
         if self.num_images is not None and self.seeds is not None:
             faults.append("--seeds and --num-images exclude each other: keep --seeds, which counts the images too")
         if self.num_images == 1 or (self.seeds is not None and len(self.seeds) == 1 and self.prompts_from is None):
@@ -85,6 +88,17 @@ class EvalRequest:
         if faults:
             what = faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults])
             raise UsageError(what, "piflow eval --help lists what there is")
+
+    def _faults_of_what_is_not_measured(self) -> list[str]:
+        """Options that nothing of what is measured has a use for."""
+        looked_at = any(name in self.measures for name in OF_PICTURES)
+        inception = looked_at and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
+        idle = {
+            "--clip is of the CLIP score, which is not asked for: --metrics clip": self.clip is not None and "clip" not in self.measures,
+            "--inception-weights are of the extractor inception, which nothing here looks through": self.inception_weights is not None and not inception,
+            f"--extractor is for {', '.join(OF_PICTURES)}, and none of them is measured": bool(self.extractors) and not looked_at,
+        }
+        return [fault for fault, does_nothing in idle.items() if does_nothing]
 
     def _faults_of_folders(self) -> list[str]:
         faults = ["--images DIR measures pictures that are there: name no student beside it"] if self.students else []
