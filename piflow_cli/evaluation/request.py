@@ -12,6 +12,7 @@ METRICS = ("fid", "kid", "is", "pr", "patch-fid", "clip", "alignment", "diversit
 # What needs a student, and so cannot be said of a folder of pictures.
 OF_STUDENTS = ("clip", "alignment", "diversity", "trajectory", "speed")
 # What is told from pictures through an extractor.
+AGAINST = ("fid", "kid", "pr", "patch-fid")  # a reference
 OF_PICTURES = ("fid", "kid", "is", "pr", "patch-fid", "diversity")
 STANDARD = ("fid", "pr", "alignment", "diversity", "trajectory", "speed")
 
@@ -93,7 +94,9 @@ class EvalRequest:
         """Options that nothing of what is measured has a use for."""
         looked_at = any(name in self.measures for name in OF_PICTURES)
         inception = looked_at and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
+        compared = self.reference is not None and self.images is None
         idle = {
+            f"--reference is for {', '.join(AGAINST)}, and none of them is measured": compared and not any(name in self.measures for name in AGAINST),
             "--clip is of the CLIP score, which is not asked for: --metrics clip": self.clip is not None and "clip" not in self.measures,
             "--inception-weights are of the extractor inception, which nothing here looks through": self.inception_weights is not None and not inception,
             f"--extractor is for {', '.join(OF_PICTURES)}, and none of them is measured": bool(self.extractors) and not looked_at,
