@@ -158,4 +158,6 @@ def parse_metrics(text: str) -> tuple[str, ...]:
         close = difflib.get_close_matches(unknown[0], METRICS, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(METRICS)}")
+    if twice := [name for name in METRICS if names.count(name) > 1]:
+        raise UsageError(f"--metrics {text}: {twice[0]} comes twice", "name each metric once")
     return tuple(name for name in METRICS if name in names)
