@@ -99,7 +99,7 @@ def read_config(path: Path | None) -> dict[str, Any] | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         class_of_base(config)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is not the config of a model", "copy it again, or distil again") from error
     return config
 

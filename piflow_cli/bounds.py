@@ -41,12 +41,15 @@ class Bound:
 
 
 EVALUATIONS = Bound(1000, "which is how many timesteps a scheduler of diffusers counts")
-SUBSTEPS = Bound(65_536, "beyond which float32 rounds more away than a finer grid gains")
+SUBSTEPS = Bound(100_000, "beyond which float32 rounds more away than a finer grid gains")
+TEACHER_STEPS = Bound(10_000, "beyond which float32 rounds more away than finer steps gain")
 SIDE = Bound(8192, "beyond which PNG readers take a square picture for an attack")
 ITERATIONS = Bound(9_999_999, "since the names of checkpoints have seven digits")
 BATCH = Bound(1_000_000, "since a batch is in memory at once")
 IMAGES = Bound(10_000_000, "which is already two hundred times what FID is measured on")
-COMPONENTS = Bound(256, "since each makes the network's last layer wider")
+MEASURED = Bound(1_000_000, "since their features are in memory at once")
+TEACHER_STEPS = Bound(10_000, "beyond which rounding takes more than a finer step gains")
+COMPONENTS = Bound(1024, "since each makes the network's last layer wider")
 WIDTH = Bound(65_536, "which is wider than any layer of the models")
 PROCESSES = Bound(128, "since all of them run on this machine")
 RATIO = Bound(64, "since the shorter side is a few patches then")

@@ -10,8 +10,6 @@ from collections.abc import Callable
 DEBUG_VARIABLE = "PIFLOW_DEBUG"
 SHOWN = 60  # characters of a name that is too long
 
-DAMAGED = "its weights are damaged, or diverged in training: copy them again, or distil the student anew"
-
 INSTALL_HINTS = {
     "bitsandbytes": 'pip install "piflow[lowvram]"',
     "tensorboard": 'pip install "piflow[trackers]"',
@@ -113,10 +111,6 @@ def _is_number(*numbers: int) -> Callable[[BaseException], bool]:
     return lambda exc: system_number(exc) in numbers
 
 
-def _is_not_finite(exc: BaseException) -> bool:
-    return _named("PolicyError")(exc) and str(exc).endswith("not finite")
-
-
 def _is_missing_package(exc: BaseException) -> bool:
     return isinstance(exc, ModuleNotFoundError) and exc.name is not None and not exc.name.startswith("piflow_cli")
 
@@ -146,6 +140,16 @@ def _too_long(exc: BaseException) -> PiflowError:
 def _missing_package(exc: BaseException) -> PiflowError:
     package = str(getattr(exc, "name", "")).partition(".")[0]
     return RunError(f"the package {package} is not installed", INSTALL_HINTS.get(package, f"pip install {package}"))
+
+
+def _is_unreadable_model(exc: BaseException) -> bool:
+    return isinstance(exc, OSError) and str(exc).startswith("Unable to load weights from checkpoint file")
+
+
+def _unreadable_model(exc: BaseException) -> PiflowError:
+    # diffusers says the path twice, and the reason not at all.
+    path = _first_line(exc).partition("'")[2].partition("'")[0]
+    return RunError(f"weights are corrupt or cut short: {path}", "copy or download them again")
 
 
 def _status(exc: BaseException) -> int | None:
@@ -201,7 +205,7 @@ def _gpu_full(exc: BaseException) -> PiflowError:
     return RunError(
         f"the GPU ran out of memory{short}",
         "distill: --set optimisation.gradient_checkpointing=true, then --set optimisation.device_batch_size=1, "
-        "--base-precision nf4, --set imitation.states_per_query=1, --offload-base; --dry-run shows what each takes; "
+        "--base-precision nf4, --set imitation.states_per_query=1, --offload-base, of which --dry-run shows what each takes; "
         "sample: --batch-size 1, --offload model",
     )
 
@@ -227,7 +231,7 @@ HUB_TABLE: tuple[Entry, ...] = (
     ),
     (
         _named("RevisionNotFoundError"),
-        lambda exc: UsageError("the repository has no such revision", "take the newest: --set teacher.revision=null"),
+        lambda exc: UsageError("the repository has no such revision", "take the newest; distill: --set teacher.revision=null"),
     ),
     (
         _named("RemoteEntryNotFoundError"),
@@ -260,6 +264,7 @@ DISK_TABLE: tuple[Entry, ...] = (
 )
 
 TABLE: tuple[Entry, ...] = (
+    (_is_unreadable_model, _unreadable_model),
     (_is(KeyboardInterrupt), _interrupted),
     *DISK_TABLE,
     (_is_missing_package, _missing_package),
@@ -281,7 +286,6 @@ TABLE: tuple[Entry, ...] = (
             "copy or download it again; for a run, delete that checkpoint and the one before it is used",
         ),
     ),
-    (_is_not_finite, _run_error("the network gives NaN or infinity: {text}", DAMAGED)),
     (_named("OutOfMemoryError"), _gpu_full),
-    (_is(MemoryError), _run_error("out of memory", "lower --batch-size, or close other programs")),
+    (_is(MemoryError), _run_error("out of memory", "close other programs; distill, sample and eval: a smaller --batch-size")),
 )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
-from .bounds import COMPONENTS, EVALUATIONS, GUIDANCE, SHIFT, SUBSTEPS, WIDTH
+from . import bounds
 from .preset_schema import PolicyKind
 from .preset_types import check_temperature
 
@@ -36,15 +36,15 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "teacher": (lambda value: value != "" and _is_text(value), "a name"),
     **dict.fromkeys(("family", "base", "revision", "vae", "version"), TEXT),
     "policy": (lambda value: value in get_args(PolicyKind), f"one of {', '.join(get_args(PolicyKind))}"),
-    "components": _within(1, COMPONENTS.most),
-    "nfe": _within(1, EVALUATIONS.most),
-    "shift": _within(0, SHIFT.most, open_below=True),
+    "components": _within(1, bounds.COMPONENTS.most),
+    "nfe": _within(1, bounds.EVALUATIONS.most),
+    "shift": _within(0, bounds.SHIFT.most, open_below=True),
     "final_step_scale": _within(0, 1, open_below=True),
     "segment": _within(0, 1, open_below=True),
-    "substeps": _within(1, SUBSTEPS.most),
-    "guidance": _within(0, GUIDANCE.most),
+    "substeps": _within(1, bounds.SUBSTEPS.most),
+    "guidance": _within(0, bounds.GUIDANCE.most),
     "temperature": (_is_temperature, "auto or a number above 0 and at most 1"),
-    "logstd_width": _within(1, WIDTH.most),
+    "logstd_width": _within(1, bounds.WIDTH.most),
     "iterations": _within(0, 10**12),
     "base_dtype": (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
 }

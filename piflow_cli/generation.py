@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from .core.guidance import Guidance
 from .core.validation import PolicyError
-from .errors import DAMAGED, RunError
-from .images import check_finite
+from .errors import RunError
 from .student import Student
 from .teachers.base import Conditioning, TeacherFamily, teacher_velocity
 
 if TYPE_CHECKING:
     from .teachers.text_to_image import TextToImageFamily
 
+DIVERGED = "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate, or leave --lora out"
 Network = Callable[[Tensor, Tensor], Tensor]
 """States (B, C, *S) and noise levels (B,) → what the scheduler's step() takes."""
 
@@ -45,7 +45,7 @@ def denoise(network: Network, scheduler, x: Tensor, steps: int, generators: list
         for timestep in scheduler.timesteps[:steps]:
             sigma = (timestep / scheduler.config.num_train_timesteps).expand(x.shape[0]).to(x.device)
             x = scheduler.step(network(x, sigma), timestep, x, generator=generators, return_dict=False)[0]
-    return check_finite(x)
+    return _finite(x)
 
 
 def sample_student(
@@ -92,7 +92,7 @@ def sample_by_pipeline(family: TextToImageFamily, pipeline: Any, x: Tensor, cond
             num_inference_steps=steps,
             output_type="latent",
         ).images
-    return check_finite(family.from_pipeline(latents, rows, columns))
+    return _finite(family.from_pipeline(latents, rows, columns))
 
 
 @contextmanager
@@ -100,4 +100,11 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except PolicyError as error:
-        raise RunError(f"the network's output is no policy: {error}", DAMAGED) from error
+        raise RunError(f"the network's output is no policy: {error}", DIVERGED) from error
+
+
+def _finite(states: Tensor) -> Tensor:
+    """``states``, unless some are not finite: rounded to a picture, they would pass for black."""
+    if not states.isfinite().all():
+        raise RunError("sampling ended in states that are not finite", DIVERGED)
+    return states

@@ -42,6 +42,10 @@ def _without_encoding(preset: Preset) -> str | None:
     return "does nothing: nothing is encoded for a teacher of classes and pixels" if pixels else None
 
 
+def _without_columns(preset: Preset) -> str | None:
+    return "does nothing: a .txt file has no columns" if str(preset.data.prompts).lower().endswith(".txt") else None
+
+
 def _beside_sizes(preset: Preset) -> str | None:
     return "does nothing beside data.sizes, which are the buckets themselves" if preset.data.sizes else None
 
@@ -57,6 +61,7 @@ IDLE: dict[str, Reason] = {
     "data.offload_text_encoder": _without_texts,
     "data.cache": _without_encoding,
     "data.aspect_ratio": _beside_sizes,
+    "data.text_column": _without_columns,
 }
 
 

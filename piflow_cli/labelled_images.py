@@ -29,7 +29,7 @@ AT_ONCE = 1024
 def load_images(path: Path) -> tuple[Tensor, Tensor]:
     """Images (N, C, H, W) float32 in [-1, 1] and labels (N,) int64 of a safetensors file of pictures."""
     if not path.is_file():
-        raise UsageError(f"there are no images at {path}", "name a safetensors file: --set data.images=FILE")
+        raise UsageError(f"there are no images at {path}", "name a safetensors file; distill: --set data.images=FILE")
     _, tensors = tensors_in(path)
     if not {IMAGES, LABELS} <= tensors.keys():
         raise UsageError(f"{path} lacks the tensors '{IMAGES}' and '{LABELS}'", "write both: uint8 (N, H, W) and integers (N,)")

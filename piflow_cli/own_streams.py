@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from piflow_cli.streams import Unbreakable
+from piflow_cli.streams import Unbreakable, unbreakable
 
 _OUT, _ERR = 1, 2
-_ours: tuple[TextIO, TextIO | Unbreakable] | None = None
+_ours: tuple[TextIO | Unbreakable, TextIO | Unbreakable] | None = None
 # Never closed: the logger of a library that was imported meanwhile keeps it for good.
 _nowhere: TextIO | None = None
 
@@ -56,6 +56,21 @@ def only_ours(wanted: bool = True) -> Iterator[None]:
                 own.flush() if own in (*streams, _nowhere) else own.close()
         for copy in kept.values():
             os.close(copy)
+
+
+@contextmanager
+def unbreakable_out() -> Iterator[None]:
+    """Within it data that nobody reads any more stops nothing."""
+    global _ours
+    if _ours is None:
+        with unbreakable("stdout"):
+            yield
+        return
+    before, _ours = _ours, (Unbreakable(_ours[0]), _ours[1])
+    try:
+        yield
+    finally:
+        _ours = before
 
 
 @contextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 from .errors import PiflowError, UsageError
 from .files import expanded
-from .runs import RunFolder, read_settings
+from .runs import RunFolder
 from .teachers.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
 from .weights import INDEX_SUFFIX, shards_of
 
@@ -63,7 +64,8 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         if not folder.adapter.is_dir():
             raise UsageError(
                 f"the run {path} has not finished: it holds no student yet",
-                f"finish it: piflow distill --teacher {read_settings(folder.settings).name} --output {path}",
+                # Its settings, since the preset's own name would leave out what was changed on the command line.
+                f"finish it: piflow distill --teacher {quote(str(folder.settings))} --output {quote(str(path))}",
             )
         path = folder.adapter
     if (path / PIPELINE_NAME).is_file():
@@ -111,7 +113,7 @@ def _brings_code(config: Path) -> bool:
     """Whether code lies beside a model, as in what `piflow export` writes for where piflow is not; adapters have none."""
     try:
         return "auto_map" in json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 

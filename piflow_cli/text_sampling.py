@@ -191,6 +191,8 @@ def shots_of(request: SampleRequest, family: TextToImageFamily) -> tuple[Shot, .
         raise UsageError("a prompt is given, and --prompts too", "keep one of them")
     if not request.prompts and request.prompts_from is None:
         raise UsageError("the model is told a text, and none is given", 'type a prompt: piflow sample RUN "a red fox", or --prompts FILE')
+    if request.text_column is not None and str(request.prompts_from).lower().endswith(".txt"):
+        raise UsageError(f"--text-column {request.text_column}: {request.prompts_from} has no columns", "leave --text-column out")
     if request.text_column is not None and request.prompts_from is None:
         raise UsageError("--text-column belongs to a file of prompts, and none is given", "name it: --prompts FILE; or leave --text-column out")
     source = request.prompts_from

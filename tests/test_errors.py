@@ -44,7 +44,7 @@ KNOWN = [
         "out of memory: 1.61 GB short, 2.00 GiB wanted, 512.00 MiB free",
         "--base-precision nf4",
     ),
-    (named("PolicyError", "logstds: holds a value that is not finite"), RunError, "gives NaN or infinity: logstds", "distil"),
+    (OSError("Unable to load weights from checkpoint file for 'a/b' at 'a/b'. "), RunError, "corrupt or cut short: a/b", "again"),
     (MemoryError(), RunError, "out of memory", "--batch-size"),
     (ModuleNotFoundError("no", name="bitsandbytes.nn"), RunError, "bitsandbytes is not installed", "piflow[lowvram]"),
     (ModuleNotFoundError("no", name="wandb"), RunError, "wandb is not installed", "piflow[trackers]"),

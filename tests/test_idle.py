@@ -63,5 +63,8 @@ def test_data_of_the_other_kind_of_teacher_is_refused(name, key, value):
 
 
 def test_every_rule_is_tried():
-    assert set(IDLE) == {*CASES, "data.cache", "data.offload_text_encoder"}
+    with pytest.raises(UsageError, match="data.text_column=.*no columns"):
+        resolve("flux-dev", None, [*PROMPTS, "data.text_column=caption"], {})
+    resolve("flux-dev", None, ["data.prompts=prompts.csv", "data.text_column=caption"], {})
+    assert set(IDLE) == {*CASES, "data.text_column", "data.cache", "data.offload_text_encoder"}
     assert load("digits").policy.kind == "gm"

@@ -1,6 +1,7 @@
 """`piflow sample`: pictures that depend on seed and label alone, and what cannot be sampled."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,8 +238,13 @@ def test_a_run_without_a_student_says_how_to_finish_it(cli, student, tmp_path) -
     run = tmp_path / "run"
     run.mkdir()
     (run / "run.yaml").write_text((student / "run.yaml").read_text())
-    outcome = cli("sample", str(run))
-    assert outcome.code == 2 and "has not finished" in outcome.err and "piflow distill" in outcome.err
+    outcome = cli("sample", str(run), "--json")
+    told = json.loads(outcome.err)
+    assert outcome.code == 2 and "has not finished" in told["error"]
+    # The command of the hint, typed as it stands, leads to a student.
+    typed = shlex.split(told["hint"].removeprefix("finish it: piflow "))
+    assert cli(*typed, "--quiet").code == 0
+    assert cli("sample", str(run), "--seeds", "0", "--output", str(tmp_path / "out"), "--quiet").code == 0
 
 
 def test_pictures_that_are_there_already_are_counted(cli, student, tmp_path) -> None:
@@ -272,7 +278,7 @@ def test_states_that_overflow_are_refused_and_no_black_picture_is_left(cli, tiny
         model.save_pretrained(tmp_path / "made")
         arguments = ["--teacher", str(tiny_teacher), "--base", str(tmp_path / "made")]
     outcome = cli("sample", *arguments, "--seeds", "0-2", "--output", str(tmp_path / "out"), "--json")
-    assert outcome.code == 1 and "NaN or infinity" in json.loads(outcome.err)["error"]
+    assert outcome.code == 1 and "not finite" in json.loads(outcome.err)["error"]
     assert not (tmp_path / "out").exists()
 
 
@@ -280,7 +286,7 @@ def test_one_state_that_is_not_finite_is_enough() -> None:
     pictures = torch.zeros(4, 1, 2, 2)
     for value in (torch.nan, torch.inf):
         pictures[1, 0, 1, 1] = value
-        with pytest.raises(RunError, match="1 of 4 pictures"):
+        with pytest.raises(RunError, match="not finite"):
             to_images(pictures)
 
 

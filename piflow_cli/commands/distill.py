@@ -88,6 +88,7 @@ def distill(
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
+    from piflow_cli.files import check_writable
     from piflow_cli.places import with_full_paths
     from piflow_cli.presets import PICTURES, resolve
 
@@ -112,6 +113,7 @@ def distill(
     preset = with_full_paths(resolve(teacher, config, assignments if assignments is not None else [], flags))
     _refuse_missing(preset)
     folder = Path("runs") / preset.name if output is None else output
+    check_writable(folder)
     from piflow_cli.launching import launch, launched_processes, process_count
 
     processes = process_count(num_processes, device)
@@ -152,12 +154,12 @@ def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Co
 
 def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Console) -> None:
     from piflow_cli.launching import follow_launcher
-    from piflow_cli.streams import unbreakable
+    from piflow_cli.own_streams import unbreakable_out
     from piflow_cli.training import distill as run_distillation
 
     follow_launcher()
     # A run of days does not end because nobody reads any more what it says.
-    with unbreakable("stdout"):
+    with unbreakable_out():
         result = run_distillation(preset, output=folder, device=device, resume=resume, console=console)
         console.result(result, format_pairs(result))
         console.say(f"Next: piflow sample {folder}")

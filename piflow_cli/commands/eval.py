@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from piflow_cli.bounds import EVALUATIONS
+from piflow_cli.bounds import EVALUATIONS, TEACHER_STEPS, Bound
 from piflow_cli.commands.eval_options import (
     BatchSize,
     Cache,
@@ -90,9 +90,9 @@ def eval(
     told = {
         "seeds": None if seeds is None else parse_ranges(seeds, "--seeds"),
         "labels": None if labels is None else parse_ranges(labels, "--labels"),
-        "steps": _counts(steps, "--steps"),
+        "steps": _counts(steps, "--steps", EVALUATIONS),
         "temperature": None if temperature is None else parse_temperature(temperature),
-        "teacher_steps": _counts(teacher_steps, "--teacher-steps"),
+        "teacher_steps": _counts(teacher_steps, "--teacher-steps", TEACHER_STEPS),
     }
     # Takes seconds to import, which a slip in the options need not wait for.
     from piflow_cli.evaluation.request import EvalRequest, parse_metrics
@@ -114,13 +114,13 @@ def eval(
     console.result(*evaluate(request, console))
 
 
-def _counts(text: str | None, option: str) -> tuple[int, ...]:
+def _counts(text: str | None, option: str, bound: Bound) -> tuple[int, ...]:
     """Numbers of evaluations, none where none are given."""
     counts = () if text is None else parse_ranges(text, option)
     if 0 in counts:
         raise UsageError(f"{option} {text}: no evaluation makes no picture", f"start at 1: {option} 1,2,4")
     for count in counts:
-        EVALUATIONS.option(option)(count)
+        bound.option(option)(count)
     return counts
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from piflow_cli.bounds import BATCH, EVALUATIONS, IMAGES
+from piflow_cli.bounds import BATCH, IMAGES, TEACHER_STEPS
 from piflow_cli.commands.options import DATA, MODEL, OUTPUT, SAMPLING, setting, switch
 
 MEASURING = "Measuring"
@@ -59,7 +59,7 @@ TeacherSteps = Annotated[
 ]
 FineSteps = Annotated[
     int | None,
-    setting("--fine-steps", "Of the teacher's fine solution; default: 128, or 50 from prompts.", SAMPLING, "N", 1, EVALUATIONS),
+    setting("--fine-steps", "Of the teacher's fine solution; default: 128, or 50 from prompts.", SAMPLING, "N", 1, TEACHER_STEPS),
 ]
 BatchSize = Annotated[
     int | None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..adapters import read_facts
+from ..bounds import MEASURED
 from ..errors import PiflowError, UsageError
 from ..labelled_images import load_images
 from ..own_teacher import OwnTeacher, own_teacher, preset_of
@@ -18,7 +19,7 @@ from ..teachers import family_of
 from ..teachers.locate import locate
 from ..teachers.text_to_image import TextToImageFamily
 from ..text_sampling import TEACHER_STEPS
-from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, MOST_IMAGES, QUICK_IMAGES, EvalRequest
+from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
 from .subjects import Subject, student_subjects, teacher_subject
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
         for number, prompt in enumerate(read_prompts(request.prompts_from, request.text_column))
     )
     if request.seeds is not None:
-        if (total := len(prompts) * len(request.seeds)) > MOST_IMAGES:
+        if (total := len(prompts) * len(request.seeds)) > MEASURED.most:
             raise UsageError(
-                f"{len(prompts):,} prompts with {len(request.seeds):,} seeds each are {total:,} pictures, more than {MOST_IMAGES:,}",
+                f"{len(prompts):,} prompts with {len(request.seeds):,} seeds each are {total:,} pictures, more than {MEASURED.text}",
                 "name fewer seeds: --seeds 0-3",
             )
         return prompts

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
 from ..errors import UsageError
 
 METRICS = ("fid", "kid", "is", "pr", "patch-fid", "clip", "alignment", "diversity", "trajectory", "speed")
 # What needs a student, and so cannot be said of a folder of pictures.
 OF_STUDENTS = ("clip", "alignment", "diversity", "trajectory", "speed")
+# What is told from pictures through an extractor.
+AGAINST = ("fid", "kid", "pr", "patch-fid")  # a reference
+OF_PICTURES = ("fid", "kid", "is", "pr", "patch-fid", "diversity")
 STANDARD = ("fid", "pr", "alignment", "diversity", "trajectory", "speed")
 
 QUICK_METRICS = ("fid", "alignment", "speed")
@@ -22,14 +26,6 @@ FULL_CLASSES, FULL_PROMPTS = 50_000, 10_000
 # MOST_DATA: the two samples are then of one size.
 QUICK_IMAGES = 1_000
 MOST_DATA = 10_000
-# Twenty times the paper's: the features of as many, by Inception, take 8 GB.
-MOST_IMAGES = 1_000_000
-# A batch is in memory at once, with all that the network makes of it: of no network that many fit.
-MOST_BATCH = 1 << 16
-# A scheduler tells a student's evaluations apart by a thousand timesteps; of a teacher more are finer than its rounding.
-MOST_EVALUATIONS, MOST_TEACHER_STEPS = 1_000, 10_000
-# In float32 finer substeps are lost in rounding.
-MOST_SUBSTEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class EvalRequest:
     def check(self) -> None:
         """Raise UsageError with everything that does not go together."""
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
-        faults += self._faults_of_sizes()
+        faults += [*self._faults_of_sizes(), *self._faults_of_what_is_not_measured()]
         empty = {
             "STUDENT": self.students, "--reference": (self.reference,), "--subfolder": (self.subfolder,), "--extractor": self.extractors,
         }  # fmt: skip
@@ -111,17 +107,30 @@ class EvalRequest:
 
     def _faults_of_sizes(self) -> Iterator[str]:
         """What would fill the memory, or never end."""
-        for option, value, most, why in (
-            ("--num-images", self.num_images, MOST_IMAGES, "their features have to fit into memory"),
-            ("--seeds", None if self.seeds is None else len(self.seeds), MOST_IMAGES, "their features have to fit into memory"),
-            ("--batch-size", self.batch_size, MOST_BATCH, "a batch has to fit into memory"),
-            ("--steps", max(self.steps, default=None), MOST_EVALUATIONS, "a student tells its steps apart by a thousand timesteps"),
-            ("--teacher-steps", max(self.teacher_steps, default=None), MOST_TEACHER_STEPS, "finer ones are lost in rounding"),
-            ("--fine-steps", self.fine_steps, MOST_TEACHER_STEPS, "finer ones are lost in rounding"),
-            ("--substeps", self.substeps, MOST_SUBSTEPS, "finer ones are lost in rounding"),
+        for option, value, bound in (
+            ("--num-images", self.num_images, MEASURED),
+            ("--seeds", None if self.seeds is None else len(self.seeds), MEASURED),
+            ("--batch-size", self.batch_size, BATCH),
+            ("--steps", max(self.steps, default=None), EVALUATIONS),
+            ("--teacher-steps", max(self.teacher_steps, default=None), TEACHER_STEPS),
+            ("--fine-steps", self.fine_steps, TEACHER_STEPS),
+            ("--substeps", self.substeps, SUBSTEPS),
         ):
-            if value is not None and value > most:
-                yield f"{option}: {value:,} are more than {most:,}; {why}"
+            if value is not None and (fault := bound.fault(value)) is not None:
+                yield f"{option} {fault}"
+
+    def _faults_of_what_is_not_measured(self) -> list[str]:
+        """Options that nothing of what is measured has a use for."""
+        looked_at = any(name in self.measures for name in OF_PICTURES)
+        inception = looked_at and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
+        compared = self.reference is not None and self.images is None
+        idle = {
+            f"--reference is for {', '.join(AGAINST)}, and none of them is measured": compared and not any(name in self.measures for name in AGAINST),
+            "--clip is of the CLIP score, which is not asked for: --metrics clip": self.clip is not None and "clip" not in self.measures,
+            "--inception-weights are of the extractor inception, which nothing here looks through": self.inception_weights is not None and not inception,
+            f"--extractor is for {', '.join(OF_PICTURES)}, and none of them is measured": bool(self.extractors) and not looked_at,
+        }
+        return [fault for fault, does_nothing in idle.items() if does_nothing]
 
     def _faults_of_folders(self) -> list[str]:
         faults = ["--images DIR measures pictures that are there: name no student beside it"] if self.students else []
@@ -180,4 +189,6 @@ def parse_metrics(text: str) -> tuple[str, ...]:
         close = difflib.get_close_matches(unknown[0], METRICS, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(METRICS)}")
+    if twice := [name for name in METRICS if names.count(name) > 1]:
+        raise UsageError(f"--metrics {text}: {twice[0]} comes twice", "name each metric once")
     return tuple(name for name in METRICS if name in names)

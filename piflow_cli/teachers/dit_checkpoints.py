@@ -34,7 +34,7 @@ CONVERTER = 1  # part of a cached teacher's key, to be raised with every change 
 KNOWN_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: the sizes S, B, L and XL of DiT and SiT
 IMAGENET_LATENT = 32
 NAMED_FAULTS = 3
-STATE_IT = "name a folder with a config.json that states them: --set teacher.config=DIR"
+STATE_IT = "name a folder with a config.json that states them; distill: --set teacher.config=DIR"
 
 _SIT_NAMES = (
     (r"x_embedder\.proj\.", "pos_embed.proj."),

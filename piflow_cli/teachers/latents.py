@@ -21,7 +21,7 @@ PICTURE_CHANNELS = (1, 3)
 # A decoder's activations at 256 x 256 take about half a gigabyte a picture.
 DECODED_AT_ONCE = 8
 NEEDED = ("config.json", "diffusion_pytorch_model*.safetensors*", "vae/*")
-NAME_ONE = "name one: --set teacher.vae=PATH, or piflow sample --vae PATH"
+NAME_ONE = "name one; distill: --set teacher.vae=PATH; sample and inspect-policy: --vae PATH"
 
 
 def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Decode:

@@ -13,6 +13,7 @@ from ..errors import RunError, UsageError, explain, is_unreachable
 from ..files import expanded
 from ..presets import presets_root
 from ..weights import INDEX_SUFFIX, shards_of
+from .configs import check_configs
 
 if TYPE_CHECKING:
     from ..preset_schema import TeacherSection
@@ -131,7 +132,8 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def _refuse_incomplete(place: Path, only: Sequence[str], what: str, hint: str) -> None:
-    """Raise RunError where an index of shards, among the files that are needed, names one that is not there."""
+    """Raise RunError where an index of shards, among the files that are needed, names one that is not there, or a config is damaged."""
+    check_configs(_matching(place, only), f"{hint}, or {LOCAL_COPY}")
     for index in [path for path in _matching(place, only) if path.name.endswith(INDEX_SUFFIX)]:
         try:
             shards_of(index)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..encoders import EncoderFactory
-from ..files import cache_folder, cache_key, replacing_file
 from ..errors import UsageError
+from ..files import cache_folder, cache_key, replacing_file
 from ..prompts import Prompt, read_prompts
 from .buckets import Size, buckets_of, nearest_bucket
 from .cache import Cache

@@ -9,14 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval_requests import request
+from piflow_cli.bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.request import (
     METRICS,
-    MOST_BATCH,
-    MOST_EVALUATIONS,
-    MOST_IMAGES,
-    MOST_SUBSTEPS,
-    MOST_TEACHER_STEPS,
     OF_STUDENTS,
     parse_metrics,
 )
@@ -57,14 +53,14 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"students": ("a",), "reference": ""}, "--reference: the name is empty"),
         ({"students": ("a",), "trust_weights": True}, "--inception-weights FILE"),
         ({"students": ("a",), "clip": "c"}, "--clip is of the CLIP score"),
-        ({"students": ("a",), "num_images": MOST_IMAGES + 1}, "--num-images: 1,000,001 are more than 1,000,000"),
-        ({"students": ("a",), "seeds": range(MOST_IMAGES + 1)}, "--seeds: 1,000,001 are more"),
-        ({"students": ("a",), "batch_size": MOST_BATCH + 1}, "--batch-size: 65,537 are more than 65,536"),
-        ({"images": Path("d"), "reference": "r", "batch_size": MOST_BATCH + 1}, "--batch-size: 65,537 are more than 65,536"),
-        ({"students": ("a",), "steps": (1, MOST_EVALUATIONS + 1)}, "--steps: 1,001 are more than 1,000"),
-        ({"students": ("a",), "teacher_steps": (MOST_TEACHER_STEPS + 1,)}, "--teacher-steps: 10,001 are more than 10,000"),
-        ({"students": ("a",), "fine_steps": MOST_TEACHER_STEPS + 1}, "--fine-steps: 10,001 are more than 10,000"),
-        ({"students": ("a",), "substeps": MOST_SUBSTEPS + 1}, "--substeps: 100,001 are more than 100,000"),
+        ({"students": ("a",), "num_images": MEASURED.most + 1}, "--num-images must be at most 1,000,000,"),
+        ({"students": ("a",), "seeds": range(MEASURED.most + 1)}, "--seeds must be at most 1,000,000,"),
+        ({"students": ("a",), "batch_size": BATCH.most + 1}, "--batch-size must be at most 1,000,000,"),
+        ({"images": Path("d"), "reference": "r", "batch_size": BATCH.most + 1}, "--batch-size must be at most 1,000,000,"),
+        ({"students": ("a",), "steps": (1, EVALUATIONS.most + 1)}, "--steps must be at most 1,000,"),
+        ({"students": ("a",), "teacher_steps": (TEACHER_STEPS.most + 1,)}, "--teacher-steps must be at most 10,000,"),
+        ({"students": ("a",), "fine_steps": TEACHER_STEPS.most + 1}, "--fine-steps must be at most 10,000,"),
+        ({"students": ("a",), "substeps": SUBSTEPS.most + 1}, "--substeps must be at most 65,536,"),
         *[({"images": Path("d"), "reference": "r", "metrics": (name,)}, f"--metrics {name} needs a student") for name in OF_STUDENTS],
     ],
 )
@@ -83,8 +79,8 @@ def test_all_faults_come_at_once() -> None:
 def test_what_goes_together_is_taken() -> None:
     request(students=("a", "b")).check()
     request(images=Path("d"), reference="r", protocol="full", num_images=5).check()
-    largest = {"batch_size": MOST_BATCH, "steps": (1, MOST_EVALUATIONS), "fine_steps": MOST_TEACHER_STEPS, "substeps": MOST_SUBSTEPS}
-    request(students=("a",), num_images=MOST_IMAGES, **largest).check()
+    largest = {"batch_size": BATCH.most, "steps": (1, EVALUATIONS.most), "fine_steps": TEACHER_STEPS.most, "substeps": SUBSTEPS.most}
+    request(students=("a",), num_images=MEASURED.most, **largest).check()
     assert request(images=Path("d"), protocol="quick").measures == ("fid",)
     assert not request(students=("a",)).asks("fid") and request(students=("a",), metrics=("fid",)).asks("fid")
 

@@ -103,7 +103,7 @@ def damaged_copy(material: Material, source: Path, rng: random.Random, inside: s
     """A copy of the file or folder ``source`` in which the file ``inside`` it, or itself, is spoiled; and how."""
     copy = material.fresh(rng, source.suffix)
     if source.is_dir():
-        shutil.copytree(source, copy)
+        shutil.copytree(source, copy, dirs_exist_ok=True)
     else:
         shutil.copyfile(source, copy)
     return copy, damage(copy / inside if inside else copy, rng)

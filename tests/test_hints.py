@@ -1,0 +1,122 @@
+"""What a hint says can be typed: each option that it names is one of the command that the reader has typed, or of the one it names."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import piflow_cli
+from piflow_cli.app import app
+
+PACKAGE = Path(piflow_cli.__file__).parent
+ERRORS = {"UsageError", "RunError", "PiflowError", "Interrupted", "_run_error"}
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+ALL = ("distill", "sample", "eval", "export", "inspect-policy")
+# Which commands lead to the modules of a folder, or to one module; what is not here is led to by all.
+LED_TO_BY = {
+    "training": ("distill",),
+    "evaluation": ("eval",),
+    "exporting": ("export",),
+    "inspection": ("inspect-policy",),
+    "commands/distill": ("distill",),
+    "commands/sample": ("sample",),
+    "commands/eval": ("eval",),
+    "commands/export": ("export",),
+    "commands/inspect": ("inspect-policy",),
+    "commands/options": (),  # the reader of an option names it itself
+    "sampling": ("sample",),
+    "presets": ("distill",),
+    "preset_": ("distill",),
+    "idle": ("distill",),
+    "launching": ("distill",),
+    "runs": ("distill",),
+    "bounds": (),
+    "loras": ("sample",),
+    "lora_": ("sample",),
+    "teachers/dit.py": ("sample", "eval", "inspect-policy"),
+    "text_sampling": ("sample",),
+    "shots": ("sample", "eval", "inspect-policy"),
+}
+# Of every command, or of the program itself.
+OTHERS = {"--help", "--json", "--version"}
+# Hints that answer the option that they name: whoever reads one has typed it.
+ANSWERS = {
+    "adapters.py": ("leave --base-precision out",),
+    "generation.py": ("or leave --lora out",),
+    "quantisation.py": ("choose --base-precision", "leave --offload-"),
+    "student.py": ("leave --shift out", "choose --base-precision"),
+    "teachers/base.py": ("choose --base-precision",),
+    "student_source.py": ("leave --subfolder out", "choose one: --subfolder", "export that with --format adapter"),
+}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "standalone" not in path.parts)
+
+
+def hints_of(path: Path) -> list[tuple[int, str]]:
+    """Every hint in a module, with its line; what is filled in is written as {}."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ERRORS:
+            given = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "hint")]
+            found += [(argument.lineno, text) for argument in given for text in texts_of(argument)]
+        elif isinstance(node, ast.Assign) and all(getattr(target, "id", "").isupper() for target in node.targets):
+            # A constant that several hints share.
+            found += [(node.lineno, text) for text in texts_of(node.value) if OPTION.search(text) and " " in text]
+    return found
+
+
+def texts_of(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.Constant):
+        return [node.value] if isinstance(node.value, str) else []
+    if isinstance(node, ast.JoinedStr):
+        return ["".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)]
+    if isinstance(node, ast.IfExp):
+        return texts_of(node.body) + texts_of(node.orelse)
+    return []
+
+
+@cache
+def options_of(command: str) -> frozenset[str]:
+    options = get_command(app).commands[command].params
+    return frozenset(name for option in options for name in (*option.opts, *option.secondary_opts))
+
+
+def commands_of(path: Path) -> tuple[str, ...]:
+    place = path.relative_to(PACKAGE).as_posix()
+    return next((commands for start, commands in LED_TO_BY.items() if place.startswith(start)), ALL)
+
+
+def wrong_options(hint: str, commands: tuple[str, ...]) -> list[str]:
+    """Options of ``hint`` that a reader of it cannot type: a command that the hint names before them takes the reader's place."""
+    wrong, current = [], commands
+    for word in re.split(r"(?=piflow [a-z-]+)|(?=\b(?:NAME)(?:, (?:NAME))*(?: and (?:NAME))?: )|; ".replace("NAME", "|".join(ALL)), hint):
+        named = re.match(r"piflow ([a-z-]+)", word)
+        before = re.match(r"((?:[a-z-]+)(?:, [a-z-]+)*(?: and [a-z-]+)?): ", word)
+        if named and named[1] in ALL:
+            current = (named[1],)
+        elif before and all(name in ALL for name in re.split(", | and ", before[1])):
+            current = tuple(re.split(", | and ", before[1]))
+        else:
+            current = commands
+        for option in OPTION.findall(word):
+            if option not in OTHERS and any(option not in options_of(command) for command in current):
+                wrong.append(option)
+    return wrong
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if hints_of(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_every_option_of_a_hint_can_be_typed(path):
+    answers = ANSWERS.get(path.relative_to(PACKAGE).as_posix(), ())
+    wrong = {
+        f"line {line}: {hint}": found
+        for line, hint in hints_of(path)
+        if not any(answer in hint for answer in answers) and (found := wrong_options(hint, commands_of(path)))
+    }
+    assert not wrong
