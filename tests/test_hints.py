@@ -96,6 +96,7 @@ def commands_of(path: Path) -> tuple[str, ...]:
 def wrong_options(hint: str, commands: tuple[str, ...]) -> list[str]:
     """Options of ``hint`` that a reader of it cannot type: a command that the hint names before them takes the reader's place."""
     wrong, current = [], commands
+    hint = re.sub(r"pip install [^;,]*", "", hint)  # its options are its own
     for word in re.split(r"(?=piflow [a-z-]+)|(?=\b(?:NAME)(?:, (?:NAME))*(?: and (?:NAME))?: )|; ".replace("NAME", "|".join(ALL)), hint):
         named = re.match(r"piflow ([a-z-]+)", word)
         before = re.match(r"((?:[a-z-]+)(?:, [a-z-]+)*(?: and [a-z-]+)?): ", word)

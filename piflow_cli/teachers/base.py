@@ -106,7 +106,7 @@ class TeacherFamily(ABC):
         """The encoders of a text-to-image teacher, not loaded yet; raises UsageError where the family knows only classes."""
         raise UsageError(
             f"the family {self.name} is conditioned on class labels, not on text",
-            "distill: leave --prompts out; --data SOURCE names pictures with labels",
+            "name pictures with labels; distill: --data SOURCE, and no --prompts",
         )
 
 

@@ -56,7 +56,7 @@ def test_data_free_and_not(cli, training, flag, expected):
 
 @pytest.mark.parametrize(
     ("teacher", "flag", "key"),
-    [("flux-dev", "--prompts", "prompts"), ("digits", "--data", "images"), ("imagenet-fm", "--data", "images"), ("flux-dev", "--data", "captioned")],
+    [("flux-dev", "--prompts", "prompts"), ("imagenet-fm", "--data", "images"), ("flux-dev", "--data", "captioned")],
 )
 def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher, flag, key):
     """Pictures have labels where the teacher is told a class, and captions where it is told a text."""
@@ -77,7 +77,7 @@ def test_the_families_that_are_told_a_class_are_known_by_name():
 def test_two_sources_of_data_are_refused(cli, training):
     outcome = cli("distill", "--teacher", "flux-dev", "--prompts", "p.txt", "--data", "d", "--set", "data.resolution=512")
     assert outcome.code == 2 and not training.runs
-    assert "command line: data.prompts: excludes data.images" in outcome.err
+    assert "command line: data.captioned: excludes data.prompts" in outcome.err
 
 
 def test_data_from_prompts_alone_is_refused(cli, training):

@@ -60,7 +60,7 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"students": ("a",), "steps": (1, EVALUATIONS.most + 1)}, "--steps must be at most 1,000,"),
         ({"students": ("a",), "teacher_steps": (TEACHER_STEPS.most + 1,)}, "--teacher-steps must be at most 10,000,"),
         ({"students": ("a",), "fine_steps": TEACHER_STEPS.most + 1}, "--fine-steps must be at most 10,000,"),
-        ({"students": ("a",), "substeps": SUBSTEPS.most + 1}, "--substeps must be at most 65,536,"),
+        ({"students": ("a",), "substeps": SUBSTEPS.most + 1}, "--substeps must be at most 100,000,"),
         *[({"images": Path("d"), "reference": "r", "metrics": (name,)}, f"--metrics {name} needs a student") for name in OF_STUDENTS],
     ],
 )
