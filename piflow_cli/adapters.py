@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .core.heads import DXHead
 from .errors import RunError, UsageError
 from .files import replacing_folder
 from .foreign import (
@@ -253,10 +252,8 @@ def _plain(value: Any) -> Any:
 def _published_names(student: Student) -> dict[str, str]:
     """Our state-dict names of the head → its published ones."""
     site = student.family.head_site(student.model)
-    head = student.model.get_submodule(site.projection)
-    if isinstance(head, DXHead):
-        return {f"{site.projection}.grid.{part}": f"{site.projection}.{part}" for part in nn.Module.state_dict(head.grid)}
-    return {f"{site.projection}.{name}": f"proj_out_{name}" for name in nn.Module.state_dict(head)}
+    names = student.model.get_submodule(site.projection).published_names(site.projection)
+    return {f"{site.projection}.{own}": published for own, published in names.items()}
 
 
 def _policy_config(facts: StudentFacts) -> dict:

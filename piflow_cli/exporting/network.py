@@ -66,7 +66,7 @@ def write_network(
     auto_map = {"AutoModel": f"{transformer_module(kind)}.{transformer_class(kind)}"}
     config = plain_config(student) | {"_class_name": transformer_class(kind), "policy": policy, "auto_map": auto_map}
     write_json(folder / "config.json", config)
-    (folder / f"{transformer_module(kind)}.py").write_text(transformer_code(kind), encoding="utf-8")
+    (folder / f"{transformer_module(kind)}.py").write_text(transformer_code(kind, student.facts.policy), encoding="utf-8")
     weights = merged_weights(student) if reference is None else own_weights(student)
 
     def written_in(name: str) -> torch.dtype:
@@ -98,7 +98,7 @@ def write_scheduler(student: Student, folder: Path) -> None:
     family = student.family
     patch = family.token_positions if isinstance(family, TextToImageFamily) else None
     student.scheduler(patch=patch).save_config(folder)
-    (folder / f"{SCHEDULER}.py").write_text(scheduler_code(), encoding="utf-8")
+    (folder / f"{SCHEDULER}.py").write_text(scheduler_code(student.facts.policy), encoding="utf-8")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

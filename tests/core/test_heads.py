@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from piflow_cli.core.decoding import PolicyDecoder
-from piflow_cli.core.heads import BIAS_NOISE, DXHead, GMHead, HeadSite, MomentumHead, attach_head
+from piflow_cli.core.heads import HeadSite, attach_head
+from piflow_cli.core.policies.components import BIAS_NOISE
+from piflow_cli.core.policies.dx import DXHead, DXPolynomialHead
+from piflow_cli.core.policies.gmflow import GMHead
+from piflow_cli.core.policies.momentum import MomentumHead
 from helpers import seeded
 
 BATCH, TOKENS, WIDTH, PATCH, CHANNELS, COMPONENTS = 2, 6, 5, 4, 3, 3
@@ -66,13 +70,13 @@ def widened(model: nn.Module, kind: str, bias_noise: float = 0.0) -> tuple[nn.Mo
     elif kind == "momentum":
         head = MomentumHead(projection, COMPONENTS, PATCH, site.channel_major, bias_noise=bias_noise, generator=seeded())
     else:
-        head = DXHead(projection, COMPONENTS, PATCH, site.channel_major)
+        head = (DXPolynomialHead if kind == "dx-poly" else DXHead)(projection, COMPONENTS, PATCH, site.channel_major)
     attach_head(model, site, head)
     return model, PolicyDecoder(kind, COMPONENTS, patch=PATCH if isinstance(model, Packed) else None)
 
 
 @pytest.mark.parametrize("make", [Packed, Unpatchifying])
-@pytest.mark.parametrize("kind", ["gm", "dx", "momentum"])
+@pytest.mark.parametrize("kind", ["gm", "dx", "dx-poly", "momentum"])
 def test_at_initialisation_the_policy_starts_with_the_teachers_velocity(make, kind: str) -> None:
     torch.manual_seed(0)
     teacher = make()
@@ -95,6 +99,40 @@ def test_every_component_is_the_teacher_with_one_offset_per_component_and_channe
     torch.testing.assert_close(offset, expected.reshape(1, COMPONENTS, CHANNELS, 1, 1).expand_as(offset))
     torch.testing.assert_close(policy.mixture.logweights.exp(), torch.full_like(policy.logweights, 1 / COMPONENTS))
     torch.testing.assert_close(policy.logstds, torch.full((BATCH,), math.log(0.05)))
+
+
+@pytest.mark.parametrize(("bias", "noise"), [(True, 0.05), (False, 0.1)])
+def test_the_noise_on_the_bias_is_a_tenth_where_the_projection_has_none(bias: bool, noise: float) -> None:
+    """The published classes: 0.05 on the bias of FLUX.1, Qwen-Image and DiT, 0.1 in the place of that of FLUX.2."""
+    projection = nn.Linear(WIDTH, CHANNELS * PATCH, bias=bias)
+    for head in (
+        GMHead(projection, COMPONENTS, PATCH, True, WIDTH, 7, generator=seeded()),
+        MomentumHead(projection, COMPONENTS, PATCH, True, generator=seeded()),
+    ):
+        offset = head.means.bias.unflatten(0, (COMPONENTS, CHANNELS, PATCH))
+        if bias:
+            offset = offset - projection.bias.unflatten(0, (CHANNELS, PATCH))
+        expected = noise * torch.randn(COMPONENTS, CHANNELS, generator=seeded())
+        torch.testing.assert_close(offset, expected.unsqueeze(-1).expand_as(offset), rtol=0, atol=1e-6)
+
+
+def test_the_hidden_layer_of_the_log_std_is_xavier_uniform() -> None:
+    """Glorot and Bengio 2010: even between -a and a, a = sqrt(6 / (fan in + fan out)), which has the variance a^2 / 3."""
+    inside, outside = 512, 1024
+    layer = GMHead(nn.Linear(WIDTH, CHANNELS * PATCH), COMPONENTS, PATCH, True, inside, outside, generator=seeded()).logstds[1]
+    bound = math.sqrt(6 / (inside + outside))
+    assert layer.weight.shape == (outside, inside) and not layer.bias.any()
+    assert 0.999 * bound < layer.weight.abs().max() <= bound
+    assert layer.weight.var().item() == pytest.approx(bound**2 / 3, rel=0.01)
+
+
+@pytest.mark.parametrize("make", [Packed, Unpatchifying])
+def test_of_a_polynomial_the_constant_term_alone_starts_as_the_teacher(make) -> None:
+    teacher = make()
+    student, decoder = widened(teacher, "dx-poly")
+    terms = decoder.policy(student(*inputs()), sample(teacher), torch.ones(BATCH, dtype=torch.float64)).grid
+    torch.testing.assert_close(decoder.pack(terms[:, 0]), teacher(*inputs()))
+    assert not terms[:, 1:].any()
 
 
 @pytest.mark.parametrize("make", [Packed, Unpatchifying])
