@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from torch import nn
 
 from .core.timegrid import TimeGrid
 from .errors import RunError, UsageError
-from .presets import available, load
+from .presets import available, load, resolve
 from .student import StudentFacts
 from .teachers import families, family_of
 from .teachers.locate import outline_folder
@@ -28,8 +28,10 @@ POLICY_TYPES = {("GMFlow", "grid"): "gm", ("DX", "grid"): "dx", ("DX", "polynomi
 # What the names of published classes have before those of their bases; a DX policy widens a class as it is.
 CLASS_PREFIXES = {"gm": "GM", "momentum": "Arc"}
 MOMENTUM_ROWS = "proj_out_loggamma.weight"
-# Published folders are called like gmflux_k8_piid_4step and gmrepa_k32_imagenet_piid_2step; the ImageNet ones tell their teacher.
-FOLDER = re.compile(r"([a-z]+\d?)_[kn]\d+_(?:[a-z]+_)?piid_(\d+)step")
+# Published folders are called like gmflux_k8_piid_4step, dxqwen_p10_piid_4step (a polynomial of 10 terms) and
+# gmrepa_k32_imagenet_piid_2step; the ImageNet ones tell their teacher.
+FOLDER = re.compile(r"([a-z]+\d?)_[knp]\d+_(?:[a-z]+_)?piid_(\d+)step")
+WHOLE_SEGMENT = 1.0  # what a DX policy spans where nothing is said, as in the published class; a polynomial needs none
 IMAGENET_PRESETS = {"gmdit": "imagenet-fm", "gmrepa": "imagenet-repa"}
 NAME_PRESET = "name the preset of its teacher: --teacher NAME"
 
@@ -63,7 +65,7 @@ def facts_of_foreign(
     facts = replace(facts, **sizes)
     if kind in CLASS_PREFIXES:
         return facts
-    spans = {name: policy_config.get(name) for name in ("segment_size", "shift")}
+    spans = {"segment_size": policy_config.get("segment_size", WHOLE_SEGMENT), "shift": policy_config.get("shift")}
     if wrong := [f"{name} {value!r}" for name, value in spans.items() if not isinstance(value, int | float) or not 0 < value < math.inf]:
         raise RunError(f"the student cannot have {' and '.join(wrong)}", "use one with a whole policy_config in its metadata")
     return replace(facts, segment=spans["segment_size"], shift=spans["shift"])
@@ -143,18 +145,26 @@ def _preset(
     else:
         # Class-conditional teachers of one class differ in more than their weights, so none of them is a fair guess.
         raise UsageError(f"{weights.path} does not say how to sample it", NAME_PRESET)
-    for preset in map(load, available()) if published is not None else ():
-        if (preset.teacher.base, preset.policy.kind, preset.policy.nfe) == (first.teacher.base, kind, int(published[2])):
+    for preset in _shipped(kind) if published is not None else ():
+        if (preset.teacher.base, preset.policy.nfe) == (first.teacher.base, int(published[2])):
             return preset
     return first
 
 
+def _shipped(kind: PolicyKind) -> Iterator[Preset]:
+    """The shipped presets of that policy. A polynomial is a variant of those of the other DX policy: none is its own."""
+    own = "dx" if kind == "dx-poly" else kind
+    for name in available():
+        if load(name).policy.kind == own:
+            yield resolve(name, None, [], {"policy.kind": kind})
+
+
 def _first_preset(config: Mapping[str, Any], kind: PolicyKind) -> Preset:
-    for preset in map(load, available()):
+    for preset in _shipped(kind):
         family, name = family_of(preset.teacher.family), class_of_base(config)
         # Models of one class differ in whether they are told the guidance scale.
         told = config.get("guidance_embeds", family.embeds_guidance)
-        if (family.model_name, family.embeds_guidance, preset.policy.kind) == (name, told, kind):
+        if (family.model_name, family.embeds_guidance) == (name, told):
             return preset
     raise UsageError(f"no preset is for {kind} students of this {name}", NAME_PRESET)
 

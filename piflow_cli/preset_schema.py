@@ -77,7 +77,7 @@ class PolicySection:
     final_step_scale: Annotated[float, Strict(), Field(gt=0, le=1)] = 1.0  # length of the last segment over the others'
     shift: Positive = 1.0  # of the time grid towards noise; 1 is none
     substeps: Count = 128  # policy substeps per unit of raw time
-    temperature: Temperature = "auto"  # of the mixture when sampling, on all steps but the last
+    temperature: Temperature = 1.0  # of the mixture when sampling, on all steps but the last; 1 is none; auto is for text-to-image
     logstd_width: Count = 1024  # hidden width of the network that predicts the log-std
 
 
@@ -147,7 +147,9 @@ class OptimisationSection:
     __pydantic_config__ = SECTION
 
     iterations: Count
-    batch_size: Count  # global: over all processes and accumulation steps
+    # Global, over all processes and rounds of accumulation: trajectories, of which each has all its segments, where training
+    # is data-free, and else samples of one segment.
+    batch_size: Count
     learning_rate: Positive
     betas: tuple[Probability, Probability]
     weight_decay: NonNegative
@@ -155,7 +157,7 @@ class OptimisationSection:
     gradient_clip: Positive  # largest gradient norm, after the warm-up
     precision: Literal["fp32", "bf16"]
     schedule: Literal["constant", "cosine"] = "constant"  # of the rate after the warm-up; cosine falls to zero
-    device_batch_size: Count | None = None  # samples in memory at once on a device; none: the whole share of the batch
+    device_batch_size: Count | None = None  # of them in memory at once on a device; none: the whole share of the batch
     gamma_learning_rate: Positive = 0.1  # of the log-gammas of a momentum policy, over that of the rest
     ema_gamma: Positive = 7.0  # of the power-law average
     gradient_checkpointing: Flag = False

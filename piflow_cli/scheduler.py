@@ -27,7 +27,10 @@ class PolicySchedulerOutput(BaseOutput):
 
 
 def final_temperature(temperature: float | Literal["auto"], nfe: int) -> float:
-    """Temperature of all steps but the last, which has none: ``auto`` is 0.1 (nfe - 1), at most 1 (pi-Flow, appendix)."""
+    """Temperature of all steps but the last, which has none: ``auto`` is 0.1 (nfe - 1), at most 1 (pi-Flow, appendix).
+
+    The rule is of text-to-image: the published samplers of ImageNet have no temperature.
+    """
     return min(max(0.1 * (nfe - 1), 0.0), 1.0) if temperature == "auto" else float(temperature)
 
 
@@ -40,7 +43,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         shift: map from raw time to sigma, as trained. ``sigmas`` and ``mu`` that a pipeline passes are ignored.
         final_step_scale: length of the last segment relative to the others.
         substeps: Euler substeps per unit of raw time.
-        temperature: in (0, 1], or ``auto``; GM policies only, never on the last step.
+        temperature: in (0, 1], or ``auto``; 1 is none. GM policies only, never on the last step.
         stochastic: h; 0 is the ODE, ``inf`` re-noises fully between evaluations.
 
     ``generator`` draws the noise of stochastic sampling where step() is given none: text-to-image pipelines give none.
@@ -60,7 +63,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         shift: float = 1.0,
         final_step_scale: float = 1.0,
         substeps: int = 128,
-        temperature: float | Literal["auto"] = "auto",
+        temperature: float | Literal["auto"] = 1.0,
         stochastic: float = 0.0,
         num_train_timesteps: int = 1000,
     ) -> None:

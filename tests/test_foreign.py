@@ -40,6 +40,8 @@ def test_the_folder_tells_teacher_and_evaluations_and_the_head_its_size(tmp_path
     facts = read_facts(published(tmp_path / name, {key: value.half() for key, value in head.items()}), say=lines.append)
     assert (facts.teacher, facts.nfe, facts.guidance, facts.components, facts.logstd_width) == (preset, nfe, guidance, 32, 1024)
     assert (facts.policy, facts.shift, facts.segment, facts.vae) == ("gm", 1.0, 1 / nfe, load(preset).teacher.vae)
+    # The published samplers of ImageNet have no temperature.
+    assert facts.sampling_temperature == 1.0
     assert lines == [f"the student does not say how it was trained: the values of the preset {preset} hold"]
 
 

@@ -71,8 +71,23 @@ def test_text_to_image_presets_have_the_figures_of_the_paper(name):
     assert (*row, imitation.states, imitation.dropout, imitation.mixing_iterations, optimisation.iterations) == PAPER[name]
     assert (policy.shift, policy.final_step_scale, policy.substeps, imitation.window, imitation.loss_scale) == (3.2, 0.5, 128, 3, 30)
     assert (optimisation.learning_rate, optimisation.betas, optimisation.weight_decay) == (1e-4, (0.9, 0.95), 0)
-    assert (optimisation.batch_size, optimisation.warmup, optimisation.gradient_clip, optimisation.ema_gamma) == (256, 100, 50, 7)
+    assert (optimisation.batch_size, optimisation.warmup, optimisation.gradient_clip, optimisation.ema_gamma) == (64, 100, 50, 7)
     assert preset.adapter == presets.AdapterSection(rank=256, alpha=256.0, dropout=0.05, base_precision="bf16")
+
+
+CLASS_CONDITIONAL = ("digits", "imagenet-fm", "imagenet-repa", "imagenet-repa-2nfe")
+
+
+@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("kind", POLICY_KINDS)
+def test_only_text_to_image_lowers_the_temperature(name, kind):
+    """The published samplers of FLUX.1 and Qwen-Image have 0.3 at 4 evaluations and 0.7 at 8, those of ImageNet have none."""
+    temperature = resolve(name, None, [], {"policy.kind": kind, "policy.nfe": 2}).policy.temperature
+    assert temperature == (1.0 if name in CLASS_CONDITIONAL else "auto")
+
+
+def test_a_preset_that_says_no_temperature_has_none():
+    assert PolicySection("gm", 8, 4).temperature == 1.0
 
 
 @pytest.mark.parametrize(
@@ -91,6 +106,22 @@ def test_momentum_presets_have_the_figures_of_arcflow(name, guidance, mixing, it
 def test_a_momentum_policy_has_two_components_or_more():
     with pytest.raises(UsageError, match="policy.components: must be at least 2 for a momentum policy"):
         resolve("digits", None, [], {"policy.kind": "momentum", "policy.components": 1})
+
+
+TEXT_TO_IMAGE = [name for name in available() if name not in CLASS_CONDITIONAL]
+
+
+@pytest.mark.parametrize("name", TEXT_TO_IMAGE)
+def test_a_polynomial_of_text_to_image_has_ten_terms(name):
+    """The published one, of Qwen-Image, does."""
+    assert resolve(name, None, [], {"policy.kind": "dx-poly"}).policy.components == 10
+
+
+@pytest.mark.parametrize("name", [name for name in TEXT_TO_IMAGE if "momentum" not in name])
+def test_a_step_of_text_to_image_takes_64_trajectories(name):
+    """Two a GPU on 32 GPUs; their four segments make the 256 that the paper counts."""
+    optimisation = load(name).optimisation
+    assert (optimisation.batch_size, optimisation.device_batch_size) == (64, 1)
 
 
 @pytest.mark.parametrize(("name", "like"), [("flux2-dev", "flux-dev"), ("flux2-klein", "qwen-image")])

@@ -15,7 +15,9 @@ from zoo import RAW, ZOO, Row, conditioning, every_family, states
 
 from piflow_cli.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.errors import RunError, UsageError
+from piflow_cli.generation import sample_student
 from piflow_cli.presets import load
+from piflow_cli.scheduler import final_temperature
 from piflow_cli.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.packing import pack
@@ -85,6 +87,7 @@ def test_a_published_folder_tells_the_evaluations(tmp_path, name: str, preset: s
     shutil.copytree(FLUX_TINY / "adapter", tmp_path / name)
     facts = read_facts(tmp_path / name)
     assert (facts.teacher, facts.nfe, facts.segment) == (preset, nfe, pytest.approx(1 / (nfe - 0.5)))
+    assert final_temperature(facts.sampling_temperature, nfe) == pytest.approx({4: 0.3, 6: 0.5, 8: 0.7}[nfe])
 
 
 def test_a_published_adapter_is_saved_as_it_came(foreign, tmp_path) -> None:
@@ -189,15 +192,40 @@ def test_a_dx_adapter_from_elsewhere_says_its_points_segment_and_shift(tmp_path)
         assert again.facts.teacher == {"flux": "flux-dev-dx", "qwen-image": "qwen-image-dx"}[name]
 
 
+@pytest.mark.parametrize(("family", "folder"), [("qwen-image", "dxqwen_p10_piid_4step"), ("flux", "dxflux_p10_piid_4step")])
+def test_a_published_polynomial_opens_and_samples_without_a_segment(tmp_path, family: str, folder: str) -> None:
+    """The polynomial adapters say {"mode": "polynomial", "shift": 3.2, "type": "DX"}: powers of raw time span no segment."""
+    row = ZOO[family]
+    student = saved(row, tmp_path, "dx-poly")
+    path = (tmp_path / "adapter").rename(tmp_path / folder) / WEIGHTS
+    policy_config = json.dumps({"mode": "polynomial", "shift": 3.2, "type": "DX"})
+    save_file({f"transformer.{key}": value for key, value in load_file(path).items()}, path, {"policy_config": policy_config})
+    again = load_adapter(tmp_path / folder, base=str(tmp_path / "base"))
+    facts, preset = again.facts, load({"flux": "flux-dev-dx", "qwen-image": "qwen-image-dx"}[family])
+    assert (facts.policy, facts.components, facts.nfe, facts.shift, facts.teacher) == ("dx-poly", 3, 4, 3.2, preset.name)
+    assert (facts.final_step_scale, facts.substeps) == (0.5, 128)
+    ours, theirs = (sample_student(one, states(), conditioning(row), steps=4, substeps=128) for one in (again, student))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_grid_that_says_no_segment_spans_all_of_raw_time(tmp_path) -> None:
+    """The default of the published class."""
+    saved(ZOO["flux"], tmp_path, "dx")
+    path = tmp_path / "adapter" / WEIGHTS
+    save_file(load_file(path), path, {"policy_config": json.dumps({"type": "DX", "shift": 3.2})})
+    assert read_facts(tmp_path / "adapter").segment == 1.0
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"shift": 3.2}, "cannot have segment_size None"),
+        ({"segment_size": 0.3}, "cannot have shift None"),
+        ({"segment_size": None, "shift": 3.2}, "cannot have segment_size None"),
         ({"segment_size": "0.3", "shift": 0}, "cannot have segment_size '0.3' and shift 0"),
         ({"segment_size": math.nan, "shift": math.inf}, "cannot have segment_size nan and shift inf"),
     ],
 )
-def test_a_dx_adapter_without_a_segment_and_a_shift_is_refused(tmp_path, said: dict, message: str) -> None:
+def test_a_dx_adapter_whose_segment_or_shift_cannot_be_is_refused(tmp_path, said: dict, message: str) -> None:
     saved(ZOO["flux"], tmp_path, "dx")
     path = tmp_path / "adapter" / WEIGHTS
     save_file(load_file(path), path, {"policy_config": json.dumps({"type": "DX", **said})})

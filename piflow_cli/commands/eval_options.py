@@ -39,7 +39,7 @@ InceptionWeights = Annotated[
     Path | None,
     setting("--inception-weights", "Where they are, if in none of the usual caches.", MEASURING, "FILE"),
 ]
-Clip = Annotated[str | None, setting("--clip", "The CLIP of the CLIP score; default: ViT-L/14.", MEASURING, "PATH")]
+Clip = Annotated[str | None, setting("--clip", "The CLIP of the CLIP score; default: ViT-L/14@336.", MEASURING, "PATH")]
 Quick = Annotated[bool, switch("--quick", "1,000 images and the metrics that take the least.", MEASURING)]
 Full = Annotated[bool, switch("--full", "The paper's protocol: 50,000 images, or 10,000 prompts.", MEASURING)]
 NumImages = Annotated[

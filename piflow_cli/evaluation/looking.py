@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 PATCH = "patch-fid"
 DIGITS = "digits"
-# The network whose cosines papers report for COCO.
-CLIP = "openai/clip-vit-large-patch14"
+# The network of pi-Flow's CLIP similarity; its own processor shows it pictures of 336 pixels.
+CLIP = "openai/clip-vit-large-patch14-336"
 # Above this a number of small pictures is no longer worth comparing pixel by pixel.
 MOST_PIXELS = 4096
 

@@ -22,7 +22,7 @@ class QwenImageFamily(TextToImageFamily):
     pipeline_name = "QwenImagePipeline"
     vae_name = "AutoencoderKLQwenImage"
     token_positions = POSITIONS
-    text_length = 1024
+    text_length = 512
     trained_in_full = ("norm_out.linear",)
     config_not_published = ("patch_size", "guidance_embeds")
 

@@ -66,7 +66,7 @@ def train_step(session: Session) -> None:
     norm = _clip(session, settings.gradient_clip if iteration >= settings.warmup else None)
     session.optimizer.step()
     session.optimizer.zero_grad(set_to_none=True)
-    decay = karras_decay(iteration, settings.ema_gamma) if iteration >= settings.warmup else 0.0
+    decay = karras_decay(max(0, iteration - settings.warmup), settings.ema_gamma)
     update_average(session.average.model.parameters(), session.student.model.parameters(), decay)
     session.iteration += 1
     session.pending.append({"iteration": session.iteration, "loss": loss, "gradient_norm": norm})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How the global batch is cut: ``accumulation`` rounds of ``device_batch`` samples on each of ``processes``."""
+    """How the global batch is cut: ``accumulation`` rounds of ``device_batch`` trajectories or samples on each of ``processes``."""
 
     processes: int
     device_batch: int
@@ -100,7 +100,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
         },
         "optimisation": {
             "iterations": optimisation.iterations,
-            "batch": str(batches),
+            "batch": f"{batches}, {_counted(preset)}",
             "learning rate": f"{optimisation.learning_rate:g}, {optimisation.schedule} after {optimisation.warmup} iterations of warm-up",
             "precision": optimisation.precision,
             "gradient checkpointing": "yes" if optimisation.gradient_checkpointing else "no",
@@ -111,6 +111,13 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
         "disk": disk_of(outline, local),
         "folder": str(output),
     }
+
+
+def _counted(preset: Preset) -> str:
+    """What the batch counts: a trajectory brings gradients of all its segments, a sample those of one."""
+    if not preset.data_free:
+        return "samples"
+    return f"trajectories of {preset.policy.nfe} segment{'s' if preset.policy.nfe > 1 else ''}"
 
 
 def _memory(outline: Outline, samples: int) -> dict:

@@ -23,7 +23,8 @@ class Clip:
     name, identity = "clip:lengths", "1"
 
     def __init__(self, source: str, device: torch.device) -> None:
-        self.source = source
+        # What pi-Flow's CLIP similarities are measured with.
+        assert source == "openai/clip-vit-large-patch14-336"
 
     def scores(self, images, texts):
         assert images.shape[1:] == (3, 32, 32) and len(images) == len(texts)

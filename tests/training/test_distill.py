@@ -258,4 +258,4 @@ def test_what_needs_no_network_is_looked_at_before_the_hub_is_asked(cli, tmp_pat
 
 def test_a_run_says_its_plan_first(cli, tiny_teacher, tmp_path) -> None:
     said = cli("distill", "--teacher", str(tiny_teacher), "--iterations", "1", "--output", str(tmp_path / "out")).err
-    assert "8 = 1 x 8 x 1 (processes x device batch x accumulation)" in said and f"folder  {tmp_path / 'out'}" in said
+    assert "8 = 1 x 8 x 1 (processes x device batch x accumulation), samples" in said and f"folder  {tmp_path / 'out'}" in said

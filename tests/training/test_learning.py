@@ -31,6 +31,21 @@ def test_all_of_the_student_learns_and_nothing_of_the_teacher(tiny_teacher, tmp_
     assert all(torch.equal(value, teacher[name]) for name, value in weights(session.teacher).items())
 
 
+def test_the_average_counts_from_the_end_of_the_warm_up(tiny_teacher, tmp_path) -> None:
+    """Up to the warm-up's end it is the student; n steps on, the i-th of them weighs (i/n)^8 - ((i-1)/n)^8 (arXiv 2312.02696, eq. 1)."""
+    session = session_of(tiny_teacher, tmp_path, warmup=3, iterations=8, ema_gamma=7.0)
+    seen = []
+    for iteration in range(8):
+        train_step(session)
+        seen.append(weights(session.student.model))
+        if iteration <= 3:
+            assert all(torch.equal(value, seen[-1][name]) for name, value in weights(session.average.model).items())
+    shares = (torch.arange(6) / 5).pow(8).diff()
+    for name, value in weights(session.average.model).items():
+        expected = sum(share * one[name] for share, one in zip(shares, seen[3:], strict=True))
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("policy", ["gm", "momentum"])
 def test_a_minute_of_digits_in_small_brings_the_samples_nearer_to_the_teacher(tmp_path, policy: str) -> None:
     session = session_of("digits", tmp_path, policy, batch_size=32, iterations=60, warmup=10)

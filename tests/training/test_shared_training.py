@@ -80,6 +80,7 @@ def test_a_run_leaves_pictures_a_plan_and_a_student_that_loads(cli, text_encoder
     arguments = ["distill", "--teacher", str(preset), *sources["prompts"], "--set", "output.preview_every=2", "--output", str(folder)]
     plan = json.loads(cli(*arguments, "--dry-run", "--json").out)
     assert "adapters of rank 4" in plan["student"]["trained"] and not folder.exists()
+    assert plan["optimisation"]["batch"] == "2 = 1 x 2 x 1 (processes x device batch x accumulation), trajectories of 2 segments"
     outcome = cli(*arguments, "--json")
     assert outcome.code == 0, outcome.err
     for name in ("previews/0000002.png", "previews/0000004.png"):

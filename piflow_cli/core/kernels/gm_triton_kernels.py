@@ -131,7 +131,7 @@ def forward_kernel(
         if not INTEGRATE:
             # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
             tl.store(place, begin + (y - (begin - source)), mask=wanted)
-            place += batch.to(tl.int64) * C * positions
+            place += tl.cast(batch, tl.int64) * C * positions
     if INTEGRATE:
         tl.store(place, total, mask=wanted)
 
@@ -162,7 +162,7 @@ def backward_kernel(
     wanted = (c < C)[:, None] & inside[None, :]
     within = (sample * C + c)[:, None] * positions + position[None, :]
     upstream = tl.load(grad + within, mask=wanted, other=0)
-    stride = batch.to(tl.int64) * C * positions
+    stride = tl.cast(batch, tl.int64) * C * positions
     last = tl.load(ends + sample)
 
     y = begin - source

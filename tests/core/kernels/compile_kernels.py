@@ -1,15 +1,22 @@
-"""Compile the kernels for NVIDIA GPUs without one at hand; fails where one does not compile or spills much."""
+"""Compile the kernels for NVIDIA GPUs without one at hand; fails where one does not compile or spills much.
+
+With `ones`, each is compiled as a launch does whose integers are all 1: Triton makes a constant of such an argument, so
+that what is called on a tensor does not exist on it.
+"""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime import JITFunction
 
 from piflow_cli.core.kernels import dx_triton, gm_triton, gm_triton_kernels, triton_tables
 
@@ -23,19 +30,26 @@ PARAMETERS = ("means", "logweights", "grad_means", "grad_logweights")
 STACK_ALLOWED = 64  # bytes a thread
 
 
-def compile_one(kernel, constants: dict, warps: int, capability: int, parameters: str = "bf16"):
+def compile_one(kernel, constants: dict, warps: int, capability: int, parameters: str = "bf16", ones: bool = False):
     pointers = POINTERS | dict.fromkeys(PARAMETERS, parameters)
-    signature = {}
-    for name in kernel.arg_names:
+    signature, known = {}, {}
+
+    def integer(kind: str, *where: int) -> str:
+        if not ones:
+            return kind
+        known[where] = 1
+        return "constexpr"
+
+    for index, name in enumerate(kernel.arg_names):
         if name in constants:
-            signature[name] = "constexpr"
+            known[(index,)], signature[name] = constants[name], "constexpr"
         elif name in pointers:
             signature[name] = "*" + pointers[name]
         elif name in RANKS:
-            signature[name] = ("i64",) * RANKS[name]
+            signature[name] = tuple(integer("i64", index, axis) for axis in range(RANKS[name]))
         else:
-            signature[name] = FLOATS.get(name, "i32")
-    source = ASTSource(kernel, signature, constexprs=constants)
+            signature[name] = FLOATS[name] if name in FLOATS else integer("i32", index)
+    source = ASTSource(kernel, signature, constexprs=known)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
 
 
@@ -51,22 +65,36 @@ def stack_bytes(compiled) -> int:
     return max(int(found) for found in re.findall(r"STACK:(\d+)", usage))
 
 
-def main() -> None:
+def cases() -> Iterator[tuple[JITFunction, dict, int, int]]:
+    """Kernel, constants, warps and capability of what is compiled: every kernel, every branch that a constant chooses."""
     table = {"LEGS": 4, "AVERAGED": False, "WIDTH": 256}
-    compile_one(triton_tables.table_kernel, table, 1, 90)
-    compile_one(triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, 1, 80)
+    yield triton_tables.table_kernel, table, 1, 90
+    yield triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, 1, 80
     for capability, polynomial in ((80, False), (90, True)):
         constants = {"LEGS": 4, "AVERAGED": False, "POLYNOMIAL": polynomial, "N": 10, "NP": 16}
-        compile_one(dx_triton.map_kernel, constants, 1, capability)
-    compile_one(dx_triton.map_kernel, constants | {"LEGS": 1, "AVERAGED": True}, 1, 90)
+        yield dx_triton.map_kernel, constants, 1, capability
+    yield dx_triton.map_kernel, constants | {"LEGS": 1, "AVERAGED": True}, 1, 90
     for components, channels, capability in ((8, 16, 90), (32, 4, 80)):
         sizes = gm_triton.program_sizes(components, channels)
         warps = sizes.pop("num_warps")
-        forward = {"LEGS": 4, "DROPPED": True, "INTEGRATE": False, **sizes}
-        backward = {"LEGS": 1, "DROPPED": False, **sizes}
-        for kernel, constants in ((gm_triton_kernels.forward_kernel, forward), (gm_triton_kernels.backward_kernel, backward)):
-            stack = stack_bytes(compile_one(kernel, constants, warps, capability))
-            assert stack <= STACK_ALLOWED, f"{kernel.__name__} {constants}: {stack} bytes of local memory a thread"
+        yield gm_triton_kernels.forward_kernel, {"LEGS": 4, "DROPPED": True, "INTEGRATE": False, **sizes}, warps, capability
+        yield gm_triton_kernels.backward_kernel, {"LEGS": 1, "DROPPED": False, **sizes}, warps, capability
+
+
+def kernels() -> set[str]:
+    """Names of the kernels that are launched, as the modules define them."""
+    modules = (dx_triton, gm_triton_kernels, triton_tables)
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, JITFunction)]
+    return {kernel.__name__ for kernel in found if kernel.__name__.endswith("_kernel")}
+
+
+def main() -> None:
+    compiled = set()
+    for kernel, constants, warps, capability in cases():
+        stack = stack_bytes(compile_one(kernel, constants, warps, capability, ones="ones" in sys.argv))
+        assert stack <= STACK_ALLOWED, f"{kernel.__name__} {constants}: {stack} bytes of local memory a thread"
+        compiled.add(kernel.__name__)
+    assert compiled == kernels(), f"not compiled here: {kernels() - compiled}"
 
 
 if __name__ == "__main__":
