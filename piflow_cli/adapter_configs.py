@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from .errors import RunError, UsageError
-from .foreign import CLASS_PREFIXES, base_outline, class_of_base, on_base
+from .core.policies.kinds import policy_kind, policy_kinds
+from .foreign import base_outline, class_of_base, on_base
 from .presets import load
 from .student import Student, StudentFacts, unloaded_student
 from .student_source import CONFIG_NAME
@@ -20,7 +21,7 @@ from .teachers.text_to_image import TextToImageFamily
 from .views import root
 from .weights import StoredWeights
 
-WIDENED_FIELDS = ("num_gaussians", "constant_logstd", "logstd_inner_dim", "gm_num_logstd_layers", "logweights_channels")
+GRID = "grid"  # the mode that metadata leave unsaid
 # What tells of the base's files on the machine that trained, and not of the model.
 OF_FILES = ("_name_or_path", "_use_default_values", "quantization_config")
 OTHER_BASE = "use the base it was trained on: --base PATH"
@@ -29,7 +30,7 @@ OTHER_CONFIG = f"use the {CONFIG_NAME} that was saved with these weights, or dis
 
 def check_architecture(config: Mapping[str, Any], model: nn.Module, family: TeacherFamily) -> None:
     """Raise UsageError where adapter and base differ in a field that both have."""
-    widened = {*WIDENED_FIELDS, *family.config_not_published, "out_channels"}
+    widened = {*_widened_fields(), *family.config_not_published, "out_channels"}
     for key in sorted(config.keys() - widened):
         theirs = model.config.get(key, config[key])
         if not key.startswith("_") and _plain(theirs) != _plain(config[key]):
@@ -43,7 +44,7 @@ def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module]) -> None:
     """Raise RunError for fields that a model of the class ``kind`` has no use for; of a config of another class nothing is known."""
     if class_of_base(config) != kind.__name__:
         return
-    known = {*inspect.signature(kind.__init__).parameters, *WIDENED_FIELDS, *OF_FILES, "out_channels"}
+    known = {*inspect.signature(kind.__init__).parameters, *_widened_fields(), *OF_FILES, "out_channels"}
     if unknown := sorted(key for key in config if key not in known and not key.startswith("_")):
         raise RunError(f"{CONFIG_NAME} says {', '.join(unknown)}, which a {kind.__name__} has no use for", OTHER_CONFIG)
 
@@ -61,16 +62,21 @@ def outlined_student(family: TeacherFamily, config: Mapping[str, Any], facts: St
         raise RunError(f"{CONFIG_NAME} describes no {family.model_name}: {said:.100}", OTHER_CONFIG) from error
 
 
+def _widened_fields() -> set[str]:
+    """The fields that configs have besides their bases', of all policies."""
+    return {name for kind in policy_kinds() for name in kind.published.fields(1, 1, 1)}
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
 def policy_config(facts: StudentFacts) -> dict:
     """What the metadata of published adapters say of the policy."""
-    if facts.policy in CLASS_PREFIXES:
-        return {"type": "GMFlow" if facts.policy == "gm" else "ArcFlow"}
-    mode = {"mode": "polynomial"} if facts.policy == "dx-poly" else {}
-    return {"type": "DX", "segment_size": facts.segment, "shift": facts.shift, **mode}
+    kind = policy_kind(facts.policy)
+    segment = {"segment_size": facts.segment, "shift": facts.shift} if kind.own_segment else {}
+    mode = {} if kind.published.mode == GRID else {"mode": kind.published.mode}
+    return {"type": kind.published.type, **segment, **mode}
 
 
 def widened_config(student: Student) -> dict:
@@ -78,15 +84,14 @@ def widened_config(student: Student) -> dict:
     facts, family, model = student.facts, student.family, root(student.model)
     config = {key: value for key, value in json.loads(model.to_json_string()).items() if key not in OF_FILES}
     site = family.head_site(model)
-    if facts.policy in CLASS_PREFIXES:
+    published = policy_kind(facts.policy).published
+    if published.class_prefix is not None:
         if "patch_size" in family.config_not_published and config["out_channels"] is not None:
             # Without a patch size the published classes count the channels of a whole token.
             config["out_channels"] *= config["patch_size"] ** 2
         config = {key: value for key, value in config.items() if key not in family.config_not_published}
-        config["_class_name"] = CLASS_PREFIXES[facts.policy] + config["_class_name"]
-        config |= {"num_gaussians": facts.components, "logweights_channels": site.patch}
-        if facts.policy == "gm":
-            config |= {"constant_logstd": None, "logstd_inner_dim": facts.logstd_width, "gm_num_logstd_layers": 2}
+        config["_class_name"] = published.class_prefix + config["_class_name"]
+        config |= published.fields(facts.components, facts.logstd_width, site.patch)
     else:
         config["out_channels"] = model.out_channels if site.unpatchify else facts.components * model.out_channels
     return config
@@ -108,13 +113,13 @@ def base_config(config: Mapping[str, Any] | None, facts: StudentFacts, teacher: 
     """The base's config back from the widened one; from the teacher's own where the student has none of ours."""
     if config is None or class_of_base(config) != family.model_name:
         return dict(base_outline(on_base(load(facts.teacher if teacher is None else teacher), facts.base)).config)
-    widened = (*WIDENED_FIELDS, "out_channels")
+    widened = (*_widened_fields(), "out_channels")
     base = {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}
     if not isinstance(family, TextToImageFamily) or config.get("out_channels") is None:
         return base
     # The inverse of what widened_config() does to them.
     fields, divisor = inspect.signature(family.model_class).parameters, 1
-    if facts.policy not in CLASS_PREFIXES:
+    if policy_kind(facts.policy).published.class_prefix is None:
         divisor = facts.components
     elif "patch_size" in family.config_not_published:
         divisor = fields["patch_size"].default ** 2

@@ -29,7 +29,6 @@ from .adapter_configs import (
     widened_config,
 )
 from .adapter_digests import check_digests, with_digests
-from .core.heads import DXHead
 from .errors import RunError, UsageError
 from .files import replacing_folder
 from .foreign import facts_of_foreign, no_head
@@ -264,7 +263,5 @@ def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size
 def _published_names(student: Student) -> dict[str, str]:
     """Our state-dict names of the head → its published ones."""
     site = student.family.head_site(student.model)
-    head = student.model.get_submodule(site.projection)
-    if isinstance(head, DXHead):
-        return {f"{site.projection}.grid.{part}": f"{site.projection}.{part}" for part in nn.Module.state_dict(head.grid)}
-    return {f"{site.projection}.{name}": f"proj_out_{name}" for name in nn.Module.state_dict(head)}
+    names = student.model.get_submodule(site.projection).published_names(site.projection)
+    return {f"{site.projection}.{own}": published for own, published in names.items()}

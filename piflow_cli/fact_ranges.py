@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from . import bounds
-from .preset_schema import PolicyKind
+from .core.policies.kinds import policy_kind, policy_names
 from .preset_types import check_temperature
 
 LONGEST = 4096  # characters: a path of the system is no longer
@@ -35,7 +35,7 @@ TEXT = (_is_text, "printable text")
 RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "teacher": (lambda value: value != "" and _is_text(value), "a name"),
     **dict.fromkeys(("family", "base", "revision", "vae", "version"), TEXT),
-    "policy": (lambda value: value in get_args(PolicyKind), f"one of {', '.join(get_args(PolicyKind))}"),
+    "policy": (lambda value: value in policy_names(), f"one of {', '.join(policy_names())}"),
     "components": _within(1, bounds.COMPONENTS.most),
     "nfe": _within(1, bounds.EVALUATIONS.most),
     "shift": _within(0, bounds.SHIFT.most, open_below=True),
@@ -56,8 +56,9 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
         fits, words = RANGES[name]
         if not fits(value):
             yield f"{name} is {_shown(value)}, not {words}"
-    if values.get("policy") == "momentum" and values.get("components") == 1:
-        yield "components is 1, and a momentum policy has two or more"
+    policy, components = values.get("policy"), values.get("components")
+    if policy in policy_names() and isinstance(components, int) and 0 < components < (fewest := policy_kind(policy).fewest):
+        yield f"components is {components}, and a {policy} policy has {fewest} or more"
 
 
 def _shown(value: Any) -> str:

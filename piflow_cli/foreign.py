@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .core.policies.kinds import PolicyKind, policy_kind, policy_kinds
 from .core.timegrid import TimeGrid
 from .errors import RunError, UsageError
 from .fact_ranges import out_of_range
@@ -22,13 +23,8 @@ from .teachers.locate import outline_folder
 from .weights import StoredWeights
 
 if TYPE_CHECKING:
-    from .core.decoding import PolicyKind
     from .preset_schema import Preset
 
-POLICY_TYPES = {("GMFlow", "grid"): "gm", ("DX", "grid"): "dx", ("DX", "polynomial"): "dx-poly", ("ArcFlow", "grid"): "momentum"}
-# What the names of published classes have before those of their bases; a DX policy widens a class as it is.
-CLASS_PREFIXES = {"gm": "GM", "momentum": "Arc"}
-MOMENTUM_ROWS = "proj_out_loggamma.weight"
 # Published folders are called like gmflux_k8_piid_4step, dxqwen_p10_piid_4step (a polynomial of 10 terms) and
 # gmrepa_k32_imagenet_piid_2step; the ImageNet ones tell their teacher.
 FOLDER = re.compile(r"([a-z]+\d?)_[knp]\d+_(?:[a-z]+_)?piid_(\d+)step")
@@ -56,7 +52,7 @@ def facts_of_foreign(
     preset = _preset(config, weights, kind, published) if teacher is None else load(teacher)
     preset = on_base(preset, base)
     say(f"the student does not say how it was trained: the values of the preset {preset.name} hold")
-    facts = replace(StudentFacts.of(preset), policy=kind)
+    facts = replace(StudentFacts.of(preset), policy=kind.name)
     if published is not None:
         nfe = int(published[2])
         facts = replace(facts, nfe=nfe, segment=TimeGrid(nfe, facts.final_step_scale, facts.shift).segment)
@@ -66,7 +62,7 @@ def facts_of_foreign(
     if beyond := list(out_of_range(sizes)):
         raise RunError(f"the student cannot be: {'; '.join(beyond)}", "copy its config.json again")
     facts = replace(facts, **sizes)
-    if kind in CLASS_PREFIXES:
+    if not kind.own_segment:
         return facts
     spans = {"segment_size": policy_config.get("segment_size", WHOLE_SEGMENT), "shift": policy_config.get("shift")}
     if wrong := [f"{name} {value!r}" for name, value in spans.items() if not isinstance(value, int | float) or not 0 < value < math.inf]:
@@ -77,8 +73,8 @@ def facts_of_foreign(
 def class_of_base(config: Mapping[str, Any]) -> str:
     """Name of the class that a widened config was made from."""
     name = config["_class_name"]
-    for prefix in CLASS_PREFIXES.values():
-        name = name.removeprefix(prefix)
+    for prefix in dict.fromkeys(kind.published.class_prefix for kind in policy_kinds()):
+        name = name.removeprefix("" if prefix is None else prefix)
     return name
 
 
@@ -106,10 +102,9 @@ def _policy_config(weights: StoredWeights) -> Mapping[str, Any]:
         raise RunError(f"{weights.path} has a policy_config that is no JSON object", "copy it again") from error
     if found:
         return found
-    if MOMENTUM_ROWS in weights:
-        return {"type": "ArcFlow"}
-    if "proj_out_means.weight" in weights:
-        return {"type": "GMFlow"}
+    for kind in policy_kinds():
+        if kind.published.mark is not None and kind.published.mark in weights:
+            return {"type": kind.published.type, "mode": kind.published.mode}
     if all("lora_" in name for name in weights):
         raise no_head(weights.path, adapters=True)
     raise RunError(f"{weights.path} does not say which policy it holds", "use one with a policy_config in its metadata")
@@ -123,13 +118,13 @@ def no_head(path: Path, adapters: bool) -> RunError:
 
 
 def _kind(policy_config: Mapping[str, Any]) -> PolicyKind:
-    kind = POLICY_TYPES.get((policy_config.get("type"), policy_config.get("mode", "grid")))
-    if kind is None:
-        named = " ".join(str(policy_config[key]) for key in ("type", "mode") if key in policy_config)
-        raise RunError(
-            f"the student holds a policy of type '{named}', which piflow cannot roll out", "use one of the types GMFlow, DX and ArcFlow, or update piflow"
-        )
-    return kind
+    told = (policy_config.get("type"), policy_config.get("mode", "grid"))
+    for kind in policy_kinds():
+        if (kind.published.type, kind.published.mode) == told:
+            return kind
+    named = " ".join(str(policy_config[key]) for key in ("type", "mode") if key in policy_config)
+    known = ", ".join(dict.fromkeys(kind.published.type for kind in policy_kinds()))
+    raise RunError(f"the student holds a policy of type '{named}', which piflow cannot roll out", f"use one of the types {known}, or update piflow")
 
 
 def _published_folder(path: Path) -> re.Match[str] | None:
@@ -155,11 +150,10 @@ def _preset(
 
 
 def _shipped(kind: PolicyKind) -> Iterator[Preset]:
-    """The shipped presets of that policy. A polynomial is a variant of those of the other DX policy: none is its own."""
-    own = "dx" if kind == "dx-poly" else kind
+    """The shipped presets of that policy, or of one that is published as the same type, of which it is a variant."""
     for name in available():
-        if load(name).policy.kind == own:
-            yield resolve(name, None, [], {"policy.kind": kind})
+        if policy_kind(load(name).policy.kind).published.type == kind.published.type:
+            yield resolve(name, None, [], {"policy.kind": kind.name})
 
 
 def _first_preset(config: Mapping[str, Any], kind: PolicyKind) -> Preset:
@@ -169,23 +163,23 @@ def _first_preset(config: Mapping[str, Any], kind: PolicyKind) -> Preset:
         told = config.get("guidance_embeds", family.embeds_guidance)
         if (family.model_name, family.embeds_guidance) == (name, told):
             return preset
-    raise UsageError(f"no preset is for {kind} students of this {name}", NAME_PRESET)
+    raise UsageError(f"no preset is for {kind.name} students of this {name}", NAME_PRESET)
 
 
 def _head_sizes(config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, preset: Preset) -> dict[str, int]:
     """Components and width of the log-std network, as the config states them; without one, as the tensors show them."""
     try:
         if is_ours(config):
-            if kind in CLASS_PREFIXES:
-                return {"components": config["num_gaussians"]} | ({"logstd_width": config["logstd_inner_dim"]} if kind == "gm" else {})
+            if kind.published.class_prefix is not None:
+                return {fact: config[field] for fact, (field, _) in kind.published.sizes.items()}
             # Tokens go in and come out as wide as a patch, N times over.
             return {"components": config["out_channels"] * config.get("patch_size", 1) ** 2 // config["in_channels"]}
         model = base_outline(preset)
         projection = family_of(preset.teacher.family).head_site(model).projection
         rows = model.get_submodule(projection).out_features
-        if kind in CLASS_PREFIXES:
-            widths = {"logstd_width": weights.shapes["proj_out_logstds.1.weight"][0]} if kind == "gm" else {}
-            return {"components": weights.shapes["proj_out_means.weight"][0] // rows} | widths
-        return {"components": weights.shapes[f"{projection}.weight"][0] // rows}
+        if kind.published.class_prefix is None:
+            return {"components": weights.shapes[f"{projection}.weight"][0] // rows}
+        found = {fact: weights.shapes[tensor][0] for fact, (_, tensor) in kind.published.sizes.items()}
+        return found | {"components": found["components"] // rows}
     except KeyError as error:
         raise RunError(f"{weights.path} does not fit a student of {preset.name}: {error} is missing", "copy it again") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from piflow_cli.core.policies.kinds import policy_kind
 from piflow_cli.preset_parsing import Layer
 from piflow_cli.preset_schema import CLASS_FAMILIES, Preset
 from piflow_cli.preset_yaml import Fault
@@ -12,12 +13,9 @@ Reason = Callable[[Preset], str | None]
 """Why a key does nothing under a preset; None where it does something."""
 
 
-def _unless_mixture(preset: Preset) -> str | None:
-    return None if preset.policy.kind == "gm" else f"is for mixtures (gm), and does nothing to a {preset.policy.kind} policy"
-
-
-def _unless_momentum(preset: Preset) -> str | None:
-    return None if preset.policy.kind == "momentum" else f"is for momentum policies, and does nothing to a {preset.policy.kind} policy"
+def _unless_of_policy(key: str) -> Reason:
+    """Of a key that some policies have a use for."""
+    return lambda preset: None if key in policy_kind(preset.policy.kind).settings else f"does nothing to a {preset.policy.kind} policy"
 
 
 def _at_one_evaluation(preset: Preset) -> str | None:
@@ -29,8 +27,9 @@ def _without_guidance(preset: Preset) -> str | None:
 
 
 def _without_components(preset: Preset) -> str | None:
-    dropped = preset.imitation.dropout > 0 and preset.policy.kind in ("dx", "dx-poly")
-    return f"is of components, which a {preset.policy.kind} policy does not mix: give 0" if dropped else None
+    if preset.imitation.dropout == 0 or "imitation.dropout" in policy_kind(preset.policy.kind).settings:
+        return None
+    return f"is of components, which a {preset.policy.kind} policy does not mix: give 0"
 
 
 def _without_texts(preset: Preset) -> str | None:
@@ -51,13 +50,11 @@ def _beside_sizes(preset: Preset) -> str | None:
 
 
 IDLE: dict[str, Reason] = {
-    "policy.temperature": _unless_mixture,
-    "policy.logstd_width": _unless_mixture,
+    **{key: _unless_of_policy(key) for key in ("policy.temperature", "policy.logstd_width", "optimisation.gamma_learning_rate")},
     "policy.final_step_scale": _at_one_evaluation,
     "teacher.guidance_interval": _without_guidance,
     "teacher.guidance_mode": _without_guidance,
     "imitation.dropout": _without_components,
-    "optimisation.gamma_learning_rate": _unless_momentum,
     "data.offload_text_encoder": _without_texts,
     "data.cache": _without_encoding,
     "data.aspect_ratio": _beside_sizes,

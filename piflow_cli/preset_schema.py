@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict
 
+from piflow_cli.core.policies.kinds import policy_kind, policy_names
 from piflow_cli.preset_types import (
     Batch,
     Components,
@@ -33,8 +34,9 @@ from piflow_cli.preset_types import (
     Window,
 )
 
-PolicyKind = Literal["gm", "dx", "dx-poly", "momentum"]
-POLICY_KINDS: tuple[str, ...] = get_args(PolicyKind)
+POLICY_KINDS = policy_names()
+FEW = 4
+PolicyKind = Literal[POLICY_KINDS]
 
 SECTION = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -222,8 +224,9 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _data_contradictions(data, teacher)
     if data is not None and imitation is not None and imitation.data_free is False and data.source in WITHOUT_PICTURES:
         yield "imitation.data_free", f"is false, and {data.source} bring no pictures to add noise to; give some: --data SOURCE"
-    if policy is not None and policy.kind == "momentum" and policy.components < 2:
-        yield "policy.components", "must be at least 2 for a momentum policy: its first component stays as it is"
+    # Rows of policies are imported with torch, which takes a second: of a few parts alone is it worth it.
+    if policy is not None and policy.components < FEW and policy.components < (fewest := policy_kind(policy.kind).fewest):
+        yield "policy.components", f"must be at least {fewest} for a {policy.kind} policy"
     if policy is not None and imitation is not None:
         longest = segment_substeps(policy)
         if imitation.window > longest:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .core.policies.kinds import policy_class
 from . import __version__
 from .adapters import load_adapter, read_facts
 from .devices import choose_device
@@ -155,8 +156,8 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
         console.warn(f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer")
     if request.temperature is not None and facts.policy != "gm":
         console.warn(f"--temperature is for mixtures: on a {facts.policy} policy it has no effect")
-    if request.substeps is not None and facts.policy == "momentum":
-        console.warn("--substeps: a momentum policy is followed exactly, and takes none")
+    if request.substeps is not None and policy_class(facts.policy).exact:
+        console.warn(f"--substeps: a {facts.policy} policy is followed exactly, and takes none")
 
 
 def _class_student_source(request: SampleRequest, recipe: dict, device: torch.device) -> Source:

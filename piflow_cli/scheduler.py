@@ -13,8 +13,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from .core.decoding import PolicyDecoder, PolicyKind
-from .core.policies import GMFlowPolicy
+from .core.decoding import PolicyDecoder
 from .core.rollout import rollout
 from .core.tensors import working
 from .core.timegrid import TimeGrid, renoising, to_raw, to_sigma
@@ -57,7 +56,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        kind: PolicyKind = "gm",
+        kind: str = "gm",
         components: int = 8,
         patch: int | None = None,
         segment: float = 1.0,
@@ -131,7 +130,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
 
         source = torch.full((sample.shape[0],), raw, dtype=torch.float64, device=sample.device)
         policy = self.decoder.policy(working(model_output), working(sample), source)
-        if isinstance(policy, GMFlowPolicy) and not last:
+        if not last:
             policy = policy.with_temperature(final_temperature(config.temperature, self.num_inference_steps))
         end = torch.full_like(source, raw_next if memory == 1 else to_raw(sigma_dst, config.shift))
         x = self.decoder.pack(rollout(policy, policy.x_src, source, end, substeps=config.substeps))

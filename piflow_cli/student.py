@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from . import __version__
 from .adapter_digests import DIGESTS
-from .core.decoding import PolicyDecoder, PolicyKind
-from .core.heads import DXHead, GMHead, HeadSite, MomentumHead, PolicyHead, attach_head
-from .core.policies import Policy
+from .core.decoding import PolicyDecoder
+from .core.heads import HeadSite, HeadSizes, PolicyHead, attach_head
+from .core.policies.base import Policy
+from .core.policies.kinds import head_class, policy_kind, policy_names
 from .core.timegrid import TimeGrid, to_sigma
 from .errors import RunError, UsageError
 from .fact_ranges import out_of_range
@@ -45,7 +46,7 @@ class StudentFacts:
     teacher: str
     family: str
     base: str
-    policy: PolicyKind
+    policy: str
     components: int
     nfe: int
     shift: float
@@ -80,7 +81,7 @@ class StudentFacts:
                     values[field.name] = _PARSERS.get(field.type, str)(text)
             except ValueError:
                 faults.append(f"{METADATA_PREFIX}{field.name} is {text!r}")
-        if "policy" in values and values["policy"] not in get_args(PolicyKind):
+        if "policy" in values and values["policy"] not in policy_names():
             raise RunError(f"the student has a policy of unknown type '{values['policy']}'", "update piflow")
         faults += [METADATA_PREFIX + fault for fault in out_of_range(values)]
         if faults:
@@ -121,7 +122,7 @@ class StudentFacts:
     @property
     def has_own_segment(self) -> bool:
         """Whether the policy spans a segment of raw time that it was trained with, as DX policies do."""
-        return self.policy in ("dx", "dx-poly")
+        return policy_kind(self.policy).own_segment
 
     @property
     def sampling_temperature(self) -> float | str:
@@ -191,13 +192,8 @@ def new_head(
 ) -> tuple[HeadSite, PolicyHead]:
     """The head of a student of ``model`` and its site, initialised from the model's output projection."""
     site = family.head_site(model)
-    projection = model.get_submodule(site.projection)
-    shape = (projection, facts.components, site.patch, site.channel_major)
-    if facts.policy == "gm":
-        return site, GMHead(*shape, family.embedding_dim(model), facts.logstd_width, negated=site.negated, generator=generator)
-    if facts.policy == "momentum":
-        return site, MomentumHead(*shape, negated=site.negated, generator=generator)
-    return site, DXHead(*shape, polynomial=facts.policy == "dx-poly")
+    sizes = HeadSizes(facts.components, family.embedding_dim(model), facts.logstd_width)
+    return site, head_class(facts.policy).build(model.get_submodule(site.projection), site, sizes, generator=generator)
 
 
 def widen(model: nn.Module, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None) -> Student:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .core.policies import GMFlowPolicy, Policy
+from .core.policies.base import Policy
 from .core.rollout import rollout, rollout_through
 from .core.timegrid import TimeGrid, to_sigma
 from .scheduler import final_temperature
@@ -78,7 +78,7 @@ def walk(
     x = noise
     for index, (upper, lower) in enumerate(zip(edges, edges[1:])):
         policy = student.policy(student.model, x, times(upper, x), conditioning)
-        if isinstance(policy, GMFlowPolicy) and index < nfe - 1:
+        if index < nfe - 1:
             policy = policy.with_temperature(told)
         raws = tuple(upper - (upper - lower) * part / points for part in range(points))
         states = [x]

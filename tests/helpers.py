@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from piflow_cli.core.policies import DXPolicy, GMFlowPolicy, MomentumPolicy
+from piflow_cli.core.policies.dx import DXPolicy, DXPolynomialPolicy
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
+from piflow_cli.core.policies.momentum import MomentumPolicy
 from piflow_cli.core.timegrid import to_raw
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -95,13 +97,12 @@ def random_dx(
     seed: int = 0,
 ) -> DXPolicy:
     draw = drawing(seed, dtype)
-    return DXPolicy(
+    return (DXPolynomialPolicy if polynomial else DXPolicy)(
         grid=draw(batch, points, channels, *space),
         x_src=draw(batch, channels, *space),
         raw_src=at(raw_src, batch),
         segment=segment,
         shift=shift,
-        polynomial=polynomial,
     )
 
 
@@ -114,7 +115,8 @@ def golden_gm() -> GMFlowPolicy:
 def golden_dx(mode: str) -> DXPolicy:
     numbers = golden("policies.safetensors")
     grid = numbers[f"dx.{mode}.grid"]
-    return DXPolicy(grid, numbers["x_src"], numbers["raw_src"], 1 / 3.5, 3.2, polynomial=mode == "polynomial")
+    kind = DXPolynomialPolicy if mode == "polynomial" else DXPolicy
+    return kind(grid, numbers["x_src"], numbers["raw_src"], 1 / 3.5, 3.2)
 
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from piflow_cli.core.policies import Policy
+from piflow_cli.core.policies.base import Policy
 from piflow_cli.core.rollout import rollout, rollout_through
 from piflow_cli.trajectory import PolicyPath, times
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from piflow_cli.core.policies import DXPolicy, GMFlowPolicy
+from piflow_cli.core.policies.dx import DXPolicy, DXPolynomialPolicy
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
 
 HARD_CASES = ("random", "near source", "near data", "one component", "all but one dropped", "large logits")
 
@@ -38,7 +39,8 @@ def dx_policy(shape: tuple[int, ...], points: int, polynomial: bool, seed: int =
     grid = torch.randn((shape[0], points, *shape[1:]), generator=draw, dtype=torch.float64)
     x_src = torch.randn(shape, generator=draw, dtype=torch.float64)
     raw = 0.5 + 0.5 * torch.rand(shape[0], generator=draw, dtype=torch.float64)
-    return DXPolicy(grid, x_src, raw, segment=0.4, shift=3.25, polynomial=polynomial)
+    kind = DXPolynomialPolicy if polynomial else DXPolicy
+    return kind(grid, x_src, raw, segment=0.4, shift=3.25)
 
 
 def hard_case(name: str, seed: int = 0, batch: int = 3) -> tuple[GMFlowPolicy, Tensor, Tensor]:

@@ -42,7 +42,7 @@ def test_what_is_for_texts_is_refused_for_a_teacher_of_classes(key, value):
 
 def test_a_config_file_is_held_to_the_same(tmp_path):
     (tmp_path / "more.yaml").write_text("policy: {temperature: 0.5, kind: dx}\n")
-    with pytest.raises(UsageError, match=r"more.yaml: policy.temperature: is for mixtures"):
+    with pytest.raises(UsageError, match=r"more.yaml: policy.temperature: does nothing to a dx policy"):
         resolve("digits", tmp_path / "more.yaml", [], {})
 
 

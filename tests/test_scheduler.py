@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from piflow_cli.core.decoding import PolicyDecoder
-from piflow_cli.core.heads import GMHead, HeadSite, attach_head
+from piflow_cli.core.heads import HeadSite, attach_head
+from piflow_cli.core.policies.gmflow import GMHead
 from piflow_cli.core.rollout import rollout
 from piflow_cli.scheduler import PolicyScheduler, final_temperature
 from helpers import GOLDEN, close, golden, seeded

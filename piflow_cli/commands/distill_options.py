@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
+
+import typer
 
 from piflow_cli.bounds import PROCESSES
+from piflow_cli.core.policies.kinds import ROWS, policy_names
 from piflow_cli.commands.options import (
     DATA,
     MEMORY,
@@ -23,7 +26,18 @@ NumProcesses = Annotated[
     int | None, setting("--num-processes", "Processes on this machine, one a GPU; default: 1, or as torchrun says.", MODEL, "N", 1, PROCESSES)
 ]
 
-Kind = Annotated[Literal["gm", "dx", "dx-poly", "momentum"] | None, setting("--policy", "Kind of policy.", POLICY)]
+# Those of other packages are known when they are named: looking for them takes a moment that --help has not got.
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        help="Kind of policy.",
+        rich_help_panel=POLICY,
+        metavar="|".join(ROWS),
+        autocompletion=lambda: list(policy_names()),
+        show_default=False,
+    ),
+]
 Evaluations = Annotated[int | None, setting("--nfe", "Network evaluations per image.", POLICY, "N")]
 Components = Annotated[
     int | None, setting("--components", "Components (gm, momentum), grid points (dx) or terms (dx-poly).", POLICY, "N")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
-from .policies import DXPolicy, GMFlowPolicy, MomentumPolicy, Policy
-
-PolicyKind = Literal["gm", "dx", "dx-poly", "momentum"]
+from .policies.base import Policy
+from .policies.kinds import policy_class
 
 
 @dataclass(frozen=True)
@@ -19,12 +17,11 @@ class PolicyDecoder:
     ``components``: K of gm or momentum, or N points or coefficients of DX. ``segment``: raw length that a DX policy
     spans. ``patch``: None for outputs (B, W, *S) with channels first, as models with unpatchify inside forward() give
     them; the number of positions per token for packed outputs (B, tokens, W).
-    Channels of an output, in order: GM means (k, c), log-weights (k), one log-std; momentum means (k, c), log-weights (k),
-    log-gammas (k - 1); DX velocities (n, c). Packed tokens hold means (k, c, position), log-weights (k, position) and so on,
-    and one log-std.
+    The policy's own ``layout`` says what an output holds, in order: GM means (k, c), log-weights (k, 1) and one log-std, for
+    example. Packed tokens hold means (k, c, position), log-weights (k, position) and so on, and one log-std.
     """
 
-    kind: PolicyKind
+    kind: str
     components: int
     shift: float = 1.0
     segment: float = 1.0
@@ -40,16 +37,9 @@ class PolicyDecoder:
 
     def policy(self, output: Tensor, sample: Tensor, raw_src: Tensor) -> Policy:
         """The policy of one network evaluation: ``output`` as emitted at the state ``sample``, raw times ``raw_src`` (B,)."""
-        x = self.unpack(sample)
-        count, channels = self.components, x.shape[1]
-        if self.kind == "gm":
-            means, logweights, logstds = self._split(output, (count, channels), (count, 1), None)
-            return GMFlowPolicy(means, logweights, logstds, x, raw_src, self.shift)
-        if self.kind == "momentum":
-            means, logweights, loggammas = self._split(output, (count, channels), (count, 1), (count - 1, 1))
-            return MomentumPolicy(means, logweights, loggammas, x, raw_src, self.shift)
-        (grid,) = self._split(output, (count, channels))
-        return DXPolicy(grid, x, raw_src, self.segment, self.shift, polynomial=self.kind == "dx-poly")
+        x, kind = self.unpack(sample), policy_class(self.kind)
+        parts = self._split(output, *kind.layout(self.components, x.shape[1]))
+        return kind.from_output(parts, x, raw_src, shift=self.shift, segment=self.segment)
 
     def _split(self, output: Tensor, *parts: tuple[int, int] | None) -> list[Tensor]:
         """Parts (B, k, c, *S) of ``output`` for each (k, c), and for None the one number (B,) of every sample."""

@@ -1,18 +1,19 @@
-"""Policy heads: a wider output projection, initialised from the teacher's, on a model whose forward() stays as it is."""
+"""Policy heads: a wider output projection, initialised from the teacher's, on a model whose forward() stays as it is.
+
+The head of each policy is in the policy's own file, under :mod:`piflow_cli.core.policies`.
+"""
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-INITIAL_STD = 0.05
-INITIAL_GAMMAS = (0.2, 4.0)
-BIAS_NOISE = 0.05
-BIAS_NOISE_ALONE = 0.1  # of projections without a bias, as those of FLUX.2
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,54 @@ class HeadSite:
     negated: bool = False
 
 
-class PolicyHead(nn.Module):
-    """What all heads share: repeated copies of a projection, in either order of rows."""
+@dataclass(frozen=True)
+class HeadSizes:
+    """What a head's layers are sized by: ``components`` K or N, width ``embedding_dim`` of the tapped timestep embedding, and
+    hidden width ``logstd_width`` of the network that predicts a log-std.
+    """
+
+    components: int
+    embedding_dim: int
+    logstd_width: int
+
+
+class PolicyHead(nn.Module, ABC):
+    """What all heads share: repeated copies of a projection, in either order of rows.
+
+    A new head has :meth:`build`, ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), in the order that
+    the layout of its policy states.
+    """
 
     def __init__(self, patch: int, channel_major: bool) -> None:
         super().__init__()
         self.patch = patch
         self.channel_major = channel_major
         self.embedding: Tensor | None = None
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls,
+        projection: nn.Linear,
+        site: HeadSite,
+        sizes: HeadSizes,
+        *,
+        bias_noise: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """The head at ``site``, initialised from the ``projection`` that is there.
+
+        ``bias_noise``: scale of the noise that tells components apart; None: as published. ``generator`` draws it.
+        """
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Channels emitted per token."""
+
+    def published_names(self, projection: str) -> dict[str, str]:
+        """Names of the head's tensors → what published files call them; ``projection``: what is in the head's place otherwise."""
+        return {name: f"proj_out_{name}" for name in nn.Module.state_dict(self)}
 
     def take_embedding(self) -> Tensor:
         """The tapped timestep embedding (B, E), given out once so that no graph outlives its step."""
@@ -72,121 +113,6 @@ class PolicyHead(nn.Module):
     def _per_position(self, *parts: Tensor) -> Tensor:
         """Join (B, tokens, patch * width) parts so that every position of a token holds its own channels."""
         return torch.cat([part.unflatten(-1, (self.patch, -1)) for part in parts], dim=-1).flatten(-2)
-
-
-class ComponentHead(PolicyHead):
-    """What heads of K components share: K velocities per position, and K log-weights.
-
-    Tokens (B, tokens, D) → (B, tokens, width) in the order that :class:`~piflow_cli.core.decoding.PolicyDecoder` reads.
-    Velocities start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias,
-    log-weights at zero (pi-Flow, arXiv 2510.14974, appendix, and the configurations published with it, where the noise is
-    0.05 on a bias that is there, and 0.1 in place of one that is not).
-    """
-
-    def __init__(
-        self,
-        projection: nn.Linear,
-        components: int,
-        patch: int,
-        channel_major: bool,
-        *,
-        negated: bool = False,
-        bias_noise: float | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(patch, channel_major)
-        channels = projection.out_features // patch
-        self.sign = -1.0 if negated else 1.0
-        self.means = self._widened(projection, components, bias=True)
-        self.logweights = nn.Linear(projection.in_features, components * patch)
-        if bias_noise is None:
-            bias_noise = BIAS_NOISE_ALONE if projection.bias is None else BIAS_NOISE
-        noise = bias_noise * torch.randn(components, channels, generator=generator)
-        with torch.no_grad():
-            if channel_major:
-                self.means.bias.unflatten(0, (components, channels, patch)).add_(noise.unsqueeze(-1))
-            else:
-                self.means.bias.unflatten(0, (patch, components, channels)).add_(noise)
-            nn.init.zeros_(self.logweights.weight)
-            nn.init.zeros_(self.logweights.bias)
-
-
-class GMHead(ComponentHead):
-    """Head of a GMFlow policy: K means, K log-weights, one log-std (pi-Flow, arXiv 2510.14974, appendix).
-
-    The log-std is an MLP on the detached timestep embedding (B, ``embedding_dim``), starting at ln 0.05 with a hidden layer
-    by Xavier. Other arguments are those of :class:`ComponentHead`.
-    """
-
-    def __init__(
-        self,
-        projection: nn.Linear,
-        components: int,
-        patch: int,
-        channel_major: bool,
-        embedding_dim: int,
-        logstd_width: int,
-        *,
-        generator: torch.Generator | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(projection, components, patch, channel_major, generator=generator, **options)
-        self.logstds = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1))
-        with torch.no_grad():
-            nn.init.xavier_uniform_(self.logstds[1].weight, generator=generator)
-            nn.init.zeros_(self.logstds[1].bias)
-            nn.init.zeros_(self.logstds[3].weight)
-            nn.init.constant_(self.logstds[3].bias, math.log(INITIAL_STD))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        embedding = self.take_embedding().detach().to(self.logstds[1].weight.dtype)
-        tokens = tokens.to(self.means.weight.dtype)
-        means, logweights = self.means(tokens), self.sign * self.logweights(tokens)
-        logstds = self.sign * self.logstds(embedding).to(means.dtype).unsqueeze(1)
-        if self.channel_major:
-            return torch.cat([means, logweights, logstds.expand(-1, tokens.shape[1], -1)], dim=-1)
-        return self._per_position(means, logweights, logstds.expand(-1, tokens.shape[1], self.patch))
-
-
-class MomentumHead(ComponentHead):
-    """Head of a momentum policy: K velocities, K log-weights, K - 1 log-gammas (ArcFlow, arXiv 2602.09014).
-
-    The log-gammas start at the logarithms of K - 1 rates evenly spread in the logarithm from 0.2 to 4, whatever the token.
-    Arguments are those of :class:`ComponentHead`, with K at least 2.
-    """
-
-    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool, **options: Any) -> None:
-        super().__init__(projection, components, patch, channel_major, **options)
-        self.loggamma = nn.Linear(projection.in_features, (components - 1) * patch)
-        rates = torch.linspace(*map(math.log, INITIAL_GAMMAS), components - 1)
-        with torch.no_grad():
-            nn.init.zeros_(self.loggamma.weight)
-            self.loggamma.bias.copy_(rates.repeat_interleave(patch) if channel_major else rates.repeat(patch))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        self.take_embedding()
-        tokens = tokens.to(self.means.weight.dtype)
-        parts = self.means(tokens), self.sign * self.logweights(tokens), self.sign * self.loggamma(tokens)
-        return torch.cat(parts, dim=-1) if self.channel_major else self._per_position(*parts)
-
-
-class DXHead(PolicyHead):
-    """Head of a DX policy: the projection N times over, with a bias if it has one (pi-Flow, arXiv 2510.14974, section 3.1).
-
-    Of a ``polynomial`` the constant term alone starts as the projection, and the others at zero, as in the published class.
-    """
-
-    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool, *, polynomial: bool = False) -> None:
-        super().__init__(patch, channel_major)
-        self.grid = self._widened(projection, components, bias=projection.bias is not None)
-        if polynomial:
-            with torch.no_grad():
-                for rows in self.grid.parameters():
-                    rows.unflatten(0, (1 if channel_major else patch, components, -1))[:, 1:].zero_()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        self.take_embedding()
-        return self.grid(tokens.to(self.grid.weight.dtype))
 
 
 class _Tap:
@@ -227,14 +153,4 @@ def tap_embedding(model: nn.Module, site: HeadSite, head: nn.Module) -> None:
 
 def widened_channels(model: nn.Module, site: HeadSite, head: PolicyHead) -> int:
     """What ``model.out_channels`` becomes once ``head`` takes the place of the projection that is still there."""
-    return _width(head) * model.out_channels // model.get_submodule(site.projection).out_features
-
-
-def _width(head: PolicyHead) -> int:
-    """Channels that a head emits per token."""
-    if isinstance(head, DXHead):
-        return head.grid.out_features
-    shared = head.means.out_features + head.logweights.out_features
-    if isinstance(head, MomentumHead):
-        return shared + head.loggamma.out_features
-    return shared + (1 if head.channel_major else head.patch)
+    return head.width * model.out_channels // model.get_submodule(site.projection).out_features

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .policies import ComponentPolicy, Policy
+from .policies.base import Policy
 from .rollout import mean_velocity, rollout, rollout_through
 from .tensors import per_sample
 from .timegrid import TimeGrid, to_sigma
@@ -94,9 +94,7 @@ def segment_loss(
     policy's mean velocity over what follows each state is matched to the answer by half the mean square.
     """
     policy = student(segment.x, segment.raw)
-    walker = policy.detach()
-    if isinstance(walker, ComponentPolicy):
-        walker = walker.with_dropout(config.dropout, generator)
+    walker = policy.detach().with_dropout(config.dropout, generator)
     intervals = draw_intervals(segment.length, config, ratio, generator)
     walk = _walk_alone if ratio == 0 else _walk_with_teacher
     states, raws, answers, last, raw_last = walk(walker, teacher, segment, intervals, config)

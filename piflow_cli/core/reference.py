@@ -1,6 +1,6 @@
 """Rollouts as the plain loop over policy velocities: what every fused path is compared against.
 
-Momentum policies take no loop: their velocity has an integral (ArcFlow, arXiv 2602.09014).
+Policies whose mean velocity has a closed form, as momentum has (ArcFlow, arXiv 2602.09014), take no loop.
 
 Any policy, device, rank of space and floating dtype; gradients are autograd's. The functions mirror those of
 :mod:`piflow_cli.core.rollout`, which is the front door.
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from .coefficients import substep_table
 from .policies.base import Policy
-from .policies.momentum import MomentumPolicy
 from .tensors import per_sample, working
 from .timegrid import substep_count, to_sigma
 
@@ -23,7 +22,7 @@ from .timegrid import substep_count, to_sigma
 def rollout(policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, substeps: int = 128) -> Tensor:
     """Euler steps along the policy's velocity from ``x`` (B, C, *S) at ``raw_from`` (B,) down to ``raw_to`` (B,)."""
     x = working(x)
-    if isinstance(policy, MomentumPolicy):
+    if policy.exact:
         change = to_sigma(raw_to.double(), policy.shift) - to_sigma(raw_from.double(), policy.shift)
         return x + policy.mean_velocity(raw_from, raw_to) * per_sample(change, x)
     table = substep_table([raw_from, raw_to], policy.shift, substeps)
@@ -47,7 +46,7 @@ def mean_velocity(policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *
     Velocities are averaged rather than the displacement divided: for short intervals float32 would lose the difference.
     """
     x = working(x)
-    if isinstance(policy, MomentumPolicy):
+    if policy.exact:
         local = substep_count(raw_from - raw_to, substeps) < 2
         return policy.mean_velocity(raw_from, torch.where(local, raw_from, raw_to))
     table = substep_table([raw_from, raw_to], policy.shift, substeps)

@@ -1,21 +1,21 @@
 """The front door to integration: follow a policy, or average its velocity, between two raw times.
 
-It checks what comes in and hands it to the fastest path there is: GM policies to a fused kernel, DX policies to the closed
-form of their substeps, anything else, and everything under ``PIFLOW_KERNELS=off``, to the reference. That follows momentum
-policies exactly, without substeps.
+It checks what comes in and hands it to the fastest path there is: the one that the policy's own class names, GM policies to
+a fused kernel and DX policies to the closed form of their substeps; anything else, and everything under
+``PIFLOW_KERNELS=off``, to the reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from . import reference
-from .kernels import backend, dx, gm, switched_off
-from .policies import DXPolicy, GMFlowPolicy, Policy
+from .policies.base import Policy
 from .tensors import working
 from .validation import PolicyError, check_descending, check_finite, check_shape, values_are_readable
 
@@ -55,10 +55,8 @@ def mean_velocity(
 
 def _mean_velocity(policy: Policy, x: Tensor, raws: list[Tensor], substeps: int, longest: float) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        if (fused := _gm_backend(policy, x)) is not None:
-            return gm.mean_velocity(fused, policy, x, _beside(raws, x), substeps, longest)
-        if isinstance(policy, DXPolicy) and not switched_off():
-            return dx.mean_velocity(policy, x, _beside(raws, x), substeps)
+        if (fast := _fast_rollout(policy, x)) is not None:
+            return fast.mean_velocity(policy, x, _beside(raws, x), substeps, longest)
         return reference.mean_velocity(policy, x, *raws, substeps=substeps)
 
 
@@ -72,17 +70,18 @@ def _follow(policy: Policy, x: Tensor, raws: list[Tensor], names: list[str], sub
 def _states(policy: Policy, x: Tensor, raws: list[Tensor], substeps: int) -> list[Tensor]:
     # Policy arithmetic stays in float32 even inside a bf16 autocast, in which the network runs.
     with torch.autocast(x.device.type, enabled=False):
-        if (fused := _gm_backend(policy, x)) is not None:
-            return gm.rollout_through(fused, policy, x, _beside(raws, x), substeps)
-        if isinstance(policy, DXPolicy) and not switched_off():
-            return dx.rollout_through(policy, x, _beside(raws, x), substeps)
+        if (fast := _fast_rollout(policy, x)) is not None:
+            return fast.rollout_through(policy, x, _beside(raws, x), substeps)
         return reference.rollout_through(policy, x, raws, substeps=substeps)
 
 
-def _gm_backend(policy: Policy, x: Tensor) -> ModuleType | None:
-    """The fused GM backend for this policy and device, if it has all that is asked for."""
-    fits = isinstance(policy, GMFlowPolicy) and gm.gradients_suffice(policy)
-    return backend(x.device.type) if fits else None
+def _fast_rollout(policy: Policy, x: Tensor) -> ModuleType | None:
+    """The kernels that the class of ``policy`` itself names, not one it is derived from, where they do all that is asked for."""
+    named = vars(type(policy)).get("fast_rollout")
+    if named is None:
+        return None
+    module = import_module(f".kernels.{named}", __package__)
+    return module if module.follows(policy, x) else None
 
 
 def _beside(raws: Sequence[Tensor], x: Tensor) -> list[Tensor]:
@@ -94,8 +93,7 @@ def _check(policy: Policy, x: Tensor, raws: Sequence[Tensor], names: list[str], 
     if substeps < 1:
         raise PolicyError("substeps", f"must be at least 1, not {substeps}")
     check_shape("x", x, policy.x_src.shape)
-    if isinstance(policy, GMFlowPolicy):
-        check_finite("logstds", policy.logstds)
+    policy.check_source()
     check_descending([policy.raw_src, *raws], ["raw_src", *names], x.shape[0])
 
 
@@ -108,6 +106,4 @@ def _check_values(policy: Policy, x: Tensor, results: Sequence[Tensor]) -> None:
         return
     for name, value in (("x", x), ("x_src", policy.x_src)):
         check_finite(name, value)
-    for name in ("means", "logweights", "loggammas", "grid"):
-        if (value := getattr(policy, name, None)) is not None:
-            check_finite(name, value, minus_infinity=name == "logweights")
+    policy.check_outputs()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..core.policies.kinds import policy_kind
 from ..errors import UsageError
 from ..own_teacher import preset_of
 from ..teachers import family_of
@@ -22,12 +23,6 @@ CARD_NAME = "README.md"
 PICTURE_NAME = "samples.png"
 TAG = "pi-flow"
 PAPER = "https://arxiv.org/abs/2510.14974"
-POLICIES = {
-    "gm": "GMFlow, {} Gaussians per position",
-    "dx": "DX, {} points, linear between them",
-    "dx-poly": "DX, a polynomial of {} terms",
-    "momentum": "momentum (ArcFlow), {} components per position",
-}
 # What the Hub knows by name among the licences of presets.
 KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "openrail++")
 
@@ -112,7 +107,7 @@ def _told(facts: StudentFacts, license: str | None) -> dict[str, object]:
         "teacher": facts.teacher,
         "base": facts.base + (f" at {facts.revision}" if facts.revision else ""),
         "licence of the teacher": "not said" if license is None else license,
-        "policy": POLICIES[facts.policy].format(facts.components),
+        "policy": policy_kind(facts.policy).words.card.format(facts.components),
         "network evaluations (NFE)": facts.nfe,
         "shift": f"{facts.shift:g}",
         "final step, relative to the others": f"{facts.final_step_scale:g}",

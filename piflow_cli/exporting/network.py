@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..core.policies.kinds import policy_class
 from ..adapter_configs import OF_FILES
 from ..errors import UsageError
 from ..files import expanded
@@ -38,7 +39,7 @@ SCHEDULER_FOLDER = "scheduler"
 
 def rollouts_of(facts: StudentFacts) -> str:
     """How policies are followed where piflow is not installed, in words."""
-    return "exact, as in piflow" if facts.policy == "momentum" else "the plain loop over substeps, where piflow has fused ones"
+    return "exact, as in piflow" if policy_class(facts.policy).exact else "the plain loop over substeps, where piflow has fused ones"
 
 
 def dtype_of(request: ExportRequest, student: Student) -> torch.dtype:
@@ -69,7 +70,7 @@ def write_network(
     auto_map = {"AutoModel": f"{transformer_module(kind)}.{transformer_class(kind)}"}
     config = plain_config(student) | {"_class_name": transformer_class(kind), "policy": policy, "auto_map": auto_map}
     write_json(folder / "config.json", config)
-    (folder / f"{transformer_module(kind)}.py").write_text(transformer_code(kind), encoding="utf-8")
+    (folder / f"{transformer_module(kind)}.py").write_text(transformer_code(kind, student.facts.policy), encoding="utf-8")
     weights = merged_weights(student) if reference is None else own_weights(student)
 
     def written_in(name: str) -> torch.dtype:
@@ -101,7 +102,7 @@ def write_scheduler(student: Student, folder: Path) -> None:
     family = student.family
     patch = family.token_positions if isinstance(family, TextToImageFamily) else None
     student.scheduler(patch=patch).save_config(folder)
-    (folder / f"{SCHEDULER}.py").write_text(scheduler_code(), encoding="utf-8")
+    (folder / f"{SCHEDULER}.py").write_text(scheduler_code(student.facts.policy), encoding="utf-8")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

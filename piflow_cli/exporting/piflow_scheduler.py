@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoModel
 from torch import Tensor, nn
 
+from ..core.policies.kinds import policy_kind
 from ..core.timegrid import TimeGrid
 from ..errors import UsageError
 from ..student import Student, StudentFacts
@@ -65,7 +66,7 @@ class PiflowSchedulerFormat(ExportFormat):
         if not request.with_base or request.quantise is not None:
             raise UsageError(f"--no-base and --quantise are not for the format {self.name}", "leave them out")
         if facts.policy != "dx":
-            what = {"gm": "a Gaussian mixture", "dx-poly": "a polynomial in time", "momentum": "velocities with momentum"}[facts.policy]
+            what = policy_kind(facts.policy).words.predicts
             raise UsageError(f"PiflowScheduler reads x_0 at even times (a DX policy), and this student predicts {what}", SELF_CONTAINED)
         if facts.components < 2:
             raise UsageError(f"PiflowScheduler wants two points or more, and this student predicts {facts.components}", SELF_CONTAINED)

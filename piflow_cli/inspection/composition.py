@@ -7,7 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.policies import DXPolicy, GMFlowPolicy, MomentumPolicy, Policy
+from ..core.policies.base import Policy
+from ..core.policies.dx import DXPolicy
+from ..core.policies.gmflow import GMFlowPolicy
+from ..core.policies.momentum import MomentumPolicy
 from .positions import unknown
 
 DEAD_WEIGHT = 0.01

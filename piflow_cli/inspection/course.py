@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.policies import GMFlowPolicy
+from ..core.policies.gmflow import GMFlowPolicy
 from ..core.rollout import rollout_through
 from ..trajectory import PolicyPath, times
 from .composition import entropy

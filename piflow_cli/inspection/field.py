@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..core.policies import Policy
+from ..core.policies.base import Policy
 from ..core.tensors import per_sample, working
 from ..trajectory import TeacherField
 
@@ -30,7 +30,3 @@ class FieldPolicy(Policy):
     def posterior_mean(self, x: Tensor, raw: Tensor) -> Tensor:
         x = working(x)
         return x - per_sample(self.sigma(raw), x) * self.velocity(x, raw)
-
-    def detach(self) -> FieldPolicy:
-        """Fields hold no parameters."""
-        return self

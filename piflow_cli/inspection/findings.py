@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.policies import ComponentPolicy, GMFlowPolicy
+from ..core.policies.components import ComponentPolicy
+from ..core.policies.gmflow import GMFlowPolicy
 from ..generation import seeded_generators, seeded_noise
 from ..images import to_images
 from ..own_teacher import OwnTeacher

@@ -9,7 +9,11 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 
-from ..core.policies import ComponentPolicy, DXPolicy, GMFlowPolicy, MomentumPolicy, Policy
+from ..core.policies.base import Policy
+from ..core.policies.components import ComponentPolicy
+from ..core.policies.dx import DXPolicy
+from ..core.policies.gmflow import GMFlowPolicy
+from ..core.policies.momentum import MomentumPolicy
 from ..errors import UsageError
 
 MOST_POSITIONS = 2048

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..core.policies.kinds import policy_class
 from ..console import dumps
 from ..pages import Page, figure_png
 from . import pictures, plots
@@ -130,7 +131,7 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
             "teacher",
             plots.teacher_figure(drawn),
         )
-    if stepped := [strand for strand in drawn if strand.summary.policy != "momentum"]:
+    if stepped := [strand for strand in drawn if not policy_class(strand.summary.policy).exact]:
         yield (
             "Substeps",
             f"Ends of coarse rollouts against a fine one in float64. {ENOUGH:.0%} of the way (dashed) is taken to be enough.",

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.policies import ComponentPolicy, Policy
+from ..core.policies.base import Policy
+from ..core.policies.components import ComponentPolicy
 from ..core.rollout import rollout, rollout_through
 from ..core.timegrid import to_sigma
 from ..trajectory import PolicyPath, TeacherField, times

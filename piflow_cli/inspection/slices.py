@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.policies import GMFlowPolicy, Policy
+from ..core.policies.base import Policy
+from ..core.policies.gmflow import GMFlowPolicy
 from ..core.rollout import rollout_through
 from ..errors import UsageError
 from ..trajectory import PolicyPath, times

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..core.policies.kinds import policy_class, policy_kind
 from .advice import Advice
 from .convergence import ENOUGH
 from .robustness import MEASURED, TYPICAL, size_name
@@ -34,17 +35,16 @@ def verdict_rows(summaries: Sequence[Summary], names: Sequence[str], warned: Seq
 
 
 def _verdict(what: str, summary: Summary, warned: Sequence[Advice]) -> str:
-    if what == "steering back" and summary.policy != "gm":
-        return "momentum keeps what is in the state" if summary.policy == "momentum" else "DX never does"
+    if what == "steering back" and (always := policy_kind(summary.policy).words.reaction) is not None:
+        return always
     named = [item.name for item in warned if item.name in (*ABOUT.get(what, ()), "not finite")]
     return ", ".join(dict.fromkeys(named)) if named else FINE if what in ABOUT else ""
 
 
 def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
     step = summary.close
-    kind = {"gm": "GM", "dx": "DX", "dx-poly": "DX polynomial", "momentum": "momentum"}[summary.policy]
-    parts = {"gm": "components", "dx": "points", "dx-poly": "terms", "momentum": "components"}[summary.policy]
-    yield "policy", f"{kind}, {summary.components} {parts}, NFE {summary.nfe}, {summary.iterations} iterations"
+    words = policy_kind(summary.policy).words
+    yield "policy", f"{words.title}, {summary.components} {words.parts}, NFE {summary.nfe}, {summary.iterations} iterations"
     if summary.nfe > 1:
         yield "evaluation", f"{step.step} of {summary.nfe}, raw time {step.raws[0]:.3g} to {step.raws[-1]:.3g}"
     yield from _composition(step)
@@ -58,7 +58,7 @@ def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
 
 
 def _substeps(summary: Summary) -> str:
-    if summary.policy == "momentum":
+    if policy_class(summary.policy).exact:
         return "none are taken: the way has a closed form"
     fewest = [step.substeps_enough for step in summary.steps]
     enough = f"more than {summary.close.substeps[-1]}" if None in fewest else f"{max(fewest)}"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from piflow_cli.core.policies import DXPolicy, GMFlowPolicy
+from piflow_cli.core.policies.dx import DXPolicy
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
 
 
 def machine(device: torch.device) -> dict:

@@ -15,7 +15,8 @@ from common import machine, medians, random_grid, random_mixture, write_json
 from torch import Tensor
 
 from piflow_cli.core import reference, rollout
-from piflow_cli.core.policies import GMFlowPolicy, Policy
+from piflow_cli.core.policies.base import Policy
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
 
 WINDOW = 3  # substeps of the micro-window
 

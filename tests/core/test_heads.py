@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from piflow_cli.core.decoding import PolicyDecoder
-from piflow_cli.core.heads import BIAS_NOISE, DXHead, GMHead, HeadSite, MomentumHead, attach_head
+from piflow_cli.core.heads import HeadSite, attach_head
+from piflow_cli.core.policies.components import BIAS_NOISE
+from piflow_cli.core.policies.dx import DXHead, DXPolynomialHead
+from piflow_cli.core.policies.gmflow import GMHead
+from piflow_cli.core.policies.momentum import MomentumHead
 from helpers import seeded
 
 BATCH, TOKENS, WIDTH, PATCH, CHANNELS, COMPONENTS = 2, 6, 5, 4, 3, 3
@@ -66,7 +70,7 @@ def widened(model: nn.Module, kind: str, bias_noise: float = 0.0) -> tuple[nn.Mo
     elif kind == "momentum":
         head = MomentumHead(projection, COMPONENTS, PATCH, site.channel_major, bias_noise=bias_noise, generator=seeded())
     else:
-        head = DXHead(projection, COMPONENTS, PATCH, site.channel_major, polynomial=kind == "dx-poly")
+        head = (DXPolynomialHead if kind == "dx-poly" else DXHead)(projection, COMPONENTS, PATCH, site.channel_major)
     attach_head(model, site, head)
     return model, PolicyDecoder(kind, COMPONENTS, patch=PATCH if isinstance(model, Packed) else None)
 

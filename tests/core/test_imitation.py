@@ -16,7 +16,7 @@ from piflow_cli.core.imitation import (
     segment_loss,
     teacher_ratio,
 )
-from piflow_cli.core.policies import DXPolicy
+from piflow_cli.core.policies.dx import DXPolicy
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import TimeGrid, to_sigma
 from helpers import MixtureFlow, random_gm, seeded

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.core.policies import MomentumPolicy
+from piflow_cli.core.policies.momentum import MomentumPolicy
 from piflow_cli.core.policies.momentum import SERIES_BELOW, phi
 from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
 from piflow_cli.core.timegrid import to_raw, to_sigma

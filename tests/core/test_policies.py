@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.core.policies import GMFlowPolicy
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.core.timegrid import to_raw, to_sigma
 from helpers import MixtureFlow, close, golden, golden_dx, golden_gm, random_dx, random_gm, seeded
 

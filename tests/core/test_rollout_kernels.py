@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from piflow_cli.core import kernels, reference
 from piflow_cli.core.kernels import blocks
-from piflow_cli.core.policies import GMFlowPolicy
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
 from piflow_cli.core.validation import PolicyError
 from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed

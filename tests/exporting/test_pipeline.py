@@ -47,7 +47,7 @@ def test_the_folder_has_the_whole_pipeline(base, tmp_path) -> None:
     assert index["scheduler"] == ["policy_scheduler", "PolicyScheduler"]
     for name in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "vae"):
         assert {path.name for path in (folder / name).iterdir()} == {path.name for path in (base / name).iterdir()}
-    assert (folder / "scheduler" / "policy_scheduler.py").read_text() == scheduler_code()
+    assert (folder / "scheduler" / "policy_scheduler.py").read_text() == scheduler_code("gm")
     assert json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["shift"] == 3.2
     with safe_open(folder / "transformer" / WEIGHTS, "pt") as file:
         told = file.metadata()

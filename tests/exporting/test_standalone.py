@@ -35,12 +35,13 @@ from piflow_cli.exporting.standalone.policy_model import fused, require_diffuser
 from piflow_cli.scheduler import PolicyScheduler
 from piflow_cli.views import root
 
+POLICIES = ("gm", "dx", "dx-poly", "momentum")
 CODES = {
-    "scheduler": scheduler_code,
+    **{f"scheduler-{kind}": lambda kind=kind: scheduler_code(kind) for kind in POLICIES},
     "class-conditional": class_conditional_code,
     "component": component_code,
-    **{name: lambda row=row: transformer_code(getattr(diffusers, row.model_name)) for name, row in ZOO.items()},
-    "dit": lambda: transformer_code(type(tiny_dit())),
+    **{name: lambda row=row: transformer_code(getattr(diffusers, row.model_name), "gm") for name, row in ZOO.items()},
+    **{f"dit-{kind}": lambda kind=kind: transformer_code(type(tiny_dit()), kind) for kind in POLICIES},
 }
 every_code = pytest.mark.parametrize("code", CODES.values(), ids=CODES)
 
@@ -74,13 +75,15 @@ def test_every_definition_is_used_and_says_what_it_is(code) -> None:
 
 
 @pytest.fixture(scope="module")
-def theirs() -> type:
-    """The scheduler of the assembled file."""
-    module = ModuleType("assembled_scheduler")
-    sys.modules[module.__name__] = module
-    exec(compile(scheduler_code(), module.__name__, "exec"), module.__dict__)
-    yield module.PolicyScheduler
-    del sys.modules[module.__name__]
+def theirs() -> dict[str, type]:
+    """The schedulers of the assembled files, by policy."""
+    modules = {kind: ModuleType(f"assembled_scheduler_{kind}") for kind in POLICIES}
+    for kind, module in modules.items():
+        sys.modules[module.__name__] = module
+        exec(compile(scheduler_code(kind), module.__name__, "exec"), module.__dict__)
+    yield {kind: module.PolicyScheduler for kind, module in modules.items()}
+    for module in modules.values():
+        del sys.modules[module.__name__]
 
 
 @given(
@@ -101,7 +104,7 @@ def test_the_assembled_scheduler_samples_what_ours_does(theirs, kind, nfe, final
     shape, wide = ((2, channels, 2, 3), (2, width, 2, 3)) if patch is None else ((2, 5, channels * patch), (2, 5, width))
     outputs = [0.5 * torch.randn(wide, generator=generator) for _ in range(nfe)]
     results = []
-    for kind_of in (PolicyScheduler, theirs):
+    for kind_of in (PolicyScheduler, theirs[kind]):
         scheduler = kind_of(kind, **options)
         scheduler.set_timesteps(nfe)
         x = torch.randn(shape, generator=seeded(seed + 1))
@@ -148,7 +151,7 @@ def test_an_old_diffusers_is_told_what_to_install(monkeypatch) -> None:
     with pytest.raises(ImportError, match=r'needs diffusers 0\.39\.0 or later, and this is 0\.38\.0: pip install -U "diffusers>=0\.39\.0"'):
         require_diffusers(OLDEST_DIFFUSERS)
     # Checked before a class is imported that it may lack.
-    text = transformer_code(diffusers.FluxTransformer2DModel)
+    text = transformer_code(diffusers.FluxTransformer2DModel, "gm")
     assert text.index('require_diffusers("0.39.0")') < text.index("from diffusers import FluxTransformer2DModel")
 
 
@@ -198,7 +201,7 @@ def test_a_part_that_lies_elsewhere_is_loaded_with_the_dtype(tmp_path, tiny_vae)
 def test_the_class_takes_every_field_of_its_base() -> None:
     for row in ZOO.values():
         kind = getattr(diffusers, row.model_name)
-        tree = ast.parse(transformer_code(kind))
+        tree = ast.parse(transformer_code(kind, "gm"))
         [made] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == transformer_class(kind)]
         [constructor] = [node for node in made.body if isinstance(node, ast.FunctionDef)]
         names = [argument.arg for argument in constructor.args.args + constructor.args.kwonlyargs]

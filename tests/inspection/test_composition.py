@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.core.policies import DXPolicy
+from piflow_cli.core.policies.dx import DXPolicy, DXPolynomialPolicy
 from piflow_cli.inspection.composition import by_sample, curve, dead_components, mixed, overall_effective
 from helpers import random_gm
 
@@ -80,7 +80,8 @@ def polynomial(*coefficients: float, points: int | None = None) -> DXPolicy:
         elapsed = torch.linspace(0.4, 0, points, dtype=torch.float64)
         wanted = (elapsed.unsqueeze(1) ** torch.arange(len(coefficients))) @ wanted
     grid = (-wanted / 0.9).reshape(1, -1, 1, 1, 1).expand(2, -1, 1, 2, 2)
-    return DXPolicy(grid, x_src, raw_src, segment=0.4, polynomial=points is None)
+    kind = DXPolynomialPolicy if points is None else DXPolicy
+    return kind(grid, x_src, raw_src, segment=0.4)
 
 
 @pytest.mark.parametrize("points", [None, 3, 10])

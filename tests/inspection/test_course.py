@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.core.policies import GMFlowPolicy
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.inspection.course import angle, course, straightness, switching
 from helpers import random_dx, random_gm
 from paths import path_of

@@ -11,7 +11,7 @@ import resource
 import torch
 
 from paths import path_of
-from piflow_cli.core.policies import GMFlowPolicy
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.inspection.composition import by_sample
 from piflow_cli.inspection.convergence import convergence
 from piflow_cli.inspection.course import course, switching

@@ -20,8 +20,13 @@ from ..policies.base import SIGMA_FLOOR
 from ..policies.dx import DXPolicy
 from ..tensors import per_sample
 from ..timegrid import to_sigma
-from . import backend
+from . import backend, switched_off
 from .layout import LinearMap
+
+
+def follows(policy: DXPolicy, x: Tensor) -> bool:
+    """Whether this is the way to follow ``policy``: everywhere, unless kernels are switched off."""
+    return not switched_off()
 
 
 def rollout_through(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int) -> list[Tensor]:
@@ -30,8 +35,8 @@ def rollout_through(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: i
     return [x + _apply(policy, x, maps.gain[:, leg], maps.beta[:, leg]) for leg in range(len(raws) - 1)]
 
 
-def mean_velocity(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int) -> Tensor:
-    """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to ``raws[1]``."""
+def mean_velocity(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int, longest: float) -> Tensor:
+    """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to ``raws[1]``, however far apart (``longest``)."""
     maps = _map_of(policy, raws, substeps, averaged=True)
     return _apply(policy, x, maps.gain[:, 0], maps.beta[:, 0])
 

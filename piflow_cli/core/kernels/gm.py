@@ -10,12 +10,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..policies.gmflow import GMFlowPolicy
+from . import backend as backend_for
+
+
+def follows(policy: GMFlowPolicy, x: Tensor) -> bool:
+    """Whether there is a backend for the device of ``x`` that gives all gradients that are wanted."""
+    # The backends hold the source state for data.
+    suffices = not (torch.is_grad_enabled() and policy.x_src.requires_grad)
+    return suffices and backend_for(x.device.type) is not None
 
 
 def rollout_through(
-    backend: ModuleType, policy: GMFlowPolicy, x: Tensor, raws: list[Tensor], substeps: int
+    policy: GMFlowPolicy, x: Tensor, raws: list[Tensor], substeps: int, backend: ModuleType | None = None
 ) -> list[Tensor]:
-    """States at the ends of the legs between ``raws``; in one launch where no gradient is wanted."""
+    """States at the ends of the legs between ``raws``; in one launch where no gradient is wanted.
+
+    ``backend``: None is that of the device.
+    """
+    backend = backend_for(x.device.type) if backend is None else backend
     if not _wants_gradient(policy, x):
         return list(backend.states(policy, x, backend.plan(policy, raws, substeps, averaged=False)).unbind(0))
     states = []
@@ -26,15 +38,11 @@ def rollout_through(
 
 
 def mean_velocity(
-    backend: ModuleType, policy: GMFlowPolicy, x: Tensor, raws: list[Tensor], substeps: int, longest: float
+    policy: GMFlowPolicy, x: Tensor, raws: list[Tensor], substeps: int, longest: float, backend: ModuleType | None = None
 ) -> Tensor:
     """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to ``raws[1]``."""
+    backend = backend_for(x.device.type) if backend is None else backend
     return _integral(backend, policy, x, raws, substeps, averaged=True, longest=longest)
-
-
-def gradients_suffice(policy: GMFlowPolicy) -> bool:
-    """Whether the backends give all gradients that are wanted: they hold the source state for data."""
-    return not (torch.is_grad_enabled() and policy.x_src.requires_grad)
 
 
 def _wants_gradient(policy: GMFlowPolicy, x: Tensor) -> bool:

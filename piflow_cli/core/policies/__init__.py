@@ -1,9 +1,1 @@
-"""Policies: network output in, velocities out."""
-
-from .base import Policy
-from .components import ComponentPolicy
-from .dx import DXPolicy
-from .gmflow import GMFlowPolicy
-from .momentum import MomentumPolicy
-
-__all__ = ["ComponentPolicy", "DXPolicy", "GMFlowPolicy", "MomentumPolicy", "Policy"]
+"""Policies: network output in, velocities out; a file for each, and the table of them in :mod:`.kinds`."""

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from ..tensors import per_sample, working
 from ..timegrid import to_sigma
+from ..validation import check_finite
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SIGMA_FLOOR = 1e-6
 
@@ -18,7 +26,16 @@ class Policy(ABC):
 
     A policy belongs to one network evaluation at (``x_src``, ``raw_src``): ``x_src`` (B, C, *S), ``raw_src`` (B,) raw
     times, ``shift`` the map from raw time to sigma. Times are computed in float64, states in float32.
+
+    A new policy is a frozen dataclass with :meth:`layout`, :meth:`from_output` and :meth:`posterior_mean`; the rest has a
+    default here. ``outputs`` names its fields that the network gives. ``fast_rollout`` names the module of
+    :mod:`piflow_cli.core.kernels` that follows it; a subclass does not inherit it, since it may follow other velocities.
+    ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
     """
+
+    outputs: ClassVar[tuple[str, ...]] = ()
+    fast_rollout: ClassVar[str | None] = None
+    exact: ClassVar[bool] = False
 
     x_src: Tensor
     raw_src: Tensor
@@ -28,9 +45,40 @@ class Policy(ABC):
     def posterior_mean(self, x: Tensor, raw: Tensor) -> Tensor:
         """The x_0 (B, C, *S) that the policy expects at states ``x`` (B, C, *S) and raw times ``raw`` (B,)."""
 
-    @abstractmethod
-    def detach(self) -> Policy:
+    @staticmethod
+    def layout(components: int, channels: int) -> tuple[tuple[int, int] | None, ...]:
+        """How a network's output is cut: (k, c) for a part (B, k, c, *S), None for one number (B,) of every sample."""
+        raise NotImplementedError("no network emits this policy")
+
+    @classmethod
+    def from_output(cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float) -> Self:
+        """The policy whose network output was cut by :meth:`layout`; ``segment`` is the raw length it was trained to span."""
+        raise NotImplementedError("no network emits this policy")
+
+    def mean_velocity(self, raw_from: Tensor, raw_to: Tensor) -> Tensor:
+        """Velocity (B, C, *S) averaged over sigma between raw times (B,); of policies that are ``exact``."""
+        raise NotImplementedError(f"a {type(self).__name__} is followed in substeps")
+
+    def detach(self) -> Self:
         """The same policy, cut from the graph of the network."""
+        return replace(self, **{name: getattr(self, name).detach() for name in (*self.outputs, "x_src")})
+
+    def with_dropout(self, probability: float, generator: torch.Generator | None = None) -> Self:
+        """The policy without some of its components, each left out with ``probability``; itself where it has none."""
+        return self
+
+    def with_temperature(self, temperature: float) -> Self:
+        """The policy made sharper by ``temperature`` in (0, 1]; itself where it has no spread."""
+        return self
+
+    def check_source(self) -> None:
+        """Raise :class:`~piflow_cli.core.validation.PolicyError` for values of which a rollout shows nothing; in host memory only."""
+
+    def check_outputs(self) -> None:
+        """Raise :class:`~piflow_cli.core.validation.PolicyError` for outputs that are not finite; in host memory only."""
+        for name in self.outputs:
+            # A log-weight of minus infinity is a weight of zero.
+            check_finite(name, getattr(self, name), minus_infinity=name == "logweights")
 
     def velocity(self, x: Tensor, raw: Tensor) -> Tensor:
         """Velocity u = dx / dsigma = (x - x_0) / sigma at states ``x`` (B, C, *S), raw times (B,) not above the source."""

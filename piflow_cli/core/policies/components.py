@@ -1,4 +1,4 @@
-"""What policies of several weighted velocities share: the weights over components, and dropping some of them."""
+"""What policies of several weighted velocities share: the weights over components, dropping some of them, and their head."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..heads import PolicyHead
 from ..tensors import working
 from ..validation import check_not_empty, check_positive, check_shape
 from .base import Policy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+BIAS_NOISE = 0.05
+BIAS_NOISE_ALONE = 0.1  # of projections without a bias, as those of FLUX.2
 
 
 class ComponentPolicy(Policy):
@@ -52,3 +56,44 @@ class ComponentPolicy(Policy):
         if self.dropped is not None:
             check_shape("dropped", self.dropped, (batch, components))
         check_positive("shift", self.shift)
+
+
+class ComponentHead(PolicyHead):
+    """What heads of K components share: K velocities per position, and K log-weights.
+
+    Tokens (B, tokens, D) → (B, tokens, width) in the order that :class:`~piflow_cli.core.decoding.PolicyDecoder` reads.
+    Velocities start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias,
+    log-weights at zero (pi-Flow, arXiv 2510.14974, appendix, and the configurations published with it, where the noise is
+    0.05 on a bias that is there, and 0.1 in place of one that is not).
+    """
+
+    def __init__(
+        self,
+        projection: nn.Linear,
+        components: int,
+        patch: int,
+        channel_major: bool,
+        *,
+        negated: bool = False,
+        bias_noise: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(patch, channel_major)
+        channels = projection.out_features // patch
+        self.sign = -1.0 if negated else 1.0
+        self.means = self._widened(projection, components, bias=True)
+        self.logweights = nn.Linear(projection.in_features, components * patch)
+        if bias_noise is None:
+            bias_noise = BIAS_NOISE_ALONE if projection.bias is None else BIAS_NOISE
+        noise = bias_noise * torch.randn(components, channels, generator=generator)
+        with torch.no_grad():
+            if channel_major:
+                self.means.bias.unflatten(0, (components, channels, patch)).add_(noise.unsqueeze(-1))
+            else:
+                self.means.bias.unflatten(0, (patch, components, channels)).add_(noise)
+            nn.init.zeros_(self.logweights.weight)
+            nn.init.zeros_(self.logweights.bias)
+
+    @property
+    def width(self) -> int:
+        return self.means.out_features + self.logweights.out_features

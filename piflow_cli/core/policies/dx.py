@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..heads import HeadSite, HeadSizes, PolicyHead
 from ..tensors import per_sample, working
 from ..validation import check_not_empty, check_positive, check_shape
 from .base import SIGMA_FLOOR, Policy
+from .kinds import PolicyKind, PublishedNames, Words
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, eq=False)
 class DXPolicy(Policy):
     """A policy whose x_0 depends on raw time only.
 
-    ``grid`` (B, N, C, *S): velocities as the network gives them, each an estimate of x_0 seen from the source. With
-    ``polynomial`` False they stand at N even raw times from ``raw_src - segment`` (first) to ``raw_src`` (last), with
-    straight lines between and constants outside; with ``polynomial`` True they are coefficients of powers of raw_src -
-    raw. ``segment`` and ``shift`` belong to the policy: they stay as trained whatever the sampling NFE. Shapes that do
+    ``grid`` (B, N, C, *S): velocities as the network gives them, each an estimate of x_0 seen from the source. They stand
+    at N even raw times from ``raw_src - segment`` (first) to ``raw_src`` (last), with straight lines between and constants
+    outside. ``segment`` and ``shift`` belong to the policy: they stay as trained whatever the sampling NFE. Shapes that do
     not fit raise :class:`~piflow_cli.core.validation.PolicyError`.
 
     A segment that would end below raw time 0 ends there, with all its N points: the published policies do so, in the
     last segment of every student whose final step is shorter than the others.
     """
 
+    outputs: ClassVar[tuple[str, ...]] = ("grid",)
+    fast_rollout: ClassVar[str | None] = "dx"
+    polynomial: ClassVar[bool] = False
+
     grid: Tensor
     x_src: Tensor
     raw_src: Tensor
     segment: float
     shift: float = 1.0
-    polynomial: bool = False
 
     def __post_init__(self) -> None:
         check_not_empty("grid", self.grid, 3)
@@ -41,8 +50,13 @@ class DXPolicy(Policy):
         check_positive("segment", self.segment)
         check_positive("shift", self.shift)
 
-    def detach(self) -> DXPolicy:
-        return replace(self, grid=self.grid.detach(), x_src=self.x_src.detach())
+    @staticmethod
+    def layout(components: int, channels: int) -> tuple[tuple[int, int] | None, ...]:
+        return ((components, channels),)
+
+    @classmethod
+    def from_output(cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float) -> Self:
+        return cls(parts[0], x_src, raw_src, segment, shift)
 
     @cached_property
     def length(self) -> Tensor:
@@ -72,3 +86,70 @@ class DXPolicy(Policy):
         estimates = self.estimates
         with torch.autocast(estimates.device.type, enabled=False):
             return torch.einsum("bn,bn...->b...", self.basis(raw).to(estimates), estimates)
+
+
+class DXPolynomialPolicy(DXPolicy):
+    """A DX policy whose ``grid`` holds coefficients: x_0(raw) is the sum of (raw_src - raw)^i times the estimate i."""
+
+    fast_rollout: ClassVar[str | None] = "dx"
+    polynomial: ClassVar[bool] = True
+
+
+class DXHead(PolicyHead):
+    """Head of a DX policy: the projection N times over, with a bias if it has one (pi-Flow, arXiv 2510.14974, section 3.1)."""
+
+    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
+        super().__init__(patch, channel_major)
+        self.grid = self._widened(projection, components, bias=projection.bias is not None)
+
+    @classmethod
+    def build(
+        cls,
+        projection: nn.Linear,
+        site: HeadSite,
+        sizes: HeadSizes,
+        *,
+        bias_noise: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        return cls(projection, sizes.components, site.patch, site.channel_major)
+
+    @property
+    def width(self) -> int:
+        return self.grid.out_features
+
+    def published_names(self, projection: str) -> dict[str, str]:
+        return {f"grid.{part}": f"{projection}.{part}" for part in nn.Module.state_dict(self.grid)}
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.take_embedding()
+        return self.grid(tokens.to(self.grid.weight.dtype))
+
+
+class DXPolynomialHead(DXHead):
+    """The same for a polynomial: its constant term starts as the projection, the others at zero, as in the published class."""
+
+    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
+        super().__init__(projection, components, patch, channel_major)
+        with torch.no_grad():
+            for rows in self.grid.parameters():
+                rows.unflatten(0, (1 if channel_major else patch, components, -1))[:, 1:].zero_()
+
+
+DX = PolicyKind(
+    name="dx",
+    policy=DXPolicy,
+    head=DXHead,
+    words=Words("DX", "points", "x_0 at even times", "DX, {} points, linear between them", "DX never does"),
+    published=PublishedNames("DX", class_prefix=None),
+    own_segment=True,
+)
+
+DX_POLYNOMIAL = PolicyKind(
+    name="dx-poly",
+    policy=DXPolynomialPolicy,
+    head=DXPolynomialHead,
+    words=Words("DX polynomial", "terms", "a polynomial in time", "DX, a polynomial of {} terms", "DX never does"),
+    published=PublishedNames("DX", mode="polynomial", class_prefix=None),
+    own_segment=True,
+)

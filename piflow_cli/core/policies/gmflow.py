@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from ..heads import HeadSite, HeadSizes
 from ..tensors import per_sample, working
-from ..validation import check_positive, check_shape
-from .components import ComponentPolicy
+from ..validation import check_finite, check_positive, check_shape
+from .components import ComponentHead, ComponentPolicy
+from .kinds import PolicyKind, PublishedNames, Words
 
 DENOMINATOR_FLOOR = 1e-6
+INITIAL_STD = 0.05
 
 
 class Mixture(NamedTuple):
@@ -32,6 +38,9 @@ class GMFlowPolicy(ComponentPolicy):
     left out. Shapes that do not fit raise :class:`~piflow_cli.core.validation.PolicyError`.
     """
 
+    outputs: ClassVar[tuple[str, ...]] = ("means", "logweights", "logstds")
+    fast_rollout: ClassVar[str | None] = "gm"
+
     means: Tensor
     logweights: Tensor
     logstds: Tensor
@@ -46,14 +55,16 @@ class GMFlowPolicy(ComponentPolicy):
         check_shape("logstds", self.logstds.reshape(-1), self.means.shape[:1])
         check_positive("temperature", self.temperature)
 
-    def detach(self) -> GMFlowPolicy:
-        return replace(
-            self,
-            means=self.means.detach(),
-            logweights=self.logweights.detach(),
-            logstds=self.logstds.detach(),
-            x_src=self.x_src.detach(),
-        )
+    @staticmethod
+    def layout(components: int, channels: int) -> tuple[tuple[int, int] | None, ...]:
+        return (components, channels), (components, 1), None
+
+    @classmethod
+    def from_output(cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float) -> GMFlowPolicy:
+        return cls(*parts, x_src, raw_src, shift)
+
+    def check_source(self) -> None:
+        check_finite("logstds", self.logstds)
 
     def with_temperature(self, temperature: float) -> GMFlowPolicy:
         """The policy with log-weights divided by ``temperature`` and the variance multiplied by it."""
@@ -100,3 +111,82 @@ class GMFlowPolicy(ComponentPolicy):
             dim=2, keepdim=True
         )
         return logweights + evidence / denominator, variance.squeeze(1) * nu, denominator
+
+
+class GMHead(ComponentHead):
+    """Head of a GMFlow policy: K means, K log-weights, one log-std (pi-Flow, arXiv 2510.14974, appendix).
+
+    The log-std is an MLP on the detached timestep embedding (B, ``embedding_dim``), starting at ln 0.05 with a hidden layer
+    by Xavier. Other arguments are those of :class:`ComponentHead`.
+    """
+
+    def __init__(
+        self,
+        projection: nn.Linear,
+        components: int,
+        patch: int,
+        channel_major: bool,
+        embedding_dim: int,
+        logstd_width: int,
+        *,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(projection, components, patch, channel_major, generator=generator, **options)
+        self.logstds = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1))
+        with torch.no_grad():
+            nn.init.xavier_uniform_(self.logstds[1].weight, generator=generator)
+            nn.init.zeros_(self.logstds[1].bias)
+            nn.init.zeros_(self.logstds[3].weight)
+            nn.init.constant_(self.logstds[3].bias, math.log(INITIAL_STD))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        embedding = self.take_embedding().detach().to(self.logstds[1].weight.dtype)
+        tokens = tokens.to(self.means.weight.dtype)
+        means, logweights = self.means(tokens), self.sign * self.logweights(tokens)
+        logstds = self.sign * self.logstds(embedding).to(means.dtype).unsqueeze(1)
+        if self.channel_major:
+            return torch.cat([means, logweights, logstds.expand(-1, tokens.shape[1], -1)], dim=-1)
+        return self._per_position(means, logweights, logstds.expand(-1, tokens.shape[1], self.patch))
+
+    @classmethod
+    def build(
+        cls,
+        projection: nn.Linear,
+        site: HeadSite,
+        sizes: HeadSizes,
+        *,
+        bias_noise: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> GMHead:
+        shape = (projection, sizes.components, site.patch, site.channel_major, sizes.embedding_dim, sizes.logstd_width)
+        return cls(*shape, negated=site.negated, bias_noise=bias_noise, generator=generator)
+
+    @property
+    def width(self) -> int:
+        return super().width + (1 if self.channel_major else self.patch)
+
+
+GM = PolicyKind(
+    name="gm",
+    policy=GMFlowPolicy,
+    head=GMHead,
+    words=Words("GM", "components", "a Gaussian mixture", "GMFlow, {} Gaussians per position"),
+    published=PublishedNames(
+        "GMFlow",
+        class_prefix="GM",
+        fields=lambda components, width, positions: {
+            "num_gaussians": components,
+            "logweights_channels": positions,
+            "constant_logstd": None,
+            "logstd_inner_dim": width,
+            "gm_num_logstd_layers": 2,
+        },
+        sizes={
+            "components": ("num_gaussians", "proj_out_means.weight"),
+            "logstd_width": ("logstd_inner_dim", "proj_out_logstds.1.weight"),
+        },
+        mark="proj_out_logstds.1.weight",
+    ),
+    settings=frozenset({"policy.temperature", "policy.logstd_width", "imitation.dropout"}),
+)

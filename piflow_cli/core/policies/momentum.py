@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from math import factorial
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..heads import HeadSite, HeadSizes
 from ..tensors import per_sample, working
 from ..timegrid import to_sigma
 from ..validation import check_shape
-from .components import ComponentPolicy
+from .components import ComponentHead, ComponentPolicy
+from .kinds import PolicyKind, PublishedNames, Words
 
 # Below it expm1(z) / z has no accurate derivative in float32; the series has, to float64's precision with so many terms.
 SERIES_BELOW = 0.25
 SERIES_TERMS = 12
+INITIAL_GAMMAS = (0.2, 4.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +32,9 @@ class MomentumPolicy(ComponentPolicy):
     components but the first, as the network gives them. It has a closed form over every interval of sigma, so rollouts
     take no substeps. Shapes that do not fit raise :class:`~piflow_cli.core.validation.PolicyError`.
     """
+
+    outputs: ClassVar[tuple[str, ...]] = ("means", "logweights", "loggammas")
+    exact: ClassVar[bool] = True
 
     means: Tensor
     logweights: Tensor
@@ -41,14 +49,13 @@ class MomentumPolicy(ComponentPolicy):
         batch, components, _, *space = self.means.shape
         check_shape("loggammas", self.loggammas, (batch, components - 1, 1, *space))
 
-    def detach(self) -> MomentumPolicy:
-        return replace(
-            self,
-            means=self.means.detach(),
-            logweights=self.logweights.detach(),
-            loggammas=self.loggammas.detach(),
-            x_src=self.x_src.detach(),
-        )
+    @staticmethod
+    def layout(components: int, channels: int) -> tuple[tuple[int, int] | None, ...]:
+        return (components, channels), (components, 1), (components - 1, 1)
+
+    @classmethod
+    def from_output(cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float) -> MomentumPolicy:
+        return cls(*parts, x_src, raw_src, shift)
 
     @cached_property
     def weights(self) -> Tensor:
@@ -82,8 +89,64 @@ def phi(z: Tensor) -> Tensor:
     """(e^z - 1) / z, 1 at 0, with accurate gradients of all orders; any shape and floating dtype."""
     near = z.abs() < SERIES_BELOW
     small = torch.where(near, z, 0)
-    series = torch.full_like(z, 1 / factorial(SERIES_TERMS))
+    series = torch.full_like(z, 1 / math.factorial(SERIES_TERMS))
     for term in range(SERIES_TERMS - 1, 0, -1):
-        series = series * small + 1 / factorial(term)
+        series = series * small + 1 / math.factorial(term)
     large = torch.where(near, 1, z)
     return torch.where(near, series, large.expm1() / large)
+
+
+class MomentumHead(ComponentHead):
+    """Head of a momentum policy: K velocities, K log-weights, K - 1 log-gammas (ArcFlow, arXiv 2602.09014).
+
+    The log-gammas start at the logarithms of K - 1 rates evenly spread in the logarithm from 0.2 to 4, whatever the token.
+    Arguments are those of :class:`ComponentHead`, with K at least 2.
+    """
+
+    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool, **options: Any) -> None:
+        super().__init__(projection, components, patch, channel_major, **options)
+        self.loggamma = nn.Linear(projection.in_features, (components - 1) * patch)
+        rates = torch.linspace(*map(math.log, INITIAL_GAMMAS), components - 1)
+        with torch.no_grad():
+            nn.init.zeros_(self.loggamma.weight)
+            self.loggamma.bias.copy_(rates.repeat_interleave(patch) if channel_major else rates.repeat(patch))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.take_embedding()
+        tokens = tokens.to(self.means.weight.dtype)
+        parts = self.means(tokens), self.sign * self.logweights(tokens), self.sign * self.loggamma(tokens)
+        return torch.cat(parts, dim=-1) if self.channel_major else self._per_position(*parts)
+
+    @classmethod
+    def build(
+        cls,
+        projection: nn.Linear,
+        site: HeadSite,
+        sizes: HeadSizes,
+        *,
+        bias_noise: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> MomentumHead:
+        shape = (projection, sizes.components, site.patch, site.channel_major)
+        return cls(*shape, negated=site.negated, bias_noise=bias_noise, generator=generator)
+
+    @property
+    def width(self) -> int:
+        return super().width + self.loggamma.out_features
+
+
+MOMENTUM = PolicyKind(
+    name="momentum",
+    policy=MomentumPolicy,
+    head=MomentumHead,
+    words=Words("momentum", "components", "velocities with momentum", "momentum (ArcFlow), {} components per position", "momentum keeps what is in the state"),
+    published=PublishedNames(
+        "ArcFlow",
+        class_prefix="Arc",
+        fields=lambda components, width, positions: {"num_gaussians": components, "logweights_channels": positions},
+        sizes={"components": ("num_gaussians", "proj_out_means.weight")},
+        mark="proj_out_loggamma.weight",
+    ),
+    fewest=2,
+    settings=frozenset({"imitation.dropout", "optimisation.gamma_learning_rate"}),
+)

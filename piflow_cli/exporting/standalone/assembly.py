@@ -15,7 +15,7 @@ _CROSS_REFERENCE = re.compile(r":\w+:`~?(?:piflow_cli\.)?(?:\w+\.)*(\w+)`")
 
 @dataclass(frozen=True)
 class Definition:
-    """A statement at the top of a module: its ``text`` with the comments above it, and the names that occur in it."""
+    """A statement at the top of a module ("" for none): its ``text`` with the comments above it, and the names that occur in it."""
 
     module: str
     name: str
@@ -23,11 +23,11 @@ class Definition:
     uses: frozenset[str]
 
 
-def assemble(modules: Sequence[str], wanted: Sequence[str]) -> str:
+def assemble(modules: Sequence[str | Definition], wanted: Sequence[str]) -> str:
     """The definitions ``wanted`` and all that they use, out of ``modules``, in that order and without imports among them.
 
     Args:
-        modules: files below the package, each before those that use it.
+        modules: files, relative to the package, each before those that use it; a definition stands for itself.
         wanted: names of classes and functions.
 
     Raises:
@@ -36,6 +36,9 @@ def assemble(modules: Sequence[str], wanted: Sequence[str]) -> str:
     definitions: dict[str, Definition] = {}
     imports: dict[str, tuple[str, str]] = {}
     for module in modules:
+        if isinstance(module, Definition):
+            definitions[module.name] = module
+            continue
         source = (PACKAGE / module).read_text(encoding="utf-8")
         for name, origin in _imports(source):
             imports[name] = origin
@@ -49,7 +52,7 @@ def assemble(modules: Sequence[str], wanted: Sequence[str]) -> str:
     parts = [_import_block({imports[name] for name in used & imports.keys()})]
     previous = None
     for definition in kept:
-        origin = f"# From piflow_cli/{definition.module}\n\n\n" if definition.module != previous else ""
+        origin = f"# From piflow_cli/{definition.module}\n\n\n" if definition.module not in ("", previous) else ""
         parts.append(origin + _CROSS_REFERENCE.sub(r"``\1``", definition.text))
         previous = definition.module
     return _joined(parts)

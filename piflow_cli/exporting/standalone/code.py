@@ -9,26 +9,15 @@ from pathlib import Path
 from torch import nn
 
 from ... import __version__
-from .assembly import PACKAGE, assemble
+from ...core.policies.kinds import head_class, policy_class
+from .assembly import PACKAGE, Definition, assemble
 
 OLDEST_DIFFUSERS = "0.39.0"
 SCHEDULER = "policy_scheduler"
 CLASS_CONDITIONAL = "class_conditional"
 COMPONENT = "component"
-_SCHEDULER_MODULES = (
-    "core/timegrid.py",
-    "core/tensors.py",
-    "core/validation.py",
-    "core/policies/base.py",
-    "core/policies/components.py",
-    "core/policies/gmflow.py",
-    "core/policies/dx.py",
-    "core/policies/momentum.py",
-    "core/decoding.py",
-    "core/coefficients.py",
-    "core/reference.py",
-    "scheduler.py",
-)
+_BELOW_POLICIES = ("core/timegrid.py", "core/tensors.py", "core/validation.py")
+_ABOVE_POLICIES = ("core/decoding.py", "core/coefficients.py", "core/reference.py", "scheduler.py")
 _HEADING = '''# Copyright The piflow authors. Licensed under the Apache License, Version 2.0 (the "License"); you may not use this
 # file except in compliance with the License. You may obtain a copy of it at https://www.apache.org/licenses/LICENSE-2.0.
 # Unless required by applicable law or agreed to in writing, software distributed under the License is distributed on an
@@ -41,10 +30,15 @@ Assembled by piflow {version} from its own modules: change those rather than thi
 '''
 
 
-def scheduler_code() -> str:
-    """PolicyScheduler in one file. Its rollouts are the plain loop over substeps; piflow itself has fused ones."""
+def scheduler_code(policy: str) -> str:
+    """PolicyScheduler in one file, for policies called ``policy``.
+
+    Its rollouts are the plain loop over substeps; piflow itself has fused ones.
+    """
     title = "The sampler of a pi-Flow student (arXiv 2510.14974): policies are followed by the plain loop over substeps."
-    return _headed(title, assemble(_SCHEDULER_MODULES, ["PolicyScheduler"]))
+    kind = policy_class(policy)
+    parts = [*_BELOW_POLICIES, *_files_of(kind), _only("policy_class", policy, kind), *_ABOVE_POLICIES]
+    return _headed(title, assemble(parts, ["PolicyScheduler"]))
 
 
 def class_conditional_code() -> str:
@@ -67,18 +61,39 @@ def transformer_class(kind: type[nn.Module]) -> str:
     return f"Policy{kind.__name__}"
 
 
-def transformer_code(kind: type[nn.Module]) -> str:
-    """The class of a model of class ``kind`` with a policy head, with its own architecture where diffusers lacks it."""
-    modules, wanted = ["core/heads.py", _own("policy_model")], ["PolicyModel", "require_diffusers"]
+def transformer_code(kind: type[nn.Module], policy: str) -> str:
+    """The class of a model of class ``kind`` with the head of ``policy``, with its own architecture where diffusers lacks it."""
+    head = head_class(policy)
+    parts, wanted = [*_files_of(head), _only("head_class", policy, head), _own("policy_model")], ["PolicyModel", "require_diffusers"]
     # Below the check: an old diffusers may lack the class, and its own message would not say what to do.
     below = f"from diffusers import {kind.__name__}  # noqa: E402\nfrom diffusers.configuration_utils import register_to_config  # noqa: E402\n"
     if kind.__module__.startswith(f"{PACKAGE.name}."):
-        modules.insert(0, Path(sys.modules[kind.__module__].__file__).relative_to(PACKAGE).as_posix())
+        parts.insert(0, _file_of(kind))
         wanted.append(kind.__name__)
         below = ""
     title = f"{kind.__name__} with a policy head (pi-Flow, arXiv 2510.14974)."
     check = f'require_diffusers("{OLDEST_DIFFUSERS}")\n{below}'
-    return _headed(title, f"{assemble(modules, wanted)}\n\n{check}\n\n{_subclass(kind)}")
+    return _headed(title, f"{assemble(parts, wanted)}\n\n{check}\n\n{_subclass(kind)}")
+
+
+def _files_of(kind: type) -> list[str]:
+    """The files that ``kind`` and the classes below it are written in, each before those that use it; torch's own left out."""
+    classes = [cls for cls in reversed(kind.__mro__) if cls.__module__.partition(".")[0] not in ("abc", "builtins", "torch")]
+    return list(dict.fromkeys(map(_file_of, classes)))
+
+
+def _file_of(kind: type) -> str:
+    """The file of a class, below the package where it is ours."""
+    path = Path(sys.modules[kind.__module__].__file__)
+    return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.as_posix()
+
+
+def _only(function: str, policy: str, kind: type) -> Definition:
+    """A function that finds a class by the name of a policy, where one class has come along."""
+    text = f'''def {function}(name: str) -> type[{kind.__name__}]:
+    """The one class of this student; piflow itself knows others."""
+    return {{"{policy}": {kind.__name__}}}[name]'''
+    return Definition("", function, text, frozenset([kind.__name__]))
 
 
 def _subclass(kind: type[nn.Module]) -> str:

@@ -13,7 +13,8 @@ from packaging.version import Version
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...core.heads import DXHead, GMHead, HeadSite, MomentumHead, attach_head
+from ...core.heads import HeadSite, HeadSizes, attach_head
+from ...core.policies.kinds import head_class
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 HEAD_LAYERS = ("means", "logweights", "logstds", "loggamma", "grid")
@@ -68,15 +69,9 @@ def put_policy_head(model: nn.Module, policy: dict[str, Any], dtype: torch.dtype
     """Put the head that ``policy`` describes on ``model``, in ``dtype``, where the projection is."""
     site = HeadSite(**policy["site"])
     projection = model.get_submodule(site.projection)
-    shape = (projection, policy["components"], site.patch, site.channel_major)
+    sizes = HeadSizes(policy["components"], policy["embedding_dim"], policy["logstd_width"])
     with torch.device(projection.weight.device):
-        if policy["kind"] == "gm":
-            widths = (policy["embedding_dim"], policy["logstd_width"])
-            head = GMHead(*shape, *widths, negated=site.negated, bias_noise=0.0)
-        elif policy["kind"] == "momentum":
-            head = MomentumHead(*shape, negated=site.negated, bias_noise=0.0)
-        else:
-            head = DXHead(*shape)
+        head = head_class(policy["kind"]).build(projection, site, sizes, bias_noise=0.0)
     attach_head(model, site, head.to(dtype))
 
 

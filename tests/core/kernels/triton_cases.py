@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from piflow_cli.core import reference
 from piflow_cli.core.kernels import dx, dx_triton, gm, gm_cpu, gm_triton
-from piflow_cli.core.policies import GMFlowPolicy
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -155,7 +155,7 @@ def test_autograd_goes_through_the_kernels() -> None:
         if backend_or_none is None:
             out = reference.mean_velocity(bound, policy.x_src, *raws, substeps=8)
         else:
-            out = gm.mean_velocity(backend_or_none, bound, policy.x_src, raws, 8, longest=0.5)
+            out = gm.mean_velocity(bound, policy.x_src, raws, 8, longest=0.5, backend=backend_or_none)
         out.square().sum().backward()
         found.append((out.detach(), bound.means.grad))
     for one, other in zip(*found, strict=True):

@@ -1,0 +1,109 @@
+"""The policies there are: one row each, loaded when it is asked for. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..heads import PolicyHead
+    from .base import Policy
+
+# Other packages list theirs under this entry point, in the form of the table's own rows: name = "module:ROW".
+ENTRY_POINT = "piflow.policies"
+ROWS = {
+    "gm": "piflow_cli.core.policies.gmflow:GM",
+    "dx": "piflow_cli.core.policies.dx:DX",
+    "dx-poly": "piflow_cli.core.policies.dx:DX_POLYNOMIAL",
+    "momentum": "piflow_cli.core.policies.momentum:MOMENTUM",
+}
+
+
+@dataclass(frozen=True)
+class PublishedNames:
+    """What files of a policy are called where others read them (`formats.md` has the published ones).
+
+    ``type`` and ``mode``: of the entry ``policy_config`` in a file's metadata. ``class_prefix``: what the name of the widened
+    class has before that of its base; None: the base's class as it is, with more channels. ``fields``: those that such a
+    config has besides its base's, from the number of components, the width of the log-std network and the positions of a
+    token. ``sizes``: by the name of a student's fact, the field and the tensor (by its rows) that tell it. ``mark``: a tensor
+    that only such files have, by which one without a ``policy_config`` is known.
+    """
+
+    type: str
+    mode: str = "grid"
+    class_prefix: str | None = "Policy"
+    fields: Callable[[int, int, int], dict[str, Any]] = lambda components, width, positions: {}
+    sizes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    mark: str | None = None
+
+
+@dataclass(frozen=True)
+class Words:
+    """How people read of a policy: ``title`` (a short name), ``parts`` (what it has several of, in the plural), ``predicts``
+    (what a network predicts for it), ``card`` (a line of a model card, with {} for the number of parts) and ``reaction`` (what
+    it does with an error in the state, where that is the same for all such policies).
+    """
+
+    title: str
+    parts: str
+    predicts: str
+    card: str
+    reaction: str | None = None
+
+
+@dataclass(frozen=True)
+class PolicyKind:
+    """A row: a policy and all that the rest of piflow knows of it.
+
+    ``policy`` and ``head``: the classes. ``own_segment``: whether the policy spans a segment of raw time that it was trained
+    with, so that its shift is fixed. ``fewest``: the least number of parts it can have. ``settings``: keys of presets that do
+    nothing to policies which do not name them. ``anatomy``: "module:NAME" of what inspection looks at besides what it looks
+    at in every policy.
+    """
+
+    name: str
+    policy: type[Policy]
+    head: type[PolicyHead]
+    words: Words
+    published: PublishedNames
+    own_segment: bool = False
+    fewest: int = 1
+    settings: frozenset[str] = frozenset()
+    anatomy: str | None = None
+
+
+@cache
+def _places() -> Mapping[str, str]:
+    return {**{point.name: point.value for point in entry_points(group=ENTRY_POINT)}, **ROWS}
+
+
+def policy_names() -> tuple[str, ...]:
+    """The names of all policies, ours first; none of them is imported."""
+    return (*ROWS, *sorted(_places().keys() - ROWS.keys()))
+
+
+@cache
+def policy_kind(name: str) -> PolicyKind:
+    """The row called ``name``; raises KeyError where there is none."""
+    module, _, row = _places()[name].partition(":")
+    return getattr(import_module(module), row)
+
+
+def policy_kinds() -> tuple[PolicyKind, ...]:
+    """All rows, ours first."""
+    return tuple(policy_kind(name) for name in policy_names())
+
+
+def policy_class(name: str) -> type[Policy]:
+    """The class of the policies called ``name``."""
+    return policy_kind(name).policy
+
+
+def head_class(name: str) -> type[PolicyHead]:
+    """The class of the heads that emit policies called ``name``."""
+    return policy_kind(name).head
