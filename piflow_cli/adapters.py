@@ -30,6 +30,7 @@ from .adapter_configs import (
 )
 from .adapter_digests import check_digests, with_digests
 from .core.heads import DXHead
+from .core.tensors import all_finite
 from .errors import RunError, UsageError
 from .files import replacing_folder
 from .foreign import facts_of_foreign, no_head
@@ -40,7 +41,7 @@ from .student_source import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_stud
 from .teachers import family_of
 from .teachers.locate import locate
 from .views import View, root
-from .weights import StoredWeights, is_finite
+from .weights import StoredWeights
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 NAMED_FAULTS = 3
@@ -177,7 +178,7 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
     held = [value.device for value in root(student.model).parameters() if not value.is_meta]
     for name, (module, leaf) in slots.items():
         old, value = getattr(module, leaf), weights.read(name)
-        if not is_finite(value):
+        if not all_finite(value):
             raise RunError(f"{weights.path} is damaged: {name} has values that are not finite", "use another checkpoint, or copy it again")
         dtype = old.dtype if not name.endswith((LORA_A, LORA_B)) else _computing(value.dtype) if adapters is None else adapters
         # A copy, since what was read may be a view of the file.

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..core.tensors import all_finite
 from ..devices import usable_cores
 from ..errors import RunError
 from ..files import cache_key, replacing_file
@@ -115,7 +116,7 @@ class ShardWriter:
 
         Raises RunError naming ``what`` where it holds values that are not finite.
         """
-        if not all(value.isfinite().all() for value in entry.values()):
+        if not all(map(all_finite, entry.values())):
             raise RunError(f"the encoder gave values that are not finite for {what}", "take another --set teacher.base or precision")
         # Rows of a batch share its memory, and safetensors refuses tensors that do.
         self._entries[key] = {name: value.detach().cpu().contiguous().clone() for name, value in entry.items()}
