@@ -42,9 +42,9 @@ from .teachers import family_of
 from .teachers.locate import locate
 from .views import View, root
 from .weights import StoredWeights
+from .wording import few
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
-NAMED_FAULTS = 3
 
 
 def adapter_tensors(student: Student) -> dict[str, Tensor]:
@@ -248,9 +248,8 @@ def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[
     if head[0] in wrong and (rows := weights.shapes[head[0]][0] * facts.components) % expected[head[0]][0] == 0:
         faults.insert(0, f"its head has {rows // expected[head[0]][0]} components, and it is said to have {facts.components}")
     if faults:
-        more = f" (and {len(faults) - NAMED_FAULTS} more faults)" if len(faults) > NAMED_FAULTS else ""
         hint = f"{OTHER_CONFIG}; {OTHER_BASE}" if isinstance(student.model, View) else OTHER_CONFIG
-        raise RunError(f"{weights.path} does not fit a {facts.policy} student of {facts.teacher}: {'; '.join(faults[:NAMED_FAULTS])}{more}", hint)
+        raise RunError(f"{weights.path} does not fit a {facts.policy} student of {facts.teacher}: {few(faults, separator='; ')}", hint)
 
 
 def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size:

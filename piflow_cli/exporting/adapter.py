@@ -19,7 +19,7 @@ from ..teachers.text_to_image import TextToImageFamily
 from ..weights import StoredWeights
 from .card import unguided
 from .formats import DTYPES, ExportRequest
-from .places import is_of_this_machine, portable
+from .portable import is_of_this_machine, portable
 from .probe import fixed_inputs, largest_difference, velocities
 
 if TYPE_CHECKING:

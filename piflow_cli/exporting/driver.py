@@ -21,7 +21,7 @@ from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from .card import CARD_NAME, PICTURE_NAME, is_export, write_card
 from .formats import DTYPES, FORMATS, ExportFormat, ExportRequest
-from .places import portable, portable_place
+from .portable import portable, portable_place
 
 if TYPE_CHECKING:
     import torch

@@ -15,6 +15,7 @@ from ..encoders import EncoderFactory
 from ..errors import UsageError
 from ..files import cache_folder, cache_key, replacing_file
 from ..prompts import Prompt, read_prompts
+from ..wording import few
 from .buckets import Size, buckets_of, nearest_bucket
 from .cache import Cache, remove_damaged
 from .captioned import list_pictures
@@ -138,7 +139,7 @@ def training_prompts(section: DataSection) -> list[Prompt]:
     halves = [f"prompt {number}" for number, prompt in enumerate(prompts, 1) if (prompt.width is None) != (prompt.height is None)]
     if halves:
         raise UsageError(
-            f"{section.prompts}: {len(halves)} of {len(prompts)} prompts have a width or a height alone ({_some(halves)})",
+            f"{section.prompts}: {len(halves)} of {len(prompts)} prompts have a width or a height alone ({few(halves, NAMES_SHOWN)})",
             "give both, which choose the bucket, or neither",
         )
     return prompts
@@ -149,9 +150,4 @@ def summary(skipped: Sequence[Skipped]) -> str:
     groups: dict[str, list[str]] = {}
     for one in skipped:
         groups.setdefault(one.why, []).append(str(one))
-    return ", ".join(f"{len(names)} {why} ({_some(names)})" for why, names in groups.items())
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
+    return ", ".join(f"{len(names)} {why} ({few(names, NAMES_SHOWN)})" for why, names in groups.items())

@@ -26,8 +26,8 @@ def test_one_value_that_is_not_finite_is_seen_anywhere(dtype: torch.dtype, bad: 
 
 @pytest.mark.parametrize("dtype", WIDE)
 def test_the_largest_numbers_are_finite_though_their_sum_is_not(dtype: torch.dtype) -> None:
-    largest = torch.full((5,), torch.finfo(dtype).max, dtype=torch.float64).to(dtype)
-    assert all_finite(largest) and all_finite(-largest)
+    largest = torch.full((5,), torch.finfo(dtype).max, dtype=torch.float64)
+    assert all_finite(largest.to(dtype)) and all_finite((-largest).to(dtype))
     assert not all_finite(torch.tensor([float("inf"), -float("inf")]).to(dtype))
 
 

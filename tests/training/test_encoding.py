@@ -241,9 +241,9 @@ def test_processes_share_the_check_and_all_hear_what_is_damaged(prompts, monkeyp
     keys = [Store(prompts, factory).text_key(text) for text in (*TEXTS, "")]
     shards, found, read = sorted(Path(prompts.cache).glob("*/texts/*.safetensors")), [], []
     assert len(shards) == len(keys)
-    for shard in shards:
-        data = shard.read_bytes()
-        shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    for path in shards:
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     monkeypatch.setattr(material, "gather_object", lambda damaged: found.extend(damaged) or list(damaged))
     for index in range(3):
         store = Store(prompts, factory)
