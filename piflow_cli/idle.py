@@ -1,10 +1,10 @@
-"""Keys that would change nothing under the rest of a preset: whoever asks for one is told so, and is not left to believe in it."""
+"""Settings that would change nothing, keys of a preset and options alike: whoever asks for one is told so, and is not left to believe in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from piflow_cli.core.policies.kinds import policy_kind
+from piflow_cli.core.policies.kinds import policy_class, policy_kind
 from piflow_cli.preset_parsing import Layer
 from piflow_cli.preset_schema import CLASS_FAMILIES, Preset
 from piflow_cli.preset_yaml import Fault
@@ -70,3 +70,13 @@ def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:
             values = layer.values.get(section)
             if isinstance(values, dict) and name in values and (what := reason(preset)) is not None:
                 yield Fault(layer.source, key, what)
+
+
+def idle_options(policy: str, substeps: int | None, temperature: float | str | None) -> list[str]:
+    """A line for every option of sampling that was given and does nothing to a student of this kind of ``policy``."""
+    lines = []
+    if temperature is not None and "policy.temperature" not in policy_kind(policy).settings:
+        lines.append(f"--temperature is for mixtures: on a {policy} policy it has no effect")
+    if substeps is not None and policy_class(policy).exact:
+        lines.append(f"--substeps: a {policy} policy is followed exactly, and takes none")
+    return lines

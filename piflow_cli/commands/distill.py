@@ -114,7 +114,8 @@ def distill(
     _refuse_missing(preset)
     folder = Path("runs") / preset.name if output is None else output
     check_writable(folder)
-    from piflow_cli.launching import launch, launched_processes, process_count
+    from piflow_cli.launching import launch, process_count
+    from piflow_cli.ranks import launched_processes
 
     processes = process_count(num_processes, device)
     if dry_run:
@@ -154,7 +155,7 @@ def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Co
 
 def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Console) -> None:
     from piflow_cli.launching import follow_launcher
-    from piflow_cli.own_streams import unbreakable_out
+    from piflow_cli.streams import unbreakable_out
     from piflow_cli.training import distill as run_distillation
 
     follow_launcher()
