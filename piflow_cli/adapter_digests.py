@@ -8,8 +8,6 @@ work and is read as files from elsewhere are, without a check, which is said. An
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .digests import tensors_digest
 from .errors import RunError
 from .files import files_digest
 from .weights import StoredWeights, shards_of
@@ -30,7 +29,7 @@ _found_whole: set[tuple] = set()
 def with_digests(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], config: Path) -> dict[str, str]:
     """``metadata`` and the digests of it, of ``tensors`` and of the file ``config``."""
     told = {**metadata, DTYPES: _dtypes(value.dtype for value in tensors.values()), CONFIG_DIGEST: files_digest([config])}
-    return told | {WEIGHTS_DIGEST: _digest(told, sorted(tensors), tensors.__getitem__)}
+    return told | {WEIGHTS_DIGEST: tensors_digest(told, tensors, tensors.__getitem__)}
 
 
 def check_digests(weights: StoredWeights, config: Path | None, say: Callable[[str], None] = lambda line: None) -> None:
@@ -53,7 +52,7 @@ def check_digests(weights: StoredWeights, config: Path | None, say: Callable[[st
     if key in _found_whole:
         return
     rest = {name: value for name, value in told.items() if name != WEIGHTS_DIGEST}
-    if _digest(rest, sorted(weights), weights.read) != told[WEIGHTS_DIGEST]:
+    if tensors_digest(rest, weights, weights.read) != told[WEIGHTS_DIGEST]:
         raise _changed(weights.path, "its checksum differs")
     _found_whole.add(key)
 
@@ -65,14 +64,3 @@ def _changed(path: Path, what: str) -> RunError:
 
 def _dtypes(dtypes: Iterable[torch.dtype]) -> str:
     return ",".join(sorted({str(dtype).removeprefix("torch.") for dtype in dtypes}))
-
-
-def _digest(metadata: Mapping[str, str], names: Iterable[str], read: Callable[[str], Tensor]) -> str:
-    """SHA-256 over ``metadata`` and the tensors called ``names``, of which one is in memory at a time."""
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in names:
-        value = read(name).detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        # numpy knows no bfloat16, and every dtype has bytes.
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -30,6 +30,7 @@ from .adapter_configs import (
 )
 from .adapter_digests import check_digests, with_digests
 from .core.heads import DXHead
+from .core.tensors import all_finite
 from .errors import RunError, UsageError
 from .files import replacing_folder
 from .foreign import facts_of_foreign, no_head
@@ -40,10 +41,10 @@ from .student_source import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_stud
 from .teachers import family_of
 from .teachers.locate import locate
 from .views import View, root
-from .weights import StoredWeights, is_finite
+from .weights import StoredWeights
+from .wording import few
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
-NAMED_FAULTS = 3
 
 
 def adapter_tensors(student: Student) -> dict[str, Tensor]:
@@ -177,7 +178,7 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
     held = [value.device for value in root(student.model).parameters() if not value.is_meta]
     for name, (module, leaf) in slots.items():
         old, value = getattr(module, leaf), weights.read(name)
-        if not is_finite(value):
+        if not all_finite(value):
             raise RunError(f"{weights.path} is damaged: {name} has values that are not finite", "use another checkpoint, or copy it again")
         dtype = old.dtype if not name.endswith((LORA_A, LORA_B)) else _computing(value.dtype) if adapters is None else adapters
         # A copy, since what was read may be a view of the file.
@@ -247,9 +248,8 @@ def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[
     if head[0] in wrong and (rows := weights.shapes[head[0]][0] * facts.components) % expected[head[0]][0] == 0:
         faults.insert(0, f"its head has {rows // expected[head[0]][0]} components, and it is said to have {facts.components}")
     if faults:
-        more = f" (and {len(faults) - NAMED_FAULTS} more faults)" if len(faults) > NAMED_FAULTS else ""
         hint = f"{OTHER_CONFIG}; {OTHER_BASE}" if isinstance(student.model, View) else OTHER_CONFIG
-        raise RunError(f"{weights.path} does not fit a {facts.policy} student of {facts.teacher}: {'; '.join(faults[:NAMED_FAULTS])}{more}", hint)
+        raise RunError(f"{weights.path} does not fit a {facts.policy} student of {facts.teacher}: {few(faults, separator='; ')}", hint)
 
 
 def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size:

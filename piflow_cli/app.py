@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from piflow_cli import __version__, own_streams
+from piflow_cli import __version__, streams
 from piflow_cli.commands import distill, eval, export, inspect_policy, sample
 from piflow_cli.commands.options import Json, Quiet, switch
 from piflow_cli.console import Console, dumps
@@ -24,7 +24,7 @@ from piflow_cli.errors import (
     UsageError,
     explain,
 )
-from piflow_cli.streams import silence, unbreakable
+from piflow_cli.ranks import is_first
 
 SECONDS_TO_SPEAK = 2
 
@@ -65,22 +65,22 @@ def main(argv: list[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else argv
     silent = _is_silent(args)
     # Progress and warnings that nobody reads any more are no reason to stop anything.
-    with unbreakable("stderr"):
+    with streams.unbreakable("stderr"):
         code = _run(args, silent)
     if silent and argv is None:
-        own_streams.hush()
+        streams.hush()
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
         # Python would try again at its end, and turn the exit code into one of its own.
-        silence(sys.stdout)
+        streams.silence(sys.stdout)
     return code
 
 
 def _run(args: list[str], silent: bool) -> int:
     try:
-        with own_streams.only_ours(silent):
+        with streams.only_ours(silent):
             code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, args)
@@ -110,12 +110,8 @@ def _is_silent(args: list[str]) -> bool:
     Help is written by Typer, and whoever debugs wants to see everything.
     """
     options = set(_options(args))
-    wanted = options & {"--json", "--quiet"} or _is_follower()
+    wanted = options & {"--json", "--quiet"} or not is_first()
     return bool(wanted) and not options & {"--help", "-h"} and os.environ.get(DEBUG_VARIABLE) != "1"
-
-
-def _is_follower() -> bool:
-    return os.environ.get("RANK", "0") != "0"
 
 
 def _report(exc: BaseException, args: list[str]) -> int:
@@ -127,7 +123,7 @@ def _report(exc: BaseException, args: list[str]) -> int:
     error = _usage_error(exc, args) or explain(exc) or _unknown(exc)
     if isinstance(error, Reported):
         return error.exit_code
-    if _is_follower() and isinstance(error, (UsageError, Interrupted)):
+    if not is_first() and isinstance(error, (UsageError, Interrupted)):
         # All processes of a run meet these; what launched them ends the others once one is gone, so the first speaks first.
         time.sleep(SECONDS_TO_SPEAK)
         return error.exit_code

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from piflow_cli import own_streams
+from piflow_cli import streams
 from piflow_cli.errors import RunError
+from piflow_cli.ranks import is_first
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -32,7 +32,7 @@ class Console:
 
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
         # Of several processes that work on one run, the first speaks for all.
-        self.speaks = os.environ.get("RANK", "0") == "0"
+        self.speaks = is_first()
         self.json = json
         self.quiet = quiet or not self.speaks
         self._warned: set[str] = set()
@@ -73,12 +73,12 @@ class Console:
         """
         from tqdm import tqdm
 
-        interval = TERMINAL_INTERVAL if own_streams.err().isatty() else LOG_INTERVAL
+        interval = TERMINAL_INTERVAL if streams.err().isatty() else LOG_INTERVAL
         return tqdm(
             total=total,
             initial=initial,
             desc=description,
-            file=own_streams.err(),
+            file=streams.err(),
             disable=self.json or self.quiet,
             mininterval=interval,
             maxinterval=max(interval, LOG_INTERVAL),
@@ -167,7 +167,7 @@ def format_cell(value: object) -> str:
 def _write_data(text: str) -> None:
     try:
         # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
-        print(text, file=own_streams.out(), flush=True)
+        print(text, file=streams.out(), flush=True)
     except BrokenPipeError as error:
         raise RunError("what was reading the output has gone", "let it read to the end, or write to a file: > FILE") from error
 
@@ -175,7 +175,7 @@ def _write_data(text: str) -> None:
 def _write_error(text: str) -> None:
     tqdm_module = sys.modules.get("tqdm")
     if tqdm_module is None:
-        print(text, file=own_streams.err(), flush=True)
+        print(text, file=streams.err(), flush=True)
     else:
         # Through tqdm a line lands above a bar that is being drawn, not in the middle of it.
-        tqdm_module.tqdm.write(text, file=own_streams.err())
+        tqdm_module.tqdm.write(text, file=streams.err())

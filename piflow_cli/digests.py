@@ -1,10 +1,18 @@
-"""Digests of files that piflow ships or keeps, in a list beside them: a byte that has changed since is noticed when a file is read."""
+"""Digests of what piflow ships, keeps and writes, by which a byte that has changed since is noticed.
+
+Files have theirs in a list beside them; a file of tensors carries one of all that is in it in its metadata.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from .errors import RunError
 from .files import files_digest
@@ -28,11 +36,16 @@ def read_manifest(folder: Path) -> dict[str, str]:
     return found
 
 
+def changed_files(folder: Path) -> list[str]:
+    """The files on a folder's list that are missing, or are not as they were listed; raises as :func:`read_manifest` does."""
+    listed = read_manifest(folder).items()
+    return [name for name, digest in listed if not (folder / name).is_file() or files_digest([folder / name]) != digest]
+
+
 def is_whole(folder: Path) -> bool:
     """Whether a folder has a list, and every file on it is as it was listed."""
     try:
-        listed = read_manifest(folder)
-        return bool(listed) and all(files_digest([folder / name]) == digest for name, digest in listed.items())
+        return bool(read_manifest(folder)) and not changed_files(folder)
     except (OSError, ValueError):
         return False
 
@@ -50,3 +63,17 @@ def check_shipped(paths: Iterable[Path]) -> None:
 @cache
 def _shipped(root: Path) -> dict[str, str]:
     return read_manifest(root)
+
+
+def tensors_digest(metadata: Mapping[str, str], names: Iterable[str], read: Callable[[str], Tensor]) -> str:
+    """SHA-256 over ``metadata`` and the tensors called ``names`` (name, dtype, shape, bytes), whatever their order.
+
+    ``read`` gives a tensor by its name; one is in memory at a time.
+    """
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(names):
+        value = read(name).detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        # numpy knows no bfloat16, and every dtype has bytes.
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

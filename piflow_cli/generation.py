@@ -12,6 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from .core.guidance import Guidance
+from .core.tensors import all_finite
 from .core.validation import PolicyError
 from .errors import RunError
 from .student import Student
@@ -105,6 +106,6 @@ def _explained() -> Iterator[None]:
 
 def _finite(states: Tensor) -> Tensor:
     """``states``, unless some are not finite: rounded to a picture, they would pass for black."""
-    if not states.isfinite().all():
+    if not all_finite(states):
         raise RunError("sampling ended in states that are not finite", DIVERGED)
     return states

@@ -1,4 +1,4 @@
-"""Keys that would change nothing under the rest of a preset: whoever asks for one is told so, and is not left to believe in it."""
+"""Settings that would change nothing, keys of a preset and options alike: whoever asks for one is told so, and is not left to believe in it."""
 
 from __future__ import annotations
 
@@ -73,3 +73,13 @@ def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:
             values = layer.values.get(section)
             if isinstance(values, dict) and name in values and (what := reason(preset)) is not None:
                 yield Fault(layer.source, key, what)
+
+
+def idle_options(policy: str, substeps: int | None, temperature: float | str | None) -> list[str]:
+    """A line for every option of sampling that was given and does nothing to a student of this kind of ``policy``."""
+    lines = []
+    if temperature is not None and policy != "gm":
+        lines.append(f"--temperature is for mixtures: on a {policy} policy it has no effect")
+    if substeps is not None and policy == "momentum":
+        lines.append("--substeps: a momentum policy is followed exactly, and takes none")
+    return lines

@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .console import dumps
+from .core.tensors import all_finite
 from .errors import RunError
 from .files import replacing_file
 
@@ -28,7 +29,7 @@ def to_images(x: Tensor) -> list[Image.Image]:
 
     Raises RunError for values that are not finite: rounded, they would pass for black.
     """
-    if not x.isfinite().all():
+    if not all_finite(x):
         raise RunError("pictures have values that are not finite", "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate")
     pixels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to("cpu").numpy().astype(np.uint8)
     return [Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0)) for picture in pixels]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .core.tensors import all_finite
 from .errors import RunError, UsageError
-from .rows import Rows, tensors_in
+from .tensor_rows import Rows, tensors_in
 
 IMAGES, LABELS, LATENTS, MEAN, STD = "images", "labels", "latents", "mean", "std"
 FORMS = "write images, uint8 (N, H, W) or (N, C, H, W), or latents, or mean and std, (N, C, h, w); and labels, N whole numbers"

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 from .devices import choose_device, usable_cores
 from .errors import Reported, RunError, UsageError
-from .own_streams import inherited
+from .ranks import launched_processes
+from .streams import inherited
 
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
 SECONDS_TO_STOP = 1800
@@ -37,16 +38,6 @@ def environment(changes: Mapping[str, str] | None = None, *, without: str | None
         for name in touched():
             del os.environ[name]
         os.environ.update(before)
-
-
-def launched_processes() -> int:
-    """How many processes torchrun or accelerate started, read from the environment they set."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first() -> bool:
-    """Whether this process is the one of a run that writes for all of them."""
-    return launched_processes() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def process_count(asked: int | None, device: str) -> int:

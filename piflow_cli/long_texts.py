@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-TEXTS_SHOWN = 3
+from .wording import few
+
 LETTERS_SHOWN = 40
 
 
@@ -17,9 +18,8 @@ def length_note(tokens: int, most: int) -> str | None:
 
 def told_of(notes: Mapping[str, str], total: int) -> str:
     """One line about the texts that are cut, by their notes, among ``total``."""
-    shown = [f"{_begun(text)} ({note})" for text, note in list(notes.items())[:TEXTS_SHOWN]]
-    more = f" and {len(notes) - TEXTS_SHOWN} more" if len(notes) > TEXTS_SHOWN else ""
-    return f"{len(notes)} of {total} texts are longer than the text encoder reads, and their ends have no effect: {', '.join(shown)}{more}"
+    shown = few([f"{_begun(text)} ({note})" for text, note in notes.items()])
+    return f"{len(notes)} of {total} texts are longer than the text encoder reads, and their ends have no effect: {shown}"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .core.tensors import all_finite
 from .errors import RunError, UsageError, explain, is_unreachable
 from .teachers.locate import hub_id, locate
 from .weights import read_safetensors
@@ -60,10 +61,10 @@ def read_lora(path: str) -> LoraFile:
     """The LoRA at ``path``; raises UsageError where there is none or more than one, RunError for damage and values that are not finite."""
     file = _found(path)
     metadata, stored = read_safetensors(file)
-    # Nothing is computed in 8 bits: neither scales nor whether a value is finite.
+    # Nothing is computed in 8 bits.
     tensors = {name: value.float() if value.is_floating_point() and value.itemsize == 1 else value for name, value in stored.items()}
     for name, value in tensors.items():
-        if not value.isfinite().all():
+        if not all_finite(value):
             hint = "leave it out, or use another state of that training"
             raise RunError(f"{file} is damaged: {name} has values that are not finite", hint)
     return LoraFile(path, tensors, _config(file, metadata))

@@ -16,9 +16,9 @@ from .lora_files import LoraFile, read_lora
 from .lora_names import TEXT_ENCODER, Naming, Place, shown, split
 from .teachers.text_to_image import TextToImageFamily
 from .views import REST, Switch
+from .wording import few
 
 INSIDE = re.compile(r"\.(lora_\w+|base_layer|variants)(\.|$)")
-NAMED = 3
 LEAVE_OUT = "leave it out"
 
 
@@ -83,7 +83,7 @@ def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: 
     texts = [key for key in file.tensors if TEXT_ENCODER.fullmatch(key)]
     tensors = {key: value for key, value in file.tensors.items() if key not in texts}
     if not any(split(key)[1] in ("down", "up") for key in tensors) and not any("dora" in key or "lokr" in key for key in tensors):
-        what = f"{file.path} holds no LoRA for a {family.model_name}, but {_few(list(file.tensors))}"
+        what = f"{file.path} holds no LoRA for a {family.model_name}, but {few(list(file.tensors))}"
         raise UsageError(what, "name the file of one: --lora PATH[:SCALE]")
     places, unused = _places(model, family, tensors)
     if unused:
@@ -92,7 +92,7 @@ def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: 
     for place, value in places.items():
         parts.setdefault(place.module, {})[place.part] = value
     if texts:
-        warn(f"{file.path} is for the text encoders too: {_few(texts)}; that part is left out, and pictures may differ")
+        warn(f"{file.path} is for the text encoders too: {few(texts)}; that part is left out, and pictures may differ")
     found = {_switched(model, module): _whole(file, module, having) for module, having in sorted(parts.items())}
     _check_fits(model, found, file.path)
     _check_magnitudes(file, found)
@@ -114,21 +114,18 @@ def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model
     """What is said of tensors that have no use here."""
     magnitudes = [key for key in keys if key.endswith("dora_scale")]
     if magnitudes:
-        what = f"{path} is a DoRA by another tool than peft: {_few(magnitudes)} would be lost"
+        what = f"{path} is a DoRA by another tool than peft: {few(magnitudes)} would be lost"
         return UsageError(what, f"{LEAVE_OUT}, or convert it to peft's form")
     strange = [key for key in keys if split(key)[1] in ("down", "up", "magnitude")]
     if strange and all(key in tensors for key in strange):
         more = f" (and {len(strange) - 1} more tensors without a place)" if len(strange) > 1 else ""
         if shown(strange[0]) in dict(model.named_modules()):
-            what = f"{path} holds more than one LoRA for {shown(strange[0])}: {_few(strange)}"
+            what = f"{path} holds more than one LoRA for {shown(strange[0])}: {few(strange)}"
             return UsageError(what, "save one of them in a file of its own")
         what = f"it has weights for {shown(strange[0])}, which this {type(model).__name__} lacks{more}"
         return UsageError(f"{path} is a LoRA for another model: {what}", LEAVE_OUT)
-    return UsageError(f"{path} has tensors that nothing here takes: {_few(keys)}", f"{LEAVE_OUT}, or save it without them")
+    return UsageError(f"{path} has tensors that nothing here takes: {few(keys)}", f"{LEAVE_OUT}, or save it without them")
 
-
-def _few(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:NAMED]) + (f" and {len(keys) - NAMED} more" if len(keys) > NAMED else "")
 
 
 def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:
@@ -170,7 +167,7 @@ def _check_magnitudes(file: LoraFile, found: Mapping[str, Factors]) -> None:
     """Raise RunError where a DoRA lacks magnitudes, which peft would draw from the base."""
     without = [module for module, factors in found.items() if factors.magnitude is None]
     if without and (file.is_dora or len(without) < len(found)):
-        raise RunError(f"{file.path} is a DoRA without all of its magnitudes: {_few(without)} has none", "copy it again, or leave it out")
+        raise RunError(f"{file.path} is a DoRA without all of its magnitudes: {few(without)} has none", "copy it again, or leave it out")
 
 
 def _put(model: nn.Module, found: Mapping[str, Factors], name: str) -> None:

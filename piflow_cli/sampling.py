@@ -16,6 +16,7 @@ from .devices import choose_device
 from .errors import UsageError
 from .files import check_writable
 from .generation import sample_student, sample_teacher, seeded_generators, seeded_noise
+from .idle import idle_options
 from .images import GRID_KEY, image_grid, save_png, to_images
 from .presets import load
 from .shots import SampleRequest, Shot, Source, batches, class_shots
@@ -153,10 +154,8 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
         console.warn(f"the student was distilled at {facts.nfe} evaluations: pictures of --steps {request.steps} may suffer{reach}")
     if request.shift is not None and request.shift != facts.shift:
         console.warn(f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer")
-    if request.temperature is not None and facts.policy != "gm":
-        console.warn(f"--temperature is for mixtures: on a {facts.policy} policy it has no effect")
-    if request.substeps is not None and facts.policy == "momentum":
-        console.warn("--substeps: a momentum policy is followed exactly, and takes none")
+    for line in idle_options(facts.policy, request.substeps, request.temperature):
+        console.warn(line)
 
 
 def _class_student_source(request: SampleRequest, recipe: dict, device: torch.device) -> Source:

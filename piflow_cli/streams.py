@@ -1,12 +1,20 @@
-"""Output whose reader may go away: a pipe that breaks and a terminal that closes stop nothing."""
+"""Where a command writes: streams of our own, told apart from what libraries write, and none that a reader who goes away can break.
+
+With --json and --quiet what libraries write goes nowhere, down to the C level.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO
+
+_OUT, _ERR = 1, 2
+_ours: tuple[TextIO | Unbreakable, TextIO | Unbreakable] | None = None
+# Never closed: the logger of a library that was imported meanwhile keeps it for good.
+_nowhere: TextIO | None = None
 
 
 class Unbreakable:
@@ -45,9 +53,7 @@ def silence(stream: Any) -> None:
     """Lead what is written to ``stream`` from now on, and what is in its buffer, to nowhere."""
     # Streams that tests put in the place of the real ones have no file.
     with suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        _drop([stream.fileno()])
 
 
 @contextmanager
@@ -62,3 +68,136 @@ def unbreakable(*names: str) -> Iterator[None]:
         for name, stream in before.items():
             getattr(sys, name).flush()
             setattr(sys, name, stream)
+
+
+def out() -> TextIO:
+    """Where data goes."""
+    return sys.stdout if _ours is None else _ours[0]
+
+
+def err() -> TextIO:
+    """Where everything else goes."""
+    return sys.stderr if _ours is None else _ours[1]
+
+
+@contextmanager
+def only_ours(wanted: bool = True) -> Iterator[None]:
+    """Within it only what is written to :func:`out` and :func:`err` arrives, where that is ``wanted``.
+
+    Whatever else this process and its children write to stdout and stderr is dropped: by ``print``, ``warnings`` and loggers, and by
+    libraries in C, which know only the file descriptors.
+    """
+    global _ours
+    if not wanted or _ours is not None:
+        yield
+        return
+    streams = sys.stdout, sys.stderr
+    ours = _own(sys.stdout, _OUT), _own(sys.stderr, _ERR)
+    _ours = ours[0], Unbreakable(ours[1])
+    kept = {number: copy for number in (_OUT, _ERR) if (copy := _copy(number)) is not None}
+    try:
+        _drop(kept)
+        sys.stdout = sys.stderr = _dropping()
+        yield
+    finally:
+        _flush(streams)
+        _give_back(kept)
+        sys.stdout, sys.stderr = streams
+        _ours = None
+        for own in ours:
+            # Whoever read it may be gone.
+            with suppress(OSError):
+                own.flush() if own in (*streams, _nowhere) else own.close()
+        for copy in kept.values():
+            os.close(copy)
+
+
+@contextmanager
+def unbreakable_out() -> Iterator[None]:
+    """Within it data that nobody reads any more stops nothing."""
+    global _ours
+    if _ours is None:
+        with unbreakable("stdout"):
+            yield
+        return
+    before, _ours = _ours, (Unbreakable(_ours[0]), _ours[1])
+    try:
+        yield
+    finally:
+        _ours = before
+
+
+@contextmanager
+def inherited() -> Iterator[None]:
+    """Within it child processes inherit the streams as they were: those that speak for this process."""
+    if _ours is None:
+        yield
+        return
+    now = {number: copy for number in (_OUT, _ERR) if (copy := _copy(number)) is not None}
+    for number, stream in zip((_OUT, _ERR), _ours):
+        # A stream in memory, of a caller in this process, is nothing that a child can write to.
+        with suppress(OSError, ValueError):
+            os.dup2(stream.fileno(), number)
+    try:
+        yield
+    finally:
+        _give_back(now)
+        for copy in now.values():
+            os.close(copy)
+
+
+def hush() -> None:
+    """Drop what libraries say while the interpreter ends; nothing is to be written after it."""
+    _flush((sys.stdout, sys.stderr))
+    _drop((_OUT, _ERR))
+
+
+def _own(stream: TextIO | None, number: int) -> TextIO:
+    """A stream of our own to where ``stream`` leads, or itself where it does not use the file descriptor ``number``."""
+    if stream is None:
+        return _dropping()
+    try:
+        stream.flush()
+        if stream.fileno() != number:
+            return stream
+    except (OSError, ValueError):
+        return stream
+    return open(os.dup(number), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+
+
+def _dropping() -> TextIO:
+    global _nowhere
+    if _nowhere is None:
+        _nowhere = open(os.devnull, "w", encoding="utf-8", errors="replace")
+    return _nowhere
+
+
+def _copy(number: int) -> int | None:
+    try:
+        return os.dup(number)
+    except OSError:
+        return None  # closed by whoever started us
+
+
+def _drop(numbers: Iterable[int]) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    for number in numbers:
+        os.dup2(null, number)
+    os.close(null)
+
+
+def _flush(streams: Iterable[TextIO | None]) -> None:
+    """Write out what is kept back, by libraries in C too: after the streams are given back it would arrive."""
+    for stream in streams:
+        # One that is closed, or whose reader has gone, keeps nothing that could arrive.
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    if os.name == "posix":
+        import ctypes
+
+        ctypes.CDLL(None).fflush(None)
+
+
+def _give_back(copies: dict[int, int]) -> None:
+    for number, copy in copies.items():
+        os.dup2(copy, number)

@@ -21,6 +21,7 @@ from .fact_ranges import out_of_range
 from .scheduler import PolicyScheduler
 from .teachers.base import Conditioning, TeacherFamily
 from .views import SharedBase, View
+from .wording import few
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -85,7 +86,7 @@ class StudentFacts:
         faults += [METADATA_PREFIX + fault for fault in out_of_range(values)]
         if faults:
             raise RunError(
-                "the student does not say how to sample it: " + "; ".join(faults[:NAMED_FAULTS]),
+                "the student does not say how to sample it: " + few(faults, NAMED_FAULTS, "; "),
                 "use a student that `piflow distill` saved, or update piflow",
             )
         return cls(**values)

@@ -12,6 +12,7 @@ from .files import expanded
 from .runs import RunFolder
 from .teachers.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
 from .weights import INDEX_SUFFIX, shards_of
+from .wording import few
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
@@ -77,10 +78,10 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         return _local(inside[0])
     if inside:
         raise UsageError(
-            f"{path} holds more than one student: {_few([folder.name for folder in inside])}", f"choose one: --subfolder {inside[0].name}"
+            f"{path} holds more than one student: {few([folder.name for folder in inside], NAMED)}", f"choose one: --subfolder {inside[0].name}"
         )
     if runs := [folder for folder in sorted(path.iterdir()) if RunFolder(folder).settings.is_file()]:
-        raise UsageError(f"{path} is a folder of runs: {_few([folder.name for folder in runs])}", f"name one of them: {runs[0]}")
+        raise UsageError(f"{path} is a folder of runs: {few([folder.name for folder in runs], NAMED)}", f"name one of them: {runs[0]}")
     raise UsageError(f"{path} is not a student: there are no weights in it", NAME_ONE)
 
 
@@ -88,7 +89,7 @@ def _only_weights(folder: Path) -> Path | None:
     """The one file of weights, or index of shards, in ``folder``; raises UsageError where there are several."""
     found = _weights_in(folder)
     if len(found) > 1:
-        raise UsageError(f"{folder} holds more than one student: {_few([file.name for file in found])}", f"name one of them: {found[0]}")
+        raise UsageError(f"{folder} holds more than one student: {few([file.name for file in found], NAMED)}", f"name one of them: {found[0]}")
     return found[0] if found else None
 
 
@@ -158,9 +159,4 @@ def _choices(repository: str) -> str:
     except PiflowError:
         return ""
     folders = sorted(path.parent.relative_to(place).as_posix() for path in place.rglob(CONFIG_NAME) if path.parent != place)
-    return f"choose one of its folders: --subfolder {_few(folders)}; or " if folders else ""
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return f"choose one of its folders: --subfolder {few(folders, NAMED)}; or " if folders else ""

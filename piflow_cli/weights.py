@@ -77,11 +77,6 @@ class StoredWeights:
             return tensors.get_tensor(key)
 
 
-def is_finite(value: Tensor) -> bool:
-    """Whether every value is a finite number; 8-bit floats are looked at in float32, since torch compares none of them."""
-    return bool((value.float() if value.is_floating_point() and value.itemsize == 1 else value).isfinite().all())
-
-
 def shards_of(path: Path) -> list[Path]:
     """The files of an index of shards, or the file itself; raises RunError for an index that is none, or lacks a file."""
     if not path.name.endswith(INDEX_SUFFIX):

@@ -60,13 +60,13 @@ def test_without_them_and_for_whoever_debugs_nothing_is_held_back():
 
 
 def test_within_a_process_the_streams_come_back(capfd):
-    from piflow_cli import own_streams
+    from piflow_cli import streams
 
-    with own_streams.only_ours():
+    with streams.only_ours():
         print("noise")
-        print("data", file=own_streams.out())
-        print("news", file=own_streams.err())
-        with own_streams.inherited():
+        print("data", file=streams.out())
+        print("news", file=streams.err())
+        with streams.inherited():
             subprocess.run([sys.executable, "-c", "print('a worker')"])
     print("after")
     assert capfd.readouterr() == ("data\na worker\nafter\n", "news\n")

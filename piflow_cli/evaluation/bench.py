@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..adapters import read_facts
 from ..bounds import MEASURED
 from ..errors import PiflowError, UsageError
+from ..idle import idle_options
 from ..labelled_images import load_images
 from ..own_teacher import OwnTeacher, own_teacher, preset_of
 from ..prompts import Prompt, read_prompts
@@ -66,6 +67,8 @@ def open_bench(path: str, name: str, request: EvalRequest, device: torch.device,
     """
     files = locate_student(path, request.subfolder)
     facts = read_facts(files, teacher=request.teacher, base=request.base)
+    for line in idle_options(facts.policy, request.substeps, request.temperature):
+        console.warn(f"{name}: {line}")
     text = isinstance(family_of(facts.family, facts.guidance), TextToImageFamily)
     prompts = _prompts(request) if text else ()
     scene = open_scene(

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..digests import check_shipped
-from ..weights import read_safetensors
 from ..files import replacing_file
 from ..labelled_images import load_images
 from ..presets import presets_root
+from ..weights import read_safetensors
 
 PROGRAM = "python -m piflow_cli.evaluation.digits_classifier"
 FILE = "classifier.safetensors"

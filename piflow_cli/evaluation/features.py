@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
 from .extractors import Extractor
 from .sealed import read_sealed, save_sealed
@@ -119,7 +120,7 @@ def load_features(path: Path) -> FeatureSet:
     check_shapes(moments.mean.shape, moments.covariance.shape, str(path))
     if features is not None and features.shape != (count, len(moments.mean)):
         raise UsageError(f"{path}: features {tuple(features.shape)} are not {count} of {len(moments.mean)}", "make the statistics again")
-    if not all(value.is_floating_point() and value.isfinite().all() for value in tensors.values()):
+    if not all(value.is_floating_point() and all_finite(value) for value in tensors.values()):
         raise RunError(f"{path} has values that are not finite", "make the statistics again")
     if not sealed:
         check_moments(moments, str(path))

@@ -18,6 +18,7 @@ from ..devices import usable_cores
 from ..errors import UsageError
 from ..picture_folders import files_below
 from ..pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, is_grid, mode_of, opened
+from ..wording import few
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -72,9 +73,9 @@ class ImageFolder:
             wanted = "grey" if self.channels == 1 else "RGB"
             lines.append(f"{self.path}: converted to 8-bit {wanted}: {_counts(Counter({m: n for m, n in modes.items() if m not in exact}))}")
         if self.unreadable:
-            lines.append(f"{self.path}: {len(self.unreadable)} files left out, unreadable: {_named(self.unreadable)}")
+            lines.append(f"{self.path}: {len(self.unreadable)} files left out, unreadable: {few(self.unreadable, MOST_SHOWN)}")
         if self.uncounted:
-            lines.append(f"{self.path}: {len(self.uncounted)} files left out, of kinds that clean-fid does not count: {_named(self.uncounted)}")
+            lines.append(f"{self.path}: {len(self.uncounted)} files left out, of kinds that clean-fid does not count: {few(self.uncounted, MOST_SHOWN)}")
         return lines
 
     def batches(self, size: int, console: Console | None = None) -> Iterator[Tensor]:
@@ -94,7 +95,7 @@ class ImageFolder:
                     yield _stacked(whole)
                 ahead = submitted
         if damaged and console is not None:
-            console.warn(f"{self.path}: {len(damaged)} files left out, damaged: {_named(damaged)}")
+            console.warn(f"{self.path}: {len(damaged)} files left out, damaged: {few(damaged, MOST_SHOWN)}")
 
     def _decoded(self, entry: Entry) -> np.ndarray | str:
         """Pixels (H, W) or (H, W, 3) uint8, or the name of a picture that is damaged, and why."""
@@ -134,7 +135,7 @@ def open_folder(path: Path, count: int | None = None, console: Console | None = 
         for line in folder.describe():
             console.warn(line)
         if grids:
-            console.say(f"{path}: left out, a grid of pictures that `piflow sample` made: {_named(grids)}")
+            console.say(f"{path}: left out, a grid of pictures that `piflow sample` made: {few(grids, MOST_SHOWN)}")
     return folder
 
 
@@ -158,7 +159,7 @@ def _looked_at(path: Path, files: Sequence[Path], count: int | None) -> tuple[li
 
 
 def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[str], count: int | None) -> None:
-    also = f"; unreadable: {_named(unreadable)}" if unreadable else ""
+    also = f"; unreadable: {few(unreadable, MOST_SHOWN)}" if unreadable else ""
     if not entries:
         raise UsageError(f"{path} holds no readable pictures ({', '.join(COUNTED)}){also}", "name a folder of pictures")
     if count is not None and len(entries) < count:
@@ -177,7 +178,3 @@ def _stacked(pictures: Sequence[np.ndarray]) -> Tensor:
 def _counts(counts: Counter[str]) -> str:
     shown = [f"{number} {name}" for name, number in counts.most_common(MOST_SHOWN)]
     return ", ".join(shown + (["..."] if len(counts) > MOST_SHOWN else []))
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_SHOWN]) + (f", and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else "")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..core.tensors import all_finite
 from ..errors import RunError
 from ..files import cache_key
 from ..images import save_png, to_images
@@ -155,7 +156,7 @@ class Generation:
         if kept is not None:
             return kept.to(self.scene.device)
         states = subject.draw(self.scene.noise(shots), self.scene.conditioning(shots))
-        if not states.isfinite().all():
+        if not all_finite(states):
             raise RunError(
                 f"{subject.title}: samples of seeds {shots[0].seed} to {shots[-1].seed} are not finite",
                 "piflow inspect-policy says where they come from; or try an earlier checkpoint",

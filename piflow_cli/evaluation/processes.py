@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +9,7 @@ from datetime import timedelta
 import torch
 
 from ..devices import choose_device
-
+from ..ranks import launched_processes
 
 # The others wait while one makes its last block or the first one measures: hours, for a teacher's many steps. NCCL would give up
 # after ten minutes.
@@ -34,7 +33,7 @@ class Processes:
 def open_processes(device: str) -> Processes:
     """The process group that the environment tells of, or this process alone; raises UsageError for a device that is not there."""
     chosen = choose_device(device)
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if launched_processes() == 1:
         return Processes(chosen)
     from accelerate import PartialState
 

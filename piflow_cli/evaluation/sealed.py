@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..digests import tensors_digest
 from ..errors import RunError
 from ..files import replacing_file
 from ..weights import read_safetensors
@@ -22,7 +20,7 @@ def save_sealed(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str
     """Write tensors and metadata aside, with their digest, then rename the file into place."""
     plain = {name: value.to("cpu").contiguous() for name, value in tensors.items()}
     with replacing_file(path) as aside:
-        save_file(plain, aside, {**metadata, SEAL: _digest(plain, metadata)})
+        save_file(plain, aside, {**metadata, SEAL: tensors_digest(metadata, plain, plain.__getitem__)})
 
 
 def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor], bool]:
@@ -32,15 +30,6 @@ def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor], bool]:
     """
     metadata, tensors = read_safetensors(path)
     seal = metadata.pop(SEAL, None)
-    if seal is not None and seal != _digest(tensors, metadata):
+    if seal is not None and seal != tensors_digest(metadata, tensors, tensors.__getitem__):
         raise RunError(f"{path} is damaged: it is not what was written", "make it again, or copy it again")
     return metadata, tensors, seal is not None
-
-
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of names, types, shapes and values, and of the metadata."""
-    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
-    for name, value in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class MomentAccumulator:
 
     def add(self, features: Tensor) -> None:
         """Take in features (B, D); raises RunError where any is not finite."""
-        if not features.isfinite().all():
+        if not all_finite(features):
             raise RunError("features are not finite", "look at the pictures: a student that has diverged makes such ones")
         if len(features):
             features = features.double()
@@ -109,7 +110,7 @@ def check_shapes(mean: Sequence[int], covariance: Sequence[int], source: str) ->
 def check_moments(moments: Moments, source: str) -> None:
     """Raise RunError unless all is finite and the covariance is symmetric and has no negative eigenvalue, but for rounding."""
     again = "make the statistics again, in float64"
-    if not all(part.isfinite().all() for part in moments):
+    if not all(map(all_finite, moments)):
         raise RunError(f"{source} has values that are not finite", again)
     covariance = moments.covariance
     if (covariance - covariance.T).abs().max() > NEGATIVE * covariance.abs().max():
@@ -139,7 +140,7 @@ def frechet_distance(one: Moments, other: Moments) -> float:
 
 def square_root(covariance: Tensor) -> Tensor:
     """The symmetric root (D, D) of a covariance; raises RunError where it is not finite, or none."""
-    if not covariance.isfinite().all():
+    if not all_finite(covariance):
         raise RunError("the covariance of the features is not finite", "make the statistics again")
     values, vectors = torch.linalg.eigh(covariance)
     if values[0] < -NEGATIVE * values[-1].abs():

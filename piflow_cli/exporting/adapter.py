@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from ..adapters import LORA_A, LORA_B, adapter_tensors, holding, write_adapter
+from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
 from ..student import Student
 from ..student_source import WEIGHTS_NAME, locate_student
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
-from ..weights import StoredWeights, is_finite
+from ..weights import StoredWeights
 from .card import unguided
 from .formats import DTYPES, ExportRequest
-from .places import is_of_this_machine, portable
+from .portable import is_of_this_machine, portable
 from .probe import fixed_inputs, largest_difference, velocities
 
 if TYPE_CHECKING:
@@ -148,6 +149,6 @@ def reduced(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor, f
 
 def _rounded(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     rounded = value.to(dtype)
-    if not is_finite(rounded):
+    if not all_finite(rounded):
         raise RunError(f"{name} has values beyond the range of {dtype}".replace("torch.", ""), "choose --dtype bf16")
     return rounded

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..adapters import read_facts
 from ..console import Console
 from ..devices import choose_device
+from ..digests import changed_files, write_manifest
 from ..errors import RunError, UsageError, explain
 from ..files import check_writable, replacing_folder
 from ..sampling import open_student, sample
@@ -18,10 +19,9 @@ from ..shots import SampleRequest
 from ..student_source import locate_student
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
-from .card import PICTURE_NAME, is_export, write_card
+from .card import CARD_NAME, PICTURE_NAME, is_export, write_card
 from .formats import DTYPES, FORMATS, ExportFormat, ExportRequest
-from .manifest import write_manifest
-from .places import portable, portable_place
+from .portable import portable, portable_place
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         place = portable_place(str(request.output.absolute())) if request.push_to_hub is None else request.push_to_hub
         told = portable(facts)
         write_card(folder, told, Path(place).name, writer.snippet(told, place), report, files.weights.parent, request.teacher)
-        write_manifest(folder)
+        list_files(folder)
     report = {"output": request.output, **report, "files": [path for path in sorted(request.output.rglob("*")) if path.is_file()]}
     if request.push_to_hub is not None:
         report["pushed"] = _push(request, console)
@@ -137,6 +137,14 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
         asked = SampleRequest(**student, teacher=request.teacher, base=request.base, output=Path(pictures), **options)
         made = sample(asked, Console(quiet=True))
         shutil.copyfile(made["grid"], folder / PICTURE_NAME)
+
+
+def list_files(folder: Path) -> None:
+    """List the digests of all files but the card, which people write on, and read them all again; raises RunError where one differs."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    write_manifest(folder, [name for name in names if name != CARD_NAME])
+    if changed := changed_files(folder):
+        raise RunError(f"what was written does not read back: {changed[0]}", "look after the disk, then run the same command again")
 
 
 def _push(request: ExportRequest, console: Console) -> str:

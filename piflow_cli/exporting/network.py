@@ -19,7 +19,7 @@ from ..teachers.locate import hub_id, locate
 from ..teachers.text_to_image import TextToImageFamily
 from ..views import root
 from .formats import DTYPES
-from .places import portable
+from .portable import portable
 from .standalone.code import (
     SCHEDULER,
     scheduler_code,

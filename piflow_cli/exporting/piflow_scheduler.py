@@ -27,7 +27,7 @@ from .network import (
     write_json,
     write_network,
 )
-from .places import portable
+from .portable import portable
 from .probe import Inputs
 from .samples import (
     TOLERANCES,

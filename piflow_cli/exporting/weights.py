@@ -13,6 +13,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..core.tensors import all_finite
 from ..errors import RunError
 from ..views import View, root
 from .standalone.policy_model import HEAD_LAYERS, LORA_A, LORA_B, fused
@@ -114,7 +115,7 @@ def save_weights(weights: Weights, folder: Path, dtype_of: Callable[[str], torch
     for file, names in split.filename_to_tensors.items():
         shard = {name: weights[name].tensor(dtype_of(name)) for name in names}
         for name, value in shard.items():
-            if value.is_floating_point() and not value.float().isfinite().all():
+            if not all_finite(value):
                 raise RunError(f"{name} has values beyond the range of {value.dtype}".replace("torch.", ""), "choose --dtype bf16")
         save_file(shard, folder / file, {"format": "pt", **metadata})
         # safetensors writes for its owner's eyes only, and an export is to be handed on.

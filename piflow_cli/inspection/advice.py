@@ -116,7 +116,7 @@ def _of_mixture(mixture: Mixture, setting: Settings) -> Iterator[Parts]:
         yield (
             "weights never move",
             f"the weights change by {mixture.shift:.2g} at most from source to end: the mixture acts like its mean",
-            f"train for longer (--iterations), or {_set('imitation.dropout', dropout)}",
+            f"{_longer(setting)}, or {_set('imitation.dropout', dropout)}",
         )
 
 
@@ -161,8 +161,14 @@ def _of_robustness(summary: Summary, setting: Settings) -> Iterator[Parts]:
         yield (
             "does not steer back",
             f"after an error of its own size the policy gives {measured[0]:.0%} of the teacher's answer",
-            f"{_set('imitation.dropout', dropout)}, or train for longer (--iterations)",
+            f"{_set('imitation.dropout', dropout)}, or {_longer(setting)}",
         )
+
+
+def _longer(setting: Settings) -> str:
+    # A run whose rate follows a cosine cannot be made longer afterwards.
+    iterations = 2 * int(setting("optimisation.iterations", 10_000))
+    return f"train for longer, in a folder of its own: --iterations {iterations} --output DIR"
 
 
 def _set(key: str, value: float) -> str:

@@ -27,13 +27,13 @@ from ..files import NAME_CACHE, cache_folder, replacing_folder
 from ..locking import waiting_for
 from ..pickled import read_pickled
 from ..weights import read_safetensors
+from ..wording import few
 
 LOGGER = logging.getLogger("piflow.teachers")
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 CONVERTER = 1  # part of a cached teacher's key, to be raised with every change of the conversion
 KNOWN_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width: the sizes S, B, L and XL of DiT and SiT
 IMAGENET_LATENT = 32
-NAMED_FAULTS = 3
 STATE_IT = "name a folder with a config.json that states them; distill: --set teacher.config=DIR"
 
 _SIT_NAMES = (
@@ -110,7 +110,7 @@ def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[di
         config = architecture(found, given)
         _refuse_faults(found, config)
     else:
-        raise UsageError(f"no class-conditional DiT or SiT: it starts with {_few(list(tensors))}", "name another: --base PATH")
+        raise UsageError(f"no class-conditional DiT or SiT: it starts with {few(tensors)}", "name another: --base PATH")
     return config, {name: value.float().contiguous() for name, value in found.items()}
 
 
@@ -209,11 +209,6 @@ def _refuse_faults(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
         if tensors[name].shape != expected[name]:
             faults.append(f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name])}")
     if faults:
-        raise UsageError(f"no class-conditional DiT: {_few(faults, '; ')}", "name another: --base PATH")
+        raise UsageError(f"no class-conditional DiT: {few(faults, separator='; ')}", "name another: --base PATH")
     if wrong := [name for name, value in tensors.items() if not all_finite(value)]:
-        raise RunError(f"values that are not finite in {_few(wrong)}", "download it again, or name another: --base PATH")
-
-
-def _few(items: list[str], separator: str = ", ") -> str:
-    more = f" (and {len(items) - NAMED_FAULTS} more)" if len(items) > NAMED_FAULTS else ""
-    return separator.join(items[:NAMED_FAULTS]) + more
+        raise RunError(f"values that are not finite in {few(wrong)}", "download it again, or name another: --base PATH")

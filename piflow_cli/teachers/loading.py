@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
 from ..weights import INDEX_SUFFIX, opened, shards_of
+from ..wording import few
 
 # In the order in which from_pretrained looks for them.
 NAMES = tuple(f"{stem}.safetensors{end}" for stem in ("diffusion_pytorch_model", "model") for end in ("", INDEX_SUFFIX))
-NAMED = 3
 MEND = "copy or download it again, or name another: --base PATH"
 
 
@@ -88,14 +88,14 @@ def _refuse_other_shards(folder: Path, kind: Any) -> None:
 
 def _refuse(folder: Path, kind: Any, what: str, names: Collection[str]) -> None:
     if names:
-        raise RunError(f"{weights_in(folder)}, of a {kind.__name__}, {what} {_few(sorted(names))}", MEND)
+        raise RunError(f"{weights_in(folder)}, of a {kind.__name__}, {what} {few(sorted(names))}", MEND)
 
 
 def _refuse_not_finite(folder: Path, values: Collection[tuple[str, Tensor]] | Iterator[tuple[str, Tensor]]) -> None:
     """Raise RunError for the first tensors that hold NaN or infinity, with the file that has the first of them."""
     wrong = [name for name, value in values if not all_finite(value)]
     if wrong:
-        raise RunError(f"{_file_of(weights_in(folder), wrong[0])} holds values that are not finite in {_few(wrong)}", MEND)
+        raise RunError(f"{_file_of(weights_in(folder), wrong[0])} holds values that are not finite in {few(wrong)}", MEND)
 
 
 def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -112,10 +112,6 @@ def _file_of(weights: Path, name: str) -> Path:
     shard = json.loads(weights.read_text(encoding="utf-8"))["weight_map"].get(name)
     return weights if shard is None else weights.parent / shard
 
-
-def _few(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:NAMED])
-    return f"{shown} and {len(names) - NAMED} more ({len(names)} tensors)" if len(names) > NAMED else shown
 
 
 @contextmanager

@@ -47,9 +47,10 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
         RunError: the Hub cannot be reached or denies access, or the files are incomplete, or no longer those that were shipped.
     """
     if base.startswith(SHIPPED_PREFIX):
-        place = _existing(presets_root() / base.removeprefix(SHIPPED_PREFIX), base, only, option)
+        place = presets_root() / base.removeprefix(SHIPPED_PREFIX)
+        # First, since what is damaged here is to be installed again, and not copied.
         check_shipped([place] if place.is_file() else _matching(place, only))
-        return place
+        return _existing(place, base, only, option)
     if (match := hub_id(base)) is None:
         return _existing(expanded(base), base, only, option)
     repository, inside = match

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..core.tensors import all_finite
 from ..errors import RunError, is_of_the_system
 from ..files import files_digest, remove_folder, replacing_folder
 from ..student import Model
@@ -55,7 +56,7 @@ def save_checkpoint(folder: Path, state: TrainingState, keep: int, metrics: str 
     tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
     tensors |= {f"optimizer.{name}": value for name, value in _flatten(state.optimizer).items()}
     for name, value in tensors.items():
-        if not value.isfinite().all():
+        if not all_finite(value):
             raise RunError(f"{name} of iteration {state.iteration} is not finite, and is not saved", GENTLER)
     with replacing_folder(path) as aside:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside / TENSORS_NAME)

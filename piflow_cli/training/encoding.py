@@ -62,7 +62,7 @@ def open_encoded(
     store = Store(section, factory)
     material = collect(section, data_free, factory, store)
     store.scan(console)
-    missing = find_missing(material, store, console)
+    missing = find_missing(material, store, accelerator, console)
     failed: dict[str, str] = {}
     if missing.texts or missing.pictures:
         if accelerator.is_main_process:
@@ -80,11 +80,12 @@ def open_encoded(
     return _finished(section, material, failed, store, factory, negative, console)
 
 
-def find_missing(material: Material, store: Store, console: Console) -> Missing:
-    """Compare the material with the cache, and say how much of it is there."""
+def find_missing(material: Material, store: Store, accelerator: Accelerator, console: Console) -> Missing:
+    """Compare the material with what is whole in the cache, and say how much of it is there."""
     items = [(size, item) for size, items in material.items.items() for item in items]
     texts = {**{item.sample.text: item.text for _, item in items}, store.text_key(EMPTY): EMPTY}
     pictures = {item.sample.latents: (size, item.picture) for size, item in items if item.sample.latents is not None}
+    store.check(texts, pictures, accelerator, console)
     missing = Missing(
         {key: text for key, text in texts.items() if key not in store.texts},
         {key: place for key, place in pictures.items() if key not in store.latents},

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..labelled_images import IMAGES, labels_of, white_of
 from ..picture_folders import files_below
 from ..pictures import SUFFIXES
-from ..rows import Rows, tensors_in
+from ..tensor_rows import Rows, tensors_in
 from .captions import METADATA, pictures_of_folder
 from .picture import LABELS, Picture
 from .shards import pictures_of_shards

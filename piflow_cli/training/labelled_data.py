@@ -156,6 +156,7 @@ def _encoded(
     size = (shape[2] * factory.downsampling, shape[1] * factory.downsampling)
     labels, wanted, skipped = _keyed(pictures, store, size)
     store.scan(console)
+    store.check((), wanted, accelerator, console)
     missing = Missing({}, {key: (size, picture) for key, picture in wanted.items() if key not in store.latents})
     console.say(counted("latents", store.latents, len(wanted), len(missing.pictures)))
     failed: dict[str, str] = {}

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
+
+from accelerate.utils import gather_object
 
 from ..encoders import EncoderFactory
 from ..errors import UsageError
 from ..files import cache_folder, cache_key, replacing_file
 from ..prompts import Prompt, read_prompts
+from ..wording import few
 from .buckets import Size, buckets_of, nearest_bucket
-from .cache import Cache
+from .cache import Cache, remove_damaged
 from .captioned import list_pictures
 from .encoded import Sample
 from .picture import Picture
 from .picture_index import Seen, look_at
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from ..console import Console
     from ..preset_schema import DataSection
 
 EMPTY = ""
 CROP = "centre"
 NAMES_SHOWN = 5
+DAMAGED = "the cache shard {} was damaged; it is removed and made anew"
 NO_CAPTION, UNREADABLE = "without a caption", "unreadable"
 
 
@@ -49,7 +56,21 @@ class Store:
     def scan(self, console: Console) -> None:
         """Look what is there; damaged shards are dropped and named."""
         for path in [*self.texts.scan(), *self.latents.scan()]:
-            console.warn(f"the cache shard {path} was damaged; it is removed and made anew")
+            console.warn(DAMAGED.format(path))
+
+    def check(self, texts: Collection[str], latents: Collection[str], accelerator: Accelerator, console: Console) -> None:
+        """Drop the damaged ones of the shards that hold these entries, so that what was in them counts as missing.
+
+        A run reads what it will train on once, before it starts: it costs seconds then, and the run hours later. Processes share
+        the reading.
+        """
+        shards = [*self.texts.shards_with(texts), *self.latents.shards_with(latents)]
+        share = [path for path in shards if crc32(path.name.encode()) % accelerator.num_processes == accelerator.process_index]
+        damaged = gather_object([str(path) for path in remove_damaged(share)])
+        for path in damaged:
+            console.warn(DAMAGED.format(path))
+        if damaged:
+            self.scan(console)
 
     def label(self) -> None:
         """Say for people which model the folder belongs to."""
@@ -118,7 +139,7 @@ def training_prompts(section: DataSection) -> list[Prompt]:
     halves = [f"prompt {number}" for number, prompt in enumerate(prompts, 1) if (prompt.width is None) != (prompt.height is None)]
     if halves:
         raise UsageError(
-            f"{section.prompts}: {len(halves)} of {len(prompts)} prompts have a width or a height alone ({_some(halves)})",
+            f"{section.prompts}: {len(halves)} of {len(prompts)} prompts have a width or a height alone ({few(halves, NAMES_SHOWN)})",
             "give both, which choose the bucket, or neither",
         )
     return prompts
@@ -129,9 +150,4 @@ def summary(skipped: Sequence[Skipped]) -> str:
     groups: dict[str, list[str]] = {}
     for one in skipped:
         groups.setdefault(one.why, []).append(str(one))
-    return ", ".join(f"{len(names)} {why} ({_some(names)})" for why, names in groups.items())
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
+    return ", ".join(f"{len(names)} {why} ({few(names, NAMES_SHOWN)})" for why, names in groups.items())

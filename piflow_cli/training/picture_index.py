@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from .picture import Picture
 
 # Reading and hashing leave Python's lock to others; more threads than this only make a disk seek.
 MOST_THREADS = 16
+DIGEST, PICTURES = "sha256", "pictures"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def look_at(pictures: Sequence[Picture], folder: Path) -> list[Seen | Unreadable
     now = {stamp: seen for stamp, seen in zip(stamps, found) if stamp is not None and isinstance(seen, Seen)}
     if now != known:
         with replacing_file(record) as aside:
-            aside.write_text(json.dumps({stamp: [seen.sha256, *seen.size] for stamp, seen in now.items()}))
+            pictures = {stamp: [seen.sha256, *seen.size] for stamp, seen in now.items()}
+            aside.write_text(json.dumps({DIGEST: _digest(pictures), PICTURES: pictures}))
     return found
 
 
@@ -66,9 +68,19 @@ def _stamp(picture: Picture) -> str | None:
 
 
 def _read(record: Path) -> dict[str, Seen]:
-    """The record, or nothing where there is none of ours: it can be made again."""
+    """The record, or nothing where there is none that is as we wrote it: it can be made again.
+
+    With one wrong byte a picture would be another, in another bucket.
+    """
     try:
-        entries = json.loads(record.read_text())
-        return {stamp: Seen(str(sha256), (int(width), int(height))) for stamp, (sha256, width, height) in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        content = json.loads(record.read_text())
+        pictures = content[PICTURES]
+        if content[DIGEST] != _digest(pictures):
+            return {}
+        return {stamp: Seen(str(sha256), (int(width), int(height))) for stamp, (sha256, width, height) in pictures.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _digest(pictures: Mapping[str, Sequence[object]]) -> str:
+    return hashlib.sha256(json.dumps(pictures, sort_keys=True).encode()).hexdigest()

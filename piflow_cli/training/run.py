@@ -12,8 +12,9 @@ from ..console import format_pairs
 from ..core.validation import PolicyError
 from ..errors import Interrupted, RunError
 from ..files import check_writable
-from ..launching import environment, is_first, launched_processes
+from ..launching import environment
 from ..locking import FolderLock
+from ..ranks import is_first, launched_processes
 from ..runs import RunFolder
 from ..student import Student
 from .checkpoints import GENTLER, checkpoints, load_checkpoint, save_checkpoint

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..pictures import SUFFIXES
+from ..wording import few
 from .picture import Picture, Told, caption_of, unused
 
 NAMES_SHOWN = 5
@@ -44,9 +45,8 @@ def pictures_of_shards(shards: Sequence[Path], told: Told) -> list[Picture]:
     if damaged:
         raise UsageError("shards that are cut short or no uncompressed tar:\n  " + "\n  ".join(damaged), "write or download them again")
     if twice:
-        what = "members that another one of the same name and suffix takes the place of:\n  " + "\n  ".join(twice[:NAMES_SHOWN])
-        more = f"\n  and {len(twice) - NAMES_SHOWN} more" if len(twice) > NAMES_SHOWN else ""
-        raise UsageError(what + more, "give each sample a name of its own")
+        what = "members that another one of the same name and suffix takes the place of:\n  " + few(twice, NAMES_SHOWN, "\n  ")
+        raise UsageError(what, "give each sample a name of its own")
     if not any(picture.file is not None for picture in pictures):
         raise UsageError(f"the shards of {shards[0].parent} hold no pictures ({', '.join(SUFFIXES)})", "add NAME.jpg with NAME.txt")
     return pictures

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from eval_requests import request
+from piflow_cli.adapters import save_adapter
 from piflow_cli.console import Console
 from piflow_cli.evaluation.bench import open_bench
 from piflow_cli.evaluation.errors_by_time import trajectory_errors
@@ -22,11 +23,15 @@ from piflow_cli.evaluation.features import FeatureSet
 from piflow_cli.evaluation.run import named_apart
 from piflow_cli.evaluation.statistics import frechet_distance, moments
 from piflow_cli.generation import sample_student
+from piflow_cli.idle import idle_options
 from piflow_cli.labelled_images import load_images
 from piflow_cli.own_teacher import own_teacher
+from piflow_cli.presets import load
 from piflow_cli.runs import RunFolder, read_settings
 from piflow_cli.scenes import open_scene
 from piflow_cli.shots import Shot
+from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.teachers import family_of
 from piflow_cli.trajectory import relative_error, velocity_errors, walk
 from piflow_cli.weights import read_safetensors
 
@@ -193,7 +198,7 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--inception-weights", "w.pt"], "--inception-weights: pictures are looked at by pixels"),
         (["--clip", "c"], "--clip is of the CLIP score"),
         (["--height", "64", "--prompts", "PROMPTS"], "is told class labels, not text: --prompts, --height"),
-        (["--substeps", "100001"], "--substeps: 100,001 are more than 100,000"),
+        (["--substeps", "100001"], "--substeps 100001: more than 100,000"),
         (["--reference", "SMALL"], "has 16 features a picture by pixels, and three 3"),
         (["--save-statistics", "x.safetensors"], "no folder is given"),
         (["--device", "cuda"], "--device cuda"),
@@ -318,6 +323,15 @@ def test_runs_of_one_preset_with_other_data_have_their_own_reference(evaluate, t
 def test_the_report_tells_the_settings_that_were_given(evaluate, tiny_run) -> None:
     told = json.loads(evaluate(tiny_run, "--metrics", "fid", "--substeps", "4", "--temperature", "0.5", *FAST).out)
     assert (told["substeps"], told["temperature"]) == (4, 0.5) and "labels" not in told
+
+
+@pytest.mark.parametrize("kind", ["gm", "momentum"])
+def test_what_does_nothing_to_a_policy_is_said(evaluate, tiny_teacher, tmp_path, kind: str) -> None:
+    preset, family = load(str(tiny_teacher)), family_of("dit")
+    save_adapter(student_of(family.load(Path(preset.teacher.base)), family, replace(StudentFacts.of(preset), policy=kind), seed=0), tmp_path / kind)
+    outcome = evaluate(tmp_path / kind, "--metrics", "speed", "--temperature", "0.5", "--substeps", "8", "--num-images", "4")
+    said = [json.loads(line).get("warning") for line in outcome.err.splitlines()]
+    assert outcome.code == 0 and [line for line in said if line is not None and "--" in line] == [f"{kind}: {line}" for line in idle_options(kind, 8, 0.5)]
 
 
 def pictures(tmp_path: Path, *names: str) -> list[Path]:

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -218,6 +219,70 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(dino: Path, clip
         (copy / "model.safetensors").unlink()
         with pytest.raises(RunError, match="cannot be read"):
             opened(str(copy))
+
+
+def pickled(folder: Path, copy: Path, content: object = None) -> Path:
+    """``folder`` with the weights, or ``content`` in their place, in pytorch_model.bin alone, as older repositories have them."""
+    shutil.copytree(folder, copy)
+    tensors = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    torch.save(tensors if content is None else content, copy / "pytorch_model.bin")
+    return copy
+
+
+def test_weights_that_are_there_as_a_pickle_alone_give_the_same_numbers(dino: Path, clip: Path, tmp_path: Path) -> None:
+    images, texts = pictures(3, 3, 40, 30), ["a b", "cab", "a"]
+    copy = pickled(clip, tmp_path / "clip")
+    expected = ClipScore(str(clip), CPU).scores(images, texts)
+    torch.testing.assert_close(ClipScore(str(copy), CPU).scores(images, texts), expected)
+    features = [open_extractor(f"dinov2:{path}", CPU).features(images) for path in (dino, pickled(dino, tmp_path / "dino"))]
+    torch.testing.assert_close(*features)
+    # Shards of pickles, by their index.
+    tensors = torch.load(copy / "pytorch_model.bin", weights_only=True)
+    (copy / "pytorch_model.bin").unlink()
+    names = {name: f"pytorch_model-0000{1 + index % 2}-of-00002.bin" for index, name in enumerate(tensors)}
+    for file in set(names.values()):
+        torch.save({name: value for name, value in tensors.items() if names[name] == file}, copy / file)
+    (copy / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    torch.testing.assert_close(ClipScore(str(copy), CPU).scores(images, texts), expected)
+
+
+class Planted:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_pickle_is_refused_and_never_run(dino: Path, clip: Path, tmp_path: Path) -> None:
+    for folder, opened in ((clip, lambda path: ClipScore(path, CPU)), (dino, lambda path: open_extractor(f"dinov2:{path}", CPU))):
+        copy = pickled(folder, tmp_path / folder.name, {"weight": torch.ones(1), "code": Planted(tmp_path / "ran")})
+        with pytest.raises(RunError, match=r"pytorch_model\.bin: .*more than tensors, which piflow never runs") as caught:
+            opened(str(copy))
+        assert caught.value.hint == "name another model, or one saved as safetensors" and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_a_repository_is_asked_for_a_pickle_only_where_it_has_nothing_newer(clip: Path, tmp_path: Path, monkeypatch, newer: bool) -> None:
+    repository = pickled(clip, tmp_path / "repository")
+    if newer:
+        shutil.copy(clip / "model.safetensors", repository)
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+
+    def download(name: str, *, allow_patterns: list[str], **request) -> str:
+        files = [path.name for path in repository.iterdir()]
+        for file in huggingface_hub.utils.filter_repo_objects(files, allow_patterns=allow_patterns):
+            shutil.copy(repository / file, snapshot)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    score, images = ClipScore("nobody/clip", CPU), pictures(1, 3, 40, 30)
+    torch.testing.assert_close(score.scores(images, ["a"]), ClipScore(str(clip), CPU).scores(images, ["a"]))
+    assert (snapshot / "pytorch_model.bin").exists() is not newer and (snapshot / "model.safetensors").exists() is newer
 
 
 def test_a_model_that_cannot_be_fetched_says_what_can_be_typed(monkeypatch) -> None:

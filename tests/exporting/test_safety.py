@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from huggingface_hub import ModelCard
 
 from piflow_cli.console import Console
+from piflow_cli.digests import MANIFEST, changed_files
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.exporting.card import escaped, write_card
 from piflow_cli.exporting.copies import copy_part, read_index
+from piflow_cli.exporting.driver import list_files
 from piflow_cli.exporting.formats import FORMATS, ExportRequest
-from piflow_cli.exporting.manifest import MANIFEST_NAME, changed_files, write_manifest
 from piflow_cli.exporting.pipeline import PipelineFormat
 from piflow_cli.exporting.standalone.component import REFERENCE, Elsewhere
 from piflow_cli.presets import load
@@ -199,12 +200,12 @@ def test_no_path_of_this_machine_is_in_what_holds_its_base(whole, tmp_path, form
 def test_a_changed_byte_of_an_export_is_found(tmp_path) -> None:
     folder = export(student("dit"), "pipeline", tmp_path / "out")
     (folder / "README.md").write_text("a card")
-    write_manifest(folder)
+    list_files(folder)
     assert changed_files(folder) == []
-    assert subprocess.run(["sha256sum", "-c", "--quiet", MANIFEST_NAME], cwd=folder).returncode == 0
+    assert subprocess.run(["sha256sum", "-c", "--quiet", MANIFEST], cwd=folder).returncode == 0
     (folder / "README.md").write_text("people write on it")
     assert changed_files(folder) == []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("README.md", MANIFEST_NAME)):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("README.md", MANIFEST)):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)

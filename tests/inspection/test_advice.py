@@ -97,6 +97,12 @@ def test_remedies_start_from_what_the_student_was_trained_with() -> None:
     assert f"policy.substeps={2 * PRESET.policy.substeps}" in warning.remedy
 
 
+@pytest.mark.parametrize("name", ["weights never move", "does not steer back"])
+def test_a_longer_run_is_one_of_its_own_since_a_cosine_cannot_be_made_longer(name: str) -> None:
+    (warning,) = advice(ILL[name], PRESET)
+    assert f"in a folder of its own: --iterations {2 * PRESET.optimisation.iterations} --output DIR" in warning.remedy
+
+
 def test_every_substep_count_that_is_not_enough_is_said() -> None:
     (warning,) = advice(summary(steps=[step(substeps_enough=None)]), PRESET)
     assert warning.name == "too few substeps" and "more than 256" in warning.text

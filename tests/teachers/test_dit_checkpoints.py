@@ -153,7 +153,7 @@ DAMAGED = {
     "unknown": (
         lambda path: saved({**sit_weights(), **{f"blocks.0.attn.q_norm.{n}": torch.zeros(1) for n in range(5)}}, path),
         UsageError,
-        "blocks.0.attn.q_norm.0 is unknown; blocks.0.attn.q_norm.1 is unknown; blocks.0.attn.q_norm.2 is unknown (and 2 more)",
+        "blocks.0.attn.q_norm.0 is unknown; blocks.0.attn.q_norm.1 is unknown; blocks.0.attn.q_norm.2 is unknown and 2 more",
     ),
     "shape": (
         lambda path: saved({**sit_weights(), "blocks.0.attn.proj.bias": torch.zeros(3)}, path),

@@ -54,7 +54,7 @@ def lacking_many(tensors: Tensors) -> str:
     first, *rest = names = sorted(tensors)[:5]
     for name in names:
         del tensors[name]
-    return f"lacks {first}, {rest[0]}, {rest[1]} and 2 more (5 tensors)"
+    return f"lacks {first}, {rest[0]}, {rest[1]} and 2 more"
 
 
 def unknown(tensors: Tensors) -> str:

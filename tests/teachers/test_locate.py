@@ -34,7 +34,7 @@ class Hub:
     def add(self, *names: str) -> None:
         for name in names:
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.root / name).write_text("{}")
+            (self.root / name).write_text(json.dumps({"_class_name": "Fake"}))
 
     def __call__(self, repository: str, **request) -> str:
         self.calls.append({"repository": repository, **request})

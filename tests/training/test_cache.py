@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import zlib
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from piflow_cli.errors import RunError
 from piflow_cli.files import cache_key
 from piflow_cli.training import cache
-from piflow_cli.training.cache import Cache
+from piflow_cli.training.cache import Cache, remove_damaged
 
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool])
 SHAPES = st.lists(st.integers(0, 3), max_size=3)
@@ -87,8 +92,6 @@ def test_a_damaged_shard_costs_only_itself(tmp_path, monkeypatch, damage):
     victim = sorted(tmp_path.iterdir())[1]
     data = victim.read_bytes()
     if damage == "another's":
-        from safetensors.torch import save_file
-
         save_file({"x": torch.ones(1)}, victim)
     else:
         victim.write_bytes({"cut short": data[:-3], "no shard": b"x" * 100, "empty": b""}[damage])
@@ -112,6 +115,46 @@ def test_a_flipped_bit_is_noticed_when_the_entry_is_read(tmp_path):
     store = Cache(tmp_path)
     assert store.scan() == [] and not any(key(number) in store for number in range(2))
     assert all(key(number) in filled(tmp_path, range(2)) for number in range(2))
+
+
+def test_a_shard_is_read_from_end_to_end_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    shards = filled(tmp_path, range(2)).shards_with([key(0), key(1), key(2)])
+    assert shards == list(tmp_path.iterdir()) and remove_damaged(shards) == []
+    data = shards[0].read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "_checksum", lambda *given: pytest.fail("read again"))
+        assert remove_damaged(shards) == []
+    shards[0].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(shards[0], ns=(0, 0))
+    assert remove_damaged(shards) == shards and not shards[0].exists() and remove_damaged(shards) == []
+
+
+@given(place=st.integers(0, 10**6), flip=st.integers(1, 255))
+def test_no_flipped_byte_gives_other_numbers(tmp_path_factory, place, flip):
+    folder = tmp_path_factory.mktemp("cache")
+    store = filled(folder, range(3), size=8)
+    (shard,) = folder.iterdir()
+    expected = {key(number): store[key(number)]["latents"].clone() for number in range(3)}
+    data = bytearray(shard.read_bytes())
+    data[place % len(data)] ^= flip
+    shard.write_bytes(data)
+    store = Cache(folder)
+    store.scan()
+    remove_damaged(store.shards_with(expected))
+    store.scan()
+    for name, value in expected.items():
+        assert name not in store or torch.equal(store[name]["latents"], value)
+
+
+def test_a_shard_of_the_first_release_is_read_and_checked(tmp_path):
+    value = torch.arange(6.0).reshape(2, 3)
+    shard, checksum = tmp_path / "shard.safetensors", zlib.crc32(value.numpy().tobytes(), zlib.crc32(b"latents"))
+    save_file({f"{key(0)}.latents": value}, shard, {"crc32": json.dumps({key(0): checksum})})
+    store = Cache(tmp_path)
+    assert store.scan() == [] and remove_damaged([shard]) == [] and torch.equal(store[key(0)]["latents"], value)
+    save_file({f"{key(0)}.latents": value + 1}, shard, {"crc32": json.dumps({key(0): checksum})})
+    os.utime(shard, ns=(0, 0))
+    assert remove_damaged([shard]) == [shard]
 
 
 def test_what_is_noted_of_an_entry_comes_back_with_it(tmp_path):

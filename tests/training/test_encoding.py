@@ -23,7 +23,7 @@ from piflow_cli.console import Console
 from piflow_cli.encoders import EncoderFactory, collate, negative_of
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.preset_schema import DataSection
-from piflow_cli.training import cache, encoding
+from piflow_cli.training import cache, encoding, material
 from piflow_cli.training.buckets import fit
 from piflow_cli.training.encoded import EncodedData
 from piflow_cli.training.encoding import open_encoded
@@ -215,6 +215,44 @@ def test_a_damaged_shard_is_made_anew_and_said(request, source, monkeypatch, cap
     assert len(encoders.texts) + encoders.images == 1 and samples(data) == expected
     said = capsys.readouterr().err
     assert f"the cache shard {victim} was damaged" in said and "1 to encode" in said
+
+
+@pytest.mark.parametrize(("source", "kind"), [("prompts", "texts"), ("pictures", "texts"), ("pictures", "latents")])
+def test_an_entry_with_a_flipped_byte_is_made_anew_in_the_same_run(request, source, kind, capsys):
+    section = request.getfixturevalue(source)
+    first = opened(section, factory_of(FakeEncoders()))
+    (shard,) = Path(section.cache).glob(f"*/{kind}/*.safetensors")
+    whole = shard.read_bytes()
+    # The last bytes of a file of tensors are values.
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    capsys.readouterr()
+    again = opened(section, factory_of(encoders := FakeEncoders()))
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"the cache shard {shard} was damaged; it is removed and made anew" in said
+    made = sorted(encoders.texts) if kind == "texts" else encoders.images
+    assert made == (6 if kind == "latents" else sorted([*(TEXTS if source == "prompts" else [f"caption {n}" for n in range(6)]), ""]))
+    assert shard.stat().st_size == len(whole) and samples(again) == samples(first) and again.fingerprint == first.fingerprint
+
+
+def test_processes_share_the_check_and_all_hear_what_is_damaged(prompts, monkeypatch):
+    monkeypatch.setattr(cache, "SHARD_ENTRIES", 1)
+    factory = factory_of(FakeEncoders())
+    opened(prompts, factory)
+    keys = [Store(prompts, factory).text_key(text) for text in (*TEXTS, "")]
+    shards, found, read = sorted(Path(prompts.cache).glob("*/texts/*.safetensors")), [], []
+    assert len(shards) == len(keys)
+    for path in shards:
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    monkeypatch.setattr(material, "gather_object", lambda damaged: found.extend(damaged) or list(damaged))
+    for index in range(3):
+        store = Store(prompts, factory)
+        store.scan(Console())
+        before = len(found)
+        store.check(keys, (), SimpleNamespace(process_index=index, num_processes=3), Console())
+        read.append(len(found) - before)
+    assert sorted(found) == [str(shard) for shard in shards] and max(read) < len(shards)
+    assert not any(shard.exists() for shard in shards)
 
 
 def test_unusable_pictures_are_named_and_counted(pictures, capsys):

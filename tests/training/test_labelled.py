@@ -283,6 +283,19 @@ def test_a_run_on_pictures_goes_on_bit_for_bit_and_is_data_dependent(cli, preset
     assert outcome.code == 2 and "the data are no longer those" in outcome.err
 
 
+def test_a_run_on_a_cache_with_a_flipped_byte_makes_it_anew_and_finishes(cli, preset, pixels, tmp_path):
+    command = ["distill", "--teacher", str(preset), "--data", str(by_sub_folder(tmp_path / "data", pixels))]
+    assert cli(*command, "--output", str(tmp_path / "whole")).code == 0
+    (shard,) = (tmp_path / "cache").rglob("latents/*.safetensors")
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    outcome = cli(*command, "--output", str(tmp_path / "again"))
+    said = " ".join(outcome.err.split())
+    assert outcome.code == 0 and f"the cache shard {shard} was damaged; it is removed and made anew" in said and f"{COUNT} to encode" in said
+    left, right = (load_file(tmp_path / name / "checkpoints" / "0000004" / "training.safetensors") for name in ("whole", "again"))
+    assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
 def faulty(name: str, folder: Path, pixels: Tensor) -> Path:
     """A source with the fault ``name``."""
     if name in ("loose", "missing class", "extra class"):

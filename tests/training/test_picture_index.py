@@ -64,6 +64,18 @@ def test_a_picture_that_may_have_changed_is_read_again(tmp_path, change) -> None
     assert after[0].size == ((9, 4) if change == "content" else (5, 4))
 
 
+def test_no_flipped_byte_of_the_record_makes_another_picture(tmp_path) -> None:
+    pictures = listed(put(tmp_path / "pictures", {"a.png": encoded((5, 4)), "b.png": encoded((6, 4))}))
+    found = look_at(pictures, tmp_path / "index")
+    (record,) = (tmp_path / "index").iterdir()
+    whole = record.read_bytes()
+    for place in range(len(whole)):
+        record.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert look_at(pictures, tmp_path / "index") == found
+        # What is made again is whole again.
+        assert look_at(sealed(pictures), tmp_path / "index") == found
+
+
 def test_what_cannot_be_read_is_said_each_time_and_not_recorded(tmp_path) -> None:
     folder = put(tmp_path / "pictures", {"a.png": b"no picture", "b.png": encoded(), "c.png": encoded()})
     pictures = listed(folder)

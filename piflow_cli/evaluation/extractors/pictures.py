@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...core.tensors import all_finite
 from ...devices import usable_cores
 from ...errors import RunError
 
@@ -22,7 +23,7 @@ def quantised(images: Tensor) -> Tensor:
     Half a grey level matters: a metric must not tell samples in memory from the same samples on disk. Raises RunError where a
     value is not finite: rounded, it would pass for black.
     """
-    if not images.isfinite().all():
+    if not all_finite(images):
         raise RunError("pictures have values that are not finite", "look at the student: it has diverged")
     levels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return levels.expand(-1, 3, -1, -1)

@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...errors import PiflowError, RunError, UsageError
+from ...pickled import read_pickled
 from ...teachers.locate import LOCAL_COPY, hub_id, locate
+from ...weights import INDEX_SUFFIX, shards_of
 
-WEIGHTS = ("config.json", "model*.safetensors*")
+CONFIG = "config.json"
+WEIGHTS = "model*.safetensors*"
+# Where a repository has nothing newer, as that of CLIP ViT-L/14@336.
+PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", f"pytorch_model.bin{INDEX_SUFFIX}")
+AGAIN = "copy or download them again"
 
 
 def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
@@ -30,7 +37,9 @@ def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
     if hub_id(source) is None and not Path(source).is_dir():
         raise UsageError(f"there is no folder {source} that could hold a {kind} model", "name a folder or a Hub id, OWNER/NAME")
     try:
-        folder = locate(source, only=(*WEIGHTS, *also))
+        folder = locate(source, only=(CONFIG, WEIGHTS, *also))
+        if not any(folder.glob(WEIGHTS)):
+            folder = locate(source, only=(CONFIG, *PICKLED, *also))
     except PiflowError as error:
         hint = (error.hint or LOCAL_COPY).replace(LOCAL_COPY, "name a local copy in its place, a folder")
         raise type(error)(error.message, hint) from error
@@ -48,11 +57,31 @@ def load_network(kind: Any, folder: Path, device: torch.device) -> Any:
 
     Raises RunError where weights are missing or damaged: what a file lacks would be random, and numbers of it look like any.
     """
+    options = {"dtype": torch.float32, "output_loading_info": True}
     try:
-        network, found = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        if any(folder.glob(WEIGHTS)):
+            network, found = kind.from_pretrained(folder, use_safetensors=True, **options)
+        else:
+            # transformers would unpickle the file by itself; we read tensors alone.
+            config, tensors = kind.config_class.from_pretrained(folder), _pickled(folder)
+            network, found = kind.from_pretrained(None, config=config, state_dict=tensors, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"the weights in {folder} cannot be read: {reason}", "copy or download them again") from error
+        raise RunError(f"the weights in {folder} cannot be read: {reason}", AGAIN) from error
     if found["missing_keys"]:
-        raise RunError(f"the weights in {folder} lack {sorted(found['missing_keys'])[0]}", "copy or download them again")
+        raise RunError(f"the weights in {folder} lack {sorted(found['missing_keys'])[0]}", AGAIN)
     return network.eval().requires_grad_(False).to(device)
+
+
+def _pickled(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the pickled checkpoint in ``folder``, or of its shards."""
+    found = next((folder / name for name in (PICKLED[0], PICKLED[-1]) if (folder / name).is_file()), None)
+    if found is None:
+        raise RunError(f"the weights in {folder} cannot be read: there are none", AGAIN)
+    tensors: dict[str, Tensor] = {}
+    for file in shards_of(found):
+        try:
+            tensors |= read_pickled(file)
+        except PiflowError as error:
+            raise RunError(f"{file}: {error.message}", "name another model, or one saved as safetensors") from error
+    return tensors
