@@ -48,7 +48,6 @@ ITERATIONS = Bound(9_999_999, "since the names of checkpoints have seven digits"
 BATCH = Bound(1_000_000, "since a batch is in memory at once")
 IMAGES = Bound(10_000_000, "which is already two hundred times what FID is measured on")
 MEASURED = Bound(1_000_000, "since their features are in memory at once")
-TEACHER_STEPS = Bound(10_000, "beyond which rounding takes more than a finer step gains")
 COMPONENTS = Bound(1024, "since each makes the network's last layer wider")
 WIDTH = Bound(65_536, "which is wider than any layer of the models")
 PROCESSES = Bound(128, "since all of them run on this machine")

@@ -19,6 +19,7 @@ from .files import files_digest
 from .presets import presets_root
 
 MANIFEST = "SHA256SUMS"
+AGAIN = "install it again: pip install --force-reinstall piflow"
 
 
 def write_manifest(folder: Path, names: Iterable[str]) -> None:
@@ -51,18 +52,20 @@ def is_whole(folder: Path) -> bool:
 
 
 def check_shipped(paths: Iterable[Path]) -> None:
-    """Raise RunError for the first of ``paths``, files below the presets, that is not the one that was shipped."""
+    """Raise RunError for the first of ``paths``, files below the presets, that is not the one that was shipped, or for a damaged list."""
     root = presets_root()
     listed = _shipped(root)
     for path in paths:
         if files_digest([path]) != listed.get(path.relative_to(root).as_posix()):
-            what = f"{path} is damaged: it is not the file that came with piflow"
-            raise RunError(what, "install it again: pip install --force-reinstall piflow")
+            raise RunError(f"{path} is damaged: it is not the file that came with piflow", AGAIN)
 
 
 @cache
 def _shipped(root: Path) -> dict[str, str]:
-    return read_manifest(root)
+    try:
+        return read_manifest(root)
+    except (FileNotFoundError, ValueError) as error:
+        raise RunError(f"{root / MANIFEST}, the list of what came with piflow, is missing or damaged", AGAIN) from error
 
 
 def tensors_digest(metadata: Mapping[str, str], names: Iterable[str], read: Callable[[str], Tensor]) -> str:

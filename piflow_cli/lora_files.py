@@ -17,7 +17,8 @@ from .errors import RunError, UsageError, explain, is_unreachable
 from .teachers.locate import hub_id, locate
 from .weights import read_safetensors
 
-NAME_ONE = "name a .safetensors file, a folder with one, or a Hub id: --lora PATH[:SCALE]"
+OPTION = "--lora PATH[:SCALE]"
+NAME_ONE = f"name a .safetensors file, a folder with one, or a Hub id: {OPTION}"
 SUFFIX = ".safetensors"
 # As diffusers saves LoRAs.
 USUAL_NAME = "pytorch_lora_weights.safetensors"
@@ -115,17 +116,17 @@ def _on_hub(path: str) -> Path:
 
     repository, inside = hub_id(path)
     if inside.endswith(SUFFIX):
-        return locate(path)
+        return locate(path, option=OPTION)
     try:
         files = huggingface_hub.HfApi().list_repo_files(repository)
     except Exception as error:
         if not is_unreachable(error):
             raise
-        folder = locate(path, only=(f"*{SUFFIX}",))
+        folder = locate(path, only=(f"*{SUFFIX}",), option=OPTION)
         return folder / _only([file.name for file in sorted(folder.glob(f"*{SUFFIX}"))], path)
     within = f"{inside}/" if inside else ""
     names = [file.removeprefix(within) for file in files if file.startswith(within)]
-    return locate(f"{path.rstrip('/')}/{_only([name for name in names if name.endswith(SUFFIX) and '/' not in name], path)}")
+    return locate(f"{path.rstrip('/')}/{_only([name for name in names if name.endswith(SUFFIX) and '/' not in name], path)}", option=OPTION)
 
 
 def _only(names: Sequence[str], path: str) -> str:

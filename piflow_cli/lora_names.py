@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 # What tools put before a module's own name, longest first where one begins another.
-PREFIXES = ("transformer.base_model.model.", "base_model.model.transformer.", "base_model.model.", "transformer.", "diffusion_model.", "")
+PREFIXES = (
+    "transformer.base_model.model.", "base_model.model.transformer.", "base_model.model.", "transformer.",
+    "model.diffusion_model.", "diffusion_model.", "",
+)  # fmt: skip
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 TEXT_ENCODER = re.compile(r"(text_encoders?(_\d)?[._]|lora_te\d?_|te\d?[._]|text_model\.|conditioner\.|cond_stage_model\.).*")
 # Of peft a name of the adapter may stand before the last part: lora_A.default.weight.
 PARTS = {
-    "down": re.compile(r"(?P<module>.+)\.(lora_A(\.\w+)?\.weight|lora_down\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight)"),
-    "up": re.compile(r"(?P<module>.+)\.(lora_B(\.\w+)?\.weight|lora_up\.weight|lora\.up\.weight|lora_linear_layer\.up\.weight)"),
+    "down": re.compile(r"(?P<module>.+)\.(lora_A(\.[^.]+)?\.weight|lora_down\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight)"),
+    "up": re.compile(r"(?P<module>.+)\.(lora_B(\.[^.]+)?\.weight|lora_up\.weight|lora\.up\.weight|lora_linear_layer\.up\.weight)"),
     "alpha": re.compile(r"(?P<module>.+)\.alpha"),
-    "magnitude": re.compile(r"(?P<module>.+)\.lora_magnitude_vector((\.\w+)?\.weight)?"),
+    "magnitude": re.compile(r"(?P<module>.+)\.lora_magnitude_vector((\.[^.]+)?\.weight)?"),
 }
 OLDER_NAMES = ((".lora_A.", ".lora_down."), (".lora_B.", ".lora_up."))
 Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]

@@ -83,7 +83,8 @@ def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: 
     texts = [key for key in file.tensors if TEXT_ENCODER.fullmatch(key)]
     tensors = {key: value for key, value in file.tensors.items() if key not in texts}
     if not any(split(key)[1] in ("down", "up") for key in tensors) and not any("dora" in key or "lokr" in key for key in tensors):
-        raise UsageError(f"{file.path} holds no LoRA for a {family.model_name}", "name the file of one: --lora PATH[:SCALE]")
+        what = f"{file.path} holds no LoRA for a {family.model_name}, but {few(list(file.tensors))}"
+        raise UsageError(what, "name the file of one: --lora PATH[:SCALE]")
     places, unused = _places(model, family, tensors)
     if unused:
         raise _unused(file.path, unused, tensors, model)

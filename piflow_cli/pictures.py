@@ -26,7 +26,7 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA",
 MOST_PIXELS = 2 * 89_478_485
 SIXTEEN_BITS, GREY = "I;16", "L"
 UNSCALED = {"I": "32-bit whole numbers (mode I)", "F": "floating-point numbers (mode F)"}
-BITS_PER_SAMPLE = 258
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 ORIENTATION = 0x0112
 # Without one of these in it a PNG says nothing of how it is turned.
 PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
@@ -129,6 +129,9 @@ def _check(picture: Image.Image) -> None:
         raise Unreadable(f"{UNSCALED[mode]} have no white of their own: save it with 8 or 16 bits")
     if mode == SIXTEEN_BITS and picture.format == "TIFF" and picture.tag_v2.get(BITS_PER_SAMPLE) not in (16, (16,)):
         raise Unreadable("grey of neither 8 nor 16 bits: save it with one of them")
+    # Pillow turns such values round where they have 8 bits, and gives those of 16 as they are.
+    if mode == SIXTEEN_BITS and picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        raise Unreadable("16-bit grey in which 0 is white: save it with 0 for black")
 
 
 @cache

@@ -211,6 +211,19 @@ def test_a_config_or_tensor_that_cannot_be_is_refused(adapter, change, message: 
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["sample_size", "in_channels", "time_scale"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), True, None, "x", [1], {}])
+def test_a_size_of_a_network_that_cannot_be_is_refused_by_name(adapter, name: str, value: object, tmp_path) -> None:
+    def change(tensors, metadata, config) -> None:
+        config[name] = value
+
+    folder = copied(adapter, tmp_path / "copy")
+    rewrite(folder, change)
+    with pytest.raises(RunError, match=f"config.json describes no DiT: {name} .* is not a .*number above 0") as caught:
+        load_adapter(folder)
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [((0, 32), "no matrix"), ((), "no matrix"), ((2, 2, 32), "no matrix"), ((500, 32), "has rank 500, and the layer is 128 wide")],

@@ -71,6 +71,14 @@ def test_a_run_on_a_damaged_file_does_not_begin(cli, shipped, tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("damage", [None, b"", b"\xe2\x28 no list"])
+def test_a_damaged_list_of_what_is_shipped_is_one_line(cli, shipped, tmp_path, damage):
+    (shipped / MANIFEST).unlink() if damage is None else (shipped / MANIFEST).write_bytes(damage)
+    outcome = cli("sample", "--teacher", "digits", "--quiet", "--output", str(tmp_path / "out"))
+    assert outcome.code == 1 and "pip install" in outcome.err and "report it" not in outcome.err
+    assert len(outcome.err.splitlines()) == 2 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("victim", ["diffusion_pytorch_model.safetensors", "config.json", MANIFEST])
 def test_a_damaged_converted_teacher_is_made_again_in_the_same_run(cli, tiny_teacher, tmp_path, monkeypatch, victim):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

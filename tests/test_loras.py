@@ -53,7 +53,9 @@ FORMS = {
     "peft": dotted("base_model.model.", "lora_A.weight", "lora_B.weight"),
     "pipeline of peft": dotted("transformer.base_model.model.", "lora_A.default.weight", "lora_B.default.weight"),
     "named adapter": dotted("base_model.model.", "lora_A.my_style.weight", "lora_B.my_style.weight"),
+    "adapter with dashes": dotted("base_model.model.", "lora_A.my-style.weight", "lora_B.my-style.weight"),
     "comfyui": dotted("diffusion_model.", "lora_A.weight", "lora_B.weight"),
+    "whole checkpoint": dotted("model.diffusion_model.", "lora_A.weight", "lora_B.weight"),
     "bare": dotted("", "lora_A.weight", "lora_B.weight"),
     "kohya": flat("lora_unet_"),
     "onetrainer": flat("lora_transformer_"),
@@ -190,6 +192,13 @@ def test_tensors_that_the_converters_of_diffusers_drop_are_named(tmp_path) -> No
             put(ZOO["flux"], tmp_path / "k.safetensors")
     save_file(whole | {name("double_blocks_0_img_attn_proj", "diff_b"): torch.zeros(32)}, tmp_path / "k.safetensors")
     assert change(put(ZOO["flux"], tmp_path / "k.safetensors"), "transformer_blocks.0.attn.to_out.0").max() == 2
+
+
+def test_products_of_another_kind_are_named(tmp_path) -> None:
+    name = f"lycoris_{FLUX[0].replace('.', '_')}.hada_w1_a"
+    save_file({name: torch.ones(2, 2)}, tmp_path / "loha.safetensors")
+    with pytest.raises(UsageError, match=f"holds no LoRA .*{name}"):
+        put(ZOO["flux"], tmp_path / "loha.safetensors")
 
 
 def test_two_adapters_for_one_layer_are_named(tmp_path) -> None:

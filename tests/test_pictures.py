@@ -19,7 +19,7 @@ from PIL import Image
 
 from piflow_cli.images import save_png
 from piflow_cli.picture_folders import files_below
-from piflow_cli.pictures import MOST_PIXELS, Unreadable, as_stored, is_grid, open_picture, upright_size
+from piflow_cli.pictures import MOST_PIXELS, PHOTOMETRIC, WHITE_IS_ZERO, Unreadable, as_stored, is_grid, open_picture, upright_size
 
 LEVELS = st.lists(st.integers(0, 65535), min_size=1, max_size=40)
 
@@ -68,6 +68,14 @@ def test_pictures_whose_white_is_not_known_are_refused_by_name(tmp_path, mode: s
     for read in (open_picture, upright_size, lambda data: as_stored(tmp_path / "x.tif", grey=False)):
         with pytest.raises(Unreadable, match=named):
             read(data)
+
+
+def test_sixteen_bits_that_count_from_white_are_refused_by_name(tmp_path) -> None:
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.array([[0, 65535]], dtype=np.uint16)).save(path, tiffinfo={PHOTOMETRIC: WHITE_IS_ZERO})
+    for read in (open_picture, upright_size, lambda data: as_stored(path, grey=True)):
+        with pytest.raises(Unreadable, match="0 is white"):
+            read(path.read_bytes())
 
 
 def test_animations_give_their_first_frame(tmp_path) -> None:

@@ -181,7 +181,7 @@ class DiT(ModelMixin, ConfigMixin):
     may emit more channels per pixel. `proj_out_1` is fed silu(time + class embedding).
 
     Raises:
-        ValueError: `sample_size` is no multiple of `patch_size`, or the width no multiple of 4.
+        ValueError: a size or `time_scale` is not above 0, `sample_size` is no multiple of `patch_size`, or the width no multiple of 4.
     """
 
     _supports_gradient_checkpointing = True
@@ -201,6 +201,11 @@ class DiT(ModelMixin, ConfigMixin):
         time_scale: float = 1000.0,
     ):
         super().__init__()
+        for name, size in (("sample_size", sample_size), ("patch_size", patch_size), ("in_channels", in_channels)):
+            if type(size) is not int or size < 1:
+                raise ValueError(f"{name} {size!r} is not a whole number above 0")
+        if type(time_scale) not in (int, float) or not 0 < time_scale < math.inf:
+            raise ValueError(f"time_scale {time_scale!r} is not a number above 0")
         width = num_attention_heads * attention_head_dim
         if sample_size % patch_size:
             raise ValueError(f"sample_size {sample_size} is not a multiple of patch_size {patch_size}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,6 @@ def distill(
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
-    from piflow_cli.files import check_writable
     from piflow_cli.places import with_full_paths
     from piflow_cli.presets import PICTURES, resolve
 
@@ -113,17 +113,22 @@ def distill(
     preset = with_full_paths(resolve(teacher, config, assignments if assignments is not None else [], flags))
     _refuse_missing(preset)
     folder = Path("runs") / preset.name if output is None else output
-    check_writable(folder)
-    from piflow_cli.launching import launch, process_count
-    from piflow_cli.ranks import launched_processes
-
-    processes = process_count(num_processes, device)
+    processes = _processes(folder, num_processes, device)
     if dry_run:
         _plan(preset, folder, device, processes, console)
-    elif processes > launched_processes():
-        launch(context.find_root().obj, processes)
     else:
-        _run(preset, folder, device, resume, console)
+        _start(processes, context, lambda: _run(preset, folder, device, resume, console))
+
+
+def _processes(folder: Path, asked: int | None, device: str) -> int:
+    """How many processes the run is to have; a folder that nothing can be written to is refused first."""
+    from piflow_cli.files import check_writable
+
+    check_writable(folder)
+    # Takes seconds to import.
+    from piflow_cli.launching import process_count
+
+    return process_count(asked, device)
 
 
 def _refuse_others(context: typer.Context) -> None:
@@ -151,6 +156,17 @@ def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Co
 
     plan = describe(preset, folder, device, processes)
     console.result(plan, format_pairs(plan))
+
+
+def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> None:
+    """Launch as many ``processes`` of this command, or ``run`` it here where they are launched, or it needs no other."""
+    from piflow_cli.launching import launch
+    from piflow_cli.ranks import launched_processes
+
+    if processes > launched_processes():
+        launch(context.find_root().obj, processes)
+    else:
+        run()
 
 
 def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Console) -> None:

@@ -176,8 +176,6 @@ class EvalRequest:
             faults.append("--text-column belongs to a file of prompts, and none is given: name it, --prompts FILE")
         if "clip" in self.measures and self.prompts_from is None:
             faults.append("--metrics clip needs the texts that pictures are to show: --prompts FILE")
-        if self.clip is not None and "clip" not in self.measures:
-            faults.append("--clip is of the CLIP score, which is not asked for: --metrics clip")
         return faults
 
 

@@ -21,7 +21,8 @@ PICTURE_CHANNELS = (1, 3)
 # A decoder's activations at 256 x 256 take about half a gigabyte a picture.
 DECODED_AT_ONCE = 8
 NEEDED = ("config.json", "diffusion_pytorch_model*.safetensors*", "vae/*")
-NAME_ONE = "name one; distill: --set teacher.vae=PATH; sample and inspect-policy: --vae PATH"
+OPTION = "distill: --set teacher.vae=PATH; sample and inspect-policy: --vae PATH"
+NAME_ONE = f"name one; {OPTION}"
 
 
 def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Decode:
@@ -110,7 +111,7 @@ def _normalisation(model: nn.Module) -> tuple[float, float]:
 
 def vae_folder(vae: str, only: Sequence[str] = NEEDED) -> Path:
     """The folder of the AutoencoderKL ``vae``; of one on the Hub the files ``only`` are fetched."""
-    place = locate(vae, only=only)
+    place = locate(vae, only=only, option=OPTION)
     folder = place / "vae" if (place / "vae").is_dir() else place
     try:
         named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .base import TeacherFamily
 
 SHIPPED_PREFIX = "preset:"
-LOCAL_COPY = "name a local copy: --base PATH"
+BASE = "--base PATH"
+LOCAL_COPY = f"name a local copy: {BASE}"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 # Which files of a repository are fetched, as the Hub's client reads patterns: * also matches a slash.
@@ -31,7 +32,7 @@ ENCODERS = ("model_index.json", "text_encoder*", "tokenizer*", "scheduler/*", "v
 _HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<inside>.+))?")
 
 
-def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK) -> Path:
+def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK, option: str = BASE) -> Path:
     """The folder, or file, of ``base``; what is on the Hub is fetched unless it is in the cache already.
 
     Args:
@@ -39,6 +40,7 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
             folder or a checkpoint file inside the repository.
         revision: commit, branch or tag on the Hub; None is the newest. Of no meaning for the others.
         only: patterns of the files that are needed, relative to the folder; a checkpoint file needs only itself.
+        option: what hints say to name another place with.
 
     Raises:
         UsageError: there is no such path, repository, revision or file.
@@ -48,12 +50,13 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
         place = presets_root() / base.removeprefix(SHIPPED_PREFIX)
         # First, since what is damaged here is to be installed again, and not copied.
         check_shipped([place] if place.is_file() else _matching(place, only))
-        return _existing(place, base, only)
+        return _existing(place, base, only, option)
     if (match := hub_id(base)) is None:
-        return _existing(expanded(base), base, only)
+        return _existing(expanded(base), base, only, option)
     repository, inside = match
-    place = _fetch(repository, inside, revision, only)
-    _refuse_incomplete(place, only, f"the download of {base} is incomplete", "run the same command again with a network")
+    place = _fetch(repository, inside, revision, only, option)
+    hint = f"run the same command again with a network, or {_local_copy(option)}"
+    _refuse_incomplete(place, only, f"the download of {base} is incomplete", hint)
     return place
 
 
@@ -87,18 +90,22 @@ def hub_id(base: str) -> tuple[str, str] | None:
     return match["repository"], inside.rstrip("/")
 
 
-def _existing(path: Path, base: str, only: Sequence[str]) -> Path:
+def _local_copy(option: str) -> str:
+    return LOCAL_COPY.replace(BASE, option)
+
+
+def _existing(path: Path, base: str, only: Sequence[str], option: str) -> Path:
     if not path.exists():
         called = "" if str(path) == base else f", which the preset calls {base}"
-        hint = "name a folder or a Hub id: --base PATH"
+        hint = f"name a folder or a Hub id: {option}"
         if _HUB_ID.fullmatch(base):
             hint += f"; a repository of that name is not looked for where there is a folder {base.partition('/')[0]}"
         raise UsageError(f"there is nothing at {path}{called}", hint)
-    _refuse_incomplete(path, only, f"{path} is incomplete", "copy it again")
+    _refuse_incomplete(path, only, f"{path} is incomplete", f"copy it again, or {_local_copy(option)}")
     return path
 
 
-def _fetch(repository: str, inside: str, revision: str | None, only: Sequence[str]) -> Path:
+def _fetch(repository: str, inside: str, revision: str | None, only: Sequence[str], option: str) -> Path:
     import huggingface_hub
 
     if inside.endswith(CHECKPOINT_SUFFIXES):
@@ -110,20 +117,21 @@ def _fetch(repository: str, inside: str, revision: str | None, only: Sequence[st
         folder = Path(huggingface_hub.snapshot_download(repository, **request))
     except Exception as error:
         if not is_unreachable(error):
-            raise _explained(repository, error) from error
+            raise _explained(repository, error, option) from error
         try:
             folder = Path(huggingface_hub.snapshot_download(repository, **request, local_files_only=True))
         except Exception as missing:
-            raise _explained(repository, error) from missing
+            raise _explained(repository, error, option) from missing
     if not _matching(folder, patterns):
-        raise UsageError(f"{repository} holds no {' or '.join(patterns)}", f"look at the files on its page on the Hub, or {LOCAL_COPY}")
+        hint = f"look at the files on its page on the Hub, or {_local_copy(option)}"
+        raise UsageError(f"{repository} holds no {' or '.join(patterns)}", hint)
     return folder / inside
 
 
-def _explained(repository: str, error: Exception) -> Exception:
+def _explained(repository: str, error: Exception, option: str) -> Exception:
     """The user's view of what went wrong with ``repository``; the exception itself where it is none of the known ones."""
     known = explain(error)
-    return error if known is None else type(known)(f"{repository}: {known.message}", f"{known.hint}; or {LOCAL_COPY}")
+    return error if known is None else type(known)(f"{repository}: {known.message}", f"{known.hint}; or {_local_copy(option)}")
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
@@ -134,9 +142,9 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 def _refuse_incomplete(place: Path, only: Sequence[str], what: str, hint: str) -> None:
     """Raise RunError where an index of shards, among the files that are needed, names one that is not there, or a config is damaged."""
-    check_configs(_matching(place, only), f"{hint}, or {LOCAL_COPY}")
+    check_configs(_matching(place, only), hint)
     for index in [path for path in _matching(place, only) if path.name.endswith(INDEX_SUFFIX)]:
         try:
             shards_of(index)
         except RunError as error:
-            raise RunError(f"{what}: {error.message}", f"{hint}, or {LOCAL_COPY}") from error
+            raise RunError(f"{what}: {error.message}", hint) from error

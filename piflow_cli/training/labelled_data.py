@@ -89,7 +89,7 @@ def place_of(images: str) -> Path:
     """Where `data.images` is; raises UsageError where there is nothing. Only a file that is shipped or on the Hub is fetched."""
     path = Path(images).expanduser()
     if images.startswith(SHIPPED_PREFIX) or (not path.exists() and hub_id(images) is not None):
-        return locate(images)
+        return locate(images, option="--data DIR")
     if not path.exists():
         raise UsageError(f"there are no pictures at {images}", NAME_DATA)
     if path.is_file() and path.suffix not in (".safetensors", ".tar"):

@@ -14,7 +14,10 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..pictures import SUFFIXES
+from ..wording import few
 from .picture import Picture, Told, caption_of, unused
+
+NAMES_SHOWN = 5
 
 Parts = dict[str, tarfile.TarInfo]
 """The members of a sample, by suffix."""
@@ -23,9 +26,10 @@ Parts = dict[str, tarfile.TarInfo]
 def pictures_of_shards(shards: Sequence[Path], told: Told) -> list[Picture]:
     """All pictures of ``shards`` and what is ``told`` of them; what belongs to no picture is among them, and says so when it is read.
 
-    Raises UsageError, with all their names, where shards are damaged, and where there is no picture in any.
+    Raises UsageError, with all their names, where shards are damaged or have two members for one place in a sample, and where there is no
+    picture in any.
     """
-    pictures, damaged = [], []
+    pictures, damaged, twice = [], [], []
     for shard in shards:
         try:
             with tarfile.open(shard, "r:") as tar:
@@ -33,10 +37,16 @@ def pictures_of_shards(shards: Sequence[Path], told: Told) -> list[Picture]:
         except (tarfile.TarError, EOFError) as error:
             damaged.append(f"{shard}: {error}")
             continue
-        for name, parts in grouped(members).items():
+        groups = grouped(members)
+        kept = {member for parts in groups.values() for member in parts.values()}
+        twice += [f"{shard}: {member.name}" for member in members if member not in kept]
+        for name, parts in groups.items():
             pictures += _of_group(shard, name, parts, told)
     if damaged:
         raise UsageError("shards that are cut short or no uncompressed tar:\n  " + "\n  ".join(damaged), "write or download them again")
+    if twice:
+        what = "members that another one of the same name and suffix takes the place of:\n  " + few(twice, NAMES_SHOWN, "\n  ")
+        raise UsageError(what, "give each sample a name of its own")
     if not any(picture.file is not None for picture in pictures):
         raise UsageError(f"the shards of {shards[0].parent} hold no pictures ({', '.join(SUFFIXES)})", "add NAME.jpg with NAME.txt")
     return pictures

@@ -64,6 +64,12 @@ def test_sample_hands_over_what_was_asked(cli, requests):
     assert tuple(vars(request).values()) == expected
 
 
+def test_a_prompt_beside_a_teacher_may_be_longer_than_any_file_name(cli, requests):
+    prompt = "a red fox " * 300
+    cli("sample", "--teacher", "flux-dev", prompt)
+    assert (requests[0].student, requests[0].prompts) == (None, (prompt,))
+
+
 def test_num_images_counts_seeds_from_zero(cli, requests):
     cli("sample", "--teacher", "digits", "--num-images", "3", "--temperature", "auto")
     assert (requests[0].seeds, requests[0].temperature, requests[0].output) == (

@@ -198,7 +198,7 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--inception-weights", "w.pt"], "--inception-weights: pictures are looked at by pixels"),
         (["--clip", "c"], "--clip is of the CLIP score"),
         (["--height", "64", "--prompts", "PROMPTS"], "is told class labels, not text: --prompts, --height"),
-        (["--substeps", "100001"], "--substeps: 100,001 are more than 100,000"),
+        (["--substeps", "100001"], "--substeps 100001: more than 100,000"),
         (["--reference", "SMALL"], "has 16 features a picture by pixels, and three 3"),
         (["--save-statistics", "x.safetensors"], "no folder is given"),
         (["--device", "cuda"], "--device cuda"),

@@ -69,6 +69,12 @@ def test_what_does_not_go_together_is_said(given: dict, message: str) -> None:
         request(**given).check()
 
 
+def test_a_fault_is_said_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        request(students=("a",), clip="c").check()
+    assert caught.value.message.count("--clip is of the CLIP score") == 1
+
+
 def test_all_faults_come_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         request(images=Path("d"), students=("a",), metrics=("speed",)).check()

@@ -12,8 +12,11 @@ import pytest
 from huggingface_hub import errors
 
 from piflow_cli.errors import PiflowError, RunError, UsageError
+from piflow_cli.lora_files import read_lora
 from piflow_cli.presets import presets_root
+from piflow_cli.teachers.latents import vae_folder
 from piflow_cli.teachers.locate import CONFIGS, NETWORK, hub_id, locate
+from piflow_cli.training.labelled_data import place_of
 
 
 def answer(kind: type[Exception], status: int) -> Exception:
@@ -31,7 +34,7 @@ class Hub:
     def add(self, *names: str) -> None:
         for name in names:
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.root / name).write_text("{}")
+            (self.root / name).write_text(json.dumps({"_class_name": "Fake"}))
 
     def __call__(self, repository: str, **request) -> str:
         self.calls.append({"repository": repository, **request})
@@ -150,6 +153,21 @@ def test_each_failure_of_the_hub_is_one_line_with_what_to_do(hub, failure, kind,
     assert type(error) is kind and error.message.startswith("owner/name: ") and message in error.message
     assert hint in error.hint and "--base PATH" in error.hint
     assert "\n" not in error.message
+
+
+OPTIONS = [
+    (lambda: read_lora("owner/name/a.safetensors"), "--lora PATH"),
+    (lambda: place_of("owner/name"), "--data DIR"),
+    (lambda: vae_folder("owner/name"), "distill: --set teacher.vae=PATH; sample and inspect-policy: --vae PATH"),
+]
+
+
+@pytest.mark.parametrize(("read", "option"), OPTIONS)
+def test_hints_name_the_option_that_takes_what_is_missing(hub, read, option):
+    hub.failures = [answer(errors.RepositoryNotFoundError, 404)]
+    with pytest.raises(UsageError) as caught:
+        read()
+    assert f"name a local copy: {option}" in caught.value.hint and "--base" not in caught.value.hint
 
 
 def connection_errors() -> list[Exception]:

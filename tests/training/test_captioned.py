@@ -176,6 +176,11 @@ def test_leftovers_of_shards_are_named_when_they_are_read(tmp_path):
     assert reasons == {"a.tar/2.heic": "not a picture", "a.tar/3.txt": "there is no picture with it", "a.tar/4.npy": "not a picture"}
 
 
+def test_members_of_a_shard_that_would_take_anothers_place_are_named(tmp_path):
+    shard(tmp_path / "a.tar", {"1.PNG": encoded(), "1.png": encoded(), "1.txt": "one", "2.png": encoded(), "2.txt": "two"})
+    assert "a.tar: 1.PNG" in refusal(tmp_path / "a.tar") and "2.png" not in refusal(tmp_path / "a.tar")
+
+
 def test_another_column_may_hold_the_caption(tmp_path):
     put(tmp_path / "folder", {"a.png": encoded(), "metadata.jsonl": '{"file_name": "a.png", "caption": "one"}'})
     assert captions(tmp_path / "folder", text_column="caption") == {"a.png": "one"}
