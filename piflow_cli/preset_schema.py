@@ -115,7 +115,9 @@ class DataSection:
 
 DATA_SOURCES = ("images", "labels", "prompts", "captioned")
 WITHOUT_PICTURES = ("labels", "prompts")
-CLASS_FAMILIES = ("dit",)  # families of teachers that are told a class: what is given them as data has labels
+# Families of teachers that are told a class, whose data have labels, and of those that are told a text; of others nothing is known here.
+CLASS_FAMILIES = ("dit",)
+TEXT_FAMILIES = ("flux", "flux2", "flux2-klein", "qwen-image", "z-image")
 TOLD_A_TEXT = ("prompts", "captioned")
 # Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
 ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}
@@ -258,7 +260,8 @@ def segment_substeps(policy: PolicySection) -> int:
 
 def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> Iterator[tuple[str, str]]:
     given = [name for name in DATA_SOURCES if getattr(data, name) is not None]
-    if teacher is not None and (foreign := [name for name in given if (name in TOLD_A_TEXT) == (teacher.family in CLASS_FAMILIES)]):
+    known = teacher is not None and teacher.family in (*CLASS_FAMILIES, *TEXT_FAMILIES)
+    if known and (foreign := [name for name in given if (name in TOLD_A_TEXT) == (teacher.family in CLASS_FAMILIES)]):
         told, other = ("a class", "a text") if teacher.family in CLASS_FAMILIES else ("a text", "a class")
         yield f"data.{foreign[0]}", f"is for teachers that are told {other}, and this one is told {told}; leave it out"
         return

@@ -154,7 +154,7 @@ def _preview(session: Session, path: Path, console: Console) -> None:
     try:
         with session.accelerator.autocast():
             save_preview(_current(session), session.gallery, path)
-    except PolicyError as error:
+    except (PolicyError, RunError) as error:
         console.warn(f"no picture {path}: {error}")
 
 
@@ -185,7 +185,7 @@ def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float, 
         try:
             with session.accelerator.autocast():
                 save_comparison(_current(session), session.teacher, session.guidance, session.gallery, samples)
-        except PolicyError as error:
+        except (PolicyError, RunError) as error:
             shown = False
             console.warn(f"no picture {samples}: {error}")
     draw_loss(metrics.rows, curve)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from piflow_cli.preset_schema import CLASS_FAMILIES, DATA_SOURCES
+from piflow_cli.preset_schema import CLASS_FAMILIES, DATA_SOURCES, TEXT_FAMILIES
 from piflow_cli.presets import load, resolve
 
 
@@ -67,11 +67,12 @@ def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher,
     assert [name for name in DATA_SOURCES if getattr(data, name) is not None] == [key]
 
 
-def test_the_families_that_are_told_a_class_are_known_by_name():
+def test_what_the_families_are_told_is_known_by_name():
     from piflow_cli.teachers import families
     from piflow_cli.teachers.base import ClassConditionalFamily
 
-    assert CLASS_FAMILIES == tuple(name for name, family in families().items() if issubclass(family, ClassConditionalFamily))
+    told_a_class = tuple(name for name, family in families().items() if issubclass(family, ClassConditionalFamily))
+    assert CLASS_FAMILIES == told_a_class and TEXT_FAMILIES == tuple(name for name in families() if name not in told_a_class)
 
 
 def test_two_sources_of_data_are_refused(cli, training):

@@ -102,7 +102,7 @@ def test_seeds_and_sizes_of_prompts_count(evaluate, student, tmp_path) -> None:
         ("a fox\ncat\n", ["--num-images", "3"], "holds 2 prompts, and 3 are wanted"),
         ("a fox\ncat\n", ["--full"], "holds 2 prompts, and 10000 are wanted"),
         ("a fox\ncat\n", ["--labels", "1"], "--labels"),
-        ("a fox\ncat\n", ["--metrics", "diversity", "--reference", "teacher"], "no label or prompt comes twice"),
+        ("a fox\ncat\n", ["--metrics", "diversity"], "no label or prompt comes twice"),
     ],
 )
 def test_prompts_that_cannot_be_had_are_named(evaluate, student, tmp_path, text: str, arguments: list[str], message: str) -> None:

@@ -253,7 +253,7 @@ def test_a_disk_that_takes_no_more_costs_nothing_that_was_saved(cli, tiny_teache
         (["--device", "cuda"], "--device cuda: "),
         (["--set", "teacher.base=nowhere"], "there is nothing at nowhere"),
         (["--set", "teacher.family=unet"], "unknown model family 'unet'"),
-        (["--set", "data.images=nowhere.safetensors"], "there is nothing at nowhere.safetensors"),
+        (["--set", "data.images=nowhere.safetensors"], "there are no pictures at nowhere.safetensors"),
         (["--set", "optimisation.device_batch_size=3"], "is no multiple of"),
         (["--set", "output.tracker=wandb"], "the tracker wandb is not installed"),
         (["--nfe", "0"], "policy.nfe"),

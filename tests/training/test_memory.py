@@ -150,7 +150,7 @@ def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) ->
 
 @pytest.mark.parametrize(("source", "texts", "pictures"), [("prompts", 4, 0), ("pictures", 3, 2), ("captions", 3, 0)])
 def test_a_plan_says_what_the_cache_takes_in_all(cli, tmp_path, source, texts, pictures) -> None:
-    """Each text once, the empty one with them; each picture once, unless only its caption is wanted."""
+    """Each text once, the empty one with them; each picture once, its mean and standard deviation, unless only its caption is wanted."""
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     (tmp_path / "prompts.txt").write_text("a\nb\nc\na\n")
     put(tmp_path / "pictures", {name: encoded() if name.endswith("png") else name for name in ("a.png", "a.txt", "b.png", "b.txt")})
@@ -158,7 +158,7 @@ def test_a_plan_says_what_the_cache_takes_in_all(cli, tmp_path, source, texts, p
     given += ["--data-free"] if source == "captions" else []
     cache = ["--cache", str(tmp_path / "cache"), "--set", "data.resolution=64"]
     plan = json.loads(cli("distill", "--teacher", str(path), *given, *cache, "--dry-run", "--json").out)
-    assert plan["disk"]["cache, in all, at most"] == texts * 2 * (512 * WIDTH + 24) + pictures * 4 * (4 * 8 * 8)
+    assert plan["disk"]["cache, in all, at most"] == texts * 2 * (512 * WIDTH + 24) + pictures * 2 * 4 * (4 * 8 * 8)
 
 
 @pytest.mark.parametrize("offload", [False, True])

@@ -177,4 +177,4 @@ def test_data_that_cannot_be_trained_on_say_so_before_anything_is_written(cli, t
 
 def test_a_family_of_classes_takes_no_prompts(cli, tiny_teacher, source):
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--prompts", source["--prompts"], "--data-free", "--set", "data.resolution=8")
-    assert outcome.code == 2 and "the family dit is conditioned on class labels, not on text" in outcome.err
+    assert outcome.code == 2 and "data.prompts: is for teachers that are told a text, and this one is told a class" in outcome.err
