@@ -94,7 +94,7 @@ def _print_version(console: Console) -> None:
     if not console.json:
         console.result({}, f"piflow {__version__}")
         return
-    from piflow_cli.versions import collect
+    from piflow_cli.system.versions import collect
 
     console.result(collect(), "")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from zoo import Row, disturb, student_of
 
-from piflow_cli.adapter_digests import DIGESTS
-from piflow_cli.adapters import save_adapter
-from piflow_cli.student import Student
+from piflow_cli.students.adapter_digests import DIGESTS
+from piflow_cli.students.adapters import save_adapter
+from piflow_cli.students.student import Student
+from zoo import Row, disturb, student_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

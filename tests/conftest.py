@@ -105,7 +105,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[SampleRequest]:
         asked.append(request)
         return {"images": 64 if request.seeds is None else len(request.seeds)}
 
-    fake_module(monkeypatch, "sampling", SampleRequest=SampleRequest, sample=sample)
+    fake_module(monkeypatch, "sampling.sample", SampleRequest=SampleRequest, sample=sample)
     return asked
 
 
@@ -116,7 +116,7 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import yaml
     from safetensors.torch import save_file
 
-    from piflow_cli.backbones.dit import DiT
+    from piflow_cli.teachers.dit_network import DiT
 
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(0)
@@ -170,10 +170,10 @@ def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
     from piflow_cli.teachers import families
-    from piflow_cli.training import pictures
+    from piflow_cli.training import previews
     from zoo import ZOO
 
-    monkeypatch.setattr(pictures, "TEXT_FINE_STEPS", 2)
+    monkeypatch.setattr(previews, "TEXT_FINE_STEPS", 2)
     pipeline = SimpleNamespace(to=lambda device: pipeline)
     for row in ZOO.values():
         kind = families()[row.family]

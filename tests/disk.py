@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from piflow_cli import files
+from piflow_cli.system import files
 
 KINDS = ("killed", "nothing more", "names first")
 CALLS = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir")

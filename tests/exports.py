@@ -7,16 +7,17 @@ from pathlib import Path
 
 import diffusers
 import torch
-from students import tiny_student
-from tiny_pipeline import whole_pipeline
-from tiny_vae import tiny_vae
 from torch import Tensor
-from zoo import ZOO, conditioning, disturb, states, student_of
 
 from piflow_cli.console import Console
-from piflow_cli.exporting.formats import FORMATS, ExportRequest
-from piflow_cli.generation import sample_student
-from piflow_cli.student import Student
+from piflow_cli.exporting.formats import FORMATS
+from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.sampling.denoise import sample_student
+from piflow_cli.students.student import Student
+from tiny_pipeline import whole_pipeline
+from tiny_students import tiny_student
+from tiny_vae import tiny_vae
+from zoo import ZOO, conditioning, disturb, states, student_of
 
 NAMES = (*ZOO, "dit")
 LABELS = [0, 2]

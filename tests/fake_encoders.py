@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from piflow_cli.encoders import EncoderFactory, negative_of
 from piflow_cli.teachers.dit import DiTFamily
+from piflow_cli.teachers.encoders import EncoderFactory, negative_of
 
 LONGEST = 100
 IDENTITY = {"model": "fake", "revision": "1", "dtype": "float32"}

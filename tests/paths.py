@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from piflow_cli.core.policies.base import Policy
 from piflow_cli.core.rollout import rollout, rollout_through
-from piflow_cli.trajectory import PolicyPath, times
+from piflow_cli.sampling.trajectory import PolicyPath, times
 
 
 def path_of(policy: Policy, raw_end: float = 0.0, points: int = 8, substeps: int = 128) -> PolicyPath:
-    """What :func:`piflow_cli.trajectory.walk` yields for this policy; its samples share one source time."""
+    """What :func:`piflow_cli.sampling.trajectory.walk` yields for this policy; its samples share one source time."""
     upper, x = float(policy.raw_src[0]), policy.x_src
     raws = tuple(upper - (upper - raw_end) * part / points for part in range(points))
     states = [x, *rollout_through(policy, x, [times(raw, x) for raw in raws], substeps=substeps)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from piflow_cli.presets import available, load, presets_root, to_dict
+from piflow_cli.presets.resolve import available, load, presets_root, to_dict
 
 PUBLISHED = Path(__file__).parent / "data" / "published_recipes.yaml"
 TABLE = Path(__file__).parent.parent / "docs" / "recipe.md"

@@ -8,7 +8,7 @@ import re
 import torch
 from torch import nn
 
-from piflow_cli.quantisation import delicate
+from piflow_cli.weights.quantisation import delicate
 
 
 def rounded(base: nn.Module, keep: set[str]) -> nn.Module:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from piflow_cli.backbones.dit import DiT
-from piflow_cli.student import Student, StudentFacts, student_of
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.student import Student, student_of
 from piflow_cli.teachers import family_of
+from piflow_cli.teachers.dit_network import DiT
 
 
 def facts(policy: str = "gm", components: int = 3) -> StudentFacts:

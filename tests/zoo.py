@@ -11,15 +11,16 @@ import diffusers
 import pytest
 import torch
 import yaml
-from helpers import seeded
 from torch import Tensor, nn
 
+from helpers import seeded
 from piflow_cli.core.timegrid import TimeGrid
-from piflow_cli.encoders import with_negative
-from piflow_cli.preset_schema import AdapterSection, Preset
-from piflow_cli.presets import resolve
-from piflow_cli.student import Student, StudentFacts, adapted_student
+from piflow_cli.presets.resolve import resolve
+from piflow_cli.presets.schema import AdapterSection, Preset
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.student import Student, adapted_student
 from piflow_cli.teachers import family_of
+from piflow_cli.teachers.encoders import with_negative
 
 TEXT, WIDTH = 7, 32
 LATENTS = (4, 8, 12)

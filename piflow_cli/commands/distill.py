@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from piflow_cli.presets import Preset
+    from piflow_cli.presets.schema import Preset
 
 from piflow_cli.commands.distill_options import (
     Assignments,
@@ -89,8 +89,8 @@ def distill(
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
-    from piflow_cli.places import with_full_paths
-    from piflow_cli.presets import PICTURES, resolve
+    from piflow_cli.presets.places import with_full_paths
+    from piflow_cli.presets.resolve import PICTURES, resolve
 
     flags = {
         "teacher.base": base,
@@ -122,11 +122,11 @@ def distill(
 
 def _processes(folder: Path, asked: int | None, device: str) -> int:
     """How many processes the run is to have; a folder that nothing can be written to is refused first."""
-    from piflow_cli.files import check_writable
+    from piflow_cli.system.files import check_writable
 
     check_writable(folder)
     # Takes seconds to import.
-    from piflow_cli.launching import process_count
+    from piflow_cli.system.processes import process_count
 
     return process_count(asked, device)
 
@@ -142,8 +142,8 @@ def _refuse_others(context: typer.Context) -> None:
 
 def _refuse_missing(preset: Preset) -> None:
     """Raise UsageError for a base or prompts that are not there: what comes next takes seconds to import."""
-    from piflow_cli.prompts import read_prompts
-    from piflow_cli.teachers.locate import hub_id, locate
+    from piflow_cli.data.prompts import read_prompts
+    from piflow_cli.weights.locate import hub_id, locate
 
     if hub_id(preset.teacher.base) is None:
         locate(preset.teacher.base)
@@ -160,8 +160,8 @@ def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Co
 
 def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> None:
     """Launch as many ``processes`` of this command, or ``run`` it here where they are launched, or it needs no other."""
-    from piflow_cli.launching import launch
     from piflow_cli.ranks import launched_processes
+    from piflow_cli.system.processes import launch
 
     if processes > launched_processes():
         launch(context.find_root().obj, processes)
@@ -170,8 +170,8 @@ def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> N
 
 
 def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Console) -> None:
-    from piflow_cli.launching import follow_launcher
     from piflow_cli.streams import unbreakable_out
+    from piflow_cli.system.processes import follow_launcher
     from piflow_cli.training import distill as run_distillation
 
     follow_launcher()
@@ -183,7 +183,7 @@ def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Conso
 
 
 def _teachers() -> list[dict[str, object]]:
-    from piflow_cli.presets import available, load
+    from piflow_cli.presets.resolve import available, load
 
     return [
         {

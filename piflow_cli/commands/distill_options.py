@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from piflow_cli.bounds import PROCESSES
-from piflow_cli.core.policies.kinds import ROWS, policy_names
 from piflow_cli.commands.options import (
     DATA,
     MEMORY,
@@ -20,6 +18,8 @@ from piflow_cli.commands.options import (
     setting,
     switch,
 )
+from piflow_cli.core.policies.kinds import ROWS, policy_names
+from piflow_cli.presets.bounds import PROCESSES
 
 ListTeachers = Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)]
 NumProcesses = Annotated[

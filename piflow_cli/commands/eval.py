@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from piflow_cli.bounds import EVALUATIONS, TEACHER_STEPS, Bound
 from piflow_cli.commands.eval_options import (
     BatchSize,
     Cache,
@@ -28,11 +27,23 @@ from piflow_cli.commands.eval_options import (
     TeacherSteps,
     TrustWeights,
 )
-from piflow_cli.commands.options import Base, Device, Json, Quiet, Subfolder, Teacher, TextColumn, examples, parse_ranges, parse_temperature
+from piflow_cli.commands.options import (
+    Base,
+    Device,
+    Json,
+    Quiet,
+    Subfolder,
+    Teacher,
+    TextColumn,
+    examples,
+    parse_ranges,
+    parse_temperature,
+)
 from piflow_cli.commands.sample_options import Height, PromptsFrom, Seeds, Substeps, Temperature, Width
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
-from piflow_cli.naming import student_name
+from piflow_cli.presets.bounds import EVALUATIONS, TEACHER_STEPS, Bound
+from piflow_cli.students.naming import student_name
 
 EXAMPLES = examples(
     ("piflow eval runs/digits", "against the training data"),

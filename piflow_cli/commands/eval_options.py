@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from piflow_cli.bounds import BATCH, IMAGES, TEACHER_STEPS
 from piflow_cli.commands.options import DATA, MODEL, OUTPUT, SAMPLING, setting, switch
+from piflow_cli.presets.bounds import BATCH, IMAGES, TEACHER_STEPS
 
 MEASURING = "Measuring"
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from piflow_cli.bounds import WIDTH
 from piflow_cli.commands.options import (
     OUTPUT,
     Base,
@@ -21,7 +20,8 @@ from piflow_cli.commands.options import (
     switch,
 )
 from piflow_cli.console import Console, format_pairs
-from piflow_cli.naming import student_name
+from piflow_cli.presets.bounds import WIDTH
+from piflow_cli.students.naming import student_name
 
 FORMAT, HUB = "Format", "Hub"
 
@@ -73,7 +73,7 @@ def export(
     """
     console = Console(json=json, quiet=quiet)
     from piflow_cli.exporting.driver import export as run_export
-    from piflow_cli.exporting.formats import ExportRequest
+    from piflow_cli.exporting.request import ExportRequest
 
     request = ExportRequest(
         student=student,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from piflow_cli.bounds import EVALUATIONS
 from piflow_cli.commands.options import OUTPUT, SAMPLING, setting, switch
+from piflow_cli.presets.bounds import EVALUATIONS
 
 LOOK = "Look at"
 

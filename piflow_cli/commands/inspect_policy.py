@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from piflow_cli.commands.inspect_options import At, Compare, Output, Overwrite, Seeds, Slice
-from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Subfolder, Teacher, TextColumn, examples, parse_ranges
+from piflow_cli.commands.options import (
+    Base,
+    BasePrecision,
+    Device,
+    Json,
+    Quiet,
+    Subfolder,
+    Teacher,
+    TextColumn,
+    examples,
+    parse_ranges,
+)
 from piflow_cli.commands.sample_options import Height, Labels, Prompts, PromptsFrom, Student, Vae, Width
 from piflow_cli.console import Console, format_table
 from piflow_cli.errors import UsageError
-from piflow_cli.naming import student_name
+from piflow_cli.students.naming import student_name
 
 if TYPE_CHECKING:
     from piflow_cli.inspection.slices import Place

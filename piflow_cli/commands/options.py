@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from piflow_cli.bounds import GUIDANCE, IMAGES, SCALE, SHIFT, Bound
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.bounds import GUIDANCE, IMAGES, SCALE, SHIFT, Bound
 
 LARGEST_VALUE = 2**63 - 1
 
 
 def complete_teacher(incomplete: str) -> list[str]:
     """Names of shipped presets that begin with what was typed."""
-    from piflow_cli.presets import available
+    from piflow_cli.presets.resolve import available
 
     return [name for name in available() if name.startswith(incomplete)]
 

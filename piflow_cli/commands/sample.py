@@ -48,7 +48,7 @@ from piflow_cli.commands.sample_options import (
 )
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
-from piflow_cli.naming import student_name
+from piflow_cli.students.naming import student_name
 
 EXAMPLES = examples(
     ("piflow sample runs/digits", "64 images and a grid"),
@@ -142,8 +142,8 @@ def _named(student: str | None, prompts: list[str] | None, teacher: str | None) 
 
 def _run(options: dict, console: Console) -> None:
     # Takes seconds to import, which a slip in the options need not wait for.
-    from piflow_cli.sampling import SampleRequest
-    from piflow_cli.sampling import sample as run_sampling
+    from piflow_cli.sampling.request import SampleRequest
+    from piflow_cli.sampling.sample import sample as run_sampling
 
     result = run_sampling(SampleRequest(**options), console)
     console.result(result, format_pairs(result))

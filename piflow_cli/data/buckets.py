@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from ..preset_schema import DataSection
+    from ..presets.schema import DataSection
 
 Size = tuple[int, int]
 """Width and height in pixels."""

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..core.tensors import all_finite
-from ..devices import usable_cores
 from ..errors import RunError
-from ..files import cache_key, replacing_file
+from ..system.devices import usable_cores
+from ..system.files import cache_key, replacing_file
 
 # A shard is written when it holds this much; an interruption costs at most the work on one.
 SHARD_BYTES = 64 << 20

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..picture_folders import files_below
-from ..pictures import SUFFIXES
-from ..tables import IMAGE_OPTION, TEXT_OPTION, names_dataset, naming, open_dataset
 from .captions import METADATA, pictures_of_folder
 from .picture import Picture, Told, caption_of, captions
+from .picture_folders import files_below
+from .pictures import SUFFIXES
+from .rows import IMAGE_OPTION, TEXT_OPTION, names_dataset, naming, open_dataset
 from .shards import pictures_of_shards
 
 if TYPE_CHECKING:
-    from ..preset_schema import DataSection
+    from ..presets.schema import DataSection
 
 LAYOUT = "put NAME.txt beside each NAME.jpg, or a metadata.jsonl with file_name and text"
 

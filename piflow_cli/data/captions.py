@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from ..pictures import SUFFIXES
-from ..tables import Faults, csv_rows, is_text, jsonl_rows, naming, read_text
 from .picture import Picture, Told, caption_of
+from .pictures import SUFFIXES
+from .rows import Faults, csv_rows, is_text, jsonl_rows, naming, read_text
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMN = "file_name"

@@ -11,10 +11,9 @@ from zlib import crc32
 
 from accelerate.utils import gather_object
 
-from ..encoders import EncoderFactory
 from ..errors import UsageError
-from ..files import cache_folder, cache_key, replacing_file
-from ..prompts import Prompt, read_prompts
+from ..system.files import cache_folder, cache_key, replacing_file
+from ..teachers.encoders import EncoderFactory
 from ..wording import few
 from .buckets import Size, buckets_of, nearest_bucket
 from .cache import Cache, remove_damaged
@@ -22,12 +21,13 @@ from .captioned import list_pictures
 from .encoded import Sample
 from .picture import Picture
 from .picture_index import Seen, look_at
+from .prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..console import Console
-    from ..preset_schema import DataSection
+    from ..presets.schema import DataSection
 
 EMPTY = ""
 CROP = "centre"

@@ -14,19 +14,19 @@ from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
 
-from ..encoders import EncoderFactory, Encoders, PictureEncoder
 from ..errors import RunError, UsageError
-from ..long_texts import told_of
-from ..pictures import Unreadable
+from ..teachers.encoders import EncoderFactory, Encoders, PictureEncoder
+from ..teachers.long_texts import told_of
 from .buckets import Size, fit
 from .cache import Cache
+from .collect import EMPTY, UNREADABLE, Material, Skipped, Store, collect, summary
 from .encoded import Bucket, EncodedData, Sample
-from .material import EMPTY, UNREADABLE, Material, Skipped, Store, collect, summary
 from .picture import Picture
+from .pictures import Unreadable
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..preset_schema import DataSection
+    from ..presets.schema import DataSection
 
 TEXTS_AT_ONCE = 16
 PICTURES_AT_ONCE = 4

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..encoders import collate, with_negative
+from ..teachers.encoders import collate, with_negative
+from .batches import Batch, bucket_batch, draw_latents
 from .cache import Cache
-from .data import Batch, bucket_batch, draw_latents
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from ..errors import UsageError
-from ..labelled_images import IMAGES, labels_of, white_of
-from ..picture_folders import files_below
-from ..pictures import SUFFIXES
-from ..tensor_rows import Rows, tensors_in
 from .captions import METADATA, pictures_of_folder
+from .labelled_images import IMAGES, labels_of, white_of
 from .picture import LABELS, Picture
+from .picture_folders import files_below
+from .pictures import SUFFIXES
 from .shards import pictures_of_shards
+from .tensor_rows import Rows, tensors_in
 
 LAYOUT = "name the folder that has one sub-folder for each class, or put a metadata.jsonl with file_name and label into it"
 

@@ -14,18 +14,19 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from ..encoders import EncoderFactory
 from ..errors import UsageError
-from ..labelled_images import StoredLatents, holds_latents, load_images, open_latents
 from ..teachers.base import ClassConditionalFamily, Conditioning
+from ..teachers.encoders import EncoderFactory
+from ..teachers.folders import outline_folder
 from ..teachers.latents import vae_encoders
-from ..teachers.locate import SHIPPED_PREFIX, hub_id, locate, outline_folder
+from ..weights.locate import SHIPPED_PREFIX, hub_id, locate
+from .batches import Batch, LabelledImages, TrainingData, batch_indices, draw_latents
 from .buckets import Size, centre_crop
 from .cache import Cache
-from .data import Batch, LabelledImages, TrainingData, batch_indices, draw_latents
-from .encoding import Missing, counted, encode_pictures, lacking
+from .collect import UNREADABLE, Skipped, Store, summary
+from .encode import Missing, counted, encode_pictures, lacking
 from .labelled import list_labelled
-from .material import UNREADABLE, Skipped, Store, summary
+from .labelled_images import StoredLatents, holds_latents, load_images, open_latents
 from .picture import Picture
 from .picture_index import Seen, look_at
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..console import Console
-    from ..preset_schema import Preset
+    from ..presets.schema import Preset
 
 NO_LABEL = "without a label"
 NAME_DATA = "name labelled pictures or latents: --data DIR"

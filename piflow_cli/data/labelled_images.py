@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .core.tensors import all_finite
-from .errors import RunError, UsageError
+from ..core.tensors import all_finite
+from ..errors import RunError, UsageError
 from .tensor_rows import Rows, tensors_in
 
 IMAGES, LABELS, LATENTS, MEAN, STD = "images", "labels", "latents", "mean", "std"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..pictures import Unreadable, open_picture
-from ..tables import TEXT_OPTION, is_text
+from .pictures import Unreadable, open_picture
+from .rows import TEXT_OPTION, is_text
 
 
 @dataclass(frozen=True)

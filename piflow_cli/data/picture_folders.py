@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import UsageError
+from ..errors import UsageError
 
 
 def files_below(folder: Path) -> list[Path]:

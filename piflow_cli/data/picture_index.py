@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..devices import usable_cores
-from ..files import cache_key, replacing_file
-from ..pictures import Unreadable, upright_size
+from ..system.devices import usable_cores
+from ..system.files import cache_key, replacing_file
 from .picture import Picture
+from .pictures import Unreadable, upright_size
 
 # Reading and hashing leave Python's lock to others; more threads than this only make a disk seek.
 MOST_THREADS = 16

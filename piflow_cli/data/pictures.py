@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .images import GRID_KEY, RECIPE_KEY
+from ..reports.images import GRID_KEY, RECIPE_KEY
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # What is read whatever a file is called. Others of Pillow's formats start programs (EPS) or are no pictures of their own.

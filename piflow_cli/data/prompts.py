@@ -8,9 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
-from .presets import presets_root
-from .tables import TEXT_OPTION, Faults, Row, csv_rows, is_text, jsonl_rows, names_dataset, naming, numbered_lines, open_dataset, parquet_rows, slip_among
+from ..errors import UsageError
+from ..presets.resolve import presets_root
+from .rows import (
+    TEXT_OPTION,
+    Faults,
+    Row,
+    csv_rows,
+    is_text,
+    jsonl_rows,
+    names_dataset,
+    naming,
+    numbered_lines,
+    open_dataset,
+    parquet_rows,
+    slip_among,
+)
 
 TEXT_COLUMN = "text"
 SHIPPED_PREFIX = "preset:"

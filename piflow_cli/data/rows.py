@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from .errors import UsageError
+from ..errors import UsageError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import UsageError
-from ..pictures import SUFFIXES
 from ..wording import few
 from .picture import Picture, Told, caption_of, unused
+from .pictures import SUFFIXES
 
 NAMES_SHOWN = 5
 

@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..encoders import EncoderFactory
 from ..errors import UsageError
-from ..files import user_cache
-from ..labelled_images import holds_latents
-from ..preset_schema import CLASS_FAMILIES
-from ..tables import names_dataset
+from ..presets.schema import CLASS_FAMILIES
+from ..system.files import user_cache
 from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
-from ..teachers.locate import outline_folder
+from ..teachers.encoders import EncoderFactory
+from ..teachers.folders import outline_folder
+from .batches import TrainingData, UniformLabels
 from .buckets import buckets_of
 from .captioned import list_pictures
-from .data import TrainingData, UniformLabels
-from .encoding import open_encoded
+from .collect import EMPTY, Store, training_prompts
+from .encode import open_encoded
 from .labelled_data import open_labelled, place_of
-from .material import EMPTY, Store, training_prompts
+from .labelled_images import holds_latents
+from .rows import names_dataset
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ..console import Console
-    from ..preset_schema import DataSection, Preset
+    from ..presets.schema import DataSection, Preset
 
 SIZES_SHOWN = 4
 FILE_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".tar")

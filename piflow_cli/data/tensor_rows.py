@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .weights import opened
+from ..weights.stored import opened
 
 # Of safetensors, with the names it writes.
 DTYPES = {

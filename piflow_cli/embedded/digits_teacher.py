@@ -1,6 +1,6 @@
 """Train the digits teacher: a small DiT flow model of the UCI optical digits, by flow matching.
 
-    python -m piflow_cli.teachers.digits_training --output DIR
+    python -m piflow_cli.embedded.digits_teacher --output DIR
 
 The defaults are the run that made the weights in presets/digits/. Loss: |u(x_sigma, sigma, class) - (eps - x_0)|^2 with
 x_sigma = (1 - sigma) x_0 + sigma eps and uniform sigma (Lipman et al., arXiv 2210.02747; Liu et al., arXiv 2209.03003).
@@ -23,11 +23,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from ..backbones.dit import DiT
-from ..files import replacing_file
-from ..presets import presets_root
+from ..presets.resolve import presets_root
+from ..system.files import replacing_file
+from ..teachers.dit_network import DiT
 
-PROGRAM = "python -m piflow_cli.teachers.digits_training"
+PROGRAM = "python -m piflow_cli.embedded.digits_teacher"
 NUM_CLASSES = 10
 
 

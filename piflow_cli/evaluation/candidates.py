@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..files import files_digest
-from ..generation import sample_student
-from ..own_teacher import OwnTeacher, preset_of
-from ..student import Student
-from ..student_source import StudentFiles
+from ..sampling.denoise import sample_student
+from ..sampling.teacher import OwnTeacher, preset_of
+from ..students.locate import StudentFiles
+from ..students.shared_base import View
+from ..students.student import Student
+from ..system.files import files_digest, identity_of_place
 from ..teachers.base import Conditioning
-from ..teachers.locate import locate, teacher_folder
-from ..views import View
-from ..weights import shards_of
-from .extractors.base import identity_of_place
+from ..teachers.folders import teacher_folder
+from ..weights.locate import locate
+from ..weights.stored import shards_of
 from .rows import titled
 
 if TYPE_CHECKING:
-    from ..scenes import Scene
+    from ..sampling.opened import Scene
     from .request import EvalRequest
 
 TEACHER = "teacher"

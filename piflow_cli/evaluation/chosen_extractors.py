@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..long_texts import told_of
-from ..shots import Shot
-from .bench import Bench
-from .clip_score import ClipScore
+from ..sampling.request import Shot
+from ..teachers.long_texts import told_of
+from .candidates import TEACHER, Subject
+from .compared import Bench
 from .extractors import Extractor, centre_patches, open_extractor
-from .features import FeatureSet
+from .extractors.features import FeatureSet
+from .extractors.moments import MomentAccumulator
 from .generate import Generation
-from .measures import FEATURE_METRICS, ONE_BY_ONE, lacking
+from .metrics.clip_score import ClipScore
+from .metrics.of_features import FEATURE_METRICS, ONE_BY_ONE, lacking
 from .references import DATA, open_reference
 from .request import EvalRequest
-from .statistics import MomentAccumulator
-from .subjects import TEACHER, Subject
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..preset_schema import DataSection
+    from ..presets.schema import DataSection
 
 PATCH = "patch-fid"
 DIGITS = "digits"

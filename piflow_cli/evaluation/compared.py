@@ -5,29 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..adapters import read_facts
-from ..bounds import MEASURED
+from ..data.labelled_images import load_images
+from ..data.prompts import Prompt, read_prompts
 from ..errors import PiflowError, UsageError
-from ..idle import idle_options
-from ..labelled_images import load_images
-from ..own_teacher import OwnTeacher, own_teacher, preset_of
-from ..prompts import Prompt, read_prompts
-from ..sampling import CLASS_TEACHER_STEPS
-from ..scenes import Scene, open_scene
-from ..shots import Shot
-from ..student_source import locate_student
+from ..presets.bounds import MEASURED
+from ..presets.idle import idle_options
+from ..sampling.opened import Scene, open_scene
+from ..sampling.request import Shot
+from ..sampling.sample import CLASS_TEACHER_STEPS
+from ..sampling.teacher import OwnTeacher, own_teacher, preset_of
+from ..sampling.text import TEACHER_STEPS
+from ..students.adapters import read_facts
+from ..students.locate import locate_student
 from ..teachers import family_of
-from ..teachers.locate import locate
 from ..teachers.text_to_image import TextToImageFamily
-from ..text_sampling import TEACHER_STEPS
+from ..weights.locate import locate
+from .candidates import Subject, student_subjects, teacher_subject
 from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
-from .subjects import Subject, student_subjects, teacher_subject
 
 if TYPE_CHECKING:
     import torch
 
     from ..console import Console
-    from ..preset_schema import Preset
+    from ..presets.schema import Preset
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 
 from ..errors import UsageError
 from .extractors import Extractor, centre_patches, open_extractor
-from .features import FeatureSet
+from .extractors.features import FeatureSet
 from .folders import ImageFolder, open_folder
-from .intervals import TARGET
-from .measures import FEATURE_METRICS, ONE_BY_ONE, Measure, lacking, measure
+from .metrics.frechet_interval import TARGET
+from .metrics.of_features import FEATURE_METRICS, ONE_BY_ONE, Measure, lacking, measure
 from .references import BATCH, folder_features, open_reference
 
 if TYPE_CHECKING:

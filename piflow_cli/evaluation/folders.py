@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..devices import usable_cores
+from ..data.picture_folders import files_below
+from ..data.pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, is_grid, mode_of, opened
 from ..errors import UsageError
-from ..picture_folders import files_below
-from ..pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, is_grid, mode_of, opened
+from ..system.devices import usable_cores
 from ..wording import few
 
 if TYPE_CHECKING:

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from ..core.tensors import all_finite
 from ..errors import RunError
-from ..files import cache_key
-from ..images import save_png, to_images
-from ..shots import Shot, batches
+from ..reports.images import save_png, to_images
+from ..sampling.request import Shot, batches
+from ..system.files import cache_key
+from ..system.processes import Processes
+from .candidates import Subject
 from .overlap import Overlap
-from .processes import Processes
 from .store import Store
-from .subjects import Subject
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..scenes import Scene
+    from ..sampling.opened import Scene
 
 Look = Callable[[Tensor, Sequence[Shot]], Tensor]
 """Pictures (B, 1 or 3, H, W) around [-1, 1] and their shots → numbers (B, D) float32 on the CPU."""

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..shots import Shot
-from ..trajectory import POINTS, relative_error
-from .alignment import alignment
-from .bench import Bench
-from .errors_by_time import PATHS, trajectory_errors
+from ..sampling.request import Shot
+from ..sampling.trajectory import POINTS, relative_error
+from .candidates import TEACHER, Subject
+from .chosen_extractors import PATCH, Eye, Eyes, Reader, feature_set, reference_of
+from .compared import Bench
 from .generate import Generation
-from .intervals import TARGET
-from .looking import PATCH, Eye, Eyes, Reader, feature_set, reference_of
-from .measures import Measure, measure
-from .perceptual import open_lpips, why_no_lpips
+from .metrics.alignment import alignment
+from .metrics.frechet_interval import TARGET
+from .metrics.of_features import Measure, measure
+from .metrics.perceptual import open_lpips, why_no_lpips
+from .metrics.scores import diversity
+from .metrics.speed import student_speed, teacher_speed
+from .metrics.trajectory import PATHS, trajectory_errors
 from .report import Report
 from .request import EvalRequest
 from .rows import Row, ranges
-from .scores import diversity
-from .speed import student_speed, teacher_speed
-from .subjects import TEACHER, Subject
 
 if TYPE_CHECKING:
     from ..console import Console

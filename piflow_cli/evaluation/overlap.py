@@ -10,7 +10,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from ..devices import usable_cores
+from ..system.devices import usable_cores
 
 # Of batches that wait to be looked at: one hides a slow batch of either side, and more would only take memory.
 WAITING = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..trajectory import VelocityError
+from ..sampling.trajectory import VelocityError
 from .rows import Row, by_metric
 
 if TYPE_CHECKING:

@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..data.labelled_images import load_images
 from ..errors import PiflowError, UsageError
-from ..files import cache_key, expanded, user_cache
-from ..labelled_images import load_images
-from ..teachers.locate import locate
-from .clean_fid import CLEAN_FID, clean_fid_statistics
+from ..system.files import cache_key, expanded, identity_of, user_cache
+from ..weights.locate import locate
 from .extractors import Extractor
-from .extractors.base import identity_of
-from .extractors.names import INCEPTION, RESIZE_TENSORFLOW
-from .features import FeatureCollector, FeatureSet, load_features, refuse_mixing
+from .extractors.base import INCEPTION, RESIZE_TENSORFLOW
+from .extractors.clean_fid import CLEAN_FID, clean_fid_statistics
+from .extractors.features import FeatureCollector, FeatureSet, load_features, refuse_mixing
+from .extractors.npz import npz_moments
 from .folders import ImageFolder, open_folder
-from .npz import npz_moments
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..preset_schema import Preset
+    from ..presets.schema import Preset
 
 DATA = "data"
 BATCH = 64

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import format_table
-from ..pages import Page, figure_png
-from ..trajectory import VelocityError
+from ..reports.page import Page, figure_png
+from ..sampling.trajectory import VelocityError
 from .plots import colours_of, error_figure, quality_figure, sample_figure
 from .report_folder import NUMBERS, PAGE, write_files
 from .rows import TITLES, Row, by_metric, protocols, table_of

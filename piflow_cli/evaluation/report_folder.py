@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..console import dumps
 from ..errors import UsageError
-from ..files import files_digest, replacing_file
+from ..system.files import files_digest, replacing_file
 
 NUMBERS, PAGE = "report.json", "report.html"
 NAMES = (NUMBERS, PAGE, "quality.png", "error.png", "samples.png")

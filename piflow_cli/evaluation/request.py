@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
 from ..errors import UsageError
+from ..presets.bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
 
 METRICS = ("fid", "kid", "is", "pr", "patch-fid", "clip", "alignment", "diversity", "trajectory", "speed")
 # What needs a student, and so cannot be said of a folder of pictures.

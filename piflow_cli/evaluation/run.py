@@ -11,25 +11,25 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from ..console import format_pairs
-from ..devices import keep_freed_memory
 from ..errors import UsageError
-from ..files import cache_folder, check_writable
-from ..images import to_images
-from ..naming import student_names
-from ..text_sampling import WIDEST_ROW
-from ..versions import collect
-from .bench import Bench, open_bench
-from .folder_eval import FolderRequest, evaluate_folder
+from ..reports.images import to_images
+from ..sampling.text import WIDEST_ROW
+from ..students.naming import student_names
+from ..system.devices import keep_freed_memory
+from ..system.files import cache_folder, check_writable
+from ..system.processes import Processes, open_processes
+from ..system.versions import collect
+from .candidates import TEACHER, Subject
+from .chosen_extractors import Eyes, reference_of
+from .compared import Bench, open_bench
+from .folder_run import FolderRequest, evaluate_folder
 from .generate import Generation
-from .looking import Eyes, reference_of
 from .measuring import Measuring, group_numbers
-from .processes import Processes, open_processes
 from .report import Report, write_report
 from .report_folder import check_report_folder
 from .request import OF_STUDENTS, EvalRequest
 from .rows import Row
 from .store import Store
-from .subjects import TEACHER, Subject
 
 if TYPE_CHECKING:
     from ..console import Console

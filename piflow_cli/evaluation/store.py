@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import RunError
-from ..files import user_cache
-from .sealed import read_sealed, save_sealed
+from ..system.files import user_cache
+from ..weights.sealed import read_sealed, save_sealed
 
 ROWS = "rows"
 KEPT_DAYS = 30

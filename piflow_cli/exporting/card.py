@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from ..core.policies.kinds import policy_kind
 from ..errors import UsageError
-from ..own_teacher import preset_of
+from ..sampling.teacher import preset_of
+from ..students.facts import StudentFacts
 from ..teachers import family_of
-from ..teachers.locate import hub_id
 from ..teachers.text_to_image import TextToImageFamily
-
-if TYPE_CHECKING:
-    from ..student import StudentFacts
+from ..weights.locate import hub_id
 
 CARD_NAME = "README.md"
 PICTURE_NAME = "samples.png"
@@ -134,3 +131,10 @@ def _steps(facts: StudentFacts, format: object) -> str:
 
 def _evaluations(nfe: int) -> str:
     return "one network evaluation" if nfe == 1 else f"{nfe} network evaluations"
+
+
+def sampling_call(facts: StudentFacts) -> str:
+    """What a pipeline is called with: a prompt or classes, and what keeps it from guiding by itself."""
+    family = family_of(facts.family, facts.guidance)
+    steps = f"num_inference_steps={facts.nfe}"
+    return f'"a red fox", {steps}, {unguided(family)}' if isinstance(family, TextToImageFamily) else f"[0, 1, 2], {steps}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..files import is_plain_name
+from ..system.files import is_plain_name
 
 LIBRARIES = ("diffusers", "transformers")
 # Weights, configs, and the vocabularies and templates of tokenizers.

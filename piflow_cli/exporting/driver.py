@@ -8,25 +8,27 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapters import read_facts
 from ..console import Console
-from ..devices import choose_device
-from ..digests import changed_files, write_manifest
 from ..errors import RunError, UsageError, explain
-from ..files import check_writable, replacing_folder
-from ..sampling import open_student, sample
-from ..shots import SampleRequest
-from ..student_source import locate_student
+from ..sampling.request import SampleRequest
+from ..sampling.sample import sample
+from ..students.adapters import read_facts
+from ..students.locate import locate_student
+from ..students.open import open_student
+from ..system.devices import choose_device
+from ..system.files import check_writable, replacing_folder
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
+from ..weights.digests import changed_files, write_manifest
 from .card import CARD_NAME, PICTURE_NAME, is_export, write_card
-from .formats import DTYPES, FORMATS, ExportFormat, ExportRequest
+from .formats import FORMATS
 from .portable import portable, portable_place
+from .request import DTYPES, ExportFormat, ExportRequest
 
 if TYPE_CHECKING:
     import torch
 
-    from ..student import StudentFacts
+    from ..students.facts import StudentFacts
 
 GRID_SEEDS = tuple(range(40))
 

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..core.policies.kinds import policy_class
-from ..adapter_configs import OF_FILES
 from ..errors import UsageError
-from ..files import expanded
-from ..student import Student, StudentFacts
+from ..students.adapter_configs import OF_FILES
+from ..students.facts import StudentFacts
+from ..students.shared_base import root
+from ..students.student import Student
+from ..system.files import expanded
 from ..teachers import family_of
-from ..teachers.locate import hub_id, locate
 from ..teachers.text_to_image import TextToImageFamily
-from ..views import root
-from .formats import DTYPES
+from ..weights.locate import hub_id, locate
 from .portable import portable
+from .request import DTYPES
 from .standalone.code import (
     SCHEDULER,
     scheduler_code,
@@ -31,7 +32,7 @@ from .standalone.code import (
 from .weights import base_dtype, is_of_head, merged_weights, own_weights, save_weights
 
 if TYPE_CHECKING:
-    from .formats import ExportRequest
+    from .request import ExportRequest
 
 TRANSFORMER = "transformer"
 SCHEDULER_FOLDER = "scheduler"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..student import Student
+from ..students.student import Student
 from ..teachers.latents import vae_folder
-from ..teachers.locate import ENCODERS, locate
 from ..teachers.text_to_image import TextToImageFamily
+from ..weights.locate import ENCODERS, locate
 from .copies import LIBRARIES, copy_part, read_index
 from .network import SCHEDULER_FOLDER, TRANSFORMER, base_of, place_of, write_json
 from .standalone.code import (
@@ -21,7 +21,7 @@ from .standalone.component import REFERENCE
 
 if TYPE_CHECKING:
     from ..console import Console
-    from .formats import ExportRequest
+    from .request import ExportRequest
 
 OWN = (TRANSFORMER, SCHEDULER_FOLDER)
 INDEX_NAME = "model_index.json"

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ..teachers.locate import SHIPPED_PREFIX, hub_id
+from ..weights.locate import SHIPPED_PREFIX, hub_id
 
 if TYPE_CHECKING:
-    from ..student import StudentFacts
+    from ..students.facts import StudentFacts
 
 
 def is_of_this_machine(place: str) -> bool:

@@ -1,16 +1,15 @@
-"""What an export is asked for, and what a format must be able to do: check, write, and read back what it wrote."""
+"""What an export is asked for, and what a format must be able to do: check, write, and read back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..student import Student, StudentFacts
+    from ..students.facts import StudentFacts
+    from ..students.student import Student
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Names of --dtype → those of torch."""
@@ -63,7 +62,7 @@ class ExportFormat(Protocol):
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         """Read ``folder`` as its consumers do; the largest relative difference from ``student`` at fixed inputs.
 
-        :mod:`~piflow_cli.exporting.probe` has the inputs and the measure.
+        :mod:`~piflow_cli.exporting.verify` has the inputs and the measure.
         """
 
     def tolerance(self, request: ExportRequest) -> float:
@@ -71,16 +70,3 @@ class ExportFormat(Protocol):
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
         """Python that samples from the folder or repository ``place``, for the model card."""
-
-
-def _format(module: str, name: str) -> Callable[[], ExportFormat]:
-    return lambda: getattr(import_module(f".{module}", __package__), name)()
-
-
-FORMATS: dict[str, Callable[[], ExportFormat]] = {
-    "adapter": _format("adapter", "AdapterFormat"),
-    "pipeline": _format("pipeline", "PipelineFormat"),
-    "merged": _format("merged", "MergedFormat"),
-    "piflow-scheduler": _format("piflow_scheduler", "PiflowSchedulerFormat"),
-}
-"""Every format by the name it has on the command line; its module is imported when it is called for."""

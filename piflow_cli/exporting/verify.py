@@ -1,4 +1,4 @@
-"""Whole samples at fixed inputs, by which exports that bring their own pipeline or scheduler are verified."""
+"""Policies and whole samples at fixed inputs, by which an export is told apart from its student."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,15 +15,30 @@ from diffusers.utils import dynamic_modules_utils, logging
 from torch import Tensor, nn
 
 from ..errors import RunError
-from ..generation import sample_by_pipeline, sample_student
-from ..student import Student
+from ..sampling.denoise import sample_by_pipeline, sample_student
+from ..students.shared_base import root
+from ..students.student import Student
+from ..teachers.base import ClassConditionalFamily, Conditioning
 from ..teachers.text_to_image import TextToImageFamily
-from .probe import Inputs, fixed_inputs
 from .standalone.class_conditional import ClassConditionalPipeline
 from .weights import Weights, base_dtype
 
+RAWS = (1.0, 0.6)
+SIDE = 8
+WORDS = 8
+SEED = 0
 # What rounding does to samples of tiny random networks, times three: a timestep in bfloat16 is off by a thousandth.
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """States ``x`` (B, C, *S) float32 at raw times ``raw`` (B,), and what goes with them; all on the student's device."""
+
+    x: Tensor
+    raw: Tensor
+    conditioning: Conditioning
+
 
 Sampler = Callable[[Inputs], Tensor]
 """Noise in float32, and conditioning in the dtype of the network → samples (B, C, *S)."""
@@ -93,3 +108,53 @@ def reading_back() -> Iterator[None]:
 def _told_in(inputs: Inputs, dtype: torch.dtype) -> Inputs:
     conditioning = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.conditioning.items()}
     return replace(inputs, conditioning=conditioning)
+
+
+def fixed_inputs(student: Student) -> Inputs:
+    """The same random states and conditioning for every student of one architecture: small, so that a CPU is enough.
+
+    Latents of text-to-image students are 8 x 8, their texts of at most 8 tokens.
+    """
+    family, model = student.family, student.model
+    generator = torch.Generator().manual_seed(SEED)
+    batch = len(RAWS)
+    if isinstance(family, ClassConditionalFamily):
+        classes = family.class_count(model)
+        conditioning = family.condition(model, [0, classes - 1])
+        shape = family.sample_shape(model)
+    else:
+        assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
+        conditioning = _random_texts(family, student, batch, generator)
+        shape = (family.latent_channels(model.config), SIDE, SIDE)
+    x = torch.randn(batch, *shape, generator=generator)
+    device = next(root(model).parameters()).device
+    conditioning = {name: value.to(device) for name, value in conditioning.items()}
+    return Inputs(x.to(device), torch.tensor(RAWS, dtype=torch.float64, device=device), conditioning)
+
+
+def _random_texts(family: TextToImageFamily, student: Student, batch: int, generator: torch.Generator) -> Conditioning:
+    dtype = next(root(student.model).parameters()).dtype
+    texts = {}
+    for name, longest in family.longest_conditioning(student.model).items():
+        tokens = longest.ndim > 1 and longest.shape[1] == family.text_length
+        shape = (batch, *([min(WORDS, longest.shape[1])] if tokens else longest.shape[1:2]), *longest.shape[2:])
+        if longest.is_floating_point():
+            texts[name] = torch.randn(shape, generator=generator).to(dtype)
+        else:
+            texts[name] = torch.ones(shape, dtype=longest.dtype)
+    return texts
+
+
+@torch.no_grad()
+def velocities(student: Student, inputs: Inputs) -> Tensor:
+    """What the student's policies say at ``inputs`` (B, C, *S), at the source and on from it: (3, B, C, *S) float32."""
+    dtype = next(root(student.model).parameters()).dtype
+    # States stay float32 beside a bfloat16 base, as in training.
+    with torch.autocast(inputs.x.device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
+        policy = student.policy(student.model, inputs.x, inputs.raw, inputs.conditioning)
+    return torch.stack([policy.velocity((1 - 0.1 * step) * inputs.x, (1 - 0.3 * step) * inputs.raw) for step in range(3)]).float()
+
+
+def largest_difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest absolute difference as a share of the largest absolute value of ``theirs``; NaN where either has one."""
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()

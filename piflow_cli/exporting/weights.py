@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ..core.tensors import all_finite
 from ..errors import RunError
-from ..views import View, root
+from ..students.shared_base import View, root
 from .standalone.policy_model import HEAD_LAYERS, LORA_A, LORA_B, fused
 
 if TYPE_CHECKING:
-    from ..student import Student
+    from ..students.student import Student
 
 SHARD_SIZE = "5GB"
 INDEX_NAME = "diffusion_pytorch_model.safetensors.index.json"

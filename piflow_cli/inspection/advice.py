@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from .convergence import ENOUGH
+from .kinds.mixture import Mixture
+from .kinds.momentum import Momentum
 from .robustness import MEASURED
-from .summary import Mixture, Momentum, Step, Summary
+from .substeps import ENOUGH
+from .summary import Step, Summary
 
 if TYPE_CHECKING:
-    from ..preset_schema import Preset
+    from ..presets.schema import Preset
 
 COLLAPSED = 1.2
 # The head has no clamp; outside of this range a width has lost its use: e^-8 is a point, and e is wider than the data.

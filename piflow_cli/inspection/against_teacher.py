@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..core.rollout import rollout_through
 from ..core.tensors import per_sample
-from ..trajectory import PolicyPath, TeacherField, VelocityError, times, velocity_errors
-from .field import FieldPolicy
-from .pooling import mean_square
+from ..sampling.trajectory import PolicyPath, TeacherField, VelocityError, times, velocity_errors
+from .teacher_policy import FieldPolicy
+from .tensors import mean_square
 
 
 class Apart(NamedTuple):
@@ -30,7 +30,7 @@ class Apart(NamedTuple):
 class Comparison:
     """One segment against the teacher.
 
-    ``errors``: velocity errors at the student's states, as :mod:`piflow_cli.trajectory` has them; ``estimates``: the
+    ``errors``: velocity errors at the student's states, as :mod:`piflow_cli.sampling.trajectory` has them; ``estimates``: the
     teacher's x_0 (B, C, *S) at these states; ``end``: where the teacher's own path is at the segment's end.
     """
 

@@ -12,21 +12,24 @@ from torch import Tensor
 
 from ..core.policies.components import ComponentPolicy
 from ..core.policies.gmflow import GMFlowPolicy
-from ..generation import seeded_generators, seeded_noise
-from ..images import to_images
-from ..own_teacher import OwnTeacher
-from ..scenes import Scene
-from ..shots import Shot, batches
-from ..student import StudentFacts
+from ..reports.images import to_images
+from ..sampling.denoise import seeded_generators, seeded_noise
+from ..sampling.opened import Scene
+from ..sampling.request import Shot, batches
+from ..sampling.teacher import OwnTeacher
+from ..sampling.trajectory import POINTS, PolicyPath, TeacherField, VelocityError, pooled, times, walk
+from ..students.facts import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
-from ..trajectory import POINTS, PolicyPath, TeacherField, VelocityError, pooled, times, walk
 from .against_teacher import Apart, Comparison, compare
-from .composition import Curve, Mixed, MixedNumbers, Spectrum, SpectrumNumbers, by_position, by_sample
-from .convergence import Convergence, convergence
-from .course import Course, Switching, course, straightness, switching
-from .pooling import joined, mean_square, to_host
+from .kinds.dx import Curve
+from .kinds.mixture import Mixed, MixedNumbers, Switching, switching
+from .kinds.momentum import Spectrum, SpectrumNumbers
+from .kinds.of_policy import by_position, by_sample
+from .motion import Course, course, straightness
 from .robustness import Response, component_dropout, perturb
 from .slices import Place, Slice, slice_of
+from .substeps import Convergence, convergence
+from .tensors import joined, mean_square, to_host
 
 if TYPE_CHECKING:
     from PIL.Image import Image

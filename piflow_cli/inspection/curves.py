@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.timegrid import to_raw, to_sigma
-from .composition import DEAD_WEIGHT
-from .convergence import ENOUGH
-from .course import SWITCH_TIMES
+from .entropy import DEAD_WEIGHT
+from .kinds.mixture import SWITCH_TIMES
 from .robustness import MEASURED, SIZES, TYPICAL, passive
+from .substeps import ENOUGH
 from .summary import Summary
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .findings import CloseUp, Findings
+from .analysis import CloseUp, Findings
 from .slices import Slice
 
 if TYPE_CHECKING:

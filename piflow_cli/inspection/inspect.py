@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapters import read_facts
 from ..core.validation import PolicyError
-from ..devices import choose_device
+from ..data.prompts import read_prompts
 from ..errors import RunError, UsageError
-from ..files import check_writable, replacing_folder
-from ..naming import student_names
-from ..own_teacher import OwnTeacher, own_teacher, preset_of
-from ..prompts import read_prompts
-from ..scenes import Scene, open_scene
-from ..shots import BasePrecision
-from ..student_source import locate_student
+from ..sampling.opened import Scene, open_scene
+from ..sampling.request import BasePrecision
+from ..sampling.teacher import OwnTeacher, own_teacher, preset_of
+from ..students.adapters import read_facts
+from ..students.locate import locate_student
+from ..students.naming import student_names
+from ..system.devices import choose_device
+from ..system.files import check_writable, replacing_folder
 from .advice import advice
-from .findings import examine
+from .analysis import examine
 from .report import JSON_NAME, Inspected, as_json, is_of_report, write_report
 from .slices import Place
 from .summary import summarise
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..console import Console
-    from ..preset_schema import Preset
+    from ..presets.schema import Preset
 
 MOST_SHOTS = 16
 # The pictures of a report have a row for each: more make files that few viewers open.

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..core.policies.kinds import policy_class
 from ..console import dumps
-from ..pages import Page, figure_png
-from . import pictures, plots
+from ..core.policies.kinds import policy_class
+from ..reports.page import Page, figure_png
+from . import curves, image_figures
 from .advice import Advice
-from .composition import DEAD_WEIGHT
-from .convergence import ENOUGH, FINE_SUBSTEPS
-from .findings import Findings
-from .positions import MOST_POSITIONS
+from .analysis import Findings
+from .entropy import DEAD_WEIGHT
+from .substeps import ENOUGH, FINE_SUBSTEPS
 from .summary import Summary
+from .tensors import MOST_POSITIONS
 from .verdict import verdict_rows
 
 JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
@@ -103,40 +103,40 @@ Section = tuple[str, str, str, object]
 
 
 def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
-    drawn = plots.strands([student.summary for student in students], [student.name for student in students])
+    drawn = curves.strands([student.summary for student in students], [student.name for student in students])
     yield (
         "Samples",
         "From the same noise. What a student draws differently from its teacher, it was not taught or has blurred.",
         "samples",
-        pictures.ends_figure([student.found for student in students], [student.name for student in students]),
+        image_figures.ends_figure([student.found for student in students], [student.name for student in students]),
     )
     yield from _composition(students, drawn)
     yield (
         "On the way",
         "A straight way with an even speed is easy to follow in few steps; a turn near the data is where pictures get their edges.",
         "course",
-        plots.course_figure(drawn),
+        curves.course_figure(drawn),
     )
     for student, name in _each(students, "estimates"):
         yield (
             f"x_0 on the way: {student.name}",
             "What the policy expects at the states it visits itself, and what its teacher would at the very same states.",
             name,
-            pictures.estimates_figure(student.found.close),
+            image_figures.estimates_figure(student.found.close),
         )
     if any(student.summary.trajectory_error is not None for student in students):
         yield (
             "Against the teacher",
             "The velocity error is taken along the student's own path, as `piflow eval` has it; the distance is between two paths.",
             "teacher",
-            plots.teacher_figure(drawn),
+            curves.teacher_figure(drawn),
         )
     if stepped := [strand for strand in drawn if not policy_class(strand.summary.policy).exact]:
         yield (
             "Substeps",
             f"Ends of coarse rollouts against a fine one in float64. {ENOUGH:.0%} of the way (dashed) is taken to be enough.",
             "substeps",
-            plots.substeps_figure(stepped),
+            curves.substeps_figure(stepped),
         )
     yield from _robustness(students, drawn)
     for student, name in _each(students, "slice"):
@@ -145,11 +145,11 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
                 f"One position: {student.name}",
                 "The first picture's. The thin lines start beside the state and follow the same policy.",
                 name,
-                pictures.slice_figure(cut, student.name),
+                image_figures.slice_figure(cut, student.name),
             )
 
 
-def _composition(students: Sequence[Inspected], drawn: Sequence[plots.Strand]) -> Iterator[Section]:
+def _composition(students: Sequence[Inspected], drawn: Sequence[curves.Strand]) -> Iterator[Section]:
     mixtures = [strand for strand in drawn if strand.summary.close.mixture is not None]
     grids = [strand for strand in drawn if strand.summary.close.grid is not None]
     if mixtures:
@@ -157,39 +157,39 @@ def _composition(students: Sequence[Inspected], drawn: Sequence[plots.Strand]) -
             "Composition: mixtures",
             f"How many of the components matter. Below {DEAD_WEIGHT:.0%} of weight everywhere (dotted) a component is dead.",
             "mixture",
-            plots.mixture_figure(mixtures),
+            curves.mixture_figure(mixtures),
         )
     if momenta := [strand for strand in drawn if strand.summary.close.momentum is not None]:
         yield (
             "Composition: momentum",
             "A velocity of rate gamma grows by that factor over a unit of sigma on its way to the data; that of 1 stays as it is.",
             "momentum",
-            plots.momentum_figure(momenta),
+            curves.momentum_figure(momenta),
         )
     for student, name in _each(students, "maps"):
         if student.found.close.maps is not None:
-            yield "", "", name, pictures.maps_figure(student.found.close, student.found.ends)
+            yield "", "", name, image_figures.maps_figure(student.found.close, student.found.ends)
     if grids:
         yield (
             "Composition: x_0 over time",
             "A DX policy is the course of x_0 over the segment. Where it bends, points are well spent.",
             "grid",
-            plots.grid_figure(grids),
+            curves.grid_figure(grids),
         )
 
 
-def _robustness(students: Sequence[Inspected], drawn: Sequence[plots.Strand]) -> Iterator[Section]:
+def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.Strand]) -> Iterator[Section]:
     yield (
         "Robustness",
         "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state (all DX) lets it shrink "
         "with sigma (grey), whatever it does to the picture; one whose velocity does not (momentum) carries all of it to the end. A "
         "teacher answers with another x_0, and a mixture can do so too: a steering ratio of 1 is the teacher's answer, 0 is none.",
         "robustness",
-        plots.robustness_figure(drawn),
+        curves.robustness_figure(drawn),
     )
     mixtures = [strand for strand in drawn if strand.summary.robustness.dropout]
     if mixtures:
-        yield "", "", "dropout", plots.dropout_figure(mixtures)
+        yield "", "", "dropout", curves.dropout_figure(mixtures)
 
 
 def _each(students: Sequence[Inspected], name: str) -> Iterator[tuple[Inspected, str]]:

@@ -23,10 +23,9 @@ from ..core.policies.base import Policy
 from ..core.policies.components import ComponentPolicy
 from ..core.rollout import rollout, rollout_through
 from ..core.timegrid import to_sigma
-from ..trajectory import PolicyPath, TeacherField, times
-from .field import FieldPolicy
-from .pooling import mean_square
-from .positions import thin
+from ..sampling.trajectory import PolicyPath, TeacherField, times
+from .teacher_policy import FieldPolicy
+from .tensors import mean_square, thin
 
 SIZES = (0.03, 0.1, 0.3, 1.0)
 TIMES = 9
@@ -130,7 +129,7 @@ def shares(given: Tensor, left: Tensor) -> list[float]:
 
 def component_dropout(path: PolicyPath, substeps: int) -> Tensor:
     """Mean squares (B, K) of the change of the segment's end when each component in turn is left out, over the positions of
-    :func:`~piflow_cli.inspection.positions.thin`; a mixture of one has none to spare."""
+    :func:`~piflow_cli.inspection.tensors.thin`; a mixture of one has none to spare."""
     policy = thin(path.policy)
     assert isinstance(policy, ComponentPolicy), "a DX policy has no components"
     batch, components = policy.means.shape[:2]

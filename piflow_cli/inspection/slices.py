@@ -12,8 +12,8 @@ from ..core.policies.base import Policy
 from ..core.policies.gmflow import GMFlowPolicy
 from ..core.rollout import rollout_through
 from ..errors import UsageError
-from ..trajectory import PolicyPath, times
-from .positions import position_of, repeated
+from ..sampling.trajectory import PolicyPath, times
+from .tensors import position_of, repeated
 
 SLICE_TIMES = 49
 SLICE_VALUES = 97

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ..core.rollout import rollout
-from ..trajectory import PolicyPath, times
-from .pooling import mean_square
-from .positions import in_float64, thin
+from ..sampling.trajectory import PolicyPath, times
+from .tensors import in_float64, mean_square, thin
 
 SUBSTEPS = (8, 16, 32, 64, 128, 256)
 FINE_SUBSTEPS = 2048
@@ -18,7 +17,7 @@ ENOUGH = 0.01
 
 
 class Convergence(NamedTuple):
-    """Mean squares over the positions of :func:`~piflow_cli.inspection.positions.thin`, all of one segment.
+    """Mean squares over the positions of :func:`~piflow_cli.inspection.tensors.thin`, all of one segment.
 
     ``error`` (B, len(SUBSTEPS)): of the end of a rollout with so many substeps per unit of raw time, in the precision of
     sampling, minus the end of the fine one in float64; ``distance`` (B,): of the fine end minus the source.

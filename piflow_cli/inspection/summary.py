@@ -3,60 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..core.timegrid import to_sigma
-from ..trajectory import relative_error
-from .composition import Curve, MixedNumbers, SpectrumNumbers, dead_components, overall_effective
-from .convergence import SUBSTEPS, enough, relative_errors
-from .course import Course, Switching
-from .findings import Findings, Segment
+from ..sampling.trajectory import relative_error
+from .analysis import Findings, Segment
+from .kinds.dx import Curve, grid_summary
+from .kinds.mixture import MixedNumbers, mixture_summary
+from .kinds.momentum import SpectrumNumbers, momentum_summary
+from .motion import Course
 from .robustness import Response, passive, shares, steering
+from .substeps import SUBSTEPS, enough, relative_errors
+from .tensors import root_mean
 
-
-@dataclass(frozen=True)
-class Mixture:
-    """``effective``: components per position, the tenth, half and nine tenths of positions below; ``effective_overall``: of
-    the mean weights; ``dead``: indices; ``std`` and ``spread`` in units of x_0."""
-
-    components: int
-    effective: tuple[float, float, float]
-    effective_overall: float
-    usage: list[float]
-    dead: list[int]
-    varying: float
-    logstd: float
-    logstd_range: tuple[float, float]
-    std: float
-    spread: float
-    posterior_effective: list[float]
-    moved: list[float]
-    switches: float
-    shift: float
-
-
-@dataclass(frozen=True)
-class Momentum:
-    """The components of a momentum policy, in the terms of :class:`Mixture`; ``gammas`` of each: the tenth, half and nine tenths
-    of positions below."""
-
-    components: int
-    effective: tuple[float, float, float]
-    effective_overall: float
-    usage: list[float]
-    dead: list[int]
-    gammas: list[tuple[float, float, float]]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """x_0 over raw time: root mean squares of slope and curvature between the points at ``raws``, the source last."""
-
-    raws: list[float]
-    slope: list[float]
-    curvature: list[float]
-    travel: float
+if TYPE_CHECKING:
+    from .kinds.dx import Grid
+    from .kinds.mixture import Mixture
+    from .kinds.momentum import Momentum
 
 
 @dataclass(frozen=True)
@@ -170,66 +133,25 @@ def _step(segment: Segment, shift: float, span: float) -> Step:
         step=segment.index + 1,
         raws=list(segment.raws),
         sigmas=[to_sigma(raw, shift) for raw in segment.raws],
-        mixture=_mixture(composition, segment.switching) if isinstance(composition, MixedNumbers) else None,
-        momentum=_momentum(composition) if isinstance(composition, SpectrumNumbers) else None,
-        grid=_grid(composition, segment.raws[0], min(span, segment.raws[0])) if isinstance(composition, Curve) else None,
+        mixture=mixture_summary(composition, segment.switching) if isinstance(composition, MixedNumbers) else None,
+        momentum=momentum_summary(composition) if isinstance(composition, SpectrumNumbers) else None,
+        grid=grid_summary(composition, segment.raws[0], min(span, segment.raws[0])) if isinstance(composition, Curve) else None,
         **_course(segment.course),
         substeps=list(SUBSTEPS),
         substep_errors=substep_errors,
         substeps_enough=enough(substep_errors),
         velocity_error=errors,
-        gap=None if segment.apart is None else _root(segment.apart.gap),
-        teacher_speed=None if segment.apart is None else _root(segment.apart.teacher_speed),
+        gap=None if segment.apart is None else root_mean(segment.apart.gap),
+        teacher_speed=None if segment.apart is None else root_mean(segment.apart.teacher_speed),
     )
 
 
 def _course(course: Course) -> dict:
     return {
-        "speed": _root(course.speed.square()),
+        "speed": root_mean(course.speed.square()),
         "turn": course.turn.mean(dim=0).tolist(),
         "straightness": course.straightness.mean().item(),
     }
-
-
-def _mixture(numbers: MixedNumbers, switching: Switching) -> Mixture:
-    return Mixture(
-        components=numbers.usage.shape[1],
-        effective=tuple(numbers.effective.mean(dim=0).tolist()),
-        effective_overall=overall_effective(numbers.usage),
-        usage=numbers.usage.mean(dim=0).tolist(),
-        dead=dead_components(numbers.highest),
-        varying=numbers.varying.mean().item(),
-        logstd=numbers.logstd.mean().item(),
-        logstd_range=(numbers.logstd.min().item(), numbers.logstd.max().item()),
-        std=numbers.std.mean().item(),
-        spread=numbers.spread.square().mean().sqrt().item(),
-        posterior_effective=switching.effective.mean(dim=0).tolist(),
-        moved=switching.moved.mean(dim=0).tolist(),
-        switches=switching.switches.mean().item(),
-        shift=switching.shift.mean().item(),
-    )
-
-
-def _momentum(numbers: SpectrumNumbers) -> Momentum:
-    return Momentum(
-        components=numbers.usage.shape[1],
-        effective=tuple(numbers.effective.mean(dim=0).tolist()),
-        effective_overall=overall_effective(numbers.usage),
-        usage=numbers.usage.mean(dim=0).tolist(),
-        dead=dead_components(numbers.highest),
-        gammas=[tuple(levels) for levels in numbers.loggammas.mean(dim=0).exp().tolist()],
-    )
-
-
-def _grid(found: Curve, source: float, span: float) -> Grid:
-    # A single point has no slope, and two have no curvature.
-    gaps = found.slope.shape[1]
-    return Grid(
-        raws=[source - span * (gaps - index) / max(gaps, 1) for index in range(gaps + 1)],
-        slope=_root(found.slope.square()),
-        curvature=_root(found.curvature.square()),
-        travel=found.travel.square().mean().sqrt().item(),
-    )
 
 
 def _robustness(found: Findings, shift: float) -> Robustness:
@@ -242,7 +164,7 @@ def _robustness(found: Findings, shift: float) -> Robustness:
         sigma=to_sigma(start, shift),
         passive=passive(start, end, shift),
         perturbations=[_perturbation(name, response) for name, response in close.responses.items()],
-        dropout=None if close.dropout is None else [value / max(distance, 1e-30) for value in _root(close.dropout)],
+        dropout=None if close.dropout is None else [value / max(distance, 1e-30) for value in root_mean(close.dropout)],
     )
 
 
@@ -254,8 +176,3 @@ def _perturbation(name: str, response: Response) -> Perturbation:
         teacher_left=None if response.lasting is None else shares(response.given, response.lasting),
         steering=steering(response),
     )
-
-
-def _root(squares: Tensor) -> list[float]:
-    """Root of the mean over samples (B, ...) of mean squares."""
-    return squares.mean(dim=0).sqrt().tolist()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..core.policies.base import Policy
 from ..core.tensors import per_sample, working
-from ..trajectory import TeacherField
+from ..sampling.trajectory import TeacherField
 
 
 @dataclass(frozen=True, eq=False)

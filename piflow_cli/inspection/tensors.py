@@ -1,10 +1,15 @@
-"""Parts of policies: fewer positions, or another precision. Positions do not see each other, so a part behaves as in the whole."""
+"""Parts of policies (fewer positions, or another precision), and numbers of single samples.
+
+Positions do not see each other, so a part behaves as in the whole. Numbers of single samples are kept until all batches are in,
+so that a report does not depend on how it was batched.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil, prod
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +21,7 @@ from ..core.policies.gmflow import GMFlowPolicy
 from ..core.policies.momentum import MomentumPolicy
 from ..errors import UsageError
 
+Numbers = TypeVar("Numbers", bound=NamedTuple)
 MOST_POSITIONS = 2048
 
 
@@ -83,3 +89,24 @@ def _changed(
     else:
         raise unknown(policy)
     return replace(policy, **changes)
+
+
+def root_mean(squares: Tensor) -> list[float]:
+    """Root of the mean over samples (B, ...) of mean squares."""
+    return squares.mean(dim=0).sqrt().tolist()
+
+
+def mean_square(value: Tensor) -> Tensor:
+    """Mean squares (B,) over positions and channels of ``value`` (B, ...)."""
+    return value.flatten(1).square().mean(dim=1)
+
+
+def to_host(numbers: Numbers) -> Numbers:
+    """The same numbers in host memory."""
+    return type(numbers)(*(None if value is None else value.cpu() for value in numbers))
+
+
+def joined(batches: Sequence[Numbers]) -> Numbers:
+    """Tuples of tensors with the samples first, end to end; what is None in one is None in all."""
+    first = batches[0]
+    return type(first)(*(None if column[0] is None else torch.cat(column) for column in zip(*batches)))

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from ..core.policies.kinds import policy_class, policy_kind
 from .advice import Advice
-from .convergence import ENOUGH
 from .robustness import MEASURED, TYPICAL, size_name
+from .substeps import ENOUGH
 from .summary import Step, Summary
 
 FINE = "fine"

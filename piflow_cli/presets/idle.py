@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from piflow_cli.core.policies.kinds import policy_class, policy_kind
-from piflow_cli.preset_parsing import Layer
-from piflow_cli.preset_schema import CLASS_FAMILIES, Preset
-from piflow_cli.preset_yaml import Fault
+from piflow_cli.presets.parsing import Layer
+from piflow_cli.presets.schema import CLASS_FAMILIES, Preset
+from piflow_cli.presets.yaml_files import Fault
 
 Reason = Callable[[Preset], str | None]
 """Why a key does nothing under a preset; None where it does something."""

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_schema import ALTERNATIVES, SECTIONS, Preset, contradictions
-from piflow_cli.preset_yaml import Fault, describe, read_yaml
+from piflow_cli.presets.schema import ALTERNATIVES, SECTIONS, Preset, contradictions
+from piflow_cli.presets.yaml_files import Fault, describe, read_yaml
 
 COMMAND_LINE = "command line"
 LARGEST_FILE = 1 << 20  # bytes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from piflow_cli.preset_schema import Preset
+    from piflow_cli.presets.schema import Preset
 
 # Each may also name something on the Hub, or shipped with piflow.
 TEACHER_KEYS = ("base", "config", "vae")

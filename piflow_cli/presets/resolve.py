@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from piflow_cli.console import plain
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_schema import (
+from piflow_cli.presets.schema import (
     CLASS_FAMILIES,
     POLICY_KINDS,
     AdapterSection,
@@ -29,8 +29,8 @@ from piflow_cli.preset_schema import (
 )
 
 if TYPE_CHECKING:
-    from piflow_cli.preset_parsing import Layer
-    from piflow_cli.preset_yaml import Fault
+    from piflow_cli.presets.parsing import Layer
+    from piflow_cli.presets.yaml_files import Fault
 
 __all__ = [
     "AdapterSection",
@@ -65,7 +65,7 @@ class PresetFile:
 def presets_root() -> Path:
     """The folder of the shipped presets: inside the package once installed, beside it in the source tree."""
     installed = Path(str(files("piflow_cli") / "_presets"))
-    return installed if installed.is_dir() else Path(__file__).resolve().parent.parent / "presets"
+    return installed if installed.is_dir() else Path(__file__).resolve().parent.parent.parent / "presets"
 
 
 def available() -> list[str]:
@@ -93,8 +93,8 @@ def resolve(
     Raises:
         UsageError: unknown name, unreadable file, or all faults of all places in one message.
     """
-    from piflow_cli.idle import idle_faults
-    from piflow_cli.preset_parsing import (
+    from piflow_cli.presets.idle import idle_faults
+    from piflow_cli.presets.parsing import (
         COMMAND_LINE,
         Layer,
         merge,
@@ -126,8 +126,8 @@ def from_dict(data: object, source: str) -> Preset:
     Raises:
         UsageError: all faults in one message.
     """
-    from piflow_cli.preset_parsing import Layer, parse
-    from piflow_cli.preset_yaml import describe
+    from piflow_cli.presets.parsing import Layer, parse
+    from piflow_cli.presets.yaml_files import describe
 
     if not isinstance(data, Mapping):
         raise UsageError(f"{source} holds {describe(data)}, not a preset", "name another file or folder")
@@ -141,7 +141,7 @@ def to_dict(preset: Preset) -> dict[str, Any]:
 
 
 def _checked(preset: Preset | None, faults: list[Fault]) -> Preset:
-    from piflow_cli.preset_parsing import refuse
+    from piflow_cli.presets.parsing import refuse
 
     refuse(faults, hint=f"the shipped presets show every key and its unit: {presets_root()}")
     assert preset is not None, "a preset without faults is a preset"
@@ -184,8 +184,8 @@ def _path(name_or_path: str | Path) -> Path:
 
 
 def _read_preset(name_or_path: str | Path) -> PresetFile:
-    from piflow_cli.preset_parsing import Layer, read_file
-    from piflow_cli.preset_yaml import Fault
+    from piflow_cli.presets.parsing import Layer, read_file
+    from piflow_cli.presets.yaml_files import Fault
 
     layer, faults = read_file(_path(name_or_path))
     base = Layer(layer.source, {key: value for key, value in layer.values.items() if key != "variants"})
@@ -215,8 +215,8 @@ def _variant_fault(kind: str, values: object, own_kind: str) -> str | None:
 
 def _faults_of_variant(base: Layer, kind: str, values: Mapping[str, Any]) -> list[Fault]:
     """What a variant adds to the faults of its preset, whether or not anyone ever chooses that policy."""
-    from piflow_cli.preset_parsing import Layer, nested, parse
-    from piflow_cli.preset_yaml import Fault
+    from piflow_cli.presets.parsing import Layer, nested, parse
+    from piflow_cli.presets.yaml_files import Fault
 
     known = parse([base])[1]
     chosen = Layer(base.source, nested({"policy.kind": kind}))

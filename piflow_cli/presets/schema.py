@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict
 
 from piflow_cli.core.policies.kinds import policy_kind, policy_names
-from piflow_cli.preset_types import (
+from piflow_cli.presets.types import (
     Batch,
     Components,
     Evaluations,

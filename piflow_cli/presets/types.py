@@ -1,4 +1,4 @@
-"""The types of a preset's values: what each may be, and how large (:mod:`piflow_cli.bounds`)."""
+"""The types of a preset's values: what each may be, and how large (:mod:`piflow_cli.presets.bounds`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, Strict
 
-from piflow_cli import bounds
+from piflow_cli.presets import bounds
 
 
 def check_temperature(value: object) -> float | str:

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .console import dumps
-from .core.tensors import all_finite
-from .errors import RunError
-from .files import replacing_file
+from ..console import dumps
+from ..core.tensors import all_finite
+from ..errors import RunError
+from ..system.files import replacing_file
 
 if TYPE_CHECKING:
     from torch import Tensor

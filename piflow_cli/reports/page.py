@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import format_cell
-from .files import replacing_file
+from ..console import format_cell
+from ..system.files import replacing_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,15 +11,15 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
-from .core.guidance import Guidance
-from .core.tensors import all_finite
-from .core.validation import PolicyError
-from .errors import RunError
-from .student import Student
-from .teachers.base import Conditioning, TeacherFamily, teacher_velocity
+from ..core.guidance import Guidance
+from ..core.tensors import all_finite
+from ..core.validation import PolicyError
+from ..errors import RunError
+from ..students.student import Student
+from ..teachers.base import Conditioning, TeacherFamily, teacher_velocity
 
 if TYPE_CHECKING:
-    from .teachers.text_to_image import TextToImageFamily
+    from ..teachers.text_to_image import TextToImageFamily
 
 DIVERGED = "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate, or leave --lora out"
 Network = Callable[[Tensor, Tensor], Tensor]

@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .adapters import load_adapter, read_facts
-from .generation import seeded_generators, seeded_noise
-from .prompts import Prompt
-from .quantisation import check_precision, store_in_fp8
-from .sampling import check_teacher, open_student, vae_of
-from .shots import BasePrecision, SampleRequest, Shot, class_shots
-from .student import Student, StudentFacts
-from .student_source import StudentFiles, locate_student
-from .teachers import family_of
-from .teachers.base import Conditioning, to_device
-from .teachers.latents import latent_decoder
-from .teachers.text_to_image import TextToImageFamily, decode_each
-from .text_sampling import Stage, latent_shape
-from .views import root
+from ..data.prompts import Prompt
+from ..students.adapters import load_adapter, read_facts
+from ..students.facts import StudentFacts
+from ..students.locate import StudentFiles, locate_student
+from ..students.open import check_teacher, open_student
+from ..students.shared_base import root
+from ..students.student import Student
+from ..teachers import family_of
+from ..teachers.base import Conditioning, to_device
+from ..teachers.latents import latent_decoder
+from ..teachers.text_to_image import TextToImageFamily, decode_each
+from ..weights.quantisation import check_precision, store_in_fp8
+from .denoise import seeded_generators, seeded_noise
+from .request import BasePrecision, SampleRequest, Shot, class_shots
+from .sample import vae_of
+from .text import Stage, latent_shape
 
 if TYPE_CHECKING:
-    from .console import Console
+    from ..console import Console
 
 
 @dataclass(frozen=True)

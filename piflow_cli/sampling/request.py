@@ -9,8 +9,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from .errors import UsageError
-from .prompts import Prompt
+from ..data.prompts import Prompt
+from ..errors import UsageError
 
 Offload = Literal["none", "model", "sequential", "group"]
 BasePrecision = Literal["fp32", "bf16", "fp8", "int8", "nf4"]

@@ -6,35 +6,35 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from . import __version__
-from .adapters import load_adapter, read_facts
-from .devices import choose_device
-from .errors import UsageError
-from .files import check_writable
-from .generation import sample_student, sample_teacher, seeded_generators, seeded_noise
-from .idle import idle_options
-from .images import GRID_KEY, image_grid, save_png, to_images
-from .presets import load
-from .shots import SampleRequest, Shot, Source, batches, class_shots
-from .student_source import locate_student
-from .teachers import family_of
-from .teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of, to_device
-from .teachers.latents import latent_decoder
-from .teachers.locate import teacher_folder
-from .teachers.text_to_image import TextToImageFamily
-from .text_sampling import text_student_source, text_teacher_source
-from .views import View
+from .. import __version__
+from ..errors import UsageError
+from ..presets.idle import idle_options
+from ..presets.resolve import load
+from ..reports.images import GRID_KEY, image_grid, save_png, to_images
+from ..students.adapters import read_facts
+from ..students.locate import locate_student
+from ..students.open import check_teacher, open_student
+from ..system.devices import choose_device
+from ..system.files import check_writable
+from ..teachers import family_of
+from ..teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of, to_device
+from ..teachers.folders import teacher_folder
+from ..teachers.latents import latent_decoder
+from ..teachers.text_to_image import TextToImageFamily
+from .denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
+from .request import SampleRequest, Shot, Source, batches, class_shots
+from .text import text_student_source, text_teacher_source
 
 if TYPE_CHECKING:
     import torch
 
-    from .console import Console
-    from .preset_schema import Preset
-    from .student import Student, StudentFacts
+    from ..console import Console
+    from ..presets.schema import Preset
+    from ..students.facts import StudentFacts
 
 GRID_COLUMNS = 10
 GRID_NAME = "grid.png"
@@ -90,33 +90,6 @@ def _grid(request: SampleRequest, source: Source, console: Console) -> Path | No
 
 def _file(request: SampleRequest, shot: Shot) -> Path:
     return request.output / f"{shot.stem}.png"
-
-
-def open_student(
-    path: str | Path, teacher: str | None = None, base: str | None = None, *, subfolder: str | None = None, **options: Any
-) -> Student:
-    """The student at ``path``, as :func:`~piflow_cli.student_source.locate_student` takes it, on ``base`` in place of its own if it is
-    one of adapters; ``options`` are those of :func:`~piflow_cli.adapters.load_adapter`.
-
-    Raises UsageError where it was trained for another than ``teacher``, or has no use for a base.
-    """
-    files = locate_student(path, subfolder)
-    if teacher is not None:
-        # Before the base is read, which may take minutes.
-        check_teacher(path, read_facts(files, teacher=teacher, base=base), teacher)
-    student = load_adapter(files, base=base, teacher=teacher, **options)
-    if base is not None and not isinstance(student.model, View):
-        raise UsageError("--base names the weights below adapters, and this student brings all of its own", "leave --base out")
-    return student
-
-
-def check_teacher(path: str | Path, facts: StudentFacts, teacher: str | None) -> None:
-    """Raise UsageError where the student at ``path`` was trained for another than ``teacher``; None is any."""
-    if teacher is not None and (name := load(teacher).name) != facts.teacher:
-        raise UsageError(
-            f"{path} was trained for the teacher {facts.teacher}, not {name}",
-            f"leave --teacher out, or distil one: piflow distill --teacher {teacher}",
-        )
 
 
 def _student_source(request: SampleRequest, device: torch.device, console: Console) -> Source:

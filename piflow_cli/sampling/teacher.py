@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .core.guidance import Guidance
-from .errors import UsageError
-from .generation import sample_teacher
-from .presets import available, load
-from .runs import RunFolder, read_settings
-from .student import Model, Student, StudentFacts
-from .teachers import family_of
-from .teachers.base import Conditioning, TeacherFamily, guidance_of, teacher_velocity
-from .teachers.locate import teacher_folder
-from .views import View, root
+from ..core.guidance import Guidance
+from ..errors import UsageError
+from ..presets.resolve import available, load
+from ..students.facts import StudentFacts
+from ..students.runs import RunFolder, read_settings
+from ..students.shared_base import View, root
+from ..students.student import Model, Student
+from ..teachers import family_of
+from ..teachers.base import Conditioning, TeacherFamily, guidance_of, teacher_velocity
+from ..teachers.folders import teacher_folder
+from .denoise import sample_teacher
 
 if TYPE_CHECKING:
-    from .preset_schema import Preset
+    from ..presets.schema import Preset
 
 
 @dataclass(frozen=True)

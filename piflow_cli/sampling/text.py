@@ -10,28 +10,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .adapters import load_adapter
-from .bounds import IMAGES, SIDE
-from .encoders import collate, with_negative
-from .errors import UsageError
-from .generation import sample_by_pipeline, seeded_generators, seeded_noise
-from .long_texts import told_of
-from .lora_files import check_files
-from .loras import add_loras, cast_adapters, layers_under_magnitudes
-from .prompts import Prompt, read_prompts
-from .quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
-from .scheduler import PolicyScheduler
-from .shots import SampleRequest, Shot, Source
-from .student import StudentFacts
-from .student_source import StudentFiles
-from .teachers.base import guidance_of
-from .teachers.locate import ENCODERS, locate, teacher_folder
-from .teachers.text_to_image import StockEncoders, TextToImageFamily, decode_each
-from .views import View, root
+from ..data.prompts import Prompt, read_prompts
+from ..errors import UsageError
+from ..presets.bounds import IMAGES, SIDE
+from ..students.adapters import load_adapter
+from ..students.facts import StudentFacts
+from ..students.locate import StudentFiles
+from ..students.lora_files import check_files
+from ..students.loras import add_loras, cast_adapters, layers_under_magnitudes
+from ..students.scheduler import PolicyScheduler
+from ..students.shared_base import View, root
+from ..teachers.base import guidance_of
+from ..teachers.encoders import collate, with_negative
+from ..teachers.folders import teacher_folder
+from ..teachers.long_texts import told_of
+from ..teachers.text_to_image import StockEncoders, TextToImageFamily, decode_each
+from ..weights.locate import ENCODERS, locate
+from ..weights.quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
+from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
+from .request import SampleRequest, Shot, Source
 
 if TYPE_CHECKING:
-    from .console import Console
-    from .preset_schema import Preset
+    from ..console import Console
+    from ..presets.schema import Preset
 
 USUAL_SIDE = 1024
 TEACHER_STEPS = 50

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .core.policies.base import Policy
-from .core.rollout import rollout, rollout_through
-from .core.timegrid import TimeGrid, to_sigma
-from .scheduler import final_temperature
-from .student import Student
-from .teachers.base import Conditioning
+from ..core.policies.base import Policy
+from ..core.rollout import rollout, rollout_through
+from ..core.timegrid import TimeGrid, to_sigma
+from ..students.scheduler import final_temperature
+from ..students.student import Student
+from ..teachers.base import Conditioning
 
 # States of each evaluation at which commands compare policy and teacher.
 POINTS = 8
@@ -68,7 +68,7 @@ def walk(
     """The path from ``noise`` (B, C, *S) as the student is sampled, evaluation by evaluation; None is as trained.
 
     ``points`` states of each segment are kept; between two of them the policy takes a whole number of substeps of its own.
-    The ends are those of :class:`~piflow_cli.scheduler.PolicyScheduler`.
+    The ends are those of :class:`~piflow_cli.students.scheduler.PolicyScheduler`.
     """
     facts = student.facts
     nfe = facts.nfe if steps is None else steps

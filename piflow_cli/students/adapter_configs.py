@@ -10,16 +10,17 @@ from typing import Any
 
 from torch import nn
 
-from .errors import RunError, UsageError
-from .core.policies.kinds import policy_kind, policy_kinds
-from .foreign import base_outline, class_of_base, on_base
-from .presets import load
-from .student import Student, StudentFacts, unloaded_student
-from .student_source import CONFIG_NAME
-from .teachers.base import TeacherFamily
-from .teachers.text_to_image import TextToImageFamily
-from .views import root
-from .weights import StoredWeights
+from ..core.policies.kinds import policy_kind, policy_kinds
+from ..errors import RunError, UsageError
+from ..presets.resolve import load
+from ..teachers.base import TeacherFamily
+from ..teachers.text_to_image import TextToImageFamily
+from ..weights.stored import StoredWeights
+from .facts import StudentFacts
+from .locate import CONFIG_NAME
+from .published import base_outline, class_of_base, on_base
+from .shared_base import root
+from .student import Student, unloaded_student
 
 GRID = "grid"  # the mode that metadata leave unsaid
 # What tells of the base's files on the machine that trained, and not of the model.

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .digests import tensors_digest
-from .errors import RunError
-from .files import files_digest
-from .weights import StoredWeights, shards_of
+from ..errors import RunError
+from ..system.files import files_digest
+from ..weights.digests import tensors_digest
+from ..weights.stored import StoredWeights, shards_of
 
 WEIGHTS_DIGEST, CONFIG_DIGEST, DTYPES = "piflow.sha256", "piflow.config_sha256", "piflow.dtypes"
 DIGESTS = (WEIGHTS_DIGEST, CONFIG_DIGEST, DTYPES)

@@ -17,6 +17,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..core.tensors import all_finite
+from ..errors import RunError, UsageError
+from ..system.files import replacing_folder
+from ..teachers import family_of
+from ..weights.locate import locate
+from ..weights.quantisation import COMPUTED_IN
+from ..weights.stored import StoredWeights
+from ..wording import few
 from .adapter_configs import (
     OTHER_BASE,
     OTHER_CONFIG,
@@ -29,26 +37,19 @@ from .adapter_configs import (
     widened_config,
 )
 from .adapter_digests import check_digests, with_digests
-from .core.tensors import all_finite
-from .errors import RunError, UsageError
-from .files import replacing_folder
-from .foreign import facts_of_foreign, no_head
-from .quantisation import COMPUTED_IN
+from .facts import METADATA_PREFIX, StudentFacts
+from .locate import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_student
+from .published import facts_of_foreign, no_head, published_names
 from .runs import iterations_asked
-from .student import METADATA_PREFIX, Student, StudentFacts, loaded_student
-from .student_source import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_student
-from .teachers import family_of
-from .teachers.locate import locate
-from .views import View, root
-from .weights import StoredWeights
-from .wording import few
+from .shared_base import View, root
+from .student import Student, loaded_student
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 
 
 def adapter_tensors(student: Student) -> dict[str, Tensor]:
     """The student's weights under their published names, on the CPU."""
-    names = _published_names(student)
+    names = published_names(student)
     tensors = {}
     for name, value in student.model.state_dict().items():
         if name.endswith(LORA_B):
@@ -84,7 +85,7 @@ def load_adapter(
     changed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Student:
-    """Read a student from what :func:`~piflow_cli.student_source.locate_student` takes, or from what it gave.
+    """Read a student from what :func:`~piflow_cli.students.locate.locate_student` takes, or from what it gave.
 
     Args:
         source: the student as `piflow distill` or a published repository has it.
@@ -199,7 +200,7 @@ def holding(student: Student, weights: StoredWeights) -> Iterator[None]:
 
 def parameter_slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
     """Every parameter that the student brings, by its published name: the module that has it, and its name there."""
-    model, slots, published = student.model, {}, _published_names(student)
+    model, slots, published = student.model, {}, published_names(student)
     for path, module in root(model).named_modules():
         for leaf, _ in module.named_parameters(recurse=False):
             inside = f"{path}.{leaf}" if path else leaf
@@ -235,7 +236,7 @@ def _computing(stored: torch.dtype) -> torch.dtype:
 def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[str, torch.Size]) -> None:
     """Raise RunError where ``weights`` have other names or shapes than ``expected``; the rank of an adapter is its own affair."""
     expected = {name: _at_rank(name, shape, weights) for name, shape in expected.items()}
-    facts, head = student.facts, list(_published_names(student).values())
+    facts, head = student.facts, list(published_names(student).values())
     if not any(name in weights for name in head):
         raise no_head(weights.path, adapters=any(name.endswith(LORA_A) for name in weights))
     faults = [f"{name} is missing" for name in expected if name not in weights]
@@ -258,10 +259,3 @@ def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size
         return shape
     rank = weights.shapes[first][0]
     return torch.Size((rank, shape[1]) if name.endswith(LORA_A) else (shape[0], rank))
-
-
-def _published_names(student: Student) -> dict[str, str]:
-    """Our state-dict names of the head → its published ones."""
-    site = student.family.head_site(student.model)
-    names = student.model.get_submodule(site.projection).published_names(site.projection)
-    return {f"{site.projection}.{own}": published for own, published in names.items()}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from . import bounds
-from .core.policies.kinds import policy_kind, policy_names
-from .preset_types import check_temperature
+from ..core.policies.kinds import policy_kind, policy_names
+from ..presets import bounds
+from ..presets.types import check_temperature
 
 LONGEST = 4096  # characters: a path of the system is no longer
 DTYPES = ("float32", "bfloat16")

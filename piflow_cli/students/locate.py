@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
-from .errors import PiflowError, UsageError
-from .files import expanded
+from ..errors import PiflowError, UsageError
+from ..system.files import expanded
+from ..weights.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
+from ..weights.stored import INDEX_SUFFIX, shards_of
+from ..wording import few
 from .runs import RunFolder
-from .teachers.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
-from .weights import INDEX_SUFFIX, shards_of
-from .wording import few
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
@@ -144,7 +144,7 @@ def _on_hub(repository: str, inside: str) -> StudentFiles:
 
 
 def _fetched(repository: str, inside: PurePosixPath, only: tuple[str, ...]) -> Path:
-    """As :func:`~piflow_cli.teachers.locate.locate` for a student: what it says of a base's options is said of students."""
+    """As :func:`~piflow_cli.weights.locate.locate` for a student: what it says of a base's options is said of students."""
     try:
         return locate(repository if inside == PurePosixPath() else f"{repository}/{inside}", only=only)
     except PiflowError as error:

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .core.tensors import all_finite
-from .errors import RunError, UsageError, explain, is_unreachable
-from .teachers.locate import hub_id, locate
-from .weights import read_safetensors
+from ..core.tensors import all_finite
+from ..errors import RunError, UsageError, explain, is_unreachable
+from ..weights.locate import hub_id, locate
+from ..weights.stored import read_safetensors
 
 OPTION = "--lora PATH[:SCALE]"
 NAME_ONE = f"name a .safetensors file, a folder with one, or a Hub id: {OPTION}"

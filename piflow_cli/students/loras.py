@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .errors import RunError, UsageError
+from ..errors import RunError, UsageError
+from ..teachers.text_to_image import TextToImageFamily
+from ..wording import few
 from .lora_files import LoraFile, read_lora
 from .lora_names import TEXT_ENCODER, Naming, Place, shown, split
-from .teachers.text_to_image import TextToImageFamily
-from .views import REST, Switch
-from .wording import few
+from .shared_base import REST, Switch
 
 INSIDE = re.compile(r"\.(lora_\w+|base_layer|variants)(\.|$)")
 LEAVE_OUT = "leave it out"
@@ -125,7 +125,6 @@ def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model
         what = f"it has weights for {shown(strange[0])}, which this {type(model).__name__} lacks{more}"
         return UsageError(f"{path} is a LoRA for another model: {what}", LEAVE_OUT)
     return UsageError(f"{path} has tensors that nothing here takes: {few(keys)}", f"{LEAVE_OUT}, or save it without them")
-
 
 
 def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .core.policies.kinds import PolicyKind, policy_kind, policy_kinds
-from .core.timegrid import TimeGrid
-from .errors import RunError, UsageError
+from ..core.policies.kinds import PolicyKind, policy_kind, policy_kinds
+from ..core.timegrid import TimeGrid
+from ..errors import RunError, UsageError
+from ..presets.resolve import available, load, resolve
+from ..teachers import families, family_of
+from ..teachers.folders import outline_folder
+from ..weights.stored import StoredWeights
 from .fact_ranges import out_of_range
-from .presets import available, load, resolve
-from .student import StudentFacts
-from .teachers import families, family_of
-from .teachers.locate import outline_folder
-from .weights import StoredWeights
+from .facts import StudentFacts
+from .student import Student
 
 if TYPE_CHECKING:
-    from .preset_schema import Preset
+    from ..presets.schema import Preset
 
 # Published folders are called like gmflux_k8_piid_4step, dxqwen_p10_piid_4step (a polynomial of 10 terms) and
 # gmrepa_k32_imagenet_piid_2step; the ImageNet ones tell their teacher.
@@ -183,3 +184,10 @@ def _head_sizes(config: Mapping[str, Any] | None, weights: StoredWeights, kind: 
         return found | {"components": found["components"] // rows}
     except KeyError as error:
         raise RunError(f"{weights.path} does not fit a student of {preset.name}: {error} is missing", "copy it again") from error
+
+
+def published_names(student: Student) -> dict[str, str]:
+    """Our state-dict names of the head → its published ones."""
+    site = student.family.head_site(student.model)
+    names = student.model.get_submodule(site.projection).published_names(site.projection)
+    return {f"{site.projection}.{own}": published for own, published in names.items()}

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from .errors import UsageError
-from .files import recover, replacing_file, stood_aside, sync_folder
-from .locking import LOCK_NAME
-from .places import with_full_paths
-from .preset_yaml import write_yaml
-from .presets import from_dict, to_dict
+from ..errors import UsageError
+from ..presets.places import with_full_paths
+from ..presets.resolve import from_dict, to_dict
+from ..presets.yaml_files import write_yaml
+from ..system.files import recover, replacing_file, stood_aside, sync_folder
+from ..system.locking import LOCK_NAME
 
 if TYPE_CHECKING:
-    from .preset_schema import Preset
+    from ..presets.schema import Preset
 
 SETTINGS_NAME = "run.yaml"
 ADAPTER_NAME = "adapter"

@@ -13,10 +13,10 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from .core.decoding import PolicyDecoder
-from .core.rollout import rollout
-from .core.tensors import working
-from .core.timegrid import TimeGrid, renoising, to_raw, to_sigma
+from ..core.decoding import PolicyDecoder
+from ..core.rollout import rollout
+from ..core.tensors import working
+from ..core.timegrid import TimeGrid, renoising, to_raw, to_sigma
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .core.heads import HeadSite, PolicyHead, tap_embedding, widened_channels
+from ..core.heads import HeadSite, PolicyHead, tap_embedding, widened_channels
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -1,140 +1,32 @@
-"""Students: a teacher's architecture with a policy head, and the facts that travel with its weights."""
+"""Students: a teacher's architecture with a policy head."""
 
 from __future__ import annotations
 
 import copy
 import re
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from . import __version__
-from .adapter_digests import DIGESTS
-from .core.decoding import PolicyDecoder
-from .core.heads import HeadSite, HeadSizes, PolicyHead, attach_head
-from .core.policies.base import Policy
-from .core.policies.kinds import head_class, policy_kind, policy_names
-from .core.timegrid import TimeGrid, to_sigma
-from .errors import RunError, UsageError
-from .fact_ranges import out_of_range
+from ..core.decoding import PolicyDecoder
+from ..core.heads import HeadSite, HeadSizes, PolicyHead, attach_head
+from ..core.policies.base import Policy
+from ..core.policies.kinds import head_class
+from ..core.timegrid import to_sigma
+from ..errors import UsageError
+from ..teachers.base import Conditioning, TeacherFamily
 from .scheduler import PolicyScheduler
-from .teachers.base import Conditioning, TeacherFamily
-from .views import SharedBase, View
-from .wording import few
+from .shared_base import SharedBase, View
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from .preset_schema import AdapterSection, Preset
+    from ..presets.schema import AdapterSection
+    from .facts import StudentFacts
 
 Model = nn.Module | View
-METADATA_PREFIX = "piflow."
-NAMED_FAULTS = 5
-_PARSERS = {"int": int, "float": float}
-
-
-@dataclass(frozen=True)
-class StudentFacts:
-    """What a sampler must know of a student; saved as ``piflow.*`` metadata, so that sampling needs no flags.
-
-    ``teacher``: name of the preset; ``base`` and ``revision``: its weights; ``vae``: what shows its latents, or nothing;
-    ``segment``: raw length that a DX policy spans; ``substeps``: per unit of raw time; ``temperature``: a number or
-    ``auto``; ``guidance``: distilled in.
-    """
-
-    teacher: str
-    family: str
-    base: str
-    policy: str
-    components: int
-    nfe: int
-    shift: float
-    final_step_scale: float
-    segment: float
-    substeps: int
-    guidance: float
-    temperature: str
-    logstd_width: int
-    iterations: int = 0
-    revision: str = ""
-    vae: str = ""
-    base_dtype: str = "float32"
-    version: str = __version__
-
-    def to_metadata(self) -> dict[str, str]:
-        """The facts as safetensors metadata: every value a string."""
-        return {METADATA_PREFIX + name: str(value) for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_metadata(cls, metadata: dict[str, str]) -> StudentFacts:
-        """Read the facts back; raises RunError naming what is missing, malformed, out of range or unknown."""
-        values: dict[str, Any] = {}
-        known = {METADATA_PREFIX + field.name for field in fields(cls)} | set(DIGESTS)
-        faults = [f"{name} is unknown" for name in sorted(metadata) if name.startswith(METADATA_PREFIX) and name not in known]
-        for field in fields(cls):
-            text = metadata.get(METADATA_PREFIX + field.name)
-            try:
-                if text is None:
-                    faults.append(f"{METADATA_PREFIX}{field.name} is missing")
-                else:
-                    values[field.name] = _PARSERS.get(field.type, str)(text)
-            except ValueError:
-                faults.append(f"{METADATA_PREFIX}{field.name} is {text!r}")
-        if "policy" in values and values["policy"] not in policy_names():
-            raise RunError(f"the student has a policy of unknown type '{values['policy']}'", "update piflow")
-        faults += [METADATA_PREFIX + fault for fault in out_of_range(values)]
-        if faults:
-            raise RunError(
-                "the student does not say how to sample it: " + few(faults, NAMED_FAULTS, "; "),
-                "use a student that `piflow distill` saved, or update piflow",
-            )
-        return cls(**values)
-
-    @classmethod
-    def of(cls, preset: Preset) -> StudentFacts:
-        """What the student of this preset will say of itself."""
-        policy, teacher, adapter = preset.policy, preset.teacher, preset.adapter
-        return cls(
-            teacher=preset.name,
-            family=teacher.family,
-            base=teacher.base,
-            revision="" if teacher.revision is None else teacher.revision,
-            vae="" if teacher.vae is None else teacher.vae,
-            base_dtype="float32" if adapter is None or adapter.base_precision == "fp32" else "bfloat16",
-            policy=policy.kind,
-            components=policy.components,
-            nfe=policy.nfe,
-            shift=policy.shift,
-            final_step_scale=policy.final_step_scale,
-            segment=TimeGrid(policy.nfe, policy.final_step_scale, policy.shift).segment,
-            substeps=policy.substeps,
-            guidance=teacher.guidance,
-            temperature=str(policy.temperature),
-            logstd_width=policy.logstd_width,
-        )
-
-    @property
-    def base_precision(self) -> str:
-        """``base_dtype`` as `--base-precision` has it."""
-        return "fp32" if self.base_dtype == "float32" else "bf16"
-
-    @property
-    def has_own_segment(self) -> bool:
-        """Whether the policy spans a segment of raw time that it was trained with, as DX policies do."""
-        return policy_kind(self.policy).own_segment
-
-    @property
-    def sampling_temperature(self) -> float | str:
-        """``auto`` or a number, as :class:`~piflow_cli.scheduler.PolicyScheduler` takes it."""
-        return "auto" if self.temperature == "auto" else float(self.temperature)
-
-    def sampling_shift(self, shift: float | None) -> float:
-        """``shift`` where it is given; raises UsageError for another one of a DX policy, whose points are even in its own raw time."""
-        if shift is not None and shift != self.shift and self.has_own_segment:
-            raise UsageError(f"the shift {self.shift:g} is part of a {self.policy} policy: {shift:g} is another", "leave --shift out")
-        return self.shift if shift is None else shift
 
 
 class Student:

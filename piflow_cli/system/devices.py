@@ -8,7 +8,7 @@ import platform
 
 import torch
 
-from .errors import UsageError
+from ..errors import UsageError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3)
 

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-from .errors import UsageError
+from ..errors import UsageError
 from .files import make_folder
 
 try:

@@ -6,14 +6,21 @@ import ctypes
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 
+import torch
+
+from ..errors import Reported, RunError, UsageError
+from ..ranks import launched_processes
+from ..streams import inherited
 from .devices import choose_device, usable_cores
-from .errors import Reported, RunError, UsageError
-from .ranks import launched_processes
-from .streams import inherited
 
+# The others wait while one makes its last block or the first one measures: hours, for a teacher's many steps. NCCL would give up
+# after ten minutes.
+LONGEST = timedelta(days=7)
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
 SECONDS_TO_STOP = 1800
 
@@ -115,3 +122,28 @@ def _signals(known: str) -> list[str]:
     if hang_up is None or signal.getsignal(hang_up) != signal.SIG_IGN or "--signals-to-handle" not in known:
         return []
     return ["--signals-to-handle=SIGTERM,SIGINT,SIGQUIT"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that torchrun or accelerate started. ``wait`` returns when all have come to it."""
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+    wait: Callable[[], None] = lambda: None
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+
+def open_processes(device: str) -> Processes:
+    """The process group that the environment tells of, or this process alone; raises UsageError for a device that is not there."""
+    chosen = choose_device(device)
+    if launched_processes() == 1:
+        return Processes(chosen)
+    from accelerate import PartialState
+
+    state = PartialState(cpu=chosen.type == "cpu", timeout=LONGEST)
+    return Processes(state.device, state.process_index, state.num_processes, state.wait_for_everyone)

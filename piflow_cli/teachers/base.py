@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ..core.guidance import Guidance
 from ..core.heads import HeadSite
 from ..errors import UsageError
-from ..quantisation import BITSANDBYTES, COMPUTED_IN
+from ..weights.quantisation import BITSANDBYTES, COMPUTED_IN
 
 if TYPE_CHECKING:
-    from ..encoders import EncoderFactory
-    from ..preset_schema import TeacherSection
+    from ..presets.schema import TeacherSection
+    from .encoders import EncoderFactory
 
 Conditioning = dict[str, Tensor]
 """What the network is told besides state and time; every tensor has the batch first."""
@@ -60,7 +60,7 @@ class TeacherFamily(ABC):
         """The teacher in ``folder`` as adapters sit on it.
 
         ``precision``: fp32 or bf16; int8 or nf4, of the linear layers but those of :meth:`kept_whole`, the rest in bfloat16; fp8
-        is bfloat16 until :func:`~piflow_cli.quantisation.store_in_fp8` has been told of the adapters too.
+        is bfloat16 until :func:`~piflow_cli.weights.quantisation.store_in_fp8` has been told of the adapters too.
         """
         if precision in BITSANDBYTES:
             return self.load_quantised(folder, precision, sorted(self.kept_whole(self.outline(folder))))

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones.dit import DiT
 from ..core.heads import HeadSite
 from ..errors import UsageError
 from .base import ClassConditionalFamily, Conditioning, matching
 from .dit_checkpoints import converted
+from .dit_network import DiT
 from .loading import load_model
 
 CONFIG_NAME = "config.json"

@@ -19,15 +19,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..backbones.dit import DiT, position_table, sinusoid_frequencies
 from ..core.tensors import all_finite
-from ..digests import is_whole, write_manifest
 from ..errors import PiflowError, RunError, UsageError
-from ..files import NAME_CACHE, cache_folder, replacing_folder
-from ..locking import waiting_for
-from ..pickled import read_pickled
-from ..weights import read_safetensors
+from ..system.files import NAME_CACHE, cache_folder, replacing_folder
+from ..system.locking import waiting_for
+from ..weights.digests import is_whole, write_manifest
+from ..weights.stored import read_checkpoint
 from ..wording import few
+from .dit_network import DiT, position_table, sinusoid_frequencies
 
 LOGGER = logging.getLogger("piflow.teachers")
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -83,11 +82,6 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
                 save_file(tensors, aside / WEIGHTS, {"format": "pt"})
                 write_manifest(aside, (CONFIG, WEIGHTS))
     return folder
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU; raises as :func:`~piflow_cli.pickled.read_pickled` does."""
-    return read_safetensors(path)[1] if path.suffix == ".safetensors" else read_pickled(path)
 
 
 def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:

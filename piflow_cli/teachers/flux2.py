@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core.heads import HeadSite
-from ..encoders import negative_of
-from ..long_texts import chat_lengths
 from .base import Conditioning, matching
+from .encoders import negative_of
+from .long_texts import chat_lengths
 from .packing import POSITIONS, SIDE, pack, unpack
 from .text_to_image import TextToImageFamily
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..encoders import EncoderFactory
 from ..errors import UsageError
+from ..weights.locate import CONFIGS, locate
+from .encoders import EncoderFactory
 from .loading import load_model
-from .locate import CONFIGS, locate
 
 Decode = Callable[[Tensor], Tensor]
 """States (B, C, h, w) → pictures (B, 1 or 3, H, W), values around [-1, 1], on the same device."""

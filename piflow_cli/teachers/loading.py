@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
-from ..weights import INDEX_SUFFIX, opened, shards_of
+from ..weights.stored import INDEX_SUFFIX, opened, shards_of
 from ..wording import few
 
 # In the order in which from_pretrained looks for them.
@@ -111,7 +111,6 @@ def _file_of(weights: Path, name: str) -> Path:
         return weights
     shard = json.loads(weights.read_text(encoding="utf-8"))["weight_map"].get(name)
     return weights if shard is None else weights.parent / shard
-
 
 
 @contextmanager

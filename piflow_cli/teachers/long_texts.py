@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .wording import few
+from ..wording import few
 
 LETTERS_SHOWN = 40
 

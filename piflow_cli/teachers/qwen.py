@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core.heads import HeadSite
-from ..encoders import negative_of
 from .base import Conditioning, matching
+from .encoders import negative_of
 from .packing import POSITIONS, SIDE, pack, unpack
 from .text_to_image import TextToImageFamily, longest_masked, masked
 

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..encoders import EncoderFactory, negative_of
 from ..errors import UsageError
-from ..long_texts import hushed, length_note
-from ..quantisation import quantised_loading
+from ..weights.locate import CONFIGS, ENCODERS, locate
+from ..weights.quantisation import quantised_loading
 from .base import Conditioning, TeacherFamily
+from .encoders import EncoderFactory, negative_of
 from .loading import load_model
-from .locate import CONFIGS, ENCODERS, locate
+from .long_texts import hushed, length_note
 from .packing import pack, unpack
 from .text_parts import encoder_bytes, missing_parts, text_encoders
 
 if TYPE_CHECKING:
-    from ..preset_schema import TeacherSection
+    from ..presets.schema import TeacherSection
 
 
 class TextToImageFamily(TeacherFamily):

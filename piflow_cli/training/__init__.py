@@ -1,6 +1,6 @@
 """Training: from a preset to a student."""
 
-from .plan import describe
+from .dry_run.plan import describe
 from .run import distill
 
 __all__ = ["describe", "distill"]

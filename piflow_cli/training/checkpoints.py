@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..core.tensors import all_finite
 from ..errors import RunError, is_of_the_system
-from ..files import files_digest, remove_folder, replacing_folder
-from ..student import Model
-from ..weights import read_safetensors
+from ..students.student import Model
+from ..system.files import files_digest, remove_folder, replacing_folder
+from ..weights.stored import read_safetensors
 
 STATE_NAME = "state.json"
 TENSORS_NAME = "training.safetensors"

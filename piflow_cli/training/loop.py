@@ -15,16 +15,16 @@ from ..core.ema import karras_decay, update_average
 from ..core.guidance import Guidance
 from ..core.imitation import ImitationConfig, data_dependent_loss, data_free_losses, teacher_ratio
 from ..core.validation import values_unchecked
-from ..student import Model, Student
+from ..data.batches import Batch, TrainingData, mixed_seed
+from ..students.student import Model, Student
 from ..teachers.base import teacher_velocity, to_device
 from .checkpoints import TrainingState
-from .data import Batch, TrainingData, mixed_seed
 from .optimizer import learning_rate
-from .pictures import Gallery
-from .plan import BatchPlan
+from .previews import Gallery
+from .settings import BatchPlan
 
 if TYPE_CHECKING:
-    from ..preset_schema import Preset
+    from ..presets.schema import Preset
 
 LONGEST_STREAK = 10  # steps in a row whose gradients are not finite; the run stops there
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import replacing_file, sync_file
+from ..system.files import replacing_file, sync_file
 
 logger = logging.getLogger("piflow.training")
 SMOOTHING = 25

@@ -12,24 +12,25 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..devices import choose_device, keep_freed_memory
+from ..data.sources import open_data
 from ..errors import UsageError
-from ..launching import environment
-from ..quantisation import check_offloading, check_precision, compute_in_float32, offload, store_in_fp8
-from ..student import Model, Student, StudentFacts, adapted_student, student_of
+from ..students.facts import StudentFacts
+from ..students.shared_base import root
+from ..students.student import Model, Student, adapted_student, student_of
+from ..system.devices import choose_device, keep_freed_memory
+from ..system.processes import environment
 from ..teachers import family_of
 from ..teachers.base import TeacherFamily, guidance_of
-from ..teachers.locate import teacher_folder
-from ..views import root
+from ..teachers.folders import teacher_folder
+from ..weights.quantisation import check_offloading, check_precision, compute_in_float32, offload, store_in_fp8
 from .loop import Session
 from .optimizer import make_optimizer
-from .pictures import open_gallery
-from .plan import batch_plan, imitation_config
-from .sources import open_data
+from .previews import open_gallery
+from .settings import batch_plan, imitation_config
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..preset_schema import Preset
+    from ..presets.schema import Preset
 
 
 def open_session(preset: Preset, output: Path, device: str, console: Console) -> Session:

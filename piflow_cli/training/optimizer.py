@@ -11,7 +11,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..preset_schema import OptimisationSection
+    from ..presets.schema import OptimisationSection
 
 
 # The names of parameters that learn at a rate of their own.

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from ..core.guidance import Guidance
-from ..files import replacing_file
-from ..generation import sample_student, sample_teacher, seeded_generators, seeded_noise
-from ..images import image_grid, save_png, to_images
-from ..student import Model, Student
+from ..reports.images import image_grid, save_png, to_images
+from ..sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
+from ..students.student import Model, Student
+from ..system.files import replacing_file
 from ..teachers.base import ClassConditionalFamily, Conditioning, to_device
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, open_decoder
 
 if TYPE_CHECKING:
-    from ..preset_schema import Preset
-    from .data import TrainingData
+    from ..data.batches import TrainingData
+    from ..presets.schema import Preset
 
 COLUMNS, PREVIEW_ROWS, FINE_STEPS = 10, 2, 128
 # A picture of a text-to-image teacher takes minutes where a digit takes none.

@@ -7,31 +7,31 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapters import save_adapter
 from ..console import format_pairs
 from ..core.validation import PolicyError
+from ..data.sources import require_source
 from ..errors import Interrupted, RunError
-from ..files import check_writable
-from ..launching import environment
-from ..locking import FolderLock
 from ..ranks import is_first, launched_processes
-from ..runs import RunFolder
-from ..student import Student
+from ..students.adapters import save_adapter
+from ..students.runs import RunFolder
+from ..students.student import Student
+from ..system.files import check_writable
+from ..system.locking import FolderLock
+from ..system.processes import environment
 from .checkpoints import GENTLER, checkpoints, load_checkpoint, save_checkpoint
+from .dry_run.plan import describe
 from .loop import LONGEST_STREAK, Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .opening import open_session
-from .pictures import save_comparison, save_preview
-from .plan import describe
+from .previews import save_comparison, save_preview
 from .saved import is_saved
 from .signals import StopRequest
-from .sources import require_source
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from ..console import Console
-    from ..preset_schema import Preset
+    from ..presets.schema import Preset
 
 REPORT_EVERY = 10
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from ..adapters import adapter_tensors, read_facts
 from ..errors import PiflowError, is_of_the_system
-from ..student import Student
-from ..student_source import locate_student
-from ..weights import StoredWeights
+from ..students.adapters import adapter_tensors, read_facts
+from ..students.locate import locate_student
+from ..students.student import Student
+from ..weights.stored import StoredWeights
 
 
 def is_saved(student: Student, folder: Path) -> bool:

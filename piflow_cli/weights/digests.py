@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .errors import RunError
-from .files import files_digest
-from .presets import presets_root
+from ..errors import RunError
+from ..presets.resolve import presets_root
+from ..system.files import files_digest
 
 MANIFEST = "SHA256SUMS"
 AGAIN = "install it again: pip install --force-reinstall piflow"

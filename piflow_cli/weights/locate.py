@@ -6,18 +6,13 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from ..digests import check_shipped
 from ..errors import RunError, UsageError, explain, is_unreachable
-from ..files import expanded
-from ..presets import presets_root
-from ..weights import INDEX_SUFFIX, shards_of
+from ..presets.resolve import presets_root
+from ..system.files import expanded
 from .configs import check_configs
-
-if TYPE_CHECKING:
-    from ..preset_schema import TeacherSection
-    from .base import TeacherFamily
+from .digests import check_shipped
+from .stored import INDEX_SUFFIX, shards_of
 
 SHIPPED_PREFIX = "preset:"
 BASE = "--base PATH"
@@ -58,21 +53,6 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
     hint = f"run the same command again with a network, or {_local_copy(option)}"
     _refuse_incomplete(place, only, f"the download of {base} is incomplete", hint)
     return place
-
-
-def teacher_folder(family: TeacherFamily, teacher: TeacherSection) -> Path:
-    """The folder of a preset's teacher for ``family.load``, its network fetched and brought into our form."""
-    config = None if teacher.config is None else locate(teacher.config, only=CONFIGS)
-    return family.prepare(locate(teacher.base, teacher.revision), config)
-
-
-def outline_folder(family: TeacherFamily, teacher: TeacherSection) -> Path:
-    """A folder for ``family.outline``: of a base on the Hub only the configuration is fetched."""
-    if hub_id(teacher.base) is None:
-        return teacher_folder(family, teacher)
-    if teacher.config is not None:
-        return locate(teacher.config, only=CONFIGS)
-    return locate(teacher.base, teacher.revision, CONFIGS)
 
 
 def hub_id(base: str) -> tuple[str, str] | None:

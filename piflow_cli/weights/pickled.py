@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .errors import RunError, UsageError
+from ..errors import RunError, UsageError
 
 WEIGHTS_WITHIN = ("ema", "state_dict", "model")  # where training programs keep the weights, best first
 # Tensors may share memory, as tied layers do; a file whose tensors would fill this many times its size is no checkpoint.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import UsageError
+from ..errors import UsageError
 
 BITSANDBYTES = ("int8", "nf4")
 # What a base in each precision is loaded as and computes in; fp8 is stored so afterwards.

@@ -8,10 +8,10 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..digests import tensors_digest
 from ..errors import RunError
-from ..files import replacing_file
-from ..weights import read_safetensors
+from ..system.files import replacing_file
+from .digests import tensors_digest
+from .stored import read_safetensors
 
 SEAL = "sha256"
 

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import PiflowError, RunError, is_of_the_system
-from .files import is_plain_name
+from ..errors import PiflowError, RunError, is_of_the_system
+from ..system.files import is_plain_name
 from .pickled import read_pickled
 
 INDEX_SUFFIX = ".index.json"
@@ -116,3 +116,8 @@ def _checkpoint(path: Path) -> Mapping[str, Tensor]:
         return read_pickled(path)
     except PiflowError as error:
         raise RunError(f"{path}: {error.message}", "download it again, or save its state dict as safetensors") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, on the CPU; raises as :func:`~piflow_cli.weights.pickled.read_pickled` does."""
+    return read_safetensors(path)[1] if path.suffix == ".safetensors" else read_pickled(path)

@@ -17,17 +17,18 @@ import time
 from pathlib import Path
 
 import torch
-from common import machine, write_json
 from torch import Tensor
 
-from piflow_cli.adapters import load_adapter
+from common import machine, write_json
 from piflow_cli.console import format_table
 from piflow_cli.core.guidance import Guidance
-from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
-from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
-from piflow_cli.labelled_images import load_images
+from piflow_cli.data.labelled_images import load_images
+from piflow_cli.evaluation.extractors.moments import Moments, moments
+from piflow_cli.evaluation.metrics.frechet import frechet_distance
+from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
+from piflow_cli.students.adapters import load_adapter
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.locate import locate
+from piflow_cli.weights.locate import locate
 
 TEACHER_STEPS = (1, 2, 4, 8, 32, 128)
 BATCH = 128

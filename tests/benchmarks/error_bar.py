@@ -16,18 +16,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from common import machine, write_json
 from torch import Tensor
 
+from common import machine, write_json
 from piflow_cli.console import format_table
 from piflow_cli.core.guidance import Guidance
+from piflow_cli.data.labelled_images import load_images
 from piflow_cli.evaluation.extractors import open_extractor
-from piflow_cli.evaluation.intervals import frechet_interval
-from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
-from piflow_cli.generation import sample_teacher, seeded_generators, seeded_noise
-from piflow_cli.labelled_images import load_images
+from piflow_cli.evaluation.extractors.moments import Moments, moments
+from piflow_cli.evaluation.metrics.frechet import frechet_distance
+from piflow_cli.evaluation.metrics.frechet_interval import frechet_interval
+from piflow_cli.sampling.denoise import sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.locate import locate
+from piflow_cli.weights.locate import locate
 
 EXTRACTORS = ("pixels", "digits-classifier")
 BATCH = 250

@@ -29,24 +29,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from common import machine, write_json
 from looks import SmallNetwork, dinov2, inception, look_of
-
 from piflow_cli.console import Console, format_table
-from piflow_cli.devices import choose_device, keep_freed_memory
+from piflow_cli.evaluation.candidates import Subject
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.generate import Generation, Look
-from piflow_cli.evaluation.processes import Processes
 from piflow_cli.evaluation.run import CLASS_BATCH
 from piflow_cli.evaluation.store import Store
-from piflow_cli.evaluation.subjects import Subject
-from piflow_cli.generation import sample_student
-from piflow_cli.presets import load
-from piflow_cli.scenes import Scene
-from piflow_cli.shots import Shot
-from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.presets.resolve import load
+from piflow_cli.sampling.denoise import sample_student
+from piflow_cli.sampling.opened import Scene
+from piflow_cli.sampling.request import Shot
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.student import student_of
+from piflow_cli.system.devices import choose_device, keep_freed_memory
+from piflow_cli.system.processes import Processes
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.locate import locate
+from piflow_cli.weights.locate import locate
 
 ROUNDS = 3
 COLUMNS = ("seen by", "evaluations", "generation", "features", "both", "over the slower", "unlinked over the slower")

@@ -20,20 +20,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import elapsed, machine, medians, write_json
 
+from common import elapsed, machine, medians, write_json
 from piflow_cli.console import Console, format_table
 from piflow_cli.core.ema import update_average
 from piflow_cli.core.imitation import data_free_losses
 from piflow_cli.core.timegrid import to_sigma
-from piflow_cli.generation import sample_student
-from piflow_cli.preset_schema import Preset
-from piflow_cli.presets import resolve
+from piflow_cli.data.collect import Store
+from piflow_cli.presets.resolve import resolve
+from piflow_cli.presets.schema import Preset
+from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import repeat, teacher_velocity, to_device
+from piflow_cli.training.dry_run.outline import memory_of, outline_of
 from piflow_cli.training.loop import Session, train_step
-from piflow_cli.training.material import Store
-from piflow_cli.training.outline import memory_of, outline_of
 from piflow_cli.training.opening import open_session
 
 CONFIG = Path(__file__).parent.parent / "data" / "configs" / "flux-dev.json"

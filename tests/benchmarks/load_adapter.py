@@ -21,15 +21,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import machine, write_json
 from safetensors.torch import save_file
 
-from piflow_cli.adapters import load_adapter, parameter_slots, write_adapter
-from piflow_cli.presets import load
-from piflow_cli.student import Student, StudentFacts, loaded_student
-from piflow_cli.student_source import WEIGHTS_NAME
+from common import machine, write_json
+from piflow_cli.presets.resolve import load
+from piflow_cli.students.adapters import load_adapter, parameter_slots, write_adapter
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.locate import WEIGHTS_NAME
+from piflow_cli.students.shared_base import root
+from piflow_cli.students.student import Student, loaded_student
 from piflow_cli.teachers import family_of
-from piflow_cli.views import root
 
 SHARD = 1 << 30
 PAGE = 4096

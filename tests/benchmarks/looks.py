@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.extractors.base import Extractor
 from piflow_cli.evaluation.generate import Look
-from piflow_cli.shots import Shot
+from piflow_cli.sampling.request import Shot
 
 FILE = "inception-2015-12-05.pt"
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import machine, medians, write_json
 from torch import Tensor
 
-from piflow_cli.backbones.dit import DiT
+from common import machine, medians, write_json
 from piflow_cli.core.decoding import PolicyDecoder
 from piflow_cli.core.rollout import rollout
+from piflow_cli.teachers.dit_network import DiT
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import machine, medians, write_json
 
+from common import machine, medians, write_json
 from piflow_cli.console import Console, format_table
-from piflow_cli.presets import resolve
+from piflow_cli.presets.resolve import resolve
 from piflow_cli.training.loop import Session, train_step
 from piflow_cli.training.opening import open_session
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from piflow_cli.preset_schema import CLASS_FAMILIES, DATA_SOURCES, TEXT_FAMILIES
-from piflow_cli.presets import load, resolve
+from piflow_cli.presets.resolve import load, resolve
+from piflow_cli.presets.schema import CLASS_FAMILIES, DATA_SOURCES, TEXT_FAMILIES
 
 
 def test_distill_hands_over_what_was_asked(cli, training, tmp_path):

@@ -6,6 +6,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+
 from conftest import fake_module
 
 DEFAULTS = {
@@ -47,7 +48,7 @@ def test_export_without_options(cli, exports):
 
 def test_the_library_asks_for_just_that():
     from piflow_cli.exporting.driver import export
-    from piflow_cli.exporting.formats import ExportRequest
+    from piflow_cli.exporting.request import ExportRequest
 
     assert [field.name for field in fields(ExportRequest)] == list(DEFAULTS)
     assert list(signature(export).parameters) == ["request", "console"]

@@ -44,7 +44,8 @@ def test_sample_without_options(cli, requests):
 
 
 def test_the_library_asks_for_just_that():
-    from piflow_cli.sampling import SampleRequest, sample
+    from piflow_cli.sampling.request import SampleRequest
+    from piflow_cli.sampling.sample import sample
 
     assert [field.name for field in fields(SampleRequest)] == list(DEFAULTS)
     assert list(signature(sample).parameters) == ["request", "console"]

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from piflow_cli.data.batches import LabelledImages, batch_indices, bucket_batch
+from piflow_cli.data.labelled_images import load_images
 from piflow_cli.errors import UsageError
-from piflow_cli.labelled_images import load_images
-from piflow_cli.training.data import LabelledImages, batch_indices, bucket_batch
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 SEEDS = st.integers(0, 2**63 - 1)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from piflow_cli.data.buckets import bucket_sizes, buckets_of, fit, nearest_bucket
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_schema import DataSection
-from piflow_cli.training.buckets import bucket_sizes, buckets_of, fit, nearest_bucket
+from piflow_cli.presets.schema import DataSection
 
 MULTIPLES = st.sampled_from([1, 8, 16, 32])
 SIDES = st.integers(1, 5000)

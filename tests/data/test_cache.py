@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from piflow_cli.data import cache
+from piflow_cli.data.cache import Cache, remove_damaged
 from piflow_cli.errors import RunError
-from piflow_cli.files import cache_key
-from piflow_cli.training import cache
-from piflow_cli.training.cache import Cache, remove_damaged
+from piflow_cli.system.files import cache_key
 
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool])
 SHAPES = st.lists(st.integers(0, 3), max_size=3)

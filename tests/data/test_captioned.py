@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from picture_files import encoded, put, shard
 from PIL import Image
 
+from picture_files import encoded, put, shard
+from piflow_cli.data.captioned import list_pictures
+from piflow_cli.data.picture import Picture
+from piflow_cli.data.pictures import Unreadable, open_picture, upright_size
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_schema import DataSection
-from piflow_cli.pictures import Unreadable, open_picture, upright_size
-from piflow_cli.training.captioned import list_pictures
-from piflow_cli.training.picture import Picture
+from piflow_cli.presets.schema import DataSection
 
 
 def captions(source: Path | str, **options: object) -> dict[str, str | None]:

@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from fake_encoders import IDENTITY, LONGEST, FakeEncoders, expected_latents, expected_text, factory_of, sealed_factory
 from hypothesis import given
 from hypothesis import strategies as st
-from picture_files import encoded, put, shard
 from PIL import Image
 
+from fake_encoders import IDENTITY, LONGEST, FakeEncoders, expected_latents, expected_text, factory_of, sealed_factory
+from picture_files import encoded, put, shard
 from piflow_cli.console import Console
-from piflow_cli.encoders import EncoderFactory, collate, negative_of
+from piflow_cli.data import cache, collect, encode
+from piflow_cli.data.buckets import fit
+from piflow_cli.data.collect import Store
+from piflow_cli.data.encode import open_encoded
+from piflow_cli.data.encoded import EncodedData
+from piflow_cli.data.sources import local_material
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.preset_schema import DataSection
-from piflow_cli.training import cache, encoding, material
-from piflow_cli.training.buckets import fit
-from piflow_cli.training.encoded import EncodedData
-from piflow_cli.training.encoding import open_encoded
-from piflow_cli.training.material import Store
-from piflow_cli.training.sources import local_material
+from piflow_cli.presets.schema import DataSection
+from piflow_cli.teachers.encoders import EncoderFactory, collate, negative_of
 
 TEXTS = ["a cat", "an elephant", "a dog", "x"]
 
@@ -186,8 +186,8 @@ def test_a_picture_under_another_name_is_the_same_picture(pictures):
 @pytest.mark.parametrize("source", ["prompts", "pictures"])
 def test_an_interruption_costs_only_what_was_not_done(request, source, monkeypatch):
     section = request.getfixturevalue(source)
-    monkeypatch.setattr(encoding, "TEXTS_AT_ONCE", 2)
-    monkeypatch.setattr(encoding, "PICTURES_AT_ONCE", 2)
+    monkeypatch.setattr(encode, "TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr(encode, "PICTURES_AT_ONCE", 2)
     whole = FakeEncoders()
     expected = samples(opened(replace(section, cache=f"{section.cache}-whole"), factory_of(whole)))
     calls = len(whole.texts) // 2 + len(whole.texts) % 2 + whole.images // 2
@@ -244,7 +244,7 @@ def test_processes_share_the_check_and_all_hear_what_is_damaged(prompts, monkeyp
     for path in shards:
         data = path.read_bytes()
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    monkeypatch.setattr(material, "gather_object", lambda damaged: found.extend(damaged) or list(damaged))
+    monkeypatch.setattr(collect, "gather_object", lambda damaged: found.extend(damaged) or list(damaged))
     for index in range(3):
         store = Store(prompts, factory)
         store.scan(Console())

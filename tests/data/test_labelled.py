@@ -14,25 +14,25 @@ import torch
 import yaml
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from helpers import seeded
 from interruptions import interrupted_at
 from picture_files import put, shard
-from PIL import Image
-from safetensors.torch import load_file, save_file
-from sit import CLASSES, HEADS, SIZE, sit_weights
-from torch import Tensor
-
 from piflow_cli.console import Console
 from piflow_cli.core import imitation
+from piflow_cli.data.batches import LabelledImages, TrainingData, batch_indices
+from piflow_cli.data.buckets import centre_crop
+from piflow_cli.data.labelled_data import LabelledLatents, open_labelled
+from piflow_cli.data.labelled_images import open_latents
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.labelled_images import open_latents
-from piflow_cli.presets import presets_root, resolve
+from piflow_cli.presets.resolve import presets_root, resolve
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.latents import VaeEncoder
-from piflow_cli.training import loop, pictures, run
-from piflow_cli.training.buckets import centre_crop
-from piflow_cli.training.data import LabelledImages, TrainingData, batch_indices
-from piflow_cli.training.labelled_data import LabelledLatents, open_labelled
+from piflow_cli.training import loop, previews, run
+from sit import CLASSES, HEADS, SIZE, sit_weights
 
 SIDE, COUNT = 2 * SIZE, 10
 NAMES = ("n01", "n02", "n03", "n10", "n2")
@@ -58,7 +58,7 @@ def preset(tmp_path_factory, tiny_vae) -> Path:
 @pytest.fixture(autouse=True)
 def setting(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(pictures, "FINE_STEPS", 4)
+    monkeypatch.setattr(previews, "FINE_STEPS", 4)
     for name in ("save_comparison", "draw_loss"):
         monkeypatch.setattr(run, name, lambda *arguments: None)
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from picture_files import encoded, put, shard
 from PIL import Image
 
-from piflow_cli.preset_schema import DataSection
-from piflow_cli.pictures import Unreadable
-from piflow_cli.training.captioned import list_pictures
-from piflow_cli.training.picture import Picture
-from piflow_cli.training.picture_index import Seen, look_at
+from picture_files import encoded, put, shard
+from piflow_cli.data.captioned import list_pictures
+from piflow_cli.data.picture import Picture
+from piflow_cli.data.picture_index import Seen, look_at
+from piflow_cli.data.pictures import Unreadable
+from piflow_cli.presets.schema import DataSection
 
 
 def listed(source: Path) -> list[Picture]:

@@ -14,12 +14,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from picture_files import encoded, put
 from PIL import Image
 
-from piflow_cli.images import save_png
-from piflow_cli.picture_folders import files_below
-from piflow_cli.pictures import MOST_PIXELS, PHOTOMETRIC, WHITE_IS_ZERO, Unreadable, as_stored, is_grid, open_picture, upright_size
+from picture_files import encoded, put
+from piflow_cli.data.picture_folders import files_below
+from piflow_cli.data.pictures import (
+    MOST_PIXELS,
+    PHOTOMETRIC,
+    WHITE_IS_ZERO,
+    Unreadable,
+    as_stored,
+    is_grid,
+    open_picture,
+    upright_size,
+)
+from piflow_cli.reports.images import save_png
 
 LEVELS = st.lists(st.integers(0, 65535), min_size=1, max_size=40)
 
@@ -103,7 +112,7 @@ def test_bombs_are_refused_before_they_are_decoded(side: int) -> None:
 
 def test_a_large_photo_is_no_bomb_and_nothing_is_said_of_it(tmp_path) -> None:
     (tmp_path / "x.png").write_bytes(header(12_000, 9_000))
-    code = "import sys; from pathlib import Path; from piflow_cli.pictures import upright_size; print(upright_size(Path(sys.argv[1]).read_bytes()))"
+    code = "import sys; from pathlib import Path; from piflow_cli.data.pictures import upright_size; print(upright_size(Path(sys.argv[1]).read_bytes()))"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("(12000, 9000)\n", "")
 

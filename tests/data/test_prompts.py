@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli import tables
+from piflow_cli.data import rows as tables
+from piflow_cli.data.prompts import Prompt, read_prompts
 from piflow_cli.errors import UsageError, explain
-from piflow_cli.prompts import Prompt, read_prompts
 
 
 def written(folder: Path, name: str, text: str | bytes) -> str:

@@ -9,9 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from piflow_cli.backbones.dit import DiT
-from piflow_cli.presets import presets_root
-from piflow_cli.teachers.digits_training import (
+from piflow_cli.embedded.digits_teacher import (
     NUM_CLASSES,
     PROGRAM,
     Recipe,
@@ -21,6 +19,8 @@ from piflow_cli.teachers.digits_training import (
     new_teacher,
     train,
 )
+from piflow_cli.presets.resolve import presets_root
+from piflow_cli.teachers.dit_network import DiT
 
 FOLDER = presets_root() / "digits"
 WEIGHTS = FOLDER / "diffusion_pytorch_model.safetensors"

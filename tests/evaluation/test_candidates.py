@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eval_requests import request
-from piflow_cli.adapter_digests import DIGESTS
 from piflow_cli.console import Console
-from piflow_cli.evaluation.subjects import Subject, student_subjects, teacher_subject
-from piflow_cli.own_teacher import own_teacher
-from piflow_cli.scenes import open_scene
-from piflow_cli.student import Student
-from piflow_cli.student_source import WEIGHTS_NAME, locate_student
-from piflow_cli.weights import read_safetensors
+from piflow_cli.evaluation.candidates import Subject, student_subjects, teacher_subject
+from piflow_cli.sampling.opened import open_scene
+from piflow_cli.sampling.teacher import own_teacher
+from piflow_cli.students.adapter_digests import DIGESTS
+from piflow_cli.students.locate import WEIGHTS_NAME, locate_student
+from piflow_cli.students.student import Student
+from piflow_cli.weights.stored import read_safetensors
 
 
 def identity(run: Path, **given) -> dict:

@@ -15,25 +15,27 @@ import torch
 from safetensors.torch import save_file
 
 from eval_requests import request
-from piflow_cli.adapters import save_adapter
 from piflow_cli.console import Console
-from piflow_cli.evaluation.bench import open_bench
-from piflow_cli.evaluation.errors_by_time import trajectory_errors
-from piflow_cli.evaluation.features import FeatureSet
+from piflow_cli.data.labelled_images import load_images
+from piflow_cli.evaluation.compared import open_bench
+from piflow_cli.evaluation.extractors.features import FeatureSet
+from piflow_cli.evaluation.extractors.moments import moments
+from piflow_cli.evaluation.metrics.frechet import frechet_distance
+from piflow_cli.evaluation.metrics.trajectory import trajectory_errors
 from piflow_cli.evaluation.run import named_apart
-from piflow_cli.evaluation.statistics import frechet_distance, moments
-from piflow_cli.generation import sample_student
-from piflow_cli.idle import idle_options
-from piflow_cli.labelled_images import load_images
-from piflow_cli.own_teacher import own_teacher
-from piflow_cli.presets import load
-from piflow_cli.runs import RunFolder, read_settings
-from piflow_cli.scenes import open_scene
-from piflow_cli.shots import Shot
-from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.presets.idle import idle_options
+from piflow_cli.presets.resolve import load
+from piflow_cli.sampling.denoise import sample_student
+from piflow_cli.sampling.opened import open_scene
+from piflow_cli.sampling.request import Shot
+from piflow_cli.sampling.teacher import own_teacher
+from piflow_cli.sampling.trajectory import relative_error, velocity_errors, walk
+from piflow_cli.students.adapters import save_adapter
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.runs import RunFolder, read_settings
+from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
-from piflow_cli.trajectory import relative_error, velocity_errors, walk
-from piflow_cli.weights import read_safetensors
+from piflow_cli.weights.stored import read_safetensors
 
 CPU = torch.device("cpu")
 FAST = ["--fine-steps", "4", "--num-images", "12"]
@@ -121,8 +123,8 @@ def test_trajectory_errors_are_those_of_the_path(evaluate, tiny_run, data) -> No
 
 def test_a_second_metric_and_a_second_reference_generate_nothing(evaluate, tiny_run, monkeypatch) -> None:
     numbers(evaluate(tiny_run, "--metrics", "fid,alignment", *FAST))
-    monkeypatch.setattr("piflow_cli.evaluation.subjects.sample_student", None)
-    monkeypatch.setattr("piflow_cli.own_teacher.sample_teacher", None)
+    monkeypatch.setattr("piflow_cli.evaluation.candidates.sample_student", None)
+    monkeypatch.setattr("piflow_cli.sampling.teacher.sample_teacher", None)
     found = numbers(evaluate(tiny_run, "--metrics", "fid,pr,diversity", "--reference", "teacher", *FAST))
     assert ("tiny", 2, "precision") in found and ("tiny", 2, "diversity") in found
 
@@ -177,8 +179,8 @@ def test_pictures_of_students_of_one_name_stay_inside_the_report(cli, tiny_run, 
 
 
 def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
-    monkeypatch.setattr("piflow_cli.evaluation.bench.QUICK_IMAGES", 6)
-    monkeypatch.setattr("piflow_cli.evaluation.bench.FULL_CLASSES", 9)
+    monkeypatch.setattr("piflow_cli.evaluation.compared.QUICK_IMAGES", 6)
+    monkeypatch.setattr("piflow_cli.evaluation.compared.FULL_CLASSES", 9)
     for protocol, count in {"--quick": 6, "--full": 9}.items():
         outcome = evaluate(tiny_run, protocol, "--metrics", "fid")
         assert {row["images"] for row in json.loads(outcome.out)["results"]} == {count}
@@ -206,8 +208,8 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
 )
 def test_what_cannot_be_measured_says_so_and_makes_nothing(evaluate, tiny_run, tmp_path, monkeypatch, arguments, message) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("piflow_cli.evaluation.subjects.sample_student", None)
-    monkeypatch.setattr("piflow_cli.own_teacher.sample_teacher", None)
+    monkeypatch.setattr("piflow_cli.evaluation.candidates.sample_student", None)
+    monkeypatch.setattr("piflow_cli.sampling.teacher.sample_teacher", None)
     (tmp_path / "prompts.txt").write_text("a fox\n")
     FeatureSet("pixels", "none", "three", 50, moments(torch.randn(50, 3))).save(tmp_path / "three.safetensors")
     files = {"PROMPTS": tmp_path / "prompts.txt", "SMALL": tmp_path / "three.safetensors"}
@@ -361,7 +363,7 @@ def test_saved_statistics_are_the_reference_that_their_pictures_are_bit_for_bit(
 
 def test_statistics_of_very_many_pictures_say_what_they_leave_out(evaluate, tmp_path, monkeypatch) -> None:
     one, two = pictures(tmp_path, "one", "two")
-    monkeypatch.setattr("piflow_cli.evaluation.folder_eval.MOST_SAVED", 5)
+    monkeypatch.setattr("piflow_cli.evaluation.folder_run.MOST_SAVED", 5)
     outcome = evaluate("--images", two, "--extractor", "pixels", "--save-statistics", tmp_path / "two.safetensors")
     assert outcome.code == 0 and "holds mean and covariance alone, as of all folders above 5 pictures" in outcome.err
     refused = evaluate("--images", one, "--reference", tmp_path / "two.safetensors", "--extractor", "pixels", "--metrics", "kid")

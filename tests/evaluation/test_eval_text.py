@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from test_text_sampling import saved_student
-from zoo import ZOO, zoo_preset
 
-from piflow_cli.evaluation import looking
-from piflow_cli.runs import RunFolder
+from piflow_cli.evaluation import chosen_extractors
+from piflow_cli.students.runs import RunFolder
+from text_students import saved_student
+from zoo import ZOO, zoo_preset
 
 SMALL = ["--height", "32", "--width", "32", "--batch-size", "2", "--fine-steps", "2"]
 PROMPTS = ["a fox", "cat", "an owl", "two hens", "x"]
@@ -54,7 +54,7 @@ def prompts(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def everything(text_encoders, monkeypatch) -> None:
-    monkeypatch.setattr(looking, "ClipScore", Clip)
+    monkeypatch.setattr(chosen_extractors, "ClipScore", Clip)
 
 
 def test_every_prompt_has_noise_of_its_own(evaluate, student, prompts) -> None:

@@ -5,18 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from helpers import seeded
 from inception import save_random_inception
-
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation import folder_eval, measures
-from piflow_cli.evaluation.features import FeatureSet
-from piflow_cli.evaluation.folder_eval import FolderRequest, evaluate_folder
-from piflow_cli.evaluation.measures import COLUMNS, measure
-from piflow_cli.evaluation.scores import inception_score, kernel_distance, precision_recall
-from piflow_cli.evaluation.statistics import frechet_distance, moments
-from piflow_cli.images import save_png, to_images
+from piflow_cli.evaluation import folder_run
+from piflow_cli.evaluation.extractors.features import FeatureSet
+from piflow_cli.evaluation.extractors.moments import moments
+from piflow_cli.evaluation.folder_run import FolderRequest, evaluate_folder
+from piflow_cli.evaluation.metrics import of_features
+from piflow_cli.evaluation.metrics.frechet import frechet_distance
+from piflow_cli.evaluation.metrics.of_features import COLUMNS, measure
+from piflow_cli.evaluation.metrics.scores import inception_score, kernel_distance, precision_recall
+from piflow_cli.reports.images import save_png, to_images
 
 CPU = torch.device("cpu")
 
@@ -71,7 +73,7 @@ def test_by_default_it_measures_what_can_be_and_says_what_cannot(folders, capsys
     request = FolderRequest(folders[0], str(folders[1]), "pixels")
     assert {number.metric for number in evaluate_folder(request, CPU, Console())} == {"fid", "kid", "precision", "recall"}
     assert "is is left out: pixels has no classes" in capsys.readouterr().err
-    monkeypatch.setattr(measures, "find_spec", lambda name: None)
+    monkeypatch.setattr(of_features, "find_spec", lambda name: None)
     assert {number.metric for number in evaluate_folder(request, CPU, Console())} == {"fid", "precision", "recall"}
     assert 'kid is left out: it needs pip install "piflow[eval]"' in capsys.readouterr().err
 
@@ -80,7 +82,7 @@ def test_the_digits_classifier_has_classes(folders) -> None:
     request = FolderRequest(folders[0], str(folders[1]), "digits-classifier", ("is",))
     (number,) = evaluate_folder(request, CPU, Console(quiet=True))
     assert 1 <= number.value <= 10 and number.reference is None
-    extractor = folder_eval.open_extractor("digits-classifier", CPU)
+    extractor = folder_run.open_extractor("digits-classifier", CPU)
     assert number.value == pytest.approx(inception_score(extractor.logits(extractor.features(digits(60)))), rel=1e-4)
 
 
@@ -104,7 +106,7 @@ def test_pictures_of_several_sizes_need_an_extractor_that_resizes(tmp_path: Path
 
 
 def test_wrong_requests_fail_before_anything_is_computed(folders, monkeypatch) -> None:
-    monkeypatch.setattr(folder_eval, "folder_features", None)
+    monkeypatch.setattr(folder_run, "folder_features", None)
     for request, message in [
         (FolderRequest(folders[0], str(folders[1]), "pixels", ("fidd",)), "no metric fidd"),
         (FolderRequest(folders[0] / "absent", str(folders[1]), "pixels"), "no folder"),
@@ -117,8 +119,8 @@ def test_wrong_requests_fail_before_anything_is_computed(folders, monkeypatch) -
 
 
 def test_metrics_of_single_pictures_need_more_than_moments(folders, tmp_path: Path) -> None:
-    extractor = folder_eval.open_extractor("pixels", CPU)
-    reference = folder_eval.open_reference(str(folders[1]), extractor, Console(quiet=True))
+    extractor = folder_run.open_extractor("pixels", CPU)
+    reference = folder_run.open_reference(str(folders[1]), extractor, Console(quiet=True))
     replace(reference, features=None).save(tmp_path / "moments.safetensors")
     request = FolderRequest(folders[0], str(tmp_path / "moments.safetensors"), "pixels")
     assert [number.metric for number in evaluate_folder(request, CPU, Console(quiet=True))] == ["fid"]
@@ -131,9 +133,9 @@ def test_the_distance_of_many_pictures_needs_their_moments_alone(folders, monkey
     request = FolderRequest(folders[0], str(folders[1]), "pixels", ("fid",))
     (few,) = evaluate_folder(request, CPU, Console(quiet=True))
     kept = []
-    original = folder_eval.folder_features
-    monkeypatch.setattr(folder_eval, "folder_features", lambda *args: kept.append(args[-1]) or original(*args))
-    monkeypatch.setattr(folder_eval, "TARGET", 60)
+    original = folder_run.folder_features
+    monkeypatch.setattr(folder_run, "folder_features", lambda *args: kept.append(args[-1]) or original(*args))
+    monkeypatch.setattr(folder_run, "TARGET", 60)
     (many,) = evaluate_folder(request, CPU, Console(quiet=True))
     assert kept == [False] and many.value == few.value
 
@@ -148,7 +150,7 @@ def test_the_error_bar_of_same_noise_leaves_rows_out_of_both_sides() -> None:
     theirs = torch.randn(60, 3, generator=seeded(), dtype=torch.float64)
     step = torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
     ours, reference = (FeatureSet("pixels", "none", "x", 60, moments(rows), rows) for rows in (theirs + step, theirs))
-    extractor = folder_eval.open_extractor("pixels", CPU)
+    extractor = folder_run.open_extractor("pixels", CPU)
     (apart,) = measure(["fid"], ours, reference, extractor)
     (together,) = measure(["fid"], ours, reference, extractor, same_noise=True)
     assert apart.value == together.value == pytest.approx(1)

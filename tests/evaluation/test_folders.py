@@ -14,7 +14,7 @@ from piflow_cli.errors import UsageError
 from piflow_cli.evaluation import folders
 from piflow_cli.evaluation.extractors.pictures import quantised
 from piflow_cli.evaluation.folders import open_folder
-from piflow_cli.images import save_png
+from piflow_cli.reports.images import save_png
 
 
 def write(folder: Path, name: str, size: tuple[int, int] = (4, 4), mode: str = "RGB", seed: int = 0) -> Path:

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError
 from piflow_cli.evaluation import generate
+from piflow_cli.evaluation.candidates import Subject
 from piflow_cli.evaluation.generate import Generation, blocks_of
 from piflow_cli.evaluation.overlap import WAITING, Overlap
-from piflow_cli.evaluation.processes import Processes, open_processes
 from piflow_cli.evaluation.store import Store
-from piflow_cli.evaluation.subjects import Subject
-from piflow_cli.generation import seeded_generators, seeded_noise
-from piflow_cli.scenes import Scene
-from piflow_cli.shots import Shot
-from students import tiny_student
+from piflow_cli.sampling.denoise import seeded_generators, seeded_noise
+from piflow_cli.sampling.opened import Scene
+from piflow_cli.sampling.request import Shot
+from piflow_cli.system.processes import Processes, open_processes
+from tiny_students import tiny_student
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)

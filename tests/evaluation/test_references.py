@@ -7,21 +7,22 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
-from helpers import seeded
-from inception import save_random_inception
 from safetensors.torch import save_file
 
+from helpers import seeded
+from inception import save_random_inception
 from piflow_cli.console import Console
+from piflow_cli.data.labelled_images import load_images
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.evaluation import references
-from piflow_cli.evaluation.clean_fid import clean_fid_module, clean_fid_statistics
 from piflow_cli.evaluation.extractors import open_extractor
-from piflow_cli.evaluation.features import load_features
+from piflow_cli.evaluation.extractors.clean_fid import clean_fid_module, clean_fid_statistics
+from piflow_cli.evaluation.extractors.features import load_features
+from piflow_cli.evaluation.extractors.moments import MOST_FEATURES, moments
+from piflow_cli.evaluation.metrics.frechet import frechet_distance
 from piflow_cli.evaluation.references import npz_statistics, open_reference
-from piflow_cli.evaluation.statistics import MOST_FEATURES, frechet_distance, moments
-from piflow_cli.images import save_png, to_images
-from piflow_cli.labelled_images import load_images
-from piflow_cli.presets import load, presets_root
+from piflow_cli.presets.resolve import load, presets_root
+from piflow_cli.reports.images import save_png, to_images
 
 CPU = torch.device("cpu")
 PIXELS = open_extractor("pixels", CPU)

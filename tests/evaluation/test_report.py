@@ -18,9 +18,9 @@ from piflow_cli.evaluation.plots import colours_of, error_figure, quality_figure
 from piflow_cli.evaluation.report import INTERVAL, Report, write_report
 from piflow_cli.evaluation.report_folder import NAMES, check_report_folder
 from piflow_cli.evaluation.rows import Row
-from piflow_cli.images import to_images
-from piflow_cli.pages import figure_png
-from piflow_cli.trajectory import VelocityError
+from piflow_cli.reports.images import to_images
+from piflow_cli.reports.page import figure_png
+from piflow_cli.sampling.trajectory import VelocityError
 
 ROWS = [
     Row("teacher", "teacher", "Euler", 1, "fid", 6.25, 100, extractor="pixels", resize="none", reference="data"),

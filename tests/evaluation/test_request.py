@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval_requests import request
-from piflow_cli.bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.request import (
     METRICS,
     OF_STUDENTS,
     parse_metrics,
 )
+from piflow_cli.presets.bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
 
 
 @given(st.permutations(METRICS), st.integers(1, len(METRICS)))

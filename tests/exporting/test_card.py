@@ -12,21 +12,22 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from zoo import ZOO, disturb
-from zoo import student_of as adapted
 
-from piflow_cli.adapters import save_adapter
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
-from piflow_cli.exporting.adapter import AdapterFormat
 from piflow_cli.exporting.card import is_export, license_tags, unguided, write_card
 from piflow_cli.exporting.driver import export
-from piflow_cli.exporting.formats import ExportRequest
-from piflow_cli.presets import available, load
-from piflow_cli.student import Student, StudentFacts, student_of
+from piflow_cli.exporting.formats.adapter import AdapterFormat
+from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.presets.resolve import available, load
+from piflow_cli.students.adapters import save_adapter
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.student import Student, student_of
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.locate import locate
 from piflow_cli.teachers.text_to_image import TextToImageFamily
+from piflow_cli.weights.locate import locate
+from zoo import ZOO, disturb
+from zoo import student_of as adapted
 
 
 def card_of(folder: Path, facts: StudentFacts, **export: object) -> ModelCard:

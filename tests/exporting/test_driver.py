@@ -9,14 +9,15 @@ from weakref import ref
 
 import huggingface_hub
 import pytest
-from helpers import GOLDEN
 
+from helpers import GOLDEN
 from piflow_cli.console import Console
 from piflow_cli.errors import PiflowError, RunError, UsageError
-from piflow_cli.exporting import adapter, driver
+from piflow_cli.exporting import driver
 from piflow_cli.exporting.driver import export
-from piflow_cli.exporting.formats import FORMATS, ExportRequest
-from piflow_cli.sampling import open_student
+from piflow_cli.exporting.formats import FORMATS, adapter
+from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.students.open import open_student
 
 FLUX_TINY = GOLDEN / "flux-tiny"
 
@@ -81,7 +82,7 @@ def test_a_swapped_tensor_is_noticed(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-@pytest.mark.parametrize("place", ["piflow_cli.adapters.save_file", "piflow_cli.exporting.driver.write_card"])
+@pytest.mark.parametrize("place", ["piflow_cli.students.adapters.save_file", "piflow_cli.exporting.driver.write_card"])
 def test_a_full_disk_leaves_what_was_there(cli, tmp_path, monkeypatch, place: str, earlier: bool) -> None:
     output = tmp_path / "out"
     if earlier:
@@ -103,7 +104,7 @@ def test_no_write_permission_is_known_before_the_weights_are_read(cli, tmp_path,
     def denied(*arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
 
-    monkeypatch.setattr("piflow_cli.files.tempfile.mkdtemp", denied)
+    monkeypatch.setattr("piflow_cli.system.files.tempfile.mkdtemp", denied)
     monkeypatch.setattr(driver, "open_student", lambda *arguments, **options: pytest.fail("weights were read"))
     outcome = cli("export", str(FLUX_TINY / "adapter"), "--format", "adapter", "--output", str(tmp_path / "out"), "--device", "cpu")
     assert outcome.code == 2 and f"{tmp_path} cannot be written to: Permission denied" in outcome.err and "--output DIR" in outcome.err

@@ -9,17 +9,17 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+from torch import Tensor
+
 from exports import LABELS, NAMES, export, noise, own_samples, student, told, whole_base
 from helpers import GOLDEN, golden
-from plain_environment import plain_environment, run_plain
-from torch import Tensor
-from zoo import ZOO
-
-from piflow_cli.adapters import load_adapter
-from piflow_cli.student import Student
+from piflow_cli.students.adapters import load_adapter
+from piflow_cli.students.shared_base import root
+from piflow_cli.students.student import Student
 from piflow_cli.teachers.packing import pack
 from piflow_cli.teachers.text_to_image import TextToImageFamily
-from piflow_cli.views import root
+from plain_environment import plain_environment, run_plain
+from zoo import ZOO
 
 SCRIPT = Path(__file__).parents[1] / "plain_diffusers.py"
 

@@ -11,23 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from exports import export, student, whole_base
+from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from huggingface_hub import ModelCard
 
+from exports import export, student, whole_base
 from piflow_cli.console import Console
-from piflow_cli.digests import MANIFEST, changed_files
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.exporting.card import escaped, write_card
 from piflow_cli.exporting.copies import copy_part, read_index
 from piflow_cli.exporting.driver import list_files
-from piflow_cli.exporting.formats import FORMATS, ExportRequest
-from piflow_cli.exporting.pipeline import PipelineFormat
+from piflow_cli.exporting.formats import FORMATS
+from piflow_cli.exporting.formats.pipeline import PipelineFormat
+from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.exporting.standalone.component import REFERENCE, Elsewhere
-from piflow_cli.presets import load
-from piflow_cli.student import StudentFacts
-from piflow_cli.weights import shards_of
+from piflow_cli.presets.resolve import load
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.weights.digests import MANIFEST, changed_files
+from piflow_cli.weights.stored import shards_of
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,12 @@ from types import ModuleType
 import diffusers
 import pytest
 import torch
-from exports import student
-from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from students import tiny_dit
-from zoo import ZOO
 
+from exports import student
+from helpers import seeded
 from piflow_cli.exporting.standalone import assembly, policy_model
 from piflow_cli.exporting.standalone.assembly import assemble
 from piflow_cli.exporting.standalone.code import (
@@ -32,8 +30,10 @@ from piflow_cli.exporting.standalone.code import (
 )
 from piflow_cli.exporting.standalone.component import Elsewhere
 from piflow_cli.exporting.standalone.policy_model import fused, require_diffusers
-from piflow_cli.scheduler import PolicyScheduler
-from piflow_cli.views import root
+from piflow_cli.students.scheduler import PolicyScheduler
+from piflow_cli.students.shared_base import root
+from tiny_students import tiny_dit
+from zoo import ZOO
 
 POLICIES = ("gm", "dx", "dx-poly", "momentum")
 CODES = {

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from disk import KINDS, Disk, watched
 from safetensors.torch import load_file
 
-from piflow_cli import files
-from piflow_cli.adapters import load_adapter
+from disk import KINDS, Disk, watched
+from piflow_cli.students.adapters import load_adapter
+from piflow_cli.system import files
 from piflow_cli.training import checkpoints, run
 
 ALL = os.environ.get("PIFLOW_FAULTS") == "all"

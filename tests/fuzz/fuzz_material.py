@@ -33,8 +33,8 @@ class Material:
 
 def build(root: Path) -> Material:
     """Make everything in ``root``; takes some seconds."""
-    from piflow_cli.adapters import save_adapter
     from piflow_cli.app import main
+    from piflow_cli.students.adapters import save_adapter
     from tiny_pipeline import whole_pipeline
     from zoo import ZOO, disturb, student_of, zoo_preset
 

@@ -7,10 +7,12 @@ from dataclasses import fields, replace
 import pytest
 
 from piflow_cli.inspection.advice import advice
-from piflow_cli.inspection.summary import Mixture, Momentum, Perturbation, Robustness, Step, Summary
+from piflow_cli.inspection.kinds.mixture import Mixture
+from piflow_cli.inspection.kinds.momentum import Momentum
+from piflow_cli.inspection.summary import Perturbation, Robustness, Step, Summary
 from piflow_cli.inspection.verdict import verdict_rows
-from piflow_cli.preset_schema import SECTIONS
-from piflow_cli.presets import load
+from piflow_cli.presets.resolve import load
+from piflow_cli.presets.schema import SECTIONS
 
 PRESET = load("digits")
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from piflow_cli.inspection.against_teacher import compare
-from piflow_cli.inspection.field import FieldPolicy
-from piflow_cli.trajectory import times
 from helpers import MixtureFlow, seeded
 from paths import path_of
+from piflow_cli.inspection.against_teacher import compare
+from piflow_cli.inspection.teacher_policy import FieldPolicy
+from piflow_cli.sampling.trajectory import times
 
 FLOW = MixtureFlow(torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]), torch.tensor([0.2, 0.5, 0.3]), 0.3)
 NOISE = torch.randn(3, 2, 4, 3, generator=seeded(), dtype=torch.float64)

@@ -13,12 +13,12 @@ import yaml
 from PIL import Image
 
 from piflow_cli.console import Console
-from piflow_cli.generation import sample_teacher
-from piflow_cli.inspection.pictures import ends_figure
+from piflow_cli.inspection.image_figures import ends_figure
 from piflow_cli.inspection.report import is_of_report
-from piflow_cli.own_teacher import own_teacher
-from piflow_cli.scenes import open_scene
-from piflow_cli.trajectory import pooled, velocity_errors, walk
+from piflow_cli.sampling.denoise import sample_teacher
+from piflow_cli.sampling.opened import open_scene
+from piflow_cli.sampling.teacher import own_teacher
+from piflow_cli.sampling.trajectory import pooled, velocity_errors, walk
 
 CPU = torch.device("cpu")
 CHROMIUM = shutil.which("chromium")
@@ -97,11 +97,11 @@ def test_dx_lets_pass_and_has_no_components(report) -> None:
 
 
 def test_numbers_do_not_depend_on_batches(gm, tmp_path, monkeypatch, cli) -> None:
-    from piflow_cli.inspection import findings
+    from piflow_cli.inspection import analysis
 
     numbers = []
     for size in (64, 2):
-        monkeypatch.setattr(findings, "CLASS_BATCH", size)
+        monkeypatch.setattr(analysis, "CLASS_BATCH", size)
         assert cli("inspect-policy", str(gm), "--seeds", "0-4", "--quiet", "--output", str(tmp_path / str(size))).code == 0
         (student,) = read(tmp_path / str(size))
         numbers.append(torch.tensor(flat({key: value for key, value in student.items() if key not in ("warnings", "shots")})))
@@ -171,7 +171,7 @@ def orphan(gm, tmp_path) -> Path:
     folder = tmp_path / "orphan"
     shutil.copytree(gm, folder)
     settings = yaml.safe_load((folder / "run.yaml").read_text())
-    from piflow_cli.adapters import load_adapter, save_adapter
+    from piflow_cli.students.adapters import load_adapter, save_adapter
 
     student = load_adapter(folder / "adapter")
     student.facts = type(student.facts)(**{**vars(student.facts), "base": str(tmp_path / "gone")})
@@ -196,7 +196,7 @@ def test_without_its_teacher_all_else_is_there_and_it_is_said(cli, orphan, tmp_p
 
 
 def test_what_the_network_must_not_emit_is_named(cli, gm, tmp_path, monkeypatch) -> None:
-    from piflow_cli.student import Student
+    from piflow_cli.students.student import Student
 
     policy = Student.policy
 

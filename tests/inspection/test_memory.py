@@ -12,12 +12,12 @@ import torch
 
 from paths import path_of
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
-from piflow_cli.inspection.composition import by_sample
-from piflow_cli.inspection.convergence import convergence
-from piflow_cli.inspection.course import course, switching
+from piflow_cli.inspection.entropy import by_sample
+from piflow_cli.inspection.substeps import convergence
+from piflow_cli.inspection.motion import course, switching
 from piflow_cli.inspection.robustness import component_dropout, perturb
 from piflow_cli.inspection.slices import Place, slice_of
-from piflow_cli.trajectory import times
+from piflow_cli.sampling.trajectory import times
 
 
 def peak():

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.core.policies.gmflow import GMFlowPolicy
-from piflow_cli.inspection.course import angle, course, straightness, switching
 from helpers import random_dx, random_gm
 from paths import path_of
+from piflow_cli.core.policies.gmflow import GMFlowPolicy
+from piflow_cli.inspection.kinds.mixture import switching
+from piflow_cli.inspection.motion import angle, course, straightness
 
 
 @given(st.floats(1e-6, math.pi), st.floats(0.1, 10))

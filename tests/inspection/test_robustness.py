@@ -7,14 +7,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import MixtureFlow, random_dx, random_gm, random_momentum, seeded
+from paths import path_of
 from piflow_cli.core.kernels.dx import linear_map
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import to_raw
-from piflow_cli.inspection.field import FieldPolicy
-from piflow_cli.inspection.robustness import MEASURED, SIZES, component_dropout, passive, perturb, respond, shares, size_name, steering
-from piflow_cli.trajectory import times
-from helpers import MixtureFlow, random_dx, random_gm, random_momentum, seeded
-from paths import path_of
+from piflow_cli.inspection.robustness import (
+    MEASURED,
+    SIZES,
+    component_dropout,
+    passive,
+    perturb,
+    respond,
+    shares,
+    size_name,
+    steering,
+)
+from piflow_cli.inspection.teacher_policy import FieldPolicy
+from piflow_cli.sampling.trajectory import times
 
 FLOW = MixtureFlow(torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]), torch.tensor([0.2, 0.5, 0.3]), 0.3)
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from piflow_cli.errors import UsageError
-from piflow_cli.inspection.positions import position_of
-from piflow_cli.inspection.slices import Place, marginal, slice_of
-from piflow_cli.trajectory import times
 from helpers import random_dx, random_gm, random_momentum
 from paths import path_of
+from piflow_cli.errors import UsageError
+from piflow_cli.inspection.slices import Place, marginal, slice_of
+from piflow_cli.inspection.tensors import position_of
+from piflow_cli.sampling.trajectory import times
 
 KINDS = {"gm": random_gm, "dx": random_dx, "momentum": random_momentum}
 

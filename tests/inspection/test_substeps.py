@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from piflow_cli.core.rollout import rollout
-from piflow_cli.inspection.convergence import SUBSTEPS, convergence, enough, relative_errors
-from piflow_cli.trajectory import times
 from helpers import random_dx, random_gm
 from paths import path_of
+from piflow_cli.core.rollout import rollout
+from piflow_cli.inspection.substeps import SUBSTEPS, convergence, enough, relative_errors
+from piflow_cli.sampling.trajectory import times
 
 
 def test_a_straight_line_needs_no_fine_steps() -> None:

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.errors import UsageError
-from piflow_cli.inspection.field import FieldPolicy
-from piflow_cli.inspection.positions import MOST_POSITIONS, in_float64, position_of, repeated, stride, thin
-from piflow_cli.trajectory import times
 from helpers import random_dx, random_gm, random_momentum
+from piflow_cli.errors import UsageError
+from piflow_cli.inspection.teacher_policy import FieldPolicy
+from piflow_cli.inspection.tensors import MOST_POSITIONS, in_float64, position_of, repeated, stride, thin
+from piflow_cli.sampling.trajectory import times
 
 KINDS = {"gm": random_gm, "dx": random_dx, "momentum": random_momentum}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from piflow_cli.adapters import save_adapter
+from piflow_cli.students.adapters import save_adapter
 from tiny_vae import tiny_vae
 from zoo import ZOO, disturb, student_of, zoo_preset
 

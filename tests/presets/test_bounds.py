@@ -11,11 +11,11 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli import bounds
-from piflow_cli.bounds import Bound
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_schema import SECTIONS
-from piflow_cli.presets import resolve, to_dict
+from piflow_cli.presets import bounds
+from piflow_cli.presets.bounds import Bound
+from piflow_cli.presets.resolve import resolve, to_dict
+from piflow_cli.presets.schema import SECTIONS
 
 BOUNDS = {name: value for name, value in vars(bounds).items() if isinstance(value, Bound)}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from piflow_cli.errors import UsageError
-from piflow_cli.idle import IDLE
-from piflow_cli.presets import available, load, resolve
+from piflow_cli.presets.idle import IDLE
+from piflow_cli.presets.resolve import available, load, resolve
 
 # For each key: a preset and settings under which it does nothing, and settings under which it does.
 PROMPTS = ["data.prompts=prompts.txt"]

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_parsing import nearest
-from piflow_cli.preset_schema import segment_substeps
-from piflow_cli.preset_yaml import MOST_VALUES, read_yaml
-from piflow_cli.presets import PolicySection, Preset, load, resolve, to_dict
+from piflow_cli.presets.parsing import nearest
+from piflow_cli.presets.resolve import load, resolve, to_dict
+from piflow_cli.presets.schema import PolicySection, Preset, segment_substeps
+from piflow_cli.presets.yaml_files import MOST_VALUES, read_yaml
 
 
 def written(tmp_path: Path, text: str, name: str = "mine.yaml") -> Path:

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from piflow_cli.places import with_full_paths
-from piflow_cli.presets import load
-from piflow_cli.runs import differences, read_settings
+from piflow_cli.presets.places import with_full_paths
+from piflow_cli.presets.resolve import load
+from piflow_cli.students.runs import differences, read_settings
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_a_slip_in_a_path_is_said_and_asked_of_nobody(cli, project, option, dry)
 
 
 def test_a_slip_in_the_path_of_captioned_pictures_is_no_data_set(cli, project, monkeypatch):
-    monkeypatch.setattr("piflow_cli.training.captioned.open_dataset", lambda *given: pytest.fail("asks the Hub"))
-    monkeypatch.setattr("piflow_cli.prompts.open_dataset", lambda *given: pytest.fail("asks the Hub"))
+    monkeypatch.setattr("piflow_cli.data.captioned.open_dataset", lambda *given: pytest.fail("asks the Hub"))
+    monkeypatch.setattr("piflow_cli.data.prompts.open_dataset", lambda *given: pytest.fail("asks the Hub"))
     for option in ("--data", "--prompts"):
         outcome = cli("distill", "--teacher", "flux-dev", option, "models/tinny", "--dry-run")
         assert outcome.code == 2 and "at models/tinny" in outcome.err

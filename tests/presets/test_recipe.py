@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import recipe_table
-from recipe_table import Row, constant_rows, fields_of, flat, published, rows, variant_rows
 
-from piflow_cli.preset_parsing import known_keys
-from piflow_cli.presets import available
+import recipe_table
+from piflow_cli.presets.parsing import known_keys
+from piflow_cli.presets.resolve import available
+from recipe_table import Row, constant_rows, fields_of, flat, published, rows, variant_rows
 
 
 @pytest.mark.parametrize("name", available())

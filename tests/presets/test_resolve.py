@@ -10,21 +10,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli import presets
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_parsing import known_keys
-from piflow_cli.preset_schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, segment_substeps
-from piflow_cli.preset_yaml import read_yaml, write_yaml
-from piflow_cli.presets import (
-    PolicySection,
-    Preset,
-    available,
-    from_dict,
-    load,
-    presets_root,
-    resolve,
-    to_dict,
-)
+from piflow_cli.presets import resolve as presets
+from piflow_cli.presets.parsing import known_keys
+from piflow_cli.presets.resolve import available, from_dict, load, presets_root, resolve, to_dict
+from piflow_cli.presets.schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, PolicySection, Preset, segment_substeps
+from piflow_cli.presets.yaml_files import read_yaml, write_yaml
 
 
 @pytest.mark.parametrize("name", available())
@@ -158,7 +149,7 @@ def test_imagenet_presets_have_the_figures_of_the_paper(name):
 @pytest.mark.parametrize(("name", "time_scale"), [("imagenet-fm", 1000.0), ("imagenet-repa", 1.0)])
 def test_imagenet_presets_bring_the_config_of_their_checkpoint(name, time_scale):
     """DiT-XL/2 (arXiv 2212.09748), whose time is fed as the two teachers were trained."""
-    from piflow_cli.backbones.dit import DiT
+    from piflow_cli.teachers.dit_network import DiT
 
     assert load(name).teacher.config == f"preset:{name}"
     config = json.loads((presets_root() / name / "config.json").read_text())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
-from piflow_cli.pages import Page, figure_png, png_bytes
+from piflow_cli.reports.page import Page, figure_png, png_bytes
 
 
 class Reader(HTMLParser):

@@ -6,22 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_files import rewrite
 from safetensors.torch import save_file
-from tiny_pipeline import whole_pipeline
-from zoo import ZOO, conditioning, states, zoo_preset
-from zoo import student_of as adapted
 
-from piflow_cli.adapters import save_adapter
+from adapter_files import rewrite
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.errors import RunError
-from piflow_cli.generation import sample_by_pipeline, sample_student, sample_teacher
-from piflow_cli.images import to_images
-from piflow_cli.presets import load
-from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.presets.resolve import load
+from piflow_cli.reports.images import to_images
+from piflow_cli.sampling.denoise import sample_by_pipeline, sample_student, sample_teacher
+from piflow_cli.students.adapters import save_adapter
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.locate import locate
-from students import tiny_dit, tiny_student
+from piflow_cli.weights.locate import locate
+from tiny_pipeline import whole_pipeline
+from tiny_students import tiny_dit, tiny_student
+from zoo import ZOO, conditioning, states, zoo_preset
+from zoo import student_of as adapted
 
 HUGE = 1e38
 

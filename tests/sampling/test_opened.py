@@ -10,12 +10,12 @@ from PIL import Image
 from piflow_cli.console import Console
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.errors import UsageError
-from piflow_cli.generation import sample_teacher
-from piflow_cli.images import to_images
-from piflow_cli.own_teacher import own_teacher
-from piflow_cli.presets import load
-from piflow_cli.scenes import open_scene
-from piflow_cli.trajectory import walk
+from piflow_cli.presets.resolve import load
+from piflow_cli.reports.images import to_images
+from piflow_cli.sampling.denoise import sample_teacher
+from piflow_cli.sampling.opened import open_scene
+from piflow_cli.sampling.teacher import own_teacher
+from piflow_cli.sampling.trajectory import walk
 
 CPU = torch.device("cpu")
 

@@ -10,17 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from piflow_cli.adapters import save_adapter
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import TimeGrid
 from piflow_cli.errors import RunError
-from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
-from piflow_cli.images import image_grid, to_images
-from piflow_cli.presets import load
-from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.presets.resolve import load
+from piflow_cli.reports.images import image_grid, to_images
+from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
+from piflow_cli.students.adapters import save_adapter
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
-from students import tiny_student
+from tiny_students import tiny_student
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +257,7 @@ def test_pictures_that_are_there_already_are_counted(cli, student, tmp_path) -> 
 
 
 def test_no_grid_is_made_of_more_pictures_than_fit_in_memory(cli, student, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("piflow_cli.sampling.MOST_IN_GRID", 3)
+    monkeypatch.setattr("piflow_cli.sampling.sample.MOST_IN_GRID", 3)
     for seeds, grid in (("0-2", True), ("0-3", False)):
         outcome = cli("sample", str(student), "--seeds", seeds, "--output", str(tmp_path / seeds), "--json")
         assert (json.loads(outcome.out)["grid"] is not None) == (tmp_path / seeds / "grid.png").exists() == grid

@@ -14,33 +14,34 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from helpers import GOLDEN, golden
 from PIL import Image
-from rounding import rounded
 from safetensors.torch import load_file, save_file
-from tiny_pipeline import whole_pipeline
-from tiny_vae import tiny_vae
-from zoo import ZOO, Row, disturb, every_family, facts_of, student_of, zoo_preset
 
-from piflow_cli import text_sampling
-from piflow_cli.adapters import load_adapter, save_adapter
+from helpers import GOLDEN, golden
 from piflow_cli.console import Console
-from piflow_cli.encoders import collate
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.folders import open_folder
-from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
-from piflow_cli.images import image_grid, to_images
-from piflow_cli.loras import cast_adapters
-from piflow_cli.own_teacher import own_teacher
-from piflow_cli.scenes import open_scene
-from piflow_cli.shots import SampleRequest
-from piflow_cli.student import student_of as trained_in_full
+from piflow_cli.reports.images import image_grid, to_images
+from piflow_cli.sampling import text as text_sampling
+from piflow_cli.sampling.denoise import sample_student, seeded_generators, seeded_noise
+from piflow_cli.sampling.opened import open_scene
+from piflow_cli.sampling.request import SampleRequest
+from piflow_cli.sampling.teacher import own_teacher
+from piflow_cli.sampling.trajectory import walk
+from piflow_cli.students.adapters import load_adapter, save_adapter
+from piflow_cli.students.loras import cast_adapters
+from piflow_cli.students.shared_base import root
+from piflow_cli.students.student import student_of as trained_in_full
 from piflow_cli.teachers import families, family_of
 from piflow_cli.teachers.base import teacher_velocity
+from piflow_cli.teachers.encoders import collate
 from piflow_cli.teachers.text_to_image import decode_each
-from piflow_cli.training import pictures
-from piflow_cli.trajectory import walk
-from piflow_cli.views import root
+from piflow_cli.training import previews
+from rounding import rounded
+from text_students import saved_student
+from tiny_pipeline import whole_pipeline
+from tiny_vae import tiny_vae
+from zoo import ZOO, Row, disturb, every_family, facts_of, zoo_preset
 
 SIZE = ["--height", "64", "--width", "96"]
 FLUX_TINY = GOLDEN / "flux-tiny"
@@ -55,17 +56,6 @@ def text_encoders(monkeypatch) -> None:
         monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
         monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 2) for text in texts])
         monkeypatch.setattr(kind, "token_counts", lambda self, used, texts: [len(text) for text in texts])
-
-
-def saved_student(row: Row, folder: Path) -> Path:
-    """A moved student in ``folder``/adapter, on the pipeline ``folder``/base, which has a VAE."""
-    _, preset = zoo_preset(row, folder)
-    tiny_vae(row.family).save_pretrained(folder / "base" / "vae")
-    student = student_of(row, row.build())
-    student.facts = type(student.facts)(**{**vars(student.facts), "base": preset.teacher.base})
-    disturb(student)
-    save_adapter(student, folder / "adapter")
-    return folder / "adapter"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +108,7 @@ def test_a_picture_is_the_one_that_training_previews(cli, row: Row, tmp_path) ->
 
 
 def test_a_run_samples_its_last_preview(cli, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(pictures, "TEXT_FINE_STEPS", 2)
+    monkeypatch.setattr(previews, "TEXT_FINE_STEPS", 2)
     preset, _ = zoo_preset(ZOO["flux"], tmp_path)
     tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
     (tmp_path / "p.txt").write_text("cat\n")

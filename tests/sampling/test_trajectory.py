@@ -5,10 +5,10 @@ import torch
 
 from piflow_cli.core.timegrid import to_sigma
 from piflow_cli.errors import UsageError
-from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
-from piflow_cli.own_teacher import own_teacher
-from piflow_cli.trajectory import VelocityError, pooled, velocity_errors, walk
-from students import tiny_student
+from piflow_cli.sampling.denoise import sample_student, seeded_generators, seeded_noise
+from piflow_cli.sampling.teacher import own_teacher
+from piflow_cli.sampling.trajectory import VelocityError, pooled, velocity_errors, walk
+from tiny_students import tiny_student
 
 
 @pytest.fixture(params=["gm", "dx", "momentum"])

@@ -8,21 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_files import WEIGHTS, rewrite, saved
 from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from students import facts, tiny_student, velocity
-from zoo import ZOO
 
-from piflow_cli.adapter_digests import DIGESTS
-from piflow_cli.adapters import load_adapter, read_facts, save_adapter
+from adapter_files import WEIGHTS, rewrite, saved
 from piflow_cli.errors import PiflowError, RunError
-from piflow_cli.presets import load
-from piflow_cli.student import METADATA_PREFIX, StudentFacts, student_of
+from piflow_cli.presets.resolve import load
+from piflow_cli.students.adapter_digests import DIGESTS
+from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
+from piflow_cli.students.facts import METADATA_PREFIX, StudentFacts
+from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.locate import locate
+from piflow_cli.weights.locate import locate
+from tiny_students import facts, tiny_student, velocity
+from zoo import ZOO
 
 
 @pytest.fixture(scope="module")

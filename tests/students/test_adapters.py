@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_files import WEIGHTS, rewrite
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
-from students import facts, tiny_dit, tiny_student, velocity
 
-from piflow_cli.adapters import load_adapter, save_adapter
+from adapter_files import WEIGHTS, rewrite
 from piflow_cli.errors import PiflowError, RunError, UsageError
-from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.students.adapters import load_adapter, save_adapter
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
+from tiny_students import facts, tiny_dit, tiny_student, velocity
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_a_failed_save_leaves_the_earlier_student_whole(saved, monkeypatch) -> N
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("piflow_cli.adapters.save_file", full)
+    monkeypatch.setattr("piflow_cli.students.adapters.save_file", full)
     with pytest.raises(OSError):
         save_adapter(tiny_student("dx"), saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exports import export
-from piflow_cli.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.student_source import WEIGHTS_NAME, StudentFiles, locate_student
-from students import tiny_student, velocity
+from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
+from piflow_cli.students.locate import WEIGHTS_NAME, StudentFiles, locate_student
+from tiny_students import tiny_student, velocity
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,20 @@ import huggingface_hub
 import pytest
 import torch
 from diffusers import FluxPipeline
-from helpers import seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from zoo import ZOO, Row, every_family, student_of
 
+from helpers import seeded
 from piflow_cli.errors import PiflowError, RunError, UsageError
-from piflow_cli.lora_files import read_lora
-from piflow_cli.lora_names import Naming
-from piflow_cli.loras import add_loras, cast_adapters, layers_under_magnitudes
-from piflow_cli.quantisation import store_in_fp8
+from piflow_cli.students.lora_files import read_lora
+from piflow_cli.students.lora_names import Naming
+from piflow_cli.students.loras import add_loras, cast_adapters, layers_under_magnitudes
+from piflow_cli.students.shared_base import root
 from piflow_cli.teachers import family_of
-from piflow_cli.views import root
+from piflow_cli.weights.quantisation import store_in_fp8
+from zoo import ZOO, Row, every_family, student_of
 
 FLUX = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k", "transformer_blocks.0.ff.net.2")
 MODULES = {

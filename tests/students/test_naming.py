@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from piflow_cli.naming import student_name, student_names
+from piflow_cli.students.naming import student_name, student_names
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from students import tiny_dit
 
-from piflow_cli.adapters import adapter_tensors, load_adapter, read_facts
 from piflow_cli.errors import PiflowError
-from piflow_cli.presets import load
-from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.presets.resolve import load
+from piflow_cli.students.adapters import adapter_tensors, load_adapter, read_facts
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.locate import locate
+from piflow_cli.weights.locate import locate
+from tiny_students import tiny_dit
 
 HIDDEN, POSITIONS, CHANNELS = 1152, 4, 4
 

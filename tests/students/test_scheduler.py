@@ -9,12 +9,12 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from helpers import GOLDEN, close, golden, seeded
 from piflow_cli.core.decoding import PolicyDecoder
 from piflow_cli.core.heads import HeadSite, attach_head
 from piflow_cli.core.policies.gmflow import GMHead
 from piflow_cli.core.rollout import rollout
-from piflow_cli.scheduler import PolicyScheduler, final_temperature
-from helpers import GOLDEN, close, golden, seeded
+from piflow_cli.students.scheduler import PolicyScheduler, final_temperature
 
 FLUX_SITE = HeadSite("proj_out", patch=4, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
 

@@ -6,22 +6,22 @@ import shutil
 
 import pytest
 import torch
-from adapter_files import WEIGHTS, saved
 from diffusers import FluxPipeline
-from helpers import GOLDEN, close, golden
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from zoo import RAW, ZOO, Row, conditioning, every_family, states
 
-from piflow_cli.adapters import load_adapter, read_facts, save_adapter
+from adapter_files import WEIGHTS, saved
+from helpers import GOLDEN, close, golden
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.generation import sample_student
-from piflow_cli.presets import load
-from piflow_cli.scheduler import final_temperature
-from piflow_cli.student import Student
+from piflow_cli.presets.resolve import load
+from piflow_cli.sampling.denoise import sample_student
+from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
+from piflow_cli.students.scheduler import final_temperature
+from piflow_cli.students.shared_base import root
+from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.packing import pack
-from piflow_cli.views import root
+from zoo import RAW, ZOO, Row, conditioning, every_family, states
 
 FLUX_TINY = GOLDEN / "flux-tiny"
 

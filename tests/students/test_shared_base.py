@@ -4,21 +4,21 @@ import copy
 
 import pytest
 import torch
-from helpers import seeded
-from students import facts, tiny_dit
 from torch import Tensor
-from zoo import GRID, RAW, ZOO, Row, conditioning, disturb, every_family, facts_of, states, student_of
 
+from helpers import seeded
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.heads import attach_head
 from piflow_cli.core.imitation import ImitationConfig, data_free_losses
 from piflow_cli.core.timegrid import to_sigma
 from piflow_cli.errors import UsageError
-from piflow_cli.preset_schema import AdapterSection
-from piflow_cli.student import Model, Student, adapted_student, adapter_config, new_head
+from piflow_cli.presets.schema import AdapterSection
+from piflow_cli.students.shared_base import root
+from piflow_cli.students.student import Model, Student, adapted_student, adapter_config, new_head
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import teacher_velocity
-from piflow_cli.views import root
+from tiny_students import facts, tiny_dit
+from zoo import GRID, RAW, ZOO, Row, conditioning, disturb, every_family, facts_of, states, student_of
 
 
 def velocity(row: Row, model: Model, x: Tensor | None = None) -> Tensor:

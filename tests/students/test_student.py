@@ -1,9 +1,9 @@
 import torch
 
-from piflow_cli.student import student_of
+from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.locate import locate
-from students import facts, tiny_student, velocity
+from piflow_cli.weights.locate import locate
+from tiny_students import facts, tiny_student, velocity
 
 
 def test_a_student_of_the_shipped_teacher_starts_with_its_velocity() -> None:

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from adapter_files import WEIGHTS, rewrite, saved
-from zoo import ZOO
 
-from piflow_cli.adapters import load_adapter
+from adapter_files import WEIGHTS, rewrite, saved
 from piflow_cli.errors import PiflowError, RunError, UsageError
+from piflow_cli.students.adapters import load_adapter
+from zoo import ZOO
 
 
 def other_layers(tensors, metadata, config) -> None:

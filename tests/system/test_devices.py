@@ -7,9 +7,9 @@ import os
 import pytest
 import torch
 
-from piflow_cli.devices import choose_device, usable_cores
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.overlap import has_room
+from piflow_cli.system.devices import choose_device, usable_cores
 
 
 def test_a_mac_computes_on_its_cpu(monkeypatch) -> None:

@@ -5,9 +5,18 @@ import sys
 
 import pytest
 
-from piflow_cli import files
 from piflow_cli.errors import UsageError
-from piflow_cli.files import LONGEST_NAME, cache_folder, check_writable, expanded, recover, replacing_file, replacing_folder, user_cache
+from piflow_cli.system import files
+from piflow_cli.system.files import (
+    LONGEST_NAME,
+    cache_folder,
+    check_writable,
+    expanded,
+    recover,
+    replacing_file,
+    replacing_folder,
+    user_cache,
+)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path) -> None:

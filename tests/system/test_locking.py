@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from piflow_cli import locking
 from piflow_cli.errors import UsageError
-from piflow_cli.locking import LOCK_NAME, FolderLock, Holder, waiting_for
+from piflow_cli.system import locking
+from piflow_cli.system.locking import LOCK_NAME, FolderLock, Holder, waiting_for
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from piflow_cli.locking import FolderLock
+from piflow_cli.system.locking import FolderLock
 with FolderLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from piflow_cli.backbones.dit import DiT
 from piflow_cli.errors import PiflowError, RunError, UsageError
-from piflow_cli.files import user_cache
+from piflow_cli.system.files import user_cache
 from piflow_cli.teachers import dit_checkpoints, family_of
-from piflow_cli.teachers.dit_checkpoints import converted, read_checkpoint
+from piflow_cli.teachers.dit_checkpoints import converted
+from piflow_cli.teachers.dit_network import DiT
+from piflow_cli.weights.stored import read_checkpoint
 from sit import CLASSES, HEADS, LAYERS, SIZE, WIDTH, sit, sit_weights
 
 GIVEN = {"num_attention_heads": HEADS}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from piflow_cli.backbones.dit import DiT, position_table, sinusoid
+from piflow_cli.teachers.dit_network import DiT, position_table, sinusoid
 
 SMALL = {
     "sample_size": 8,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from piflow_cli.encoders import EncoderFactory, negative_of, with_negative
+from piflow_cli.teachers.encoders import EncoderFactory, negative_of, with_negative
 
 
 def test_the_empty_prompt_rides_along_and_comes_back():

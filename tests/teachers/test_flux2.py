@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from helpers import seeded
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_vae import tiny_vae
 from torch import Tensor, nn
-from zoo import ZOO, conditioning, disturb, states, student_of, zoo_preset
 
-from piflow_cli.adapters import load_adapter, read_facts, save_adapter
+from helpers import seeded
 from piflow_cli.errors import UsageError
-from piflow_cli.generation import sample_student
+from piflow_cli.sampling.denoise import sample_student
+from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.teachers import family_of
+from tiny_vae import tiny_vae
+from zoo import ZOO, conditioning, disturb, states, student_of, zoo_preset
 
 FAMILIES = ["flux2", "flux2-klein"]
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_pipeline import whole_pipeline
-from tiny_vae import tiny_vae
 from torch import Tensor, nn
-from zoo import ZOO
 
-from piflow_cli.backbones.dit import DiT
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.teachers import family_of
+from piflow_cli.teachers.dit_network import DiT
 from piflow_cli.teachers.loading import load_model
-from piflow_cli.teachers.locate import locate
+from piflow_cli.weights.locate import locate
+from tiny_pipeline import whole_pipeline
+from tiny_vae import tiny_vae
+from zoo import ZOO
 
 Tensors = dict[str, Tensor]
 DIT = {"sample_size": 4, "patch_size": 2, "in_channels": 1, "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8, "num_classes": 3}

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import diffusers
 import pytest
 import torch
-from tiny_pipeline import tokenizer
 from torch import Tensor, nn
 
-from piflow_cli.long_texts import hushed, length_note, told_of
 from piflow_cli.teachers import family_of
+from piflow_cli.teachers.long_texts import hushed, length_note, told_of
 from piflow_cli.teachers.text_to_image import StockEncoders
+from tiny_pipeline import tokenizer
 
 PAD = 0
 CHAT = "{% for message in messages %}<s> {{ message.role }} {{ message.content if message.content is string else message.content[0].text }} {% endfor %}{% if add_generation_prompt %}a{% endif %}"

@@ -9,21 +9,21 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.hooks import group_offloading
-from helpers import seeded
 from torch import Tensor, nn
-from tiny_vae import tiny_vae
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
-from zoo import LATENTS, RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
+from helpers import seeded
 from piflow_cli.core.guidance import Guidance
-from piflow_cli.encoders import negative_of
 from piflow_cli.errors import UsageError
-from piflow_cli.generation import sample_student, sample_teacher
+from piflow_cli.sampling.denoise import sample_student, sample_teacher
+from piflow_cli.students.shared_base import root
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import repeat, teacher_velocity
+from piflow_cli.teachers.encoders import negative_of
 from piflow_cli.teachers.packing import pack, unpack
 from piflow_cli.teachers.text_to_image import StockEncoders, decode_each
-from piflow_cli.views import root
+from tiny_vae import tiny_vae
+from zoo import LATENTS, RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
 
 def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) -> Tensor:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import seeded
 from torch import Tensor, nn
 
-from piflow_cli import files
+from helpers import seeded
 from piflow_cli.errors import RunError
+from piflow_cli.system import files
 from piflow_cli.training.checkpoints import (
     TrainingState,
     checkpoints,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from interruptions import interrupted_at
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from piflow_cli.adapters import load_adapter
-from piflow_cli.locking import FolderLock
+from interruptions import interrupted_at
+from piflow_cli.students.adapters import load_adapter
+from piflow_cli.system.locking import FolderLock
 from piflow_cli.training import opening, run
 
 REGIMES = {

@@ -7,7 +7,7 @@ import os
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
-from piflow_cli.launching import environment
+from piflow_cli.system.processes import environment
 
 VARIABLES = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",

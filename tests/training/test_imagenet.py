@@ -15,12 +15,12 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from piflow_cli.presets import load, presets_root
-from piflow_cli.teachers import latents
-from piflow_cli.training import loop, pictures, run
-from piflow_cli.training.data import UniformLabels
 from helpers import GOLDEN
 from interruptions import interrupted_at
+from piflow_cli.data.batches import UniformLabels
+from piflow_cli.presets.resolve import load, presets_root
+from piflow_cli.teachers import latents
+from piflow_cli.training import loop, previews, run
 from sit import CLASSES, HEADS, SIZE, sit_weights
 
 REGIMES = {
@@ -52,7 +52,7 @@ def imagenet(tmp_path_factory, tiny_vae) -> Path:
 @pytest.fixture(autouse=True)
 def setting(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(pictures, "FINE_STEPS", 4)
+    monkeypatch.setattr(previews, "FINE_STEPS", 4)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -104,7 +104,7 @@ def test_a_student_says_which_vae_shows_it_and_takes_another(cli, imagenet, tmp_
         assert (pixels[..., 0] != pixels[..., 2]).any(), "latents are shown in colour"
     named = []
     opened = latents.latent_decoder
-    monkeypatch.setattr("piflow_cli.sampling.latent_decoder", lambda vae, *rest: named.append(vae) or opened(load(imagenet).teacher.vae, *rest))
+    monkeypatch.setattr("piflow_cli.sampling.sample.latent_decoder", lambda vae, *rest: named.append(vae) or opened(load(imagenet).teacher.vae, *rest))
     for options in ([], ["--vae", "elsewhere/vae"]):
         assert cli("sample", str(tmp_path / "run"), "--seeds", "0", "--output", str(tmp_path / "out"), "--quiet", *options).code == 0
     assert named == [load(imagenet).teacher.vae, "elsewhere/vae"]

@@ -5,8 +5,8 @@ import torch
 
 from piflow_cli.console import Console
 from piflow_cli.core.guidance import Guidance
-from piflow_cli.generation import sample_student, sample_teacher, seeded_generators, seeded_noise
-from piflow_cli.presets import resolve
+from piflow_cli.presets.resolve import resolve
+from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.training.loop import Session, train_step
 from piflow_cli.training.opening import open_session
 

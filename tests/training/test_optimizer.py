@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from piflow_cli.console import Console
-from piflow_cli.presets import load
+from piflow_cli.presets.resolve import load
 from piflow_cli.training.loop import _clip
 from piflow_cli.training.optimizer import learning_rate, make_optimizer
 

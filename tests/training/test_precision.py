@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tiny_vae import tiny_vae
-from zoo import ZOO, Row, every_family, zoo_preset
 
 from piflow_cli.console import Console
-from piflow_cli.presets import resolve
+from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers.text_to_image import StockEncoders
 from piflow_cli.training.loop import Session, take_pending, train_step
 from piflow_cli.training.opening import open_session
+from tiny_vae import tiny_vae
+from zoo import ZOO, Row, every_family, zoo_preset
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from zoo import ZOO, zoo_preset
 
-from piflow_cli import launching
 from piflow_cli.errors import UsageError
-from piflow_cli.launching import process_count
+from piflow_cli.system import processes
+from piflow_cli.system.processes import process_count
+from zoo import ZOO, zoo_preset
 
 TRAINING = "checkpoints/0000004/training.safetensors"
 
@@ -87,7 +87,7 @@ def test_what_the_processes_cannot_do_is_said_once_with_their_exit_code(tmp_path
 
 
 def test_a_dry_run_counts_the_processes_and_starts_none(cli, monkeypatch) -> None:
-    monkeypatch.setattr(launching, "launch", lambda *given: pytest.fail("a dry run was launched"))
+    monkeypatch.setattr(processes, "launch", lambda *given: pytest.fail("a dry run was launched"))
     plan = json.loads(cli("distill", "--teacher", "digits", "--num-processes", "4", "--device", "cpu", "--dry-run", "--json").out)
     assert plan["optimisation"]["batch"].startswith("128 = 4 x 32 x 1")
 
@@ -151,9 +151,9 @@ def test_launching_leaves_the_environment_as_it_was(tmp_path, monkeypatch) -> No
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = dict(os.environ)
     monkeypatch.setattr(run, "run", lambda options: seen.update(os.environ, options=options))
-    launching.launch(["distill"], 2)
+    processes.launch(["distill"], 2)
     assert dict(os.environ) == before
-    assert seen["OMP_NUM_THREADS"] and seen[launching.LAUNCHER] == str(os.getpid()) and "SIGHUP" in seen["options"].signals_to_handle
+    assert seen["OMP_NUM_THREADS"] and seen[processes.LAUNCHER] == str(os.getpid()) and "SIGHUP" in seen["options"].signals_to_handle
 
 
 def test_under_nohup_the_launcher_goes_on_too(monkeypatch) -> None:
@@ -163,7 +163,7 @@ def test_under_nohup_the_launcher_goes_on_too(monkeypatch) -> None:
     monkeypatch.setattr(run, "run", seen.append)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        launching.launch(["distill"], 2)
+        processes.launch(["distill"], 2)
     finally:
         signal.signal(signal.SIGHUP, before)
     assert seen[0].signals_to_handle == "SIGTERM,SIGINT,SIGQUIT"

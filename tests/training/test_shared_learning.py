@@ -4,21 +4,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from helpers import seeded
 from torch import Tensor, nn
-from zoo import ZOO, stack, zoo_preset
 
+from helpers import seeded
 from piflow_cli.console import Console
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import to_sigma
-from piflow_cli.generation import sample_teacher
-from piflow_cli.presets import resolve
-from piflow_cli.student import Student
+from piflow_cli.presets.resolve import resolve
+from piflow_cli.sampling.denoise import sample_teacher
+from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import Conditioning, teacher_velocity
 from piflow_cli.training.loop import Session, train_step
 from piflow_cli.training.opening import open_session
+from zoo import ZOO, stack, zoo_preset
 
 ROW = ZOO["flux"]
 ROW = replace(ROW, config=ROW.config | {"num_single_layers": 1, "attention_head_dim": 32, "axes_dims_rope": (8, 12, 12)})

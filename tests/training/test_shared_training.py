@@ -9,16 +9,16 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
-from interruptions import interrupted_at
-from tiny_vae import tiny_vae
-from zoo import RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
 
-from piflow_cli.adapters import load_adapter
+from interruptions import interrupted_at
 from piflow_cli.console import Console
-from piflow_cli.presets import resolve
+from piflow_cli.presets.resolve import resolve
+from piflow_cli.students.adapters import load_adapter
 from piflow_cli.teachers import family_of
 from piflow_cli.training import loop, run
 from piflow_cli.training.loop import train_step
+from tiny_vae import tiny_vae
+from zoo import RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
 
 SIZE = ["--set", "data.sizes=[[96, 64]]"]
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import seeded
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from zoo import RAW, ZOO, disturb, student_of, zoo_preset
 
-from piflow_cli.adapters import load_adapter, save_adapter
+from helpers import seeded
 from piflow_cli.errors import RunError
-from piflow_cli.student import Student
+from piflow_cli.students.adapters import load_adapter, save_adapter
+from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.training.opening import open_models
+from zoo import RAW, ZOO, disturb, student_of, zoo_preset
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 

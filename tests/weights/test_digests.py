@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from sit import HEADS, sit_weights
 
-from piflow_cli.digests import MANIFEST, check_shipped, is_whole, read_manifest, write_manifest
 from piflow_cli.errors import RunError
-from piflow_cli.evaluation.digits_classifier import load_classifier
-from piflow_cli.files import user_cache
-from piflow_cli.presets import presets_root
-from piflow_cli.teachers.locate import locate
+from piflow_cli.evaluation.extractors.digits_classifier import load_classifier
+from piflow_cli.presets.resolve import presets_root
+from piflow_cli.system.files import user_cache
+from piflow_cli.weights.digests import MANIFEST, check_shipped, is_whole, read_manifest, write_manifest
+from piflow_cli.weights.locate import locate
+from sit import HEADS, sit_weights
 
 SHIPPED = {
     "digits/diffusion_pytorch_model.safetensors": lambda: locate("preset:digits"),

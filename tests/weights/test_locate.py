@@ -11,12 +11,12 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
+from piflow_cli.data.labelled_data import place_of
 from piflow_cli.errors import PiflowError, RunError, UsageError
-from piflow_cli.lora_files import read_lora
-from piflow_cli.presets import presets_root
+from piflow_cli.presets.resolve import presets_root
+from piflow_cli.students.lora_files import read_lora
 from piflow_cli.teachers.latents import vae_folder
-from piflow_cli.teachers.locate import CONFIGS, NETWORK, hub_id, locate
-from piflow_cli.training.labelled_data import place_of
+from piflow_cli.weights.locate import CONFIGS, NETWORK, hub_id, locate
 
 
 def answer(kind: type[Exception], status: int) -> Exception:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from piflow_cli.errors import PiflowError, RunError
-from piflow_cli.pickled import MOST_SHARED, read_pickled
-from piflow_cli.weights import StoredWeights
+from piflow_cli.weights.pickled import MOST_SHARED, read_pickled
+from piflow_cli.weights.stored import StoredWeights
 
 
 def packed_again(path: Path, change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED) -> None:

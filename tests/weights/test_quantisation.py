@@ -7,14 +7,14 @@ import json
 
 import pytest
 import torch
-from rounding import rounded
-from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
 from piflow_cli.errors import UsageError
-from piflow_cli.quantisation import check_offloading, check_precision, offload, quantised_loading, store_in_fp8
-from piflow_cli.student import Student
+from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.training.opening import open_models
+from piflow_cli.weights.quantisation import check_offloading, check_precision, offload, quantised_loading, store_in_fp8
+from rounding import rounded
+from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

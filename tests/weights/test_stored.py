@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from piflow_cli.errors import RunError
-from piflow_cli.weights import PREFIX, StoredWeights
+from piflow_cli.weights.stored import PREFIX, StoredWeights
 
 NAMES = ("proj_out.weight", "a.lora_A.weight", "a.lora_B.weight", "norm.bias", "scalar")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +16,10 @@ from ...errors import UsageError
 if TYPE_CHECKING:
     from ...console import Console
 
+INCEPTION = "inception-2015-12-05"
+INCEPTION_FEATURES = 2048
+RESIZE_CLEAN = "clean, 299 (bicubic, antialiased, float)"
+RESIZE_TENSORFLOW = "tensorflow, 299 (bilinear, inside the network)"
 DINO = "dinov2:"
 KNOWN = ("pixels", "digits-classifier", "inception", "inception-tf", f"{DINO}PATH or {DINO}OWNER/NAME")
 PATCH = 299
@@ -122,17 +124,6 @@ def centre_patches(inner: Extractor) -> Extractor:
     It tells of detail that resizing to Inception's input hides. Pictures smaller than the patch are refused.
     """
     return CentrePatches(inner)
-
-
-def identity_of(files: Iterable[Path]) -> str:
-    """What tells ``files`` from others without reading them: where they are, how long, and of when."""
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
-
-
-def identity_of_place(place: Path) -> str:
-    """``identity_of`` a file, or of all files below a folder."""
-    return identity_of([place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()])
 
 
 def in_batches(images: Tensor, size: int, network: Callable[[Tensor], Tensor]) -> Tensor:

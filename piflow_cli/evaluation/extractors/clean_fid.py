@@ -13,16 +13,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ..errors import PiflowError, RunError, UsageError
-from ..files import user_cache
+from ...errors import PiflowError, RunError, UsageError
+from ...system.files import user_cache
+from .base import INCEPTION, RESIZE_CLEAN
 from .downloads import download
-from .extractors.names import INCEPTION, RESIZE_CLEAN
 from .features import FeatureSet
+from .moments import Moments
 from .npz import npz_moments
-from .statistics import Moments
 
 if TYPE_CHECKING:
-    from ..console import Console
+    from ...console import Console
 
 CLEAN_FID = "clean-fid:"
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
-from ..digits_classifier import load_classifier, shipped_classifier
-from .base import identity_of, in_batches
+from ...system.files import identity_of
+from .base import in_batches
+from .digits_classifier import load_classifier, shipped_classifier
 
 SIDE = 8
 BATCH = 1024

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import DINO, identity_of_place, in_batches
+from ...system.files import identity_of_place
+from .base import DINO, in_batches
 from .pictures import quantised
 from .pretrained import load_network, model_folder
 

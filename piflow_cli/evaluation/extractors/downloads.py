@@ -6,11 +6,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RunError
-from ..files import files_digest, replacing_file
+from ...errors import RunError
+from ...system.files import files_digest, replacing_file
 
 if TYPE_CHECKING:
-    from ..console import Console
+    from ...console import Console
 
 
 def download(url: str, path: Path, console: Console | None, digest: str | None = None) -> Path:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.tensors import all_finite
-from ..errors import RunError, UsageError
-from .extractors import Extractor
-from .sealed import read_sealed, save_sealed
-from .statistics import MomentAccumulator, Moments, check_moments, check_shapes
+from ...core.tensors import all_finite
+from ...errors import RunError, UsageError
+from ...weights.sealed import read_sealed, save_sealed
+from . import Extractor
+from .moments import MomentAccumulator, Moments, check_moments, check_shapes
 
 if TYPE_CHECKING:
-    from ..console import Console
+    from ...console import Console
 
 FORMAT = "piflow-statistics"
 FACTS = ("extractor", "resize", "source")

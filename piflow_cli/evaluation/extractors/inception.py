@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import RunError
-from ..clean_fid import clean_fid_module
-from .base import in_batches
+from .base import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW, in_batches
+from .clean_fid import clean_fid_module
 from .inception_weights import FILE, copy_weights
-from .names import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW
 from .pictures import quantised, resized_by
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...errors import RunError, UsageError
-from ...files import files_digest, user_cache
-from ..clean_fid import clean_fid_module
-from ..downloads import download
+from ...system.files import files_digest, user_cache
+from .clean_fid import clean_fid_module
+from .downloads import download
 
 if TYPE_CHECKING:
     from ...console import Console

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from zipfile import ZipFile
 
-from ..errors import PiflowError, RunError, UsageError
-from .extractors.names import INCEPTION_FEATURES
-from .statistics import Moments, check_shapes, moments_of_arrays
+from ...errors import PiflowError, RunError, UsageError
+from .base import INCEPTION_FEATURES
+from .moments import Moments, check_shapes, moments_of_arrays
 
 NAMES = ("mu", "sigma")
 

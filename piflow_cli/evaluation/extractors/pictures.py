@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.tensors import all_finite
-from ...devices import usable_cores
 from ...errors import RunError
+from ...system.devices import usable_cores
 
 RESIZERS = min(8, usable_cores())
 

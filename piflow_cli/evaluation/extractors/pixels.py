@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...errors import UsageError
-from ..statistics import MOST_FEATURES
+from .moments import MOST_FEATURES
 
 
 class Pixels:

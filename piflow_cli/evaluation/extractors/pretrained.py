@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...errors import PiflowError, RunError, UsageError
-from ...pickled import read_pickled
-from ...teachers.locate import LOCAL_COPY, hub_id, locate
-from ...weights import INDEX_SUFFIX, shards_of
+from ...weights.locate import LOCAL_COPY, hub_id, locate
+from ...weights.pickled import read_pickled
+from ...weights.stored import INDEX_SUFFIX, shards_of
 
 CONFIG = "config.json"
 WEIGHTS = "model*.safetensors*"

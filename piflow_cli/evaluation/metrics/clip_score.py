@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..long_texts import hushed, length_note
-from .extractors.base import identity_of_place
-from .extractors.pictures import quantised
-from .extractors.pretrained import load_network, model_folder
+from ...system.files import identity_of_place
+from ...teachers.long_texts import hushed, length_note
+from ..extractors.pictures import quantised
+from ..extractors.pretrained import load_network, model_folder
 
 TEXT = ("*config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
 BATCH = 32

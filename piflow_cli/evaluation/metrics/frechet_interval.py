@@ -9,8 +9,9 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from .statistics import Moments, frechet_distance, moments, square_root
+from ...errors import UsageError
+from ..extractors.moments import Moments, moments
+from .frechet import frechet_distance, square_root
 
 GROUPS = 20
 TARGET = 10_000

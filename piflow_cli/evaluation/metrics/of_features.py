@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..errors import UsageError
-from .features import FeatureSet, refuse_length, refuse_mixing
-from .intervals import GROUPS, TARGET, enough_samples, frechet_interval
+from ...errors import UsageError
+from ..extractors.features import FeatureSet, refuse_length, refuse_mixing
+from .frechet import frechet_distance
+from .frechet_interval import GROUPS, TARGET, enough_samples, frechet_interval
 from .scores import inception_score, kernel_distance, precision_recall
-from .statistics import frechet_distance
 
 if TYPE_CHECKING:
-    from .extractors import Extractor
+    from ..extractors import Extractor
 
 # What takes the features of the reference besides its moments.
 ONE_BY_ONE = ("kid", "pr")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..files import files_digest
+from ...system.files import files_digest
 
 # The package lpips brings its linear layers; the network under them is torchvision's, which keeps it in torch.hub's cache. The
 # name ends with the first digits of the SHA-256.

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
-from .clean_fid import clean_fid_module
+from ...errors import UsageError
+from ..extractors.clean_fid import clean_fid_module
 
 
 class PrecisionRecall(NamedTuple):

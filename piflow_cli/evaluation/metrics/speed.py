@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..generation import denoise
-from ..own_teacher import OwnTeacher
-from ..shots import Shot
+from ...sampling.denoise import denoise
+from ...sampling.request import Shot
+from ...sampling.teacher import OwnTeacher
 
 if TYPE_CHECKING:
-    from ..scenes import Scene
+    from ...sampling.opened import Scene
 
 ROUNDS = 3
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..own_teacher import OwnTeacher
-from ..shots import Shot, batches
-from ..trajectory import VelocityError, pooled, velocity_errors, walk
+from ...sampling.request import Shot, batches
+from ...sampling.teacher import OwnTeacher
+from ...sampling.trajectory import VelocityError, pooled, velocity_errors, walk
 
 if TYPE_CHECKING:
-    from ..scenes import Scene
+    from ...sampling.opened import Scene
 
 # Pictures whose paths are followed: as many as `piflow inspect-policy` looks at.
 PATHS = 16

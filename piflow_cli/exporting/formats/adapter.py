@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..adapters import LORA_A, LORA_B, adapter_tensors, holding, write_adapter
-from ..core.tensors import all_finite
-from ..errors import RunError, UsageError
-from ..student import Student
-from ..student_source import WEIGHTS_NAME, locate_student
-from ..teachers import family_of
-from ..teachers.text_to_image import TextToImageFamily
-from ..weights import StoredWeights
-from .card import unguided
-from .formats import DTYPES, ExportRequest
-from .portable import is_of_this_machine, portable
-from .probe import fixed_inputs, largest_difference, velocities
+from ...core.tensors import all_finite
+from ...errors import RunError, UsageError
+from ...students.adapters import LORA_A, LORA_B, adapter_tensors, holding, write_adapter
+from ...students.locate import WEIGHTS_NAME, locate_student
+from ...students.student import Student
+from ...teachers import family_of
+from ...teachers.text_to_image import TextToImageFamily
+from ...weights.stored import StoredWeights
+from ..card import unguided
+from ..portable import is_of_this_machine, portable
+from ..request import DTYPES, ExportRequest
+from ..verify import fixed_inputs, largest_difference, velocities
 
 if TYPE_CHECKING:
-    from ..console import Console
-    from ..student import StudentFacts
+    from ...console import Console
+    from ...students.facts import StudentFacts
 
 # Shares of the largest velocity. Rounded weights beside a bfloat16 base move whole layers by its last bit.
 TOLERANCES = {None: 1e-6, "fp32": 1e-6, "fp16": 0.1, "bf16": 0.1}
@@ -32,7 +32,7 @@ TOLERANCES = {None: 1e-6, "fp32": 1e-6, "fp16": 0.1, "bf16": 0.1}
 TEXT_SNIPPET = """\
 import torch
 from diffusers import {pipeline}
-from piflow_cli.sampling import open_student
+from piflow_cli.sampling.sample import open_student
 
 student = open_student({place!r}, dtype=torch.bfloat16)
 pipeline = {pipeline}.from_pretrained(
@@ -45,8 +45,8 @@ image = pipeline("a red fox", num_inference_steps={nfe}, {guidance}).images[0]
 image.save("fox.png")
 """
 CLASS_SNIPPET = """\
-from piflow_cli.generation import sample_student, seeded_generators, seeded_noise
-from piflow_cli.sampling import open_student
+from piflow_cli.sampling.denoise import sample_student, seeded_generators, seeded_noise
+from piflow_cli.sampling.sample import open_student
 
 student = open_student({place!r})
 labels = [0, 1, 2]

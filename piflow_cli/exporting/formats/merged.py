@@ -13,15 +13,16 @@ from diffusers import AutoModel
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
-from ..devices import choose_device
-from ..errors import UsageError
-from ..quantisation import BITSANDBYTES, STORED_AS, delicate, quantised_loading
-from ..student import Student, StudentFacts
-from ..teachers import family_of
-from ..teachers.text_to_image import TextToImageFamily
-from ..views import root
-from .formats import ExportFormat
-from .network import (
+from ...errors import UsageError
+from ...students.facts import StudentFacts
+from ...students.shared_base import root
+from ...students.student import Student
+from ...system.devices import choose_device
+from ...teachers import family_of
+from ...teachers.text_to_image import TextToImageFamily
+from ...weights.quantisation import BITSANDBYTES, STORED_AS, delicate, quantised_loading
+from ..card import sampling_call
+from ..network import (
     SCHEDULER_FOLDER,
     check_whole,
     dtype_of,
@@ -29,15 +30,15 @@ from .network import (
     write_network,
     write_scheduler,
 )
-from .samples import TOLERANCES, by_pipeline, check_weights, difference, reading_back
-from .snippets import sampling_call
-from .standalone.code import SCHEDULER
-from .standalone.policy_model import HEAD_LAYERS
-from .weights import SHARD_SIZE, linear_layers, merged_weights
+from ..request import ExportFormat
+from ..standalone.code import SCHEDULER
+from ..standalone.policy_model import HEAD_LAYERS
+from ..verify import TOLERANCES, by_pipeline, check_weights, difference, reading_back
+from ..weights import SHARD_SIZE, linear_layers, merged_weights
 
 if TYPE_CHECKING:
-    from ..console import Console
-    from .formats import ExportRequest
+    from ...console import Console
+    from ..request import ExportRequest
 
 FP8 = "fp8"
 # Of tiny random networks, whose layers are too narrow for errors to average out; fp8 shows 0.07, the others have not been run.

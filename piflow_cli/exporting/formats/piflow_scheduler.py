@@ -12,14 +12,14 @@ import torch
 from diffusers import AutoModel
 from torch import Tensor, nn
 
-from ..core.policies.kinds import policy_kind
-from ..core.timegrid import TimeGrid
-from ..errors import UsageError
-from ..student import Student, StudentFacts
-from ..teachers.text_to_image import TextToImageFamily
-from ..views import root
-from .formats import ExportFormat
-from .network import (
+from ...core.policies.kinds import policy_kind
+from ...core.timegrid import TimeGrid
+from ...errors import UsageError
+from ...students.facts import StudentFacts
+from ...students.shared_base import root
+from ...students.student import Student
+from ...teachers.text_to_image import TextToImageFamily
+from ..network import (
     SCHEDULER_FOLDER,
     TRANSFORMER,
     check_whole,
@@ -28,22 +28,23 @@ from .network import (
     write_json,
     write_network,
 )
-from .portable import portable
-from .probe import Inputs
-from .samples import (
+from ..portable import portable
+from ..request import ExportFormat
+from ..standalone.code import transformer_class
+from ..verify import (
     TOLERANCES,
+    Inputs,
     Sampler,
     check_weights,
     computing_in,
     difference,
     reading_back,
 )
-from .standalone.code import transformer_class
-from .weights import Weights, merged_weights, save_weights
+from ..weights import Weights, merged_weights, save_weights
 
 if TYPE_CHECKING:
-    from ..console import Console
-    from .formats import ExportRequest
+    from ...console import Console
+    from ..request import ExportRequest
 
 OLDEST_DIFFUSERS = "0.42"
 SELF_CONTAINED = "choose --format pipeline, which brings its own scheduler"

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import diffusers
 from diffusers import DiffusionPipeline
 
-from ..errors import UsageError
-from ..student import Student, StudentFacts
-from ..teachers import family_of
-from ..teachers.locate import hub_id
-from ..teachers.text_to_image import TextToImageFamily
-from ..views import root
-from .formats import ExportFormat
-from .network import (
+from ...errors import UsageError
+from ...students.facts import StudentFacts
+from ...students.shared_base import root
+from ...students.student import Student
+from ...teachers import family_of
+from ...teachers.text_to_image import TextToImageFamily
+from ...weights.locate import hub_id
+from ..card import sampling_call
+from ..network import (
     SCHEDULER_FOLDER,
     TRANSFORMER,
     base_of,
@@ -28,17 +29,17 @@ from .network import (
     write_network,
     write_scheduler,
 )
-from .parts import INDEX_NAME, OWN, class_parts, text_parts
-from .samples import TOLERANCES, by_pipeline, check_weights, difference, reading_back
-from .snippets import sampling_call
-from .standalone.code import SCHEDULER, transformer_class, transformer_module
-from .weights import merged_weights
+from ..parts import INDEX_NAME, OWN, class_parts, text_parts
+from ..request import ExportFormat
+from ..standalone.code import SCHEDULER, transformer_class, transformer_module
+from ..verify import TOLERANCES, by_pipeline, check_weights, difference, reading_back
+from ..weights import merged_weights
 
 if TYPE_CHECKING:
     import torch
 
-    from ..console import Console
-    from .formats import ExportRequest
+    from ...console import Console
+    from ..request import ExportRequest
 
 
 class PipelineFormat(ExportFormat):

@@ -17,7 +17,7 @@ SCHEDULER = "policy_scheduler"
 CLASS_CONDITIONAL = "class_conditional"
 COMPONENT = "component"
 _BELOW_POLICIES = ("core/timegrid.py", "core/tensors.py", "core/validation.py")
-_ABOVE_POLICIES = ("core/decoding.py", "core/coefficients.py", "core/reference.py", "scheduler.py")
+_ABOVE_POLICIES = ("core/decoding.py", "core/coefficients.py", "core/reference.py", "students/scheduler.py")
 _HEADING = '''# Copyright The piflow authors. Licensed under the Apache License, Version 2.0 (the "License"); you may not use this
 # file except in compliance with the License. You may obtain a copy of it at https://www.apache.org/licenses/LICENSE-2.0.
 # Unless required by applicable law or agreed to in writing, software distributed under the License is distributed on an

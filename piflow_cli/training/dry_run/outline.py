@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..quantisation import delicate
-from ..student import Student, StudentFacts, adapted_student, widen
-from ..teachers.base import ClassConditionalFamily, TeacherFamily
-from ..teachers.locate import outline_folder
-from ..teachers.text_to_image import TextToImageFamily
-from ..views import root
-from .buckets import buckets_of
-from .material import EMPTY
+from ...data.buckets import buckets_of
+from ...data.collect import EMPTY
+from ...data.sources import LocalMaterial
+from ...students.facts import StudentFacts
+from ...students.shared_base import root
+from ...students.student import Student, adapted_student, widen
+from ...teachers.base import ClassConditionalFamily, TeacherFamily
+from ...teachers.folders import outline_folder
+from ...teachers.text_to_image import TextToImageFamily
+from ...weights.quantisation import delicate
 from .memory import WIDE, Bytes, Estimate, Settings, Weights, checkpoint_bytes, estimate
-from .sources import LocalMaterial
 from .tracing import blocks_of, trace
 
 if TYPE_CHECKING:
-    from ..preset_schema import Preset
+    from ...presets.schema import Preset
 
 
 @dataclass(frozen=True)

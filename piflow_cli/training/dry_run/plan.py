@@ -1,73 +1,23 @@
-"""What a run is going to do, worked out and said before it starts."""
+"""What a run is going to do, said before it starts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.imitation import ImitationConfig
-from ..core.timegrid import TimeGrid, to_sigma
-from ..devices import choose_device
-from ..errors import UsageError
-from ..preset_schema import CLASS_FAMILIES
-from ..teachers import family_of
-from ..teachers.text_to_image import TextToImageFamily
+from ...core.timegrid import to_sigma
+from ...data.sources import describe_data, local_material, require_source
+from ...errors import UsageError
+from ...presets.schema import CLASS_FAMILIES
+from ...system.devices import choose_device
+from ...teachers import family_of
+from ...teachers.text_to_image import TextToImageFamily
+from ..settings import batch_plan, time_grid
 from .memory import Bytes
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
-from .sources import describe_data, local_material, require_source
 
 if TYPE_CHECKING:
-    from ..preset_schema import Preset
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """How the global batch is cut: ``accumulation`` rounds of ``device_batch`` trajectories or samples on each of ``processes``."""
-
-    processes: int
-    device_batch: int
-    accumulation: int
-
-    def __str__(self) -> str:
-        parts = f"{self.processes} x {self.device_batch} x {self.accumulation}"
-        return f"{self.processes * self.device_batch * self.accumulation} = {parts} (processes x device batch x accumulation)"
-
-
-def batch_plan(preset: Preset, processes: int) -> BatchPlan:
-    """Derive the accumulation; raises UsageError where the global batch cannot be cut evenly."""
-    total, wanted = preset.optimisation.batch_size, preset.optimisation.device_batch_size
-    if total % processes:
-        raise UsageError(
-            f"a batch of {total} cannot be shared by {processes} processes",
-            f"choose a multiple: --batch-size {processes * max(1, round(total / processes))}",
-        )
-    device_batch = total // processes if wanted is None else wanted
-    if total % (processes * device_batch):
-        raise UsageError(
-            f"a batch of {total} is no multiple of {processes} processes x device_batch_size {device_batch}",
-            "choose another: --set optimisation.device_batch_size=N",
-        )
-    return BatchPlan(processes, device_batch, total // (processes * device_batch))
-
-
-def time_grid(preset: Preset) -> TimeGrid:
-    """Where the student of this preset is evaluated."""
-    return TimeGrid(preset.policy.nfe, preset.policy.final_step_scale, preset.policy.shift)
-
-
-def imitation_config(preset: Preset) -> ImitationConfig:
-    """The constants of a pi-ID step under this preset."""
-    imitation = preset.imitation
-    return ImitationConfig(
-        grid=time_grid(preset),
-        states=imitation.states,
-        window=imitation.window,
-        substeps=preset.policy.substeps,
-        dropout=imitation.dropout,
-        loss_scale=imitation.loss_scale,
-        states_per_query=imitation.states_per_query,
-    )
+    from ...presets.schema import Preset
 
 
 def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:

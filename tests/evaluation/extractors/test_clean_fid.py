@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import seeded
-from inception import save_random_inception
 from PIL import Image
 
+from helpers import seeded
+from inception import save_random_inception
 from piflow_cli.console import Console
-from piflow_cli.evaluation.clean_fid import clean_fid_module
 from piflow_cli.evaluation.extractors import open_extractor
-from piflow_cli.evaluation.folder_eval import FolderRequest, evaluate_folder
+from piflow_cli.evaluation.extractors.clean_fid import clean_fid_module
+from piflow_cli.evaluation.folder_run import FolderRequest, evaluate_folder
 from piflow_cli.evaluation.folders import open_folder
+from piflow_cli.evaluation.metrics.scores import kernel_distance
 from piflow_cli.evaluation.references import folder_features
-from piflow_cli.evaluation.scores import kernel_distance
 
 CPU = torch.device("cpu")
 # torch calls TorchScript deprecated; Inception's weights exist in no other form.

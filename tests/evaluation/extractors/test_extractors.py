@@ -10,18 +10,19 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from helpers import seeded
-from inception import FILE, save_random_inception
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from helpers import seeded
+from inception import FILE, save_random_inception
+from piflow_cli.data.labelled_images import load_images
+from piflow_cli.embedded.digits_classifier import HELD_OUT, PROGRAM, Recipe, accuracy, split, train
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.evaluation.clip_score import ClipScore
-from piflow_cli.evaluation.digits_classifier import HELD_OUT, PROGRAM, Recipe, accuracy, load_classifier, split, train
 from piflow_cli.evaluation.extractors import centre_patches, open_extractor
-from piflow_cli.labelled_images import load_images
-from piflow_cli.presets import presets_root
+from piflow_cli.evaluation.extractors.digits_classifier import load_classifier
+from piflow_cli.evaluation.metrics.clip_score import ClipScore
+from piflow_cli.presets.resolve import presets_root
 
 CPU = torch.device("cpu")
 

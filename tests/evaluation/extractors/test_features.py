@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from helpers import seeded
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.evaluation.extractors import open_extractor
-from piflow_cli.evaluation.features import FeatureCollector, FeatureSet, load_features, refuse_mixing
-from piflow_cli.evaluation.statistics import frechet_distance, moments
+from piflow_cli.evaluation.extractors.features import FeatureCollector, FeatureSet, load_features, refuse_mixing
+from piflow_cli.evaluation.extractors.moments import moments
+from piflow_cli.evaluation.metrics.frechet import frechet_distance
 
 PIXELS = open_extractor("pixels", torch.device("cpu"))
 

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import seeded
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.evaluation.statistics import MomentAccumulator, Moments, frechet_distance, moments, moments_of_arrays
+from piflow_cli.evaluation.extractors.moments import MomentAccumulator, Moments, moments, moments_of_arrays
+from piflow_cli.evaluation.metrics.frechet import frechet_distance
 
 
 def gaussian(seed: int, dimension: int, rank: int) -> Moments:

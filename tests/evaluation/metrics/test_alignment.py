@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import seeded
-from piflow_cli.evaluation.alignment import alignment, psnr
+from piflow_cli.evaluation.metrics.alignment import alignment, psnr
 
 
 def same(states):

@@ -4,14 +4,15 @@ import json
 import math
 from pathlib import Path
 
-import error_bar
 import pytest
 import torch
-from helpers import seeded
 
+import error_bar
+from helpers import seeded
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation.intervals import _student_quantile, enough_samples, frechet_interval
-from piflow_cli.evaluation.statistics import Moments, frechet_distance, moments
+from piflow_cli.evaluation.extractors.moments import Moments, moments
+from piflow_cli.evaluation.metrics.frechet import frechet_distance
+from piflow_cli.evaluation.metrics.frechet_interval import _student_quantile, enough_samples, frechet_interval
 
 POOL, QUICK, DRAWS = 10_000, 400, 100
 

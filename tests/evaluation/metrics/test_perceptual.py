@@ -10,10 +10,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from helpers import seeded
 
-from piflow_cli.evaluation import perceptual
-from piflow_cli.evaluation.perceptual import lpips_weights, open_lpips, why_no_lpips
+from helpers import seeded
+from piflow_cli.evaluation.metrics import perceptual
+from piflow_cli.evaluation.metrics.perceptual import lpips_weights, open_lpips, why_no_lpips
 
 CPU = torch.device("cpu")
 

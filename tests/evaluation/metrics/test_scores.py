@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import seeded
 from piflow_cli.errors import RunError, UsageError, explain
-from piflow_cli.evaluation import clean_fid
-from piflow_cli.evaluation.scores import diversity, inception_score, kernel_distance, precision_recall
+from piflow_cli.evaluation.extractors import clean_fid
+from piflow_cli.evaluation.metrics.scores import diversity, inception_score, kernel_distance, precision_recall
 
 
 def unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:

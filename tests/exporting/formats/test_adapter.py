@@ -8,24 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import GOLDEN, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from students import tiny_student
-from zoo import Row, disturb, every_family, student_of
 
-from piflow_cli.adapters import adapter_tensors, holding, load_adapter, save_adapter
+from helpers import GOLDEN, seeded
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.exporting.adapter import AdapterFormat, reduced
 from piflow_cli.exporting.driver import export
-from piflow_cli.exporting.formats import ExportRequest
-from piflow_cli.exporting.probe import fixed_inputs, largest_difference, velocities
-from piflow_cli.student import Student
-from piflow_cli.student_source import WEIGHTS_NAME
-from piflow_cli.weights import StoredWeights
+from piflow_cli.exporting.formats.adapter import AdapterFormat, reduced
+from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.exporting.verify import fixed_inputs, largest_difference, velocities
+from piflow_cli.students.adapters import adapter_tensors, holding, load_adapter, save_adapter
+from piflow_cli.students.locate import WEIGHTS_NAME
+from piflow_cli.students.student import Student
+from piflow_cli.weights.stored import StoredWeights
+from tiny_students import tiny_student
+from zoo import Row, disturb, every_family, student_of
 
 FLUX_TINY = GOLDEN / "flux-tiny"
 BASE = str(FLUX_TINY / "transformer")

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoModel
-from exports import export, student
 from safetensors.torch import load_file
-from zoo import ZOO
 
+from exports import export, student
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.exporting import merged, weights
-from piflow_cli.exporting.formats import ExportRequest
-from piflow_cli.exporting.merged import MergedFormat, cast_weights
-from piflow_cli.exporting.samples import reading_back
+from piflow_cli.exporting import weights
+from piflow_cli.exporting.formats import merged
+from piflow_cli.exporting.formats.merged import MergedFormat, cast_weights
+from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.exporting.verify import reading_back
+from zoo import ZOO
 
 
 def test_shards_are_small_and_listed(tmp_path, monkeypatch) -> None:

@@ -10,19 +10,19 @@ from types import SimpleNamespace
 import diffusers
 import pytest
 import torch
-from exports import NAMES, export, student
-from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from zoo import ZOO
 
+from exports import NAMES, export, student
+from helpers import seeded
 from piflow_cli.core.timegrid import TimeGrid
 from piflow_cli.errors import UsageError
-from piflow_cli.exporting import piflow_scheduler
-from piflow_cli.exporting.formats import ExportRequest
-from piflow_cli.exporting.piflow_scheduler import PiflowSchedulerFormat
-from piflow_cli.scheduler import PolicyScheduler
+from piflow_cli.exporting.formats import piflow_scheduler
+from piflow_cli.exporting.formats.piflow_scheduler import PiflowSchedulerFormat
+from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.students.scheduler import PolicyScheduler
+from zoo import ZOO
 
 if not hasattr(diffusers, "PiflowScheduler"):
     pytest.skip("diffusers below 0.42 has no PiflowScheduler", allow_module_level=True)

@@ -10,25 +10,26 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
-from exports import LABELS, NAMES, export, noise, own_samples, student, whole_base
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from zoo import ZOO
 
+from exports import LABELS, NAMES, export, noise, own_samples, student, whole_base
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.exporting import samples, weights
-from piflow_cli.exporting.formats import ExportRequest
+from piflow_cli.exporting import verify, weights
+from piflow_cli.exporting.formats.pipeline import PipelineFormat
 from piflow_cli.exporting.network import place_of
-from piflow_cli.exporting.pipeline import PipelineFormat
+from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.exporting.standalone.code import scheduler_code
-from piflow_cli.presets import load
-from piflow_cli.student import StudentFacts, student_of
+from piflow_cli.presets.resolve import load
+from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.shared_base import root
+from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.latents import latent_decoder
-from piflow_cli.teachers.locate import locate
-from piflow_cli.views import root
+from piflow_cli.weights.locate import locate
+from zoo import ZOO
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -144,7 +145,7 @@ def test_a_class_conditional_pipeline_shows_latents_by_its_vae(tmp_path, two_cha
     which = student("dit")
     which.facts = replace(which.facts, vae=str(two_channels))
     folder = export(which, "pipeline", tmp_path / "out")
-    with samples.reading_back():
+    with verify.reading_back():
         pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     pipeline.set_progress_bar_config(disable=True)
     shown = pipeline(LABELS, latents=noise(which), output_type="pt").images
@@ -154,7 +155,7 @@ def test_a_class_conditional_pipeline_shows_latents_by_its_vae(tmp_path, two_cha
 
 def test_a_class_conditional_pipeline_draws_from_seeds_by_as_many_steps_as_trained(tmp_path) -> None:
     folder = export(student("dit"), "pipeline", tmp_path / "out")
-    with samples.reading_back():
+    with verify.reading_back():
         pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     pipeline.set_progress_bar_config(disable=True)
     both = pipeline([0, 1], generator=[torch.Generator().manual_seed(seed) for seed in (1, 2)], output_type="np").images
@@ -216,7 +217,7 @@ def test_the_snippet_of_a_digits_student_runs_on_any_machine(tmp_path, monkeypat
     which = student_of(family.load(locate(preset.teacher.base)), family, StudentFacts.of(preset), seed=0)
     snippet = PipelineFormat().snippet(which.facts, str(export(which, "pipeline", tmp_path / "out")))
     monkeypatch.chdir(tmp_path)
-    with samples.reading_back():
+    with verify.reading_back():
         exec(snippet, {})
     with Image.open(tmp_path / "image.png") as picture:
         assert picture.size == (8, 8)

@@ -7,9 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.core.policies.dx import DXPolicy, DXPolynomialPolicy
-from piflow_cli.inspection.composition import by_sample, curve, dead_components, mixed, overall_effective
 from helpers import random_gm
+from piflow_cli.core.policies.dx import DXPolicy, DXPolynomialPolicy
+from piflow_cli.inspection.entropy import dead_components, overall_effective
+from piflow_cli.inspection.kinds.dx import curve
+from piflow_cli.inspection.kinds.mixture import mixed
+from piflow_cli.inspection.kinds.of_policy import by_sample
 
 
 def weighted(logweights: torch.Tensor):

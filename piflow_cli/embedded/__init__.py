@@ -1,0 +1,1 @@
+"""How the teacher and the classifier that are shipped were made."""

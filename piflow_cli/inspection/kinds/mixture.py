@@ -1,0 +1,141 @@
+"""The mixture of a GM policy: how many components there are in effect, and where it changes its mind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...core.policies.gmflow import GMFlowPolicy
+from ...core.rollout import rollout_through
+from ...sampling.trajectory import PolicyPath, times
+from ..entropy import dead_components, entropy, overall_effective
+from ..tensors import thin
+
+SWITCH_TIMES = 33
+
+
+class Mixed(NamedTuple):
+    """The mixture of one evaluation by position, as the network predicts it, before any sampling temperature.
+
+    weights (B, K, *S); ``effective`` (B, *S): exp of their entropy, between 1 and K; ``spread`` (B, *S): root mean square
+    distance over channels of the means from their weighted mean, in units of x_0; ``logstd`` (B,) as emitted and ``std``
+    (B,) in units of x_0, sigma_s exp(logstd).
+    """
+
+    weights: Tensor
+    effective: Tensor
+    spread: Tensor
+    logstd: Tensor
+    std: Tensor
+
+
+class MixedNumbers(NamedTuple):
+    """The same by sample: ``effective`` (B, 3), the tenth, half and nine tenths of positions below; ``usage`` and
+    ``highest`` (B, K), mean and largest weight of each component; ``varying`` (B,), the standard deviation of weights over
+    positions; ``spread``, ``logstd``, ``std`` (B,).
+    """
+
+    effective: Tensor
+    usage: Tensor
+    highest: Tensor
+    varying: Tensor
+    spread: Tensor
+    logstd: Tensor
+    std: Tensor
+
+
+def mixed(policy: GMFlowPolicy) -> Mixed:
+    """The mixture of a GM policy (arXiv 2504.05304): how many components there are in effect, how wide, how far apart."""
+    means, logweights, variance = policy.with_temperature(1.0).mixture
+    weights = logweights.exp()
+    centre = (weights * means).sum(dim=1, keepdim=True)
+    distance = (means - centre).square_().mean(dim=2)
+    weights = weights.squeeze(2)
+    return Mixed(
+        weights=weights,
+        effective=entropy(weights, 1).exp(),
+        spread=(weights * distance).sum(dim=1).sqrt(),
+        logstd=policy.logstds.reshape(-1).to(variance.dtype),
+        std=variance.sqrt(),
+    )
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """``effective``: components per position, the tenth, half and nine tenths of positions below; ``effective_overall``: of
+    the mean weights; ``dead``: indices; ``std`` and ``spread`` in units of x_0."""
+
+    components: int
+    effective: tuple[float, float, float]
+    effective_overall: float
+    usage: list[float]
+    dead: list[int]
+    varying: float
+    logstd: float
+    logstd_range: tuple[float, float]
+    std: float
+    spread: float
+    posterior_effective: list[float]
+    moved: list[float]
+    switches: float
+    shift: float
+
+
+def mixture_summary(numbers: MixedNumbers, switching: Switching) -> Mixture:
+    """The numbers of all samples as one."""
+    return Mixture(
+        components=numbers.usage.shape[1],
+        effective=tuple(numbers.effective.mean(dim=0).tolist()),
+        effective_overall=overall_effective(numbers.usage),
+        usage=numbers.usage.mean(dim=0).tolist(),
+        dead=dead_components(numbers.highest),
+        varying=numbers.varying.mean().item(),
+        logstd=numbers.logstd.mean().item(),
+        logstd_range=(numbers.logstd.min().item(), numbers.logstd.max().item()),
+        std=numbers.std.mean().item(),
+        spread=numbers.spread.square().mean().sqrt().item(),
+        posterior_effective=switching.effective.mean(dim=0).tolist(),
+        moved=switching.moved.mean(dim=0).tolist(),
+        switches=switching.switches.mean().item(),
+        shift=switching.shift.mean().item(),
+    )
+
+
+class Switching(NamedTuple):
+    """The posterior along one segment, at SWITCH_TIMES even raw times from source to end, over the positions of
+    :func:`~piflow_cli.inspection.tensors.thin`.
+
+    ``effective`` (B, T): mean over positions of exp of the entropy of the posterior weights; ``moved`` (B, T-1): share of
+    positions whose heaviest component is another than one time before; ``switches`` (B,): such changes per position;
+    ``shift`` (B,): largest change of any weight between source and end, mean over positions.
+    """
+
+    effective: Tensor
+    moved: Tensor
+    switches: Tensor
+    shift: Tensor
+
+
+def switching(path: PolicyPath, substeps: int) -> Switching:
+    """The posterior weights of a GM policy along its own rollout."""
+    policy = thin(path.policy)
+    assert isinstance(policy, GMFlowPolicy), "only mixtures have components"
+    raws = torch.linspace(path.raws[0], path.raw_end, SWITCH_TIMES, dtype=torch.float64).tolist()
+    x = policy.x_src.float()
+    states = [x, *rollout_through(policy, x, [times(raw, x) for raw in raws], substeps=substeps)]
+    effective, moved, first, before = [], [], None, None
+    for raw, state in zip(raws, states):
+        weights = policy.posterior(state, times(raw, x)).logweights.exp().squeeze(2)
+        effective.append(entropy(weights, 1).exp().flatten(1).mean(dim=1))
+        heaviest = weights.argmax(dim=1)
+        if before is None:
+            first = weights
+        else:
+            moved.append((heaviest != before).flatten(1).float().mean(dim=1))
+        before = heaviest
+    changes = torch.stack(moved, dim=1)
+    shift = (weights - first).abs().amax(dim=1).flatten(1).mean(dim=1)
+    return Switching(torch.stack(effective, dim=1), changes, changes.sum(dim=1), shift)

@@ -1,0 +1,65 @@
+"""The rates of a momentum policy, and how much each counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...core.policies.momentum import MomentumPolicy
+from ..entropy import dead_components, entropy, overall_effective
+
+
+class Spectrum(NamedTuple):
+    """The components of a momentum policy at one evaluation, by position: weights (B, K, *S) and ``effective`` (B, *S) as in
+    :class:`Mixed`; loggammas (B, K, *S), zero for the first component.
+    """
+
+    weights: Tensor
+    effective: Tensor
+    loggammas: Tensor
+
+
+class SpectrumNumbers(NamedTuple):
+    """The same by sample: ``effective``, ``usage``, ``highest`` as in :class:`MixedNumbers`; loggammas (B, K, 3), the tenth, half
+    and nine tenths of positions below.
+    """
+
+    effective: Tensor
+    usage: Tensor
+    highest: Tensor
+    loggammas: Tensor
+
+
+def spectrum(policy: MomentumPolicy) -> Spectrum:
+    """The rates of a momentum policy (ArcFlow, arXiv 2602.09014) and how much each counts."""
+    weights = policy.weights.squeeze(2)
+    loggammas = policy.loggammas.squeeze(2).to(weights.dtype)
+    return Spectrum(weights, entropy(weights, 1).exp(), torch.cat([torch.zeros_like(weights[:, :1]), loggammas], dim=1))
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """The components of a momentum policy, in the terms of :class:`Mixture`; ``gammas`` of each: the tenth, half and nine tenths
+    of positions below."""
+
+    components: int
+    effective: tuple[float, float, float]
+    effective_overall: float
+    usage: list[float]
+    dead: list[int]
+    gammas: list[tuple[float, float, float]]
+
+
+def momentum_summary(numbers: SpectrumNumbers) -> Momentum:
+    """The numbers of all samples as one."""
+    return Momentum(
+        components=numbers.usage.shape[1],
+        effective=tuple(numbers.effective.mean(dim=0).tolist()),
+        effective_overall=overall_effective(numbers.usage),
+        usage=numbers.usage.mean(dim=0).tolist(),
+        dead=dead_components(numbers.highest),
+        gammas=[tuple(levels) for levels in numbers.loggammas.mean(dim=0).exp().tolist()],
+    )

@@ -1,0 +1,1 @@
+"""What commands leave behind to look at: pages, figures, pictures."""

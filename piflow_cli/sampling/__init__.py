@@ -1,0 +1,1 @@
+"""Sampling: from what to draw to pictures."""

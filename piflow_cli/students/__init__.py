@@ -1,0 +1,1 @@
+"""Students: what they say of themselves, the networks, and their files."""

@@ -1,0 +1,27 @@
+"""The folder of a preset's teacher: fetched, and brought into our form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..weights.locate import CONFIGS, hub_id, locate
+
+if TYPE_CHECKING:
+    from ..presets.schema import TeacherSection
+    from .base import TeacherFamily
+
+
+def teacher_folder(family: TeacherFamily, teacher: TeacherSection) -> Path:
+    """The folder of a preset's teacher for ``family.load``, its network fetched and brought into our form."""
+    config = None if teacher.config is None else locate(teacher.config, only=CONFIGS)
+    return family.prepare(locate(teacher.base, teacher.revision), config)
+
+
+def outline_folder(family: TeacherFamily, teacher: TeacherSection) -> Path:
+    """A folder for ``family.outline``: of a base on the Hub only the configuration is fetched."""
+    if hub_id(teacher.base) is None:
+        return teacher_folder(family, teacher)
+    if teacher.config is not None:
+        return locate(teacher.config, only=CONFIGS)
+    return locate(teacher.base, teacher.revision, CONFIGS)

@@ -1,0 +1,1 @@
+"""What a training would take, found out without weights."""

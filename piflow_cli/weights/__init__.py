@@ -1,0 +1,1 @@
+"""Weights: where files lie, reading them safely, quantisation."""
