@@ -100,37 +100,37 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Material:
+class SamplesToEncode:
     """The samples of a source by size, and the pictures that cannot be used."""
 
     items: dict[Size, list[Item]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def collect(section: DataSection, data_free: bool, factory: EncoderFactory, store: Store) -> Material:
+def collect(section: DataSection, data_free: bool, factory: EncoderFactory, store: Store) -> SamplesToEncode:
     """Read the prompts, or list the pictures, with their keys and buckets: a picture is in the nearest one, as is a prompt that says
     a size; every bucket takes all other prompts in turn.
     """
     sizes = buckets_of(section, factory.size_multiple)
-    material = Material()
+    to_encode = SamplesToEncode()
     if section.prompts is not None:
         for prompt in training_prompts(section):
             item = Item(prompt.text, Sample(store.text_key(prompt.text)))
             for size in sizes if prompt.size is None else [nearest_bucket(prompt.size, sizes)]:
-                material.items.setdefault(size, []).append(item)
-        return material
+                to_encode.items.setdefault(size, []).append(item)
+        return to_encode
     pictures = list_pictures(section)
     for picture, seen in zip(pictures, look_at(pictures, store.pictures)):
         if not isinstance(seen, Seen):
-            material.skipped.append(Skipped(picture.name, UNREADABLE, str(seen)))
+            to_encode.skipped.append(Skipped(picture.name, UNREADABLE, str(seen)))
             continue
         size = nearest_bucket(seen.size, sizes)
         if picture.caption is None:
-            material.skipped.append(Skipped(picture.name, NO_CAPTION))
+            to_encode.skipped.append(Skipped(picture.name, NO_CAPTION))
             continue
         sample = Sample(store.text_key(picture.caption), None if data_free else store.latents_key(seen.sha256, size))
-        material.items.setdefault(size, []).append(Item(picture.caption, sample, picture))
-    return material
+        to_encode.items.setdefault(size, []).append(Item(picture.caption, sample, picture))
+    return to_encode
 
 
 def training_prompts(section: DataSection) -> list[Prompt]:

@@ -19,7 +19,7 @@ from ..teachers.encoders import EncoderFactory, Encoders, PictureEncoder
 from ..teachers.long_texts import told_of
 from .buckets import Size, fit
 from .cache import Cache
-from .collect import EMPTY, UNREADABLE, Material, Skipped, Store, collect, summary
+from .collect import EMPTY, UNREADABLE, SamplesToEncode, Skipped, Store, collect, summary
 from .encoded import Bucket, EncodedData, Sample
 from .picture import Picture
 from .pictures import Unreadable
@@ -60,9 +60,9 @@ def open_encoded(
     ``negative``: the empty prompt rides in every batch. Raises UsageError where nothing usable is found.
     """
     store = Store(section, factory)
-    material = collect(section, data_free, factory, store)
+    to_encode = collect(section, data_free, factory, store)
     store.scan(console)
-    missing = find_missing(material, store, accelerator, console)
+    missing = find_missing(to_encode, store, accelerator, console)
     failed: dict[str, str] = {}
     if missing.texts or missing.pictures:
         if accelerator.is_main_process:
@@ -77,12 +77,12 @@ def open_encoded(
     failed = dict(gather_object(list(failed.items())))
     if missing.texts or missing.pictures:
         store.scan(console)
-    return _finished(section, material, failed, store, factory, negative, console)
+    return _finished(section, to_encode, failed, store, factory, negative, console)
 
 
-def find_missing(material: Material, store: Store, accelerator: Accelerator, console: Console) -> Missing:
+def find_missing(to_encode: SamplesToEncode, store: Store, accelerator: Accelerator, console: Console) -> Missing:
     """Compare the material with what is whole in the cache, and say how much of it is there."""
-    items = [(size, item) for size, items in material.items.items() for item in items]
+    items = [(size, item) for size, items in to_encode.items.items() for item in items]
     texts = {**{item.sample.text: item.text for _, item in items}, store.text_key(EMPTY): EMPTY}
     pictures = {item.sample.latents: (size, item.picture) for size, item in items if item.sample.latents is not None}
     store.check(texts, pictures, accelerator, console)
@@ -156,7 +156,7 @@ def _decoded(
 
 def _finished(
     section: DataSection,
-    material: Material,
+    to_encode: SamplesToEncode,
     failed: Mapping[str, str],
     store: Store,
     factory: EncoderFactory,
@@ -164,8 +164,8 @@ def _finished(
     console: Console,
 ) -> EncodedData:
     """What the caches now hold of the material, after saying what had to be left out and why."""
-    skipped, buckets = list(material.skipped), []
-    for size, items in material.items.items():
+    skipped, buckets = list(to_encode.skipped), []
+    for size, items in to_encode.items.items():
         skipped += [Skipped(item.picture.name, UNREADABLE, failed[item.sample.latents]) for item in items if item.sample.latents in failed]
         samples = [item.sample for item in items if item.sample.latents not in failed]
         absent = sum(not _present(sample, store) for sample in samples)
@@ -177,13 +177,13 @@ def _finished(
         raise UsageError(f"no picture of {section.captioned} can be used: {summary(skipped)}", "mend them, or name others: --data SOURCE")
     if skipped:
         console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
-    _warn_of_long_texts(material, store.texts, console)
+    _warn_of_long_texts(to_encode, store.texts, console)
     return EncodedData(buckets, store.texts, store.latents, store.text_key(EMPTY) if negative else None)
 
 
-def _warn_of_long_texts(material: Material, texts: Cache, console: Console) -> None:
+def _warn_of_long_texts(to_encode: SamplesToEncode, texts: Cache, console: Console) -> None:
     """Say which texts were cut, also where an earlier run encoded them."""
-    told = {item.sample.text: item.text for items in material.items.values() for item in items}
+    told = {item.sample.text: item.text for items in to_encode.items.values() for item in items}
     notes = {text: note for key, text in told.items() if (note := texts.note(key)) is not None}
     if notes:
         console.warn(told_of(notes, len(told)))

@@ -33,7 +33,7 @@ FILE_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".tar")
 
 
 @dataclass(frozen=True)
-class LocalMaterial:
+class LocalSamples:
     """What a source on this machine holds: every text, and how many pictures with a caption."""
 
     texts: tuple[str, ...]
@@ -52,7 +52,7 @@ def require_source(preset: Preset) -> None:
     raise UsageError("nothing to train on is given", "add --prompts FILE for training without pictures, or --data FOLDER")
 
 
-def local_material(section: DataSection) -> LocalMaterial | None:
+def local_samples(section: DataSection) -> LocalSamples | None:
     """The prompts, or captions and number of pictures, of a source on this machine; no picture is read.
 
     None for classes, and for a data set of the Hub, which is not looked at before the run. Raises UsageError where the source
@@ -66,9 +66,9 @@ def local_material(section: DataSection) -> LocalMaterial | None:
     if names_dataset(source) and not Path(source).exists() and not source.endswith(FILE_SUFFIXES):
         return None
     if section.prompts is not None:
-        return LocalMaterial(tuple(prompt.text for prompt in training_prompts(section)), 0)
+        return LocalSamples(tuple(prompt.text for prompt in training_prompts(section)), 0)
     captions = tuple(picture.caption for picture in list_pictures(section) if picture.caption is not None)
-    return LocalMaterial(captions, len(captions))
+    return LocalSamples(captions, len(captions))
 
 
 def open_data(
@@ -105,7 +105,7 @@ def _told_a_class(preset: Preset, family: TeacherFamily, source: str) -> ClassCo
     return family
 
 
-def describe_data(preset: Preset, family: TeacherFamily, local: LocalMaterial | None) -> dict[str, str]:
+def describe_data(preset: Preset, family: TeacherFamily, local: LocalSamples | None) -> dict[str, str]:
     """What will be trained on, in words; ``local`` is what :func:`local_material` found."""
     section = preset.data
     if section.source is None:
@@ -129,7 +129,7 @@ def _describe_latents(preset: Preset) -> dict[str, str]:
     return {"latents": f"drawn from the posteriors of {preset.teacher.vae}, kept in {root}"}
 
 
-def _describe_texts(section: DataSection, factory: EncoderFactory, local: LocalMaterial | None) -> dict[str, str]:
+def _describe_texts(section: DataSection, factory: EncoderFactory, local: LocalSamples | None) -> dict[str, str]:
     store = Store(section, factory)
     what, source = ("prompts", section.prompts) if section.prompts is not None else ("captioned pictures", section.captioned)
     if local is None:

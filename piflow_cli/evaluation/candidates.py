@@ -26,7 +26,7 @@ from ..weights.stored import shards_of
 from .rows import titled
 
 if TYPE_CHECKING:
-    from ..sampling.opened import Scene
+    from ..sampling.opened import OpenedModel
     from .request import EvalRequest
 
 TEACHER = "teacher"
@@ -35,7 +35,7 @@ LONGEST_FOLDER = 50
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class Candidate:
     """Noise (B, C, *S) and conditioning → states (B, C, *S) float32.
 
     ``identity``: everything that shapes its states besides the shots, as JSON; it is part of every key of the cache.
@@ -64,9 +64,9 @@ class Subject:
         return f"{plain}-{self.evaluations}"
 
 
-def student_subjects(scene: Scene, files: StudentFiles, request: EvalRequest, name: str) -> list[Subject]:
+def student_candidates(opened: OpenedModel, files: StudentFiles, request: EvalRequest, name: str) -> list[Candidate]:
     """The student of ``scene``, read from ``files``, at each of the requested numbers of evaluations, or as it was trained."""
-    student, facts = scene.student, scene.student.facts
+    student, facts = opened.student, opened.student.facts
     identity = {
         "kind": "student",
         "weights": files_digest(shards_of(files.weights)),
@@ -74,46 +74,46 @@ def student_subjects(scene: Scene, files: StudentFiles, request: EvalRequest, na
         "base": _base_identity(student, request.base),
         "substeps": request.substeps,
         "temperature": request.temperature,
-        **_machine(scene),
+        **_machine(opened),
     }
 
     def draws(steps: int) -> Callable[[Tensor, Conditioning], Tensor]:
         settings = {"steps": steps, "substeps": request.substeps, "temperature": request.temperature}
-        return _computing(scene, lambda noise, conditioning: sample_student(student, noise, conditioning, **settings))
+        return _computing(opened, lambda noise, conditioning: sample_student(student, noise, conditioning, **settings))
 
     policy = f"{facts.policy}, {facts.components}"
     return [
-        Subject(name, "student", policy, steps, {**identity, "steps": steps}, draws(steps)) for steps in request.steps or (facts.nfe,)
+        Candidate(name, "student", policy, steps, {**identity, "steps": steps}, draws(steps)) for steps in request.steps or (facts.nfe,)
     ]
 
 
-def teacher_subject(scene: Scene, teacher: OwnTeacher, steps: int, request: EvalRequest) -> Subject:
+def teacher_candidate(opened: OpenedModel, teacher: OwnTeacher, steps: int, request: EvalRequest) -> Candidate:
     """The teacher of the student in ``scene`` by ``steps`` Euler steps, even in raw time."""
     identity = {
         "kind": TEACHER,
         "family": teacher.family.name,
-        "base": _teacher_identity(scene, request),
-        "precision": scene.student.facts.base_precision,
+        "base": _teacher_identity(opened, request),
+        "precision": opened.student.facts.base_precision,
         "guidance": [teacher.guidance.scale, *teacher.guidance.interval, teacher.guidance.orthogonal, teacher.family.guidance],
         "shift": teacher.shift,
         "steps": steps,
-        **_machine(scene),
+        **_machine(opened),
     }
-    draw = _computing(scene, lambda noise, conditioning: teacher.sample(noise, conditioning, steps))
-    return Subject(TEACHER, TEACHER, "Euler", steps, identity, draw)
+    draw = _computing(opened, lambda noise, conditioning: teacher.sample(noise, conditioning, steps))
+    return Candidate(TEACHER, TEACHER, "Euler", steps, identity, draw)
 
 
-def _computing(scene: Scene, draw: Callable[[Tensor, Conditioning], Tensor]) -> Callable[[Tensor, Conditioning], Tensor]:
+def _computing(opened: OpenedModel, draw: Callable[[Tensor, Conditioning], Tensor]) -> Callable[[Tensor, Conditioning], Tensor]:
     @torch.no_grad()
     def drawn(noise: Tensor, conditioning: Conditioning) -> Tensor:
-        with scene.computing():
+        with opened.computing():
             return draw(noise, conditioning).float()
 
     return drawn
 
 
-def _machine(scene: Scene) -> dict:
-    return {"device": scene.device.type, "dtype": str(scene.dtype), "piflow": __version__}
+def _machine(opened: OpenedModel) -> dict:
+    return {"device": opened.device.type, "dtype": str(opened.dtype), "piflow": __version__}
 
 
 def _base_identity(student: Student, base: str | None) -> str | None:
@@ -124,10 +124,10 @@ def _base_identity(student: Student, base: str | None) -> str | None:
     return identity_of_place(locate(facts.base if base is None else base, facts.revision or None if base is None else None))
 
 
-def _teacher_identity(scene: Scene, request: EvalRequest) -> str:
-    shared = _base_identity(scene.student, request.base)
+def _teacher_identity(opened: OpenedModel, request: EvalRequest) -> str:
+    shared = _base_identity(opened.student, request.base)
     if shared is not None:
         return shared
-    facts = scene.student.facts
-    section = replace(preset_of(facts, scene.path, request.teacher).teacher, base=facts.base, revision=facts.revision or None)
-    return identity_of_place(teacher_folder(scene.student.family, section))
+    facts = opened.student.facts
+    section = replace(preset_of(facts, opened.path, request.teacher).teacher, base=facts.base, revision=facts.revision or None)
+    return identity_of_place(teacher_folder(opened.student.family, section))

@@ -10,8 +10,8 @@ from ..data.prompts import Prompt, read_prompts
 from ..errors import PiflowError, UsageError
 from ..presets.bounds import MEASURED
 from ..presets.idle import idle_options
-from ..sampling.opened import Scene, open_scene
-from ..sampling.request import Shot
+from ..sampling.opened import OpenedModel, open_model
+from ..sampling.request import ImageSpec
 from ..sampling.sample import CLASS_TEACHER_STEPS
 from ..sampling.teacher import OwnTeacher, own_teacher, preset_of
 from ..sampling.text import TEACHER_STEPS
@@ -20,7 +20,7 @@ from ..students.locate import locate_student
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import locate
-from .candidates import Subject, student_subjects, teacher_subject
+from .candidates import Candidate, student_candidates, teacher_candidate
 from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
 
 if TYPE_CHECKING:
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Compared:
     """A student's scene and shots, and who is measured on them.
 
     ``teacher``, ``preset``: None where they are not at hand, with ``why_not``. ``fine``: the teacher at its finest, to which the
     others are compared; ``teachers``: at the step counts that were asked for.
     """
 
-    scene: Scene
-    shots: tuple[Shot, ...]
-    students: tuple[Subject, ...]
-    teachers: tuple[Subject, ...]
-    fine: Subject | None
+    opened: OpenedModel
+    specs: tuple[ImageSpec, ...]
+    students: tuple[Candidate, ...]
+    teachers: tuple[Candidate, ...]
+    fine: Candidate | None
     teacher: OwnTeacher | None
     preset: Preset | None
     why_not: str | None
@@ -50,7 +50,7 @@ class Bench:
     @property
     def text(self) -> bool:
         """Whether its pictures are made from prompts."""
-        return isinstance(self.scene.student.family, TextToImageFamily)
+        return isinstance(self.opened.student.family, TextToImageFamily)
 
     def need_teacher(self, what: str) -> OwnTeacher:
         """The teacher; raises UsageError with the reason why ``what`` cannot be had without."""
@@ -59,7 +59,7 @@ class Bench:
         return self.teacher
 
 
-def open_bench(path: str, name: str, request: EvalRequest, device: torch.device, console: Console) -> Bench:
+def open_compared(path: str, name: str, request: EvalRequest, device: torch.device, console: Console) -> Compared:
     """Open the student at ``path``, called ``name`` in the report, and its teacher.
 
     Raises:
@@ -71,28 +71,28 @@ def open_bench(path: str, name: str, request: EvalRequest, device: torch.device,
         console.warn(f"{name}: {line}")
     text = isinstance(family_of(facts.family, facts.guidance), TextToImageFamily)
     prompts = _prompts(request) if text else ()
-    scene = open_scene(
+    opened = open_model(
         path, device=device, console=console, labels=request.labels, prompts=prompts, seeds=request.seeds,
         prompts_from=None if text else request.prompts_from, text_column=None if text else request.text_column, height=request.height, width=request.width,
         base=request.base, teacher=request.teacher, subfolder=request.subfolder,
     )  # fmt: skip
     preset, teacher, why_not = None, None, None
     try:
-        preset = preset_of(facts, scene.path, request.teacher)
-        teacher = own_teacher(scene.student, scene.path, request.teacher)
+        preset = preset_of(facts, opened.path, request.teacher)
+        teacher = own_teacher(opened.student, opened.path, request.teacher)
     except PiflowError as error:
         why_not = error.message
-    students = student_subjects(scene, files, request, name)
-    teachers: list[Subject] = []
+    students = student_candidates(opened, files, request, name)
+    teachers: list[Candidate] = []
     fine = None
     if teacher is not None:
         steps = (TEACHER_STEPS if text else CLASS_TEACHER_STEPS) if request.fine_steps is None else request.fine_steps
-        fine = teacher_subject(scene, teacher, steps, request)
-        teachers = [teacher_subject(scene, teacher, count, request) for count in request.teacher_steps if count != steps]
+        fine = teacher_candidate(opened, teacher, steps, request)
+        teachers = [teacher_candidate(opened, teacher, count, request) for count in request.teacher_steps if count != steps]
     elif request.teacher_steps:
         raise UsageError(f"--teacher-steps needs the student's teacher: {why_not}", "leave it out, or name the run folder")
-    shots = scene.shots if text else _class_shots(scene, request, preset)
-    return Bench(scene, shots, tuple(students), tuple(teachers), fine, teacher, preset, why_not)
+    specs = opened.specs if text else _class_shots(opened, request, preset)
+    return Compared(opened, specs, tuple(students), tuple(teachers), fine, teacher, preset, why_not)
 
 
 def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
@@ -119,7 +119,7 @@ def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
     return prompts[: QUICK_IMAGES if wanted is None else wanted]
 
 
-def _class_shots(scene: Scene, request: EvalRequest, preset: Preset | None) -> tuple[Shot, ...]:
+def _class_shots(opened: OpenedModel, request: EvalRequest, preset: Preset | None) -> tuple[ImageSpec, ...]:
     """Seeds from 0 on; labels in turn, or as the training data have them, so that both show their classes equally often."""
     labels = request.labels
     data = ()
@@ -128,8 +128,8 @@ def _class_shots(scene: Scene, request: EvalRequest, preset: Preset | None) -> t
         data = tuple(load_images(locate(preset.data.images))[1].tolist())
     seeds = request.seeds if request.seeds is not None else range(_class_count(request, len(data)))
     if labels is None:
-        labels = data or tuple(range(scene.student.family.class_count(scene.student.model)))
-    return tuple(Shot(seed, labels[seed % len(labels)]) for seed in seeds)
+        labels = data or tuple(range(opened.student.family.class_count(opened.student.model)))
+    return tuple(ImageSpec(seed, labels[seed % len(labels)]) for seed in seeds)
 
 
 def _class_count(request: EvalRequest, data: int) -> int:

@@ -14,18 +14,18 @@ from torch import Tensor
 from ..core.tensors import all_finite
 from ..errors import RunError
 from ..reports.images import save_png, to_images
-from ..sampling.request import Shot, batches
+from ..sampling.request import ImageSpec, batches
 from ..system.files import cache_key
 from ..system.processes import Processes
-from .candidates import Subject
+from .candidates import Candidate
 from .overlap import Overlap
 from .store import Store
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..sampling.opened import Scene
+    from ..sampling.opened import OpenedModel
 
-Look = Callable[[Tensor, Sequence[Shot]], Tensor]
+Look = Callable[[Tensor, Sequence[ImageSpec]], Tensor]
 """Pictures (B, 1 or 3, H, W) around [-1, 1] and their shots → numbers (B, D) float32 on the CPU."""
 
 # Pictures that are stored together, and the most that their states take: what an interruption costs.
@@ -39,20 +39,20 @@ ALIGNED_PICTURES, ALIGNED_BYTES = 512, 512 << 20
 class Block:
     """Shots of one size that are stored together; ``aligned``: their states are kept as well."""
 
-    shots: tuple[Shot, ...]
+    specs: tuple[ImageSpec, ...]
     aligned: bool
 
     @property
     def recipes(self) -> list[dict]:
-        return [shot.recipe for shot in self.shots]
+        return [spec.recipe for spec in self.specs]
 
 
-def blocks_of(shots: Sequence[Shot], state_bytes: int) -> list[Block]:
+def blocks_of(specs: Sequence[ImageSpec], state_bytes: int) -> list[Block]:
     """``shots`` in blocks, of which the first are aligned; ``state_bytes``: of the state of one picture."""
     size = max(1, min(BLOCK_PICTURES, BLOCK_BYTES // state_bytes))
     most = min(ALIGNED_PICTURES, max(size, ALIGNED_BYTES // state_bytes))
     blocks, count = [], 0
-    for part in batches(shots, size):
+    for part in batches(specs, size):
         count += len(part)
         blocks.append(Block(tuple(part), count <= most or not blocks))
     return blocks
@@ -67,98 +67,98 @@ class Generation:
 
     def __init__(
         self,
-        scene: Scene,
-        shots: Sequence[Shot],
+        opened: OpenedModel,
+        specs: Sequence[ImageSpec],
         looks: Mapping[str, Look],
         store: Store,
         processes: Processes,
         batch_size: int,
         images: Path | None = None,
     ) -> None:
-        self.scene, self.looks, self.store, self.processes = scene, looks, store, processes
+        self.opened, self.looks, self.store, self.processes = opened, looks, store, processes
         self.batch_size, self.images = batch_size, images
-        self.blocks = blocks_of(shots, 4 * math.prod(scene.shape_of(shots[0])))
+        self.blocks = blocks_of(specs, 4 * math.prod(opened.shape_of(specs[0])))
 
     @property
-    def shots(self) -> list[Shot]:
+    def specs(self) -> list[ImageSpec]:
         """All shots, in the order of features."""
-        return [shot for block in self.blocks for shot in block.shots]
+        return [spec for block in self.blocks for spec in block.specs]
 
     @property
-    def aligned(self) -> list[Shot]:
+    def aligned(self) -> list[ImageSpec]:
         """The shots whose states are kept, in their order; they come first among all."""
-        return [shot for block in self._blocks(aligned=True) for shot in block.shots]
+        return [spec for block in self._blocks(aligned=True) for spec in block.specs]
 
-    def run(self, subject: Subject, console: Console, *, aligned: bool = False) -> None:
+    def run(self, candidate: Candidate, console: Console, *, aligned: bool = False) -> None:
         """Make whatever the store lacks of ``subject``, this process its share, and wait for the others.
 
         ``aligned``: of the aligned shots alone.
         """
         # By place and not by what is missing: the others may have added to the store before this one looks into it.
         share = self._blocks(aligned)[self.processes.rank :: self.processes.count]
-        mine = [block for block in share if self._lacks(subject, block) or self.images is not None]
-        self._tell_of_older(subject, console)
+        mine = [block for block in share if self._lacks(candidate, block) or self.images is not None]
+        self._tell_of_older(candidate, console)
         if mine:
-            self._make(subject, mine, console)
+            self._make(candidate, mine, console)
         else:
-            console.say(f"{subject.title}: from the cache")
+            console.say(f"{candidate.title}: from the cache")
         self.processes.wait()
 
-    def _tell_of_older(self, subject: Subject, console: Console) -> None:
+    def _tell_of_older(self, candidate: Candidate, console: Console) -> None:
         """Pictures that are there already and stay: they would be taken for some of these."""
         if self.images is None:
             return
-        ours = {f"{shot.stem}.png" for shot in self.shots}
-        older = [path for path in (self.images / subject.folder).glob("*.png") if path.name not in ours]
+        ours = {f"{spec.stem}.png" for spec in self.specs}
+        older = [path for path in (self.images / candidate.folder).glob("*.png") if path.name not in ours]
         if older:
             count = "1 older picture" if len(older) == 1 else f"{len(older):,} older pictures"
-            folder = self.images / subject.folder
+            folder = self.images / candidate.folder
             console.warn(f"{folder} holds {count} of other seeds, and they stay: name another folder with --output DIR")
 
-    def _make(self, subject: Subject, blocks: Sequence[Block], console: Console) -> None:
-        total = sum(len(block.shots) for block in blocks)
-        with console.progress(total, description=subject.title) as bar, Overlap(self.scene.device) as overlap:
+    def _make(self, candidate: Candidate, blocks: Sequence[Block], console: Console) -> None:
+        total = sum(len(block.specs) for block in blocks)
+        with console.progress(total, description=candidate.title) as bar, Overlap(self.opened.device) as overlap:
             for block in blocks:
-                gathered = _Gathered(self, subject, block)
-                kept = self.store.get(self.states_key(subject, block)) if block.aligned else None
-                for start in range(0, len(block.shots), self.batch_size):
-                    shots = block.shots[start : start + self.batch_size]
-                    states = self._states(subject, shots, None if kept is None else kept[start : start + len(shots)])
-                    pictures = self.scene.decode(states)
-                    overlap.submit(gathered.batch(shots, states, pictures), [states, pictures])
-                    bar.update(len(shots))
+                gathered = _Gathered(self, candidate, block)
+                kept = self.store.get(self.states_key(candidate, block)) if block.aligned else None
+                for start in range(0, len(block.specs), self.batch_size):
+                    specs = block.specs[start : start + self.batch_size]
+                    states = self._states(candidate, specs, None if kept is None else kept[start : start + len(specs)])
+                    pictures = self.opened.decode(states)
+                    overlap.submit(gathered.batch(specs, states, pictures), [states, pictures])
+                    bar.update(len(specs))
                 overlap.submit(gathered.save)
 
-    def states(self, subject: Subject) -> Iterator[Tensor]:
+    def states(self, candidate: Candidate) -> Iterator[Tensor]:
         """States (n, C, *S) of the aligned shots, block by block."""
         for block in self._blocks(aligned=True):
-            yield self._stored(self.states_key(subject, block))
+            yield self._stored(self.states_key(candidate, block))
 
-    def features(self, subject: Subject, tag: str, *, aligned: bool = False) -> Iterator[Tensor]:
+    def features(self, candidate: Candidate, tag: str, *, aligned: bool = False) -> Iterator[Tensor]:
         """Features (n, D) of all shots, or of the aligned ones, by the extractor under ``tag``, block by block."""
         for block in self._blocks(aligned):
-            yield self._stored(self.features_key(subject, block, tag))
+            yield self._stored(self.features_key(candidate, block, tag))
 
-    def states_key(self, subject: Subject, block: Block) -> str:
-        return cache_key(what="states", subject=subject.identity, shots=block.recipes)
+    def states_key(self, candidate: Candidate, block: Block) -> str:
+        return cache_key(what="states", candidate=candidate.identity, specs=block.recipes)
 
-    def features_key(self, subject: Subject, block: Block, tag: str) -> str:
-        return cache_key(what="features", subject=subject.identity, shots=block.recipes, shown=self.scene.student.facts.vae, extractor=tag)
+    def features_key(self, candidate: Candidate, block: Block, tag: str) -> str:
+        return cache_key(what="features", candidate=candidate.identity, specs=block.recipes, shown=self.opened.student.facts.vae, extractor=tag)
 
     def _blocks(self, aligned: bool) -> list[Block]:
         return [block for block in self.blocks if block.aligned or not aligned]
 
-    def _lacks(self, subject: Subject, block: Block) -> bool:
-        keys = [self.features_key(subject, block, tag) for tag in self.looks]
-        return any(key not in self.store for key in keys + ([self.states_key(subject, block)] if block.aligned else []))
+    def _lacks(self, candidate: Candidate, block: Block) -> bool:
+        keys = [self.features_key(candidate, block, tag) for tag in self.looks]
+        return any(key not in self.store for key in keys + ([self.states_key(candidate, block)] if block.aligned else []))
 
-    def _states(self, subject: Subject, shots: Sequence[Shot], kept: Tensor | None) -> Tensor:
+    def _states(self, candidate: Candidate, specs: Sequence[ImageSpec], kept: Tensor | None) -> Tensor:
         if kept is not None:
-            return kept.to(self.scene.device)
-        states = subject.draw(self.scene.noise(shots), self.scene.conditioning(shots))
+            return kept.to(self.opened.device)
+        states = candidate.draw(self.opened.noise(specs), self.opened.conditioning(specs))
         if not all_finite(states):
             raise RunError(
-                f"{subject.title}: samples of seeds {shots[0].seed} to {shots[-1].seed} are not finite",
+                f"{candidate.title}: samples of seeds {specs[0].seed} to {specs[-1].seed} are not finite",
                 "piflow inspect-policy says where they come from; or try an earlier checkpoint",
             )
         return states
@@ -178,24 +178,24 @@ class _Gathered:
     """What is known of one block so far; touched by the thread of the features alone."""
 
     generation: Generation
-    subject: Subject
+    candidate: Candidate
     block: Block
     features: dict[str, list[Tensor]] = field(default_factory=dict)
     states: list[Tensor] = field(default_factory=list)
 
-    def batch(self, shots: Sequence[Shot], states: Tensor, pictures: Tensor) -> Callable[[], None]:
+    def batch(self, specs: Sequence[ImageSpec], states: Tensor, pictures: Tensor) -> Callable[[], None]:
         """The work on one batch: look at its pictures."""
 
         @torch.no_grad()
         def work() -> None:
             for tag, look in self.generation.looks.items():
-                self.features.setdefault(tag, []).append(look(pictures, shots))
+                self.features.setdefault(tag, []).append(look(pictures, specs))
             if self.block.aligned:
                 self.states.append(states.cpu())
             if self.generation.images is not None:
-                folder = self.generation.images / self.subject.folder
-                for shot, image in zip(shots, to_images(pictures), strict=True):
-                    save_png(image, folder / f"{shot.stem}.png", {**self.subject.identity, **shot.recipe})
+                folder = self.generation.images / self.candidate.folder
+                for spec, image in zip(specs, to_images(pictures), strict=True):
+                    save_png(image, folder / f"{spec.stem}.png", {**self.candidate.identity, **spec.recipe})
 
         return work
 
@@ -203,6 +203,6 @@ class _Gathered:
         """Store the block, now that all of its batches are through."""
         generation, store = self.generation, self.generation.store
         for tag, parts in self.features.items():
-            store.put(generation.features_key(self.subject, self.block, tag), torch.cat(parts))
+            store.put(generation.features_key(self.candidate, self.block, tag), torch.cat(parts))
         if self.block.aligned:
-            store.put(generation.states_key(self.subject, self.block), torch.cat(self.states))
+            store.put(generation.states_key(self.candidate, self.block), torch.cat(self.states))

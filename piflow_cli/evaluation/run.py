@@ -19,9 +19,9 @@ from ..system.devices import keep_freed_memory
 from ..system.files import cache_folder, check_writable
 from ..system.processes import Processes, open_processes
 from ..system.versions import collect
-from .candidates import TEACHER, Subject
-from .chosen_extractors import Eyes, reference_of
-from .compared import Bench, open_bench
+from .candidates import TEACHER, Candidate
+from .chosen_extractors import ChosenExtractors, reference_of
+from .compared import Compared, open_compared
 from .folder_run import FolderRequest, evaluate_folder
 from .generate import Generation
 from .measuring import Measuring, group_numbers
@@ -120,80 +120,80 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
 
 def _student_rows(request: EvalRequest, processes: Processes, report: Report, console: Console) -> None:
     """One student after another, so that one is in memory at a time; a teacher that several share gets its rows once."""
-    eyes = Eyes(request, processes.device, console)
+    extractors = ChosenExtractors(request, processes.device, console)
     store = Store(request.cache)
     if processes.first:
         store.forget_unused()
     told: set[str] = set()
     teachers: dict[str, str] = {}
     for path, name in zip(request.students, student_names(request.students, request.subfolder)):
-        bench = open_bench(path, name, request, processes.device, console)
-        _bench_rows(request, named_apart(bench, teachers), eyes, store, processes, report, told, console)
+        compared = open_compared(path, name, request, processes.device, console)
+        _rows_of(request, named_apart(compared, teachers), extractors, store, processes, report, told, console)
         # The next student is opened when nothing of this one is left, nor of its base.
-        del bench
+        del compared
         gc.collect()
 
 
-def _bench_rows(
-    request: EvalRequest, bench: Bench, eyes: Eyes, store: Store, processes: Processes, report: Report, told: set[str], console: Console
+def _rows_of(
+    request: EvalRequest, compared: Compared, extractors: ChosenExtractors, store: Store, processes: Processes, report: Report, told: set[str], console: Console
 ) -> None:
     """One student's rows and samples; ``told``: the teachers that have theirs."""
-    _check(request, bench)
-    looking, reader = eyes.of(bench), eyes.reader_of(bench)
+    _check(request, compared)
+    all_chosen, reader = extractors.of(compared), extractors.reader_of(compared)
     generation = Generation(
-        bench.scene, bench.shots, {look.tag: look for look in [*looking, *([reader] if reader is not None else [])]}, store, processes,
-        batch_size=(TEXT_BATCH if bench.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
+        compared.opened, compared.specs, {look.tag: look for look in [*all_chosen, *([reader] if reader is not None else [])]}, store, processes,
+        batch_size=(TEXT_BATCH if compared.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
         images=request.output / "images" if request.save_images else None,
     )  # fmt: skip
-    fine = _fine(request, bench)
+    fine = _fine(request, compared)
     if fine is not None:
-        generation.run(fine, console, aligned=reference_of(request, bench) != TEACHER)
-    for subject in [*bench.teachers, *bench.students]:
-        generation.run(subject, console)
+        generation.run(fine, console, aligned=reference_of(request, compared) != TEACHER)
+    for candidate in [*compared.teachers, *compared.students]:
+        generation.run(candidate, console)
     if not processes.first:
         return
-    beside = [subject for subject in bench.teachers if str(subject.identity) not in told]
-    told.update(str(subject.identity) for subject in beside)
-    Measuring(request, bench, generation, eyes, looking, reader, [*beside, *bench.students], report).run(console)
-    _add_samples(report, bench, generation, [*([fine] if fine is not None else []), *bench.students, *bench.teachers])
+    beside = [candidate for candidate in compared.teachers if str(candidate.identity) not in told]
+    told.update(str(candidate.identity) for candidate in beside)
+    Measuring(request, compared, generation, extractors, all_chosen, reader, [*beside, *compared.students], report).run(console)
+    _add_samples(report, compared, generation, [*([fine] if fine is not None else []), *compared.students, *compared.teachers])
 
 
-def named_apart(bench: Bench, names: dict[str, str]) -> Bench:
+def named_apart(compared: Compared, names: dict[str, str]) -> Compared:
     """``bench`` with its teacher called by a name of its own: that of its preset where it is not the first, and numbered where
     several have one preset's name. ``names`` holds those that are given, by the identity of the fine solution.
     """
-    if bench.fine is None:
-        return bench
-    name = names.get(str(bench.fine.identity))
+    if compared.fine is None:
+        return compared
+    name = names.get(str(compared.fine.identity))
     if name is None:
-        plain = f"{TEACHER} of {bench.scene.student.facts.teacher}" if names else TEACHER
+        plain = f"{TEACHER} of {compared.opened.student.facts.teacher}" if names else TEACHER
         numbered = (plain if number == 1 else f"{plain} ({number})" for number in count(1))
-        names[str(bench.fine.identity)] = name = next(free for free in numbered if free not in names.values())
-    return replace(bench, fine=replace(bench.fine, name=name), teachers=tuple(replace(subject, name=name) for subject in bench.teachers))
+        names[str(compared.fine.identity)] = name = next(free for free in numbered if free not in names.values())
+    return replace(compared, fine=replace(compared.fine, name=name), teachers=tuple(replace(candidate, name=name) for candidate in compared.teachers))
 
 
-def _fine(request: EvalRequest, bench: Bench) -> Subject | None:
+def _fine(request: EvalRequest, compared: Compared) -> Candidate | None:
     """The teacher's fine solution where something is compared with it."""
-    compared = any(name in request.measures for name in ("alignment", "diversity"))
-    return bench.fine if compared or reference_of(request, bench) == TEACHER else None
+    is_compared = any(name in request.measures for name in ("alignment", "diversity"))
+    return compared.fine if is_compared or reference_of(request, compared) == TEACHER else None
 
 
-def _check(request: EvalRequest, bench: Bench) -> None:
+def _check(request: EvalRequest, compared: Compared) -> None:
     """Refuse what this student cannot be asked, before anything is generated."""
     for metric in NEED_TEACHER:
         if request.asks(metric):
-            bench.need_teacher(f"--metrics {metric}")
-    if reference_of(request, bench) == TEACHER and any(name not in OF_STUDENTS for name in request.measures):
-        bench.need_teacher("--reference teacher")
-    groups = group_numbers(bench.shots)
+            compared.need_teacher(f"--metrics {metric}")
+    if reference_of(request, compared) == TEACHER and any(name not in OF_STUDENTS for name in request.measures):
+        compared.need_teacher("--reference teacher")
+    groups = group_numbers(compared.specs)
     if request.asks("diversity") and Counter(groups.tolist()).most_common(1)[0][1] < 2:
         raise UsageError("--metrics diversity: no label or prompt comes twice, so no two pictures can be compared", "give it more: --seeds 0-3")
 
 
-def _add_samples(report: Report, bench: Bench, generation: Generation, subjects: Sequence[Subject]) -> None:
+def _add_samples(report: Report, compared: Compared, generation: Generation, candidates: Sequence[Candidate]) -> None:
     """The first pictures of every subject, of the same noise."""
-    for subject in subjects:
-        title = subject.title
+    for candidate in candidates:
+        title = candidate.title
         if title not in report.samples:
-            states = next(generation.states(subject))[:WIDEST_ROW].to(bench.scene.device)
-            report.samples[title] = to_images(bench.scene.decode(states))
+            states = next(generation.states(candidate))[:WIDEST_ROW].to(compared.opened.device)
+            report.samples[title] = to_images(compared.opened.decode(states))

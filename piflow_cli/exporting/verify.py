@@ -40,11 +40,11 @@ class Inputs:
     conditioning: Conditioning
 
 
-Sampler = Callable[[Inputs], Tensor]
+SampleFunction = Callable[[Inputs], Tensor]
 """Noise in float32, and conditioning in the dtype of the network → samples (B, C, *S)."""
 
 
-def difference(student: Student, dtype: torch.dtype, sampler: Sampler) -> float:
+def difference(student: Student, dtype: torch.dtype, sampler: SampleFunction) -> float:
     """How far samples of ``sampler``, told in ``dtype``, are from the student's own: of the norm, where that is most; NaN for NaN.
 
     Of the norm and not of single values: in 16 bits a position between two components may go either way.
@@ -62,7 +62,7 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> Sampler:
+def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> SampleFunction:
     """Samples of the student's pipeline around ``transformer`` and ``scheduler``, by as many evaluations as it was trained for."""
     family, steps = student.family, student.facts.nfe
     if isinstance(family, TextToImageFamily):

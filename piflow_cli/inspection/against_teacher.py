@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.rollout import rollout_through
 from ..core.tensors import per_sample
 from ..sampling.trajectory import PolicyPath, TeacherField, VelocityError, times, velocity_errors
-from .teacher_policy import FieldPolicy
+from .teacher_policy import TeacherPolicy
 from .tensors import mean_square
 
 
@@ -61,7 +61,7 @@ def compare(path: PolicyPath, teacher: TeacherField, start: Tensor, shift: float
 
     errors = velocity_errors(path, at_the_student, shift)
     raws = [times(raw, start) for raw in (*path.raws, path.raw_end)]
-    policy = FieldPolicy(on_its_own, start, raws[0], shift)
+    policy = TeacherPolicy(on_its_own, start, raws[0], shift)
     states = [start, *rollout_through(policy, start, raws, substeps=substeps)]
     gap = torch.stack([mean_square(one - other) for one, other in zip((*path.states, path.end), states)], dim=1)
     begins = [policy.sigma(raw).to(start)[0].item() for raw in raws[:-1]]

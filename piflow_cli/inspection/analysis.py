@@ -14,8 +14,8 @@ from ..core.policies.components import ComponentPolicy
 from ..core.policies.gmflow import GMFlowPolicy
 from ..reports.images import to_images
 from ..sampling.denoise import seeded_generators, seeded_noise
-from ..sampling.opened import Scene
-from ..sampling.request import Shot, batches
+from ..sampling.opened import OpenedModel
+from ..sampling.request import ImageSpec, batches
 from ..sampling.teacher import OwnTeacher
 from ..sampling.trajectory import POINTS, PolicyPath, TeacherField, VelocityError, pooled, times, walk
 from ..students.facts import StudentFacts
@@ -25,7 +25,7 @@ from .kinds.dx import Curve
 from .kinds.mixture import Mixed, MixedNumbers, Switching, switching
 from .kinds.momentum import Spectrum, SpectrumNumbers
 from .kinds.of_policy import by_position, by_sample
-from .motion import Course, course, straightness
+from .motion import Motion, motion, straightness
 from .robustness import Response, component_dropout, perturb
 from .slices import Place, Slice, slice_of
 from .substeps import Convergence, convergence
@@ -48,7 +48,7 @@ class Segment:
     index: int
     raws: tuple[float, ...]
     composition: MixedNumbers | SpectrumNumbers | Curve
-    course: Course
+    motion: Motion
     switching: Switching | None
     convergence: Convergence
     errors: list[VelocityError] | None
@@ -80,7 +80,7 @@ class Findings:
 
     path: Path
     facts: StudentFacts
-    shots: tuple[Shot, ...]
+    specs: tuple[ImageSpec, ...]
     at: int
     segments: list[Segment]
     close: CloseUp
@@ -91,15 +91,15 @@ class Findings:
 
 
 @torch.no_grad()
-def examine(scene: Scene, teacher: OwnTeacher | None, at: int, place: Place | None, progress: tqdm) -> Findings:
+def examine(opened: OpenedModel, teacher: OwnTeacher | None, at: int, place: Place | None, progress: tqdm) -> Findings:
     """Look at evaluation ``at`` (from 1) closely and at all the others, for every shot of the scene; ``progress`` counts shots."""
-    text = isinstance(scene.student.family, TextToImageFamily)
+    text = isinstance(opened.student.family, TextToImageFamily)
     found = []
-    for shots in batches(scene.shots, TEXT_BATCH if text else CLASS_BATCH):
+    for specs in batches(opened.specs, TEXT_BATCH if text else CLASS_BATCH):
         steps = TEXT_TEACHER_STEPS if text else TEACHER_STEPS
-        with scene.computing():
-            found.append(_Batch(scene, shots, teacher, steps, at, place if not found else None).examined())
-        progress.update(len(shots))
+        with opened.computing():
+            found.append(_Batch(opened, specs, teacher, steps, at, place if not found else None).examined())
+        progress.update(len(specs))
     return _merged(found)
 
 
@@ -107,20 +107,20 @@ class _Batch:
     """One batch of shots on its way from noise to the samples."""
 
     def __init__(
-        self, scene: Scene, shots: Sequence[Shot], teacher: OwnTeacher | None, steps: int, at: int, place: Place | None
+        self, opened: OpenedModel, specs: Sequence[ImageSpec], teacher: OwnTeacher | None, steps: int, at: int, place: Place | None
     ) -> None:
-        self.scene, self.steps, self.at, self.place = scene, steps, at, place
-        self.facts = scene.student.facts
-        self.shots = shots
-        self.conditioning = scene.conditioning(shots)
+        self.opened, self.steps, self.at, self.place = opened, steps, at, place
+        self.facts = opened.student.facts
+        self.specs = specs
+        self.conditioning = opened.conditioning(specs)
         self.field: TeacherField | None = None
         if teacher is not None:
             self.field = self._field(teacher)
 
     def examined(self) -> Findings:
-        noise = self.scene.noise(self.shots)
+        noise = self.opened.noise(self.specs)
         theirs, states, segments, close = noise, [noise], [], None
-        for path in walk(self.scene.student, noise, self.conditioning, points=POINTS):
+        for path in walk(self.opened.student, noise, self.conditioning, points=POINTS):
             against = None
             if self.field is not None:
                 against = compare(path, self.field, theirs, self.facts.shift, self.steps)
@@ -131,9 +131,9 @@ class _Batch:
             states += [*path.states[1:], path.end]
         assert close is not None, "the evaluation is one of the student's"
         return Findings(
-            path=self.scene.path,
+            path=self.opened.path,
             facts=self.facts,
-            shots=tuple(self.shots),
+            specs=tuple(self.specs),
             at=self.at,
             segments=segments,
             close=close,
@@ -149,7 +149,7 @@ class _Batch:
             index=path.index,
             raws=(*path.raws, path.raw_end),
             composition=to_host(by_sample(path.policy)),
-            course=to_host(course(path)),
+            motion=to_host(motion(path)),
             switching=to_host(switching(path, self.facts.substeps)) if mixture else None,
             convergence=to_host(convergence(path)),
             errors=None if against is None else against.errors,
@@ -174,19 +174,19 @@ class _Batch:
     def _field(self, teacher: OwnTeacher) -> TeacherField:
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             # Rollouts leave the precision of networks, and a teacher that is followed by one needs it back.
-            with self.scene.computing():
+            with self.opened.computing():
                 return teacher.velocity(x, sigma, self.conditioning)
 
         return velocity
 
     def _perturbation(self) -> Tensor:
         """The second noise of each picture's own generator: the first is where the picture starts."""
-        generators = seeded_generators([shot.seed for shot in self.shots])
-        shape = self.scene.shape_of(self.shots[0])
-        return [seeded_noise(generators, shape) for _ in range(2)][1].to(self.scene.device)
+        generators = seeded_generators([spec.seed for spec in self.specs])
+        shape = self.opened.shape_of(self.specs[0])
+        return [seeded_noise(generators, shape) for _ in range(2)][1].to(self.opened.device)
 
     def _pictures(self, states: Tensor) -> list[Image]:
-        return to_images(self.scene.decode(states[:SHOWN]))
+        return to_images(self.opened.decode(states[:SHOWN]))
 
 
 def _maps(found: Mixed | Spectrum) -> list[Mixed] | list[Spectrum]:
@@ -200,7 +200,7 @@ def _merged(batches: list[Findings]) -> Findings:
     return Findings(
         path=first.path,
         facts=first.facts,
-        shots=tuple(shot for batch in batches for shot in batch.shots),
+        specs=tuple(spec for batch in batches for spec in batch.specs),
         at=first.at,
         segments=[_merged_segments(column) for column in zip(*(batch.segments for batch in batches))],
         close=_merged_close([batch.close for batch in batches]),
@@ -217,10 +217,10 @@ def _merged_segments(parts: Sequence[Segment]) -> Segment:
         index=first.index,
         raws=first.raws,
         composition=joined([part.composition for part in parts]),
-        course=joined([part.course for part in parts]),
+        motion=joined([part.motion for part in parts]),
         switching=None if first.switching is None else joined([part.switching for part in parts]),
         convergence=joined([part.convergence for part in parts]),
-        errors=None if first.errors is None else pooled([(len(part.course.straightness), part.errors) for part in parts]),
+        errors=None if first.errors is None else pooled([(len(part.motion.straightness), part.errors) for part in parts]),
         apart=None if first.apart is None else joined([part.apart for part in parts]),
     )
 

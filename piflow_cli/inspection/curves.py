@@ -25,7 +25,7 @@ TEACHER_STYLE = {"color": TEACHER_COLOUR, "linestyle": (0, (4, 2)), "label": "te
 
 
 @dataclass(frozen=True)
-class Strand:
+class StudentCurve:
     """A student as it is drawn: its numbers, a name, and a colour that says what kind of policy it has."""
 
     summary: Summary
@@ -33,28 +33,28 @@ class Strand:
     colour: str
 
 
-def strands(summaries: Sequence[Summary], names: Sequence[str]) -> list[Strand]:
+def student_curves(summaries: Sequence[Summary], names: Sequence[str]) -> list[StudentCurve]:
     """Students with their colours: blue is GM, orange DX, green momentum, and the second of a kind has the other shade."""
     taken, drawn = set(), []
     for summary, name in zip(summaries, names, strict=True):
         shades = {"gm": GM_COLOURS, "momentum": MOMENTUM_COLOURS}.get(summary.policy, DX_COLOURS)
         colour = next(shade for shade in shades if shade not in taken)
         taken.add(colour)
-        drawn.append(Strand(summary, name, colour))
+        drawn.append(StudentCurve(summary, name, colour))
     return drawn
 
 
-def mixture_figure(drawn: Sequence[Strand]) -> Figure:
+def mixture_figure(drawn: Sequence[StudentCurve]) -> Figure:
     """Of GM students: how much each component is used, how many are in effect on the way, and where they change."""
     figure, (bars, effect, moved) = _figure(3)
-    for number, strand in enumerate(drawn):
-        mixture = strand.summary.close.mixture
-        _bars(bars, sorted(mixture.usage, reverse=True), strand, number, len(drawn))
-        for step in strand.summary.steps:
+    for number, curve in enumerate(drawn):
+        mixture = curve.summary.close.mixture
+        _bars(bars, sorted(mixture.usage, reverse=True), curve, number, len(drawn))
+        for step in curve.summary.steps:
             raws = _even(step.raws[0], step.raws[-1], SWITCH_TIMES)
-            effect.plot(raws, step.mixture.posterior_effective, color=strand.colour)
-            moved.plot(raws[1:], [100 * share for share in step.mixture.moved], color=strand.colour)
-    most = max(strand.summary.close.mixture.components for strand in drawn)
+            effect.plot(raws, step.mixture.posterior_effective, color=curve.colour)
+            moved.plot(raws[1:], [100 * share for share in step.mixture.moved], color=curve.colour)
+    most = max(curve.summary.close.mixture.components for curve in drawn)
     bars.axhline(DEAD_WEIGHT, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
     bars.set(xlabel="component, the heaviest first", ylabel="mean weight", title="use of components")
     effect.set(ylabel="components in effect", title="posterior along the rollout", ylim=(0.9, 1.05 * most))
@@ -63,17 +63,17 @@ def mixture_figure(drawn: Sequence[Strand]) -> Figure:
     return figure
 
 
-def momentum_figure(drawn: Sequence[Strand]) -> Figure:
+def momentum_figure(drawn: Sequence[StudentCurve]) -> Figure:
     """Of momentum students: how much each component is used, and at which rates velocities grow or decay."""
     from matplotlib.ticker import LogLocator
 
     figure, (bars, rates) = _figure(2)
-    for number, strand in enumerate(drawn):
-        momentum = strand.summary.close.momentum
-        _bars(bars, sorted(momentum.usage, reverse=True), strand, number, len(drawn))
+    for number, curve in enumerate(drawn):
+        momentum = curve.summary.close.momentum
+        _bars(bars, sorted(momentum.usage, reverse=True), curve, number, len(drawn))
         for weight, (low, half, high) in zip(momentum.usage, momentum.gammas):
-            rates.plot([low, high], [weight, weight], color=strand.colour, linewidth=2, alpha=0.5)
-            rates.plot([half], [weight], "o", markersize=4, color=strand.colour)
+            rates.plot([low, high], [weight, weight], color=curve.colour, linewidth=2, alpha=0.5)
+            rates.plot([half], [weight], "o", markersize=4, color=curve.colour)
     bars.axhline(DEAD_WEIGHT, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
     bars.set(xlabel="component, the heaviest first", ylabel="mean weight", title="use of components")
     rates.axvline(1, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
@@ -86,30 +86,30 @@ def momentum_figure(drawn: Sequence[Strand]) -> Figure:
     return figure
 
 
-def grid_figure(drawn: Sequence[Strand]) -> Figure:
+def grid_figure(drawn: Sequence[StudentCurve]) -> Figure:
     """Of DX students: how fast x_0 moves with raw time, and how much that bends."""
     figure, (slopes, curvatures) = _figure(2)
-    for strand in drawn:
-        for step in strand.summary.steps:
+    for curve in drawn:
+        for step in curve.summary.steps:
             points = step.grid.raws
             between = [(one + other) / 2 for one, other in zip(points, points[1:])]
-            label = strand.name if step.step == 1 else None
-            slopes.plot(between, step.grid.slope, "o-", markersize=3, color=strand.colour)
-            curvatures.plot(points[1:-1], step.grid.curvature, "o-", markersize=3, color=strand.colour, label=label)
+            label = curve.name if step.step == 1 else None
+            slopes.plot(between, step.grid.slope, "o-", markersize=3, color=curve.colour)
+            curvatures.plot(points[1:-1], step.grid.curvature, "o-", markersize=3, color=curve.colour, label=label)
     slopes.set(ylabel="slope, x_0 per unit of raw time", title="how fast x_0 moves", ylim=(0, None))
     curvatures.set(ylabel="curvature, x_0 per squared unit", title="how much its way bends", ylim=(0, None))
     _finish(curvatures, drawn, timed=(slopes, curvatures))
     return figure
 
 
-def course_figure(drawn: Sequence[Strand]) -> Figure:
+def motion_figure(drawn: Sequence[StudentCurve]) -> Figure:
     """Size and direction of the velocity along the rollout."""
     figure, (speed, turn) = _figure(2)
-    for strand in drawn:
-        for step in strand.summary.steps:
-            label = f"{strand.name}, straightness {strand.summary.straightness:.3f}" if step.step == 1 else None
-            speed.plot(step.raws[:-1], step.speed, "o-", markersize=3, color=strand.colour, label=label)
-            turn.plot(step.raws[1:-1], step.turn, "o-", markersize=3, color=strand.colour)
+    for curve in drawn:
+        for step in curve.summary.steps:
+            label = f"{curve.name}, straightness {curve.summary.straightness:.3f}" if step.step == 1 else None
+            speed.plot(step.raws[:-1], step.speed, "o-", markersize=3, color=curve.colour, label=label)
+            turn.plot(step.raws[1:-1], step.turn, "o-", markersize=3, color=curve.colour)
     for step in drawn[0].summary.steps:
         if step.teacher_speed is not None:
             speed.plot(step.raws[:-1], step.teacher_speed, **_once(_teacher_style(drawn), step.step))
@@ -119,17 +119,17 @@ def course_figure(drawn: Sequence[Strand]) -> Figure:
     return figure
 
 
-def teacher_figure(drawn: Sequence[Strand]) -> Figure:
+def teacher_figure(drawn: Sequence[StudentCurve]) -> Figure:
     """Velocity error along the student's own path, by raw time and by noise level, and the distance of the paths."""
     figure, (by_raw, by_sigma, gap) = _figure(3)
-    for strand in drawn:
-        for step in strand.summary.steps:
+    for curve in drawn:
+        for step in curve.summary.steps:
             if step.velocity_error is None:
                 continue
             relative = [100 * error["relative"] for error in step.velocity_error]
             for axes, times in ((by_raw, step.raws), (by_sigma, step.sigmas)):
-                axes.plot(times[:-1], relative, "o-", markersize=3, color=strand.colour)
-            gap.plot(step.raws, step.gap, "o-", markersize=3, color=strand.colour, label=strand.name if step.step == 1 else None)
+                axes.plot(times[:-1], relative, "o-", markersize=3, color=curve.colour)
+            gap.plot(step.raws, step.gap, "o-", markersize=3, color=curve.colour, label=curve.name if step.step == 1 else None)
     for axes in (by_raw, by_sigma):
         axes.set(ylabel="squared, % of the teacher's", title="velocity error on the student's path", ylim=(0, None))
     gap.set(ylabel="root mean square, in units of x", title="distance to the teacher's path", ylim=(0, None))
@@ -139,16 +139,16 @@ def teacher_figure(drawn: Sequence[Strand]) -> Figure:
     return figure
 
 
-def substeps_figure(drawn: Sequence[Strand]) -> Figure:
+def substeps_figure(drawn: Sequence[StudentCurve]) -> Figure:
     """Error of coarse rollouts of each evaluation against the fine one."""
     figure, (axes,) = _figure(1)
-    for strand in drawn:
-        for step in strand.summary.steps:
+    for curve in drawn:
+        for step in curve.summary.steps:
             percent = [100 * error for error in step.substep_errors]
-            axes.plot(step.substeps, percent, "o-", markersize=3, color=strand.colour, label=strand.name if step.step == 1 else None)
-            if strand.summary.nfe > 1:
-                axes.annotate(f" {step.step}", (step.substeps[-1], percent[-1]), color=strand.colour, fontsize=8, va="center")
-        axes.axvline(strand.summary.substeps, color=strand.colour, linewidth=1, linestyle=":")
+            axes.plot(step.substeps, percent, "o-", markersize=3, color=curve.colour, label=curve.name if step.step == 1 else None)
+            if curve.summary.nfe > 1:
+                axes.annotate(f" {step.step}", (step.substeps[-1], percent[-1]), color=curve.colour, fontsize=8, va="center")
+        axes.axvline(curve.summary.substeps, color=curve.colour, linewidth=1, linestyle=":")
     axes.axhline(100 * ENOUGH, color=PASSIVE_COLOUR, linewidth=1, linestyle="--")
     axes.set(xscale="log", yscale="log", xlabel="substeps per unit of raw time", ylabel="error of the end, % of the way")
     axes.set(title="how fine rollouts must be (dotted: as sampled)", xticks=drawn[0].summary.close.substeps)
@@ -159,20 +159,20 @@ def substeps_figure(drawn: Sequence[Strand]) -> Figure:
     return figure
 
 
-def robustness_figure(drawn: Sequence[Strand]) -> Figure:
+def robustness_figure(drawn: Sequence[StudentCurve]) -> Figure:
     """What becomes of perturbations: along the way, at the end by size, and how much of the teacher's answer is given."""
     figure, (decay, end, steer) = _figure(3)
     shown = SIZES.index(TYPICAL)
-    for strand in drawn:
-        robustness = strand.summary.robustness
+    for curve in drawn:
+        robustness = curve.summary.robustness
         noise = [item for item in robustness.perturbations if item.size != MEASURED]
-        decay.plot(robustness.raws, noise[shown].left, "o-", markersize=3, color=strand.colour, label=strand.name)
-        end.plot(SIZES, [item.left[-1] for item in noise], "o-", markersize=3, color=strand.colour)
+        decay.plot(robustness.raws, noise[shown].left, "o-", markersize=3, color=curve.colour, label=curve.name)
+        end.plot(SIZES, [item.left[-1] for item in noise], "o-", markersize=3, color=curve.colour)
         if noise[0].steering is not None:
-            steer.plot(SIZES, [item.steering for item in noise], "o-", markersize=3, color=strand.colour)
+            steer.plot(SIZES, [item.steering for item in noise], "o-", markersize=3, color=curve.colour)
         for item in robustness.perturbations:
             if item.size == MEASURED and item.steering is not None:
-                steer.plot([item.given / robustness.sigma], [item.steering], "*", markersize=11, color=strand.colour)
+                steer.plot([item.given / robustness.sigma], [item.steering], "*", markersize=11, color=curve.colour)
     first = drawn[0].summary.robustness
     noise = [item for item in first.perturbations if item.size != MEASURED]
     shift = drawn[0].summary.shift
@@ -193,11 +193,11 @@ def robustness_figure(drawn: Sequence[Strand]) -> Figure:
     return figure
 
 
-def dropout_figure(drawn: Sequence[Strand]) -> Figure:
+def dropout_figure(drawn: Sequence[StudentCurve]) -> Figure:
     """How far the end moves when one component is left out, where there are components."""
     figure, (axes,) = _figure(1)
-    for number, strand in enumerate(drawn):
-        _bars(axes, [100 * change for change in strand.summary.robustness.dropout], strand, number, len(drawn))
+    for number, curve in enumerate(drawn):
+        _bars(axes, [100 * change for change in curve.summary.robustness.dropout], curve, number, len(drawn))
     axes.set(xlabel="component that is left out", ylabel="change of the end, % of the way", title="component dropout")
     _finish(axes, drawn, timed=())
     return figure
@@ -215,7 +215,7 @@ def _figure(panels: int) -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
-def _finish(legend: Axes, drawn: Sequence[Strand], timed: Sequence[Axes]) -> None:
+def _finish(legend: Axes, drawn: Sequence[StudentCurve], timed: Sequence[Axes]) -> None:
     """Raw time from left to right as sampling goes, edges of segments, one legend, and titles that fit their panels."""
     summary = drawn[0].summary
     for axes in legend.figure.axes:
@@ -236,18 +236,18 @@ def _finish(legend: Axes, drawn: Sequence[Strand], timed: Sequence[Axes]) -> Non
         legend.legend(frameon=False, fontsize=8)
 
 
-def _bars(axes: Axes, heights: Sequence[float], strand: Strand, number: int, count: int) -> None:
+def _bars(axes: Axes, heights: Sequence[float], curve: StudentCurve, number: int, count: int) -> None:
     """Bars around whole numbers from 0, those of several students side by side, with room for a legend above."""
     width = 0.8 / count
     places = [index + (number - (count - 1) / 2) * width for index in range(len(heights))]
-    axes.bar(places, heights, width=width, color=strand.colour, label=strand.name)
+    axes.bar(places, heights, width=width, color=curve.colour, label=curve.name)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(0, max(axes.get_ylim()[1], 1.2 * max(heights), 1e-6))
 
 
-def _teacher_style(drawn: Sequence[Strand]) -> dict:
+def _teacher_style(drawn: Sequence[StudentCurve]) -> dict:
     """Of the first student's teacher, called so where students have several: curves of the others' would fill the panels."""
-    alike = len({strand.summary.teacher for strand in drawn}) == 1
+    alike = len({curve.summary.teacher for curve in drawn}) == 1
     return {**TEACHER_STYLE, "label": "teacher" if alike else f"teacher of {drawn[0].name}"}
 
 

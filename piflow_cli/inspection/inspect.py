@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..core.validation import PolicyError
 from ..data.prompts import read_prompts
 from ..errors import RunError, UsageError
-from ..sampling.opened import Scene, open_scene
+from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import BasePrecision
 from ..sampling.teacher import OwnTeacher, own_teacher, preset_of
 from ..students.adapters import read_facts
@@ -93,27 +93,27 @@ def _check_count(request: InspectRequest) -> None:
 
 
 def _inspected(path: str, name: str, request: InspectRequest, device: torch.device, console: Console) -> Inspected:
-    scene = _scene(path, request, device, console)
+    opened = _scene(path, request, device, console)
     if request.place is not None:
-        request.place.check(scene.shape_of(scene.shots[0]))
-    teacher, missing = _teacher(scene, request, console)
+        request.place.check(opened.shape_of(opened.specs[0]))
+    teacher, missing = _teacher(opened, request, console)
     try:
-        with console.progress(len(scene.shots), description=f"inspecting {name}") as bar:
-            found = examine(scene, teacher, request.at, request.place, bar)
+        with console.progress(len(opened.specs), description=f"inspecting {name}") as bar:
+            found = examine(opened, teacher, request.at, request.place, bar)
     except PolicyError as error:
         raise RunError(
             f"{path} emits what is no policy: {error}",
             "try --base-precision fp32; else distil again with half of optimisation.learning_rate",
         ) from error
     summary = summarise(found)
-    warned = advice(summary, _preset(scene, request))
+    warned = advice(summary, _preset(opened, request))
     for item in warned:
         console.warn(f"{name}: {item.text}\n  → {item.remedy}")
     return Inspected(name, found, summary, warned, missing)
 
 
-def _scene(path: str, request: InspectRequest, device: torch.device, console: Console) -> Scene:
-    scene = open_scene(
+def _scene(path: str, request: InspectRequest, device: torch.device, console: Console) -> OpenedModel:
+    opened = open_model(
         path,
         device=device,
         console=console,
@@ -130,25 +130,25 @@ def _scene(path: str, request: InspectRequest, device: torch.device, console: Co
         subfolder=request.subfolder,
         base_precision=request.base_precision,
     )
-    if request.seeds is None and len(scene.shots) > MOST_SHOTS:
-        console.say(f"the first {MOST_SHOTS} of {len(scene.shots)} pictures; --seeds says which")
-        scene = replace(scene, shots=scene.shots[:MOST_SHOTS])
-    return scene
+    if request.seeds is None and len(opened.specs) > MOST_SHOTS:
+        console.say(f"the first {MOST_SHOTS} of {len(opened.specs)} pictures; --seeds says which")
+        opened = replace(opened, specs=opened.specs[:MOST_SHOTS])
+    return opened
 
 
-def _teacher(scene: Scene, request: InspectRequest, console: Console) -> tuple[OwnTeacher | None, str | None]:
+def _teacher(opened: OpenedModel, request: InspectRequest, console: Console) -> tuple[OwnTeacher | None, str | None]:
     """The teacher, or why there is none."""
     try:
-        return own_teacher(scene.student, scene.path, request.teacher), None
+        return own_teacher(opened.student, opened.path, request.teacher), None
     except (UsageError, RunError) as error:
-        console.warn(f"{scene.path}: what needs the teacher is left out, because {error.message}\n  → {error.hint}")
+        console.warn(f"{opened.path}: what needs the teacher is left out, because {error.message}\n  → {error.hint}")
         return None, error.message
 
 
-def _preset(scene: Scene, request: InspectRequest) -> Preset | None:
+def _preset(opened: OpenedModel, request: InspectRequest) -> Preset | None:
     """What the student was distilled with, if it can be found out."""
     try:
-        return preset_of(scene.student.facts, scene.path, request.teacher)
+        return preset_of(opened.student.facts, opened.path, request.teacher)
     except UsageError:
         return None
 

@@ -103,7 +103,7 @@ Section = tuple[str, str, str, object]
 
 
 def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
-    drawn = curves.strands([student.summary for student in students], [student.name for student in students])
+    drawn = curves.student_curves([student.summary for student in students], [student.name for student in students])
     yield (
         "Samples",
         "From the same noise. What a student draws differently from its teacher, it was not taught or has blurred.",
@@ -115,7 +115,7 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
         "On the way",
         "A straight way with an even speed is easy to follow in few steps; a turn near the data is where pictures get their edges.",
         "course",
-        curves.course_figure(drawn),
+        curves.motion_figure(drawn),
     )
     for student, name in _each(students, "estimates"):
         yield (
@@ -131,7 +131,7 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
             "teacher",
             curves.teacher_figure(drawn),
         )
-    if stepped := [strand for strand in drawn if not policy_class(strand.summary.policy).exact]:
+    if stepped := [curve for curve in drawn if not policy_class(curve.summary.policy).exact]:
         yield (
             "Substeps",
             f"Ends of coarse rollouts against a fine one in float64. {ENOUGH:.0%} of the way (dashed) is taken to be enough.",
@@ -149,9 +149,9 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
             )
 
 
-def _composition(students: Sequence[Inspected], drawn: Sequence[curves.Strand]) -> Iterator[Section]:
-    mixtures = [strand for strand in drawn if strand.summary.close.mixture is not None]
-    grids = [strand for strand in drawn if strand.summary.close.grid is not None]
+def _composition(students: Sequence[Inspected], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:
+    mixtures = [curve for curve in drawn if curve.summary.close.mixture is not None]
+    grids = [curve for curve in drawn if curve.summary.close.grid is not None]
     if mixtures:
         yield (
             "Composition: mixtures",
@@ -159,7 +159,7 @@ def _composition(students: Sequence[Inspected], drawn: Sequence[curves.Strand]) 
             "mixture",
             curves.mixture_figure(mixtures),
         )
-    if momenta := [strand for strand in drawn if strand.summary.close.momentum is not None]:
+    if momenta := [curve for curve in drawn if curve.summary.close.momentum is not None]:
         yield (
             "Composition: momentum",
             "A velocity of rate gamma grows by that factor over a unit of sigma on its way to the data; that of 1 stays as it is.",
@@ -178,7 +178,7 @@ def _composition(students: Sequence[Inspected], drawn: Sequence[curves.Strand]) 
         )
 
 
-def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.Strand]) -> Iterator[Section]:
+def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:
     yield (
         "Robustness",
         "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state (all DX) lets it shrink "
@@ -187,7 +187,7 @@ def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.Strand]) -
         "robustness",
         curves.robustness_figure(drawn),
     )
-    mixtures = [strand for strand in drawn if strand.summary.robustness.dropout]
+    mixtures = [curve for curve in drawn if curve.summary.robustness.dropout]
     if mixtures:
         yield "", "", "dropout", curves.dropout_figure(mixtures)
 

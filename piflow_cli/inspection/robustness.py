@@ -24,7 +24,7 @@ from ..core.policies.components import ComponentPolicy
 from ..core.rollout import rollout, rollout_through
 from ..core.timegrid import to_sigma
 from ..sampling.trajectory import PolicyPath, TeacherField, times
-from .teacher_policy import FieldPolicy
+from .teacher_policy import TeacherPolicy
 from .tensors import mean_square, thin
 
 SIZES = (0.03, 0.1, 0.3, 1.0)
@@ -109,7 +109,7 @@ def perturb(
     follower = None
     if teacher is not None:
         source = path.states[0]
-        follower = FieldPolicy(teacher, source, times(path.raws[0], source), shift)
+        follower = TeacherPolicy(teacher, source, times(path.raws[0], source), shift)
         there = rollout(follower, source, times(path.raws[0], source), times(raw, source), substeps=substeps)
         deltas[MEASURED] = there - x
     return respond(path.policy, follower, x, deltas, raw, path.raw_end, substeps)

@@ -11,7 +11,7 @@ from .analysis import Findings, Segment
 from .kinds.dx import Curve, grid_summary
 from .kinds.mixture import MixedNumbers, mixture_summary
 from .kinds.momentum import SpectrumNumbers, momentum_summary
-from .motion import Course
+from .motion import Motion
 from .robustness import Response, passive, shares, steering
 from .substeps import SUBSTEPS, enough, relative_errors
 from .tensors import root_mean
@@ -112,7 +112,8 @@ def summarise(found: Findings) -> Summary:
         shift=facts.shift,
         substeps=facts.substeps,
         iterations=facts.iterations,
-        shots=[shot.recipe for shot in found.shots],
+        # Reports name them so since 0.1.0.
+        shots=[spec.recipe for spec in found.specs],
         at=found.at,
         steps=steps,
         robustness=_robustness(found, facts.shift),
@@ -136,7 +137,7 @@ def _step(segment: Segment, shift: float, span: float) -> Step:
         mixture=mixture_summary(composition, segment.switching) if isinstance(composition, MixedNumbers) else None,
         momentum=momentum_summary(composition) if isinstance(composition, SpectrumNumbers) else None,
         grid=grid_summary(composition, segment.raws[0], min(span, segment.raws[0])) if isinstance(composition, Curve) else None,
-        **_course(segment.course),
+        **_motion(segment.motion),
         substeps=list(SUBSTEPS),
         substep_errors=substep_errors,
         substeps_enough=enough(substep_errors),
@@ -146,11 +147,11 @@ def _step(segment: Segment, shift: float, span: float) -> Step:
     )
 
 
-def _course(course: Course) -> dict:
+def _motion(motion: Motion) -> dict:
     return {
-        "speed": root_mean(course.speed.square()),
-        "turn": course.turn.mean(dim=0).tolist(),
-        "straightness": course.straightness.mean().item(),
+        "speed": root_mean(motion.speed.square()),
+        "turn": motion.turn.mean(dim=0).tolist(),
+        "straightness": motion.straightness.mean().item(),
     }
 
 

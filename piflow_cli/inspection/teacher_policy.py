@@ -12,7 +12,7 @@ from ..sampling.trajectory import TeacherField
 
 
 @dataclass(frozen=True, eq=False)
-class FieldPolicy(Policy):
+class TeacherPolicy(Policy):
     """A velocity field as a policy from ``x_src`` (B, C, *S) at raw times ``raw_src`` (B,): every substep asks the field.
 
     Rollouts take the plain loop, whose Euler steps and times are those of any other policy.

@@ -24,16 +24,16 @@ from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, decode_each
 from ..weights.quantisation import check_precision, store_in_fp8
 from .denoise import seeded_generators, seeded_noise
-from .request import BasePrecision, SampleRequest, Shot, class_shots
+from .request import BasePrecision, ImageSpec, SampleRequest, class_specs
 from .sample import vae_of
-from .text import Stage, latent_shape
+from .text import EncodedPrompts, latent_shape
 
 if TYPE_CHECKING:
     from ..console import Console
 
 
 @dataclass(frozen=True)
-class Scene:
+class OpenedModel:
     """A student on a device, and its shots.
 
     ``condition``: shots of one size → conditioning; ``shape_of``: shape (C, *S) of a shot's states; ``decode``: states (B, C,
@@ -42,27 +42,27 @@ class Scene:
 
     student: Student
     path: Path
-    shots: tuple[Shot, ...]
+    specs: tuple[ImageSpec, ...]
     device: torch.device
-    condition: Callable[[Sequence[Shot]], Conditioning]
-    shape_of: Callable[[Shot], tuple[int, ...]]
+    condition: Callable[[Sequence[ImageSpec]], Conditioning]
+    shape_of: Callable[[ImageSpec], tuple[int, ...]]
     decode: Callable[[Tensor], Tensor]
     dtype: torch.dtype = torch.float32
 
-    def noise(self, shots: Sequence[Shot]) -> Tensor:
+    def noise(self, specs: Sequence[ImageSpec]) -> Tensor:
         """Initial states (B, C, *S) float32 of shots of one size: each from its seed alone, as `piflow sample` has them."""
-        return seeded_noise(seeded_generators([shot.seed for shot in shots]), self.shape_of(shots[0])).to(self.device)
+        return seeded_noise(seeded_generators([spec.seed for spec in specs]), self.shape_of(specs[0])).to(self.device)
 
-    def conditioning(self, shots: Sequence[Shot]) -> Conditioning:
+    def conditioning(self, specs: Sequence[ImageSpec]) -> Conditioning:
         """What networks are told of shots of one size, with ``negative_`` entries where the teacher is guided by them."""
-        return to_device(self.condition(shots), self.device)
+        return to_device(self.condition(specs), self.device)
 
     def computing(self) -> AbstractContextManager:
         """The precision in which networks are to be run, as in training: states stay float32 beside a bf16 base."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
 
-def open_scene(
+def open_model(
     path: str | Path,
     *,
     device: torch.device,
@@ -79,7 +79,7 @@ def open_scene(
     vae: str | None = None,
     base_precision: BasePrecision | None = None,
     subfolder: str | None = None,
-) -> Scene:
+) -> OpenedModel:
     """The student at ``path`` and the shots that `piflow sample` would make of the same options; its errors are raised here too."""
     request = SampleRequest(
         student=str(path), teacher=teacher, base=base, vae=vae, labels=labels, prompts=prompts, prompts_from=prompts_from,
@@ -90,47 +90,47 @@ def open_scene(
     check_teacher(path, facts, teacher)
     family = family_of(facts.family, facts.guidance)
     if isinstance(family, TextToImageFamily):
-        return _text_scene(request, files, facts, family, device, console)
+        return _text_model(request, files, facts, family, device, console)
     request.refuse_text(str(path))
-    return _class_scene(request, facts, device)
+    return _class_model(request, facts, device)
 
 
-def _class_scene(request: SampleRequest, facts: StudentFacts, device: torch.device) -> Scene:
+def _class_model(request: SampleRequest, facts: StudentFacts, device: torch.device) -> OpenedModel:
     student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder)
     model, family = student.model.to(device), student.family
     shape = family.sample_shape(model)
-    return Scene(
+    return OpenedModel(
         student=student,
         path=Path(request.student),
-        shots=class_shots(request, family.class_count(model)),
+        specs=class_specs(request, family.class_count(model)),
         device=device,
-        condition=lambda shots: family.condition(model, [shot.label for shot in shots]),
-        shape_of=lambda shot: shape,
+        condition=lambda specs: family.condition(model, [spec.label for spec in specs]),
+        shape_of=lambda spec: shape,
         decode=latent_decoder(vae_of(request, facts), shape[0], device),
     )
 
 
-def _text_scene(
+def _text_model(
     request: SampleRequest, files: StudentFiles, facts: StudentFacts, family: TextToImageFamily, device: torch.device, console: Console
-) -> Scene:
+) -> OpenedModel:
     precision = facts.base_precision if request.base_precision is None else request.base_precision
     check_precision(precision, device)
     # The teacher's half without a text; a network that is told the scale needs none.
     guided = facts.guidance != 1 and not family.embeds_guidance
     base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
-    stage = Stage.open(request, family, base, revision or None, precision, guided, device, console)
+    encoded = EncodedPrompts.open(request, family, base, revision or None, precision, guided, device, console)
     student = load_adapter(files, base=request.base, teacher=request.teacher, precision=precision)
     if precision == "fp8":
         store_in_fp8(root(student.model), family.kept_whole(root(student.model)))
     student.model.to(device)
-    vae = family.load_vae(stage.folder).to(device)
-    return Scene(
+    vae = family.load_vae(encoded.folder).to(device)
+    return OpenedModel(
         student=student,
         path=Path(request.student),
-        shots=stage.shots,
+        specs=encoded.specs,
         device=device,
-        condition=stage.conditioning,
-        shape_of=lambda shot: latent_shape(family, root(student.model), shot),
+        condition=encoded.conditioning,
+        shape_of=lambda spec: latent_shape(family, root(student.model), spec),
         decode=torch.no_grad()(lambda states: decode_each(family, vae, states)),
-        dtype=stage.dtype,
+        dtype=encoded.dtype,
     )

@@ -76,7 +76,7 @@ class SampleRequest:
 
 
 @dataclass(frozen=True)
-class Shot:
+class ImageSpec:
     """One picture: a class label, or a prompt, its number among the prompts, and the size (width, height) in pixels."""
 
     seed: int
@@ -99,20 +99,20 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Source:
+class Sampler:
     """Whatever makes pictures: shots of one size → states (B, C, H, W) in [-1, 1], and the recipe they share.
 
     ``batch_size``: of pictures made at once where nothing else is asked. ``columns`` of the picture of all.
     """
 
-    draw: Callable[[Sequence[Shot]], Tensor]
-    shots: tuple[Shot, ...]
+    draw: Callable[[Sequence[ImageSpec]], Tensor]
+    specs: tuple[ImageSpec, ...]
     recipe: dict
     batch_size: int
     columns: int
 
 
-def class_shots(request: SampleRequest, classes: int) -> tuple[Shot, ...]:
+def class_specs(request: SampleRequest, classes: int) -> tuple[ImageSpec, ...]:
     """A picture a seed of a model with ``classes`` classes; labels follow the seeds.
 
     By seed, not by place in the list: a picture stays the same whatever is asked for beside it.
@@ -121,14 +121,14 @@ def class_shots(request: SampleRequest, classes: int) -> tuple[Shot, ...]:
     labels = tuple(range(classes)) if request.labels is None else request.labels
     if max(labels) >= classes:
         raise UsageError(f"label {max(labels)} is out of range: this model has classes 0 to {classes - 1}", f"choose labels with --labels 0-{classes - 1}")
-    return tuple(Shot(seed, labels[seed % len(labels)]) for seed in seeds)
+    return tuple(ImageSpec(seed, labels[seed % len(labels)]) for seed in seeds)
 
 
-def batches(shots: Sequence[Shot], size: int) -> Iterator[list[Shot]]:
+def batches(specs: Sequence[ImageSpec], size: int) -> Iterator[list[ImageSpec]]:
     """``shots`` in groups of at most ``size`` that are equally large, the sizes in the order in which they first come."""
-    groups: dict[tuple[int, int] | None, list[Shot]] = {}
-    for shot in shots:
-        groups.setdefault(shot.size, []).append(shot)
+    groups: dict[tuple[int, int] | None, list[ImageSpec]] = {}
+    for spec in specs:
+        groups.setdefault(spec.size, []).append(spec)
     for group in groups.values():
         for start in range(0, len(group), size):
             yield group[start : start + size]

@@ -26,8 +26,8 @@ from ..teachers.folders import teacher_folder
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily
 from .denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
-from .request import SampleRequest, Shot, Source, batches, class_shots
-from .text import text_student_source, text_teacher_source
+from .request import ImageSpec, SampleRequest, Sampler, batches, class_specs
+from .text import text_student_sampler, text_teacher_sampler
 
 if TYPE_CHECKING:
     import torch
@@ -47,52 +47,52 @@ def sample(request: SampleRequest, console: Console) -> dict:
     """Write one PNG per shot, and a grid, to ``request.output``; returns what was written and how fast."""
     check_writable(request.output)
     device = choose_device(request.device)
-    source = _student_source(request, device, console) if request.student is not None else _teacher_source(request, device, console)
-    _tell_of_older(request, source, console)
-    size = source.batch_size if request.batch_size is None else request.batch_size
-    grid = _grid(request, source, console)
+    sampler = _student_sampler(request, device, console) if request.student is not None else _teacher_sampler(request, device, console)
+    _tell_of_older(request, sampler, console)
+    size = sampler.batch_size if request.batch_size is None else request.batch_size
+    grid = _grid(request, sampler, console)
     started = time.perf_counter()
     images = {}
-    with console.progress(len(source.shots), description="sampling") as bar:
-        for shots in batches(source.shots, size):
-            for shot, image in zip(shots, to_images(source.draw(shots)), strict=True):
-                recipe = {**source.recipe, **shot.recipe} if request.metadata else None
-                save_png(image, _file(request, shot), recipe)
+    with console.progress(len(sampler.specs), description="sampling") as bar:
+        for specs in batches(sampler.specs, size):
+            for spec, image in zip(specs, to_images(sampler.draw(specs)), strict=True):
+                recipe = {**sampler.recipe, **spec.recipe} if request.metadata else None
+                save_png(image, _file(request, spec), recipe)
                 if grid is not None:
-                    images[shot] = image
-            bar.update(len(shots))
+                    images[spec] = image
+            bar.update(len(specs))
     seconds = time.perf_counter() - started
     if grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
-        whole = image_grid([images[shot] for shot in source.shots], source.columns)
+        whole = image_grid([images[spec] for spec in sampler.specs], sampler.columns)
         # Marked even where no recipe is wanted, so that nobody counts it among the pictures.
-        save_png(whole, grid, {**(source.recipe if request.metadata else {}), GRID_KEY: True})
-    files = [_file(request, shot) for shot in source.shots]
-    return {"images": files, "grid": grid, "seconds": round(seconds, 3), **source.recipe}
+        save_png(whole, grid, {**(sampler.recipe if request.metadata else {}), GRID_KEY: True})
+    files = [_file(request, spec) for spec in sampler.specs]
+    return {"images": files, "grid": grid, "seconds": round(seconds, 3), **sampler.recipe}
 
 
-def _tell_of_older(request: SampleRequest, source: Source, console: Console) -> None:
+def _tell_of_older(request: SampleRequest, sampler: Sampler, console: Console) -> None:
     """Pictures that are there already and stay: they would be taken for some of these."""
-    ours = {_file(request, shot).name for shot in source.shots} | {GRID_NAME}
+    ours = {_file(request, spec).name for spec in sampler.specs} | {GRID_NAME}
     older = [path for path in sorted(request.output.glob("*.png")) if path.name not in ours]
     if older:
         count = "1 older picture" if len(older) == 1 else f"{len(older)} older pictures"
         console.warn(f"{request.output} holds {count}, {older[0].name} for one, and they stay: name another folder with --output DIR")
 
 
-def _grid(request: SampleRequest, source: Source, console: Console) -> Path | None:
+def _grid(request: SampleRequest, sampler: Sampler, console: Console) -> Path | None:
     """Where the picture of all goes; None where none is made."""
-    if request.grid and len(source.shots) > MOST_IN_GRID:
+    if request.grid and len(sampler.specs) > MOST_IN_GRID:
         console.warn(f"no grid is made of more than {MOST_IN_GRID:,} pictures, which would all be in memory at once")
         return None
     return request.output / GRID_NAME if request.grid else None
 
 
-def _file(request: SampleRequest, shot: Shot) -> Path:
-    return request.output / f"{shot.stem}.png"
+def _file(request: SampleRequest, spec: ImageSpec) -> Path:
+    return request.output / f"{spec.stem}.png"
 
 
-def _student_source(request: SampleRequest, device: torch.device, console: Console) -> Source:
+def _student_sampler(request: SampleRequest, device: torch.device, console: Console) -> Sampler:
     files = locate_student(request.student, request.subfolder)
     facts = read_facts(files, teacher=request.teacher, base=request.base, say=console.say)
     check_teacher(request.student, facts, request.teacher)
@@ -112,9 +112,9 @@ def _student_source(request: SampleRequest, device: torch.device, console: Conso
     embeds = family_of(facts.family).embeds_guidance and request.guidance is not None
     family = family_of(facts.family, request.guidance if embeds else facts.guidance)
     if isinstance(family, TextToImageFamily):
-        return text_student_source(request, files, facts, family, recipe, device, console)
+        return text_student_sampler(request, files, facts, family, recipe, device, console)
     request.refuse_text(str(request.student))
-    return _class_student_source(request, recipe, device)
+    return _class_student_sampler(request, recipe, device)
 
 
 def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Console) -> None:
@@ -131,7 +131,7 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
         console.warn(line)
 
 
-def _class_student_source(request: SampleRequest, recipe: dict, device: torch.device) -> Source:
+def _class_student_sampler(request: SampleRequest, recipe: dict, device: torch.device) -> Sampler:
     student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder)
     student.model.to(device)
     facts = student.facts
@@ -139,15 +139,15 @@ def _class_student_source(request: SampleRequest, recipe: dict, device: torch.de
     decode = latent_decoder(vae_of(request, facts), shape[0], device)
     options = {"steps": request.steps, "shift": request.shift, "substeps": request.substeps, "temperature": request.temperature}
 
-    def draw(shots: Sequence[Shot]) -> Tensor:
-        generators = seeded_generators([shot.seed for shot in shots])
+    def draw(specs: Sequence[ImageSpec]) -> Tensor:
+        generators = seeded_generators([spec.seed for spec in specs])
         noise = seeded_noise(generators, shape).to(device)
-        conditioning = to_device(student.family.condition(student.model, [shot.label for shot in shots]), device)
+        conditioning = to_device(student.family.condition(student.model, [spec.label for spec in specs]), device)
         return decode(
             sample_student(student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators)
         )
 
-    return _class_source(request, draw, student.family.class_count(student.model), recipe)
+    return _class_sampler(request, draw, student.family.class_count(student.model), recipe)
 
 
 def vae_of(request: SampleRequest, facts: StudentFacts) -> str | None:
@@ -155,7 +155,7 @@ def vae_of(request: SampleRequest, facts: StudentFacts) -> str | None:
     return request.vae if request.vae is not None else facts.vae if facts.vae else None
 
 
-def _teacher_source(request: SampleRequest, device: torch.device, console: Console) -> Source:
+def _teacher_sampler(request: SampleRequest, device: torch.device, console: Console) -> Sampler:
     if request.substeps is not None or request.temperature is not None or request.shift is not None or request.stochastic != 0:
         raise UsageError(
             "--shift, --substeps, --temperature and --stochastic are settings of a policy, and a teacher has none",
@@ -169,14 +169,14 @@ def _teacher_source(request: SampleRequest, device: torch.device, console: Conso
     family = family_of(preset.teacher.family, preset.teacher.guidance)
     recipe = {"piflow": __version__, "teacher": preset.name}
     if isinstance(family, TextToImageFamily):
-        return text_teacher_source(request, preset, family, recipe, device, console)
+        return text_teacher_sampler(request, preset, family, recipe, device, console)
     request.refuse_text(f"the teacher {preset.name}")
-    return _class_teacher_source(request, preset, family, recipe, device)
+    return _class_teacher_sampler(request, preset, family, recipe, device)
 
 
-def _class_teacher_source(
+def _class_teacher_sampler(
     request: SampleRequest, preset: Preset, family: TeacherFamily, recipe: dict, device: torch.device
-) -> Source:
+) -> Sampler:
     assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
     model = family.load(teacher_folder(family, preset.teacher)).to(device)
     shape = family.sample_shape(model)
@@ -184,14 +184,14 @@ def _class_teacher_source(
     guidance = guidance_of(preset.teacher)
     steps = CLASS_TEACHER_STEPS if request.steps is None else request.steps
 
-    def draw(shots: Sequence[Shot]) -> Tensor:
-        noise = seeded_noise(seeded_generators([shot.seed for shot in shots]), shape).to(device)
-        conditioning = to_device(family.condition(model, [shot.label for shot in shots]), device)
+    def draw(specs: Sequence[ImageSpec]) -> Tensor:
+        noise = seeded_noise(seeded_generators([spec.seed for spec in specs]), shape).to(device)
+        conditioning = to_device(family.condition(model, [spec.label for spec in specs]), device)
         return decode(sample_teacher(family, model, noise, conditioning, steps, preset.policy.shift, guidance))
 
-    return _class_source(request, draw, family.class_count(model), {**recipe, "steps": steps, "guidance": guidance.scale})
+    return _class_sampler(request, draw, family.class_count(model), {**recipe, "steps": steps, "guidance": guidance.scale})
 
 
-def _class_source(request: SampleRequest, draw, classes: int, recipe: dict) -> Source:
-    shots = class_shots(request, classes)
-    return Source(draw, shots, recipe, CLASS_BATCH, min(GRID_COLUMNS, len(shots)))
+def _class_sampler(request: SampleRequest, draw, classes: int, recipe: dict) -> Sampler:
+    specs = class_specs(request, classes)
+    return Sampler(draw, specs, recipe, CLASS_BATCH, min(GRID_COLUMNS, len(specs)))

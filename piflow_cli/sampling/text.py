@@ -28,7 +28,7 @@ from ..teachers.text_to_image import StockEncoders, TextToImageFamily, decode_ea
 from ..weights.locate import ENCODERS, locate
 from ..weights.quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
-from .request import SampleRequest, Shot, Source
+from .request import ImageSpec, SampleRequest, Sampler
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -44,7 +44,7 @@ EMPTY = ""
 PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
 
 
-def text_student_source(
+def text_student_sampler(
     request: SampleRequest,
     files: StudentFiles,
     facts: StudentFacts,
@@ -52,21 +52,21 @@ def text_student_source(
     recipe: dict,
     device: torch.device,
     console: Console,
-) -> Source:
+) -> Sampler:
     """Pictures of the student in ``files``; guidance is distilled in, so there is no other half."""
     precision = _precision(request, facts.base_precision, device)
     base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
-    stage = Stage.open(request, family, base, revision or None, precision, False, device, console)
+    encoded = EncodedPrompts.open(request, family, base, revision or None, precision, False, device, console)
     student = load_adapter(files, base=request.base, teacher=request.teacher, precision=precision)
     options = {"shift": request.shift, "substeps": request.substeps, "temperature": request.temperature, "stochastic": request.stochastic}
     scheduler = student.scheduler(**options, patch=family.token_positions)
     own = [student.model.role] if isinstance(student.model, View) else []
-    return stage.source(root(student.model), own, scheduler, {**recipe, "guidance": family.guidance})
+    return encoded.sampler(root(student.model), own, scheduler, {**recipe, "guidance": family.guidance})
 
 
-def text_teacher_source(
+def text_teacher_sampler(
     request: SampleRequest, preset: Preset, family: TextToImageFamily, recipe: dict, device: torch.device, console: Console
-) -> Source:
+) -> Sampler:
     """Pictures of the teacher itself, by the scheduler that its base brings, or by Euler steps with the preset's shift."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -77,17 +77,17 @@ def text_teacher_source(
     # A preset may want its base quantised for training; pictures are made with the weights that were quantised.
     precision = _precision(request, "fp32" if trained == "fp32" else "bf16", device)
     guided = guidance_of(section).scale != 1
-    stage = Stage.open(request, family, section.base, section.revision, precision, guided, device, console)
+    encoded = EncodedPrompts.open(request, family, section.base, section.revision, precision, guided, device, console)
     model = family.load_base(teacher_folder(family, section), precision)
-    own = stage.folder / "scheduler"
+    own = encoded.folder / "scheduler"
     kind = FlowMatchEulerDiscreteScheduler
     scheduler = kind.from_pretrained(own) if own.is_dir() else kind(shift=preset.policy.shift)
     steps = TEACHER_STEPS if request.steps is None else request.steps
-    return stage.source(model, [], scheduler, {**recipe, "steps": steps, "guidance": family.guidance})
+    return encoded.sampler(model, [], scheduler, {**recipe, "steps": steps, "guidance": family.guidance})
 
 
 @dataclass(frozen=True)
-class Stage:
+class EncodedPrompts:
     """What students and teachers share: the shots, their prompts through the text encoders, and where the VAE is.
 
     ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also asks for the
@@ -97,7 +97,7 @@ class Stage:
     request: SampleRequest
     family: TextToImageFamily
     folder: Path
-    shots: tuple[Shot, ...]
+    specs: tuple[ImageSpec, ...]
     texts: Mapping[str, Mapping[str, Tensor]]
     precision: str
     guided: bool
@@ -120,25 +120,25 @@ class Stage:
         guided: bool,
         device: torch.device,
         console: Console,
-    ) -> Stage:
+    ) -> EncodedPrompts:
         """Look at everything that can be wrong, encode the prompts and free the text encoders: the network comes after them."""
-        shots = shots_of(request, family)
+        specs = specs_of(request, family)
         if request.offload != "none" and device.type == "cpu":
             raise UsageError(f"--offload {request.offload}: the CPU is where weights are moved to", "leave --offload out, or choose --device cuda")
         check_files(request.loras)
         folder = locate(base, revision, ENCODERS)
         if not (folder / "vae").is_dir():
             raise UsageError(f"{base} has no VAE that shows latents: there is no folder vae in it", PIPELINE)
-        prompts = dict.fromkeys([*(shot.prompt for shot in shots), *([EMPTY] if guided else [])])
+        prompts = dict.fromkeys([*(spec.prompt for spec in specs), *([EMPTY] if guided else [])])
         console.say(f"encoding {len(prompts)} prompt{'s' if len(prompts) != 1 else ''}")
         encoders = StockEncoders(family, folder, device, offload=request.offload in LAYERWISE)
         texts = {text: _in_dtype(encoders.encode_text([text])[0], COMPUTED_IN[precision]) for text in prompts}
         if long := encoders.long_texts(list(prompts)):
             console.warn(told_of(long, len(prompts) - guided))
         encoders.close()
-        return cls(request, family, folder, shots, texts, precision, guided, device, console)
+        return cls(request, family, folder, specs, texts, precision, guided, device, console)
 
-    def source(self, model: nn.Module, own: list[str], scheduler: Any, recipe: dict) -> Source:
+    def sampler(self, model: nn.Module, own: list[str], scheduler: Any, recipe: dict) -> Sampler:
         """Pictures of ``model``, whose adapters are ``own``, by the stock pipeline around it."""
         request, family, device, steps = self.request, self.family, self.device, recipe["steps"]
         pipeline = family.pipeline(model, scheduler)
@@ -152,34 +152,34 @@ class Stage:
         vae = family.load_vae(self.folder).to(device)
 
         @torch.no_grad()
-        def draw(shots: Sequence[Shot]) -> Tensor:
-            generators = seeded_generators([shot.seed for shot in shots])
-            noise = seeded_noise(generators, latent_shape(family, model, shots[0]))
+        def draw(specs: Sequence[ImageSpec]) -> Tensor:
+            generators = seeded_generators([spec.seed for spec in specs])
+            noise = seeded_noise(generators, latent_shape(family, model, specs[0]))
             if isinstance(scheduler, PolicyScheduler):
                 scheduler.generator = generators
-            latents = sample_by_pipeline(family, pipeline, noise.to(device), self.conditioning(shots), steps)
+            latents = sample_by_pipeline(family, pipeline, noise.to(device), self.conditioning(specs), steps)
             return decode_each(family, vae, latents)
 
         loras = {"loras": [f"{path}:{scale:g}" for path, scale in request.loras]} if request.loras else {}
         base = {"base": request.base} if request.base is not None else {}
         precision = {"base_precision": self.precision} if request.base_precision is not None else {}
-        return Source(draw, self.shots, {**recipe, **base, **precision, **loras}, 1, _columns(self.shots))
+        return Sampler(draw, self.specs, {**recipe, **base, **precision, **loras}, 1, _columns(self.specs))
 
-    def conditioning(self, shots: Sequence[Shot]) -> dict[str, Tensor]:
+    def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
         """What the network is told of a batch, on the device, with ``negative_`` entries where it is guided."""
-        batch = collate([self.texts[shot.prompt] for shot in shots])
+        batch = collate([self.texts[spec.prompt] for spec in specs])
         if self.guided:
-            batch = with_negative(batch, collate([self.texts[EMPTY]] * len(shots)))
+            batch = with_negative(batch, collate([self.texts[EMPTY]] * len(specs)))
         return {name: value.to(self.device) for name, value in batch.items()}
 
 
-def latent_shape(family: TextToImageFamily, model: nn.Module, shot: Shot) -> tuple[int, int, int]:
+def latent_shape(family: TextToImageFamily, model: nn.Module, spec: ImageSpec) -> tuple[int, int, int]:
     """Shape (C, h, w) of the latents of a shot."""
-    width, height = shot.size
+    width, height = spec.size
     return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
 
 
-def shots_of(request: SampleRequest, family: TextToImageFamily) -> tuple[Shot, ...]:
+def specs_of(request: SampleRequest, family: TextToImageFamily) -> tuple[ImageSpec, ...]:
     """Every prompt with every seed; options win over what a file of prompts says line by line.
 
     Raises UsageError where there is no prompt, a size that the family cannot make, or an option for other models.
@@ -196,20 +196,20 @@ def shots_of(request: SampleRequest, family: TextToImageFamily) -> tuple[Shot, .
         raise UsageError(f"--text-column {request.text_column}: {request.prompts_from} has no columns", "leave --text-column out")
     if request.text_column is not None and request.prompts_from is None:
         raise UsageError("--text-column belongs to a file of prompts, and none is given", "name it: --prompts FILE; or leave --text-column out")
-    source = request.prompts_from
+    sampler = request.prompts_from
     told = [prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in request.prompts]
     if any(not prompt.text.strip() for prompt in told):
         raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
-    prompts = told if source is None else read_prompts(source, request.text_column)
-    shots = []
+    prompts = told if sampler is None else read_prompts(sampler, request.text_column)
+    specs = []
     if request.seeds is not None and len(prompts) * len(request.seeds) > IMAGES.most:
         raise UsageError(f"{len(prompts)} prompts times {len(request.seeds)} seeds: more than {IMAGES.text} pictures", "ask for fewer: --seeds 0-3")
     for number, prompt in enumerate(prompts):
-        place = f" (prompt {number + 1}{'' if source is None else f' of {source}'})"
+        place = f" (prompt {number + 1}{'' if sampler is None else f' of {sampler}'})"
         size = _size(request, prompt, family, place)
         for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
-            shots.append(Shot(seed, prompt=prompt.text, number=number, size=size))
-    return tuple(shots)
+            specs.append(ImageSpec(seed, prompt=prompt.text, number=number, size=size))
+    return tuple(specs)
 
 
 def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, place: str) -> tuple[int, int]:
@@ -239,10 +239,10 @@ def _precision(request: SampleRequest, usual: str, device: torch.device) -> str:
     return precision
 
 
-def _columns(shots: Sequence[Shot]) -> int:
+def _columns(specs: Sequence[ImageSpec]) -> int:
     """A row for each prompt where several seeds are drawn of it."""
-    seeds = sum(shot.number == 0 for shot in shots)
-    return seeds if 1 < seeds <= WIDEST_ROW else min(WIDEST_ROW, len(shots))
+    seeds = sum(spec.number == 0 for spec in specs)
+    return seeds if 1 < seeds <= WIDEST_ROW else min(WIDEST_ROW, len(specs))
 
 
 def _in_dtype(text: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

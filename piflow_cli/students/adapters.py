@@ -39,7 +39,7 @@ from .adapter_configs import (
 from .adapter_digests import check_digests, with_digests
 from .facts import METADATA_PREFIX, StudentFacts
 from .locate import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_student
-from .published import facts_of_foreign, no_head, published_names
+from .published import facts_of_published, no_head, published_names
 from .runs import iterations_asked
 from .shared_base import View, root
 from .student import Student, loaded_student
@@ -158,7 +158,7 @@ def _facts(
     config: Mapping[str, Any] | None, weights: StoredWeights, teacher: str | None, base: str | None, say: Callable[[str], None]
 ) -> StudentFacts:
     if not any(name.startswith(METADATA_PREFIX) for name in weights.metadata):
-        return facts_of_foreign(config, weights, teacher, base, say)
+        return facts_of_published(config, weights, teacher, base, say)
     facts = StudentFacts.from_metadata(weights.metadata)
     told = facts.components if config is None else config.get("num_gaussians", facts.components)
     if told != facts.components:

@@ -34,7 +34,7 @@ IMAGENET_PRESETS = {"gmdit": "imagenet-fm", "gmrepa": "imagenet-repa"}
 NAME_PRESET = "name the preset of its teacher: --teacher NAME"
 
 
-def facts_of_foreign(
+def facts_of_published(
     config: Mapping[str, Any] | None, weights: StoredWeights, teacher: str | None, base: str | None, say: Callable[[str], None]
 ) -> StudentFacts:
     """Facts of a student without ``piflow.*`` metadata.

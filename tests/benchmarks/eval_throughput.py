@@ -33,15 +33,15 @@ import torch
 from common import machine, write_json
 from looks import SmallNetwork, dinov2, inception, look_of
 from piflow_cli.console import Console, format_table
-from piflow_cli.evaluation.candidates import Subject
+from piflow_cli.evaluation.candidates import Candidate
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.generate import Generation, Look
 from piflow_cli.evaluation.run import CLASS_BATCH
 from piflow_cli.evaluation.store import Store
 from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student
-from piflow_cli.sampling.opened import Scene
-from piflow_cli.sampling.request import Shot
+from piflow_cli.sampling.opened import OpenedModel
+from piflow_cli.sampling.request import ImageSpec
 from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.student import student_of
 from piflow_cli.system.devices import choose_device, keep_freed_memory
@@ -75,17 +75,17 @@ CASES = (
 class Bench:
     """One case on one scene."""
 
-    scene: Scene
+    opened: OpenedModel
     looks: dict[str, Look]
     batch: int
 
     def seconds(self, steps: int, looks: dict[str, Look], folder: Path) -> float:
         """One run of all shots; what ``folder`` holds is not made again."""
-        draw = torch.no_grad()(lambda noise, conditioning: sample_student(self.scene.student, noise, conditioning, steps=steps))
-        subject = Subject("student", "student", "gm", steps, {"benchmark": "eval_throughput"}, draw)
-        generation = Generation(self.scene, self.scene.shots, looks, Store(folder), Processes(self.scene.device), self.batch)
+        draw = torch.no_grad()(lambda noise, conditioning: sample_student(self.opened.student, noise, conditioning, steps=steps))
+        candidate = Candidate("student", "student", "gm", steps, {"benchmark": "eval_throughput"}, draw)
+        generation = Generation(self.opened, self.opened.specs, looks, Store(folder), Processes(self.opened.device), self.batch)
         started = time.perf_counter()
-        generation.run(subject, Console(quiet=True))
+        generation.run(candidate, Console(quiet=True))
         return time.perf_counter() - started
 
     def round(self, steps: int) -> dict[str, float]:
@@ -119,14 +119,14 @@ class Bench:
         return max(1, 2 + round((features - few) / each))
 
 
-def digits_scene(images: int, device: torch.device) -> Scene:
+def digits_scene(images: int, device: torch.device) -> OpenedModel:
     family, facts = family_of("dit"), StudentFacts.of(load("digits"))
     student = student_of(family.load(locate("preset:digits")), family, facts, seed=0)
     model = student.model.eval().requires_grad_(False).to(device)
-    shots = tuple(Shot(seed, seed % 10) for seed in range(images))
+    specs = tuple(ImageSpec(seed, seed % 10) for seed in range(images))
     shape = family.sample_shape(model)
-    condition = lambda shots: family.condition(model, [shot.label for shot in shots])
-    return Scene(student, Path("none"), shots, device, condition, lambda shot: shape, lambda states: states)
+    condition = lambda specs: family.condition(model, [spec.label for spec in specs])
+    return OpenedModel(student, Path("none"), specs, device, condition, lambda spec: shape, lambda states: states)
 
 
 def measure(case: Case, small: bool, device: torch.device) -> dict:
@@ -136,7 +136,7 @@ def measure(case: Case, small: bool, device: torch.device) -> dict:
         bench = Bench(digits_scene(2 * case.batch if small else case.images, device), {case.name: look}, case.batch)
         steps = bench.balanced_steps()
         turns = [bench.round(steps) | {"unlinked": bench.unlinked(steps)} for _ in range(1 if small else ROUNDS)]
-    return {"seen by": case.name, "evaluations": steps, "batches": len(bench.scene.shots) // case.batch, **row_of(turns)}
+    return {"seen by": case.name, "evaluations": steps, "batches": len(bench.opened.specs) // case.batch, **row_of(turns)}
 
 
 def measure_digits(small: bool, device: torch.device) -> dict:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.extractors.base import Extractor
 from piflow_cli.evaluation.generate import Look
-from piflow_cli.sampling.request import Shot
+from piflow_cli.sampling.request import ImageSpec
 
 FILE = "inception-2015-12-05.pt"
 
@@ -60,14 +60,14 @@ class SmallNetwork(nn.Module):
         self.network = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.to(device).requires_grad_(False)
 
-    def forward(self, pictures: Tensor, shots: Sequence[Shot]) -> Tensor:
+    def forward(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor:
         for _ in range(self.repeats):
             found = self.network(pictures.to(self.device))
         return found.cpu()
 
 
 def look_of(extractor: Extractor) -> Look:
-    return lambda pictures, shots: extractor.features(pictures)
+    return lambda pictures, specs: extractor.features(pictures)
 
 
 def inception(folder: Path, device: torch.device) -> Look:

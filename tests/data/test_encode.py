@@ -25,7 +25,7 @@ from piflow_cli.data.buckets import fit
 from piflow_cli.data.collect import Store
 from piflow_cli.data.encode import open_encoded
 from piflow_cli.data.encoded import EncodedData
-from piflow_cli.data.sources import local_material
+from piflow_cli.data.sources import local_samples
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.presets.schema import DataSection
 from piflow_cli.teachers.encoders import EncoderFactory, collate, negative_of
@@ -303,7 +303,7 @@ def test_a_size_that_is_half_said_is_refused(tmp_path):
     with pytest.raises(UsageError, match="1 of 2 prompts have a width or a height alone \\(prompt 2\\)"):
         opened(section, factory_of(FakeEncoders()), data_free=True)
     with pytest.raises(UsageError, match="prompt 2"):
-        local_material(section)
+        local_samples(section)
 
 
 def test_texts_that_are_cut_are_named_by_every_run(prompts, capsys):

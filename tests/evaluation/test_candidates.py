@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from eval_requests import request
 from piflow_cli.console import Console
-from piflow_cli.evaluation.candidates import Subject, student_subjects, teacher_subject
-from piflow_cli.sampling.opened import open_scene
+from piflow_cli.evaluation.candidates import Candidate, student_candidates, teacher_candidate
+from piflow_cli.sampling.opened import open_model
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.students.adapter_digests import DIGESTS
 from piflow_cli.students.locate import WEIGHTS_NAME, locate_student
@@ -22,9 +22,9 @@ from piflow_cli.weights.stored import read_safetensors
 
 
 def identity(run: Path, **given) -> dict:
-    scene = open_scene(run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
-    (subject,) = student_subjects(scene, locate_student(run), request(**given), "tiny")
-    return subject.identity
+    opened = open_model(run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
+    (candidate,) = student_candidates(opened, locate_student(run), request(**given), "tiny")
+    return candidate.identity
 
 
 @pytest.mark.parametrize("given", [{"steps": (3,)}, {"substeps": 7}, {"temperature": 0.5}])
@@ -44,21 +44,21 @@ def test_a_student_is_known_by_its_weights_and_not_by_its_place(tiny_run, tmp_pa
 
 
 def test_a_teacher_is_known_by_its_steps_and_its_files(tiny_run) -> None:
-    scene = open_scene(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
-    teacher = own_teacher(scene.student, tiny_run)
-    one, again, two = (teacher_subject(scene, teacher, steps, request()).identity for steps in (1, 1, 2))
+    opened = open_model(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
+    teacher = own_teacher(opened.student, tiny_run)
+    one, again, two = (teacher_candidate(opened, teacher, steps, request()).identity for steps in (1, 1, 2))
     assert one == again != two
     assert (one["kind"], one["shift"], one["guidance"][0]) == ("teacher", teacher.shift, teacher.guidance.scale)
 
 
 def test_the_precision_of_the_base_is_part_of_a_teacher(tiny_run) -> None:
-    scene = open_scene(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
-    other = replace(scene, student=Student(scene.student.family, scene.student.model, replace(scene.student.facts, base_dtype="bfloat16")))
-    teacher = own_teacher(scene.student, tiny_run)
-    one, two = (teacher_subject(each, teacher, 1, request()).identity for each in (scene, other))
+    opened = open_model(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
+    other = replace(opened, student=Student(opened.student.family, opened.student.model, replace(opened.student.facts, base_dtype="bfloat16")))
+    teacher = own_teacher(opened.student, tiny_run)
+    one, two = (teacher_candidate(each, teacher, 1, request()).identity for each in (opened, other))
     assert one != two
 
 
 @pytest.mark.parametrize(("name", "folder"), [("digits", "digits-4"), ("/abs/runs/digits", "abs-runs-digits-4"), ("../x", "x-4"), ("teacher of a", "teacher-of-a-4")])
 def test_pictures_stay_below_the_report_whatever_a_student_is_called(name: str, folder: str) -> None:
-    assert Subject(name, "student", "gm, 8", 4, {}, lambda noise, conditioning: noise).folder == folder
+    assert Candidate(name, "student", "gm, 8", 4, {}, lambda noise, conditioning: noise).folder == folder

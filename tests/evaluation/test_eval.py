@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from eval_requests import request
 from piflow_cli.console import Console
 from piflow_cli.data.labelled_images import load_images
-from piflow_cli.evaluation.compared import open_bench
+from piflow_cli.evaluation.compared import open_compared
 from piflow_cli.evaluation.extractors.features import FeatureSet
 from piflow_cli.evaluation.extractors.moments import moments
 from piflow_cli.evaluation.metrics.frechet import frechet_distance
@@ -26,8 +26,8 @@ from piflow_cli.evaluation.run import named_apart
 from piflow_cli.presets.idle import idle_options
 from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student
-from piflow_cli.sampling.opened import open_scene
-from piflow_cli.sampling.request import Shot
+from piflow_cli.sampling.opened import open_model
+from piflow_cli.sampling.request import ImageSpec
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import relative_error, velocity_errors, walk
 from piflow_cli.students.adapters import save_adapter
@@ -46,9 +46,9 @@ def numbers(outcome) -> dict[tuple[str, int, str], float]:
     return {(row["model"], row.get("nfe"), row["metric"]): row["value"] for row in json.loads(outcome.out)["results"]}
 
 
-def opened(run: Path, seeds: range):
-    scene = open_scene(run, seeds=tuple(seeds), device=CPU, console=Console(quiet=True))
-    return scene, own_teacher(scene.student, run)
+def opened_with_teacher(run: Path, seeds: range):
+    opened = open_model(run, seeds=tuple(seeds), device=CPU, console=Console(quiet=True))
+    return opened, own_teacher(opened.student, run)
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +56,28 @@ def data(tiny_teacher: Path):
     return load_images(tiny_teacher.parent / "images.safetensors")
 
 
-def data_shots(data, count: int) -> list[Shot]:
+def data_shots(data, count: int) -> list[ImageSpec]:
     """Seeds from 0 on, with the labels of the training pictures."""
-    return [Shot(seed, int(data[1][seed % len(data[1])])) for seed in range(count)]
+    return [ImageSpec(seed, int(data[1][seed % len(data[1])])) for seed in range(count)]
 
 
 def test_distances_are_of_the_students_samples_and_the_data(evaluate, tiny_run, data) -> None:
     found = numbers(evaluate(tiny_run, "--metrics", "fid", "--reference", "data"))
-    scene, _ = opened(tiny_run, range(2))
-    shots = data_shots(data, len(data[0]))
-    samples = sample_student(scene.student, scene.noise(shots), scene.conditioning(shots))
+    opened, _ = opened_with_teacher(tiny_run, range(2))
+    specs = data_shots(data, len(data[0]))
+    samples = sample_student(opened.student, opened.noise(specs), opened.conditioning(specs))
     expected = frechet_distance(moments(samples.flatten(1)), moments(data[0].flatten(1)))
     assert found == {("tiny", 2, "fid"): pytest.approx(expected, rel=1e-5)}
 
 
 def test_alignment_is_against_the_fine_solution_of_the_same_noise(evaluate, tiny_run, data) -> None:
     found = numbers(evaluate(tiny_run, "--metrics", "alignment", "--teacher-steps", "1,2", *FAST))
-    scene, teacher = opened(tiny_run, range(2))
-    shots = data_shots(data, 12)
-    noise, conditioning = scene.noise(shots), scene.conditioning(shots)
+    opened, teacher = opened_with_teacher(tiny_run, range(2))
+    specs = data_shots(data, 12)
+    noise, conditioning = opened.noise(specs), opened.conditioning(specs)
     fine = teacher.sample(noise, conditioning, 4)
     for model, steps, samples in [
-        ("tiny", 2, sample_student(scene.student, noise, conditioning)),
+        ("tiny", 2, sample_student(opened.student, noise, conditioning)),
         ("teacher", 1, teacher.sample(noise, conditioning, 1)),
         ("teacher", 2, teacher.sample(noise, conditioning, 2)),
     ]:
@@ -108,17 +108,17 @@ def test_the_fine_solution_is_a_reference(evaluate, tiny_run) -> None:
 def test_trajectory_errors_are_those_of_the_path(evaluate, tiny_run, data) -> None:
     """One batch by hand, several in the command: the same numbers as `piflow inspect-policy`, which walks the same path."""
     outcome = evaluate(tiny_run, "--metrics", "trajectory", "--num-images", "12", "--batch-size", "5")
-    scene, teacher = opened(tiny_run, range(2))
-    shots = data_shots(data, 12)
-    conditioning = scene.conditioning(shots)
+    opened, teacher = opened_with_teacher(tiny_run, range(2))
+    specs = data_shots(data, 12)
+    conditioning = opened.conditioning(specs)
     expected = []
-    for path in walk(scene.student, scene.noise(shots), conditioning, points=8):
-        expected += velocity_errors(path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), scene.student.facts.shift)
+    for path in walk(opened.student, opened.noise(specs), conditioning, points=8):
+        expected += velocity_errors(path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), opened.student.facts.shift)
     (curve,) = json.loads(outcome.out)["trajectory"].values()
     assert [error["raw"] for error in curve] == [error.raw for error in expected] and len(curve) == 16
     assert [error["squared"] for error in curve] == pytest.approx([error.squared for error in expected], rel=1e-5)
     assert numbers(outcome)["tiny", 2, "velocity-error"] == pytest.approx(relative_error(expected), rel=1e-5)
-    assert trajectory_errors(scene, teacher, shots, 12)[3].relative == pytest.approx(curve[3]["relative"], rel=1e-5)
+    assert trajectory_errors(opened, teacher, specs, 12)[3].relative == pytest.approx(curve[3]["relative"], rel=1e-5)
 
 
 def test_a_second_metric_and_a_second_reference_generate_nothing(evaluate, tiny_run, monkeypatch) -> None:
@@ -142,17 +142,17 @@ def test_several_students_and_evaluations_stand_side_by_side(evaluate, tiny_run,
 
 
 def test_teachers_other_than_the_first_are_called_by_their_preset_and_numbered(tiny_run) -> None:
-    def bench(fine_steps: int):
+    def compared(fine_steps: int):
         given = {"students": (str(tiny_run),), "teacher_steps": (1,), "fine_steps": fine_steps, "num_images": 4}
-        return open_bench(str(tiny_run), "tiny", request(**given), CPU, Console(quiet=True))
+        return open_compared(str(tiny_run), "tiny", request(**given), CPU, Console(quiet=True))
 
     names: dict[str, str] = {}
-    assert [named_apart(bench(4), names).fine.title for _ in range(2)] == ["teacher, 4 steps"] * 2
-    other, third = named_apart(bench(8), names), named_apart(bench(6), names)
+    assert [named_apart(compared(4), names).fine.title for _ in range(2)] == ["teacher, 4 steps"] * 2
+    other, third = named_apart(compared(8), names), named_apart(compared(6), names)
     assert (other.fine.title, other.teachers[0].title) == ("teacher of tiny, 8 steps", "teacher of tiny, 1 step")
     assert (third.fine.title, third.teachers[0].title) == ("teacher of tiny (2), 6 steps", "teacher of tiny (2), 1 step")
-    assert named_apart(bench(8), names).fine.title == other.fine.title
-    assert other.fine.identity == bench(8).fine.identity
+    assert named_apart(compared(8), names).fine.title == other.fine.title
+    assert other.fine.identity == compared(8).fine.identity
 
 
 def test_everything_at_once_as_people_see_it(cli, tiny_run, tmp_path) -> None:
@@ -296,13 +296,13 @@ def test_one_student_is_in_memory_at_a_time(evaluate, tiny_run, tmp_path, monkey
     from piflow_cli.evaluation import run
 
     other = shutil.copytree(tiny_run, tmp_path / "other")
-    opened, alive = [], []
+    models, alive = [], []
 
     def opening(*arguments):
-        alive.append([model() is not None for model in opened])
-        bench = open_bench(*arguments)
-        opened.append(weakref.ref(bench.scene.student.model))
-        return bench
+        alive.append([model() is not None for model in models])
+        compared = open_compared(*arguments)
+        models.append(weakref.ref(compared.opened.student.model))
+        return compared
 
     monkeypatch.setattr(run, "open_bench", opening)
     numbers(evaluate(tiny_run, other, *FAST))

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError
 from piflow_cli.evaluation import generate
-from piflow_cli.evaluation.candidates import Subject
+from piflow_cli.evaluation.candidates import Candidate
 from piflow_cli.evaluation.generate import Generation, blocks_of
 from piflow_cli.evaluation.overlap import WAITING, Overlap
 from piflow_cli.evaluation.store import Store
 from piflow_cli.sampling.denoise import seeded_generators, seeded_noise
-from piflow_cli.sampling.opened import Scene
-from piflow_cli.sampling.request import Shot
+from piflow_cli.sampling.opened import OpenedModel
+from piflow_cli.sampling.request import ImageSpec
 from piflow_cli.system.processes import Processes, open_processes
 from tiny_students import tiny_student
 
@@ -31,15 +31,15 @@ QUIET = Console(quiet=True)
 SHAPE = (2, 4, 4)
 
 
-def scene(count: int) -> Scene:
+def opened(count: int) -> OpenedModel:
     student = tiny_student()
-    return Scene(
+    return OpenedModel(
         student=student,
         path=Path("none"),
-        shots=tuple(Shot(seed, seed % 3) for seed in range(count)),
+        specs=tuple(ImageSpec(seed, seed % 3) for seed in range(count)),
         device=CPU,
-        condition=lambda shots: student.family.condition(student.model, [shot.label for shot in shots]),
-        shape_of=lambda shot: SHAPE,
+        condition=lambda specs: student.family.condition(student.model, [spec.label for spec in specs]),
+        shape_of=lambda spec: SHAPE,
         decode=lambda states: states.mean(dim=1, keepdim=True),
     )
 
@@ -48,21 +48,21 @@ def doubled(noise, conditioning):
     return 2 * noise + conditioning["class_labels"].reshape(-1, 1, 1, 1)
 
 
-def subject(draw=doubled, **identity) -> Subject:
-    return Subject("doubler", "student", "gm", 1, {"which": "doubler", **identity}, draw)
+def candidate(draw=doubled, **identity) -> Candidate:
+    return Candidate("doubler", "student", "gm", 1, {"which": "doubler", **identity}, draw)
 
 
-def flat(pictures, shots):
+def flat(pictures, specs):
     return pictures.flatten(1)
 
 
-def expected(shots) -> torch.Tensor:
-    noise = seeded_noise(seeded_generators([shot.seed for shot in shots]), SHAPE)
-    return doubled(noise, {"class_labels": torch.tensor([shot.label for shot in shots])}).mean(dim=1).flatten(1)
+def expected(specs) -> torch.Tensor:
+    noise = seeded_noise(seeded_generators([spec.seed for spec in specs]), SHAPE)
+    return doubled(noise, {"class_labels": torch.tensor([spec.label for spec in specs])}).mean(dim=1).flatten(1)
 
 
-def generation(whole: Scene, folder: Path, batch_size: int = 4, looks=None, processes: Processes = Processes(CPU)) -> Generation:
-    return Generation(whole, whole.shots, {"flat": flat} if looks is None else looks, Store(folder), processes, batch_size)
+def generation(whole: OpenedModel, folder: Path, batch_size: int = 4, looks=None, processes: Processes = Processes(CPU)) -> Generation:
+    return Generation(whole, whole.specs, {"flat": flat} if looks is None else looks, Store(folder), processes, batch_size)
 
 
 def never(*arguments):
@@ -77,70 +77,70 @@ def small_blocks(monkeypatch) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
 def test_features_are_those_of_the_shots_in_order(tmp_path, batch_size: int) -> None:
-    whole = scene(21)
+    whole = opened(21)
     made = generation(whole, tmp_path, batch_size)
-    made.run(subject(), QUIET)
-    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
-    states = torch.cat(list(made.states(subject())))
-    assert made.shots == list(whole.shots) and len(states) == len(made.aligned) == 16
+    made.run(candidate(), QUIET)
+    torch.testing.assert_close(torch.cat(list(made.features(candidate(), "flat"))), expected(whole.specs))
+    states = torch.cat(list(made.states(candidate())))
+    assert made.specs == list(whole.specs) and len(states) == len(made.aligned) == 16
     torch.testing.assert_close(states.mean(dim=1).flatten(1), expected(made.aligned))
 
 
 def test_nothing_is_generated_twice(tmp_path) -> None:
-    whole = scene(21)
-    generation(whole, tmp_path).run(subject(), QUIET)
-    generation(whole, tmp_path).run(subject(draw=never), QUIET)
+    whole = opened(21)
+    generation(whole, tmp_path).run(candidate(), QUIET)
+    generation(whole, tmp_path).run(candidate(draw=never), QUIET)
     # Another look at the pictures whose states are kept needs the states alone.
-    few = scene(16)
-    looks = {"flat": flat, "sum": lambda pictures, shots: pictures.flatten(1).sum(dim=1, keepdim=True)}
+    few = opened(16)
+    looks = {"flat": flat, "sum": lambda pictures, specs: pictures.flatten(1).sum(dim=1, keepdim=True)}
     more = generation(few, tmp_path, looks=looks)
-    more.run(subject(draw=never), QUIET)
-    torch.testing.assert_close(torch.cat(list(more.features(subject(), "sum")))[:, 0], expected(few.shots).sum(dim=1))
+    more.run(candidate(draw=never), QUIET)
+    torch.testing.assert_close(torch.cat(list(more.features(candidate(), "sum")))[:, 0], expected(few.specs).sum(dim=1))
 
 
 def test_a_damaged_entry_is_made_again_in_the_same_run(tmp_path) -> None:
     """A feature from the states that are kept, states and what is not aligned from the noise: nothing else."""
-    whole, drawn = scene(24), []
+    whole, drawn = opened(24), []
 
     def counting(noise, conditioning):
         drawn.append(len(noise))
         return doubled(noise, conditioning)
 
-    generation(whole, tmp_path).run(subject(), QUIET)
+    generation(whole, tmp_path).run(candidate(), QUIET)
     made = generation(whole, tmp_path)
     first, second, last = made.blocks
     for damaged, redrawn in (
-        (made.features_key(subject(), first, "flat"), 0),
-        (made.states_key(subject(), second), 8),
-        (made.features_key(subject(), last, "flat"), 8),
+        (made.features_key(candidate(), first, "flat"), 0),
+        (made.states_key(candidate(), second), 8),
+        (made.features_key(candidate(), last, "flat"), 8),
     ):
         path = made.store.path(damaged)
         content = bytearray(path.read_bytes())
         content[-3] ^= 1
         path.write_bytes(content)
         drawn.clear()
-        made.run(subject(draw=counting), QUIET)
+        made.run(candidate(draw=counting), QUIET)
         assert sum(drawn) == redrawn
-        torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
-        torch.testing.assert_close(torch.cat(list(made.states(subject()))).mean(dim=1).flatten(1), expected(made.aligned))
+        torch.testing.assert_close(torch.cat(list(made.features(candidate(), "flat"))), expected(whole.specs))
+        torch.testing.assert_close(torch.cat(list(made.states(candidate()))).mean(dim=1).flatten(1), expected(made.aligned))
 
 
 def test_more_pictures_keep_the_blocks_that_are_whole(tmp_path) -> None:
-    generation(scene(16), tmp_path).run(subject(), QUIET)
+    generation(opened(16), tmp_path).run(candidate(), QUIET)
     drawn = []
 
     def counting(noise, conditioning):
         drawn.append(len(noise))
         return doubled(noise, conditioning)
 
-    generation(scene(24), tmp_path).run(subject(draw=counting), QUIET)
+    generation(opened(24), tmp_path).run(candidate(draw=counting), QUIET)
     assert sum(drawn) == 8
 
 
 def test_older_pictures_beside_new_ones_are_counted(tmp_path, capsys) -> None:
     def made(count: int) -> str:
-        whole = scene(count)
-        Generation(whole, whole.shots, {"flat": flat}, Store(tmp_path), Processes(CPU), 4, tmp_path / "images").run(subject(), Console())
+        whole = opened(count)
+        Generation(whole, whole.specs, {"flat": flat}, Store(tmp_path), Processes(CPU), 4, tmp_path / "images").run(candidate(), Console())
         return capsys.readouterr().err
 
     assert "older" not in made(5) and "older" not in made(5)
@@ -150,36 +150,36 @@ def test_older_pictures_beside_new_ones_are_counted(tmp_path, capsys) -> None:
 
 @given(st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=90))
 def test_a_folder_s_name_fits_every_file_system_and_keeps_long_names_apart(one: str, other: str) -> None:
-    folders = [replace(subject(), name=name + "x" * 60).folder for name in (one, other)]
+    folders = [replace(candidate(), name=name + "x" * 60).folder for name in (one, other)]
     assert all(len(os.fsencode(folder)) < 255 and "/" not in folder for folder in folders)
     assert (folders[0] == folders[1]) == (one == other)
 
 
 def test_aligned_shots_can_be_had_alone(tmp_path) -> None:
-    made = generation(scene(40), tmp_path)
-    made.run(subject(), QUIET, aligned=True)
-    assert sum(len(part) for part in made.features(subject(), "flat", aligned=True)) == 16
+    made = generation(opened(40), tmp_path)
+    made.run(candidate(), QUIET, aligned=True)
+    assert sum(len(part) for part in made.features(candidate(), "flat", aligned=True)) == 16
     with pytest.raises(RunError, match="lost a block"):
-        list(made.features(subject(), "flat"))
+        list(made.features(candidate(), "flat"))
 
 
-@pytest.mark.parametrize("other", [{"identity": {"steps": 2}}, {"shots": (Shot(0, 1),)}, {"tag": "sharp"}, {"vae": "other"}])
+@pytest.mark.parametrize("other", [{"identity": {"steps": 2}}, {"shots": (ImageSpec(0, 1),)}, {"tag": "sharp"}, {"vae": "other"}])
 def test_everything_that_shapes_features_is_in_their_key(tmp_path, other: dict) -> None:
-    made = generation(scene(1), tmp_path)
+    made = generation(opened(1), tmp_path)
     block = made.blocks[0]
-    key = made.features_key(subject(), block, "flat")
-    student = made.scene.student
+    key = made.features_key(candidate(), block, "flat")
+    student = made.opened.student
     if "vae" in other:
         student.facts = replace(student.facts, vae=other["vae"])
-    changed = replace(block, shots=other.get("shots", block.shots))
-    assert made.features_key(subject(**other.get("identity", {})), changed, other.get("tag", "flat")) != key
-    assert made.features_key(subject(), block, "flat") == key or "vae" in other
+    changed = replace(block, specs=other.get("shots", block.specs))
+    assert made.features_key(candidate(**other.get("identity", {})), changed, other.get("tag", "flat")) != key
+    assert made.features_key(candidate(), block, "flat") == key or "vae" in other
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_processes_make_disjoint_shares_of_one_whole(tmp_path, count: int) -> None:
     """One after another, so that each looks into a store that the others have been adding to."""
-    whole, drawn, waited = scene(40), [], []
+    whole, drawn, waited = opened(40), [], []
 
     def counting(noise, conditioning):
         drawn.append(len(noise))
@@ -187,21 +187,21 @@ def test_processes_make_disjoint_shares_of_one_whole(tmp_path, count: int) -> No
 
     for rank in range(count):
         made = generation(whole, tmp_path, processes=Processes(CPU, rank, count, lambda rank=rank: waited.append(rank)))
-        made.run(subject(counting), QUIET)
+        made.run(candidate(counting), QUIET)
     assert sum(drawn) == 40 and waited == list(range(count))
-    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
+    torch.testing.assert_close(torch.cat(list(made.features(candidate(), "flat"))), expected(whole.specs))
 
 
 def test_a_damaged_block_is_made_anew(tmp_path) -> None:
-    whole = scene(8)
+    whole = opened(8)
     made = generation(whole, tmp_path)
-    made.run(subject(), QUIET)
-    path = made.store.path(made.features_key(subject(), made.blocks[0], "flat"))
+    made.run(candidate(), QUIET)
+    path = made.store.path(made.features_key(candidate(), made.blocks[0], "flat"))
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(RunError, match="lost a block of features"):
-        list(made.features(subject(), "flat"))
-    made.run(subject(), QUIET)
-    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
+        list(made.features(candidate(), "flat"))
+    made.run(candidate(), QUIET)
+    torch.testing.assert_close(torch.cat(list(made.features(candidate(), "flat"))), expected(whole.specs))
 
 
 @pytest.mark.parametrize("room", [True, False])
@@ -221,8 +221,8 @@ def test_few_pictures_are_alive_however_many_are_made(tmp_path, monkeypatch, roo
             peaks.append(len(alive))
             return picture
 
-        whole = replace(scene(count), decode=decode)
-        generation(whole, tmp_path / str(count), batch_size=4).run(subject(), QUIET)
+        whole = replace(opened(count), decode=decode)
+        generation(whole, tmp_path / str(count), batch_size=4).run(candidate(), QUIET)
         most[count] = max(peaks)
     # One is made while one is looked at and WAITING wait, and a thread may not have let go of the last one yet.
     assert most[40] <= WAITING + 3 and most[200] <= WAITING + 3
@@ -247,16 +247,16 @@ def test_work_is_done_in_order_and_its_errors_come_back(monkeypatch, room: bool)
 
 @given(count=st.integers(1, 70), state_bytes=st.integers(1, 40 << 20))
 def test_blocks_hold_every_shot_once_and_aligned_ones_come_first(count: int, state_bytes: int) -> None:
-    shots = [Shot(seed, 0) for seed in range(count)]
-    blocks = blocks_of(shots, state_bytes)
-    assert [shot for block in blocks for shot in block.shots] == shots
+    specs = [ImageSpec(seed, 0) for seed in range(count)]
+    blocks = blocks_of(specs, state_bytes)
+    assert [spec for block in blocks for spec in block.specs] == specs
     flags = [block.aligned for block in blocks]
     assert flags[0] and flags == sorted(flags, reverse=True)
-    assert all(len(block.shots) * state_bytes <= max(generate.BLOCK_BYTES, state_bytes) for block in blocks)
+    assert all(len(block.specs) * state_bytes <= max(generate.BLOCK_BYTES, state_bytes) for block in blocks)
 
 
 def test_an_interrupted_run_goes_on(tmp_path) -> None:
-    whole, drawn = scene(40), []
+    whole, drawn = opened(40), []
 
     def stops(noise, conditioning):
         if len(drawn) == 5:
@@ -265,19 +265,19 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
         return doubled(noise, conditioning)
 
     with pytest.raises(KeyboardInterrupt):
-        generation(whole, tmp_path).run(subject(stops), QUIET)
+        generation(whole, tmp_path).run(candidate(stops), QUIET)
     # Batches of four in blocks of eight: two blocks were whole.
     again = []
     made = generation(whole, tmp_path)
-    made.run(subject(lambda noise, conditioning: again.append(len(noise)) or doubled(noise, conditioning)), QUIET)
+    made.run(candidate(lambda noise, conditioning: again.append(len(noise)) or doubled(noise, conditioning)), QUIET)
     assert sum(drawn) == 20 and sum(again) == 24
-    torch.testing.assert_close(torch.cat(list(made.features(subject(), "flat"))), expected(whole.shots))
+    torch.testing.assert_close(torch.cat(list(made.features(candidate(), "flat"))), expected(whole.specs))
 
 
 def test_samples_that_are_not_finite_are_refused_and_not_kept(tmp_path) -> None:
     """Also where nothing looks at pictures: alignment compares states."""
-    diverged = subject(lambda noise, conditioning: noise / 0)
-    made = generation(scene(20), tmp_path, looks={})
+    diverged = candidate(lambda noise, conditioning: noise / 0)
+    made = generation(opened(20), tmp_path, looks={})
     with pytest.raises(RunError, match="doubler, 1 NFE: samples of seeds 0 to 3 are not finite"):
         made.run(diverged, QUIET)
     assert not list(tmp_path.rglob("*.safetensors"))

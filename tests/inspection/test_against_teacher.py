@@ -6,7 +6,7 @@ import torch
 from helpers import MixtureFlow, seeded
 from paths import path_of
 from piflow_cli.inspection.against_teacher import compare
-from piflow_cli.inspection.teacher_policy import FieldPolicy
+from piflow_cli.inspection.teacher_policy import TeacherPolicy
 from piflow_cli.sampling.trajectory import times
 
 FLOW = MixtureFlow(torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]), torch.tensor([0.2, 0.5, 0.3]), 0.3)
@@ -49,6 +49,6 @@ def test_no_answer_of_the_teacher_is_asked_for_twice(path) -> None:
 
 
 def test_a_field_read_as_a_policy_has_its_x_0() -> None:
-    policy = FieldPolicy(FLOW.velocity, NOISE, times(1.0, NOISE), 3.0)
+    policy = TeacherPolicy(FLOW.velocity, NOISE, times(1.0, NOISE), 3.0)
     raw = times(0.6, NOISE)
     torch.testing.assert_close(policy.posterior_mean(NOISE, raw), FLOW.posterior_mean(NOISE, policy.sigma(raw)))

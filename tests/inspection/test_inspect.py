@@ -16,7 +16,7 @@ from piflow_cli.console import Console
 from piflow_cli.inspection.image_figures import ends_figure
 from piflow_cli.inspection.report import is_of_report
 from piflow_cli.sampling.denoise import sample_teacher
-from piflow_cli.sampling.opened import open_scene
+from piflow_cli.sampling.opened import open_model
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import pooled, velocity_errors, walk
 
@@ -59,15 +59,15 @@ def read(folder: Path) -> list[dict]:
 
 def test_the_velocity_error_is_that_of_the_trajectory(report, gm, dx) -> None:
     for path, student in zip((gm, dx), read(report), strict=True):
-        scene = open_scene(path, seeds=(0, 1, 2, 3, 4), device=CPU, console=Console(quiet=True))
-        teacher = own_teacher(scene.student, path)
+        opened = open_model(path, seeds=(0, 1, 2, 3, 4), device=CPU, console=Console(quiet=True))
+        teacher = own_teacher(opened.student, path)
         # In two batches, as an evaluation may have it.
         found: dict[int, list] = {0: [], 1: []}
-        for shots in (scene.shots[:2], scene.shots[2:]):
-            given = scene.conditioning(shots)
-            for step in walk(scene.student, scene.noise(shots), given, points=8):
+        for specs in (opened.specs[:2], opened.specs[2:]):
+            given = opened.conditioning(specs)
+            for step in walk(opened.student, opened.noise(specs), given, points=8):
                 field = lambda x, sigma, given=given: teacher.velocity(x, sigma, given)  # noqa: E731
-                found[step.index].append((len(shots), velocity_errors(step, field, scene.student.facts.shift)))
+                found[step.index].append((len(specs), velocity_errors(step, field, opened.student.facts.shift)))
         for index, step in enumerate(student["steps"]):
             for theirs, ours in zip(pooled(found[index]), step["velocity_error"], strict=True):
                 assert ours["raw"] == theirs.raw and ours["squared"] == pytest.approx(theirs.squared, rel=1e-4)
@@ -75,10 +75,10 @@ def test_the_velocity_error_is_that_of_the_trajectory(report, gm, dx) -> None:
 
 
 def test_the_distance_is_between_the_samples_of_student_and_teacher(report, gm) -> None:
-    scene = open_scene(gm, seeds=(0, 1, 2, 3, 4), device=CPU, console=Console(quiet=True))
-    teacher, given, noise = own_teacher(scene.student, gm), scene.conditioning(scene.shots), scene.noise(scene.shots)
+    opened = open_model(gm, seeds=(0, 1, 2, 3, 4), device=CPU, console=Console(quiet=True))
+    teacher, given, noise = own_teacher(opened.student, gm), opened.conditioning(opened.specs), opened.noise(opened.specs)
     fine = sample_teacher(teacher.family, teacher.model, noise, given, 128, teacher.shift, teacher.guidance)
-    *_, last = walk(scene.student, noise, given)
+    *_, last = walk(opened.student, noise, given)
     expected = (last.end - fine).square().mean().sqrt().item()
     student = read(report)[0]
     assert student["endpoint_error"] == pytest.approx(expected, rel=1e-3)

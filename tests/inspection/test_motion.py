@@ -12,7 +12,7 @@ from helpers import random_dx, random_gm
 from paths import path_of
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.inspection.kinds.mixture import switching
-from piflow_cli.inspection.motion import angle, course, straightness
+from piflow_cli.inspection.motion import angle, motion, straightness
 
 
 @given(st.floats(1e-6, math.pi), st.floats(0.1, 10))
@@ -30,7 +30,7 @@ def test_a_right_angle_is_as_crooked_as_its_diagonal() -> None:
 def test_a_fixed_x_0_is_approached_straight_and_evenly() -> None:
     policy = random_dx(2, 4, 2, (3, 2), raw_src=1.0, segment=1.0)
     policy = replace(policy, grid=policy.grid[:, :1].expand(-1, 4, -1, -1, -1))
-    found = course(path_of(policy))
+    found = motion(path_of(policy))
     expected = policy.grid[:, 0].flatten(1).square().mean(dim=1).sqrt()
     torch.testing.assert_close(found.speed, expected.unsqueeze(1).expand(-1, 8))
     assert found.turn.abs().max() < 1e-5

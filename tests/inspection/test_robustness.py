@@ -23,7 +23,7 @@ from piflow_cli.inspection.robustness import (
     size_name,
     steering,
 )
-from piflow_cli.inspection.teacher_policy import FieldPolicy
+from piflow_cli.inspection.teacher_policy import TeacherPolicy
 from piflow_cli.sampling.trajectory import times
 
 FLOW = MixtureFlow(torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]), torch.tensor([0.2, 0.5, 0.3]), 0.3)
@@ -66,7 +66,7 @@ def test_momentum_lets_all_of_it_pass(raw_from: float, share: float, shift: floa
 
 def test_dx_gives_nothing_of_the_teachers_answer() -> None:
     policy = random_dx(3, 4, 2, (4, 3), raw_src=1.0, segment=1.0)
-    teacher = FieldPolicy(FLOW.velocity, policy.x_src, policy.raw_src, 1.0)
+    teacher = TeacherPolicy(FLOW.velocity, policy.x_src, policy.raw_src, 1.0)
     found = respond(policy, teacher, policy.x_src, {"noise": noise()}, 0.6, 0.1, 128)["noise"]
     assert steering(found) == pytest.approx(0, abs=1e-9)
     assert shares(found.given, found.left)[-1] == pytest.approx(1 / 6)
@@ -83,7 +83,7 @@ def test_an_answer_twice_as_large_is_wrong_by_all_of_it() -> None:
         return lambda x, sigma: (1 - factor) * passing(x, sigma)
 
     x = noise(0)
-    policies = [FieldPolicy(linear(factor), x, times(1.0, x), 1.0) for factor in (0.5, 0.25)]
+    policies = [TeacherPolicy(linear(factor), x, times(1.0, x), 1.0) for factor in (0.5, 0.25)]
     found = respond(*policies, x, {"noise": noise()}, 0.8, 0.4, 4096)["noise"]
     changes = [0.5 ** (1 - factor) for factor in (0.5, 0.25)]
     expected = 1 - abs(changes[0] - changes[1]) / (changes[1] - 0.5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers import random_dx, random_gm, random_momentum
 from piflow_cli.errors import UsageError
-from piflow_cli.inspection.teacher_policy import FieldPolicy
+from piflow_cli.inspection.teacher_policy import TeacherPolicy
 from piflow_cli.inspection.tensors import MOST_POSITIONS, in_float64, position_of, repeated, stride, thin
 from piflow_cli.sampling.trajectory import times
 
@@ -65,4 +65,4 @@ def test_double_precision_holds_the_same_numbers(kind: str) -> None:
 def test_a_policy_of_another_kind_is_named() -> None:
     x = torch.zeros(1, 1, 2, 2)
     with pytest.raises(UsageError, match="not into a FieldPolicy"):
-        thin(FieldPolicy(lambda x, sigma: x, x, times(1.0, x), 1.0))
+        thin(TeacherPolicy(lambda x, sigma: x, x, times(1.0, x), 1.0))

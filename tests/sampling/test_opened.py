@@ -13,7 +13,7 @@ from piflow_cli.errors import UsageError
 from piflow_cli.presets.resolve import load
 from piflow_cli.reports.images import to_images
 from piflow_cli.sampling.denoise import sample_teacher
-from piflow_cli.sampling.opened import open_scene
+from piflow_cli.sampling.opened import open_model
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import walk
 
@@ -31,25 +31,25 @@ def run(tiny_teacher, tmp_path_factory) -> Path:
 
 def test_the_end_of_the_path_is_the_sampled_picture(cli, run, tmp_path) -> None:
     assert cli("sample", str(run), "--seeds", "3,8", "--output", str(tmp_path), "--quiet").code == 0
-    scene = open_scene(run, seeds=(3, 8), device=CPU, console=Console(quiet=True))
-    *_, last = walk(scene.student, scene.noise(scene.shots), scene.conditioning(scene.shots))
-    for shot, image in zip(scene.shots, to_images(scene.decode(last.end)), strict=True):
-        with Image.open(tmp_path / f"{shot.stem}.png") as file:
+    opened = open_model(run, seeds=(3, 8), device=CPU, console=Console(quiet=True))
+    *_, last = walk(opened.student, opened.noise(opened.specs), opened.conditioning(opened.specs))
+    for spec, image in zip(opened.specs, to_images(opened.decode(last.end)), strict=True):
+        with Image.open(tmp_path / f"{spec.stem}.png") as file:
             assert abs(np.asarray(file).astype(int) - np.asarray(image).astype(int)).max() <= 1
 
 
 def test_a_teacher_is_that_of_the_run(run, tiny_teacher) -> None:
-    scene = open_scene(run, seeds=(0, 1), device=CPU, console=Console(quiet=True))
-    teacher, section = own_teacher(scene.student, run), load(tiny_teacher).teacher
-    given, noise = scene.conditioning(scene.shots), scene.noise(scene.shots)
-    model = scene.student.family.load(Path(section.base))
-    expected = sample_teacher(scene.student.family, model, noise, given, 4, scene.student.facts.shift, Guidance(section.guidance, section.guidance_interval))
+    opened = open_model(run, seeds=(0, 1), device=CPU, console=Console(quiet=True))
+    teacher, section = own_teacher(opened.student, run), load(tiny_teacher).teacher
+    given, noise = opened.conditioning(opened.specs), opened.noise(opened.specs)
+    model = opened.student.family.load(Path(section.base))
+    expected = sample_teacher(opened.student.family, model, noise, given, 4, opened.student.facts.shift, Guidance(section.guidance, section.guidance_interval))
     torch.testing.assert_close(teacher.sample(noise, given, 4), expected, rtol=0, atol=0)
     # Its settings are in the run alone: no shipped preset has this name.
     with pytest.raises(UsageError, match="no shipped preset"):
-        own_teacher(scene.student)
+        own_teacher(opened.student)
 
 
 def test_what_sampling_refuses_a_scene_refuses(run) -> None:
     with pytest.raises(UsageError, match="class labels, not text"):
-        open_scene(run, prompts=("a fox",), device=CPU, console=Console(quiet=True))
+        open_model(run, prompts=("a fox",), device=CPU, console=Console(quiet=True))

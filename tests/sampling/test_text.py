@@ -24,7 +24,7 @@ from piflow_cli.evaluation.folders import open_folder
 from piflow_cli.reports.images import image_grid, to_images
 from piflow_cli.sampling import text as text_sampling
 from piflow_cli.sampling.denoise import sample_student, seeded_generators, seeded_noise
-from piflow_cli.sampling.opened import open_scene
+from piflow_cli.sampling.opened import open_model
 from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import walk
@@ -505,21 +505,21 @@ def test_a_scene_refuses_another_teacher_than_the_students(flux, tmp_path) -> No
     zoo_preset(ZOO["flux"], tmp_path)
     (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other"))
     with pytest.raises(UsageError, match="was trained for the teacher tiny, not other"):
-        open_scene(flux, prompts=("a fox",), teacher=str(tmp_path / "tiny.yaml"), device=torch.device("cpu"), console=Console(quiet=True))
+        open_model(flux, prompts=("a fox",), teacher=str(tmp_path / "tiny.yaml"), device=torch.device("cpu"), console=Console(quiet=True))
 
 
 @every_family
 def test_a_scene_has_the_noise_the_text_and_the_pictures_of_the_command(cli, row: Row, tmp_path) -> None:
     adapter = saved_student(row, tmp_path)
-    scene = open_scene(adapter, prompts=("a fox",), seeds=(3, 5), height=64, width=96, device=torch.device("cpu"), console=Console(quiet=True))
+    opened = open_model(adapter, prompts=("a fox",), seeds=(3, 5), height=64, width=96, device=torch.device("cpu"), console=Console(quiet=True))
     run(cli, adapter, "a fox", *SIZE, "--seeds", "3,5", "--output", tmp_path / "out")
-    *_, last = walk(scene.student, scene.noise(scene.shots), scene.conditioning(scene.shots))
-    for shot, image in zip(scene.shots, to_images(scene.decode(last.end)), strict=True):
-        assert abs(pixels(tmp_path / "out" / f"{shot.stem}.png") - np.asarray(image).astype(int)).max() <= 1
+    *_, last = walk(opened.student, opened.noise(opened.specs), opened.conditioning(opened.specs))
+    for spec, image in zip(opened.specs, to_images(opened.decode(last.end)), strict=True):
+        assert abs(pixels(tmp_path / "out" / f"{spec.stem}.png") - np.asarray(image).astype(int)).max() <= 1
     # A teacher in the same base answers at the same states.
-    teacher = own_teacher(scene.student, teacher=str(tmp_path / "tiny.yaml"))
-    sigma, given = torch.full((2,), 0.5), scene.conditioning(scene.shots)
+    teacher = own_teacher(opened.student, teacher=str(tmp_path / "tiny.yaml"))
+    sigma, given = torch.full((2,), 0.5), opened.conditioning(opened.specs)
     alone = row.build()
-    expected = teacher_velocity(scene.student.family, alone, teacher.guidance, last.states[0], sigma, given)
+    expected = teacher_velocity(opened.student.family, alone, teacher.guidance, last.states[0], sigma, given)
     assert (teacher.guidance.scale == 1) == (row.guidance_mode == "embedded")
     torch.testing.assert_close(teacher.velocity(last.states[0], sigma, given), expected, rtol=0, atol=0)

@@ -41,16 +41,16 @@ def half_a_head(tensors, metadata, config) -> None:
 
 def wrong_components(tensors, metadata, config) -> None:
     config["num_gaussians"] = 5
-    foreign_metadata(tensors, metadata, config)
+    published_metadata(tensors, metadata, config)
 
 
 def components_in_words(tensors, metadata, config) -> None:
     config["num_gaussians"] = "three"
-    foreign_metadata(tensors, metadata, config)
+    published_metadata(tensors, metadata, config)
 
 
 def no_object(tensors, metadata, config) -> None:
-    foreign_metadata(tensors, metadata, config)
+    published_metadata(tensors, metadata, config)
     metadata["policy_config"] = "[1]"
 
 
@@ -58,19 +58,19 @@ def not_a_number(tensors, metadata, config) -> None:
     tensors["transformer_blocks.0.ff.net.2.lora_B.weight"][0, 0] = float("nan")
 
 
-def foreign_metadata(tensors, metadata, config) -> None:
+def published_metadata(tensors, metadata, config) -> None:
     for name in list(metadata):
         del metadata[name]
     metadata["policy_config"] = json.dumps({"type": "GMFlow"})
 
 
 def unknown_policy(tensors, metadata, config) -> None:
-    foreign_metadata(tensors, metadata, config)
+    published_metadata(tensors, metadata, config)
     metadata["policy_config"] = json.dumps({"type": "IBFlow"})
 
 
 def no_policy(tensors, metadata, config) -> None:
-    foreign_metadata(tensors, metadata, config)
+    published_metadata(tensors, metadata, config)
     del metadata["policy_config"]
     metadata["format"] = "pt"
     no_head(tensors, metadata, config)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ...sampling.denoise import denoise
-from ...sampling.request import Shot
+from ...sampling.request import ImageSpec
 from ...sampling.teacher import OwnTeacher
 
 if TYPE_CHECKING:
-    from ...sampling.opened import Scene
+    from ...sampling.opened import OpenedModel
 
 ROUNDS = 3
 
@@ -36,38 +36,38 @@ class Speed:
 
 
 @torch.no_grad()
-def student_speed(scene: Scene, shots: Sequence[Shot], steps: int, substeps: int | None, temperature: float | str | None) -> Speed:
+def student_speed(opened: OpenedModel, specs: Sequence[ImageSpec], steps: int, substeps: int | None, temperature: float | str | None) -> Speed:
     """Sample ``shots`` of one size with the student's scheduler, and tell network and policy apart."""
-    student, noise, conditioning = scene.student, scene.noise(shots), scene.conditioning(shots)
+    student, noise, conditioning = opened.student, opened.noise(specs), opened.conditioning(specs)
     scheduler = student.scheduler(substeps=substeps, temperature=temperature)
     inside = 0.0
 
     def network(x: Tensor, sigma: Tensor) -> Tensor:
         nonlocal inside
-        with scene.computing():
-            seconds, output = timed(lambda: student.family.call(student.model, x, sigma, conditioning), scene.device)
+        with opened.computing():
+            seconds, output = timed(lambda: student.family.call(student.model, x, sigma, conditioning), opened.device)
         inside += seconds
         return output
 
     rounds = []
     for _ in range(1 + ROUNDS):
         inside = 0.0
-        scheduler.set_timesteps(steps, device=scene.device)
-        total, _ = timed(lambda: denoise(network, scheduler, noise, steps), scene.device)
+        scheduler.set_timesteps(steps, device=opened.device)
+        total, _ = timed(lambda: denoise(network, scheduler, noise, steps), opened.device)
         rounds.append((inside / steps, (total - inside) / steps))
     within, after = (statistics.median(part) for part in zip(*rounds[1:]))
-    return Speed(len(shots), within, after, len(shots) / (steps * (within + after)))
+    return Speed(len(specs), within, after, len(specs) / (steps * (within + after)))
 
 
 @torch.no_grad()
-def teacher_speed(scene: Scene, teacher: OwnTeacher, shots: Sequence[Shot], steps: int) -> Speed:
+def teacher_speed(opened: OpenedModel, teacher: OwnTeacher, specs: Sequence[ImageSpec], steps: int) -> Speed:
     """Time one evaluation of the guided teacher on ``shots`` of one size; an Euler step costs next to nothing beside it."""
-    noise, conditioning = scene.noise(shots), scene.conditioning(shots)
-    sigma = noise.new_ones(len(shots))
-    with scene.computing():
-        seconds = [timed(lambda: teacher.velocity(noise, sigma, conditioning), scene.device)[0] for _ in range(1 + ROUNDS)]
+    noise, conditioning = opened.noise(specs), opened.conditioning(specs)
+    sigma = noise.new_ones(len(specs))
+    with opened.computing():
+        seconds = [timed(lambda: teacher.velocity(noise, sigma, conditioning), opened.device)[0] for _ in range(1 + ROUNDS)]
     network = statistics.median(seconds[1:])
-    return Speed(len(shots), network, None, len(shots) / (steps * network))
+    return Speed(len(specs), network, None, len(specs) / (steps * network))
 
 
 def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:

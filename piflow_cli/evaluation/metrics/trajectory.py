@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...sampling.request import Shot, batches
+from ...sampling.request import ImageSpec, batches
 from ...sampling.teacher import OwnTeacher
 from ...sampling.trajectory import VelocityError, pooled, velocity_errors, walk
 
 if TYPE_CHECKING:
-    from ...sampling.opened import Scene
+    from ...sampling.opened import OpenedModel
 
 # Pictures whose paths are followed: as many as `piflow inspect-policy` looks at.
 PATHS = 16
 
 
 def trajectory_errors(
-    scene: Scene,
+    opened: OpenedModel,
     teacher: OwnTeacher,
-    shots: Sequence[Shot],
+    specs: Sequence[ImageSpec],
     batch_size: int,
     *,
     steps: int | None = None,
@@ -27,14 +27,14 @@ def trajectory_errors(
     temperature: float | str | None = None,
 ) -> list[VelocityError]:
     """Errors at POINTS times of each evaluation, in the order of the path, pooled over the first PATHS of ``shots``."""
-    student = scene.student
+    student = opened.student
     settings = {"steps": steps, "substeps": substeps, "temperature": temperature}
     measured = []
-    for part in batches(shots[:PATHS], batch_size):
-        conditioning = scene.conditioning(part)
+    for part in batches(specs[:PATHS], batch_size):
+        conditioning = opened.conditioning(part)
         errors: list[VelocityError] = []
-        with scene.computing():
-            for path in walk(student, scene.noise(part), conditioning, **settings):
+        with opened.computing():
+            for path in walk(student, opened.noise(part), conditioning, **settings):
                 errors += velocity_errors(path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), student.facts.shift)
         measured.append((len(part), errors))
     return pooled(measured)

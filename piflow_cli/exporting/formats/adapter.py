@@ -76,9 +76,9 @@ class AdapterFormat:
         if request.rank is not None:
             report = self._reduce(student, request.rank)
         dtypes = source.dtypes if request.dtype is None else dict.fromkeys(self._intended, getattr(torch, DTYPES[request.dtype]))
-        foreign = {name: value for name, value in source.metadata.items() if not name.startswith("piflow.")}
+        published = {name: value for name, value in source.metadata.items() if not name.startswith("piflow.")}
         self._written = {name: _rounded(name, value, dtypes[name]) for name, value in self._intended.items()}
-        write_adapter(self._told(student, request, console), folder, self._written, foreign)
+        write_adapter(self._told(student, request, console), folder, self._written, published)
         return report
 
     def _told(self, student: Student, request: ExportRequest, console: Console) -> Student:

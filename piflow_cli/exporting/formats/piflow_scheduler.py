@@ -31,15 +31,7 @@ from ..network import (
 from ..portable import portable
 from ..request import ExportFormat
 from ..standalone.code import transformer_class
-from ..verify import (
-    TOLERANCES,
-    Inputs,
-    Sampler,
-    check_weights,
-    computing_in,
-    difference,
-    reading_back,
-)
+from ..verify import TOLERANCES, Inputs, SampleFunction, check_weights, computing_in, difference, reading_back
 from ..weights import Weights, merged_weights, save_weights
 
 if TYPE_CHECKING:
@@ -123,7 +115,7 @@ for timestep in scheduler.timesteps:
 '''
 
 
-def by_piflow_scheduler(student: Student, model: nn.Module, scheduler: Any) -> Sampler:
+def by_piflow_scheduler(student: Student, model: nn.Module, scheduler: Any) -> SampleFunction:
     """Samples of ``model`` under PiflowScheduler, by as many evaluations as the student was trained for."""
     family = student.family
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...data.buckets import buckets_of
 from ...data.collect import EMPTY
-from ...data.sources import LocalMaterial
+from ...data.sources import LocalSamples
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
 from ...students.student import Student, adapted_student, widen
@@ -126,7 +126,7 @@ def trained_parts(outline: Outline) -> dict[str, int]:
     return parts
 
 
-def disk_of(outline: Outline, local: LocalMaterial | None) -> dict[str, Bytes]:
+def disk_of(outline: Outline, local: LocalSamples | None) -> dict[str, Bytes]:
     """What a run leaves on the disk, and what the cache takes: an entry of it, and all where ``local`` says how many there are."""
     preset, trained = outline.preset, outline.weights.trained
     checkpoint = checkpoint_bytes(trained, preset.optimisation.optimizer)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.timegrid import to_sigma
-from ...data.sources import describe_data, local_material, require_source
+from ...data.sources import describe_data, local_samples, require_source
 from ...errors import UsageError
 from ...presets.schema import CLASS_FAMILIES
 from ...system.devices import choose_device
@@ -25,7 +25,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
     # What needs no network first: it may be wrong already.
     if preset.teacher.family in CLASS_FAMILIES:
         require_source(preset)
-    batches, chosen, local = batch_plan(preset, processes), choose_device(device), local_material(preset.data)
+    batches, chosen, local = batch_plan(preset, processes), choose_device(device), local_samples(preset.data)
     family = family_of(preset.teacher.family)
     outline = outline_of(preset, family)
     grid = time_grid(preset)
