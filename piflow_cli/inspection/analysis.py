@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.policies.components import ComponentPolicy
-from ..core.policies.gmflow import GMFlowPolicy
+from ..core.policies.kinds import policy_kind
 from ..reports.images import to_images
 from ..sampling.denoise import seeded_generators, seeded_noise
 from ..sampling.opened import OpenedModel
@@ -22,9 +21,9 @@ from ..students.facts import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
 from .against_teacher import Apart, Comparison, compare
 from .kinds.dx import Curve
-from .kinds.mixture import Mixed, MixedNumbers, Switching, switching
+from .kinds.anatomy import anatomy_of
+from .kinds.mixture import Mixed, MixedNumbers, Switching
 from .kinds.momentum import Spectrum, SpectrumNumbers
-from .kinds.of_policy import by_position, by_sample
 from .motion import Motion, motion, straightness
 from .robustness import Response, component_dropout, perturb
 from .slices import Place, Slice, slice_of
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 SHOWN = 4
+DROPOUT = "imitation.dropout"
 SHOWN_TIMES = (0, 2, 4, 6, 7)
 CLASS_BATCH, TEXT_BATCH = 64, 1
 TEACHER_STEPS, TEXT_TEACHER_STEPS = 128, 32
@@ -43,11 +43,14 @@ TEACHER_STEPS, TEXT_TEACHER_STEPS = 128, 32
 
 @dataclass(frozen=True)
 class Segment:
-    """What one evaluation leads to; the numbers of samples stand one after the other. What needs a teacher may be missing."""
+    """What one evaluation leads to; the numbers of samples stand one after the other.
+
+    What needs a teacher may be missing, and what the policy's anatomy does not have.
+    """
 
     index: int
     raws: tuple[float, ...]
-    composition: MixedNumbers | SpectrumNumbers | Curve
+    composition: MixedNumbers | SpectrumNumbers | Curve | None
     motion: Motion
     switching: Switching | None
     convergence: Convergence
@@ -144,26 +147,27 @@ class _Batch:
         )
 
     def _segment(self, path: PolicyPath, against: Comparison | None) -> Segment:
-        mixture = isinstance(path.policy, GMFlowPolicy)
+        anatomy = anatomy_of(path.policy)
         return Segment(
             index=path.index,
             raws=(*path.raws, path.raw_end),
-            composition=to_host(by_sample(path.policy)),
+            composition=None if anatomy.by_sample is None else to_host(anatomy.by_sample(path.policy)),
             motion=to_host(motion(path)),
-            switching=to_host(switching(path, self.facts.substeps)) if mixture else None,
+            switching=None if anatomy.switching is None else to_host(anatomy.switching(path, self.facts.substeps)),
             convergence=to_host(convergence(path)),
             errors=None if against is None else against.errors,
             apart=None if against is None else to_host(against.apart),
         )
 
     def _close_up(self, path: PolicyPath, against: Comparison | None) -> CloseUp:
-        components = by_position(path.policy)
+        by_position = anatomy_of(path.policy).by_position
+        components = None if by_position is None else by_position(path.policy)
         substeps, shift = self.facts.substeps, self.facts.shift
         responses = perturb(path, self._perturbation(), self.field, shift, substeps)
         shown = [(path.raws[index], path.states[index]) for index in SHOWN_TIMES]
         return CloseUp(
             responses={name: to_host(response) for name, response in responses.items()},
-            dropout=component_dropout(path, substeps).cpu() if isinstance(path.policy, ComponentPolicy) else None,
+            dropout=component_dropout(path, substeps).cpu() if DROPOUT in policy_kind(self.facts.policy).settings else None,
             maps=None if components is None else _maps(components),
             shown_raws=tuple(raw for raw, _ in shown),
             estimates=[self._pictures(path.policy.posterior_mean(x, times(raw, x))) for raw, x in shown],
@@ -216,7 +220,7 @@ def _merged_segments(parts: Sequence[Segment]) -> Segment:
     return Segment(
         index=first.index,
         raws=first.raws,
-        composition=joined([part.composition for part in parts]),
+        composition=None if first.composition is None else joined([part.composition for part in parts]),
         motion=joined([part.motion for part in parts]),
         switching=None if first.switching is None else joined([part.switching for part in parts]),
         convergence=joined([part.convergence for part in parts]),

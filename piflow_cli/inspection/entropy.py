@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 DEAD_WEIGHT = 0.01
+QUANTILES = (0.1, 0.5, 0.9)
 
 
 def entropy(weights: Tensor, dim: int) -> Tensor:
@@ -22,3 +23,9 @@ def overall_effective(usage: Tensor) -> float:
 def dead_components(highest: Tensor) -> list[int]:
     """Components whose largest weight (B, K) is below DEAD_WEIGHT: at every position of every sample."""
     return [index for index, weight in enumerate(highest.amax(dim=0).tolist()) if weight < DEAD_WEIGHT]
+
+
+def quantiles(values: Tensor, start: int = 1) -> Tensor:
+    """The tenth, half and nine tenths (..., 3) of ``values``, over all axes from ``start`` on."""
+    levels = torch.tensor(QUANTILES, dtype=values.dtype, device=values.device)
+    return values.flatten(start).quantile(levels, dim=start).movedim(0, start)

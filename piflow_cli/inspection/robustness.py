@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from ..core.policies.base import Policy
-from ..core.policies.components import ComponentPolicy
 from ..core.rollout import rollout, rollout_through
 from ..core.timegrid import to_sigma
 from ..sampling.trajectory import PolicyPath, TeacherField, times
@@ -131,7 +130,6 @@ def component_dropout(path: PolicyPath, substeps: int) -> Tensor:
     """Mean squares (B, K) of the change of the segment's end when each component in turn is left out, over the positions of
     :func:`~piflow_cli.inspection.tensors.thin`; a mixture of one has none to spare."""
     policy = thin(path.policy)
-    assert isinstance(policy, ComponentPolicy), "a DX policy has no components"
     batch, components = policy.means.shape[:2]
     if components == 1:
         return policy.means.new_zeros(batch, 0)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..core.policies.base import Policy
-from ..core.policies.gmflow import GMFlowPolicy
 from ..core.rollout import rollout_through
 from ..errors import UsageError
 from ..sampling.trajectory import PolicyPath, times
+from .kinds.anatomy import anatomy_of
 from .tensors import position_of, repeated
 
 SLICE_TIMES = 49
@@ -66,7 +65,7 @@ class Slice:
 
 def slice_of(path: PolicyPath, place: Place, substeps: int) -> Slice:
     """The slice of the first sample of a segment."""
-    policy = position_of(path.policy, 0, (place.y, place.x))
+    policy, density = position_of(path.policy, 0, (place.y, place.x)), anatomy_of(path.policy).density
     x, axis = policy.x_src.float(), place.axis
     raws = torch.linspace(path.raws[0], path.raw_end, SLICE_TIMES, dtype=torch.float64).tolist()
 
@@ -93,24 +92,11 @@ def slice_of(path: PolicyPath, place: Place, substeps: int) -> Slice:
         raws=torch.tensor(raws),
         values=values,
         velocity=torch.stack(velocities, dim=1).cpu(),
-        density=_densities(policy, states, raws, values, axis) if isinstance(policy, GMFlowPolicy) else None,
+        density=None if density is None else density(policy, states, raws, values, axis),
         estimate=torch.stack([value[0, axis].flatten()[0] for value in estimates]).cpu(),
         state=torch.stack([value[0, axis].flatten()[0] for value in states]).cpu(),
         neighbours=torch.stack([value[:, axis].flatten() for value in near], dim=1).cpu(),
     )
-
-
-def marginal(policy: GMFlowPolicy, x: Tensor, raw: Tensor, values: Tensor, axis: int) -> Tensor:
-    """Density (V,) at ``values`` of channel ``axis`` of x_0 under the posterior of a single position, given ``x`` at ``raw``."""
-    means, logweights, variance = policy.posterior(x, raw)
-    std = variance.sqrt().reshape(1)
-    centres, weights = means[0, :, axis].flatten(), logweights[0, :, 0].flatten().exp()
-    standard = (values.to(centres).unsqueeze(1) - centres) / std
-    return ((-standard.square() / 2).exp() / (std * math.sqrt(2 * math.pi)) * weights).sum(dim=1)
-
-
-def _densities(policy: GMFlowPolicy, states: list[Tensor], raws: list[float], values: Tensor, axis: int) -> Tensor:
-    return torch.stack([marginal(policy, x, times(raw, x), values, axis) for raw, x in zip(raws, states)], dim=1).cpu()
 
 
 def _values(seen: list[float]) -> Tensor:

@@ -15,11 +15,6 @@ import torch
 from torch import Tensor
 
 from ..core.policies.base import Policy
-from ..core.policies.components import ComponentPolicy
-from ..core.policies.dx import DXPolicy
-from ..core.policies.gmflow import GMFlowPolicy
-from ..core.policies.momentum import MomentumPolicy
-from ..errors import UsageError
 
 Numbers = TypeVar("Numbers", bound=NamedTuple)
 MOST_POSITIONS = 2048
@@ -68,26 +63,15 @@ def in_float64(policy: Policy) -> Policy:
     return _changed(policy, exact, exact)
 
 
-def unknown(policy: Policy) -> UsageError:
-    """What to say of a policy of another kind than those that are looked into."""
-    return UsageError(f"inspect-policy looks into GM, DX and momentum policies, and not into a {type(policy).__name__}", "piflow eval measures any student")
-
-
 def _changed(
     policy: Policy, spatial: Callable[[Tensor], Tensor], batch: Callable[[Tensor], Tensor] = lambda value: value
 ) -> Policy:
     """``spatial`` applied to every tensor (B, ..., *S) of a policy, and ``batch`` to every (B,)."""
     changes = {"x_src": spatial(policy.x_src), "raw_src": batch(policy.raw_src)}
-    if isinstance(policy, ComponentPolicy):
-        changes |= {"means": spatial(policy.means), "logweights": spatial(policy.logweights)}
-    if isinstance(policy, GMFlowPolicy):
-        changes |= {"logstds": batch(policy.logstds.reshape(-1))}
-    elif isinstance(policy, MomentumPolicy):
-        changes |= {"loggammas": spatial(policy.loggammas)}
-    elif isinstance(policy, DXPolicy):
-        changes |= {"grid": spatial(policy.grid)}
-    else:
-        raise unknown(policy)
+    # What the layout has no place for is one number of every sample.
+    for name, part in zip(policy.outputs, policy.layout(1, 1) if policy.outputs else ()):
+        value = getattr(policy, name)
+        changes[name] = batch(value.reshape(-1)) if part is None else spatial(value)
     return replace(policy, **changes)
 
 

@@ -12,11 +12,11 @@ import torch
 
 from paths import path_of
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
-from piflow_cli.inspection.entropy import by_sample
-from piflow_cli.inspection.substeps import convergence
-from piflow_cli.inspection.motion import course, switching
+from piflow_cli.inspection.kinds.mixture import by_sample, switching
+from piflow_cli.inspection.motion import motion
 from piflow_cli.inspection.robustness import component_dropout, perturb
 from piflow_cli.inspection.slices import Place, slice_of
+from piflow_cli.inspection.substeps import convergence
 from piflow_cli.sampling.trajectory import times
 
 
@@ -33,7 +33,7 @@ def look(scale, batch):
     with torch.no_grad():
         path = path_of(policy, 1 - 1 / 3.5)
         before = peak()
-        by_sample(policy), course(path), switching(path, 128), convergence(path)
+        by_sample(policy), motion(path), switching(path, 128), convergence(path)
         component_dropout(path, 128), perturb(path, torch.randn_like(x), None, 3.2, 128), slice_of(path, Place(100 // scale, 7), 128)
     return (peak() - before) / means.nbytes
 

@@ -9,7 +9,8 @@ import torch
 from helpers import random_dx, random_gm, random_momentum
 from paths import path_of
 from piflow_cli.errors import UsageError
-from piflow_cli.inspection.slices import Place, marginal, slice_of
+from piflow_cli.inspection.kinds.mixture import marginal
+from piflow_cli.inspection.slices import Place, slice_of
 from piflow_cli.inspection.tensors import position_of
 from piflow_cli.sampling.trajectory import times
 

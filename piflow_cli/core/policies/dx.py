@@ -143,6 +143,7 @@ DX = PolicyKind(
     words=Words("DX", "points", "x_0 at even times", "DX, {} points, linear between them", "DX never does"),
     published=PublishedNames("DX", class_prefix=None),
     own_segment=True,
+    anatomy="piflow_cli.inspection.kinds.dx:ANATOMY",
 )
 
 DX_POLYNOMIAL = PolicyKind(
@@ -152,4 +153,5 @@ DX_POLYNOMIAL = PolicyKind(
     words=Words("DX polynomial", "terms", "a polynomial in time", "DX, a polynomial of {} terms", "DX never does"),
     published=PublishedNames("DX", mode="polynomial", class_prefix=None),
     own_segment=True,
+    anatomy="piflow_cli.inspection.kinds.dx:ANATOMY",
 )

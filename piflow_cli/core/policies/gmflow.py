@@ -188,5 +188,6 @@ GM = PolicyKind(
         },
         mark="proj_out_logstds.1.weight",
     ),
+    anatomy="piflow_cli.inspection.kinds.mixture:ANATOMY",
     settings=frozenset({"policy.temperature", "policy.logstd_width", "imitation.dropout"}),
 )

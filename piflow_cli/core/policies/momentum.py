@@ -148,5 +148,6 @@ MOMENTUM = PolicyKind(
         mark="proj_out_loggamma.weight",
     ),
     fewest=2,
+    anatomy="piflow_cli.inspection.kinds.momentum:ANATOMY",
     settings=frozenset({"imitation.dropout", "optimisation.gamma_learning_rate"}),
 )

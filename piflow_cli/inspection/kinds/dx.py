@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...core.policies.dx import DXPolicy
 from ..tensors import root_mean
+from .anatomy import Anatomy
 
 CURVE_POINTS = 9
 
@@ -69,3 +70,6 @@ def grid_summary(found: Curve, source: float, span: float) -> Grid:
         curvature=root_mean(found.curvature.square()),
         travel=found.travel.square().mean().sqrt().item(),
     )
+
+
+ANATOMY = Anatomy(by_sample=curve)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from torch import Tensor
 from ...core.policies.gmflow import GMFlowPolicy
 from ...core.rollout import rollout_through
 from ...sampling.trajectory import PolicyPath, times
-from ..entropy import dead_components, entropy, overall_effective
+from ..entropy import dead_components, entropy, overall_effective, quantiles
 from ..tensors import thin
+from .anatomy import Anatomy
 
 SWITCH_TIMES = 33
 
@@ -122,7 +124,6 @@ class Switching(NamedTuple):
 def switching(path: PolicyPath, substeps: int) -> Switching:
     """The posterior weights of a GM policy along its own rollout."""
     policy = thin(path.policy)
-    assert isinstance(policy, GMFlowPolicy), "only mixtures have components"
     raws = torch.linspace(path.raws[0], path.raw_end, SWITCH_TIMES, dtype=torch.float64).tolist()
     x = policy.x_src.float()
     states = [x, *rollout_through(policy, x, [times(raw, x) for raw in raws], substeps=substeps)]
@@ -139,3 +140,35 @@ def switching(path: PolicyPath, substeps: int) -> Switching:
     changes = torch.stack(moved, dim=1)
     shift = (weights - first).abs().amax(dim=1).flatten(1).mean(dim=1)
     return Switching(torch.stack(effective, dim=1), changes, changes.sum(dim=1), shift)
+
+
+def marginal(policy: GMFlowPolicy, x: Tensor, raw: Tensor, values: Tensor, axis: int) -> Tensor:
+    """Density (V,) at ``values`` of channel ``axis`` of x_0 under the posterior of a single position, given ``x`` at ``raw``."""
+    means, logweights, variance = policy.posterior(x, raw)
+    std = variance.sqrt().reshape(1)
+    centres, weights = means[0, :, axis].flatten(), logweights[0, :, 0].flatten().exp()
+    standard = (values.to(centres).unsqueeze(1) - centres) / std
+    return ((-standard.square() / 2).exp() / (std * math.sqrt(2 * math.pi)) * weights).sum(dim=1)
+
+
+def densities(policy: GMFlowPolicy, states: list[Tensor], raws: list[float], values: Tensor, axis: int) -> Tensor:
+    """:func:`marginal` (V, T) at each state and raw time."""
+    return torch.stack([marginal(policy, x, times(raw, x), values, axis) for raw, x in zip(raws, states)], dim=1).cpu()
+
+
+def by_sample(policy: GMFlowPolicy) -> MixedNumbers:
+    """The mixture, positions summed up, sample by sample."""
+    found = mixed(policy)
+    weights = found.weights.flatten(2)
+    return MixedNumbers(
+        effective=quantiles(found.effective),
+        usage=weights.mean(dim=2),
+        highest=weights.amax(dim=2),
+        varying=weights.std(dim=2, unbiased=False).mean(dim=1),
+        spread=found.spread.flatten(1).square().mean(dim=1).sqrt(),
+        logstd=found.logstd,
+        std=found.std,
+    )
+
+
+ANATOMY = Anatomy(by_sample=by_sample, by_position=mixed, switching=switching, density=densities)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...core.policies.momentum import MomentumPolicy
-from ..entropy import dead_components, entropy, overall_effective
+from ..entropy import dead_components, entropy, overall_effective, quantiles
+from .anatomy import Anatomy
 
 
 class Spectrum(NamedTuple):
@@ -63,3 +64,13 @@ def momentum_summary(numbers: SpectrumNumbers) -> Momentum:
         dead=dead_components(numbers.highest),
         gammas=[tuple(levels) for levels in numbers.loggammas.mean(dim=0).exp().tolist()],
     )
+
+
+def by_sample(policy: MomentumPolicy) -> SpectrumNumbers:
+    """The rates, positions summed up, sample by sample."""
+    found = spectrum(policy)
+    weights, rates = found.weights.flatten(2), quantiles(found.loggammas, start=2)
+    return SpectrumNumbers(quantiles(found.effective), weights.mean(dim=2), weights.amax(dim=2), rates)
+
+
+ANATOMY = Anatomy(by_sample=by_sample, by_position=spectrum)

@@ -11,8 +11,7 @@ from helpers import random_gm
 from piflow_cli.core.policies.dx import DXPolicy, DXPolynomialPolicy
 from piflow_cli.inspection.entropy import dead_components, overall_effective
 from piflow_cli.inspection.kinds.dx import curve
-from piflow_cli.inspection.kinds.mixture import mixed
-from piflow_cli.inspection.kinds.of_policy import by_sample
+from piflow_cli.inspection.kinds.mixture import by_sample, mixed
 
 
 def weighted(logweights: torch.Tensor):
