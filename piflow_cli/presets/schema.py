@@ -36,7 +36,7 @@ from piflow_cli.presets.types import (
 
 POLICY_KINDS = policy_names()
 FEW = 4
-PolicyKind = Literal[POLICY_KINDS]
+PolicyName = Literal[POLICY_KINDS]
 
 SECTION = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -65,7 +65,7 @@ class PolicySection:
 
     __pydantic_config__ = SECTION
 
-    kind: PolicyKind
+    kind: PolicyName
     components: Components  # of gm or momentum; grid points of dx; terms of dx-poly
     nfe: Evaluations  # network evaluations per image
     final_step_scale: Annotated[float, Strict(), Field(gt=0, le=1)] = 1.0  # length of the last segment over the others'
