@@ -1,0 +1,50 @@
+"""A policy of another package, named by its entry point alone, goes where ours go."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# One process for all commands: importing torch takes longer than any of them.
+PROGRAM = """
+import json, sys
+from piflow_cli.app import main
+for line in json.loads(sys.argv[1]):
+    print("#", line[0], flush=True)
+    code = main(line)
+    if code:
+        sys.exit(code)
+"""
+
+
+def test_a_policy_of_another_package_is_distilled_sampled_measured_looked_into_and_exported(tiny_teacher, tmp_path) -> None:
+    distil = ["distill", "--teacher", str(tiny_teacher), "--policy", "straight", "--output", "run", "--quiet"]
+    commands = [
+        [*distil, "--iterations", "2"],
+        [*distil, "--iterations", "4"],
+        ["sample", "run", "--seeds", "0-2", "--output", "samples", "--quiet"],
+        ["eval", "run", "--extractor", "pixels", "--metrics", "fid", "--reference", "data", "--num-images", "20", "--output", "report", "--cache", "cache", "--json"],
+        ["inspect-policy", "run", "--seeds", "0-1", "--output", "look", "--json"],
+        ["export", "run", "--format", "adapter", "--output", "adapter", "--quiet"],
+        ["sample", "adapter", "--seeds", "0-2", "--output", "again", "--quiet"],
+        ["export", "run", "--format", "pipeline", "--output", "pipeline", "--quiet"],
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", PROGRAM, json.dumps(commands)]
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    config = json.loads((tmp_path / "adapter" / "config.json").read_text())
+    assert config["_class_name"] == "StraightDiT"
+    for name in ("000000.png", "000002.png"):
+        assert (tmp_path / "samples" / name).read_bytes() and (tmp_path / "again" / name).is_file()
+    assert "class StraightPolicy" in (tmp_path / "pipeline" / "scheduler" / "policy_scheduler.py").read_text()
+
+
+def test_it_is_named_beside_ours_where_a_name_is_wrong(tiny_teacher, tmp_path) -> None:
+    command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", str(tiny_teacher), "--policy", "curved", "--output", "run"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True)
+    assert done.returncode == 2 and "straight" in done.stderr and "momentum" in done.stderr
