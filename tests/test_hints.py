@@ -29,29 +29,27 @@ LED_TO_BY = {
     "commands/export": ("export",),
     "commands/inspect": ("inspect-policy",),
     "commands/options": (),  # the reader of an option names it itself
+    **dict.fromkeys(("data/prompts", "data/rows", "data/pictures", "data/picture_folders", "data/labelled_images"), ALL),
+    "data/": ("distill",),
+    "sampling/request": ("sample", "eval", "inspect-policy"),
     "sampling": ("sample",),
+    "presets/bounds": (),
     "presets": ("distill",),
-    "preset_": ("distill",),
-    "idle": ("distill",),
-    "launching": ("distill",),
-    "runs": ("distill",),
-    "bounds": (),
-    "loras": ("sample",),
-    "lora_": ("sample",),
+    "system/processes": ("distill",),
+    "students/runs": ("distill",),
+    "students/lora": ("sample",),
     "teachers/dit.py": ("sample", "eval", "inspect-policy"),
-    "text_sampling": ("sample",),
-    "shots": ("sample", "eval", "inspect-policy"),
 }
 # Of every command, or of the program itself.
 OTHERS = {"--help", "--json", "--version"}
 # Hints that answer the option that they name: whoever reads one has typed it.
 ANSWERS = {
-    "adapters.py": ("leave --base-precision out",),
-    "generation.py": ("or leave --lora out",),
-    "quantisation.py": ("choose --base-precision", "leave --offload-"),
-    "student.py": ("leave --shift out", "choose --base-precision"),
+    "students/adapters.py": ("leave --base-precision out",),
+    "sampling/denoise.py": ("or leave --lora out",),
+    "weights/quantisation.py": ("choose --base-precision", "leave --offload-"),
+    **dict.fromkeys(("students/student.py", "students/facts.py"), ("leave --shift out", "choose --base-precision")),
     "teachers/base.py": ("choose --base-precision",),
-    "student_source.py": ("leave --subfolder out", "choose one: --subfolder", "export that with --format adapter"),
+    "students/locate.py": ("leave --subfolder out", "choose one: --subfolder", "export that with --format adapter"),
 }
 
 

@@ -220,7 +220,7 @@ def test_what_cannot_be_measured_says_so_and_makes_nothing(evaluate, tiny_run, t
 
 def test_a_cache_that_cannot_be_had_is_refused_first(cli, tiny_run, tmp_path, monkeypatch) -> None:
     """No home, a file in the way, a file system that is read-only: before the student is opened, with what to type."""
-    monkeypatch.setattr("piflow_cli.evaluation.run.open_bench", None)
+    monkeypatch.setattr("piflow_cli.evaluation.run.open_compared", None)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     (tmp_path / "file").touch()
     arguments = ["eval", str(tiny_run), "--output", str(tmp_path / "report")]
@@ -304,7 +304,7 @@ def test_one_student_is_in_memory_at_a_time(evaluate, tiny_run, tmp_path, monkey
         models.append(weakref.ref(compared.opened.student.model))
         return compared
 
-    monkeypatch.setattr(run, "open_bench", opening)
+    monkeypatch.setattr(run, "open_compared", opening)
     numbers(evaluate(tiny_run, other, *FAST))
     assert alive == [[], [False]]
 

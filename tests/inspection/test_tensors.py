@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import random_dx, random_gm, random_momentum
-from piflow_cli.errors import UsageError
+from piflow_cli.inspection.kinds.anatomy import Anatomy, anatomy_of
 from piflow_cli.inspection.teacher_policy import TeacherPolicy
 from piflow_cli.inspection.tensors import MOST_POSITIONS, in_float64, position_of, repeated, stride, thin
 from piflow_cli.sampling.trajectory import times
@@ -62,7 +62,8 @@ def test_double_precision_holds_the_same_numbers(kind: str) -> None:
     torch.testing.assert_close(exact.velocity(exact.x_src, raw).float(), policy.velocity(policy.x_src, raw), rtol=1e-5, atol=1e-5)
 
 
-def test_a_policy_of_another_kind_is_named() -> None:
-    x = torch.zeros(1, 1, 2, 2)
-    with pytest.raises(UsageError, match="not into a FieldPolicy"):
-        thin(TeacherPolicy(lambda x, sigma: x, x, times(1.0, x), 1.0))
+def test_a_policy_without_a_row_has_no_anatomy_and_is_thinned_all_the_same() -> None:
+    x = torch.zeros(1, 1, 128, 128)
+    policy = TeacherPolicy(lambda x, sigma: x, x, times(1.0, x), 1.0)
+    assert anatomy_of(policy) == Anatomy()
+    assert thin(policy).x_src[0, 0].numel() <= MOST_POSITIONS
