@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("PIFLOW_DEBUG", None)
 # What tests write need not survive a power cut, and disks are slow; tests/faults puts its own in this place.
 os.fsync = lambda number: None
+
+# Under nohup a hang-up is ignored, and runs respect that; tests say themselves where it is meant.
+if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("piflow", deadline=None, derandomize=True)
 settings.load_profile("piflow")
