@@ -119,3 +119,43 @@ def test_every_option_of_a_hint_can_be_typed(path):
         if not any(answer in hint for answer in answers) and (found := wrong_options(hint, commands_of(path)))
     }
     assert not wrong
+
+
+COMMAND = re.compile(rf"piflow ({'|'.join(ALL)})((?: (?:--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{{\}}))*)")
+# What stands for a path, a name or a number in a hint, as its reader would fill it in.
+FILLED = "1"
+
+
+def typed(path: Path) -> list[tuple[str, list[str]]]:
+    """Every whole command in the hints of a module: its name, and its arguments with something in the place of each word in capitals."""
+    found = []
+    for _, hint in hints_of(path):
+        for name, rest in COMMAND.findall(hint):
+            words = re.findall(r"--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{\}", rest)
+            found.append((name, [word if word.startswith("--") else word.strip('"') if word.startswith('"') else FILLED for word in words]))
+    return found
+
+
+COMMANDS = sorted({(name, tuple(arguments)) for path in modules() for name, arguments in typed(path)})
+
+
+@pytest.mark.parametrize(("name", "arguments"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value))
+def test_every_whole_command_of_a_hint_is_parsed(name, arguments):
+    """Read by the program's own parser; --help and --list-teachers end it early, as they do for a person."""
+    command = get_command(app).commands[name]
+    given = [word for word in arguments if word not in ("--help", "--list-teachers")]
+    context = command.make_context(name, given, obj=list(given))
+    assert context.args == []
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if hints_of(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_an_option_that_a_hint_gives_a_value_takes_one(path):
+    flags = {
+        name
+        for command in ALL
+        for option in get_command(app).commands[command].params
+        if getattr(option, "is_flag", False)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    given = [option for _, hint in hints_of(path) for option in re.findall(r"(--[a-z-]+) (?:[A-Z]{2,}\b|\{\})", hint)]
+    assert not flags & set(given)
