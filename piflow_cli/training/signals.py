@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
+
+SECONDS_OF_ONE_REQUEST = 1.0
 
 
 class StopRequest:
     """A context in which the first SIGINT, SIGTERM or SIGHUP only sets :attr:`asked`, and :attr:`number` to its number.
 
     The same signal a second time raises KeyboardInterrupt, but for SIGHUP, which shells and systems send several times at the
-    end of a session. A run that was started to ignore SIGHUP, as nohup does, goes on ignoring it.
+    end of a session. A SIGTERM soon after another is the same request: a launcher that is killed sends one for each of its
+    threads. A run that was started to ignore SIGHUP, as nohup does, goes on ignoring it.
     """
 
     SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -20,7 +24,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.asked = False
         self.number: int = signal.SIGINT
-        self._seen: set[int] = set()
+        self._seen: dict[int, float] = {}
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -36,8 +40,10 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if number in self._seen and number != self.HANG_UP:
+        now = time.monotonic()
+        again = number in self._seen and not (number == signal.SIGTERM and now - self._seen[number] < SECONDS_OF_ONE_REQUEST)
+        if again and number != self.HANG_UP:
             raise KeyboardInterrupt
-        self._seen.add(number)
+        self._seen.setdefault(number, now)
         if not self.asked:
             self.asked, self.number = True, number

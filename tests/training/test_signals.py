@@ -29,7 +29,9 @@ def test_the_first_signal_asks_the_run_to_save_and_stop(cli, tiny_teacher, tmp_p
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_second_one_stops_at_once(name) -> None:
+def test_a_second_one_stops_at_once(name, monkeypatch) -> None:
+    # As if a second had passed before the second of them.
+    monkeypatch.setattr("piflow_cli.training.signals.SECONDS_OF_ONE_REQUEST", 0.0)
     number = getattr(signal, name)
     with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
         os.kill(os.getpid(), number)
@@ -87,6 +89,14 @@ def waited_for(condition, seconds: float = 180) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.1)
     return condition()
+
+
+def test_sigterm_twice_in_a_moment_is_one_request() -> None:
+    """A launcher that is killed sends one for each of its threads that dies."""
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked and stop.number == signal.SIGTERM
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="reads the list of processes from /proc")
