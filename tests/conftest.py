@@ -27,7 +27,8 @@ os.fsync = lambda number: None
 if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-settings.register_profile("piflow", deadline=None, derandomize=True)
+# The same examples each time; more of them by hand: PIFLOW_EXAMPLES=1000 pytest.
+settings.register_profile("piflow", deadline=None, derandomize=True, max_examples=int(os.environ.get("PIFLOW_EXAMPLES", "50")))
 settings.load_profile("piflow")
 
 
