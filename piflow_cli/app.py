@@ -124,7 +124,8 @@ def _report(exc: BaseException, args: list[str]) -> int:
     if isinstance(error, Reported):
         return error.exit_code
     if not is_first() and isinstance(error, (UsageError, Interrupted)):
-        # All processes of a run meet these; what launched them ends the others once one is gone, so the first speaks first.
+        # All processes of a run meet these; what launched them ends the others once one is gone, so the first speaks
+        # first.
         time.sleep(SECONDS_TO_SPEAK)
         return error.exit_code
     if "--json" in _options(args):

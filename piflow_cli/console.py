@@ -160,7 +160,9 @@ def format_cell(value: object) -> str:
         return f"{value:.6g}"
     if isinstance(value, (list, tuple)):
         shown = value if len(value) <= LONGEST_LIST else [value[0], "...", value[-1]]
-        return ", ".join(format_cell(item) for item in shown) + (f" ({len(value)})" if len(value) > LONGEST_LIST else "")
+        return ", ".join(format_cell(item) for item in shown) + (
+            f" ({len(value)})" if len(value) > LONGEST_LIST else ""
+        )
     return str(value)
 
 
@@ -169,7 +171,9 @@ def _write_data(text: str) -> None:
         # Flushed here, so that a reader who has gone away is noticed while errors are still caught.
         print(text, file=streams.out(), flush=True)
     except BrokenPipeError as error:
-        raise RunError("what was reading the output has gone", "let it read to the end, or write to a file: > FILE") from error
+        raise RunError(
+            "what was reading the output has gone", "let it read to the end, or write to a file: > FILE"
+        ) from error
 
 
 def _write_error(text: str) -> None:

@@ -49,7 +49,8 @@ class RunError(PiflowError):
 
 
 class Interrupted(PiflowError):
-    """The user or the system stopped the run by signal ``number``; the exit code is a shell's own for it, 130 for Ctrl-C."""
+    """The user or the system stopped the run by signal ``number``; the exit code
+    is a shell's own for it, 130 for Ctrl-C."""
 
     exit_code = 128 + signal.SIGINT
 
@@ -160,7 +161,8 @@ def _status(exc: BaseException) -> int | None:
 def _gated(exc: BaseException) -> PiflowError:
     if _status(exc) == 401:
         return RunError(
-            "the model is gated, and the Hub does not know who asks", "accept its licence on its page on the Hub, then: hf auth login"
+            "the model is gated, and the Hub does not know who asks",
+            "accept its licence on its page on the Hub, then: hf auth login",
         )
     return RunError(
         "the model is gated, and this account has no access to it",
@@ -172,14 +174,18 @@ def _unreachable(exc: BaseException) -> PiflowError:
     chain = (exc, exc.__cause__)
     if any(type(link).__name__ == "OfflineModeIsEnabled" for link in chain):
         return RunError("it is not in the cache, and HF_HUB_OFFLINE forbids asking the Hub", "unset HF_HUB_OFFLINE")
-    return RunError("the Hub cannot be reached, and the cache lacks files of it", "check the network and run the same command again")
+    return RunError(
+        "the Hub cannot be reached, and the cache lacks files of it", "check the network and run the same command again"
+    )
 
 
 def _hub_answer(exc: BaseException) -> PiflowError:
     if _status(exc) in (401, 403):
         return RunError("the Hub refuses the access token", "get a new one: hf auth login")
     if _status(exc) == 429:
-        return RunError("the Hub asks for patience: too many requests", "wait some minutes; hf auth login raises the limit")
+        return RunError(
+            "the Hub asks for patience: too many requests", "wait some minutes; hf auth login raises the limit"
+        )
     return RunError(f"the Hub answered: {_first_line(exc)}", "run the same command again in a while")
 
 
@@ -204,9 +210,9 @@ def _gpu_full(exc: BaseException) -> PiflowError:
         short = f": {more}{wanted[1]} {wanted[2]} wanted, {free[1]} {free[2]} free"
     return RunError(
         f"the GPU ran out of memory{short}",
-        "distill: --set optimisation.gradient_checkpointing=true, then --set optimisation.device_batch_size=1, "
-        "--base-precision nf4, --set imitation.states_per_query=1, --offload-base, of which --dry-run shows what each takes; "
-        "sample: --batch-size 1, --offload model",
+        "distill: --set optimisation.gradient_checkpointing=true, then --set optimisation.device_batch_size=1,"
+        " --base-precision nf4, --set imitation.states_per_query=1, --offload-base, of which --dry-run shows what each"
+        " takes; sample: --batch-size 1, --offload model",
     )
 
 
@@ -215,7 +221,8 @@ def _run_error(message: str, hint: str) -> Callable[[BaseException], PiflowError
     return lambda exc: RunError(message.format(place=_place(exc), text=_first_line(exc)), hint)
 
 
-# A network that is away has another class under each HTTP library that the Hub's client has used: httpx, requests, urllib3.
+# A network that is away has another class under each HTTP library that the Hub's client has used: httpx, requests,
+# urllib3.
 _UNREACHABLE = _named("OfflineModeIsEnabled", "TransportError", "RequestException", "MaxRetryError")
 
 Entry = tuple[Callable[[BaseException], bool], Callable[[BaseException], PiflowError]]
@@ -226,12 +233,15 @@ HUB_TABLE: tuple[Entry, ...] = (
     (
         _named("RepositoryNotFoundError"),
         lambda exc: UsageError(
-            "there is no such repository on the Hub, or it is private", "check the name; for a private one: hf auth login"
+            "there is no such repository on the Hub, or it is private",
+            "check the name; for a private one: hf auth login",
         ),
     ),
     (
         _named("RevisionNotFoundError"),
-        lambda exc: UsageError("the repository has no such revision", "take the newest; distill: --set teacher.revision=null"),
+        lambda exc: UsageError(
+            "the repository has no such revision", "take the newest; distill: --set teacher.revision=null"
+        ),
     ),
     (
         _named("RemoteEntryNotFoundError"),
@@ -239,7 +249,10 @@ HUB_TABLE: tuple[Entry, ...] = (
     ),
     (
         _named("IncompleteSnapshotError"),
-        _run_error("its download is incomplete, and the Hub cannot be reached", "check the network and run the same command again"),
+        _run_error(
+            "its download is incomplete, and the Hub cannot be reached",
+            "check the network and run the same command again",
+        ),
     ),
     (_named("LocalEntryNotFoundError"), _unreachable),
     (_named("HFValidationError"), lambda exc: UsageError("this is no name of a repository", "write it as owner/name")),
@@ -248,18 +261,29 @@ HUB_TABLE: tuple[Entry, ...] = (
 )
 
 DISK_TABLE: tuple[Entry, ...] = (
-    (_is_number(errno.ENOSPC), _run_error("the disk is full{place}", "free some space, then run the same command again")),
+    (
+        _is_number(errno.ENOSPC),
+        _run_error("the disk is full{place}", "free some space, then run the same command again"),
+    ),
     (
         _is_number(errno.EDQUOT),
-        _run_error("your quota of this disk is used up{place}", "free some space of your own, then run the same command again"),
+        _run_error(
+            "your quota of this disk is used up{place}", "free some space of your own, then run the same command again"
+        ),
     ),
     (
         _is_number(errno.EFBIG),
-        _run_error("the file is larger than this system lets it be{place}", "raise the limit: ulimit -f unlimited; or choose another disk"),
+        _run_error(
+            "the file is larger than this system lets it be{place}",
+            "raise the limit: ulimit -f unlimited; or choose another disk",
+        ),
     ),
     (
         _is_number(errno.EIO),
-        _run_error("the disk failed to read or write{place}", "look at the disk or its connection, then run the same command again"),
+        _run_error(
+            "the disk failed to read or write{place}",
+            "look at the disk or its connection, then run the same command again",
+        ),
     ),
 )
 
@@ -275,10 +299,16 @@ TABLE: tuple[Entry, ...] = (
         _is(FileNotFoundError),
         _run_error("no such file or folder{place}", "check the path; a relative one starts in the current folder"),
     ),
-    (_is(FileExistsError), _run_error("something else is there{place}", "name another folder: --output DIR, or remove what is there")),
+    (
+        _is(FileExistsError),
+        _run_error("something else is there{place}", "name another folder: --output DIR, or remove what is there"),
+    ),
     (_is(NotADirectoryError), _run_error("not a folder{place}", "name a folder, or remove the file that is there")),
     (_is(IsADirectoryError), _run_error("a folder, not a file{place}", "name a file inside it")),
-    (_is_unnumbered, _run_error("a file could not be written or read: {text}", "look at the disk, then run the same command again")),
+    (
+        _is_unnumbered,
+        _run_error("a file could not be written or read: {text}", "look at the disk, then run the same command again"),
+    ),
     (
         _named("SafetensorError"),
         _run_error(
@@ -287,5 +317,8 @@ TABLE: tuple[Entry, ...] = (
         ),
     ),
     (_named("OutOfMemoryError"), _gpu_full),
-    (_is(MemoryError), _run_error("out of memory", "close other programs; distill, sample and eval: a smaller --batch-size")),
+    (
+        _is(MemoryError),
+        _run_error("out of memory", "close other programs; distill, sample and eval: a smaller --batch-size"),
+    ),
 )

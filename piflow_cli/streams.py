@@ -1,4 +1,5 @@
-"""Where a command writes: streams of our own, told apart from what libraries write, and none that a reader who goes away can break.
+"""Where a command writes: streams of our own, told apart from what libraries write, and
+none that a reader who goes away can break.
 
 With --json and --quiet what libraries write goes nowhere, down to the C level.
 """
@@ -58,7 +59,8 @@ def silence(stream: Any) -> None:
 
 @contextmanager
 def unbreakable(*names: str) -> Iterator[None]:
-    """Make streams of :mod:`sys` unbreakable until the block ends; one that was closed before the start leads to nowhere."""
+    """Make streams of :mod:`sys` unbreakable until the block ends; one that was
+    closed before the start leads to nowhere."""
     before = {name: getattr(sys, name) for name in names}
     for name, stream in before.items():
         setattr(sys, name, Unbreakable(open(os.devnull, "w") if stream is None else stream))
@@ -84,8 +86,8 @@ def err() -> TextIO:
 def only_ours(wanted: bool = True) -> Iterator[None]:
     """Within it only what is written to :func:`out` and :func:`err` arrives, where that is ``wanted``.
 
-    Whatever else this process and its children write to stdout and stderr is dropped: by ``print``, ``warnings`` and loggers, and by
-    libraries in C, which know only the file descriptors.
+    Whatever else this process and its children write to stdout and stderr is dropped: by ``print``, ``warnings`` and
+    loggers, and by libraries in C, which know only the file descriptors.
     """
     global _ours
     if not wanted or _ours is not None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from zoo import Row, disturb, student_of
 
 from piflow_cli.students.adapter_digests import DIGESTS
 from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.student import Student
-from zoo import Row, disturb, student_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -27,7 +27,8 @@ def saved(row: Row, folder: Path, policy: str = "gm") -> Student:
 
 
 def rewrite(folder: Path, change: Callable[[dict, dict, dict], None]) -> None:
-    """Let ``change`` have the tensors, the metadata and the config of a saved student, without the checksums of what it was."""
+    """Let ``change`` have the tensors, the metadata and the config of a saved
+    student, without the checksums of what it was."""
     path = folder / WEIGHTS
     with safe_open(path, "pt") as file:
         metadata = {name: value for name, value in file.metadata().items() if name not in DIGESTS}

@@ -28,7 +28,9 @@ if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_th
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples each time; more of them by hand: PIFLOW_EXAMPLES=1000 pytest.
-settings.register_profile("piflow", deadline=None, derandomize=True, max_examples=int(os.environ.get("PIFLOW_EXAMPLES", "50")))
+settings.register_profile(
+    "piflow", deadline=None, derandomize=True, max_examples=int(os.environ.get("PIFLOW_EXAMPLES", "50"))
+)
 settings.load_profile("piflow")
 
 
@@ -95,10 +97,35 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
 
 SampleRequest = make_dataclass(
     "SampleRequest",
-    (
-        "student subfolder teacher base vae labels prompts prompts_from text_column height width loras base_precision offload compile seeds steps shift substeps "
-        "temperature stochastic guidance output grid metadata device batch_size"
-    ).split(),
+    [
+        "student",
+        "subfolder",
+        "teacher",
+        "base",
+        "vae",
+        "labels",
+        "prompts",
+        "prompts_from",
+        "text_column",
+        "height",
+        "width",
+        "loras",
+        "base_precision",
+        "offload",
+        "compile",
+        "seeds",
+        "steps",
+        "shift",
+        "substeps",
+        "temperature",
+        "stochastic",
+        "guidance",
+        "output",
+        "grid",
+        "metadata",
+        "device",
+        "batch_size",
+    ],
     frozen=True,
 )
 
@@ -127,7 +154,15 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(0)
-    model = DiT(sample_size=4, patch_size=2, in_channels=1, num_layers=1, num_attention_heads=2, attention_head_dim=8, num_classes=3)
+    model = DiT(
+        sample_size=4,
+        patch_size=2,
+        in_channels=1,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_classes=3,
+    )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder / "teacher")
@@ -139,7 +174,14 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "teacher": {"family": "dit", "base": str(folder / "teacher"), "license": "none", "memory": "none"},
         "data": {"images": str(folder / "images.safetensors")},
         "policy": {"kind": "gm", "components": 3, "nfe": 1, "substeps": 16, "logstd_width": 8},
-        "imitation": {"states": 2, "window": 0, "dropout": 0.1, "mixing_iterations": 0, "loss_scale": 1.0, "data_free": False},
+        "imitation": {
+            "states": 2,
+            "window": 0,
+            "dropout": 0.1,
+            "mixing_iterations": 0,
+            "loss_scale": 1.0,
+            "data_free": False,
+        },
         "optimisation": {
             "iterations": 6,
             "batch_size": 8,
@@ -176,14 +218,17 @@ def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts of n letters become the zoo's text of n tokens; everything around that is the real thing."""
     from types import SimpleNamespace
 
+    from zoo import ZOO
+
     from piflow_cli.teachers import families
     from piflow_cli.training import previews
-    from zoo import ZOO
 
     monkeypatch.setattr(previews, "TEXT_FINE_STEPS", 2)
     pipeline = SimpleNamespace(to=lambda device: pipeline)
     for row in ZOO.values():
         kind = families()[row.family]
         monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
-        monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 1) for text in texts])
+        monkeypatch.setattr(
+            kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 1) for text in texts]
+        )
         monkeypatch.setattr(kind, "token_counts", lambda self, used, texts: [len(text) for text in texts])

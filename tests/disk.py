@@ -1,9 +1,9 @@
 """A disk under a program that is killed, or that loses its power, at any call that its files depend on.
 
-A file's content survives a power cut as it was at its last fsync, and a name as it was at the last fsync of its folder. Real
-file systems keep more than that, and each its own choice of it, so two cuts stand for all: ``nothing more`` keeps what was
-synchronised alone, ``names first`` keeps every change of a name at once and of contents only what was synchronised (what
-journalling file systems leave when a rename overtakes the data).
+A file's content survives a power cut as it was at its last fsync, and a name as it was at the last fsync of its folder.
+Real file systems keep more than that, and each its own choice of it, so two cuts stand for all: ``nothing more`` keeps
+what was synchronised alone, ``names first`` keeps every change of a name at once and of contents only what was
+synchronised (what journalling file systems leave when a rename overtakes the data).
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Disk:
 
     def _sync_folder(self, path: Path) -> None:
         entries = list(os.scandir(path))
-        self.names[path.stat().st_ino] = {entry.name: (entry.inode(), entry.is_dir(follow_symlinks=False)) for entry in entries}
+        self.names[path.stat().st_ino] = {
+            entry.name: (entry.inode(), entry.is_dir(follow_symlinks=False)) for entry in entries
+        }
 
     def synchronised(self, number: int) -> None:
         """fsync of an open file or folder."""
@@ -73,7 +75,11 @@ class Disk:
 
     def all_states(self) -> list[tuple[str, str, Path]]:
         """Every state: the call that never came, what happened, and the folder that was left."""
-        return [(call, kind, self.states / f"{number:03d}" / kind) for number, call in enumerate(self.calls) for kind in KINDS]
+        return [
+            (call, kind, self.states / f"{number:03d}" / kind)
+            for number, call in enumerate(self.calls)
+            for kind in KINDS
+        ]
 
 
 @contextmanager
@@ -86,7 +92,9 @@ def watched(root: Path, states: Path) -> Iterator[Disk]:
         exchange = files._exchange
         # A test may have put one in its place that exchanges nothing.
         if exchange.__module__ == files.__name__:
-            patch.setattr(files, "_exchange", lambda one, other: disk.before("exchange", one, other) or exchange(one, other))
+            patch.setattr(
+                files, "_exchange", lambda one, other: disk.before("exchange", one, other) or exchange(one, other)
+            )
         yield disk
 
 
@@ -100,7 +108,8 @@ def _watching(disk: Disk, name: str, call):
                 disk.before(name, path)
             disk.synchronised(*given)
             return None
-        # Removing a tree names what is in it relative to an open folder; what is half removed has no name of its own left.
+        # Removing a tree names what is in it relative to an open folder; what is half removed has no name of its own
+        # left.
         if str(given[0]).startswith(inside) and options.get("dir_fd") is None:
             disk.before(name, *given)
         return call(*given, **options)

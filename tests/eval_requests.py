@@ -10,5 +10,14 @@ from piflow_cli.evaluation.request import EvalRequest
 
 def request(**given) -> EvalRequest:
     """What the command asks when nothing but ``given`` is."""
-    empty = {"students": (), "extractors": (), "steps": (), "teacher_steps": (), "save_images": False, "trust_weights": False, "output": Path("o"), "device": "cpu"}
+    empty = {
+        "students": (),
+        "extractors": (),
+        "steps": (),
+        "teacher_steps": (),
+        "save_images": False,
+        "trust_weights": False,
+        "output": Path("o"),
+        "device": "cpu",
+    }
     return EvalRequest(**{**dict.fromkeys(field.name for field in fields(EvalRequest)), **empty, **given})

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import diffusers
 import torch
+from tiny_pipeline import whole_pipeline
+from tiny_students import tiny_student
+from tiny_vae import tiny_vae
 from torch import Tensor
+from zoo import ZOO, conditioning, disturb, states, student_of
 
 from piflow_cli.console import Console
 from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.students.student import Student
-from tiny_pipeline import whole_pipeline
-from tiny_students import tiny_student
-from tiny_vae import tiny_vae
-from zoo import ZOO, conditioning, disturb, states, student_of
 
 NAMES = (*ZOO, "dit")
 LABELS = [0, 2]
@@ -43,7 +43,11 @@ def whole_base(name: str, folder: Path) -> Path:
     row = ZOO[name]
     kind = student(name).family.pipeline_class
     parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
-    given = {"transformer": row.build(), "vae": tiny_vae(name), "scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    given = {
+        "transformer": row.build(),
+        "vae": tiny_vae(name),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
+    }
     kind(**parts | given).save_pretrained(folder)
     return folder
 
@@ -68,7 +72,11 @@ def noise(which: Student) -> Tensor:
 
 def told(which: Student) -> dict[str, Tensor]:
     """What both samples are conditioned on."""
-    return which.family.condition(which.model, LABELS) if which.facts.family == "dit" else conditioning(ZOO[which.facts.family])
+    return (
+        which.family.condition(which.model, LABELS)
+        if which.facts.family == "dit"
+        else conditioning(ZOO[which.facts.family])
+    )
 
 
 def own_samples(which: Student) -> Tensor:

@@ -1,4 +1,5 @@
-"""Encoders of a few lines, whose every answer can be worked out by hand, and a text-to-image family around the small DiT."""
+"""Encoders of a few lines, whose every answer can be worked out by hand, and a
+text-to-image family around the small DiT."""
 
 from __future__ import annotations
 
@@ -19,7 +20,11 @@ IDENTITY = {"model": "fake", "revision": "1", "dtype": "float32"}
 def expected_text(text: str) -> dict[str, Tensor]:
     """A row of two numbers for each letter, a mask of ones, and the length as a pooled vector."""
     codes = torch.tensor([float(ord(letter)) for letter in text]).reshape(-1, 1)
-    return {"embeds": torch.cat([codes, -codes], dim=1), "mask": torch.ones(len(text)), "pooled": torch.full((3,), float(len(text)))}
+    return {
+        "embeds": torch.cat([codes, -codes], dim=1),
+        "mask": torch.ones(len(text)),
+        "pooled": torch.full((3,), float(len(text))),
+    }
 
 
 def expected_latents(images: Tensor) -> Tensor:
@@ -29,7 +34,8 @@ def expected_latents(images: Tensor) -> Tensor:
 
 @dataclass
 class FakeEncoders:
-    """Remembers what it was asked; ``fails_at`` is the number of the call that is interrupted, ``std`` that of every latent."""
+    """Remembers what it was asked; ``fails_at`` is the number of the call that is
+    interrupted, ``std`` that of every latent."""
 
     texts: list[str] = field(default_factory=list)
     images: int = 0

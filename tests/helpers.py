@@ -121,13 +121,16 @@ def golden_dx(mode: str) -> DXPolicy:
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
     """Equal to within ``tolerance``, relative to each value or to the largest."""
-    torch.testing.assert_close(ours.double(), theirs.double(), rtol=tolerance, atol=tolerance * theirs.abs().max().item())
+    torch.testing.assert_close(
+        ours.double(), theirs.double(), rtol=tolerance, atol=tolerance * theirs.abs().max().item()
+    )
 
 
 class MixtureFlow:
     """The exact flow of data drawn from a mixture of isotropic Gaussians in R^C: a teacher whose answers are known.
 
-    means (K, C), weights (K,), one standard deviation; everything float64. States are (B, C, *S), positions independent.
+    means (K, C), weights (K,), one standard deviation; everything float64.
+    States are (B, C, *S), positions independent.
     """
 
     def __init__(self, means: Tensor, weights: Tensor, std: float) -> None:

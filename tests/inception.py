@@ -1,4 +1,5 @@
-"""A random network in the file format of Inception's TorchScript, as clean-fid reads it: 2,048 features, 1,008 classes."""
+"""A random network in the file format of Inception's TorchScript, as clean-fid
+reads it: 2,048 features, 1,008 classes."""
 
 from __future__ import annotations
 

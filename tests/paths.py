@@ -12,4 +12,6 @@ def path_of(policy: Policy, raw_end: float = 0.0, points: int = 8, substeps: int
     upper, x = float(policy.raw_src[0]), policy.x_src
     raws = tuple(upper - (upper - raw_end) * part / points for part in range(points))
     states = [x, *rollout_through(policy, x, [times(raw, x) for raw in raws], substeps=substeps)]
-    return PolicyPath(0, policy, raws, states, raw_end, rollout(policy, x, times(upper, x), times(raw_end, x), substeps=substeps))
+    return PolicyPath(
+        0, policy, raws, states, raw_end, rollout(policy, x, times(upper, x), times(raw_end, x), substeps=substeps)
+    )

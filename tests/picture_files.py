@@ -9,7 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 
-def encoded(size: tuple[int, int] = (4, 3), colour: object = "red", kind: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
+def encoded(
+    size: tuple[int, int] = (4, 3), colour: object = "red", kind: str = "PNG", mode: str = "RGB", **options: object
+) -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, size, colour).save(buffer, kind, **options)
     return buffer.getvalue()

@@ -1,6 +1,7 @@
 """Run by itself where piflow is not installed: samples from exported folders, `python plain_diffusers.py JOBS RESULTS`.
 
-JOBS is what torch.save made of a list of dictionaries, which each name a folder, how it is loaded and what it is called with.
+JOBS is what torch.save made of a list of dictionaries, which each name a folder, how
+it is loaded and what it is called with.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def by_network(job: dict) -> torch.Tensor:
     """The merged network and the scheduler beside it, in the pipeline of the base."""
     dtype = getattr(torch, job["dtype"])
     transformer = AutoModel.from_pretrained(job["folder"], trust_remote_code=True, torch_dtype=dtype)
-    kind = get_class_from_dynamic_module(job["folder"], "policy_scheduler.py", "scheduler", "PolicyScheduler", trust_remote_code=True)
+    kind = get_class_from_dynamic_module(
+        job["folder"], "policy_scheduler.py", "scheduler", "PolicyScheduler", trust_remote_code=True
+    )
     parts = {"transformer": transformer, "scheduler": kind.from_pretrained(job["folder"], subfolder="scheduler")}
     pipeline = DiffusionPipeline.from_pretrained(job["base"], torch_dtype=dtype, **parts, **absent(job["base"]))
     pipeline.set_progress_bar_config(disable=True)

@@ -29,6 +29,13 @@ def run_plain(python: Path, script: Path, *arguments: Path, cache: Path) -> str:
     """What ``script`` prints, run from its own folder with no trace of this environment; a failed one is an error."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     told = {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([python, "-W", "ignore", script, *arguments], env=clean | told, cwd=cache, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, "-W", "ignore", script, *arguments],
+        env=clean | told,
+        cwd=cache,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

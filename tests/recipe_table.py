@@ -1,4 +1,5 @@
-"""Every field of every shipped preset beside what is published of it: `python tests/recipe_table.py` writes docs/recipe.md."""
+"""Every field of every shipped preset beside what is published of it: `python
+tests/recipe_table.py` writes docs/recipe.md."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A field: its ``value`` in the preset, what is ``published`` (None: nothing), where, and why the preset has another value."""
+    """A field: its ``value`` in the preset, what is ``published`` (None: nothing),
+    where, and why the preset has another value."""
 
     key: str
     value: Any
@@ -39,13 +41,22 @@ class Row:
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with it: a published value that the preset lacks without a reason, or a reason for no difference."""
+        """What is wrong with it: a published value that the preset lacks without
+        a reason, or a reason for no difference."""
         same = self.published == self.value
         if self.source is None:
-            return None if self.why is not None else f"{self.key} is {self.value!r}: nothing says what is published of it, or why it is so"
+            return (
+                None
+                if self.why is not None
+                else f"{self.key} is {self.value!r}: nothing says what is published of it, or why it is so"
+            )
         if same and self.why is not None:
             return f"{self.key} is {self.value!r}, as published, and is said to differ"
-        return None if same or self.why is not None else f"{self.key} is {self.value!r}, and {self.published!r} is published"
+        return (
+            None
+            if same or self.why is not None
+            else f"{self.key} is {self.value!r}, and {self.published!r} is published"
+        )
 
     def cells(self) -> list[str]:
         """Field, value, published value, and where it stands or why the preset differs."""
@@ -110,7 +121,15 @@ def constant_rows() -> list[Row]:
         value: Any = import_module(module)
         for part in path.split("."):
             value = getattr(value, part)
-        found.append(Row(constant["what"], list(value) if isinstance(value, tuple) else value, constant["published"], constant["source"], None))
+        found.append(
+            Row(
+                constant["what"],
+                list(value) if isinstance(value, tuple) else value,
+                constant["published"],
+                constant["source"],
+                None,
+            )
+        )
     return found
 
 
@@ -118,20 +137,30 @@ def markdown() -> str:
     """The whole page."""
     parts = [
         "# The published recipes beside the presets",
-        "Made by `python tests/recipe_table.py` from `tests/data/published_recipes.yaml` and the presets, which a test compares.\n"
-        "Where a cell is empty nothing is published, and the last column says why the preset has its value.",
+        (
+            "Made by `python tests/recipe_table.py` from `tests/data/published_recipes.yaml` and the presets, which a"
+            " test compares.\nWhere a cell is empty nothing is published, and the last column says why the preset has"
+            " its value."
+        ),
     ]
     for title, pattern in GROUPS.items():
         names = [name for name in available() if re.fullmatch(pattern, name)]
         tables = {name: rows(name, fields_of(name)) for name in names}
         common = [row for row in tables[names[0]] if all(row in table for table in tables.values())]
         alone = len(names) == 1
-        parts += [f"## {title}", *([] if alone else [f"In all of {', '.join(f'`{name}`' for name in names)}:"]), _table(common)]
+        parts += [
+            f"## {title}",
+            *([] if alone else [f"In all of {', '.join(f'`{name}`' for name in names)}:"]),
+            _table(common),
+        ]
         for name in [] if alone else names:
             parts += [f"### {name}", _table(row for row in tables[name] if row not in common)]
     variants = [[f"`{name}`", f"`{kind}`", *row.cells()] for name in available() for kind, row in variant_rows(name)]
     parts += ["## Variants", "What `--policy` changes.", _lines(["preset", "policy", *HEADER], variants)]
-    parts += ["## In the code", _lines(["figure", *HEADER[1:]], [[row.key, *row.cells()[1:]] for row in constant_rows()])]
+    parts += [
+        "## In the code",
+        _lines(["figure", *HEADER[1:]], [[row.key, *row.cells()[1:]] for row in constant_rows()]),
+    ]
     parts += ["## Sources", "\n".join(f"- {name}: `{text}`" for name, text in published()["sources"].items())]
     return "\n\n".join(parts) + "\n"
 

@@ -54,7 +54,14 @@ def run(command: list[str], environment: dict[str, str], folder: Path) -> list[s
 
 @needs("bash")
 @pytest.mark.parametrize(
-    ("words", "offered"), [(["dis"], ["distill"]), (["distill", "--teacher", "digi"], ["digits"]), (["nonsense"], []), (["e"], ["eval", "export"]), (["ins"], ["inspect-policy"])]
+    ("words", "offered"),
+    [
+        (["dis"], ["distill"]),
+        (["distill", "--teacher", "digi"], ["digits"]),
+        (["nonsense"], []),
+        (["e"], ["eval", "export"]),
+        (["ins"], ["inspect-policy"]),
+    ],
 )
 def test_bash_completes(words, offered, environment, tmp_path):
     typed = " ".join(f'"{word}"' for word in ["piflow", *words])

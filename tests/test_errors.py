@@ -23,7 +23,12 @@ KNOWN = [
         "free",
     ),
     (PermissionError(errno.EACCES, "Permission denied", "a/b"), RunError, "permission denied: a/b", "--output"),
-    (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), UsageError, "no file can have so long a name: aaa", "what was typed"),
+    (
+        OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300),
+        UsageError,
+        "no file can have so long a name: aaa",
+        "what was typed",
+    ),
     (FileExistsError(errno.EEXIST, "File exists", "a/b"), RunError, "something else is there: a/b", "--output"),
     (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), RunError, "no such file or folder: a/b", "check the path"),
     (
@@ -39,12 +44,21 @@ KNOWN = [
         "device_batch_size",
     ),
     (
-        named("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 512.00 MiB is free."),
+        named(
+            "OutOfMemoryError",
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 512.00"
+            " MiB is free.",
+        ),
         RunError,
         "out of memory: 1.61 GB short, 2.00 GiB wanted, 512.00 MiB free",
         "--base-precision nf4",
     ),
-    (OSError("Unable to load weights from checkpoint file for 'a/b' at 'a/b'. "), RunError, "corrupt or cut short: a/b", "again"),
+    (
+        OSError("Unable to load weights from checkpoint file for 'a/b' at 'a/b'. "),
+        RunError,
+        "corrupt or cut short: a/b",
+        "again",
+    ),
     (MemoryError(), RunError, "out of memory", "--batch-size"),
     (ModuleNotFoundError("no", name="bitsandbytes.nn"), RunError, "bitsandbytes is not installed", "piflow[lowvram]"),
     (ModuleNotFoundError("no", name="wandb"), RunError, "wandb is not installed", "piflow[trackers]"),

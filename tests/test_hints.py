@@ -1,4 +1,5 @@
-"""What a hint says can be typed: each option that it names is one of the command that the reader has typed, or of the one it names."""
+"""What a hint says can be typed: each option that it names is one of the command that the
+reader has typed, or of the one it names."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ LED_TO_BY = {
     "commands/export": ("export",),
     "commands/inspect": ("inspect-policy",),
     "commands/options": (),  # the reader of an option names it itself
-    **dict.fromkeys(("data/prompts", "data/rows", "data/pictures", "data/picture_folders", "data/labelled_images"), ALL),
+    **dict.fromkeys(
+        ("data/prompts", "data/rows", "data/pictures", "data/picture_folders", "data/labelled_images"), ALL
+    ),
     "data/": ("distill",),
     "sampling/request": ("sample", "eval", "inspect-policy"),
     "sampling": ("sample",),
@@ -92,10 +95,13 @@ def commands_of(path: Path) -> tuple[str, ...]:
 
 
 def wrong_options(hint: str, commands: tuple[str, ...]) -> list[str]:
-    """Options of ``hint`` that a reader of it cannot type: a command that the hint names before them takes the reader's place."""
+    """Options of ``hint`` that a reader of it cannot type: a command that the hint
+    names before them takes the reader's place."""
     wrong, current = [], commands
     hint = re.sub(r"pip install [^;,]*", "", hint)  # its options are its own
-    for word in re.split(r"(?=piflow [a-z-]+)|(?=\b(?:NAME)(?:, (?:NAME))*(?: and (?:NAME))?: )|; ".replace("NAME", "|".join(ALL)), hint):
+    for word in re.split(
+        r"(?=piflow [a-z-]+)|(?=\b(?:NAME)(?:, (?:NAME))*(?: and (?:NAME))?: )|; ".replace("NAME", "|".join(ALL)), hint
+    ):
         named = re.match(r"piflow ([a-z-]+)", word)
         before = re.match(r"((?:[a-z-]+)(?:, [a-z-]+)*(?: and [a-z-]+)?): ", word)
         if named and named[1] in ALL:
@@ -110,7 +116,9 @@ def wrong_options(hint: str, commands: tuple[str, ...]) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("path", [path for path in modules() if hints_of(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@pytest.mark.parametrize(
+    "path", [path for path in modules() if hints_of(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix()
+)
 def test_every_option_of_a_hint_can_be_typed(path):
     answers = ANSWERS.get(path.relative_to(PACKAGE).as_posix(), ())
     wrong = {
@@ -127,19 +135,30 @@ FILLED = "1"
 
 
 def typed(path: Path) -> list[tuple[str, list[str]]]:
-    """Every whole command in the hints of a module: its name, and its arguments with something in the place of each word in capitals."""
+    """Every whole command in the hints of a module: its name, and its arguments with
+    something in the place of each word in capitals."""
     found = []
     for _, hint in hints_of(path):
         for name, rest in COMMAND.findall(hint):
             words = re.findall(r"--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{\}", rest)
-            found.append((name, [word if word.startswith("--") else word.strip('"') if word.startswith('"') else FILLED for word in words]))
+            found.append(
+                (
+                    name,
+                    [
+                        word if word.startswith("--") else word.strip('"') if word.startswith('"') else FILLED
+                        for word in words
+                    ],
+                )
+            )
     return found
 
 
 COMMANDS = sorted({(name, tuple(arguments)) for path in modules() for name, arguments in typed(path)})
 
 
-@pytest.mark.parametrize(("name", "arguments"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value))
+@pytest.mark.parametrize(
+    ("name", "arguments"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
 def test_every_whole_command_of_a_hint_is_parsed(name, arguments):
     """Read by the program's own parser; --help and --list-teachers end it early, as they do for a person."""
     command = get_command(app).commands[name]
@@ -148,7 +167,9 @@ def test_every_whole_command_of_a_hint_is_parsed(name, arguments):
     assert context.args == []
 
 
-@pytest.mark.parametrize("path", [path for path in modules() if hints_of(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@pytest.mark.parametrize(
+    "path", [path for path in modules() if hints_of(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix()
+)
 def test_an_option_that_a_hint_gives_a_value_takes_one(path):
     flags = {
         name

@@ -8,13 +8,15 @@ import sys
 
 import pytest
 
-# A command whose library call makes every kind of noise, and speaks itself through the console; run as the console script is.
+# A command whose library call makes every kind of noise, and speaks itself through the console; run as the console
+# script is.
 NOISE = """
 import ctypes, logging, os, subprocess, sys, threading, types, warnings
 logging.basicConfig()
 early = sys.stderr
 def distill(preset, output, device, resume, console):
-    print("noise on stdout"); print("noise on stderr", file=sys.stderr); early.write("noise of a stream taken earlier\\n")
+    print("noise on stdout"); print("noise on stderr", file=sys.stderr)
+    early.write("noise of a stream taken earlier\\n")
     warnings.warn("noise", FutureWarning); logging.getLogger("transformers").error("noise")
     os.write(1, b"noise"); os.write(2, b"noise"); ctypes.CDLL(None).puts(b"noise kept back by the C library")
     subprocess.run([sys.executable, "-c", "import sys; print('noise', file=sys.stderr)"])
@@ -32,7 +34,9 @@ sys.exit(main())
 
 def run(*arguments: str, fail: str = "pass", **environment: str) -> subprocess.CompletedProcess:
     program = NOISE.replace("ARGUMENTS", repr(["distill", "--teacher", "digits", *arguments])).replace("FAIL", fail)
-    return subprocess.run([sys.executable, "-c", program], env={"PATH": "", **environment}, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", program], env={"PATH": "", **environment}, capture_output=True, text=True
+    )
 
 
 def test_quiet_leaves_the_result_alone():

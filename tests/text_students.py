@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from piflow_cli.students.adapters import save_adapter
 from tiny_vae import tiny_vae
 from zoo import Row, disturb, student_of, zoo_preset
+
+from piflow_cli.students.adapters import save_adapter
 
 
 def saved_student(row: Row, folder: Path) -> Path:

@@ -27,14 +27,29 @@ def tokenizer(length: int) -> PreTrainedTokenizerFast:
     whole = Tokenizer(WordLevel(words, unk_token="<unk>"))
     whole.pre_tokenizer = Whitespace()
     whole.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=whole, model_max_length=length, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=whole, model_max_length=length, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 def whole_pipeline(folder: Path) -> diffusers.FluxPipeline:
     torch.manual_seed(0)
-    clip = CLIPTextModel(CLIPTextConfig(vocab_size=8, hidden_size=24, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16, bos_token_id=1, eos_token_id=2))
+    clip = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=8,
+            hidden_size=24,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
     t5 = T5EncoderModel(T5Config(vocab_size=8, d_model=32, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    pipeline = diffusers.FluxPipeline(scheduler, tiny_vae("flux"), clip.eval(), tokenizer(16), t5.eval(), tokenizer(512), ZOO["flux"].build())
+    pipeline = diffusers.FluxPipeline(
+        scheduler, tiny_vae("flux"), clip.eval(), tokenizer(16), t5.eval(), tokenizer(512), ZOO["flux"].build()
+    )
     pipeline.save_pretrained(folder)
     return pipeline

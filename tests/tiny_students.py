@@ -31,7 +31,15 @@ def facts(policy: str = "gm", components: int = 3) -> StudentFacts:
 
 def tiny_dit() -> DiT:
     torch.manual_seed(0)
-    model = DiT(sample_size=4, patch_size=2, in_channels=2, num_layers=1, num_attention_heads=2, attention_head_dim=8, num_classes=3)
+    model = DiT(
+        sample_size=4,
+        patch_size=2,
+        in_channels=2,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_classes=3,
+    )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()

@@ -14,12 +14,26 @@ def tiny_vae(name: str) -> nn.Module:
     torch.manual_seed(0)
     if family_of(name).vae_name == "AutoencoderKLQwenImage":
         return diffusers.AutoencoderKLQwenImage(
-            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, attn_scales=[], latents_mean=[0.5, -1.0, 2.0, 0.0], latents_std=[2.0, 3.0, 0.5, 1.0]
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            attn_scales=[],
+            latents_mean=[0.5, -1.0, 2.0, 0.0],
+            latents_std=[2.0, 3.0, 0.5, 1.0],
         ).eval()
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "block_out_channels": (8, 8, 8, 8)}
+    blocks = {
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "block_out_channels": (8, 8, 8, 8),
+    }
     if family_of(name).vae_name == "AutoencoderKLFlux2":
-        vae = diffusers.AutoencoderKLFlux2(latent_channels=4, norm_num_groups=4, layers_per_block=1, sample_size=64, **blocks).eval()
+        vae = diffusers.AutoencoderKLFlux2(
+            latent_channels=4, norm_num_groups=4, layers_per_block=1, sample_size=64, **blocks
+        ).eval()
         vae.bn.running_mean.copy_(torch.linspace(-1, 1, 16))
         vae.bn.running_var.copy_(torch.linspace(0.25, 4, 16))
         return vae
-    return diffusers.AutoencoderKL(latent_channels=4, norm_num_groups=4, scaling_factor=0.5, shift_factor=0.25, **blocks).eval()
+    return diffusers.AutoencoderKL(
+        latent_channels=4, norm_num_groups=4, scaling_factor=0.5, shift_factor=0.25, **blocks
+    ).eval()

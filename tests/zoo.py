@@ -1,4 +1,5 @@
-"""Tiny random models of every text-to-image family, one row each, with what they are conditioned on and a preset for them."""
+"""Tiny random models of every text-to-image family, one row each, with what they
+are conditioned on and a preset for them."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ import diffusers
 import pytest
 import torch
 import yaml
+from helpers import seeded
 from torch import Tensor, nn
 
-from helpers import seeded
 from piflow_cli.core.timegrid import TimeGrid
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.presets.schema import AdapterSection, Preset
@@ -30,8 +31,8 @@ LATENTS = (4, 8, 12)
 class Row:
     """A family: ``config`` of its model, the guidance of its teachers, and the entries that its encoder gives a text.
 
-    ``unguided``: what its stock pipeline is told so that it asks the network once a step. ``prompt_lists``: that pipeline takes
-    a list of texts of their own lengths, without a mask.
+    ``unguided``: what its stock pipeline is told so that it asks the network once a step. ``prompt_lists``: that
+    pipeline takes a list of texts of their own lengths, without a mask.
     """
 
     family: str
@@ -50,7 +51,8 @@ class Row:
         return x if self.family == "z-image" else pipeline._pack_latents(x, *x.shape)
 
     def unpacked(self, pipeline: Any, latents: Tensor, x: Tensor) -> Tensor:
-        """Latents as the stock pipeline returns them in the shape of the noise ``x``, by that pipeline's own functions."""
+        """Latents as the stock pipeline returns them in the shape of the noise
+        ``x``, by that pipeline's own functions."""
         if self.family == "flux2":
             ids = pipeline._prepare_latent_ids(pipeline._patchify_latents(x))
             return pipeline._unpatchify_latents(pipeline._unpack_latents_with_ids(latents, ids))
@@ -70,7 +72,10 @@ class Row:
 
 
 def masked_text(length: int) -> dict[str, Tensor]:
-    return {"prompt_embeds": torch.randn(length, WIDTH, generator=seeded(length)), "prompt_embeds_mask": torch.ones(length, dtype=torch.long)}
+    return {
+        "prompt_embeds": torch.randn(length, WIDTH, generator=seeded(length)),
+        "prompt_embeds_mask": torch.ones(length, dtype=torch.long),
+    }
 
 
 def fixed_text(length: int) -> dict[str, Tensor]:
@@ -80,13 +85,17 @@ def fixed_text(length: int) -> dict[str, Tensor]:
 def flux2(guidance_embeds: bool) -> dict:
     return dict(
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=WIDTH, timestep_guidance_channels=32, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=guidance_embeds,
+        joint_attention_dim=WIDTH, timestep_guidance_channels=32, axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
     )  # fmt: skip
 
 
 def padded_text(length: int) -> dict[str, Tensor]:
     generator = seeded(length)
-    return {"prompt_embeds": torch.randn(TEXT, WIDTH, generator=generator), "pooled_prompt_embeds": torch.randn(24, generator=generator)}
+    return {
+        "prompt_embeds": torch.randn(TEXT, WIDTH, generator=generator),
+        "pooled_prompt_embeds": torch.randn(24, generator=generator),
+    }
 
 
 ZOO = {
@@ -96,7 +105,8 @@ ZOO = {
             "flux",
             "FluxTransformer2DModel",
             dict(
-                patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+                patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16,
+                num_attention_heads=2,
                 joint_attention_dim=WIDTH, pooled_projection_dim=24, axes_dims_rope=(4, 4, 8), guidance_embeds=True,
             ),
             3.5,
@@ -110,7 +120,8 @@ ZOO = {
             "qwen-image",
             "QwenImageTransformer2DModel",
             dict(
-                patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+                patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16,
+                num_attention_heads=2,
                 joint_attention_dim=WIDTH, axes_dims_rope=(8, 4, 4),
             ),
             4.0,
@@ -122,7 +133,8 @@ ZOO = {
             "z-image",
             "ZImageTransformer2DModel",
             dict(
-                in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, qk_norm=True, cap_feat_dim=WIDTH,
+                in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, qk_norm=True,
+                cap_feat_dim=WIDTH,
                 rope_theta=256.0, t_scale=1000.0, axes_dims=[8, 4, 4], axes_lens=[256, 32, 32],
             ),
             5.0,
@@ -177,7 +189,8 @@ def disturb(student: Student) -> None:
 
 
 def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]:
-    """The model saved in ``folder`` and a preset for it; ``changes`` are dotted keys, their dots written as two underscores."""
+    """The model saved in ``folder`` and a preset for it; ``changes`` are dotted
+    keys, their dots written as two underscores."""
     row.build().save_pretrained(folder / "base" / "transformer")
     preset = {
         "name": "tiny",
@@ -192,7 +205,15 @@ def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]
         },
         "adapter": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "base_precision": "fp32"},
         "data": {},
-        "policy": {"kind": "gm", "components": 3, "nfe": 2, "shift": 3.2, "final_step_scale": 0.5, "substeps": 16, "logstd_width": 8},
+        "policy": {
+            "kind": "gm",
+            "components": 3,
+            "nfe": 2,
+            "shift": 3.2,
+            "final_step_scale": 0.5,
+            "substeps": 16,
+            "logstd_width": 8,
+        },
         "imitation": {"states": 2, "window": 1, "dropout": 0.1, "mixing_iterations": 0, "loss_scale": 1.0},
         "optimisation": {
             "iterations": 4,

@@ -135,9 +135,14 @@ def _refuse_others(context: typer.Context) -> None:
     """Raise UsageError where the list of teachers is asked for together with what makes a run."""
     words = ("list_teachers", "json", "quiet")
     options = {option.name: option.opts[0] for option in context.command.params if option.name not in words}
-    given = [option for name, option in options.items() if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+    given = [
+        option for name, option in options.items() if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+    ]
     if given:
-        raise UsageError(f"--list-teachers lists and stops, and takes no {', '.join(given)}", "type piflow distill --list-teachers alone")
+        raise UsageError(
+            f"--list-teachers lists and stops, and takes no {', '.join(given)}",
+            "type piflow distill --list-teachers alone",
+        )
 
 
 def _refuse_missing(preset: Preset) -> None:
@@ -147,7 +152,11 @@ def _refuse_missing(preset: Preset) -> None:
 
     if hub_id(preset.teacher.base) is None:
         locate(preset.teacher.base)
-    if preset.data.prompts is not None and hub_id(preset.data.prompts) is None and not Path(preset.data.prompts).exists():
+    if (
+        preset.data.prompts is not None
+        and hub_id(preset.data.prompts) is None
+        and not Path(preset.data.prompts).exists()
+    ):
         read_prompts(preset.data.prompts)
 
 
@@ -159,7 +168,8 @@ def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Co
 
 
 def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> None:
-    """Launch as many ``processes`` of this command, or ``run`` it here where they are launched, or it needs no other."""
+    """Launch as many ``processes`` of this command, or ``run`` it here where
+    they are launched, or it needs no other."""
     from piflow_cli.ranks import launched_processes
     from piflow_cli.system.processes import launch
 

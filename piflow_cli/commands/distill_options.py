@@ -23,7 +23,15 @@ from piflow_cli.presets.bounds import PROCESSES
 
 ListTeachers = Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)]
 NumProcesses = Annotated[
-    int | None, setting("--num-processes", "Processes on this machine, one a GPU; default: 1, or as torchrun says.", MODEL, "N", 1, PROCESSES)
+    int | None,
+    setting(
+        "--num-processes",
+        "Processes on this machine, one a GPU; default: 1, or as torchrun says.",
+        MODEL,
+        "N",
+        1,
+        PROCESSES,
+    ),
 ]
 
 # Those of other packages are known when they are named: looking for them takes a moment that --help has not got.
@@ -44,14 +52,20 @@ Components = Annotated[
 ]
 
 Prompts = Annotated[
-    str | None, setting("--prompts", "Prompts: a .txt, .jsonl, .csv or .parquet file, or a Hub dataset.", DATA, "SOURCE")
+    str | None,
+    setting("--prompts", "Prompts: a .txt, .jsonl, .csv or .parquet file, or a Hub dataset.", DATA, "SOURCE"),
 ]
-Pictures = Annotated[str | None, setting("--data", "Pictures with captions, or labels: a folder, .tar shards or a Hub dataset.", DATA, "SOURCE")]
+Pictures = Annotated[
+    str | None,
+    setting("--data", "Pictures with captions, or labels: a folder, .tar shards or a Hub dataset.", DATA, "SOURCE"),
+]
 DataFree = Annotated[
     bool | None,
     switch("--data-free/--no-data-free", "Start at noise alone (default with --prompts), or at noised data.", DATA),
 ]
-CacheFolder = Annotated[Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")]
+CacheFolder = Annotated[
+    Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")
+]
 
 OffloadBase = Annotated[
     bool | None, switch("--offload-base/--no-offload-base", "Keep the frozen base in the CPU's memory; slow.", MEMORY)
@@ -63,12 +77,18 @@ OffloadTextEncoder = Annotated[
 
 Iterations = Annotated[int | None, setting("--iterations", "Optimiser steps.", OPTIMISATION, "N")]
 BatchSize = Annotated[int | None, setting("--batch-size", "Global batch, over all devices.", OPTIMISATION, "N")]
-LearningRate = Annotated[float | None, setting("--learning-rate", "Peak rate, after the warm-up.", OPTIMISATION, "RATE")]
+LearningRate = Annotated[
+    float | None, setting("--learning-rate", "Peak rate, after the warm-up.", OPTIMISATION, "RATE")
+]
 Seed = Annotated[int | None, setting("--seed", "Of noise, data order and dropout.", OPTIMISATION, "N")]
 
 Config = Annotated[Path | None, setting("--config", "YAML file with some of the preset's keys.", PRESET, "FILE")]
-Assignments = Annotated[list[str] | None, setting("--set", "Any key of the preset; repeatable.", PRESET, "SECTION.KEY=VALUE")]
+Assignments = Annotated[
+    list[str] | None, setting("--set", "Any key of the preset; repeatable.", PRESET, "SECTION.KEY=VALUE")
+]
 
 Output = Annotated[Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")]
-Resume = Annotated[bool, switch("--resume/--no-resume", "Go on from the last checkpoint in the folder (default).", OUTPUT)]
+Resume = Annotated[
+    bool, switch("--resume/--no-resume", "Go on from the last checkpoint in the folder (default).", OUTPUT)
+]
 DryRun = Annotated[bool, switch("--dry-run", "Print the plan and stop.", OUTPUT)]

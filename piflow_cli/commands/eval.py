@@ -118,8 +118,10 @@ def eval(
         text_column=text_column,
         output=_folder(named, subfolder, images) if output is None else output,
         images=images, reference=reference, inception_weights=inception_weights, trust_weights=trust_weights, clip=clip,
-        num_images=num_images, height=height, width=width, substeps=substeps, fine_steps=fine_steps, teacher=teacher, base=base,
-        subfolder=subfolder, batch_size=batch_size, cache=cache, save_images=save_images, save_statistics=save_statistics, device=device,
+        num_images=num_images, height=height, width=width, substeps=substeps, fine_steps=fine_steps, teacher=teacher,
+        base=base,
+        subfolder=subfolder, batch_size=batch_size, cache=cache, save_images=save_images,
+        save_statistics=save_statistics, device=device,
         **told,
     )  # fmt: skip
     console.result(*evaluate(request, console))

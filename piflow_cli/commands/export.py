@@ -35,7 +35,10 @@ EXAMPLES = examples(
 
 
 def export(
-    student: Annotated[str, typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False)],
+    student: Annotated[
+        str,
+        typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False),
+    ],
     format: Annotated[
         str,
         typer.Option(
@@ -47,22 +50,31 @@ def export(
         ),
     ],
     dtype: Annotated[str | None, setting("--dtype", "bf16, fp16 or fp32; default: as stored.", FORMAT, "NAME")] = None,
-    rank: Annotated[int | None, setting("--rank", "Largest rank of the adapters; what is lost is printed.", FORMAT, "N", 1, WIDTH)] = None,
-    quantise: Annotated[str | None, setting("--quantise", "Precision of a merged base: fp8, int8 or nf4.", FORMAT, "NAME")] = None,
+    rank: Annotated[
+        int | None, setting("--rank", "Largest rank of the adapters; what is lost is printed.", FORMAT, "N", 1, WIDTH)
+    ] = None,
+    quantise: Annotated[
+        str | None, setting("--quantise", "Precision of a merged base: fp8, int8 or nf4.", FORMAT, "NAME")
+    ] = None,
     no_base: Annotated[bool, switch("--no-base", "Name the base, and do not copy it into a pipeline.", FORMAT)] = False,
     subfolder: Subfolder = None,
     teacher: Teacher = None,
     base: Base = None,
     device: Device = "auto",
-    output: Annotated[Path | None, setting("--output", "Folder of the export; default: exports/<name>-<format>.", OUTPUT, "DIR")] = None,
+    output: Annotated[
+        Path | None, setting("--output", "Folder of the export; default: exports/<name>-<format>.", OUTPUT, "DIR")
+    ] = None,
     overwrite: Annotated[bool, switch("--overwrite", "Let it take the place of an earlier export.", OUTPUT)] = False,
     prompt: Annotated[
-        list[str] | None, setting("--prompt", "Of a sample on the card of a text-to-image student; may come again.", OUTPUT, "TEXT")
+        list[str] | None,
+        setting("--prompt", "Of a sample on the card of a text-to-image student; may come again.", OUTPUT, "TEXT"),
     ] = None,
     accept_changed: Annotated[
         bool, switch("--accept-changed", "Take an adapter whose checksums differ, and write new ones.", FORMAT)
     ] = False,
-    push_to_hub: Annotated[str | None, setting("--push-to-hub", "Repository that takes the folder.", HUB, "OWNER/NAME")] = None,
+    push_to_hub: Annotated[
+        str | None, setting("--push-to-hub", "Repository that takes the folder.", HUB, "OWNER/NAME")
+    ] = None,
     private: Annotated[bool, switch("--private", "Make that repository a private one.", HUB)] = False,
     json: Json = False,
     quiet: Quiet = False,

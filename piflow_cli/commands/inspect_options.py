@@ -15,14 +15,23 @@ LOOK = "Look at"
 Compare = Annotated[
     tuple[str, str] | None,
     typer.Option(
-        "--compare", metavar="A B", help="Two students over each other, in place of STUDENT.", rich_help_panel=LOOK, show_default=False
+        "--compare",
+        metavar="A B",
+        help="Two students over each other, in place of STUDENT.",
+        rich_help_panel=LOOK,
+        show_default=False,
     ),
 ]
-At = Annotated[int, setting("--at", "Network evaluation to look at closely, from 1; default: the first.", LOOK, "STEP", 1, EVALUATIONS)]
+At = Annotated[
+    int,
+    setting("--at", "Network evaluation to look at closely, from 1; default: the first.", LOOK, "STEP", 1, EVALUATIONS),
+]
 Slice = Annotated[
     str | None,
     setting("--slice", "Density and velocity at a position: column, row, channel (0).", LOOK, "X,Y[,AXIS]"),
 ]
-Seeds = Annotated[str | None, setting("--seeds", "One picture per seed, and prompt; default: the first 16.", SAMPLING, "RANGES")]
+Seeds = Annotated[
+    str | None, setting("--seeds", "One picture per seed, and prompt; default: the first 16.", SAMPLING, "RANGES")
+]
 Output = Annotated[Path | None, setting("--output", "Folder of the report; default: inspection/<name>.", OUTPUT, "DIR")]
 Overwrite = Annotated[bool, switch("--overwrite", "Replace an earlier report in that folder.", OUTPUT)]

@@ -101,13 +101,18 @@ def inspect_policy(
 def parse_slice(text: str) -> Place:
     """`X,Y` or `X,Y,AXIS`, whole numbers from 0: column, row and channel of the state."""
     if re.fullmatch(r"\d{1,9}(,\d{1,9}){1,2}", text) is None:
-        raise UsageError(f"--slice {text}: not a column and a row, or those and a channel, from 0", "write it like --slice 3,4 or --slice 3,4,0")
+        raise UsageError(
+            f"--slice {text}: not a column and a row, or those and a channel, from 0",
+            "write it like --slice 3,4 or --slice 3,4,0",
+        )
     from piflow_cli.inspection.slices import Place
 
     return Place(*map(int, text.split(",")))
 
 
-def _students(student: str | None, prompts: list[str] | None, compare: tuple[str, str] | None) -> tuple[tuple[str, ...], list[str]]:
+def _students(
+    student: str | None, prompts: list[str] | None, compare: tuple[str, str] | None
+) -> tuple[tuple[str, ...], list[str]]:
     """Whom to look at, and the prompts: with --compare the first argument is a prompt too."""
     prompts = [] if prompts is None else prompts
     if compare is None:
@@ -115,9 +120,15 @@ def _students(student: str | None, prompts: list[str] | None, compare: tuple[str
             raise UsageError("no student given", "type piflow inspect-policy FOLDER, or --compare A B")
         return (student,), prompts
     if compare[0] == compare[1]:
-        raise UsageError(f"--compare: {compare[0]} is named twice, and would lie over itself", f"type piflow inspect-policy {compare[0]}")
+        raise UsageError(
+            f"--compare: {compare[0]} is named twice, and would lie over itself",
+            f"type piflow inspect-policy {compare[0]}",
+        )
     if student is not None and " " not in student.strip():
-        raise UsageError(f"{student} is given, and --compare too, which names both students", f"type --compare {compare[0]} {compare[1]} alone")
+        raise UsageError(
+            f"{student} is given, and --compare too, which names both students",
+            f"type --compare {compare[0]} {compare[1]} alone",
+        )
     return compare, prompts if student is None else [student, *prompts]
 
 

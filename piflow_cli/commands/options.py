@@ -85,7 +85,9 @@ def parse_lora(text: str) -> tuple[str, float]:
     if not colon or math.isnan(_number(scale)):
         path, scale = text, "1"
     if not path or math.isinf(_number(scale)):
-        raise UsageError(f"--lora {text}: not a path, or a path and a scale", "write it like --lora style.safetensors:0.8")
+        raise UsageError(
+            f"--lora {text}: not a path, or a path and a scale", "write it like --lora style.safetensors:0.8"
+        )
     SCALE.option("--lora's scale")(abs(float(scale)))
     return path, float(scale)
 
@@ -126,11 +128,18 @@ def examples(*rows: tuple[str, str], closing: str) -> str:
 
 
 def setting(
-    names: str, help: str, panel: str, metavar: str | None = None, minimum: int | None = None, bound: Bound | None = None
+    names: str,
+    help: str,
+    panel: str,
+    metavar: str | None = None,
+    minimum: int | None = None,
+    bound: Bound | None = None,
 ) -> Any:
     """An option in a panel of the help, without a default there: what is not given comes from preset or student."""
     check = None if bound is None else bound.option(names)
-    return typer.Option(names, help=help, rich_help_panel=panel, metavar=metavar, min=minimum, callback=check, show_default=False)
+    return typer.Option(
+        names, help=help, rich_help_panel=panel, metavar=metavar, min=minimum, callback=check, show_default=False
+    )
 
 
 def switch(names: str, help: str, panel: str) -> Any:

@@ -136,7 +136,9 @@ def _named(student: str | None, prompts: list[str] | None, teacher: str | None) 
     if teacher is not None and student is not None and " " in student.strip() and not os.path.exists(student):
         return None, (student, *told)
     if student is None and teacher is None:
-        raise UsageError("neither a student nor a teacher given", "type piflow sample FOLDER, or piflow sample --teacher NAME")
+        raise UsageError(
+            "neither a student nor a teacher given", "type piflow sample FOLDER, or piflow sample --teacher NAME"
+        )
     return student, told
 
 

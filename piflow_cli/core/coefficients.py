@@ -74,9 +74,9 @@ def substep_table(raws: Sequence[Tensor], shift: float, substeps: int, width: in
 class GMCoefficients(NamedTuple):
     """The scalars of each GM substep, float64 (B, steps); letters as at the head of this module.
 
-    ``change`` is the step in sigma, ``weight`` that of its velocity in the integral; both are zero on padding. ``kappa``, ``a_logstd``,
-    ``b_logstd`` are derivatives with respect to the log-std: p, q, s and c have -kappa times themselves, a and b the
-    last two.
+    ``change`` is the step in sigma, ``weight`` that of its velocity in the integral; both are zero on padding.
+    ``kappa``, ``a_logstd``, ``b_logstd`` are derivatives with respect to the log-std: p, q, s and c have -kappa times
+    themselves, a and b the last two.
     """
 
     p: Tensor

@@ -16,9 +16,9 @@ class PolicyDecoder:
 
     ``components``: K of gm or momentum, or N points or coefficients of DX. ``segment``: raw length that a DX policy
     spans. ``patch``: None for outputs (B, W, *S) with channels first, as models with unpatchify inside forward() give
-    them; the number of positions per token for packed outputs (B, tokens, W).
-    The policy's own ``layout`` says what an output holds, in order: GM means (k, c), log-weights (k, 1) and one log-std, for
-    example. Packed tokens hold means (k, c, position), log-weights (k, position) and so on, and one log-std.
+    them; the number of positions per token for packed outputs (B, tokens, W). The policy's own ``layout`` says what an
+    output holds, in order: GM means (k, c), log-weights (k, 1) and one log-std, for example. Packed tokens hold means
+    (k, c, position), log-weights (k, position) and so on, and one log-std.
     """
 
     kind: str
@@ -28,7 +28,8 @@ class PolicyDecoder:
     patch: int | None = None
 
     def unpack(self, sample: Tensor) -> Tensor:
-        """A state as the pipeline holds it → (B, C, *S): packed tokens (B, tokens, C * patch) get S = (tokens, patch)."""
+        """A state as the pipeline holds it → (B, C, *S): packed tokens (B,
+        tokens, C * patch) get S = (tokens, patch)."""
         return sample if self.patch is None else sample.unflatten(-1, (-1, self.patch)).movedim(1, 2)
 
     def pack(self, x: Tensor) -> Tensor:
@@ -36,7 +37,8 @@ class PolicyDecoder:
         return x if self.patch is None else x.movedim(2, 1).flatten(2)
 
     def policy(self, output: Tensor, sample: Tensor, raw_src: Tensor) -> Policy:
-        """The policy of one network evaluation: ``output`` as emitted at the state ``sample``, raw times ``raw_src`` (B,)."""
+        """The policy of one network evaluation: ``output`` as emitted at the
+        state ``sample``, raw times ``raw_src`` (B,)."""
         x, kind = self.unpack(sample), policy_class(self.kind)
         parts = self._split(output, *kind.layout(self.components, x.shape[1]))
         return kind.from_output(parts, x, raw_src, shift=self.shift, segment=self.segment)
@@ -50,4 +52,6 @@ class PolicyDecoder:
     def _shaped(self, value: Tensor, part: tuple[int, int] | None) -> Tensor:
         if part is None:
             return value.flatten(1)[:, 0]
-        return value.unflatten(1, part) if self.patch is None else value.unflatten(-1, (*part, self.patch)).movedim(1, 3)
+        return (
+            value.unflatten(1, part) if self.patch is None else value.unflatten(-1, (*part, self.patch)).movedim(1, 3)
+        )

@@ -15,8 +15,8 @@ from .tensors import per_sample
 class Guidance:
     """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) of strength ``scale``; 1 is none.
 
-    It holds for sigma inside ``interval`` (Kynkaanniemi et al., arXiv 2404.07724). ``orthogonal`` takes away the part of
-    the guiding term that lies along the conditional x_0, sample by sample (as in APG, arXiv 2410.02416).
+    It holds for sigma inside ``interval`` (Kynkaanniemi et al., arXiv 2404.07724). ``orthogonal`` takes away the part
+    of the guiding term that lies along the conditional x_0, sample by sample (as in APG, arXiv 2410.02416).
     """
 
     scale: float = 1.0
@@ -34,11 +34,14 @@ class Guidance:
         return torch.where(inside.reshape(-1, *[1] * (x.ndim - 1)), conditional + bias, conditional)
 
 
-def velocity_from_vp(prediction: Tensor, x: Tensor, alpha_bar: Tensor, kind: Literal["epsilon", "v", "x_0"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Flow state, noise level and velocity of a variance-preserving model (DDPM, arXiv 2006.11239; v: arXiv 2202.00512).
+def velocity_from_vp(
+    prediction: Tensor, x: Tensor, alpha_bar: Tensor, kind: Literal["epsilon", "v", "x_0"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Flow state, noise level and velocity of a variance-preserving model
+    (DDPM, arXiv 2006.11239; v: arXiv 2202.00512).
 
-    ``x`` (B, C, *S) is the model's own state sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps, ``alpha_bar`` (B,) in (0, 1).
-    Returns (x_flow, sigma_flow, u).
+    ``x`` (B, C, *S) is the model's own state sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps, ``alpha_bar`` (B,) in (0,
+    1). Returns (x_flow, sigma_flow, u).
     """
     signal, noise = alpha_bar.double().sqrt(), (1 - alpha_bar.double()).sqrt()
     a, b = per_sample(signal, x), per_sample(noise, x)
@@ -54,7 +57,8 @@ def velocity_from_vp(prediction: Tensor, x: Tensor, alpha_bar: Tensor, kind: Lit
 
 
 def velocity_from_edm(denoised: Tensor, x: Tensor, sigma_edm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Flow state, noise level and velocity of a denoiser D(x; sigma_edm), x = x_0 + sigma_edm eps (EDM, arXiv 2206.00364).
+    """Flow state, noise level and velocity of a denoiser D(x; sigma_edm), x = x_0
+    + sigma_edm eps (EDM, arXiv 2206.00364).
 
     ``sigma_edm`` (B,) positive. Returns (x_flow, sigma_flow, u).
     """

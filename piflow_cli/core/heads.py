@@ -24,8 +24,8 @@ class HeadSite:
     (c, position) rather than (position, c). ``tap``: dotted path of the module whose call carries the embedding, and
     ``tap_at`` where: ``output`` (an entry of it, with ``tap_key`` an integer), positional ``input`` or ``keyword``.
     ``unpatchify``: forward() folds tokens into an image of ``model.out_channels`` channels, which must be widened too.
-    ``negated``: the model emits x_0 - eps and whoever calls it negates its whole output, so that log-weights and log-std
-    must leave the head negated to arrive as they are.
+    ``negated``: the model emits x_0 - eps and whoever calls it negates its whole output, so that log-weights and
+    log-std must leave the head negated to arrive as they are.
     """
 
     projection: str
@@ -40,8 +40,8 @@ class HeadSite:
 
 @dataclass(frozen=True)
 class HeadSizes:
-    """What a head's layers are sized by: ``components`` K or N, width ``embedding_dim`` of the tapped timestep embedding, and
-    hidden width ``logstd_width`` of the network that predicts a log-std.
+    """What a head's layers are sized by: ``components`` K or N, width ``embedding_dim`` of the tapped timestep
+    embedding, and hidden width ``logstd_width`` of the network that predicts a log-std.
     """
 
     components: int
@@ -52,8 +52,8 @@ class HeadSizes:
 class PolicyHead(nn.Module, ABC):
     """What all heads share: repeated copies of a projection, in either order of rows.
 
-    A new head has :meth:`build`, ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), in the order that
-    the layout of its policy states.
+    A new head has :meth:`build`, ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), in the order
+    that the layout of its policy states.
     """
 
     def __init__(self, patch: int, channel_major: bool) -> None:
@@ -84,7 +84,8 @@ class PolicyHead(nn.Module, ABC):
         """Channels emitted per token."""
 
     def published_names(self, projection: str) -> dict[str, str]:
-        """Names of the head's tensors → what published files call them; ``projection``: what is in the head's place otherwise."""
+        """Names of the head's tensors → what published files call them;
+        ``projection``: what is in the head's place otherwise."""
         return {name: f"proj_out_{name}" for name in nn.Module.state_dict(self)}
 
     def take_embedding(self) -> Tensor:
@@ -116,7 +117,8 @@ class PolicyHead(nn.Module, ABC):
 
 
 class _Tap:
-    """Hooks that hand the timestep embedding to a head; an object, so that a deep copy of the model taps its own head."""
+    """Hooks that hand the timestep embedding to a head; an object, so that a
+    deep copy of the model taps its own head."""
 
     def __init__(self, head: nn.Module, key: int | str | None) -> None:
         self.head = head

@@ -1,4 +1,5 @@
-"""pi-ID: imitation distillation on the student's own trajectory (pi-Flow, arXiv 2510.14974, section 4 and algorithm 1)."""
+"""pi-ID: imitation distillation on the student's own trajectory (pi-Flow,
+arXiv 2510.14974, section 4 and algorithm 1)."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ TeacherField = Callable[[Tensor, Tensor], Tensor]
 class ImitationConfig:
     """Constants of one pi-ID step.
 
-    ``states`` S asked of the teacher per segment; ``window`` W, the micro-window in substeps; ``substeps`` per unit of raw
-    time; ``dropout`` of components; ``loss_scale``; ``states_per_query`` bounds how many states share one teacher
+    ``states`` S asked of the teacher per segment; ``window`` W, the micro-window in substeps; ``substeps`` per unit of
+    raw time; ``dropout`` of components; ``loss_scale``; ``states_per_query`` bounds how many states share one teacher
     batch (0: all that can).
     """
 
@@ -61,12 +62,13 @@ def teacher_ratio(iteration: int, mixing_iterations: int) -> float:
     return 0.0 if mixing_iterations == 0 else 1 - min(iteration, mixing_iterations) / mixing_iterations
 
 
-def draw_intervals(length: Tensor, config: ImitationConfig, ratio: float, generator: torch.Generator | None) -> Intervals:
+def draw_intervals(
+    length: Tensor, config: ImitationConfig, ratio: float, generator: torch.Generator | None
+) -> Intervals:
     """Cut segments of raw ``length`` (B,) into S student gaps and S teacher moves.
 
-    Gaps are the differences of S sorted uniforms on (1 - ratio)(length - window), moves the S pieces of
-    ratio (length - window) cut at S - 1 sorted uniforms. Random numbers come from the CPU, so that a run does not depend
-    on the device.
+    Gaps are the differences of S sorted uniforms on (1 - ratio)(length - window), moves the S pieces of ratio (length -
+    window) cut at S - 1 sorted uniforms. Random numbers come from the CPU, so that a run does not depend on the device.
     """
     count, batch = config.states, length.shape[0]
     substep = length / (length * config.substeps).round().clamp(min=1)
@@ -90,8 +92,8 @@ def segment_loss(
 ) -> tuple[Tensor, Callable[[], Tensor]]:
     """Loss (scalar) of one segment, and a function that gives the state (B, C, *S) at its end when it is wanted.
 
-    One student evaluation gives the policy; its detached copy, with dropout, walks; the teacher answers at S states; the
-    policy's mean velocity over what follows each state is matched to the answer by half the mean square.
+    One student evaluation gives the policy; its detached copy, with dropout, walks; the teacher answers at S states;
+    the policy's mean velocity over what follows each state is matched to the answer by half the mean square.
     """
     policy = student(segment.x, segment.raw)
     walker = policy.detach().with_dropout(config.dropout, generator)
@@ -124,7 +126,9 @@ def _walk_alone(walker: Policy, teacher: TeacherField, segment: Segment, interva
 
 
 @torch.no_grad()
-def _walk_with_teacher(walker: Policy, teacher: TeacherField, segment: Segment, intervals: Intervals, config: ImitationConfig):
+def _walk_with_teacher(
+    walker: Policy, teacher: TeacherField, segment: Segment, intervals: Intervals, config: ImitationConfig
+):
     """Policy gaps and teacher moves in turn (scheduled trajectory mixing): each answer carries the state onwards."""
     shift = config.grid.shift
     states, raws, answers = [], [], []

@@ -9,6 +9,7 @@ Any policy, device, rank of space and floating dtype; gradients are autograd's. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def rollout(policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, subs
 def rollout_through(policy: Policy, x: Tensor, raws: Sequence[Tensor], *, substeps: int = 128) -> list[Tensor]:
     """States at each of ``raws[1:]`` on the way from ``x`` at ``raws[0]``."""
     states = []
-    for raw_from, raw_to in zip(raws, raws[1:]):
+    for raw_from, raw_to in pairwise(raws):
         x = rollout(policy, x, raw_from, raw_to, substeps=substeps)
         states.append(x)
     return states

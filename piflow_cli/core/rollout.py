@@ -1,7 +1,7 @@
 """The front door to integration: follow a policy, or average its velocity, between two raw times.
 
-It checks what comes in and hands it to the fastest path there is: the one that the policy's own class names, GM policies to
-a fused kernel and DX policies to the closed form of their substeps; anything else, and everything under
+It checks what comes in and hands it to the fastest path there is: the one that the policy's own class names, GM
+policies to a fused kernel and DX policies to the closed form of their substeps; anything else, and everything under
 ``PIFLOW_KERNELS=off``, to the reference.
 """
 
@@ -76,7 +76,8 @@ def _states(policy: Policy, x: Tensor, raws: list[Tensor], substeps: int) -> lis
 
 
 def _fast_rollout(policy: Policy, x: Tensor) -> ModuleType | None:
-    """The kernels that the class of ``policy`` itself names, not one it is derived from, where they do all that is asked for."""
+    """The kernels that the class of ``policy`` itself names, not one it is derived
+    from, where they do all that is asked for."""
     named = vars(type(policy)).get("fast_rollout")
     if named is None:
         return None

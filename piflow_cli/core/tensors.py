@@ -12,7 +12,8 @@ def working(value: Tensor) -> Tensor:
 
 
 def per_sample(value: Tensor, like: Tensor) -> Tensor:
-    """Shape a (B,) tensor so that it broadcasts against ``like`` (B, ...), in the dtype and on the device of ``like``."""
+    """Shape a (B,) tensor so that it broadcasts against ``like`` (B, ...), in
+    the dtype and on the device of ``like``."""
     return value.to(device=like.device, dtype=like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 
@@ -22,5 +23,6 @@ def all_finite(value: Tensor) -> bool:
         return True
     if value.itemsize == 1:
         value = value.float()
-    # A sum is quicker than a look at every number, and no NaN or infinity gets lost in it; it may only overflow by itself.
+    # A sum is quicker than a look at every number, and no NaN or infinity gets lost in it; it may only overflow by
+    # itself.
     return bool(value.sum(dtype=torch.float32).isfinite()) or bool(value.isfinite().all())

@@ -1,7 +1,7 @@
 """Raw time, shift, segments and substeps.
 
-Raw time tau in [0, 1] is where steps are uniform; sigma in [0, 1] is the noise level of x_t = (1 - sigma) x_0 + sigma eps.
-Both run from 1 (noise) to 0 (data). Times are float64 throughout: a difference of two of them is divided by later.
+Raw time tau in [0, 1] is where steps are uniform; sigma in [0, 1] is the noise level of x_t = (1 - sigma) x_0 + sigma
+eps. Both run from 1 (noise) to 0 (data). Times are float64 throughout: a difference of two of them is divided by later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def dynamic_shift(tokens: int) -> float:
 
 
 def substep_count(interval: Tensor, substeps: int) -> Tensor:
-    """Euler substeps for raw intervals: max(1, round(substeps * interval)), int64, at ``substeps`` per unit of raw time."""
+    """Euler substeps for raw intervals: max(1, round(substeps * interval)),
+    int64, at ``substeps`` per unit of raw time."""
     return (interval * substeps).round().clamp(min=1).to(torch.int64)
 
 

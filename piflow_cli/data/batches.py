@@ -1,4 +1,5 @@
-"""What a training step starts from, in an order that depends on the seed and the place alone: nothing is stored to resume."""
+"""What a training step starts from, in an order that depends on the seed and the
+place alone: nothing is stored to resume."""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ from ..teachers.base import Conditioning
 
 DRAWS = 1  # keeps the seeds of drawn latents apart from those of orders
 
+
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one size, on the CPU. ``shape`` (B, C, *S) of their states; ``x_0`` float32, None where there are no images."""
+    """Samples of one size, on the CPU. ``shape`` (B, C, *S) of their states; ``x_0``
+    float32, None where there are no images."""
 
     shape: tuple[int, ...]
     conditioning: Conditioning
@@ -31,7 +34,8 @@ class TrainingData(Protocol):
     def fingerprint(self) -> str: ...
 
     def batch(self, seed: int, place: int, size: int) -> Batch:
-        """``size`` samples: those at ``place`` = 0, 1, 2, … of the order that ``seed`` gives for batches of that size."""
+        """``size`` samples: those at ``place`` = 0, 1, 2, … of the order that
+        ``seed`` gives for batches of that size."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +74,19 @@ class UniformLabels:
 
 
 def draw_latents(mean: Tensor, std: Tensor, seed: int, place: int) -> Tensor:
-    """Latents (B, C, h, w) float32 of batch ``place``, drawn from the VAE's posteriors: ``sampled``, as the published recipes have it.
+    """Latents (B, C, h, w) float32 of batch ``place``, drawn from the VAE's posteriors:
+    ``sampled``, as the published recipes have it.
 
-    Every visit of a picture is a draw of its own, and the seed and the place tell them all: nothing has to be remembered.
+    Every visit of a picture is a draw of its own, and the seed and the place
+    tell them all: nothing has to be remembered.
     """
     generator = torch.Generator().manual_seed(mixed_seed(seed, place, DRAWS))
     return mean.float() + std.float() * torch.randn(mean.shape, generator=generator)
 
 
 def batch_indices(length: int, seed: int, start: int, count: int) -> Tensor:
-    """Places (count,) int64 of samples ``start`` to ``start + count`` of an endless shuffled order over ``length`` items.
+    """Places (count,) int64 of samples ``start`` to ``start + count`` of an
+    endless shuffled order over ``length`` items.
 
     Every pass is its own permutation, drawn from the seed and the number of the pass: nothing has to be remembered.
     """
@@ -92,8 +99,8 @@ def bucket_batch(lengths: tuple[int, ...], seed: int, place: int, size: int) -> 
     """Bucket, and places (size,) in it, of batch ``place`` of an endless order in which a batch is of one bucket.
 
     Bucket b has lengths[b] samples and its own endless shuffled order, cut into batches. Pass p over all buckets holds
-    batches floor(p n_b / size) to floor((p + 1) n_b / size) of each, shuffled: every sample comes equally often, however
-    small its bucket.
+    batches floor(p n_b / size) to floor((p + 1) n_b / size) of each, shuffled: every sample comes equally often,
+    however small its bucket.
     """
     number = place * size // sum(lengths)
     # The floors let a pass begin later than this estimate says, never earlier.

@@ -39,8 +39,8 @@ def buckets_of(section: DataSection, multiple: int) -> list[Size]:
 def bucket_sizes(resolution: int, aspect_ratio: float, multiple: int) -> list[Size]:
     """Sizes of about ``resolution`` squared pixels, never more, from the widest to the tallest.
 
-    Both sides are multiples of ``multiple``, as ``resolution`` must be; the longer is at most ``aspect_ratio`` times the
-    shorter. With (w, h) there is (h, w), and no size could be taller by one ``multiple`` at its shorter side.
+    Both sides are multiples of ``multiple``, as ``resolution`` must be; the longer is at most ``aspect_ratio`` times
+    the shorter. With (w, h) there is (h, w), and no size could be taller by one ``multiple`` at its shorter side.
     """
     step = multiple * max(1, resolution // (STEPS * multiple))
     tall = []
@@ -64,10 +64,11 @@ def fit(picture: Image.Image, size: Size) -> Tensor:
 
 
 def centre_crop(picture: Image.Image, side: int) -> Tensor:
-    """The centre square of ``picture`` (RGB) at ``side`` pixels, (3, side, side) float32 in [-1, 1], as ADM cuts ImageNet's pictures.
+    """The centre square of ``picture`` (RGB) at ``side`` pixels, (3, side, side) float32 in [-1, 1], as ADM cuts
+    ImageNet's pictures.
 
-    Halved by averaging while both sides stay at least ``side``, then scaled bicubically until the shorter one is ``side``
-    (Dhariwal and Nichol, arXiv 2105.05233, whose teachers, and those after them, have seen no other pictures).
+    Halved by averaging while both sides stay at least ``side``, then scaled bicubically until the shorter one is
+    ``side`` (Dhariwal and Nichol, arXiv 2105.05233, whose teachers, and those after them, have seen no other pictures).
     """
     while min(picture.size) >= 2 * side:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)

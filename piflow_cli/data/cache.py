@@ -77,7 +77,8 @@ class Cache:
         return self._notes.get(key)
 
     def __getitem__(self, key: str) -> dict[str, Tensor]:
-        """The entry under ``key``; raises RunError where its shard has been damaged, and so is removed, or went away since the scan."""
+        """The entry under ``key``; raises RunError where its shard has been damaged, and so
+        is removed, or went away since the scan."""
         path = self._shards[key]
         try:
             shard = self._open(path)
@@ -106,7 +107,9 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         # What is gathered is whole, whatever stopped the work; a full disk would only fail a second time.
         if not isinstance(error, OSError):
             self.flush()
@@ -117,7 +120,10 @@ class ShardWriter:
         Raises RunError naming ``what`` where it holds values that are not finite.
         """
         if not all(map(all_finite, entry.values())):
-            raise RunError(f"the encoder gave values that are not finite for {what}", "take another --set teacher.base or precision")
+            raise RunError(
+                f"the encoder gave values that are not finite for {what}",
+                "take another --set teacher.base or precision",
+            )
         # Rows of a batch share its memory, and safetensors refuses tensors that do.
         self._entries[key] = {name: value.detach().cpu().contiguous().clone() for name, value in entry.items()}
         self._bytes += sum(value.nbytes for value in entry.values())
@@ -138,9 +144,11 @@ class ShardWriter:
 
 
 def remove_damaged(shards: Collection[Path]) -> list[Path]:
-    """Read ``shards`` from end to end, once in a process, and remove those that are not as they were written, which are returned.
+    """Read ``shards`` from end to end, once in a process, and remove those that are not
+    as they were written, which are returned.
 
-    Several are read at a time, at about 1 GB/s for each core: of ImageNet's latents, 42 GB, that is less than a minute at a run's start.
+    Several are read at a time, at about 1 GB/s for each core: of ImageNet's latents, 42 GB,
+    that is less than a minute at a run's start.
     """
     with ThreadPoolExecutor(min(MOST_READERS, usable_cores())) as pool:
         damaged = [path for path, whole in zip(shards, pool.map(_is_whole, shards)) if not whole]
@@ -155,7 +163,9 @@ def _is_whole(path: Path) -> bool:
         if seen in _found_whole:
             return True
         shard = _opened(path)
-        whole = shard.names.keys() == shard.checksums.keys() and all(shard.is_whole(key, shard.entry(key)) for key in shard.names)
+        whole = shard.names.keys() == shard.checksums.keys() and all(
+            shard.is_whole(key, shard.entry(key)) for key in shard.names
+        )
     except FileNotFoundError:
         # Another process has just removed it; the next scan misses it.
         return True
@@ -168,7 +178,8 @@ def _is_whole(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard, mapped into memory: by key the checksums of its entries, what is noted of them, and the names of their tensors.
+    """A shard, mapped into memory: by key the checksums of its entries, what is noted
+    of them, and the names of their tensors.
 
     ``covers_kinds``: whether the checksums are of dtypes and shapes too.
     """

@@ -23,8 +23,8 @@ LAYOUT = "put NAME.txt beside each NAME.jpg, or a metadata.jsonl with file_name 
 def list_pictures(section: DataSection) -> list[Picture]:
     """All pictures of ``section.captioned``, in an order that depends on their names alone; no picture is read.
 
-    What comes with a caption and may be no picture is among them: reading it says so. Raises UsageError where there are none, and
-    with all faults of the metadata or shards.
+    What comes with a caption and may be no picture is among them: reading it says so. Raises UsageError where there are
+    none, and with all faults of the metadata or shards.
     """
     source, path = str(section.captioned), Path(str(section.captioned))
     if path.suffix == ".tar" and path.is_file():
@@ -32,7 +32,9 @@ def list_pictures(section: DataSection) -> list[Picture]:
     if path.is_dir():
         return _of_folder(path, captions(section.text_column))
     if path.exists() or path.suffix == ".tar" or not names_dataset(source):
-        raise UsageError(f"there are no pictures at {source}", "name a folder, a .tar shard, or a data set as OWNER/NAME")
+        raise UsageError(
+            f"there are no pictures at {source}", "name a folder, a .tar shard, or a data set as OWNER/NAME"
+        )
     return _of_dataset(source, section)
 
 
@@ -53,10 +55,15 @@ def _of_folder(path: Path, told: Told) -> list[Picture]:
 def _of_dataset(source: str, section: DataSection) -> list[Picture]:
     from datasets import Image as Pictures
 
-    dataset = open_dataset(source, section.split, {section.image_column: IMAGE_OPTION, section.text_column: TEXT_OPTION})
+    dataset = open_dataset(
+        source, section.split, {section.image_column: IMAGE_OPTION, section.text_column: TEXT_OPTION}
+    )
     if not isinstance(dataset.features[section.image_column], Pictures):
         others = [name for name, kind in dataset.features.items() if isinstance(kind, Pictures)]
-        raise UsageError(f"the column {section.image_column} of {source} holds no pictures", naming(others, IMAGE_OPTION, section.image_column))
+        raise UsageError(
+            f"the column {section.image_column} of {source} holds no pictures",
+            naming(others, IMAGE_OPTION, section.image_column),
+        )
     texts = dataset[section.text_column]
     encoded = dataset.select_columns([section.image_column]).cast_column(section.image_column, Pictures(decode=False))
 

@@ -20,10 +20,12 @@ Key = tuple[str, str]
 
 
 def pictures_of_folder(folder: Path, files: Sequence[Path], told: Told) -> list[Picture]:
-    """Pictures among ``files``, all those of ``folder``, and whatever a metadata file lists, wherever that is; sorted by their paths.
+    """Pictures among ``files``, all those of ``folder``, and whatever a metadata file lists,
+    wherever that is; sorted by their paths.
 
-    A file is taken for a picture by its suffix, or because it has a caption of its own: then reading it tells. A picture that is
-    listed several times with several captions is one sample with each. Raises UsageError with all faults of a metadata file.
+    A file is taken for a picture by its suffix, or because it has a caption of its own: then reading it tells. A
+    picture that is listed several times with several captions is one sample with each. Raises UsageError with all
+    faults of a metadata file.
     """
     key_of = _keys()
     present = {key_of(path): path for path in files}
@@ -41,7 +43,8 @@ def pictures_of_folder(folder: Path, files: Sequence[Path], told: Told) -> list[
 def _beside(
     path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key], told: Told
 ) -> list[str | None]:
-    """The caption of a file that no metadata lists: of a picture None where it has none, and none at all of what is no picture."""
+    """The caption of a file that no metadata lists: of a picture None where it has
+    none, and none at all of what is no picture."""
     text = present.get(key_of(path.with_suffix(".txt"))) if ".txt" in told.members else None
     picture = path.suffix.lower() in SUFFIXES
     # What lies beside a picture of the same name is told by the same text, and is no picture.
@@ -64,7 +67,9 @@ def _listed(
     return captions
 
 
-def _metadata(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: Told) -> list[tuple[Path, str]]:
+def _metadata(
+    path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: Told
+) -> list[tuple[Path, str]]:
     """The rows of a metadata file: files that are there, and captions; raises UsageError with all its faults."""
     faults = Faults(path)
     csv = path.suffix == ".csv"
@@ -74,7 +79,11 @@ def _metadata(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], 
         columns |= {name: None for name, value in row.items() if isinstance(value, str) and name != FILE_COLUMN}
         text = told.text(row.get(told.column))
         kinds = {FILE_COLUMN: "text", told.column: told.kind}
-        wrong = [name for name, right in ((FILE_COLUMN, is_text(row.get(FILE_COLUMN))), (told.column, text is not None)) if not right]
+        wrong = [
+            name
+            for name, right in ((FILE_COLUMN, is_text(row.get(FILE_COLUMN))), (told.column, text is not None))
+            if not right
+        ]
         if wrong:
             faults.add(line, f"{wrong[0]} is {f'no {kinds[wrong[0]]}' if wrong[0] in row else 'missing'}")
         elif (file := _there(path.parent / row[FILE_COLUMN], present, key_of)) is None:
@@ -82,7 +91,11 @@ def _metadata(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], 
         else:
             found.append((file, text))
     missing = told.option and columns and told.column not in columns
-    faults.refuse(naming(list(columns), told.option, told.column) if missing else f"write {FILE_COLUMN} and {told.column} in each line")
+    faults.refuse(
+        naming(list(columns), told.option, told.column)
+        if missing
+        else f"write {FILE_COLUMN} and {told.column} in each line"
+    )
     return found
 
 
@@ -97,7 +110,8 @@ def _there(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key
 
 
 def _keys() -> Callable[[Path], Key]:
-    """A function that tells files apart, whatever links and dots a path has, and in whichever form of Unicode it is written."""
+    """A function that tells files apart, whatever links and dots a path has, and in
+    whichever form of Unicode it is written."""
     folders = cache(os.path.realpath)
 
     def key_of(path: Path) -> Key:

@@ -1,4 +1,5 @@
-"""What a run is to be trained on, before any encoder has seen it: texts and pictures, their buckets and their cache keys."""
+"""What a run is to be trained on, before any encoder has seen it: texts and
+pictures, their buckets and their cache keys."""
 
 from __future__ import annotations
 
@@ -58,14 +59,20 @@ class Store:
         for path in [*self.texts.scan(), *self.latents.scan()]:
             console.warn(DAMAGED.format(path))
 
-    def check(self, texts: Collection[str], latents: Collection[str], accelerator: Accelerator, console: Console) -> None:
+    def check(
+        self, texts: Collection[str], latents: Collection[str], accelerator: Accelerator, console: Console
+    ) -> None:
         """Drop the damaged ones of the shards that hold these entries, so that what was in them counts as missing.
 
-        A run reads what it will train on once, before it starts: it costs seconds then, and the run hours later. Processes share
-        the reading.
+        A run reads what it will train on once, before it starts: it costs seconds then, and the run hours later.
+        Processes share the reading.
         """
         shards = [*self.texts.shards_with(texts), *self.latents.shards_with(latents)]
-        share = [path for path in shards if crc32(path.name.encode()) % accelerator.num_processes == accelerator.process_index]
+        share = [
+            path
+            for path in shards
+            if crc32(path.name.encode()) % accelerator.num_processes == accelerator.process_index
+        ]
         damaged = gather_object([str(path) for path in remove_damaged(share)])
         for path in damaged:
             console.warn(DAMAGED.format(path))
@@ -108,8 +115,8 @@ class SamplesToEncode:
 
 
 def collect(section: DataSection, data_free: bool, factory: EncoderFactory, store: Store) -> SamplesToEncode:
-    """Read the prompts, or list the pictures, with their keys and buckets: a picture is in the nearest one, as is a prompt that says
-    a size; every bucket takes all other prompts in turn.
+    """Read the prompts, or list the pictures, with their keys and buckets: a picture is in the nearest one, as is a
+    prompt that says a size; every bucket takes all other prompts in turn.
     """
     sizes = buckets_of(section, factory.size_multiple)
     to_encode = SamplesToEncode()
@@ -134,12 +141,18 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, stor
 
 
 def training_prompts(section: DataSection) -> list[Prompt]:
-    """The prompts of ``section``; raises UsageError, with their numbers, where some say one side of their picture without the other."""
+    """The prompts of ``section``; raises UsageError, with their numbers, where some say one
+    side of their picture without the other."""
     prompts = read_prompts(section.prompts, section.text_column, section.split)
-    halves = [f"prompt {number}" for number, prompt in enumerate(prompts, 1) if (prompt.width is None) != (prompt.height is None)]
+    halves = [
+        f"prompt {number}"
+        for number, prompt in enumerate(prompts, 1)
+        if (prompt.width is None) != (prompt.height is None)
+    ]
     if halves:
         raise UsageError(
-            f"{section.prompts}: {len(halves)} of {len(prompts)} prompts have a width or a height alone ({few(halves, NAMES_SHOWN)})",
+            f"{section.prompts}: {len(halves)} of {len(prompts)} prompts have a width or a height alone"
+            f" ({few(halves, NAMES_SHOWN)})",
             "give both, which choose the bucket, or neither",
         )
     return prompts

@@ -40,7 +40,8 @@ class Missing:
     pictures: Mapping[str, tuple[Size, Picture]]
 
     def share(self, accelerator: Accelerator) -> Missing:
-        """What falls to this process: decided key by key, since one that looks later may miss less than the others did."""
+        """What falls to this process: decided key by key, since one that looks
+        later may miss less than the others did."""
 
         def ours(key: str) -> bool:
             return int(key, 16) % accelerator.num_processes == accelerator.process_index
@@ -52,7 +53,12 @@ class Missing:
 
 
 def open_encoded(
-    section: DataSection, data_free: bool, negative: bool, factory: EncoderFactory, accelerator: Accelerator, console: Console
+    section: DataSection,
+    data_free: bool,
+    negative: bool,
+    factory: EncoderFactory,
+    accelerator: Accelerator,
+    console: Console,
 ) -> EncodedData:
     """The training data of ``section.prompts`` or ``section.captioned``, encoded as far as the cache lacks them.
 
@@ -70,7 +76,9 @@ def open_encoded(
         share = missing.share(accelerator)
         with ExitStack() as stack, torch.no_grad():
             # Once, and not before something is to be encoded: pictures that turn out unreadable load nothing.
-            encoders = cache(lambda: stack.enter_context(closing(factory.open(accelerator.device, section.offload_text_encoder))))
+            encoders = cache(
+                lambda: stack.enter_context(closing(factory.open(accelerator.device, section.offload_text_encoder)))
+            )
             _encode_texts(encoders, share.texts, store.texts, console)
             failed = encode_pictures(encoders, share.pictures, store.latents, console)
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
@@ -166,7 +174,11 @@ def _finished(
     """What the caches now hold of the material, after saying what had to be left out and why."""
     skipped, buckets = list(to_encode.skipped), []
     for size, items in to_encode.items.items():
-        skipped += [Skipped(item.picture.name, UNREADABLE, failed[item.sample.latents]) for item in items if item.sample.latents in failed]
+        skipped += [
+            Skipped(item.picture.name, UNREADABLE, failed[item.sample.latents])
+            for item in items
+            if item.sample.latents in failed
+        ]
         samples = [item.sample for item in items if item.sample.latents not in failed]
         absent = sum(not _present(sample, store) for sample in samples)
         if absent:
@@ -174,7 +186,10 @@ def _finished(
         if samples:
             buckets.append(Bucket(factory.latent_shape(*size), samples))
     if not buckets:
-        raise UsageError(f"no picture of {section.captioned} can be used: {summary(skipped)}", "mend them, or name others: --data SOURCE")
+        raise UsageError(
+            f"no picture of {section.captioned} can be used: {summary(skipped)}",
+            "mend them, or name others: --data SOURCE",
+        )
     if skipped:
         console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
     _warn_of_long_texts(to_encode, store.texts, console)

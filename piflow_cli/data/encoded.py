@@ -1,4 +1,5 @@
-"""Training data whose texts and pictures have been through the encoders: conditioning and latents, read from the cache."""
+"""Training data whose texts and pictures have been through the encoders:
+conditioning and latents, read from the cache."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Bucket:
 
 @dataclass(frozen=True)
 class EncodedData:
-    """Samples in buckets, and the caches that hold them. ``negative``: key of the empty prompt where guidance needs it."""
+    """Samples in buckets, and the caches that hold them. ``negative``: key of
+    the empty prompt where guidance needs it."""
 
     buckets: Sequence[Bucket]
     texts: Cache
@@ -42,7 +44,9 @@ class EncodedData:
     @property
     def fingerprint(self) -> str:
         # Keys are hashes of everything that shapes an entry.
-        buckets = [(bucket.shape, [(sample.text, sample.latents) for sample in bucket.samples]) for bucket in self.buckets]
+        buckets = [
+            (bucket.shape, [(sample.text, sample.latents) for sample in bucket.samples]) for bucket in self.buckets
+        ]
         return hashlib.sha256(json.dumps([self.negative, buckets]).encode()).hexdigest()
 
     def batch(self, seed: int, place: int, size: int) -> Batch:

@@ -1,4 +1,5 @@
-"""Pictures with labels: a folder with a sub-folder a class, a folder with a metadata file, webdataset shards, or rows of a tensor."""
+"""Pictures with labels: a folder with a sub-folder a class, a folder with a metadata
+file, webdataset shards, or rows of a tensor."""
 
 from __future__ import annotations
 
@@ -18,20 +19,24 @@ from .pictures import SUFFIXES
 from .shards import pictures_of_shards
 from .tensor_rows import Rows, tensors_in
 
-LAYOUT = "name the folder that has one sub-folder for each class, or put a metadata.jsonl with file_name and label into it"
+LAYOUT = (
+    "name the folder that has one sub-folder for each class, or put a metadata.jsonl with file_name and label into it"
+)
 
 
 def list_labelled(source: Path, classes: int) -> list[Picture]:
     """All pictures of ``source`` with their labels, as digits, for captions; no picture is read.
 
     Args:
-        source: a folder with one sub-folder a class, whose names in their order are the classes 0, 1, 2, … as ImageNet has them;
-            a folder with ``metadata.jsonl`` or ``.csv`` (``file_name`` and ``label``); webdataset shards, or a folder of them, with
-            a label in ``.cls`` or in ``.json`` (``label``); a safetensors file of pictures.
+        source: a folder with one sub-folder a class, whose names in their order are the
+        classes 0, 1, 2, … as ImageNet has them;
+            a folder with ``metadata.jsonl`` or ``.csv`` (``file_name`` and ``label``); webdataset shards, or a folder
+            of them, with a label in ``.cls`` or in ``.json`` (``label``); a safetensors file of pictures.
         classes: how many the teacher knows.
 
     Raises:
-        UsageError: there is nothing of that kind; labels are not those of the teacher's classes; a metadata file or shard has faults.
+        UsageError: there is nothing of that kind; labels are not those of the teacher's
+        classes; a metadata file or shard has faults.
     """
     if source.suffix == ".safetensors":
         pictures = _of_tensors(source)
@@ -56,7 +61,8 @@ def _of_folder(folder: Path, classes: int) -> list[Picture]:
 
 
 def _by_sub_folder(folder: Path, pictures: Sequence[Picture], classes: int) -> list[Picture]:
-    """The pictures with the numbers of their sub-folders, of which there must be as many as classes: one less would shift the rest."""
+    """The pictures with the numbers of their sub-folders, of which there must be as many
+    as classes: one less would shift the rest."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     loose = [picture.name for picture in pictures if len(Path(picture.name).parts) == 1]
     if loose:
@@ -73,7 +79,8 @@ def _refuse_strange_labels(source: Path, pictures: Sequence[Picture], classes: i
     wrong = [picture for picture in pictures if int(picture.caption) >= classes]
     if wrong:
         raise UsageError(
-            f"{source}: {wrong[0].name} has the label {wrong[0].caption}, and the teacher knows the classes 0 to {classes - 1}",
+            f"{source}: {wrong[0].name} has the label {wrong[0].caption}, and the teacher knows the classes 0 to"
+            f" {classes - 1}",
             "mend the labels, or name the data of this teacher",
         )
 
@@ -82,8 +89,14 @@ def _of_tensors(path: Path) -> list[Picture]:
     """The rows of ``images``, (N, H, W) or (N, C, H, W) uint8 with C = 1 or 3."""
     labels, images, white = labels_of(path).tolist(), tensors_in(path)[1][IMAGES], white_of(path)
     if white != int(white) or white > 255:
-        raise UsageError(f"{path}: its white value {white:g} is none of 8 bits", "write a whole number up to 255 as its metadata levels")
-    return [Picture(f"{path}[{row}]", str(label), partial(_netpbm, images, int(white), row)) for row, label in enumerate(labels)]
+        raise UsageError(
+            f"{path}: its white value {white:g} is none of 8 bits",
+            "write a whole number up to 255 as its metadata levels",
+        )
+    return [
+        Picture(f"{path}[{row}]", str(label), partial(_netpbm, images, int(white), row))
+        for row, label in enumerate(labels)
+    ]
 
 
 def _netpbm(images: Rows, white: int, row: int) -> bytes:

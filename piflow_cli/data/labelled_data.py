@@ -1,4 +1,5 @@
-"""What class-conditional teachers are imitated on: pixels in memory, or latents that a VAE has made of pictures or that were given."""
+"""What class-conditional teachers are imitated on: pixels in memory, or latents that a VAE
+has made of pictures or that were given."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Posteriors(Protocol):
     labels: Tensor
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation (B, C, h, w) of the latents in ``rows`` (B,); None where they are drawn already."""
+        """Mean and standard deviation (B, C, h, w) of the latents in ``rows``
+        (B,); None where they are drawn already."""
 
     def fingerprint(self) -> str:
         """A hash of everything that shapes them."""
@@ -87,7 +89,8 @@ class LabelledLatents:
 
 
 def place_of(images: str) -> Path:
-    """Where `data.images` is; raises UsageError where there is nothing. Only a file that is shipped or on the Hub is fetched."""
+    """Where `data.images` is; raises UsageError where there is nothing. Only a file
+    that is shipped or on the Hub is fetched."""
     path = Path(images).expanduser()
     if images.startswith(SHIPPED_PREFIX) or (not path.exists() and hub_id(images) is not None):
         return locate(images, option="--data DIR")
@@ -101,7 +104,8 @@ def place_of(images: str) -> Path:
 def open_labelled(
     preset: Preset, family: ClassConditionalFamily, condition: Condition, accelerator: Accelerator, console: Console
 ) -> TrainingData:
-    """The labelled pictures or latents of ``preset.data.images``; pictures go through the VAE of the teacher, if it has one, once.
+    """The labelled pictures or latents of ``preset.data.images``; pictures go through the
+    VAE of the teacher, if it has one, once.
 
     Raises UsageError where there are none, or none that the teacher could have been trained on.
     """
@@ -120,7 +124,9 @@ def open_labelled(
 
 def _stored(latents: StoredLatents, shape: tuple[int, ...], classes: int, condition: Condition) -> LabelledLatents:
     if latents.shape != shape:
-        raise UsageError(f"{latents.path} holds latents of {latents.shape}, and the teacher's states are {shape}", NAME_DATA)
+        raise UsageError(
+            f"{latents.path} holds latents of {latents.shape}, and the teacher's states are {shape}", NAME_DATA
+        )
     _refuse_strange(latents.path, latents.labels, classes)
     return LabelledLatents(latents, latents.fingerprint(), condition)
 
@@ -131,7 +137,9 @@ def _pixels(path: Path, shape: tuple[int, ...], classes: int, condition: Conditi
         raise UsageError(f"{path} is no safetensors file, and the teacher is one of pixels", hint)
     images, labels = load_images(path)
     if images.shape[1:] != shape:
-        raise UsageError(f"{path} holds pictures of {tuple(images.shape[1:])}, and the teacher's are {shape}", NAME_DATA)
+        raise UsageError(
+            f"{path} holds pictures of {tuple(images.shape[1:])}, and the teacher's are {shape}", NAME_DATA
+        )
     _refuse_strange(path, labels, classes)
     return LabelledImages(images, labels, condition)
 
@@ -167,7 +175,9 @@ def _encoded(
         with ExitStack() as stack:
             encoder = cache(lambda: stack.enter_context(closing(factory.open(accelerator.device, False))))
             share = missing.share(accelerator).pictures
-            failed = encode_pictures(encoder, share, store.latents, console, lambda picture, size: centre_crop(picture, size[0]))
+            failed = encode_pictures(
+                encoder, share, store.latents, console, lambda picture, size: centre_crop(picture, size[0])
+            )
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
     failed = dict(gather_object(list(failed.items())))
     if missing.pictures:
@@ -183,7 +193,9 @@ def _encoded(
     return CachedLatents([key for key, _ in keys], torch.tensor([label for _, label in keys]), store.latents)
 
 
-def _keyed(pictures: Sequence[Picture], store: Store, size: Size) -> tuple[list[tuple[str, int]], dict[str, Picture], list[Skipped]]:
+def _keyed(
+    pictures: Sequence[Picture], store: Store, size: Size
+) -> tuple[list[tuple[str, int]], dict[str, Picture], list[Skipped]]:
     """Key and label of each picture, a picture for each key, and those that cannot be used."""
     labels, wanted, skipped = [], {}, []
     for picture, seen in zip(pictures, look_at(pictures, store.pictures)):

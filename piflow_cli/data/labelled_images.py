@@ -1,9 +1,10 @@
-"""Labelled pictures or latents in one safetensors file: the form in which presets ship training sets, and in which latents are kept.
+"""Labelled pictures or latents in one safetensors file: the form in which presets ship
+training sets, and in which latents are kept.
 
-Pictures: ``images`` (N, H, W) or (N, C, H, W) uint8 with C = 1 or 3, and the metadata ``levels``, their white value, 255 if unsaid.
-Latents: ``latents`` (N, C, h, w), or ``mean`` and ``std`` of a VAE's posterior of that shape, from which a batch is drawn; floats of
-any width, times the metadata ``scale``, 1 if unsaid: 0.18215 where they are as the VAE of Stable Diffusion gives them.
-Both: ``labels`` (N,) of whole numbers.
+Pictures: ``images`` (N, H, W) or (N, C, H, W) uint8 with C = 1 or 3, and the metadata ``levels``, their white value,
+255 if unsaid. Latents: ``latents`` (N, C, h, w), or ``mean`` and ``std`` of a VAE's posterior of that shape, from which
+a batch is drawn; floats of any width, times the metadata ``scale``, 1 if unsaid: 0.18215 where they are as the VAE of
+Stable Diffusion gives them. Both: ``labels`` (N,) of whole numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from ..errors import RunError, UsageError
 from .tensor_rows import Rows, tensors_in
 
 IMAGES, LABELS, LATENTS, MEAN, STD = "images", "labels", "latents", "mean", "std"
-FORMS = "write images, uint8 (N, H, W) or (N, C, H, W), or latents, or mean and std, (N, C, h, w); and labels, N whole numbers"
+FORMS = (
+    "write images, uint8 (N, H, W) or (N, C, H, W), or latents, or mean and std, (N, C, h, w); and labels, N whole"
+    " numbers"
+)
 # Rows that are looked at together: a few megabytes.
 AT_ONCE = 1024
 
@@ -32,7 +36,9 @@ def load_images(path: Path) -> tuple[Tensor, Tensor]:
         raise UsageError(f"there are no images at {path}", "name a safetensors file; distill: --set data.images=FILE")
     _, tensors = tensors_in(path)
     if not {IMAGES, LABELS} <= tensors.keys():
-        raise UsageError(f"{path} lacks the tensors '{IMAGES}' and '{LABELS}'", "write both: uint8 (N, H, W) and integers (N,)")
+        raise UsageError(
+            f"{path} lacks the tensors '{IMAGES}' and '{LABELS}'", "write both: uint8 (N, H, W) and integers (N,)"
+        )
     _refuse_other_pixels(path, tensors[IMAGES], tensors[LABELS])
     pixels, labels = tensors[IMAGES].whole(), _whole_numbers(path, tensors[LABELS])
     pixels = pixels if pixels.ndim == 4 else pixels.unsqueeze(1)
@@ -43,7 +49,9 @@ def labels_of(path: Path) -> Tensor:
     """Labels (N,) int64 of a safetensors file of pictures or latents; the rest is not read."""
     _, tensors = tensors_in(path)
     if LABELS not in tensors or not (IMAGES in tensors or holds_latents(path)):
-        raise UsageError(f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, which are no labelled pictures or latents", FORMS)
+        raise UsageError(
+            f"{path} holds {', '.join(sorted(tensors)) or 'nothing'}, which are no labelled pictures or latents", FORMS
+        )
     if IMAGES in tensors and not holds_latents(path):
         _refuse_other_pixels(path, tensors[IMAGES], tensors[LABELS])
     return _whole_numbers(path, tensors[LABELS])
@@ -64,7 +72,8 @@ def holds_latents(path: Path) -> bool:
 class StoredLatents:
     """Latents in a safetensors file, which may be larger than the memory: rows are read as they are asked for.
 
-    ``labels`` (N,) int64; ``scale``: what the stored values are multiplied by; ``stored``: latents, or mean and standard deviation.
+    ``labels`` (N,) int64; ``scale``: what the stored values are multiplied by; ``stored``:
+    latents, or mean and standard deviation.
     """
 
     path: Path
@@ -78,7 +87,8 @@ class StoredLatents:
         return self.stored[0].shape[1:]
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation (B, C, h, w) float32 of the latents in ``rows`` (B,); None where they are drawn already."""
+        """Mean and standard deviation (B, C, h, w) float32 of the latents in ``rows``
+        (B,); None where they are drawn already."""
         mean, *std = [self.scale * values.read(rows).float() for values in self.stored]
         return mean, std[0] if std else None
 
@@ -102,7 +112,9 @@ def open_latents(path: Path) -> StoredLatents:
     labels, (metadata, tensors) = labels_of(path), tensors_in(path)
     names = [LATENTS] if LATENTS in tensors else [MEAN, STD]
     stored = tuple(tensors[name] for name in names)
-    alike = len({values.shape for values in stored}) == 1 and len(stored[0].shape) == 4 and len(stored[0]) == len(labels)
+    alike = (
+        len({values.shape for values in stored}) == 1 and len(stored[0].shape) == 4 and len(stored[0]) == len(labels)
+    )
     if not alike or not all(values.dtype is not None and values.dtype.is_floating_point for values in stored):
         found = ", ".join(f"{name} {values.shape} of {values.dtype}" for name, values in zip(names, stored))
         raise UsageError(f"{path}: {found} are no latents of {len(labels)} labels", FORMS)

@@ -16,9 +16,9 @@ from .rows import TEXT_OPTION, is_text
 class Told:
     """What is told of pictures: captions, or labels.
 
-    ``column`` of metadata files and of the objects in ``.json`` members, and the ``option`` that names another; ``members``: suffixes
-    of what has it in shards and beside pictures, the first that is there counts; ``kind`` names it in messages. ``text`` makes a
-    caption of a value, None where it is none of that kind.
+    ``column`` of metadata files and of the objects in ``.json`` members, and the ``option`` that names another;
+    ``members``: suffixes of what has it in shards and beside pictures, the first that is there counts; ``kind`` names
+    it in messages. ``text`` makes a caption of a value, None where it is none of that kind.
     """
 
     column: str
@@ -44,10 +44,11 @@ LABELS = Told("label", "", (".cls", ".json"), "whole number", _label)
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that has not been read yet. ``name`` is for messages; ``caption`` None: there is none; a label is its digits.
+    """A picture that has not been read yet. ``name`` is for messages; ``caption``
+    None: there is none; a label is its digits.
 
-    ``read``: its bytes; raises Unreadable where something was found that is no picture. ``file``: where its bytes begin at
-    ``offset``; None where that is not for us to know.
+    ``read``: its bytes; raises Unreadable where something was found that is no picture. ``file``: where its bytes begin
+    at ``offset``; None where that is not for us to know.
     """
 
     name: str
@@ -62,7 +63,8 @@ class Picture:
 
 
 def unused(name: str, why: str) -> Picture:
-    """In the place of a picture: what was found and cannot be used, so that it is counted and named like one that is damaged."""
+    """In the place of a picture: what was found and cannot be used, so that it is
+    counted and named like one that is damaged."""
 
     def read() -> bytes:
         raise Unreadable(why)

@@ -11,8 +11,8 @@ from ..errors import UsageError
 def files_below(folder: Path) -> list[Path]:
     """All files in ``folder`` and its sub-folders, sorted; names that begin with a dot are left out, folders and files.
 
-    Symbolic links are followed, but for one that leads back into a folder that it is in. One that leads nowhere is among the
-    files: reading it says so. Raises UsageError where a folder may not be looked into.
+    Symbolic links are followed, but for one that leads back into a folder that it is in. One that leads nowhere is
+    among the files: reading it says so. Raises UsageError where a folder may not be looked into.
     """
     return sorted(_below(folder, frozenset({_identity(folder)})))
 
@@ -21,7 +21,10 @@ def _below(folder: Path, above: frozenset[tuple[int, int]]) -> list[Path]:
     try:
         entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except OSError as error:
-        raise UsageError(f"{folder} cannot be looked into: {error.strerror}", "give yourself the right to read it, or move it elsewhere") from error
+        raise UsageError(
+            f"{folder} cannot be looked into: {error.strerror}",
+            "give yourself the right to read it, or move it elsewhere",
+        ) from error
     found: list[Path] = []
     for entry in entries:
         path = Path(entry.path)

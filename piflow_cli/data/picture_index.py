@@ -1,4 +1,5 @@
-"""What is needed of every picture at each start, its hash and its size: read in threads, and once as long as the file stays as it is."""
+"""What is needed of every picture at each start, its hash and its size: read in threads, and
+once as long as the file stays as it is."""
 
 from __future__ import annotations
 
@@ -77,7 +78,9 @@ def _read(record: Path) -> dict[str, Seen]:
         pictures = content[PICTURES]
         if content[DIGEST] != _digest(pictures):
             return {}
-        return {stamp: Seen(str(sha256), (int(width), int(height))) for stamp, (sha256, width, height) in pictures.items()}
+        return {
+            stamp: Seen(str(sha256), (int(width), int(height))) for stamp, (sha256, width, height) in pictures.items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

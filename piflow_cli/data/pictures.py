@@ -1,7 +1,7 @@
 """Pictures as their bytes come: which are read, how many pixels they may have, and what their modes mean in 8 bits.
 
-Training and evaluation read through here. They part in one point: training sees a picture as a person does, upright and on white;
-evaluation takes its pixels as they are stored, as clean-fid does, or the same folder would get another FID.
+Training and evaluation read through here. They part in one point: training sees a picture as a person does, upright and
+on white; evaluation takes its pixels as they are stored, as clean-fid does, or the same folder would get another FID.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from PIL import Image, ImageOps
 from ..reports.images import GRID_KEY, RECIPE_KEY
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-# What is read whatever a file is called. Others of Pillow's formats start programs (EPS) or are no pictures of their own.
+# What is read whatever a file is called. Others of Pillow's formats start programs (EPS) or are no pictures of their
+# own.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 # Twice what Pillow warns of, and where it refuses itself: half a gigabyte in RGB. Cameras stay below.
 MOST_PIXELS = 2 * 89_478_485
@@ -43,7 +44,8 @@ class Unreadable(Exception):
 def opened(source: Path | bytes) -> Iterator[Image.Image]:
     """The picture in a file or in bytes, of which the header has been read; of an animation the first frame.
 
-    Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS, and for modes whose range nothing tells.
+    Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS,
+    and for modes whose range nothing tells.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as picture:
@@ -70,8 +72,8 @@ def mode_of(picture: Image.Image) -> str:
 def eight_bit(picture: Image.Image) -> Image.Image:
     """16-bit grey v as 8-bit grey v / 257, rounded to the nearest.
 
-    65535 = 255 · 257, so white stays white, and 8-bit values that were widened come back exactly. Colours of 16 bits a channel
-    come from Pillow as their upper 8, which for such values is the same.
+    65535 = 255 · 257, so white stays white, and 8-bit values that were widened come back exactly. Colours of 16 bits a
+    channel come from Pillow as their upper 8, which for such values is the same.
     """
     values = np.asarray(picture).astype(np.int32).clip(0, 65535)
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))

@@ -50,11 +50,13 @@ class Prompt:
 def read_prompts(source: str, text_column: str | None = None, split: str = "train") -> list[Prompt]:
     """All prompts of ``source``, in order.
 
-    ``source`` is a .txt file (a prompt in each line), .jsonl (an object in each line), .csv or .parquet, a data set of the Hub or
-    a folder laid out like one; ``preset:FILE`` lies beside the shipped presets. All but .txt have ``text_column``, and where
-    wanted seed, width and height, all of them whole numbers. ``text_column`` None: it is called text.
+    ``source`` is a .txt file (a prompt in each line), .jsonl (an object in each line), .csv or .parquet, a
+    data set of the Hub or a folder laid out like one; ``preset:FILE`` lies beside the shipped presets. All but
+    .txt have ``text_column``, and where wanted seed, width and height, all of them whole numbers.
+    ``text_column`` None: it is called text.
 
-    Raises UsageError where there is nothing to read or no prompt in it, or with all faults of a file, each with its line.
+    Raises UsageError where there is nothing to read or no prompt in it, or with
+    all faults of a file, each with its line.
     """
     text_column = TEXT_COLUMN if text_column is None else text_column
     shipped = source.startswith(SHIPPED_PREFIX)
@@ -72,7 +74,9 @@ def read_prompts(source: str, text_column: str | None = None, split: str = "trai
         prompts = _prompts_of(enumerate(dataset.select_columns(columns), 1), text_column, faults)
         faults.refuse("leave those rows out of the data set")
     else:
-        raise UsageError(f"there are no prompts at {path}", f"name a {', '.join(_READERS)} file, or a data set as OWNER/NAME")
+        raise UsageError(
+            f"there are no prompts at {path}", f"name a {', '.join(_READERS)} file, or a data set as OWNER/NAME"
+        )
     if not prompts:
         raise UsageError(f"{source} holds no prompts", MEND)
     return prompts

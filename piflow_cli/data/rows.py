@@ -25,7 +25,12 @@ TEXT_OPTION, IMAGE_OPTION = "--text-column {}", "--set data.image_column={}"
 # What columns are usually called, the likeliest first.
 USUAL = {TEXT_OPTION: ("text", "prompt", "caption", "txt"), IMAGE_OPTION: ("image", "img", "jpg", "png", "webp")}
 # The longer one first: what begins UTF-32 begins UTF-16 too.
-MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 LINE_END = re.compile(r"\r\n|\n|\r")
 
 Row = tuple[int, dict[str, Any]]
@@ -84,7 +89,8 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def _conversion(path: Path, data: bytes) -> str:
-    """The command that makes a file UTF-8: by its byte-order mark, by its zeros, or else taken for Latin-1, which every file is."""
+    """The command that makes a file UTF-8: by its byte-order mark, by its zeros, or
+    else taken for Latin-1, which every file is."""
     found = [name for mark, name in MARKS.items() if data.startswith(mark)]
     if not found and b"\0" in data:
         found = ["UTF-16LE" if data.index(0) % 2 else "UTF-16BE"]
@@ -111,7 +117,11 @@ def jsonl_rows(path: Path, faults: Faults) -> Iterator[Row]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            why = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", "a number is too long")
+            why = (
+                "nested too deeply"
+                if isinstance(error, RecursionError)
+                else getattr(error, "msg", "a number is too long")
+            )
             faults.add(number, f"not valid JSON: {why}")
             continue
         if isinstance(value, dict):
@@ -146,7 +156,9 @@ def parquet_rows(path: Path, wanted: Mapping[str, str], known: Collection[str] =
     try:
         schema = parquet.read_schema(path)
         columns = schema.names
-        texts = [name for name, kind in zip(columns, schema.types) if kind in (pyarrow.string(), pyarrow.large_string())]
+        texts = [
+            name for name, kind in zip(columns, schema.types) if kind in (pyarrow.string(), pyarrow.large_string())
+        ]
         check_columns(path, columns, wanted, known, texts)
         chosen = [name for name in columns if name in wanted or name in known]
         rows = parquet.read_table(path, columns=chosen, page_checksum_verification=True).to_pylist()
@@ -173,26 +185,38 @@ def open_dataset(source: str, split: str, wanted: Mapping[str, str]) -> Dataset:
             f"cannot read the split {split} of the data set {source}: {reason}",
             "check its name and the network; where it is gated, accept its terms and type: hf auth login",
         ) from error
-    texts = [name for name, kind in dataset.features.items() if getattr(kind, "dtype", None) in ("string", "large_string")]
+    texts = [
+        name for name, kind in dataset.features.items() if getattr(kind, "dtype", None) in ("string", "large_string")
+    ]
     check_columns(source, dataset.column_names, wanted, texts=texts)
     return dataset
 
 
 def check_columns(
-    source: str | Path, columns: Sequence[str], wanted: Mapping[str, str], known: Collection[str] = (), texts: Sequence[str] | None = None
+    source: str | Path,
+    columns: Sequence[str],
+    wanted: Mapping[str, str],
+    known: Collection[str] = (),
+    texts: Sequence[str] | None = None,
 ) -> None:
-    """Raise UsageError that names the first of the ``wanted`` columns that is not among ``columns``, or a slip in a ``known`` one.
+    """Raise UsageError that names the first of the ``wanted`` columns that is not among
+    ``columns``, or a slip in a ``known`` one.
 
-    ``wanted``: the option that names another column instead, with {} for its name, as TEXT_OPTION has it; "" where there is none.
-    ``texts``: those of the columns that hold texts, where that is known.
+    ``wanted``: the option that names another column instead, with {} for its name, as TEXT_OPTION has it; "" where
+    there is none. ``texts``: those of the columns that hold texts, where that is known.
     """
     for name, option in wanted.items():
         if name not in columns:
             found = ", ".join(columns) if columns else "none"
-            raise UsageError(f"{source} has no column {name}; it has {found}", naming(texts if texts and option == TEXT_OPTION else columns, option, name))
+            raise UsageError(
+                f"{source} has no column {name}; it has {found}",
+                naming(texts if texts and option == TEXT_OPTION else columns, option, name),
+            )
     slip = slip_among([name for name in columns if name not in wanted], known)
     if slip is not None:
-        raise UsageError(f"{source} has an unknown column {slip[0]}; did you mean {slip[1]}?", f"call it {slip[1]}, or take it out")
+        raise UsageError(
+            f"{source} has an unknown column {slip[0]}; did you mean {slip[1]}?", f"call it {slip[1]}, or take it out"
+        )
 
 
 def slip_among(names: Sequence[str], known: Collection[str]) -> tuple[str, str] | None:

@@ -24,10 +24,11 @@ Parts = dict[str, tarfile.TarInfo]
 
 
 def pictures_of_shards(shards: Sequence[Path], told: Told) -> list[Picture]:
-    """All pictures of ``shards`` and what is ``told`` of them; what belongs to no picture is among them, and says so when it is read.
+    """All pictures of ``shards`` and what is ``told`` of them; what belongs to no picture is
+    among them, and says so when it is read.
 
-    Raises UsageError, with all their names, where shards are damaged or have two members for one place in a sample, and where there is no
-    picture in any.
+    Raises UsageError, with all their names, where shards are damaged or have two members for one place in a sample, and
+    where there is no picture in any.
     """
     pictures, damaged, twice = [], [], []
     for shard in shards:
@@ -43,21 +44,28 @@ def pictures_of_shards(shards: Sequence[Path], told: Told) -> list[Picture]:
         for name, parts in groups.items():
             pictures += _of_group(shard, name, parts, told)
     if damaged:
-        raise UsageError("shards that are cut short or no uncompressed tar:\n  " + "\n  ".join(damaged), "write or download them again")
+        raise UsageError(
+            "shards that are cut short or no uncompressed tar:\n  " + "\n  ".join(damaged),
+            "write or download them again",
+        )
     if twice:
-        what = "members that another one of the same name and suffix takes the place of:\n  " + few(twice, NAMES_SHOWN, "\n  ")
+        what = "members that another one of the same name and suffix takes the place of:\n  " + few(
+            twice, NAMES_SHOWN, "\n  "
+        )
         raise UsageError(what, "give each sample a name of its own")
     if not any(picture.file is not None for picture in pictures):
-        raise UsageError(f"the shards of {shards[0].parent} hold no pictures ({', '.join(SUFFIXES)})", "add NAME.jpg with NAME.txt")
+        raise UsageError(
+            f"the shards of {shards[0].parent} hold no pictures ({', '.join(SUFFIXES)})", "add NAME.jpg with NAME.txt"
+        )
     return pictures
 
 
 def grouped(members: Sequence[tarfile.TarInfo]) -> dict[str, Parts]:
     """Members by sample, then by suffix.
 
-    The name of a sample is that of its picture up to the last dot, so that names may have dots; other members belong to the
-    sample with the longest name that theirs begins with, up to a dot. What belongs to none is cut at its first dot, as
-    webdataset cuts all names.
+    The name of a sample is that of its picture up to the last dot, so that names may have dots; other members belong to
+    the sample with the longest name that theirs begins with, up to a dot. What belongs to none is cut at its first dot,
+    as webdataset cuts all names.
     """
     names = {stem for stem, suffix in (_at_last_dot(member.name) for member in members) if suffix in SUFFIXES}
     groups: dict[str, Parts] = {}
@@ -91,9 +99,12 @@ def _hidden(name: str) -> bool:
 
 
 def _of_group(shard: Path, name: str, parts: Parts, told: Told) -> Iterator[Picture]:
-    """The pictures of a sample, with its caption; of one without a picture all that might be one, or else its caption itself."""
+    """The pictures of a sample, with its caption; of one without a picture all that
+    might be one, or else its caption itself."""
     caption = _caption(shard, parts, told)
-    chosen = [suffix for suffix in parts if suffix in SUFFIXES] or [suffix for suffix in parts if suffix not in told.members]
+    chosen = [suffix for suffix in parts if suffix in SUFFIXES] or [
+        suffix for suffix in parts if suffix not in told.members
+    ]
     for suffix in sorted(chosen):
         member = parts[suffix]
         yield Picture(f"{shard.name}/{name}{suffix}", caption, partial(_read, shard, member), shard, member.offset_data)

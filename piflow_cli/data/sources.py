@@ -49,14 +49,16 @@ def require_source(preset: Preset) -> None:
             f"{preset.name} is trained on labelled pictures, and none are given",
             "name the folder of ImageNet's training pictures, or of others of the teacher's classes: --data DIR",
         )
-    raise UsageError("nothing to train on is given", "add --prompts FILE for training without pictures, or --data FOLDER")
+    raise UsageError(
+        "nothing to train on is given", "add --prompts FILE for training without pictures, or --data FOLDER"
+    )
 
 
 def local_samples(section: DataSection) -> LocalSamples | None:
     """The prompts, or captions and number of pictures, of a source on this machine; no picture is read.
 
-    None for classes, and for a data set of the Hub, which is not looked at before the run. Raises UsageError where the source
-    is not there or faulty.
+    None for classes, and for a data set of the Hub, which is not looked at before the run. Raises UsageError where the
+    source is not there or faulty.
     """
     if section.images is not None:
         place_of(section.images)
@@ -78,7 +80,8 @@ def open_data(
     accelerator: Accelerator,
     console: Console,
 ) -> TrainingData:
-    """What ``preset.data`` names; texts and pictures go through the encoders of ``family`` first, labels through ``condition``.
+    """What ``preset.data`` names; texts and pictures go through the encoders of
+    ``family`` first, labels through ``condition``.
 
     Raises UsageError where nothing is named, or nothing usable found.
     """
@@ -92,7 +95,9 @@ def open_data(
     return open_encoded(section, preset.data_free, negative, family.encoders(preset.teacher), accelerator, console)
 
 
-def _uniform_labels(preset: Preset, family: TeacherFamily, condition: Callable[[Sequence[int]], Conditioning]) -> UniformLabels:
+def _uniform_labels(
+    preset: Preset, family: TeacherFamily, condition: Callable[[Sequence[int]], Conditioning]
+) -> UniformLabels:
     """All classes of the teacher, which is not in memory yet."""
     family = _told_a_class(preset, family, "labels")
     teacher = family.outline(outline_folder(family, preset.teacher))
@@ -101,7 +106,10 @@ def _uniform_labels(preset: Preset, family: TeacherFamily, condition: Callable[[
 
 def _told_a_class(preset: Preset, family: TeacherFamily, source: str) -> ClassConditionalFamily:
     if not isinstance(family, ClassConditionalFamily):
-        raise UsageError(f"data.{source} is for teachers that are told a class, and {preset.name} is told a text", "give it --prompts FILE")
+        raise UsageError(
+            f"data.{source} is for teachers that are told a class, and {preset.name} is told a text",
+            "give it --prompts FILE",
+        )
     return family
 
 
@@ -116,7 +124,9 @@ def describe_data(preset: Preset, family: TeacherFamily, local: LocalSamples | N
         return {"source": "every class equally often, no pictures"}
     factory = family.encoders(preset.teacher)
     sizes = [f"{width}x{height}" for width, height in buckets_of(section, factory.size_multiple)]
-    shown = ", ".join(sizes if len(sizes) <= SIZES_SHOWN else [*sizes[:2], "...", f"{sizes[-1]} ({len(sizes)} buckets)"])
+    shown = ", ".join(
+        sizes if len(sizes) <= SIZES_SHOWN else [*sizes[:2], "...", f"{sizes[-1]} ({len(sizes)} buckets)"]
+    )
     return {**_describe_texts(section, factory, local), "sizes": shown}
 
 
@@ -131,11 +141,16 @@ def _describe_latents(preset: Preset) -> dict[str, str]:
 
 def _describe_texts(section: DataSection, factory: EncoderFactory, local: LocalSamples | None) -> dict[str, str]:
     store = Store(section, factory)
-    what, source = ("prompts", section.prompts) if section.prompts is not None else ("captioned pictures", section.captioned)
+    what, source = (
+        ("prompts", section.prompts) if section.prompts is not None else ("captioned pictures", section.captioned)
+    )
     if local is None:
         return {"source": f"{what} of {source}, not looked at before the run", "cache": str(store.folder)}
     found = len(local.texts) if section.prompts is not None else local.pictures
     store.texts.scan()
     wanted = {store.text_key(text) for text in (*local.texts, EMPTY)}
     cached = sum(key in store.texts for key in wanted)
-    return {"source": f"{found} {what} of {source}", "cache": f"{store.folder}, {cached} of {len(wanted)} texts encoded"}
+    return {
+        "source": f"{found} {what} of {source}",
+        "cache": f"{store.folder}, {cached} of {len(wanted)} texts encoded",
+    }

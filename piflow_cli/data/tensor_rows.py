@@ -1,4 +1,5 @@
-"""Rows of a tensor in a safetensors file that may be larger than the memory: mapped to be read alone, and copied as they are asked for."""
+"""Rows of a tensor in a safetensors file that may be larger than the memory: mapped to be read
+alone, and copied as they are asked for."""
 
 from __future__ import annotations
 
@@ -16,14 +17,16 @@ from ..weights.stored import opened
 
 # Of safetensors, with the names it writes.
 DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8, "I8": torch.int8,
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8,
+    "I8": torch.int8,
     "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A tensor of shape (N, …) in the file ``path``, ``offset`` bytes from its beginning; ``dtype`` None: one that has no rows for us."""
+    """A tensor of shape (N, …) in the file ``path``, ``offset`` bytes from its beginning;
+    ``dtype`` None: one that has no rows for us."""
 
     path: Path
     shape: tuple[int, ...]
@@ -46,7 +49,8 @@ class Rows:
 
 
 def tensors_in(path: Path) -> tuple[dict[str, str], dict[str, Rows]]:
-    """The metadata and the tensors of a safetensors file, none of them read; raises RunError where it is corrupt or cut short."""
+    """The metadata and the tensors of a safetensors file, none of them read; raises
+    RunError where it is corrupt or cut short."""
     with opened(path, "np"):
         # It has looked whether header and length are right.
         pass

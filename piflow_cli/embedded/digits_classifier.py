@@ -1,9 +1,10 @@
-"""How the classifier of the UCI optical digits was trained, whose features tell digits from digits better than pixels do.
+"""How the classifier of the UCI optical digits was trained, whose features tell
+digits from digits better than pixels do.
 
     python -m piflow_cli.embedded.digits_classifier --output DIR
 
-The defaults are the run that made presets/digits/classifier.safetensors. Every sixth image is held out; the accuracy on those
-is in the metadata of the weights.
+The defaults are the run that made presets/digits/classifier.safetensors. Every sixth image is held out; the accuracy on
+those is in the metadata of the weights.
 """
 
 from __future__ import annotations

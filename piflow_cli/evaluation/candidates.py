@@ -65,7 +65,8 @@ class Candidate:
 
 
 def student_candidates(opened: OpenedModel, files: StudentFiles, request: EvalRequest, name: str) -> list[Candidate]:
-    """The student of ``scene``, read from ``files``, at each of the requested numbers of evaluations, or as it was trained."""
+    """The student of ``scene``, read from ``files``, at each of the requested
+    numbers of evaluations, or as it was trained."""
     student, facts = opened.student, opened.student.facts
     identity = {
         "kind": "student",
@@ -83,7 +84,8 @@ def student_candidates(opened: OpenedModel, files: StudentFiles, request: EvalRe
 
     policy = f"{facts.policy}, {facts.components}"
     return [
-        Candidate(name, "student", policy, steps, {**identity, "steps": steps}, draws(steps)) for steps in request.steps or (facts.nfe,)
+        Candidate(name, "student", policy, steps, {**identity, "steps": steps}, draws(steps))
+        for steps in request.steps or (facts.nfe,)
     ]
 
 
@@ -94,7 +96,12 @@ def teacher_candidate(opened: OpenedModel, teacher: OwnTeacher, steps: int, requ
         "family": teacher.family.name,
         "base": _teacher_identity(opened, request),
         "precision": opened.student.facts.base_precision,
-        "guidance": [teacher.guidance.scale, *teacher.guidance.interval, teacher.guidance.orthogonal, teacher.family.guidance],
+        "guidance": [
+            teacher.guidance.scale,
+            *teacher.guidance.interval,
+            teacher.guidance.orthogonal,
+            teacher.family.guidance,
+        ],
         "shift": teacher.shift,
         "steps": steps,
         **_machine(opened),
@@ -103,7 +110,9 @@ def teacher_candidate(opened: OpenedModel, teacher: OwnTeacher, steps: int, requ
     return Candidate(TEACHER, TEACHER, "Euler", steps, identity, draw)
 
 
-def _computing(opened: OpenedModel, draw: Callable[[Tensor, Conditioning], Tensor]) -> Callable[[Tensor, Conditioning], Tensor]:
+def _computing(
+    opened: OpenedModel, draw: Callable[[Tensor, Conditioning], Tensor]
+) -> Callable[[Tensor, Conditioning], Tensor]:
     @torch.no_grad()
     def drawn(noise: Tensor, conditioning: Conditioning) -> Tensor:
         with opened.computing():
@@ -121,7 +130,9 @@ def _base_identity(student: Student, base: str | None) -> str | None:
     if not isinstance(student.model, View):
         return None
     facts = student.facts
-    return identity_of_place(locate(facts.base if base is None else base, facts.revision or None if base is None else None))
+    return identity_of_place(
+        locate(facts.base if base is None else base, facts.revision or None if base is None else None)
+    )
 
 
 def _teacher_identity(opened: OpenedModel, request: EvalRequest) -> str:
@@ -129,5 +140,7 @@ def _teacher_identity(opened: OpenedModel, request: EvalRequest) -> str:
     if shared is not None:
         return shared
     facts = opened.student.facts
-    section = replace(preset_of(facts, opened.path, request.teacher).teacher, base=facts.base, revision=facts.revision or None)
+    section = replace(
+        preset_of(facts, opened.path, request.teacher).teacher, base=facts.base, revision=facts.revision or None
+    )
     return identity_of_place(teacher_folder(opened.student.family, section))

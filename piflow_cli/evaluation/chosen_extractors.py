@@ -37,7 +37,8 @@ MOST_PIXELS = 4096
 
 @dataclass(frozen=True)
 class ChosenExtractor:
-    """An extractor, and what it is asked for: some of FEATURE_METRICS, or patch-fid alone. ``tag``: tells it and its weights."""
+    """An extractor, and what it is asked for: some of FEATURE_METRICS, or patch-fid
+    alone. ``tag``: tells it and its weights."""
 
     extractor: Extractor
     metrics: tuple[str, ...]
@@ -73,7 +74,8 @@ class ChosenExtractors:
     reader: Reader | None = None
 
     def of(self, compared: Compared) -> list[ChosenExtractor]:
-        """The extractors that ``bench`` is looked at with, in the order in which they were named, each with what it can tell.
+        """The extractors that ``bench`` is looked at with, in the order in which
+        they were named, each with what it can tell.
 
         Everything that can be refused is refused here, before pictures are made: each extractor is shown a blank one.
         """
@@ -83,17 +85,26 @@ class ChosenExtractors:
         if self.request.inception_weights is not None and not any(name.startswith("inception") for name in names):
             all_chosen = f"--inception-weights: pictures are looked at by {', '.join(names)}"
             raise UsageError(all_chosen, "leave it out, or add --extractor inception")
-        extractors = [self._chosen(self._open(name), wanted) for name in names] if wanted or "diversity" in measures else []
+        extractors = (
+            [self._chosen(self._open(name), wanted) for name in names] if wanted or "diversity" in measures else []
+        )
         if PATCH in measures:
             extractors.append(self._chosen(centre_patches(self._open(names[0])), (PATCH,)))
         absent = [self._lacking(compared, chosen) for chosen in extractors]
         for name in wanted:
-            reasons = [without[name] for chosen, without in zip(extractors, absent) if name in chosen.metrics and name in without]
+            reasons = [
+                without[name]
+                for chosen, without in zip(extractors, absent)
+                if name in chosen.metrics and name in without
+            ]
             if len(reasons) == len(names) and self.request.asks(name):
                 raise UsageError(f"--metrics {name}: {reasons[0]}", "leave it out of --metrics")
             for reason in reasons:
                 self.console.say(f"{name} is left out: {reason}")
-        return [replace(chosen, metrics=tuple(name for name in chosen.metrics if name not in without)) for chosen, without in zip(extractors, absent)]
+        return [
+            replace(chosen, metrics=tuple(name for name in chosen.metrics if name not in without))
+            for chosen, without in zip(extractors, absent)
+        ]
 
     def _lacking(self, compared: Compared, chosen: ChosenExtractor) -> dict[str, str]:
         """Which of the eye's metrics cannot be had, and why."""
@@ -108,7 +119,9 @@ class ChosenExtractors:
         if "clip" not in self.request.measures:
             return None
         if not compared.text:
-            raise UsageError(f"--metrics clip: {compared.opened.path} is told classes, not texts", "leave it out of --metrics")
+            raise UsageError(
+                f"--metrics clip: {compared.opened.path} is told classes, not texts", "leave it out of --metrics"
+            )
         if self.reader is None:
             self.reader = Reader(ClipScore(CLIP if self.request.clip is None else self.request.clip, self.device))
         texts = list(dict.fromkeys(spec.prompt for spec in compared.specs))
@@ -123,18 +136,24 @@ class ChosenExtractors:
         key = (text, chosen.tag, compared.preset.data if text == DATA and compared.preset is not None else None)
         if key not in self.references:
             keep = any(name in ONE_BY_ONE for name in chosen.metrics)
-            self.references[key] = open_reference(text, chosen.extractor, self.console, preset=compared.preset, cache=self.request.cache, keep=keep)
+            self.references[key] = open_reference(
+                text, chosen.extractor, self.console, preset=compared.preset, cache=self.request.cache, keep=keep
+            )
         return self.references[key]
 
     def _open(self, name: str) -> Extractor:
         if name not in self.by_name:
             request = self.request
             weights = request.inception_weights if name.startswith("inception") else None
-            self.by_name[name] = open_extractor(name, self.device, weights, self.console, trust=request.trust_weights, cache=request.cache)
+            self.by_name[name] = open_extractor(
+                name, self.device, weights, self.console, trust=request.trust_weights, cache=request.cache
+            )
         return self.by_name[name]
 
     def _chosen(self, extractor: Extractor, metrics: tuple[str, ...]) -> ChosenExtractor:
-        return ChosenExtractor(extractor, metrics, f"{extractor.name}, resize {extractor.resize}, weights {extractor.identity}")
+        return ChosenExtractor(
+            extractor, metrics, f"{extractor.name}, resize {extractor.resize}, weights {extractor.identity}"
+        )
 
 
 def reference_of(request: EvalRequest, compared: Compared) -> str:
@@ -161,6 +180,10 @@ def feature_set(generation: Generation, candidate: Candidate, chosen: ChosenExtr
         accumulator.add(features)
         if keep:
             kept.append(features)
-    source = f"{candidate.name}, {candidate.evaluations} steps, same noise" if candidate.kind == TEACHER else candidate.title
+    source = (
+        f"{candidate.name}, {candidate.evaluations} steps, same noise" if candidate.kind == TEACHER else candidate.title
+    )
     together = torch.cat(kept) if keep else None
-    return FeatureSet(chosen.extractor.name, chosen.extractor.resize, source, accumulator.count, accumulator.moments(), together)
+    return FeatureSet(
+        chosen.extractor.name, chosen.extractor.resize, source, accumulator.count, accumulator.moments(), together
+    )

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class Compared:
     """A student's scene and shots, and who is measured on them.
 
-    ``teacher``, ``preset``: None where they are not at hand, with ``why_not``. ``fine``: the teacher at its finest, to which the
-    others are compared; ``teachers``: at the step counts that were asked for.
+    ``teacher``, ``preset``: None where they are not at hand, with ``why_not``. ``fine``: the teacher at its finest, to
+    which the others are compared; ``teachers``: at the step counts that were asked for.
     """
 
     opened: OpenedModel
@@ -55,7 +55,10 @@ class Compared:
     def need_teacher(self, what: str) -> OwnTeacher:
         """The teacher; raises UsageError with the reason why ``what`` cannot be had without."""
         if self.teacher is None:
-            raise UsageError(f"{what} needs the student's teacher: {self.why_not}", "leave it out of --metrics, or name the run folder")
+            raise UsageError(
+                f"{what} needs the student's teacher: {self.why_not}",
+                "leave it out of --metrics, or name the run folder",
+            )
         return self.teacher
 
 
@@ -73,7 +76,8 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
     prompts = _prompts(request) if text else ()
     opened = open_model(
         path, device=device, console=console, labels=request.labels, prompts=prompts, seeds=request.seeds,
-        prompts_from=None if text else request.prompts_from, text_column=None if text else request.text_column, height=request.height, width=request.width,
+        prompts_from=None if text else request.prompts_from, text_column=None if text else request.text_column,
+        height=request.height, width=request.width,
         base=request.base, teacher=request.teacher, subfolder=request.subfolder,
     )  # fmt: skip
     preset, teacher, why_not = None, None, None
@@ -88,9 +92,13 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
     if teacher is not None:
         steps = (TEACHER_STEPS if text else CLASS_TEACHER_STEPS) if request.fine_steps is None else request.fine_steps
         fine = teacher_candidate(opened, teacher, steps, request)
-        teachers = [teacher_candidate(opened, teacher, count, request) for count in request.teacher_steps if count != steps]
+        teachers = [
+            teacher_candidate(opened, teacher, count, request) for count in request.teacher_steps if count != steps
+        ]
     elif request.teacher_steps:
-        raise UsageError(f"--teacher-steps needs the student's teacher: {why_not}", "leave it out, or name the run folder")
+        raise UsageError(
+            f"--teacher-steps needs the student's teacher: {why_not}", "leave it out, or name the run folder"
+        )
     specs = opened.specs if text else _class_shots(opened, request, preset)
     return Compared(opened, specs, tuple(students), tuple(teachers), fine, teacher, preset, why_not)
 
@@ -109,18 +117,23 @@ def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
     if request.seeds is not None:
         if (total := len(prompts) * len(request.seeds)) > MEASURED.most:
             raise UsageError(
-                f"{len(prompts):,} prompts with {len(request.seeds):,} seeds each are {total:,} pictures, more than {MEASURED.text}",
+                f"{len(prompts):,} prompts with {len(request.seeds):,} seeds each are {total:,} pictures, more than"
+                f" {MEASURED.text}",
                 "name fewer seeds: --seeds 0-3",
             )
         return prompts
     wanted = FULL_PROMPTS if request.protocol == "full" and request.num_images is None else request.num_images
     if wanted is not None and wanted > len(prompts):
-        raise UsageError(f"{request.prompts_from} holds {len(prompts)} prompts, and {wanted} are wanted", f"take --num-images {len(prompts)}")
+        raise UsageError(
+            f"{request.prompts_from} holds {len(prompts)} prompts, and {wanted} are wanted",
+            f"take --num-images {len(prompts)}",
+        )
     return prompts[: QUICK_IMAGES if wanted is None else wanted]
 
 
 def _class_shots(opened: OpenedModel, request: EvalRequest, preset: Preset | None) -> tuple[ImageSpec, ...]:
-    """Seeds from 0 on; labels in turn, or as the training data have them, so that both show their classes equally often."""
+    """Seeds from 0 on; labels in turn, or as the training data have them, so
+    that both show their classes equally often."""
     labels = request.labels
     data = ()
     # Pictures that a VAE has encoded may be gone, and classes in turn come as often as theirs.

@@ -29,9 +29,10 @@ MOST_SAVED = 50_000
 class FolderRequest:
     """`piflow eval --images DIR --reference REFERENCE`.
 
-    ``reference``: None to measure nothing and only save. ``metrics``: of FOLDER_METRICS; None is what the extractor, the
-    reference and the installed packages allow, without patches. ``count``: how many pictures to take of each side, the first by
-    name; None is all. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``cache``: as
+    ``reference``: None to measure nothing and only save. ``metrics``: of FOLDER_METRICS; None is what the
+    extractor, the reference and the installed packages allow, without patches. ``count``: how many pictures
+    to take of each side, the first by name; None is all. ``trust_weights``: run ``inception_weights`` that
+    are not the published ones. ``cache``: as
     :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
     """
 
@@ -78,7 +79,8 @@ def _numbers(
     reference, metrics = None, ()
     if request.reference is not None:
         reference = open_reference(
-            request.reference, extractor, console, count=request.count, batch_size=request.batch_size, cache=request.cache,
+            request.reference, extractor, console, count=request.count, batch_size=request.batch_size,
+            cache=request.cache,
             keep=wanted is None or any(name in ONE_BY_ONE for name in wanted),
         )  # fmt: skip
         metrics = _possible(folder, extractor, reference, wanted, console)
@@ -88,7 +90,10 @@ def _numbers(
     ours = folder_features(folder, extractor, console, request.batch_size, keep or saved)
     if request.save_to is not None:
         if not saved:
-            console.warn(f"{request.save_to} holds mean and covariance alone, as of all folders above {MOST_SAVED:,} pictures: enough for fid")
+            console.warn(
+                f"{request.save_to} holds mean and covariance alone, as of all folders above {MOST_SAVED:,} pictures:"
+                " enough for fid"
+            )
         (ours if saved else replace(ours, features=None)).save(request.save_to)
     return [] if reference is None else measure(metrics, ours, reference, extractor)
 
@@ -96,7 +101,8 @@ def _numbers(
 def _possible(
     folder: ImageFolder, extractor: Extractor, reference: FeatureSet, wanted: tuple[str, ...] | None, console: Console
 ) -> tuple[str, ...]:
-    """The metrics that can be had: all of ``wanted``, or refused; else as many as there are, and ``console`` is told of the others."""
+    """The metrics that can be had: all of ``wanted``, or refused; else as many as there
+    are, and ``console`` is told of the others."""
     width, height = folder.entries[0].size
     blank = torch.zeros(1, folder.channels, height, width)
     reasons = lacking(extractor, extractor.features(blank), reference)

@@ -29,7 +29,8 @@ COUNTED = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".w
 GREY = ("1", "L")
 ALL_GREY = (*GREY, SIXTEEN_BITS)
 MOST_SHOWN = 5
-# Of a batch: in float32 0.4 GB, and a second one is being decoded meanwhile. 16 pictures of 1024 x 1024 do not reach it.
+# Of a batch: in float32 0.4 GB, and a second one is being decoded meanwhile. 16 pictures of 1024 x 1024 do not reach
+# it.
 MOST_PIXELS_AT_ONCE = 1 << 25
 DECODERS = min(8, usable_cores())
 
@@ -45,10 +46,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Pictures of a folder, in the order of their names. ``unreadable``: names of files that are no pictures, and why;
-    ``grids``: of pictures of all others, as `piflow sample` makes them; ``uncounted``: of pictures of kinds that have no part in a FID.
+    """Pictures of a folder, in the order of their names. ``unreadable``: names of files that are no
+    pictures, and why; ``grids``: of pictures of all others, as `piflow sample` makes them; ``uncounted``: of
+    pictures of kinds that have no part in a FID.
 
-    ``channels`` is 1 where all pictures are grey, else 3: grey ones among them are repeated, all other modes converted to RGB.
+    ``channels`` is 1 where all pictures are grey, else 3: grey ones among them are
+    repeated, all other modes converted to RGB.
     """
 
     path: Path
@@ -71,18 +74,27 @@ class ImageFolder:
         exact = GREY if self.channels == 1 else ("RGB",)
         if set(modes) - set(exact):
             wanted = "grey" if self.channels == 1 else "RGB"
-            lines.append(f"{self.path}: converted to 8-bit {wanted}: {_counts(Counter({m: n for m, n in modes.items() if m not in exact}))}")
+            lines.append(
+                f"{self.path}: converted to 8-bit {wanted}:"
+                f" {_counts(Counter({m: n for m, n in modes.items() if m not in exact}))}"
+            )
         if self.unreadable:
-            lines.append(f"{self.path}: {len(self.unreadable)} files left out, unreadable: {few(self.unreadable, MOST_SHOWN)}")
+            lines.append(
+                f"{self.path}: {len(self.unreadable)} files left out, unreadable: {few(self.unreadable, MOST_SHOWN)}"
+            )
         if self.uncounted:
-            lines.append(f"{self.path}: {len(self.uncounted)} files left out, of kinds that clean-fid does not count: {few(self.uncounted, MOST_SHOWN)}")
+            lines.append(
+                f"{self.path}: {len(self.uncounted)} files left out, of kinds that clean-fid does not count:"
+                f" {few(self.uncounted, MOST_SHOWN)}"
+            )
         return lines
 
     def batches(self, size: int, console: Console | None = None) -> Iterator[Tensor]:
-        """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], B up to ``size`` and fewer of large ones, a batch of one picture size.
+        """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], B up to ``size`` and fewer of
+        large ones, a batch of one picture size.
 
-        8-bit values survive the scaling. A batch is decoded while the one before it is being used. Pictures that turn out to
-        be cut short are left out, and ``console`` is told their names.
+        8-bit values survive the scaling. A batch is decoded while the one before it is being used. Pictures that turn
+        out to be cut short are left out, and ``console`` is told their names.
         """
         damaged: list[str] = []
         with ThreadPoolExecutor(DECODERS) as pool:
@@ -117,9 +129,9 @@ class ImageFolder:
 def open_folder(path: Path, count: int | None = None, console: Console | None = None) -> ImageFolder:
     """The pictures below ``path``, or the first ``count`` of them by name; headers are read, pixels are not.
 
-    Those are the files that clean-fid counts: suffixes as in COUNTED, sub-folders too, through symbolic links, names that begin
-    with a dot left out; less the grids of `piflow sample`. ``console`` is told of several sizes, of converted modes and of
-    pictures that are left out.
+    Those are the files that clean-fid counts: suffixes as in COUNTED, sub-folders too, through symbolic links, names
+    that begin with a dot left out; less the grids of `piflow sample`. ``console`` is told of several sizes, of
+    converted modes and of pictures that are left out.
 
     Raises:
         UsageError: no such folder, fewer than two readable pictures in it, or fewer than ``count``.
@@ -129,7 +141,11 @@ def open_folder(path: Path, count: int | None = None, console: Console | None = 
     files = files_below(path)
     entries, unreadable, grids = _looked_at(path, [file for file in files if file.suffix.lower() in COUNTED], count)
     _refuse_too_few(path, entries, unreadable, count)
-    uncounted = [str(file.relative_to(path)) for file in files if file.suffix.lower() in SUFFIXES and file.suffix.lower() not in COUNTED]
+    uncounted = [
+        str(file.relative_to(path))
+        for file in files
+        if file.suffix.lower() in SUFFIXES and file.suffix.lower() not in COUNTED
+    ]
     folder = ImageFolder(path, tuple(entries), tuple(unreadable), tuple(grids), tuple(uncounted))
     if console is not None:
         for line in folder.describe():
@@ -140,7 +156,8 @@ def open_folder(path: Path, count: int | None = None, console: Console | None = 
 
 
 def _looked_at(path: Path, files: Sequence[Path], count: int | None) -> tuple[list[Entry], list[str], list[str]]:
-    """The first ``count`` pictures among ``files`` by their headers; names of those before that cannot be read; and of grids."""
+    """The first ``count`` pictures among ``files`` by their headers; names of those
+    before that cannot be read; and of grids."""
     entries: list[Entry] = []
     unreadable, grids = [], []
     for file in files:
@@ -163,9 +180,14 @@ def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[s
     if not entries:
         raise UsageError(f"{path} holds no readable pictures ({', '.join(COUNTED)}){also}", "name a folder of pictures")
     if count is not None and len(entries) < count:
-        raise UsageError(f"{path} holds {len(entries)} readable pictures, and {count} are wanted{also}", f"take --num-images {len(entries)}")
+        raise UsageError(
+            f"{path} holds {len(entries)} readable pictures, and {count} are wanted{also}",
+            f"take --num-images {len(entries)}",
+        )
     if len(entries) < 2:
-        raise UsageError(f"{path} holds one picture, which has no covariance{also}", "give at least two, better thousands")
+        raise UsageError(
+            f"{path} holds one picture, which has no covariance{also}", "give at least two, better thousands"
+        )
 
 
 def _stacked(pictures: Sequence[np.ndarray]) -> Tensor:

@@ -1,4 +1,5 @@
-"""From shots to features, block by block: nothing is generated twice, and memory does not grow with the number of pictures."""
+"""From shots to features, block by block: nothing is generated twice, and memory
+does not grow with the number of pictures."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ Look = Callable[[Tensor, Sequence[ImageSpec]], Tensor]
 
 # Pictures that are stored together, and the most that their states take: what an interruption costs.
 BLOCK_PICTURES, BLOCK_BYTES = 256, 64 << 20
-# So many pictures are compared with the teacher's of the same noise, one by one, and their states kept: a mean needs fewer
-# than a distribution does, and the teacher's fine solution takes the most time of all.
+# So many pictures are compared with the teacher's of the same noise, one by one, and their states kept: a mean needs
+# fewer than a distribution does, and the teacher's fine solution takes the most time of all.
 ALIGNED_PICTURES, ALIGNED_BYTES = 512, 512 << 20
 
 
@@ -61,8 +62,8 @@ def blocks_of(specs: Sequence[ImageSpec], state_bytes: int) -> list[Block]:
 class Generation:
     """States and features of a scene's shots, for one subject after another; what the store has is not made again.
 
-    ``looks``: what is seen in pictures, by the tag that stands for it in keys, which tells extractor and weights. ``images``: a
-    folder that takes every picture as PNG, too.
+    ``looks``: what is seen in pictures, by the tag that stands for it in keys, which tells extractor and weights.
+    ``images``: a folder that takes every picture as PNG, too.
     """
 
     def __init__(
@@ -143,14 +144,22 @@ class Generation:
         return cache_key(what="states", candidate=candidate.identity, specs=block.recipes)
 
     def features_key(self, candidate: Candidate, block: Block, tag: str) -> str:
-        return cache_key(what="features", candidate=candidate.identity, specs=block.recipes, shown=self.opened.student.facts.vae, extractor=tag)
+        return cache_key(
+            what="features",
+            candidate=candidate.identity,
+            specs=block.recipes,
+            shown=self.opened.student.facts.vae,
+            extractor=tag,
+        )
 
     def _blocks(self, aligned: bool) -> list[Block]:
         return [block for block in self.blocks if block.aligned or not aligned]
 
     def _lacks(self, candidate: Candidate, block: Block) -> bool:
         keys = [self.features_key(candidate, block, tag) for tag in self.looks]
-        return any(key not in self.store for key in keys + ([self.states_key(candidate, block)] if block.aligned else []))
+        return any(
+            key not in self.store for key in keys + ([self.states_key(candidate, block)] if block.aligned else [])
+        )
 
     def _states(self, candidate: Candidate, specs: Sequence[ImageSpec], kept: Tensor | None) -> Tensor:
         if kept is not None:

@@ -35,7 +35,8 @@ DISTANCES = ("fid", PATCH)
 
 @dataclass
 class Measuring:
-    """All rows of one bench. ``subjects`` are those that get rows; the teacher's fine solution is what they are compared with."""
+    """All rows of one bench. ``subjects`` are those that get rows; the teacher's fine
+    solution is what they are compared with."""
 
     request: EvalRequest
     compared: Compared
@@ -77,7 +78,10 @@ class Measuring:
         for candidate in self.candidates:
             ours = feature_set(self.generation, candidate, chosen, keep)
             if chosen.metrics == (PATCH,):
-                found = [replace(number, metric=PATCH) for number in measure(["fid"], ours, reference, chosen.extractor, same_noise=same_noise)]
+                found = [
+                    replace(number, metric=PATCH)
+                    for number in measure(["fid"], ours, reference, chosen.extractor, same_noise=same_noise)
+                ]
             else:
                 found = measure(chosen.metrics, ours, reference, chosen.extractor, same_noise=same_noise)
             self.report.rows += [self._row_of(candidate, number) for number in found]
@@ -85,17 +89,37 @@ class Measuring:
     def _readings(self, reader: Reader) -> None:
         for candidate in self.candidates:
             scores = torch.cat(list(self.generation.features(candidate, reader.tag)))
-            self.report.rows.append(self._row(candidate, "clip", scores.double().mean().item(), len(scores), extractor=reader.clip.name, resize="its own"))
+            self.report.rows.append(
+                self._row(
+                    candidate,
+                    "clip",
+                    scores.double().mean().item(),
+                    len(scores),
+                    extractor=reader.clip.name,
+                    resize="its own",
+                )
+            )
 
     def _row_of(self, candidate: Candidate, found: Measure) -> Row:
         return self._row(
-            candidate, found.metric, found.value, found.images, low=found.low, high=found.high, extractor=found.extractor,
+            candidate, found.metric, found.value, found.images, low=found.low, high=found.high,
+            extractor=found.extractor,
             resize=found.resize, reference=found.reference, reference_images=found.reference_images, note=found.note,
         )  # fmt: skip
 
     def _row(self, candidate: Candidate, metric: str, value: float, images: int, **more) -> Row:
         seeds = ranges(dict.fromkeys(spec.seed for spec in self.generation.specs[:images]))
-        return Row(candidate.name, candidate.kind, candidate.policy, candidate.evaluations, metric, value, images, seeds=seeds, **more)
+        return Row(
+            candidate.name,
+            candidate.kind,
+            candidate.policy,
+            candidate.evaluations,
+            metric,
+            value,
+            images,
+            seeds=seeds,
+            **more,
+        )
 
     def _alignments(self) -> None:
         opened = self.compared.opened
@@ -124,7 +148,10 @@ class Measuring:
         chosen = self.all_chosen[0]
         spreads = [self._spread(candidate, chosen, groups) for candidate in (self.compared.fine, *self.candidates)]
         if spreads[0] == 0:
-            self.report.notes.append(f"no diversity: to {chosen.extractor.name} all of the teacher's pictures of one label or prompt are the same")
+            self.report.notes.append(
+                f"no diversity: to {chosen.extractor.name} all of the teacher's pictures of one label or prompt are the"
+                " same"
+            )
             return
         names = {"extractor": chosen.extractor.name, "resize": chosen.extractor.resize, "reference": self._fine_name}
         for candidate, spread in zip(self.candidates, spreads[1:]):
@@ -140,12 +167,18 @@ class Measuring:
     def _trajectories(self) -> None:
         compared, request = self.compared, self.request
         for candidate in compared.students:
-            settings = {"steps": candidate.evaluations, "substeps": request.substeps, "temperature": request.temperature}
+            settings = {
+                "steps": candidate.evaluations,
+                "substeps": request.substeps,
+                "temperature": request.temperature,
+            }
             specs = self.generation.specs
             errors = trajectory_errors(compared.opened, compared.teacher, specs, self.generation.batch_size, **settings)
             self.report.errors[candidate.title] = (candidate.name, errors)
             detail = f"at {POINTS} times of each evaluation"
-            self.report.rows.append(self._row(candidate, "velocity-error", relative_error(errors), min(PATHS, len(specs)), detail=detail))
+            self.report.rows.append(
+                self._row(candidate, "velocity-error", relative_error(errors), min(PATHS, len(specs)), detail=detail)
+            )
 
     def _speeds(self) -> None:
         request, opened = self.request, self.compared.opened

@@ -19,10 +19,11 @@ WAITING = 1
 class Overlap:
     """A thread of its own, with a CUDA stream of its own where there is one, for what follows generation.
 
-    Work is done in the order in which it comes. At most WAITING batches wait while one is worked on: whoever makes pictures
-    faster than they are looked at is held up, so that memory does not grow with the number of pictures.
+    Work is done in the order in which it comes. At most WAITING batches wait while one is worked on: whoever makes
+    pictures faster than they are looked at is held up, so that memory does not grow with the number of pictures.
 
-    On a CPU whose cores generation uses all, two networks at once only hinder each other: work is done on the spot then.
+    On a CPU whose cores generation uses all, two networks at once only hinder
+    each other: work is done on the spot then.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -34,7 +35,8 @@ class Overlap:
         self._pending: deque[Future[None]] = deque()
 
     def submit(self, work: Callable[[], None], tensors: Sequence[Tensor] = ()) -> None:
-        """Have ``work`` done behind the caller; ``tensors`` is what it reads of the caller's. Raises what earlier work raised."""
+        """Have ``work`` done behind the caller; ``tensors`` is what it reads of the
+        caller's. Raises what earlier work raised."""
         if self._worker is None:
             work()
             return
@@ -45,7 +47,9 @@ class Overlap:
     def __enter__(self) -> Overlap:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             while self._pending and kind is None:
                 self._pending.popleft().result()

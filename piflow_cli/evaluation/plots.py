@@ -31,7 +31,8 @@ def colours_of(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def quality_figure(rows: Sequence[Row]) -> Figure | None:
-    """A panel a metric: the number against evaluations, both logarithmic; intervals are bars. None where nothing is to be drawn."""
+    """A panel a metric: the number against evaluations, both logarithmic; intervals are
+    bars. None where nothing is to be drawn."""
     from matplotlib.figure import Figure
 
     drawn = {title: column for title, column in by_metric(rows).items() if column[0].metric in DRAWN and _known(column)}
@@ -76,14 +77,31 @@ def _quality(axes: Axes, column: Sequence[Row], colours: Mapping[str, str]) -> N
         found = sorted((row for row in column if row.model == name), key=lambda row: row.nfe)
         counts, values = [row.nfe for row in found], [row.value for row in found]
         kind, marker = found[0].kind, "s" if found[0].kind == "teacher" else "o"
-        axes.plot(counts, values, marker=marker, color=colours[name], linewidth=1, label=name if kind == "student" else f"{name}, {found[0].policy}")
+        axes.plot(
+            counts,
+            values,
+            marker=marker,
+            color=colours[name],
+            linewidth=1,
+            label=name if kind == "student" else f"{name}, {found[0].policy}",
+        )
         bounds = [(row.nfe, row.low, row.high) for row in found if row.low is not None and row.high is not None]
         if bounds:
-            axes.vlines([nfe for nfe, _, _ in bounds], [low for _, low, _ in bounds], [high for _, _, high in bounds], color=colours[name], linewidth=4, alpha=0.25)
+            axes.vlines(
+                [nfe for nfe, _, _ in bounds],
+                [low for _, low, _ in bounds],
+                [high for _, _, high in bounds],
+                color=colours[name],
+                linewidth=4,
+                alpha=0.25,
+            )
 
 
-def error_figure(errors: Mapping[str, tuple[str, Sequence[VelocityError]]], colours: Mapping[str, str]) -> Figure | None:
-    """Trajectory error against raw time, noise on the left. ``errors``: by title, with the name of the model whose colour is used."""
+def error_figure(
+    errors: Mapping[str, tuple[str, Sequence[VelocityError]]], colours: Mapping[str, str]
+) -> Figure | None:
+    """Trajectory error against raw time, noise on the left. ``errors``: by title, with
+    the name of the model whose colour is used."""
     from matplotlib.figure import Figure
 
     if not errors:
@@ -123,4 +141,3 @@ def sample_figure(grid: Mapping[str, Sequence[Image]]) -> Figure:
             axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         line[0].text(-0.15, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize="small")
     return figure
-

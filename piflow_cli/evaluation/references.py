@@ -1,4 +1,5 @@
-"""What samples are compared with: a folder, saved statistics, clean-fid's statistics by name, or a preset's training set."""
+"""What samples are compared with: a folder, saved statistics, clean-fid's
+statistics by name, or a preset's training set."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ def open_reference(
         text: a folder of pictures; a file of :meth:`FeatureSet.save`; an .npz of ADM, with mu and sigma;
             ``clean-fid:NAME/RESOLUTION/SPLIT`` or ``clean-fid:NAME``; or ``data``, what ``preset`` trains on.
         count: how many pictures of a folder or of the training set to take, the first by name or place; None is all.
-        cache: folder of what is kept; None is piflow's in the user's cache.
-        keep: the features of a folder's pictures besides their moments, which alone take no memory that grows with them.
+        cache: folder of what is kept; None is piflow's in the user's cache. keep: the features of a folder's pictures
+        besides their moments, which alone take no memory that grows with them.
 
     Raises:
         UsageError: nothing of the kind is there, too few pictures are, or another extractor or resize mode made it.
@@ -67,7 +68,10 @@ def open_reference(
         raise UsageError(f"there is no reference {text}", f"name {KNOWN}")
     refuse_mixing(extractor, reference)
     if count is not None and 0 < reference.count < count:
-        raise UsageError(f"{text} was made of {reference.count} pictures, and {count} are wanted", f"take --num-images {reference.count}")
+        raise UsageError(
+            f"{text} was made of {reference.count} pictures, and {count} are wanted",
+            f"take --num-images {reference.count}",
+        )
     return reference
 
 
@@ -83,7 +87,9 @@ class Heard:
         self.console.warn(text)
 
 
-def folder_features(folder: ImageFolder, extractor: Extractor, console: Console, batch_size: int = BATCH, keep: bool = True) -> FeatureSet:
+def folder_features(
+    folder: ImageFolder, extractor: Extractor, console: Console, batch_size: int = BATCH, keep: bool = True
+) -> FeatureSet:
     """Features of all pictures of ``folder``; raises RunError where fewer than two turn out to be whole."""
     collector, heard = FeatureCollector(extractor, str(folder.path), keep), Heard(console)
     with console.progress(len(folder.entries), description=folder.path.name) as bar:
@@ -94,9 +100,11 @@ def folder_features(folder: ImageFolder, extractor: Extractor, console: Console,
 
 
 def npz_statistics(path: Path) -> FeatureSet:
-    """Mean ``mu`` and covariance ``sigma`` of an .npz as the evaluators of ADM write and read it (Dhariwal and Nichol, 2105.05233).
+    """Mean ``mu`` and covariance ``sigma`` of an .npz as the evaluators of ADM write and
+    read it (Dhariwal and Nichol, 2105.05233).
 
-    They resize inside the network, bilinearly, as TensorFlow does, and such files do not tell how many pictures they are of.
+    They resize inside the network, bilinearly, as TensorFlow does, and such files
+    do not tell how many pictures they are of.
 
     Raises:
         UsageError: there is no such file, it lacks the two arrays, or they are no real mean and covariance.
@@ -134,15 +142,27 @@ def _whole(path: Path) -> FeatureSet | None:
 
 
 def _training_set(
-    extractor: Extractor, console: Console, preset: Preset | None, count: int | None, batch_size: int, cache: Path | None, keep: bool
+    extractor: Extractor,
+    console: Console,
+    preset: Preset | None,
+    count: int | None,
+    batch_size: int,
+    cache: Path | None,
+    keep: bool,
 ) -> FeatureSet:
     if preset is None:
-        raise UsageError("the reference data is what a student trained on, and no student is given", f"name {KNOWN.removesuffix(', or data')}")
+        raise UsageError(
+            "the reference data is what a student trained on, and no student is given",
+            f"name {KNOWN.removesuffix(', or data')}",
+        )
     section = preset.data
     if section.images is not None and preset.teacher.vae is None:
         images, _ = load_images(locate(section.images))
         if count is not None and len(images) < count:
-            raise UsageError(f"the training set holds {len(images)} pictures, and {count} are wanted", f"take --num-images {len(images)}")
+            raise UsageError(
+                f"the training set holds {len(images)} pictures, and {count} are wanted",
+                f"take --num-images {len(images)}",
+            )
         collector = FeatureCollector(extractor, f"{DATA} of {preset.name}")
         for part in images[:count].split(batch_size):
             collector.add(part)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 INTERVAL = (
-    "In parentheses: where the distance of 10,000 images lies, with 95 % probability. Of few images a distance comes out too high, "
-    "so the number measured may be above."
+    "In parentheses: where the distance of 10,000 images lies, with 95 % probability. Of few images a distance comes"
+    " out too high, so the number measured may be above."
 )
 
 
@@ -27,8 +27,8 @@ INTERVAL = (
 class Report:
     """What was found. ``recipe``: how the command was run; ``errors`` and ``samples``: by title of the model.
 
-    ``errors`` come with the name of the model, ``samples`` are its pictures of the same noise in every row; ``notes`` is what a
-    reader of the numbers must know.
+    ``errors`` come with the name of the model, ``samples`` are its pictures of the same noise in every row; ``notes``
+    is what a reader of the numbers must know.
     """
 
     title: str
@@ -44,7 +44,8 @@ class Report:
             **self.recipe,
             "results": [row.as_dict for row in self.rows],
             "trajectory": {
-                title: [{**asdict(error), "relative": error.relative} for error in found] for title, (_, found) in self.errors.items()
+                title: [{**asdict(error), "relative": error.relative} for error in found]
+                for title, (_, found) in self.errors.items()
             },
             "notes": self.all_notes,
         }
@@ -58,7 +59,12 @@ class Report:
     def all_notes(self) -> list[str]:
         """How to read an interval where there is one, why a distance has none, and the notes."""
         reading = [INTERVAL] if any(row.low is not None for row in self.rows) else []
-        without = [f"{name}: {row.note}" for name, found in by_metric(self.rows).items() for row in found if row.note and row.low is None]
+        without = [
+            f"{name}: {row.note}"
+            for name, found in by_metric(self.rows).items()
+            for row in found
+            if row.note and row.low is None
+        ]
         return [*reading, *dict.fromkeys(without + self.notes)]
 
 
@@ -88,16 +94,22 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
         page.text(note)
     if "quality" in pictures:
         page.heading("Quality against evaluations")
-        page.picture(pictures["quality"], "Squares: the teacher by Euler steps. Bars: the interval of a number, where it has one.")
+        page.picture(
+            pictures["quality"],
+            "Squares: the teacher by Euler steps. Bars: the interval of a number, where it has one.",
+        )
     if "samples" in pictures:
         page.heading("From the same noise")
-        page.picture(pictures["samples"], "A row a model, a column a seed. A student close to its teacher's fine solution looks like the first row.")
+        page.picture(
+            pictures["samples"],
+            "A row a model, a column a seed. A student close to its teacher's fine solution looks like the first row.",
+        )
     if "error" in pictures:
         page.heading("Error by time")
         page.picture(
             pictures["error"],
-            "How far the policy's velocity is from the teacher's along the student's own path: mean square of the difference over the "
-            "teacher's mean square. A line begins at each network evaluation.",
+            "How far the policy's velocity is from the teacher's along the student's own path: mean square of the"
+            " difference over the teacher's mean square. A line begins at each network evaluation.",
         )
     page.heading("Protocol")
     told = [{"metric": names, "measured": protocol} for names, protocol in protocols(report.rows)]
@@ -105,7 +117,9 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
     meanings = {TITLES[row.metric][0]: TITLES[row.metric][1] for row in report.rows}
     page.table([{"metric": name, "what it is": what} for name, what in meanings.items()], ["metric", "what it is"])
     page.heading("Settings")
-    page.table([{"setting": name, "value": _setting(value)} for name, value in report.recipe.items()], ["setting", "value"])
+    page.table(
+        [{"setting": name, "value": _setting(value)} for name, value in report.recipe.items()], ["setting", "value"]
+    )
     return page
 
 

@@ -27,7 +27,8 @@ def check_report_folder(folder: Path) -> None:
 
 
 def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str, bytes]) -> None:
-    """Write ``numbers`` as JSON, which also tells the other ``files``, and those: all aside first, then each into its place.
+    """Write ``numbers`` as JSON, which also tells the other ``files``, and those:
+    all aside first, then each into its place.
 
     What an earlier report wrote and this one does not is removed, unless it was changed since.
     """
@@ -45,7 +46,8 @@ def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str,
 
 
 def _earlier_files(folder: Path) -> dict[str, str | None]:
-    """The files of the report in ``folder`` and their SHA-256, None where it does not tell; none where there is no report."""
+    """The files of the report in ``folder`` and their SHA-256, None where it does
+    not tell; none where there is no report."""
     try:
         told = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -22,8 +22,8 @@ QUICK_METRICS = ("fid", "alignment", "speed")
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
 FULL_METRICS = ("fid", "kid", "is", "pr", "alignment", "diversity", "trajectory", "speed")
 FULL_CLASSES, FULL_PROMPTS = 50_000, 10_000
-# Pictures where nothing else is asked. A model that comes with data of its own is measured at as many as there are, up to
-# MOST_DATA: the two samples are then of one size.
+# Pictures where nothing else is asked. A model that comes with data of its own is measured at as many as there are, up
+# to MOST_DATA: the two samples are then of one size.
 QUICK_IMAGES = 1_000
 MOST_DATA = 10_000
 
@@ -32,11 +32,11 @@ MOST_DATA = 10_000
 class EvalRequest:
     """The command's options; None stands for "what goes with this student".
 
-    ``students``: whatever `piflow sample` takes, each with ``subfolder`` inside it; none with ``images``, a folder of pictures,
-    whose statistics go to the file ``save_statistics``. ``steps``: evaluations of each student; ``teacher_steps``: Euler steps of
-    rows of the teacher itself. ``fine_steps``: of its fine solution, to which students are compared. ``protocol``: quick, full or
-    neither. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``clip``: the CLIP of the CLIP score.
-    ``cache``: where states and features are kept.
+    ``students``: whatever `piflow sample` takes, each with ``subfolder`` inside it; none with ``images``, a folder of
+    pictures, whose statistics go to the file ``save_statistics``. ``steps``: evaluations of each student;
+    ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to which
+    students are compared. ``protocol``: quick, full or neither. ``trust_weights``: run ``inception_weights`` that are
+    not the published ones. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
     """
 
     students: tuple[str, ...]
@@ -92,7 +92,8 @@ class EvalRequest:
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
         faults += [*self._faults_of_sizes(), *self._faults_of_what_is_not_measured()]
         empty = {
-            "STUDENT": self.students, "--reference": (self.reference,), "--subfolder": (self.subfolder,), "--extractor": self.extractors,
+            "STUDENT": self.students, "--reference": (self.reference,), "--subfolder": (self.subfolder,),
+            "--extractor": self.extractors,
         }  # fmt: skip
         faults += [f"{option}: the name is empty" for option, names in empty.items() if "" in names]
         if self.trust_weights and self.inception_weights is None:
@@ -125,25 +126,44 @@ class EvalRequest:
         inception = looked_at and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
         compared = self.reference is not None and self.images is None
         idle = {
-            f"--reference is for {', '.join(AGAINST)}, and none of them is measured": compared and not any(name in self.measures for name in AGAINST),
-            "--clip is of the CLIP score, which is not asked for: --metrics clip": self.clip is not None and "clip" not in self.measures,
-            "--inception-weights are of the extractor inception, which nothing here looks through": self.inception_weights is not None and not inception,
-            f"--extractor is for {', '.join(OF_PICTURES)}, and none of them is measured": bool(self.extractors) and not looked_at,
+            f"--reference is for {', '.join(AGAINST)}, and none of them is measured": (
+                compared and not any(name in self.measures for name in AGAINST)
+            ),
+            "--clip is of the CLIP score, which is not asked for: --metrics clip": (
+                self.clip is not None and "clip" not in self.measures
+            ),
+            "--inception-weights are of the extractor inception, which nothing here looks through": (
+                self.inception_weights is not None and not inception
+            ),
+            f"--extractor is for {', '.join(OF_PICTURES)}, and none of them is measured": (
+                bool(self.extractors) and not looked_at
+            ),
         }
         return [fault for fault, does_nothing in idle.items() if does_nothing]
 
     def _faults_of_folders(self) -> list[str]:
         faults = ["--images DIR measures pictures that are there: name no student beside it"] if self.students else []
         if self.reference is None and self.save_statistics is None:
-            faults.append("--images DIR wants to know what to compare with: --reference DIR; or only --save-statistics FILE")
+            faults.append(
+                "--images DIR wants to know what to compare with: --reference DIR; or only --save-statistics FILE"
+            )
         elif self.reference in ("data", "teacher"):
-            faults.append(f"--reference {self.reference} belongs to a student: name a folder or a file of statistics beside --images")
+            faults.append(
+                f"--reference {self.reference} belongs to a student: name a folder or a file of statistics beside"
+                " --images"
+            )
         faults += self._faults_of_saving()
-        faults += [f"--metrics {name} needs a student: pictures alone do not tell" for name in self.measures if name in OF_STUDENTS]
+        faults += [
+            f"--metrics {name} needs a student: pictures alone do not tell"
+            for name in self.measures
+            if name in OF_STUDENTS
+        ]
         given = {
-            "--seeds": self.seeds, "--labels": self.labels, "--prompts": self.prompts_from, "--text-column": self.text_column, "--steps": self.steps,
+            "--seeds": self.seeds, "--labels": self.labels, "--prompts": self.prompts_from,
+            "--text-column": self.text_column, "--steps": self.steps,
             "--teacher-steps": self.teacher_steps, "--fine-steps": self.fine_steps, "--substeps": self.substeps,
-            "--temperature": self.temperature, "--teacher": self.teacher, "--base": self.base, "--subfolder": self.subfolder,
+            "--temperature": self.temperature, "--teacher": self.teacher, "--base": self.base,
+            "--subfolder": self.subfolder,
             "--clip": self.clip, "--save-images": self.save_images, "--height": self.height, "--width": self.width,
         }  # fmt: skip
         named = [option for option, value in given.items() if value not in (None, (), False)]
@@ -154,11 +174,15 @@ class EvalRequest:
         if path is None:
             return faults
         if path.suffix != ".safetensors":
-            faults.append(f"--save-statistics {path}: statistics are read again from a file that is called .safetensors")
+            faults.append(
+                f"--save-statistics {path}: statistics are read again from a file that is called .safetensors"
+            )
         if path.exists():
             faults.append(f"--save-statistics {path}: it is there already; remove it, or name another file")
         if len(self.extractors) > 1:
-            faults.append(f"--save-statistics {path}: one file is of one --extractor, and {len(self.extractors)} are named")
+            faults.append(
+                f"--save-statistics {path}: one file is of one --extractor, and {len(self.extractors)} are named"
+            )
         if self.metrics == ("patch-fid",):
             faults.append("--save-statistics is of whole pictures, and --metrics patch-fid looks at none")
         if self.reference is None and self.metrics is not None:
@@ -186,7 +210,9 @@ def parse_metrics(text: str) -> tuple[str, ...]:
     if unknown:
         close = difflib.get_close_matches(unknown[0], METRICS, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(METRICS)}")
+        raise UsageError(
+            f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(METRICS)}"
+        )
     if twice := [name for name in METRICS if names.count(name) > 1]:
         raise UsageError(f"--metrics {text}: {twice[0]} comes twice", "name each metric once")
     return tuple(name for name in METRICS if name in names)

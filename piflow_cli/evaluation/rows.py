@@ -14,11 +14,23 @@ TITLES = {
     "precision": ("precision", "share of pictures inside the reference's manifold; higher is better"),
     "recall": ("recall", "share of the reference inside the pictures' manifold; higher is better"),
     "clip": ("CLIP", "CLIP score of pictures and their prompts; higher is better"),
-    "mse": ("MSE", "squared distance to the teacher's fine solution of the same noise, per number of the state; lower is better"),
-    "psnr": ("PSNR", "dB, of pictures against those of the teacher's fine solution of the same noise; higher is better"),
+    "mse": (
+        "MSE",
+        "squared distance to the teacher's fine solution of the same noise, per number of the state; lower is better",
+    ),
+    "psnr": (
+        "PSNR",
+        "dB, of pictures against those of the teacher's fine solution of the same noise; higher is better",
+    ),
     "lpips": ("LPIPS", "perceptual distance to the teacher's fine solution of the same noise; lower is better"),
-    "diversity": ("diversity", "mean distance of features of two pictures of one label or prompt, over the teacher's; 1 is as diverse"),
-    "velocity-error": ("velocity error", "mean square of policy minus teacher velocity on the student's own path, over the teacher's; lower is better"),
+    "diversity": (
+        "diversity",
+        "mean distance of features of two pictures of one label or prompt, over the teacher's; 1 is as diverse",
+    ),
+    "velocity-error": (
+        "velocity error",
+        "mean square of policy minus teacher velocity on the student's own path, over the teacher's; lower is better",
+    ),
     "network-ms": ("network ms", "of one evaluation of a batch; of a teacher with its guidance"),
     "policy-ms": ("policy ms", "of following one evaluation's policy, for a batch"),
     "images-per-second": ("images/s", "from noise to states, without features and files; higher is better"),
@@ -30,9 +42,10 @@ METRIC = "metric"
 class Row:
     """One number.
 
-    ``images``: how many pictures it is of; ``seeds`` they are from. ``extractor``, ``resize``: what looked at them.
-    ``reference``: what they are compared with, and ``reference_images`` how many that has. ``low`` and ``high``: where the
-    number of 10,000 pictures lies, for a distance of fewer (95 %). ``detail``: more of the protocol; ``note``: of this number.
+    ``images``: how many pictures it is of; ``seeds`` they are from. ``extractor``, ``resize``: what looked
+    at them. ``reference``: what they are compared with, and ``reference_images`` how many that has. ``low``
+    and ``high``: where the number of 10,000 pictures lies, for a distance of fewer (95 %). ``detail``: more
+    of the protocol; ``note``: of this number.
     """
 
     model: str
@@ -76,7 +89,8 @@ def titled(model: str, kind: str, nfe: int) -> str:
 
 
 def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by what they are called, in the order of TITLES; an extractor is part of the name where there are several."""
+    """Rows by what they are called, in the order of TITLES; an extractor is
+    part of the name where there are several."""
     order = list(TITLES)
     several = {row.metric for row in rows if len({other.extractor for other in rows if other.metric == row.metric}) > 1}
     named: dict[str, list[Row]] = {}

@@ -38,7 +38,19 @@ CLASS_BATCH, TEXT_BATCH = 128, 1
 NEED_TEACHER = ("alignment", "diversity", "trajectory")
 FOLDER_BATCH = 64
 # What shapes pictures or numbers and stands in no row; the report tells those that were given.
-SETTINGS = ("labels", "prompts_from", "text_column", "height", "width", "substeps", "temperature", "teacher", "base", "subfolder", "batch_size")
+SETTINGS = (
+    "labels",
+    "prompts_from",
+    "text_column",
+    "height",
+    "width",
+    "substeps",
+    "temperature",
+    "teacher",
+    "base",
+    "subfolder",
+    "batch_size",
+)
 
 
 def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
@@ -80,7 +92,11 @@ def _check_folders(request: EvalRequest) -> None:
 
 
 def _title(request: EvalRequest) -> str:
-    return f"{request.images} against {request.reference}" if request.images is not None else "piflow eval: " + ", ".join(student_names(request.students, request.subfolder))
+    return (
+        f"{request.images} against {request.reference}"
+        if request.images is not None
+        else "piflow eval: " + ", ".join(student_names(request.students, request.subfolder))
+    )
 
 
 def _recipe(request: EvalRequest, processes: Processes) -> dict:
@@ -103,7 +119,8 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
         return
     for extractor in request.extractors or ("inception",):
         folder = FolderRequest(
-            images=request.images, reference=request.reference, extractor=extractor, metrics=request.measures if request.protocol == "quick" else request.metrics,
+            images=request.images, reference=request.reference, extractor=extractor,
+            metrics=request.measures if request.protocol == "quick" else request.metrics,
             count=request.num_images, batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
             inception_weights=request.inception_weights, trust_weights=request.trust_weights, cache=request.cache,
             save_to=request.save_statistics,
@@ -111,15 +128,27 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
         for found in evaluate_folder(folder, processes.device, console):
             report.rows.append(
                 Row(
-                    str(request.images), "images", "", None, found.metric, found.value, found.images, low=found.low, high=found.high,
-                    extractor=found.extractor, resize=found.resize, reference=found.reference,
-                    reference_images=found.reference_images, note=found.note,
-                )  # fmt: skip
+                    str(request.images),
+                    "images",
+                    "",
+                    None,
+                    found.metric,
+                    found.value,
+                    found.images,
+                    low=found.low,
+                    high=found.high,
+                    extractor=found.extractor,
+                    resize=found.resize,
+                    reference=found.reference,
+                    reference_images=found.reference_images,
+                    note=found.note,
+                )
             )
 
 
 def _student_rows(request: EvalRequest, processes: Processes, report: Report, console: Console) -> None:
-    """One student after another, so that one is in memory at a time; a teacher that several share gets its rows once."""
+    """One student after another, so that one is in memory at a time; a
+    teacher that several share gets its rows once."""
     extractors = ChosenExtractors(request, processes.device, console)
     store = Store(request.cache)
     if processes.first:
@@ -135,13 +164,21 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
 
 
 def _rows_of(
-    request: EvalRequest, compared: Compared, extractors: ChosenExtractors, store: Store, processes: Processes, report: Report, told: set[str], console: Console
+    request: EvalRequest,
+    compared: Compared,
+    extractors: ChosenExtractors,
+    store: Store,
+    processes: Processes,
+    report: Report,
+    told: set[str],
+    console: Console,
 ) -> None:
     """One student's rows and samples; ``told``: the teachers that have theirs."""
     _check(request, compared)
     all_chosen, reader = extractors.of(compared), extractors.reader_of(compared)
     generation = Generation(
-        compared.opened, compared.specs, {look.tag: look for look in [*all_chosen, *([reader] if reader is not None else [])]}, store, processes,
+        compared.opened, compared.specs, {look.tag: look for look in [*all_chosen,
+        *([reader] if reader is not None else [])]}, store, processes,
         batch_size=(TEXT_BATCH if compared.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
         images=request.output / "images" if request.save_images else None,
     )  # fmt: skip
@@ -154,13 +191,18 @@ def _rows_of(
         return
     beside = [candidate for candidate in compared.teachers if str(candidate.identity) not in told]
     told.update(str(candidate.identity) for candidate in beside)
-    Measuring(request, compared, generation, extractors, all_chosen, reader, [*beside, *compared.students], report).run(console)
-    _add_samples(report, compared, generation, [*([fine] if fine is not None else []), *compared.students, *compared.teachers])
+    Measuring(request, compared, generation, extractors, all_chosen, reader, [*beside, *compared.students], report).run(
+        console
+    )
+    _add_samples(
+        report, compared, generation, [*([fine] if fine is not None else []), *compared.students, *compared.teachers]
+    )
 
 
 def named_apart(compared: Compared, names: dict[str, str]) -> Compared:
-    """``bench`` with its teacher called by a name of its own: that of its preset where it is not the first, and numbered where
-    several have one preset's name. ``names`` holds those that are given, by the identity of the fine solution.
+    """``bench`` with its teacher called by a name of its own: that of its preset where it is not
+    the first, and numbered where several have one preset's name. ``names`` holds those that are
+    given, by the identity of the fine solution.
     """
     if compared.fine is None:
         return compared
@@ -169,7 +211,11 @@ def named_apart(compared: Compared, names: dict[str, str]) -> Compared:
         plain = f"{TEACHER} of {compared.opened.student.facts.teacher}" if names else TEACHER
         numbered = (plain if number == 1 else f"{plain} ({number})" for number in count(1))
         names[str(compared.fine.identity)] = name = next(free for free in numbered if free not in names.values())
-    return replace(compared, fine=replace(compared.fine, name=name), teachers=tuple(replace(candidate, name=name) for candidate in compared.teachers))
+    return replace(
+        compared,
+        fine=replace(compared.fine, name=name),
+        teachers=tuple(replace(candidate, name=name) for candidate in compared.teachers),
+    )
 
 
 def _fine(request: EvalRequest, compared: Compared) -> Candidate | None:
@@ -187,7 +233,10 @@ def _check(request: EvalRequest, compared: Compared) -> None:
         compared.need_teacher("--reference teacher")
     groups = group_numbers(compared.specs)
     if request.asks("diversity") and Counter(groups.tolist()).most_common(1)[0][1] < 2:
-        raise UsageError("--metrics diversity: no label or prompt comes twice, so no two pictures can be compared", "give it more: --seeds 0-3")
+        raise UsageError(
+            "--metrics diversity: no label or prompt comes twice, so no two pictures can be compared",
+            "give it more: --seeds 0-3",
+        )
 
 
 def _add_samples(report: Report, compared: Compared, generation: Generation, candidates: Sequence[Candidate]) -> None:

@@ -1,1 +1,2 @@
-"""Students in the formats of others: one file a format, and a driver that writes, reads back, compares and publishes."""
+"""Students in the formats of others: one file a format, and a driver that
+writes, reads back, compares and publishes."""

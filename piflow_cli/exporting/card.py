@@ -41,9 +41,16 @@ def unguided(family: TextToImageFamily) -> str:
 
 
 def write_card(
-    folder: Path, facts: StudentFacts, name: str, snippet: str, export: Mapping[str, object], source: Path, teacher: str | None
+    folder: Path,
+    facts: StudentFacts,
+    name: str,
+    snippet: str,
+    export: Mapping[str, object],
+    source: Path,
+    teacher: str | None,
 ) -> None:
-    """Write README.md into ``folder``; ``export`` is what was written, ``source`` and ``teacher`` tell of the preset."""
+    """Write README.md into ``folder``; ``export`` is what was written,
+    ``source`` and ``teacher`` tell of the preset."""
     from huggingface_hub import ModelCardData
 
     family = family_of(facts.family, facts.guidance)
@@ -66,8 +73,8 @@ def write_card(
 
 # {escaped(name)}
 
-A student of {escaped(facts.teacher if base is None else facts.base)} that makes a picture in {_evaluations(facts.nfe)}, distilled by policy imitation
-([π-Flow]({PAPER})) with piflow {escaped(facts.version)}.
+A student of {escaped(facts.teacher if base is None else facts.base)} that makes a picture in {_evaluations(facts.nfe)},
+distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.version)}.
 
 {picture}{_table({**_told(facts, license), **export})}
 
@@ -137,4 +144,6 @@ def sampling_call(facts: StudentFacts) -> str:
     """What a pipeline is called with: a prompt or classes, and what keeps it from guiding by itself."""
     family = family_of(facts.family, facts.guidance)
     steps = f"num_inference_steps={facts.nfe}"
-    return f'"a red fox", {steps}, {unguided(family)}' if isinstance(family, TextToImageFamily) else f"[0, 1, 2], {steps}"
+    return (
+        f'"a red fox", {steps}, {unguided(family)}' if isinstance(family, TextToImageFamily) else f"[0, 1, 2], {steps}"
+    )

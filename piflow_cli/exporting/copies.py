@@ -1,4 +1,5 @@
-"""Copies of a base's files: data that diffusers and transformers read, no code, and nothing that lies outside the base."""
+"""Copies of a base's files: data that diffusers and transformers read, no
+code, and nothing that lies outside the base."""
 
 from __future__ import annotations
 
@@ -20,11 +21,14 @@ _NAME = re.compile(r"[A-Za-z]\w*")
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """A pipeline's index; raises UsageError for entries that are no part of a stock pipeline: other names, libraries or values."""
+    """A pipeline's index; raises UsageError for entries that are no part of a stock
+    pipeline: other names, libraries or values."""
     try:
         index = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{path} is no index of a pipeline", "copy it again, or name another base: --base PATH") from error
+        raise UsageError(
+            f"{path} is no index of a pipeline", "copy it again, or name another base: --base PATH"
+        ) from error
     for name, value in index.items():
         if fault := _fault(name, value):
             hint = "an export carries parts of diffusers and transformers alone; name another base: --base PATH"
@@ -49,7 +53,8 @@ def _fault(name: str, value: Any) -> str | None:
 
 
 def copy_part(source: Path, folder: Path, base: Path) -> list[str]:
-    """Copy the part ``source`` of ``base`` to the new ``folder``; returns what was left out, by names relative to ``source``.
+    """Copy the part ``source`` of ``base`` to the new ``folder``; returns what was
+    left out, by names relative to ``source``.
 
     Raises UsageError for a link that leads out of the base, a name that does, or a config that names code.
     """
@@ -86,11 +91,14 @@ def _files(folder: Path, roots: tuple[Path, ...]) -> Iterator[Path]:
 
 def _check_inside(entry: Path, roots: tuple[Path, ...]) -> None:
     if not any(entry.resolve().is_relative_to(root) for root in roots):
-        raise UsageError(f"{entry} leads out of the base, to {entry.resolve()}", "put the file itself there, or leave it out")
+        raise UsageError(
+            f"{entry} leads out of the base, to {entry.resolve()}", "put the file itself there, or leave it out"
+        )
 
 
 def _roots(base: Path) -> tuple[Path, ...]:
-    """Where files of ``base`` may lie: in it, and for a snapshot in the Hub's cache among its blobs, which its links lead to."""
+    """Where files of ``base`` may lie: in it, and for a snapshot in the Hub's cache
+    among its blobs, which its links lead to."""
     place = base.resolve()
     snapshots = [folder for folder in (place, *place.parents) if folder.name == "snapshots"]
     return (place, *(folder.parent / "blobs" for folder in snapshots))

@@ -54,17 +54,34 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         _add_picture(folder, facts, request, console)
         place = portable_place(str(request.output.absolute())) if request.push_to_hub is None else request.push_to_hub
         told = portable(facts)
-        write_card(folder, told, Path(place).name, writer.snippet(told, place), report, files.weights.parent, request.teacher)
+        write_card(
+            folder, told, Path(place).name, writer.snippet(told, place), report, files.weights.parent, request.teacher
+        )
         list_files(folder)
-    report = {"output": request.output, **report, "files": [path for path in sorted(request.output.rglob("*")) if path.is_file()]}
+    report = {
+        "output": request.output,
+        **report,
+        "files": [path for path in sorted(request.output.rglob("*")) if path.is_file()],
+    }
     if request.push_to_hub is not None:
         report["pushed"] = _push(request, console)
     return report
 
 
-def _written(writer: ExportFormat, folder: Path, request: ExportRequest, device: torch.device, console: Console) -> dict[str, object]:
-    """Write the student into ``folder`` and hold that against it; the report so far. Nothing of the student stays in memory."""
-    student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder, dtype=None, as_stored=True, changed=request.changed)
+def _written(
+    writer: ExportFormat, folder: Path, request: ExportRequest, device: torch.device, console: Console
+) -> dict[str, object]:
+    """Write the student into ``folder`` and hold that against it; the report so
+    far. Nothing of the student stays in memory."""
+    student = open_student(
+        request.student,
+        request.teacher,
+        request.base,
+        subfolder=request.subfolder,
+        dtype=None,
+        as_stored=True,
+        changed=request.changed,
+    )
     student.model.to(device)
     console.say(f"writing {request.format}")
     report = writer.write(student, folder, request, console)
@@ -80,7 +97,10 @@ def _check_request(request: ExportRequest) -> None:
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
     if request.changed and request.format != "adapter":
-        raise UsageError("--accept-changed is for --format adapter", "write the adapter anew first, with --format adapter, then export that")
+        raise UsageError(
+            "--accept-changed is for --format adapter",
+            "write the adapter anew first, with --format adapter, then export that",
+        )
     if request.private and request.push_to_hub is None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
     output = request.output
@@ -89,7 +109,9 @@ def _check_request(request: ExportRequest) -> None:
         if not request.overwrite:
             raise UsageError(f"{output} exists already", "name another folder with --output DIR, or add --overwrite")
         if not is_export(output):
-            raise UsageError(f"{output} holds something else than an export of piflow", "name another folder: --output DIR")
+            raise UsageError(
+                f"{output} holds something else than an export of piflow", "name another folder: --output DIR"
+            )
     if request.push_to_hub is not None:
         _check_repository(request.push_to_hub)
 
@@ -117,8 +139,8 @@ def _verified(writer: ExportFormat, difference: float, request: ExportRequest) -
     # Not a number is no agreement either.
     if not difference <= writer.tolerance(request):
         raise RunError(
-            f"what was written is not the student: policies differ by {difference:.2g}, more than {writer.tolerance(request):.2g} of the "
-            f"largest velocity; {request.output} was not made",
+            f"what was written is not the student: policies differ by {difference:.2g}, more than"
+            f" {writer.tolerance(request):.2g} of the largest velocity; {request.output} was not made",
             "leave --dtype out; if it stays, report it with piflow --version --json",
         )
     return difference
@@ -132,9 +154,16 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
     console.say("making samples for the card")
     # The student that was exported holds itself in circles, and another one on its base is about to be loaded.
     gc.collect()
-    options = {"prompts": request.prompts, "seeds": (0,) if text_to_image else GRID_SEEDS, "metadata": False, "device": request.device}
+    options = {
+        "prompts": request.prompts,
+        "seeds": (0,) if text_to_image else GRID_SEEDS,
+        "metadata": False,
+        "device": request.device,
+    }
     # What was written is as it was saved, where what it was made of is not.
-    student = {"student": str(folder)} if request.changed else {"student": request.student, "subfolder": request.subfolder}
+    student = (
+        {"student": str(folder)} if request.changed else {"student": request.student, "subfolder": request.subfolder}
+    )
     with tempfile.TemporaryDirectory() as pictures:
         asked = SampleRequest(**student, teacher=request.teacher, base=request.base, output=Path(pictures), **options)
         made = sample(asked, Console(quiet=True))
@@ -142,11 +171,14 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
 
 
 def list_files(folder: Path) -> None:
-    """List the digests of all files but the card, which people write on, and read them all again; raises RunError where one differs."""
+    """List the digests of all files but the card, which people write on, and read them all
+    again; raises RunError where one differs."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     write_manifest(folder, [name for name in names if name != CARD_NAME])
     if changed := changed_files(folder):
-        raise RunError(f"what was written does not read back: {changed[0]}", "look after the disk, then run the same command again")
+        raise RunError(
+            f"what was written does not read back: {changed[0]}", "look after the disk, then run the same command again"
+        )
 
 
 def _push(request: ExportRequest, console: Console) -> str:
@@ -157,7 +189,11 @@ def _push(request: ExportRequest, console: Console) -> str:
     try:
         api = huggingface_hub.HfApi()
         place = api.create_repo(request.push_to_hub, private=request.private, exist_ok=True)
-        api.upload_folder(repo_id=request.push_to_hub, folder_path=request.output, commit_message=f"piflow export --format {request.format}")
+        api.upload_folder(
+            repo_id=request.push_to_hub,
+            folder_path=request.output,
+            commit_message=f"piflow export --format {request.format}",
+        )
     except Exception as error:
         if (known := explain(error)) is None:
             raise

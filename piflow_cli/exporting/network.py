@@ -40,7 +40,11 @@ SCHEDULER_FOLDER = "scheduler"
 
 def rollouts_of(facts: StudentFacts) -> str:
     """How policies are followed where piflow is not installed, in words."""
-    return "exact, as in piflow" if policy_class(facts.policy).exact else "the plain loop over substeps, where piflow has fused ones"
+    return (
+        "exact, as in piflow"
+        if policy_class(facts.policy).exact
+        else "the plain loop over substeps, where piflow has fused ones"
+    )
 
 
 def dtype_of(request: ExportRequest, student: Student) -> torch.dtype:
@@ -60,10 +64,9 @@ def write_network(
     """Write the network with its policy head into ``folder``: config.json, the file of its class, the weights.
 
     Args:
-        student: stays as it is.
-        dtype: of the weights; the head stays in float32.
-        reference: where the base is (``place``, ``subfolder``, ``revision``), for a folder with only what the student brings.
-        storage: the 8-bit dtype, by its name in torch, of the weights named in ``stored``.
+        student: stays as it is. dtype: of the weights; the head stays in float32. reference: where the base is
+        (``place``, ``subfolder``, ``revision``), for a folder with only what the student brings. storage: the 8-bit
+        dtype, by its name in torch, of the weights named in ``stored``.
     """
     folder.mkdir(exist_ok=True)
     kind = type(root(student.model))
@@ -71,7 +74,9 @@ def write_network(
     auto_map = {"AutoModel": f"{transformer_module(kind)}.{transformer_class(kind)}"}
     config = plain_config(student) | {"_class_name": transformer_class(kind), "policy": policy, "auto_map": auto_map}
     write_json(folder / "config.json", config)
-    (folder / f"{transformer_module(kind)}.py").write_text(transformer_code(kind, student.facts.policy), encoding="utf-8")
+    (folder / f"{transformer_module(kind)}.py").write_text(
+        transformer_code(kind, student.facts.policy), encoding="utf-8"
+    )
     weights = merged_weights(student) if reference is None else own_weights(student)
 
     def written_in(name: str) -> torch.dtype:
@@ -123,7 +128,8 @@ def base_reference(facts: StudentFacts, request: ExportRequest) -> dict[str, Any
 
 
 def place_of(base: str, revision: str | None, inside: str) -> dict[str, Any]:
-    """``place``, ``subfolder`` and ``revision`` of the folder ``inside`` a base; one of this machine by its absolute path."""
+    """``place``, ``subfolder`` and ``revision`` of the folder ``inside`` a base;
+    one of this machine by its absolute path."""
     found = hub_id(base)
     if found is None:
         return {"place": str(expanded(base).resolve()), "subfolder": inside or None, "revision": None}
@@ -135,8 +141,11 @@ def place_of(base: str, revision: str | None, inside: str) -> dict[str, Any]:
 def check_whole(facts: StudentFacts, request: ExportRequest) -> None:
     """Raise UsageError for options that are about adapters, where they are fused or where there are none."""
     if not request.with_base and not isinstance(family_of(facts.family), TextToImageFamily):
-        raise UsageError("--no-base: the student brings all of its weights, and has no base to leave out", "leave --no-base out")
+        raise UsageError(
+            "--no-base: the student brings all of its weights, and has no base to leave out", "leave --no-base out"
+        )
     if request.rank is not None:
         raise UsageError(
-            f"--rank is about adapters, and the format {request.format} fuses them into the base", "leave --rank out, or choose --format adapter"
+            f"--rank is about adapters, and the format {request.format} fuses them into the base",
+            "leave --rank out, or choose --format adapter",
         )

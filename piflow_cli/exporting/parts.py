@@ -1,4 +1,5 @@
-"""What a pipeline has besides its network and scheduler: text encoders, tokenizers, VAE; copied, or named where they are."""
+"""What a pipeline has besides its network and scheduler: text encoders,
+tokenizers, VAE; copied, or named where they are."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ ABSENT = (None, None)
 
 
 def text_parts(student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, Any]:
-    """Put the other parts of the student's base into ``folder``; returns their entries in the pipeline's index, and its class.
+    """Put the other parts of the student's base into ``folder``; returns their
+    entries in the pipeline's index, and its class.
 
     A base that is no whole pipeline leaves them out, which is warned of.
     """
@@ -40,7 +42,10 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
     names = [name for name in family.pipeline_class._get_signature_keys(family.pipeline_class)[0] if name not in OWN]
     entries: dict[str, Any] = {"_class_name": family.pipeline_name, **dict.fromkeys(names, ABSENT)}
     if not (source / INDEX_NAME).is_file():
-        console.warn(f"{base} is no whole pipeline: text encoders and VAE must be given to from_pretrained, as {', '.join(names)}")
+        console.warn(
+            f"{base} is no whole pipeline: text encoders and VAE must be given to from_pretrained, as"
+            f" {', '.join(names)}"
+        )
         return entries
     index = read_index(source / INDEX_NAME)
     for name, value in index.items():
@@ -55,7 +60,11 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
             entries[name] = value
         else:
             entries[name] = _name_part(folder / name, value, place_of(base, revision, name))
-    missing = [name for name, value in entries.items() if name in names and value[0] is None and name not in family.pipeline_class._optional_components]
+    missing = [
+        name
+        for name, value in entries.items()
+        if name in names and value[0] is None and name not in family.pipeline_class._optional_components
+    ]
     if missing:
         console.warn(f"{base} lacks parts, which must be given to from_pretrained: {', '.join(missing)}")
     return entries
@@ -75,7 +84,8 @@ def _name_part(folder: Path, kind: list[str], place: dict[str, Any]) -> list[str
 
 
 def class_parts(student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, Any]:
-    """Put the pipeline of class-conditional students, and the VAE where they make latents, into ``folder``; returns the index entries."""
+    """Put the pipeline of class-conditional students, and the VAE where they make latents,
+    into ``folder``; returns the index entries."""
     (folder / f"{CLASS_CONDITIONAL}.py").write_text(class_conditional_code(), encoding="utf-8")
     vae: Any = ABSENT
     if student.facts.vae:

@@ -19,11 +19,12 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 class ExportRequest:
     """The command's options; None stands for "as the student has it".
 
-    ``student``: run or adapter folder, .safetensors file or Hub id, ``subfolder`` inside it. ``dtype``: a key of DTYPES.
-    ``rank``: largest of the adapters. ``base``: the base in place of the student's own; ``with_base``: whether a
-    self-contained folder holds it or only names it. ``quantise``: precision of a merged base. ``push_to_hub``: repository
-    ``owner/name`` that takes the folder, ``private`` or not. ``teacher``: preset of a student that says nothing of itself.
-    ``prompts``: of the pictures on the card of a text-to-image student. ``changed``: take an adapter that is not as it was saved.
+    ``student``: run or adapter folder, .safetensors file or Hub id, ``subfolder`` inside it. ``dtype``: a key of
+    DTYPES. ``rank``: largest of the adapters. ``base``: the base in place of the student's own; ``with_base``: whether
+    a self-contained folder holds it or only names it. ``quantise``: precision of a merged base. ``push_to_hub``:
+    repository ``owner/name`` that takes the folder, ``private`` or not. ``teacher``: preset of a student that says
+    nothing of itself. ``prompts``: of the pictures on the card of a text-to-image student. ``changed``: take an adapter
+    that is not as it was saved.
     """
 
     student: str
@@ -47,17 +48,19 @@ class ExportRequest:
 class ExportFormat(Protocol):
     """One way to write a student down.
 
-    The driver calls :meth:`check`, opens the student, hands :meth:`write` an empty folder, adds the model card, and keeps the
-    folder if :meth:`verify` gives no more than :meth:`tolerance`.
+    The driver calls :meth:`check`, opens the student, hands :meth:`write` an empty folder, adds the model card, and
+    keeps the folder if :meth:`verify` gives no more than :meth:`tolerance`.
     """
 
     name: str
 
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
-        """Raise UsageError for what the format cannot do with this student, or does not do at all; no weights are loaded yet."""
+        """Raise UsageError for what the format cannot do with this student, or does
+        not do at all; no weights are loaded yet."""
 
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
-        """Write the student into the empty ``folder``, and leave it in memory as it is; returns facts for the report."""
+        """Write the student into the empty ``folder``, and leave it in
+        memory as it is; returns facts for the report."""
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         """Read ``folder`` as its consumers do; the largest relative difference from ``student`` at fixed inputs.

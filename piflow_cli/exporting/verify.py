@@ -33,7 +33,8 @@ TOLERANCES = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
 
 @dataclass(frozen=True)
 class Inputs:
-    """States ``x`` (B, C, *S) float32 at raw times ``raw`` (B,), and what goes with them; all on the student's device."""
+    """States ``x`` (B, C, *S) float32 at raw times ``raw`` (B,), and what
+    goes with them; all on the student's device."""
 
     x: Tensor
     raw: Tensor
@@ -45,7 +46,8 @@ SampleFunction = Callable[[Inputs], Tensor]
 
 
 def difference(student: Student, dtype: torch.dtype, sampler: SampleFunction) -> float:
-    """How far samples of ``sampler``, told in ``dtype``, are from the student's own: of the norm, where that is most; NaN for NaN.
+    """How far samples of ``sampler``, told in ``dtype``, are from the student's own: of
+    the norm, where that is most; NaN for NaN.
 
     Of the norm and not of single values: in 16 bits a position between two components may go either way.
     """
@@ -63,7 +65,8 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
 
 
 def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> SampleFunction:
-    """Samples of the student's pipeline around ``transformer`` and ``scheduler``, by as many evaluations as it was trained for."""
+    """Samples of the student's pipeline around ``transformer`` and ``scheduler``, by
+    as many evaluations as it was trained for."""
     family, steps = student.family, student.facts.nfe
     if isinstance(family, TextToImageFamily):
         pipeline = family.pipeline(transformer, scheduler)
@@ -78,9 +81,16 @@ def check_weights(weights: Weights, model: nn.Module) -> None:
     """Raise RunError where a weight of ``model``, read back, is another than was to be written, to the last bit."""
     read = model.state_dict()
     wrong = sorted(weights.keys() ^ read.keys())
-    wrong += [name for name in weights.keys() & read.keys() if not torch.equal(weights[name].tensor(read[name].dtype), read[name].cpu())]
+    wrong += [
+        name
+        for name in weights.keys() & read.keys()
+        if not torch.equal(weights[name].tensor(read[name].dtype), read[name].cpu())
+    ]
     if wrong:
-        raise RunError(f"what was written is not what came back: {wrong[0]} differs, and {len(wrong) - 1} more do", "check the disk, and export again")
+        raise RunError(
+            f"what was written is not what came back: {wrong[0]} differs, and {len(wrong) - 1} more do",
+            "check the disk, and export again",
+        )
 
 
 @contextmanager
@@ -89,7 +99,11 @@ def reading_back() -> Iterator[None]:
 
     It copies such code to one place for all, where exports that run side by side would overwrite each other's.
     """
-    level, bars, place = logging.get_verbosity(), logging.is_progress_bar_enabled(), dynamic_modules_utils.HF_MODULES_CACHE
+    level, bars, place = (
+        logging.get_verbosity(),
+        logging.is_progress_bar_enabled(),
+        dynamic_modules_utils.HF_MODULES_CACHE,
+    )
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
@@ -106,7 +120,9 @@ def reading_back() -> Iterator[None]:
 
 
 def _told_in(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    conditioning = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.conditioning.items()}
+    conditioning = {
+        name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.conditioning.items()
+    }
     return replace(inputs, conditioning=conditioning)
 
 
@@ -152,9 +168,12 @@ def velocities(student: Student, inputs: Inputs) -> Tensor:
     # States stay float32 beside a bfloat16 base, as in training.
     with torch.autocast(inputs.x.device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
         policy = student.policy(student.model, inputs.x, inputs.raw, inputs.conditioning)
-    return torch.stack([policy.velocity((1 - 0.1 * step) * inputs.x, (1 - 0.3 * step) * inputs.raw) for step in range(3)]).float()
+    return torch.stack(
+        [policy.velocity((1 - 0.1 * step) * inputs.x, (1 - 0.3 * step) * inputs.raw) for step in range(3)]
+    ).float()
 
 
 def largest_difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest absolute difference as a share of the largest absolute value of ``theirs``; NaN where either has one."""
+    """The largest absolute difference as a share of the largest absolute value
+    of ``theirs``; NaN where either has one."""
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()

@@ -1,4 +1,5 @@
-"""A student's weights in one piece: adapters fused into the base, shard by shard, so that no second base is ever in memory."""
+"""A student's weights in one piece: adapters fused into the base, shard by shard,
+so that no second base is ever in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ FILE_PATTERN = "diffusion_pytorch_model{suffix}.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """``scale`` times ``value``; with an adapter's ``factors`` (down, up): ``value`` plus ``scale`` times their product."""
+    """``scale`` times ``value``; with an adapter's ``factors`` (down, up):
+    ``value`` plus ``scale`` times their product."""
 
     value: Tensor
     scale: float = 1.0
@@ -76,13 +78,18 @@ def merged_weights(student: Student) -> Weights:
 def own_weights(student: Student) -> Weights:
     """What a student with adapters brings besides its base; the product of a pair counts once."""
     scale = student.model.shared.adapter_scale
-    return {name: Weight(value, scale if name.endswith(LORA_B) else 1.0) for name, value in student.model.state_dict().items()}
+    return {
+        name: Weight(value, scale if name.endswith(LORA_B) else 1.0)
+        for name, value in student.model.state_dict().items()
+    }
 
 
 def base_dtype(student: Student) -> torch.dtype:
     """The dtype of the weights below a student's adapters; of a student that is trained in full, its own."""
     own = {id(value) for value in student.model.parameters()} if isinstance(student.model, View) else set()
-    return next(value.dtype for value in root(student.model).parameters() if id(value) not in own and value.is_floating_point())
+    return next(
+        value.dtype for value in root(student.model).parameters() if id(value) not in own and value.is_floating_point()
+    )
 
 
 def is_of_head(name: str) -> bool:
@@ -96,7 +103,9 @@ def linear_layers(model: nn.Module) -> set[str]:
     return {name.removesuffix(".base_layer") for name in layers if ".variants." not in name}
 
 
-def save_weights(weights: Weights, folder: Path, dtype_of: Callable[[str], torch.dtype], metadata: Mapping[str, str]) -> None:
+def save_weights(
+    weights: Weights, folder: Path, dtype_of: Callable[[str], torch.dtype], metadata: Mapping[str, str]
+) -> None:
     """Write ``weights`` as diffusers does: one file, or shards of at most 5 GB and their index.
 
     Args:
@@ -109,14 +118,17 @@ def save_weights(weights: Weights, folder: Path, dtype_of: Callable[[str], torch
         RunError: a weight is beyond the range of its dtype.
     """
     outline = {
-        name: torch.empty(weight.value.shape, dtype=weight.dtype(dtype_of(name)), device="meta") for name, weight in weights.items()
+        name: torch.empty(weight.value.shape, dtype=weight.dtype(dtype_of(name)), device="meta")
+        for name, weight in weights.items()
     }
     split = split_torch_state_dict_into_shards(outline, filename_pattern=FILE_PATTERN, max_shard_size=SHARD_SIZE)
     for file, names in split.filename_to_tensors.items():
         shard = {name: weights[name].tensor(dtype_of(name)) for name in names}
         for name, value in shard.items():
             if not all_finite(value):
-                raise RunError(f"{name} has values beyond the range of {value.dtype}".replace("torch.", ""), "choose --dtype bf16")
+                raise RunError(
+                    f"{name} has values beyond the range of {value.dtype}".replace("torch.", ""), "choose --dtype bf16"
+                )
         save_file(shard, folder / file, {"format": "pt", **metadata})
         # safetensors writes for its owner's eyes only, and an export is to be handed on.
         (folder / file).chmod(0o644)

@@ -39,7 +39,8 @@ Settings = Callable[[str, float], float]
 
 
 def advice(summary: Summary, preset: Preset | None) -> list[Advice]:
-    """All that is to be said of a student; remedies start from the values of ``preset``, which it was distilled with."""
+    """All that is to be said of a student; remedies start from the values of
+    ``preset``, which it was distilled with."""
 
     def setting(key: str, usual: float) -> float:
         if preset is None:
@@ -52,7 +53,8 @@ def advice(summary: Summary, preset: Preset | None) -> list[Advice]:
             Advice(
                 "not finite",
                 "the network emits values that are not finite, and all that follows from them is void",
-                f"piflow sample with --base-precision fp32; else distil again with {_set('optimisation.learning_rate', setting('optimisation.learning_rate', 1e-4) / 2)}",
+                "piflow sample with --base-precision fp32; else distil again with"
+                f" {_set('optimisation.learning_rate', setting('optimisation.learning_rate', 1e-4) / 2)}",
             )
         ]
     found = []
@@ -77,7 +79,10 @@ def _of_step(step: Step, summary: Summary, setting: Settings) -> Iterator[Parts]
         at_least = "more than " if step.substeps_enough is None else ""
         yield (
             "too few substeps",
-            f"{summary.substeps} substeps are too few to follow this policy to {ENOUGH:.0%} of its way; it takes {at_least}{wanted}",
+            (
+                f"{summary.substeps} substeps are too few to follow this policy to {ENOUGH:.0%} of its way; it takes"
+                f" {at_least}{wanted}"
+            ),
             f"piflow sample --substeps {wanted}; in training {_set('policy.substeps', wanted)}",
         )
     if step.velocity_error is not None:
@@ -92,14 +97,20 @@ def _of_components(mixture: Mixture | Momentum, setting: Settings) -> Iterator[P
         yield (
             "collapsed mixture",
             f"of {components} components {used} is in effect ({mixture.effective[1]:.2f} at half of the positions)",
-            f"{_set('imitation.dropout', dropout)} makes others matter; if one is enough, {_set('policy.components', fewest)}",
+            (
+                f"{_set('imitation.dropout', dropout)} makes others matter; if one is enough,"
+                f" {_set('policy.components', fewest)}"
+            ),
         )
     elif mixture.dead:
         names = ", ".join(str(index) for index in mixture.dead)
         yield (
             "dead components",
             f"{len(mixture.dead)} of {components} components have no weight anywhere: {names} (counted from 0)",
-            f"{_set('policy.components', max(fewest, components - len(mixture.dead)))}, or {_set('imitation.dropout', dropout)}",
+            (
+                f"{_set('policy.components', max(fewest, components - len(mixture.dead)))}, or"
+                f" {_set('imitation.dropout', dropout)}"
+            ),
         )
 
 
@@ -134,7 +145,10 @@ def _of_errors(step: Step, setting: Settings) -> Iterator[Parts]:
             yield (
                 "error at the start",
                 f"{first:.0%} of the velocity error is in the first quarter of the segment",
-                f"{_set('policy.shift', shift)} spends more steps there; more states do too: {_set('imitation.states', 4)}",
+                (
+                    f"{_set('policy.shift', shift)} spends more steps there; more states do too:"
+                    f" {_set('imitation.states', 4)}"
+                ),
             )
         if last > CONCENTRATED:
             substeps = 2 * setting("policy.substeps", 128)

@@ -16,10 +16,11 @@ from .tensors import mean_square
 
 
 class Apart(NamedTuple):
-    """The two paths at the times of one segment, (B, T) with the segment's end last, mean squares over positions and channels.
+    """The two paths at the times of one segment, (B, T) with the segment's end last,
+    mean squares over positions and channels.
 
-    ``gap``: student's state minus teacher's; ``teacher_speed`` (B, T-1): of the teacher's velocity on its own path, where
-    the end is left out.
+    ``gap``: student's state minus teacher's; ``teacher_speed`` (B, T-1): of the teacher's velocity on its own path,
+    where the end is left out.
     """
 
     gap: Tensor
@@ -30,8 +31,9 @@ class Apart(NamedTuple):
 class Comparison:
     """One segment against the teacher.
 
-    ``errors``: velocity errors at the student's states, as :mod:`piflow_cli.sampling.trajectory` has them; ``estimates``: the
-    teacher's x_0 (B, C, *S) at these states; ``end``: where the teacher's own path is at the segment's end.
+    ``errors``: velocity errors at the student's states, as :mod:`piflow_cli.sampling.trajectory`
+    has them; ``estimates``: the teacher's x_0 (B, C, *S) at these states; ``end``: where the
+    teacher's own path is at the segment's end.
     """
 
     errors: list[VelocityError]
@@ -65,4 +67,6 @@ def compare(path: PolicyPath, teacher: TeacherField, start: Tensor, shift: float
     states = [start, *rollout_through(policy, start, raws, substeps=substeps)]
     gap = torch.stack([mean_square(one - other) for one, other in zip((*path.states, path.end), states)], dim=1)
     begins = [policy.sigma(raw).to(start)[0].item() for raw in raws[:-1]]
-    return Comparison(errors, Apart(gap, torch.stack([speeds[sigma] for sigma in begins], dim=1)), estimates, states[-1])
+    return Comparison(
+        errors, Apart(gap, torch.stack([speeds[sigma] for sigma in begins], dim=1)), estimates, states[-1]
+    )

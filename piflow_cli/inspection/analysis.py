@@ -20,8 +20,8 @@ from ..sampling.trajectory import POINTS, PolicyPath, TeacherField, VelocityErro
 from ..students.facts import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
 from .against_teacher import Apart, Comparison, compare
-from .kinds.dx import Curve
 from .kinds.anatomy import anatomy_of
+from .kinds.dx import Curve
 from .kinds.mixture import Mixed, MixedNumbers, Switching
 from .kinds.momentum import Spectrum, SpectrumNumbers
 from .motion import Motion, motion, straightness
@@ -60,10 +60,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class CloseUp:
-    """The evaluation that was asked for: ``responses`` to perturbations by their size; ``dropout`` (B, K) of components.
+    """The evaluation that was asked for: ``responses`` to perturbations by
+    their size; ``dropout`` (B, K) of components.
 
-    Of the first SHOWN samples: ``maps`` of components by position, pictures of x_0 at ``shown_raws`` along the student's
-    path, as policy and teacher see it. ``slice`` is of the first.
+    Of the first SHOWN samples: ``maps`` of components by position, pictures of x_0 at ``shown_raws`` along the
+    student's path, as policy and teacher see it. ``slice`` is of the first.
     """
 
     responses: dict[str, Response]
@@ -95,7 +96,8 @@ class Findings:
 
 @torch.no_grad()
 def examine(opened: OpenedModel, teacher: OwnTeacher | None, at: int, place: Place | None, progress: tqdm) -> Findings:
-    """Look at evaluation ``at`` (from 1) closely and at all the others, for every shot of the scene; ``progress`` counts shots."""
+    """Look at evaluation ``at`` (from 1) closely and at all the others, for every shot
+    of the scene; ``progress`` counts shots."""
     text = isinstance(opened.student.family, TextToImageFamily)
     found = []
     for specs in batches(opened.specs, TEXT_BATCH if text else CLASS_BATCH):
@@ -110,7 +112,13 @@ class _Batch:
     """One batch of shots on its way from noise to the samples."""
 
     def __init__(
-        self, opened: OpenedModel, specs: Sequence[ImageSpec], teacher: OwnTeacher | None, steps: int, at: int, place: Place | None
+        self,
+        opened: OpenedModel,
+        specs: Sequence[ImageSpec],
+        teacher: OwnTeacher | None,
+        steps: int,
+        at: int,
+        place: Place | None,
     ) -> None:
         self.opened, self.steps, self.at, self.place = opened, steps, at, place
         self.facts = opened.student.facts
@@ -167,11 +175,15 @@ class _Batch:
         shown = [(path.raws[index], path.states[index]) for index in SHOWN_TIMES]
         return CloseUp(
             responses={name: to_host(response) for name, response in responses.items()},
-            dropout=component_dropout(path, substeps).cpu() if DROPOUT in policy_kind(self.facts.policy).settings else None,
+            dropout=component_dropout(path, substeps).cpu()
+            if DROPOUT in policy_kind(self.facts.policy).settings
+            else None,
             maps=None if components is None else _maps(components),
             shown_raws=tuple(raw for raw, _ in shown),
             estimates=[self._pictures(path.policy.posterior_mean(x, times(raw, x))) for raw, x in shown],
-            teacher_estimates=None if against is None else [self._pictures(against.estimates[index]) for index in SHOWN_TIMES],
+            teacher_estimates=None
+            if against is None
+            else [self._pictures(against.estimates[index]) for index in SHOWN_TIMES],
             slice=None if self.place is None else slice_of(path, self.place, substeps),
         )
 
@@ -195,7 +207,10 @@ class _Batch:
 
 def _maps(found: Mixed | Spectrum) -> list[Mixed] | list[Spectrum]:
     """The components of the first SHOWN samples, one by one: those of pictures of different sizes do not stack."""
-    return [type(found)(*(value[index : index + 1].cpu() for value in found)) for index in range(min(SHOWN, len(found.effective)))]
+    return [
+        type(found)(*(value[index : index + 1].cpu() for value in found))
+        for index in range(min(SHOWN, len(found.effective)))
+    ]
 
 
 def _merged(batches: list[Findings]) -> Findings:
@@ -224,7 +239,9 @@ def _merged_segments(parts: Sequence[Segment]) -> Segment:
         motion=joined([part.motion for part in parts]),
         switching=None if first.switching is None else joined([part.switching for part in parts]),
         convergence=joined([part.convergence for part in parts]),
-        errors=None if first.errors is None else pooled([(len(part.motion.straightness), part.errors) for part in parts]),
+        errors=None
+        if first.errors is None
+        else pooled([(len(part.motion.straightness), part.errors) for part in parts]),
         apart=None if first.apart is None else joined([part.apart for part in parts]),
     )
 
@@ -241,7 +258,9 @@ def _merged_close(parts: Sequence[CloseUp]) -> CloseUp:
         maps=None if first.maps is None else _first([part.maps for part in parts]),
         shown_raws=first.shown_raws,
         estimates=pictures([part.estimates for part in parts]),
-        teacher_estimates=None if first.teacher_estimates is None else pictures([part.teacher_estimates for part in parts]),
+        teacher_estimates=None
+        if first.teacher_estimates is None
+        else pictures([part.teacher_estimates for part in parts]),
         slice=first.slice,
     )
 

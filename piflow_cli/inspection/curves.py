@@ -1,10 +1,12 @@
-"""Curves of one student, or of two over each other. Time runs as sampling does: from noise on the left to data on the right."""
+"""Curves of one student, or of two over each other. Time runs as sampling does:
+from noise on the left to data on the right."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..core.timegrid import to_raw, to_sigma
@@ -34,7 +36,8 @@ class StudentCurve:
 
 
 def student_curves(summaries: Sequence[Summary], names: Sequence[str]) -> list[StudentCurve]:
-    """Students with their colours: blue is GM, orange DX, green momentum, and the second of a kind has the other shade."""
+    """Students with their colours: blue is GM, orange DX, green momentum, and
+    the second of a kind has the other shade."""
     taken, drawn = set(), []
     for summary, name in zip(summaries, names, strict=True):
         shades = {"gm": GM_COLOURS, "momentum": MOMENTUM_COLOURS}.get(summary.policy, DX_COLOURS)
@@ -58,7 +61,11 @@ def mixture_figure(drawn: Sequence[StudentCurve]) -> Figure:
     bars.axhline(DEAD_WEIGHT, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
     bars.set(xlabel="component, the heaviest first", ylabel="mean weight", title="use of components")
     effect.set(ylabel="components in effect", title="posterior along the rollout", ylim=(0.9, 1.05 * most))
-    moved.set(ylabel="positions whose heaviest changes, %", title=f"switches in each 1/{SWITCH_TIMES - 1} of a segment", ylim=(0, None))
+    moved.set(
+        ylabel="positions whose heaviest changes, %",
+        title=f"switches in each 1/{SWITCH_TIMES - 1} of a segment",
+        ylim=(0, None),
+    )
     _finish(bars, drawn, timed=(effect, moved))
     return figure
 
@@ -92,7 +99,7 @@ def grid_figure(drawn: Sequence[StudentCurve]) -> Figure:
     for curve in drawn:
         for step in curve.summary.steps:
             points = step.grid.raws
-            between = [(one + other) / 2 for one, other in zip(points, points[1:])]
+            between = [(one + other) / 2 for one, other in pairwise(points)]
             label = curve.name if step.step == 1 else None
             slopes.plot(between, step.grid.slope, "o-", markersize=3, color=curve.colour)
             curvatures.plot(points[1:-1], step.grid.curvature, "o-", markersize=3, color=curve.colour, label=label)
@@ -129,7 +136,14 @@ def teacher_figure(drawn: Sequence[StudentCurve]) -> Figure:
             relative = [100 * error["relative"] for error in step.velocity_error]
             for axes, times in ((by_raw, step.raws), (by_sigma, step.sigmas)):
                 axes.plot(times[:-1], relative, "o-", markersize=3, color=curve.colour)
-            gap.plot(step.raws, step.gap, "o-", markersize=3, color=curve.colour, label=curve.name if step.step == 1 else None)
+            gap.plot(
+                step.raws,
+                step.gap,
+                "o-",
+                markersize=3,
+                color=curve.colour,
+                label=curve.name if step.step == 1 else None,
+            )
     for axes in (by_raw, by_sigma):
         axes.set(ylabel="squared, % of the teacher's", title="velocity error on the student's path", ylim=(0, None))
     gap.set(ylabel="root mean square, in units of x", title="distance to the teacher's path", ylim=(0, None))
@@ -145,12 +159,23 @@ def substeps_figure(drawn: Sequence[StudentCurve]) -> Figure:
     for curve in drawn:
         for step in curve.summary.steps:
             percent = [100 * error for error in step.substep_errors]
-            axes.plot(step.substeps, percent, "o-", markersize=3, color=curve.colour, label=curve.name if step.step == 1 else None)
+            axes.plot(
+                step.substeps,
+                percent,
+                "o-",
+                markersize=3,
+                color=curve.colour,
+                label=curve.name if step.step == 1 else None,
+            )
             if curve.summary.nfe > 1:
-                axes.annotate(f" {step.step}", (step.substeps[-1], percent[-1]), color=curve.colour, fontsize=8, va="center")
+                axes.annotate(
+                    f" {step.step}", (step.substeps[-1], percent[-1]), color=curve.colour, fontsize=8, va="center"
+                )
         axes.axvline(curve.summary.substeps, color=curve.colour, linewidth=1, linestyle=":")
     axes.axhline(100 * ENOUGH, color=PASSIVE_COLOUR, linewidth=1, linestyle="--")
-    axes.set(xscale="log", yscale="log", xlabel="substeps per unit of raw time", ylabel="error of the end, % of the way")
+    axes.set(
+        xscale="log", yscale="log", xlabel="substeps per unit of raw time", ylabel="error of the end, % of the way"
+    )
     axes.set(title="how fine rollouts must be (dotted: as sampled)", xticks=drawn[0].summary.close.substeps)
     axes.set_xticklabels([str(count) for count in drawn[0].summary.close.substeps])
     axes.minorticks_off()
@@ -160,7 +185,8 @@ def substeps_figure(drawn: Sequence[StudentCurve]) -> Figure:
 
 
 def robustness_figure(drawn: Sequence[StudentCurve]) -> Figure:
-    """What becomes of perturbations: along the way, at the end by size, and how much of the teacher's answer is given."""
+    """What becomes of perturbations: along the way, at the end by size, and
+    how much of the teacher's answer is given."""
     figure, (decay, end, steer) = _figure(3)
     shown = SIZES.index(TYPICAL)
     for curve in drawn:
@@ -176,16 +202,33 @@ def robustness_figure(drawn: Sequence[StudentCurve]) -> Figure:
     first = drawn[0].summary.robustness
     noise = [item for item in first.perturbations if item.size != MEASURED]
     shift = drawn[0].summary.shift
-    decay.plot(first.raws, [passive(first.raws[0], raw, shift) for raw in first.raws], label="no reaction", **PASSIVE_STYLE)
+    decay.plot(
+        first.raws, [passive(first.raws[0], raw, shift) for raw in first.raws], label="no reaction", **PASSIVE_STYLE
+    )
     end.axhline(first.passive, **PASSIVE_STYLE)
     if noise[shown].teacher_left is not None:
         decay.plot(first.raws, noise[shown].teacher_left, **_teacher_style(drawn))
         end.plot(SIZES, [item.teacher_left[-1] for item in noise], **{**TEACHER_STYLE, "label": None})
         steer.axhline(1, **{**TEACHER_STYLE, "label": None})
     steer.axhline(0, **PASSIVE_STYLE)
-    decay.set(ylabel="share of the perturbation that is left", title=f"noise of {noise[shown].size} put in at raw {first.raws[0]:.3g}", ylim=(0, None))
-    end.set(xscale="log", xlabel="size of the noise, in sigma", ylabel="share left at the segment's end", title="what reaches the end", ylim=(-0.02, None))
-    steer.set(xscale="log", xlabel="size, in sigma (star: the student's own error)", ylabel="steering ratio", title="share of the teacher's answer")
+    decay.set(
+        ylabel="share of the perturbation that is left",
+        title=f"noise of {noise[shown].size} put in at raw {first.raws[0]:.3g}",
+        ylim=(0, None),
+    )
+    end.set(
+        xscale="log",
+        xlabel="size of the noise, in sigma",
+        ylabel="share left at the segment's end",
+        title="what reaches the end",
+        ylim=(-0.02, None),
+    )
+    steer.set(
+        xscale="log",
+        xlabel="size, in sigma (star: the student's own error)",
+        ylabel="steering ratio",
+        title="share of the teacher's answer",
+    )
     for axes in (end, steer):
         axes.set_xticks(SIZES, [f"{size:g}" for size in SIZES])
         axes.minorticks_off()
@@ -226,7 +269,9 @@ def _finish(legend: Axes, drawn: Sequence[StudentCurve], timed: Sequence[Axes]) 
         axes.set(xlabel="raw time")
         axes.invert_xaxis()
         if summary.shift != 1:
-            above = axes.secondary_xaxis("top", functions=(partial(to_sigma, shift=summary.shift), partial(to_raw, shift=summary.shift)))
+            above = axes.secondary_xaxis(
+                "top", functions=(partial(to_sigma, shift=summary.shift), partial(to_raw, shift=summary.shift))
+            )
             above.tick_params(labelsize=7, colors="#59636e")
             above.set_xlabel("sigma", fontsize=7, color="#59636e")
         for step in summary.steps[1:]:
@@ -246,7 +291,8 @@ def _bars(axes: Axes, heights: Sequence[float], curve: StudentCurve, number: int
 
 
 def _teacher_style(drawn: Sequence[StudentCurve]) -> dict:
-    """Of the first student's teacher, called so where students have several: curves of the others' would fill the panels."""
+    """Of the first student's teacher, called so where students have several:
+    curves of the others' would fill the panels."""
     alike = len({curve.summary.teacher for curve in drawn}) == 1
     return {**TEACHER_STYLE, "label": "teacher" if alike else f"teacher of {drawn[0].name}"}
 

@@ -1,4 +1,5 @@
-"""Pictures of positions: maps of a mixture, x_0 on the way, samples beside the teacher's, and a slice through one position."""
+"""Pictures of positions: maps of a mixture, x_0 on the way, samples beside the
+teacher's, and a slice through one position."""
 
 from __future__ import annotations
 
@@ -27,9 +28,13 @@ def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
     figure, cells = _cells(len(close.maps), len(titles), bar=True)
     for row, found, end in zip(cells, close.maps, ends):
         _show(row[0], end)
-        effect = row[1].imshow(found.effective[0].numpy(), cmap="viridis", vmin=1, vmax=components, interpolation="nearest")
+        effect = row[1].imshow(
+            found.effective[0].numpy(), cmap="viridis", vmin=1, vmax=components, interpolation="nearest"
+        )
         for axes, index in zip(row[2:], heaviest):
-            weight = axes.imshow(found.weights[0, index].numpy(), cmap="magma", vmin=0, vmax=highest, interpolation="nearest")
+            weight = axes.imshow(
+                found.weights[0, index].numpy(), cmap="magma", vmin=0, vmax=highest, interpolation="nearest"
+            )
     for axes, title in zip(cells[0], titles):
         axes.set_title(title, fontsize=9)
     figure.colorbar(effect, ax=[row[1] for row in cells], location="bottom", aspect=6, ticks=[1, components], pad=0.02)
@@ -38,9 +43,12 @@ def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
 
 
 def estimates_figure(close: CloseUp) -> Figure:
-    """x_0 at chosen times on the student's own path: a row as the policy sees it, one below as the teacher does there."""
+    """x_0 at chosen times on the student's own path: a row as the policy sees
+    it, one below as the teacher does there."""
     pictures = len(close.estimates[0])
-    kinds = [("policy", close.estimates)] + ([] if close.teacher_estimates is None else [("teacher", close.teacher_estimates)])
+    kinds = [("policy", close.estimates)] + (
+        [] if close.teacher_estimates is None else [("teacher", close.teacher_estimates)]
+    )
     figure, cells = _cells(pictures * len(kinds), len(close.shown_raws))
     for picture in range(pictures):
         for place, (name, columns) in enumerate(kinds):
@@ -67,7 +75,11 @@ def ends_figure(found: Sequence[Findings], names: Sequence[str]) -> Figure:
 
 def _teacher_rows(found: Sequence[Findings], names: Sequence[str]) -> list[tuple[str, Sequence[Image]]]:
     """One row where all students have the same teacher, else one for each, by the name of its student."""
-    teachers = [(name, student.teacher_ends) for name, student in zip(names, found, strict=True) if student.teacher_ends is not None]
+    teachers = [
+        (name, student.teacher_ends)
+        for name, student in zip(names, found, strict=True)
+        if student.teacher_ends is not None
+    ]
     if all(pictures == teachers[0][1] for _, pictures in teachers):
         return [("teacher", pictures) for _, pictures in teachers[:1]]
     return [(f"teacher of {name}", pictures) for name, pictures in teachers]

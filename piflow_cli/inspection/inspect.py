@@ -168,12 +168,15 @@ def _check_output(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
-        raise UsageError(f"{folder} is not empty", "name another folder with --output DIR, or replace it with --overwrite")
+        raise UsageError(
+            f"{folder} is not empty", "name another folder with --output DIR, or replace it with --overwrite"
+        )
     others = sorted(path.name for path in folder.iterdir() if not is_of_report(path.name) or path.is_dir())
     if not _is_report(folder / JSON_NAME) or others:
         more = f", {others[0]} for one," if others else ""
         raise UsageError(
-            f"{folder} holds something else than an inspection{more} which --overwrite would remove", "name another folder: --output DIR"
+            f"{folder} holds something else than an inspection{more} which --overwrite would remove",
+            "name another folder: --output DIR",
         )
 
 

@@ -11,9 +11,9 @@ from ..sampling.trajectory import PolicyPath, times
 
 
 class Motion(NamedTuple):
-    """Along the states of one segment: ``speed`` (B, T), the root mean square of the velocity over positions and channels;
-    ``turn`` (B, T-1), the angle in degrees between each velocity and the next; ``straightness`` (B,), the distance from
-    start to end over the length of the way, at most 1.
+    """Along the states of one segment: ``speed`` (B, T), the root mean square of the velocity over positions and
+    channels; ``turn`` (B, T-1), the angle in degrees between each velocity and the next; ``straightness`` (B,), the
+    distance from start to end over the length of the way, at most 1.
     """
 
     speed: Tensor
@@ -23,9 +23,13 @@ class Motion(NamedTuple):
 
 def motion(path: PolicyPath) -> Motion:
     """Velocities of a policy at the states it visits itself."""
-    velocities = torch.stack([path.policy.velocity(x, times(raw, x)).flatten(1) for raw, x in zip(path.raws, path.states)], 1)
+    velocities = torch.stack(
+        [path.policy.velocity(x, times(raw, x)).flatten(1) for raw, x in zip(path.raws, path.states)], 1
+    )
     states = torch.stack([x.flatten(1) for x in (*path.states, path.end)], dim=1)
-    return Motion(velocities.square().mean(dim=2).sqrt(), angle(velocities[:, :-1], velocities[:, 1:]), straightness(states))
+    return Motion(
+        velocities.square().mean(dim=2).sqrt(), angle(velocities[:, :-1], velocities[:, 1:]), straightness(states)
+    )
 
 
 def angle(one: Tensor, other: Tensor) -> Tensor:

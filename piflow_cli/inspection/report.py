@@ -21,13 +21,15 @@ from .verdict import verdict_rows
 
 JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
 PICTURES = (
-    "samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "mixture", "momentum", "maps", "grid",
+    "samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "mixture", "momentum",
+    "maps", "grid",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """One student: its name in the report, what was found, the numbers, what is wrong, and why its teacher is missing if it is."""
+    """One student: its name in the report, what was found, the numbers, what is wrong,
+    and why its teacher is missing if it is."""
 
     name: str
     found: Findings
@@ -38,7 +40,7 @@ class Inspected:
 
 def is_of_report(name: str) -> bool:
     """Whether a file of this name is one that a report writes; of several students pictures are numbered."""
-    return name in (JSON_NAME, PAGE_NAME) or re.sub(r"(-[12])?\.png$", "", name) in PICTURES and name.endswith(".png")
+    return name in (JSON_NAME, PAGE_NAME) or (re.sub(r"(-[12])?\.png$", "", name) in PICTURES and name.endswith(".png"))
 
 
 def as_json(students: Sequence[Inspected]) -> dict:
@@ -90,7 +92,11 @@ def _opened(students: Sequence[Inspected]) -> Page:
         if student.teacher_missing is not None:
             page.text(f"{student.name}: what needs the teacher is left out, because {student.teacher_missing}")
     page.heading("What to change")
-    rows = [{"student": student.name, "seen": item.text, "remedy": item.remedy} for student in students for item in student.warned]
+    rows = [
+        {"student": student.name, "seen": item.text, "remedy": item.remedy}
+        for student in students
+        for item in student.warned
+    ]
     if rows:
         page.table(rows, ["student", "seen", "remedy"] if len(students) > 1 else ["seen", "remedy"])
     else:
@@ -113,28 +119,40 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
     yield from _composition(students, drawn)
     yield (
         "On the way",
-        "A straight way with an even speed is easy to follow in few steps; a turn near the data is where pictures get their edges.",
+        (
+            "A straight way with an even speed is easy to follow in few steps; a turn near the data is where pictures"
+            " get their edges."
+        ),
         "course",
         curves.motion_figure(drawn),
     )
     for student, name in _each(students, "estimates"):
         yield (
             f"x_0 on the way: {student.name}",
-            "What the policy expects at the states it visits itself, and what its teacher would at the very same states.",
+            (
+                "What the policy expects at the states it visits itself, and what its teacher would at the very same"
+                " states."
+            ),
             name,
             image_figures.estimates_figure(student.found.close),
         )
     if any(student.summary.trajectory_error is not None for student in students):
         yield (
             "Against the teacher",
-            "The velocity error is taken along the student's own path, as `piflow eval` has it; the distance is between two paths.",
+            (
+                "The velocity error is taken along the student's own path, as `piflow eval` has it; the distance is"
+                " between two paths."
+            ),
             "teacher",
             curves.teacher_figure(drawn),
         )
     if stepped := [curve for curve in drawn if not policy_class(curve.summary.policy).exact]:
         yield (
             "Substeps",
-            f"Ends of coarse rollouts against a fine one in float64. {ENOUGH:.0%} of the way (dashed) is taken to be enough.",
+            (
+                f"Ends of coarse rollouts against a fine one in float64. {ENOUGH:.0%} of the way (dashed) is taken to"
+                " be enough."
+            ),
             "substeps",
             curves.substeps_figure(stepped),
         )
@@ -155,14 +173,20 @@ def _composition(students: Sequence[Inspected], drawn: Sequence[curves.StudentCu
     if mixtures:
         yield (
             "Composition: mixtures",
-            f"How many of the components matter. Below {DEAD_WEIGHT:.0%} of weight everywhere (dotted) a component is dead.",
+            (
+                f"How many of the components matter. Below {DEAD_WEIGHT:.0%} of weight everywhere (dotted) a component"
+                " is dead."
+            ),
             "mixture",
             curves.mixture_figure(mixtures),
         )
     if momenta := [curve for curve in drawn if curve.summary.close.momentum is not None]:
         yield (
             "Composition: momentum",
-            "A velocity of rate gamma grows by that factor over a unit of sigma on its way to the data; that of 1 stays as it is.",
+            (
+                "A velocity of rate gamma grows by that factor over a unit of sigma on its way to the data; that of 1"
+                " stays as it is."
+            ),
             "momentum",
             curves.momentum_figure(momenta),
         )
@@ -181,9 +205,12 @@ def _composition(students: Sequence[Inspected], drawn: Sequence[curves.StudentCu
 def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:
     yield (
         "Robustness",
-        "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state (all DX) lets it shrink "
-        "with sigma (grey), whatever it does to the picture; one whose velocity does not (momentum) carries all of it to the end. A "
-        "teacher answers with another x_0, and a mixture can do so too: a steering ratio of 1 is the teacher's answer, 0 is none.",
+        (
+            "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state"
+            " (all DX) lets it shrink with sigma (grey), whatever it does to the picture; one whose velocity does not"
+            " (momentum) carries all of it to the end. A teacher answers with another x_0, and a mixture can do so too:"
+            " a steering ratio of 1 is the teacher's answer, 0 is none."
+        ),
         "robustness",
         curves.robustness_figure(drawn),
     )
@@ -200,8 +227,9 @@ def _each(students: Sequence[Inspected], name: str) -> Iterator[tuple[Inspected,
 
 def _method(student: Inspected) -> str:
     return (
-        f"Seeds {', '.join(str(shot['seed']) for shot in student.summary.shots[:16])}. Switches, substeps and component dropout are "
-        f"measured on every s-th row and column, s the smallest odd number that leaves at most {MOST_POSITIONS:,} positions in a "
-        f"batch; all else on all positions. The fine rollout has {FINE_SUBSTEPS:,} substeps per unit of raw time, extrapolated. "
-        "x_0 and states are in the units of the network: pixels or latents of about unit size. Components are counted from 0."
+        f"Seeds {', '.join(str(shot['seed']) for shot in student.summary.shots[:16])}. Switches, substeps and component"
+        " dropout are measured on every s-th row and column, s the smallest odd number that leaves at most"
+        f" {MOST_POSITIONS:,} positions in a batch; all else on all positions. The fine rollout has {FINE_SUBSTEPS:,}"
+        " substeps per unit of raw time, extrapolated. x_0 and states are in the units of the network: pixels or"
+        " latents of about unit size. Components are counted from 0."
     )

@@ -1,13 +1,15 @@
-"""What becomes of a perturbation: does the policy steer back, or carry it to the end (pi-Flow, arXiv 2510.14974, GM against DX).
+"""What becomes of a perturbation: does the policy steer back, or carry it to the end
+(pi-Flow, arXiv 2510.14974, GM against DX).
 
-A policy whose x_0 ignores the state moves a perturbed state on by x <- (1 + dsigma / sigma) x + ..., so that of a perturbation
-at sigma_p the share sigma / sigma_p is left at sigma: the passive factor, which is that of the closed form of DX. A teacher
-answers a perturbed state with another x_0. The steering ratio is the share of that answer which the policy gives too:
+A policy whose x_0 ignores the state moves a perturbed state on by x <- (1 + dsigma / sigma) x + ..., so that
+of a perturbation at sigma_p the share sigma / sigma_p is left at sigma: the passive factor, which is that of
+the closed form of DX. A teacher answers a perturbed state with another x_0. The steering ratio is the share
+of that answer which the policy gives too:
 
     steering = 1 - rms(D - D*) / rms(D* - passive delta)
 
-with D, D* the changes at the segment's end that the perturbation delta makes for policy and teacher. It is 1 for a policy that
-steers as the teacher does, 0 for one that lets pass, and negative for one that steers elsewhere.
+with D, D* the changes at the segment's end that the perturbation delta makes for policy and teacher. It is 1 for a
+policy that steers as the teacher does, 0 for one that lets pass, and negative for one that steers elsewhere.
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ TYPICAL = 0.3  # the size that is shown where there is room for one
 class Response(NamedTuple):
     """What becomes of one perturbation, mean squares over positions and channels.
 
-    ``given`` (B,): of the perturbation; ``left`` (B, TIMES): of the change it makes, at even raw times from where it is put
-    in to the segment's end; ``lasting`` (B, TIMES): the same for the teacher; ``astray`` (B,): of the policy's change at the
-    end minus the teacher's; ``answer`` (B,): of the teacher's change at the end minus what would pass through. The last three
-    are None without a teacher.
+    ``given`` (B,): of the perturbation; ``left`` (B, TIMES): of the change it makes, at even raw times from where it is
+    put in to the segment's end; ``lasting`` (B, TIMES): the same for the teacher; ``astray`` (B,): of the policy's
+    change at the end minus the teacher's; ``answer`` (B,): of the teacher's change at the end minus what would pass
+    through. The last three are None without a teacher.
     """
 
     given: Tensor
@@ -98,9 +100,11 @@ def respond(
 def perturb(
     path: PolicyPath, noise: Tensor, teacher: TeacherField | None, shift: float, substeps: int
 ) -> dict[str, Response]:
-    """Responses in the middle of a segment to ``noise`` (B, C, *S) of each of SIZES, in units of sigma there, by their names.
+    """Responses in the middle of a segment to ``noise`` (B, C, *S) of each of SIZES,
+    in units of sigma there, by their names.
 
-    With a teacher also to the student's own error, ``measured``: from the student's state to where the teacher would be.
+    With a teacher also to the student's own error, ``measured``: from the
+    student's state to where the teacher would be.
     """
     middle = len(path.raws) // 2
     raw, x = path.raws[middle], path.states[middle]
@@ -115,7 +119,8 @@ def perturb(
 
 
 def steering(response: Response) -> float | None:
-    """The steering ratio of a batch (see above); None without a teacher, or where the teacher does not answer at all."""
+    """The steering ratio of a batch (see above); None without a teacher, or
+    where the teacher does not answer at all."""
     if response.answer is None or response.answer.mean() == 0:
         return None
     return 1 - (response.astray.mean() / response.answer.mean()).sqrt().item()
@@ -127,7 +132,8 @@ def shares(given: Tensor, left: Tensor) -> list[float]:
 
 
 def component_dropout(path: PolicyPath, substeps: int) -> Tensor:
-    """Mean squares (B, K) of the change of the segment's end when each component in turn is left out, over the positions of
+    """Mean squares (B, K) of the change of the segment's end when each component
+    in turn is left out, over the positions of
     :func:`~piflow_cli.inspection.tensors.thin`; a mixture of one has none to spare."""
     policy = thin(path.policy)
     batch, components = policy.means.shape[:2]

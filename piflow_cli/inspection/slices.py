@@ -22,7 +22,8 @@ MARGIN = 0.15
 
 @dataclass(frozen=True)
 class Place:
-    """Where to cut: column ``x`` and row ``y`` of the state, from 0, and the channel ``axis`` along which values run."""
+    """Where to cut: column ``x`` and row ``y`` of the state, from 0, and the
+    channel ``axis`` along which values run."""
 
     x: int
     y: int
@@ -33,8 +34,10 @@ class Place:
         channels, height, width = shape
         if self.x >= width or self.y >= height:
             raise UsageError(
-                f"--slice: position {self.x},{self.y} is outside the state, which has {width} columns and {height} rows",
-                f"columns run from 0 to {width - 1} and rows from 0 to {height - 1}: --slice {width // 2},{height // 2}",
+                f"--slice: position {self.x},{self.y} is outside the state, which has {width} columns and {height}"
+                " rows",
+                f"columns run from 0 to {width - 1} and rows from 0 to {height - 1}: --slice"
+                f" {width // 2},{height // 2}",
             )
         if self.axis >= channels:
             raise UsageError(
@@ -47,10 +50,10 @@ class Place:
 class Slice:
     """One channel at one position of one sample, over T raw times and V values.
 
-    raws (T,), values (V,); ``velocity`` (V, T): along the channel, the others as the rollout has them, NaN at sigma 0, where
-    there is none; ``density`` (V, T) of
-    x_0 under the posterior of a GM policy at the rollout's states, None for DX, which has no density; ``estimate`` (T,):
-    x_0 there; ``state`` (T,): the rollout; ``neighbours`` (NEIGHBOURS, T): rollouts that start beside it.
+    raws (T,), values (V,); ``velocity`` (V, T): along the channel, the others as the rollout has them, NaN at sigma 0,
+    where there is none; ``density`` (V, T) of x_0 under the posterior of a GM policy at the rollout's states, None for
+    DX, which has no density; ``estimate`` (T,): x_0 there; ``state`` (T,): the rollout; ``neighbours`` (NEIGHBOURS, T):
+    rollouts that start beside it.
     """
 
     place: Place

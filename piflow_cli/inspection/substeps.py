@@ -19,8 +19,8 @@ ENOUGH = 0.01
 class Convergence(NamedTuple):
     """Mean squares over the positions of :func:`~piflow_cli.inspection.tensors.thin`, all of one segment.
 
-    ``error`` (B, len(SUBSTEPS)): of the end of a rollout with so many substeps per unit of raw time, in the precision of
-    sampling, minus the end of the fine one in float64; ``distance`` (B,): of the fine end minus the source.
+    ``error`` (B, len(SUBSTEPS)): of the end of a rollout with so many substeps per unit of raw time, in the precision
+    of sampling, minus the end of the fine one in float64; ``distance`` (B,): of the fine end minus the source.
     """
 
     error: Tensor
@@ -30,7 +30,8 @@ class Convergence(NamedTuple):
 def convergence(path: PolicyPath) -> Convergence:
     """Ends of rollouts with SUBSTEPS against one of FINE_SUBSTEPS extrapolated, both on the CPU.
 
-    The fine end is 2 x(h) - x(2h) (Richardson): Euler's error is linear in the step, and what is left is of second order.
+    The fine end is 2 x(h) - x(2h) (Richardson): Euler's error is linear in the
+    step, and what is left is of second order.
     """
     policy = thin(path.policy)
     exact = in_float64(policy)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Step:
     """One evaluation. ``raws`` and ``sigmas``: of the states that are looked at, the segment's end last.
 
-    ``substep_errors`` by ``substeps``, relative to the way from source to end; ``substeps_enough`` is None where the finest
-    is not enough. ``gap``: root mean square distance of the student's states to the teacher's from the same noise.
+    ``substep_errors`` by ``substeps``, relative to the way from source to end; ``substeps_enough``
+    is None where the finest is not enough. ``gap``: root mean square distance of the student's
+    states to the teacher's from the same noise.
     """
 
     step: int
@@ -49,7 +50,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """``given``: root mean square of what is added to the state, ``left`` and ``teacher_left``: shares of it by raw time."""
+    """``given``: root mean square of what is added to the state, ``left`` and
+    ``teacher_left``: shares of it by raw time."""
 
     size: str
     given: float
@@ -60,9 +62,9 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Perturbations at raw time ``raws[0]`` followed over ``raws`` to the segment's end, where ``passive`` of them is left if
-    x_0 does not react. ``dropout``: root mean square change of the end when each component is left out, over the
-    distance from source to end."""
+    """Perturbations at raw time ``raws[0]`` followed over ``raws`` to the segment's end, where ``passive`` of them is
+    left if x_0 does not react. ``dropout``: root mean square change of the end when each component is left out, over
+    the distance from source to end."""
 
     raws: list[float]
     sigma: float
@@ -102,7 +104,9 @@ def summarise(found: Findings) -> Summary:
     """The numbers of one student."""
     facts = found.facts
     steps = [_step(segment, facts.shift, facts.segment) for segment in found.segments]
-    errors = None if found.segments[0].errors is None else [error for segment in found.segments for error in segment.errors]
+    errors = (
+        None if found.segments[0].errors is None else [error for segment in found.segments for error in segment.errors]
+    )
     return Summary(
         student=str(found.path),
         teacher=facts.teacher,
@@ -136,7 +140,9 @@ def _step(segment: Segment, shift: float, span: float) -> Step:
         sigmas=[to_sigma(raw, shift) for raw in segment.raws],
         mixture=mixture_summary(composition, segment.switching) if isinstance(composition, MixedNumbers) else None,
         momentum=momentum_summary(composition) if isinstance(composition, SpectrumNumbers) else None,
-        grid=grid_summary(composition, segment.raws[0], min(span, segment.raws[0])) if isinstance(composition, Curve) else None,
+        grid=grid_summary(composition, segment.raws[0], min(span, segment.raws[0]))
+        if isinstance(composition, Curve)
+        else None,
         **_motion(segment.motion),
         substeps=list(SUBSTEPS),
         substep_errors=substep_errors,

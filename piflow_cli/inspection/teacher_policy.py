@@ -13,7 +13,8 @@ from ..sampling.trajectory import TeacherField
 
 @dataclass(frozen=True, eq=False)
 class TeacherPolicy(Policy):
-    """A velocity field as a policy from ``x_src`` (B, C, *S) at raw times ``raw_src`` (B,): every substep asks the field.
+    """A velocity field as a policy from ``x_src`` (B, C, *S) at raw times
+    ``raw_src`` (B,): every substep asks the field.
 
     Rollouts take the plain loop, whose Euler steps and times are those of any other policy.
     """

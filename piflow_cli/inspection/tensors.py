@@ -1,7 +1,7 @@
 """Parts of policies (fewer positions, or another precision), and numbers of single samples.
 
-Positions do not see each other, so a part behaves as in the whole. Numbers of single samples are kept until all batches are in,
-so that a report does not depend on how it was batched.
+Positions do not see each other, so a part behaves as in the whole. Numbers of single samples are kept until all batches
+are in, so that a report does not depend on how it was batched.
 """
 
 from __future__ import annotations

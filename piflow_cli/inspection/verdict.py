@@ -22,7 +22,8 @@ ABOUT = {
 
 
 def verdict_rows(summaries: Sequence[Summary], names: Sequence[str], warned: Sequence[Sequence[Advice]]) -> list[dict]:
-    """A line for each thing that was measured, with a value for each student, by its name, and a verdict if there is one student."""
+    """A line for each thing that was measured, with a value for each student, by its
+    name, and a verdict if there is one student."""
     values = [dict(_values(summary)) for summary in summaries]
     rows = []
     for what in dict.fromkeys(what for column in values for what in column):
@@ -44,7 +45,10 @@ def _verdict(what: str, summary: Summary, warned: Sequence[Advice]) -> str:
 def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
     step = summary.close
     words = policy_kind(summary.policy).words
-    yield "policy", f"{words.title}, {summary.components} {words.parts}, NFE {summary.nfe}, {summary.iterations} iterations"
+    yield (
+        "policy",
+        f"{words.title}, {summary.components} {words.parts}, NFE {summary.nfe}, {summary.iterations} iterations",
+    )
     if summary.nfe > 1:
         yield "evaluation", f"{step.step} of {summary.nfe}, raw time {step.raws[0]:.3g} to {step.raws[-1]:.3g}"
     yield from _composition(step)
@@ -70,7 +74,10 @@ def _composition(step: Step) -> Iterator[tuple[str, str]]:
     if components is not None:
         yield (
             "components in effect",
-            f"{components.effective[1]:.1f} of {components.components} at a position, {components.effective_overall:.1f} overall",
+            (
+                f"{components.effective[1]:.1f} of {components.components} at a position,"
+                f" {components.effective_overall:.1f} overall"
+            ),
         )
     if (momentum := step.momentum) is not None:
         halves = [half for _, half, _ in momentum.gammas]
@@ -79,7 +86,9 @@ def _composition(step: Step) -> Iterator[tuple[str, str]]:
         yield "log-std", f"{mixture.logstd:.2f}, that is {mixture.std:.2g} in x_0; means {mixture.spread:.2g} apart"
         yield "switches", f"{mixture.switches:.1f} of the heaviest component at a position"
     if (grid := step.grid) is not None:
-        highest = f"{max(grid.curvature):.2f} per squared raw time" if grid.curvature else "none: it has fewer than 3 points"
+        highest = (
+            f"{max(grid.curvature):.2f} per squared raw time" if grid.curvature else "none: it has fewer than 3 points"
+        )
         yield "curvature of x_0", highest
 
 
@@ -87,6 +96,9 @@ def _steering(summary: Summary) -> Iterator[tuple[str, str]]:
     by_size = {item.size: item for item in summary.robustness.perturbations}
     own = by_size.get(MEASURED)
     noise = by_size[size_name(TYPICAL)]
-    yield "noise left at the end", f"{noise.left[-1]:.1%} of {noise.size}; {summary.robustness.passive:.1%} without a reaction"
+    yield (
+        "noise left at the end",
+        f"{noise.left[-1]:.1%} of {noise.size}; {summary.robustness.passive:.1%} without a reaction",
+    )
     if own is not None and own.steering is not None:
         yield "steering back", f"{own.steering:.0%} of the teacher's answer to the student's own error"

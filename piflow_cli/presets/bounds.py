@@ -1,4 +1,5 @@
-"""How large the numbers of presets and options may be, and why: beyond these a slip of typing is likelier than a wish."""
+"""How large the numbers of presets and options may be, and why: beyond these
+a slip of typing is likelier than a wish."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from ..errors import UsageError
 
 @dataclass(frozen=True)
 class Bound:
-    """The largest value of a number, and the reason, which continues "at most N, ". The smallest is the business of its type."""
+    """The largest value of a number, and the reason, which continues "at most N, ".
+    The smallest is the business of its type."""
 
     most: float
     reason: str
@@ -34,7 +36,9 @@ class Bound:
 
         def check(value: float | None) -> float | None:
             if value is not None and self.fault(value) is not None:
-                raise UsageError(f"{name} {value:g}: more than {self.text}, {self.reason}", f"type {name} {self.most:.0f}, or less")
+                raise UsageError(
+                    f"{name} {value:g}: more than {self.text}, {self.reason}", f"type {name} {self.most:.0f}, or less"
+                )
             return value
 
         return check

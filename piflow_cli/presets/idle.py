@@ -1,4 +1,5 @@
-"""Settings that would change nothing, keys of a preset and options alike: whoever asks for one is told so, and is not left to believe in it."""
+"""Settings that would change nothing, keys of a preset and options alike: whoever asks for one is told so, and is not
+left to believe in it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ Reason = Callable[[Preset], str | None]
 
 def _unless_of_policy(key: str) -> Reason:
     """Of a key that some policies have a use for."""
-    return lambda preset: None if key in policy_kind(preset.policy.kind).settings else f"does nothing to a {preset.policy.kind} policy"
+    return lambda preset: (
+        None if key in policy_kind(preset.policy.kind).settings else f"does nothing to a {preset.policy.kind} policy"
+    )
 
 
 def _at_one_evaluation(preset: Preset) -> str | None:
@@ -33,7 +36,11 @@ def _without_components(preset: Preset) -> str | None:
 
 
 def _without_texts(preset: Preset) -> str | None:
-    return "is for teachers that are told a text, and this one is told a class" if preset.teacher.family in CLASS_FAMILIES else None
+    return (
+        "is for teachers that are told a text, and this one is told a class"
+        if preset.teacher.family in CLASS_FAMILIES
+        else None
+    )
 
 
 def _without_encoding(preset: Preset) -> str | None:
@@ -50,7 +57,10 @@ def _beside_sizes(preset: Preset) -> str | None:
 
 
 IDLE: dict[str, Reason] = {
-    **{key: _unless_of_policy(key) for key in ("policy.temperature", "policy.logstd_width", "optimisation.gamma_learning_rate")},
+    **{
+        key: _unless_of_policy(key)
+        for key in ("policy.temperature", "policy.logstd_width", "optimisation.gamma_learning_rate")
+    },
     "policy.final_step_scale": _at_one_evaluation,
     "teacher.guidance_interval": _without_guidance,
     "teacher.guidance_mode": _without_guidance,
@@ -63,7 +73,8 @@ IDLE: dict[str, Reason] = {
 
 
 def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:
-    """A fault for every key that one of the layers ``given`` beside the preset's own file holds, and that does nothing."""
+    """A fault for every key that one of the layers ``given`` beside the
+    preset's own file holds, and that does nothing."""
     for layer in given:
         for key, reason in IDLE.items():
             section, _, name = key.partition(".")

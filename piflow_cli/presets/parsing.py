@@ -37,7 +37,10 @@ def read_file(path: Path) -> tuple[Layer, list[Fault]]:
         reason = getattr(exc, "strerror", None) or str(exc)
         raise UsageError(f"cannot read {path}: {reason}", "check the path of the preset or --config file") from exc
     if len(text) > LARGEST_FILE:
-        raise UsageError(f"{path} is larger than {LARGEST_FILE:,} bytes, which no preset is", "check the path of the preset or --config file")
+        raise UsageError(
+            f"{path} is larger than {LARGEST_FILE:,} bytes, which no preset is",
+            "check the path of the preset or --config file",
+        )
     data, faults = read_yaml(text, str(path))
     if not isinstance(data, Mapping):
         found = "is empty" if data is None else f"holds {describe(data)}"
@@ -83,7 +86,9 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
                 # A section that is no mapping stays as it is, so that this is what gets reported.
                 if isinstance(merged[section], Mapping):
                     overruled = _overruled(section, value)
-                    merged[section] = {name: item for name, item in merged[section].items() if name not in overruled} | value
+                    merged[section] = {
+                        name: item for name, item in merged[section].items() if name not in overruled
+                    } | value
             else:
                 merged[section] = value
                 sources[section] = layer.source

@@ -48,7 +48,8 @@ class TeacherSection:
     __pydantic_config__ = SECTION
 
     family: Text  # the file under teachers/ that knows its packing and conditioning
-    base: Text  # Hub id (owner/name, then a folder or checkpoint inside), local path, or preset:NAME shipped beside the presets
+    # Hub id (owner/name, then a folder or checkpoint inside), local path, or preset:NAME shipped beside the presets
+    base: Text
     license: Text  # of the weights, and of the data where it is shipped
     memory: Text  # what a run needs, for people: "1 GB RAM", "24 GB VRAM"
     revision: Text | None = None  # commit or tag on the Hub; none: the newest
@@ -56,7 +57,9 @@ class TeacherSection:
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)  # lowest and highest sigma at which it acts
     guidance_mode: Literal["plain", "orthogonal", "embedded"] = "plain"  # classifier-free, or an input of the network
     config: Text | None = None  # folder of the model's config.json, for a checkpoint without one
-    vae: Text | None = None  # of a class-conditional latent model: Hub id or folder of the AutoencoderKL that shows its latents
+    vae: Text | None = (
+        None  # of a class-conditional latent model: Hub id or folder of the AutoencoderKL that shows its latents
+    )
 
 
 @dataclass(frozen=True)
@@ -71,21 +74,28 @@ class PolicySection:
     final_step_scale: Annotated[float, Strict(), Field(gt=0, le=1)] = 1.0  # length of the last segment over the others'
     shift: Shift = 1.0  # of the time grid towards noise; 1 is none
     substeps: Substeps = 128  # policy substeps per unit of raw time
-    temperature: Temperature = 1.0  # of the mixture when sampling, on all steps but the last; 1 is none; auto is for text-to-image
+    temperature: Temperature = (
+        1.0  # of the mixture when sampling, on all steps but the last; 1 is none; auto is for text-to-image
+    )
     logstd_width: Width = 1024  # hidden width of the network that predicts the log-std
 
 
 @dataclass(frozen=True)
 class AdapterSection:
-    """A student that shares the frozen teacher's weights and trains low-rank adapters; without it all weights are trained."""
+    """A student that shares the frozen teacher's weights and trains low-rank
+    adapters; without it all weights are trained."""
 
     __pydantic_config__ = SECTION
 
     rank: Width = 256
     alpha: Positive = 256.0  # the adapters' product counts alpha / rank times
     dropout: Probability = 0.05  # on what goes into the adapters
-    base_precision: Literal["fp32", "bf16", "int8", "nf4", "fp8"] = "bf16"  # of the frozen weights; int8 and nf4 need CUDA
-    offload_base: Flag = False  # keep the frozen weights in the CPU's memory until they are used; needs gradient checkpointing
+    base_precision: Literal["fp32", "bf16", "int8", "nf4", "fp8"] = (
+        "bf16"  # of the frozen weights; int8 and nf4 need CUDA
+    )
+    offload_base: Flag = (
+        False  # keep the frozen weights in the CPU's memory until they are used; needs gradient checkpointing
+    )
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,9 @@ class DataSection:
 
     __pydantic_config__ = SECTION
 
-    images: Text | None = None  # pictures with labels (a folder, .tar shards, a safetensors file), or a safetensors file of latents
+    images: Text | None = (
+        None  # pictures with labels (a folder, .tar shards, a safetensors file), or a safetensors file of latents
+    )
     labels: Literal["uniform"] | None = None  # every class of the teacher equally often; trains without pictures
     prompts: Text | None = None  # .txt, .jsonl, .csv or .parquet file, or Hub dataset; trains without pictures
     captioned: Text | None = None  # pictures with captions: a folder, .tar shards or Hub dataset
@@ -105,7 +117,9 @@ class DataSection:
     aspect_ratio: Ratio = 1.0  # longer over shorter side of the widest bucket; 1: squares
     sizes: Sizes = ()  # the buckets themselves, [width, height] in pixels, in place of resolution
     cache: Text | None = None  # folder of embeddings and latents; none: piflow in the user's cache folder
-    offload_text_encoder: Flag = False  # keep the text encoders in the CPU's memory, each layer on the device while it computes
+    offload_text_encoder: Flag = (
+        False  # keep the text encoders in the CPU's memory, each layer on the device while it computes
+    )
 
     @property
     def source(self) -> str | None:
@@ -115,7 +129,8 @@ class DataSection:
 
 DATA_SOURCES = ("images", "labels", "prompts", "captioned")
 WITHOUT_PICTURES = ("labels", "prompts")
-# Families of teachers that are told a class, whose data have labels, and of those that are told a text; of others nothing is known here.
+# Families of teachers that are told a class, whose data have labels, and of those that are told a text; of others
+# nothing is known here.
 CLASS_FAMILIES = ("dit",)
 TEXT_FAMILIES = ("flux", "flux2", "flux2-klein", "qwen-image", "z-image")
 TOLD_A_TEXT = ("prompts", "captioned")
@@ -145,8 +160,8 @@ class OptimisationSection:
     __pydantic_config__ = SECTION
 
     iterations: Iterations
-    # Global, over all processes and rounds of accumulation: trajectories, of which each has all its segments, where training
-    # is data-free, and else samples of one segment.
+    # Global, over all processes and rounds of accumulation: trajectories, of which each has all its segments, where
+    # training is data-free, and else samples of one segment.
     batch_size: Batch
     learning_rate: Rate
     betas: tuple[Probability, Probability]
@@ -225,27 +240,41 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if data is not None:
         yield from _data_contradictions(data, teacher)
     if data is not None and imitation is not None and imitation.data_free is False and data.source in WITHOUT_PICTURES:
-        yield "imitation.data_free", f"is false, and {data.source} bring no pictures to add noise to; give some: --data SOURCE"
+        yield (
+            "imitation.data_free",
+            f"is false, and {data.source} bring no pictures to add noise to; give some: --data SOURCE",
+        )
     # Rows of policies are imported with torch, which takes a second: of a few parts alone is it worth it.
-    if policy is not None and policy.components < FEW and policy.components < (fewest := policy_kind(policy.kind).fewest):
+    if (
+        policy is not None
+        and policy.components < FEW
+        and policy.components < (fewest := policy_kind(policy.kind).fewest)
+    ):
         yield "policy.components", f"must be at least {fewest} for a {policy.kind} policy"
     if policy is not None and imitation is not None:
         longest = segment_substeps(policy)
         if imitation.window > longest:
             yield (
                 "imitation.window",
-                f"is {imitation.window} substeps, longer than a segment, which has {longest} "
-                f"(policy.nfe {policy.nfe}, policy.substeps {policy.substeps})",
+                (
+                    f"is {imitation.window} substeps, longer than a segment, which has {longest} "
+                    f"(policy.nfe {policy.nfe}, policy.substeps {policy.substeps})"
+                ),
             )
 
 
-def _offload_contradictions(adapter: AdapterSection, optimisation: OptimisationSection | None) -> Iterator[tuple[str, str]]:
+def _offload_contradictions(
+    adapter: AdapterSection, optimisation: OptimisationSection | None
+) -> Iterator[tuple[str, str]]:
     if not adapter.offload_base:
         return
     if adapter.base_precision in ("int8", "nf4"):
         yield "adapter.offload_base", f"excludes adapter.base_precision {adapter.base_precision}; take fp8 or bf16"
     if optimisation is not None and not optimisation.gradient_checkpointing:
-        yield "adapter.offload_base", "needs optimisation.gradient_checkpointing: else the backward pass holds all the weights"
+        yield (
+            "adapter.offload_base",
+            "needs optimisation.gradient_checkpointing: else the backward pass holds all the weights",
+        )
 
 
 def segment_substeps(policy: PolicySection) -> int:

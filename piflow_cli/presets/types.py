@@ -24,7 +24,9 @@ def check_sizes(value: object) -> tuple[tuple[int, int], ...]:
     for pair in pairs:
         sides = pair if isinstance(pair, (list, tuple)) else []
         if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
-            raise ValueError(f"must be a list of [width, height] in pixels, as in [[1024, 1024], [832, 1216]], not {value!r:.60}")
+            raise ValueError(
+                f"must be a list of [width, height] in pixels, as in [[1024, 1024], [832, 1216]], not {value!r:.60}"
+            )
         for side in sides:
             bounds.SIDE.check(side)
     return tuple((width, height) for width, height in pairs)

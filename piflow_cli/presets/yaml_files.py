@@ -45,7 +45,6 @@ class PresetLoader(yaml.SafeLoader):
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
-
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None:
@@ -56,7 +55,8 @@ class PresetLoader(yaml.SafeLoader):
 def _expanded_size(node: yaml.Node, known: dict[int, int | None]) -> int:
     """How many values ``node`` comes to once its aliases are followed.
 
-    Raises YAMLError where that is more than any preset has, or without end: a file of a few lines can ask for more than fits in memory.
+    Raises YAMLError where that is more than any preset has, or without end: a file of a few
+    lines can ask for more than fits in memory.
     """
     if id(node) in known:
         if (size := known[id(node)]) is None:

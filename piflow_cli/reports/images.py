@@ -25,12 +25,16 @@ LARGEST_CELL = 512
 
 
 def to_images(x: Tensor) -> list[Image.Image]:
-    """States (B, C, H, W) in [-1, 1] with C = 1 or 3 → 8-bit pictures at their own resolution; values outside are clipped.
+    """States (B, C, H, W) in [-1, 1] with C = 1 or 3 → 8-bit pictures at their
+    own resolution; values outside are clipped.
 
     Raises RunError for values that are not finite: rounded, they would pass for black.
     """
     if not all_finite(x):
-        raise RunError("pictures have values that are not finite", "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate")
+        raise RunError(
+            "pictures have values that are not finite",
+            "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate",
+        )
     pixels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to("cpu").numpy().astype(np.uint8)
     return [Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0)) for picture in pixels]
 
@@ -38,8 +42,8 @@ def to_images(x: Tensor) -> list[Image.Image]:
 def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     """One picture of ``images``, row by row, in cells of the largest.
 
-    Small ones are enlarged by whole factors so that eyes can see them, large ones shrunk by whole factors so that files stay
-    small.
+    Small ones are enlarged by whole factors so that eyes can see them, large ones shrunk
+    by whole factors so that files stay small.
     """
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
     factor, divisor = max(1, GRID_CELL // max(width, height)), -(-max(width, height) // LARGEST_CELL)
@@ -48,7 +52,9 @@ def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     grid = Image.new(images[0].mode, (columns * width, rows * height))
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        cell = image.reduce(divisor).resize([-(-side // divisor) * factor for side in image.size], Image.Resampling.NEAREST)
+        cell = image.reduce(divisor).resize(
+            [-(-side // divisor) * factor for side in image.size], Image.Resampling.NEAREST
+        )
         grid.paste(cell, (column * width, row * height))
     return grid
 

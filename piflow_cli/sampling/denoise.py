@@ -21,7 +21,10 @@ from ..teachers.base import Conditioning, TeacherFamily, teacher_velocity
 if TYPE_CHECKING:
     from ..teachers.text_to_image import TextToImageFamily
 
-DIVERGED = "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate, or leave --lora out"
+DIVERGED = (
+    "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate, or leave"
+    " --lora out"
+)
 Network = Callable[[Tensor, Tensor], Tensor]
 """States (B, C, *S) and noise levels (B,) → what the scheduler's step() takes."""
 
@@ -37,7 +40,9 @@ def seeded_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) ->
 
 
 @torch.no_grad()
-def denoise(network: Network, scheduler, x: Tensor, steps: int, generators: list[torch.Generator] | None = None) -> Tensor:
+def denoise(
+    network: Network, scheduler, x: Tensor, steps: int, generators: list[torch.Generator] | None = None
+) -> Tensor:
     """Run ``scheduler`` from noise ``x`` (B, C, *S) with ``steps`` evaluations of ``network``; returns x_0.
 
     Raises RunError where the network's output is no policy, or leads to states that are not finite.
@@ -65,22 +70,35 @@ def sample_student(
     scheduler = student.scheduler(shift=shift, substeps=substeps, temperature=temperature, stochastic=stochastic)
     nfe = student.facts.nfe if steps is None else steps
     scheduler.set_timesteps(nfe, device=x.device)
-    return denoise(lambda x, sigma: student.family.call(student.model, x, sigma, conditioning), scheduler, x, nfe, generators)
+    return denoise(
+        lambda x, sigma: student.family.call(student.model, x, sigma, conditioning), scheduler, x, nfe, generators
+    )
 
 
 def sample_teacher(
-    family: TeacherFamily, model: nn.Module, x: Tensor, conditioning: Conditioning, steps: int, shift: float, guidance: Guidance
+    family: TeacherFamily,
+    model: nn.Module,
+    x: Tensor,
+    conditioning: Conditioning,
+    steps: int,
+    shift: float,
+    guidance: Guidance,
 ) -> Tensor:
     """Samples (B, C, *S) of a teacher from noise ``x`` by ``steps`` Euler steps, even in raw time under ``shift``."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=x.device)
-    return denoise(lambda x, sigma: teacher_velocity(family, model, guidance, x, sigma, conditioning), scheduler, x, steps)
+    return denoise(
+        lambda x, sigma: teacher_velocity(family, model, guidance, x, sigma, conditioning), scheduler, x, steps
+    )
 
 
-def sample_by_pipeline(family: TextToImageFamily, pipeline: Any, x: Tensor, conditioning: Conditioning, steps: int) -> Tensor:
+def sample_by_pipeline(
+    family: TextToImageFamily, pipeline: Any, x: Tensor, conditioning: Conditioning, steps: int
+) -> Tensor:
     """Latents (B, C, h, w) that a stock pipeline and its scheduler make of noise ``x`` by ``steps`` evaluations.
 
-    With ``negative_`` entries in ``conditioning`` the pipeline guides by itself, which policies cannot be. Errors are those of
+    With ``negative_`` entries in ``conditioning`` the pipeline guides by itself,
+    which policies cannot be. Errors are those of
     :func:`denoise`.
     """
     rows, columns = x.shape[-2:]

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 class OpenedModel:
     """A student on a device, and its shots.
 
-    ``condition``: shots of one size → conditioning; ``shape_of``: shape (C, *S) of a shot's states; ``decode``: states (B, C,
+    ``condition``: shots of one size → conditioning; ``shape_of``: shape (C, *S) of a
+    shot's states; ``decode``: states (B, C,
     *S) → pictures (B, 1 or 3, H, W) in [-1, 1], not clipped; ``dtype``: what networks compute in.
     """
 
@@ -50,11 +51,13 @@ class OpenedModel:
     dtype: torch.dtype = torch.float32
 
     def noise(self, specs: Sequence[ImageSpec]) -> Tensor:
-        """Initial states (B, C, *S) float32 of shots of one size: each from its seed alone, as `piflow sample` has them."""
+        """Initial states (B, C, *S) float32 of shots of one size: each from its
+        seed alone, as `piflow sample` has them."""
         return seeded_noise(seeded_generators([spec.seed for spec in specs]), self.shape_of(specs[0])).to(self.device)
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> Conditioning:
-        """What networks are told of shots of one size, with ``negative_`` entries where the teacher is guided by them."""
+        """What networks are told of shots of one size, with ``negative_``
+        entries where the teacher is guided by them."""
         return to_device(self.condition(specs), self.device)
 
     def computing(self) -> AbstractContextManager:
@@ -80,10 +83,13 @@ def open_model(
     base_precision: BasePrecision | None = None,
     subfolder: str | None = None,
 ) -> OpenedModel:
-    """The student at ``path`` and the shots that `piflow sample` would make of the same options; its errors are raised here too."""
+    """The student at ``path`` and the shots that `piflow sample` would make of the same
+    options; its errors are raised here too."""
     request = SampleRequest(
-        student=str(path), teacher=teacher, base=base, vae=vae, labels=labels, prompts=prompts, prompts_from=prompts_from,
-        text_column=text_column, height=height, width=width, base_precision=base_precision, seeds=seeds, subfolder=subfolder,
+        student=str(path), teacher=teacher, base=base, vae=vae, labels=labels, prompts=prompts,
+        prompts_from=prompts_from,
+        text_column=text_column, height=height, width=width, base_precision=base_precision, seeds=seeds,
+        subfolder=subfolder,
     )  # fmt: skip
     files = locate_student(path, subfolder)
     facts = read_facts(files, teacher=teacher, base=base, say=console.say)
@@ -111,7 +117,12 @@ def _class_model(request: SampleRequest, facts: StudentFacts, device: torch.devi
 
 
 def _text_model(
-    request: SampleRequest, files: StudentFiles, facts: StudentFacts, family: TextToImageFamily, device: torch.device, console: Console
+    request: SampleRequest,
+    files: StudentFiles,
+    facts: StudentFacts,
+    family: TextToImageFamily,
+    device: torch.device,
+    console: Console,
 ) -> OpenedModel:
     precision = facts.base_precision if request.base_precision is None else request.base_precision
     check_precision(precision, device)

@@ -21,10 +21,11 @@ CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is 
 class SampleRequest:
     """The command's options; None stands for "as the student was trained" or "as the teacher's preset says".
 
-    ``student``: run or adapter folder, .safetensors file or Hub id, ``subfolder`` inside it.
-    With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher. ``labels``
-    are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image ones: texts, or with seed
-    and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``. ``loras``: further adapters, each with its scale.
+    ``student``: run or adapter folder, .safetensors file or Hub id, ``subfolder`` inside it. With both
+    ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher. ``labels``
+    are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image ones:
+    texts, or with seed and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``.
+    ``loras``: further adapters, each with its scale.
     """
 
     student: str | None = None
@@ -56,7 +57,8 @@ class SampleRequest:
     batch_size: int | None = None
 
     def refuse_text(self, name: str) -> None:
-        """Raise UsageError where something is asked of the class-conditional model ``name`` that only prompts go with."""
+        """Raise UsageError where something is asked of the class-conditional
+        model ``name`` that only prompts go with."""
         given = {
             "a prompt": self.prompts,
             "--prompts": self.prompts_from,
@@ -70,7 +72,8 @@ class SampleRequest:
         }
         if named := [option for option, value in given.items() if value]:
             raise UsageError(
-                f"{name} is told class labels, not text: {', '.join(named)} {'is' if len(named) == 1 else 'are'} not for it",
+                f"{name} is told class labels, not text: {', '.join(named)} {'is' if len(named) == 1 else 'are'} not"
+                " for it",
                 "choose classes instead: --labels 0-9",
             )
 
@@ -120,12 +123,16 @@ def class_specs(request: SampleRequest, classes: int) -> tuple[ImageSpec, ...]:
     seeds = tuple(range(CLASS_SEEDS)) if request.seeds is None else request.seeds
     labels = tuple(range(classes)) if request.labels is None else request.labels
     if max(labels) >= classes:
-        raise UsageError(f"label {max(labels)} is out of range: this model has classes 0 to {classes - 1}", f"choose labels with --labels 0-{classes - 1}")
+        raise UsageError(
+            f"label {max(labels)} is out of range: this model has classes 0 to {classes - 1}",
+            f"choose labels with --labels 0-{classes - 1}",
+        )
     return tuple(ImageSpec(seed, labels[seed % len(labels)]) for seed in seeds)
 
 
 def batches(specs: Sequence[ImageSpec], size: int) -> Iterator[list[ImageSpec]]:
-    """``shots`` in groups of at most ``size`` that are equally large, the sizes in the order in which they first come."""
+    """``shots`` in groups of at most ``size`` that are equally large, the
+    sizes in the order in which they first come."""
     groups: dict[tuple[int, int] | None, list[ImageSpec]] = {}
     for spec in specs:
         groups.setdefault(spec.size, []).append(spec)

@@ -26,7 +26,7 @@ from ..teachers.folders import teacher_folder
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily
 from .denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
-from .request import ImageSpec, SampleRequest, Sampler, batches, class_specs
+from .request import ImageSpec, Sampler, SampleRequest, batches, class_specs
 from .text import text_student_sampler, text_teacher_sampler
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ def sample(request: SampleRequest, console: Console) -> dict:
     """Write one PNG per shot, and a grid, to ``request.output``; returns what was written and how fast."""
     check_writable(request.output)
     device = choose_device(request.device)
-    sampler = _student_sampler(request, device, console) if request.student is not None else _teacher_sampler(request, device, console)
+    sampler = (
+        _student_sampler(request, device, console)
+        if request.student is not None
+        else _teacher_sampler(request, device, console)
+    )
     _tell_of_older(request, sampler, console)
     size = sampler.batch_size if request.batch_size is None else request.batch_size
     grid = _grid(request, sampler, console)
@@ -77,7 +81,10 @@ def _tell_of_older(request: SampleRequest, sampler: Sampler, console: Console) -
     older = [path for path in sorted(request.output.glob("*.png")) if path.name not in ours]
     if older:
         count = "1 older picture" if len(older) == 1 else f"{len(older)} older pictures"
-        console.warn(f"{request.output} holds {count}, {older[0].name} for one, and they stay: name another folder with --output DIR")
+        console.warn(
+            f"{request.output} holds {count}, {older[0].name} for one, and they stay: name another folder with"
+            " --output DIR"
+        )
 
 
 def _grid(request: SampleRequest, sampler: Sampler, console: Console) -> Path | None:
@@ -121,12 +128,20 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
     """One line for each setting with which the student was not distilled, or that does nothing to its policies."""
     if request.guidance is not None and request.guidance != facts.guidance:
         effect = "pictures may suffer" if family_of(facts.family).embeds_guidance else "it has no effect"
-        console.warn(f"the student has guidance {facts.guidance:g} distilled in: --guidance {request.guidance:g} is another, and {effect}")
+        console.warn(
+            f"the student has guidance {facts.guidance:g} distilled in: --guidance {request.guidance:g} is another, and"
+            f" {effect}"
+        )
     if request.steps is not None and request.steps < facts.nfe:
         reach = ", and its policies end before the steps do" if facts.has_own_segment else ""
-        console.warn(f"the student was distilled at {facts.nfe} evaluations: pictures of --steps {request.steps} may suffer{reach}")
+        console.warn(
+            f"the student was distilled at {facts.nfe} evaluations: pictures of --steps {request.steps} may"
+            f" suffer{reach}"
+        )
     if request.shift is not None and request.shift != facts.shift:
-        console.warn(f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer")
+        console.warn(
+            f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer"
+        )
     for line in idle_options(facts.policy, request.substeps, request.temperature):
         console.warn(line)
 
@@ -137,14 +152,21 @@ def _class_student_sampler(request: SampleRequest, recipe: dict, device: torch.d
     facts = student.facts
     shape = student.family.sample_shape(student.model)
     decode = latent_decoder(vae_of(request, facts), shape[0], device)
-    options = {"steps": request.steps, "shift": request.shift, "substeps": request.substeps, "temperature": request.temperature}
+    options = {
+        "steps": request.steps,
+        "shift": request.shift,
+        "substeps": request.substeps,
+        "temperature": request.temperature,
+    }
 
     def draw(specs: Sequence[ImageSpec]) -> Tensor:
         generators = seeded_generators([spec.seed for spec in specs])
         noise = seeded_noise(generators, shape).to(device)
         conditioning = to_device(student.family.condition(student.model, [spec.label for spec in specs]), device)
         return decode(
-            sample_student(student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators)
+            sample_student(
+                student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators
+            )
         )
 
     return _class_sampler(request, draw, student.family.class_count(student.model), recipe)
@@ -156,16 +178,26 @@ def vae_of(request: SampleRequest, facts: StudentFacts) -> str | None:
 
 
 def _teacher_sampler(request: SampleRequest, device: torch.device, console: Console) -> Sampler:
-    if request.substeps is not None or request.temperature is not None or request.shift is not None or request.stochastic != 0:
+    if (
+        request.substeps is not None
+        or request.temperature is not None
+        or request.shift is not None
+        or request.stochastic != 0
+    ):
         raise UsageError(
             "--shift, --substeps, --temperature and --stochastic are settings of a policy, and a teacher has none",
             "leave them out, or name a student: piflow sample RUN",
         )
     if request.subfolder is not None:
-        raise UsageError("--subfolder is a folder inside a student, and none is given", "leave it out, or name a student: piflow sample RUN")
+        raise UsageError(
+            "--subfolder is a folder inside a student, and none is given",
+            "leave it out, or name a student: piflow sample RUN",
+        )
     preset = load(request.teacher)
     given = {"base": request.base, "vae": request.vae, "guidance": request.guidance}
-    preset = replace(preset, teacher=replace(preset.teacher, **{name: value for name, value in given.items() if value is not None}))
+    preset = replace(
+        preset, teacher=replace(preset.teacher, **{name: value for name, value in given.items() if value is not None})
+    )
     family = family_of(preset.teacher.family, preset.teacher.guidance)
     recipe = {"piflow": __version__, "teacher": preset.name}
     if isinstance(family, TextToImageFamily):
@@ -189,7 +221,9 @@ def _class_teacher_sampler(
         conditioning = to_device(family.condition(model, [spec.label for spec in specs]), device)
         return decode(sample_teacher(family, model, noise, conditioning, steps, preset.policy.shift, guidance))
 
-    return _class_sampler(request, draw, family.class_count(model), {**recipe, "steps": steps, "guidance": guidance.scale})
+    return _class_sampler(
+        request, draw, family.class_count(model), {**recipe, "steps": steps, "guidance": guidance.scale}
+    )
 
 
 def _class_sampler(request: SampleRequest, draw, classes: int, recipe: dict) -> Sampler:

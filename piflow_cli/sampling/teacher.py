@@ -46,8 +46,8 @@ def own_teacher(student: Student, path: Path | None = None, teacher: str | None 
     """The teacher of ``student``, on the student's device.
 
     A student with adapters has it in its base; one that is trained in full names it. ``path``: where the student was
-    opened; a run folder tells the settings of a teacher that is no shipped preset, and so does ``teacher``, the name or the
-    file of a preset.
+    opened; a run folder tells the settings of a teacher that is no shipped preset, and so does ``teacher``, the name or
+    the file of a preset.
 
     Raises:
         UsageError: the preset, or the weights, of the teacher are not at hand.
@@ -55,7 +55,10 @@ def own_teacher(student: Student, path: Path | None = None, teacher: str | None 
     """
     facts = student.facts
     section = replace(
-        preset_of(facts, path, teacher).teacher, base=facts.base, revision=facts.revision or None, guidance=facts.guidance
+        preset_of(facts, path, teacher).teacher,
+        base=facts.base,
+        revision=facts.revision or None,
+        guidance=facts.guidance,
     )
     family = family_of(facts.family, facts.guidance)
     if isinstance(student.model, View):
@@ -67,7 +70,8 @@ def own_teacher(student: Student, path: Path | None = None, teacher: str | None 
 
 
 def preset_of(facts: StudentFacts, path: Path | None = None, teacher: str | None = None) -> Preset:
-    """The settings of the preset ``teacher``; else of the run at ``path``; else of the preset that the student names."""
+    """The settings of the preset ``teacher``; else of the run at ``path``;
+    else of the preset that the student names."""
     if teacher is not None:
         return load(teacher)
     if path is not None:

@@ -1,4 +1,5 @@
-"""Prompts times seeds to pictures, through the stock pipelines: a policy head and a scheduler are all that is new to them."""
+"""Prompts times seeds to pictures, through the stock pipelines: a policy head and
+a scheduler are all that is new to them."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from ..teachers.text_to_image import StockEncoders, TextToImageFamily, decode_ea
 from ..weights.locate import ENCODERS, locate
 from ..weights.quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
-from .request import ImageSpec, SampleRequest, Sampler
+from .request import ImageSpec, Sampler, SampleRequest
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -58,21 +59,35 @@ def text_student_sampler(
     base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
     encoded = EncodedPrompts.open(request, family, base, revision or None, precision, False, device, console)
     student = load_adapter(files, base=request.base, teacher=request.teacher, precision=precision)
-    options = {"shift": request.shift, "substeps": request.substeps, "temperature": request.temperature, "stochastic": request.stochastic}
+    options = {
+        "shift": request.shift,
+        "substeps": request.substeps,
+        "temperature": request.temperature,
+        "stochastic": request.stochastic,
+    }
     scheduler = student.scheduler(**options, patch=family.token_positions)
     own = [student.model.role] if isinstance(student.model, View) else []
     return encoded.sampler(root(student.model), own, scheduler, {**recipe, "guidance": family.guidance})
 
 
 def text_teacher_sampler(
-    request: SampleRequest, preset: Preset, family: TextToImageFamily, recipe: dict, device: torch.device, console: Console
+    request: SampleRequest,
+    preset: Preset,
+    family: TextToImageFamily,
+    recipe: dict,
+    device: torch.device,
+    console: Console,
 ) -> Sampler:
-    """Pictures of the teacher itself, by the scheduler that its base brings, or by Euler steps with the preset's shift."""
+    """Pictures of the teacher itself, by the scheduler that its base brings,
+    or by Euler steps with the preset's shift."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     section = preset.teacher if request.base is None else replace(preset.teacher, revision=None)
     if section.guidance_mode == "orthogonal" or section.guidance_interval != (0.0, 1.0):
-        console.warn("the stock pipeline guides plainly and at all noise levels: guidance_mode and guidance_interval have no effect")
+        console.warn(
+            "the stock pipeline guides plainly and at all noise levels: guidance_mode and guidance_interval have no"
+            " effect"
+        )
     trained = "bf16" if preset.adapter is None else preset.adapter.base_precision
     # A preset may want its base quantised for training; pictures are made with the weights that were quantised.
     precision = _precision(request, "fp32" if trained == "fp32" else "bf16", device)
@@ -90,8 +105,8 @@ def text_teacher_sampler(
 class EncodedPrompts:
     """What students and teachers share: the shots, their prompts through the text encoders, and where the VAE is.
 
-    ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also asks for the
-    empty prompt. ``console``: says what is left out.
+    ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also
+    asks for the empty prompt. ``console``: says what is left out.
     """
 
     request: SampleRequest
@@ -121,10 +136,14 @@ class EncodedPrompts:
         device: torch.device,
         console: Console,
     ) -> EncodedPrompts:
-        """Look at everything that can be wrong, encode the prompts and free the text encoders: the network comes after them."""
+        """Look at everything that can be wrong, encode the prompts and free the
+        text encoders: the network comes after them."""
         specs = specs_of(request, family)
         if request.offload != "none" and device.type == "cpu":
-            raise UsageError(f"--offload {request.offload}: the CPU is where weights are moved to", "leave --offload out, or choose --device cuda")
+            raise UsageError(
+                f"--offload {request.offload}: the CPU is where weights are moved to",
+                "leave --offload out, or choose --device cuda",
+            )
         check_files(request.loras)
         folder = locate(base, revision, ENCODERS)
         if not (folder / "vae").is_dir():
@@ -185,17 +204,27 @@ def specs_of(request: SampleRequest, family: TextToImageFamily) -> tuple[ImageSp
     Raises UsageError where there is no prompt, a size that the family cannot make, or an option for other models.
     """
     if request.labels is not None:
-        raise UsageError("--labels: the model is told a text, not a class", 'type a prompt instead: piflow sample RUN "a red fox"')
+        raise UsageError(
+            "--labels: the model is told a text, not a class", 'type a prompt instead: piflow sample RUN "a red fox"'
+        )
     if request.vae is not None:
         raise UsageError("--vae: the VAE of a text-to-image model is that of its base", PIPELINE)
     if request.prompts and request.prompts_from is not None:
         raise UsageError("a prompt is given, and --prompts too", "keep one of them")
     if not request.prompts and request.prompts_from is None:
-        raise UsageError("the model is told a text, and none is given", 'type a prompt: piflow sample RUN "a red fox", or --prompts FILE')
+        raise UsageError(
+            "the model is told a text, and none is given",
+            'type a prompt: piflow sample RUN "a red fox", or --prompts FILE',
+        )
     if request.text_column is not None and str(request.prompts_from).lower().endswith(".txt"):
-        raise UsageError(f"--text-column {request.text_column}: {request.prompts_from} has no columns", "leave --text-column out")
+        raise UsageError(
+            f"--text-column {request.text_column}: {request.prompts_from} has no columns", "leave --text-column out"
+        )
     if request.text_column is not None and request.prompts_from is None:
-        raise UsageError("--text-column belongs to a file of prompts, and none is given", "name it: --prompts FILE; or leave --text-column out")
+        raise UsageError(
+            "--text-column belongs to a file of prompts, and none is given",
+            "name it: --prompts FILE; or leave --text-column out",
+        )
     sampler = request.prompts_from
     told = [prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in request.prompts]
     if any(not prompt.text.strip() for prompt in told):
@@ -203,7 +232,10 @@ def specs_of(request: SampleRequest, family: TextToImageFamily) -> tuple[ImageSp
     prompts = told if sampler is None else read_prompts(sampler, request.text_column)
     specs = []
     if request.seeds is not None and len(prompts) * len(request.seeds) > IMAGES.most:
-        raise UsageError(f"{len(prompts)} prompts times {len(request.seeds)} seeds: more than {IMAGES.text} pictures", "ask for fewer: --seeds 0-3")
+        raise UsageError(
+            f"{len(prompts)} prompts times {len(request.seeds)} seeds: more than {IMAGES.text} pictures",
+            "ask for fewer: --seeds 0-3",
+        )
     for number, prompt in enumerate(prompts):
         place = f" (prompt {number + 1}{'' if sampler is None else f' of {sampler}'})"
         size = _size(request, prompt, family, place)
@@ -219,7 +251,9 @@ def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, pla
         side = given if given is not None else told if told is not None else USUAL_SIDE
         where = place if given is None else ""
         if side > SIDE.most:
-            raise UsageError(f"{name} {side}{where}: more than {SIDE.text}, {SIDE.reason}", f"type --{name} {SIDE.most:.0f}, or less")
+            raise UsageError(
+                f"{name} {side}{where}: more than {SIDE.text}, {SIDE.reason}", f"type --{name} {SIDE.most:.0f}, or less"
+            )
         if side % family.size_multiple:
             mended = max(1, round(side / family.size_multiple)) * family.size_multiple
             raise UsageError(
@@ -235,7 +269,10 @@ def _precision(request: SampleRequest, usual: str, device: torch.device) -> str:
     precision = usual if request.base_precision is None else request.base_precision
     check_precision(precision, device)
     if precision in BITSANDBYTES and request.offload in LAYERWISE:
-        raise UsageError(f"--offload {request.offload} excludes --base-precision {precision}", "choose --base-precision fp8 or bf16, or --offload model")
+        raise UsageError(
+            f"--offload {request.offload} excludes --base-precision {precision}",
+            "choose --base-precision fp8 or bf16, or --offload model",
+        )
     return precision
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,8 +27,8 @@ TeacherField = Callable[[Tensor, Tensor], Tensor]
 class PolicyPath:
     """What one network evaluation leads to: its policy, and the states it visits on the way to the next one.
 
-    ``states[i]`` (B, C, *S) is at raw time ``raws[i]``, from the source (first) on, evenly in raw time; ``end`` is the state
-    at raw time ``raw_end``, where the next evaluation is, or the sample.
+    ``states[i]`` (B, C, *S) is at raw time ``raws[i]``, from the source (first) on, evenly in raw time; ``end`` is the
+    state at raw time ``raw_end``, where the next evaluation is, or the sample.
     """
 
     index: int
@@ -67,8 +68,8 @@ def walk(
 ) -> Iterator[PolicyPath]:
     """The path from ``noise`` (B, C, *S) as the student is sampled, evaluation by evaluation; None is as trained.
 
-    ``points`` states of each segment are kept; between two of them the policy takes a whole number of substeps of its own.
-    The ends are those of :class:`~piflow_cli.students.scheduler.PolicyScheduler`.
+    ``points`` states of each segment are kept; between two of them the policy takes a whole number of substeps of its
+    own. The ends are those of :class:`~piflow_cli.students.scheduler.PolicyScheduler`.
     """
     facts = student.facts
     nfe = facts.nfe if steps is None else steps
@@ -76,7 +77,7 @@ def walk(
     told = final_temperature(facts.sampling_temperature if temperature is None else temperature, nfe)
     edges = TimeGrid(nfe, facts.final_step_scale, facts.shift).edges
     x = noise
-    for index, (upper, lower) in enumerate(zip(edges, edges[1:])):
+    for index, (upper, lower) in enumerate(pairwise(edges)):
         policy = student.policy(student.model, x, times(upper, x), conditioning)
         if index < nfe - 1:
             policy = policy.with_temperature(told)

@@ -1,4 +1,5 @@
-"""The config.json of an adapter: the base's own, widened by the fields of the head as the published classes have them."""
+"""The config.json of an adapter: the base's own, widened by the fields of the
+head as the published classes have them."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def check_architecture(config: Mapping[str, Any], model: nn.Module, family: Teac
 
 
 def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module]) -> None:
-    """Raise RunError for fields that a model of the class ``kind`` has no use for; of a config of another class nothing is known."""
+    """Raise RunError for fields that a model of the class ``kind`` has no use for; of a
+    config of another class nothing is known."""
     if class_of_base(config) != kind.__name__:
         return
     known = {*inspect.signature(kind.__init__).parameters, *_widened_fields(), *OF_FILES, "out_channels"}
@@ -50,12 +52,17 @@ def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module]) -> None:
         raise RunError(f"{CONFIG_NAME} says {', '.join(unknown)}, which a {kind.__name__} has no use for", OTHER_CONFIG)
 
 
-def outlined_student(family: TeacherFamily, config: Mapping[str, Any], facts: StudentFacts, weights: StoredWeights) -> Student:
-    """A student that brings all its ``weights``, still without values; raises RunError for a config of a base that describes none."""
+def outlined_student(
+    family: TeacherFamily, config: Mapping[str, Any], facts: StudentFacts, weights: StoredWeights
+) -> Student:
+    """A student that brings all its ``weights``, still without values; raises RunError
+    for a config of a base that describes none."""
     layers = config.get("num_layers", 1)
     # Every layer has weights: more of them would be made for minutes before a tensor is found missing.
     if not isinstance(layers, int) or not 0 <= layers <= len(weights.shapes):
-        raise RunError(f"{CONFIG_NAME} says num_layers {layers!r}, and there are {len(weights.shapes)} tensors", OTHER_CONFIG)
+        raise RunError(
+            f"{CONFIG_NAME} says num_layers {layers!r}, and there are {len(weights.shapes)} tensors", OTHER_CONFIG
+        )
     try:
         return unloaded_student(family, dict(config), facts)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
@@ -110,7 +117,9 @@ def read_config(path: Path | None) -> dict[str, Any] | None:
     return config
 
 
-def base_config(config: Mapping[str, Any] | None, facts: StudentFacts, teacher: str | None, family: TeacherFamily) -> dict[str, Any]:
+def base_config(
+    config: Mapping[str, Any] | None, facts: StudentFacts, teacher: str | None, family: TeacherFamily
+) -> dict[str, Any]:
     """The base's config back from the widened one; from the teacher's own where the student has none of ours."""
     if config is None or class_of_base(config) != family.model_name:
         return dict(base_outline(on_base(load(facts.teacher if teacher is None else teacher), facts.base)).config)

@@ -1,9 +1,10 @@
 """Checksums of adapters, in the metadata of their weights, so that one changed byte is noticed.
 
-What is checked, and what is not: the digest of the weights covers every tensor (name, dtype, shape, bytes) and all other metadata,
-whatever their order; that of the config covers the bytes of config.json, and counts where one is there. A tool that
-casts tensors and keeps the metadata leaves another set of dtypes than the one that is recorded: such a file is that tool's
-work and is read as files from elsewhere are, without a check, which is said. Any other difference is refused.
+What is checked, and what is not: the digest of the weights covers every tensor (name, dtype, shape, bytes)
+and all other metadata, whatever their order; that of the config covers the bytes of config.json, and counts
+where one is there. A tool that casts tensors and keeps the metadata leaves another set of dtypes than the one
+that is recorded: such a file is that tool's work and is read as files from elsewhere are, without a check,
+which is said. Any other difference is refused.
 """
 
 from __future__ import annotations
@@ -28,12 +29,17 @@ _found_whole: set[tuple] = set()
 
 def with_digests(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], config: Path) -> dict[str, str]:
     """``metadata`` and the digests of it, of ``tensors`` and of the file ``config``."""
-    told = {**metadata, DTYPES: _dtypes(value.dtype for value in tensors.values()), CONFIG_DIGEST: files_digest([config])}
+    told = {
+        **metadata,
+        DTYPES: _dtypes(value.dtype for value in tensors.values()),
+        CONFIG_DIGEST: files_digest([config]),
+    }
     return told | {WEIGHTS_DIGEST: tensors_digest(told, tensors, tensors.__getitem__)}
 
 
 def check_digests(weights: StoredWeights, config: Path | None, say: Callable[[str], None] = lambda line: None) -> None:
-    """Raise RunError where ``weights`` or ``config`` are not what was saved; those without digests are taken as they are."""
+    """Raise RunError where ``weights`` or ``config`` are not what was saved;
+    those without digests are taken as they are."""
     told = weights.metadata
     missing = [name for name in DIGESTS if name not in told]
     if len(missing) == len(DIGESTS):
@@ -44,9 +50,14 @@ def check_digests(weights: StoredWeights, config: Path | None, say: Callable[[st
         raise _changed(weights.path, f"{config.name} is not the one that was saved with it")
     dtypes = _dtypes(weights.dtypes.values())
     if told[DTYPES] != dtypes:
-        if unknown := [name for name in told[DTYPES].split(",") if not isinstance(getattr(torch, name, None), torch.dtype)]:
+        if unknown := [
+            name for name in told[DTYPES].split(",") if not isinstance(getattr(torch, name, None), torch.dtype)
+        ]:
             raise _changed(weights.path, f"{DTYPES} names {unknown[0]!r}, which is no dtype")
-        say(f"{weights.path} was saved in {told[DTYPES]} and is in {dtypes}: another tool has rewritten it, and no checksum covers it")
+        say(
+            f"{weights.path} was saved in {told[DTYPES]} and is in {dtypes}: another tool has rewritten it, and no"
+            " checksum covers it"
+        )
         return
     key = tuple((file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in shards_of(weights.path))
     if key in _found_whole:

@@ -1,8 +1,8 @@
 """Students on disk, in the layout of the published adapters: config.json and one safetensors file with its metadata.
 
-Names of the head: ``proj_out_means``, ``proj_out_logweights``, ``proj_out_logstds`` for GM; the projection's own name for
-DX. A fully trained student brings all its weights. One that shares its base brings pairs ``<module>.lora_A.weight`` and
-``<module>.lora_B.weight`` whose product counts once, its head, and what it trained in full.
+Names of the head: ``proj_out_means``, ``proj_out_logweights``, ``proj_out_logstds`` for GM; the projection's own name
+for DX. A fully trained student brings all its weights. One that shares its base brings pairs ``<module>.lora_A.weight``
+and ``<module>.lora_B.weight`` whose product counts once, its head, and what it trained in full.
 """
 
 from __future__ import annotations
@@ -66,8 +66,14 @@ def save_adapter(student: Student, folder: Path) -> None:
 
 
 def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write ``tensors`` and the config of ``student`` into ``folder``; ``metadata`` that others left goes beside its own facts."""
-    metadata = {"format": "pt", "policy_config": json.dumps(policy_config(student.facts)), **metadata, **student.facts.to_metadata()}
+    """Write ``tensors`` and the config of ``student`` into ``folder``; ``metadata``
+    that others left goes beside its own facts."""
+    metadata = {
+        "format": "pt",
+        "policy_config": json.dumps(policy_config(student.facts)),
+        **metadata,
+        **student.facts.to_metadata(),
+    }
     (folder / CONFIG_NAME).write_text(json.dumps(widened_config(student), indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / WEIGHTS_NAME, with_digests(metadata, tensors, folder / CONFIG_NAME))
     # safetensors lets nobody else read what it writes.
@@ -88,14 +94,13 @@ def load_adapter(
     """Read a student from what :func:`~piflow_cli.students.locate.locate_student` takes, or from what it gave.
 
     Args:
-        source: the student as `piflow distill` or a published repository has it.
-        base: where the base of a student with adapters is, in place of what the student says.
-        teacher: the preset whose values hold where the student says nothing of itself.
-        dtype: of the base of a student with adapters, and of the adapters on it; None: as it was trained.
-        precision: of the base in place of ``dtype``, as :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it.
-        as_stored: leave adapters in the dtype that the file has them in; 8-bit floats become float32, since nothing computes in them.
-        changed: take files that are not as they were saved.
-        say: takes a line on what was assumed.
+        source: the student as `piflow distill` or a published repository has it. base: where the base of a student with
+        adapters is, in place of what the student says. teacher: the preset whose values hold where the student says
+        nothing of itself. dtype: of the base of a student with adapters, and of the adapters on it; None: as it was
+        trained. precision: of the base in place of ``dtype``, as
+        :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it. as_stored: leave adapters in the dtype that
+        the file has them in; 8-bit floats become float32, since nothing computes in them. changed: take files that are
+        not as they were saved. say: takes a line on what was assumed.
 
     Raises:
         UsageError: there is no student, or the base is of another architecture.
@@ -111,7 +116,8 @@ def load_adapter(
     if not ranks:
         if precision not in (None, "fp32"):
             raise UsageError(
-                f"a base in {precision} is one below adapters, and this student brings all of its weights", "leave --base-precision out"
+                f"a base in {precision} is one below adapters, and this student brings all of its weights",
+                "leave --base-precision out",
             )
         student = outlined_student(family, base_config(config, facts, teacher, family), facts, weights)
         if config is not None:
@@ -155,14 +161,20 @@ def read_facts(
 
 
 def _facts(
-    config: Mapping[str, Any] | None, weights: StoredWeights, teacher: str | None, base: str | None, say: Callable[[str], None]
+    config: Mapping[str, Any] | None,
+    weights: StoredWeights,
+    teacher: str | None,
+    base: str | None,
+    say: Callable[[str], None],
 ) -> StudentFacts:
     if not any(name.startswith(METADATA_PREFIX) for name in weights.metadata):
         return facts_of_published(config, weights, teacher, base, say)
     facts = StudentFacts.from_metadata(weights.metadata)
     told = facts.components if config is None else config.get("num_gaussians", facts.components)
     if told != facts.components:
-        raise RunError(f"{weights.path} is of {facts.components} components, and {CONFIG_NAME} says {told}", OTHER_CONFIG)
+        raise RunError(
+            f"{weights.path} is of {facts.components} components, and {CONFIG_NAME} says {told}", OTHER_CONFIG
+        )
     return facts
 
 
@@ -170,8 +182,8 @@ def _facts(
 def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None = None) -> None:
     """Put stored ``weights`` in the place of the student's own, one at a time, on the device of its base.
 
-    Adapters get the dtype ``adapters``, or keep their stored one; everything else keeps the student's. Raises RunError where
-    names or shapes differ, or values are not finite.
+    Adapters get the dtype ``adapters``, or keep their stored one; everything else keeps the student's. Raises RunError
+    where names or shapes differ, or values are not finite.
     """
     slots = parameter_slots(student)
     _refuse_misfits(student, weights, {name: getattr(*slot).shape for name, slot in slots.items()})
@@ -179,8 +191,17 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
     for name, (module, leaf) in slots.items():
         old, value = getattr(module, leaf), weights.read(name)
         if not all_finite(value):
-            raise RunError(f"{weights.path} is damaged: {name} has values that are not finite", "use another checkpoint, or copy it again")
-        dtype = old.dtype if not name.endswith((LORA_A, LORA_B)) else _computing(value.dtype) if adapters is None else adapters
+            raise RunError(
+                f"{weights.path} is damaged: {name} has values that are not finite",
+                "use another checkpoint, or copy it again",
+            )
+        dtype = (
+            old.dtype
+            if not name.endswith((LORA_A, LORA_B))
+            else _computing(value.dtype)
+            if adapters is None
+            else adapters
+        )
         # A copy, since what was read may be a view of the file.
         value = value.to(held[0] if held else "cpu", dtype, copy=True)
         setattr(module, leaf, nn.Parameter(value, requires_grad=old.requires_grad))
@@ -188,7 +209,8 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
 
 @contextmanager
 def holding(student: Student, weights: StoredWeights) -> Iterator[None]:
-    """The student with other ``weights`` for a while, its adapters perhaps of another rank; it has its own again afterwards."""
+    """The student with other ``weights`` for a while, its adapters perhaps of
+    another rank; it has its own again afterwards."""
     own = {name: (slot, getattr(*slot)) for name, slot in parameter_slots(student).items()}
     try:
         fill(student, weights)
@@ -213,12 +235,15 @@ def _ranks(weights: StoredWeights) -> dict[str, int]:
     """Rank of the adapter at each dotted path; raises RunError for a factor that is no matrix."""
     firsts = {name.removesuffix(LORA_A): shape for name, shape in weights.shapes.items() if name.endswith(LORA_A)}
     if wrong := [path for path, shape in firsts.items() if len(shape) != 2 or 0 in shape]:
-        raise RunError(f"{weights.path} is damaged: {wrong[0]}{LORA_A} is {tuple(firsts[wrong[0]])}, no matrix", "copy it again")
+        raise RunError(
+            f"{weights.path} is damaged: {wrong[0]}{LORA_A} is {tuple(firsts[wrong[0]])}, no matrix", "copy it again"
+        )
     return {path: shape[0] for path, shape in firsts.items()}
 
 
 def _check_ranks(ranks: Mapping[str, int], model: nn.Module) -> None:
-    """Raise RunError where an adapter has no linear layer to sit on, or a rank that no product there can have use of."""
+    """Raise RunError where an adapter has no linear layer to sit on, or a
+    rank that no product there can have use of."""
     modules = dict(model.named_modules())
     if absent := sorted(path for path in ranks if not hasattr(modules.get(path), "in_features")):
         raise RunError(f"the adapter has weights for {absent[0]}, which the base lacks", OTHER_BASE)
@@ -234,7 +259,8 @@ def _computing(stored: torch.dtype) -> torch.dtype:
 
 
 def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[str, torch.Size]) -> None:
-    """Raise RunError where ``weights`` have other names or shapes than ``expected``; the rank of an adapter is its own affair."""
+    """Raise RunError where ``weights`` have other names or shapes than ``expected``;
+    the rank of an adapter is its own affair."""
     expected = {name: _at_rank(name, shape, weights) for name, shape in expected.items()}
     facts, head = student.facts, list(published_names(student).values())
     if not any(name in weights for name in head):
@@ -246,10 +272,15 @@ def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[
     whole = [name for name in weights if not weights.dtypes[name].is_floating_point]
     faults += [f"{name} is stored in {weights.dtypes[name]}, not in floats" for name in whole]
     if head[0] in wrong and (rows := weights.shapes[head[0]][0] * facts.components) % expected[head[0]][0] == 0:
-        faults.insert(0, f"its head has {rows // expected[head[0]][0]} components, and it is said to have {facts.components}")
+        faults.insert(
+            0, f"its head has {rows // expected[head[0]][0]} components, and it is said to have {facts.components}"
+        )
     if faults:
         hint = f"{OTHER_CONFIG}; {OTHER_BASE}" if isinstance(student.model, View) else OTHER_CONFIG
-        raise RunError(f"{weights.path} does not fit a {facts.policy} student of {facts.teacher}: {few(faults, separator='; ')}", hint)
+        raise RunError(
+            f"{weights.path} does not fit a {facts.policy} student of {facts.teacher}: {few(faults, separator='; ')}",
+            hint,
+        )
 
 
 def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size:

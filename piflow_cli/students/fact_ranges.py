@@ -1,4 +1,5 @@
-"""What a student may say of itself: bounds that no student needs to pass, and beyond which sampling hangs, fails or shows noise."""
+"""What a student may say of itself: bounds that no student needs to pass, and beyond
+which sampling hangs, fails or shows noise."""
 
 from __future__ import annotations
 
@@ -57,7 +58,11 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
         if not fits(value):
             yield f"{name} is {_shown(value)}, not {words}"
     policy, components = values.get("policy"), values.get("components")
-    if policy in policy_names() and isinstance(components, int) and 0 < components < (fewest := policy_kind(policy).fewest):
+    if (
+        policy in policy_names()
+        and isinstance(components, int)
+        and 0 < components < (fewest := policy_kind(policy).fewest)
+    ):
         yield f"components is {components}, and a {policy} policy has {fewest} or more"
 
 

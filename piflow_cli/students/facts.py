@@ -25,9 +25,9 @@ _PARSERS = {"int": int, "float": float}
 class StudentFacts:
     """What a sampler must know of a student; saved as ``piflow.*`` metadata, so that sampling needs no flags.
 
-    ``teacher``: name of the preset; ``base`` and ``revision``: its weights; ``vae``: what shows its latents, or nothing;
-    ``segment``: raw length that a DX policy spans; ``substeps``: per unit of raw time; ``temperature``: a number or
-    ``auto``; ``guidance``: distilled in.
+    ``teacher``: name of the preset; ``base`` and ``revision``: its weights; ``vae``: what shows its latents, or
+    nothing; ``segment``: raw length that a DX policy spans; ``substeps``: per unit of raw time; ``temperature``: a
+    number or ``auto``; ``guidance``: distilled in.
     """
 
     teacher: str
@@ -58,7 +58,9 @@ class StudentFacts:
         """Read the facts back; raises RunError naming what is missing, malformed, out of range or unknown."""
         values: dict[str, Any] = {}
         known = {METADATA_PREFIX + field.name for field in fields(cls)} | set(DIGESTS)
-        faults = [f"{name} is unknown" for name in sorted(metadata) if name.startswith(METADATA_PREFIX) and name not in known]
+        faults = [
+            f"{name} is unknown" for name in sorted(metadata) if name.startswith(METADATA_PREFIX) and name not in known
+        ]
         for field in fields(cls):
             text = metadata.get(METADATA_PREFIX + field.name)
             try:
@@ -117,7 +119,10 @@ class StudentFacts:
         return "auto" if self.temperature == "auto" else float(self.temperature)
 
     def sampling_shift(self, shift: float | None) -> float:
-        """``shift`` where it is given; raises UsageError for another one of a DX policy, whose points are even in its own raw time."""
+        """``shift`` where it is given; raises UsageError for another one of a DX policy,
+        whose points are even in its own raw time."""
         if shift is not None and shift != self.shift and self.has_own_segment:
-            raise UsageError(f"the shift {self.shift:g} is part of a {self.policy} policy: {shift:g} is another", "leave --shift out")
+            raise UsageError(
+                f"the shift {self.shift:g} is part of a {self.policy} policy: {shift:g} is another", "leave --shift out"
+            )
         return self.shift if shift is None else shift

@@ -34,7 +34,8 @@ def locate_student(student: str | Path, subfolder: str | None = None) -> Student
     """The files of ``student``; those on the Hub are fetched unless they are in the cache already.
 
     Args:
-        student: a run folder, an adapter folder, a .safetensors, .pth, .pt, .ckpt or .bin file, or a Hub id ``owner/name``, which
+        student: a run folder, an adapter folder, a .safetensors, .pth, .pt, .ckpt or .bin file, or a Hub id
+        ``owner/name``, which
             may go on with a folder or a file inside the repository.
         subfolder: folder inside ``student``.
 
@@ -78,10 +79,14 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         return _local(inside[0])
     if inside:
         raise UsageError(
-            f"{path} holds more than one student: {few([folder.name for folder in inside], NAMED)}", f"choose one: --subfolder {inside[0].name}"
+            f"{path} holds more than one student: {few([folder.name for folder in inside], NAMED)}",
+            f"choose one: --subfolder {inside[0].name}",
         )
     if runs := [folder for folder in sorted(path.iterdir()) if RunFolder(folder).settings.is_file()]:
-        raise UsageError(f"{path} is a folder of runs: {few([folder.name for folder in runs], NAMED)}", f"name one of them: {runs[0]}")
+        raise UsageError(
+            f"{path} is a folder of runs: {few([folder.name for folder in runs], NAMED)}",
+            f"name one of them: {runs[0]}",
+        )
     raise UsageError(f"{path} is not a student: there are no weights in it", NAME_ONE)
 
 
@@ -89,7 +94,10 @@ def _only_weights(folder: Path) -> Path | None:
     """The one file of weights, or index of shards, in ``folder``; raises UsageError where there are several."""
     found = _weights_in(folder)
     if len(found) > 1:
-        raise UsageError(f"{folder} holds more than one student: {few([file.name for file in found], NAMED)}", f"name one of them: {found[0]}")
+        raise UsageError(
+            f"{folder} holds more than one student: {few([file.name for file in found], NAMED)}",
+            f"name one of them: {found[0]}",
+        )
     return found[0] if found else None
 
 
@@ -111,7 +119,8 @@ def _files(weights: Path) -> StudentFiles:
 
 
 def _brings_code(config: Path) -> bool:
-    """Whether code lies beside a model, as in what `piflow export` writes for where piflow is not; adapters have none."""
+    """Whether code lies beside a model, as in what `piflow export` writes for
+    where piflow is not; adapters have none."""
     try:
         return "auto_map" in json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -121,13 +130,16 @@ def _brings_code(config: Path) -> bool:
 def _pipeline(folder: Path) -> UsageError:
     if _brings_code(folder / "transformer" / CONFIG_NAME):
         return _export(folder)
-    return UsageError(f"{folder} is a whole pipeline of diffusers, not a student", f"{NAME_ONE}; a teacher's weights go to --base")
+    return UsageError(
+        f"{folder} is a whole pipeline of diffusers, not a student", f"{NAME_ONE}; a teacher's weights go to --base"
+    )
 
 
 def _export(folder: Path) -> UsageError:
     return UsageError(
         f"{folder} is an export for diffusers, which loads it; piflow itself reads runs and adapters",
-        "its README.md has the code; for piflow, name the run that it was exported from, or export that with --format adapter",
+        "its README.md has the code; for piflow, name the run that it was exported from, or export that with --format"
+        " adapter",
     )
 
 
@@ -135,21 +147,31 @@ def _on_hub(repository: str, inside: str) -> StudentFiles:
     place = PurePosixPath(inside)
     name = place.name if inside.endswith((*CHECKPOINT_SUFFIXES, INDEX_SUFFIX)) else None
     # An index comes with its shards.
-    only = ON_THE_HUB if name is None else (CONFIG_NAME, name, name.replace(INDEX_SUFFIX, "").replace(".safetensors", "-*.safetensors"))
+    only = (
+        ON_THE_HUB
+        if name is None
+        else (CONFIG_NAME, name, name.replace(INDEX_SUFFIX, "").replace(".safetensors", "-*.safetensors"))
+    )
     folder = _fetched(repository, place if name is None else place.parent, only)
     weights = _only_weights(folder) if name is None else folder / name
     if weights is None or not weights.is_file():
-        raise UsageError(f"{repository} holds no student at {place}", f"{_choices(repository)}look at the files on its page on the Hub")
+        raise UsageError(
+            f"{repository} holds no student at {place}",
+            f"{_choices(repository)}look at the files on its page on the Hub",
+        )
     return _files(weights)
 
 
 def _fetched(repository: str, inside: PurePosixPath, only: tuple[str, ...]) -> Path:
-    """As :func:`~piflow_cli.weights.locate.locate` for a student: what it says of a base's options is said of students."""
+    """As :func:`~piflow_cli.weights.locate.locate` for a student: what it says
+    of a base's options is said of students."""
     try:
         return locate(repository if inside == PurePosixPath() else f"{repository}/{inside}", only=only)
     except PiflowError as error:
         choices = _choices(repository) if isinstance(error, UsageError) else ""
-        raise type(error)(error.message, choices + str(error.hint).replace(LOCAL_COPY, "name a local folder")) from error
+        raise type(error)(
+            error.message, choices + str(error.hint).replace(LOCAL_COPY, "name a local folder")
+        ) from error
 
 
 def _choices(repository: str) -> str:
@@ -158,5 +180,7 @@ def _choices(repository: str) -> str:
         place = locate(repository, only=CONFIGS)
     except PiflowError:
         return ""
-    folders = sorted(path.parent.relative_to(place).as_posix() for path in place.rglob(CONFIG_NAME) if path.parent != place)
+    folders = sorted(
+        path.parent.relative_to(place).as_posix() for path in place.rglob(CONFIG_NAME) if path.parent != place
+    )
     return f"choose one of its folders: --subfolder {few(folders, NAMED)}; or " if folders else ""

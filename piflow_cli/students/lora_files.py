@@ -29,7 +29,8 @@ NETWORK = "transformer."
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA as some tool wrote it: ``tensors`` by its own names, and ``config``: what it says of scales in peft's fields, or nothing."""
+    """A LoRA as some tool wrote it: ``tensors`` by its own names, and ``config``: what it
+    says of scales in peft's fields, or nothing."""
 
     path: str
     tensors: Mapping[str, Tensor]
@@ -41,7 +42,8 @@ class LoraFile:
         return bool(self.config.get("use_dora", False))
 
     def scale(self, module: str, rank: int) -> float:
-        """What the product of factors of ``rank`` at the dotted path ``module`` counts, as peft reads ``config``; without one 1."""
+        """What the product of factors of ``rank`` at the dotted path ``module`` counts,
+        as peft reads ``config``; without one 1."""
         alpha = _of_module(self.config.get("alpha_pattern"), module, self.config.get("lora_alpha"))
         if alpha is None:
             return 1.0
@@ -58,11 +60,15 @@ def check_files(loras: Sequence[tuple[str, float]]) -> None:
 
 
 def read_lora(path: str) -> LoraFile:
-    """The LoRA at ``path``; raises UsageError where there is none or more than one, RunError for damage and values that are not finite."""
+    """The LoRA at ``path``; raises UsageError where there is none or more than one, RunError
+    for damage and values that are not finite."""
     file = _found(path)
     metadata, stored = read_safetensors(file)
     # Nothing is computed in 8 bits.
-    tensors = {name: value.float() if value.is_floating_point() and value.itemsize == 1 else value for name, value in stored.items()}
+    tensors = {
+        name: value.float() if value.is_floating_point() and value.itemsize == 1 else value
+        for name, value in stored.items()
+    }
     for name, value in tensors.items():
         if not all_finite(value):
             hint = "leave it out, or use another state of that training"
@@ -80,15 +86,22 @@ def _config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             told = dict(json.loads(metadata.get(DIFFUSERS_METADATA, "{}")))
             config = {key.removeprefix(NETWORK): value for key, value in told.items() if key.startswith(NETWORK)}
     except (ValueError, TypeError) as error:
-        raise RunError(f"{place} does not say its scales: what it says of them is no JSON object", "copy it again") from error
+        raise RunError(
+            f"{place} does not say its scales: what it says of them is no JSON object", "copy it again"
+        ) from error
     alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
-    if wrong := [alpha for alpha in alphas if alpha is not None and (not isinstance(alpha, int | float) or not math.isfinite(alpha))]:
+    if wrong := [
+        alpha
+        for alpha in alphas
+        if alpha is not None and (not isinstance(alpha, int | float) or not math.isfinite(alpha))
+    ]:
         raise RunError(f"{place} has a scale that is no number: alpha {wrong[0]!r}", "copy it again")
     return config
 
 
 def _of_module(pattern: Mapping[str, float] | None, module: str, default: float | None) -> float | None:
-    """The value of ``pattern`` for a module, by the rule of peft: the first key that ends its path, as a regular expression."""
+    """The value of ``pattern`` for a module, by the rule of peft: the first key
+    that ends its path, as a regular expression."""
     for key, value in (pattern or {}).items():
         if re.fullmatch(rf"(.*\.)?({key})", module):
             return value
@@ -126,7 +139,10 @@ def _on_hub(path: str) -> Path:
         return folder / _only([file.name for file in sorted(folder.glob(f"*{SUFFIX}"))], path)
     within = f"{inside}/" if inside else ""
     names = [file.removeprefix(within) for file in files if file.startswith(within)]
-    return locate(f"{path.rstrip('/')}/{_only([name for name in names if name.endswith(SUFFIX) and '/' not in name], path)}", option=OPTION)
+    return locate(
+        f"{path.rstrip('/')}/{_only([name for name in names if name.endswith(SUFFIX) and '/' not in name], path)}",
+        option=OPTION,
+    )
 
 
 def _only(names: Sequence[str], path: str) -> str:
@@ -134,4 +150,6 @@ def _only(names: Sequence[str], path: str) -> str:
         return USUAL_NAME if USUAL_NAME in names else names[0]
     if not names:
         raise UsageError(f"{path} holds no {SUFFIX} file", NAME_ONE)
-    raise UsageError(f"{path} holds {len(names)} {SUFFIX} files", f"name one of them: --lora {path.rstrip('/')}/{sorted(names)[0]}")
+    raise UsageError(
+        f"{path} holds {len(names)} {SUFFIX} files", f"name one of them: --lora {path.rstrip('/')}/{sorted(names)[0]}"
+    )

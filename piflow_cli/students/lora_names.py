@@ -1,7 +1,9 @@
-"""Names of LoRA tensors, of every tool that users bring files of, to modules of a network of diffusers and parts of a LoRA.
+"""Names of LoRA tensors, of every tool that users bring files of, to modules of a
+network of diffusers and parts of a LoRA.
 
-Where a file names the modules of diffusers, whatever stands before and behind them, its names are read here. Layouts of the
-original networks are brought into that form by diffusers' own converters, and every tensor that they leave unused is found.
+Where a file names the modules of diffusers, whatever stands before and behind them, its names are read
+here. Layouts of the original networks are brought into that form by diffusers' own converters, and
+every tensor that they leave unused is found.
 """
 
 from __future__ import annotations
@@ -18,11 +20,17 @@ PREFIXES = (
     "model.diffusion_model.", "diffusion_model.", "",
 )  # fmt: skip
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
-TEXT_ENCODER = re.compile(r"(text_encoders?(_\d)?[._]|lora_te\d?_|te\d?[._]|text_model\.|conditioner\.|cond_stage_model\.).*")
+TEXT_ENCODER = re.compile(
+    r"(text_encoders?(_\d)?[._]|lora_te\d?_|te\d?[._]|text_model\.|conditioner\.|cond_stage_model\.).*"
+)
 # Of peft a name of the adapter may stand before the last part: lora_A.default.weight.
 PARTS = {
-    "down": re.compile(r"(?P<module>.+)\.(lora_A(\.[^.]+)?\.weight|lora_down\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight)"),
-    "up": re.compile(r"(?P<module>.+)\.(lora_B(\.[^.]+)?\.weight|lora_up\.weight|lora\.up\.weight|lora_linear_layer\.up\.weight)"),
+    "down": re.compile(
+        r"(?P<module>.+)\.(lora_A(\.[^.]+)?\.weight|lora_down\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight)"
+    ),
+    "up": re.compile(
+        r"(?P<module>.+)\.(lora_B(\.[^.]+)?\.weight|lora_up\.weight|lora\.up\.weight|lora_linear_layer\.up\.weight)"
+    ),
     "alpha": re.compile(r"(?P<module>.+)\.alpha"),
     "magnitude": re.compile(r"(?P<module>.+)\.lora_magnitude_vector((\.[^.]+)?\.weight)?"),
 }
@@ -61,20 +69,25 @@ class Naming:
     def places(self, tensors: Mapping[str, Tensor], convert: Convert) -> tuple[dict[Place, Tensor], list[str]]:
         """Every tensor by its place, and the names of those that have none.
 
-        ``convert`` is asked where the names are not those of diffusers: it gives the tensors that it makes of them new names.
+        ``convert`` is asked where the names are not those of diffusers: it gives the
+        tensors that it makes of them new names.
         """
         placed, strange = self._placed(tensors)
         # A tensor that is no part of a LoRA is no matter of layouts; two tensors for one place are none either.
         if all(split(key)[1] is None or self.place(key) is not None for key in strange):
             return placed, _with_effect(strange, tensors)
         # Some converters know the factors of the original layouts by one pair of names, some by the other.
-        tried = [self._converted(tensors, pairs, convert) for pairs in ((), OLDER_NAMES, [(older, newer) for newer, older in OLDER_NAMES])]
+        tried = [
+            self._converted(tensors, pairs, convert)
+            for pairs in ((), OLDER_NAMES, [(older, newer) for newer, older in OLDER_NAMES])
+        ]
         return min(tried, key=lambda result: len(result[1]))
 
     def _converted(
         self, tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]], convert: Convert
     ) -> tuple[dict[Place, Tensor], list[str]]:
-        """What ``convert`` makes of the tensors, in whose names the second of each of ``pairs`` stands for the first."""
+        """What ``convert`` makes of the tensors, in whose names the second
+        of each of ``pairs`` stands for the first."""
         given = {_replaced(key, pairs): Traced.of(value, key) for key, value in tensors.items()}
         Traced.read.clear()
         try:
@@ -103,7 +116,8 @@ class Naming:
 
 
 def split(key: str) -> tuple[str, str | None]:
-    """The module that a name begins with and the part of a LoRA that it ends with; the name and None if it ends with none."""
+    """The module that a name begins with and the part of a LoRA that it ends
+    with; the name and None if it ends with none."""
     for part, pattern in PARTS.items():
         if (match := pattern.fullmatch(key)) is not None:
             return match["module"], part
@@ -128,7 +142,8 @@ def _replaced(name: str, pairs: Sequence[tuple[str, str]]) -> str:
 
 
 class Traced(Tensor):
-    """A tensor that knows of which named tensors it was made; ``read`` has the names of those whose value was asked for."""
+    """A tensor that knows of which named tensors it was made; ``read`` has the
+    names of those whose value was asked for."""
 
     names: frozenset[str]
     read: set[str] = set()

@@ -24,7 +24,8 @@ LEAVE_OUT = "leave it out"
 
 @dataclass(frozen=True)
 class Factors:
-    """The LoRA of one module: ``up`` (out, r) @ ``down`` (r, in) counts alpha / r times; ``magnitude`` (out,) makes it a DoRA."""
+    """The LoRA of one module: ``up`` (out, r) @ ``down`` (r, in) counts alpha / r
+    times; ``magnitude`` (out,) makes it a DoRA."""
 
     down: Tensor
     up: Tensor
@@ -45,11 +46,12 @@ def add_loras(
 ) -> None:
     """Put ``loras``, each with its scale, on ``model`` beside the adapters ``own``, which stay as they are.
 
-    Where a student trains a layer in full, its own copy takes the LoRA. What is for the text encoders is left out, which
-    ``warn`` is told.
+    Where a student trains a layer in full, its own copy takes the LoRA. What is for the text encoders is left out,
+    which ``warn`` is told.
 
     Raises:
-        UsageError: a LoRA is for another model, or for the output projection, which a student has none of; or a tensor of it
+        UsageError: a LoRA is for another model, or for the output projection, which
+        a student has none of; or a tensor of it
             has no use here.
         RunError: it is damaged, or holds values that are not finite.
     """
@@ -64,7 +66,8 @@ def add_loras(
 
 
 def cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
-    """Hold all adapters in ``dtype``: training under autocast computes with them so, and float32 is many times slower."""
+    """Hold all adapters in ``dtype``: training under autocast computes with
+    them so, and float32 is many times slower."""
     from peft.tuners.lora import LoraLayer
 
     for layer in model.modules():
@@ -74,15 +77,24 @@ def cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def layers_under_magnitudes(model: nn.Module) -> set[str]:
-    """Dotted paths of the layers that a DoRA sits on: it reads their weights between calls, and these must not be in 8 bits then."""
-    return {f"{name}.base_layer" for name, module in model.named_modules() if len(getattr(module, "lora_magnitude_vector", ())) > 0}
+    """Dotted paths of the layers that a DoRA sits on: it reads their weights between
+    calls, and these must not be in 8 bits then."""
+    return {
+        f"{name}.base_layer"
+        for name, module in model.named_modules()
+        if len(getattr(module, "lora_magnitude_vector", ())) > 0
+    }
 
 
-def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: Callable[[str], None]) -> dict[str, Factors]:
+def _factors(
+    model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: Callable[[str], None]
+) -> dict[str, Factors]:
     """The LoRA of every module, by its path in ``model``."""
     texts = [key for key in file.tensors if TEXT_ENCODER.fullmatch(key)]
     tensors = {key: value for key, value in file.tensors.items() if key not in texts}
-    if not any(split(key)[1] in ("down", "up") for key in tensors) and not any("dora" in key or "lokr" in key for key in tensors):
+    if not any(split(key)[1] in ("down", "up") for key in tensors) and not any(
+        "dora" in key or "lokr" in key for key in tensors
+    ):
         what = f"{file.path} holds no LoRA for a {family.model_name}, but {few(list(file.tensors))}"
         raise UsageError(what, "name the file of one: --lora PATH[:SCALE]")
     places, unused = _places(model, family, tensors)
@@ -99,7 +111,9 @@ def _factors(model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: 
     return found
 
 
-def _places(model: nn.Module, family: TextToImageFamily, tensors: Mapping[str, Tensor]) -> tuple[dict[Place, Tensor], list[str]]:
+def _places(
+    model: nn.Module, family: TextToImageFamily, tensors: Mapping[str, Tensor]
+) -> tuple[dict[Place, Tensor], list[str]]:
     naming = Naming([name for name, _ in model.named_modules() if name and not INSIDE.search(f".{name}")])
 
     def convert(given: dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -124,7 +138,9 @@ def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model
             return UsageError(what, "save one of them in a file of its own")
         what = f"it has weights for {shown(strange[0])}, which this {type(model).__name__} lacks{more}"
         return UsageError(f"{path} is a LoRA for another model: {what}", LEAVE_OUT)
-    return UsageError(f"{path} has tensors that nothing here takes: {few(keys)}", f"{LEAVE_OUT}, or save it without them")
+    return UsageError(
+        f"{path} has tensors that nothing here takes: {few(keys)}", f"{LEAVE_OUT}, or save it without them"
+    )
 
 
 def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:
@@ -133,10 +149,15 @@ def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:
     down, up = parts["down"], parts["up"]
     if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1] or down.shape[0] == 0:
         shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
-        raise UsageError(f"{file.path}: the factors of {module} have shapes {shapes}, which are no LoRA of a linear layer", LEAVE_OUT)
+        raise UsageError(
+            f"{file.path}: the factors of {module} have shapes {shapes}, which are no LoRA of a linear layer", LEAVE_OUT
+        )
     rank = down.shape[0]
     if "alpha" in parts and parts["alpha"].numel() != 1:
-        raise RunError(f"{file.path} is damaged: the alpha of {module} is {tuple(parts['alpha'].shape)}, not one number", "copy it again")
+        raise RunError(
+            f"{file.path} is damaged: the alpha of {module} is {tuple(parts['alpha'].shape)}, not one number",
+            "copy it again",
+        )
     alpha = parts["alpha"].item() if "alpha" in parts else file.scale(module, rank) * rank
     return Factors(down, up, alpha, parts.get("magnitude"))
 
@@ -156,17 +177,24 @@ def _check_fits(model: nn.Module, found: Mapping[str, Factors], path: str) -> No
             )
         for has, wants in ((factors.down.shape[1], layer.in_features), (factors.up.shape[0], layer.out_features)):
             if has != wants:
-                raise UsageError(f"{path} is a LoRA for another model: {plain} is {has} wide in it, and {wants} here", LEAVE_OUT)
+                raise UsageError(
+                    f"{path} is a LoRA for another model: {plain} is {has} wide in it, and {wants} here", LEAVE_OUT
+                )
         if factors.magnitude is not None and factors.magnitude.numel() != layer.out_features:
             count = factors.magnitude.numel()
-            raise UsageError(f"{path} has {count} magnitudes for {plain}, which is {layer.out_features} wide", LEAVE_OUT)
+            raise UsageError(
+                f"{path} has {count} magnitudes for {plain}, which is {layer.out_features} wide", LEAVE_OUT
+            )
 
 
 def _check_magnitudes(file: LoraFile, found: Mapping[str, Factors]) -> None:
     """Raise RunError where a DoRA lacks magnitudes, which peft would draw from the base."""
     without = [module for module, factors in found.items() if factors.magnitude is None]
     if without and (file.is_dora or len(without) < len(found)):
-        raise RunError(f"{file.path} is a DoRA without all of its magnitudes: {few(without)} has none", "copy it again, or leave it out")
+        raise RunError(
+            f"{file.path} is a DoRA without all of its magnitudes: {few(without)} has none",
+            "copy it again, or leave it out",
+        )
 
 
 def _put(model: nn.Module, found: Mapping[str, Factors], name: str) -> None:
@@ -197,5 +225,3 @@ def _put(model: nn.Module, found: Mapping[str, Factors], name: str) -> None:
         with torch.no_grad():
             for slot, value in slots.items():
                 slot.copy_(value)
-
-

@@ -12,7 +12,8 @@ _SUFFIX = re.compile(r"\.(safetensors(\.index\.json)?|pth|pt|ckpt|bin)$")
 
 
 def student_name(student: str, subfolder: str | None = None) -> str:
-    """The last part of a path or Hub id that tells it from others: ``digits`` for runs/digits, runs/digits/adapter and the file in there."""
+    """The last part of a path or Hub id that tells it from others: ``digits`` for runs/digits,
+    runs/digits/adapter and the file in there."""
     path = (Path(student) if subfolder is None else Path(student) / subfolder).resolve()
     parts = [*path.parts[1:-1], _SUFFIX.sub("", path.name)]
     return next((part for part in reversed(parts) if part not in GENERIC), path.name)

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
 
 def open_student(
-    path: str | Path, teacher: str | None = None, base: str | None = None, *, subfolder: str | None = None, **options: Any
+    path: str | Path,
+    teacher: str | None = None,
+    base: str | None = None,
+    *,
+    subfolder: str | None = None,
+    **options: Any,
 ) -> Student:
-    """The student at ``path``, as :func:`~piflow_cli.students.locate.locate_student` takes it, on ``base`` in place of its own if it is
-    one of adapters; ``options`` are those of :func:`~piflow_cli.students.adapters.load_adapter`.
+    """The student at ``path``, as :func:`~piflow_cli.students.locate.locate_student` takes it, on ``base`` in place of
+    its own if it is one of adapters; ``options`` are those of :func:`~piflow_cli.students.adapters.load_adapter`.
 
     Raises UsageError where it was trained for another than ``teacher``, or has no use for a base.
     """
@@ -30,7 +35,9 @@ def open_student(
         check_teacher(path, read_facts(files, teacher=teacher, base=base), teacher)
     student = load_adapter(files, base=base, teacher=teacher, **options)
     if base is not None and not isinstance(student.model, View):
-        raise UsageError("--base names the weights below adapters, and this student brings all of its own", "leave --base out")
+        raise UsageError(
+            "--base names the weights below adapters, and this student brings all of its own", "leave --base out"
+        )
     return student
 
 

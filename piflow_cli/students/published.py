@@ -35,13 +35,17 @@ NAME_PRESET = "name the preset of its teacher: --teacher NAME"
 
 
 def facts_of_published(
-    config: Mapping[str, Any] | None, weights: StoredWeights, teacher: str | None, base: str | None, say: Callable[[str], None]
+    config: Mapping[str, Any] | None,
+    weights: StoredWeights,
+    teacher: str | None,
+    base: str | None,
+    say: Callable[[str], None],
 ) -> StudentFacts:
     """Facts of a student without ``piflow.*`` metadata.
 
-    Its config, its ``policy_config`` and its tensors give policy, components and, for DX, segment and shift; a folder with a
-    published name gives the evaluations. The values of the preset ``teacher`` hold for the rest, or those of the first
-    shipped preset of its class and policy.
+    Its config, its ``policy_config`` and its tensors give policy, components and, for DX, segment and shift; a folder
+    with a published name gives the evaluations. The values of the preset ``teacher`` hold for the rest, or those of the
+    first shipped preset of its class and policy.
 
     Raises:
         RunError: it does not say which policy it holds, or one that piflow does not know.
@@ -66,8 +70,14 @@ def facts_of_published(
     if not kind.own_segment:
         return facts
     spans = {"segment_size": policy_config.get("segment_size", WHOLE_SEGMENT), "shift": policy_config.get("shift")}
-    if wrong := [f"{name} {value!r}" for name, value in spans.items() if not isinstance(value, int | float) or not 0 < value < math.inf]:
-        raise RunError(f"the student cannot have {' and '.join(wrong)}", "use one with a whole policy_config in its metadata")
+    if wrong := [
+        f"{name} {value!r}"
+        for name, value in spans.items()
+        if not isinstance(value, int | float) or not 0 < value < math.inf
+    ]:
+        raise RunError(
+            f"the student cannot have {' and '.join(wrong)}", "use one with a whole policy_config in its metadata"
+        )
     return replace(facts, segment=spans["segment_size"], shift=spans["shift"])
 
 
@@ -125,7 +135,10 @@ def _kind(policy_config: Mapping[str, Any]) -> PolicyKind:
             return kind
     named = " ".join(str(policy_config[key]) for key in ("type", "mode") if key in policy_config)
     known = ", ".join(dict.fromkeys(kind.published.type for kind in policy_kinds()))
-    raise RunError(f"the student holds a policy of type '{named}', which piflow cannot roll out", f"use one of the types {known}, or update piflow")
+    raise RunError(
+        f"the student holds a policy of type '{named}', which piflow cannot roll out",
+        f"use one of the types {known}, or update piflow",
+    )
 
 
 def _published_folder(path: Path) -> re.Match[str] | None:
@@ -167,7 +180,9 @@ def _first_preset(config: Mapping[str, Any], kind: PolicyKind) -> Preset:
     raise UsageError(f"no preset is for {kind.name} students of this {name}", NAME_PRESET)
 
 
-def _head_sizes(config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, preset: Preset) -> dict[str, int]:
+def _head_sizes(
+    config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, preset: Preset
+) -> dict[str, int]:
     """Components and width of the log-std network, as the config states them; without one, as the tensors show them."""
     try:
         if is_ours(config):
@@ -183,7 +198,9 @@ def _head_sizes(config: Mapping[str, Any] | None, weights: StoredWeights, kind: 
         found = {fact: weights.shapes[tensor][0] for fact, (_, tensor) in kind.published.sizes.items()}
         return found | {"components": found["components"] // rows}
     except KeyError as error:
-        raise RunError(f"{weights.path} does not fit a student of {preset.name}: {error} is missing", "copy it again") from error
+        raise RunError(
+            f"{weights.path} does not fit a student of {preset.name}: {error} is missing", "copy it again"
+        ) from error
 
 
 def published_names(student: Student) -> dict[str, str]:

@@ -25,7 +25,8 @@ ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
 FREE_SETTINGS = (
-    "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base", "summary", "teacher.memory", "teacher.license",
+    "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base", "summary", "teacher.memory",
+    "teacher.license",
 )  # fmt: skip
 LENGTH = "optimisation.iterations"
 # The file begins with the digest of what follows, as a comment; files of piflow 0.1 have none.
@@ -68,7 +69,8 @@ class RunFolder:
         )
 
     def check(self, preset: Preset) -> None:
-        """Make sure that the folder is new, empty, or belongs to this very configuration; raises UsageError otherwise."""
+        """Make sure that the folder is new, empty, or belongs to this very
+        configuration; raises UsageError otherwise."""
         if self._is_empty():
             return
         if not self.settings.is_file():
@@ -77,7 +79,8 @@ class RunFolder:
         changed = differences(before, preset)
         if changed == [_changed(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
             raise UsageError(
-                f"{self.path} is a run of {before.optimisation.iterations} iterations on a cosine, whose rates all depend on its length",
+                f"{self.path} is a run of {before.optimisation.iterations} iterations on a cosine, whose rates all"
+                " depend on its length",
                 f"go on with --iterations {before.optimisation.iterations}, name another folder with --output DIR, "
                 "or start over with --no-resume",
             )
@@ -93,7 +96,8 @@ class RunFolder:
         if record.is_file() and record.read_text(errors="replace").strip() != fingerprint:
             raise UsageError(
                 f"the data are no longer those that the run {self.path} began with, or {record.name} in it is damaged",
-                "give it the same prompts or pictures, name another folder with --output DIR, or start over with --no-resume",
+                "give it the same prompts or pictures, name another folder with --output DIR, or start over with"
+                " --no-resume",
             )
 
     def write_data(self, fingerprint: str) -> None:
@@ -107,7 +111,8 @@ class RunFolder:
         return [path for folder, ours in places for path in recover(folder, ours)]
 
     def set_aside(self) -> Path | None:
-        """Move an earlier run out of the way, to the first free DIR.1, DIR.2, …; None where there is nothing to move."""
+        """Move an earlier run out of the way, to the first free DIR.1,
+        DIR.2, …; None where there is nothing to move."""
         if self._is_empty():
             return None
         number = 1
@@ -133,7 +138,8 @@ def read_settings(path: Path) -> Preset:
             if first.removeprefix(DIGEST) != _digest(rest):
                 raise UsageError(
                     f"{path} is damaged, or was changed by hand: its digest does not match",
-                    "copy it again, or name another folder: --output DIR; where you changed it yourself, take out its first line",
+                    "copy it again, or name another folder: --output DIR; where you changed it yourself, take out its"
+                    " first line",
                 )
         return from_dict(yaml.safe_load(text), str(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -153,13 +159,18 @@ def iterations_asked(adapter: Path) -> int | None:
 
 
 def differences(before: Preset, now: Preset) -> list[str]:
-    """What tells two configurations apart, as ``section.key was A, is B``; settings that leave iterations alone are free.
+    """What tells two configurations apart, as ``section.key was A, is B``;
+    settings that leave iterations alone are free.
 
     The number of iterations is one of them while the rate does not depend on it.
     """
     # Runs of 0.1.0 have paths as they were typed.
     old, new = (_flat(to_dict(with_full_paths(preset))) for preset in (before, now))
-    free = (*FREE_SETTINGS, LENGTH) if before.optimisation.schedule == now.optimisation.schedule == "constant" else FREE_SETTINGS
+    free = (
+        (*FREE_SETTINGS, LENGTH)
+        if before.optimisation.schedule == now.optimisation.schedule == "constant"
+        else FREE_SETTINGS
+    )
     keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(free)]
     # A section that only one of them has shows key by key.
     return [_changed(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]

@@ -78,7 +78,8 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         sigmas: object = None,
         mu: float | None = None,
     ) -> None:
-        """Place ``num_inference_steps`` evaluations; ``sigmas`` only count them and ``mu`` is ignored: both are the student's."""
+        """Place ``num_inference_steps`` evaluations; ``sigmas`` only count them and
+        ``mu`` is ignored: both are the student's."""
         if num_inference_steps is None:
             if sigmas is None:
                 raise ValueError("set_timesteps needs num_inference_steps")
@@ -135,7 +136,9 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         end = torch.full_like(source, raw_next if memory == 1 else to_raw(sigma_dst, config.shift))
         x = self.decoder.pack(rollout(policy, policy.x_src, source, end, substeps=config.substeps))
         if memory < 1 and not last:
-            noise = randn_tensor(x.shape, generator=self.generator if generator is None else generator, device=x.device, dtype=x.dtype)
+            noise = randn_tensor(
+                x.shape, generator=self.generator if generator is None else generator, device=x.device, dtype=x.dtype
+            )
             x = (1 - sigma_next + sigma_next * memory) * x + sigma_next * math.sqrt(1 - memory**2) * noise
         self._step_index += 1
         x = x.to(sample.dtype)

@@ -70,12 +70,17 @@ class FullPrecisionLinear(nn.Linear):
 class SharedBase:
     """A base and the versions of its parts that ``roles`` besides the teacher bring.
 
-    ``heads``: the policy head of each such role, for the projection at ``site``. ``copies``: dotted paths of linear layers
-    that the student trains in full. ``adapter``: LoRA of all such roles. The base itself is changed in place.
+    ``heads``: the policy head of each such role, for the projection at ``site``. ``copies``: dotted paths of linear
+    layers that the student trains in full. ``adapter``: LoRA of all such roles. The base itself is changed in place.
     """
 
     def __init__(
-        self, base: nn.Module, site: HeadSite, heads: Mapping[Role, PolicyHead], copies: Sequence[str], adapter: LoraConfig
+        self,
+        base: nn.Module,
+        site: HeadSite,
+        heads: Mapping[Role, PolicyHead],
+        copies: Sequence[str],
+        adapter: LoraConfig,
     ) -> None:
         self.base = base
         self.site = site
@@ -144,8 +149,9 @@ class SharedBase:
 class View:
     """A shared base in one role, to be called, counted, saved and loaded like a model of its own.
 
-    Its parameters are those that the role brings: none for the teacher; adapters, copies and head for the student and for
-    its average, under the same names and in the same order. Calls in other roles than the student take no gradients.
+    Its parameters are those that the role brings: none for the teacher; adapters, copies and head
+    for the student and for its average, under the same names and in the same order. Calls in other
+    roles than the student take no gradients.
     """
 
     def __init__(self, shared: SharedBase, role: Role) -> None:
@@ -176,8 +182,14 @@ class View:
 
     def own_name(self, inside: str) -> str | None:
         """The name here of a parameter called ``inside`` in the base; None if the role does not bring it."""
-        marks = {f".lora_A.{self.role}.": ".lora_A.", f".lora_B.{self.role}.": ".lora_B.", f".variants.{self.role}.": "."}
-        names = [inside.replace(mark, plain) for mark, plain in marks.items() if mark in inside and self.role != "teacher"]
+        marks = {
+            f".lora_A.{self.role}.": ".lora_A.",
+            f".lora_B.{self.role}.": ".lora_B.",
+            f".variants.{self.role}.": ".",
+        }
+        names = [
+            inside.replace(mark, plain) for mark, plain in marks.items() if mark in inside and self.role != "teacher"
+        ]
         return names[0] if names else None
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -197,7 +209,11 @@ class View:
 
     def get_submodule(self, path: str) -> nn.Module:
         """The module at ``path`` as this role has it."""
-        return self.shared.switches[path].variants[self.role] if path in self.shared.switches else self.base.get_submodule(path)
+        return (
+            self.shared.switches[path].variants[self.role]
+            if path in self.shared.switches
+            else self.base.get_submodule(path)
+        )
 
     def to(self, *args: Any) -> View:
         """Move the base, and with it every view of it."""
@@ -220,5 +236,7 @@ def _add_adapters(base: nn.Module, config: LoraConfig, roles: list[Role]) -> lis
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
         for role in roles:
             # add_adapter also lets stock pipelines put further adapters beside these.
-            base.add_adapter(config, role) if hasattr(base, "add_adapter") else inject_adapter_in_model(config, base, role)
+            base.add_adapter(config, role) if hasattr(base, "add_adapter") else inject_adapter_in_model(
+                config, base, role
+            )
     return [module for module in base.modules() if isinstance(module, BaseTunerLayer)]

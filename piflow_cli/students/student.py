@@ -39,7 +39,8 @@ class Student:
         self.decoder = PolicyDecoder(facts.policy, facts.components, facts.shift, facts.segment)
 
     def policy(self, model: Model, x: Tensor, raw: Tensor, conditioning: Conditioning) -> Policy:
-        """One evaluation at states ``x`` (B, C, *S), raw times (B,); ``model`` is this one's, or its distributed wrapper."""
+        """One evaluation at states ``x`` (B, C, *S), raw times (B,); ``model``
+        is this one's, or its distributed wrapper."""
         output = self.family.call(model, x, to_sigma(raw, self.facts.shift), conditioning)
         return self.decoder.policy(output, x, raw)
 
@@ -89,7 +90,9 @@ def new_head(
     return site, head_class(facts.policy).build(model.get_submodule(site.projection), site, sizes, generator=generator)
 
 
-def widen(model: nn.Module, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None) -> Student:
+def widen(
+    model: nn.Module, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None
+) -> Student:
     """Turn ``model`` itself into a student: its output projection gives way to a policy head."""
     site, head = new_head(model, family, facts, generator)
     attach_head(model, site, head)
@@ -105,7 +108,9 @@ def student_of(teacher: nn.Module, family: TeacherFamily, facts: StudentFacts, s
         return widen(copy.deepcopy(teacher).requires_grad_(True), family, facts, generator)
 
 
-def adapted_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts, adapter: AdapterSection, seed: int) -> Student:
+def adapted_student(
+    base: nn.Module, family: TeacherFamily, facts: StudentFacts, adapter: AdapterSection, seed: int
+) -> Student:
     """A student that shares the frozen ``base`` with its teacher and its average, initialised by ``seed``.
 
     It brings adapters, a policy head and its own copy of what its family trains in full. Raises UsageError for a family
@@ -113,7 +118,9 @@ def adapted_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts,
     """
     targets = family.adapter_targets(base)
     if not targets:
-        raise UsageError(f"students of the family {family.name} are trained in full", "leave the section adapter out of the preset")
+        raise UsageError(
+            f"students of the family {family.name} are trained in full", "leave the section adapter out of the preset"
+        )
     lora = adapter_config(dict.fromkeys(targets, adapter.rank), adapter.alpha / adapter.rank, adapter.dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -123,15 +130,19 @@ def adapted_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts,
 
 
 def loaded_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts, ranks: dict[str, int]) -> Student:
-    """A student on its ``base``, with adapters of ``ranks`` at dotted paths; what it brings is on the meta device until it is loaded."""
+    """A student on its ``base``, with adapters of ``ranks`` at dotted paths; what it brings
+    is on the meta device until it is loaded."""
     with torch.device("meta"):
         site, head = new_head(base, family, facts)
-        shared = SharedBase(base, site, {"student": head}, family.trained_in_full, adapter_config(ranks, scale=1.0, dropout=0.0))
+        shared = SharedBase(
+            base, site, {"student": head}, family.trained_in_full, adapter_config(ranks, scale=1.0, dropout=0.0)
+        )
     return Student(family, shared.view("student"), facts)
 
 
 def unloaded_student(family: TeacherFamily, config: dict, facts: StudentFacts) -> Student:
-    """A student that brings all its weights, of the architecture that ``config`` states; they are on the meta device."""
+    """A student that brings all its weights, of the architecture that
+    ``config`` states; they are on the meta device."""
     from accelerate import init_empty_weights
 
     # Tables that no file holds are computed; only what will be loaded stays empty.
@@ -142,7 +153,8 @@ def unloaded_student(family: TeacherFamily, config: dict, facts: StudentFacts) -
 
 
 def adapter_config(ranks: dict[str, int], scale: float, dropout: float) -> LoraConfig:
-    """Adapters of ``ranks`` at dotted paths, whose product counts ``scale`` times; gaussian at the start, and without effect."""
+    """Adapters of ``ranks`` at dotted paths, whose product counts ``scale`` times;
+    gaussian at the start, and without effect."""
     # peft takes seconds to import, and students that are trained in full do without it.
     from peft import LoraConfig
 

@@ -14,7 +14,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, or else the CPU; raises UsageError for a device that this machine lacks, or that has no float64 (MPS)."""
+    """``auto`` takes CUDA, or else the CPU; raises UsageError for a device that this
+    machine lacks, or that has no float64 (MPS)."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -26,7 +27,8 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: {reason}", "use --device cpu, or install a CUDA build of torch")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise UsageError(
-            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices", "devices are counted from 0: --device cuda:0"
+            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices",
+            "devices are counted from 0: --device cuda:0",
         )
     if device.type == "mps":
         raise UsageError("--device mps: times are computed in float64, which MPS lacks", "use --device cpu")
@@ -34,7 +36,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: fewer than the machine has, where a job or container is bound to some of them."""
+    """CPU cores that this process may use: fewer than the machine has, where a
+    job or container is bound to some of them."""
     affinity = getattr(os, "sched_getaffinity", None)
     return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
 
@@ -42,8 +45,8 @@ def usable_cores() -> int:
 def keep_freed_memory() -> None:
     """Let this process keep the memory it frees, up to a gigabyte, where glibc manages it.
 
-    By default glibc hands the activations of a step back to the system, and the next step takes them again page by page:
-    on a CPU that is up to a fifth of a small model's training step.
+    By default glibc hands the activations of a step back to the system, and the next step takes them again page by
+    page: on a CPU that is up to a fifth of a small model's training step.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,4 +1,5 @@
-"""Writing aside and renaming, so that nothing on disk is ever half of something, whatever kills the process or the power."""
+"""Writing aside and renaming, so that nothing on disk is ever half of something,
+whatever kills the process or the power."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ CHUNK = 1 << 24  # bytes
 _ASIDE = re.compile(r"\.(.+)\.[0-9a-z_]+\.(?:tmp|old)")
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _HERE = -100  # AT_FDCWD
-LONGEST_NAME = 200  # bytes of a file's or folder's name: file systems take 255, and names are written aside with a suffix
+LONGEST_NAME = (
+    200  # bytes of a file's or folder's name: file systems take 255, and names are written aside with a suffix
+)
 SHOWN_NAME = 60
 NAME_CACHE = "export XDG_CACHE_HOME=DIR"
 
@@ -39,7 +42,9 @@ def user_cache() -> Path:
     try:
         return Path.home() / ".cache" / "piflow"
     except RuntimeError as error:
-        raise UsageError("there is no folder for the cache: HOME is not set, and the user has no home", f"name one: {NAME_CACHE}") from error
+        raise UsageError(
+            "there is no folder for the cache: HOME is not set, and the user has no home", f"name one: {NAME_CACHE}"
+        ) from error
 
 
 def cache_folder(named: Path | None, hint: str = f"--cache DIR, or {NAME_CACHE}") -> Path:
@@ -75,7 +80,9 @@ def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> 
         while not place.exists():
             place = place.parent
     except OSError as error:
-        raise UsageError(f"{what}{_shortened(folder)} cannot be a folder: {error.strerror}", f"name another: {hint}") from error
+        raise UsageError(
+            f"{what}{_shortened(folder)} cannot be a folder: {error.strerror}", f"name another: {hint}"
+        ) from error
     if not place.is_dir():
         raise UsageError(f"{what}{place} is a file", f"name a folder: {hint}")
     for part in () if place == folder else folder.relative_to(place).parts:
@@ -88,7 +95,9 @@ def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> 
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UsageError(f"{what}{place} cannot be written to: {error.strerror}", f"choose a folder you may write to: {hint}") from error
+        raise UsageError(
+            f"{what}{place} cannot be written to: {error.strerror}", f"choose a folder you may write to: {hint}"
+        ) from error
 
 
 def _shortened(path: str | Path) -> str:
@@ -137,8 +146,8 @@ def replacing_file(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``path`` when the block ends well, and is removed when it does not.
 
-    Where the system can exchange two folders, there is always one at ``path`` that is whole; elsewhere :func:`recover` puts
-    back what a process that was killed in between has left. What was synchronised here survives a power cut.
+    Where the system can exchange two folders, there is always one at ``path`` that is whole; elsewhere :func:`recover`
+    puts back what a process that was killed in between has left. What was synchronised here survives a power cut.
     """
     make_folder(path.parent)
     aside = _aside(path, "tmp")
@@ -156,7 +165,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that a crash never leaves half of it under its name; raises OSError where the system refuses."""
+    """Remove a folder so that a crash never leaves half of it under its name;
+    raises OSError where the system refuses."""
     aside = _aside(path, "tmp")
     os.rename(path, aside)
     # Otherwise its old name might come back after a power cut, to a part of what was in it.
@@ -167,8 +177,8 @@ def remove_folder(path: Path) -> None:
 def recover(folder: Path, ours: re.Pattern[str]) -> list[Path]:
     """Clear away what writers that were killed left in ``folder``; none may be at work there.
 
-    Only what stood aside of names that match ``ours`` in full is touched. What was moved out of the way of a successor that
-    never came goes back, and is returned.
+    Only what stood aside of names that match ``ours`` in full is touched. What was moved out of the way of a successor
+    that never came goes back, and is returned.
     """
     restored = []
     for left in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -186,7 +196,8 @@ def recover(folder: Path, ours: re.Pattern[str]) -> list[Path]:
 
 
 def stood_aside(path: Path, ours: re.Pattern[str]) -> str | None:
-    """The name that ``path`` was written aside of, if that matches ``ours`` in full; None for any other file or folder."""
+    """The name that ``path`` was written aside of, if that matches ``ours`` in
+    full; None for any other file or folder."""
     found = _ASIDE.fullmatch(path.name)
     return None if found is None or ours.fullmatch(found[1]) is None else found[1]
 

@@ -35,7 +35,8 @@ logger = logging.getLogger("piflow.locking")
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that a lock names. ``boot`` tells one start of one machine from all others; empty where the system has none."""
+    """The process that a lock names. ``boot`` tells one start of one machine from all
+    others; empty where the system has none."""
 
     pid: int
     host: str
@@ -64,9 +65,9 @@ class Holder:
 class FolderLock:
     """Keeps a second run out of a folder, as a context manager; the folder is made where it is missing.
 
-    The system lets go of the lock when its process dies, however it dies, and then the next run takes it over. Where the
-    file system knows no such locks, or another machine holds it, the record in the file decides. Raises UsageError, naming
-    process and machine, where the folder is in use or that cannot be found out.
+    The system lets go of the lock when its process dies, however it dies, and then the next run takes it over. Where
+    the file system knows no such locks, or another machine holds it, the record in the file decides. Raises UsageError,
+    naming process and machine, where the folder is in use or that cannot be found out.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,13 +86,16 @@ class FolderLock:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         number, self._number = self._number, None
         _close(number, self.path)
         self._remove_made()
 
     def follow(self, moved: Path) -> None:
-        """Lock the folder anew at its path, after what was there has been moved to ``moved``; raises as the lock itself does."""
+        """Lock the folder anew at its path, after what was there has been moved to
+        ``moved``; raises as the lock itself does."""
         number, self._number = self._number, None
         try:
             make_folder(self.folder)
@@ -122,7 +126,8 @@ class FolderLock:
             return
 
     def _take_over(self, held: Holder | None, unlocked: bool) -> None:
-        """Make sure that the process which a lock names is gone. ``unlocked``: the file system has no locks that could tell."""
+        """Make sure that the process which a lock names is gone. ``unlocked``: the
+        file system has no locks that could tell."""
         if held is None:
             return
         here = Holder.here()
@@ -143,7 +148,8 @@ class FolderLock:
 
 @contextmanager
 def waiting_for(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file ``path``; says ``what`` is waited for where another process has it for longer than a moment."""
+    """Hold the lock file ``path``; says ``what`` is waited for where another
+    process has it for longer than a moment."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=SECONDS_UNTIL_SAID)
@@ -158,11 +164,15 @@ def waiting_for(path: Path, what: str) -> Iterator[None]:
 
 def _in_use(folder: Path, held: Holder | None) -> UsageError:
     who, stop = ("another process", "") if held is None else (str(held), f", or stop it there: kill {held.pid}")
-    return UsageError(f"{folder} is in use by {who}", f"give this run a folder of its own with --output DIR, wait{stop}")
+    return UsageError(
+        f"{folder} is in use by {who}", f"give this run a folder of its own with --output DIR, wait{stop}"
+    )
 
 
 def _unknown(lock: FolderLock, held: Holder, why: str) -> UsageError:
-    return UsageError(f"{lock.folder} is locked by {held}, {why}", f"if it no longer runs there: rm {shlex.quote(str(lock.path))}")
+    return UsageError(
+        f"{lock.folder} is locked by {held}, {why}", f"if it no longer runs there: rm {shlex.quote(str(lock.path))}"
+    )
 
 
 def _flock(number: int) -> bool | None:

@@ -1,4 +1,5 @@
-"""One run on several processes: those that torchrun or accelerate started, or those that torchrun's launcher starts from here."""
+"""One run on several processes: those that torchrun or accelerate started, or those
+that torchrun's launcher starts from here."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from ..ranks import launched_processes
 from ..streams import inherited
 from .devices import choose_device, usable_cores
 
-# The others wait while one makes its last block or the first one measures: hours, for a teacher's many steps. NCCL would give up
-# after ten minutes.
+# The others wait while one makes its last block or the first one measures: hours, for a teacher's many steps. NCCL
+# would give up after ten minutes.
 LONGEST = timedelta(days=7)
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
 SECONDS_TO_STOP = 1800
@@ -31,7 +32,8 @@ _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 @contextmanager
 def environment(changes: Mapping[str, str] | None = None, *, without: str | None = None) -> Iterator[None]:
-    """Environment variables with ``changes``, and without all whose names begin with ``without``, until the block ends."""
+    """Environment variables with ``changes``, and without all whose names
+    begin with ``without``, until the block ends."""
     changes = {} if changes is None else changes
 
     def touched() -> list[str]:
@@ -48,28 +50,36 @@ def environment(changes: Mapping[str, str] | None = None, *, without: str | None
 
 
 def process_count(asked: int | None, device: str) -> int:
-    """How many processes a run is to have: as asked, or as started; raises UsageError where ``device`` has no room for them."""
+    """How many processes a run is to have: as asked, or as started; raises
+    UsageError where ``device`` has no room for them."""
     started = launched_processes()
     wanted = started if asked is None else asked
     if started > 1 and wanted != started:
-        raise UsageError(f"--num-processes {asked}: torchrun or accelerate has started {started}", "leave --num-processes out")
+        raise UsageError(
+            f"--num-processes {asked}: torchrun or accelerate has started {started}", "leave --num-processes out"
+        )
     if wanted == 1:
         return 1
     chosen = choose_device(device)
     if ":" in device:
-        raise UsageError(f"--device {device} is one device, and there are to be {wanted} processes", "type --device cuda, or cpu")
+        raise UsageError(
+            f"--device {device} is one device, and there are to be {wanted} processes", "type --device cuda, or cpu"
+        )
     if chosen.type == "cuda":
         import torch
 
         if asked is not None and wanted > (devices := torch.cuda.device_count()):
-            raise UsageError(f"--num-processes {wanted}: there are {devices} CUDA devices", f"type --num-processes {devices}")
+            raise UsageError(
+                f"--num-processes {wanted}: there are {devices} CUDA devices", f"type --num-processes {devices}"
+            )
     return wanted
 
 
 def launch(arguments: Sequence[str], processes: int) -> None:
     """Run the command line ``arguments`` of piflow in ``processes`` processes on this machine, and wait for them.
 
-    Raises Reported, with their exit code, where they were stopped or have said what failed; RunError where one was killed.
+    Raises Reported, with their exit code, where they were stopped or have said
+    what failed; RunError where one was killed.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -85,7 +95,15 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     elastic.propagate = False
     elastic.addHandler(logging.NullHandler())
     parser = run.get_args_parser()
-    options = ["--standalone", f"--nproc-per-node={processes}", *_signals(parser.format_help()), "-m", "piflow_cli", "--", *arguments]
+    options = [
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        *_signals(parser.format_help()),
+        "-m",
+        "piflow_cli",
+        "--",
+        *arguments,
+    ]
     try:
         with environment(changes), inherited():
             run.run(parser.parse_args(options))
@@ -95,7 +113,9 @@ def launch(arguments: Sequence[str], processes: int) -> None:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            raise RunError(f"process {rank} of {processes} was killed by {name}", "look whether the memory was full") from error
+            raise RunError(
+                f"process {rank} of {processes} was killed by {name}", "look whether the memory was full"
+            ) from error
         raise Reported(failure.exitcode) from error
 
 
@@ -139,7 +159,8 @@ class Processes:
 
 
 def open_processes(device: str) -> Processes:
-    """The process group that the environment tells of, or this process alone; raises UsageError for a device that is not there."""
+    """The process group that the environment tells of, or this process alone; raises
+    UsageError for a device that is not there."""
     chosen = choose_device(device)
     if launched_processes() == 1:
         return Processes(chosen)

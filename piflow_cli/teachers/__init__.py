@@ -23,7 +23,8 @@ def families() -> dict[str, type[TeacherFamily]]:
 
 
 def family_of(name: str, guidance: float = 1.0) -> TeacherFamily:
-    """The family called ``name``, whose networks are told ``guidance`` if they take it; raises UsageError for an unknown one."""
+    """The family called ``name``, whose networks are told ``guidance`` if they take
+    it; raises UsageError for an unknown one."""
     known = families()
     if name not in known:
         raise UsageError(f"unknown model family '{name}'", f"families: {', '.join(known)}")

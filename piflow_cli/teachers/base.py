@@ -30,9 +30,10 @@ class TeacherFamily(ABC):
     The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise,
     u = eps - x_0. :meth:`call` translates to the model's own.
 
-    ``model_name``: the class of its models, as their config names it. ``guidance`` is what a network with an input for the guidance scale is told; the others do not read it.
-    ``trained_in_full``: dotted paths of linear layers that a student with adapters trains in full, besides the head.
-    ``config_not_published``: fields of the base's config that published GM adapters leave out.
+    ``model_name``: the class of its models, as their config names it. ``guidance`` is what a network with an input for
+    the guidance scale is told; the others do not read it. ``trained_in_full``: dotted paths of linear layers that a
+    student with adapters trains in full, besides the head. ``config_not_published``: fields of the base's config that
+    published GM adapters leave out.
     """
 
     name: ClassVar[str]
@@ -49,7 +50,8 @@ class TeacherFamily(ABC):
         """Where a policy head sits in ``model``."""
 
     def prepare(self, base: Path, config: Path | None) -> Path:
-        """The folder that :meth:`load` takes, of what lies under a preset's `base` and `config`; most bases are one already."""
+        """The folder that :meth:`load` takes, of what lies under a preset's `base`
+        and `config`; most bases are one already."""
         return base
 
     @abstractmethod
@@ -59,19 +61,24 @@ class TeacherFamily(ABC):
     def load_base(self, folder: Path, precision: str) -> nn.Module:
         """The teacher in ``folder`` as adapters sit on it.
 
-        ``precision``: fp32 or bf16; int8 or nf4, of the linear layers but those of :meth:`kept_whole`, the rest in bfloat16; fp8
-        is bfloat16 until :func:`~piflow_cli.weights.quantisation.store_in_fp8` has been told of the adapters too.
+        ``precision``: fp32 or bf16; int8 or nf4, of the linear layers but those of :meth:`kept_whole`,
+        the rest in bfloat16; fp8 is bfloat16 until
+        :func:`~piflow_cli.weights.quantisation.store_in_fp8` has been told of the adapters too.
         """
         if precision in BITSANDBYTES:
             return self.load_quantised(folder, precision, sorted(self.kept_whole(self.outline(folder))))
         return self.load(folder, COMPUTED_IN[precision])
 
     def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
-        """The teacher in ``folder`` with linear layers in int8 or nf4, but for those at ``keep``; the rest in bfloat16."""
-        raise UsageError(f"teachers of the family {self.name} are not quantised", "choose --base-precision bf16 or fp32")
+        """The teacher in ``folder`` with linear layers in int8 or nf4, but for
+        those at ``keep``; the rest in bfloat16."""
+        raise UsageError(
+            f"teachers of the family {self.name} are not quantised", "choose --base-precision bf16 or fp32"
+        )
 
     def kept_whole(self, model: nn.Module) -> set[str]:
-        """Dotted paths of layers that are never quantised: students start from copies of them, and the last layer is delicate."""
+        """Dotted paths of layers that are never quantised: students start from copies
+        of them, and the last layer is delicate."""
         return {self.head_site(model).projection, *self.trained_in_full}
 
     @abstractmethod
@@ -84,7 +91,8 @@ class TeacherFamily(ABC):
 
     @abstractmethod
     def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        """What ``model`` emits at states ``x`` (B, C, *S) and noise levels (B,): velocity, or a policy if it is widened."""
+        """What ``model`` emits at states ``x`` (B, C, *S) and noise levels
+        (B,): velocity, or a policy if it is widened."""
 
     @abstractmethod
     def unconditional(self, model: nn.Module, conditioning: Conditioning) -> Conditioning:
@@ -100,10 +108,12 @@ class TeacherFamily(ABC):
 
     @abstractmethod
     def longest_conditioning(self, model: nn.Module) -> Conditioning:
-        """Conditioning of one sample, shaped as the longest text makes it, on the meta device, but for masks whose values shape the network."""
+        """Conditioning of one sample, shaped as the longest text makes it, on the meta device, but for masks whose
+        values shape the network."""
 
     def encoders(self, section: TeacherSection) -> EncoderFactory:
-        """The encoders of a text-to-image teacher, not loaded yet; raises UsageError where the family knows only classes."""
+        """The encoders of a text-to-image teacher, not loaded yet; raises
+        UsageError where the family knows only classes."""
         raise UsageError(
             f"the family {self.name} is conditioned on class labels, not on text",
             "name pictures with labels; distill: --data SOURCE, and no --prompts",
@@ -127,7 +137,8 @@ class ClassConditionalFamily(TeacherFamily):
 
 
 def guidance_of(section: TeacherSection) -> Guidance:
-    """The classifier-free guidance that a preset asks of its teacher; none where the network embeds the scale itself."""
+    """The classifier-free guidance that a preset asks of its teacher; none
+    where the network embeds the scale itself."""
     if section.guidance_mode == "embedded":
         return Guidance()
     return Guidance(section.guidance, section.guidance_interval, section.guidance_mode == "orthogonal")
@@ -135,7 +146,9 @@ def guidance_of(section: TeacherSection) -> Guidance:
 
 def matching(model: nn.Module, pattern: str) -> list[str]:
     """Dotted paths of the linear layers of ``model`` that a regular expression matches in full."""
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and re.fullmatch(pattern, name)]
+    return [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear) and re.fullmatch(pattern, name)
+    ]
 
 
 def to_device(conditioning: Conditioning, device: torch.device) -> Conditioning:

@@ -29,7 +29,8 @@ class DiTFamily(ClassConditionalFamily):
     trained_in_full = ("proj_out_1",)
 
     def prepare(self, base: Path, config: Path | None) -> Path:
-        """A released checkpoint becomes a folder, by the config.json in the folder ``config``, or else by the one beside it."""
+        """A released checkpoint becomes a folder, by the config.json in the folder
+        ``config``, or else by the one beside it."""
         if not base.is_file():
             read_config(base / CONFIG_NAME)
             return base
@@ -95,7 +96,9 @@ def read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         named = config.get("_class_name", DiT.__name__)
     except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"there is no config of a model at {path}", "name a folder or a checkpoint: --base PATH") from error
+        raise UsageError(
+            f"there is no config of a model at {path}", "name a folder or a checkpoint: --base PATH"
+        ) from error
     fields = {name: value for name, value in config.items() if not name.startswith("_")}
     unknown = sorted(fields.keys() - signature(DiT.__init__).parameters.keys())
     if named != DiT.__name__ or unknown:

@@ -1,7 +1,9 @@
-"""Released ImageNet checkpoints as folders of our DiT: key maps, exact changes of convention, and a cache of the results.
+"""Released ImageNet checkpoints as folders of our DiT: key maps, exact changes
+of convention, and a cache of the results.
 
-Three releases are read: the teachers of pi-Flow (arXiv 2510.14974), which have our names; SiT (arXiv 2401.08740), which is fed
-1 - sigma and predicts x_0 - eps; and REPA (arXiv 2410.06940), which has SiT's names but is fed sigma and predicts eps - x_0.
+Three releases are read: the teachers of pi-Flow (arXiv 2510.14974), which have our names; SiT (arXiv
+2401.08740), which is fed 1 - sigma and predicts x_0 - eps; and REPA (arXiv 2410.06940), which has SiT's names
+but is fed sigma and predicts eps - x_0.
 """
 
 from __future__ import annotations
@@ -85,13 +87,17 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
 
 
 def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and float32 tensors of the DiT that gives u = eps - x_0 from sigma as the checkpoint's own model implies it.
+    """Config and float32 tensors of the DiT that gives u = eps - x_0 from sigma
+    as the checkpoint's own model implies it.
 
     Raises UsageError naming the first faults where the tensors are not those of a class-conditional DiT.
     """
     if "x_embedder.proj.weight" in tensors:
         if given.get("time_scale", 1.0) != 1:
-            raise UsageError(f"time_scale is 1 for SiT and REPA, not {given['time_scale']:g}", "distil it with --teacher imagenet-repa")
+            raise UsageError(
+                f"time_scale is 1 for SiT and REPA, not {given['time_scale']:g}",
+                "distil it with --teacher imagenet-repa",
+            )
         found = _with_our_names(tensors)
         config = architecture(found, {"time_scale": 1.0, **_input_size(tensors), **given})
         _refuse_faults(found, config)
@@ -109,7 +115,8 @@ def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[di
 
 
 def architecture(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The DiT's config, read off tensors with our names; ``given`` tells what they do not show and must not contradict them.
+    """The DiT's config, read off tensors with our names; ``given`` tells what they
+    do not show and must not contradict them.
 
     Raises UsageError naming what is contradicted, or what must be given.
     """
@@ -118,9 +125,17 @@ def architecture(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> dic
         classes = tensors["emb.class_embedder.embedding_table.weight"].shape[0] - 1
         inner = tensors["transformer_blocks.0.ff.net.0.proj.weight"].shape[0]
     except (KeyError, ValueError) as error:
-        raise UsageError("no class-conditional DiT: its embeddings or first block are missing", "name another: --base PATH") from error
+        raise UsageError(
+            "no class-conditional DiT: its embeddings or first block are missing", "name another: --base PATH"
+        ) from error
     blocks = {match[1] for name in tensors if (match := re.match(r"transformer_blocks\.(\d+)\.", name))}
-    shown = {"patch_size": patch, "in_channels": channels, "num_layers": len(blocks), "num_classes": classes, "mlp_ratio": inner / width}
+    shown = {
+        "patch_size": patch,
+        "in_channels": channels,
+        "num_layers": len(blocks),
+        "num_classes": classes,
+        "mlp_ratio": inner / width,
+    }
     told = {"sample_size": IMAGENET_LATENT, **given}
     if "num_attention_heads" not in told and width in KNOWN_HEADS:
         told["num_attention_heads"] = KNOWN_HEADS[width]
@@ -128,14 +143,17 @@ def architecture(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> dic
     if lacking:
         raise UsageError(f"the tensors do not tell {' and '.join(lacking)}", STATE_IT)
     shown["attention_head_dim"] = width // told["num_attention_heads"]
-    wrong = [f"{name} is {shown[name]}, not {value}" for name, value in given.items() if shown.get(name, value) != value]
+    wrong = [
+        f"{name} is {shown[name]}, not {value}" for name, value in given.items() if shown.get(name, value) != value
+    ]
     if wrong:
         raise UsageError(f"another architecture than the preset's: {'; '.join(wrong)}", "name another: --base PATH")
     return {**told, **shown}
 
 
 def _with_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a SiT under our names, queries, keys and values apart, and without what does not reach the velocity."""
+    """The tensors of a SiT under our names, queries, keys and values apart, and
+    without what does not reach the velocity."""
     found: dict[str, Tensor] = {}
     channels = tensors["x_embedder.proj.weight"].shape[1]
     positions = tensors["x_embedder.proj.weight"].shape[2:].numel()
@@ -163,8 +181,9 @@ def _renamed(name: str) -> str:
 def _from_reversed_time(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights that give u = eps - x_0 from sigma, of weights that give x_0 - eps from 1 - sigma.
 
-    The sign goes into the output layer. The time goes into the first layer of its embedding, which sees cos(f t) and
-    sin(f t): with t = 1 - sigma these are cos f cos(f sigma) + sin f sin(f sigma) and sin f cos(f sigma) - cos f sin(f sigma).
+    The sign goes into the output layer. The time goes into the first layer of its embedding, which
+    sees cos(f t) and sin(f t): with t = 1 - sigma these are cos f cos(f sigma) + sin f sin(f sigma)
+    and sin f cos(f sigma) - cos f sin(f sigma).
     """
     found = dict(tensors)
     for part in ("weight", "bias"):
@@ -191,7 +210,9 @@ def _refuse_other_positions(tensors: Mapping[str, Tensor], config: Mapping[str, 
     expected = position_table(config["sample_size"] // config["patch_size"], positions.shape[-1])
     # Computed in single precision there.
     if positions.shape != expected.shape or not torch.allclose(positions.float(), expected, atol=1e-3):
-        raise UsageError("its pos_embed is not SiT's table of sines and cosines for this input size", "name another: --base PATH")
+        raise UsageError(
+            "its pos_embed is not SiT's table of sines and cosines for this input size", "name another: --base PATH"
+        )
 
 
 def _refuse_faults(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

@@ -3,16 +3,17 @@
 A family returns an :class:`EncoderFactory` from ``TeacherFamily.encoders(section)``, where ``section`` is the preset's
 TeacherSection. That reads no weights and downloads nothing. Training asks it to ``open`` only for what the cache lacks.
 
-Conditioning. What ``encode_text`` returns is cached text by text. For a batch every entry is padded with zeros along its
-first axis to the longest of the batch, stacked behind a batch axis (masks too, so a padded position is False or 0), and
-handed to ``TeacherFamily.call`` under the same names. A family whose network does not mask therefore pads to its fixed length
-itself.
+Conditioning. What ``encode_text`` returns is cached text by text. For a batch every entry is padded with zeros along
+its first axis to the longest of the batch, stacked behind a batch axis (masks too, so a padded position is False or 0),
+and handed to ``TeacherFamily.call`` under the same names. A family whose network does not mask therefore pads to its
+fixed length itself.
 
-Unconditional half of true classifier-free guidance. The empty prompt is encoded and cached with every data set. Where the
-teacher's Guidance has a scale other than 1, the training data add its entries to the conditioning as ``negative_<name>``, one
-row a sample, so that they are moved and repeated with the rest. ``TeacherFamily.unconditional`` of a text-to-image family is
-:func:`negative_of`; ``TeacherFamily.call`` ignores the ``negative_`` entries. Families that embed the guidance scale instead
-(FLUX.1-dev) get no such entries, since their Guidance has the scale 1.
+Unconditional half of true classifier-free guidance. The empty prompt is encoded and cached with every data set. Where
+the teacher's Guidance has a scale other than 1, the training data add its entries to the conditioning as
+``negative_<name>``, one row a sample, so that they are moved and repeated with the rest.
+``TeacherFamily.unconditional`` of a text-to-image family is
+:func:`negative_of`; ``TeacherFamily.call`` ignores the ``negative_`` entries. Families that embed the guidance scale
+  instead (FLUX.1-dev) get no such entries, since their Guidance has the scale 1.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class PictureEncoder(Protocol):
     """Image encoder of one model, loaded on a device when it is first used."""
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the latents of ``images`` (B, 3, H, W) float32 in [-1, 1], by the VAE's posterior.
+        """Mean and standard deviation (B, C, h, w) of the latents of ``images`` (B, 3, H, W)
+        float32 in [-1, 1], by the VAE's posterior.
 
         Both are normalised as the transformer takes latents; a batch draws its latents from them.
         """
@@ -50,19 +52,21 @@ class Encoders(PictureEncoder, Protocol):
     def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         """Conditioning of each text, on the CPU and without a batch axis, in the dtype it is to be stored in.
 
-        The first axis of an entry may differ in length between texts; an entry that marks real positions says which count.
+        The first axis of an entry may differ in length between texts; an entry
+        that marks real positions says which count.
         """
 
     def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
-        """Those of ``texts`` that the encoder does not read to their ends, each with how much of it is read, in words."""
+        """Those of ``texts`` that the encoder does not read to their ends,
+        each with how much of it is read, in words."""
 
 
 @dataclass(frozen=True)
 class EncoderFactory:
     """Encoders that are not loaded yet, and what can be known of them without their weights.
 
-    ``identity``: everything that shapes their output, as text: model, revision, dtype, lengths, prompt template, VAE; it is
-    part of every cache key. ``latent_channels`` C; ``downsampling``: pixels a latent position spans, each way;
+    ``identity``: everything that shapes their output, as text: model, revision, dtype, lengths, prompt template, VAE;
+    it is part of every cache key. ``latent_channels`` C; ``downsampling``: pixels a latent position spans, each way;
     ``size_multiple``: the number of pixels that width and height of a picture must be multiples of. ``open`` gives the
     encoders for a device; the second argument says whether those of text wait in the CPU's memory, layer by layer.
     """
@@ -81,17 +85,21 @@ class EncoderFactory:
 def negative_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The conditioning of the empty prompt that rides in ``conditioning`` under ``negative_<name>``."""
     return {
-        name.removeprefix(NEGATIVE_PREFIX): value for name, value in conditioning.items() if name.startswith(NEGATIVE_PREFIX)
+        name.removeprefix(NEGATIVE_PREFIX): value
+        for name, value in conditioning.items()
+        if name.startswith(NEGATIVE_PREFIX)
     }
 
 
 def with_negative(conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``conditioning`` with the entries of ``negative`` under ``negative_<name>``; the inverse of :func:`negative_of`."""
+    """``conditioning`` with the entries of ``negative`` under ``negative_<name>``; the inverse of
+    :func:`negative_of`."""
     return {**conditioning, **{NEGATIVE_PREFIX + name: value for name, value in negative.items()}}
 
 
 def collate(entries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """A batch of conditionings: entries of one name padded with zeros along their first axis to the longest, and stacked."""
+    """A batch of conditionings: entries of one name padded with zeros along
+    their first axis to the longest, and stacked."""
     return {name: torch.stack(_padded([entry[name] for entry in entries])) for name in entries[0]}
 
 

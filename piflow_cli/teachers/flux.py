@@ -15,7 +15,8 @@ from .text_to_image import TextToImageFamily
 
 
 class FluxFamily(TextToImageFamily):
-    """Conditioning: ``prompt_embeds`` (B, L, D) of T5, padded to one length, and ``pooled_prompt_embeds`` (B, E) of CLIP."""
+    """Conditioning: ``prompt_embeds`` (B, L, D) of T5, padded to one length, and
+    ``pooled_prompt_embeds`` (B, E) of CLIP."""
 
     name = "flux"
     model_name = "FluxTransformer2DModel"
@@ -53,7 +54,10 @@ class FluxFamily(TextToImageFamily):
 
     def longest_conditioning(self, model: nn.Module) -> Conditioning:
         embeds = torch.empty(1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta")
-        return {"prompt_embeds": embeds, "pooled_prompt_embeds": embeds.new_empty(1, model.config.pooled_projection_dim)}
+        return {
+            "prompt_embeds": embeds,
+            "pooled_prompt_embeds": embeds.new_empty(1, model.config.pooled_projection_dim),
+        }
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         embeds, pooled, _ = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)

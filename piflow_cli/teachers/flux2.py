@@ -1,4 +1,5 @@
-"""FLUX.2: packed latents of 32 channels, one text of fixed length; [dev] is told its guidance, [klein] base is guided by two halves."""
+"""FLUX.2: packed latents of 32 channels, one text of fixed length; [dev] is told its
+guidance, [klein] base is guided by two halves."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from .text_to_image import TextToImageFamily
 
 
 class Flux2Family(TextToImageFamily):
-    """FLUX.2 [dev]. Conditioning: ``prompt_embeds`` (B, L, D), three layers of the text encoder side by side, padded to one length."""
+    """FLUX.2 [dev]. Conditioning: ``prompt_embeds`` (B, L, D), three layers of the text
+    encoder side by side, padded to one length."""
 
     name = "flux2"
     model_name = "Flux2Transformer2DModel"
@@ -58,7 +60,11 @@ class Flux2Family(TextToImageFamily):
         return pack(x).transpose(1, 2).unflatten(2, (x.shape[-2] // SIDE, x.shape[-1] // SIDE))
 
     def longest_conditioning(self, model: nn.Module) -> Conditioning:
-        return {"prompt_embeds": torch.empty(1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta")}
+        return {
+            "prompt_embeds": torch.empty(
+                1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta"
+            )
+        }
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         embeds, _ = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)
@@ -68,7 +74,10 @@ class Flux2Family(TextToImageFamily):
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
         chats = format_input(list(texts), system_message=pipeline.system_message)
-        return [len(pipeline.tokenizer.apply_chat_template([chat], tokenize=True, return_dict=True)["input_ids"][0]) for chat in chats]
+        return [
+            len(pipeline.tokenizer.apply_chat_template([chat], tokenize=True, return_dict=True)["input_ids"][0])
+            for chat in chats
+        ]
 
     def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
         # Each of the 4 C channels of a token has its own, which the VAE keeps as those of a batch norm.
@@ -92,11 +101,17 @@ class Flux2KleinFamily(Flux2Family):
     embeds_guidance = False
 
     def pipeline(self, model: nn.Module, scheduler: Any) -> Any:
-        # This one turns even the latents it returns back into those of its VAE: with plain statistics they stay what they are.
+        # This one turns even the latents it returns back into those of its VAE: with plain statistics they stay what
+        # they are.
         from diffusers import AutoencoderKLFlux2
 
         channels = self.latent_channels(model.config)
-        size = {"block_out_channels": (1, 1, 1, 1), "norm_num_groups": 1, "layers_per_block": 1, "mid_block_add_attention": False}
+        size = {
+            "block_out_channels": (1, 1, 1, 1),
+            "norm_num_groups": 1,
+            "layers_per_block": 1,
+            "mid_block_add_attention": False,
+        }
         plain = AutoencoderKLFlux2(latent_channels=channels, batch_norm_eps=0.0, **size)
         return self.pipeline_class(scheduler=scheduler, vae=plain, text_encoder=None, tokenizer=None, transformer=model)
 

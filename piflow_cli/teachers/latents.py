@@ -1,4 +1,5 @@
-"""Between pictures and the states of class-conditional models: nothing to do for pixels, an AutoencoderKL for latents."""
+"""Between pictures and the states of class-conditional models: nothing to do
+for pixels, an AutoencoderKL for latents."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Deco
     """
     if vae is None:
         if channels not in PICTURE_CHANNELS:
-            raise UsageError(f"the model makes latents of {channels} channels, and no VAE that shows them is named", NAME_ONE)
+            raise UsageError(
+                f"the model makes latents of {channels} channels, and no VAE that shows them is named", NAME_ONE
+            )
         return lambda states: states
     model = _load(vae, channels, device)
     shift, scale = _normalisation(model)
@@ -52,7 +55,8 @@ def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Deco
 
 
 class VaeEncoder:
-    """The AutoencoderKL ``vae``, loaded onto ``device`` when it is first asked, for latents of ``channels`` channels."""
+    """The AutoencoderKL ``vae``, loaded onto ``device`` when it is first
+    asked, for latents of ``channels`` channels."""
 
     def __init__(self, vae: str, channels: int, device: torch.device) -> None:
         self.vae, self.channels, self.device = vae, channels, device
@@ -60,7 +64,8 @@ class VaeEncoder:
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the states of ``images`` (B, 3, H, W) in [-1, 1], by the VAE's posterior."""
+        """Mean and standard deviation (B, C, h, w) of the states of ``images`` (B, 3,
+        H, W) in [-1, 1], by the VAE's posterior."""
         if self._model is None:
             self._model = _load(self.vae, self.channels, self.device)
         shift, scale = _normalisation(self._model)
@@ -74,9 +79,12 @@ class VaeEncoder:
 
 
 def vae_encoders(vae: str | None, channels: int) -> EncoderFactory:
-    """The encoder of a teacher's latents, not loaded yet; raises UsageError where ``vae`` is none, or belongs to other states."""
+    """The encoder of a teacher's latents, not loaded yet; raises UsageError where
+    ``vae`` is none, or belongs to other states."""
     if vae is None:
-        raise UsageError(f"the model makes latents of {channels} channels, and no VAE that encodes pictures is named", NAME_ONE)
+        raise UsageError(
+            f"the model makes latents of {channels} channels, and no VAE that encodes pictures is named", NAME_ONE
+        )
     config = json.loads((vae_folder(vae, CONFIGS) / "config.json").read_text(encoding="utf-8"))
     # An AutoencoderKL halves the sides between its blocks.
     halvings = len(config["block_out_channels"]) - 1 if "block_out_channels" in config else 0
@@ -100,7 +108,9 @@ def _load(vae: str, channels: int, device: torch.device) -> nn.Module:
 
     model = load_model(AutoencoderKL, vae_folder(vae), torch.float32).requires_grad_(False).to(device)
     if model.config.latent_channels != channels:
-        raise UsageError(f"{vae} shows latents of {model.config.latent_channels} channels, and the model makes {channels}", NAME_ONE)
+        raise UsageError(
+            f"{vae} shows latents of {model.config.latent_channels} channels, and the model makes {channels}", NAME_ONE
+        )
     return model
 
 

@@ -23,7 +23,8 @@ MEND = "copy or download it again, or name another: --base PATH"
 
 
 def load_model(kind: Any, folder: Path, dtype: torch.dtype, **options: Any) -> nn.Module:
-    """The model of the diffusers class ``kind`` in ``folder``, in evaluation mode, on the CPU unless ``options`` quantise it.
+    """The model of the diffusers class ``kind`` in ``folder``, in evaluation mode,
+    on the CPU unless ``options`` quantise it.
 
     Raises:
         UsageError: there are no weights in safetensors files.
@@ -45,7 +46,11 @@ def load_text_encoder(kind: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
     """
     model, found = _read(kind, folder, dtype)
     own = {name for name, _ in model.named_children()}
-    inside = [name for name in found["unexpected_keys"] if name.removeprefix(f"{model.base_model_prefix}.").partition(".")[0] in own]
+    inside = [
+        name
+        for name in found["unexpected_keys"]
+        if name.removeprefix(f"{model.base_model_prefix}.").partition(".")[0] in own
+    ]
     _refuse(folder, kind, "lacks", found["missing_keys"])
     _refuse(folder, kind, "holds what is unknown to it:", inside)
     _refuse_not_finite(folder, model.state_dict().items())
@@ -60,12 +65,16 @@ def weights_in(folder: Path) -> Path:
     return found[0]
 
 
-def _read(kind: Any, folder: Path, dtype: torch.dtype, **options: Any) -> tuple[nn.Module, Mapping[str, Collection[str]]]:
+def _read(
+    kind: Any, folder: Path, dtype: torch.dtype, **options: Any
+) -> tuple[nn.Module, Mapping[str, Collection[str]]]:
     file = weights_in(folder)
     _refuse_other_shards(folder, kind)
     try:
         with _quiet("diffusers"), _quiet(kind.__module__.partition(".")[0]):
-            return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, **options)
+            return kind.from_pretrained(
+                folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            )
     except (ValueError, RuntimeError) as error:
         if "shape" not in str(error):
             raise
@@ -95,7 +104,9 @@ def _refuse_not_finite(folder: Path, values: Collection[tuple[str, Tensor]] | It
     """Raise RunError for the first tensors that hold NaN or infinity, with the file that has the first of them."""
     wrong = [name for name, value in values if not all_finite(value)]
     if wrong:
-        raise RunError(f"{_file_of(weights_in(folder), wrong[0])} holds values that are not finite in {few(wrong)}", MEND)
+        raise RunError(
+            f"{_file_of(weights_in(folder), wrong[0])} holds values that are not finite in {few(wrong)}", MEND
+        )
 
 
 def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -106,7 +117,8 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _file_of(weights: Path, name: str) -> Path:
-    """The shard that holds the tensor ``name``; the index itself where the library has given the tensor another name."""
+    """The shard that holds the tensor ``name``; the index itself where the
+    library has given the tensor another name."""
     if weights.suffix != ".json":
         return weights
     shard = json.loads(weights.read_text(encoding="utf-8"))["weight_map"].get(name)

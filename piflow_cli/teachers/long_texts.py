@@ -19,12 +19,15 @@ def length_note(tokens: int, most: int) -> str | None:
 def told_of(notes: Mapping[str, str], total: int) -> str:
     """One line about the texts that are cut, by their notes, among ``total``."""
     shown = few([f"{_begun(text)} ({note})" for text, note in notes.items()])
-    return f"{len(notes)} of {total} texts are longer than the text encoder reads, and their ends have no effect: {shown}"
+    return (
+        f"{len(notes)} of {total} texts are longer than the text encoder reads, and their ends have no effect: {shown}"
+    )
 
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """diffusers and transformers without their warnings: they print what they cut, text by text, and only for some families."""
+    """diffusers and transformers without their warnings: they print what they cut,
+    text by text, and only for some families."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

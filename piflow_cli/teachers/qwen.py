@@ -72,7 +72,10 @@ class QwenImageFamily(TextToImageFamily):
         return super().decode_latents(vae, latents.unsqueeze(2)).squeeze(2)
 
     def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (latents.new_tensor(values).reshape(-1, 1, 1, 1) for values in (vae.config.latents_mean, vae.config.latents_std))
+        mean, std = (
+            latents.new_tensor(values).reshape(-1, 1, 1, 1)
+            for values in (vae.config.latents_mean, vae.config.latents_std)
+        )
         return mean, std
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:

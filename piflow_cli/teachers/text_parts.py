@@ -1,4 +1,5 @@
-"""The text encoders in the folder of a stock pipeline: which are there, how large they are, and they themselves, read whole."""
+"""The text encoders in the folder of a stock pipeline: which are there, how large
+they are, and they themselves, read whole."""
 
 from __future__ import annotations
 
@@ -12,23 +13,31 @@ from .loading import load_text_encoder
 
 
 def missing_parts(folder: Path) -> list[str]:
-    """Which of the text encoders and tokenizers that a pipeline's index names, and of the index itself, are not in ``folder``."""
+    """Which of the text encoders and tokenizers that a pipeline's index names, and of
+    the index itself, are not in ``folder``."""
     index = folder / "model_index.json"
     if not index.is_file():
         return [name for name in ("model_index.json", "text_encoder") if not (folder / name).exists()]
     parts = json.loads(index.read_text(encoding="utf-8"))
-    texts = [name for name, value in parts.items() if name.startswith(("text_encoder", "tokenizer")) and value[0] is not None]
+    texts = [
+        name for name, value in parts.items() if name.startswith(("text_encoder", "tokenizer")) and value[0] is not None
+    ]
     return [name for name in texts or ["text_encoder"] if not (folder / name).is_dir()]
 
 
 def text_encoders(folder: Path) -> dict[str, nn.Module]:
-    """The text encoders that a pipeline's index names as classes of transformers, in bfloat16; a pipeline would load them unchecked."""
+    """The text encoders that a pipeline's index names as classes of transformers, in
+    bfloat16; a pipeline would load them unchecked."""
     import transformers
 
     parts = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     named = {name: value for name, value in parts.items() if name.startswith("text_encoder")}
-    kinds = {name: getattr(transformers, kind, None) for name, (library, kind) in named.items() if library == "transformers"}
-    return {name: load_text_encoder(kind, folder / name, torch.bfloat16) for name, kind in kinds.items() if kind is not None}
+    kinds = {
+        name: getattr(transformers, kind, None) for name, (library, kind) in named.items() if library == "transformers"
+    }
+    return {
+        name: load_text_encoder(kind, folder / name, torch.bfloat16) for name, kind in kinds.items() if kind is not None
+    }
 
 
 def encoder_bytes(folder: Path, offload: bool) -> int | None:
@@ -44,7 +53,11 @@ def encoder_bytes(folder: Path, offload: bool) -> int | None:
         with torch.device("meta"):
             model = getattr(transformers, config.architectures[0])(config)
         # What two layers share counts once.
-        owners = {id(value): (layer, 2 * value.numel()) for layer in model.modules() for value in layer.parameters(recurse=False)}
+        owners = {
+            id(value): (layer, 2 * value.numel())
+            for layer in model.modules()
+            for value in layer.parameters(recurse=False)
+        }
         sizes: dict[int, int] = {}
         for layer, size in owners.values():
             sizes[id(layer)] = sizes.get(id(layer), 0) + size

@@ -1,4 +1,5 @@
-"""What text-to-image families share: diffusers classes by name, one layout of latents, conditioning from cached prompts."""
+"""What text-to-image families share: diffusers classes by name, one layout of
+latents, conditioning from cached prompts."""
 
 from __future__ import annotations
 
@@ -65,10 +66,13 @@ class TextToImageFamily(TeacherFamily):
         try:
             config = self.model_class.load_config(_transformer(folder))
         except OSError as error:
-            raise UsageError(f"there is no model in {folder}", "name the folder of a pipeline or a transformer: --base PATH") from error
+            raise UsageError(
+                f"there is no model in {folder}", "name the folder of a pipeline or a transformer: --base PATH"
+            ) from error
         if config["_class_name"] != self.model_name:
             raise UsageError(
-                f"{folder} holds a {config['_class_name']}, not a {self.model_name}", "choose the preset of that model, or another base"
+                f"{folder} holds a {config['_class_name']}, not a {self.model_name}",
+                "choose the preset of that model, or another base",
             )
         if "guidance_embeds" in config and config["guidance_embeds"] != self.embeds_guidance:
             takes = "takes the guidance scale as an input" if config["guidance_embeds"] else "takes no guidance scale"
@@ -102,7 +106,9 @@ class TextToImageFamily(TeacherFamily):
             latent_channels=self.latent_channels(self._config(locate(section.base, section.revision, CONFIGS))),
             downsampling=self.vae_factor,
             size_multiple=self.size_multiple,
-            open=lambda device, offload: StockEncoders(self, locate(section.base, section.revision, ENCODERS), device, offload),
+            open=lambda device, offload: StockEncoders(
+                self, locate(section.base, section.revision, ENCODERS), device, offload
+            ),
         )
 
     @abstractmethod
@@ -111,10 +117,12 @@ class TextToImageFamily(TeacherFamily):
 
     @abstractmethod
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as the stock pipeline makes them, before it cuts them to ``text_length``; its chat template counts."""
+        """Tokens of each text as the stock pipeline makes them, before it cuts them to
+        ``text_length``; its chat template counts."""
 
     def encode_images(self, vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B, 3, H, W) in [-1, 1], as the VAE has them."""
+        """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B,
+        3, H, W) in [-1, 1], as the VAE has them."""
         posterior = vae.encode(images).latent_dist
         mean, std = self.latent_statistics(vae, posterior.mean)
         return (posterior.mean - mean) / std, posterior.std / std
@@ -125,7 +133,8 @@ class TextToImageFamily(TeacherFamily):
         return vae.decode(latents * std + mean).sample
 
     def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """What normalised latents have had subtracted, and been divided by, each to be broadcast against ``latents`` of the VAE."""
+        """What normalised latents have had subtracted, and been divided by, each to be
+        broadcast against ``latents`` of the VAE."""
         return latents.new_tensor(vae.config.shift_factor), latents.new_tensor(1 / vae.config.scaling_factor)
 
     def load_vae(self, folder: Path) -> nn.Module:
@@ -156,7 +165,8 @@ class TextToImageFamily(TeacherFamily):
 
     @abstractmethod
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        """What the stock pipeline is told of a batch: its texts, and the guidance; with ``negative_`` entries it guides by itself."""
+        """What the stock pipeline is told of a batch: its texts, and the guidance; with
+        ``negative_`` entries it guides by itself."""
 
     def text_encoder_bytes(self, folder: Path, offload: bool) -> int | None:
         """Bytes of the text encoders in bfloat16 by their configs in ``folder``; None where there are none to read.
@@ -166,7 +176,8 @@ class TextToImageFamily(TeacherFamily):
         return encoder_bytes(folder, offload)
 
     def text_pipeline(self, folder: Path) -> Any:
-        """The stock pipeline with its text encoders alone, in bfloat16; raises UsageError where ``folder`` lacks them."""
+        """The stock pipeline with its text encoders alone, in bfloat16;
+        raises UsageError where ``folder`` lacks them."""
         missing = missing_parts(folder)
         if missing:
             raise UsageError(
@@ -174,7 +185,9 @@ class TextToImageFamily(TeacherFamily):
                 "name the folder or Hub id of a whole pipeline: --base PATH",
             )
         absent = {"transformer": None, "vae": None}
-        return self.pipeline_class.from_pretrained(folder, **absent, **text_encoders(folder), torch_dtype=torch.bfloat16)
+        return self.pipeline_class.from_pretrained(
+            folder, **absent, **text_encoders(folder), torch_dtype=torch.bfloat16
+        )
 
 
 class StockEncoders:
@@ -231,8 +244,11 @@ class StockEncoders:
             torch.cuda.empty_cache()
 
 
-def open_decoder(family: TextToImageFamily, section: TeacherSection, device: torch.device) -> Callable[[Tensor], Tensor] | None:
-    """What turns latents (B, C, h, w) into images (B, 3, H, W) in [-1, 1], one at a time; None where the base has no VAE.
+def open_decoder(
+    family: TextToImageFamily, section: TeacherSection, device: torch.device
+) -> Callable[[Tensor], Tensor] | None:
+    """What turns latents (B, C, h, w) into images (B, 3, H, W) in [-1, 1], one
+    at a time; None where the base has no VAE.
 
     The VAE is loaded for each call: between pictures its memory belongs to the training.
     """

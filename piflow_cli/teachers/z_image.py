@@ -30,7 +30,14 @@ class ZImageFamily(TextToImageFamily):
 
     def head_site(self, model: nn.Module) -> HeadSite:
         return HeadSite(
-            f"{FINAL_LAYER}.linear", 4, channel_major=False, tap=FINAL_LAYER, tap_at="keyword", tap_key="c", unpatchify=True, negated=True
+            f"{FINAL_LAYER}.linear",
+            4,
+            channel_major=False,
+            tap=FINAL_LAYER,
+            tap_at="keyword",
+            tap_key="c",
+            unpatchify=True,
+            negated=True,
         )
 
     def adapter_targets(self, model: nn.Module) -> list[str]:

@@ -49,7 +49,8 @@ class TrainingState:
 def save_checkpoint(folder: Path, state: TrainingState, keep: int, metrics: str | None = None) -> Path:
     """Write ``folder``/<iteration>, aside first, then drop all but the newest ``keep``; returns its path.
 
-    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and writes nothing, where a value is not finite.
+    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and
+    writes nothing, where a value is not finite.
     """
     path = folder / name_of(state.iteration)
     tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
@@ -60,7 +61,11 @@ def save_checkpoint(folder: Path, state: TrainingState, keep: int, metrics: str 
             raise RunError(f"{name} of iteration {state.iteration} is not finite, and is not saved", GENTLER)
     with replacing_folder(path) as aside:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside / TENSORS_NAME)
-        record = {"iteration": state.iteration, "files": {TENSORS_NAME: files_digest([aside / TENSORS_NAME])}, "metrics": metrics}
+        record = {
+            "iteration": state.iteration,
+            "files": {TENSORS_NAME: files_digest([aside / TENSORS_NAME])},
+            "metrics": metrics,
+        }
         (aside / STATE_NAME).write_text(_with_digest(record))
     for old in checkpoints(folder)[:-keep]:
         try:
@@ -77,12 +82,15 @@ def name_of(iteration: int) -> str:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()] if folder.is_dir() else []
+    found = (
+        [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()] if folder.is_dir() else []
+    )
     return sorted((path for path in found if path.name == name_of(int(path.name))), key=lambda path: int(path.name))
 
 
 def load_checkpoint(path: Path, state: TrainingState) -> str | None:
-    """Put a checkpoint into ``state``; returns the digest of the rows of metrics.jsonl until then, None where it has none.
+    """Put a checkpoint into ``state``; returns the digest of the rows of
+    metrics.jsonl until then, None where it has none.
 
     Raises RunError naming the file and what to remove where it is damaged.
     """
@@ -91,8 +99,10 @@ def load_checkpoint(path: Path, state: TrainingState) -> str | None:
         if name_of(record["iteration"]) != path.name:
             raise ValueError(f"{STATE_NAME} is of iteration {record['iteration']}")
         # piflow 0.1 wrote a CRC-32 of the tensors alone.
-        whole = record["files"] == {TENSORS_NAME: files_digest([path / TENSORS_NAME])} if "files" in record else (
-            record["crc32"] == _checksum(path / TENSORS_NAME)
+        whole = (
+            record["files"] == {TENSORS_NAME: files_digest([path / TENSORS_NAME])}
+            if "files" in record
+            else (record["crc32"] == _checksum(path / TENSORS_NAME))
         )
         if not whole:
             raise ValueError(f"the checksum of {TENSORS_NAME} does not match")
@@ -139,7 +149,9 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {}
     for index, entries in optimizer.state_dict()["state"].items():
         # bitsandbytes gives its 8-bit moments in a mapping of their own, and takes them back without it.
-        inner = {name: value for entry in entries.values() if isinstance(entry, Mapping) for name, value in entry.items()}
+        inner = {
+            name: value for entry in entries.values() if isinstance(entry, Mapping) for name, value in entry.items()
+        }
         for name, value in {**entries, **inner}.items():
             if not isinstance(value, Mapping):
                 # A copy, since parameters share the table of 8-bit values, and safetensors refuses tensors that do.

@@ -33,8 +33,8 @@ LONGEST_STREAK = 10  # steps in a row whose gradients are not finite; the run st
 class Session:
     """Everything a step needs. ``model`` is what the student's forward goes through, as accelerate prepared it.
 
-    ``gallery``: where pictures start from; None where nothing shows them. ``streak``: how many steps until now were skipped
-    in a row.
+    ``gallery``: where pictures start from; None where nothing shows them. ``streak``: how
+    many steps until now were skipped in a row.
     """
 
     preset: Preset
@@ -63,8 +63,8 @@ def train_step(session: Session) -> None:
     """One iteration: gradients over all rounds of accumulation, one optimiser step, one update of the average.
 
     A step whose loss or gradients are not finite leaves the weights as they are (as published); it counts in
-    ``session.streak``. All processes skip the same steps: they have exchanged gradients, and the loss too. Loss and gradient
-    norm stay on the device, in ``session.pending``.
+    ``session.streak``. All processes skip the same steps: they have exchanged gradients, and the loss too. Loss and
+    gradient norm stay on the device, in ``session.pending``.
     """
     settings, iteration = session.preset.optimisation, session.iteration
     for group in session.optimizer.param_groups:
@@ -73,7 +73,8 @@ def train_step(session: Session) -> None:
         loss = sum(_backward(session, round_) for round_ in range(session.batches.accumulation))
     loss = session.accelerator.reduce(loss, reduction="mean")
     norm = _clip(session, settings.gradient_clip if iteration >= settings.warmup else None)
-    # The one wait for the device in a step: whether it takes place cannot be left to the optimiser, 8-bit ones know no skipping.
+    # The one wait for the device in a step: whether it takes place cannot be left to the optimiser, 8-bit ones know no
+    # skipping.
     finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
     session.streak = 0 if finite else session.streak + 1
     if finite:
@@ -159,7 +160,8 @@ def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterat
 def _place(session: Session, round_: int) -> int:
     """Number of a round of this process among those of all processes in one step.
 
-    Samples and noise depend on it alone: with the same device batch, a step on several processes is that on one, but for rounding.
+    Samples and noise depend on it alone: with the same device batch, a step on several
+    processes is that on one, but for rounding.
     """
     return round_ * session.batches.processes + session.accelerator.process_index
 

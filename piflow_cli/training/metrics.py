@@ -18,8 +18,9 @@ SMOOTHING = 25
 class Metrics:
     """The metrics of a run, written to a file as they come.
 
-    A resumed run first drops the lines after its checkpoint, so that the file reads as if it had never stopped. ``digest`` is
-    what the file's lines until then had when the checkpoint was saved; if they no longer do, that is said.
+    A resumed run first drops the lines after its checkpoint, so that the file reads as if it had
+    never stopped. ``digest`` is what the file's lines until then had when the checkpoint was
+    saved; if they no longer do, that is said.
     """
 
     def __init__(self, path: Path, iteration: int, digest: str | None = None) -> None:
@@ -50,7 +51,9 @@ class Metrics:
 
     def add(self, row: dict) -> None:
         """Append a finished iteration; JSON has null for what is not finite."""
-        row = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        row = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+        }
         self.rows.append(row)
         line = json.dumps(row) + "\n"
         self._digest.update(line.encode())
@@ -63,7 +66,8 @@ class Metrics:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict]]:
-    """Lines of a metrics file and what they say, none where there is no file; a line that a crash cut short is passed over."""
+    """Lines of a metrics file and what they say, none where there is no file; a
+    line that a crash cut short is passed over."""
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
         try:
             row = json.loads(line)
@@ -84,7 +88,9 @@ def draw_loss(rows: list[dict], path: Path) -> None:
     rows = [row for row in rows if row["loss"] is not None]
     iterations, losses = [row["iteration"] for row in rows], [row["loss"] for row in rows]
     axes.plot(iterations, losses, color="0.75", linewidth=0.8, label="each iteration")
-    means = [math.fsum(losses[max(0, end - SMOOTHING) : end]) / min(end, SMOOTHING) for end in range(1, len(losses) + 1)]
+    means = [
+        math.fsum(losses[max(0, end - SMOOTHING) : end]) / min(end, SMOOTHING) for end in range(1, len(losses) + 1)
+    ]
     axes.plot(iterations, means, color="tab:blue", label=f"mean of {SMOOTHING}")
     axes.set(xlabel="iteration", ylabel="pi-ID loss", yscale="log")
     axes.legend(frameon=False)

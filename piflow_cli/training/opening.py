@@ -111,7 +111,9 @@ def _spare_frozen(model: nn.Module) -> None:
 def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelerator:
     tracker = preset.output.tracker
     if tracker != "none" and importlib.util.find_spec(tracker) is None:
-        raise UsageError(f"the tracker {tracker} is not installed", 'pip install "piflow[trackers]", or --set output.tracker=none')
+        raise UsageError(
+            f"the tracker {tracker} is not installed", 'pip install "piflow[trackers]", or --set output.tracker=none'
+        )
     chosen = {} if device.type == "cpu" or device.index is None else {"ACCELERATE_TORCH_DEVICE": str(device)}
     with environment(chosen, without="ACCELERATE_"):
         return Accelerator(

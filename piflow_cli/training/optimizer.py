@@ -21,7 +21,8 @@ GAMMAS = ".loggamma."
 def make_optimizer(
     named: Iterable[tuple[str, nn.Parameter]], settings: OptimisationSection, device: torch.device, console: Console
 ) -> torch.optim.Optimizer:
-    """AdamW over parameters by name, with 8-bit moments where they are asked for and can be had; says why where they cannot.
+    """AdamW over parameters by name, with 8-bit moments where they are asked for
+    and can be had; says why where they cannot.
 
     Each group has its ``share`` of the learning rate: log-gammas learn more slowly than all else.
     """

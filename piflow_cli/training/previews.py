@@ -42,8 +42,11 @@ class Gallery:
     fine_steps: int
 
 
-def open_gallery(preset: Preset, student: Student, data: TrainingData, device: torch.device, say: Callable[[str], None]) -> Gallery | None:
-    """Classes in turn, or the first texts of the training data; None, and a line to ``say``, where nothing shows latents."""
+def open_gallery(
+    preset: Preset, student: Student, data: TrainingData, device: torch.device, say: Callable[[str], None]
+) -> Gallery | None:
+    """Classes in turn, or the first texts of the training data; None, and a line
+    to ``say``, where nothing shows latents."""
     family = student.family
     if isinstance(family, TextToImageFamily):
         show = open_decoder(family, preset.teacher, device)
@@ -77,7 +80,9 @@ def save_comparison(student: Student, teacher: Model, guidance: Guidance, galler
     noise = gallery.noise[:columns]
     conditioning = {name: value[:columns] for name, value in gallery.conditioning.items()}
     rows = {
-        f"teacher, {steps} step{'s' if steps > 1 else ''}": sample_teacher(family, teacher, noise, conditioning, steps, facts.shift, guidance)
+        f"teacher, {steps} step{'s' if steps > 1 else ''}": sample_teacher(
+            family, teacher, noise, conditioning, steps, facts.shift, guidance
+        )
         for steps in (1, gallery.fine_steps)
     }
     rows[f"student, {facts.nfe} NFE"] = sample_student(student, noise, conditioning)

@@ -39,9 +39,10 @@ REPORT_EVERY = 10
 def distill(preset: Preset, output: Path, device: str, resume: bool, console: Console) -> dict:
     """Train the student of ``preset`` into the folder ``output``; goes on from its last checkpoint if ``resume``.
 
-    Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or another
-    run is at work in the folder, RunError where ten gradients in a row are not finite or a checkpoint is damaged, Interrupted
-    after Ctrl-C, SIGTERM or SIGHUP. Variables of accelerate's own have no effect: the preset says everything that they could.
+    Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or
+    another run is at work in the folder, RunError where ten gradients in a row are not finite or a checkpoint is
+    damaged, Interrupted after Ctrl-C, SIGTERM or SIGHUP. Variables of accelerate's own have no effect: the preset says
+    everything that they could.
     """
     check_writable(output)
     # One process writes for all of a run, and one lock is enough for all.
@@ -49,7 +50,9 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
         return _distill(preset, RunFolder(output), device, resume, lock, console)
 
 
-def _distill(preset: Preset, run: RunFolder, device: str, resume: bool, lock: FolderLock | None, console: Console) -> dict:
+def _distill(
+    preset: Preset, run: RunFolder, device: str, resume: bool, lock: FolderLock | None, console: Console
+) -> dict:
     started = time.perf_counter()
     if resume:
         run.check(preset)
@@ -112,7 +115,10 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
             if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or ends or diverged:
                 _report(session, metrics, bar, console)
             if diverged:
-                raise _diverged(f"{LONGEST_STREAK} steps in a row had gradients that are not finite, the last is iteration {done}", run)
+                raise _diverged(
+                    f"{LONGEST_STREAK} steps in a row had gradients that are not finite, the last is iteration {done}",
+                    run,
+                )
             # Amid such steps the weights may be on their way out, and would drive out a checkpoint of better ones.
             if (done % output.checkpoint_every == 0 and session.streak == 0) or ends:
                 _save(session, run, metrics)
@@ -145,7 +151,10 @@ def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Conso
     skipped = [row["iteration"] for row in rows if row["skipped"]]
     if skipped and metrics is not None:
         places = ", ".join(map(str, skipped))
-        console.warn(f"steps without effect, since their gradients were not finite: iterations {places} ({metrics.skipped} so far)")
+        console.warn(
+            f"steps without effect, since their gradients were not finite: iterations {places} ({metrics.skipped} so"
+            " far)"
+        )
 
 
 def _preview(session: Session, path: Path, console: Console) -> None:

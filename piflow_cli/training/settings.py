@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How the global batch is cut: ``accumulation`` rounds of ``device_batch`` trajectories or samples on each of ``processes``."""
+    """How the global batch is cut: ``accumulation`` rounds of ``device_batch``
+    trajectories or samples on each of ``processes``."""
 
     processes: int
     device_batch: int
@@ -23,7 +24,10 @@ class BatchPlan:
 
     def __str__(self) -> str:
         parts = f"{self.processes} x {self.device_batch} x {self.accumulation}"
-        return f"{self.processes * self.device_batch * self.accumulation} = {parts} (processes x device batch x accumulation)"
+        return (
+            f"{self.processes * self.device_batch * self.accumulation} = {parts} (processes x device batch x"
+            " accumulation)"
+        )
 
 
 def batch_plan(preset: Preset, processes: int) -> BatchPlan:

@@ -1,4 +1,5 @@
-"""Ctrl-C, SIGTERM and a terminal that closes: asked once, a run stops at the next step boundary; asked twice, at once."""
+"""Ctrl-C, SIGTERM and a terminal that closes: asked once, a run stops at the
+next step boundary; asked twice, at once."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ SECONDS_OF_ONE_REQUEST = 1.0
 class StopRequest:
     """A context in which the first SIGINT, SIGTERM or SIGHUP only sets :attr:`asked`, and :attr:`number` to its number.
 
-    The same signal a second time raises KeyboardInterrupt, but for SIGHUP, which shells and systems send several times at the
-    end of a session. A SIGTERM soon after another is the same request: a launcher that is killed sends one for each of its
-    threads. A run that was started to ignore SIGHUP, as nohup does, goes on ignoring it.
+    The same signal a second time raises KeyboardInterrupt, but for SIGHUP, which shells and systems send several times
+    at the end of a session. A SIGTERM soon after another is the same request: a launcher that is killed sends one for
+    each of its threads. A run that was started to ignore SIGHUP, as nohup does, goes on ignoring it.
     """
 
     SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -35,13 +36,17 @@ class StopRequest:
                     self._before[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        again = number in self._seen and not (number == signal.SIGTERM and now - self._seen[number] < SECONDS_OF_ONE_REQUEST)
+        again = number in self._seen and not (
+            number == signal.SIGTERM and now - self._seen[number] < SECONDS_OF_ONE_REQUEST
+        )
         if again and number != self.HANG_UP:
             raise KeyboardInterrupt
         self._seen.setdefault(number, now)

@@ -1,4 +1,5 @@
-"""The configs beside a model's weights: looked at before a library reads them, which says of damage whatever it leads to."""
+"""The configs beside a model's weights: looked at before a library reads them,
+which says of damage whatever it leads to."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ LARGEST = 1 << 22  # bytes
 
 
 def check_configs(paths: Iterable[Path], hint: str) -> None:
-    """Raise RunError, with ``hint``, for the first of ``paths`` that is the config of a model or pipeline and is damaged."""
+    """Raise RunError, with ``hint``, for the first of ``paths`` that is the
+    config of a model or pipeline and is damaged."""
     for path in paths:
         if path.name not in ("config.json", INDEX_NAME):
             continue

@@ -29,7 +29,8 @@ def write_manifest(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that a folder lists, by their names; raises OSError and ValueError where there is no such list."""
+    """SHA-256 of the files that a folder lists, by their names; raises OSError
+    and ValueError where there is no such list."""
     found = {}
     for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines():
         digest, name = line.split("  ", 1)
@@ -38,7 +39,8 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def changed_files(folder: Path) -> list[str]:
-    """The files on a folder's list that are missing, or are not as they were listed; raises as :func:`read_manifest` does."""
+    """The files on a folder's list that are missing, or are not as they were
+    listed; raises as :func:`read_manifest` does."""
     listed = read_manifest(folder).items()
     return [name for name, digest in listed if not (folder / name).is_file() or files_digest([folder / name]) != digest]
 
@@ -52,7 +54,8 @@ def is_whole(folder: Path) -> bool:
 
 
 def check_shipped(paths: Iterable[Path]) -> None:
-    """Raise RunError for the first of ``paths``, files below the presets, that is not the one that was shipped, or for a damaged list."""
+    """Raise RunError for the first of ``paths``, files below the presets, that is not the one
+    that was shipped, or for a damaged list."""
     root = presets_root()
     listed = _shipped(root)
     for path in paths:

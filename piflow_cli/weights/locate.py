@@ -31,15 +31,16 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
     """The folder, or file, of ``base``; what is on the Hub is fetched unless it is in the cache already.
 
     Args:
-        base: ``preset:NAME`` (shipped with piflow), a path on this machine, or a Hub id ``owner/name``, which may go on with a
+        base: ``preset:NAME`` (shipped with piflow), a path on this machine, or a Hub
+        id ``owner/name``, which may go on with a
             folder or a checkpoint file inside the repository.
         revision: commit, branch or tag on the Hub; None is the newest. Of no meaning for the others.
         only: patterns of the files that are needed, relative to the folder; a checkpoint file needs only itself.
         option: what hints say to name another place with.
 
     Raises:
-        UsageError: there is no such path, repository, revision or file.
-        RunError: the Hub cannot be reached or denies access, or the files are incomplete, or no longer those that were shipped.
+        UsageError: there is no such path, repository, revision or file. RunError: the Hub cannot be reached or denies
+        access, or the files are incomplete, or no longer those that were shipped.
     """
     if base.startswith(SHIPPED_PREFIX):
         place = presets_root() / base.removeprefix(SHIPPED_PREFIX)
@@ -58,7 +59,8 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
 def hub_id(base: str) -> tuple[str, str] | None:
     """Repository and path inside it ("" for all of it), or None for what reads like a path on this machine.
 
-    models/flux reads like a repository too: where there is a folder models, a file that is not in it is not asked of strangers.
+    models/flux reads like a repository too: where there is a folder models, a file
+    that is not in it is not asked of strangers.
     """
     match = _HUB_ID.fullmatch(base)
     if match is None or ".." in base or "\\" in base or Path(base.partition("/")[0]).exists():
@@ -109,19 +111,27 @@ def _fetch(repository: str, inside: str, revision: str | None, only: Sequence[st
 
 
 def _explained(repository: str, error: Exception, option: str) -> Exception:
-    """The user's view of what went wrong with ``repository``; the exception itself where it is none of the known ones."""
+    """The user's view of what went wrong with ``repository``; the exception
+    itself where it is none of the known ones."""
     known = explain(error)
-    return error if known is None else type(known)(f"{repository}: {known.message}", f"{known.hint}; or {_local_copy(option)}")
+    return (
+        error
+        if known is None
+        else type(known)(f"{repository}: {known.message}", f"{known.hint}; or {_local_copy(option)}")
+    )
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     """Files below ``folder`` that any pattern takes, read as the Hub's client reads them."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns)]
+    return [
+        path for path in files if any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns)
+    ]
 
 
 def _refuse_incomplete(place: Path, only: Sequence[str], what: str, hint: str) -> None:
-    """Raise RunError where an index of shards, among the files that are needed, names one that is not there, or a config is damaged."""
+    """Raise RunError where an index of shards, among the files that are needed, names one
+    that is not there, or a config is damaged."""
     check_configs(_matching(place, only), hint)
     for index in [path for path in _matching(place, only) if path.name.endswith(INDEX_SUFFIX)]:
         try:

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..errors import RunError, UsageError
 
 WEIGHTS_WITHIN = ("ema", "state_dict", "model")  # where training programs keep the weights, best first
-# Tensors may share memory, as tied layers do; a file whose tensors would fill this many times its size is no checkpoint.
+# Tensors may share memory, as tied layers do; a file whose tensors would fill this many times its size is no
+# checkpoint.
 MOST_SHARED = 4
 
 
@@ -31,7 +32,17 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         # Training programs keep their arguments beside the weights; reading a Namespace runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        OSError,
+    ) as error:
         # torch seeks to impossible places in a file that is cut short.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
@@ -41,7 +52,11 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         ) from error
     names = [name for name in WEIGHTS_WITHIN if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
     tensors = content[names[0]] if names else content
-    if not isinstance(tensors, Mapping) or not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if (
+        not isinstance(tensors, Mapping)
+        or not tensors
+        or not all(isinstance(value, Tensor) for value in tensors.values())
+    ):
         raise UsageError("it holds no state dict", "name the checkpoint of a DiT or SiT: --base PATH")
     found = {str(name).removeprefix("module."): value for name, value in tensors.items()}
     _refuse_impossible(found, path.stat().st_size)
@@ -72,4 +87,7 @@ def _refuse_impossible(tensors: Mapping[str, Tensor], size: int) -> None:
             raise RunError(f"its {name} is no plain tensor", "save its state dict as safetensors")
         total += value.nbytes
         if value.nbytes > value.untyped_storage().nbytes() or total > MOST_SHARED * size:
-            raise RunError(f"its {name} {tuple(value.shape)} is larger than what the file holds of it", "download it again from its maker")
+            raise RunError(
+                f"its {name} {tuple(value.shape)} is larger than what the file holds of it",
+                "download it again from its maker",
+            )

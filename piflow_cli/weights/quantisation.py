@@ -17,7 +17,9 @@ BITSANDBYTES = ("int8", "nf4")
 COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
 OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
 STORED_AS = torch.float8_e4m3fn
-ASKED = "t_embedder"  # Z-Image's asks its first layer for a dtype before that is widened: it is small, and widened for good
+ASKED = (
+    "t_embedder"  # Z-Image's asks its first layer for a dtype before that is widened: it is small, and widened for good
+)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # what diffusers widens while it computes
 
 
@@ -32,11 +34,15 @@ def check_precision(precision: str, device: torch.device) -> None:
 def check_offloading(part: str, device: torch.device) -> None:
     """Raise UsageError where ``part`` of a model has no memory to be offloaded from."""
     if device.type != "cuda":
-        raise UsageError(f"there is nothing to offload the {part} from: the device is {device}", f"leave --offload-{part.replace(' ', '-')} out")
+        raise UsageError(
+            f"there is nothing to offload the {part} from: the device is {device}",
+            f"leave --offload-{part.replace(' ', '-')} out",
+        )
 
 
 def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:
-    """What ``from_pretrained`` of diffusers is told besides, to load linear layers in int8 or nf4 but for those at ``keep``."""
+    """What ``from_pretrained`` of diffusers is told besides, to load linear layers
+    in int8 or nf4 but for those at ``keep``."""
     from diffusers import BitsAndBytesConfig
 
     options = {"llm_int8_skip_modules": list(keep)}
@@ -47,11 +53,12 @@ def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:
 
 
 def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype | None = None) -> None:
-    """Store the linear layers of ``model`` in 8-bit floats, each cast back while it computes, but for those at ``keep``.
+    """Store the linear layers of ``model`` in 8-bit floats, each cast back
+    while it computes, but for those at ``keep``.
 
-    ``computes_in``: the dtype that they are cast to, that of the model itself where none is given.
-    What the model's class marks as delicate stays as it is too, and so do the adapters and heads that it carries: peft would
-    give adapters that are added afterwards the 8 bits of the layer they sit on.
+    ``computes_in``: the dtype that they are cast to, that of the model itself where none is given. What the model's
+    class marks as delicate stays as it is too, and so do the adapters and heads that it carries: peft would give
+    adapters that are added afterwards the 8 bits of the layer they sit on.
     """
     from diffusers.hooks import apply_layerwise_casting
 
@@ -61,10 +68,11 @@ def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype
 
 
 def compute_in_float32(model: nn.Module) -> None:
-    """Let a base of 16 bits compute in float32: its layers keep 16 bits and are widened while they compute, the rest is widened now.
+    """Let a base of 16 bits compute in float32: its layers keep 16 bits and are widened
+    while they compute, the rest is widened now.
 
-    What the model is told is widened too: text encoders answer in bfloat16. Adapters and heads, which are float32 already,
-    are left alone, and so are layers of fewer bits, which widen themselves.
+    What the model is told is widened too: text encoders answer in bfloat16. Adapters and heads, which are float32
+    already, are left alone, and so are layers of fewer bits, which widen themselves.
     """
     from diffusers.hooks import apply_layerwise_casting_hook
 
@@ -95,7 +103,8 @@ def delicate(kind: type[nn.Module], keep: Iterable[str]) -> tuple[str, ...]:
 
 
 def offload(model: nn.Module, device: torch.device) -> None:
-    """Keep the linear layers of ``model`` in the CPU's memory, each on ``device`` only while it computes; move the rest there.
+    """Keep the linear layers of ``model`` in the CPU's memory, each on ``device``
+    only while it computes; move the rest there.
 
     Adapters and heads are the rest. Layer by layer, and without streams: fetching ahead would count on the order of the
     forward pass, and checkpointing recomputes the blocks in the opposite one.
@@ -104,7 +113,9 @@ def offload(model: nn.Module, device: torch.device) -> None:
 
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and not _ours(name)}
     for layer in layers.values():
-        apply_group_offloading(layer, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level")
+        apply_group_offloading(
+            layer, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
+        )
     waiting = {id(value) for layer in layers.values() for value in layer.parameters()}
     for value in [*model.parameters(), *model.buffers()]:
         if id(value) not in waiting:

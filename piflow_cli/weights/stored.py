@@ -24,8 +24,9 @@ PREFIX = "transformer."
 class StoredWeights:
     """The tensors of a student on disk, under their names relative to the transformer.
 
-    Shapes and dtypes are known at once, values are read when asked for: memory holds one tensor at a time, and of a mapped
-    file no more than that either. ``metadata`` is that of the first file. ``held`` stand in for what ``path`` has, if given.
+    Shapes and dtypes are known at once, values are read when asked for: memory holds one tensor at a
+    time, and of a mapped file no more than that either. ``metadata`` is that of the first file. ``held``
+    stand in for what ``path`` has, if given.
 
     Raises RunError where a file is corrupt or cut short, or a pickled one holds more than tensors.
     """
@@ -68,7 +69,8 @@ class StoredWeights:
         return iter(self._places)
 
     def read(self, name: str) -> Tensor:
-        """The value of a tensor, on the CPU, of its stored dtype; it may be a view of the file, not to be written to."""
+        """The value of a tensor, on the CPU, of its stored dtype; it may be
+        a view of the file, not to be written to."""
         file, key = self._places[name]
         if self._held is not None:
             return self._held[key]
@@ -78,7 +80,8 @@ class StoredWeights:
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The files of an index of shards, or the file itself; raises RunError for an index that is none, or lacks a file."""
+    """The files of an index of shards, or the file itself; raises RunError
+    for an index that is none, or lacks a file."""
     if not path.name.endswith(INDEX_SUFFIX):
         return [path]
     try:
@@ -86,10 +89,14 @@ def shards_of(path: Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no index of weights", "copy it again") from error
     if strange := [name for name in names if not is_plain_name(name)]:
-        raise RunError(f"{path} is no index of weights: it names {strange[0]!r}, which is no file beside it", "copy it again")
+        raise RunError(
+            f"{path} is no index of weights: it names {strange[0]!r}, which is no file beside it", "copy it again"
+        )
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing or not names:
-        raise RunError(f"{path.parent} is incomplete: {missing[0] if missing else 'every shard'} is missing", "copy it again")
+        raise RunError(
+            f"{path.parent} is incomplete: {missing[0] if missing else 'every shard'} is missing", "copy it again"
+        )
     return [path.parent / name for name in names]
 
 
@@ -101,7 +108,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 @contextmanager
 def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
-    """A safetensors file, whose tensors are those of ``framework``; raises RunError where it is corrupt or cut short."""
+    """A safetensors file, whose tensors are those of ``framework``; raises
+    RunError where it is corrupt or cut short."""
     try:
         with safe_open(path, framework) as file:
             yield file
@@ -115,9 +123,12 @@ def _checkpoint(path: Path) -> Mapping[str, Tensor]:
     try:
         return read_pickled(path)
     except PiflowError as error:
-        raise RunError(f"{path}: {error.message}", "download it again, or save its state dict as safetensors") from error
+        raise RunError(
+            f"{path}: {error.message}", "download it again, or save its state dict as safetensors"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU; raises as :func:`~piflow_cli.weights.pickled.read_pickled` does."""
+    """The tensors of a checkpoint by name, on the CPU; raises as
+    :func:`~piflow_cli.weights.pickled.read_pickled` does."""
     return read_safetensors(path)[1] if path.suffix == ".safetensors" else read_pickled(path)

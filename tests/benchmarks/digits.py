@@ -2,9 +2,10 @@
 
     python tests/benchmarks/digits.py [--json FILE] [--iterations N] [--students gm-1,dx-4,...] [--runs DIR]
 
-Every row is 1,797 images with the labels of the data set from the noise of seeds 0 to 1796, neither clipped nor rounded.
-Distances are Frechet distances on raw pixels in [-1, 1]; the squared distance is per pixel, from the same noise. Students
-are trained by `piflow distill --teacher digits` in a process of its own, whose wall time is the seconds column.
+Every row is 1,797 images with the labels of the data set from the noise of seeds 0 to 1796, neither
+clipped nor rounded. Distances are Frechet distances on raw pixels in [-1, 1]; the squared distance is per
+pixel, from the same noise. Students are trained by `piflow distill --teacher digits` in a process of its
+own, whose wall time is the seconds column.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import time
 from pathlib import Path
 
 import torch
+from common import machine, write_json
 from torch import Tensor
 
-from common import machine, write_json
 from piflow_cli.console import format_table
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.data.labelled_images import load_images
@@ -93,7 +94,11 @@ def measure(students: list[str], iterations: int | None, runs: Path, images: int
         seconds = train(name, runs / name, iterations)
         student = load_adapter(runs / name / "adapter")
         samples = sample_student(student, ruler.noise, ruler.conditioning)
-        rows.append(ruler.row(f"student, {student.facts.policy} {student.facts.components}", student.facts.nfe, samples, seconds))
+        rows.append(
+            ruler.row(
+                f"student, {student.facts.policy} {student.facts.components}", student.facts.nfe, samples, seconds
+            )
+        )
     return rows
 
 

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/error_bar.py [--json FILE] [--steps 8,2] [--counts 250,500,1000,2000] [--draws 100]
 
-Pools of 10,000 digits come from the teacher by a few Euler steps, from the same noise, the classes in turn. Each row draws N
-of a pool without replacement, 100 times, and asks `frechet_interval` where the distance of all 10,000 lies: to the 1,797
-digits of the training set, and to the first pool, whose pictures of the same noise are drawn together with them. The measured
-distances show what N alone would have said.
+Pools of 10,000 digits come from the teacher by a few Euler steps, from the same noise, the classes in turn. Each row
+draws N of a pool without replacement, 100 times, and asks `frechet_interval` where the distance of all 10,000 lies: to
+the 1,797 digits of the training set, and to the first pool, whose pictures of the same noise are drawn together with
+them. The measured distances show what N alone would have said.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from common import machine, write_json
 from torch import Tensor
 
-from common import machine, write_json
 from piflow_cli.console import format_table
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.data.labelled_images import load_images
@@ -32,7 +32,20 @@ from piflow_cli.weights.locate import locate
 
 EXTRACTORS = ("pixels", "digits-classifier")
 BATCH = 250
-COLUMNS = ("steps", "reference", "extractor", "images", "enough", "value", "hits", "draws", "measured", "estimate", "spread", "width")
+COLUMNS = (
+    "steps",
+    "reference",
+    "extractor",
+    "images",
+    "enough",
+    "value",
+    "hits",
+    "draws",
+    "measured",
+    "estimate",
+    "spread",
+    "width",
+)
 
 
 def pool_of(steps: int, size: int) -> Tensor:
@@ -49,7 +62,8 @@ def pool_of(steps: int, size: int) -> Tensor:
 
 
 def coverage(pool: Tensor, reference: Moments | Tensor, count: int, draws: int) -> dict:
-    """One row for features ``pool`` (M, D), against moments or features (M, D) of the same noise: draws of ``count``."""
+    """One row for features ``pool`` (M, D), against moments or features (M,
+    D) of the same noise: draws of ``count``."""
     paired = isinstance(reference, Tensor)
     value = frechet_distance(moments(pool), moments(reference) if paired else reference)
     intervals = []
@@ -81,7 +95,12 @@ def rows_of(name: str, data: Tensor, pools: dict[int, Tensor], counts: list[int]
             references[f"{first} steps, same noise"] = features[first]
         for reference, against in references.items():
             for count in counts:
-                yield {"steps": steps, "reference": reference, "extractor": name, **coverage(features[steps], against, count, draws)}
+                yield {
+                    "steps": steps,
+                    "reference": reference,
+                    "extractor": name,
+                    **coverage(features[steps], against, count, draws),
+                }
 
 
 def numbers(text: str) -> list[int]:
@@ -102,7 +121,10 @@ def main(arguments: list[str] | None = None) -> None:
         rows = [row for name in EXTRACTORS for row in rows_of(name, data, pools, options.counts, options.draws)]
     print(format_table(rows, COLUMNS))
     if options.json is not None:
-        write_json(options.json, {"benchmark": "error_bar", **machine(torch.device("cpu")), "pool": options.pool, "results": rows})
+        write_json(
+            options.json,
+            {"benchmark": "error_bar", **machine(torch.device("cpu")), "pool": options.pool, "results": rows},
+        )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/eval_digits.py [--json FILE] [--runs DIR] [--images N] [--fine-steps N]
 
-Against the data and against the teacher, with an empty cache each: first the GM student alone, whose seconds of wall time are
-those of the whole command, then both students beside the teacher at 1, 4 and 32 Euler steps. The ranks are of the Frechet distance
-on raw pixels. ``--runs`` holds digits-gm and digits-dx, which are distilled there with the preset's settings where they are
-missing.
+Against the data and against the teacher, with an empty cache each: first the GM student alone, whose seconds of wall
+time are those of the whole command, then both students beside the teacher at 1, 4 and 32 Euler steps. The ranks are of
+the Frechet distance on raw pixels. ``--runs`` holds digits-gm and digits-dx, which are distilled there with the
+preset's settings where they are missing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def students_in(runs: Path, iterations: int | None) -> list[Path]:
 def ranked(results: list[dict]) -> list[dict]:
     """Models by their Frechet distance on raw pixels, the nearest first."""
     rows = [row for row in results if row["metric"] == "fid" and row["extractor"] == "pixels"]
-    return sorted(({"model": row["model"], "nfe": row["nfe"], "fid": row["value"]} for row in rows), key=lambda row: row["fid"])
+    return sorted(
+        ({"model": row["model"], "nfe": row["nfe"], "fid": row["value"]} for row in rows), key=lambda row: row["fid"]
+    )
 
 
 def compare(reference: str, students: list[Path], options: list[object]) -> dict:

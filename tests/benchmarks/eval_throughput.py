@@ -2,19 +2,19 @@
 
     python tests/benchmarks/eval_throughput.py [--json FILE] [--device auto|cpu|cuda] [--small]
 
-Runs of piflow_cli.evaluation.generate, medians of three rounds: generation alone, features alone (of states that are in the
-cache), and both, as `piflow eval` has them; and the two alone in two threads that know nothing of each other, which is what the
-machine gives at best. The student is a random one on the digits teacher, with as many evaluations as make its work about that
-of the extractor: the hardest case to hide. On a CPU torch is given one thread, so that two cores leave one to each side; with
-all cores on either side nothing can be hidden, and `piflow eval` does not try to. The first generation and the last features
-have nothing beside them, so of B batches the best is (B + 1) / B.
+Runs of piflow_cli.evaluation.generate, medians of three rounds: generation alone, features alone (of states that are in
+the cache), and both, as `piflow eval` has them; and the two alone in two threads that know nothing of each other, which
+is what the machine gives at best. The student is a random one on the digits teacher, with as many evaluations as make
+its work about that of the extractor: the hardest case to hide. On a CPU torch is given one thread, so that two cores
+leave one to each side; with all cores on either side nothing can be hidden, and `piflow eval` does not try to. The
+first generation and the last features have nothing beside them, so of B batches the best is (B + 1) / B.
 
-The extractors are those that people use, at their full size: Inception through clean-fid and DINOv2 through transformers, with
-random weights. The last row is none of them, and the worst there can be: a small network called from Python as often as the
-student's, so that two threads wait for one interpreter.
+The extractors are those that people use, at their full size: Inception through clean-fid and DINOv2 through
+transformers, with random weights. The last row is none of them, and the worst there can be: a small network called from
+Python as often as the student's, so that two threads wait for one interpreter.
 
-The second table is what people have on digits: a student of one evaluation, seen as pixels and by the classifier, in batches of
-`piflow eval` and with all threads, where features follow generation.
+The second table is what people have on digits: a student of one evaluation, seen as pixels and by the classifier, in
+batches of `piflow eval` and with all threads, where features follow generation.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
 from common import machine, write_json
 from looks import SmallNetwork, dinov2, inception, look_of
+
 from piflow_cli.console import Console, format_table
 from piflow_cli.evaluation.candidates import Candidate
 from piflow_cli.evaluation.extractors import open_extractor
@@ -56,7 +56,8 @@ DIGITS = ("pixels", "digits-classifier")
 
 @dataclass(frozen=True)
 class Case:
-    """What looks at pictures, how many of them, and how many at a time; small enough that the cache keeps all states."""
+    """What looks at pictures, how many of them, and how many at a time;
+    small enough that the cache keeps all states."""
 
     name: str
     open: Callable[[Path, torch.device], Look]
@@ -81,9 +82,13 @@ class Bench:
 
     def seconds(self, steps: int, looks: dict[str, Look], folder: Path) -> float:
         """One run of all shots; what ``folder`` holds is not made again."""
-        draw = torch.no_grad()(lambda noise, conditioning: sample_student(self.opened.student, noise, conditioning, steps=steps))
+        draw = torch.no_grad()(
+            lambda noise, conditioning: sample_student(self.opened.student, noise, conditioning, steps=steps)
+        )
         candidate = Candidate("student", "student", "gm", steps, {"benchmark": "eval_throughput"}, draw)
-        generation = Generation(self.opened, self.opened.specs, looks, Store(folder), Processes(self.opened.device), self.batch)
+        generation = Generation(
+            self.opened, self.opened.specs, looks, Store(folder), Processes(self.opened.device), self.batch
+        )
         started = time.perf_counter()
         generation.run(candidate, Console(quiet=True))
         return time.perf_counter() - started
@@ -93,11 +98,19 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
             generation = self.seconds(steps, {}, Path(folder))
             features = self.seconds(steps, self.looks, Path(folder))
-            return {"generation": generation, "features": features, "both": self.seconds(steps, self.looks, Path(other))}
+            return {
+                "generation": generation,
+                "features": features,
+                "both": self.seconds(steps, self.looks, Path(other)),
+            }
 
     def unlinked(self, steps: int) -> float:
         """Seconds until generation and features of other pictures, started at once, have both ended."""
-        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other, ThreadPoolExecutor(2) as pool:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            tempfile.TemporaryDirectory() as other,
+            ThreadPoolExecutor(2) as pool,
+        ):
             self.seconds(steps, {}, Path(folder))
             threads = torch.get_num_threads()
 
@@ -125,7 +138,10 @@ def digits_scene(images: int, device: torch.device) -> OpenedModel:
     model = student.model.eval().requires_grad_(False).to(device)
     specs = tuple(ImageSpec(seed, seed % 10) for seed in range(images))
     shape = family.sample_shape(model)
-    condition = lambda specs: family.condition(model, [spec.label for spec in specs])
+
+    def condition(specs):
+        return family.condition(model, [spec.label for spec in specs])
+
     return OpenedModel(student, Path("none"), specs, device, condition, lambda spec: shape, lambda states: states)
 
 
@@ -136,7 +152,12 @@ def measure(case: Case, small: bool, device: torch.device) -> dict:
         bench = Bench(digits_scene(2 * case.batch if small else case.images, device), {case.name: look}, case.batch)
         steps = bench.balanced_steps()
         turns = [bench.round(steps) | {"unlinked": bench.unlinked(steps)} for _ in range(1 if small else ROUNDS)]
-    return {"seen by": case.name, "evaluations": steps, "batches": len(bench.opened.specs) // case.batch, **row_of(turns)}
+    return {
+        "seen by": case.name,
+        "evaluations": steps,
+        "batches": len(bench.opened.specs) // case.batch,
+        **row_of(turns),
+    }
 
 
 def measure_digits(small: bool, device: torch.device) -> dict:
@@ -144,7 +165,11 @@ def measure_digits(small: bool, device: torch.device) -> dict:
     looks = {name: look_of(open_extractor(name, device)) for name in DIGITS}
     bench = Bench(digits_scene(32 if small else 512, device), looks, CLASS_BATCH)
     bench.round(1)
-    return {"seen by": " and ".join(DIGITS), "evaluations": 1, **row_of([bench.round(1) for _ in range(1 if small else 5)])}
+    return {
+        "seen by": " and ".join(DIGITS),
+        "evaluations": 1,
+        **row_of([bench.round(1) for _ in range(1 if small else 5)]),
+    }
 
 
 def row_of(turns: list[dict[str, float]]) -> dict[str, float]:
@@ -159,7 +184,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the rows, versions and machine here")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--small", action="store_true", help="one round of few pictures under the last extractor, to see that it runs")
+    parser.add_argument(
+        "--small", action="store_true", help="one round of few pictures under the last extractor, to see that it runs"
+    )
     options = parser.parse_args(arguments)
     device = choose_device(options.device)
     threads = torch.get_num_threads()

@@ -1,11 +1,14 @@
-"""One pi-ID step of a FLUX.1-sized student, and sampling from it: seconds, peak memory, and the estimate of `--dry-run`.
+"""One pi-ID step of a FLUX.1-sized student, and sampling from it: seconds, peak
+memory, and the estimate of `--dry-run`.
 
-    python tests/benchmarks/flux_step.py [--device cpu|cuda] [--small] [--precisions bf16,nf4] [--rounds N] [--json FILE]
+    python tests/benchmarks/flux_step.py [--device cpu|cuda] [--small]
+    [--precisions bf16,nf4] [--rounds N] [--json FILE]
 
-The preset flux-dev (1024², LoRA of rank 256, 4 evaluations with 4 states each, data-free) at batch 1 on random weights, which
-are written to a temporary folder (24 GB) and opened as `piflow distill` opens them. Parts are timed alone: the student's
-forward and backward passes, the teacher's answers, the policy (rollouts, losses and their gradients without any network), the
-optimiser (clipping, step, average). "one at a time": the whole step with one state in a query and the reference rollout.
+The preset flux-dev (1024², LoRA of rank 256, 4 evaluations with 4 states each, data-free) at batch 1 on random
+weights, which are written to a temporary folder (24 GB) and opened as `piflow distill` opens them. Parts are timed
+alone: the student's forward and backward passes, the teacher's answers, the policy (rollouts, losses and their
+gradients without any network), the optimiser (clipping, step, average). "one at a time": the whole step with one
+state in a query and the reference rollout.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-
 from common import elapsed, machine, medians, write_json
+
 from piflow_cli.console import Console, format_table
 from piflow_cli.core.ema import update_average
 from piflow_cli.core.imitation import data_free_losses
@@ -38,11 +41,13 @@ from piflow_cli.training.opening import open_session
 
 CONFIG = Path(__file__).parent.parent / "data" / "configs" / "flux-dev.json"
 SMALL = {
-    "num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16, "axes_dims_rope": [4, 4, 8],
+    "num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16,
+    "axes_dims_rope": [4, 4, 8],
     "in_channels": 16, "joint_attention_dim": 32, "pooled_projection_dim": 24,
 }  # fmt: skip
 SMALL_SETTINGS = {
-    "data.resolution": 32, "adapter.rank": 4, "policy.logstd_width": 16, "policy.nfe": 2, "policy.substeps": 8, "imitation.states": 2,
+    "data.resolution": 32, "adapter.rank": 4, "policy.logstd_width": 16, "policy.nfe": 2, "policy.substeps": 8,
+    "imitation.states": 2,
     "imitation.window": 1,
 }  # fmt: skip
 COLUMNS = ("precision", "work", "seconds", "share")
@@ -107,13 +112,17 @@ def works(session: Session) -> dict[str, Callable[[], object]]:
         with session.accelerator.autocast():
             for _ in range(grid.nfe):
                 many = repeat({"x": x}, states)["x"]
-                teacher_velocity(student.family, session.teacher, session.guidance, many, one.repeat(states), conditioning)
+                teacher_velocity(
+                    student.family, session.teacher, session.guidance, many, one.repeat(states), conditioning
+                )
 
     def policy() -> None:
         def imagined(state, raw):
             return student.decoder.policy(output.detach().requires_grad_(), state, raw)
 
-        for loss in data_free_losses(imagined, lambda state, sigma: state, x, config, generator=torch.Generator().manual_seed(0)):
+        for loss in data_free_losses(
+            imagined, lambda state, sigma: state, x, config, generator=torch.Generator().manual_seed(0)
+        ):
             loss.backward()
 
     def optimiser() -> None:
@@ -150,7 +159,9 @@ def sampling(session: Session, device: torch.device, rounds: int) -> dict[str, f
             student.family.call(student.model, x, torch.ones(1, device=device), conditioning)
 
     with session.accelerator.autocast():
-        return medians({"sampling": lambda: sample_student(student, x, conditioning), "bare calls": bare}, device, rounds)
+        return medians(
+            {"sampling": lambda: sample_student(student, x, conditioning), "bare calls": bare}, device, rounds
+        )
 
 
 def measure(preset: Preset, device: torch.device, rounds: int) -> dict:
@@ -162,7 +173,12 @@ def measure(preset: Preset, device: torch.device, rounds: int) -> dict:
         torch.cuda.reset_peak_memory_stats(device)
         elapsed(lambda: train_step(session), device)
         peak = torch.cuda.max_memory_allocated(device)
-    times = medians({"step": lambda: train_step(session), "one at a time": lambda: one_at_a_time(session), **works(session)}, device, rounds, 240)
+    times = medians(
+        {"step": lambda: train_step(session), "one at a time": lambda: one_at_a_time(session), **works(session)},
+        device,
+        rounds,
+        240,
+    )
     samples = sampling(session, device, rounds)
     estimate = memory_of(outline_of(preset, family_of("flux")), 1)
     step = times["step"]
@@ -179,17 +195,29 @@ def measure(preset: Preset, device: torch.device, rounds: int) -> dict:
 
 
 def report(row: dict) -> None:
-    lines = [{"precision": row["precision"], "work": name, "seconds": value, "share": row["share"].get(name)} for name, value in row["seconds"].items()]
+    lines = [
+        {"precision": row["precision"], "work": name, "seconds": value, "share": row["share"].get(name)}
+        for name, value in row["seconds"].items()
+    ]
     print(format_table(lines, COLUMNS))
-    peak = "not measured" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f} GB, estimate / peak {row['estimate_ratio']:.3f}"
-    print(f"one at a time {row['one_at_a_time_ratio']:.2f} x   sampling {row['sampling_overhead']:+.2%}   peak {peak}", flush=True)
+    peak = (
+        "not measured"
+        if row["peak_bytes"] is None
+        else f"{row['peak_bytes'] / 1e9:.2f} GB, estimate / peak {row['estimate_ratio']:.3f}"
+    )
+    print(
+        f"one at a time {row['one_at_a_time_ratio']:.2f} x   sampling {row['sampling_overhead']:+.2%}   peak {peak}",
+        flush=True,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--small", action="store_true", help="a model of two blocks: does it run at all")
-    parser.add_argument("--precisions", default="bf16,nf4", help="of the base, with commas between; int8 and nf4 need CUDA")
+    parser.add_argument(
+        "--precisions", default="bf16,nf4", help="of the base, with commas between; int8 and nf4 need CUDA"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns to take the median of")
     parser.add_argument("--json", type=Path, help="write the results here")
     options = parser.parse_args(arguments)

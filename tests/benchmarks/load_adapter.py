@@ -1,12 +1,13 @@
-"""What it takes to load an adapter onto its base: peak memory over the base's own, and seconds beyond reading the files.
+"""What it takes to load an adapter onto its base: peak memory over the base's
+own, and seconds beyond reading the files.
 
     python tests/benchmarks/load_adapter.py [--small] [--folder DIR] [--json FILE]
 
-A FLUX.1 of fewer blocks with random weights in bfloat16, in shards as the Hub has them, and an adapter of rank 256 in the
-published layout; blocks and adapter are in the proportion of FLUX.1. Loading happens in a process of its own, after every file
-was read once, so that the disk plays no part. It ends with a look at every page of the weights: what diffusers maps from files
-takes memory only then. ``peak_over_base``: growth of the resident memory at its highest, mapped pages of files included, over
-the bytes of the base.
+A FLUX.1 of fewer blocks with random weights in bfloat16, in shards as the Hub has them, and an adapter of rank 256 in
+the published layout; blocks and adapter are in the proportion of FLUX.1. Loading happens in a process of its own, after
+every file was read once, so that the disk plays no part. It ends with a look at every page of the weights: what
+diffusers maps from files takes memory only then. ``peak_over_base``: growth of the resident memory at its highest,
+mapped pages of files included, over the bytes of the base.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from common import machine, write_json
 from safetensors.torch import save_file
 
-from common import machine, write_json
 from piflow_cli.presets.resolve import load
 from piflow_cli.students.adapters import load_adapter, parameter_slots, write_adapter
 from piflow_cli.students.facts import StudentFacts
@@ -39,7 +40,13 @@ STATUS = Path("/proc/self/status")
 
 def case(small: bool) -> tuple[dict, int]:
     """Config of the base and rank of the adapter."""
-    common = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, "in_channels": 64, "attention_head_dim": 128, "guidance_embeds": True}
+    common = {
+        "_class_name": "FluxTransformer2DModel",
+        "patch_size": 1,
+        "in_channels": 64,
+        "attention_head_dim": 128,
+        "guidance_embeds": True,
+    }
     names = ("num_layers", "num_single_layers", "num_attention_heads", "joint_attention_dim", "pooled_projection_dim")
     sizes = (2, 4, 8, 256, 64) if small else (5, 10, 24, 4096, 768)
     return common | dict(zip(names, sizes)), 64 if small else 256
@@ -61,7 +68,9 @@ def write_files(folder: Path, small: bool) -> None:
         model = family.build(config)
     shapes = {name: value.shape for name, value in model.named_parameters()}
     (folder / "base").mkdir(parents=True)
-    (folder / "base" / "config.json").write_text(json.dumps(dict(model.config) | {"_class_name": config["_class_name"]}))
+    (folder / "base" / "config.json").write_text(
+        json.dumps(dict(model.config) | {"_class_name": config["_class_name"]})
+    )
     places, shard, size = {}, {}, 0
     for number, (name, shape) in enumerate(shapes.items(), start=1):
         shard[name] = noise(shape)

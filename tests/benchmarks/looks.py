@@ -1,4 +1,5 @@
-"""What looks at pictures in the throughput benchmark: the extractors of `piflow eval` at full size, with random weights."""
+"""What looks at pictures in the throughput benchmark: the extractors of `piflow
+eval` at full size, with random weights."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ class FeaturesAndClasses(nn.Module):
         self.layers = layers
         self.output = nn.Linear(2048, 1008)
 
-    def forward(self, img: Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False) -> Tensor:
+    def forward(
+        self, img: Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
+    ) -> Tensor:
         x = F.interpolate(img.float(), size=(299, 299), mode="bilinear")
         features = self.layers((x - 128) / 128)
         if return_features:
@@ -38,26 +41,36 @@ class FeaturesAndClasses(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Inception v3 up to its 2,048 features, as torchvision has it: the layers of the network of 2015, but for three poolings."""
+    """Inception v3 up to its 2,048 features, as torchvision has it: the layers of the
+    network of 2015, but for three poolings."""
 
     def __init__(self) -> None:
         super().__init__()
         from torchvision.models import inception_v3
 
         network = inception_v3(weights=None, init_weights=False, aux_logits=False, transform_input=False)
-        self.layers = nn.Sequential(*[layer for name, layer in network.named_children() if name not in ("fc", "dropout", "AuxLogits")])
+        self.layers = nn.Sequential(
+            *[layer for name, layer in network.named_children() if name not in ("fc", "dropout", "AuxLogits")]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).flatten(1)
 
 
 class SmallNetwork(nn.Module):
-    """Pictures (B, 1, 8, 8) → features (B, 64) by many passes of a small network: nothing but short calls from Python."""
+    """Pictures (B, 1, 8, 8) → features (B, 64) by many passes of a small
+    network: nothing but short calls from Python."""
 
     def __init__(self, repeats: int, device: torch.device) -> None:
         super().__init__()
         self.repeats, self.device = repeats, device
-        self.network = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.network = nn.Sequential(
+            nn.Conv2d(1, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
         self.to(device).requires_grad_(False)
 
     def forward(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor:

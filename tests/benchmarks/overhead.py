@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from common import machine, medians, write_json
 from torch import Tensor
 
-from common import machine, medians, write_json
 from piflow_cli.core.decoding import PolicyDecoder
 from piflow_cli.core.rollout import rollout
 from piflow_cli.teachers.dit_network import DiT

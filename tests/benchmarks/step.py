@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
 from common import machine, medians, write_json
+
 from piflow_cli.console import Console, format_table
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.training.loop import Session, train_step
@@ -54,7 +54,9 @@ def measure(rounds: int, batch: int) -> list[dict]:
         "iteration, reference rollout": lambda: with_kernels("off", lambda: train_step(session)),
     }
     times = medians(works, torch.device("cpu"), rounds, budget=300)
-    return [{"work": name, "milliseconds": value, "ratio": value / times["networks alone"]} for name, value in times.items()]
+    return [
+        {"work": name, "milliseconds": value, "ratio": value / times["networks alone"]} for name, value in times.items()
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:

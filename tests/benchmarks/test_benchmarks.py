@@ -69,7 +69,9 @@ def test_the_flux_benchmark_splits_a_step_and_compares_it_with_the_estimate(othe
     record = json.loads(file.read_text())
     assert set(record) == MACHINE and [row["precision"] for row in record["results"]] == ["bf16", "fp8"]
     for row in record["results"]:
-        assert set(row["share"]) == {"student", "teacher", "policy", "optimiser"} and all(value > 0 for value in row["seconds"].values())
+        assert set(row["share"]) == {"student", "teacher", "policy", "optimiser"} and all(
+            value > 0 for value in row["seconds"].values()
+        )
         assert row["peak_bytes"] is None and row["estimate_bytes"]["peak"] > row["estimate_bytes"]["base"] > 0
 
 

@@ -1,4 +1,5 @@
-"""The benchmarks of evaluation run on a small case and write what they measured; their figures are no part of the tests."""
+"""The benchmarks of evaluation run on a small case and write what they
+measured; their figures are no part of the tests."""
 
 from __future__ import annotations
 
@@ -42,9 +43,16 @@ def test_ranks_are_those_of_the_distances(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("reference", "column"), [("data", "to_data"), ("teacher", "to_teacher")])
 def test_the_kept_figures_are_those_of_the_digits_benchmark(reference: str, column: str) -> None:
     """Another program and another run of the students, the same teacher: its numbers agree, and so do all ranks."""
-    table = {(row["model"], row["evaluations"]): row[column] for row in json.loads((RESULTS / "digits-cpu.json").read_text())["rows"]}
+    table = {
+        (row["model"], row["evaluations"]): row[column]
+        for row in json.loads((RESULTS / "digits-cpu.json").read_text())["rows"]
+    }
     names = {"digits-gm": "student, gm 8", "digits-dx": "student, dx 10", "teacher": "teacher, Euler"}
-    (kept,) = [row for row in json.loads((RESULTS / "eval-digits-cpu.json").read_text())["results"] if row["reference"] == reference]
+    (kept,) = [
+        row
+        for row in json.loads((RESULTS / "eval-digits-cpu.json").read_text())["results"]
+        if row["reference"] == reference
+    ]
     expected = [table[names[row["model"]], row["nfe"]] for row in kept["ranks"]]
     assert expected == sorted(expected) and len(expected) == 5
     for row, number in zip(kept["ranks"], expected):

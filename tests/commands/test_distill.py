@@ -60,7 +60,18 @@ def test_data_free_and_not(cli, training, flag, expected):
 )
 def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher, flag, key):
     """Pictures have labels where the teacher is told a class, and captions where it is told a text."""
-    arguments = ["--teacher", teacher, flag, "owner/name", "--cache", "there", "--text-column", "caption", "--set", "data.resolution=512"]
+    arguments = [
+        "--teacher",
+        teacher,
+        flag,
+        "owner/name",
+        "--cache",
+        "there",
+        "--text-column",
+        "caption",
+        "--set",
+        "data.resolution=512",
+    ]
     assert cli("distill", *arguments).code == 0
     data = training.runs[0]["preset"].data
     assert (data.source, getattr(data, key), data.cache, data.text_column) == (key, "owner/name", "there", "caption")
@@ -72,11 +83,16 @@ def test_what_the_families_are_told_is_known_by_name():
     from piflow_cli.teachers.base import ClassConditionalFamily
 
     told_a_class = tuple(name for name, family in families().items() if issubclass(family, ClassConditionalFamily))
-    assert CLASS_FAMILIES == told_a_class and TEXT_FAMILIES == tuple(name for name in families() if name not in told_a_class)
+    assert (
+        told_a_class == CLASS_FAMILIES
+        and tuple(name for name in families() if name not in told_a_class) == TEXT_FAMILIES
+    )
 
 
 def test_two_sources_of_data_are_refused(cli, training):
-    outcome = cli("distill", "--teacher", "flux-dev", "--prompts", "p.txt", "--data", "d", "--set", "data.resolution=512")
+    outcome = cli(
+        "distill", "--teacher", "flux-dev", "--prompts", "p.txt", "--data", "d", "--set", "data.resolution=512"
+    )
     assert outcome.code == 2 and not training.runs
     assert "command line: data.captioned: excludes data.prompts" in outcome.err
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from conftest import fake_module
+
 from piflow_cli.evaluation.request import EvalRequest
 
 DEFAULTS = {
@@ -62,13 +62,47 @@ def test_eval_without_options(cli, evaluations) -> None:
 
 def test_eval_hands_over_what_was_asked(cli, evaluations) -> None:
     arguments = (
-        "a --compare b --reference r --metrics kid,fid --extractor pixels --extractor inception --inception-weights w.pt --trust-weights --clip c --full "
-        "--seeds 0-2 --labels 1,2 --prompts p.txt --text-column c --height 64 --width 96 --steps 1,2 --substeps 32 --temperature 0.3 --teacher-steps 4 "
-        "--fine-steps 16 --teacher digits --base b --subfolder s --batch-size 5 --cache k --save-images --save-statistics s.safetensors --output o --device cpu --json"
+        "a --compare b --reference r --metrics kid,fid --extractor pixels --extractor inception --inception-weights"
+        " w.pt --trust-weights --clip c --full --seeds 0-2 --labels 1,2 --prompts p.txt --text-column c --height 64"
+        " --width 96 --steps 1,2 --substeps 32 --temperature 0.3 --teacher-steps 4 --fine-steps 16 --teacher digits"
+        " --base b --subfolder s --batch-size 5 --cache k --save-images --save-statistics s.safetensors --output o"
+        " --device cpu --json"
     )
     assert json.loads(cli("eval", *arguments.split()).out) == {"results": []}
-    expected = (("a", "b"), None, "r", ("fid", "kid"), "full", ("pixels", "inception"), Path("w.pt"), True, "c", None, (0, 1, 2), (1, 2), "p.txt", "c")
-    expected += (64, 96, (1, 2), 32, 0.3, (4,), 16, "digits", "b", "s", 5, Path("k"), True, Path("s.safetensors"), Path("o"), "cpu")
+    expected = (
+        ("a", "b"),
+        None,
+        "r",
+        ("fid", "kid"),
+        "full",
+        ("pixels", "inception"),
+        Path("w.pt"),
+        True,
+        "c",
+        None,
+        (0, 1, 2),
+        (1, 2),
+        "p.txt",
+        "c",
+    )
+    expected += (
+        64,
+        96,
+        (1, 2),
+        32,
+        0.3,
+        (4,),
+        16,
+        "digits",
+        "b",
+        "s",
+        5,
+        Path("k"),
+        True,
+        Path("s.safetensors"),
+        Path("o"),
+        "cpu",
+    )
     assert tuple(vars(evaluations[0]).values()) == expected
 
 

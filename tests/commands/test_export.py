@@ -6,7 +6,6 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
-
 from conftest import fake_module
 
 DEFAULTS = {
@@ -56,11 +55,29 @@ def test_the_library_asks_for_just_that():
 
 def test_export_hands_over_what_was_asked(cli, exports):
     arguments = (
-        "--format merged --dtype bf16 --rank 8 --quantise fp8 --no-base --subfolder s --teacher digits --base b --device cpu --output o "
-        "--overwrite --push-to-hub me/it --private --accept-changed --prompt fox --prompt cat --json"
+        "--format merged --dtype bf16 --rank 8 --quantise fp8 --no-base --subfolder s --teacher digits --base b"
+        " --device cpu --output o --overwrite --push-to-hub me/it --private --accept-changed --prompt fox --prompt cat"
+        " --json"
     )
     assert json.loads(cli("export", "owner/name", *arguments.split()).out) == {"output": "o"}
-    expected = ("owner/name", "merged", Path("o"), "bf16", 8, "b", False, "fp8", True, "me/it", True, "s", "digits", "cpu", ("fox", "cat"), True)
+    expected = (
+        "owner/name",
+        "merged",
+        Path("o"),
+        "bf16",
+        8,
+        "b",
+        False,
+        "fp8",
+        True,
+        "me/it",
+        True,
+        "s",
+        "digits",
+        "cpu",
+        ("fox", "cat"),
+        True,
+    )
     assert tuple(vars(exports[0]).values()) == expected
 
 
@@ -77,6 +94,8 @@ def test_the_folder_has_the_name_of_the_student(cli, exports, arguments, folder)
     assert exports[0].output == Path("exports") / folder
 
 
-@pytest.mark.parametrize("arguments", [[], ["runs/digits"], ["--format", "adapter"], ["a", "--format", "adapter", "--rank", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["runs/digits"], ["--format", "adapter"], ["a", "--format", "adapter", "--rank", "0"]]
+)
 def test_a_command_line_that_is_wrong_is_refused(cli, exports, arguments):
     assert cli("export", *arguments).code == 2 and not exports

@@ -10,10 +10,10 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+from conftest import fake_module
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import fake_module
 from piflow_cli.commands.inspect_policy import parse_slice
 from piflow_cli.errors import UsageError
 
@@ -47,7 +47,12 @@ def asked(monkeypatch) -> list:
         found.append(request)
         return {"students": [], "verdict": [{"what": "log-std", "digits": "-3"}], "files": ["out/policy.html"]}
 
-    fake_module(monkeypatch, "inspection.inspect", InspectRequest=make_dataclass("InspectRequest", list(DEFAULTS)), inspect_policy=inspect_policy)
+    fake_module(
+        monkeypatch,
+        "inspection.inspect",
+        InspectRequest=make_dataclass("InspectRequest", list(DEFAULTS)),
+        inspect_policy=inspect_policy,
+    )
     return found
 
 
@@ -66,21 +71,45 @@ def test_the_library_asks_for_just_that() -> None:
 
 def test_what_was_asked_is_handed_over(cli, asked) -> None:
     arguments = (
-        "--labels 3,5-6 --prompts p.txt --text-column c --seeds 7,0-1 --height 64 --width 96 --at 3 --slice 4,5,6 --teacher digits --base b --subfolder s --vae v "
-        "--base-precision bf16 --output o --overwrite --device cpu --json"
+        "--labels 3,5-6 --prompts p.txt --text-column c --seeds 7,0-1 --height 64 --width 96 --at 3 --slice 4,5,6"
+        " --teacher digits --base b --subfolder s --vae v --base-precision bf16 --output o --overwrite --device cpu"
+        " --json"
     )
     outcome = cli("inspect-policy", "r", "a red fox", "a cat", *arguments.split())
     assert json.loads(outcome.out)["files"] == ["out/policy.html"]
     request = asked[0]
     place = (request.place.x, request.place.y, request.place.axis)
-    expected = (("r",), (3, 5, 6), ("a red fox", "a cat"), "p.txt", "c", (7, 0, 1), 64, 96, 3, place, "digits", "b", "s", "v", "bf16", Path("o"), True, "cpu")
+    expected = (
+        ("r",),
+        (3, 5, 6),
+        ("a red fox", "a cat"),
+        "p.txt",
+        "c",
+        (7, 0, 1),
+        64,
+        96,
+        3,
+        place,
+        "digits",
+        "b",
+        "s",
+        "v",
+        "bf16",
+        Path("o"),
+        True,
+        "cpu",
+    )
     request.place = place
     assert tuple(vars(request).values()) == expected and place == (4, 5, 6)
 
 
 def test_two_students_and_a_prompt(cli, asked) -> None:
     assert cli("inspect-policy", "--compare", "runs/a", "runs/b", "a red fox").code == 0
-    assert (asked[0].students, asked[0].prompts, asked[0].output) == (("runs/a", "runs/b"), ("a red fox",), Path("inspection/a-b"))
+    assert (asked[0].students, asked[0].prompts, asked[0].output) == (
+        ("runs/a", "runs/b"),
+        ("a red fox",),
+        Path("inspection/a-b"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,6 +151,9 @@ def test_the_help_has_examples_and_nothing_heavy(cli) -> None:
     lines = [line.strip() for line in out[out.index("Examples") :].splitlines()[1:]]
     shown = lines[: lines.index("")]
     assert len(shown) >= 3 and all(line.startswith("piflow inspect-policy ") for line in shown)
-    program = "import sys; from piflow_cli.app import main; main(['inspect-policy', '--help']); print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    program = (
+        "import sys; from piflow_cli.app import main; main(['inspect-policy', '--help']); print(sorted({'torch',"
+        " 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"

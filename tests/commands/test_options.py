@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ from piflow_cli.errors import UsageError
 def written_ranges(draw: st.DrawFn) -> tuple[str, list[int]]:
     """A text and the numbers it stands for: disjoint ranges in any order, single numbers written either way."""
     bounds = sorted(draw(st.sets(st.integers(0, 400), min_size=2, max_size=12)))
-    pieces = draw(st.permutations([range(low, high) for low, high in zip(bounds, bounds[1:])][::2]))
+    pieces = draw(st.permutations([range(low, high) for low, high in pairwise(bounds)][::2]))
     parts, values = [], []
     for piece in pieces:
         values += piece
@@ -113,7 +114,13 @@ def test_guidance_below_one_is_refused(text):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a.safetensors", ("a.safetensors", 1.0)), ("a:0", ("a", 0.0)), ("a:-0.5", ("a", -0.5)), ("C:/a", ("C:/a", 1.0)), ("a:b:2", ("a:b", 2.0))],
+    [
+        ("a.safetensors", ("a.safetensors", 1.0)),
+        ("a:0", ("a", 0.0)),
+        ("a:-0.5", ("a", -0.5)),
+        ("C:/a", ("C:/a", 1.0)),
+        ("a:b:2", ("a:b", 2.0)),
+    ],
 )
 def test_a_lora_is_a_path_and_a_scale(text, expected):
     assert parse_lora(text) == expected

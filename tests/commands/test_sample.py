@@ -53,14 +53,31 @@ def test_the_library_asks_for_just_that():
 
 def test_sample_hands_over_what_was_asked(cli, requests):
     arguments = (
-        "--teacher digits --base b --vae v --labels 3,5-6 --prompts p.txt --text-column c --height 64 --width 96 --lora a.safetensors --lora b:0.5 "
-        "--base-precision fp32 --offload group --compile --guidance 2.5 --seeds 7,0-1 --steps 128 --shift 2 --substeps 32 --temperature 0.3 --stochastic inf "
-        "--output o --no-grid --no-metadata --device cpu --batch-size 5 --json"
+        "--teacher digits --base b --vae v --labels 3,5-6 --prompts p.txt --text-column c --height 64 --width 96 --lora"
+        " a.safetensors --lora b:0.5 --base-precision fp32 --offload group --compile --guidance 2.5 --seeds 7,0-1"
+        " --steps 128 --shift 2 --substeps 32 --temperature 0.3 --stochastic inf --output o --no-grid --no-metadata"
+        " --device cpu --batch-size 5 --json"
     )
     outcome = cli("sample", *arguments.split())
     assert json.loads(outcome.out) == {"images": 3}
     (request,) = requests
-    expected = (None, None, "digits", "b", "v", (3, 5, 6), (), "p.txt", "c", 64, 96, (("a.safetensors", 1.0), ("b", 0.5)), "fp32", "group", True)
+    expected = (
+        None,
+        None,
+        "digits",
+        "b",
+        "v",
+        (3, 5, 6),
+        (),
+        "p.txt",
+        "c",
+        64,
+        96,
+        (("a.safetensors", 1.0), ("b", 0.5)),
+        "fp32",
+        "group",
+        True,
+    )
     expected += ((7, 0, 1), 128, 2.0, 32, 0.3, math.inf, 2.5, Path("o"), False, False, "cpu", 5)
     assert tuple(vars(request).values()) == expected
 

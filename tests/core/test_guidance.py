@@ -1,8 +1,8 @@
 import pytest
 import torch
+from helpers import golden, seeded
 
 from piflow_cli.core.guidance import Guidance, velocity_from_edm, velocity_from_vp
-from helpers import golden, seeded
 
 
 @pytest.mark.parametrize(("orthogonal", "name"), [(False, "plain"), (True, "orthogonal")])

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers import seeded
 from torch import Tensor, nn
 
 from piflow_cli.core.decoding import PolicyDecoder
@@ -13,7 +14,6 @@ from piflow_cli.core.policies.components import BIAS_NOISE
 from piflow_cli.core.policies.dx import DXHead, DXPolynomialHead
 from piflow_cli.core.policies.gmflow import GMHead
 from piflow_cli.core.policies.momentum import MomentumHead
-from helpers import seeded
 
 BATCH, TOKENS, WIDTH, PATCH, CHANNELS, COMPONENTS = 2, 6, 5, 4, 3, 3
 
@@ -66,9 +66,13 @@ def widened(model: nn.Module, kind: str, bias_noise: float = 0.0) -> tuple[nn.Mo
     model, site = copy.deepcopy(model), model.site
     projection = model.get_submodule(site.projection)
     if kind == "gm":
-        head = GMHead(projection, COMPONENTS, PATCH, site.channel_major, WIDTH, 7, bias_noise=bias_noise, generator=seeded())
+        head = GMHead(
+            projection, COMPONENTS, PATCH, site.channel_major, WIDTH, 7, bias_noise=bias_noise, generator=seeded()
+        )
     elif kind == "momentum":
-        head = MomentumHead(projection, COMPONENTS, PATCH, site.channel_major, bias_noise=bias_noise, generator=seeded())
+        head = MomentumHead(
+            projection, COMPONENTS, PATCH, site.channel_major, bias_noise=bias_noise, generator=seeded()
+        )
     else:
         head = (DXPolynomialHead if kind == "dx-poly" else DXHead)(projection, COMPONENTS, PATCH, site.channel_major)
     attach_head(model, site, head)
@@ -117,9 +121,12 @@ def test_the_noise_on_the_bias_is_a_tenth_where_the_projection_has_none(bias: bo
 
 
 def test_the_hidden_layer_of_the_log_std_is_xavier_uniform() -> None:
-    """Glorot and Bengio 2010: even between -a and a, a = sqrt(6 / (fan in + fan out)), which has the variance a^2 / 3."""
+    """Glorot and Bengio 2010: even between -a and a, a = sqrt(6 / (fan in +
+    fan out)), which has the variance a^2 / 3."""
     inside, outside = 512, 1024
-    layer = GMHead(nn.Linear(WIDTH, CHANNELS * PATCH), COMPONENTS, PATCH, True, inside, outside, generator=seeded()).logstds[1]
+    layer = GMHead(
+        nn.Linear(WIDTH, CHANNELS * PATCH), COMPONENTS, PATCH, True, inside, outside, generator=seeded()
+    ).logstds[1]
     bound = math.sqrt(6 / (inside + outside))
     assert layer.weight.shape == (outside, inside) and not layer.bias.any()
     assert 0.999 * bound < layer.weight.abs().max() <= bound
@@ -162,7 +169,11 @@ def test_all_parameters_of_a_head_learn(kind: str) -> None:
     raw = torch.ones(BATCH, dtype=torch.float64)
     policy = decoder.policy(model(*inputs()), sample(model), raw)
     policy.velocity(policy.x_src + 0.3, raw * 0.5).square().sum().backward()
-    still = [name for name, parameter in model.last["proj"].named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    still = [
+        name
+        for name, parameter in model.last["proj"].named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
     # The last weight of the log-std starts at zero, which hides the layers before it from the first gradient.
     assert still == (["logstds.1.weight", "logstds.1.bias"] if kind == "gm" else [])
 
@@ -200,7 +211,9 @@ def test_taps_find_the_embedding_wherever_it_passes(tap_at: str) -> None:
     model, seen = Model(), []
     head = DXHead(model.proj, 1, PATCH, True)
     head.take_embedding = lambda: seen.append(head.embedding)
-    attach_head(model, HeadSite("proj", PATCH, True, "embed", tap_at, {"keyword": "c", "output": 1, "input": 0}[tap_at]), head)
+    attach_head(
+        model, HeadSite("proj", PATCH, True, "embed", tap_at, {"keyword": "c", "output": 1, "input": 0}[tap_at]), head
+    )
     tokens, embedding = inputs()
     model(tokens, embedding)
     torch.testing.assert_close(seen[0], embedding)

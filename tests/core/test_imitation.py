@@ -1,9 +1,11 @@
 """pi-ID against losses worked out by hand, and its random choices against what they should be."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
+from helpers import MixtureFlow, random_gm, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,6 @@ from piflow_cli.core.imitation import (
 from piflow_cli.core.policies.dx import DXPolicy
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import TimeGrid, to_sigma
-from helpers import MixtureFlow, random_gm, seeded
 
 FLOW = MixtureFlow(torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.0]]), torch.tensor([0.2, 0.5, 0.3]), 0.3)
 
@@ -73,12 +74,20 @@ def test_data_dependent_and_data_free_losses_agree_on_a_two_step_case() -> None:
     config = ImitationConfig(TimeGrid(2, 0.5), states=2, loss_scale=1.0)
     student, teacher = constant_student(0.0), bounded_teacher
     shape = (60_000, 1)
-    dependent = data_dependent_loss(student, teacher, torch.zeros(shape, dtype=torch.float64), config, generator=seeded(1))
+    dependent = data_dependent_loss(
+        student, teacher, torch.zeros(shape, dtype=torch.float64), config, generator=seeded(1)
+    )
     noise = torch.zeros(shape, dtype=torch.float64)
     free = sum(data_free_losses(student, teacher, noise, config, generator=seeded(2)))
     segment = 2 / 3
     # E[sigma] is a segment's middle and E[sigma^2] follows from its uniform gaps; the velocities differ by sigma.
-    exact = sum(length * (source**3 - (source - length) ** 3) / 3 / length for source, length in ((1, segment), (1 / 3, 1 / 3))) / 2
+    exact = (
+        sum(
+            length * (source**3 - (source - length) ** 3) / 3 / length
+            for source, length in ((1, segment), (1 / 3, 1 / 3))
+        )
+        / 2
+    )
     assert dependent.item() == pytest.approx(exact, rel=0.02)
     assert free.item() == pytest.approx(exact, rel=0.02)
 
@@ -158,7 +167,7 @@ def test_with_mixing_the_state_moves_along_the_teachers_answer() -> None:
     segment_loss(constant_student(0.0), teacher, Segment(x, one, one), config, 1.0, seeded())
     assert len(asked) == 3
     torch.testing.assert_close(asked[0][0], x)
-    for (state, sigma), (following, sigma_next) in zip(asked, asked[1:]):
+    for (state, sigma), (following, sigma_next) in pairwise(asked):
         step = (sigma_next - sigma).reshape(-1, 1, 1)
         torch.testing.assert_close(following, state + exact_teacher(state, sigma) * step)
 
@@ -184,7 +193,9 @@ def test_without_mixing_states_are_the_policys_own_and_asked_for_at_once() -> No
     calls.clear()
     loss_all, _ = segment_loss(exact_student, teacher, Segment(x, one, one), config, 0.0, seeded(3))
     calls.clear()
-    loss_three, _ = segment_loss(exact_student, teacher, Segment(x, one, one), replace(config, states_per_query=3), 0.0, seeded(3))
+    loss_three, _ = segment_loss(
+        exact_student, teacher, Segment(x, one, one), replace(config, states_per_query=3), 0.0, seeded(3)
+    )
     assert [call[0].shape[0] for call in calls] == [6, 2]
     torch.testing.assert_close(loss_all, loss_three)
 

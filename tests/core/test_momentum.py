@@ -7,23 +7,26 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import random_momentum, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.core.policies.momentum import MomentumPolicy
-from piflow_cli.core.policies.momentum import SERIES_BELOW, phi
+from piflow_cli.core.policies.momentum import SERIES_BELOW, MomentumPolicy, phi
 from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
 from piflow_cli.core.timegrid import to_raw, to_sigma
 from piflow_cli.core.validation import PolicyError
-from helpers import random_momentum, seeded
 
 
-def one_position(loggammas: list[float], means: list[float], weights: list[float], source: float = 0.9, shift: float = 1.0) -> MomentumPolicy:
+def one_position(
+    loggammas: list[float], means: list[float], weights: list[float], source: float = 0.9, shift: float = 1.0
+) -> MomentumPolicy:
     def shaped(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float64).reshape(1, -1, 1, 1)
 
     x = torch.full((1, 1, 1), 0.5, dtype=torch.float64)
-    return MomentumPolicy(shaped(means), shaped(weights).log(), shaped(loggammas), x, torch.full((1,), source, dtype=torch.float64), shift)
+    return MomentumPolicy(
+        shaped(means), shaped(weights).log(), shaped(loggammas), x, torch.full((1,), source, dtype=torch.float64), shift
+    )
 
 
 def euler(policy: MomentumPolicy, end: torch.Tensor, steps: int) -> torch.Tensor:
@@ -53,7 +56,8 @@ def test_the_velocity_is_the_sum_it_is_defined_by(first: float, second: float, r
 
 @given(RATE, st.floats(0, 0.45), st.floats(0.45, 0.9), st.floats(0.3, 4))
 def test_the_way_is_the_integral_of_an_exponential(rate: float, end: float, start: float, shift: float) -> None:
-    """With one moving component of weight w the displacement is w u (gamma^(s - b) - gamma^(s - a)) / ln gamma, plus the constant one."""
+    """With one moving component of weight w the displacement is w u (gamma^(s - b) - gamma^(s
+    - a)) / ln gamma, plus the constant one."""
     policy = one_position([rate], [1.0, 2.0], [0.25, 0.75], shift=shift)
     source, a, b = (to_sigma(raw, shift) for raw in (0.9, start, end))
     grown = math.exp(rate * (source - a)) * (a - b if abs(rate) < 1e-8 else math.expm1(rate * (a - b)) / rate)
@@ -62,7 +66,9 @@ def test_the_way_is_the_integral_of_an_exponential(rate: float, end: float, star
 
 
 @given(st.integers(2, 6), st.floats(0.3, 4), st.floats(0, 0.8), st.integers(0, 99))
-def test_fine_euler_steps_arrive_where_the_closed_form_does(components: int, shift: float, end: float, seed: int) -> None:
+def test_fine_euler_steps_arrive_where_the_closed_form_does(
+    components: int, shift: float, end: float, seed: int
+) -> None:
     policy = random_momentum(components=components, shift=shift, seed=seed)
     to = torch.full((2,), end, dtype=torch.float64)
     exact = rollout(policy, policy.x_src, policy.raw_src, to)
@@ -107,14 +113,21 @@ def test_kernels_have_no_say(monkeypatch) -> None:
     assert torch.equal(rollout(policy, policy.x_src, policy.raw_src, to, substeps=3), exact)
 
 
-@pytest.mark.parametrize("rate", [-20.0, -1.0, -SERIES_BELOW, -1e-3, -1e-12, 0.0, 1e-12, 1e-3, SERIES_BELOW * (1 - 1e-9), SERIES_BELOW, 1.0, 20.0])
+@pytest.mark.parametrize(
+    "rate",
+    [-20.0, -1.0, -SERIES_BELOW, -1e-3, -1e-12, 0.0, 1e-12, 1e-3, SERIES_BELOW * (1 - 1e-9), SERIES_BELOW, 1.0, 20.0],
+)
 def test_phi_and_its_derivatives(rate: float) -> None:
     """Against the power series in float64, summed from its smallest terms; e^z / z - phi / z where it has too many."""
     z = torch.tensor(rate, dtype=torch.float64, requires_grad=True)
     value = phi(z)
     (slope,) = torch.autograd.grad(value, z)
     exact = math.expm1(rate) / rate if abs(rate) > 1e-6 else 1 + rate / 2
-    derivative = (math.exp(rate) - exact) / rate if abs(rate) > 0.2 else sum(n * rate ** (n - 1) / math.factorial(n + 1) for n in range(20, 0, -1))
+    derivative = (
+        (math.exp(rate) - exact) / rate
+        if abs(rate) > 0.2
+        else sum(n * rate ** (n - 1) / math.factorial(n + 1) for n in range(20, 0, -1))
+    )
     assert value.item() == pytest.approx(exact, rel=1e-12)
     assert slope.item() == pytest.approx(derivative, rel=1e-9)
     single = torch.tensor(rate, requires_grad=True)
@@ -137,7 +150,9 @@ def test_gradients_match_finite_differences(length: float) -> None:
 def test_dropped_components_leave_the_policy_of_the_others() -> None:
     policy = random_momentum(components=4)
     dropped = replace(policy, dropped=torch.tensor([[False, True, False, True]]).expand(2, 4))
-    kept = replace(policy, means=policy.means[:, ::2], logweights=policy.logweights[:, ::2], loggammas=policy.loggammas[:, 1:2])
+    kept = replace(
+        policy, means=policy.means[:, ::2], logweights=policy.logweights[:, ::2], loggammas=policy.loggammas[:, 1:2]
+    )
     raw = policy.raw_src * 0.6
     torch.testing.assert_close(dropped.velocity(policy.x_src, raw), kept.velocity(policy.x_src, raw))
     assert policy.with_dropout(0.5, seeded()).dropped.any()

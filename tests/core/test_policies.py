@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import MixtureFlow, close, golden, golden_dx, golden_gm, random_dx, random_gm, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.core.timegrid import to_raw, to_sigma
-from helpers import MixtureFlow, close, golden, golden_dx, golden_gm, random_dx, random_gm, seeded
 
 
 def test_gm_velocity_at_the_source_equals_the_published_one() -> None:
@@ -34,12 +34,19 @@ def test_dx_velocity_equals_the_published_one(mode: str, query: int) -> None:
 
 
 @given(
-    st.floats(0.05, 1), st.floats(0.02, 1), st.floats(0.02, 0.8), st.integers(1, 5), st.integers(1, 3), st.floats(0.3, 4), st.integers(0, 99)
+    st.floats(0.05, 1),
+    st.floats(0.02, 1),
+    st.floats(0.02, 0.8),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.floats(0.3, 4),
+    st.integers(0, 99),
 )
 def test_the_policy_of_the_data_distribution_has_its_exact_velocity(
     source: float, share: float, std: float, components: int, channels: int, shift: float, seed: int
 ) -> None:
-    """If the mixture is q(x_0 | x_src), the policy knows the flow everywhere below: at states no rollout would visit too."""
+    """If the mixture is q(x_0 | x_src), the policy knows the flow everywhere
+    below: at states no rollout would visit too."""
     generator = seeded(seed)
     means = torch.randn(components, channels, generator=generator, dtype=torch.float64)
     flow = MixtureFlow(means, torch.rand(components, generator=generator).double().add(0.1).softmax(0), std)
@@ -61,7 +68,9 @@ def test_one_component_is_gaussian_conditioning(source: float, share: float, see
     shaped = [value.reshape(-1, 1, 1, 1) for value in (variance, sigma, policy.sigma_src)]
     variance, sigma_now, sigma_src = shaped
     precision = 1 / variance + ((1 - sigma_now) / sigma_now) ** 2 - ((1 - sigma_src) / sigma_src) ** 2
-    weighted = mean[:, 0] / variance + (1 - sigma_now) / sigma_now**2 * x - (1 - sigma_src) / sigma_src**2 * policy.x_src
+    weighted = (
+        mean[:, 0] / variance + (1 - sigma_now) / sigma_now**2 * x - (1 - sigma_src) / sigma_src**2 * policy.x_src
+    )
     torch.testing.assert_close(policy.posterior_mean(x, sigma), weighted / precision, rtol=1e-8, atol=1e-8)
 
 

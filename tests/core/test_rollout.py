@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import MixtureFlow, close, golden, golden_dx, golden_gm, random_dx, random_gm, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
 from piflow_cli.core.timegrid import to_sigma
-from helpers import MixtureFlow, close, golden, golden_dx, golden_gm, random_dx, random_gm, seeded
 
 
 @pytest.mark.parametrize(("end", "tolerance"), [("mid", 1e-4), ("end", 1e-3)])
@@ -83,7 +83,11 @@ def test_samples_of_a_batch_keep_their_own_times(make) -> None:
     policy = make(batch=3, raw_src=start, shift=3.2)
     together = rollout(policy, policy.x_src, start, end)
     means = mean_velocity(policy, policy.x_src, start, end)
-    tensors = {name: value for name, value in vars(policy).items() if isinstance(value, torch.Tensor) and name in policy.__dataclass_fields__}
+    tensors = {
+        name: value
+        for name, value in vars(policy).items()
+        if isinstance(value, torch.Tensor) and name in policy.__dataclass_fields__
+    }
     for index in range(3):
         one = replace(policy, **{name: value[index : index + 1] for name, value in tensors.items()})
         alone = rollout(one, one.x_src, start[index : index + 1], end[index : index + 1])
@@ -106,7 +110,11 @@ def test_states_on_the_way_are_rollouts_of_their_legs(make) -> None:
 @pytest.mark.parametrize("make", [random_gm, random_dx])
 def test_positions_are_independent_whatever_the_rank_of_space(make, space: tuple[int, ...]) -> None:
     policy = make(space=space)
-    flat = {name: getattr(policy, name).flatten(3 if name != "x_src" else 2) for name in ("means", "logweights", "grid", "x_src") if hasattr(policy, name)}
+    flat = {
+        name: getattr(policy, name).flatten(3 if name != "x_src" else 2)
+        for name in ("means", "logweights", "grid", "x_src")
+        if hasattr(policy, name)
+    }
     end = policy.raw_src - 0.4
     shaped = rollout(policy, policy.x_src, policy.raw_src, end)
     rolled = rollout(replace(policy, **flat), flat["x_src"], policy.raw_src, end)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
 
 from piflow_cli.core import kernels, reference
 from piflow_cli.core.kernels import blocks
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
 from piflow_cli.core.validation import PolicyError
-from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 PARAMETERS = ("means", "logweights", "logstds")

@@ -1,4 +1,5 @@
-"""One look at all values: nothing that is not finite passes, whatever its place and dtype, and nothing that is finite is refused."""
+"""One look at all values: nothing that is not finite passes, whatever its place and
+dtype, and nothing that is finite is refused."""
 
 from __future__ import annotations
 
@@ -31,6 +32,14 @@ def test_the_largest_numbers_are_finite_though_their_sum_is_not(dtype: torch.dty
     assert not all_finite(torch.tensor([float("inf"), -float("inf")]).to(dtype))
 
 
-@pytest.mark.parametrize("value", [torch.ones(2, dtype=torch.bool), torch.tensor([2**62]), torch.empty(0), torch.empty(0, 3, dtype=torch.float8_e5m2)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.ones(2, dtype=torch.bool),
+        torch.tensor([2**62]),
+        torch.empty(0),
+        torch.empty(0, 3, dtype=torch.float8_e5m2),
+    ],
+)
 def test_whole_numbers_and_nothing_at_all_are_finite(value: torch.Tensor) -> None:
     assert all_finite(value)

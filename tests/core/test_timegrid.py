@@ -1,12 +1,13 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+from helpers import golden
 from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.core.timegrid import TimeGrid, dynamic_shift, renoising, substep_count, to_raw, to_sigma
-from helpers import golden
 
 SHIFTS = st.floats(0.05, 20)
 TIMES = st.floats(0, 1)
@@ -33,7 +34,7 @@ def test_dynamic_shift_passes_through_its_two_points() -> None:
 @given(GRIDS)
 def test_segments_fill_raw_time_and_the_last_is_scaled(grid: TimeGrid) -> None:
     edges = grid.edges
-    lengths = [upper - lower for upper, lower in zip(edges, edges[1:])]
+    lengths = [upper - lower for upper, lower in pairwise(edges)]
     assert len(lengths) == grid.nfe and edges[0] == 1 and edges[-1] == 0
     assert lengths[:-1] == pytest.approx([grid.segment] * (grid.nfe - 1))
     if grid.nfe > 1:
@@ -48,7 +49,9 @@ def test_the_enclosing_segment_holds_the_time(grid: TimeGrid, raws: list[float])
         assert top in grid.edges
 
 
-@pytest.mark.parametrize(("interval", "count"), [(0.0, 1), (0.001, 1), (3 / 128, 3), (0.25, 32), (1.0, 128), (1 / 3.5, 37)])
+@pytest.mark.parametrize(
+    ("interval", "count"), [(0.0, 1), (0.001, 1), (3 / 128, 3), (0.25, 32), (1.0, 128), (1 / 3.5, 37)]
+)
 def test_substeps_are_rounded_and_at_least_one(interval: float, count: int) -> None:
     assert substep_count(torch.tensor([interval], dtype=torch.float64), 128).item() == count
 
@@ -58,7 +61,7 @@ def test_substeps_are_rounded_and_at_least_one(interval: float, count: int) -> N
 def test_schedule_equals_the_published_numbers(nfe: int, final: float, stochastic: float) -> None:
     numbers = golden("policies.safetensors")
     sigmas = [to_sigma(raw, 3.2) for raw in TimeGrid(nfe, final, 3.2).edges]
-    ends, memories = zip(*(renoising(source, end, stochastic) for source, end in zip(sigmas, sigmas[1:])))
+    ends, memories = zip(*(renoising(source, end, stochastic) for source, end in pairwise(sigmas)))
     prefix = f"schedule.nfe{nfe}.h{stochastic}.final{final}"
     for name, ours in (("t_src", sigmas[:-1]), ("t_dst", ends), ("m", memories)):
         torch.testing.assert_close(torch.tensor(ours), numbers[f"{prefix}.{name}"], rtol=1e-5, atol=1e-6)
@@ -74,7 +77,10 @@ def test_renoising_restores_the_noise_level(first: float, second: float, stochas
     assert math.hypot(scale * reached, added) == pytest.approx(end, rel=1e-9)
 
 
-@pytest.mark.parametrize(("arguments", "name"), [((0,), "nfe"), ((1, 0.0), "final_step_scale"), ((1, 1.5), "final_step_scale"), ((1, 1.0, 0.0), "shift")])
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [((0,), "nfe"), ((1, 0.0), "final_step_scale"), ((1, 1.5), "final_step_scale"), ((1, 1.0, 0.0), "shift")],
+)
 def test_impossible_grids_are_refused(arguments: tuple, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         TimeGrid(*arguments)

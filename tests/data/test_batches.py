@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_samples_of_all_buckets_come_equally_often(lengths, seed, size):
     seen = Counter()
     for place in range(sum(lengths)):
         bucket, chosen = bucket_batch(lengths, seed, place, size)
-        assert chosen.shape == (size,) and 0 <= chosen.min() and chosen.max() < lengths[bucket]
+        assert chosen.shape == (size,) and chosen.min() >= 0 and chosen.max() < lengths[bucket]
         seen.update((bucket, index) for index in chosen.tolist())
     assert seen == {(bucket, index): size for bucket, length in enumerate(lengths) for index in range(length)}
 
@@ -47,12 +48,15 @@ def test_a_place_has_the_same_batch_whenever_it_is_asked_for(lengths, seed, size
 def test_passes_and_seeds_differ_in_their_order():
     def order(seed, passes):
         places = range(60 * passes, 60 * (passes + 1))
-        return [(bucket, *chosen.tolist()) for bucket, chosen in (bucket_batch((40, 80), seed, place, 2) for place in places)]
+        return [
+            (bucket, *chosen.tolist())
+            for bucket, chosen in (bucket_batch((40, 80), seed, place, 2) for place in places)
+        ]
 
     assert order(0, 0) != order(0, 1) and order(0, 0) != order(1, 0)
     # Buckets are mixed within a pass, not one after the other.
     buckets = [bucket for bucket, *_ in order(0, 0)]
-    assert sum(one != other for one, other in zip(buckets, buckets[1:])) > 10
+    assert sum(one != other for one, other in pairwise(buckets)) > 10
 
 
 def test_buckets_of_one_length_have_orders_of_their_own():

@@ -40,7 +40,9 @@ def test_entries_come_back_bit_for_bit(tmp_path_factory, entries):
     folder = tmp_path_factory.mktemp("cache")
     generator = torch.Generator().manual_seed(0)
     stored = {
-        key(number): {name: (torch.randn(shape, generator=generator) * 3).to(dtype) for name, (shape, dtype) in entry.items()}
+        key(number): {
+            name: (torch.randn(shape, generator=generator) * 3).to(dtype) for name, (shape, dtype) in entry.items()
+        }
         for number, entry in enumerate(entries)
     }
     with Cache(folder).writer() as writer:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_files import encoded, put, shard
 from PIL import Image
 
-from picture_files import encoded, put, shard
 from piflow_cli.data.captioned import list_pictures
 from piflow_cli.data.picture import Picture
 from piflow_cli.data.pictures import Unreadable, open_picture, upright_size
@@ -37,9 +37,12 @@ def refusal(source: Path | str, **options: object) -> str:
 def test_captions_beside_the_pictures(tmp_path):
     files = {"b.png": encoded(), "b.txt": " two \n", "sub/a.JPG": encoded(kind="JPEG"), "sub/a.txt": "one"}
     files |= {"c.webp": encoded(kind="WEBP")}
-    put(tmp_path, {**files, "notes.md": "", "d.png": encoded(), "d.txt": " \n", ".hidden/e.png": encoded(), "lonely.txt": "x"})
+    put(
+        tmp_path,
+        {**files, "notes.md": "", "d.png": encoded(), "d.txt": " \n", ".hidden/e.png": encoded(), "lonely.txt": "x"},
+    )
     assert captions(tmp_path) == {"b.png": "two", "c.webp": None, "d.png": None, "sub/a.JPG": "one"}
-    assert [picture.read() for picture in listed(tmp_path)][0] == files["b.png"]
+    assert next(picture.read() for picture in listed(tmp_path)) == files["b.png"]
 
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
@@ -83,11 +86,22 @@ def test_every_listed_file_is_used_whatever_it_is_called(tmp_path):
 def test_listed_files_are_found_however_their_path_is_written(tmp_path, monkeypatch):
     put(tmp_path, {"in/a.png": encoded(), "in/sub/b.png": encoded(), "pics/c.png": encoded(), "in/.d.png": encoded()})
     (tmp_path / "in" / "link").symlink_to("sub")
-    rows = [(str(tmp_path / "in" / "a.png"), "absolute"), ("sub/../sub/b.png", "dots"), ("../pics/c.png", "outside"), (".d.png", "hidden")]
+    rows = [
+        (str(tmp_path / "in" / "a.png"), "absolute"),
+        ("sub/../sub/b.png", "dots"),
+        ("../pics/c.png", "outside"),
+        (".d.png", "hidden"),
+    ]
     put(tmp_path / "in", {"metadata.jsonl": listing(*rows)})
     monkeypatch.chdir(tmp_path)
     # A picture that is reached on two ways is two files to the walk, as it is to clean-fid.
-    expected = {"a.png": "absolute", "sub/b.png": "dots", "link/b.png": "dots", "../pics/c.png": "outside", ".d.png": "hidden"}
+    expected = {
+        "a.png": "absolute",
+        "sub/b.png": "dots",
+        "link/b.png": "dots",
+        "../pics/c.png": "outside",
+        ".d.png": "hidden",
+    }
     assert captions("in") == expected
     assert all(picture.open().size == (4, 3) for picture in listed("in"))
 
@@ -102,8 +116,13 @@ def test_names_are_the_same_in_both_forms_of_unicode(tmp_path, stored, written):
     def name(form: str, suffix: str) -> str:
         return unicodedata.normalize(form, f"Zürich/café{suffix}")
 
-    put(tmp_path / "listed", {name(stored, ".png"): encoded(), "metadata.jsonl": listing((name(written, ".png"), "one"))})
-    put(tmp_path / "beside", {name(stored, ".png"): encoded(), name(stored, "").replace("/", "/x-") + ".png": encoded()})
+    put(
+        tmp_path / "listed",
+        {name(stored, ".png"): encoded(), "metadata.jsonl": listing((name(written, ".png"), "one"))},
+    )
+    put(
+        tmp_path / "beside", {name(stored, ".png"): encoded(), name(stored, "").replace("/", "/x-") + ".png": encoded()}
+    )
     folder = next(path for path in (tmp_path / "beside").iterdir())
     (folder / unicodedata.normalize(written, "café.txt")).write_text("two")
     assert list(captions(tmp_path / "listed").values()) == ["one"]
@@ -116,7 +135,18 @@ def test_a_picture_with_several_captions_is_a_sample_with_each(tmp_path):
 
 
 def test_what_has_a_caption_and_an_unknown_suffix_is_not_passed_over(tmp_path):
-    put(tmp_path, {"a.png": encoded(), "a.txt": "one", "a.json": "{}", "b.heic": b"no picture", "b.txt": "two", "c.raw": encoded(), "c.txt": "three"})
+    put(
+        tmp_path,
+        {
+            "a.png": encoded(),
+            "a.txt": "one",
+            "a.json": "{}",
+            "b.heic": b"no picture",
+            "b.txt": "two",
+            "c.raw": encoded(),
+            "c.txt": "three",
+        },
+    )
     assert captions(tmp_path) == {"a.png": "one", "b.heic": "two", "c.raw": "three"}
     found = {picture.name: picture for picture in listed(tmp_path)}
     assert found["c.raw"].open().size == (4, 3)
@@ -135,7 +165,12 @@ def test_hints_about_columns_can_be_typed(tmp_path):
 
 
 def test_shards_group_their_members_by_name(tmp_path):
-    first = {"x/0001.png": encoded(), "x/0001.txt": "one", "x/0002.jpg": encoded(kind="JPEG"), "x/0002.json": '{"text": "two", "n": 1}'}
+    first = {
+        "x/0001.png": encoded(),
+        "x/0001.txt": "one",
+        "x/0002.jpg": encoded(kind="JPEG"),
+        "x/0002.json": '{"text": "two", "n": 1}',
+    }
     second = {"0001.seg.png": encoded(), "0001.png": encoded((5, 5)), "0001.txt": b"\xff"}
     second |= {"0002.png": encoded(), "0002.json": "{", "0003.txt": "alone"}
     shard(tmp_path / "a.tar", first)
@@ -143,13 +178,21 @@ def test_shards_group_their_members_by_name(tmp_path):
     expected = {"a.tar/x/0001.png": "one", "a.tar/x/0002.jpg": "two", "b.tar/0001.png": None, "b.tar/0002.png": None}
     expected |= {"b.tar/0001.seg.png": None, "b.tar/0003.txt": None}
     assert captions(tmp_path) == expected
-    assert captions(tmp_path / "a.tar") == {name: caption for name, caption in expected.items() if name.startswith("a.tar")}
+    assert captions(tmp_path / "a.tar") == {
+        name: caption for name, caption in expected.items() if name.startswith("a.tar")
+    }
     contents = {picture.name: picture.read() for picture in listed(tmp_path) if picture.file is not None}
     assert contents["a.tar/x/0002.jpg"] == first["x/0002.jpg"] and contents["b.tar/0001.png"] == second["0001.png"]
 
 
 def test_names_in_shards_may_have_dots(tmp_path):
-    files = {"1.txt": "one", "1.jpg": encoded(kind="JPEG"), "2.v1.jpg": encoded(kind="JPEG"), "2.v1.txt": "two", "2.v1.cls": "7"}
+    files = {
+        "1.txt": "one",
+        "1.jpg": encoded(kind="JPEG"),
+        "2.v1.jpg": encoded(kind="JPEG"),
+        "2.v1.txt": "two",
+        "2.v1.cls": "7",
+    }
     files |= {"d.x/3.4.5.PNG": encoded(), "d.x/3.4.5.json": '{"text": "three"}', "._1.jpg": b"mac"}
     path = shard(tmp_path / "a.tar", files)
     assert captions(path) == {"a.tar/1.jpg": "one", "a.tar/2.v1.jpg": "two", "a.tar/d.x/3.4.5.png": "three"}
@@ -166,18 +209,31 @@ def test_every_picture_of_a_shard_is_found_with_its_own_caption(tmp_path_factory
 
 
 def test_leftovers_of_shards_are_named_when_they_are_read(tmp_path):
-    files = {"1.png": encoded(), "1.txt": "one", "2.heic": b"no picture", "2.txt": "two", "3.txt": "alone", "4.npy": b"numbers"}
+    files = {
+        "1.png": encoded(),
+        "1.txt": "one",
+        "2.heic": b"no picture",
+        "2.txt": "two",
+        "3.txt": "alone",
+        "4.npy": b"numbers",
+    }
     reasons = {}
     for picture in listed(shard(tmp_path / "a.tar", files)):
         try:
             picture.open()
         except Unreadable as error:
             reasons[picture.name] = str(error)
-    assert reasons == {"a.tar/2.heic": "not a picture", "a.tar/3.txt": "there is no picture with it", "a.tar/4.npy": "not a picture"}
+    assert reasons == {
+        "a.tar/2.heic": "not a picture",
+        "a.tar/3.txt": "there is no picture with it",
+        "a.tar/4.npy": "not a picture",
+    }
 
 
 def test_members_of_a_shard_that_would_take_anothers_place_are_named(tmp_path):
-    shard(tmp_path / "a.tar", {"1.PNG": encoded(), "1.png": encoded(), "1.txt": "one", "2.png": encoded(), "2.txt": "two"})
+    shard(
+        tmp_path / "a.tar", {"1.PNG": encoded(), "1.png": encoded(), "1.txt": "one", "2.png": encoded(), "2.txt": "two"}
+    )
     assert "a.tar: 1.PNG" in refusal(tmp_path / "a.tar") and "2.png" not in refusal(tmp_path / "a.tar")
 
 
@@ -217,7 +273,9 @@ def test_pictures_of_a_dataset(tmp_path, monkeypatch):
     assert captions("owner/name", **options) == {"owner/name[0]": "a", "owner/name[1]": "b"}
     assert [upright_size(picture.read()) for picture in listed("owner/name", **options)] == [(4, 3), (9, 9)]
     assert "has no column text" in refusal("owner/name")
-    assert "the column caption of owner/name holds no pictures" in refusal("owner/name", image_column="caption", **options)
+    assert "the column caption of owner/name holds no pictures" in refusal(
+        "owner/name", image_column="caption", **options
+    )
 
 
 def test_a_turned_picture_is_turned_back():

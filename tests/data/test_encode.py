@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from fake_encoders import IDENTITY, LONGEST, FakeEncoders, expected_latents, expected_text, factory_of, sealed_factory
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_files import encoded, put, shard
 from PIL import Image
 
-from fake_encoders import IDENTITY, LONGEST, FakeEncoders, expected_latents, expected_text, factory_of, sealed_factory
-from picture_files import encoded, put, shard
 from piflow_cli.console import Console
 from piflow_cli.data import cache, collect, encode
 from piflow_cli.data.buckets import fit
@@ -54,20 +54,29 @@ def picture(size: tuple[int, int], seed: int) -> Image.Image:
     return Image.frombytes("RGB", size, random.Random(seed).randbytes(3 * size[0] * size[1]))
 
 
-def opened(section: DataSection, factory: EncoderFactory, *, data_free: bool = False, negative: bool = False) -> EncodedData:
+def opened(
+    section: DataSection, factory: EncoderFactory, *, data_free: bool = False, negative: bool = False
+) -> EncodedData:
     return open_encoded(section, data_free, negative, factory, Accelerator(cpu=True), Console())
 
 
 def samples(data: EncodedData, count: int = 12, size: int = 1) -> list[tuple]:
     """Shapes, texts (by their letters) and latents of the first batches."""
     batches = [data.batch(0, place, size) for place in range(count)]
-    return [(batch.shape, batch.conditioning["embeds"].tolist(), None if batch.x_0 is None else batch.x_0.tolist()) for batch in batches]
+    return [
+        (batch.shape, batch.conditioning["embeds"].tolist(), None if batch.x_0 is None else batch.x_0.tolist())
+        for batch in batches
+    ]
 
 
 def test_prompts_become_their_embeddings_at_every_size(prompts):
     encoders = FakeEncoders()
     data = opened(prompts, factory_of(encoders), data_free=True)
-    assert sorted(encoders.texts) == sorted([*TEXTS, ""]) and (encoders.opened, encoders.closed, encoders.images) == (1, 1, 0)
+    assert sorted(encoders.texts) == sorted([*TEXTS, ""]) and (encoders.opened, encoders.closed, encoders.images) == (
+        1,
+        1,
+        0,
+    )
     seen = set()
     for place in range(8):
         batch = data.batch(0, place, 1)
@@ -104,9 +113,13 @@ def test_latents_are_drawn_from_the_posterior_by_seed_and_place(pictures):
         assert all(torch.equal(mean.conditioning[name], drawn.conditioning[name]) for name in mean.conditioning)
         noise.append((drawn.x_0 - mean.x_0).flatten())
     whole = torch.cat(noise)
-    assert abs(whole.mean()) < 4 * 0.5 / len(whole) ** 0.5 and abs(whole.std() - 0.5) < 4 * 0.5 / (2 * len(whole)) ** 0.5
+    assert (
+        abs(whole.mean()) < 4 * 0.5 / len(whole) ** 0.5 and abs(whole.std() - 0.5) < 4 * 0.5 / (2 * len(whole)) ** 0.5
+    )
     assert len({tuple(part.tolist()) for part in noise}) == 600
-    assert torch.equal(data.batch(3, 7, 2).x_0, data.batch(3, 7, 2).x_0) and not torch.equal(noise[0], (data.batch(4, 0, 2).x_0 - sure.batch(4, 0, 2).x_0).flatten())
+    assert torch.equal(data.batch(3, 7, 2).x_0, data.batch(3, 7, 2).x_0) and not torch.equal(
+        noise[0], (data.batch(4, 0, 2).x_0 - sure.batch(4, 0, 2).x_0).flatten()
+    )
 
 
 def test_captions_without_pictures_when_data_free(pictures):
@@ -145,8 +158,10 @@ def test_another_model_has_entries_of_its_own(prompts, change):
     opened(prompts, factory_of(FakeEncoders()))
     opened(prompts, factory_of(encoders := FakeEncoders(), **change))
     assert sorted(encoders.texts) == sorted([*TEXTS, ""])
-    folders = [path for path in Path(prompts.cache).iterdir()]
-    assert {json.loads((path / "identity.json").read_text())["model"] for path in folders} == {"fake"} and len(folders) == 2
+    folders = list(Path(prompts.cache).iterdir())
+    assert {json.loads((path / "identity.json").read_text())["model"] for path in folders} == {"fake"} and len(
+        folders
+    ) == 2
 
 
 def test_data_that_would_be_trained_on_differently_have_fingerprints_of_their_own(pictures, prompts):
@@ -230,8 +245,16 @@ def test_an_entry_with_a_flipped_byte_is_made_anew_in_the_same_run(request, sour
     said = " ".join(capsys.readouterr().err.split())
     assert f"the cache shard {shard} was damaged; it is removed and made anew" in said
     made = sorted(encoders.texts) if kind == "texts" else encoders.images
-    assert made == (6 if kind == "latents" else sorted([*(TEXTS if source == "prompts" else [f"caption {n}" for n in range(6)]), ""]))
-    assert shard.stat().st_size == len(whole) and samples(again) == samples(first) and again.fingerprint == first.fingerprint
+    assert made == (
+        6
+        if kind == "latents"
+        else sorted([*(TEXTS if source == "prompts" else [f"caption {n}" for n in range(6)]), ""])
+    )
+    assert (
+        shard.stat().st_size == len(whole)
+        and samples(again) == samples(first)
+        and again.fingerprint == first.fingerprint
+    )
 
 
 def test_processes_share_the_check_and_all_hear_what_is_damaged(prompts, monkeypatch):
@@ -266,7 +289,10 @@ def test_unusable_pictures_are_named_and_counted(pictures, capsys):
     data = opened(pictures, factory_of(FakeEncoders()))
     assert {len(bucket.samples) for bucket in data.buckets} == {1, 2}
     said = capsys.readouterr().err
-    assert "skipped 5 of the pictures: 2 without a caption (0.png, 1.png), 3 unreadable (2.png: not a picture, 4.jpg: " in said
+    assert (
+        "skipped 5 of the pictures: 2 without a caption (0.png, 1.png), 3 unreadable (2.png: not a picture, 4.jpg: "
+        in said
+    )
     assert "5.jpg: image file is truncated" in said
     # They are tried again, which needs no encoder.
     again = opened(pictures, sealed_factory())
@@ -312,7 +338,11 @@ def test_texts_that_are_cut_are_named_by_every_run(prompts, capsys):
     for factory in (factory_of(FakeEncoders()), sealed_factory()):
         opened(prompts, factory)
         said = capsys.readouterr().err
-        assert f"2 of {len(TEXTS) + 2} texts are longer than the text encoder reads" in said and "(101 letters)" in said and "(300 letters)" in said
+        assert (
+            f"2 of {len(TEXTS) + 2} texts are longer than the text encoder reads" in said
+            and "(101 letters)" in said
+            and "(300 letters)" in said
+        )
     Path(prompts.prompts).write_text("\n".join(TEXTS))
     opened(prompts, sealed_factory())
     assert "longer than" not in capsys.readouterr().err
@@ -326,8 +356,20 @@ def test_leftovers_of_a_folder_and_of_shards_are_counted_and_named(tmp_path, cap
     Image.fromarray(grey).save(tmp_path / "folder" / "4.tif")
     (tmp_path / "folder" / "4.txt").write_text("four")
     for source, expected in (
-        ("a.tar", "skipped 2 of the pictures: 2 unreadable (a.tar/2.txt: there is no picture with it, a.tar/3.heic: not a picture)"),
-        ("folder", "skipped 2 of the pictures: 2 unreadable (3.heic: not a picture, 4.tif: 32-bit whole numbers (mode I) have no white"),
+        (
+            "a.tar",
+            (
+                "skipped 2 of the pictures: 2 unreadable (a.tar/2.txt: there is no picture with it, a.tar/3.heic: not a"
+                " picture)"
+            ),
+        ),
+        (
+            "folder",
+            (
+                "skipped 2 of the pictures: 2 unreadable (3.heic: not a picture, 4.tif: 32-bit whole numbers (mode I)"
+                " have no white"
+            ),
+        ),
     ):
         section = DataSection(captioned=str(tmp_path / source), sizes=((4, 4),), cache=str(tmp_path / "cache"))
         assert len(opened(section, factory_of(FakeEncoders())).buckets[0].samples) == 1
@@ -346,15 +388,22 @@ def test_the_empty_prompt_rides_along_where_guidance_needs_it(prompts, negative)
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_processes_share_the_work_whenever_each_looks(pictures, count):
-    """One process after the other, so that each finds what the earlier ones wrote: nothing is left out or done twice."""
+    """One process after the other, so that each finds what the earlier ones
+    wrote: nothing is left out or done twice."""
     whole = FakeEncoders()
     expected = opened(replace(pictures, cache=f"{pictures.cache}-whole"), factory_of(whole))
     texts, images = [], 0
     for index in range(count):
-        process = SimpleNamespace(process_index=index, num_processes=count, device=torch.device("cpu"), is_main_process=index == 0)
+        process = SimpleNamespace(
+            process_index=index, num_processes=count, device=torch.device("cpu"), is_main_process=index == 0
+        )
         encoders = FakeEncoders()
         # Here the others do not work at the same time, and all but the last see entries missing.
-        with nullcontext() if index == count - 1 else pytest.raises(RunError, match="that other processes were to encode"):
+        with (
+            nullcontext()
+            if index == count - 1
+            else pytest.raises(RunError, match="that other processes were to encode")
+        ):
             data = open_encoded(pictures, False, False, factory_of(encoders), process, Console())
         texts, images = texts + encoders.texts, images + encoders.images
     assert (sorted(texts), images) == (sorted(whole.texts), whole.images)
@@ -364,7 +413,10 @@ def test_processes_share_the_work_whenever_each_looks(pictures, count):
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4))
 def test_collating_pads_with_zeros_to_the_longest(lengths):
     generator = torch.Generator().manual_seed(0)
-    entries = [{"embeds": torch.randn(length, 3, generator=generator), "mask": torch.ones(length, dtype=torch.bool)} for length in lengths]
+    entries = [
+        {"embeds": torch.randn(length, 3, generator=generator), "mask": torch.ones(length, dtype=torch.bool)}
+        for length in lengths
+    ]
     batch = collate(entries)
     assert batch["embeds"].shape == (len(lengths), max(lengths), 3) and batch["mask"].dtype == torch.bool
     assert batch["mask"].sum(dim=1).tolist() == lengths

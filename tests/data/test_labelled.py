@@ -1,4 +1,5 @@
-"""Class-conditional teachers on labelled pictures and latents: every source gives the same posteriors, a batch draws from them."""
+"""Class-conditional teachers on labelled pictures and latents: every source gives the
+same posteriors, a batch draws from them."""
 
 from __future__ import annotations
 
@@ -14,13 +15,14 @@ import torch
 import yaml
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
-from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from helpers import seeded
 from interruptions import interrupted_at
 from picture_files import put, shard
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from sit import CLASSES, HEADS, SIZE, sit_weights
+from torch import Tensor
+
 from piflow_cli.console import Console
 from piflow_cli.core import imitation
 from piflow_cli.data.batches import LabelledImages, TrainingData, batch_indices
@@ -32,7 +34,6 @@ from piflow_cli.presets.resolve import presets_root, resolve
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.latents import VaeEncoder
 from piflow_cli.training import loop, previews, run
-from sit import CLASSES, HEADS, SIZE, sit_weights
 
 SIDE, COUNT = 2 * SIZE, 10
 NAMES = ("n01", "n02", "n03", "n10", "n2")
@@ -47,7 +48,14 @@ def preset(tmp_path_factory, tiny_vae) -> Path:
     data = yaml.safe_load((presets_root() / "imagenet-repa-2nfe.yaml").read_text())
     data["teacher"] |= {"base": str(folder / "sit.pt"), "config": None, "vae": str(tiny_vae)}
     data["policy"] |= {"components": 3, "substeps": 16, "logstd_width": 8}
-    data["optimisation"] |= {"iterations": 4, "batch_size": 8, "device_batch_size": None, "warmup": 2, "precision": "fp32", "optimizer": "adamw"}
+    data["optimisation"] |= {
+        "iterations": 4,
+        "batch_size": 8,
+        "device_batch_size": None,
+        "warmup": 2,
+        "precision": "fp32",
+        "optimizer": "adamw",
+    }
     data["output"] |= {"preview_every": 0, "checkpoint_every": 2}
     del data["variants"]
     path = folder / "imagenet.yaml"
@@ -65,7 +73,8 @@ def setting(tmp_path, monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def pixels() -> Tensor:
-    """Ten pictures (10, 3, 16, 16) uint8, the side that the teacher's latents are of; their labels are their numbers modulo five."""
+    """Ten pictures (10, 3, 16, 16) uint8, the side that the teacher's latents are of;
+    their labels are their numbers modulo five."""
     return torch.randint(0, 256, (COUNT, 3, SIDE, SIDE), generator=seeded(), dtype=torch.uint8)
 
 
@@ -85,13 +94,19 @@ def by_sub_folder(folder: Path, pixels: Tensor) -> Path:
 
 def by_metadata(folder: Path, pixels: Tensor) -> Path:
     rows = [json.dumps({"file_name": f"{number}.png", "label": number % CLASSES}) for number in range(COUNT)]
-    put(folder, {f"{number}.png": png(picture) for number, picture in enumerate(pixels)} | {"metadata.jsonl": "\n".join(rows)})
+    put(
+        folder,
+        {f"{number}.png": png(picture) for number, picture in enumerate(pixels)} | {"metadata.jsonl": "\n".join(rows)},
+    )
     return folder
 
 
 def by_csv(folder: Path, pixels: Tensor) -> Path:
     rows = ["file_name,label", *(f"{number}.png,{number % CLASSES}" for number in range(COUNT))]
-    put(folder, {f"{number}.png": png(picture) for number, picture in enumerate(pixels)} | {"metadata.csv": "\n".join(rows)})
+    put(
+        folder,
+        {f"{number}.png": png(picture) for number, picture in enumerate(pixels)} | {"metadata.csv": "\n".join(rows)},
+    )
     return folder
 
 
@@ -100,7 +115,11 @@ def by_cls(folder: Path, pixels: Tensor) -> Path:
     for half in range(2):
         members = {}
         for number in range(half, COUNT, 2):
-            members |= {f"n.0{number}.png": png(pixels[number]), f"n.0{number}.cls": str(number % CLASSES), f"n.0{number}.txt": "a fish"}
+            members |= {
+                f"n.0{number}.png": png(pixels[number]),
+                f"n.0{number}.cls": str(number % CLASSES),
+                f"n.0{number}.txt": "a fish",
+            }
         shard(folder / f"{half}.tar", members)
     return folder
 
@@ -109,7 +128,10 @@ def by_json(folder: Path, pixels: Tensor) -> Path:
     folder.mkdir()
     members = {}
     for number, picture in enumerate(pixels):
-        members |= {f"{number}.png": png(picture), f"{number}.json": json.dumps({"label": number % CLASSES, "text": "a fish"})}
+        members |= {
+            f"{number}.png": png(picture),
+            f"{number}.json": json.dumps({"label": number % CLASSES, "text": "a fish"}),
+        }
     shard(folder / "a.tar", members)
     return folder / "a.tar"
 
@@ -125,7 +147,13 @@ SOURCES = (by_sub_folder, by_metadata, by_csv, by_cls, by_json, by_tensors)
 
 def opened(path: Path, preset: Path, *options: str) -> TrainingData:
     resolved = resolve(preset, None, [*options, f"data.images={json.dumps(str(path))}"], {})
-    return open_labelled(resolved, family_of("dit"), lambda labels: {"class_labels": torch.tensor(labels)}, Accelerator(cpu=True), Console())
+    return open_labelled(
+        resolved,
+        family_of("dit"),
+        lambda labels: {"class_labels": torch.tensor(labels)},
+        Accelerator(cpu=True),
+        Console(),
+    )
 
 
 @torch.no_grad()
@@ -168,12 +196,18 @@ def test_processes_share_the_encoding(preset, pixels, tmp_path, monkeypatch):
     """One after the other, so that each finds what the earlier ones wrote: nothing is left out or encoded twice."""
     folder, encoded = by_sub_folder(tmp_path / "data", pixels), []
     encode = VaeEncoder.encode_images
-    monkeypatch.setattr(VaeEncoder, "encode_images", lambda self, images: encoded.append(len(images)) or encode(self, images))
+    monkeypatch.setattr(
+        VaeEncoder, "encode_images", lambda self, images: encoded.append(len(images)) or encode(self, images)
+    )
     resolved = resolve(preset, None, [f"data.images={json.dumps(str(folder))}"], {})
     for index in range(3):
-        process = SimpleNamespace(process_index=index, num_processes=3, device=torch.device("cpu"), is_main_process=index == 0)
+        process = SimpleNamespace(
+            process_index=index, num_processes=3, device=torch.device("cpu"), is_main_process=index == 0
+        )
         with nullcontext() if index == 2 else pytest.raises(RunError, match="that other processes were to encode"):
-            data = open_labelled(resolved, family_of("dit"), lambda labels: {"class_labels": torch.tensor(labels)}, process, Console())
+            data = open_labelled(
+                resolved, family_of("dit"), lambda labels: {"class_labels": torch.tensor(labels)}, process, Console()
+            )
     assert sum(encoded) == COUNT and data.fingerprint == opened(folder, preset).fingerprint
 
 
@@ -183,7 +217,12 @@ def test_latents_are_drawn_by_seed_and_place(preset, pixels, tmp_path):
     for place in range(60):
         batch = data.batch(3, place, COUNT)
         rows = [int((data.latents.labels == label).nonzero()[0]) for label in batch.conditioning["class_labels"]]
-        assert sorted(data.latents.labels[rows].tolist()) == sorted(LABELS.tolist()) and batch.shape == (COUNT, 4, SIZE, SIZE)
+        assert sorted(data.latents.labels[rows].tolist()) == sorted(LABELS.tolist()) and batch.shape == (
+            COUNT,
+            4,
+            SIZE,
+            SIZE,
+        )
         assert torch.equal(batch.x_0, data.batch(3, place, COUNT).x_0)
         noise.append(batch.x_0)
     assert not torch.equal(noise[0], data.batch(4, 0, COUNT).x_0)
@@ -207,11 +246,20 @@ def test_latents_of_a_file_are_used_as_they_are_or_drawn(preset, tmp_path, dtype
     data = opened(path, preset)
     batch = data.batch(0, 0, COUNT)
     order = [int((0.5 * mean.float() - row).abs().flatten(1).amax(dim=1).argmin()) for row in batch.x_0]
-    assert torch.equal(batch.x_0, 0.5 * mean.float()[order]) and batch.conditioning["class_labels"].tolist() == LABELS[order].tolist()
+    assert (
+        torch.equal(batch.x_0, 0.5 * mean.float()[order])
+        and batch.conditioning["class_labels"].tolist() == LABELS[order].tolist()
+    )
     save_file({"mean": mean, "std": std.abs(), "labels": LABELS}, path)
     drawn = opened(path, preset)
     assert drawn.fingerprint != data.fingerprint
-    z = torch.cat([(drawn.batch(0, place, COUNT).x_0 - mean.float()[drawn_order(0, place)]) / std.float().abs()[drawn_order(0, place)] for place in range(20)])
+    z = torch.cat(
+        [
+            (drawn.batch(0, place, COUNT).x_0 - mean.float()[drawn_order(0, place)])
+            / std.float().abs()[drawn_order(0, place)]
+            for place in range(20)
+        ]
+    )
     assert abs(z.mean()) < 4 / z.numel() ** 0.5 and abs(z.std() - 1) < 0.02
 
 
@@ -246,7 +294,9 @@ def test_pixels_of_colour_for_a_teacher_of_pixels(tiny_teacher, tmp_path):
     data = opened(tmp_path / "i.safetensors", tiny_teacher)
     assert isinstance(data, LabelledImages)
     torch.testing.assert_close(data.images, images.float() / 127.5 - 1)
-    save_file({"images": images.expand(-1, 3, -1, -1).contiguous(), "labels": torch.arange(6) % 3}, tmp_path / "i.safetensors")
+    save_file(
+        {"images": images.expand(-1, 3, -1, -1).contiguous(), "labels": torch.arange(6) % 3}, tmp_path / "i.safetensors"
+    )
     with pytest.raises(UsageError, match=r"pictures of \(3, 4, 4\), and the teacher's are \(1, 4, 4\)"):
         opened(tmp_path / "i.safetensors", tiny_teacher)
 
@@ -262,7 +312,11 @@ def test_grey_tensors_with_a_white_value_are_encoded_as_grey_pictures(preset, ti
 
 def test_a_run_on_pictures_goes_on_bit_for_bit_and_is_data_dependent(cli, preset, pixels, tmp_path, monkeypatch):
     losses = []
-    monkeypatch.setattr(loop, "data_dependent_loss", lambda s, t, x_0, *rest: losses.append(x_0) or imitation.data_dependent_loss(s, t, x_0, *rest))
+    monkeypatch.setattr(
+        loop,
+        "data_dependent_loss",
+        lambda s, t, x_0, *rest: losses.append(x_0) or imitation.data_dependent_loss(s, t, x_0, *rest),
+    )
     command = ["distill", "--teacher", str(preset), "--data", str(by_sub_folder(tmp_path / "data", pixels)), "--quiet"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     outcome = cli(*command, "--output", str(whole))
@@ -291,8 +345,14 @@ def test_a_run_on_a_cache_with_a_flipped_byte_makes_it_anew_and_finishes(cli, pr
     shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     outcome = cli(*command, "--output", str(tmp_path / "again"))
     said = " ".join(outcome.err.split())
-    assert outcome.code == 0 and f"the cache shard {shard} was damaged; it is removed and made anew" in said and f"{COUNT} to encode" in said
-    left, right = (load_file(tmp_path / name / "checkpoints" / "0000004" / "training.safetensors") for name in ("whole", "again"))
+    assert (
+        outcome.code == 0
+        and f"the cache shard {shard} was damaged; it is removed and made anew" in said
+        and f"{COUNT} to encode" in said
+    )
+    left, right = (
+        load_file(tmp_path / name / "checkpoints" / "0000004" / "training.safetensors") for name in ("whole", "again")
+    )
     assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
@@ -364,8 +424,12 @@ FAULTS = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_cannot_be_trained_on_is_one_line_before_anything_is_written(cli, preset, pixels, tmp_path, name):
     source = faulty(name, tmp_path / "data", pixels)
-    outcome = cli("distill", "--teacher", str(preset), "--data", str(source), "--quiet", "--output", str(tmp_path / "out"))
-    assert outcome.code == (1 if name == "not finite" else 2) and FAULTS[name] in outcome.err.replace("\n", " "), outcome.err
+    outcome = cli(
+        "distill", "--teacher", str(preset), "--data", str(source), "--quiet", "--output", str(tmp_path / "out")
+    )
+    assert outcome.code == (1 if name == "not finite" else 2) and FAULTS[name] in outcome.err.replace("\n", " "), (
+        outcome.err
+    )
     assert len(outcome.err.splitlines()) == 2 and not (tmp_path / "out").exists()
 
 
@@ -376,7 +440,10 @@ def test_pictures_that_cannot_be_used_are_counted_and_named(preset, pixels, tmp_
         file.write("\n" + json.dumps({"file_name": "broken.png", "label": 1}))
     data = opened(folder, preset)
     assert isinstance(data, LabelledLatents) and len(data.latents.labels) == COUNT
-    assert "skipped 2 of the pictures: 1 unreadable (broken.png: not a picture), 1 without a label (unlisted.png)" in capsys.readouterr().err.replace("\n", " ")
+    assert (
+        "skipped 2 of the pictures: 1 unreadable (broken.png: not a picture), 1 without a label (unlisted.png)"
+        in capsys.readouterr().err.replace("\n", " ")
+    )
 
 
 def test_a_vae_must_be_named_for_pictures_of_a_teacher_of_latents(preset, pixels, tmp_path):
@@ -401,7 +468,8 @@ def cropped(values: np.ndarray, side: int) -> np.ndarray:
 
 
 def test_a_picture_is_cut_as_adm_cuts_it():
-    """Its size as it is; the middle of the longer side; twice the size averaged by four; a number in between scaled bicubically."""
+    """Its size as it is; the middle of the longer side; twice the size averaged by
+    four; a number in between scaled bicubically."""
     random = np.random.default_rng(0)
     square = random.integers(0, 256, (8, 8, 3))
     assert (cropped(square, 8) == square).all()

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from picture_files import encoded, put, shard
 from PIL import Image
 
-from picture_files import encoded, put, shard
 from piflow_cli.data.captioned import list_pictures
 from piflow_cli.data.picture import Picture
 from piflow_cli.data.picture_index import Seen, look_at
@@ -40,7 +40,9 @@ def source(request, tmp_path) -> Path:
 def test_every_picture_has_its_own_hash_and_size_in_order_and_is_read_once(source, tmp_path) -> None:
     pictures = listed(source)
     found = look_at(pictures, tmp_path / "index")
-    assert found == [Seen(hashlib.sha256(picture.read()).hexdigest(), (4 + number, 3)) for number, picture in enumerate(pictures)]
+    assert found == [
+        Seen(hashlib.sha256(picture.read()).hexdigest(), (4 + number, 3)) for number, picture in enumerate(pictures)
+    ]
     assert look_at(sealed(pictures), tmp_path / "index") == found
     # Fewer of them, in another order.
     assert look_at(sealed(pictures[7:2:-1]), tmp_path / "index") == found[7:2:-1]

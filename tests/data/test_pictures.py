@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_files import encoded, put
 from PIL import Image
 
-from picture_files import encoded, put
 from piflow_cli.data.picture_folders import files_below
 from piflow_cli.data.pictures import (
     MOST_PIXELS,
@@ -112,7 +112,10 @@ def test_bombs_are_refused_before_they_are_decoded(side: int) -> None:
 
 def test_a_large_photo_is_no_bomb_and_nothing_is_said_of_it(tmp_path) -> None:
     (tmp_path / "x.png").write_bytes(header(12_000, 9_000))
-    code = "import sys; from pathlib import Path; from piflow_cli.data.pictures import upright_size; print(upright_size(Path(sys.argv[1]).read_bytes()))"
+    code = (
+        "import sys; from pathlib import Path; from piflow_cli.data.pictures import upright_size;"
+        " print(upright_size(Path(sys.argv[1]).read_bytes()))"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("(12000, 9000)\n", "")
 
@@ -153,7 +156,17 @@ def below(folder: Path) -> list[str]:
 
 
 def test_the_walk_follows_links_and_leaves_hidden_names_out(tmp_path) -> None:
-    put(tmp_path, {"in/b.png": "", "in/a/c.png": "", "in/.x.png": "", "in/.ipynb_checkpoints/d.png": "", "far/e.png": "", "far/.f/g.png": ""})
+    put(
+        tmp_path,
+        {
+            "in/b.png": "",
+            "in/a/c.png": "",
+            "in/.x.png": "",
+            "in/.ipynb_checkpoints/d.png": "",
+            "far/e.png": "",
+            "far/.f/g.png": "",
+        },
+    )
     (tmp_path / "in" / "more").symlink_to("../far")
     (tmp_path / "in" / "h.png").symlink_to("../far/e.png")
     assert below(tmp_path / "in") == ["a/c.png", "b.png", "h.png", "more/e.png"]

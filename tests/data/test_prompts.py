@@ -39,7 +39,9 @@ def test_a_text_file_has_a_prompt_in_each_line(tmp_path, end):
     assert read_prompts(written(tmp_path, "p.txt", text)) == [Prompt("a cat"), Prompt("zwei Hähne\x0cund\u2028mehr")]
 
 
-PROMPTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\x00"), min_size=1, max_size=30).filter(str.strip)
+PROMPTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\x00"), min_size=1, max_size=30).filter(
+    str.strip
+)
 
 
 @given(st.lists(PROMPTS, min_size=1, max_size=5))
@@ -99,7 +101,10 @@ def test_seeds_and_sizes_count_in_every_format_with_columns(tmp_path_factory, ro
     ],
 )
 def test_numbers_of_a_csv_file_are_read_strictly(tmp_path, column, value, complaint):
-    assert f"p.csv:3: {column}" in (message := refusal(written(tmp_path, "p.csv", f"text,{column}\na,\nb,{value}\n"))) and complaint in message
+    assert (
+        f"p.csv:3: {column}" in (message := refusal(written(tmp_path, "p.csv", f"text,{column}\na,\nb,{value}\n")))
+        and complaint in message
+    )
 
 
 def test_numbers_of_a_parquet_file_are_whole(tmp_path):
@@ -108,7 +113,9 @@ def test_numbers_of_a_parquet_file_are_whole(tmp_path):
 
 
 def test_slips_in_columns_are_named_unless_the_right_one_is_there(tmp_path):
-    assert "has an unknown column widht; did you mean width?" in refusal(written(tmp_path, "p.csv", "text,widht\na,3\n"))
+    assert "has an unknown column widht; did you mean width?" in refusal(
+        written(tmp_path, "p.csv", "text,widht\na,3\n")
+    )
     write_parquet({"text": ["a"], "hight": [3]}, tmp_path / "p.parquet")
     assert "has an unknown column hight; did you mean height?" in refusal(str(tmp_path / "p.parquet"))
     assert read_prompts(written(tmp_path, "q.csv", "text,weight,height\na,heavy,3\n")) == [Prompt("a", height=3)]
@@ -120,7 +127,9 @@ def test_the_hint_about_a_column_can_be_typed(tmp_path, name, column):
     if name == "p.parquet":
         write_parquet({"id": [1], column: ["a fox"]}, tmp_path / name)
     else:
-        written(tmp_path, name, f"{column},id\na fox,1\n" if name == "p.csv" else json.dumps({"id": 1, column: "a fox"}))
+        written(
+            tmp_path, name, f"{column},id\na fox,1\n" if name == "p.csv" else json.dumps({"id": 1, column: "a fox"})
+        )
     with pytest.raises(UsageError) as caught:
         read_prompts(str(tmp_path / name))
     option, value = shlex.split(caught.value.hint.partition(": ")[2])
@@ -149,7 +158,9 @@ def test_the_command_that_converts_a_file_works_as_typed(tmp_path, data, line):
     assert read_prompts(str(made))[0].text in ("a café", "a red fox")
 
 
-@pytest.mark.parametrize("text", ["a red fox\ra cat\r", "a red fox\ra cat", "a red fox\r\na cat\r\n", "a red fox\na cat\r"])
+@pytest.mark.parametrize(
+    "text", ["a red fox\ra cat\r", "a red fox\ra cat", "a red fox\r\na cat\r\n", "a red fox\na cat\r"]
+)
 def test_every_kind_of_line_end_ends_a_line(tmp_path, text):
     assert read_prompts(written(tmp_path, "p.txt", text)) == [Prompt("a red fox"), Prompt("a cat")]
     table = text.replace("a red fox", "text,seed").replace("a cat", "a cat,3")
@@ -171,7 +182,9 @@ def test_halves_of_characters_are_no_text(tmp_path):
 
 def test_another_column_may_hold_the_text(tmp_path):
     assert read_prompts(written(tmp_path, "p.jsonl", '{"caption": "a"}'), text_column="caption") == [Prompt("a")]
-    assert read_prompts(written(tmp_path, "p.csv", 'n,caption\n1,"a,\n b"\n'), text_column="caption") == [Prompt("a,\n b")]
+    assert read_prompts(written(tmp_path, "p.csv", 'n,caption\n1,"a,\n b"\n'), text_column="caption") == [
+        Prompt("a,\n b")
+    ]
 
 
 def test_all_faults_of_a_file_come_at_once_with_their_lines(tmp_path):

@@ -14,7 +14,23 @@ def tiny_run(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from piflow_cli.app import main
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main(["distill", "--teacher", str(tiny_teacher), "--nfe", "2", "--iterations", "2", "--quiet", "--output", str(folder)]) == 0
+    assert (
+        main(
+            [
+                "distill",
+                "--teacher",
+                str(tiny_teacher),
+                "--nfe",
+                "2",
+                "--iterations",
+                "2",
+                "--quiet",
+                "--output",
+                str(folder),
+            ]
+        )
+        == 0
+    )
     return folder
 
 

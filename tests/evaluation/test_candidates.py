@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from eval_requests import request
 from safetensors.torch import load_file, save_file
 
-from eval_requests import request
 from piflow_cli.console import Console
 from piflow_cli.evaluation.candidates import Candidate, student_candidates, teacher_candidate
 from piflow_cli.sampling.opened import open_model
@@ -53,12 +53,25 @@ def test_a_teacher_is_known_by_its_steps_and_its_files(tiny_run) -> None:
 
 def test_the_precision_of_the_base_is_part_of_a_teacher(tiny_run) -> None:
     opened = open_model(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
-    other = replace(opened, student=Student(opened.student.family, opened.student.model, replace(opened.student.facts, base_dtype="bfloat16")))
+    other = replace(
+        opened,
+        student=Student(
+            opened.student.family, opened.student.model, replace(opened.student.facts, base_dtype="bfloat16")
+        ),
+    )
     teacher = own_teacher(opened.student, tiny_run)
     one, two = (teacher_candidate(each, teacher, 1, request()).identity for each in (opened, other))
     assert one != two
 
 
-@pytest.mark.parametrize(("name", "folder"), [("digits", "digits-4"), ("/abs/runs/digits", "abs-runs-digits-4"), ("../x", "x-4"), ("teacher of a", "teacher-of-a-4")])
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("digits", "digits-4"),
+        ("/abs/runs/digits", "abs-runs-digits-4"),
+        ("../x", "x-4"),
+        ("teacher of a", "teacher-of-a-4"),
+    ],
+)
 def test_pictures_stay_below_the_report_whatever_a_student_is_called(name: str, folder: str) -> None:
     assert Candidate(name, "student", "gm, 8", 4, {}, lambda noise, conditioning: noise).folder == folder

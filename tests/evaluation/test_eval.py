@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from eval_requests import request
 from safetensors.torch import save_file
 
-from eval_requests import request
 from piflow_cli.console import Console
 from piflow_cli.data.labelled_images import load_images
 from piflow_cli.evaluation.compared import open_compared
@@ -97,7 +97,9 @@ def test_perceptual_distance_is_of_pictures_where_it_is_at_hand(evaluate, tiny_r
 
 
 def test_the_fine_solution_is_a_reference(evaluate, tiny_run) -> None:
-    outcome = evaluate(tiny_run, "--metrics", "fid,alignment", "--reference", "teacher", "--teacher-steps", "1,4", *FAST)
+    outcome = evaluate(
+        tiny_run, "--metrics", "fid,alignment", "--reference", "teacher", "--teacher-steps", "1,4", *FAST
+    )
     found = numbers(outcome)
     # The fine solution itself gets no row: it has no distance to itself.
     assert {(model, nfe) for model, nfe, _ in found} == {("teacher", 1), ("tiny", 2)}
@@ -106,14 +108,17 @@ def test_the_fine_solution_is_a_reference(evaluate, tiny_run) -> None:
 
 
 def test_trajectory_errors_are_those_of_the_path(evaluate, tiny_run, data) -> None:
-    """One batch by hand, several in the command: the same numbers as `piflow inspect-policy`, which walks the same path."""
+    """One batch by hand, several in the command: the same numbers as `piflow
+    inspect-policy`, which walks the same path."""
     outcome = evaluate(tiny_run, "--metrics", "trajectory", "--num-images", "12", "--batch-size", "5")
     opened, teacher = opened_with_teacher(tiny_run, range(2))
     specs = data_shots(data, 12)
     conditioning = opened.conditioning(specs)
     expected = []
     for path in walk(opened.student, opened.noise(specs), conditioning, points=8):
-        expected += velocity_errors(path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), opened.student.facts.shift)
+        expected += velocity_errors(
+            path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), opened.student.facts.shift
+        )
     (curve,) = json.loads(outcome.out)["trajectory"].values()
     assert [error["raw"] for error in curve] == [error.raw for error in expected] and len(curve) == 16
     assert [error["squared"] for error in curve] == pytest.approx([error.squared for error in expected], rel=1e-5)
@@ -131,9 +136,17 @@ def test_a_second_metric_and_a_second_reference_generate_nothing(evaluate, tiny_
 
 def test_several_students_and_evaluations_stand_side_by_side(evaluate, tiny_run, tmp_path) -> None:
     other = shutil.copytree(tiny_run, tmp_path / "other")
-    outcome = evaluate(tiny_run, "--compare", other, "--steps", "1,3", "--metrics", "fid,speed", "--teacher-steps", "1", *FAST)
+    outcome = evaluate(
+        tiny_run, "--compare", other, "--steps", "1,3", "--metrics", "fid,speed", "--teacher-steps", "1", *FAST
+    )
     found = numbers(outcome)
-    assert {(model, nfe) for model, nfe, _ in found} == {("teacher", 1), ("tiny", 1), ("tiny", 3), ("other", 1), ("other", 3)}
+    assert {(model, nfe) for model, nfe, _ in found} == {
+        ("teacher", 1),
+        ("tiny", 1),
+        ("tiny", 3),
+        ("other", 1),
+        ("other", 3),
+    }
     # A student's pictures do not depend on where it lies.
     assert found["tiny", 1, "fid"] == found["other", 1, "fid"] != found["tiny", 3, "fid"]
     speeds = {metric for model, nfe, metric in found if (model, nfe) == ("tiny", 3)}
@@ -150,7 +163,10 @@ def test_teachers_other_than_the_first_are_called_by_their_preset_and_numbered(t
     assert [named_apart(compared(4), names).fine.title for _ in range(2)] == ["teacher, 4 steps"] * 2
     other, third = named_apart(compared(8), names), named_apart(compared(6), names)
     assert (other.fine.title, other.teachers[0].title) == ("teacher of tiny, 8 steps", "teacher of tiny, 1 step")
-    assert (third.fine.title, third.teachers[0].title) == ("teacher of tiny (2), 6 steps", "teacher of tiny (2), 1 step")
+    assert (third.fine.title, third.teachers[0].title) == (
+        "teacher of tiny (2), 6 steps",
+        "teacher of tiny (2), 1 step",
+    )
     assert named_apart(compared(8), names).fine.title == other.fine.title
     assert other.fine.identity == compared(8).fine.identity
 
@@ -159,7 +175,10 @@ def test_everything_at_once_as_people_see_it(cli, tiny_run, tmp_path) -> None:
     folders = ["--output", str(tmp_path / "report"), "--cache", str(tmp_path / "cache")]
     outcome = cli("eval", str(tiny_run), "--fine-steps", "4", "--num-images", "24", "--save-images", *folders)
     assert outcome.code == 0, outcome.err
-    assert "FID" in outcome.out and "24 images of seeds 0-23, against data of tiny (20 images), extractor pixels, resize none" in outcome.out
+    assert (
+        "FID" in outcome.out
+        and "24 images of seeds 0-23, against data of tiny (20 images), extractor pixels, resize none" in outcome.out
+    )
     assert "FID: biased upwards: an error bar takes" in outcome.out
     assert {path.name for path in (tmp_path / "report").iterdir()} == {
         "report.html", "report.json", "quality.png", "error.png", "samples.png", "images",
@@ -206,7 +225,9 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--device", "cuda"], "--device cuda"),
     ],
 )
-def test_what_cannot_be_measured_says_so_and_makes_nothing(evaluate, tiny_run, tmp_path, monkeypatch, arguments, message) -> None:
+def test_what_cannot_be_measured_says_so_and_makes_nothing(
+    evaluate, tiny_run, tmp_path, monkeypatch, arguments, message
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("piflow_cli.evaluation.candidates.sample_student", None)
     monkeypatch.setattr("piflow_cli.sampling.teacher.sample_teacher", None)
@@ -238,7 +259,11 @@ def test_a_cache_that_cannot_be_had_is_refused_first(cli, tiny_run, tmp_path, mo
         assert outcome.code == 2 and len(outcome.err.splitlines()) == 2, outcome.err
     for outcome in (outcomes[0], outcomes[2]):
         assert "--cache DIR" in outcome.err
-    assert "is a file" in outcomes[0].err and "Read-only file system" in outcomes[1].err and "HOME is not set" in outcomes[2].err
+    assert (
+        "is a file" in outcomes[0].err
+        and "Read-only file system" in outcomes[1].err
+        and "HOME is not set" in outcomes[2].err
+    )
 
 
 def homeless():
@@ -281,12 +306,18 @@ def test_a_student_without_its_teacher_is_measured_without(evaluate, tiny_run, t
     outcome = evaluate(adapter, "--reference", reference, "--num-images", "12")
     assert {metric for _, _, metric in numbers(outcome)} == {"fid", "network-ms", "policy-ms", "images-per-second"}
     assert any("no alignment: the student's teacher is tiny" in note for note in json.loads(outcome.out)["notes"])
-    for arguments in (["--metrics", "alignment"], ["--metrics", "fid", "--reference", "teacher"], ["--teacher-steps", "2", "--metrics", "speed"]):
+    for arguments in (
+        ["--metrics", "alignment"],
+        ["--metrics", "fid", "--reference", "teacher"],
+        ["--teacher-steps", "2", "--metrics", "speed"],
+    ):
         refused = evaluate(adapter, *arguments)
         assert refused.code == 2 and "needs the student's teacher" in refused.err
 
 
-def test_a_student_without_its_run_is_compared_with_the_teacher_of_a_preset(evaluate, tiny_run, tiny_teacher, tmp_path) -> None:
+def test_a_student_without_its_run_is_compared_with_the_teacher_of_a_preset(
+    evaluate, tiny_run, tiny_teacher, tmp_path
+) -> None:
     adapter = shutil.copytree(tiny_run / "adapter", tmp_path / "tiny")
     arguments = ["--metrics", "fid,alignment", "--reference", "teacher", *FAST]
     assert numbers(evaluate(adapter, "--teacher", tiny_teacher, *arguments)) == numbers(evaluate(tiny_run, *arguments))
@@ -316,7 +347,9 @@ def test_runs_of_one_preset_with_other_data_have_their_own_reference(evaluate, t
     preset = read_settings(settings)
     _, tensors = read_safetensors(Path(preset.data.images))
     save_file({"images": tensors["images"].flip(0) // 2, "labels": tensors["labels"]}, tmp_path / "dark.safetensors")
-    RunFolder(other).write_settings(replace(preset, data=replace(preset.data, images=str(tmp_path / "dark.safetensors"))))
+    RunFolder(other).write_settings(
+        replace(preset, data=replace(preset.data, images=str(tmp_path / "dark.safetensors")))
+    )
     both = numbers(evaluate(tiny_run, other, "--metrics", "fid", "--seeds", "0-11", "--labels", "0"))
     alone = numbers(evaluate(other, "--metrics", "fid", "--seeds", "0-11", "--labels", "0"))
     assert both["other", 2, "fid"] == alone["other", 2, "fid"] != both["tiny", 2, "fid"]
@@ -330,10 +363,19 @@ def test_the_report_tells_the_settings_that_were_given(evaluate, tiny_run) -> No
 @pytest.mark.parametrize("kind", ["gm", "momentum"])
 def test_what_does_nothing_to_a_policy_is_said(evaluate, tiny_teacher, tmp_path, kind: str) -> None:
     preset, family = load(str(tiny_teacher)), family_of("dit")
-    save_adapter(student_of(family.load(Path(preset.teacher.base)), family, replace(StudentFacts.of(preset), policy=kind), seed=0), tmp_path / kind)
-    outcome = evaluate(tmp_path / kind, "--metrics", "speed", "--temperature", "0.5", "--substeps", "8", "--num-images", "4")
+    save_adapter(
+        student_of(
+            family.load(Path(preset.teacher.base)), family, replace(StudentFacts.of(preset), policy=kind), seed=0
+        ),
+        tmp_path / kind,
+    )
+    outcome = evaluate(
+        tmp_path / kind, "--metrics", "speed", "--temperature", "0.5", "--substeps", "8", "--num-images", "4"
+    )
     said = [json.loads(line).get("warning") for line in outcome.err.splitlines()]
-    assert outcome.code == 0 and [line for line in said if line is not None and "--" in line] == [f"{kind}: {line}" for line in idle_options(kind, 8, 0.5)]
+    assert outcome.code == 0 and [line for line in said if line is not None and "--" in line] == [
+        f"{kind}: {line}" for line in idle_options(kind, 8, 0.5)
+    ]
 
 
 def pictures(tmp_path: Path, *names: str) -> list[Path]:
@@ -349,13 +391,18 @@ def pictures(tmp_path: Path, *names: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("metrics", ["fid,kid,pr", "fid"])
-def test_saved_statistics_are_the_reference_that_their_pictures_are_bit_for_bit(evaluate, tmp_path, metrics: str) -> None:
+def test_saved_statistics_are_the_reference_that_their_pictures_are_bit_for_bit(
+    evaluate, tmp_path, metrics: str
+) -> None:
     one, two = pictures(tmp_path, "one", "two")
     file = tmp_path / "two.safetensors"
     saved = evaluate("--images", two, "--extractor", "pixels", "--save-statistics", file)
     assert saved.code == 0, saved.err
     assert json.loads(saved.out)["statistics"] == str(file) and not (tmp_path / "report").exists()
-    measured = [evaluate("--images", one, "--reference", reference, "--extractor", "pixels", "--metrics", metrics) for reference in (two, file)]
+    measured = [
+        evaluate("--images", one, "--reference", reference, "--extractor", "pixels", "--metrics", metrics)
+        for reference in (two, file)
+    ]
     assert numbers(measured[0]) == numbers(measured[1]) != {}
     again = evaluate("--images", two, "--extractor", "pixels", "--save-statistics", file)
     assert again.code == 2 and "is there already" in again.err
@@ -366,7 +413,9 @@ def test_statistics_of_very_many_pictures_say_what_they_leave_out(evaluate, tmp_
     monkeypatch.setattr("piflow_cli.evaluation.folder_run.MOST_SAVED", 5)
     outcome = evaluate("--images", two, "--extractor", "pixels", "--save-statistics", tmp_path / "two.safetensors")
     assert outcome.code == 0 and "holds mean and covariance alone, as of all folders above 5 pictures" in outcome.err
-    refused = evaluate("--images", one, "--reference", tmp_path / "two.safetensors", "--extractor", "pixels", "--metrics", "kid")
+    refused = evaluate(
+        "--images", one, "--reference", tmp_path / "two.safetensors", "--extractor", "pixels", "--metrics", "kid"
+    )
     assert refused.code == 2 and "mean and covariance alone" in refused.err
 
 
@@ -375,14 +424,22 @@ def test_pictures_that_are_measured_can_be_saved_too(evaluate, tmp_path) -> None
     arguments = ["--images", one, "--reference", two, "--extractor", "pixels", "--metrics", "fid"]
     outcome = evaluate(*arguments, "--save-statistics", tmp_path / "one.safetensors")
     assert numbers(outcome) == numbers(evaluate(*arguments)) and (tmp_path / "report" / "report.json").is_file()
-    same = numbers(evaluate("--images", one, "--reference", tmp_path / "one.safetensors", "--extractor", "pixels", "--metrics", "fid"))
+    same = numbers(
+        evaluate(
+            "--images", one, "--reference", tmp_path / "one.safetensors", "--extractor", "pixels", "--metrics", "fid"
+        )
+    )
     assert list(same.values()) == pytest.approx([0], abs=1e-6)
 
 
 def test_pictures_alone_are_measured_without_any_model(evaluate, tmp_path) -> None:
     pictures(tmp_path, "one", "two")
-    outcome = evaluate("--images", tmp_path / "one", "--reference", tmp_path / "two", "--extractor", "pixels", "--metrics", "fid")
+    outcome = evaluate(
+        "--images", tmp_path / "one", "--reference", tmp_path / "two", "--extractor", "pixels", "--metrics", "fid"
+    )
     (row,) = json.loads(outcome.out)["results"]
     assert row["metric"] == "fid" and row["images"] == row["reference_images"] == 6 and row["value"] > 0
-    refused = evaluate("--images", tmp_path / "one", "--reference", tmp_path / "two", "--extractor", "pixels", "--num-images", "7")
+    refused = evaluate(
+        "--images", tmp_path / "one", "--reference", tmp_path / "two", "--extractor", "pixels", "--num-images", "7"
+    )
     assert refused.code == 2 and "holds 6 readable pictures, and 7 are wanted" in refused.err

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from text_students import saved_student
+from zoo import ZOO, zoo_preset
 
 from piflow_cli.evaluation import chosen_extractors
 from piflow_cli.students.runs import RunFolder
-from text_students import saved_student
-from zoo import ZOO, zoo_preset
 
 SMALL = ["--height", "32", "--width", "32", "--batch-size", "2", "--fine-steps", "2"]
 PROMPTS = ["a fox", "cat", "an owl", "two hens", "x"]
@@ -58,10 +58,15 @@ def everything(text_encoders, monkeypatch) -> None:
 
 
 def test_every_prompt_has_noise_of_its_own(evaluate, student, prompts) -> None:
-    outcome = evaluate(student, "--prompts", prompts, "--metrics", "pr,clip,alignment,trajectory", "--extractor", "pixels", *SMALL)
+    outcome = evaluate(
+        student, "--prompts", prompts, "--metrics", "pr,clip,alignment,trajectory", "--extractor", "pixels", *SMALL
+    )
     assert outcome.code == 0, outcome.err
     rows = {row["metric"]: row for row in json.loads(outcome.out)["results"]}
-    assert rows["clip"]["value"] == pytest.approx(sum(map(len, PROMPTS)) / 5) and rows["clip"]["extractor"] == "clip:lengths"
+    assert (
+        rows["clip"]["value"] == pytest.approx(sum(map(len, PROMPTS)) / 5)
+        and rows["clip"]["extractor"] == "clip:lengths"
+    )
     assert rows["recall"]["seeds"] == "0-4" and rows["recall"]["reference"] == "teacher, 2 steps, same noise"
     assert rows["mse"]["value"] > 0 and rows["velocity-error"]["value"] > 0
 
@@ -79,8 +84,17 @@ def test_texts_that_are_cut_are_named_as_json(evaluate, student, tmp_path) -> No
     outcome = evaluate(student, "--prompts", tmp_path / "prompts.txt", "--metrics", "clip", *SMALL)
     assert outcome.code == 0, outcome.err
     warnings = [json.loads(line)["warning"] for line in outcome.err.splitlines()]
-    assert [line for line in warnings if line.startswith("1 of 6 texts are longer than the text encoder reads") and "(600 tokens, of which 512 are read)" in line]
-    assert [line for line in warnings if line.startswith("CLIP score: 2 of 6 texts are longer") and "'two hens' (8 letters)" in line]
+    assert [
+        line
+        for line in warnings
+        if line.startswith("1 of 6 texts are longer than the text encoder reads")
+        and "(600 tokens, of which 512 are read)" in line
+    ]
+    assert [
+        line
+        for line in warnings
+        if line.startswith("CLIP score: 2 of 6 texts are longer") and "'two hens' (8 letters)" in line
+    ]
 
 
 def test_seeds_and_sizes_of_prompts_count(evaluate, student, tmp_path) -> None:
@@ -105,7 +119,9 @@ def test_seeds_and_sizes_of_prompts_count(evaluate, student, tmp_path) -> None:
         ("a fox\ncat\n", ["--metrics", "diversity"], "no label or prompt comes twice"),
     ],
 )
-def test_prompts_that_cannot_be_had_are_named(evaluate, student, tmp_path, text: str, arguments: list[str], message: str) -> None:
+def test_prompts_that_cannot_be_had_are_named(
+    evaluate, student, tmp_path, text: str, arguments: list[str], message: str
+) -> None:
     (tmp_path / "prompts.txt").write_text(text)
     outcome = evaluate(student, "--prompts", tmp_path / "prompts.txt", "--extractor", "pixels", *arguments)
     assert outcome.code == 2 and message in outcome.err

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from helpers import seeded
 from inception import save_random_inception
+
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation import folder_run
@@ -46,7 +46,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_the_numbers_are_those_of_the_pictures_each_with_its_protocol(folders) -> None:
-    numbers = evaluate_folder(FolderRequest(folders[0], str(folders[1]), "pixels", ("fid", "kid", "pr")), CPU, Console(quiet=True))
+    numbers = evaluate_folder(
+        FolderRequest(folders[0], str(folders[1]), "pixels", ("fid", "kid", "pr")), CPU, Console(quiet=True)
+    )
     ours, theirs = digits(60).flatten(1), digits(50, 1).flatten(1)
     found = {number.metric: number for number in numbers}
     assert list(found) == ["fid", "kid", "precision", "recall"]
@@ -61,17 +63,29 @@ def test_the_numbers_are_those_of_the_pictures_each_with_its_protocol(folders) -
 
 
 def test_a_fid_of_enough_pictures_has_an_interval_and_one_of_fewer_says_how_many(tmp_path: Path) -> None:
-    ours, theirs = folder_of(tmp_path / "ours", digits(120, side=3)), folder_of(tmp_path / "theirs", digits(50, 1, side=3))
+    ours, theirs = (
+        folder_of(tmp_path / "ours", digits(120, side=3)),
+        folder_of(tmp_path / "theirs", digits(50, 1, side=3)),
+    )
     request = FolderRequest(ours, str(theirs), "pixels", ("fid",))
     (number,) = evaluate_folder(request, CPU, Console(quiet=True))
     assert number.low < number.value and number.low <= number.high and "at 10,000 images about" in number.note
     (few,) = evaluate_folder(FolderRequest(ours, str(theirs), "pixels", ("fid",), count=30), CPU, Console(quiet=True))
-    assert few.images == few.reference_images == 30 and few.low is None and few.note.startswith("biased upwards: an error bar takes")
+    assert (
+        few.images == few.reference_images == 30
+        and few.low is None
+        and few.note.startswith("biased upwards: an error bar takes")
+    )
 
 
 def test_by_default_it_measures_what_can_be_and_says_what_cannot(folders, capsys, monkeypatch) -> None:
     request = FolderRequest(folders[0], str(folders[1]), "pixels")
-    assert {number.metric for number in evaluate_folder(request, CPU, Console())} == {"fid", "kid", "precision", "recall"}
+    assert {number.metric for number in evaluate_folder(request, CPU, Console())} == {
+        "fid",
+        "kid",
+        "precision",
+        "recall",
+    }
     assert "is is left out: pixels has no classes" in capsys.readouterr().err
     monkeypatch.setattr(of_features, "find_spec", lambda name: None)
     assert {number.metric for number in evaluate_folder(request, CPU, Console())} == {"fid", "precision", "recall"}
@@ -93,9 +107,15 @@ def test_patch_fid_compares_the_middles(tmp_path: Path) -> None:
     other[..., 0, :] = 1
     ours, theirs = folder_of(tmp_path / "ours", middle), folder_of(tmp_path / "theirs", other)
     weights = save_random_inception(tmp_path)
-    request = FolderRequest(ours, str(theirs), "inception", ("patch-fid",), inception_weights=weights, trust_weights=True)
+    request = FolderRequest(
+        ours, str(theirs), "inception", ("patch-fid",), inception_weights=weights, trust_weights=True
+    )
     (patch,) = evaluate_folder(request, CPU, Console(quiet=True))
-    assert patch.metric == "patch-fid" and "centre patch of 299" in patch.resize and patch.value == pytest.approx(0, abs=1e-6)
+    assert (
+        patch.metric == "patch-fid"
+        and "centre patch of 299" in patch.resize
+        and patch.value == pytest.approx(0, abs=1e-6)
+    )
 
 
 def test_pictures_of_several_sizes_need_an_extractor_that_resizes(tmp_path: Path) -> None:
@@ -111,7 +131,10 @@ def test_wrong_requests_fail_before_anything_is_computed(folders, monkeypatch) -
         (FolderRequest(folders[0], str(folders[1]), "pixels", ("fidd",)), "no metric fidd"),
         (FolderRequest(folders[0] / "absent", str(folders[1]), "pixels"), "no folder"),
         (FolderRequest(folders[0], str(folders[1] / "absent"), "pixels"), "no reference"),
-        (FolderRequest(folders[0], str(folders[1]), "pixels", count=55), "holds 50 readable pictures, and 55 are wanted"),
+        (
+            FolderRequest(folders[0], str(folders[1]), "pixels", count=55),
+            "holds 50 readable pictures, and 55 are wanted",
+        ),
         (FolderRequest(folders[0], str(folders[1]), "fancy"), "no extractor fancy"),
     ]:
         with pytest.raises(UsageError, match=message):

@@ -105,7 +105,8 @@ def test_more_pictures_than_there_are_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_files_are_those_that_clean_fid_counts(tmp_path: Path, capsys) -> None:
-    """Hidden names are left out and links are followed; grids of samples are none of them, and other kinds of pictures are named."""
+    """Hidden names are left out and links are followed; grids of samples are none of
+    them, and other kinds of pictures are named."""
     counted = ["0.png", "a/1.JPG", "b.v2.bmp", "c.pgm", "d.webp"]
     for name in [*counted, ".hidden.png", ".ipynb_checkpoints/e.png", "f.gif", "g.avif"]:
         write(tmp_path / "in", name, mode="L" if name.endswith("pgm") else "RGB")
@@ -115,7 +116,11 @@ def test_the_files_are_those_that_clean_fid_counts(tmp_path: Path, capsys) -> No
     # Not by its name.
     save_png(Image.new("RGB", (4, 4)), tmp_path / "in" / "a" / "grid.png", {"piflow": "0.1.0", "seed": 3})
     folder = open_folder(tmp_path / "in", console=Console())
-    assert {str(entry.path.relative_to(tmp_path / "in")) for entry in folder.entries} == {*counted, "linked/2.png", "a/grid.png"}
+    assert {str(entry.path.relative_to(tmp_path / "in")) for entry in folder.entries} == {
+        *counted,
+        "linked/2.png",
+        "a/grid.png",
+    }
     said = capsys.readouterr().err
     assert "2 files left out, of kinds that clean-fid does not count: f.gif, g.avif" in said
     assert "left out, a grid of pictures that `piflow sample` made: grid.png" in said
@@ -123,7 +128,12 @@ def test_the_files_are_those_that_clean_fid_counts(tmp_path: Path, capsys) -> No
 
 def test_pictures_of_sixteen_bits_are_those_of_eight(tmp_path: Path, capsys) -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    for name, values in (("8/a", levels), ("8/b", levels.T), ("16/a", levels.astype(np.uint16) * 257), ("16/b", levels.T.astype(np.uint16) * 257)):
+    for name, values in (
+        ("8/a", levels),
+        ("8/b", levels.T),
+        ("16/a", levels.astype(np.uint16) * 257),
+        ("16/b", levels.T.astype(np.uint16) * 257),
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(values).save(tmp_path / f"{name}.png")
     eight, sixteen = (torch.cat(all_pixels(open_folder(tmp_path / name, console=Console()))) for name in ("8", "16"))
@@ -138,7 +148,10 @@ def test_pictures_without_a_white_of_their_own_are_left_out_by_name(tmp_path: Pa
     Image.new("I", (4, 4), 70_000).save(tmp_path / "i.tif")
     assert len(open_folder(tmp_path, console=Console()).entries) == 2
     said = capsys.readouterr().err
-    assert "2 files left out, unreadable: f.tif (floating-point numbers (mode F)" in said and "i.tif (32-bit whole numbers (mode I)" in said
+    assert (
+        "2 files left out, unreadable: f.tif (floating-point numbers (mode F)" in said
+        and "i.tif (32-bit whole numbers (mode I)" in said
+    )
 
 
 def test_large_pictures_come_in_smaller_batches(tmp_path: Path, monkeypatch) -> None:
@@ -146,7 +159,12 @@ def test_large_pictures_come_in_smaller_batches(tmp_path: Path, monkeypatch) -> 
     for index in range(7):
         write(tmp_path, f"{index}.png")
     write(tmp_path, "large.png", (8, 8))
-    assert [tuple(batch.shape) for batch in all_pixels(open_folder(tmp_path), 64)] == [(3, 3, 4, 4), (3, 3, 4, 4), (1, 3, 4, 4), (1, 3, 8, 8)]
+    assert [tuple(batch.shape) for batch in all_pixels(open_folder(tmp_path), 64)] == [
+        (3, 3, 4, 4),
+        (3, 3, 4, 4),
+        (1, 3, 4, 4),
+        (1, 3, 8, 8),
+    ]
 
 
 def test_a_batch_is_decoded_ahead_and_no_more(tmp_path: Path, monkeypatch) -> None:

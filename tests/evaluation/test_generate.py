@@ -1,4 +1,5 @@
-"""Generation for features: nothing twice, nothing that grows, and the same numbers whatever the batches and processes."""
+"""Generation for features: nothing twice, nothing that grows, and the same
+numbers whatever the batches and processes."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_students import tiny_student
 
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError
@@ -24,7 +26,6 @@ from piflow_cli.sampling.denoise import seeded_generators, seeded_noise
 from piflow_cli.sampling.opened import OpenedModel
 from piflow_cli.sampling.request import ImageSpec
 from piflow_cli.system.processes import Processes, open_processes
-from tiny_students import tiny_student
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -61,8 +62,17 @@ def expected(specs) -> torch.Tensor:
     return doubled(noise, {"class_labels": torch.tensor([spec.label for spec in specs])}).mean(dim=1).flatten(1)
 
 
-def generation(whole: OpenedModel, folder: Path, batch_size: int = 4, looks=None, processes: Processes = Processes(CPU)) -> Generation:
-    return Generation(whole, whole.specs, {"flat": flat} if looks is None else looks, Store(folder), processes, batch_size)
+def generation(
+    whole: OpenedModel, folder: Path, batch_size: int = 4, looks=None, processes: Processes | None = None
+) -> Generation:
+    return Generation(
+        whole,
+        whole.specs,
+        {"flat": flat} if looks is None else looks,
+        Store(folder),
+        Processes(CPU) if processes is None else processes,
+        batch_size,
+    )
 
 
 def never(*arguments):
@@ -122,7 +132,9 @@ def test_a_damaged_entry_is_made_again_in_the_same_run(tmp_path) -> None:
         made.run(candidate(draw=counting), QUIET)
         assert sum(drawn) == redrawn
         torch.testing.assert_close(torch.cat(list(made.features(candidate(), "flat"))), expected(whole.specs))
-        torch.testing.assert_close(torch.cat(list(made.states(candidate()))).mean(dim=1).flatten(1), expected(made.aligned))
+        torch.testing.assert_close(
+            torch.cat(list(made.states(candidate()))).mean(dim=1).flatten(1), expected(made.aligned)
+        )
 
 
 def test_more_pictures_keep_the_blocks_that_are_whole(tmp_path) -> None:
@@ -140,7 +152,9 @@ def test_more_pictures_keep_the_blocks_that_are_whole(tmp_path) -> None:
 def test_older_pictures_beside_new_ones_are_counted(tmp_path, capsys) -> None:
     def made(count: int) -> str:
         whole = opened(count)
-        Generation(whole, whole.specs, {"flat": flat}, Store(tmp_path), Processes(CPU), 4, tmp_path / "images").run(candidate(), Console())
+        Generation(whole, whole.specs, {"flat": flat}, Store(tmp_path), Processes(CPU), 4, tmp_path / "images").run(
+            candidate(), Console()
+        )
         return capsys.readouterr().err
 
     assert "older" not in made(5) and "older" not in made(5)
@@ -163,7 +177,9 @@ def test_aligned_shots_can_be_had_alone(tmp_path) -> None:
         list(made.features(candidate(), "flat"))
 
 
-@pytest.mark.parametrize("other", [{"identity": {"steps": 2}}, {"shots": (ImageSpec(0, 1),)}, {"tag": "sharp"}, {"vae": "other"}])
+@pytest.mark.parametrize(
+    "other", [{"identity": {"steps": 2}}, {"shots": (ImageSpec(0, 1),)}, {"tag": "sharp"}, {"vae": "other"}]
+)
 def test_everything_that_shapes_features_is_in_their_key(tmp_path, other: dict) -> None:
     made = generation(opened(1), tmp_path)
     block = made.blocks[0]

@@ -7,10 +7,10 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from helpers import seeded
 from inception import save_random_inception
+from safetensors.torch import save_file
+
 from piflow_cli.console import Console
 from piflow_cli.data.labelled_images import load_images
 from piflow_cli.errors import PiflowError, RunError, UsageError
@@ -39,7 +39,10 @@ def opened(text: str | Path, extractor=PIXELS, **options):
 
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory):
-    return {name: open_extractor(name, CPU, save_random_inception(tmp_path_factory.mktemp("w")), trust=True) for name in ("inception", "inception-tf")}
+    return {
+        name: open_extractor(name, CPU, save_random_inception(tmp_path_factory.mktemp("w")), trust=True)
+        for name in ("inception", "inception-tf")
+    }
 
 
 def folder_of(images: torch.Tensor, folder: Path) -> Path:
@@ -85,7 +88,9 @@ def test_a_folder_is_looked_at_once_until_something_in_it_changes(tmp_path: Path
     first, again = opened(folder), opened(folder)
     assert len(looked) == 1 and frechet_distance(first.moments, again.moments) == pytest.approx(0, abs=1e-9)
     assert torch.equal(first.features, again.features)
-    assert opened(folder, count=5).count == 5 and opened(folder, open_extractor("digits-classifier", CPU)).dimension == 64
+    assert (
+        opened(folder, count=5).count == 5 and opened(folder, open_extractor("digits-classifier", CPU)).dimension == 64
+    )
     assert len(looked) == 3 and len(list((tmp_path / "cache" / "piflow" / "statistics").iterdir())) == 3
     save_png(to_images(torch.zeros(1, 1, 8, 8))[0], folder / "003.png")
     assert not torch.equal(opened(folder).features[3], first.features[3]) and len(looked) == 4
@@ -104,7 +109,9 @@ def test_more_pictures_than_a_reference_has_are_refused(tmp_path: Path) -> None:
 
 def test_statistics_of_another_extractor_are_refused_with_both_named(tmp_path: Path, inception) -> None:
     opened("data", preset=load("digits"), count=20).save(tmp_path / "saved.safetensors")
-    with pytest.raises(UsageError, match=r"made with pixels \(resize: none\).*seen by inception-2015-12-05 \(resize: clean"):
+    with pytest.raises(
+        UsageError, match=r"made with pixels \(resize: none\).*seen by inception-2015-12-05 \(resize: clean"
+    ):
         opened(tmp_path / "saved.safetensors", inception["inception"])
 
 
@@ -117,7 +124,11 @@ def adm_file(path: Path, dimension: int = 2048, **changes) -> Path:
 def test_adm_statistics_are_for_the_network_that_resizes_by_itself(tmp_path: Path, inception) -> None:
     path = adm_file(tmp_path / "adm.npz")
     found = opened(path, inception["inception-tf"])
-    assert found.moments.mean.dtype == torch.float64 and found.moments.mean[5] == 5 and found.moments.covariance.trace() == 2048
+    assert (
+        found.moments.mean.dtype == torch.float64
+        and found.moments.mean[5] == 5
+        and found.moments.covariance.trace() == 2048
+    )
     assert found.count == 0 and found.features is None and found.source == "adm.npz"
     with pytest.raises(UsageError, match=r"adm.npz was made with .*\(resize: tensorflow, 299.*\(resize: clean, 299"):
         opened(path, inception["inception"])
@@ -167,7 +178,9 @@ def test_a_clean_fid_name_without_network_or_of_another_form(tmp_path: Path, mon
         raise OSError("no network")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
-    with pytest.raises(RunError, match="ffhq_clean_train_256.npz is not on this machine and cannot be downloaded: no network") as caught:
+    with pytest.raises(
+        RunError, match="ffhq_clean_train_256.npz is not on this machine and cannot be downloaded: no network"
+    ) as caught:
         opened("clean-fid:ffhq/256/train")
     assert str(tmp_path / "piflow" / "statistics") in caught.value.hint
     with pytest.raises(UsageError, match="no name of clean-fid's"):
@@ -184,7 +197,9 @@ def test_moments_alone_are_kept_of_a_folder_where_nothing_else_is_wanted(tmp_pat
     folder = folder_of(torch.rand(6, 1, 4, 4, generator=seeded()) * 2 - 1, tmp_path / "pictures")
     alone, whole = opened(folder, keep=False), opened(folder)
     assert alone.features is None and whole.features is not None
-    assert torch.equal(alone.moments.mean, whole.moments.mean) and torch.equal(alone.moments.covariance, whole.moments.covariance)
+    assert torch.equal(alone.moments.mean, whole.moments.mean) and torch.equal(
+        alone.moments.covariance, whole.moments.covariance
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,15 +207,25 @@ def test_moments_alone_are_kept_of_a_folder_where_nothing_else_is_wanted(tmp_pat
     [
         ({"images": torch.zeros(3, 16, dtype=torch.uint8), "labels": torch.arange(3)}, "255", "are not \\(N, H, W\\)"),
         ({"images": torch.zeros(3, 4, 4), "labels": torch.arange(3)}, "255", "of torch.float32 and labels"),
-        ({"images": torch.zeros(3, 2, 4, 4, dtype=torch.uint8), "labels": torch.arange(3)}, "255", "are not \\(N, H, W\\)"),
-        ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.arange(3) - 1}, "255", "whole numbers from 0 on"),
+        (
+            {"images": torch.zeros(3, 2, 4, 4, dtype=torch.uint8), "labels": torch.arange(3)},
+            "255",
+            "are not \\(N, H, W\\)",
+        ),
+        (
+            {"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.arange(3) - 1},
+            "255",
+            "whole numbers from 0 on",
+        ),
         ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.arange(2)}, "255", "labels \\(2,\\)"),
         ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.zeros(3)}, "255", "float32 are not"),
         ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.arange(3)}, "white", "no white value"),
         ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8), "labels": torch.arange(3)}, "0", "no white value"),
     ],
 )
-def test_labelled_pictures_of_another_form_are_refused(tmp_path: Path, tensors: dict, levels: str, message: str) -> None:
+def test_labelled_pictures_of_another_form_are_refused(
+    tmp_path: Path, tensors: dict, levels: str, message: str
+) -> None:
     save_file(tensors, tmp_path / "images.safetensors", {"levels": levels})
     with pytest.raises(UsageError, match=message):
         load_images(tmp_path / "images.safetensors")
@@ -214,11 +239,15 @@ def test_a_damaged_entry_of_the_cache_is_made_again_in_the_same_run(tmp_path: Pa
     for place in (7, 30, len(whole) // 2, len(whole) - 1):
         entry.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
         again = opened(folder)
-        assert torch.equal(again.features, first.features) and torch.equal(again.moments.covariance, first.moments.covariance)
+        assert torch.equal(again.features, first.features) and torch.equal(
+            again.moments.covariance, first.moments.covariance
+        )
         assert torch.equal(load_features(entry).features, first.features)
 
 
-def test_what_was_left_out_is_said_each_time_from_the_cache_and_from_saved_statistics_too(tmp_path: Path, capsys) -> None:
+def test_what_was_left_out_is_said_each_time_from_the_cache_and_from_saved_statistics_too(
+    tmp_path: Path, capsys
+) -> None:
     folder = folder_of(torch.rand(6, 3, 16, 16, generator=seeded()) * 2 - 1, tmp_path / "pictures")
     cut = folder / "002.png"
     cut.write_bytes(cut.read_bytes()[:-200])
@@ -249,7 +278,9 @@ def header_only(path: Path, **shapes: tuple[int, ...]) -> None:
         ("sigma", (), "are no mean and covariance"),
     ],
 )
-def test_npz_files_that_claim_more_than_they_hold_are_refused_before_anything_is_read(tmp_path: Path, name, shape, message) -> None:
+def test_npz_files_that_claim_more_than_they_hold_are_refused_before_anything_is_read(
+    tmp_path: Path, name, shape, message
+) -> None:
     header_only(tmp_path / "bomb.npz", **{name: shape})
     with pytest.raises(PiflowError, match=message):
         npz_statistics(tmp_path / "bomb.npz")
@@ -267,7 +298,11 @@ def test_npz_files_of_other_features_or_too_many(tmp_path: Path) -> None:
 def test_npz_files_whose_covariance_is_none(tmp_path: Path) -> None:
     askew, negative = np.eye(2048), np.eye(2048)
     askew[0, 1], negative[3, 3] = 0.5, -0.01
-    for sigma, message in ((askew, "is not symmetric"), (negative, "has the eigenvalue -0.01"), (np.full((2048, 2048), np.nan), "not finite")):
+    for sigma, message in (
+        (askew, "is not symmetric"),
+        (negative, "has the eigenvalue -0.01"),
+        (np.full((2048, 2048), np.nan), "not finite"),
+    ):
         with pytest.raises(RunError, match=message):
             npz_statistics(adm_file(tmp_path / "none.npz", sigma=sigma))
 

@@ -25,10 +25,25 @@ from piflow_cli.sampling.trajectory import VelocityError
 ROWS = [
     Row("teacher", "teacher", "Euler", 1, "fid", 6.25, 100, extractor="pixels", resize="none", reference="data"),
     Row("teacher", "teacher", "Euler", 4, "fid", 0.625, 100, extractor="pixels", resize="none", reference="data"),
-    Row("gm & <co>", "student", "gm, 8", 1, "fid", 0.1805, 100, low=0.11, high=0.17, extractor="pixels", resize="none", reference="data"),
+    Row(
+        "gm & <co>",
+        "student",
+        "gm, 8",
+        1,
+        "fid",
+        0.1805,
+        100,
+        low=0.11,
+        high=0.17,
+        extractor="pixels",
+        resize="none",
+        reference="data",
+    ),
     Row("gm & <co>", "student", "gm, 8", 1, "images-per-second", 2000.0, 64),
 ]
-ERRORS = [VelocityError(index, raw, raw, 0.01 * (1 + index), 1.0) for index, raw in ((0, 1.0), (0, 0.75), (1, 0.5), (1, 0.25))]
+ERRORS = [
+    VelocityError(index, raw, raw, 0.01 * (1 + index), 1.0) for index, raw in ((0, 1.0), (0, 0.75), (1, 0.5), (1, 0.25))
+]
 
 
 def report() -> Report:
@@ -47,7 +62,9 @@ class References(HTMLParser):
         self.text = ""
 
     def handle_starttag(self, tag, attrs) -> None:
-        self.found += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action") and value is not None]
+        self.found += [
+            value for name, value in attrs if name in ("src", "href", "srcset", "data", "action") and value is not None
+        ]
         assert tag not in ("script", "iframe", "object", "embed")
 
     def handle_data(self, data: str) -> None:
@@ -87,9 +104,9 @@ def test_what_a_report_did_not_write_it_does_not_remove(tmp_path: Path) -> None:
     (tmp_path / "samples.png").write_bytes(b"mine")
     first.samples.clear()
     write_report(first, tmp_path)
-    assert {name: (tmp_path / name).read_bytes() for name in ("error.png", "notes.txt", "samples.png")} == dict.fromkeys(
-        ("error.png", "notes.txt", "samples.png"), b"mine"
-    )
+    assert {
+        name: (tmp_path / name).read_bytes() for name in ("error.png", "notes.txt", "samples.png")
+    } == dict.fromkeys(("error.png", "notes.txt", "samples.png"), b"mine")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,7 +142,9 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_earlier_one(tmp_path: 
 
     monkeypatch.setattr(Path, "write_bytes", fails)
     with pytest.raises(OSError, match="No space"):
-        write_report(replace(report(), title="another", rows=[replace(row, value=2 * row.value) for row in ROWS]), tmp_path)
+        write_report(
+            replace(report(), title="another", rows=[replace(row, value=2 * row.value) for row in ROWS]), tmp_path
+        )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -168,7 +187,9 @@ def test_the_error_jumps_where_the_student_looks_again() -> None:
     figure = error_figure({"gm & <co>, 2 NFE": ("gm & <co>", ERRORS)}, colours)
     (axes,) = figure.axes
     assert [list(line.get_xdata()) for line in axes.lines] == [[1.0, 0.75], [0.5, 0.25]]
-    assert {line.get_color() for line in axes.lines} == {colours["gm & <co>"]} and colours["teacher"] not in {line.get_color() for line in axes.lines}
+    assert {line.get_color() for line in axes.lines} == {colours["gm & <co>"]} and colours["teacher"] not in {
+        line.get_color() for line in axes.lines
+    }
     assert error_figure({}, {}) is None
 
 

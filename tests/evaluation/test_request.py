@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from eval_requests import request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval_requests import request
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.request import (
     METRICS,
@@ -23,7 +23,10 @@ def test_metrics_are_read_in_any_order_and_come_in_one(names, count: int) -> Non
     assert parse_metrics(" , ".join(names[:count])) == tuple(name for name in METRICS if name in names[:count])
 
 
-@pytest.mark.parametrize(("text", "message"), [("fid,fidd", "did you mean fid"), ("", "there is no metric ''"), ("fid,,kid", "''"), ("a,b", "'a', 'b'")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("fid,fidd", "did you mean fid"), ("", "there is no metric ''"), ("fid,,kid", "''"), ("a,b", "'a', 'b'")],
+)
 def test_an_unknown_metric_is_named(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         parse_metrics(text)
@@ -43,12 +46,29 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"images": Path("d"), "reference": "r", "students": ("a",)}, "name no student"),
         ({"images": Path("d"), "reference": "teacher"}, "belongs to a student"),
         ({"images": Path("d"), "reference": "data"}, "belongs to a student"),
-        ({"images": Path("d"), "reference": "r", "labels": (1,), "base": "b"}, "--labels, --base: settings of a student"),
+        (
+            {"images": Path("d"), "reference": "r", "labels": (1,), "base": "b"},
+            "--labels, --base: settings of a student",
+        ),
         ({"students": ("a",), "save_statistics": Path("s.safetensors")}, "those of --images DIR"),
         ({"images": Path("d"), "save_statistics": Path("s.npz")}, "called .safetensors"),
-        ({"images": Path("d"), "save_statistics": Path("s.safetensors"), "metrics": ("fid",)}, "--metrics wants to know"),
-        ({"images": Path("d"), "save_statistics": Path("s.safetensors"), "extractors": ("pixels", "inception")}, "of one --extractor, and 2"),
-        ({"images": Path("d"), "reference": "r", "save_statistics": Path("s.safetensors"), "metrics": ("patch-fid",)}, "patch-fid looks at none"),
+        (
+            {"images": Path("d"), "save_statistics": Path("s.safetensors"), "metrics": ("fid",)},
+            "--metrics wants to know",
+        ),
+        (
+            {"images": Path("d"), "save_statistics": Path("s.safetensors"), "extractors": ("pixels", "inception")},
+            "of one --extractor, and 2",
+        ),
+        (
+            {
+                "images": Path("d"),
+                "reference": "r",
+                "save_statistics": Path("s.safetensors"),
+                "metrics": ("patch-fid",),
+            },
+            "patch-fid looks at none",
+        ),
         ({"students": ("a", "")}, "STUDENT: the name is empty"),
         ({"students": ("a",), "reference": ""}, "--reference: the name is empty"),
         ({"students": ("a",), "trust_weights": True}, "--inception-weights FILE"),
@@ -56,12 +76,18 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"students": ("a",), "num_images": MEASURED.most + 1}, "--num-images must be at most 1,000,000,"),
         ({"students": ("a",), "seeds": range(MEASURED.most + 1)}, "--seeds must be at most 1,000,000,"),
         ({"students": ("a",), "batch_size": BATCH.most + 1}, "--batch-size must be at most 1,000,000,"),
-        ({"images": Path("d"), "reference": "r", "batch_size": BATCH.most + 1}, "--batch-size must be at most 1,000,000,"),
+        (
+            {"images": Path("d"), "reference": "r", "batch_size": BATCH.most + 1},
+            "--batch-size must be at most 1,000,000,",
+        ),
         ({"students": ("a",), "steps": (1, EVALUATIONS.most + 1)}, "--steps must be at most 1,000,"),
         ({"students": ("a",), "teacher_steps": (TEACHER_STEPS.most + 1,)}, "--teacher-steps must be at most 10,000,"),
         ({"students": ("a",), "fine_steps": TEACHER_STEPS.most + 1}, "--fine-steps must be at most 10,000,"),
         ({"students": ("a",), "substeps": SUBSTEPS.most + 1}, "--substeps must be at most 100,000,"),
-        *[({"images": Path("d"), "reference": "r", "metrics": (name,)}, f"--metrics {name} needs a student") for name in OF_STUDENTS],
+        *[
+            ({"images": Path("d"), "reference": "r", "metrics": (name,)}, f"--metrics {name} needs a student")
+            for name in OF_STUDENTS
+        ],
     ],
 )
 def test_what_does_not_go_together_is_said(given: dict, message: str) -> None:
@@ -85,7 +111,12 @@ def test_all_faults_come_at_once() -> None:
 def test_what_goes_together_is_taken() -> None:
     request(students=("a", "b")).check()
     request(images=Path("d"), reference="r", protocol="full", num_images=5).check()
-    largest = {"batch_size": BATCH.most, "steps": (1, EVALUATIONS.most), "fine_steps": TEACHER_STEPS.most, "substeps": SUBSTEPS.most}
+    largest = {
+        "batch_size": BATCH.most,
+        "steps": (1, EVALUATIONS.most),
+        "fine_steps": TEACHER_STEPS.most,
+        "substeps": SUBSTEPS.most,
+    }
     request(students=("a",), num_images=MEASURED.most, **largest).check()
     assert request(images=Path("d"), protocol="quick").measures == ("fid",)
     assert not request(students=("a",)).asks("fid") and request(students=("a",), metrics=("fid",)).asks("fid")

@@ -38,8 +38,16 @@ def test_an_extractor_is_named_where_there_are_two() -> None:
 
 
 def test_metrics_of_one_protocol_share_a_line() -> None:
-    shared = {"seeds": "0-99", "extractor": "pixels", "resize": "none", "reference": "data of digits", "reference_images": 1797}
-    told = protocols([row(**shared), row("kid", **shared), row("mse", seeds="0-49", reference="the teacher's 128 steps")])
+    shared = {
+        "seeds": "0-99",
+        "extractor": "pixels",
+        "resize": "none",
+        "reference": "data of digits",
+        "reference_images": 1797,
+    }
+    told = protocols(
+        [row(**shared), row("kid", **shared), row("mse", seeds="0-49", reference="the teacher's 128 steps")]
+    )
     assert told == [
         ("FID, KID", "100 images of seeds 0-99, against data of digits (1,797 images), extractor pixels, resize none"),
         ("MSE", "100 images of seeds 0-49, against the teacher's 128 steps"),

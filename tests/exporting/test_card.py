@@ -12,6 +12,8 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
+from zoo import ZOO, disturb
+from zoo import student_of as adapted
 
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
@@ -26,8 +28,6 @@ from piflow_cli.students.student import Student, student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.text_to_image import TextToImageFamily
 from piflow_cli.weights.locate import locate
-from zoo import ZOO, disturb
-from zoo import student_of as adapted
 
 
 def card_of(folder: Path, facts: StudentFacts, **export: object) -> ModelCard:
@@ -65,7 +65,10 @@ def test_a_card_asks_for_no_other_steps_than_its_scheduler_takes(tmp_path) -> No
     [
         ("Apache-2.0", {"license": "apache-2.0"}),
         ("CC-BY-4.0 (data) / Apache-2.0 (weights)", {"license": "apache-2.0"}),
-        ("FLUX.1 [dev] Non-Commercial License", {"license": "other", "license_name": "flux.1-dev-non-commercial-license"}),
+        (
+            "FLUX.1 [dev] Non-Commercial License",
+            {"license": "other", "license_name": "flux.1-dev-non-commercial-license"},
+        ),
     ],
 )
 def test_licences_become_tags(text: str, tags: dict[str, str]) -> None:
@@ -78,12 +81,20 @@ def test_pipelines_are_told_not_to_guide() -> None:
 
 
 def test_a_teacher_that_is_no_preset_leaves_the_licence_open(tmp_path) -> None:
-    card = card_of(tmp_path, replace(StudentFacts.of(load("digits")), teacher="mine", iterations=0), rank=4, rank_error=0.0123)
+    card = card_of(
+        tmp_path, replace(StudentFacts.of(load("digits")), teacher="mine", iterations=0), rank=4, rank_error=0.0123
+    )
     assert card.data.license is None and "| licence of the teacher | not said |" in card.text
     assert "| training iterations | not said |" in card.text and "| rank error | 0.0123 |" in card.text
 
 
-@pytest.mark.parametrize(("format", "told"), [("adapter", "More evaluations than 4 may be asked for"), ("piflow-scheduler", "4 network evaluations, no other number")])
+@pytest.mark.parametrize(
+    ("format", "told"),
+    [
+        ("adapter", "More evaluations than 4 may be asked for"),
+        ("piflow-scheduler", "4 network evaluations, no other number"),
+    ],
+)
 def test_a_card_promises_other_steps_only_where_they_can_be_had(tmp_path, format: str, told: str) -> None:
     text = card_of(tmp_path, StudentFacts.of(load("flux-dev-dx")), format=format).text
     assert told in text and ("More evaluations" in text) == (format != "piflow-scheduler")
@@ -91,7 +102,9 @@ def test_a_card_promises_other_steps_only_where_they_can_be_had(tmp_path, format
 
 def test_the_card_of_a_digits_student_has_a_picture_and_its_snippet_runs(tmp_path, monkeypatch) -> None:
     preset, family = load("digits"), family_of("dit")
-    student = student_of(family.load(locate(preset.teacher.base)), family, replace(StudentFacts.of(preset), iterations=7), seed=0)
+    student = student_of(
+        family.load(locate(preset.teacher.base)), family, replace(StudentFacts.of(preset), iterations=7), seed=0
+    )
     save_adapter(student, tmp_path / "adapter")
     asked = ExportRequest(str(tmp_path / "adapter"), "adapter", tmp_path / "out", device="cpu")
     export(asked, Console(quiet=True))

@@ -9,8 +9,8 @@ from weakref import ref
 
 import huggingface_hub
 import pytest
-
 from helpers import GOLDEN
+
 from piflow_cli.console import Console
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.exporting import driver
@@ -23,7 +23,12 @@ FLUX_TINY = GOLDEN / "flux-tiny"
 
 
 def request(output: Path, **options) -> ExportRequest:
-    values = {"student": str(FLUX_TINY / "adapter"), "format": "adapter", "base": str(FLUX_TINY / "transformer"), "device": "cpu"}
+    values = {
+        "student": str(FLUX_TINY / "adapter"),
+        "format": "adapter",
+        "base": str(FLUX_TINY / "transformer"),
+        "device": "cpu",
+    }
     return ExportRequest(output=output, **{**values, **options})
 
 
@@ -93,7 +98,16 @@ def test_a_full_disk_leaves_what_was_there(cli, tmp_path, monkeypatch, place: st
         raise OSError(errno.ENOSPC, "No space left on device", str(output))
 
     monkeypatch.setattr(place, full)
-    arguments = [str(FLUX_TINY / "adapter"), "--format", "adapter", "--base", str(FLUX_TINY / "transformer"), "--output", str(output), "--overwrite"]
+    arguments = [
+        str(FLUX_TINY / "adapter"),
+        "--format",
+        "adapter",
+        "--base",
+        str(FLUX_TINY / "transformer"),
+        "--output",
+        str(output),
+        "--overwrite",
+    ]
     outcome = cli("export", *arguments, "--device", "cpu")
     assert outcome.code == 1 and "the disk is full" in outcome.err and "→" in outcome.err
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if earlier else [])
@@ -106,8 +120,21 @@ def test_no_write_permission_is_known_before_the_weights_are_read(cli, tmp_path,
 
     monkeypatch.setattr("piflow_cli.system.files.tempfile.mkdtemp", denied)
     monkeypatch.setattr(driver, "open_student", lambda *arguments, **options: pytest.fail("weights were read"))
-    outcome = cli("export", str(FLUX_TINY / "adapter"), "--format", "adapter", "--output", str(tmp_path / "out"), "--device", "cpu")
-    assert outcome.code == 2 and f"{tmp_path} cannot be written to: Permission denied" in outcome.err and "--output DIR" in outcome.err
+    outcome = cli(
+        "export",
+        str(FLUX_TINY / "adapter"),
+        "--format",
+        "adapter",
+        "--output",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    )
+    assert (
+        outcome.code == 2
+        and f"{tmp_path} cannot be written to: Permission denied" in outcome.err
+        and "--output DIR" in outcome.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,7 +178,11 @@ def test_samples_of_prompts_are_made_where_they_are_asked_for(tmp_path, monkeypa
     run(tmp_path / "plain")
     assert not asked and "samples.png" not in contents(tmp_path / "plain")
     run(tmp_path / "shown", prompts=("a red fox", "a blue cat"))
-    assert (asked[0].prompts, asked[0].seeds, asked[0].student) == (("a red fox", "a blue cat"), (0,), str(FLUX_TINY / "adapter"))
+    assert (asked[0].prompts, asked[0].seeds, asked[0].student) == (
+        ("a red fox", "a blue cat"),
+        (0,),
+        str(FLUX_TINY / "adapter"),
+    )
     assert contents(tmp_path / "shown")["samples.png"] == b"a picture"
     assert "![Samples](samples.png)" in (tmp_path / "shown" / "README.md").read_text()
     assert not asked[0].output.exists()
@@ -185,7 +216,10 @@ def hub(monkeypatch) -> Api:
 def test_an_export_is_published_as_it_lies_there(hub, tmp_path) -> None:
     report = run(tmp_path / "out", push_to_hub="me/student", private=True)
     files = ["README.md", "SHA256SUMS", "config.json", "diffusion_pytorch_model.safetensors"]
-    assert hub.calls == [("create_repo", "me/student", {"private": True, "exist_ok": True}), ("upload_folder", "me/student", files)]
+    assert hub.calls == [
+        ("create_repo", "me/student", {"private": True, "exist_ok": True}),
+        ("upload_folder", "me/student", files),
+    ]
     assert report["pushed"] == "https://the.hub/me/student"
     card = (tmp_path / "out" / "README.md").read_text()
     assert "# student\n" in card and "open_student('me/student'" in card

@@ -9,17 +9,17 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-from torch import Tensor
-
 from exports import LABELS, NAMES, export, noise, own_samples, student, told, whole_base
 from helpers import GOLDEN, golden
+from plain_environment import plain_environment, run_plain
+from torch import Tensor
+from zoo import ZOO
+
 from piflow_cli.students.adapters import load_adapter
 from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import Student
 from piflow_cli.teachers.packing import pack
 from piflow_cli.teachers.text_to_image import TextToImageFamily
-from plain_environment import plain_environment, run_plain
-from zoo import ZOO
 
 SCRIPT = Path(__file__).parents[1] / "plain_diffusers.py"
 
@@ -61,7 +61,9 @@ def made_here(which: Student, base: Path | None, given: dict) -> Tensor:
     return pipeline(**given).images
 
 
-def job(name: str, how: str, which: Student, folder: Path, tolerance: float = 1e-4, dtype: str = "float32", **more: object) -> Job:
+def job(
+    name: str, how: str, which: Student, folder: Path, tolerance: float = 1e-4, dtype: str = "float32", **more: object
+) -> Job:
     base = Path(which.facts.base) if isinstance(which.family, TextToImageFamily) else None
     given = call(which)
     asked = {"name": name, "how": how, "folder": str(folder), "dtype": dtype, "call": given, "base": str(base), **more}
@@ -74,7 +76,9 @@ def pipelines(folder: Path, bases: dict[str, Path]) -> list[Job]:
     for name in NAMES:
         for policy in ("gm", "dx", "dx-poly", "momentum"):
             which = student(name, bases.get(name), policy)
-            jobs.append(job(f"{name} {policy}", "pipeline", which, export(which, "pipeline", folder / f"{name}-{policy}")))
+            jobs.append(
+                job(f"{name} {policy}", "pipeline", which, export(which, "pipeline", folder / f"{name}-{policy}"))
+            )
         if name in bases:
             which = student(name, bases[name])
             place = export(which, "pipeline", folder / f"{name}-no-base", with_base=False)
@@ -91,7 +95,9 @@ def halves(folder: Path, bases: dict[str, Path]) -> list[Job]:
         # Rounded states, times and activations, through two evaluations; float32 weights would be off by as much.
         jobs.append(job(f"{name} bf16", "pipeline", which, place, 0.2, "bfloat16"))
     which = student("flux", bases["flux"])
-    jobs.append(job("flux fp16", "pipeline", which, export(which, "pipeline", folder / "flux-fp16", dtype="fp16"), 1e-2))
+    jobs.append(
+        job("flux fp16", "pipeline", which, export(which, "pipeline", folder / "flux-fp16", dtype="fp16"), 1e-2)
+    )
     return jobs
 
 
@@ -122,19 +128,47 @@ def for_piflow_scheduler(folder: Path, bases: dict[str, Path]) -> list[Job]:
     jobs = []
     for which, stock, call in ((flux, True, inputs), (dit, False, {"class_labels": torch.tensor(LABELS)})):
         name = f"{which.facts.family} piflow-scheduler"
-        asked = {"folder": str(export(which, "piflow-scheduler", folder / name)), "stock": stock, "call": call, "noise": packed(which, noise(which))}
-        jobs.append(Job({"name": name, "how": "piflow-scheduler", "steps": which.facts.nfe, **asked}, packed(which, own_samples(which))))
+        asked = {
+            "folder": str(export(which, "piflow-scheduler", folder / name)),
+            "stock": stock,
+            "call": call,
+            "noise": packed(which, noise(which)),
+        }
+        jobs.append(
+            Job(
+                {"name": name, "how": "piflow-scheduler", "steps": which.facts.nfe, **asked},
+                packed(which, own_samples(which)),
+            )
+        )
     return jobs
 
 
 def from_a_prompt(folder: Path, bases: dict[str, Path]) -> list[Job]:
     """Nothing is given but words: text encoders, tokenizers and VAE are the base's, copied or where they were."""
     which = student("flux", bases["flux"])
-    given = {"prompt": "a red fox", "height": 64, "width": 96, "num_inference_steps": 2, "guidance_scale": 3.5, "output_type": "pt", "latents": pack(noise(which)[:1])}
+    given = {
+        "prompt": "a red fox",
+        "height": 64,
+        "width": 96,
+        "num_inference_steps": 2,
+        "guidance_scale": 3.5,
+        "output_type": "pt",
+        "latents": pack(noise(which)[:1]),
+    }
     picture = made_here(which, bases["flux"], given)
     assert picture.std() > 0.05
     return [
-        Job({"name": f"a prompt, {place}", "how": "pipeline", "folder": str(folder / place), "dtype": "float32", "call": given}, picture, 1e-3)
+        Job(
+            {
+                "name": f"a prompt, {place}",
+                "how": "pipeline",
+                "folder": str(folder / place),
+                "dtype": "float32",
+                "call": given,
+            },
+            picture,
+            1e-3,
+        )
         for place in ("flux-gm", "flux-no-base")
     ]
 
@@ -147,9 +181,26 @@ def published(folder: Path, bases: dict[str, Path]) -> list[Job]:
     jobs = []
     for nfe in (4, 6):
         given = {name: numbers[name] for name in ("prompt_embeds", "pooled_prompt_embeds")}
-        picture = {"height": 64, "width": 96, "num_inference_steps": nfe, "guidance_scale": 3.5, "output_type": "latent"}
-        asked = {"how": "pipeline", "folder": str(place), "dtype": "float32", "call": {**given, **picture, "latents": pack(numbers["latents"])}}
-        jobs.append(Job({"name": f"published, {nfe} evaluations", **asked}, pack(numbers[f"sample.nfe{nfe}.temperature_auto"]), 5e-4))
+        picture = {
+            "height": 64,
+            "width": 96,
+            "num_inference_steps": nfe,
+            "guidance_scale": 3.5,
+            "output_type": "latent",
+        }
+        asked = {
+            "how": "pipeline",
+            "folder": str(place),
+            "dtype": "float32",
+            "call": {**given, **picture, "latents": pack(numbers["latents"])},
+        }
+        jobs.append(
+            Job(
+                {"name": f"published, {nfe} evaluations", **asked},
+                pack(numbers[f"sample.nfe{nfe}.temperature_auto"]),
+                5e-4,
+            )
+        )
     return jobs
 
 
@@ -160,15 +211,21 @@ def bases(tmp_path_factory) -> dict[str, Path]:
 
 
 def test_every_export_gives_the_same_latents_in_plain_diffusers(bases, tmp_path) -> None:
-    """One test, since the environment's start takes longer than all the samples: a failure names the exports that differ."""
+    """One test, since the environment's start takes longer than all the samples:
+    a failure names the exports that differ."""
     makers = [pipelines, halves, networks, from_a_prompt, published]
     if hasattr(diffusers, "PiflowScheduler"):
         makers.append(for_piflow_scheduler)
     jobs = [job for make in makers for job in make(tmp_path, bases)]
     torch.save([job.asked for job in jobs], tmp_path / "jobs.pt")
-    run_plain(plain_environment(tmp_path / "plain"), SCRIPT, tmp_path / "jobs.pt", tmp_path / "results.pt", cache=tmp_path)
+    run_plain(
+        plain_environment(tmp_path / "plain"), SCRIPT, tmp_path / "jobs.pt", tmp_path / "results.pt", cache=tmp_path
+    )
     results = torch.load(tmp_path / "results.pt", weights_only=True)
-    differences = {job.asked["name"]: (results[job.asked["name"]].float() - job.expected).abs().max() / job.expected.abs().max() for job in jobs}
+    differences = {
+        job.asked["name"]: (results[job.asked["name"]].float() - job.expected).abs().max() / job.expected.abs().max()
+        for job in jobs
+    }
     limits = {job.asked["name"]: job.tolerance for job in jobs}
     assert {name: value.item() for name, value in differences.items() if not value <= limits[name]} == {}
     assert len(differences) == len(jobs)

@@ -1,4 +1,5 @@
-"""What an export must not carry: code of a base, files outside it, words that act in a card or a snippet, paths of this machine."""
+"""What an export must not carry: code of a base, files outside it, words that act in a
+card or a snippet, paths of this machine."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from exports import export, student, whole_base
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exports import export, student, whole_base
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.exporting.card import escaped, write_card
@@ -79,7 +80,9 @@ def test_links_of_the_hubs_cache_and_inside_a_base_are_followed(base, tmp_path) 
     (snapshot / "vae" / "again.json").symlink_to("config.json")
     assert copy_part(snapshot / "vae", tmp_path / "out", snapshot) == []
     for name in ("config.json", "again.json"):
-        assert (tmp_path / "out" / name).read_bytes() == (base / "vae" / "config.json").read_bytes() and not (tmp_path / "out" / name).is_symlink()
+        assert (tmp_path / "out" / name).read_bytes() == (base / "vae" / "config.json").read_bytes() and not (
+            tmp_path / "out" / name
+        ).is_symlink()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,13 @@ def test_an_index_of_other_than_stock_parts_is_refused(base, tmp_path, name: str
 
 
 @settings(max_examples=100)
-@given(st.dictionaries(st.text(max_size=8), st.none() | st.booleans() | st.text(max_size=8) | st.lists(st.text(max_size=12), max_size=3), max_size=3))
+@given(
+    st.dictionaries(
+        st.text(max_size=8),
+        st.none() | st.booleans() | st.text(max_size=8) | st.lists(st.text(max_size=12), max_size=3),
+        max_size=3,
+    )
+)
 def test_whatever_an_index_says_only_stock_parts_pass(tmp_path_factory, told: dict) -> None:
     path = tmp_path_factory.mktemp("index") / "model_index.json"
     path.write_text(json.dumps(told))
@@ -128,12 +137,16 @@ def test_a_config_that_names_code_is_refused(base, tmp_path) -> None:
 
 
 def test_a_part_elsewhere_is_of_the_two_libraries(tmp_path) -> None:
-    (tmp_path / REFERENCE).write_text(json.dumps({"library": "os", "class": "system", "place": "x", "subfolder": None, "revision": None}))
+    (tmp_path / REFERENCE).write_text(
+        json.dumps({"library": "os", "class": "system", "place": "x", "subfolder": None, "revision": None})
+    )
     with pytest.raises(ValueError, match="names the library 'os'"):
         Elsewhere.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "in/side.safetensors", "..", "", None, 3, "a\\b.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["../other.safetensors", "/etc/passwd", "in/side.safetensors", "..", "", None, 3, "a\\b.safetensors"]
+)
 def test_an_index_of_shards_names_files_beside_it(tmp_path, name: object) -> None:
     (tmp_path.parent / "other.safetensors").write_bytes(b"")
     index = tmp_path / "x.safetensors.index.json"
@@ -145,7 +158,21 @@ def test_an_index_of_shards_names_files_beside_it(tmp_path, name: object) -> Non
 
 # Cards and snippets.
 
-NASTY = ["a | b", "`x`", "**bold**", "[click](http://x)", "<script>alert(1)</script>", "a\n\n# Title", "![x](y)", "$x$", "\\", "~~a~~", 'x"); import os; os.system("id', "'''", "{place}"]
+NASTY = [
+    "a | b",
+    "`x`",
+    "**bold**",
+    "[click](http://x)",
+    "<script>alert(1)</script>",
+    "a\n\n# Title",
+    "![x](y)",
+    "$x$",
+    "\\",
+    "~~a~~",
+    'x"); import os; os.system("id',
+    "'''",
+    "{place}",
+]
 
 
 @settings(max_examples=100)
@@ -159,11 +186,17 @@ def test_a_card_shows_text_letter_by_letter(text: str) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("preset", ["flux-dev-dx", "imagenet-fm"])
 @settings(max_examples=25)
-@given(place=st.text(min_size=1, max_size=40) | st.sampled_from(NASTY), base=st.text(min_size=1, max_size=40) | st.sampled_from(NASTY))
+@given(
+    place=st.text(min_size=1, max_size=40) | st.sampled_from(NASTY),
+    base=st.text(min_size=1, max_size=40) | st.sampled_from(NASTY),
+)
 def test_places_are_strings_in_a_snippet(format: str, preset: str, place: str, base: str) -> None:
     """Whatever they are: no statement is added, and the strings are those that were given."""
     facts = StudentFacts.of(load(preset))
-    plain, told = (ast.parse(FORMATS[format]().snippet(replace(facts, base=of), at)) for of, at in (("me/base", "me/it"), (base, place)))
+    plain, told = (
+        ast.parse(FORMATS[format]().snippet(replace(facts, base=of), at))
+        for of, at in (("me/base", "me/it"), (base, place))
+    )
     constants = [[node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)] for tree in (plain, told)]
     assert ast.dump(plain, annotate_fields=False).count("(") == ast.dump(_blank(told), annotate_fields=False).count("(")
     assert [{"me/base": base, "me/it": place}.get(value, value) for value in constants[0]] == constants[1]
@@ -206,7 +239,9 @@ def test_a_changed_byte_of_an_export_is_found(tmp_path) -> None:
     assert subprocess.run(["sha256sum", "-c", "--quiet", MANIFEST], cwd=folder).returncode == 0
     (folder / "README.md").write_text("people write on it")
     assert changed_files(folder) == []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("README.md", MANIFEST)):
+    for path in sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name not in ("README.md", MANIFEST)
+    ):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)

@@ -1,4 +1,5 @@
-"""One flipped bit in a file of a run: the next start says so and stops, or mends what it can make again; nothing is silent.
+"""One flipped bit in a file of a run: the next start says so and stops, or mends
+what it can make again; nothing is silent.
 
 The suite flips some bits of every file. By hand, hundreds of each:
 
@@ -20,7 +21,8 @@ from piflow_cli.training import run
 
 FLIPS = 300 if os.environ.get("PIFLOW_FAULTS") == "all" else 3
 FILES = (
-    "run.yaml", "data.sha256", "metrics.jsonl", "checkpoints/0000004/state.json", "checkpoints/0000004/training.safetensors",
+    "run.yaml", "data.sha256", "metrics.jsonl", "checkpoints/0000004/state.json",
+    "checkpoints/0000004/training.safetensors",
     "adapter/config.json", "adapter/diffusion_pytorch_model.safetensors",
 )  # fmt: skip
 WEIGHTS = "adapter/diffusion_pytorch_model.safetensors"
@@ -32,7 +34,17 @@ def finished(cli, tiny_teacher, tmp_path, monkeypatch) -> tuple[list[str], Path]
     monkeypatch.setattr(run, "save_comparison", lambda *given: None)
     monkeypatch.setattr(run, "draw_loss", lambda *given: None)
     folder = tmp_path / "run"
-    command = ["distill", "--teacher", str(tiny_teacher), "--iterations", "4", "--set", "output.preview_every=0", "--output", str(folder)]
+    command = [
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--iterations",
+        "4",
+        "--set",
+        "output.preview_every=0",
+        "--output",
+        str(folder),
+    ]
     assert cli(*command, "--quiet").code == 0
     return command, folder
 
@@ -58,7 +70,9 @@ def test_a_flipped_bit_is_said_or_mended(cli, finished, tmp_path, name) -> None:
             assert outcome.code in (1, 2) and len(said) <= 3, where
             continue
         # It went on: then all is as it was, and what a person may have relied on was said.
-        assert all(torch.equal(value, load_file(folder / WEIGHTS)[key]) for key, value in load_file(whole / WEIGHTS).items()), where
+        assert all(
+            torch.equal(value, load_file(folder / WEIGHTS)[key]) for key, value in load_file(whole / WEIGHTS).items()
+        ), where
         if name == "metrics.jsonl":
             assert "metrics.jsonl is damaged" in outcome.err, where
         elif name.startswith("adapter"):

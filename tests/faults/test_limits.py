@@ -23,6 +23,10 @@ def test_a_limit_on_the_size_of_files_ends_the_run_with_what_to_type(cli, tiny_t
         outcome = cli(*arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert outcome.code == 1 and "the file is larger than this system lets it be" in outcome.err and "ulimit -f unlimited" in outcome.err
+    assert (
+        outcome.code == 1
+        and "the file is larger than this system lets it be" in outcome.err
+        and "ulimit -f unlimited" in outcome.err
+    )
     assert [path.name for path in checkpoints(folder / "checkpoints")] == ["0000002"]
     assert cli(*arguments, "--quiet").code == 0

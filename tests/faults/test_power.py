@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from disk import KINDS, Disk, watched
 from safetensors.torch import load_file
 
-from disk import KINDS, Disk, watched
 from piflow_cli.students.adapters import load_adapter
 from piflow_cli.system import files
 from piflow_cli.training import checkpoints, run
@@ -51,10 +51,14 @@ def course(request, cli, tiny_teacher, tmp_path, monkeypatch) -> tuple[Disk, Pat
 
 
 def completed(calls: list[str], name: str) -> list[int]:
-    """Numbers of the calls after which something new stands under ``name``, and stays there: the fsync of the folder that has it."""
+    """Numbers of the calls after which something new stands under ``name``, and stays
+    there: the fsync of the folder that has it."""
     moves = ("rename", "exchange", "replace")
     given = [number for number, call in enumerate(calls) if call.split()[0] in moves and call.split()[-1] == name]
-    return [next(number for number, call in enumerate(calls) if number > start and call.startswith("fsync")) for start in given]
+    return [
+        next(number for number, call in enumerate(calls) if number > start and call.startswith("fsync"))
+        for start in given
+    ]
 
 
 def test_what_was_saved_is_whole_whenever_the_run_ends(course) -> None:
@@ -69,7 +73,10 @@ def test_what_was_saved_is_whole_whenever_the_run_ends(course) -> None:
         assert max((int(path.name) for path in found), default=0) >= due, (call, kind)
         for path in found:
             record = checkpoints._read_state(path / "state.json")
-            assert files.files_digest([path / "training.safetensors"]) == record["files"]["training.safetensors"], (call, kind)
+            assert files.files_digest([path / "training.safetensors"]) == record["files"]["training.safetensors"], (
+                call,
+                kind,
+            )
         due = max((iteration for iteration, end in students.items() if end < number // len(KINDS)), default=0)
         if (left / "out" / "adapter").is_dir():
             assert load_adapter(left / "out" / "adapter").facts.iterations >= due, (call, kind)
@@ -90,8 +97,11 @@ def test_the_next_start_finishes_the_run_and_clears_away(course, cli, tiny_teach
         found = load_file(folder / TENSORS)
         assert all(torch.equal(value, found[name]) for name, value in expected.items()), (call, kind)
         student = load_file(folder / WEIGHTS)
-        assert all(torch.equal(value, student[name]) for name, value in load_file(whole / WEIGHTS).items()), (call, kind)
+        assert all(torch.equal(value, student[name]) for name, value in load_file(whole / WEIGHTS).items()), (
+            call,
+            kind,
+        )
         for name in ("adapter/config.json", "metrics.jsonl", "run.yaml", "data.sha256"):
             assert (folder / name).read_bytes() == (whole / name).read_bytes(), (call, kind, name)
         assert sorted(os.listdir(folder)) == sorted(os.listdir(whole)), (call, kind)
-        assert [path for path in folder.rglob(".*")] == [], (call, kind)
+        assert list(folder.rglob(".*")) == [], (call, kind)

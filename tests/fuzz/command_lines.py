@@ -2,9 +2,10 @@
 
     python tests/fuzz/command_lines.py --seed 1 --count 500
 
-Each has one thing wrong: an option, a value, a student, a damaged file, options that exclude each other. The rule: exit code 1 or 2, at most
-three lines with a hint, no traceback, no request to report it, and nothing passed over in silence. Prints the lines that break it, and exits
-with 1 if there are any. The suite runs a short round, tests/fuzz/test_command_lines.py.
+Each has one thing wrong: an option, a value, a student, a damaged file, options that exclude each other. The rule: exit
+code 1 or 2, at most three lines with a hint, no traceback, no request to report it, and nothing passed over in silence.
+Prints the lines that break it, and exits with 1 if there are any. The suite runs a short round,
+tests/fuzz/test_command_lines.py.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ def main() -> int:
             broken += bool(faults)
             if faults or chosen.verbose:
                 seconds = time.perf_counter() - started
-                print(f"{number}: {'; '.join(faults) or 'as it should be'} ({seconds:.1f} s): {line.wrong}\n  piflow {shlex.join(line.arguments)}")
+                print(
+                    f"{number}: {'; '.join(faults) or 'as it should be'} ({seconds:.1f} s): {line.wrong}\n  piflow"
+                    f" {shlex.join(line.arguments)}"
+                )
                 print("".join(f"    {text}\n" for text in outcome.err.splitlines()[:6]), end="", flush=True)
     print(f"{broken} of {chosen.count} lines break the rule")
     return 1 if broken else 0

@@ -27,11 +27,26 @@ def valid(command: str, material: Material, rng: random.Random, texts: bool = Fa
     output = ["--output", str(material.fresh(rng))]
     small = ["--height", "64", "--width", "64"] if texts else []
     prompt = ["a fox"] if texts else []
-    teacher = [str(material.preset), "--prompts", str(material.files[".txt"]), "--set", "data.resolution=64"] if texts else ["digits"]
+    teacher = (
+        [str(material.preset), "--prompts", str(material.files[".txt"]), "--set", "data.resolution=64"]
+        if texts
+        else ["digits"]
+    )
     return {
         "distill": ["distill", "--dry-run", *output, "--teacher", *teacher],
         "sample": ["sample", student, *prompt, *small, *output, "--seeds", "0"],
-        "eval": ["eval", student, *small, *output, "--cache", str(material.root / "cache"), "--num-images", "8", "--metrics", "alignment"],
+        "eval": [
+            "eval",
+            student,
+            *small,
+            *output,
+            "--cache",
+            str(material.root / "cache"),
+            "--num-images",
+            "8",
+            "--metrics",
+            "alignment",
+        ],
         "export": ["export", student, *output, "--format", "adapter"],
         "inspect-policy": ["inspect-policy", student, *prompt, *small, *output, "--seeds", "0"],
     }[command]
@@ -56,7 +71,20 @@ WRONG: dict[str, list[str]] = {
     "--vae": ["", "{none}", "./none", "{folder}"],
     "--device": ["", "gpu", "cuda:", "cuda:99", "cuda", "CPU", "mps"],
     "--subfolder": ["none", "../..", "/"],
-    "--set": ["", "x", "=", "policy.nfe", "policy.nfe=", "policy.nfe=x", "polcy.nfe=1", "policy=3", "policy.nfe=[", "a.b.c=1", "data.images={none}", "teacher.base={none}"],
+    "--set": [
+        "",
+        "x",
+        "=",
+        "policy.nfe",
+        "policy.nfe=",
+        "policy.nfe=x",
+        "polcy.nfe=1",
+        "policy=3",
+        "policy.nfe=[",
+        "a.b.c=1",
+        "data.images={none}",
+        "teacher.base={none}",
+    ],
     "--prompts": ["", "{none}.txt", "{none}.csv", "./none", "{folder}", "{file}"],
     "--data": ["", "{none}", "{none}.tar", "{folder}", "{file}"],
     "--lora": ["", "{none}", "{file}", "{folder}", "{none}:0.5", "{file}:inf"],
@@ -96,7 +124,13 @@ def options_of(command: str) -> list:
 def filled(text: str, material: Material, rng: random.Random) -> str:
     empty = material.root / "empty"
     empty.mkdir(exist_ok=True)
-    return text.format(none=material.fresh(rng), file=material.files[".pt"], folder=empty, long=material.root / ("x" * 300)) if "{" in text else text
+    return (
+        text.format(
+            none=material.fresh(rng), file=material.files[".pt"], folder=empty, long=material.root / ("x" * 300)
+        )
+        if "{" in text
+        else text
+    )
 
 
 def slip(rng: random.Random, material: Material) -> Line:
@@ -106,7 +140,14 @@ def slip(rng: random.Random, material: Material) -> Line:
     name = rng.choice(sorted(known))
     place = rng.randrange(3, len(name))
     while True:
-        wrong = rng.choice([name[:place] + rng.choice("abcxyz") + name[place:], name[:place] + name[place + 1 :], name.upper(), name + "-x"])
+        wrong = rng.choice(
+            [
+                name[:place] + rng.choice("abcxyz") + name[place:],
+                name[:place] + name[place + 1 :],
+                name.upper(),
+                name + "-x",
+            ]
+        )
         if wrong not in known and wrong != "--":
             return Line((*valid(command, material, rng), wrong), f"no option {wrong}")
 
@@ -114,7 +155,9 @@ def slip(rng: random.Random, material: Material) -> Line:
 def wrong_value(rng: random.Random, material: Material) -> Line:
     """A value that the option does not take; or none at all, or one for a switch."""
     command = rng.choice(COMMANDS)
-    option = rng.choice([option for option in options_of(command) if option.opts[0] not in ("--help", "--json", "--quiet")])
+    option = rng.choice(
+        [option for option in options_of(command) if option.opts[0] not in ("--help", "--json", "--quiet")]
+    )
     name = rng.choice(option.opts)
     line = valid(command, material, rng, name in OF_TEXTS)
     if option.is_flag:
@@ -125,7 +168,11 @@ def wrong_value(rng: random.Random, material: Material) -> Line:
     if option.nargs == 2:
         return Line((command, name, str(material.classes), value, *line[2:]), f"{name} {value!r}")
     # What counts once would hide the wrong value behind the valid one.
-    kept = [part for number, part in enumerate(line) if name not in (part, line[number - 1])] if not option.multiple else line
+    kept = (
+        [part for number, part in enumerate(line) if name not in (part, line[number - 1])]
+        if not option.multiple
+        else line
+    )
     return Line((*kept, name, value), f"{name} {value!r}")
 
 
@@ -139,7 +186,11 @@ def missing(rng: random.Random, material: Material) -> Line:
     """A student that is not there, is something else, or is not given."""
     command = rng.choice([name for name in COMMANDS if name != "distill"])
     first, _, *rest = valid(command, material, rng)
-    value = filled(rng.choice(["{none}", "./none", "{file}", "{folder}", "~nobody/x", "", "/dev/null", "{none}.safetensors"]), material, rng)
+    value = filled(
+        rng.choice(["{none}", "./none", "{file}", "{folder}", "~nobody/x", "", "/dev/null", "{none}.safetensors"]),
+        material,
+        rng,
+    )
     if rng.random() < 0.1:
         return Line((first, *rest), "no student")
     return Line((first, value, *rest), f"the student {value!r}")
@@ -147,8 +198,20 @@ def missing(rng: random.Random, material: Material) -> Line:
 
 # Parts of a student, a base and a preset that are read wherever they are named.
 PARTS = [(False, f"adapter/{WEIGHTS}"), (False, "adapter/config.json"), (True, WEIGHTS), (True, "config.json")]
-BASE_PARTS = ["transformer/config.json", f"transformer/{WEIGHTS}", "vae/config.json", f"vae/{WEIGHTS}", "model_index.json"]
-NAMED_FILES = {".txt": "--prompts", ".jsonl": "--prompts", ".csv": "--prompts", ".npz": "--reference", ".safetensors": "--reference"}
+BASE_PARTS = [
+    "transformer/config.json",
+    f"transformer/{WEIGHTS}",
+    "vae/config.json",
+    f"vae/{WEIGHTS}",
+    "model_index.json",
+]
+NAMED_FILES = {
+    ".txt": "--prompts",
+    ".jsonl": "--prompts",
+    ".csv": "--prompts",
+    ".npz": "--reference",
+    ".safetensors": "--reference",
+}
 
 
 def damaged_student(rng: random.Random, material: Material) -> Line:
@@ -176,7 +239,10 @@ def damaged_file(rng: random.Random, material: Material) -> Line:
     if suffix in (".yaml", "preset"):
         option = ["--config", str(copy)] if suffix == ".yaml" else []
         teacher = "digits" if suffix == ".yaml" else str(copy)
-        return Line(("distill", "--dry-run", "--output", str(material.fresh(rng)), "--teacher", teacher, *option), f"{suffix} is {how}")
+        return Line(
+            ("distill", "--dry-run", "--output", str(material.fresh(rng)), "--teacher", teacher, *option),
+            f"{suffix} is {how}",
+        )
     if NAMED_FILES[suffix] == "--reference":
         line = ["eval", "--images", str(material.files["pictures"]), "--output", str(material.fresh(rng))]
         return Line((*line, "--reference", str(copy)), f"the reference {suffix} is {how}")
@@ -185,7 +251,8 @@ def damaged_file(rng: random.Random, material: Material) -> Line:
     return Line((first, student, *rest, "--prompts", str(copy)), f"the prompts {suffix} are {how}")
 
 
-# What excludes each other, or means nothing for the model: command, whether its texts are wanted, options, and whether it is only said.
+# What excludes each other, or means nothing for the model: command, whether its texts are wanted, options, and whether
+# it is only said.
 TOGETHER: list[tuple[str, bool, str, bool]] = [
     ("distill", False, "--prompts {txt}", False),
     ("distill", True, "--set data.labels=uniform --set data.prompts=null --prompts {txt} --data {folder}", False),
@@ -239,7 +306,12 @@ TOGETHER: list[tuple[str, bool, str, bool]] = [
 
 def together(rng: random.Random, material: Material) -> Line:
     command, texts, options, said = rng.choice(TOGETHER)
-    places = {"txt": material.files[".txt"], "none": material.fresh(rng), "folder": material.root / "empty", "pictures": material.files["pictures"]}
+    places = {
+        "txt": material.files[".txt"],
+        "none": material.fresh(rng),
+        "folder": material.root / "empty",
+        "pictures": material.files["pictures"],
+    }
     (material.root / "empty").mkdir(exist_ok=True)
     return Line((*valid(command, material, rng, texts), *options.format(**places).split()), options, said)
 

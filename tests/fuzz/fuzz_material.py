@@ -1,4 +1,5 @@
-"""What wrong command lines are made of: a student of classes, one of texts, the other files that commands read, and damage to all of them."""
+"""What wrong command lines are made of: a student of classes, one of texts, the other files that commands read, and
+damage to all of them."""
 
 from __future__ import annotations
 
@@ -33,13 +34,23 @@ class Material:
 
 def build(root: Path) -> Material:
     """Make everything in ``root``; takes some seconds."""
-    from piflow_cli.app import main
-    from piflow_cli.students.adapters import save_adapter
     from tiny_pipeline import whole_pipeline
     from zoo import ZOO, disturb, student_of, zoo_preset
 
+    from piflow_cli.app import main
+    from piflow_cli.students.adapters import save_adapter
+
     run = root / "digits"
-    arguments = ["--iterations", "1", "--batch-size", "4", "--set", "output.preview_every=0", "--set", "optimisation.warmup=0"]
+    arguments = [
+        "--iterations",
+        "1",
+        "--batch-size",
+        "4",
+        "--set",
+        "output.preview_every=0",
+        "--set",
+        "optimisation.warmup=0",
+    ]
     assert main(["distill", "--teacher", "digits", *arguments, "--output", str(run), "--quiet"]) == 0
     (root / "flux").mkdir(parents=True)
     preset, read = zoo_preset(ZOO["flux"], root / "flux")
@@ -56,7 +67,10 @@ def build(root: Path) -> Material:
 def _files(folder: Path) -> dict[str, Path]:
     """One valid file of each kind, by its suffix; ``pictures`` is a folder."""
     folder.mkdir()
-    made = {suffix: folder / f"valid{suffix}" for suffix in (".txt", ".jsonl", ".csv", ".npz", ".safetensors", ".yaml", ".pt")}
+    made = {
+        suffix: folder / f"valid{suffix}"
+        for suffix in (".txt", ".jsonl", ".csv", ".npz", ".safetensors", ".yaml", ".pt")
+    }
     made[".txt"].write_text("a red fox\na cat\n")
     made[".jsonl"].write_text('{"text": "a red fox", "seed": 3}\n')
     made[".csv"].write_text("text\na red fox\n")
@@ -84,7 +98,14 @@ DAMAGE: dict[str, Callable[[bytes, random.Random], bytes]] = {
 }
 # Half of a text is a text.
 TEXT_DAMAGE = ("empty", "noise", "zeros")
-JSON_DAMAGE = {"list": b"[1, 2]", "number": b"3", "open": b'{"a": ', "no keys": b"{}", "deep": b"[" * 5000, "nan": b'{"_class_name": NaN}'}
+JSON_DAMAGE = {
+    "list": b"[1, 2]",
+    "number": b"3",
+    "open": b'{"a": ',
+    "no keys": b"{}",
+    "deep": b"[" * 5000,
+    "nan": b'{"_class_name": NaN}',
+}
 
 
 def damage(path: Path, rng: random.Random) -> str:

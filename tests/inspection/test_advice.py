@@ -19,20 +19,27 @@ PRESET = load("digits")
 
 def mixture(**changes) -> Mixture:
     healthy = Mixture(
-        components=4, effective=(1.5, 2.5, 3.5), effective_overall=3.8, usage=[0.4, 0.3, 0.2, 0.1], dead=[], varying=0.1, logstd=-3.0,
-        logstd_range=(-3.5, -2.5), std=0.05, spread=0.3, posterior_effective=[2.5, 1.0], moved=[0.2], switches=0.2, shift=0.5,
+        components=4, effective=(1.5, 2.5, 3.5), effective_overall=3.8, usage=[0.4, 0.3, 0.2, 0.1], dead=[],
+        varying=0.1, logstd=-3.0,
+        logstd_range=(-3.5, -2.5), std=0.05, spread=0.3, posterior_effective=[2.5, 1.0], moved=[0.2], switches=0.2,
+        shift=0.5,
     )  # fmt: skip
     return replace(healthy, **changes)
 
 
 def velocity_error(squares: list[float], teacher: float = 1.0) -> list[dict]:
-    return [{"raw": 1 - i / 8, "sigma": 1 - i / 8, "squared": value, "teacher": teacher, "relative": value / teacher} for i, value in enumerate(squares)]
+    return [
+        {"raw": 1 - i / 8, "sigma": 1 - i / 8, "squared": value, "teacher": teacher, "relative": value / teacher}
+        for i, value in enumerate(squares)
+    ]
 
 
 def step(**changes) -> Step:
     healthy = Step(
-        step=1, raws=[1 - i / 8 for i in range(9)], sigmas=[1 - i / 8 for i in range(9)], mixture=mixture(), momentum=None, grid=None, speed=[1.0] * 8,
-        turn=[1.0] * 7, straightness=0.99, substeps=[8, 16, 32, 64, 128, 256], substep_errors=[0.02, 0.01, 0.005, 0.002, 0.001, 0.0005],
+        step=1, raws=[1 - i / 8 for i in range(9)], sigmas=[1 - i / 8 for i in range(9)], mixture=mixture(),
+        momentum=None, grid=None, speed=[1.0] * 8,
+        turn=[1.0] * 7, straightness=0.99, substeps=[8, 16, 32, 64, 128, 256], substep_errors=[0.02, 0.01, 0.005,
+        0.002, 0.001, 0.0005],
         substeps_enough=16, velocity_error=velocity_error([0.1] * 8), gap=[0.1] * 9, teacher_speed=[1.0] * 8,
     )  # fmt: skip
     return replace(healthy, **changes)
@@ -46,8 +53,10 @@ def robustness(steering: float | None = 0.6) -> Robustness:
 
 def summary(**changes) -> Summary:
     healthy = Summary(
-        student="runs/digits", teacher="digits", policy="gm", components=4, nfe=1, shift=1.0, substeps=128, iterations=200,
-        shots=[{"seed": 0, "label": 0}], at=1, steps=[step()], robustness=robustness(), straightness=0.99, trajectory_error=0.1,
+        student="runs/digits", teacher="digits", policy="gm", components=4, nfe=1, shift=1.0, substeps=128,
+        iterations=200,
+        shots=[{"seed": 0, "label": 0}], at=1, steps=[step()], robustness=robustness(), straightness=0.99,
+        trajectory_error=0.1,
         endpoint_error=0.1,
     )  # fmt: skip
     return replace(healthy, **changes)
@@ -116,7 +125,12 @@ def test_a_warning_says_which_evaluation_it_is_about() -> None:
 
 
 def test_what_the_teacher_would_tell_is_left_out_without_one() -> None:
-    alone = summary(steps=[step(velocity_error=None, gap=None, teacher_speed=None)], robustness=robustness(None), trajectory_error=None, endpoint_error=None)
+    alone = summary(
+        steps=[step(velocity_error=None, gap=None, teacher_speed=None)],
+        robustness=robustness(None),
+        trajectory_error=None,
+        endpoint_error=None,
+    )
     assert advice(alone, None) == []
 
 
@@ -128,7 +142,14 @@ def test_dx_is_not_blamed_for_what_it_cannot_do() -> None:
 
 
 def test_momentum_has_no_fewer_than_two_components_and_does_not_react() -> None:
-    rates = Momentum(components=2, effective=(1.0, 1.0, 1.0), effective_overall=1.0, usage=[1.0, 0.0], dead=[1], gammas=[(1.0, 1.0, 1.0), (0.2, 0.2, 0.2)])
+    rates = Momentum(
+        components=2,
+        effective=(1.0, 1.0, 1.0),
+        effective_overall=1.0,
+        usage=[1.0, 0.0],
+        dead=[1],
+        gammas=[(1.0, 1.0, 1.0), (0.2, 0.2, 0.2)],
+    )
     student = summary(policy="momentum", steps=[step(mixture=None, momentum=rates)], robustness=robustness(0.0))
     (warning,) = advice(student, PRESET)
     assert warning.name == "dead components" and "--set policy.components=2" in warning.remedy

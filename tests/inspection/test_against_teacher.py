@@ -1,10 +1,11 @@
-"""A policy that is its teacher's exact posterior is nowhere apart from it, and one that is not, by as much as it is off."""
+"""A policy that is its teacher's exact posterior is nowhere apart from it, and
+one that is not, by as much as it is off."""
 
 import pytest
 import torch
-
 from helpers import MixtureFlow, seeded
 from paths import path_of
+
 from piflow_cli.inspection.against_teacher import compare
 from piflow_cli.inspection.teacher_policy import TeacherPolicy
 from piflow_cli.sampling.trajectory import times
@@ -34,7 +35,9 @@ def test_a_teacher_that_is_off_by_a_constant_is_so_everywhere(path) -> None:
 def test_speeds_are_those_on_the_teachers_own_path(path) -> None:
     found = compare(path, FLOW.velocity, NOISE, 1.0, 128)
     # On the student's path, which is the same here, the trajectory error has the teacher's mean squares.
-    torch.testing.assert_close(found.apart.teacher_speed.mean(dim=0).tolist(), [error.teacher for error in found.errors], rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        found.apart.teacher_speed.mean(dim=0).tolist(), [error.teacher for error in found.errors], rtol=1e-4, atol=0
+    )
 
 
 def test_no_answer_of_the_teacher_is_asked_for_twice(path) -> None:

@@ -39,7 +39,15 @@ def gm(tiny_teacher, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def dx(tiny_teacher, tmp_path_factory) -> Path:
-    return distilled(tiny_teacher, tmp_path_factory.mktemp("runs") / "dx", "dx", "--set", "imitation.dropout=0", "--set", "policy.final_step_scale=0.5")
+    return distilled(
+        tiny_teacher,
+        tmp_path_factory.mktemp("runs") / "dx",
+        "dx",
+        "--set",
+        "imitation.dropout=0",
+        "--set",
+        "policy.final_step_scale=0.5",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +84,11 @@ def test_the_velocity_error_is_that_of_the_trajectory(report, gm, dx) -> None:
 
 def test_the_distance_is_between_the_samples_of_student_and_teacher(report, gm) -> None:
     opened = open_model(gm, seeds=(0, 1, 2, 3, 4), device=CPU, console=Console(quiet=True))
-    teacher, given, noise = own_teacher(opened.student, gm), opened.conditioning(opened.specs), opened.noise(opened.specs)
+    teacher, given, noise = (
+        own_teacher(opened.student, gm),
+        opened.conditioning(opened.specs),
+        opened.noise(opened.specs),
+    )
     fine = sample_teacher(teacher.family, teacher.model, noise, given, 128, teacher.shift, teacher.guidance)
     *_, last = walk(opened.student, noise, given)
     expected = (last.end - fine).square().mean().sqrt().item()
@@ -88,9 +100,15 @@ def test_the_distance_is_between_the_samples_of_student_and_teacher(report, gm) 
 def test_dx_lets_pass_and_has_no_components(report) -> None:
     student = read(report)[1]
     robustness = student["robustness"]
-    assert all(step["mixture"] is None and len(step["grid"]["curvature"]) == len(step["grid"]["raws"]) - 2 for step in student["steps"])
+    assert all(
+        step["mixture"] is None and len(step["grid"]["curvature"]) == len(step["grid"]["raws"]) - 2
+        for step in student["steps"]
+    )
     # The last segment is half as long as the first, and all points of its grid lie in it.
-    assert all([step["grid"]["raws"][0], step["grid"]["raws"][-1]] == pytest.approx([step["raws"][-1], step["raws"][0]]) for step in student["steps"])
+    assert all(
+        [step["grid"]["raws"][0], step["grid"]["raws"][-1]] == pytest.approx([step["raws"][-1], step["raws"][0]])
+        for step in student["steps"]
+    )
     for perturbation in robustness["perturbations"]:
         assert perturbation["left"][-1] == pytest.approx(robustness["passive"], abs=1e-4)
         assert perturbation["steering"] == pytest.approx(0, abs=1e-4)
@@ -102,9 +120,13 @@ def test_numbers_do_not_depend_on_batches(gm, tmp_path, monkeypatch, cli) -> Non
     numbers = []
     for size in (64, 2):
         monkeypatch.setattr(analysis, "CLASS_BATCH", size)
-        assert cli("inspect-policy", str(gm), "--seeds", "0-4", "--quiet", "--output", str(tmp_path / str(size))).code == 0
+        assert (
+            cli("inspect-policy", str(gm), "--seeds", "0-4", "--quiet", "--output", str(tmp_path / str(size))).code == 0
+        )
         (student,) = read(tmp_path / str(size))
-        numbers.append(torch.tensor(flat({key: value for key, value in student.items() if key not in ("warnings", "shots")})))
+        numbers.append(
+            torch.tensor(flat({key: value for key, value in student.items() if key not in ("warnings", "shots")}))
+        )
     torch.testing.assert_close(*numbers, rtol=2e-3, atol=1e-4)
 
 
@@ -124,7 +146,9 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag, attributes) -> None:
         self.tags.add(tag)
-        self.found += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action", "poster")]
+        self.found += [
+            value for name, value in attributes if name in ("src", "href", "srcset", "data", "action", "poster")
+        ]
 
 
 def test_the_page_refers_to_nothing_outside_of_it(report) -> None:
@@ -136,7 +160,21 @@ def test_the_page_refers_to_nothing_outside_of_it(report) -> None:
     assert "url(" not in text and "@import" not in text
     pictures = list(report.glob("*.png"))
     assert len(links.found) == len(pictures) + 1  # and the empty icon
-    assert {"samples", "mixture", "maps-1", "grid", "course", "estimates-1", "estimates-2", "teacher", "substeps", "robustness", "dropout", "slice-1", "slice-2"} == {path.stem for path in pictures}
+    assert {
+        "samples",
+        "mixture",
+        "maps-1",
+        "grid",
+        "course",
+        "estimates-1",
+        "estimates-2",
+        "teacher",
+        "substeps",
+        "robustness",
+        "dropout",
+        "slice-1",
+        "slice-2",
+    } == {path.stem for path in pictures}
     for path in pictures:
         with Image.open(path) as image:
             assert min(image.size) > 100
@@ -145,10 +183,16 @@ def test_the_page_refers_to_nothing_outside_of_it(report) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_browser_opens_the_page_without_a_complaint(report, tmp_path) -> None:
     flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-        "--disable-sync --enable-logging=stderr --window-size=1200,4000"
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+        " --disable-component-update --disable-sync --enable-logging=stderr --window-size=1200,4000"
     )
-    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'data'}", f"--screenshot={tmp_path / 'page.png'}", (report / "policy.html").as_uri()]
+    command = [
+        CHROMIUM,
+        *flags.split(),
+        f"--user-data-dir={tmp_path / 'data'}",
+        f"--screenshot={tmp_path / 'page.png'}",
+        (report / "policy.html").as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line or "net::ERR" in line]
     with Image.open(tmp_path / "page.png") as image:
@@ -189,7 +233,10 @@ def test_without_its_teacher_all_else_is_there_and_it_is_said(cli, orphan, tmp_p
     (student,) = read(tmp_path / "out")
     assert "gone" in student["teacher_missing"]
     assert student["trajectory_error"] is None and student["endpoint_error"] is None
-    assert all(step["velocity_error"] is None and step["mixture"]["effective"] and step["substep_errors"] for step in student["steps"])
+    assert all(
+        step["velocity_error"] is None and step["mixture"]["effective"] and step["substep_errors"]
+        for step in student["steps"]
+    )
     assert [item["steering"] for item in student["robustness"]["perturbations"]] == [None] * 4
     page = (tmp_path / "out" / "policy.html").read_text()
     assert "what needs the teacher is left out" in page and not (tmp_path / "out" / "teacher.png").exists()
@@ -239,7 +286,11 @@ def test_not_a_student_is_refused(cli, tiny_teacher, tmp_path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     teacher = Path(yaml.safe_load(tiny_teacher.read_text())["teacher"]["base"])
-    for folder, message in {tmp_path / "nowhere": "there is no student at", empty: "is not a student", teacher: "does not say"}.items():
+    for folder, message in {
+        tmp_path / "nowhere": "there is no student at",
+        empty: "is not a student",
+        teacher: "does not say",
+    }.items():
         outcome = cli("inspect-policy", str(folder), "--output", str(tmp_path / "out"))
         assert outcome.code in (1, 2) and message in outcome.err and "→" in outcome.err
 
@@ -281,7 +332,11 @@ def test_students_of_two_teachers_stand_beside_both() -> None:
         return [axes.get_ylabel() for axes in figure.axes[::2]]
 
     assert labels(white, list(white)) == ["teacher", "a", "b"] and labels(None, None) == ["a", "b"]
-    assert labels(white, black) == ["teacher of a", "teacher of b", "a", "b"] and labels(None, white) == ["teacher", "a", "b"]
+    assert labels(white, black) == ["teacher of a", "teacher of b", "a", "b"] and labels(None, white) == [
+        "teacher",
+        "a",
+        "b",
+    ]
 
 
 def test_every_file_of_a_report_is_known_as_one(report) -> None:
@@ -299,23 +354,44 @@ def test_an_earlier_report_goes_when_it_is_told_to(cli, gm, tmp_path) -> None:
 
 def test_a_momentum_student_shows_its_rates(cli, gm, tiny_teacher, tmp_path) -> None:
     student = distilled(tiny_teacher, tmp_path / "run", "momentum", "--components", "3")
-    outcome = cli("inspect-policy", "--compare", str(gm), str(student), "--seeds", "0-2", "--output", str(tmp_path / "out"))
+    outcome = cli(
+        "inspect-policy", "--compare", str(gm), str(student), "--seeds", "0-2", "--output", str(tmp_path / "out")
+    )
     assert outcome.code == 0, outcome.err
     _, theirs = read(tmp_path / "out")
     momentum = theirs["steps"][0]["momentum"]
-    # Two iterations at a tenth of the rate leave the three rates where they start: method.md has 0.2 to 4, and 1 never moves.
+    # Two iterations at a tenth of the rate leave the three rates where they start: method.md has 0.2 to 4, and 1 never
+    # moves.
     assert [half for _, half, _ in momentum["gammas"]] == pytest.approx([1.0, 0.2, 4.0], rel=0.01)
     assert sum(momentum["usage"]) == pytest.approx(1) and momentum["components"] == 3
-    assert theirs["steps"][0]["mixture"] is None and theirs["steps"][0]["substep_errors"] == pytest.approx([0] * 6, abs=1e-5)
+    assert theirs["steps"][0]["mixture"] is None and theirs["steps"][0]["substep_errors"] == pytest.approx(
+        [0] * 6, abs=1e-5
+    )
     assert (tmp_path / "out" / "momentum.png").is_file() and (tmp_path / "out" / "maps-2.png").is_file()
 
 
 @pytest.mark.parametrize(
     ("policy", "components", "said"),
-    [("gm", "1", "1.0 of 1 at a position"), ("dx", "1", "none: it has fewer than 3 points"), ("dx", "2", "none: it has"), ("dx-poly", "2", "0.00 per squared raw time"), ("momentum", "2", "none are taken: the way has a closed form")],
+    [
+        ("gm", "1", "1.0 of 1 at a position"),
+        ("dx", "1", "none: it has fewer than 3 points"),
+        ("dx", "2", "none: it has"),
+        ("dx-poly", "2", "0.00 per squared raw time"),
+        ("momentum", "2", "none are taken: the way has a closed form"),
+    ],
 )
-def test_the_smallest_policies_are_drawn_too(cli, tiny_teacher, tmp_path, policy: str, components: str, said: str) -> None:
-    student = distilled(tiny_teacher, tmp_path / "run", policy, "--set", f"policy.components={components}", "--set", "imitation.dropout=0")
+def test_the_smallest_policies_are_drawn_too(
+    cli, tiny_teacher, tmp_path, policy: str, components: str, said: str
+) -> None:
+    student = distilled(
+        tiny_teacher,
+        tmp_path / "run",
+        policy,
+        "--set",
+        f"policy.components={components}",
+        "--set",
+        "imitation.dropout=0",
+    )
     outcome = cli("inspect-policy", str(student), "--seeds", "0", "--slice", "0,0", "--output", str(tmp_path / "out"))
     assert outcome.code == 0, outcome.err
     assert said in outcome.out and (tmp_path / "out" / "slice.png").is_file()

@@ -29,12 +29,14 @@ def look(scale, batch):
     space = (128 // scale, 128 // scale)
     means = torch.randn(batch, 8, 16, *space, generator=draw)
     x = torch.randn(batch, 16, *space, generator=draw)
-    policy = GMFlowPolicy(means, torch.randn(batch, 8, 1, *space, generator=draw), torch.full((batch,), -2.0), x, times(1.0, x), 3.2)
+    logits = torch.randn(batch, 8, 1, *space, generator=draw)
+    policy = GMFlowPolicy(means, logits, torch.full((batch,), -2.0), x, times(1.0, x), 3.2)
     with torch.no_grad():
         path = path_of(policy, 1 - 1 / 3.5)
         before = peak()
         by_sample(policy), motion(path), switching(path, 128), convergence(path)
-        component_dropout(path, 128), perturb(path, torch.randn_like(x), None, 3.2, 128), slice_of(path, Place(100 // scale, 7), 128)
+        component_dropout(path, 128), perturb(path, torch.randn_like(x), None, 3.2, 128)
+        slice_of(path, Place(100 // scale, 7), 128)
     return (peak() - before) / means.nbytes
 
 
@@ -44,6 +46,11 @@ print(look(1, 4))
 
 
 def test_a_few_copies_of_the_means_are_enough() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env={"PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < COPIES

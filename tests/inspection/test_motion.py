@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import random_dx, random_gm
 from hypothesis import given
 from hypothesis import strategies as st
-
-from helpers import random_dx, random_gm
 from paths import path_of
+
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.inspection.kinds.mixture import switching
 from piflow_cli.inspection.motion import angle, motion, straightness
@@ -43,7 +43,9 @@ def three_peaks(weights: list[float], x_0: list[float]) -> GMFlowPolicy:
     x_src = torch.zeros_like(policy.x_src)
     means = -torch.tensor(x_0, dtype=torch.float64).reshape(1, -1, 1, 1, 1).expand_as(policy.means)
     logweights = torch.tensor(weights, dtype=torch.float64).log().reshape(1, -1, 1, 1, 1).expand_as(policy.logweights)
-    return replace(policy, means=means, logweights=logweights, logstds=torch.full((2,), -4.0, dtype=torch.float64), x_src=x_src)
+    return replace(
+        policy, means=means, logweights=logweights, logstds=torch.full((2,), -4.0, dtype=torch.float64), x_src=x_src
+    )
 
 
 def test_the_heaviest_component_gives_way_to_the_one_on_the_way() -> None:
@@ -51,7 +53,9 @@ def test_the_heaviest_component_gives_way_to_the_one_on_the_way() -> None:
     found = switching(path_of(three_peaks([0.4, 0.3, 0.3], [0.0, 0.75, 1.2])), 128)
     assert found.switches.tolist() == pytest.approx([1, 1])
     assert found.moved.sum(dim=1).tolist() == pytest.approx([1, 1])
-    assert found.effective[0, 0].item() == pytest.approx(math.exp(-sum(w * math.log(w) for w in (0.4, 0.3, 0.3))), rel=1e-5)
+    assert found.effective[0, 0].item() == pytest.approx(
+        math.exp(-sum(w * math.log(w) for w in (0.4, 0.3, 0.3))), rel=1e-5
+    )
     assert found.effective[0, -1].item() == pytest.approx(1, abs=1e-3)
     assert found.shift.tolist() == pytest.approx([0.7, 0.7], abs=1e-3)
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import MixtureFlow, random_dx, random_gm, random_momentum, seeded
 from hypothesis import given
 from hypothesis import strategies as st
-
-from helpers import MixtureFlow, random_dx, random_gm, random_momentum, seeded
 from paths import path_of
+
 from piflow_cli.core.kernels.dx import linear_map
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import to_raw
@@ -47,7 +47,9 @@ def test_the_exact_posterior_steers_as_its_teacher_does(shift: float) -> None:
 
 
 @given(st.floats(0.05, 0.9), st.floats(0, 1), st.floats(0.5, 5), st.floats(1e-3, 10), st.booleans())
-def test_dx_lets_pass_what_its_closed_form_says(raw_from: float, share: float, shift: float, size: float, polynomial: bool) -> None:
+def test_dx_lets_pass_what_its_closed_form_says(
+    raw_from: float, share: float, shift: float, size: float, polynomial: bool
+) -> None:
     policy = random_dx(3, 4, 2, (4, 3), raw_src=0.9, shift=shift, polynomial=polynomial)
     x, raw_to = policy.x_src * 0.8, raw_from * share
     found = respond(policy, None, x, {"noise": size * noise()}, raw_from, raw_to, 64)["noise"]
@@ -96,7 +98,9 @@ def test_noise_is_measured_in_sigma() -> None:
     path = path_of(FLOW.policy(x, times(to_raw(0.9, 3.2), x) * 0 + 0.9, 3.2))
     found = perturb(path, torch.ones_like(x), None, 3.2, 32)
     sigma = path.policy.sigma(times(path.raws[4], x))[0].item()
-    assert {name: response.given[0].sqrt().item() for name, response in found.items()} == pytest.approx({size_name(size): size * sigma for size in SIZES})
+    assert {name: response.given[0].sqrt().item() for name, response in found.items()} == pytest.approx(
+        {size_name(size): size * sigma for size in SIZES}
+    )
 
 
 def test_leaving_a_component_out_is_having_the_others() -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from helpers import random_dx, random_gm, random_momentum
 from paths import path_of
+
 from piflow_cli.errors import UsageError
 from piflow_cli.inspection.kinds.mixture import marginal
 from piflow_cli.inspection.slices import Place, slice_of
@@ -29,7 +29,9 @@ def test_the_slice_goes_through_the_rollout(kind: str) -> None:
     above = int(torch.searchsorted(cut.values, cut.state[0]))
     low, high = sorted(cut.velocity[above - 1 : above + 1, 0].tolist())
     assert low - 1e-3 <= velocity <= high + 1e-3
-    assert cut.values[0] < min(cut.state.min(), cut.estimate.min()) and cut.values[-1] > max(cut.state.max(), cut.estimate.max())
+    assert cut.values[0] < min(cut.state.min(), cut.estimate.min()) and cut.values[-1] > max(
+        cut.state.max(), cut.estimate.max()
+    )
 
 
 def test_there_is_no_velocity_at_sigma_0() -> None:

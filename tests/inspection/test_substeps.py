@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
-
 from helpers import random_dx, random_gm
 from paths import path_of
+
 from piflow_cli.core.rollout import rollout
 from piflow_cli.inspection.substeps import SUBSTEPS, convergence, enough, relative_errors
 from piflow_cli.sampling.trajectory import times
@@ -22,14 +23,16 @@ def test_a_straight_line_needs_no_fine_steps() -> None:
 def test_twice_the_substeps_halve_the_error() -> None:
     policy = random_dx(2, 3, 2, (3, 2), raw_src=1.0, segment=1.0, polynomial=True)
     errors = relative_errors(convergence(path_of(policy, raw_end=0.25)))
-    for coarse, fine in zip(errors[2:], errors[3:]):
+    for coarse, fine in pairwise(errors):
         assert coarse / fine == pytest.approx(2, rel=0.05)
 
 
 def test_the_finest_error_is_that_against_much_finer_steps() -> None:
     policy = random_gm(1, 3, 2, (3, 2), raw_src=0.9, logstd=-1.0)
     path = path_of(policy, raw_end=0.2)
-    fine, coarse = (rollout(policy, policy.x_src, policy.raw_src, times(0.2, policy.x_src), substeps=n) for n in (40_000, 256))
+    fine, coarse = (
+        rollout(policy, policy.x_src, policy.raw_src, times(0.2, policy.x_src), substeps=n) for n in (40_000, 256)
+    )
     error = ((coarse - fine).square().mean() / (fine - policy.x_src).square().mean()).sqrt().item()
     assert relative_errors(convergence(path))[-1] == pytest.approx(error, rel=1e-2)
 

@@ -4,10 +4,10 @@ from math import ceil, prod
 
 import pytest
 import torch
+from helpers import random_dx, random_gm, random_momentum
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import random_dx, random_gm, random_momentum
 from piflow_cli.inspection.kinds.anatomy import Anatomy, anatomy_of
 from piflow_cli.inspection.teacher_policy import TeacherPolicy
 from piflow_cli.inspection.tensors import MOST_POSITIONS, in_float64, position_of, repeated, stride, thin
@@ -59,7 +59,9 @@ def test_double_precision_holds_the_same_numbers(kind: str) -> None:
     exact = in_float64(policy)
     raw = times(0.4, policy.x_src)
     assert exact.x_src.dtype == torch.float64
-    torch.testing.assert_close(exact.velocity(exact.x_src, raw).float(), policy.velocity(policy.x_src, raw), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        exact.velocity(exact.x_src, raw).float(), policy.velocity(policy.x_src, raw), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_policy_without_a_row_has_no_anatomy_and_is_thinned_all_the_same() -> None:

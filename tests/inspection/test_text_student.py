@@ -1,14 +1,15 @@
-"""A text-to-image student of adapters, in bfloat16: its teacher is in its base, and the precision of networks holds for both."""
+"""A text-to-image student of adapters, in bfloat16: its teacher is in its base, and
+the precision of networks holds for both."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from piflow_cli.students.adapters import save_adapter
 from tiny_vae import tiny_vae
 from zoo import ZOO, disturb, student_of, zoo_preset
+
+from piflow_cli.students.adapters import save_adapter
 
 FLUX = ZOO["flux"]
 
@@ -29,7 +30,18 @@ def test_prompts_seeds_and_sizes(cli, adapter, tmp_path, precision: str) -> None
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"text": "a fox", "width": 64, "height": 96}\n{"text": "cat", "width": 96, "height": 64}\n')
     options = ["--teacher", str(tmp_path / "tiny.yaml"), "--base-precision", precision, "--at", "2", "--slice", "2,1,3"]
-    outcome = cli("inspect-policy", str(adapter), "--prompts", str(prompts), "--seeds", "3", "--quiet", *options, "--output", str(tmp_path / "out"))
+    outcome = cli(
+        "inspect-policy",
+        str(adapter),
+        "--prompts",
+        str(prompts),
+        "--seeds",
+        "3",
+        "--quiet",
+        *options,
+        "--output",
+        str(tmp_path / "out"),
+    )
     assert outcome.code == 0, outcome.err
     (student,) = json.loads((tmp_path / "out" / "policy.json").read_text())["students"]
     assert [(shot["seed"], shot["width"], shot["height"]) for shot in student["shots"]] == [(3, 64, 96), (3, 96, 64)]

@@ -1,4 +1,5 @@
-"""A policy that piflow does not know: straight lines, the mean of K velocities. It lives here, as another package's would."""
+"""A policy that piflow does not know: straight lines, the mean of K velocities.
+It lives here, as another package's would."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ class StraightPolicy(Policy):
         return ((components, channels),)
 
     @classmethod
-    def from_output(cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float) -> StraightPolicy:
+    def from_output(
+        cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float
+    ) -> StraightPolicy:
         return cls(parts[0], x_src, raw_src, shift)
 
     def posterior_mean(self, x: Tensor, raw: Tensor) -> Tensor:

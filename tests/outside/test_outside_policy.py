@@ -21,13 +21,31 @@ for line in json.loads(sys.argv[1]):
 """
 
 
-def test_a_policy_of_another_package_is_distilled_sampled_measured_looked_into_and_exported(tiny_teacher, tmp_path) -> None:
+def test_a_policy_of_another_package_is_distilled_sampled_measured_looked_into_and_exported(
+    tiny_teacher, tmp_path
+) -> None:
     distil = ["distill", "--teacher", str(tiny_teacher), "--policy", "straight", "--output", "run", "--quiet"]
     commands = [
         [*distil, "--iterations", "2"],
         [*distil, "--iterations", "4"],
         ["sample", "run", "--seeds", "0-2", "--output", "samples", "--quiet"],
-        ["eval", "run", "--extractor", "pixels", "--metrics", "fid", "--reference", "data", "--num-images", "20", "--output", "report", "--cache", "cache", "--json"],
+        [
+            "eval",
+            "run",
+            "--extractor",
+            "pixels",
+            "--metrics",
+            "fid",
+            "--reference",
+            "data",
+            "--num-images",
+            "20",
+            "--output",
+            "report",
+            "--cache",
+            "cache",
+            "--json",
+        ],
         ["inspect-policy", "run", "--seeds", "0-1", "--output", "look", "--json"],
         ["export", "run", "--format", "adapter", "--output", "adapter", "--quiet"],
         ["sample", "adapter", "--seeds", "0-2", "--output", "again", "--quiet"],
@@ -45,6 +63,19 @@ def test_a_policy_of_another_package_is_distilled_sampled_measured_looked_into_a
 
 
 def test_it_is_named_beside_ours_where_a_name_is_wrong(tiny_teacher, tmp_path) -> None:
-    command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", str(tiny_teacher), "--policy", "curved", "--output", "run"]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "piflow_cli",
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--policy",
+        "curved",
+        "--output",
+        "run",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True
+    )
     assert done.returncode == 2 and "straight" in done.stderr and "momentum" in done.stderr

@@ -80,7 +80,13 @@ def test_no_number_of_the_command_line_is_without_end(cli, command):
     tried = []
     for hint in hints.values():
         kind, option = getattr(hint, "__origin__", None), next(iter(getattr(hint, "__metadata__", ())), None)
-        names = () if option is None else (option.default, *(option.param_decls or ())) if isinstance(option, typer.models.OptionInfo) else ()
+        names = (
+            ()
+            if option is None
+            else (option.default, *(option.param_decls or ()))
+            if isinstance(option, typer.models.OptionInfo)
+            else ()
+        )
         if kind in (int, int | None, float | None):
             name = next(name for name in names if isinstance(name, str))
             tried.append(name)

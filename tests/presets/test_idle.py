@@ -17,8 +17,18 @@ CASES = {
     "teacher.guidance_interval": ("digits", ["teacher.guidance_interval=[0, 0.5]"], {}, {"teacher.guidance": 2.0}),
     "teacher.guidance_mode": ("digits", ["teacher.guidance_mode=orthogonal"], {}, {"teacher.guidance": 2.0}),
     "imitation.dropout": ("digits", ["imitation.dropout=0.1"], {"policy.kind": "dx"}, {"policy.kind": "gm"}),
-    "optimisation.gamma_learning_rate": ("digits", ["optimisation.gamma_learning_rate=0.5"], {}, {"policy.kind": "momentum"}),
-    "data.aspect_ratio": ("flux-dev", [*PROMPTS, "data.aspect_ratio=2", "data.sizes=[[64, 64]]"], {}, {"data.sizes": None}),
+    "optimisation.gamma_learning_rate": (
+        "digits",
+        ["optimisation.gamma_learning_rate=0.5"],
+        {},
+        {"policy.kind": "momentum"},
+    ),
+    "data.aspect_ratio": (
+        "flux-dev",
+        [*PROMPTS, "data.aspect_ratio=2", "data.sizes=[[64, 64]]"],
+        {},
+        {"data.sizes": None},
+    ),
 }
 
 
@@ -54,7 +64,12 @@ def test_what_a_preset_says_itself_holds_for_all_its_policies(name, kind):
 
 @pytest.mark.parametrize(
     ("name", "key", "value"),
-    [("digits", "data.prompts", "p.txt"), ("digits", "data.captioned", "photos"), ("flux-dev", "data.images", "x.safetensors"), ("flux-dev", "data.labels", "uniform")],
+    [
+        ("digits", "data.prompts", "p.txt"),
+        ("digits", "data.captioned", "photos"),
+        ("flux-dev", "data.images", "x.safetensors"),
+        ("flux-dev", "data.labels", "uniform"),
+    ],
 )
 def test_data_of_the_other_kind_of_teacher_is_refused(name, key, value):
     with pytest.raises(UsageError, match=f"{key}: is for teachers that are told") as caught:

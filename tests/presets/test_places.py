@@ -19,46 +19,80 @@ from piflow_cli.students.runs import differences, read_settings
 
 @pytest.fixture
 def project(tiny_teacher, tmp_path, monkeypatch) -> Path:
-    """A folder to work in, with the base at models/tiny and pictures at data/images.safetensors; the Hub is not to be asked."""
+    """A folder to work in, with the base at models/tiny and pictures at
+    data/images.safetensors; the Hub is not to be asked."""
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *given, **options: pytest.fail("asks the Hub"))
     folder = tmp_path / "project"
     shutil.copytree(tiny_teacher.parent / "teacher", folder / "models" / "tiny")
     (folder / "data").mkdir()
-    save_file({"images": torch.zeros(4, 4, 4, dtype=torch.uint8), "labels": torch.arange(4) % 3}, folder / "data" / "images.safetensors")
+    save_file(
+        {"images": torch.zeros(4, 4, 4, dtype=torch.uint8), "labels": torch.arange(4) % 3},
+        folder / "data" / "images.safetensors",
+    )
     shutil.copy(tiny_teacher, folder / "tiny.yaml")
     monkeypatch.chdir(folder)
     return folder
 
 
-ARGUMENTS = ("distill", "--teacher", "tiny.yaml", "--base", "models/tiny", "--data", "data/images.safetensors", "--iterations", "1", "--quiet")
+ARGUMENTS = (
+    "distill",
+    "--teacher",
+    "tiny.yaml",
+    "--base",
+    "models/tiny",
+    "--data",
+    "data/images.safetensors",
+    "--iterations",
+    "1",
+    "--quiet",
+)
 
 
 def test_a_run_with_a_base_by_a_short_path_is_used_from_another_folder(cli, project, tmp_path, monkeypatch):
     assert cli(*ARGUMENTS, "--output", "run").code == 0
     settings = read_settings(project / "run" / "run.yaml")
-    assert settings.teacher.base == str(project / "models" / "tiny") and settings.data.images == str(project / "data" / "images.safetensors")
+    assert settings.teacher.base == str(project / "models" / "tiny") and settings.data.images == str(
+        project / "data" / "images.safetensors"
+    )
     with safe_open(project / "run" / "adapter" / "diffusion_pytorch_model.safetensors", "pt") as file:
         assert file.metadata()["piflow.base"] == str(project / "models" / "tiny")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    outcome = cli("eval", "../project/run", "--metrics", "trajectory", "--num-images", "2", "--quiet", "--output", "report")
+    outcome = cli(
+        "eval", "../project/run", "--metrics", "trajectory", "--num-images", "2", "--quiet", "--output", "report"
+    )
     assert outcome.code == 0, outcome.err
     # Where the base has gone, its place is named.
     shutil.rmtree(project / "models")
-    outcome = cli("eval", "../project/run", "--metrics", "trajectory", "--num-images", "2", "--quiet", "--output", "report")
+    outcome = cli(
+        "eval", "../project/run", "--metrics", "trajectory", "--num-images", "2", "--quiet", "--output", "report"
+    )
     assert outcome.code == 2 and f"there is nothing at {project / 'models' / 'tiny'}" in outcome.err
 
 
 def test_a_run_goes_on_from_another_folder_and_so_does_one_of_before(cli, project, monkeypatch):
     assert cli(*ARGUMENTS, "--output", "run").code == 0
     monkeypatch.chdir(project / "data")
-    again = [*ARGUMENTS[:2], "../tiny.yaml", "--base", str(project / "models/tiny"), "--data", "images.safetensors", "--iterations", "2"]
+    again = [
+        *ARGUMENTS[:2],
+        "../tiny.yaml",
+        "--base",
+        str(project / "models/tiny"),
+        "--data",
+        "images.safetensors",
+        "--iterations",
+        "2",
+    ]
     outcome = cli(*again, "--quiet", "--output", "../run")
     assert outcome.code == 0, outcome.err
     # 0.1.0 recorded what was typed.
     monkeypatch.chdir(project)
     settings = read_settings(project / "run" / "run.yaml")
-    typed = replace(settings, teacher=replace(settings.teacher, base="models/tiny"), data=replace(settings.data, images="data/images.safetensors"))
+    typed = replace(
+        settings,
+        teacher=replace(settings.teacher, base="models/tiny"),
+        data=replace(settings.data, images="data/images.safetensors"),
+    )
     assert differences(typed, settings) == []
     assert differences(replace(typed, teacher=replace(typed.teacher, base="models/other")), settings)
 

@@ -1,13 +1,14 @@
-"""The presets against the published recipes: tests/data/published_recipes.yaml has both, and docs/recipe.md shows them."""
+"""The presets against the published recipes: tests/data/published_recipes.yaml
+has both, and docs/recipe.md shows them."""
 
 from __future__ import annotations
 
 import pytest
-
 import recipe_table
+from recipe_table import Row, constant_rows, fields_of, flat, published, rows, variant_rows
+
 from piflow_cli.presets.parsing import known_keys
 from piflow_cli.presets.resolve import available
-from recipe_table import Row, constant_rows, fields_of, flat, published, rows, variant_rows
 
 
 @pytest.mark.parametrize("name", available())
@@ -41,7 +42,10 @@ def test_the_file_names_presets_keys_sets_and_sources_that_there_are() -> None:
     assert used | {name for kinds in data["variants"].values() for name in kinds.values()} == set(data["sets"])
 
 
-@pytest.mark.parametrize(("key", "value"), [("policy.nfe", 5), ("policy.temperature", 1.0), ("optimisation.batch_size", 256), ("output.keep_checkpoints", 1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("policy.nfe", 5), ("policy.temperature", 1.0), ("optimisation.batch_size", 256), ("output.keep_checkpoints", 1)],
+)
 def test_a_change_of_a_preset_is_noticed(key: str, value: object) -> None:
     fault = next(row.fault for row in rows("flux-dev", fields_of("flux-dev") | {key: value}) if row.key == key)
     assert fault is not None and key in fault
@@ -53,9 +57,14 @@ def test_a_field_that_nothing_is_said_of_is_noticed() -> None:
 
 
 def test_a_change_of_what_is_published_is_noticed(monkeypatch) -> None:
-    data = {**published(), "sets": {**published()["sets"], "gmflux": {"source": "gmflux", "values": {"policy.components": 16}}}}
+    data = {
+        **published(),
+        "sets": {**published()["sets"], "gmflux": {"source": "gmflux", "values": {"policy.components": 16}}},
+    }
     monkeypatch.setattr(recipe_table, "published", lambda: data)
-    assert "policy.components is 8, and 16 is published" in [row.fault for row in rows("flux-dev", fields_of("flux-dev"))]
+    assert "policy.components is 8, and 16 is published" in [
+        row.fault for row in rows("flux-dev", fields_of("flux-dev"))
+    ]
 
 
 def test_the_page_is_what_the_program_makes() -> None:
@@ -68,7 +77,9 @@ def test_the_page_shows_every_field_of_every_preset() -> None:
     """A field that all presets of a group share stands once, above their tables."""
     parts = recipe_table.markdown().split("\n## ")
     for name in available():
-        group = next(part for part in parts if f"### {name}\n" in part or (name == "digits" and part.startswith("Digits")))
+        group = next(
+            part for part in parts if f"### {name}\n" in part or (name == "digits" and part.startswith("Digits"))
+        )
         own = group.split(f"### {name}\n")[-1].split("\n### ")[0] if name != "digits" else group
         shown = group.split("\n### ")[0] + own
         assert not [key for key in fields_of(name) if f"| `{key}` |" not in shown]

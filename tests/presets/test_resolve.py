@@ -33,7 +33,9 @@ def test_every_shipped_preset_takes_every_policy(name, kind):
 def test_every_shipped_preset_opens_with_its_command_and_memory(name):
     comments = [line for line in (presets_root() / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     data = yaml.safe_load((presets_root() / f"{name}.yaml").read_text())["data"]
-    assert comments[0] == f"# piflow distill --teacher {name}" + ("" if {"images", "labels"} & data.keys() else " --prompts prompts.txt")
+    assert comments[0] == f"# piflow distill --teacher {name}" + (
+        "" if {"images", "labels"} & data.keys() else " --prompts prompts.txt"
+    )
     assert any(line.startswith("# Memory:") for line in comments)
 
 
@@ -60,10 +62,23 @@ def test_text_to_image_presets_have_the_figures_of_the_paper(name):
     preset = load(name)
     teacher, policy, imitation, optimisation = preset.teacher, preset.policy, preset.imitation, preset.optimisation
     row = (policy.kind, policy.components, policy.nfe, teacher.guidance, teacher.guidance_mode)
-    assert (*row, imitation.states, imitation.dropout, imitation.mixing_iterations, optimisation.iterations) == PAPER[name]
-    assert (policy.shift, policy.final_step_scale, policy.substeps, imitation.window, imitation.loss_scale) == (3.2, 0.5, 128, 3, 30)
+    assert (*row, imitation.states, imitation.dropout, imitation.mixing_iterations, optimisation.iterations) == PAPER[
+        name
+    ]
+    assert (policy.shift, policy.final_step_scale, policy.substeps, imitation.window, imitation.loss_scale) == (
+        3.2,
+        0.5,
+        128,
+        3,
+        30,
+    )
     assert (optimisation.learning_rate, optimisation.betas, optimisation.weight_decay) == (1e-4, (0.9, 0.95), 0)
-    assert (optimisation.batch_size, optimisation.warmup, optimisation.gradient_clip, optimisation.ema_gamma) == (64, 100, 50, 7)
+    assert (optimisation.batch_size, optimisation.warmup, optimisation.gradient_clip, optimisation.ema_gamma) == (
+        64,
+        100,
+        50,
+        7,
+    )
     assert preset.adapter == presets.AdapterSection(rank=256, alpha=256.0, dropout=0.05, base_precision="bf16")
 
 
@@ -73,7 +88,8 @@ CLASS_CONDITIONAL = ("digits", "imagenet-fm", "imagenet-repa", "imagenet-repa-2n
 @pytest.mark.parametrize("name", available())
 @pytest.mark.parametrize("kind", POLICY_KINDS)
 def test_only_text_to_image_lowers_the_temperature(name, kind):
-    """The published samplers of FLUX.1 and Qwen-Image have 0.3 at 4 evaluations and 0.7 at 8, those of ImageNet have none."""
+    """The published samplers of FLUX.1 and Qwen-Image have 0.3 at 4 evaluations
+    and 0.7 at 8, those of ImageNet have none."""
     temperature = resolve(name, None, [], {"policy.kind": kind, "policy.nfe": 2}).policy.temperature
     assert temperature == (1.0 if name in CLASS_CONDITIONAL else "auto")
 
@@ -83,16 +99,40 @@ def test_a_preset_that_says_no_temperature_has_none():
 
 
 @pytest.mark.parametrize(
-    ("name", "guidance", "mixing", "iterations"), [("flux-dev-momentum", 3.5, 2000, 10000), ("qwen-image-momentum", 4.0, 1000, 15000)]
+    ("name", "guidance", "mixing", "iterations"),
+    [("flux-dev-momentum", 3.5, 2000, 10000), ("qwen-image-momentum", 4.0, 1000, 15000)],
 )
 def test_momentum_presets_have_the_figures_of_arcflow(name, guidance, mixing, iterations):
-    """ArcFlow, arXiv 2602.09014: the configurations arcflux_2nfe_k16 and arcqwen_2nfe_k16, and its example of training on four GPUs."""
+    """ArcFlow, arXiv 2602.09014: the configurations arcflux_2nfe_k16 and arcqwen_2nfe_k16,
+    and its example of training on four GPUs."""
     preset = load(name)
     teacher, policy, imitation, optimisation = preset.teacher, preset.policy, preset.imitation, preset.optimisation
-    assert (policy.kind, policy.components, policy.nfe, policy.final_step_scale, policy.shift) == ("momentum", 16, 2, 1.0, 3.2)
-    assert (imitation.states, imitation.window, imitation.dropout, imitation.mixing_iterations, imitation.loss_scale) == (4, 3, 0.1, mixing, 30)
-    assert (teacher.guidance, optimisation.iterations, optimisation.batch_size, optimisation.gamma_learning_rate) == (guidance, iterations, 16, 0.1)
-    assert (optimisation.learning_rate, optimisation.warmup, optimisation.gradient_clip, optimisation.ema_gamma) == (1e-4, 100, 50, 7)
+    assert (policy.kind, policy.components, policy.nfe, policy.final_step_scale, policy.shift) == (
+        "momentum",
+        16,
+        2,
+        1.0,
+        3.2,
+    )
+    assert (
+        imitation.states,
+        imitation.window,
+        imitation.dropout,
+        imitation.mixing_iterations,
+        imitation.loss_scale,
+    ) == (4, 3, 0.1, mixing, 30)
+    assert (teacher.guidance, optimisation.iterations, optimisation.batch_size, optimisation.gamma_learning_rate) == (
+        guidance,
+        iterations,
+        16,
+        0.1,
+    )
+    assert (optimisation.learning_rate, optimisation.warmup, optimisation.gradient_clip, optimisation.ema_gamma) == (
+        1e-4,
+        100,
+        50,
+        7,
+    )
 
 
 def test_a_momentum_policy_has_two_components_or_more():
@@ -126,7 +166,11 @@ def test_flux2_trains_as_the_teacher_whose_guidance_is_of_its_kind(name, like):
     assert (preset.teacher.guidance, preset.teacher.guidance_mode) == (4.0, other.teacher.guidance_mode)
 
 
-IMAGENET = {"imagenet-fm": (1, 2.7, 0.6, 140_000), "imagenet-repa": (1, 3.2, 0.7, 140_000), "imagenet-repa-2nfe": (2, 2.8, 0.7, 24_000)}
+IMAGENET = {
+    "imagenet-fm": (1, 2.7, 0.6, 140_000),
+    "imagenet-repa": (1, 3.2, 0.7, 140_000),
+    "imagenet-repa-2nfe": (2, 2.8, 0.7, 24_000),
+}
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -134,14 +178,30 @@ def test_imagenet_presets_have_the_figures_of_the_paper(name):
     """pi-Flow, arXiv 2510.14974, and the configurations published with it."""
     preset = load(name)
     nfe, guidance, highest, iterations = IMAGENET[name]
-    assert preset.policy == PolicySection("gm", 32, nfe, final_step_scale=1.0, shift=1.0, substeps=128, logstd_width=1024)
-    assert (preset.teacher.guidance, preset.teacher.guidance_interval, preset.teacher.guidance_mode) == (guidance, (0, highest), "plain")
+    assert preset.policy == PolicySection(
+        "gm", 32, nfe, final_step_scale=1.0, shift=1.0, substeps=128, logstd_width=1024
+    )
+    assert (preset.teacher.guidance, preset.teacher.guidance_interval, preset.teacher.guidance_mode) == (
+        guidance,
+        (0, highest),
+        "plain",
+    )
     # At two evaluations the published recipe trains on noised latents of ImageNet, which the user brings.
     assert preset.imitation == presets.ImitationSection(2, 0, 0.05, 0, 3.0) and preset.data_free == (nfe == 1)
     assert preset.data.source == (None if nfe == 2 else "labels")
     optimisation = preset.optimisation
-    assert (optimisation.iterations, optimisation.batch_size, optimisation.learning_rate, optimisation.warmup) == (iterations, 4096, 5e-5, 400)
-    assert (optimisation.betas, optimisation.weight_decay, optimisation.gradient_clip, optimisation.ema_gamma) == ((0.9, 0.95), 0, 50, 7)
+    assert (optimisation.iterations, optimisation.batch_size, optimisation.learning_rate, optimisation.warmup) == (
+        iterations,
+        4096,
+        5e-5,
+        400,
+    )
+    assert (optimisation.betas, optimisation.weight_decay, optimisation.gradient_clip, optimisation.ema_gamma) == (
+        (0.9, 0.95),
+        0,
+        50,
+        7,
+    )
     dx = resolve(name, None, [], {"policy.kind": "dx"})
     assert (dx.policy.components, dx.imitation.window, dx.imitation.dropout) == (10, 10, 0.0)
 
@@ -170,7 +230,10 @@ BELOW_ONE = st.floats(0, 1, exclude_max=True)
 def any_data(draw: st.DrawFn) -> presets.DataSection:
     source = draw(st.none() | st.sampled_from(DATA_SOURCES))
     sides = st.integers(1, 4096)
-    size = draw(st.builds(dict, resolution=sides) | st.builds(dict, sizes=st.lists(st.tuples(sides, sides), min_size=1).map(tuple)))
+    size = draw(
+        st.builds(dict, resolution=sides)
+        | st.builds(dict, sizes=st.lists(st.tuples(sides, sides), min_size=1).map(tuple))
+    )
     return presets.DataSection(
         **({} if source is None else {source: "uniform" if source == "labels" else draw(NAMES)}),
         **size,
@@ -238,7 +301,9 @@ def any_preset(draw: st.DrawFn) -> Preset:
             gradient_clip=draw(REALS),
             precision=draw(st.sampled_from(["fp32", "bf16"])),
         ),
-        output=draw(st.builds(presets.OutputSection, st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6))),
+        output=draw(
+            st.builds(presets.OutputSection, st.integers(0, 10**6), st.integers(1, 10**6), st.integers(1, 10**6))
+        ),
         adapter=draw(st.none() | st.builds(presets.AdapterSection, st.integers(1, 4096), REALS, BELOW_ONE)),
     )
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from adapter_files import rewrite
+from safetensors.torch import save_file
+from tiny_pipeline import whole_pipeline
+from tiny_students import tiny_dit, tiny_student
+from zoo import ZOO, conditioning, states, zoo_preset
+from zoo import student_of as adapted
+
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.errors import RunError
 from piflow_cli.presets.resolve import load
@@ -19,10 +23,6 @@ from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
-from tiny_pipeline import whole_pipeline
-from tiny_students import tiny_dit, tiny_student
-from zoo import ZOO, conditioning, states, zoo_preset
-from zoo import student_of as adapted
 
 HUGE = 1e38
 
@@ -73,18 +73,41 @@ def test_a_picture_that_is_not_finite_is_refused(value: float) -> None:
 
 def test_no_picture_is_left_of_such_a_student(cli, tmp_path) -> None:
     preset, family = load("digits"), family_of("dit")
-    save_adapter(student_of(family.load(locate(preset.teacher.base)), family, StudentFacts.of(preset), seed=0), tmp_path / "adapter")
+    save_adapter(
+        student_of(family.load(locate(preset.teacher.base)), family, StudentFacts.of(preset), seed=0),
+        tmp_path / "adapter",
+    )
     rewrite(tmp_path / "adapter", lambda tensors, metadata, config: tensors["proj_out_means.weight"].fill_(HUGE))
     outcome = cli("sample", str(tmp_path / "adapter"), "--output", str(tmp_path / "out"))
-    assert outcome.code == 1 and "not finite" in outcome.err and "→" in outcome.err and not list(tmp_path.glob("out/*.png"))
+    assert (
+        outcome.code == 1
+        and "not finite" in outcome.err
+        and "→" in outcome.err
+        and not list(tmp_path.glob("out/*.png"))
+    )
 
 
 def test_no_picture_is_left_of_a_teacher_under_a_lora_that_diverged(cli, tmp_path) -> None:
     """Its values are finite, and what the network makes of them is not."""
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     whole_pipeline(tmp_path / "base")
-    factors = {f"transformer.proj_out.lora_{part}.weight": torch.full(shape, 1e30) for part, shape in {"A": (2, 32), "B": (16, 2)}.items()}
+    factors = {
+        f"transformer.proj_out.lora_{part}.weight": torch.full(shape, 1e30)
+        for part, shape in {"A": (2, 32), "B": (16, 2)}.items()
+    }
     save_file(factors, tmp_path / "lora.safetensors")
-    arguments = ["--teacher", str(path), "a cat", "--height", "64", "--width", "96", "--steps", "2", "--lora", str(tmp_path / "lora.safetensors")]
+    arguments = [
+        "--teacher",
+        str(path),
+        "a cat",
+        "--height",
+        "64",
+        "--width",
+        "96",
+        "--steps",
+        "2",
+        "--lora",
+        str(tmp_path / "lora.safetensors"),
+    ]
     outcome = cli("sample", *arguments, "--output", str(tmp_path / "out"))
     assert outcome.code == 1 and "not finite" in outcome.err and not list(Path(tmp_path, "out").glob("*.png"))

@@ -25,7 +25,23 @@ def run(tiny_teacher, tmp_path_factory) -> Path:
     from piflow_cli.app import main
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main(["distill", "--teacher", str(tiny_teacher), "--nfe", "2", "--iterations", "2", "--quiet", "--output", str(folder)]) == 0
+    assert (
+        main(
+            [
+                "distill",
+                "--teacher",
+                str(tiny_teacher),
+                "--nfe",
+                "2",
+                "--iterations",
+                "2",
+                "--quiet",
+                "--output",
+                str(folder),
+            ]
+        )
+        == 0
+    )
     return folder
 
 
@@ -43,7 +59,15 @@ def test_a_teacher_is_that_of_the_run(run, tiny_teacher) -> None:
     teacher, section = own_teacher(opened.student, run), load(tiny_teacher).teacher
     given, noise = opened.conditioning(opened.specs), opened.noise(opened.specs)
     model = opened.student.family.load(Path(section.base))
-    expected = sample_teacher(opened.student.family, model, noise, given, 4, opened.student.facts.shift, Guidance(section.guidance, section.guidance_interval))
+    expected = sample_teacher(
+        opened.student.family,
+        model,
+        noise,
+        given,
+        4,
+        opened.student.facts.shift,
+        Guidance(section.guidance, section.guidance_interval),
+    )
     torch.testing.assert_close(teacher.sample(noise, given, 4), expected, rtol=0, atol=0)
     # Its settings are in the run alone: no shipped preset has this name.
     with pytest.raises(UsageError, match="no shipped preset"):

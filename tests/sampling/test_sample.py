@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_students import tiny_student
 
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.rollout import rollout
@@ -21,7 +22,6 @@ from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
-from tiny_students import tiny_student
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,15 @@ def test_an_image_does_not_depend_on_its_batch(cli, student, tmp_path, stochasti
 
 
 @pytest.mark.parametrize(("stochastic", "told"), [("0", 0.0), ("0.5", 0.5), ("inf", "inf")])
-def test_recipes_are_numbers_and_json_that_every_parser_accepts(cli, student, tmp_path, stochastic: str, told: float | str) -> None:
+def test_recipes_are_numbers_and_json_that_every_parser_accepts(
+    cli, student, tmp_path, stochastic: str, told: float | str
+) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    outcome = cli("sample", str(student), "--seeds", "0", "--stochastic", stochastic, "--output", str(tmp_path), "--json")
+    outcome = cli(
+        "sample", str(student), "--seeds", "0", "--stochastic", stochastic, "--output", str(tmp_path), "--json"
+    )
     assert json.loads(outcome.out, parse_constant=refuse)["stochastic"] == told
     with Image.open(tmp_path / "000000.png") as image:
         assert json.loads(image.text["piflow"], parse_constant=refuse)["stochastic"] == told
@@ -73,7 +77,12 @@ def test_images_have_the_models_size_and_carry_their_recipe(cli, student, tmp_pa
 
 
 def test_recipe_and_grid_can_be_left_out(cli, student, tmp_path) -> None:
-    assert cli("sample", str(student), "--seeds", "0", "--output", str(tmp_path), "--no-metadata", "--no-grid", "--quiet").code == 0
+    assert (
+        cli(
+            "sample", str(student), "--seeds", "0", "--output", str(tmp_path), "--no-metadata", "--no-grid", "--quiet"
+        ).code
+        == 0
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["000000.png"]
     with Image.open(tmp_path / "000000.png") as image:
         assert "piflow" not in image.text
@@ -82,7 +91,10 @@ def test_recipe_and_grid_can_be_left_out(cli, student, tmp_path) -> None:
 def test_settings_change_the_picture(cli, student, tmp_path) -> None:
     variants = {"plain": [], "steps": ["--steps", "5"], "substeps": ["--substeps", "2"], "label": ["--labels", "1"]}
     for name, arguments in variants.items():
-        assert cli("sample", str(student), "--seeds", "0", "--output", str(tmp_path / name), "--quiet", *arguments).code == 0
+        assert (
+            cli("sample", str(student), "--seeds", "0", "--output", str(tmp_path / name), "--quiet", *arguments).code
+            == 0
+        )
     pictures = {pixels(tmp_path / name / "000000.png").tobytes() for name in variants}
     assert len(pictures) == len(variants)
 
@@ -100,11 +112,16 @@ def noticed(outcome) -> list[str]:
         (["--steps", "1"], ["the student was distilled at 2 evaluations: pictures of --steps 1 may suffer"]),
         (["--shift", "1"], []),
         (["--shift", "3"], ["the student was distilled at shift 1: pictures of --shift 3 may suffer"]),
-        (["--guidance", "2"], ["the student has guidance 1 distilled in: --guidance 2 is another, and it has no effect"]),
+        (
+            ["--guidance", "2"],
+            ["the student has guidance 1 distilled in: --guidance 2 is another, and it has no effect"],
+        ),
     ],
 )
 def test_settings_other_than_those_it_was_distilled_at_warn_once(cli, student, tmp_path, arguments, warnings) -> None:
-    outcome = cli("sample", str(student), "--seeds", "0-2", "--batch-size", "1", "--output", str(tmp_path), "--json", *arguments)
+    outcome = cli(
+        "sample", str(student), "--seeds", "0-2", "--batch-size", "1", "--output", str(tmp_path), "--json", *arguments
+    )
     assert outcome.code == 0 and noticed(outcome) == warnings
 
 
@@ -122,7 +139,13 @@ def test_more_steps_than_trained_walk_the_finer_grid_with_the_policy_as_it_was(s
                 policy = student.policy(student.model, x, torch.full((2,), start, dtype=torch.float64), conditioning)
                 if kind == "dx":
                     assert policy.segment == facts.segment == 1 / 1.5 and policy.segment >= start - end
-                x = rollout(policy, policy.x_src, policy.raw_src, torch.full((2,), end, dtype=torch.float64), substeps=facts.substeps)
+                x = rollout(
+                    policy,
+                    policy.x_src,
+                    policy.raw_src,
+                    torch.full((2,), end, dtype=torch.float64),
+                    substeps=facts.substeps,
+                )
         torch.testing.assert_close(sampled, x, rtol=1e-4, atol=1e-5)
 
 
@@ -133,7 +156,10 @@ def test_more_steps_than_trained_walk_the_finer_grid_with_the_policy_as_it_was(s
         ("dx", ["--temperature is for mixtures: on a dx policy it has no effect"]),
         (
             "momentum",
-            ["--temperature is for mixtures: on a momentum policy it has no effect", "--substeps: a momentum policy is followed exactly, and takes none"],
+            [
+                "--temperature is for mixtures: on a momentum policy it has no effect",
+                "--substeps: a momentum policy is followed exactly, and takes none",
+            ],
         ),
     ],
 )
@@ -141,7 +167,19 @@ def test_what_does_nothing_to_a_policy_is_said(cli, tiny_teacher, tmp_path, kind
     preset, family = load(str(tiny_teacher)), family_of("dit")
     facts = replace(StudentFacts.of(preset), policy=kind)
     save_adapter(student_of(family.load(Path(preset.teacher.base)), family, facts, seed=0), tmp_path / kind)
-    outcome = cli("sample", str(tmp_path / kind), "--seeds", "0", "--temperature", "0.5", "--substeps", "32", "--output", str(tmp_path / "out"), "--json")
+    outcome = cli(
+        "sample",
+        str(tmp_path / kind),
+        "--seeds",
+        "0",
+        "--temperature",
+        "0.5",
+        "--substeps",
+        "32",
+        "--output",
+        str(tmp_path / "out"),
+        "--json",
+    )
     assert outcome.code == 0 and noticed(outcome) == warnings
 
 
@@ -149,11 +187,17 @@ def test_a_dx_student_says_where_its_policies_end_and_keeps_its_shift(cli, tiny_
     preset, family = load(str(tiny_teacher)), family_of("dit")
     facts = replace(StudentFacts.of(preset), policy="dx", nfe=2, segment=0.5)
     save_adapter(student_of(family.load(Path(preset.teacher.base)), family, facts, seed=0), tmp_path / "dx")
-    outcome = cli("sample", str(tmp_path / "dx"), "--seeds", "0", "--steps", "1", "--output", str(tmp_path / "out"), "--json")
+    outcome = cli(
+        "sample", str(tmp_path / "dx"), "--seeds", "0", "--steps", "1", "--output", str(tmp_path / "out"), "--json"
+    )
     reach = "pictures of --steps 1 may suffer, and its policies end before the steps do"
     assert outcome.code == 0 and noticed(outcome) == [f"the student was distilled at 2 evaluations: {reach}"]
     outcome = cli("sample", str(tmp_path / "dx"), "--seeds", "0", "--shift", "2", "--output", str(tmp_path / "none"))
-    assert outcome.code == 2 and "the shift 1 is part of a dx policy: 2 is another" in outcome.err and not (tmp_path / "none").exists()
+    assert (
+        outcome.code == 2
+        and "the shift 1 is part of a dx policy: 2 is another" in outcome.err
+        and not (tmp_path / "none").exists()
+    )
 
 
 def test_another_shift_moves_the_evaluations_of_a_gm_student() -> None:
@@ -176,7 +220,23 @@ def test_the_adapter_folder_samples_like_its_run(cli, student, tmp_path) -> None
 def test_a_teacher_is_sampled_by_euler_steps(cli, tiny_teacher, tmp_path) -> None:
     import yaml
 
-    assert cli("sample", "--teacher", str(tiny_teacher), "--steps", "3", "--seeds", "4", "--labels", "1", "--output", str(tmp_path), "--quiet").code == 0
+    assert (
+        cli(
+            "sample",
+            "--teacher",
+            str(tiny_teacher),
+            "--steps",
+            "3",
+            "--seeds",
+            "4",
+            "--labels",
+            "1",
+            "--output",
+            str(tmp_path),
+            "--quiet",
+        ).code
+        == 0
+    )
     family = family_of("dit")
     model = family.load(Path(yaml.safe_load(tiny_teacher.read_text())["teacher"]["base"]))
     x = seeded_noise(seeded_generators([4]), (1, 4, 4))
@@ -195,7 +255,9 @@ def test_guidance_of_one_is_none() -> None:
     conditioning = family.condition(model, [0, 1])
     plain = sample_teacher(family, model, noise, conditioning, 4, 1.0, Guidance())
     null = family.unconditional(model, conditioning)
-    torch.testing.assert_close(sample_teacher(family, model, noise, conditioning, 4, 1.0, Guidance(2.0, (2.0, 3.0))), plain)
+    torch.testing.assert_close(
+        sample_teacher(family, model, noise, conditioning, 4, 1.0, Guidance(2.0, (2.0, 3.0))), plain
+    )
     guided = sample_teacher(family, model, noise, conditioning, 4, 1.0, Guidance(2.0))
     assert null["class_labels"].tolist() == [3, 3] and (guided - plain).abs().max() > 1e-3
 

@@ -1,4 +1,5 @@
-"""`piflow sample` of text-to-image students and teachers: the stock pipelines, prompts, sizes, LoRAs, and what cannot be sampled."""
+"""`piflow sample` of text-to-image students and teachers: the stock pipelines, prompts,
+sizes, LoRAs, and what cannot be sampled."""
 
 from __future__ import annotations
 
@@ -14,10 +15,15 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
-
 from helpers import GOLDEN, golden
+from PIL import Image
+from rounding import rounded
+from safetensors.torch import load_file, save_file
+from text_students import saved_student
+from tiny_pipeline import whole_pipeline
+from tiny_vae import tiny_vae
+from zoo import ZOO, Row, disturb, every_family, facts_of, zoo_preset
+
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.folders import open_folder
@@ -37,11 +43,6 @@ from piflow_cli.teachers.base import teacher_velocity
 from piflow_cli.teachers.encoders import collate
 from piflow_cli.teachers.text_to_image import decode_each
 from piflow_cli.training import previews
-from rounding import rounded
-from text_students import saved_student
-from tiny_pipeline import whole_pipeline
-from tiny_vae import tiny_vae
-from zoo import ZOO, Row, disturb, every_family, facts_of, zoo_preset
 
 SIZE = ["--height", "64", "--width", "96"]
 FLUX_TINY = GOLDEN / "flux-tiny"
@@ -54,7 +55,9 @@ def text_encoders(monkeypatch) -> None:
     for row in ZOO.values():
         kind = families()[row.family]
         monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
-        monkeypatch.setattr(kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 2) for text in texts])
+        monkeypatch.setattr(
+            kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 2) for text in texts]
+        )
         monkeypatch.setattr(kind, "token_counts", lambda self, used, texts: [len(text) for text in texts])
 
 
@@ -86,7 +89,16 @@ def test_a_student_that_brings_all_its_weights_comes_back_and_samples(cli, row: 
     assert again.keys() == expected.keys() and all(torch.equal(again[name], value) for name, value in expected.items())
     run(cli, tmp_path / "adapter", "a fox", *SIZE, "--output", tmp_path / "out")
     assert pixels(tmp_path / "out" / "0000-000000.png").std() > 0
-    refused = cli("sample", str(tmp_path / "adapter"), "a fox", *SIZE, "--base-precision", "bf16", "--output", str(tmp_path / "no"))
+    refused = cli(
+        "sample",
+        str(tmp_path / "adapter"),
+        "a fox",
+        *SIZE,
+        "--base-precision",
+        "bf16",
+        "--output",
+        str(tmp_path / "no"),
+    )
     assert refused.code == 2 and "this student brings all of its weights" in refused.err
 
 
@@ -112,8 +124,27 @@ def test_a_run_samples_its_last_preview(cli, tmp_path, monkeypatch) -> None:
     preset, _ = zoo_preset(ZOO["flux"], tmp_path)
     tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
     (tmp_path / "p.txt").write_text("cat\n")
-    settings = ["--set", f"data.cache={tmp_path / 'cache'}", "--set", "data.sizes=[[96, 64]]", "--set", "output.preview_every=2"]
-    outcome = cli("distill", "--teacher", str(preset), "--prompts", str(tmp_path / "p.txt"), *settings, "--iterations", "2", "--output", str(tmp_path / "run"), "--quiet")
+    settings = [
+        "--set",
+        f"data.cache={tmp_path / 'cache'}",
+        "--set",
+        "data.sizes=[[96, 64]]",
+        "--set",
+        "output.preview_every=2",
+    ]
+    outcome = cli(
+        "distill",
+        "--teacher",
+        str(preset),
+        "--prompts",
+        str(tmp_path / "p.txt"),
+        *settings,
+        "--iterations",
+        "2",
+        "--output",
+        str(tmp_path / "run"),
+        "--quiet",
+    )
     assert outcome.code == 0, outcome.err
     run(cli, tmp_path / "run", "cat", *SIZE, "--seeds", "0-3", "--output", tmp_path / "out")
     preview = pixels(tmp_path / "run" / "previews" / "0000002.png")
@@ -139,11 +170,29 @@ def test_the_published_latents_come_out_of_the_command(cli, nfe, temperature, tm
     base.mkdir()
     (base / "transformer").symlink_to(FLUX_TINY / "transformer")
     tiny_vae("flux").save_pretrained(base / "vae")
-    texts = [dict(zip(("prompt_embeds", "pooled_prompt_embeds"), pair)) for pair in zip(numbers["prompt_embeds"], numbers["pooled_prompt_embeds"])]
-    monkeypatch.setattr(families()["flux"], "encode_prompts", lambda self, used, given: [texts[int(text)] for text in given])
+    texts = [
+        dict(zip(("prompt_embeds", "pooled_prompt_embeds"), pair))
+        for pair in zip(numbers["prompt_embeds"], numbers["pooled_prompt_embeds"])
+    ]
+    monkeypatch.setattr(
+        families()["flux"], "encode_prompts", lambda self, used, given: [texts[int(text)] for text in given]
+    )
     monkeypatch.setattr(text_sampling, "seeded_noise", lambda generators, shape: numbers["latents"])
-    monkeypatch.setattr(text_sampling, "decode_each", lambda family, vae, latents: shown.append(latents) or torch.zeros(2, 3, 64, 96))
-    options = ["--steps", nfe, "--temperature", temperature, "--base-precision", "fp32", "--batch-size", "2", "--output", tmp_path / "out"]
+    monkeypatch.setattr(
+        text_sampling, "decode_each", lambda family, vae, latents: shown.append(latents) or torch.zeros(2, 3, 64, 96)
+    )
+    options = [
+        "--steps",
+        nfe,
+        "--temperature",
+        temperature,
+        "--base-precision",
+        "fp32",
+        "--batch-size",
+        "2",
+        "--output",
+        tmp_path / "out",
+    ]
     run(cli, FLUX_TINY / "adapter", "0", "1", "--base", base, *SIZE, *options)
     theirs = numbers[f"sample.nfe{nfe}.temperature_{temperature}"]
     assert ((shown[0] - theirs).norm() / theirs.norm()).item() < 1e-4
@@ -167,17 +216,38 @@ def test_a_base_in_fp8_shows_what_one_does_that_was_rounded(cli, name: str, tmp_
     for place, precision in (("base", "fp8"), ("rounded", "bf16"), ("base", "bf16")):
         options = ["--base", tmp_path / place, "--base-precision", precision]
         run(cli, adapter, "a fox", *SIZE, *options, "--output", tmp_path / f"{place} in {precision}")
-        run(cli, "--teacher", tmp_path / "tiny.yaml", "a fox", *SIZE, *options, "--steps", "2", "--output", tmp_path / f"teacher {place} in {precision}")
+        run(
+            cli,
+            "--teacher",
+            tmp_path / "tiny.yaml",
+            "a fox",
+            *SIZE,
+            *options,
+            "--steps",
+            "2",
+            "--output",
+            tmp_path / f"teacher {place} in {precision}",
+        )
     for whose in ("", "teacher "):
-        stored, by_hand, whole = (pixels(tmp_path / f"{whose}{which}" / "0000-000000.png") for which in ("base in fp8", "rounded in bf16", "base in bf16"))
+        stored, by_hand, whole = (
+            pixels(tmp_path / f"{whose}{which}" / "0000-000000.png")
+            for which in ("base in fp8", "rounded in bf16", "base in bf16")
+        )
         assert (stored == by_hand).all() and (stored != whole).any()
 
 
-@pytest.mark.parametrize(("precision", "offload", "refused"), [("nf4", "group", True), ("int8", "sequential", True), ("nf4", "model", False), ("fp8", "group", False)])
+@pytest.mark.parametrize(
+    ("precision", "offload", "refused"),
+    [("nf4", "group", True), ("int8", "sequential", True), ("nf4", "model", False), ("fp8", "group", False)],
+)
 def test_bases_of_bitsandbytes_are_not_offloaded_layer_by_layer(monkeypatch, precision, offload, refused) -> None:
     monkeypatch.setattr(text_sampling, "check_precision", lambda *given: None)
     request = SampleRequest(base_precision=precision, offload=offload)
-    with pytest.raises(UsageError, match=f"--offload {offload} excludes --base-precision {precision}") if refused else nullcontext():
+    with (
+        pytest.raises(UsageError, match=f"--offload {offload} excludes --base-precision {precision}")
+        if refused
+        else nullcontext()
+    ):
         assert text_sampling._precision(request, "bf16", torch.device("cuda")) == precision
 
 
@@ -214,7 +284,11 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
     text, empty, noise = row.encode(7), row.encode(2), seeded_noise(seeded_generators([4]), (4, 8, 12))
     size = {"height": 64, "width": 96, "num_inference_steps": 3, "output_type": "latent"}
     if row.family == "z-image":
-        given = {"prompt_embeds": [text["prompt_embeds"]], "negative_prompt_embeds": [empty["prompt_embeds"]], "guidance_scale": 4.0}
+        given = {
+            "prompt_embeds": [text["prompt_embeds"]],
+            "negative_prompt_embeds": [empty["prompt_embeds"]],
+            "guidance_scale": 4.0,
+        }
     else:
         given = {name: value[None] for name, value in text.items()}
         if row.guidance_mode == "embedded":
@@ -241,7 +315,19 @@ def test_a_file_of_prompts_says_seeds_and_sizes(cli, flux, tmp_path) -> None:
         assert image.size == (32, 64)
     with Image.open(tmp_path / "out" / "grid.png") as grid:
         assert grid.size == (128, 64)
-    run(cli, flux, "--prompts", tmp_path / "p.jsonl", "--seeds", "1-2", "--width", "48", "--output", tmp_path / "again", "--no-metadata")
+    run(
+        cli,
+        flux,
+        "--prompts",
+        tmp_path / "p.jsonl",
+        "--seeds",
+        "1-2",
+        "--width",
+        "48",
+        "--output",
+        tmp_path / "again",
+        "--no-metadata",
+    )
     names = {path.name for path in (tmp_path / "again").iterdir()}
     assert names == {f"000{number}-00000{seed}.png" for number in (0, 1) for seed in (1, 2)} | {"grid.png"}
     with Image.open(tmp_path / "again" / "0000-000001.png") as image:
@@ -251,7 +337,10 @@ def test_a_file_of_prompts_says_seeds_and_sizes(cli, flux, tmp_path) -> None:
 def test_a_prompt_that_is_cut_is_named_as_json(cli, flux, tmp_path) -> None:
     outcome = cli("sample", str(flux), "a fox", "z" * 600, *SIZE, "--output", str(tmp_path), "--json")
     (warning,) = [json.loads(line)["warning"] for line in outcome.err.splitlines()]
-    assert warning.startswith("1 of 2 texts are longer than the text encoder reads") and "(600 tokens, of which 512 are read)" in warning
+    assert (
+        warning.startswith("1 of 2 texts are longer than the text encoder reads")
+        and "(600 tokens, of which 512 are read)" in warning
+    )
 
 
 def test_the_hint_about_a_column_is_an_option_of_sample(cli, flux, tmp_path) -> None:
@@ -277,14 +366,17 @@ def test_a_grid_says_what_it_is_even_without_a_recipe(cli, flux, tmp_path) -> No
 
 
 def test_a_whole_pipeline_from_disk(cli, flux, tmp_path, monkeypatch) -> None:
-    """Nothing stands in for anything: the teacher's picture is what the saved pipeline makes of the prompt by one call."""
+    """Nothing stands in for anything: the teacher's picture is what the saved
+    pipeline makes of the prompt by one call."""
     monkeypatch.undo()
     preset, _ = zoo_preset(ZOO["flux"], tmp_path)
     pipeline = whole_pipeline(tmp_path / "base")
     run(cli, "--teacher", preset, "a red fox", *SIZE, "--steps", "2", "--seeds", "1", "--output", tmp_path / "teacher")
     pipeline.set_progress_bar_config(disable=True)
     latents = pipeline._pack_latents(seeded_noise(seeded_generators([1]), (4, 8, 12)), 1, 4, 8, 12)
-    expected = pipeline("a red fox", height=64, width=96, num_inference_steps=2, guidance_scale=3.5, latents=latents).images[0]
+    expected = pipeline(
+        "a red fox", height=64, width=96, num_inference_steps=2, guidance_scale=3.5, latents=latents
+    ).images[0]
     # The text encoders of a preset's teacher work in bfloat16.
     assert abs(pixels(tmp_path / "teacher" / "0000-000001.png") - np.asarray(expected).astype(int)).mean() < 1
     run(cli, flux, "--base", tmp_path / "base", "a red fox", "a cat", *SIZE, "--output", tmp_path / "student")
@@ -305,7 +397,11 @@ def lora_file(path: Path, shapes: dict[str, tuple[int, int]], name: str = "trans
 
 
 # A layer with an adapter of ours, one without, and one that the student has a copy of.
-LAYERS = {"transformer_blocks.0.ff.net.2": (128, 32), "transformer_blocks.0.attn.to_q": (32, 32), "norm_out.linear": (32, 64)}
+LAYERS = {
+    "transformer_blocks.0.ff.net.2": (128, 32),
+    "transformer_blocks.0.attn.to_q": (32, 32),
+    "norm_out.linear": (32, 64),
+}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -335,14 +431,29 @@ def test_a_lora_on_a_teacher(cli, tmp_path) -> None:
     tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
     path = lora_file(tmp_path / "lora.safetensors", {"proj_out": (32, 16)})
     for name, scale in {"none": 0, "some": 1}.items():
-        run(cli, "--teacher", preset, "a cat", *SIZE, "--steps", "2", "--lora", f"{path}:{scale}", "--output", tmp_path / name)
+        run(
+            cli,
+            "--teacher",
+            preset,
+            "a cat",
+            *SIZE,
+            "--steps",
+            "2",
+            "--lora",
+            f"{path}:{scale}",
+            "--output",
+            tmp_path / name,
+        )
     assert (pixels(tmp_path / "none" / "0000-000000.png") != pixels(tmp_path / "some" / "0000-000000.png")).any()
 
 
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"transformer_blocks.7.attn.to_q": (32, 32)}, "it has weights for transformer_blocks.7.attn.to_q, which this FluxTransformer2DModel lacks"),
+        (
+            {"transformer_blocks.7.attn.to_q": (32, 32)},
+            "it has weights for transformer_blocks.7.attn.to_q, which this FluxTransformer2DModel lacks",
+        ),
         ({"transformer_blocks.0.attn.to_q": (48, 32)}, "transformer_blocks.0.attn.to_q is 48 wide in it, and 32 here"),
         ({"transformer_blocks.0.attn.to_q": (32, 16)}, "transformer_blocks.0.attn.to_q is 16 wide in it, and 32 here"),
         ({"proj_out": (32, 16)}, "proj_out, in whose place the student has a policy head"),
@@ -359,9 +470,16 @@ def test_a_file_that_is_no_lora_is_refused(cli, flux, tmp_path) -> None:
     lora_file(tmp_path / "unet.safetensors", {"down.0": (4, 4)}, "unet.{}.lora_{}.weight")
     (tmp_path / "cut.safetensors").write_bytes(b"\x40" * 40)
     (tmp_path / "pickled.bin").write_bytes(b"")
-    cases = {"nowhere.safetensors": "there is no LoRA at", "unet.safetensors": "it has weights for unet.down.0, which this FluxTransformer2DModel lacks", "cut.safetensors": "corrupt or cut short", "pickled.bin": "from .safetensors alone"}
+    cases = {
+        "nowhere.safetensors": "there is no LoRA at",
+        "unet.safetensors": "it has weights for unet.down.0, which this FluxTransformer2DModel lacks",
+        "cut.safetensors": "corrupt or cut short",
+        "pickled.bin": "from .safetensors alone",
+    }
     for name, message in cases.items():
-        outcome = cli("sample", str(flux), "cat", *SIZE, "--lora", str(tmp_path / name), "--output", str(tmp_path / "out"))
+        outcome = cli(
+            "sample", str(flux), "cat", *SIZE, "--lora", str(tmp_path / name), "--output", str(tmp_path / "out")
+        )
         assert outcome.code in (1, 2) and message in outcome.err and "→" in outcome.err, name
 
 
@@ -373,7 +491,11 @@ def test_a_lora_that_the_hub_keeps_back_says_what_to_do(cli, flux, tmp_path, mon
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", gated)
     outcome = cli("sample", str(flux), "cat", *SIZE, "--lora", "me/lora", "--output", str(tmp_path / "out"))
-    assert outcome.code == 1 and "me/lora: the model is gated, and the Hub does not know who asks" in outcome.err and "hf auth login" in outcome.err
+    assert (
+        outcome.code == 1
+        and "me/lora: the model is gated, and the Hub does not know who asks" in outcome.err
+        and "hf auth login" in outcome.err
+    )
 
 
 # Guidance, offloading, compilation.
@@ -381,7 +503,9 @@ def test_a_lora_that_the_hub_keeps_back_says_what_to_do(cli, flux, tmp_path, mon
 
 def test_guidance_other_than_the_students_is_warned_of_once(cli, flux, tmp_path) -> None:
     said = cli("sample", str(flux), "cat", "dog", *SIZE, "--guidance", "5", "--output", str(tmp_path / "5")).err
-    assert said.count("the student has guidance 3.5 distilled in: --guidance 5 is another, and pictures may suffer") == 1
+    assert (
+        said.count("the student has guidance 3.5 distilled in: --guidance 5 is another, and pictures may suffer") == 1
+    )
     said = cli("sample", str(flux), "cat", *SIZE, "--guidance", "3.5", "--output", str(tmp_path / "3.5")).err
     assert "distilled in" not in said
     assert (pixels(tmp_path / "5" / "0000-000000.png") != pixels(tmp_path / "3.5" / "0000-000000.png")).any()
@@ -397,7 +521,12 @@ def test_guidance_does_nothing_to_a_student_whose_network_is_not_told_it(cli, tm
 
 @pytest.mark.parametrize(
     ("how", "method"),
-    [("model", "enable_model_cpu_offload"), ("sequential", "enable_sequential_cpu_offload"), ("group", "enable_group_offload"), ("none", "to")],
+    [
+        ("model", "enable_model_cpu_offload"),
+        ("sequential", "enable_sequential_cpu_offload"),
+        ("group", "enable_group_offload"),
+        ("none", "to"),
+    ],
 )
 def test_offloading_is_the_pipelines_own(how, method) -> None:
     asked = []
@@ -412,7 +541,9 @@ def test_offloading_is_the_pipelines_own(how, method) -> None:
 
 def test_compilation_is_of_the_repeated_blocks(cli, flux, tmp_path, monkeypatch) -> None:
     compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *arguments, **options: compiled.append(type(self).__name__))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, *arguments, **options: compiled.append(type(self).__name__)
+    )
     run(cli, flux, "cat", *SIZE, "--compile", "--output", tmp_path / "out")
     assert sorted(set(compiled)) == ["FluxSingleTransformerBlock", "FluxTransformerBlock"] and len(compiled) == 3
 
@@ -457,8 +588,16 @@ def test_a_base_without_its_text_encoders_says_which_are_missing(cli, flux, tmp_
     monkeypatch.undo()
     base = flux.parent / "base"
     outcome = cli("sample", str(flux), "cat", *SIZE, "--output", str(tmp_path / "out"))
-    assert outcome.code == 2 and "has no text encoder: there is no model_index.json and no text_encoder in it" in outcome.err
-    parts = {"_class_name": "FluxPipeline", "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer_2": ["transformers", "T5TokenizerFast"], "image_encoder": [None, None]}
+    assert (
+        outcome.code == 2
+        and "has no text encoder: there is no model_index.json and no text_encoder in it" in outcome.err
+    )
+    parts = {
+        "_class_name": "FluxPipeline",
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer_2": ["transformers", "T5TokenizerFast"],
+        "image_encoder": [None, None],
+    }
     (base / "model_index.json").write_text(json.dumps(parts))
     outcome = cli("sample", str(flux), "cat", *SIZE, "--output", str(tmp_path / "out"))
     (base / "model_index.json").unlink()
@@ -475,7 +614,9 @@ def test_pictures_that_are_not_finite_are_refused(cli, tmp_path, monkeypatch, ov
         monkeypatch.setattr(family, "decode_latents", lambda self, vae, latents: decode(self, vae, latents) * torch.nan)
     else:
         back = family.from_pipeline
-        monkeypatch.setattr(family, "from_pipeline", lambda self, latents, *sides: back(self, latents, *sides) * torch.inf)
+        monkeypatch.setattr(
+            family, "from_pipeline", lambda self, latents, *sides: back(self, latents, *sides) * torch.inf
+        )
     arguments = ["--teacher", str(tmp_path / "tiny.yaml"), "--steps", "1"] if teacher else [str(adapter)]
     outcome = cli("sample", *arguments, "a fox", *SIZE, "--output", str(tmp_path / "out"), "--quiet")
     assert outcome.code == 1 and "not finite" in outcome.err
@@ -483,7 +624,12 @@ def test_pictures_that_are_not_finite_are_refused(cli, tmp_path, monkeypatch, ov
 
 
 def test_class_conditional_models_take_no_prompts(cli, tiny_teacher) -> None:
-    cases = {"a prompt": ["a red fox"], "--height, --compile": ["--height", "64", "--compile"], "--lora": ["--lora", "x"], "--offload": ["--offload", "group"]}
+    cases = {
+        "a prompt": ["a red fox"],
+        "--height, --compile": ["--height", "64", "--compile"],
+        "--lora": ["--lora", "x"],
+        "--offload": ["--offload", "group"],
+    }
     for named, options in cases.items():
         outcome = cli("sample", "--teacher", str(tiny_teacher), *options)
         assert outcome.code == 2 and f"is told class labels, not text: {named}" in outcome.err
@@ -492,26 +638,47 @@ def test_class_conditional_models_take_no_prompts(cli, tiny_teacher) -> None:
 def test_a_word_beside_a_teacher_is_a_student_and_a_sentence_a_prompt(cli, requests) -> None:
     cli("sample", "--teacher", "flux-dev", "a fox", "cat")
     cli("sample", "runs/x", "cat", "--teacher", "flux-dev")
-    assert [(request.student, request.prompts) for request in requests] == [(None, ("a fox", "cat")), ("runs/x", ("cat",))]
+    assert [(request.student, request.prompts) for request in requests] == [
+        (None, ("a fox", "cat")),
+        ("runs/x", ("cat",)),
+    ]
 
 
 def test_a_grid_shrinks_large_pictures_by_whole_factors() -> None:
     grid = image_grid([Image.new("RGB", (1024, 600), "red"), Image.new("RGB", (600, 1024), "blue")], 2)
     assert grid.size == (1024, 512)
-    assert grid.getpixel((511, 299)) == (255, 0, 0) and grid.getpixel((512, 511)) == (0, 0, 255) and grid.getpixel((0, 300)) == (0, 0, 0)
+    assert (
+        grid.getpixel((511, 299)) == (255, 0, 0)
+        and grid.getpixel((512, 511)) == (0, 0, 255)
+        and grid.getpixel((0, 300)) == (0, 0, 0)
+    )
 
 
 def test_a_scene_refuses_another_teacher_than_the_students(flux, tmp_path) -> None:
     zoo_preset(ZOO["flux"], tmp_path)
     (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other"))
     with pytest.raises(UsageError, match="was trained for the teacher tiny, not other"):
-        open_model(flux, prompts=("a fox",), teacher=str(tmp_path / "tiny.yaml"), device=torch.device("cpu"), console=Console(quiet=True))
+        open_model(
+            flux,
+            prompts=("a fox",),
+            teacher=str(tmp_path / "tiny.yaml"),
+            device=torch.device("cpu"),
+            console=Console(quiet=True),
+        )
 
 
 @every_family
 def test_a_scene_has_the_noise_the_text_and_the_pictures_of_the_command(cli, row: Row, tmp_path) -> None:
     adapter = saved_student(row, tmp_path)
-    opened = open_model(adapter, prompts=("a fox",), seeds=(3, 5), height=64, width=96, device=torch.device("cpu"), console=Console(quiet=True))
+    opened = open_model(
+        adapter,
+        prompts=("a fox",),
+        seeds=(3, 5),
+        height=64,
+        width=96,
+        device=torch.device("cpu"),
+        console=Console(quiet=True),
+    )
     run(cli, adapter, "a fox", *SIZE, "--seeds", "3,5", "--output", tmp_path / "out")
     *_, last = walk(opened.student, opened.noise(opened.specs), opened.conditioning(opened.specs))
     for spec, image in zip(opened.specs, to_images(opened.decode(last.end)), strict=True):

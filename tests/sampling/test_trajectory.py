@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from tiny_students import tiny_student
 
 from piflow_cli.core.timegrid import to_sigma
 from piflow_cli.errors import UsageError
 from piflow_cli.sampling.denoise import sample_student, seeded_generators, seeded_noise
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import VelocityError, pooled, velocity_errors, walk
-from tiny_students import tiny_student
 
 
 @pytest.fixture(params=["gm", "dx", "momentum"])

@@ -1,4 +1,5 @@
-"""Checksums of adapters: one changed byte is noticed, files of other tools are not in the way, and a meant change has a way on."""
+"""Checksums of adapters: one changed byte is noticed, files of other tools are not in
+the way, and a meant change has a way on."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter_files import WEIGHTS, rewrite, saved
 from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_students import facts, tiny_student, velocity
+from zoo import ZOO
 
-from adapter_files import WEIGHTS, rewrite, saved
 from piflow_cli.errors import PiflowError, RunError
 from piflow_cli.presets.resolve import load
 from piflow_cli.students.adapter_digests import DIGESTS
@@ -22,8 +25,6 @@ from piflow_cli.students.facts import METADATA_PREFIX, StudentFacts
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
-from tiny_students import facts, tiny_student, velocity
-from zoo import ZOO
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,11 @@ def test_an_adapter_without_checksums_loads_as_before(adapter, tmp_path) -> None
 @pytest.mark.parametrize("missing", DIGESTS)
 def test_a_part_of_the_checksums_is_a_fault(adapter, missing: str, tmp_path) -> None:
     folder = copied(adapter, tmp_path / "copy")
-    save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {name: value for name, value in metadata_of(folder).items() if name != missing})
+    save_file(
+        load_file(folder / WEIGHTS),
+        folder / WEIGHTS,
+        {name: value for name, value in metadata_of(folder).items() if name != missing},
+    )
     with pytest.raises(RunError, match=f"its metadata lack {missing}"):
         read_facts(folder)
 
@@ -82,7 +87,11 @@ def test_a_part_of_the_checksums_is_a_fault(adapter, missing: str, tmp_path) -> 
 def test_the_order_of_metadata_and_tensors_is_no_change(adapter, tmp_path) -> None:
     folder = copied(adapter, tmp_path / "copy")
     tensors = load_file(folder / WEIGHTS)
-    save_file({name: tensors[name] for name in reversed(tensors)}, folder / WEIGHTS, dict(reversed(metadata_of(folder).items())))
+    save_file(
+        {name: tensors[name] for name in reversed(tensors)},
+        folder / WEIGHTS,
+        dict(reversed(metadata_of(folder).items())),
+    )
     assert load_adapter(folder).facts == facts()
 
 
@@ -94,13 +103,17 @@ def test_an_adapter_that_another_tool_cast_is_read_and_said(kind: str, tmp_path)
     save_file(cast, path, metadata_of(path.parent))
     lines = []
     again = load_adapter(path.parent, base=str(tmp_path / "base"), say=lines.append)
-    assert len(lines) == 1 and f"was saved in float32 and is in float32,{kind}" in lines[0].replace(f"{kind},float32", f"float32,{kind}")
+    assert len(lines) == 1 and f"was saved in float32 and is in float32,{kind}" in lines[0].replace(
+        f"{kind},float32", f"float32,{kind}"
+    )
     for name, value in again.model.state_dict().items():
         if ".lora_" in name:
             assert value.dtype == torch.float32 and torch.equal(value, cast[name].float())
     assert again.facts == student.facts
     name = next(name for name in cast if ".lora_A." in name)
-    save_file({**cast, name: torch.full_like(cast[name].float(), float("nan")).to(dtype)}, path, metadata_of(path.parent))
+    save_file(
+        {**cast, name: torch.full_like(cast[name].float(), float("nan")).to(dtype)}, path, metadata_of(path.parent)
+    )
     with pytest.raises(RunError, match=f"is damaged: {name} has values that are not finite"):
         load_adapter(path.parent, base=str(tmp_path / "base"))
 
@@ -108,7 +121,10 @@ def test_an_adapter_that_another_tool_cast_is_read_and_said(kind: str, tmp_path)
 def test_a_change_that_is_meant_has_a_way_on(cli, tmp_path) -> None:
     """The hint of the refusal is a command that works, with pictures on the card."""
     preset, family = load("digits"), family_of("dit")
-    save_adapter(student_of(family.load(locate(preset.teacher.base)), family, StudentFacts.of(preset), seed=0), tmp_path / "adapter")
+    save_adapter(
+        student_of(family.load(locate(preset.teacher.base)), family, StudentFacts.of(preset), seed=0),
+        tmp_path / "adapter",
+    )
     folder = tmp_path / "adapter"
     tensors = load_file(folder / WEIGHTS)
     tensors["proj_out_means.bias"] += 1
@@ -118,7 +134,9 @@ def test_a_change_that_is_meant_has_a_way_on(cli, tmp_path) -> None:
     command = caught.value.hint.split("piflow ")[1].replace("DIR", str(tmp_path / "new")).split()
     outcome = cli(*command, "--device", "cpu", "--quiet")
     assert outcome.code == 0 and (tmp_path / "new" / "samples.png").is_file(), outcome.err
-    assert torch.equal(load_adapter(tmp_path / "new").model.state_dict()["proj_out_2.means.bias"], tensors["proj_out_means.bias"])
+    assert torch.equal(
+        load_adapter(tmp_path / "new").model.state_dict()["proj_out_2.means.bias"], tensors["proj_out_means.bias"]
+    )
     assert set(DIGESTS) <= metadata_of(tmp_path / "new").keys()
     for format in ("merged", "pipeline"):
         outcome = cli("export", str(folder), "--format", format, "--accept-changed", "--output", str(tmp_path / format))
@@ -142,10 +160,14 @@ TOLD = facts().to_metadata()
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("temperature", "nan"), ("temperature", "0"), ("temperature", "1.5"), ("temperature", "warm"), ("nfe", "1000000000"), ("nfe", "0"),
-        ("nfe", "2.0"), ("shift", "0"), ("shift", "inf"), ("shift", "nan"), ("substeps", "-3"), ("substeps", "1000000000"),
-        ("final_step_scale", "0"), ("final_step_scale", "2"), ("segment", "-1"), ("components", "0"), ("components", "99999999"),
-        ("guidance", "nan"), ("guidance", "-1"), ("logstd_width", "0"), ("iterations", "-1"), ("base_dtype", "int8"), ("base_dtype", "nn"),
+        ("temperature", "nan"), ("temperature", "0"), ("temperature", "1.5"), ("temperature", "warm"),
+        ("nfe", "1000000000"), ("nfe", "0"),
+        ("nfe", "2.0"), ("shift", "0"), ("shift", "inf"), ("shift", "nan"), ("substeps", "-3"),
+        ("substeps", "1000000000"),
+        ("final_step_scale", "0"), ("final_step_scale", "2"), ("segment", "-1"), ("components", "0"),
+        ("components", "99999999"),
+        ("guidance", "nan"), ("guidance", "-1"), ("logstd_width", "0"), ("iterations", "-1"), ("base_dtype", "int8"),
+        ("base_dtype", "nn"),
         ("teacher", ""), ("teacher", "a\nb"), ("version", "x" * 5000),
     ],
 )  # fmt: skip
@@ -158,14 +180,20 @@ def test_a_fact_out_of_range_is_named(name: str, value: str) -> None:
 @given(st.sampled_from(sorted(TOLD)), st.text(max_size=30) | st.floats().map(str) | st.integers().map(str))
 @example("piflow.nfe", "٤")
 def test_whatever_a_fact_is_it_is_read_or_named(name: str, value: str) -> None:
-    """What is read survives: written again it says the same, and every number is finite and of a size that a sampler can take."""
+    """What is read survives: written again it says the same, and every number is
+    finite and of a size that a sampler can take."""
     try:
         told = StudentFacts.from_metadata({**TOLD, name: value})
     except PiflowError as error:
         assert "\n" not in error.message and error.hint
         return
     assert StudentFacts.from_metadata(told.to_metadata()) == told
-    assert 1 <= told.nfe <= 1000 and 1 <= told.substeps <= 100_000 and 0 < told.shift <= 1000 and 0 < told.final_step_scale <= 1
+    assert (
+        1 <= told.nfe <= 1000
+        and 1 <= told.substeps <= 100_000
+        and 0 < told.shift <= 1000
+        and 0 < told.final_step_scale <= 1
+    )
     assert told.temperature == "auto" or 0 < float(told.temperature) <= 1
 
 
@@ -227,7 +255,12 @@ def test_a_size_of_a_network_that_cannot_be_is_refused_by_name(adapter, name: st
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((0, 32), "no matrix"), ((), "no matrix"), ((2, 2, 32), "no matrix"), ((500, 32), "has rank 500, and the layer is 128 wide")],
+    [
+        ((0, 32), "no matrix"),
+        ((), "no matrix"),
+        ((2, 2, 32), "no matrix"),
+        ((500, 32), "has rank 500, and the layer is 128 wide"),
+    ],
 )
 def test_an_absurd_rank_is_refused(shape: tuple[int, ...], message: str, tmp_path) -> None:
     saved(ZOO["flux"], tmp_path)

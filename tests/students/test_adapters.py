@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapter_files import WEIGHTS, rewrite
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+from tiny_students import facts, tiny_dit, tiny_student, velocity
 
-from adapter_files import WEIGHTS, rewrite
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.students.adapters import load_adapter, save_adapter
 from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
-from tiny_students import facts, tiny_dit, tiny_student, velocity
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def test_files_are_laid_out_like_published_ones(policy: str, tmp_path) -> None:
     elif policy == "momentum":
         assert declared == {"type": "ArcFlow"}
         assert (config["_class_name"], config["num_gaussians"], config["logweights_channels"]) == ("ArcDiT", 3, 4)
-        assert head == {f"proj_out_{layer}.{part}" for layer in ("means", "logweights", "loggamma") for part in ("weight", "bias")}
+        assert head == {
+            f"proj_out_{layer}.{part}" for layer in ("means", "logweights", "loggamma") for part in ("weight", "bias")
+        }
     else:
         mode = {"mode": "polynomial"} if policy == "dx-poly" else {}
         assert declared == {"type": "DX", "segment_size": 1 / 1.5, "shift": 3.2, **mode}
@@ -66,9 +68,17 @@ def test_rows_of_the_means_run_over_position_then_component_then_channel() -> No
     torch.testing.assert_close(means[2, 1, 1], teacher.proj_out_2.weight[2 * 2 + 1])
 
 
-@given(st.integers(1, 9), st.floats(0.01, 30), st.floats(0.01, 1), st.sampled_from(["auto", "0.3"]), st.integers(0, 10**9))
+@given(
+    st.integers(1, 9), st.floats(0.01, 30), st.floats(0.01, 1), st.sampled_from(["auto", "0.3"]), st.integers(0, 10**9)
+)
 def test_facts_survive_the_metadata(nfe: int, shift: float, final: float, temperature: str, iterations: int) -> None:
-    values = vars(facts()) | {"nfe": nfe, "shift": shift, "final_step_scale": final, "temperature": temperature, "iterations": iterations}
+    values = vars(facts()) | {
+        "nfe": nfe,
+        "shift": shift,
+        "final_step_scale": final,
+        "temperature": temperature,
+        "iterations": iterations,
+    }
     told = StudentFacts(**values)
     assert StudentFacts.from_metadata(told.to_metadata()) == told
 

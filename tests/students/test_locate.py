@@ -1,4 +1,5 @@
-"""What a user may call a student: runs, folders, files, Hub ids; and what is said where there is none, or more than one."""
+"""What a user may call a student: runs, folders, files, Hub ids; and what is
+said where there is none, or more than one."""
 
 from __future__ import annotations
 
@@ -9,13 +10,13 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-
 from exports import export
+from safetensors.torch import load_file, save_file
+from tiny_students import tiny_student, velocity
+
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.students.locate import WEIGHTS_NAME, StudentFiles, locate_student
-from tiny_students import tiny_student, velocity
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,8 @@ def adapter(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def hub(adapter, tmp_path, monkeypatch):
-    """A repository with two students in folders, and one in a file of its own name; snapshot_download copies what is asked for."""
+    """A repository with two students in folders, and one in a file of its own name;
+    snapshot_download copies what is asked for."""
     repository, snapshot = tmp_path / "repository", tmp_path / "snapshot"
     for name in ("gm_4step", "gm_8step"):
         shutil.copytree(adapter, repository / name)
@@ -66,7 +68,9 @@ def test_a_student_on_the_hub_is_fetched_and_nothing_else(hub) -> None:
         assert found == StudentFiles(hub / "gm_4step" / WEIGHTS_NAME, hub / "gm_4step" / "config.json")
     assert not (hub / "gm_8step").exists() and not (hub / "student.safetensors").exists()
     assert locate_student("owner/students/student.safetensors").weights == hub / "student.safetensors"
-    torch.testing.assert_close(velocity(load_adapter("owner/students/gm_4step")), velocity(tiny_student()), rtol=0, atol=0)
+    torch.testing.assert_close(
+        velocity(load_adapter("owner/students/gm_4step")), velocity(tiny_student()), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("student", ["owner/students", "owner/students/gm_2step"])
@@ -97,7 +101,9 @@ def test_a_slip_in_the_path_of_a_run_is_not_looked_for_on_the_hub(tmp_path, monk
 def test_a_folder_with_two_adapters_names_them(adapter, tmp_path) -> None:
     shutil.copytree(adapter, tmp_path / "both")
     shutil.copy(adapter / WEIGHTS_NAME, tmp_path / "both" / "other.safetensors")
-    with pytest.raises(UsageError, match="more than one student: diffusion_pytorch_model.safetensors, other.safetensors") as caught:
+    with pytest.raises(
+        UsageError, match="more than one student: diffusion_pytorch_model.safetensors, other.safetensors"
+    ) as caught:
         locate_student(tmp_path / "both")
     assert str(tmp_path / "both") in caught.value.hint
     for name in "ab":
@@ -110,7 +116,11 @@ def test_a_folder_with_two_adapters_names_them(adapter, tmp_path) -> None:
 
 def test_what_is_no_student_is_said_so(adapter, tmp_path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    for place, message in ((tmp_path / "none", "no student at"), (tmp_path, "is not a student"), (tmp_path / "notes.txt", "is no file of weights")):
+    for place, message in (
+        (tmp_path / "none", "no student at"),
+        (tmp_path, "is not a student"),
+        (tmp_path / "notes.txt", "is no file of weights"),
+    ):
         with pytest.raises(UsageError, match=message) as caught:
             locate_student(place)
         assert "name a run folder, an adapter folder, a .safetensors file or a Hub id" in caught.value.hint

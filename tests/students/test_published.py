@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_students import tiny_dit
 
 from piflow_cli.errors import PiflowError
 from piflow_cli.presets.resolve import load
@@ -15,7 +16,6 @@ from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
-from tiny_students import tiny_dit
 
 HIDDEN, POSITIONS, CHANNELS = 1152, 4, 4
 
@@ -35,11 +35,22 @@ def published(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
         ("gmrepa_k32_imagenet_piid_2step", "imagenet-repa-2nfe", 2, 2.8),
     ],
 )
-def test_the_folder_tells_teacher_and_evaluations_and_the_head_its_size(tmp_path, name: str, preset: str, nfe: int, guidance: float) -> None:
-    head = {"proj_out_means.weight": torch.zeros(POSITIONS * 32 * CHANNELS, HIDDEN), "proj_out_logstds.1.weight": torch.zeros(1024, HIDDEN)}
+def test_the_folder_tells_teacher_and_evaluations_and_the_head_its_size(
+    tmp_path, name: str, preset: str, nfe: int, guidance: float
+) -> None:
+    head = {
+        "proj_out_means.weight": torch.zeros(POSITIONS * 32 * CHANNELS, HIDDEN),
+        "proj_out_logstds.1.weight": torch.zeros(1024, HIDDEN),
+    }
     lines = []
     facts = read_facts(published(tmp_path / name, {key: value.half() for key, value in head.items()}), say=lines.append)
-    assert (facts.teacher, facts.nfe, facts.guidance, facts.components, facts.logstd_width) == (preset, nfe, guidance, 32, 1024)
+    assert (facts.teacher, facts.nfe, facts.guidance, facts.components, facts.logstd_width) == (
+        preset,
+        nfe,
+        guidance,
+        32,
+        1024,
+    )
     assert (facts.policy, facts.shift, facts.segment, facts.vae) == ("gm", 1.0, 1 / nfe, load(preset).teacher.vae)
     # The published samplers of ImageNet have no temperature.
     assert facts.sampling_temperature == 1.0
@@ -63,7 +74,9 @@ def tiny_velocity(student) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("config", [None, '{"_class_name": "GMDiTTransformer2DModelV2", "num_gaussians": 3}'])
-def test_all_weights_without_config_or_metadata_make_the_same_policies(tiny, tmp_path, config: str | None, tiny_teacher) -> None:
+def test_all_weights_without_config_or_metadata_make_the_same_policies(
+    tiny, tmp_path, config: str | None, tiny_teacher
+) -> None:
     folder = published(tmp_path / "gmrepa_k32_imagenet_piid_2step", adapter_tensors(tiny))
     if config is not None:
         (folder / "config.json").write_text(config)
@@ -82,7 +95,9 @@ def test_weights_of_another_architecture_are_refused(tiny, tmp_path, tiny_teache
     tensors = adapter_tensors(tiny)
     tensors["transformer_blocks.0.attn1.to_q.weight"] = torch.zeros(16, 8)
     del tensors["pos_embed.proj.bias"]
-    with pytest.raises(PiflowError, match=r"pos_embed.proj.bias is missing; transformer_blocks.0.attn1.to_q.weight is \(16, 8\)"):
+    with pytest.raises(
+        PiflowError, match=r"pos_embed.proj.bias is missing; transformer_blocks.0.attn1.to_q.weight is \(16, 8\)"
+    ):
         load_adapter(published(tmp_path / "student", tensors), teacher=str(tiny_teacher))
 
 

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
+from helpers import GOLDEN, close, golden, seeded
 from safetensors.torch import load_file
 from torch import Tensor
 
-from helpers import GOLDEN, close, golden, seeded
 from piflow_cli.core.decoding import PolicyDecoder
 from piflow_cli.core.heads import HeadSite, attach_head
 from piflow_cli.core.policies.gmflow import GMHead
@@ -27,7 +27,9 @@ def flux() -> FluxTransformer2DModel:
     config = json.loads((folder / "adapter" / "config.json").read_text())
     tensors = load_file(folder / "adapter" / "diffusion_pytorch_model.safetensors")
     head = GMHead(model.proj_out, config["num_gaussians"], 4, True, model.inner_dim, config["logstd_inner_dim"])
-    head.load_state_dict({name.removeprefix("proj_out_"): value for name, value in tensors.items() if name.startswith("proj_out_")})
+    head.load_state_dict(
+        {name.removeprefix("proj_out_"): value for name, value in tensors.items() if name.startswith("proj_out_")}
+    )
     model.norm_out.linear.load_state_dict({part: tensors[f"norm_out.linear.{part}"] for part in ("weight", "bias")})
     model.load_lora_adapter({name: value for name, value in tensors.items() if ".lora_" in name}, prefix=None)
     attach_head(model, FLUX_SITE, head)
@@ -59,7 +61,9 @@ def call_flux(model: FluxTransformer2DModel) -> Tensor:
 def test_the_first_output_of_the_network_equals_the_published_one(flux) -> None:
     numbers = golden("flux-tiny/outputs.safetensors")
     output = call_flux(flux)
-    policy = PolicyDecoder("gm", 4, 3.2, patch=4).policy(output, packed(numbers["latents"]), torch.ones(2, dtype=torch.float64))
+    policy = PolicyDecoder("gm", 4, 3.2, patch=4).policy(
+        output, packed(numbers["latents"]), torch.ones(2, dtype=torch.float64)
+    )
     means = policy.means.permute(0, 3, 1, 2, 4).flatten(3)
     close(means, numbers["step0.means"])
     logweights = policy.logweights.log_softmax(1).permute(0, 3, 1, 2, 4).flatten(3)
@@ -166,7 +170,9 @@ def test_full_renoising_rolls_to_clean_data_and_back() -> None:
 
 
 def test_a_saved_scheduler_comes_back_with_its_settings(tmp_path) -> None:
-    scheduler = PolicyScheduler("dx-poly", 5, segment=0.4, shift=3.2, final_step_scale=0.5, temperature=0.7, stochastic=0.5)
+    scheduler = PolicyScheduler(
+        "dx-poly", 5, segment=0.4, shift=3.2, final_step_scale=0.5, temperature=0.7, stochastic=0.5
+    )
     scheduler.save_pretrained(tmp_path)
     again = PolicyScheduler.from_pretrained(tmp_path)
     assert dict(again.config) | {"_use_default_values": None} == dict(scheduler.config) | {"_use_default_values": None}

@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 import torch
+from adapter_files import WEIGHTS, saved
 from diffusers import FluxPipeline
+from helpers import GOLDEN, close, golden
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from zoo import RAW, ZOO, Row, conditioning, every_family, states
 
-from adapter_files import WEIGHTS, saved
-from helpers import GOLDEN, close, golden
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student
@@ -21,7 +22,6 @@ from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.packing import pack
-from zoo import RAW, ZOO, Row, conditioning, every_family, states
 
 FLUX_TINY = GOLDEN / "flux-tiny"
 
@@ -81,7 +81,11 @@ def test_what_an_adapter_does_not_say_comes_from_the_preset_and_is_announced() -
 
 @pytest.mark.parametrize(
     ("name", "preset", "nfe"),
-    [("gmflux_k8_piid_4step", "flux-dev", 4), ("gmflux_k8_piid_8step", "flux-dev-8nfe", 8), ("gmflux_k8_piid_6step", "flux-dev", 6)],
+    [
+        ("gmflux_k8_piid_4step", "flux-dev", 4),
+        ("gmflux_k8_piid_8step", "flux-dev-8nfe", 8),
+        ("gmflux_k8_piid_6step", "flux-dev", 6),
+    ],
 )
 def test_a_published_folder_tells_the_evaluations(tmp_path, name: str, preset: str, nfe: int) -> None:
     shutil.copytree(FLUX_TINY / "adapter", tmp_path / name)
@@ -114,7 +118,11 @@ def test_a_saved_student_comes_back_as_it_was(row: Row, policy: str, tmp_path) -
     assert torch.equal(teacher, untouched)
 
 
-PUBLISHED_CONFIG = {"flux": {"out_channels": None}, "flux2": {"out_channels": None, "guidance_embeds": True}, "qwen-image": {"out_channels": 16}}
+PUBLISHED_CONFIG = {
+    "flux": {"out_channels": None},
+    "flux2": {"out_channels": None, "guidance_embeds": True},
+    "qwen-image": {"out_channels": 16},
+}
 
 
 @every_family
@@ -130,14 +138,17 @@ def test_names_and_config_are_the_published_ones(row: Row, tmp_path) -> None:
     family, model = family_of(row.family), row.build()
     layers = ("means", "logweights", "logstds.1", "logstds.3")
     expected = {f"proj_out_{layer}.{part}" for layer in layers for part in ("weight", "bias")}
-    expected |= {f"{path}.{part}" for path in family.trained_in_full for part, _ in model.get_submodule(path).named_parameters()}
+    expected |= {
+        f"{path}.{part}" for path in family.trained_in_full for part, _ in model.get_submodule(path).named_parameters()
+    }
     expected |= {f"{path}.lora_{part}.weight" for path in family.adapter_targets(model) for part in "AB"}
     assert names == expected
 
 
 @pytest.mark.parametrize("family", ["flux", "qwen-image"])
 def test_a_momentum_adapter_is_laid_out_as_arcflow_has_it(tmp_path, family: str) -> None:
-    """formats.md: rows (k - 1, ph, pw) of the log-gammas in place of the log-stds, and Arc before the name of the class."""
+    """formats.md: rows (k - 1, ph, pw) of the log-gammas in place of the
+    log-stds, and Arc before the name of the class."""
     saved(ZOO[family], tmp_path, "momentum")
     config = json.loads((tmp_path / "adapter" / "config.json").read_text())
     assert config["_class_name"] == f"Arc{ZOO[family].model_name}"
@@ -145,14 +156,24 @@ def test_a_momentum_adapter_is_laid_out_as_arcflow_has_it(tmp_path, family: str)
     with safe_open(tmp_path / "adapter" / WEIGHTS, "pt") as file:
         metadata = file.metadata()
     assert json.loads(metadata["policy_config"]) == {"type": "ArcFlow"}
-    rows = {name: len(value) for name, value in load_file(tmp_path / "adapter" / WEIGHTS).items() if name.endswith(".weight")}
-    heads = {name.removeprefix("proj_out_").removesuffix(".weight"): count for name, count in rows.items() if name.startswith("proj_out_")}
+    rows = {
+        name: len(value)
+        for name, value in load_file(tmp_path / "adapter" / WEIGHTS).items()
+        if name.endswith(".weight")
+    }
+    heads = {
+        name.removeprefix("proj_out_").removesuffix(".weight"): count
+        for name, count in rows.items()
+        if name.startswith("proj_out_")
+    }
     assert heads == {"means": 3 * 4 * 4, "logweights": 3 * 4, "loggamma": 2 * 4}
 
 
 @pytest.mark.parametrize(("family", "preset"), [("flux", "flux-dev-momentum"), ("qwen-image", "qwen-image-momentum")])
 @pytest.mark.parametrize("told", [{"policy_config": json.dumps({"type": "ArcFlow"})}, {"format": "pt"}])
-def test_an_arcflow_adapter_from_elsewhere_samples_as_published(tmp_path, family: str, preset: str, told: dict[str, str]) -> None:
+def test_an_arcflow_adapter_from_elsewhere_samples_as_published(
+    tmp_path, family: str, preset: str, told: dict[str, str]
+) -> None:
     student = saved(ZOO[family], tmp_path, "momentum")
     path = tmp_path / "adapter" / WEIGHTS
     save_file({f"transformer.{key}": value for key, value in load_file(path).items()}, path, told)
@@ -160,7 +181,9 @@ def test_an_arcflow_adapter_from_elsewhere_samples_as_published(tmp_path, family
     assert (again.facts.policy, again.facts.components, again.facts.teacher) == ("momentum", 3, preset)
     # As the authors' own scripts sample: two evaluations of equal length at shift 3.2.
     assert (again.facts.nfe, again.facts.shift, again.facts.final_step_scale) == (2, 3.2, 1.0)
-    torch.testing.assert_close(policy_velocity(ZOO[family], again), policy_velocity(ZOO[family], student), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        policy_velocity(ZOO[family], again), policy_velocity(ZOO[family], student), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_adapter_targets_of_flux_and_qwen_are_the_published_ones() -> None:
@@ -186,23 +209,43 @@ def test_a_dx_adapter_from_elsewhere_says_its_points_segment_and_shift(tmp_path)
         saved(ZOO[name], tmp_path / name, "dx")
         path = tmp_path / name / "adapter" / WEIGHTS
         policy_config = json.dumps({"type": "DX", "segment_size": 0.3, "shift": 2.5})
-        save_file({f"transformer.{key}": value for key, value in load_file(path).items()}, path, {"policy_config": policy_config})
+        save_file(
+            {f"transformer.{key}": value for key, value in load_file(path).items()},
+            path,
+            {"policy_config": policy_config},
+        )
         again = load_adapter(tmp_path / name / "adapter", base=str(tmp_path / name / "base"))
-        assert (again.facts.policy, again.facts.components, again.facts.segment, again.facts.shift) == ("dx", 3, 0.3, 2.5)
+        assert (again.facts.policy, again.facts.components, again.facts.segment, again.facts.shift) == (
+            "dx",
+            3,
+            0.3,
+            2.5,
+        )
         assert again.facts.teacher == {"flux": "flux-dev-dx", "qwen-image": "qwen-image-dx"}[name]
 
 
-@pytest.mark.parametrize(("family", "folder"), [("qwen-image", "dxqwen_p10_piid_4step"), ("flux", "dxflux_p10_piid_4step")])
+@pytest.mark.parametrize(
+    ("family", "folder"), [("qwen-image", "dxqwen_p10_piid_4step"), ("flux", "dxflux_p10_piid_4step")]
+)
 def test_a_published_polynomial_opens_and_samples_without_a_segment(tmp_path, family: str, folder: str) -> None:
-    """The polynomial adapters say {"mode": "polynomial", "shift": 3.2, "type": "DX"}: powers of raw time span no segment."""
+    """The polynomial adapters say {"mode": "polynomial", "shift": 3.2, "type":
+    "DX"}: powers of raw time span no segment."""
     row = ZOO[family]
     student = saved(row, tmp_path, "dx-poly")
     path = (tmp_path / "adapter").rename(tmp_path / folder) / WEIGHTS
     policy_config = json.dumps({"mode": "polynomial", "shift": 3.2, "type": "DX"})
-    save_file({f"transformer.{key}": value for key, value in load_file(path).items()}, path, {"policy_config": policy_config})
+    save_file(
+        {f"transformer.{key}": value for key, value in load_file(path).items()}, path, {"policy_config": policy_config}
+    )
     again = load_adapter(tmp_path / folder, base=str(tmp_path / "base"))
     facts, preset = again.facts, load({"flux": "flux-dev-dx", "qwen-image": "qwen-image-dx"}[family])
-    assert (facts.policy, facts.components, facts.nfe, facts.shift, facts.teacher) == ("dx-poly", 3, 4, 3.2, preset.name)
+    assert (facts.policy, facts.components, facts.nfe, facts.shift, facts.teacher) == (
+        "dx-poly",
+        3,
+        4,
+        3.2,
+        preset.name,
+    )
     assert (facts.final_step_scale, facts.substeps) == (0.5, 128)
     ours, theirs = (sample_student(one, states(), conditioning(row), steps=4, substeps=128) for one in (again, student))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -255,7 +298,9 @@ def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(r
     }[policy]
     save_file(tensors, tmp_path / "student.safetensors", {"policy_config": json.dumps(told)})
     names = {"flux": "flux-dev", "flux2": "flux2-dev"}
-    again = load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names.get(row.family, row.family))
+    again = load_adapter(
+        tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names.get(row.family, row.family)
+    )
     assert (again.facts.components, again.facts.shift) == (3, 3.2)
     assert policy != "dx" or again.facts.segment == student.facts.segment
     assert (again.facts.logstd_width == 8) == (policy == "gm")
@@ -264,7 +309,11 @@ def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(r
 
 def test_a_single_file_that_does_not_say_its_teacher_asks_for_it(tmp_path) -> None:
     saved(ZOO["flux"], tmp_path)
-    save_file(load_file(tmp_path / "adapter" / WEIGHTS), tmp_path / "student.safetensors", {"policy_config": json.dumps({"type": "GMFlow"})})
+    save_file(
+        load_file(tmp_path / "adapter" / WEIGHTS),
+        tmp_path / "student.safetensors",
+        {"policy_config": json.dumps({"type": "GMFlow"})},
+    )
     with pytest.raises(UsageError, match="does not say how to sample it") as caught:
         load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"))
     assert "--teacher NAME" in caught.value.hint
@@ -277,7 +326,9 @@ def test_shards_are_read_like_one_file(tmp_path) -> None:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
-    names = {f"diffusion_pytorch_model-0000{part + 1}-of-00002.safetensors": sorted(tensors)[part::2] for part in (0, 1)}
+    names = {
+        f"diffusion_pytorch_model-0000{part + 1}-of-00002.safetensors": sorted(tensors)[part::2] for part in (0, 1)
+    }
     for shard, inside in names.items():
         save_file({name: tensors[name] for name in inside}, path.with_name(shard), metadata)
     path.unlink()

@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
-
 from helpers import seeded
+from tiny_students import facts, tiny_dit
+from torch import Tensor
+from zoo import GRID, RAW, ZOO, Row, conditioning, disturb, every_family, facts_of, states, student_of
+
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.heads import attach_head
 from piflow_cli.core.imitation import ImitationConfig, data_free_losses
@@ -17,14 +19,14 @@ from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import Model, Student, adapted_student, adapter_config, new_head
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import teacher_velocity
-from tiny_students import facts, tiny_dit
-from zoo import GRID, RAW, ZOO, Row, conditioning, disturb, every_family, facts_of, states, student_of
 
 
 def velocity(row: Row, model: Model, x: Tensor | None = None) -> Tensor:
     """The teacher's, unguided."""
     with torch.no_grad():
-        return family_of(row.family, row.guidance).call(model, states() if x is None else x, to_sigma(RAW, 3.2), conditioning(row))
+        return family_of(row.family, row.guidance).call(
+            model, states() if x is None else x, to_sigma(RAW, 3.2), conditioning(row)
+        )
 
 
 def losses(row: Row, student: Student, model: Model, teacher: Model):
@@ -41,7 +43,9 @@ def losses(row: Row, student: Student, model: Model, teacher: Model):
     )
 
 
-def gradients(row: Row, student: Student, model: Model, teacher: Model, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+def gradients(
+    row: Row, student: Student, model: Model, teacher: Model, parameters: dict[str, Tensor]
+) -> dict[str, Tensor]:
     torch.manual_seed(7)
     for loss in losses(row, student, model, teacher):
         loss.backward()
@@ -66,7 +70,9 @@ def test_the_teacher_is_bit_identical_before_during_and_after_training(row: Row)
         optimizer.zero_grad()
         assert torch.equal(velocity(row, teacher), expected)
     state = dict(base.named_parameters())
-    theirs = {name.replace(".base_layer.", ".").replace(".variants.teacher.", "."): value for name, value in state.items()}
+    theirs = {
+        name.replace(".base_layer.", ".").replace(".variants.teacher.", "."): value for name, value in state.items()
+    }
     assert all(torch.equal(value, theirs[name]) for name, value in untouched.named_parameters())
 
 
@@ -80,7 +86,9 @@ def test_a_student_starts_with_the_velocity_of_its_teacher(row: Row, policy: str
         head = student.model.get_submodule(student.family.head_site(base).projection)
         projection = student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection)
         with torch.no_grad():
-            head.means.bias.zero_() if projection.bias is None else head.means.bias.copy_(head._rows(projection.bias, 3))
+            head.means.bias.zero_() if projection.bias is None else head.means.bias.copy_(
+                head._rows(projection.bias, 3)
+            )
     for role in ("student", "average")[: 2 if policy == "dx" else 1]:
         with torch.no_grad():
             policy_of = student.policy(student.model.shared.view(role), states(), RAW, conditioning(row))
@@ -102,7 +110,9 @@ def test_gradients_equal_those_of_two_models(row: Row, checkpointing: bool) -> N
     for path in family.trained_in_full:
         reference.get_submodule(path).requires_grad_(True)
     head.requires_grad_(True)
-    theirs = {name.replace(".default.", "."): value for name, value in reference.named_parameters() if value.requires_grad}
+    theirs = {
+        name.replace(".default.", "."): value for name, value in reference.named_parameters() if value.requires_grad
+    }
     ours = dict(student.model.named_parameters())
     assert theirs.keys() == ours.keys()
     with torch.no_grad():
@@ -126,7 +136,15 @@ def test_checkpointing_recomputes_the_same_dropout(row: Row) -> None:
         student.model.shared.train_adapters()
         if checkpointing:
             root(student.model).enable_gradient_checkpointing()
-        found.append(gradients(row, student, student.model, student.model.shared.view("teacher"), dict(student.model.named_parameters())))
+        found.append(
+            gradients(
+                row,
+                student,
+                student.model,
+                student.model.shared.view("teacher"),
+                dict(student.model.named_parameters()),
+            )
+        )
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-6 * value.abs().max().item() + 1e-9)
 
@@ -137,7 +155,9 @@ def test_roles_leave_requires_grad_alone_and_rest_as_the_student(row: Row) -> No
     student = student_of(row, base)
     shared = student.model.shared
     trained = {name for name, value in base.named_parameters() if value.requires_grad}
-    assert {id(value) for value in student.model.parameters()} == {id(dict(base.named_parameters())[name]) for name in trained}
+    assert {id(value) for value in student.model.parameters()} == {
+        id(dict(base.named_parameters())[name]) for name in trained
+    }
     x = states()
     resting = student.policy(base, x, RAW, conditioning(row)).velocity(x, RAW)
     for role in ("teacher", "average"):
@@ -145,7 +165,9 @@ def test_roles_leave_requires_grad_alone_and_rest_as_the_student(row: Row) -> No
             assert {name for name, value in base.named_parameters() if value.requires_grad} == trained
         shared.view(role)
         velocity(row, shared.view("teacher"))
-        torch.testing.assert_close(student.policy(base, x, RAW, conditioning(row)).velocity(x, RAW), resting, rtol=0, atol=0)
+        torch.testing.assert_close(
+            student.policy(base, x, RAW, conditioning(row)).velocity(x, RAW), resting, rtol=0, atol=0
+        )
     with pytest.raises(ZeroDivisionError), shared.playing("teacher"):
         raise ZeroDivisionError
     assert base.training is False and {switch.role for switch in shared.switches.values()} == {"student"}
@@ -158,7 +180,9 @@ def test_the_average_has_the_names_of_the_student_and_weights_of_its_own(row: Ro
     ours, theirs = dict(student.model.named_parameters()), dict(average.model.named_parameters())
     assert list(ours) == list(theirs) and ours
     assert not list(student.model.shared.view("teacher").named_parameters())
-    assert not any(value.requires_grad for value in theirs.values()) and all(value.requires_grad for value in ours.values())
+    assert not any(value.requires_grad for value in theirs.values()) and all(
+        value.requires_grad for value in ours.values()
+    )
     assert all(torch.equal(ours[name], theirs[name]) and ours[name] is not theirs[name] for name in ours)
     before = student.policy(average.model, states(), RAW, conditioning(row)).velocity(states(), RAW)
     assert not before.requires_grad
@@ -167,7 +191,9 @@ def test_the_average_has_the_names_of_the_student_and_weights_of_its_own(row: Ro
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     average.model.load_state_dict(student.model.state_dict())
     moved = student.policy(average.model, states(), RAW, conditioning(row)).velocity(states(), RAW)
-    torch.testing.assert_close(moved, student.policy(student.model, states(), RAW, conditioning(row)).velocity(states(), RAW))
+    torch.testing.assert_close(
+        moved, student.policy(student.model, states(), RAW, conditioning(row)).velocity(states(), RAW)
+    )
     assert not torch.allclose(moved, before)
 
 
@@ -209,7 +235,9 @@ def test_a_class_that_knows_nothing_of_adapters_carries_them_too() -> None:
     x, given = torch.randn(2, 2, 4, 4, generator=seeded()), family.condition(base, [0, 2])
     with torch.no_grad():
         expected = family.call(untouched, x, to_sigma(RAW, 3.2), given)
-    torch.testing.assert_close(student.policy(student.model, x, RAW, given).velocity(x, RAW), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        student.policy(student.model, x, RAW, given).velocity(x, RAW), expected, rtol=1e-4, atol=1e-5
+    )
     disturb(student)
     student.policy(student.model, x, RAW, given).velocity(x, RAW).square().sum().backward()
     assert all(value.grad.any() for value in student.model.parameters())

@@ -1,9 +1,9 @@
 import torch
+from tiny_students import facts, tiny_student, velocity
 
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
-from tiny_students import facts, tiny_student, velocity
 
 
 def test_a_student_of_the_shipped_teacher_starts_with_its_velocity() -> None:
@@ -14,7 +14,9 @@ def test_a_student_of_the_shipped_teacher_starts_with_its_velocity() -> None:
     raw = torch.tensor([1.0, 0.7, 0.2], dtype=torch.float64)
     conditioning = family.condition(teacher, [1, 5, 9])
     policy = student.policy(student.model, x, raw, conditioning)
-    torch.testing.assert_close(policy.velocity(x, raw), family.call(teacher, x, policy.sigma_src, conditioning), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        policy.velocity(x, raw), family.call(teacher, x, policy.sigma_src, conditioning), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_making_a_student_leaves_the_teacher_alone() -> None:
@@ -44,7 +46,13 @@ def test_the_average_is_a_copy_of_its_own() -> None:
 
 def test_the_scheduler_is_the_one_the_student_was_trained_for() -> None:
     config = tiny_student().scheduler().config
-    assert (config.kind, config.components, config.shift, config.final_step_scale, config.substeps) == ("gm", 3, 3.2, 0.5, 64)
+    assert (config.kind, config.components, config.shift, config.final_step_scale, config.substeps) == (
+        "gm",
+        3,
+        3.2,
+        0.5,
+        64,
+    )
     changed = tiny_student().scheduler(substeps=8, temperature=0.5, stochastic=1.0).config
     assert (changed.substeps, changed.temperature, changed.stochastic) == (8, 0.5, 1.0)
 

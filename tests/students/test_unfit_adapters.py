@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-
 from adapter_files import WEIGHTS, rewrite, saved
+from zoo import ZOO
+
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.students.adapters import load_adapter
-from zoo import ZOO
 
 
 def other_layers(tensors, metadata, config) -> None:
@@ -19,7 +19,9 @@ def other_layers(tensors, metadata, config) -> None:
 
 def more_layers(tensors, metadata, config) -> None:
     for part in "AB":
-        tensors[f"transformer_blocks.9.ff.net.2.lora_{part}.weight"] = tensors[f"transformer_blocks.0.ff.net.2.lora_{part}.weight"].clone()
+        tensors[f"transformer_blocks.9.ff.net.2.lora_{part}.weight"] = tensors[
+            f"transformer_blocks.0.ff.net.2.lora_{part}.weight"
+        ].clone()
 
 
 def half_a_pair(tensors, metadata, config) -> None:

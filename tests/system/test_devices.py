@@ -37,7 +37,9 @@ def test_cores_that_the_process_may_not_use_do_not_count(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("cores", "threads", "room"), [(2, 1, True), (1, 1, False), (16, 8, True), (16, 16, False)])
-def test_features_have_a_thread_of_their_own_where_cores_are_left(monkeypatch, cores: int, threads: int, room: bool) -> None:
+def test_features_have_a_thread_of_their_own_where_cores_are_left(
+    monkeypatch, cores: int, threads: int, room: bool
+) -> None:
     monkeypatch.setattr("piflow_cli.evaluation.overlap.usable_cores", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert has_room(torch.device("cpu")) == room

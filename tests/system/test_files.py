@@ -56,8 +56,12 @@ def test_a_file_in_the_way_is_named(tmp_path) -> None:
         assert "--output" in caught.value.hint
 
 
-@pytest.mark.parametrize(("number", "kind"), [(errno.EROFS, UsageError), (errno.EACCES, UsageError), (errno.ENOSPC, OSError)])
-def test_what_the_system_refuses_is_no_folder_to_write_to_but_a_full_disk_is_itself(tmp_path, monkeypatch, number: int, kind) -> None:
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EROFS, UsageError), (errno.EACCES, UsageError), (errno.ENOSPC, OSError)]
+)
+def test_what_the_system_refuses_is_no_folder_to_write_to_but_a_full_disk_is_itself(
+    tmp_path, monkeypatch, number: int, kind
+) -> None:
     def refuses(*arguments):
         raise OSError(number, os.strerror(number))
 
@@ -123,6 +127,8 @@ def test_a_cache_that_cannot_be_written_to_leads_to_its_option(tmp_path, monkeyp
     with pytest.raises(UsageError, match="the cache .*Read-only") as caught:
         cache_folder(tmp_path / "piflow")
     assert "--cache DIR" in caught.value.hint
+
+
 @pytest.fixture(params=["exchange", "two steps"])
 def way(request, monkeypatch) -> str:
     """How folders change places: where the system can exchange them, and where it cannot."""

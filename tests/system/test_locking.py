@@ -33,7 +33,9 @@ with FolderLock(Path(sys.argv[1])):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock of a folder."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
@@ -56,7 +58,10 @@ def dead_pid() -> int:
 def test_a_second_run_is_refused_naming_process_and_machine(holder, tmp_path) -> None:
     with pytest.raises(UsageError) as caught, FolderLock(tmp_path / "run"):
         pass
-    assert f"{tmp_path / 'run'} is in use by process {holder.pid} on {socket.gethostname()}, since " in caught.value.message
+    assert (
+        f"{tmp_path / 'run'} is in use by process {holder.pid} on {socket.gethostname()}, since "
+        in caught.value.message
+    )
     assert f"kill {holder.pid}" in caught.value.hint and "--output DIR" in caught.value.hint
     assert (tmp_path / "run" / LOCK_NAME).is_file()
 
@@ -79,9 +84,12 @@ def test_what_was_made_for_the_lock_alone_goes_with_it(tmp_path) -> None:
     assert os.listdir(tmp_path / "run") == ["kept"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"pid": None}, {"boot": "another", "pid": None}, {"host": "container", "pid": 1}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"pid": None}, {"boot": "another", "pid": None}, {"host": "container", "pid": 1}]
+)
 def test_a_lock_that_a_dead_process_left_is_taken_over_and_said(tmp_path, monkeypatch, caplog, changes) -> None:
-    """It is gone since the lock is free: its number may be another's by now, its container of another name, the machine restarted."""
+    """It is gone since the lock is free: its number may be another's by now, its
+    container of another name, the machine restarted."""
     changes = {name: dead_pid() if value is None else value for name, value in changes.items()}
     leave(tmp_path / "run", **changes)
     monkeypatch.setattr(logging.getLogger("piflow"), "propagate", True)
@@ -101,7 +109,10 @@ def test_a_lock_of_another_machine_is_refused_with_what_to_type(tmp_path) -> Non
     leave(folder, host="elsewhere", boot="another", pid=7)
     with pytest.raises(UsageError) as caught, FolderLock(folder):
         pass
-    assert "is locked by process 7 on elsewhere, since 2026-01-01 00:00:00, which cannot be looked at from here" in caught.value.message
+    assert (
+        "is locked by process 7 on elsewhere, since 2026-01-01 00:00:00, which cannot be looked at from here"
+        in caught.value.message
+    )
     command = caught.value.hint.partition(": ")[2]
     subprocess.run(command, shell=True, check=True)
     with FolderLock(folder):
@@ -115,7 +126,10 @@ def without_locks(*arguments):
 def test_where_the_file_system_knows_no_locks_the_process_number_decides(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(fcntl, "flock", without_locks)
     leave(tmp_path / "run", pid=os.getppid())
-    with pytest.raises(UsageError, match=f"process {os.getppid()} on .* which may be at work"), FolderLock(tmp_path / "run"):
+    with (
+        pytest.raises(UsageError, match=f"process {os.getppid()} on .* which may be at work"),
+        FolderLock(tmp_path / "run"),
+    ):
         pass
     leave(tmp_path / "run", pid=os.getppid(), host="elsewhere")
     with pytest.raises(UsageError, match="cannot be looked at from here"), FolderLock(tmp_path / "run"):
@@ -160,7 +174,17 @@ def test_whoever_waits_for_another_process_says_so(tmp_path, monkeypatch, caplog
 
 
 def test_two_starts_at_once_leave_one_run(tiny_teacher, tmp_path) -> None:
-    command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", str(tiny_teacher), "--quiet", "--iterations", "100000"]
+    command = [
+        sys.executable,
+        "-m",
+        "piflow_cli",
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--quiet",
+        "--iterations",
+        "100000",
+    ]
     command += ["--output", str(tmp_path / "out"), "--device", "cpu"]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) for _ in range(2)]
     deadline = time.monotonic() + 120

@@ -67,7 +67,9 @@ def test_a_run_goes_on_when_its_reader_dies(tiny_teacher, tmp_path, options) -> 
 def test_a_run_goes_on_when_its_terminal_closes(tiny_teacher, tmp_path) -> None:
     """Both ends of a pseudo-terminal, the other one closed at once: every write fails with EIO."""
     other, ours = pty.openpty()
-    with started(tiny_teacher, tmp_path, stdin=subprocess.DEVNULL, stdout=ours, stderr=ours, start_new_session=True) as process:
+    with started(
+        tiny_teacher, tmp_path, stdin=subprocess.DEVNULL, stdout=ours, stderr=ours, start_new_session=True
+    ) as process:
         os.close(ours)
         os.close(other)
         assert process.wait(120) == 0

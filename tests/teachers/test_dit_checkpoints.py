@@ -1,4 +1,5 @@
-"""Released ImageNet checkpoints: converted, they give the velocity that their own model implies; what is wrong is named."""
+"""Released ImageNet checkpoints: converted, they give the velocity that their
+own model implies; what is wrong is named."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sit import CLASSES, HEADS, LAYERS, SIZE, WIDTH, sit, sit_weights
 
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.system.files import user_cache
@@ -17,10 +19,15 @@ from piflow_cli.teachers import dit_checkpoints, family_of
 from piflow_cli.teachers.dit_checkpoints import converted
 from piflow_cli.teachers.dit_network import DiT
 from piflow_cli.weights.stored import read_checkpoint
-from sit import CLASSES, HEADS, LAYERS, SIZE, WIDTH, sit, sit_weights
 
 GIVEN = {"num_attention_heads": HEADS}
-OURS = {"sample_size": SIZE, "num_layers": LAYERS, "num_attention_heads": HEADS, "attention_head_dim": WIDTH // HEADS, "num_classes": CLASSES}
+OURS = {
+    "sample_size": SIZE,
+    "num_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "attention_head_dim": WIDTH // HEADS,
+    "num_classes": CLASSES,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -69,16 +76,32 @@ def test_a_converted_sit_gives_minus_its_output_at_one_minus_sigma(tmp_path, suf
 def test_a_converted_repa_gives_its_own_output_at_sigma(tmp_path):
     weights = sit_weights(learned_variance=False, projectors=True)
     x, sigma, labels = inputs()
-    content = {"model": sit_weights(seed=1), "ema": weights, "opt": {"step": 3}, "args": argparse.Namespace(lr=1e-4), "steps": 9}
+    content = {
+        "model": sit_weights(seed=1),
+        "ema": weights,
+        "opt": {"step": 3},
+        "args": argparse.Namespace(lr=1e-4),
+        "steps": 9,
+    }
     folder = converted(saved(content, tmp_path / "repa.pt"), GIVEN)
     torch.testing.assert_close(velocity(folder), sit(weights, x, sigma, labels), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state}, lambda state: {f"module.{k}": v for k, v in state.items()}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state},
+        lambda state: {f"module.{k}": v for k, v in state.items()},
+    ],
+)
 @pytest.mark.parametrize("time_scale", [1000.0, 1.0])
 def test_a_published_teacher_is_taken_as_it_is(tmp_path, wrap, time_scale):
     model = published(time_scale)
-    folder = converted(saved(wrap(model.state_dict()), tmp_path / "teacher.pth"), {**GIVEN, "sample_size": SIZE, "time_scale": time_scale})
+    folder = converted(
+        saved(wrap(model.state_dict()), tmp_path / "teacher.pth"),
+        {**GIVEN, "sample_size": SIZE, "time_scale": time_scale},
+    )
     x, sigma, labels = inputs()
     with torch.no_grad():
         assert torch.equal(velocity(folder), model(x, sigma, labels))
@@ -88,7 +111,9 @@ def test_half_precision_becomes_single(tmp_path):
     state = {name: value.half() for name, value in published().state_dict().items()}
     folder = converted(saved(state, tmp_path / "teacher.pth"), {**GIVEN, "sample_size": SIZE, "time_scale": 1.0})
     tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
-    assert all(value.dtype == torch.float32 and torch.equal(value, state[name].float()) for name, value in tensors.items())
+    assert all(
+        value.dtype == torch.float32 and torch.equal(value, state[name].float()) for name, value in tensors.items()
+    )
 
 
 @pytest.mark.parametrize(("width", "heads"), [(384, 6), (768, 12), (1024, 16), (1152, 16)])
@@ -99,7 +124,11 @@ def test_heads_come_from_the_known_widths(width, heads):
         "transformer_blocks.0.ff.net.0.proj.weight": torch.empty(4 * width, width, device="meta"),
     }
     config = dit_checkpoints.architecture(tensors, {"time_scale": 1.0})
-    assert (config["num_attention_heads"], config["attention_head_dim"], config["sample_size"]) == (heads, width // heads, 32)
+    assert (config["num_attention_heads"], config["attention_head_dim"], config["sample_size"]) == (
+        heads,
+        width // heads,
+        32,
+    )
     assert (config["num_classes"], config["mlp_ratio"], config["num_layers"]) == (1000, 4.0, 1)
 
 
@@ -144,17 +173,28 @@ DAMAGED = {
     "code": (lambda path: torch.save({"weights": print}, path), RunError, "which piflow never runs"),
     "a list": (lambda path: torch.save([torch.zeros(1)], path), UsageError, "holds no state dict"),
     "numbers": (lambda path: torch.save({"a": 1.0}, path), UsageError, "holds no state dict"),
-    "another model": (lambda path: saved({"layer.weight": torch.zeros(2)}, path), UsageError, "it starts with layer.weight"),
+    "another model": (
+        lambda path: saved({"layer.weight": torch.zeros(2)}, path),
+        UsageError,
+        "it starts with layer.weight",
+    ),
     "missing": (
         lambda path: saved(without("blocks.1.mlp.fc1.weight", "blocks.1.mlp.fc2.bias"), path),
         UsageError,
         "transformer_blocks.1.ff.net.0.proj.weight is missing; transformer_blocks.1.ff.net.2.bias is missing",
     ),
-    "no embeddings": (lambda path: saved(without("y_embedder.embedding_table.weight"), path), UsageError, "embeddings or first block"),
+    "no embeddings": (
+        lambda path: saved(without("y_embedder.embedding_table.weight"), path),
+        UsageError,
+        "embeddings or first block",
+    ),
     "unknown": (
         lambda path: saved({**sit_weights(), **{f"blocks.0.attn.q_norm.{n}": torch.zeros(1) for n in range(5)}}, path),
         UsageError,
-        "blocks.0.attn.q_norm.0 is unknown; blocks.0.attn.q_norm.1 is unknown; blocks.0.attn.q_norm.2 is unknown and 2 more",
+        (
+            "blocks.0.attn.q_norm.0 is unknown; blocks.0.attn.q_norm.1 is unknown; blocks.0.attn.q_norm.2 is unknown"
+            " and 2 more"
+        ),
     ),
     "shape": (
         lambda path: saved({**sit_weights(), "blocks.0.attn.proj.bias": torch.zeros(3)}, path),

@@ -59,9 +59,7 @@ def test_the_defaults_are_dit_xl_2_of_imagenet():
 
 
 @settings(max_examples=12, deadline=None)
-@given(
-    batch=st.integers(1, 3), channels=st.integers(1, 4), patch=st.sampled_from([1, 2, 4]), grid=st.integers(1, 4)
-)
+@given(batch=st.integers(1, 3), channels=st.integers(1, 4), patch=st.sampled_from([1, 2, 4]), grid=st.integers(1, 4))
 def test_output_has_the_shape_of_the_input(batch, channels, patch, grid):
     model = randomised(sample_size=patch * grid, patch_size=patch, in_channels=channels)
     states, sigma, labels = inputs(batch, channels, patch * grid)

@@ -1,4 +1,5 @@
-"""FLUX.2: editing through the stock pipelines, prompts, adapters of the published layout, and bases that are told a guidance or not."""
+"""FLUX.2: editing through the stock pipelines, prompts, adapters of the published layout,
+and bases that are told a guidance or not."""
 
 from types import SimpleNamespace
 
@@ -7,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from helpers import seeded
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_vae import tiny_vae
 from torch import Tensor, nn
+from zoo import ZOO, conditioning, disturb, states, student_of, zoo_preset
 
-from helpers import seeded
 from piflow_cli.errors import UsageError
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
 from piflow_cli.teachers import family_of
-from tiny_vae import tiny_vae
-from zoo import ZOO, conditioning, disturb, states, student_of, zoo_preset
 
 FAMILIES = ["flux2", "flux2-klein"]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -41,7 +42,9 @@ def euler(sigmas: Tensor) -> FlowMatchEulerDiscreteScheduler:
     """Euler steps at these noise levels, whatever a pipeline asks for."""
     scheduler = FlowMatchEulerDiscreteScheduler()
     set_timesteps = scheduler.set_timesteps
-    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None, at=sigmas: set_timesteps(sigmas=at.tolist(), device=device)
+    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None, at=sigmas: set_timesteps(
+        sigmas=at.tolist(), device=device
+    )
     return scheduler
 
 
@@ -84,8 +87,13 @@ def test_an_adapter_of_the_published_layout_loads_as_a_student_of_the_dev_preset
     save_adapter(student, folder := tmp_path / "gmflux2_k8_piid_4step")
     path = folder / WEIGHTS
     tensors = load_file(path)
-    save_file({f"transformer.{name}": value for name, value in tensors.items()}, path, {"policy_config": '{"type": "GMFlow"}'})
-    assert tensors["proj_out_means.bias"].shape == (3 * 16,) and tensors["proj_out_logweights.weight"].shape == (3 * 4, 32)
+    save_file(
+        {f"transformer.{name}": value for name, value in tensors.items()}, path, {"policy_config": '{"type": "GMFlow"}'}
+    )
+    assert tensors["proj_out_means.bias"].shape == (3 * 16,) and tensors["proj_out_logweights.weight"].shape == (
+        3 * 4,
+        32,
+    )
     assert "norm_out.linear.weight" in tensors and "norm_out.linear.bias" not in tensors
     said: list[str] = []
     again = load_adapter(folder, base=str(tmp_path / "base"), say=said.append)
@@ -128,7 +136,9 @@ class Layers(nn.Module):
 
     dtype, device = torch.float32, torch.device("cpu")
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, output_hidden_states: bool, use_cache: bool) -> SimpleNamespace:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, output_hidden_states: bool, use_cache: bool
+    ) -> SimpleNamespace:
         hidden = (input_ids * attention_mask).unsqueeze(-1).expand(-1, -1, 3).float()
         return SimpleNamespace(hidden_states=[hidden + layer for layer in range(40)])
 
@@ -156,7 +166,9 @@ def test_a_prompt_is_three_layers_side_by_side_padded_to_one_length(name: str, l
     assert [set(text) for text in found] == [{"prompt_embeds"}] * 2
     expected = torch.zeros(512, 1)
     expected[0], expected[1] = ord("a"), ord("b")
-    torch.testing.assert_close(found[0]["prompt_embeds"], torch.cat([(expected + layer).expand(-1, 3) for layer in layers], dim=1))
+    torch.testing.assert_close(
+        found[0]["prompt_embeds"], torch.cat([(expected + layer).expand(-1, 3) for layer in layers], dim=1)
+    )
     assert found[1]["prompt_embeds"].shape == (512, 9)
 
 

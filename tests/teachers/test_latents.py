@@ -33,7 +33,9 @@ def test_latents_are_scaled_back_and_decoded_a_few_at_a_time(tiny_vae, tmp_path,
     with torch.no_grad():
         expected = vae.decode(states / 0.18215 + (0.0 if shift is None else shift)).sample
     sizes, decode = [], AutoencoderKL.decode
-    monkeypatch.setattr(AutoencoderKL, "decode", lambda self, part, **options: sizes.append(len(part)) or decode(self, part, **options))
+    monkeypatch.setattr(
+        AutoencoderKL, "decode", lambda self, part, **options: sizes.append(len(part)) or decode(self, part, **options)
+    )
     pictures = latent_decoder(str(tmp_path), 4, CPU)(states)
     assert sizes == [DECODED_AT_ONCE, DECODED_AT_ONCE, 3]
     assert pictures.shape == (len(states), 3, 16, 16) and not pictures.requires_grad
@@ -55,7 +57,14 @@ def test_a_vae_of_other_latents_is_refused(tiny_vae):
         latent_decoder(str(tiny_vae), 16, CPU)
 
 
-@pytest.mark.parametrize(("config", "message"), [({"_class_name": "AutoencoderDC"}, "is of the class AutoencoderDC"), ({}, "no config of a VAE"), (None, "no config")])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_class_name": "AutoencoderDC"}, "is of the class AutoencoderDC"),
+        ({}, "no config of a VAE"),
+        (None, "no config"),
+    ],
+)
 def test_a_folder_that_is_no_vae_is_refused(tmp_path, config, message):
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps(config))

@@ -1,4 +1,5 @@
-"""Bases with a fault in their files: every family, shards, VAE and text encoder name the file and the tensor, and load nothing."""
+"""Bases with a fault in their files: every family, shards, VAE and text encoder name
+the file and the tensor, and load nothing."""
 
 from __future__ import annotations
 
@@ -9,19 +10,27 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_pipeline import whole_pipeline
+from tiny_vae import tiny_vae
 from torch import Tensor, nn
+from zoo import ZOO
 
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.dit_network import DiT
 from piflow_cli.teachers.loading import load_model
 from piflow_cli.weights.locate import locate
-from tiny_pipeline import whole_pipeline
-from tiny_vae import tiny_vae
-from zoo import ZOO
 
 Tensors = dict[str, Tensor]
-DIT = {"sample_size": 4, "patch_size": 2, "in_channels": 1, "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8, "num_classes": 3}
+DIT = {
+    "sample_size": 4,
+    "patch_size": 2,
+    "in_channels": 1,
+    "num_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "num_classes": 3,
+}
 
 
 def dit() -> nn.Module:
@@ -38,7 +47,10 @@ def network(name: str) -> tuple[Callable[[], nn.Module], Callable[[Path], nn.Mod
 
 NETWORKS = {name: network(name) for name in ("dit", *ZOO)}
 VAES = {
-    f"vae of {name}": (lambda name=name: tiny_vae(name), lambda folder, name=name: family_of(name).load_vae(folder.parent))
+    f"vae of {name}": (
+        lambda name=name: tiny_vae(name),
+        lambda folder, name=name: family_of(name).load_vae(folder.parent),
+    )
     for name in ("flux", "flux2", "qwen-image")
 }
 MODELS = NETWORKS | VAES
@@ -114,7 +126,9 @@ def test_a_fault_in_a_shard_is_named(fault, tmp_path, capfd):
     index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
     shard = tmp_path / sorted(set(json.loads(index.read_text())["weight_map"].values()))[1]
     said = spoil(shard, fault)
-    said = said.replace("lacks", "lists what no shard holds:").replace("holds what is unknown to it", "does not list what its shards hold")
+    said = said.replace("lacks", "lists what no shard holds:").replace(
+        "holds what is unknown to it", "does not list what its shards hold"
+    )
     with pytest.raises(RunError) as caught:
         family_of("flux").load(tmp_path)
     assert capfd.readouterr() == ("", "")
@@ -122,7 +136,10 @@ def test_a_fault_in_a_shard_is_named(fault, tmp_path, capfd):
     assert str(named) in caught.value.message and said in caught.value.message and "\n" not in caught.value.message
 
 
-@pytest.mark.parametrize("name", ["../stranger.safetensors", "/etc/stranger.safetensors", "sub/stranger.safetensors", "..\\stranger.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    ["../stranger.safetensors", "/etc/stranger.safetensors", "sub/stranger.safetensors", "..\\stranger.safetensors"],
+)
 def test_an_index_reads_files_of_its_own_folder_alone(name, tmp_path):
     folder = tmp_path / "base"
     ZOO["flux"].build().save_pretrained(folder, max_shard_size="100KB")
@@ -164,13 +181,20 @@ def test_a_vae_with_the_names_of_older_releases_is_whole(tmp_path):
     """diffusers renames the attention of old files; nothing is missing in them."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",))
+    vae = AutoencoderKL(
+        block_out_channels=(4,),
+        norm_num_groups=2,
+        down_block_types=("DownEncoderBlock2D",),
+        up_block_types=("UpDecoderBlock2D",),
+    )
     vae.save_pretrained(tmp_path)
     file = tmp_path / "diffusion_pytorch_model.safetensors"
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     tensors = load_file(file)
     for new, name in old.items():
-        tensors = {key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): value for key, value in tensors.items()}
+        tensors = {
+            key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): value for key, value in tensors.items()
+        }
     assert any(".query." in name for name in tensors)
     save_file(tensors, file, {"format": "pt"})
     found = load_model(AutoencoderKL, tmp_path, torch.float32).state_dict()
@@ -198,12 +222,25 @@ def test_text_encoders_are_read_whole(fault, tmp_path):
 
 def test_the_head_of_a_whole_language_model_is_left_where_it_is(tmp_path):
     whole_pipeline(tmp_path)
-    spoil(tmp_path / "text_encoder_2" / "model.safetensors", lambda tensors: str(tensors.update({"lm_head.weight": torch.zeros(2, 2)})))
+    spoil(
+        tmp_path / "text_encoder_2" / "model.safetensors",
+        lambda tensors: str(tensors.update({"lm_head.weight": torch.zeros(2, 2)})),
+    )
     assert family_of("flux").text_pipeline(tmp_path).text_encoder_2 is not None
 
 
 def test_the_command_line_names_what_a_base_lacks(cli, tiny_teacher, tmp_path):
     dit().save_pretrained(tmp_path / "base")
     said = spoil(tmp_path / "base" / "diffusion_pytorch_model.safetensors", lacking)
-    outcome = cli("sample", "--teacher", str(tiny_teacher), "--base", str(tmp_path / "base"), "--seeds", "0", "--output", str(tmp_path / "out"))
+    outcome = cli(
+        "sample",
+        "--teacher",
+        str(tiny_teacher),
+        "--base",
+        str(tmp_path / "base"),
+        "--seeds",
+        "0",
+        "--output",
+        str(tmp_path / "out"),
+    )
     assert outcome.code == 1 and said in outcome.err and len(outcome.err.splitlines()) == 2

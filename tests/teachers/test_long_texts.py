@@ -1,4 +1,5 @@
-"""Texts longer than an encoder reads: every family's tokens counted as its stock pipeline makes them, and one line about them."""
+"""Texts longer than an encoder reads: every family's tokens counted as its stock
+pipeline makes them, and one line about them."""
 
 from __future__ import annotations
 
@@ -7,15 +8,18 @@ from types import SimpleNamespace
 import diffusers
 import pytest
 import torch
+from tiny_pipeline import tokenizer
 from torch import Tensor, nn
 
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.long_texts import hushed, length_note, told_of
 from piflow_cli.teachers.text_to_image import StockEncoders
-from tiny_pipeline import tokenizer
 
 PAD = 0
-CHAT = "{% for message in messages %}<s> {{ message.role }} {{ message.content if message.content is string else message.content[0].text }} {% endfor %}{% if add_generation_prompt %}a{% endif %}"
+CHAT = (
+    "{% for message in messages %}<s> {{ message.role }} {{ message.content if message.content is string else"
+    " message.content[0].text }} {% endfor %}{% if add_generation_prompt %}a{% endif %}"
+)
 
 
 class Recorder(nn.Module):
@@ -47,7 +51,13 @@ def chat_tokenizer():
 def pixtral():
     """What FLUX.2 [dev] calls its tokenizer."""
     transformers = pytest.importorskip("transformers")
-    processor = transformers.PixtralProcessor(transformers.PixtralImageProcessor(), chat_tokenizer(), image_token="cat", image_break_token="cat", image_end_token="cat")
+    processor = transformers.PixtralProcessor(
+        transformers.PixtralImageProcessor(),
+        chat_tokenizer(),
+        image_token="cat",
+        image_break_token="cat",
+        image_end_token="cat",
+    )
     processor.chat_template = CHAT
     return processor
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.hooks import group_offloading
+from helpers import seeded
+from tiny_vae import tiny_vae
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from zoo import LATENTS, RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
-from helpers import seeded
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.errors import UsageError
 from piflow_cli.sampling.denoise import sample_student, sample_teacher
@@ -22,8 +24,6 @@ from piflow_cli.teachers.base import repeat, teacher_velocity
 from piflow_cli.teachers.encoders import negative_of
 from piflow_cli.teachers.packing import pack, unpack
 from piflow_cli.teachers.text_to_image import StockEncoders, decode_each
-from tiny_vae import tiny_vae
-from zoo import LATENTS, RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
 
 def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) -> Tensor:
@@ -59,7 +59,9 @@ def test_the_stock_pipeline_agrees_on_the_teachers_velocity(row: Row) -> None:
     model, family, x = row.build(), family_of(row.family, row.guidance), states()
     scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
     set_timesteps = scheduler.set_timesteps
-    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(sigmas=np.linspace(1, 1 / 3, 3), device=device)
+    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(
+        sigmas=np.linspace(1, 1 / 3, 3), device=device
+    )
     theirs = by_pipeline(row, model, scheduler, x, 3)
     ours = sample_teacher(family, model, x, conditioning(row), 3, 2.0, Guidance())
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -107,7 +109,9 @@ def test_a_channel_of_the_whole_token_reaches_its_four_positions() -> None:
     x, whole = torch.randn(2, 3, 6, 4, generator=seeded()), torch.randn(2, 6, 1, generator=seeded(1))
     found = unpack(torch.cat([pack(x), whole], dim=-1), 6, 4)
     torch.testing.assert_close(found[:, :3], x, rtol=0, atol=0)
-    torch.testing.assert_close(found[:, 3], whole.reshape(2, 3, 2).repeat_interleave(2, 1).repeat_interleave(2, 2), rtol=0, atol=0)
+    torch.testing.assert_close(
+        found[:, 3], whole.reshape(2, 3, 2).repeat_interleave(2, 1).repeat_interleave(2, 2), rtol=0, atol=0
+    )
 
 
 @every_family
@@ -115,7 +119,9 @@ def test_an_outline_has_the_names_and_shapes_of_the_model_and_no_weights(row: Ro
     model = row.build()
     model.save_pretrained(tmp_path / "transformer")
     outline = family_of(row.family).outline(tmp_path)
-    assert {name: value.shape for name, value in outline.state_dict().items()} == {name: value.shape for name, value in model.state_dict().items()}
+    assert {name: value.shape for name, value in outline.state_dict().items()} == {
+        name: value.shape for name, value in model.state_dict().items()
+    }
     assert all(value.is_meta for value in outline.parameters())
 
 
@@ -138,11 +144,16 @@ class Tokenizer:
 
     model_max_length = 10
 
-    def __call__(self, texts: list[str], padding: object = None, max_length: int = 0, **options: object) -> SimpleNamespace:
+    def __call__(
+        self, texts: list[str], padding: object = None, max_length: int = 0, **options: object
+    ) -> SimpleNamespace:
         tokens = [[3 + ord(letter) % 50 for letter in text] for text in texts]
         length = max_length if padding == "max_length" else max(map(len, tokens))
         ids = torch.tensor([(row + [0] * length)[:length] for row in tokens])
-        return Batch(input_ids=ids, attention_mask=torch.tensor([[1] * min(len(row), length) + [0] * (length - len(row)) for row in tokens]))
+        return Batch(
+            input_ids=ids,
+            attention_mask=torch.tensor([[1] * min(len(row), length) + [0] * (length - len(row)) for row in tokens]),
+        )
 
     def apply_chat_template(self, messages: list[dict], **options: object) -> str:
         return f"<{messages[0]['content']}>"
@@ -188,7 +199,10 @@ def test_prompts_of_masked_families_are_the_hidden_states_of_their_own_tokens(na
     texts = ["a cat", "two dogs", ""]
     with torch.no_grad():
         found = family_of(name).encode_prompts(pipeline, texts)
-        assert all(torch.equal(one["prompt_embeds"], family_of(name).encode_prompts(pipeline, [text])[0]["prompt_embeds"]) for one, text in zip(found, texts))
+        assert all(
+            torch.equal(one["prompt_embeds"], family_of(name).encode_prompts(pipeline, [text])[0]["prompt_embeds"])
+            for one, text in zip(found, texts)
+        )
         for text, one in zip(texts, found):
             # Qwen-Image drops the 34 tokens of its template.
             whole = pipeline.prompt_template_encode.format(text) if extra is None else extra.format(text)
@@ -200,14 +214,25 @@ def test_prompts_of_masked_families_are_the_hidden_states_of_their_own_tokens(na
     assert texts == ["a cat", "two dogs", ""]
 
 
-CLIP = CLIPTextConfig(vocab_size=64, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=10, bos_token_id=1, eos_token_id=2)
+CLIP = CLIPTextConfig(
+    vocab_size=64,
+    hidden_size=8,
+    intermediate_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    max_position_embeddings=10,
+    bos_token_id=1,
+    eos_token_id=2,
+)
 T5 = T5Config(vocab_size=64, d_model=6, d_kv=3, d_ff=8, num_layers=1, num_heads=2)
 
 
 def flux_texts() -> diffusers.FluxPipeline:
     """The stock pipeline with its text encoders alone, tiny."""
     torch.manual_seed(0)
-    return diffusers.FluxPipeline(None, None, CLIPTextModel(CLIP).eval(), Tokenizer(), T5EncoderModel(T5).eval(), Tokenizer(), None)
+    return diffusers.FluxPipeline(
+        None, None, CLIPTextModel(CLIP).eval(), Tokenizer(), T5EncoderModel(T5).eval(), Tokenizer(), None
+    )
 
 
 def test_prompts_of_flux_are_padded_and_pooled() -> None:
@@ -238,7 +263,9 @@ def test_latents_are_normalised_and_come_back(row: Row) -> None:
         elif family.vae_name == "AutoencoderKLFlux2":
             # How these are normalised is shown against the stock pipeline, in test_flux2.py.
             posterior = vae.encode(images).latent_dist
-            away = posterior.std / (vae.bn.running_var + vae.config.batch_norm_eps).sqrt().reshape(4, 2, 2).repeat(1, 1, 2)
+            away = posterior.std / (vae.bn.running_var + vae.config.batch_norm_eps).sqrt().reshape(4, 2, 2).repeat(
+                1, 1, 2
+            )
             torch.testing.assert_close(std, away)
             plain = vae.decode(posterior.mode()).sample
         else:
@@ -259,7 +286,9 @@ def test_encoders_are_known_before_they_are_opened(row: Row, tmp_path, monkeypat
     assert factory.identity["model"] == str(tmp_path / "base") and factory.identity["revision"] == "newest"
     pipeline = SimpleNamespace(to=lambda device: pipeline)
     monkeypatch.setattr(family, "text_pipeline", lambda folder: pipeline, raising=False)
-    monkeypatch.setattr(family, "encode_prompts", lambda used, texts: [row.encode(len(text)) for text in texts], raising=False)
+    monkeypatch.setattr(
+        family, "encode_prompts", lambda used, texts: [row.encode(len(text)) for text in texts], raising=False
+    )
     encoders = factory.open(torch.device("cpu"), False)
     found = encoders.encode_text(["four", "sevenly"])
     torch.testing.assert_close(found[0]["prompt_embeds"], row.encode(4)["prompt_embeds"])

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import seeded
 from torch import Tensor, nn
 
-from helpers import seeded
 from piflow_cli.errors import RunError
 from piflow_cli.system import files
 from piflow_cli.training.checkpoints import (
@@ -33,7 +33,8 @@ TABLE = torch.linspace(-1, 1, 256)
 
 
 class LikeBitsandbytes(torch.optim.Optimizer):
-    """Its state has the form of that of AdamW8bit: steps counted by a number, moments in a mapping within, one table for all."""
+    """Its state has the form of that of AdamW8bit: steps counted by a number,
+    moments in a mapping within, one table for all."""
 
     WITHIN = "__bnb_optimizer_quant_state__"
 
@@ -107,7 +108,16 @@ def state_at(iteration: int) -> TrainingState:
 
 def test_only_names_that_are_exactly_ours_are_checkpoints(tmp_path) -> None:
     ours = ["0000002", "0000010", "12345678"]
-    others = ["0000002-good", "0000004.damaged", "000004", "00000004", "0000003 ", "٠٠٠٠٠٠٥", "old", ".0000006.0123.tmp"]
+    others = [
+        "0000002-good",
+        "0000004.damaged",
+        "000004",
+        "00000004",
+        "0000003 ",
+        "٠٠٠٠٠٠٥",
+        "old",
+        ".0000006.0123.tmp",
+    ]
     for name in (*ours, *others):
         (tmp_path / name).mkdir()
     (tmp_path / "0000007").touch()
@@ -168,7 +178,10 @@ def test_checkpoints_of_piflow_0_1_are_read(tmp_path) -> None:
         after.student[0].zero_()
     assert load_checkpoint(path, after) is None and after.iteration == 7
     assert all(torch.equal(one, other) for one, other in zip(before.student, after.student, strict=True))
-    for changes, what in (({"crc32": record["crc32"] ^ 1}, "checksum of training.safetensors"), ({"iteration": 8}, "iteration 8")):
+    for changes, what in (
+        ({"crc32": record["crc32"] ^ 1}, "checksum of training.safetensors"),
+        ({"iteration": 8}, "iteration 8"),
+    ):
         (path / "state.json").write_text(json.dumps({**record, **changes}) + "\n")
         with pytest.raises(RunError, match=what):
             load_checkpoint(path, state_at(0))

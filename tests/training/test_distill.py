@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruptions import interrupted_at
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from interruptions import interrupted_at
 from piflow_cli.students.adapters import load_adapter
 from piflow_cli.system.locking import FolderLock
 from piflow_cli.training import opening, run
@@ -95,7 +95,15 @@ def test_a_finished_run_may_be_made_longer(cli, tiny_teacher, tmp_path) -> None:
 
 def test_a_run_on_a_cosine_keeps_its_length(cli, tiny_teacher, tmp_path) -> None:
     """The rate of every iteration depends on the last one: a longer run is another run from its first step on."""
-    arguments = ["distill", "--teacher", str(tiny_teacher), "--set", "optimisation.schedule=cosine", "--output", str(tmp_path / "out")]
+    arguments = [
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--set",
+        "optimisation.schedule=cosine",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     assert cli(*arguments, "--quiet", "--iterations", "4").code == 0
     before = contents(tmp_path / "out")
     for other in ("6", "3"):
@@ -116,7 +124,12 @@ def test_other_folders_among_checkpoints_are_left_alone(cli, tiny_teacher, finis
     (checkpoints / "0000004").rename(checkpoints / "0000009.damaged")
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--iterations", "6")
     assert outcome.code == 0 and f"resuming from {checkpoints / '0000002'}" in outcome.err
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["0000004", "0000004-good", "0000006", "0000009.damaged"]
+    assert sorted(path.name for path in checkpoints.iterdir()) == [
+        "0000004",
+        "0000004-good",
+        "0000006",
+        "0000009.damaged",
+    ]
 
 
 def test_starting_over_moves_nothing_from_under_a_run(cli, tiny_teacher, finished) -> None:
@@ -131,7 +144,10 @@ def test_a_start_that_was_killed_before_it_wrote_anything_is_no_run(cli, tiny_te
     folder.mkdir()
     (folder / ".run.yaml.0123456789abcdef.tmp").write_text("name: ti")
     (folder / "run.lock").write_text("")
-    assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--quiet", "--iterations", "1").code == 0
+    assert (
+        cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--quiet", "--iterations", "1").code
+        == 0
+    )
     assert not [path for path in folder.iterdir() if path.name.startswith(".") or path.name == "run.lock"]
 
 
@@ -143,7 +159,10 @@ def test_settings_that_were_damaged_are_named(cli, tiny_teacher, finished) -> No
     assert outcome.code == 2 and f"{path} is damaged, or was changed by hand" in outcome.err
     # As the hint has it; so are the files of piflow 0.1.
     path.write_text(path.read_text().partition("\n")[2])
-    assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--quiet", "--iterations", "4").code == 0
+    assert (
+        cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--quiet", "--iterations", "4").code
+        == 0
+    )
     assert path.read_text() == whole
 
 
@@ -158,7 +177,10 @@ def test_another_seed_is_another_run(cli, tiny_teacher, tmp_path) -> None:
 @pytest.fixture
 def finished(cli, tiny_teacher, tmp_path) -> Path:
     folder = tmp_path / "run"
-    assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--quiet", "--iterations", "4").code == 0
+    assert (
+        cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--quiet", "--iterations", "4").code
+        == 0
+    )
     return folder
 
 
@@ -184,7 +206,16 @@ def test_a_folder_of_another_teacher_is_refused(cli, tiny_teacher, finished, tmp
 
 def test_starting_over_moves_the_earlier_run_aside(cli, tiny_teacher, finished) -> None:
     before = contents(finished)
-    arguments = ["distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--no-resume", "--iterations", "2"]
+    arguments = [
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--output",
+        str(finished),
+        "--no-resume",
+        "--iterations",
+        "2",
+    ]
     assert cli(*arguments, "--components", "5").code == 0
     assert contents(finished.with_name("run.1")) == before
     assert load_adapter(finished / "adapter").facts.components == 5
@@ -223,13 +254,27 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(cli, tiny_teacher, finis
     [
         (OSError(errno.ENOSPC, "No space left on device", "a/b"), "the disk is full: a/b"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "a/b"), "your quota of this disk is used up: a/b"),
-        (SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"), "your quota of this disk is used up"),
-        (SafetensorError("Error while serializing: I/O error: File too large (os error 27)"), "the file is larger than this system lets it be"),
-        (SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)"), "the disk failed to read or write"),
-        (SafetensorError("Error while serializing: I/O error: failed to write whole buffer"), "a file could not be written or read"),
+        (
+            SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
+            "your quota of this disk is used up",
+        ),
+        (
+            SafetensorError("Error while serializing: I/O error: File too large (os error 27)"),
+            "the file is larger than this system lets it be",
+        ),
+        (
+            SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)"),
+            "the disk failed to read or write",
+        ),
+        (
+            SafetensorError("Error while serializing: I/O error: failed to write whole buffer"),
+            "a file could not be written or read",
+        ),
     ],
 )
-def test_a_disk_that_takes_no_more_costs_nothing_that_was_saved(cli, tiny_teacher, finished, monkeypatch, error, message) -> None:
+def test_a_disk_that_takes_no_more_costs_nothing_that_was_saved(
+    cli, tiny_teacher, finished, monkeypatch, error, message
+) -> None:
     before = contents(finished)
 
     def refuses(*arguments, **options):
@@ -237,14 +282,22 @@ def test_a_disk_that_takes_no_more_costs_nothing_that_was_saved(cli, tiny_teache
 
     monkeypatch.setattr("piflow_cli.training.checkpoints.save_file", refuses)
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--iterations", "6")
-    assert outcome.code == 1 and f"Error: {message}" in outcome.err and "corrupt" not in outcome.err and "delete" not in outcome.err
+    assert (
+        outcome.code == 1
+        and f"Error: {message}" in outcome.err
+        and "corrupt" not in outcome.err
+        and "delete" not in outcome.err
+    )
     after = contents(finished)
     assert {name: after[name] for name in before if name not in ("metrics.jsonl", "run.yaml")} == {
         name: value for name, value in before.items() if name not in ("metrics.jsonl", "run.yaml")
     }
-    assert not [path for path in finished.rglob("*.tmp")]
+    assert not list(finished.rglob("*.tmp"))
     monkeypatch.undo()
-    assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--iterations", "6", "--quiet").code == 0
+    assert (
+        cli("distill", "--teacher", str(tiny_teacher), "--output", str(finished), "--iterations", "6", "--quiet").code
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,7 +314,9 @@ def test_a_disk_that_takes_no_more_costs_nothing_that_was_saved(cli, tiny_teache
         (["--policy", "gmm"], "gmm"),
     ],
 )
-def test_what_cannot_run_says_so_before_anything_is_written(cli, tiny_teacher, tmp_path, monkeypatch, arguments, message) -> None:
+def test_what_cannot_run_says_so_before_anything_is_written(
+    cli, tiny_teacher, tmp_path, monkeypatch, arguments, message
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(opening.importlib.util, "find_spec", lambda name: None)
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), *arguments)
@@ -286,7 +341,10 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(cli, tiny_teacher, tmp_pat
         ([], "nothing to train on is given"),
         (["--prompts", "absent.txt"], "there are no prompts at absent.txt"),
         (["--prompts", "faulty.jsonl"], "faulty.jsonl"),
-        (["--prompts", "p.txt", "--batch-size", "7", "--set", "optimisation.device_batch_size=2"], "a batch of 7 is no multiple"),
+        (
+            ["--prompts", "p.txt", "--batch-size", "7", "--set", "optimisation.device_batch_size=2"],
+            "a batch of 7 is no multiple",
+        ),
         (["--data", "empty"], "empty holds no pictures"),
     ],
 )
@@ -302,4 +360,7 @@ def test_what_needs_no_network_is_looked_at_before_the_hub_is_asked(cli, tmp_pat
 
 def test_a_run_says_its_plan_first(cli, tiny_teacher, tmp_path) -> None:
     said = cli("distill", "--teacher", str(tiny_teacher), "--iterations", "1", "--output", str(tmp_path / "out")).err
-    assert "8 = 1 x 8 x 1 (processes x device batch x accumulation), samples" in said and f"folder  {tmp_path / 'out'}" in said
+    assert (
+        "8 = 1 x 8 x 1 (processes x device batch x accumulation), samples" in said
+        and f"folder  {tmp_path / 'out'}" in said
+    )

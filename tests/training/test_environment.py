@@ -41,7 +41,16 @@ def fresh(monkeypatch):
 
 
 def test_variables_of_accelerate_have_no_effect(cli, tiny_teacher, tmp_path, monkeypatch, fresh) -> None:
-    arguments = ["distill", "--teacher", str(tiny_teacher), "--iterations", "3", "--quiet", "--set", "optimisation.device_batch_size=4"]
+    arguments = [
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--iterations",
+        "3",
+        "--quiet",
+        "--set",
+        "optimisation.device_batch_size=4",
+    ]
     assert cli(*arguments, "--output", str(tmp_path / "plain")).code == 0
     fresh()
     for name, value in VARIABLES.items():

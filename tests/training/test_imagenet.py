@@ -1,4 +1,5 @@
-"""ImageNet in small, through the whole command line: a released checkpoint, no pictures, latents, guidance in an interval.
+"""ImageNet in small, through the whole command line: a released checkpoint, no
+pictures, latents, guidance in an interval.
 
 What is trained on pictures is in test_labelled.py.
 """
@@ -12,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
-from safetensors.torch import load_file
-
 from helpers import GOLDEN
 from interruptions import interrupted_at
+from PIL import Image
+from safetensors.torch import load_file
+from sit import CLASSES, HEADS, SIZE, sit_weights
+
 from piflow_cli.data.batches import UniformLabels
 from piflow_cli.presets.resolve import load, presets_root
 from piflow_cli.teachers import latents
 from piflow_cli.training import loop, previews, run
-from sit import CLASSES, HEADS, SIZE, sit_weights
 
 REGIMES = {
     "gm, 1 NFE": [],
@@ -41,7 +42,15 @@ def imagenet(tmp_path_factory, tiny_vae) -> Path:
     data["teacher"] |= {"base": str(folder / "sit.pt"), "config": None, "vae": str(tiny_vae)}
     data["data"] = {"labels": "uniform"}
     data["policy"] |= {"components": 3, "nfe": 1, "substeps": 16, "logstd_width": 8}
-    data["optimisation"] |= {"iterations": 4, "batch_size": 8, "device_batch_size": None, "learning_rate": 1e-3, "warmup": 2, "precision": "fp32", "optimizer": "adamw"}
+    data["optimisation"] |= {
+        "iterations": 4,
+        "batch_size": 8,
+        "device_batch_size": None,
+        "learning_rate": 1e-3,
+        "warmup": 2,
+        "precision": "fp32",
+        "optimizer": "adamw",
+    }
     data["output"] |= {"preview_every": 2, "checkpoint_every": 2}
     data["variants"]["dx"] = {"policy": {"components": 4}, "imitation": {"window": 2, "dropout": 0.0}}
     path = folder / "imagenet.yaml"
@@ -91,22 +100,45 @@ def test_the_teacher_is_sampled_with_another_base_and_vae(cli, imagenet, tiny_va
     (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
     found = {}
     for name, options in {"own": [], "other": ["--base", str(tmp_path / "other.pt"), "--vae", str(tiny_vae)]}.items():
-        arguments = ["--teacher", str(imagenet), "--steps", "2", "--seeds", "0", "--output", str(tmp_path / name), "--quiet"]
+        arguments = [
+            "--teacher",
+            str(imagenet),
+            "--steps",
+            "2",
+            "--seeds",
+            "0",
+            "--output",
+            str(tmp_path / name),
+            "--quiet",
+        ]
         assert cli("sample", *arguments, *options).code == 0
         found[name] = (tmp_path / name / "000000.png").read_bytes()
     assert found["own"] != found["other"]
 
 
 def test_a_student_says_which_vae_shows_it_and_takes_another(cli, imagenet, tmp_path, monkeypatch):
-    assert cli("distill", "--teacher", str(imagenet), "--iterations", "1", "--quiet", "--output", str(tmp_path / "run")).code == 0
+    assert (
+        cli(
+            "distill", "--teacher", str(imagenet), "--iterations", "1", "--quiet", "--output", str(tmp_path / "run")
+        ).code
+        == 0
+    )
     with Image.open(tmp_path / "run" / "samples.png") as comparison:
         pixels = np.asarray(comparison.convert("RGB")).astype(int)
         assert (pixels[..., 0] != pixels[..., 2]).any(), "latents are shown in colour"
     named = []
     opened = latents.latent_decoder
-    monkeypatch.setattr("piflow_cli.sampling.sample.latent_decoder", lambda vae, *rest: named.append(vae) or opened(load(imagenet).teacher.vae, *rest))
+    monkeypatch.setattr(
+        "piflow_cli.sampling.sample.latent_decoder",
+        lambda vae, *rest: named.append(vae) or opened(load(imagenet).teacher.vae, *rest),
+    )
     for options in ([], ["--vae", "elsewhere/vae"]):
-        assert cli("sample", str(tmp_path / "run"), "--seeds", "0", "--output", str(tmp_path / "out"), "--quiet", *options).code == 0
+        assert (
+            cli(
+                "sample", str(tmp_path / "run"), "--seeds", "0", "--output", str(tmp_path / "out"), "--quiet", *options
+            ).code
+            == 0
+        )
     assert named == [load(imagenet).teacher.vae, "elsewhere/vae"]
     outcome = cli("sample", str(tmp_path / "run"), "--base", "elsewhere", "--output", str(tmp_path / "out"))
     assert outcome.code == 2 and "brings all of its own" in outcome.err
@@ -115,7 +147,8 @@ def test_a_student_says_which_vae_shows_it_and_takes_another(cli, imagenet, tmp_
 def test_the_plan_needs_the_configuration_alone(cli, tmp_path):
     """Nothing is downloaded: the shipped presets bring the architecture of their checkpoints."""
     for name, data, states in (
-        ("imagenet-fm", [], "data-free"), ("imagenet-repa", [], "data-free"), ("imagenet-repa-2nfe", ["--data", str(tmp_path)], "from noised data"),
+        ("imagenet-fm", [], "data-free"), ("imagenet-repa", [], "data-free"),
+        ("imagenet-repa-2nfe", ["--data", str(tmp_path)], "from noised data"),
         ("imagenet-repa-2nfe", ["--set", "data.labels=uniform"], "data-free"),
     ):  # fmt: skip
         plan = json.loads(cli("distill", "--teacher", name, *data, "--dry-run", "--json").out)
@@ -133,7 +166,9 @@ def test_the_plan_needs_the_configuration_alone(cli, tmp_path):
         (["--data", "{file}"], "is neither a .safetensors file nor a .tar shard", "--data DIR"),
     ],
 )
-def test_pictures_that_are_missing_are_said_before_any_download(cli, tmp_path, monkeypatch, dry, options, message, hint):
+def test_pictures_that_are_missing_are_said_before_any_download(
+    cli, tmp_path, monkeypatch, dry, options, message, hint
+):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *given, **options: pytest.fail("downloads"))
     (tmp_path / "file.txt").write_text("")
     options = [option.format(file=tmp_path / "file.txt") for option in options]
@@ -174,5 +209,17 @@ def test_labels_come_equally_often_in_an_order_of_the_seed_alone():
 
 def test_a_teacher_that_is_told_a_text_has_no_labels(cli, tmp_path):
     options = ["--set", "data.labels=uniform", "--set", "optimisation.precision=fp32"]
-    outcome = cli("distill", "--teacher", "flux-dev", *options, "--base", str(GOLDEN / "flux-tiny"), "--output", str(tmp_path / "out"))
-    assert outcome.code == 2 and "data.labels=uniform: is for teachers that are told a class, and this one is told a text" in outcome.err
+    outcome = cli(
+        "distill",
+        "--teacher",
+        "flux-dev",
+        *options,
+        "--base",
+        str(GOLDEN / "flux-tiny"),
+        "--output",
+        str(tmp_path / "out"),
+    )
+    assert (
+        outcome.code == 2
+        and "data.labels=uniform: is for teachers that are told a class, and this one is told a text" in outcome.err
+    )

@@ -1,4 +1,5 @@
-"""What a few steps of training do: every weight of the student moves, none of the teacher's, and samples come closer."""
+"""What a few steps of training do: every weight of the student moves, none
+of the teacher's, and samples come closer."""
 
 import pytest
 import torch
@@ -16,7 +17,12 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def session_of(teacher, tmp_path, policy: str = "gm", **optimisation) -> Session:
-    preset = resolve(teacher, None, [], {"policy.kind": policy, **{f"optimisation.{name}": value for name, value in optimisation.items()}})
+    preset = resolve(
+        teacher,
+        None,
+        [],
+        {"policy.kind": policy, **{f"optimisation.{name}": value for name, value in optimisation.items()}},
+    )
     return open_session(preset, tmp_path, "cpu", Console(quiet=True))
 
 
@@ -32,7 +38,8 @@ def test_all_of_the_student_learns_and_nothing_of_the_teacher(tiny_teacher, tmp_
 
 
 def test_the_average_counts_from_the_end_of_the_warm_up(tiny_teacher, tmp_path) -> None:
-    """Up to the warm-up's end it is the student; n steps on, the i-th of them weighs (i/n)^8 - ((i-1)/n)^8 (arXiv 2312.02696, eq. 1)."""
+    """Up to the warm-up's end it is the student; n steps on, the i-th of them weighs (i/n)^8
+    - ((i-1)/n)^8 (arXiv 2312.02696, eq. 1)."""
     session = session_of(tiny_teacher, tmp_path, warmup=3, iterations=8, ema_gamma=7.0)
     seen = []
     for iteration in range(8):

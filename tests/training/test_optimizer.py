@@ -20,7 +20,9 @@ SETTINGS = replace(load("digits").optimisation, learning_rate=0.1, iterations=11
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_the_rate_rises_in_even_steps_during_the_warm_up(schedule) -> None:
     settings = replace(SETTINGS, schedule=schedule)
-    assert [learning_rate(iteration, settings) for iteration in range(11)] == pytest.approx([0.01 * n for n in range(1, 11)] + [0.1])
+    assert [learning_rate(iteration, settings) for iteration in range(11)] == pytest.approx(
+        [0.01 * n for n in range(1, 11)] + [0.1]
+    )
 
 
 def test_a_constant_rate_stays_and_a_cosine_is_half_at_the_middle_and_zero_at_the_end() -> None:
@@ -35,8 +37,13 @@ def test_without_a_warm_up_the_first_step_has_the_full_rate() -> None:
 
 def test_log_gammas_learn_at_a_rate_of_their_own() -> None:
     """Adam's first step is the rate itself, whatever the gradient (arXiv 1412.6980)."""
-    named = {name: torch.nn.Parameter(torch.zeros(2)) for name in ("head.means.weight", "head.loggamma.weight", "proj.loggamma.bias")}
-    optimizer = make_optimizer(named.items(), replace(SETTINGS, gamma_learning_rate=0.25), torch.device("cpu"), Console(quiet=True))
+    named = {
+        name: torch.nn.Parameter(torch.zeros(2))
+        for name in ("head.means.weight", "head.loggamma.weight", "proj.loggamma.bias")
+    }
+    optimizer = make_optimizer(
+        named.items(), replace(SETTINGS, gamma_learning_rate=0.25), torch.device("cpu"), Console(quiet=True)
+    )
     for group in optimizer.param_groups:
         group["lr"] = group["share"] * 0.1
     for value in named.values():

@@ -1,4 +1,5 @@
-"""`optimisation.precision: fp32` on teachers whose weights and texts have fewer bits: the arithmetic is float32 nevertheless."""
+"""`optimisation.precision: fp32` on teachers whose weights and texts have fewer
+bits: the arithmetic is float32 nevertheless."""
 
 from __future__ import annotations
 
@@ -8,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from tiny_vae import tiny_vae
+from zoo import ZOO, Row, every_family, zoo_preset
 
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers.text_to_image import StockEncoders
 from piflow_cli.training.loop import Session, take_pending, train_step
 from piflow_cli.training.opening import open_session
-from tiny_vae import tiny_vae
-from zoo import ZOO, Row, every_family, zoo_preset
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def real_texts(text_encoders, monkeypatch) -> None:
 
     def in_bfloat16(self, texts):
         return [
-            {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()} for text in encode(self, texts)
+            {name: value.bfloat16() if value.is_floating_point() else value for name, value in text.items()}
+            for text in encode(self, texts)
         ]
 
     monkeypatch.setattr(StockEncoders, "encode_text", in_bfloat16)
@@ -45,7 +47,9 @@ def session_of(row: Row, folder: Path, precision: str) -> Session:
     path, _ = zoo_preset(row, folder)
     tiny_vae(row.family).save_pretrained(folder / "base" / "vae")
     given = [f"data.cache={folder / 'cache'}", "data.sizes=[[32, 32]]", "adapter.dropout=0.0"]
-    preset = resolve(path, None, given, {"data.prompts": str(folder / "prompts.txt"), "adapter.base_precision": precision})
+    preset = resolve(
+        path, None, given, {"data.prompts": str(folder / "prompts.txt"), "adapter.base_precision": precision}
+    )
     return open_session(preset, folder / "out", "cpu", Console(quiet=True))
 
 
@@ -57,7 +61,9 @@ def two_steps(session: Session) -> list[dict]:
 
 @every_family
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
-def test_a_base_of_fewer_bits_trains_as_one_of_float32_with_the_same_values(real_texts, row, precision, tmp_path) -> None:
+def test_a_base_of_fewer_bits_trains_as_one_of_float32_with_the_same_values(
+    real_texts, row, precision, tmp_path
+) -> None:
     narrow, wide = session_of(row, tmp_path / "narrow", precision), session_of(row, tmp_path / "wide", "fp32")
     base = narrow.student.model.base
     assert torch.bfloat16 in {value.dtype for value in base.parameters()}
@@ -78,7 +84,14 @@ def test_a_run_in_float32_trains_to_its_end_with_pictures(cli, real_texts, preci
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
     (tmp_path / "prompts.txt").write_text("cat\ndog\n")
-    options = ["--prompts", str(tmp_path / "prompts.txt"), "--cache", str(tmp_path / "cache"), "--set", "data.sizes=[[32, 32]]"]
+    options = [
+        "--prompts",
+        str(tmp_path / "prompts.txt"),
+        "--cache",
+        str(tmp_path / "cache"),
+        "--set",
+        "data.sizes=[[32, 32]]",
+    ]
     options += ["--base-precision", precision, "--iterations", "2", "--set", "output.preview_every=2"]
     outcome = cli("distill", "--teacher", str(path), *options, "--quiet", "--output", str(tmp_path / "out"))
     assert (outcome.code, outcome.err) == (0, "")

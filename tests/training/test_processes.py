@@ -1,4 +1,5 @@
-"""Several processes: the same run as one process has, resumed and stopped alike, for students of adapters and for whole ones."""
+"""Several processes: the same run as one process has, resumed and stopped alike, for
+students of adapters and for whole ones."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from zoo import ZOO, zoo_preset
 
 from piflow_cli.errors import UsageError
 from piflow_cli.system import processes
 from piflow_cli.system.processes import process_count
-from zoo import ZOO, zoo_preset
 
 TRAINING = "checkpoints/0000004/training.safetensors"
 
@@ -37,16 +38,41 @@ def same(one: Path, other: Path, tolerance: float) -> None:
 
 def whole(tiny_teacher: Path, folder: Path) -> list[str]:
     """A fully trained student, from noised pictures."""
-    return ["--teacher", str(tiny_teacher), "--iterations", "4", "--batch-size", "8", "--set", "optimisation.device_batch_size=4"]
+    return [
+        "--teacher",
+        str(tiny_teacher),
+        "--iterations",
+        "4",
+        "--batch-size",
+        "8",
+        "--set",
+        "optimisation.device_batch_size=4",
+    ]
 
 
 def adapters(tiny_teacher: Path, folder: Path) -> list[str]:
     """A student of adapters with dropout, from noise alone over two segments."""
     path, _ = zoo_preset(ZOO["flux"], folder)
     (folder / "prompts.txt").write_text("cat\ndog\na sun\nrain\n")
-    sources = ["--prompts", str(folder / "prompts.txt"), "--cache", str(folder / "cache"), "--set", "data.sizes=[[32, 32]]"]
+    sources = [
+        "--prompts",
+        str(folder / "prompts.txt"),
+        "--cache",
+        str(folder / "cache"),
+        "--set",
+        "data.sizes=[[32, 32]]",
+    ]
     checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
-    return ["--teacher", str(path), *sources, *checkpointing, "--batch-size", "2", "--set", "optimisation.device_batch_size=1"]
+    return [
+        "--teacher",
+        str(path),
+        *sources,
+        *checkpointing,
+        "--batch-size",
+        "2",
+        "--set",
+        "optimisation.device_batch_size=1",
+    ]
 
 
 @pytest.mark.parametrize("student", [whole, adapters])
@@ -63,7 +89,17 @@ def test_two_processes_train_and_resume_as_one_does(cli, text_encoders, tiny_tea
 
 def test_ctrl_c_stops_all_processes_at_one_step(tiny_teacher, tmp_path) -> None:
     folder = tmp_path / "out"
-    command = [sys.executable, "-m", "piflow_cli", "distill", *whole(tiny_teacher, tmp_path), "--device", "cpu", "--output", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "piflow_cli",
+        "distill",
+        *whole(tiny_teacher, tmp_path),
+        "--device",
+        "cpu",
+        "--output",
+        str(folder),
+    ]
     command += ["--num-processes", "2", "--iterations", "100000"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         deadline = time.monotonic() + 120
@@ -79,7 +115,18 @@ def test_ctrl_c_stops_all_processes_at_one_step(tiny_teacher, tmp_path) -> None:
 
 
 def test_what_the_processes_cannot_do_is_said_once_with_their_exit_code(tmp_path) -> None:
-    command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", "digits", "--num-processes", "2", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "piflow_cli",
+        "distill",
+        "--teacher",
+        "digits",
+        "--num-processes",
+        "2",
+        "--device",
+        "cpu",
+    ]
     done = subprocess.run([*command, "--batch-size", "3"], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "") and not list(tmp_path.iterdir())
     error, hint = done.stderr.splitlines()
@@ -88,7 +135,9 @@ def test_what_the_processes_cannot_do_is_said_once_with_their_exit_code(tmp_path
 
 def test_a_dry_run_counts_the_processes_and_starts_none(cli, monkeypatch) -> None:
     monkeypatch.setattr(processes, "launch", lambda *given: pytest.fail("a dry run was launched"))
-    plan = json.loads(cli("distill", "--teacher", "digits", "--num-processes", "4", "--device", "cpu", "--dry-run", "--json").out)
+    plan = json.loads(
+        cli("distill", "--teacher", "digits", "--num-processes", "4", "--device", "cpu", "--dry-run", "--json").out
+    )
     assert plan["optimisation"]["batch"].startswith("128 = 4 x 32 x 1")
 
 
@@ -132,8 +181,26 @@ sys.exit(main(sys.argv[1:]))
 def test_all_processes_skip_the_step_that_one_cannot_take(tiny_teacher, tmp_path) -> None:
     """Started by torchrun, with variables of accelerate about, into one folder."""
     (tmp_path / "spoiled.py").write_text(SPOILED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(tmp_path / "spoiled.py")]
-    command += ["distill", "--teacher", str(tiny_teacher), "--device", "cpu", "--iterations", "4", "--output", str(tmp_path / "out"), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(tmp_path / "spoiled.py"),
+    ]
+    command += [
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--device",
+        "cpu",
+        "--iterations",
+        "4",
+        "--output",
+        str(tmp_path / "out"),
+        "--json",
+    ]
     variables = {**os.environ, "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "fp16"}
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -153,7 +220,11 @@ def test_launching_leaves_the_environment_as_it_was(tmp_path, monkeypatch) -> No
     monkeypatch.setattr(run, "run", lambda options: seen.update(os.environ, options=options))
     processes.launch(["distill"], 2)
     assert dict(os.environ) == before
-    assert seen["OMP_NUM_THREADS"] and seen[processes.LAUNCHER] == str(os.getpid()) and "SIGHUP" in seen["options"].signals_to_handle
+    assert (
+        seen["OMP_NUM_THREADS"]
+        and seen[processes.LAUNCHER] == str(os.getpid())
+        and "SIGHUP" in seen["options"].signals_to_handle
+    )
 
 
 def test_under_nohup_the_launcher_goes_on_too(monkeypatch) -> None:

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-
 from helpers import seeded
+from torch import Tensor, nn
+from zoo import ZOO, stack, zoo_preset
+
 from piflow_cli.console import Console
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.rollout import rollout
@@ -18,10 +19,11 @@ from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import Conditioning, teacher_velocity
 from piflow_cli.training.loop import Session, train_step
 from piflow_cli.training.opening import open_session
-from zoo import ZOO, stack, zoo_preset
 
 ROW = ZOO["flux"]
-ROW = replace(ROW, config=ROW.config | {"num_single_layers": 1, "attention_head_dim": 32, "axes_dims_rope": (8, 12, 12)})
+ROW = replace(
+    ROW, config=ROW.config | {"num_single_layers": 1, "attention_head_dim": 32, "axes_dims_rope": (8, 12, 12)}
+)
 PROMPTS = ("a", "bb")
 COLOURS = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1]]).reshape(2, 1, 4, 1, 1)
 SHAPE, SHIFT, TEACHER_ITERATIONS, ITERATIONS = (4, 4, 4), 3.2, 300, 150

@@ -1,4 +1,5 @@
-"""`piflow distill` of tiny text-to-image teachers: one base, adapters and a head, from prompts or pictures to a student."""
+"""`piflow distill` of tiny text-to-image teachers: one base, adapters and a
+head, from prompts or pictures to a student."""
 
 import json
 from collections.abc import Iterator
@@ -7,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from interruptions import interrupted_at
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_vae import tiny_vae
+from zoo import RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
 
-from interruptions import interrupted_at
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.students.adapters import load_adapter
 from piflow_cli.teachers import family_of
 from piflow_cli.training import loop, run
 from piflow_cli.training.loop import train_step
-from tiny_vae import tiny_vae
-from zoo import RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
 
 SIZE = ["--set", "data.sizes=[[96, 64]]"]
 
@@ -33,7 +34,10 @@ def sources(tmp_path) -> dict[str, list[str]]:
         Image.effect_noise((96, 64), 40 + number).convert("RGB").save(tmp_path / "pictures" / f"{number}.png")
         (tmp_path / "pictures" / f"{number}.txt").write_text(text)
     cache = ["--set", f"data.cache={tmp_path / 'cache'}", *SIZE]
-    return {"prompts": ["--prompts", str(tmp_path / "prompts.txt"), *cache], "pictures": ["--data", str(tmp_path / "pictures"), *cache]}
+    return {
+        "prompts": ["--prompts", str(tmp_path / "prompts.txt"), *cache],
+        "pictures": ["--data", str(tmp_path / "pictures"), *cache],
+    }
 
 
 def tiny(row: Row, folder: Path) -> Path:
@@ -55,13 +59,23 @@ REGIMES = [
 
 
 @pytest.mark.parametrize(("name", "policy", "source"), REGIMES)
-def test_a_run_can_be_stopped_and_resumed_bit_for_bit(cli, text_encoders, sources, name, policy, source, tmp_path, monkeypatch) -> None:
+def test_a_run_can_be_stopped_and_resumed_bit_for_bit(
+    cli, text_encoders, sources, name, policy, source, tmp_path, monkeypatch
+) -> None:
     # What is drawn at the end of a run has tests of its own.
     for drawing in ("save_comparison", "draw_loss"):
         monkeypatch.setattr(run, drawing, lambda *given: None)
     preset = tiny(ZOO[name], tmp_path)
     checkpointing = "true" if policy == "gm" else "false"
-    arguments = ["distill", "--teacher", str(preset), "--policy", policy, "--set", f"optimisation.gradient_checkpointing={checkpointing}"]
+    arguments = [
+        "distill",
+        "--teacher",
+        str(preset),
+        "--policy",
+        policy,
+        "--set",
+        f"optimisation.gradient_checkpointing={checkpointing}",
+    ]
     arguments += [*sources[source], "--quiet"]
     whole = cli(*arguments, "--output", str(tmp_path / "whole"))
     assert (whole.code, whole.err) == (0, "")
@@ -77,10 +91,22 @@ def test_a_run_can_be_stopped_and_resumed_bit_for_bit(cli, text_encoders, source
 @every_family
 def test_a_run_leaves_pictures_a_plan_and_a_student_that_loads(cli, text_encoders, sources, row, tmp_path) -> None:
     preset, folder = tiny(row, tmp_path), tmp_path / "out"
-    arguments = ["distill", "--teacher", str(preset), *sources["prompts"], "--set", "output.preview_every=2", "--output", str(folder)]
+    arguments = [
+        "distill",
+        "--teacher",
+        str(preset),
+        *sources["prompts"],
+        "--set",
+        "output.preview_every=2",
+        "--output",
+        str(folder),
+    ]
     plan = json.loads(cli(*arguments, "--dry-run", "--json").out)
     assert "adapters of rank 4" in plan["student"]["trained"] and not folder.exists()
-    assert plan["optimisation"]["batch"] == "2 = 1 x 2 x 1 (processes x device batch x accumulation), trajectories of 2 segments"
+    assert (
+        plan["optimisation"]["batch"]
+        == "2 = 1 x 2 x 1 (processes x device batch x accumulation), trajectories of 2 segments"
+    )
     outcome = cli(*arguments, "--json")
     assert outcome.code == 0, outcome.err
     for name in ("previews/0000002.png", "previews/0000004.png"):
@@ -95,7 +121,16 @@ def test_a_run_leaves_pictures_a_plan_and_a_student_that_loads(cli, text_encoder
 
 def test_without_a_vae_a_run_goes_without_pictures(cli, text_encoders, sources, tmp_path) -> None:
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
-    outcome = cli("distill", "--teacher", str(path), *sources["prompts"], "--set", "output.preview_every=1", "--output", str(tmp_path / "out"))
+    outcome = cli(
+        "distill",
+        "--teacher",
+        str(path),
+        *sources["prompts"],
+        "--set",
+        "output.preview_every=1",
+        "--output",
+        str(tmp_path / "out"),
+    )
     assert outcome.code == 0 and f"no pictures of this run: {tmp_path / 'base'} has no VAE" in outcome.err
     assert not (tmp_path / "out" / "previews").exists() and not (tmp_path / "out" / "samples.png").exists()
 
@@ -125,12 +160,17 @@ def test_all_that_a_student_adds_learns_and_nothing_else(text_encoders, sources,
         assert torch.equal(session.student.family.call(session.teacher, states(), RAW, conditioning(row)), expected)
 
 
-def test_a_checkpoint_holds_what_is_trained_its_average_and_the_optimiser(cli, text_encoders, sources, tmp_path) -> None:
+def test_a_checkpoint_holds_what_is_trained_its_average_and_the_optimiser(
+    cli, text_encoders, sources, tmp_path
+) -> None:
     preset, folder = tiny(ZOO["qwen-image"], tmp_path), tmp_path / "out"
     assert cli("distill", "--teacher", str(preset), *sources["prompts"], "--quiet", "--output", str(folder)).code == 0
     tensors = load_file(folder / "checkpoints" / "0000004" / "training.safetensors")
     names = {name for name, _ in load_adapter(folder / "adapter").model.named_parameters()}
-    parts = {part: {name.removeprefix(f"{part}.") for name in tensors if name.startswith(f"{part}.")} for part in ("student", "average", "optimizer")}
+    parts = {
+        part: {name.removeprefix(f"{part}.") for name in tensors if name.startswith(f"{part}.")}
+        for part in ("student", "average", "optimizer")
+    }
     assert parts["student"] == parts["average"] == names
     assert len(parts["optimizer"]) == 3 * len(names)
     assert sum(map(len, parts.values())) == len(tensors)

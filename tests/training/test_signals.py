@@ -1,4 +1,5 @@
-"""What a run does with signals: it saves and stops at the next step, with the exit code that a shell gives for the signal."""
+"""What a run does with signals: it saves and stops at the next step, with the
+exit code that a shell gives for the signal."""
 
 from __future__ import annotations
 
@@ -102,10 +103,23 @@ def test_sigterm_twice_in_a_moment_is_one_request() -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="reads the list of processes from /proc")
 def test_workers_save_and_end_when_their_launcher_is_killed(tiny_teacher, tmp_path) -> None:
     folder = tmp_path / "out"
-    command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", str(tiny_teacher), "--device", "cpu", "--output", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "piflow_cli",
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--device",
+        "cpu",
+        "--output",
+        str(folder),
+    ]
     command += ["--num-processes", "2", "--iterations", "100000", "--set", "output.checkpoint_every=50000", "--quiet"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        assert waited_for(lambda: (folder / "metrics.jsonl").is_file() and (folder / "metrics.jsonl").stat().st_size > 0)
+        assert waited_for(
+            lambda: (folder / "metrics.jsonl").is_file() and (folder / "metrics.jsonl").stat().st_size > 0
+        )
         workers = children_of(process.pid)
         assert len(workers) == 2
         process.kill()

@@ -33,14 +33,26 @@ def spoil(monkeypatch) -> Callable[[Collection[int], float], None]:
             whole(session)
 
         monkeypatch.setattr("piflow_cli.training.run.train_step", step)
-        monkeypatch.setattr(loop, "data_dependent_loss", lambda *given: losses(*given) * (factor if now in iterations else 1.0))
+        monkeypatch.setattr(
+            loop, "data_dependent_loss", lambda *given: losses(*given) * (factor if now in iterations else 1.0)
+        )
 
     return spoil_
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
-def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_is_said(cli, tiny_teacher, tmp_path, spoil, factor) -> None:
-    arguments = ["distill", "--teacher", str(tiny_teacher), "--set", "output.checkpoint_every=1", "--set", "output.keep_checkpoints=9"]
+def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_is_said(
+    cli, tiny_teacher, tmp_path, spoil, factor
+) -> None:
+    arguments = [
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--set",
+        "output.checkpoint_every=1",
+        "--set",
+        "output.keep_checkpoints=9",
+    ]
     spoil({4}, factor)
     outcome = cli(*arguments, "--output", str(tmp_path / "out"), "--json")
     assert outcome.code == 0 and json.loads(outcome.out)["skipped"] == 1
@@ -49,7 +61,9 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_is_said(cli, tin
     assert [row["skipped"] for row in rows] == [False, False, False, True, False, False]
     assert rows[3]["loss"] is None and rows[3]["gradient_norm"] is None
     # No checkpoint amid such steps; the next one has gone on from the weights before.
-    saved = {number: tmp_path / "out" / "checkpoints" / f"{number:07d}" / "training.safetensors" for number in range(1, 7)}
+    saved = {
+        number: tmp_path / "out" / "checkpoints" / f"{number:07d}" / "training.safetensors" for number in range(1, 7)
+    }
     assert [number for number, path in saved.items() if path.is_file()] == [1, 2, 3, 5, 6]
     after = load_file(saved[6])
     assert all(value.isfinite().all() for value in after.values())
@@ -63,7 +77,9 @@ def test_a_skipped_step_changes_nothing_but_the_average(cli, tiny_teacher, tmp_p
     spoil({4}, math.nan)
     assert cli(*arguments, "--output", str(tmp_path / "four"), "--iterations", "4").code == 0
     places = (("three", "0000003"), ("four", "0000004"))
-    three, four = (load_file(tmp_path / name / "checkpoints" / number / "training.safetensors") for name, number in places)
+    three, four = (
+        load_file(tmp_path / name / "checkpoints" / number / "training.safetensors") for name, number in places
+    )
     assert all(torch.equal(value, four[name]) for name, value in three.items() if not name.startswith("average."))
 
 
@@ -73,7 +89,10 @@ def test_ten_steps_in_a_row_end_the_run_with_the_last_good_checkpoint(cli, tiny_
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--iterations", "50")
     assert outcome.code == 1
     assert f"{LONGEST_STREAK} steps in a row had gradients that are not finite, the last is iteration 13" in outcome.err
-    assert f"the last good checkpoint is {folder / 'checkpoints' / '0000002'}" in outcome.err and "--learning-rate" in outcome.err
+    assert (
+        f"the last good checkpoint is {folder / 'checkpoints' / '0000002'}" in outcome.err
+        and "--learning-rate" in outcome.err
+    )
     assert [row["iteration"] for row in rows_of(folder) if row["skipped"]] == list(range(4, 14))
     checkpoint = load_file(folder / "checkpoints" / "0000002" / "training.safetensors")
     assert all(value.isfinite().all() for value in checkpoint.values())
@@ -81,7 +100,9 @@ def test_ten_steps_in_a_row_end_the_run_with_the_last_good_checkpoint(cli, tiny_
 
 def test_nine_in_a_row_do_not(cli, tiny_teacher, tmp_path, spoil) -> None:
     spoil({*range(2, 11), *range(12, 21)}, math.nan)
-    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), "--iterations", "22", "--json")
+    outcome = cli(
+        "distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), "--iterations", "22", "--json"
+    )
     assert outcome.code == 0 and json.loads(outcome.out)["skipped"] == 18
 
 
@@ -92,7 +113,9 @@ def test_a_resumed_run_skips_and_counts_as_one_that_was_never_stopped(cli, tiny_
     assert cli(*arguments, str(tmp_path / "parts"), "--iterations", "3").code == 0
     assert json.loads(cli(*arguments, str(tmp_path / "parts")).out)["skipped"] == 2
     assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "parts")
-    whole, parts = (load_file(tmp_path / name / "checkpoints" / "0000006" / "training.safetensors") for name in ("whole", "parts"))
+    whole, parts = (
+        load_file(tmp_path / name / "checkpoints" / "0000006" / "training.safetensors") for name in ("whole", "parts")
+    )
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 

@@ -71,7 +71,9 @@ def test_a_run_goes_on_bit_for_bit_without_its_encoders(cli, teacher, source, tm
         patch.setattr(run, "train_step", step_then_interrupt)
         assert cli(*command, "--output", str(tmp_path / "parts")).code == 130
     assert cli(*command, "--output", str(tmp_path / "parts")).code == 0
-    left, right = (load_file(tmp_path / name / "checkpoints" / "0000006" / "training.safetensors") for name in ("whole", "parts"))
+    left, right = (
+        load_file(tmp_path / name / "checkpoints" / "0000006" / "training.safetensors") for name in ("whole", "parts")
+    )
     assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "parts" / "metrics.jsonl").read_text()
 
@@ -93,24 +95,38 @@ def test_a_run_does_not_go_on_with_other_data(cli, teacher, source, tmp_path, ch
     assert cli(*command, "--iterations", "1", "--no-resume").code == 0
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("prompts", "free"), ("data", "from data"), ("data, data-free", "free")])
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("prompts", "free"), ("data", "from data"), ("data, data-free", "free")]
+)
 def test_prompts_train_from_noise_and_pictures_from_data(cli, teacher, source, tmp_path, monkeypatch, kind, expected):
     starts = []
     monkeypatch.setattr(loop, "data_free_losses", lambda *a: starts.append("free") or imitation.data_free_losses(*a))
-    monkeypatch.setattr(loop, "data_dependent_loss", lambda *a: starts.append("from data") or imitation.data_dependent_loss(*a))
-    assert cli(*arguments(teacher, source, kind), "--iterations", "2", "--output", str(tmp_path / "out"), "--quiet").code == 0
+    monkeypatch.setattr(
+        loop, "data_dependent_loss", lambda *a: starts.append("from data") or imitation.data_dependent_loss(*a)
+    )
+    assert (
+        cli(*arguments(teacher, source, kind), "--iterations", "2", "--output", str(tmp_path / "out"), "--quiet").code
+        == 0
+    )
     assert starts == [expected] * 2
 
 
 def test_the_losses_are_those_of_latents_and_conditioning_by_hand(cli, teacher, source, tmp_path, monkeypatch):
     """x_0 is the picture's latents, and the teacher hears both the prompt and the empty one."""
     seen = []
-    monkeypatch.setattr(loop, "teacher_velocity", lambda family, model, guidance, x, sigma, conditioning: seen.append(conditioning) or x)
+    monkeypatch.setattr(
+        loop, "teacher_velocity", lambda family, model, guidance, x, sigma, conditioning: seen.append(conditioning) or x
+    )
     losses = []
     monkeypatch.setattr(
-        loop, "data_dependent_loss", lambda s, t, x_0, *rest: losses.append(x_0) or imitation.data_dependent_loss(s, t, x_0, *rest)
+        loop,
+        "data_dependent_loss",
+        lambda s, t, x_0, *rest: losses.append(x_0) or imitation.data_dependent_loss(s, t, x_0, *rest),
     )
-    assert cli(*arguments(teacher, source, "data"), "--iterations", "1", "--output", str(tmp_path / "out"), "--quiet").code == 0
+    assert (
+        cli(*arguments(teacher, source, "data"), "--iterations", "1", "--output", str(tmp_path / "out"), "--quiet").code
+        == 0
+    )
     (x_0,) = losses
     stored = {key: value for path in (tmp_path / "cache").glob("*/latents/*") for key, value in load_file(path).items()}
     # These encoders are sure of their latents, so that a draw is the mean.
@@ -137,10 +153,23 @@ def test_counts_are_said_and_the_plan_knows_the_data(cli, teacher, source, tmp_p
 
 def test_texts_that_are_cut_are_named_as_json(cli, teacher, tmp_path):
     (tmp_path / "long.txt").write_text("\n".join(["a cat", "z" * (LONGEST + 1)]))
-    outcome = cli("distill", "--teacher", str(teacher), "--prompts", str(tmp_path / "long.txt"), "--output", str(tmp_path / "run"), "--json")
+    outcome = cli(
+        "distill",
+        "--teacher",
+        str(teacher),
+        "--prompts",
+        str(tmp_path / "long.txt"),
+        "--output",
+        str(tmp_path / "run"),
+        "--json",
+    )
     assert outcome.code == 0, outcome.err
     warnings = [json.loads(line)["warning"] for line in outcome.err.splitlines()]
-    assert [line for line in warnings if line.startswith("1 of 2 texts are longer than the text encoder reads") and "(101 letters)" in line]
+    assert [
+        line
+        for line in warnings
+        if line.startswith("1 of 2 texts are longer than the text encoder reads") and "(101 letters)" in line
+    ]
 
 
 def test_the_plan_without_data_or_with_data_of_the_hub(cli, teacher):
@@ -166,15 +195,36 @@ def test_the_plan_without_data_or_with_data_of_the_hub(cli, teacher):
         (["--set", "data.images=nowhere.safetensors"], "there are no pictures at nowhere.safetensors"),
     ],
 )
-def test_data_that_cannot_be_trained_on_say_so_before_anything_is_written(cli, teacher, source, tmp_path, options, message):
+def test_data_that_cannot_be_trained_on_say_so_before_anything_is_written(
+    cli, teacher, source, tmp_path, options, message
+):
     (tmp_path / "e.txt").write_text("a\n\nb\n")
     (tmp_path / "empty").mkdir()
     places = {"empty": tmp_path / "e.txt", "folder": tmp_path / "empty", "good": source["--prompts"]}
-    outcome = cli("distill", "--teacher", str(teacher), *(option.format(**places) for option in options), "--output", str(tmp_path / "out"))
+    outcome = cli(
+        "distill",
+        "--teacher",
+        str(teacher),
+        *(option.format(**places) for option in options),
+        "--output",
+        str(tmp_path / "out"),
+    )
     assert outcome.code == 2 and message in outcome.err and "→" in outcome.err
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
 
 
 def test_a_family_of_classes_takes_no_prompts(cli, tiny_teacher, source):
-    outcome = cli("distill", "--teacher", str(tiny_teacher), "--prompts", source["--prompts"], "--data-free", "--set", "data.resolution=8")
-    assert outcome.code == 2 and "data.prompts: is for teachers that are told a text, and this one is told a class" in outcome.err
+    outcome = cli(
+        "distill",
+        "--teacher",
+        str(tiny_teacher),
+        "--prompts",
+        source["--prompts"],
+        "--data-free",
+        "--set",
+        "data.resolution=8",
+    )
+    assert (
+        outcome.code == 2
+        and "data.prompts: is for teachers that are told a text, and this one is told a class" in outcome.err
+    )

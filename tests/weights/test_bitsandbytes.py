@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import seeded
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from zoo import RAW, ZOO, disturb, student_of, zoo_preset
 
-from helpers import seeded
 from piflow_cli.errors import RunError
 from piflow_cli.students.adapters import load_adapter, save_adapter
 from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.training.opening import open_models
-from zoo import RAW, ZOO, disturb, student_of, zoo_preset
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 
@@ -23,7 +23,8 @@ bitsandbytes = pytest.importorskip("bitsandbytes")
 ROW = replace(
     ZOO["flux"],
     config=ZOO["flux"].config | dict(
-        in_channels=64, joint_attention_dim=64, pooled_projection_dim=64, attention_head_dim=32, num_attention_heads=4, axes_dims_rope=(8, 12, 12),
+        in_channels=64, joint_attention_dim=64, pooled_projection_dim=64, attention_head_dim=32, num_attention_heads=4,
+        axes_dims_rope=(8, 12, 12),
     ),
 )  # fmt: skip
 FAMILY = family_of("flux", ROW.guidance)

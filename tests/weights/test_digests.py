@@ -1,4 +1,5 @@
-"""One flipped byte in what is shipped, or in a converted teacher, is noticed; the second is made again in the same run."""
+"""One flipped byte in what is shipped, or in a converted teacher, is noticed;
+the second is made again in the same run."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sit import HEADS, sit_weights
 
 from piflow_cli.errors import RunError
 from piflow_cli.evaluation.extractors.digits_classifier import load_classifier
@@ -17,7 +19,6 @@ from piflow_cli.presets.resolve import presets_root
 from piflow_cli.system.files import user_cache
 from piflow_cli.weights.digests import MANIFEST, check_shipped, is_whole, read_manifest, write_manifest
 from piflow_cli.weights.locate import locate
-from sit import HEADS, sit_weights
 
 SHIPPED = {
     "digits/diffusion_pytorch_model.safetensors": lambda: locate("preset:digits"),
@@ -49,7 +50,9 @@ def shipped(tmp_path, monkeypatch) -> Path:
 def test_everything_that_is_shipped_for_machines_is_listed_as_it_is():
     root = presets_root()
     files = [path for path in root.rglob("*") if path.suffix == ".safetensors" or path.name == "config.json"]
-    assert read_manifest(root) == {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    assert read_manifest(root) == {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
     check_shipped(files)
 
 

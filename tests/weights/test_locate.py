@@ -60,7 +60,17 @@ def test_a_path_of_this_machine_is_never_asked_of_the_hub(hub, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
     assert locate("owner/name") == Path("owner/name")
-    for missing in ("./owner/other", "/owner/other", "../owner/other", "~/owner/other", "other", "owner/model.pth", "a/../b", "a\\b", "a b/c"):
+    for missing in (
+        "./owner/other",
+        "/owner/other",
+        "../owner/other",
+        "~/owner/other",
+        "other",
+        "owner/model.pth",
+        "a/../b",
+        "a\\b",
+        "a b/c",
+    ):
         with pytest.raises(UsageError, match="there is nothing at") as caught:
             locate(missing)
         assert "--base PATH" in caught.value.hint
@@ -133,7 +143,12 @@ FAILURES = [
     (answer(errors.RepositoryNotFoundError, 404), UsageError, "no such repository", "check the name"),
     (answer(errors.RevisionNotFoundError, 404), UsageError, "no such revision", "teacher.revision=null"),
     (answer(errors.RemoteEntryNotFoundError, 404), UsageError, "no such file", "its page on the Hub"),
-    (errors.IncompleteSnapshotError("3 files are missing", snapshot_path="x"), RunError, "download is incomplete", "network"),
+    (
+        errors.IncompleteSnapshotError("3 files are missing", snapshot_path="x"),
+        RunError,
+        "download is incomplete",
+        "network",
+    ),
     (errors.LocalEntryNotFoundError("not in the cache"), RunError, "the Hub cannot be reached", "network"),
     (errors.HFValidationError("odd"), UsageError, "no name of a repository", "owner/name"),
     (answer(errors.HfHubHTTPError, 401), RunError, "refuses the access token", "hf auth login"),
@@ -144,7 +159,11 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize(("failure", "kind", "message", "hint"), FAILURES, ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None)
+@pytest.mark.parametrize(
+    ("failure", "kind", "message", "hint"),
+    FAILURES,
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
 def test_each_failure_of_the_hub_is_one_line_with_what_to_do(hub, failure, kind, message, hint):
     hub.failures = [failure]
     with pytest.raises(PiflowError) as caught:
@@ -175,7 +194,9 @@ def connection_errors() -> list[Exception]:
     library = __import__(errors.HTTPError.__module__.partition(".")[0])
     connect = getattr(library, "ConnectError", None)
     found = [errors.OfflineModeIsEnabled("HF_HUB_OFFLINE=1")]
-    return [*found, connect("no route"), library.ReadTimeout("slow"), library.ProxyError("no proxy")] if connect else found
+    return (
+        [*found, connect("no route"), library.ReadTimeout("slow"), library.ProxyError("no proxy")] if connect else found
+    )
 
 
 @pytest.mark.parametrize("failure", connection_errors(), ids=lambda value: type(value).__name__)
@@ -236,7 +257,9 @@ def test_a_repository_without_the_files_is_named(hub):
 @pytest.mark.parametrize("base", ["owner/name", "local"])
 def test_a_missing_shard_is_named(hub, tmp_path, base):
     index = "transformer/diffusion_pytorch_model.safetensors.index.json"
-    hub.add(index, "transformer/config.json", "transformer/one.safetensors", "text_encoder/model.safetensors.index.json")
+    hub.add(
+        index, "transformer/config.json", "transformer/one.safetensors", "text_encoder/model.safetensors.index.json"
+    )
     (hub.root / index).write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
     base = str(hub.root) if base == "local" else base
     with pytest.raises(RunError, match="two.safetensors is missing") as caught:
@@ -258,5 +281,9 @@ def test_the_command_line_ends_in_one_line(cli, hub, tiny_teacher, tmp_path):
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--base", "owner/name", "--output", str(tmp_path / "out"))
     message = "owner/name: the model is gated, and the Hub does not know who asks"
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err == f"Error: {message}\n  → accept its licence on its page on the Hub, then: hf auth login; or name a local copy: --base PATH\n"
+    assert (
+        outcome.err
+        == f"Error: {message}\n  → accept its licence on its page on the Hub, then: hf auth login; or name a local"
+        " copy: --base PATH\n"
+    )
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,5 @@
-"""Pickled checkpoints that lie about their size, or hold what is no tensor: one line, and the memory stays as it was."""
+"""Pickled checkpoints that lie about their size, or hold what is no tensor:
+one line, and the memory stays as it was."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def compressed(path: Path) -> None:
 def lying_storage(path: Path) -> None:
     torch.save({"a": torch.arange(5.0)}, path)
     # The pickle's small integer 5 becomes one of four bytes.
-    packed_again(path, lambda name, data: data.replace(b"K\x05", b"J\x00\x00\x00\x70") if name.endswith("data.pkl") else data)
+    packed_again(
+        path, lambda name, data: data.replace(b"K\x05", b"J\x00\x00\x00\x70") if name.endswith("data.pkl") else data
+    )
 
 
 def repeated(path: Path) -> None:
@@ -79,9 +82,17 @@ def test_what_would_fill_the_memory_is_refused_in_one_line(make, tmp_path):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_tied_and_transposed_tensors_are_read(zipped, tmp_path):
     value = torch.arange(6.0).reshape(2, 3)
-    torch.save({"module.a": value, "b": value, "c": value.T, "d": value[:, 1]}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"module.a": value, "b": value, "c": value.T, "d": value[:, 1]},
+        tmp_path / "a.pt",
+        _use_new_zipfile_serialization=zipped,
+    )
     found = read_pickled(tmp_path / "a.pt")
-    assert found.keys() == {"a", "b", "c", "d"} and torch.equal(found["c"], value.T) and torch.equal(found["d"], value[:, 1])
+    assert (
+        found.keys() == {"a", "b", "c", "d"}
+        and torch.equal(found["c"], value.T)
+        and torch.equal(found["d"], value[:, 1])
+    )
 
 
 @pytest.mark.parametrize("position", range(0, 100, 7))
@@ -103,6 +114,18 @@ def test_a_checkpoint_with_a_flipped_bit_never_ends_in_a_traceback(position, tmp
 def test_a_bomb_as_a_base_ends_in_two_lines(cli, tiny_teacher, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     repeated(tmp_path / "bomb.pt")
-    outcome = cli("sample", "--teacher", str(tiny_teacher), "--base", str(tmp_path / "bomb.pt"), "--seeds", "0", "--output", str(tmp_path / "out"))
-    assert outcome.code == 1 and "is larger than what the file holds" in outcome.err and len(outcome.err.splitlines()) == 2
+    outcome = cli(
+        "sample",
+        "--teacher",
+        str(tiny_teacher),
+        "--base",
+        str(tmp_path / "bomb.pt"),
+        "--seeds",
+        "0",
+        "--output",
+        str(tmp_path / "out"),
+    )
+    assert (
+        outcome.code == 1 and "is larger than what the file holds" in outcome.err and len(outcome.err.splitlines()) == 2
+    )
     assert not list(tmp_path.rglob("*.safetensors"))

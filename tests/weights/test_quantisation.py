@@ -1,4 +1,5 @@
-"""Bases in fewer bits, and bases that are offloaded: the same numbers as bases that were rounded by hand, and what is refused."""
+"""Bases in fewer bits, and bases that are offloaded: the same numbers as bases that
+were rounded by hand, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,14 +8,14 @@ import json
 
 import pytest
 import torch
+from rounding import rounded
+from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
 from piflow_cli.errors import UsageError
 from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.training.opening import open_models
 from piflow_cli.weights.quantisation import check_offloading, check_precision, offload, quantised_loading, store_in_fp8
-from rounding import rounded
-from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, student_of, zoo_preset
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -44,7 +45,10 @@ def test_a_base_in_fp8_trains_as_one_that_was_rounded(row: Row, checkpointing: b
     assert len(stored) > 4 and not any(value.requires_grad for value in stored)
     # What is trained, and the projection that the teacher keeps, are whole.
     assert {value.dtype for value in student.model.parameters()} == {torch.float32}
-    assert student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection).weight.dtype == torch.float32
+    assert (
+        student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection).weight.dtype
+        == torch.float32
+    )
 
 
 @every_family
@@ -64,10 +68,16 @@ def test_a_base_in_bf16_is_the_loaded_one_bit_for_bit(tmp_path) -> None:
     row = ZOO["flux"]
     _, preset = zoo_preset(row, tmp_path, adapter__base_precision="bf16", optimisation__precision="bf16")
     family = family_of(row.family, row.guidance)
-    teacher, student = open_models(preset, family)
+    _teacher, student = open_models(preset, family)
     plain = family.load(tmp_path / "base", torch.bfloat16)
-    found = {name.replace(".base_layer.", ".").replace(".variants.teacher.", "."): value for name, value in student.model.base.named_parameters()}
-    assert all(torch.equal(found[name], value) and found[name].dtype == torch.bfloat16 for name, value in plain.named_parameters())
+    found = {
+        name.replace(".base_layer.", ".").replace(".variants.teacher.", "."): value
+        for name, value in student.model.base.named_parameters()
+    }
+    assert all(
+        torch.equal(found[name], value) and found[name].dtype == torch.bfloat16
+        for name, value in plain.named_parameters()
+    )
 
 
 def test_a_run_with_a_base_in_fp8_starts_from_the_stored_weights(tmp_path) -> None:
@@ -108,16 +118,32 @@ def test_the_layers_that_are_trained_are_kept_out_of_the_quantised_ones(monkeypa
     # Its own constructor asks for the package.
     monkeypatch.setattr(diffusers, "BitsAndBytesConfig", dict)
     keep = ["norm_out.linear", "proj_out"]
-    assert quantised_loading("int8", keep)["quantization_config"] == {"load_in_8bit": True, "llm_int8_skip_modules": keep}
+    assert quantised_loading("int8", keep)["quantization_config"] == {
+        "load_in_8bit": True,
+        "llm_int8_skip_modules": keep,
+    }
     four = quantised_loading("nf4", keep)["quantization_config"]
-    assert four["load_in_4bit"] and four["bnb_4bit_quant_type"] == "nf4" and four["bnb_4bit_compute_dtype"] == torch.bfloat16
+    assert (
+        four["load_in_4bit"]
+        and four["bnb_4bit_quant_type"] == "nf4"
+        and four["bnb_4bit_compute_dtype"] == torch.bfloat16
+    )
     assert family_of("flux").kept_whole(ZOO["flux"].build()) == set(keep)
 
 
 def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path) -> None:
     (tmp_path / "p.txt").write_text("a\n")
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
-    arguments = ["distill", "--teacher", str(path), "--prompts", str(tmp_path / "p.txt"), "--set", "data.resolution=64", "--quiet"]
+    arguments = [
+        "distill",
+        "--teacher",
+        str(path),
+        "--prompts",
+        str(tmp_path / "p.txt"),
+        "--set",
+        "data.resolution=64",
+        "--quiet",
+    ]
     outcome = cli(*arguments, "--base-precision", "nf4", "--output", str(tmp_path / "out"))
     assert outcome.code == 2 and "a base in nf4 needs" in outcome.err and not (tmp_path / "out").exists()
     outcome = cli(*arguments, "--offload-base", "--output", str(tmp_path / "out"))
@@ -125,7 +151,9 @@ def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path) -> None:
     checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
     outcome = cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "nf4")
     assert outcome.code == 2 and "excludes adapter.base_precision nf4" in outcome.err
-    plan = json.loads(cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "fp8", "--dry-run", "--json").out)
+    plan = json.loads(
+        cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "fp8", "--dry-run", "--json").out
+    )
     assert "the base is frozen in fp8" in plan["student"]["trained"]
 
 
@@ -137,6 +165,19 @@ def test_a_family_that_is_not_quantised_says_so(tmp_path) -> None:
 def test_text_encoders_are_not_offloaded_from_the_cpu(cli, tmp_path) -> None:
     (tmp_path / "p.txt").write_text("a\n")
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
-    arguments = ["--prompts", str(tmp_path / "p.txt"), "--set", "data.resolution=64", "--device", "cpu", "--output", str(tmp_path / "out")]
+    arguments = [
+        "--prompts",
+        str(tmp_path / "p.txt"),
+        "--set",
+        "data.resolution=64",
+        "--device",
+        "cpu",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     outcome = cli("distill", "--teacher", str(path), *arguments, "--offload-text-encoder")
-    assert outcome.code == 2 and "nothing to offload the text encoder from" in outcome.err and not (tmp_path / "out").exists()
+    assert (
+        outcome.code == 2
+        and "nothing to offload the text encoder from" in outcome.err
+        and not (tmp_path / "out").exists()
+    )

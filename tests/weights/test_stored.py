@@ -22,7 +22,10 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def tensors() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = ((4, 3), (2, 3), (4, 2), (5,), ())
-    return {name: torch.randn(shape, generator=generator).to(DTYPES[number % 3]) for number, (name, shape) in enumerate(zip(NAMES, shapes))}
+    return {
+        name: torch.randn(shape, generator=generator).to(DTYPES[number % 3])
+        for number, (name, shape) in enumerate(zip(NAMES, shapes))
+    }
 
 
 @settings(max_examples=25)

@@ -44,7 +44,8 @@ class Block(NamedTuple):
     ends: Tensor
 
     def substeps(self, *columns: Tensor) -> Callable[[int, int, int], Iterator[tuple[Tensor, ...]]]:
-        """A function of (first, last, active) that goes through substeps: scalars (R, 1) of those samples; columns (R, steps)."""
+        """A function of (first, last, active) that goes through substeps: scalars (R,
+        1) of those samples; columns (R, steps)."""
         table = torch.stack(columns).to(self.x.dtype).transpose(1, 2).unsqueeze(3).contiguous()
         return lambda first, last, active: zip(*(column.unbind(0) for column in table[:, first:last, :active]))
 

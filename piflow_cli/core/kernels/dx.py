@@ -36,7 +36,8 @@ def rollout_through(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: i
 
 
 def mean_velocity(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int, longest: float) -> Tensor:
-    """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to ``raws[1]``, however far apart (``longest``)."""
+    """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to
+    ``raws[1]``, however far apart (``longest``)."""
     maps = _map_of(policy, raws, substeps, averaged=True)
     return _apply(policy, x, maps.gain[:, 0], maps.beta[:, 0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from types import ModuleType
 
 import torch
@@ -31,14 +32,19 @@ def rollout_through(
     if not _wants_gradient(policy, x):
         return list(backend.states(policy, x, backend.plan(policy, raws, substeps, averaged=False)).unbind(0))
     states = []
-    for raw_from, raw_to in zip(raws, raws[1:]):
+    for raw_from, raw_to in pairwise(raws):
         x = x + _integral(backend, policy, x, [raw_from, raw_to], substeps, averaged=False)
         states.append(x)
     return states
 
 
 def mean_velocity(
-    policy: GMFlowPolicy, x: Tensor, raws: list[Tensor], substeps: int, longest: float, backend: ModuleType | None = None
+    policy: GMFlowPolicy,
+    x: Tensor,
+    raws: list[Tensor],
+    substeps: int,
+    longest: float,
+    backend: ModuleType | None = None,
 ) -> Tensor:
     """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to ``raws[1]``."""
     backend = backend_for(x.device.type) if backend is None else backend

@@ -243,4 +243,3 @@ def _backward_step(block: Block, kept: list[Tensor], at: GMCoefficients, upstrea
     sums.logstd.add_(direct).addcmul_((slope * energies).sum(0).sub_(average), at.kappa)
     sums.state.addcmul_(adjoint, at.a)
     add_products(sums.state, block.means.unbind(0), (slope * at.p).unsqueeze(1).unbind(0), sign=-1)
-

@@ -66,7 +66,7 @@ def _posterior(m, square, prior, y, source, row):
 
 @triton.jit
 def _velocity(m, square, prior, y, source, row):
-    weights, energy, mean, query = _posterior(m, square, prior, y, source, row)
+    _weights, _energy, mean, _query = _posterior(m, square, prior, y, source, row)
     return tl.load(row + 3) * y + tl.load(row + 4) * source + tl.load(row + 5) * mean
 
 
@@ -166,7 +166,7 @@ def backward_kernel(
     last = tl.load(ends + sample)
 
     y = begin - source
-    for step in range(0, last):
+    for step in range(last):
         tl.store(path + step * stride + within, y, mask=wanted)
         row = scalars + (sample * width + step) * COLUMNS
         u = _velocity(m, square, prior, y, source, row)
@@ -180,7 +180,7 @@ def backward_kernel(
     sum_square = tl.zeros_like(prior)
     sum_logstd = tl.zeros_like(y)
     sum_energy = tl.zeros_like(prior)
-    for back in range(0, last):
+    for back in range(last):
         step = last - 1 - back
         row = scalars + (sample * width + step) * COLUMNS
         y = tl.load(path + step * stride + within, mask=wanted, other=0)

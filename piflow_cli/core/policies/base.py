@@ -27,10 +27,10 @@ class Policy(ABC):
     A policy belongs to one network evaluation at (``x_src``, ``raw_src``): ``x_src`` (B, C, *S), ``raw_src`` (B,) raw
     times, ``shift`` the map from raw time to sigma. Times are computed in float64, states in float32.
 
-    A new policy is a frozen dataclass with :meth:`layout`, :meth:`from_output` and :meth:`posterior_mean`; the rest has a
-    default here. ``outputs`` names its fields that the network gives. ``fast_rollout`` names the module of
-    :mod:`piflow_cli.core.kernels` that follows it; a subclass does not inherit it, since it may follow other velocities.
-    ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
+    A new policy is a frozen dataclass with :meth:`layout`, :meth:`from_output` and :meth:`posterior_mean`; the rest has
+    a default here. ``outputs`` names its fields that the network gives. ``fast_rollout`` names the module of
+    :mod:`piflow_cli.core.kernels` that follows it; a subclass does not inherit it, since it may follow other
+      velocities. ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ()
@@ -51,8 +51,11 @@ class Policy(ABC):
         raise NotImplementedError("no network emits this policy")
 
     @classmethod
-    def from_output(cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float) -> Self:
-        """The policy whose network output was cut by :meth:`layout`; ``segment`` is the raw length it was trained to span."""
+    def from_output(
+        cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float
+    ) -> Self:
+        """The policy whose network output was cut by :meth:`layout`; ``segment``
+        is the raw length it was trained to span."""
         raise NotImplementedError("no network emits this policy")
 
     def mean_velocity(self, raw_from: Tensor, raw_to: Tensor) -> Tensor:
@@ -72,16 +75,19 @@ class Policy(ABC):
         return self
 
     def check_source(self) -> None:
-        """Raise :class:`~piflow_cli.core.validation.PolicyError` for values of which a rollout shows nothing; in host memory only."""
+        """Raise :class:`~piflow_cli.core.validation.PolicyError` for values of which a
+        rollout shows nothing; in host memory only."""
 
     def check_outputs(self) -> None:
-        """Raise :class:`~piflow_cli.core.validation.PolicyError` for outputs that are not finite; in host memory only."""
+        """Raise :class:`~piflow_cli.core.validation.PolicyError` for outputs
+        that are not finite; in host memory only."""
         for name in self.outputs:
             # A log-weight of minus infinity is a weight of zero.
             check_finite(name, getattr(self, name), minus_infinity=name == "logweights")
 
     def velocity(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Velocity u = dx / dsigma = (x - x_0) / sigma at states ``x`` (B, C, *S), raw times (B,) not above the source."""
+        """Velocity u = dx / dsigma = (x - x_0) / sigma at states ``x`` (B, C,
+        *S), raw times (B,) not above the source."""
         x = working(x)
         return (x - self.posterior_mean(x, raw)) / per_sample(self.sigma(raw), x)
 

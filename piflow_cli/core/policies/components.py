@@ -1,4 +1,5 @@
-"""What policies of several weighted velocities share: the weights over components, dropping some of them, and their head."""
+"""What policies of several weighted velocities share: the weights over
+components, dropping some of them, and their head."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ BIAS_NOISE_ALONE = 0.1  # of projections without a bias, as those of FLUX.2
 
 
 class ComponentPolicy(Policy):
-    """A policy of K components: velocities ``means`` (B, K, C, *S) and ``logweights`` (B, K, 1, *S) before the softmax over K,
-    as the network gives them; ``dropped`` (B, K) bool marks components that are left out.
+    """A policy of K components: velocities ``means`` (B, K, C, *S) and ``logweights`` (B, K, 1, *S) before the softmax
+    over K, as the network gives them; ``dropped`` (B, K) bool marks components that are left out.
     """
 
     means: Tensor
@@ -45,7 +46,9 @@ class ComponentPolicy(Policy):
         logweights = working(self.logweights)
         if self.dropped is None:
             return logweights
-        return logweights.masked_fill(self.dropped.reshape(*self.dropped.shape, *[1] * (logweights.ndim - 2)), -torch.inf)
+        return logweights.masked_fill(
+            self.dropped.reshape(*self.dropped.shape, *[1] * (logweights.ndim - 2)), -torch.inf
+        )
 
     def _check_components(self) -> None:
         check_not_empty("means", self.means, 3)
@@ -61,9 +64,10 @@ class ComponentPolicy(Policy):
 class ComponentHead(PolicyHead):
     """What heads of K components share: K velocities per position, and K log-weights.
 
-    Tokens (B, tokens, D) → (B, tokens, width) in the order that :class:`~piflow_cli.core.decoding.PolicyDecoder` reads.
-    Velocities start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias,
-    log-weights at zero (pi-Flow, arXiv 2510.14974, appendix, and the configurations published with it, where the noise is
+    Tokens (B, tokens, D) → (B, tokens, width) in the order that
+    :class:`~piflow_cli.core.decoding.PolicyDecoder` reads. Velocities start as K copies of ``projection`` with
+    noise of ``bias_noise`` on each (component, channel) bias, log-weights at zero (pi-Flow, arXiv 2510.14974,
+    appendix, and the configurations published with it, where the noise is
     0.05 on a bias that is there, and 0.1 in place of one that is not).
     """
 

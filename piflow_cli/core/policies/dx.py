@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 class DXPolicy(Policy):
     """A policy whose x_0 depends on raw time only.
 
-    ``grid`` (B, N, C, *S): velocities as the network gives them, each an estimate of x_0 seen from the source. They stand
-    at N even raw times from ``raw_src - segment`` (first) to ``raw_src`` (last), with straight lines between and constants
-    outside. ``segment`` and ``shift`` belong to the policy: they stay as trained whatever the sampling NFE. Shapes that do
-    not fit raise :class:`~piflow_cli.core.validation.PolicyError`.
+    ``grid`` (B, N, C, *S): velocities as the network gives them, each an estimate of x_0 seen from the source. They
+    stand at N even raw times from ``raw_src - segment`` (first) to ``raw_src`` (last), with straight lines between and
+    constants outside. ``segment`` and ``shift`` belong to the policy: they stay as trained whatever the sampling NFE.
+    Shapes that do not fit raise :class:`~piflow_cli.core.validation.PolicyError`.
 
     A segment that would end below raw time 0 ends there, with all its N points: the published policies do so, in the
     last segment of every student whose final step is shorter than the others.
@@ -55,7 +55,9 @@ class DXPolicy(Policy):
         return ((components, channels),)
 
     @classmethod
-    def from_output(cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float) -> Self:
+    def from_output(
+        cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float
+    ) -> Self:
         return cls(parts[0], x_src, raw_src, segment, shift)
 
     @cached_property
@@ -96,7 +98,8 @@ class DXPolynomialPolicy(DXPolicy):
 
 
 class DXHead(PolicyHead):
-    """Head of a DX policy: the projection N times over, with a bias if it has one (pi-Flow, arXiv 2510.14974, section 3.1)."""
+    """Head of a DX policy: the projection N times over, with a bias if it has one
+    (pi-Flow, arXiv 2510.14974, section 3.1)."""
 
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
         super().__init__(patch, channel_major)
@@ -127,7 +130,8 @@ class DXHead(PolicyHead):
 
 
 class DXPolynomialHead(DXHead):
-    """The same for a polynomial: its constant term starts as the projection, the others at zero, as in the published class."""
+    """The same for a polynomial: its constant term starts as the projection, the
+    others at zero, as in the published class."""
 
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
         super().__init__(projection, components, patch, channel_major)

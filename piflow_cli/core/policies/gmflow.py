@@ -60,7 +60,9 @@ class GMFlowPolicy(ComponentPolicy):
         return (components, channels), (components, 1), None
 
     @classmethod
-    def from_output(cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float) -> GMFlowPolicy:
+    def from_output(
+        cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float
+    ) -> GMFlowPolicy:
         return cls(*parts, x_src, raw_src, shift)
 
     def check_source(self) -> None:
@@ -91,14 +93,16 @@ class GMFlowPolicy(ComponentPolicy):
         return (pull + (logits.softmax(dim=1) * self.mixture.means).sum(dim=1)) / denominator.squeeze(1)
 
     def posterior(self, x: Tensor, raw: Tensor) -> Mixture:
-        """The mixture over x_0 given the state ``x`` (B, C, *S) at raw times (B,); its mean is :meth:`posterior_mean`."""
+        """The mixture over x_0 given the state ``x`` (B, C, *S) at raw times (B,); its mean is
+        :meth:`posterior_mean`."""
         logits, pull, denominator = self._evidence(x, raw)
         means, _, variance = self.mixture
         spread = variance / denominator.reshape(-1)
         return Mixture((pull.unsqueeze(1) + means) / denominator, logits.log_softmax(dim=1), spread)
 
     def _evidence(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, K, 1, *S) of the posterior; what all means (B, C, *S) gain before they are divided by the last, (B, 1, ...)."""
+        """Logits (B, K, 1, *S) of the posterior; what all means (B, C, *S) gain before
+        they are divided by the last, (B, 1, ...)."""
         means, logweights, variance = self.mixture
         sigma, sigma_src = self.sigma(raw), self.sigma_src
         odds, odds_src = (1 - sigma) / sigma, (1 - sigma_src) / sigma_src
@@ -116,8 +120,8 @@ class GMFlowPolicy(ComponentPolicy):
 class GMHead(ComponentHead):
     """Head of a GMFlow policy: K means, K log-weights, one log-std (pi-Flow, arXiv 2510.14974, appendix).
 
-    The log-std is an MLP on the detached timestep embedding (B, ``embedding_dim``), starting at ln 0.05 with a hidden layer
-    by Xavier. Other arguments are those of :class:`ComponentHead`.
+    The log-std is an MLP on the detached timestep embedding (B, ``embedding_dim``), starting at ln 0.05 with a hidden
+    layer by Xavier. Other arguments are those of :class:`ComponentHead`.
     """
 
     def __init__(
@@ -133,7 +137,9 @@ class GMHead(ComponentHead):
         **options: Any,
     ) -> None:
         super().__init__(projection, components, patch, channel_major, generator=generator, **options)
-        self.logstds = nn.Sequential(nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1))
+        self.logstds = nn.Sequential(
+            nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1)
+        )
         with torch.no_grad():
             nn.init.xavier_uniform_(self.logstds[1].weight, generator=generator)
             nn.init.zeros_(self.logstds[1].bias)

@@ -27,11 +27,11 @@ ROWS = {
 class PublishedNames:
     """What files of a policy are called where others read them (`formats.md` has the published ones).
 
-    ``type`` and ``mode``: of the entry ``policy_config`` in a file's metadata. ``class_prefix``: what the name of the widened
-    class has before that of its base; None: the base's class as it is, with more channels. ``fields``: those that such a
-    config has besides its base's, from the number of components, the width of the log-std network and the positions of a
-    token. ``sizes``: by the name of a student's fact, the field and the tensor (by its rows) that tell it. ``mark``: a tensor
-    that only such files have, by which one without a ``policy_config`` is known.
+    ``type`` and ``mode``: of the entry ``policy_config`` in a file's metadata. ``class_prefix``: what the name of the
+    widened class has before that of its base; None: the base's class as it is, with more channels. ``fields``: those
+    that such a config has besides its base's, from the number of components, the width of the log-std network and the
+    positions of a token. ``sizes``: by the name of a student's fact, the field and the tensor (by its rows) that tell
+    it. ``mark``: a tensor that only such files have, by which one without a ``policy_config`` is known.
     """
 
     type: str
@@ -44,9 +44,9 @@ class PublishedNames:
 
 @dataclass(frozen=True)
 class Words:
-    """How people read of a policy: ``title`` (a short name), ``parts`` (what it has several of, in the plural), ``predicts``
-    (what a network predicts for it), ``card`` (a line of a model card, with {} for the number of parts) and ``reaction`` (what
-    it does with an error in the state, where that is the same for all such policies).
+    """How people read of a policy: ``title`` (a short name), ``parts`` (what it has several of, in the plural),
+    ``predicts`` (what a network predicts for it), ``card`` (a line of a model card, with {} for the number of parts)
+    and ``reaction`` (what it does with an error in the state, where that is the same for all such policies).
     """
 
     title: str
@@ -60,10 +60,10 @@ class Words:
 class PolicyKind:
     """A row: a policy and all that the rest of piflow knows of it.
 
-    ``policy`` and ``head``: the classes. ``own_segment``: whether the policy spans a segment of raw time that it was trained
-    with, so that its shift is fixed. ``fewest``: the least number of parts it can have. ``settings``: keys of presets that do
-    nothing to policies which do not name them. ``anatomy``: "module:NAME" of what inspection looks at besides what it looks
-    at in every policy.
+    ``policy`` and ``head``: the classes. ``own_segment``: whether the policy spans a segment of raw time that it was
+    trained with, so that its shift is fixed. ``fewest``: the least number of parts it can have. ``settings``: keys of
+    presets that do nothing to policies which do not name them. ``anatomy``: "module:NAME" of what inspection looks at
+    besides what it looks at in every policy.
     """
 
     name: str

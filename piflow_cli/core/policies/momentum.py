@@ -18,7 +18,8 @@ from ..validation import check_shape
 from .components import ComponentHead, ComponentPolicy
 from .kinds import PolicyKind, PublishedNames, Words
 
-# Below it expm1(z) / z has no accurate derivative in float32; the series has, to float64's precision with so many terms.
+# Below it expm1(z) / z has no accurate derivative in float32; the series has, to float64's precision with so many
+# terms.
 SERIES_BELOW = 0.25
 SERIES_TERMS = 12
 INITIAL_GAMMAS = (0.2, 4.0)
@@ -54,7 +55,9 @@ class MomentumPolicy(ComponentPolicy):
         return (components, channels), (components, 1), (components - 1, 1)
 
     @classmethod
-    def from_output(cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float) -> MomentumPolicy:
+    def from_output(
+        cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float
+    ) -> MomentumPolicy:
         return cls(*parts, x_src, raw_src, shift)
 
     @cached_property
@@ -71,7 +74,8 @@ class MomentumPolicy(ComponentPolicy):
         return x - per_sample(self.sigma(raw), x) * self.velocity(x, raw)
 
     def mean_velocity(self, raw_from: Tensor, raw_to: Tensor) -> Tensor:
-        """Velocity (B, C, *S) averaged over sigma between raw times (B,) at or below the source: over no interval, that at its place.
+        """Velocity (B, C, *S) averaged over sigma between raw times (B,) at or below the
+        source: over no interval, that at its place.
 
         The integral of gamma^(sigma_s - sigma) from b to a is gamma^(sigma_s - a) (a - b) phi((a - b) ln gamma), with
         phi(z) = (e^z - 1) / z.
@@ -99,8 +103,8 @@ def phi(z: Tensor) -> Tensor:
 class MomentumHead(ComponentHead):
     """Head of a momentum policy: K velocities, K log-weights, K - 1 log-gammas (ArcFlow, arXiv 2602.09014).
 
-    The log-gammas start at the logarithms of K - 1 rates evenly spread in the logarithm from 0.2 to 4, whatever the token.
-    Arguments are those of :class:`ComponentHead`, with K at least 2.
+    The log-gammas start at the logarithms of K - 1 rates evenly spread in the logarithm from 0.2 to 4, whatever the
+    token. Arguments are those of :class:`ComponentHead`, with K at least 2.
     """
 
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool, **options: Any) -> None:
@@ -139,7 +143,13 @@ MOMENTUM = PolicyKind(
     name="momentum",
     policy=MomentumPolicy,
     head=MomentumHead,
-    words=Words("momentum", "components", "velocities with momentum", "momentum (ArcFlow), {} components per position", "momentum keeps what is in the state"),
+    words=Words(
+        "momentum",
+        "components",
+        "velocities with momentum",
+        "momentum (ArcFlow), {} components per position",
+        "momentum keeps what is in the state",
+    ),
     published=PublishedNames(
         "ArcFlow",
         class_prefix="Arc",

@@ -28,8 +28,8 @@ PATCH = 299
 class Extractor(Protocol):
     """Features of pictures.
 
-    ``name`` and ``resize`` go into every report and every file of statistics: only features that share both can be compared.
-    ``identity`` tells its weights from other weights of the same name, for caches.
+    ``name`` and ``resize`` go into every report and every file of statistics: only features that share both can be
+    compared. ``identity`` tells its weights from other weights of the same name, for caches.
     """
 
     @property
@@ -42,7 +42,8 @@ class Extractor(Protocol):
     def identity(self) -> str: ...
 
     def features(self, images: Tensor) -> Tensor:
-        """Features (B, D), float32 on the CPU, of pictures (B, 1 or 3, H, W) with values around [-1, 1], on any device."""
+        """Features (B, D), float32 on the CPU, of pictures (B, 1 or 3, H, W)
+        with values around [-1, 1], on any device."""
 
     def logits(self, features: Tensor) -> Tensor | None:
         """Class logits (B, classes) that the extractor's own classifier gives to features; None where it has none."""
@@ -73,14 +74,19 @@ def open_extractor(
     """
     kind = name.partition(":")[0]
     if weights is not None and kind not in ("inception", "inception-tf"):
-        raise UsageError(f"the extractor {name} takes no Inception weights", "leave --inception-weights out, or: --extractor inception")
+        raise UsageError(
+            f"the extractor {name} takes no Inception weights",
+            "leave --inception-weights out, or: --extractor inception",
+        )
     # A module an extractor, imported when it is asked for: clean-fid and transformers take seconds.
     if name == "pixels":
         return import_module(f"{__package__}.pixels").Pixels()
     if name == "digits-classifier":
         return import_module(f"{__package__}.digits").DigitsClassifier(device)
     if name in ("inception", "inception-tf"):
-        return import_module(f"{__package__}.inception").open_inception(name, device, weights, console, trust=trust, cache=cache)
+        return import_module(f"{__package__}.inception").open_inception(
+            name, device, weights, console, trust=trust, cache=cache
+        )
     if kind == "dinov2" and name.removeprefix(DINO) not in ("", name):
         return import_module(f"{__package__}.dino").Dino(name.removeprefix(DINO), device)
     raise UsageError(f"there is no extractor {name}", f"known: {', '.join(KNOWN)}")

@@ -28,13 +28,15 @@ CLEAN_FID = "clean-fid:"
 
 
 def clean_fid_module(name: str) -> ModuleType:
-    """A module of clean-fid; raises RunError where clean-fid is not installed, or torchvision does not fit the torch beside it."""
+    """A module of clean-fid; raises RunError where clean-fid is not installed, or
+    torchvision does not fit the torch beside it."""
     try:
         return import_module(f"cleanfid.{name}")
     except RuntimeError as error:
         # A torchvision built for another torch fails when it registers its operators.
         raise RunError(
-            f"clean-fid does not import: {(str(error).splitlines() or [''])[0]}", "install a pair that fits: pip install torch torchvision"
+            f"clean-fid does not import: {(str(error).splitlines() or [''])[0]}",
+            "install a pair that fits: pip install torch torchvision",
         ) from error
 
 
@@ -53,7 +55,10 @@ def clean_fid_statistics(text: str, console: Console, cache: Path | None = None)
     features = clean_fid_module("features")
     parts = text.removeprefix(CLEAN_FID).split("/")
     if len(parts) not in (1, 3) or not all(parts):
-        raise UsageError(f"{text} is no name of clean-fid's", f"write {CLEAN_FID}NAME/RESOLUTION/SPLIT, as in {CLEAN_FID}cifar10/32/train")
+        raise UsageError(
+            f"{text} is no name of clean-fid's",
+            f"write {CLEAN_FID}NAME/RESOLUTION/SPLIT, as in {CLEAN_FID}cifar10/32/train",
+        )
     name, resolution, split = parts if len(parts) == 3 else (parts[0], "na", "custom")
     look_up = _LookUp((user_cache() if cache is None else cache) / "statistics", console)
     with _in_place(features, look_up):
@@ -66,7 +71,8 @@ def clean_fid_statistics(text: str, console: Console, cache: Path | None = None)
 class _LookUp:
     """Finds a file of statistics as clean-fid asks for it, and reads it.
 
-    Looks in clean-fid's own folder, and in ``folder``, to which it is downloaded: clean-fid would write into its package.
+    Looks in clean-fid's own folder, and in ``folder``, to which it is
+    downloaded: clean-fid would write into its package.
     """
 
     folder: Path

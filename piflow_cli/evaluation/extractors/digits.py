@@ -28,7 +28,10 @@ class DigitsClassifier:
         """Of pictures (B, 1 or 3, 8, 8), neither clipped nor rounded; three channels are taken as a grey picture."""
         if images.shape[-2:] != (SIDE, SIDE):
             height, width = images.shape[-2:]
-            raise UsageError(f"digits-classifier sees pictures of {SIDE} x {SIDE}, not {width} x {height}", "--extractor pixels, or inception")
+            raise UsageError(
+                f"digits-classifier sees pictures of {SIDE} x {SIDE}, not {width} x {height}",
+                "--extractor pixels, or inception",
+            )
         grey = images.to(self.device, torch.float32).mean(dim=1, keepdim=True)
         return in_batches(grey, BATCH, self.network.features)
 

@@ -17,7 +17,8 @@ FEATURES = 64
 
 
 class DigitsNet(nn.Module):
-    """Three convolutions and one hidden layer, for images (B, 1, 8, 8) in [-1, 1]; the hidden layer has the features."""
+    """Three convolutions and one hidden layer, for images (B, 1, 8, 8) in
+    [-1, 1]; the hidden layer has the features."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()

@@ -30,8 +30,12 @@ def download(url: str, path: Path, console: Console | None, digest: str | None =
         with replacing_file(path) as aside:
             download_url_to_file(url, str(aside), progress=False)
             if digest is not None and files_digest([aside]) != digest:
-                raise RunError(f"what was downloaded as {path.name} is another file than the published one", f"put it at {path}")
+                raise RunError(
+                    f"what was downloaded as {path.name} is another file than the published one", f"put it at {path}"
+                )
     except (OSError, HTTPException) as error:
         # urllib's own errors are OSErrors; a connection that breaks off may raise one of http.client.
-        raise RunError(f"{path.name} is not on this machine and cannot be downloaded: {error}", f"put it at {path}") from error
+        raise RunError(
+            f"{path.name} is not on this machine and cannot be downloaded: {error}", f"put it at {path}"
+        ) from error
     return path

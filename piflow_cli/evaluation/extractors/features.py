@@ -27,9 +27,9 @@ FACTS = ("extractor", "resize", "source")
 class FeatureSet:
     """Statistics of ``count`` pictures of ``source``, made by the extractor and the resize mode of these names.
 
-    ``features`` (N, D) float32, in the order of the pictures; None where only the moments were kept. ``count`` is 0 where a
-    file of statistics does not tell it. ``warnings``: what was said of the pictures while they were looked at, such as the names of
-    damaged ones that were left out.
+    ``features`` (N, D) float32, in the order of the pictures; None where only the moments were kept. ``count`` is 0
+    where a file of statistics does not tell it. ``warnings``: what was said of the pictures while they were looked at,
+    such as the names of damaged ones that were left out.
     """
 
     extractor: str
@@ -60,12 +60,15 @@ class FeatureSet:
         return self.features
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file: mean and covariance in float64, features where they were kept, all names, and a digest."""
+        """Write a safetensors file: mean and covariance in float64, features where
+        they were kept, all names, and a digest."""
         tensors = {"mean": self.moments.mean, "covariance": self.moments.covariance}
         if self.features is not None:
             tensors["features"] = self.features
         facts = {name: str(getattr(self, name)) for name in FACTS}
-        save_sealed(tensors, path, {"format": FORMAT, "count": str(self.count), "warnings": json.dumps(self.warnings), **facts})
+        save_sealed(
+            tensors, path, {"format": FORMAT, "count": str(self.count), "warnings": json.dumps(self.warnings), **facts}
+        )
 
 
 class FeatureCollector:
@@ -82,7 +85,8 @@ class FeatureCollector:
         features = self.extractor.features(images)
         if self._width is not None and features.shape[1] != self._width:
             raise UsageError(
-                f"{self.source}: pictures of several sizes give {self._width} and {features.shape[1]} features by {self.extractor.name}",
+                f"{self.source}: pictures of several sizes give {self._width} and {features.shape[1]} features by"
+                f" {self.extractor.name}",
                 "choose an extractor that resizes: --extractor inception",
             )
         self._width = features.shape[1]
@@ -95,7 +99,9 @@ class FeatureCollector:
         """The statistics of everything so far; raises RunError below two pictures."""
         kept = torch.cat(self._kept) if self.keep and self._kept else None
         moments = self.accumulator.moments()
-        return FeatureSet(self.extractor.name, self.extractor.resize, self.source, self.accumulator.count, moments, kept)
+        return FeatureSet(
+            self.extractor.name, self.extractor.resize, self.source, self.accumulator.count, moments, kept
+        )
 
 
 def load_features(path: Path) -> FeatureSet:
@@ -114,12 +120,21 @@ def load_features(path: Path) -> FeatureSet:
         facts = {name: metadata[name] for name in FACTS}
         # Files of piflow 0.1 carry neither warnings nor a digest.
         warnings = tuple(map(str, json.loads(metadata.get("warnings", "[]"))))
-        count, moments, features = int(metadata["count"]), Moments(tensors["mean"], tensors["covariance"]), tensors.get("features")
+        count, moments, features = (
+            int(metadata["count"]),
+            Moments(tensors["mean"], tensors["covariance"]),
+            tensors.get("features"),
+        )
     except (KeyError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} holds no statistics of features: {error} is missing or wrong", "make them again") from error
+        raise UsageError(
+            f"{path} holds no statistics of features: {error} is missing or wrong", "make them again"
+        ) from error
     check_shapes(moments.mean.shape, moments.covariance.shape, str(path))
     if features is not None and features.shape != (count, len(moments.mean)):
-        raise UsageError(f"{path}: features {tuple(features.shape)} are not {count} of {len(moments.mean)}", "make the statistics again")
+        raise UsageError(
+            f"{path}: features {tuple(features.shape)} are not {count} of {len(moments.mean)}",
+            "make the statistics again",
+        )
     if not all(value.is_floating_point() and all_finite(value) for value in tensors.values()):
         raise RunError(f"{path} has values that are not finite", "make the statistics again")
     if not sealed:
@@ -128,7 +143,8 @@ def load_features(path: Path) -> FeatureSet:
 
 
 def refuse_mixing(ours: FeatureSet | Extractor, reference: FeatureSet) -> None:
-    """Raise UsageError, with both named, where features of another extractor, resize mode or length would be compared."""
+    """Raise UsageError, with both named, where features of another extractor,
+    resize mode or length would be compared."""
     known = isinstance(ours, FeatureSet)
     if known and ours.extractor == reference.extractor:
         refuse_length(ours.source, ours.extractor, ours.dimension, reference)
@@ -142,7 +158,8 @@ def refuse_mixing(ours: FeatureSet | Extractor, reference: FeatureSet) -> None:
 
 
 def refuse_length(source: str, extractor: str, dimension: int, reference: FeatureSet) -> None:
-    """Raise UsageError where the features of ``source``, ``dimension`` a picture by ``extractor``, are not as long as the reference's."""
+    """Raise UsageError where the features of ``source``, ``dimension`` a picture by
+    ``extractor``, are not as long as the reference's."""
     if dimension != reference.dimension:
         raise UsageError(
             f"{source} has {dimension} features a picture by {extractor}, and {reference.source} {reference.dimension}",

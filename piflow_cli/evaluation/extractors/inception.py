@@ -1,4 +1,5 @@
-"""Inception v3 of 2015 through clean-fid: its wrapper of the network, its resizing, and the weights where they usually are."""
+"""Inception v3 of 2015 through clean-fid: its wrapper of the network, its
+resizing, and the weights where they usually are."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ BATCH = 32
 
 
 class Inception:
-    """2,048 features of 8-bit pictures; ``resize_inside`` leaves resizing to the network, as TensorFlow's evaluators do."""
+    """2,048 features of 8-bit pictures; ``resize_inside`` leaves resizing to
+    the network, as TensorFlow's evaluators do."""
 
     name = INCEPTION
 
@@ -48,9 +50,16 @@ class Inception:
 
 
 def open_inception(
-    name: str, device: torch.device, weights: Path | None, console: Console | None, *, trust: bool = False, cache: Path | None = None
+    name: str,
+    device: torch.device,
+    weights: Path | None,
+    console: Console | None,
+    *,
+    trust: bool = False,
+    cache: Path | None = None,
 ) -> Inception:
-    """``inception`` (resized as clean-fid does) or ``inception-tf``, with the weights in ``weights`` or in a usual cache.
+    """``inception`` (resized as clean-fid does) or ``inception-tf``, with the
+    weights in ``weights`` or in a usual cache.
 
     Raises:
         UsageError: there is no file at ``weights``, or one that is not the published one, without ``trust``.
@@ -68,6 +77,7 @@ def open_inception(
         except (RuntimeError, AttributeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise RunError(
-                f"{place} is not the Inception network that clean-fid reads: {reason}", f"name the published file {FILE}"
+                f"{place} is not the Inception network that clean-fid reads: {reason}",
+                f"name the published file {FILE}",
             ) from error
     return Inception(network, digest, name == "inception-tf", device)

@@ -1,6 +1,7 @@
 """Where Inception's weights come from, and that they are the published ones.
 
-They are TorchScript, a program that can write files: whoever can put a file where they are looked for would have it run.
+They are TorchScript, a program that can write files: whoever can put a file
+where they are looked for would have it run.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ DIGEST = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def copy_weights(copy: Path, given: Path | None, *, trust: bool, cache: Path | None, console: Console | None) -> tuple[Path, str]:
-    """Write the weights to ``copy``, in a folder of this process alone, and check them there; returns where they lay, and their SHA-256.
+def copy_weights(
+    copy: Path, given: Path | None, *, trust: bool, cache: Path | None, console: Console | None
+) -> tuple[Path, str]:
+    """Write the weights to ``copy``, in a folder of this process alone, and check them there;
+    returns where they lay, and their SHA-256.
 
     What is checked is what is loaded: nobody can change the copy in between.
 
@@ -53,13 +57,16 @@ def copy_weights(copy: Path, given: Path | None, *, trust: bool, cache: Path | N
     try:
         download(clean_fid_module("downloads_helper").inception_url, own, console, DIGEST)
     except RunError as error:
-        raise RunError(error.message, f"put {FILE} at {own}, or name it: --inception-weights PATH; offline: --extractor pixels") from error
+        raise RunError(
+            error.message, f"put {FILE} at {own}, or name it: --inception-weights PATH; offline: --extractor pixels"
+        ) from error
     shutil.copyfile(own, copy)
     return own, DIGEST
 
 
 def weight_places(cache: Path | None) -> list[Path]:
-    """Where weights are looked for: in clean-fid's folder, torch.hub's, and last our own, to which they are downloaded."""
+    """Where weights are looked for: in clean-fid's folder, torch.hub's, and
+    last our own, to which they are downloaded."""
     own = (user_cache() if cache is None else cache) / "weights"
     return [folder / FILE for folder in (Path(tempfile.gettempdir()), Path(torch.hub.get_dir()) / "checkpoints", own)]
 
@@ -71,8 +78,10 @@ def _copy_given(copy: Path, given: Path, trust: bool) -> str:
     found = files_digest([copy])
     if found != DIGEST and not trust:
         raise UsageError(
-            f"{given} is not the published {FILE} (its SHA-256 begins with {found[:8]}, not {DIGEST[:8]}), and TorchScript is a program",
-            f"name the published file, or run this one too: --inception-weights {shlex.quote(str(given))} --trust-weights",
+            f"{given} is not the published {FILE} (its SHA-256 begins with {found[:8]}, not {DIGEST[:8]}), and"
+            " TorchScript is a program",
+            f"name the published file, or run this one too: --inception-weights {shlex.quote(str(given))}"
+            " --trust-weights",
         )
     return found
 

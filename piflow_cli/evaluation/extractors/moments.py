@@ -14,8 +14,8 @@ from ...errors import RunError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Below minus this share of the largest eigenvalue, a negative one is no rounding (float32 statistics included), nor is a difference
-# of two numbers across the diagonal above this share of the largest number.
+# Below minus this share of the largest eigenvalue, a negative one is no rounding (float32 statistics included), nor is
+# a difference of two numbers across the diagonal above this share of the largest number.
 NEGATIVE = 1e-4
 # Twice as many features take eight times as long to find eigenvalues of, which are minutes already.
 MOST_FEATURES = 1 << 14
@@ -31,8 +31,8 @@ class Moments(NamedTuple):
 class MomentAccumulator:
     """Moments of features that come in batches, in memory that does not depend on how many there are.
 
-    Mean and scatter are updated batch by batch (Chan, Golub and LeVeque 1979), which loses no digits where the mean is large
-    against the spread, as sums of squares do.
+    Mean and scatter are updated batch by batch (Chan, Golub and LeVeque 1979), which loses no digits where the mean is
+    large against the spread, as sums of squares do.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,9 @@ class MomentAccumulator:
     def add(self, features: Tensor) -> None:
         """Take in features (B, D); raises RunError where any is not finite."""
         if not all_finite(features):
-            raise RunError("features are not finite", "look at the pictures: a student that has diverged makes such ones")
+            raise RunError(
+                "features are not finite", "look at the pictures: a student that has diverged makes such ones"
+            )
         if len(features):
             features = features.double()
             mean = features.mean(dim=0)
@@ -73,7 +75,8 @@ class MomentAccumulator:
 
 
 def moments(features: Tensor) -> Moments:
-    """Mean and unbiased covariance of features (N, D); raises RunError for fewer than two, or any that is not finite."""
+    """Mean and unbiased covariance of features (N, D); raises RunError for
+    fewer than two, or any that is not finite."""
     accumulator = MomentAccumulator()
     accumulator.add(features)
     return accumulator.moments()
@@ -90,7 +93,9 @@ def moments_of_arrays(mean: NDArray, covariance: NDArray, source: str) -> Moment
 
     check_shapes(mean.shape, covariance.shape, source)
     if np.iscomplexobj(mean) or np.iscomplexobj(covariance):
-        raise UsageError(f"{source} has complex numbers", "make the statistics again; moments of real features are real")
+        raise UsageError(
+            f"{source} has complex numbers", "make the statistics again; moments of real features are real"
+        )
     moments = Moments(*(torch.from_numpy(array.astype(np.float64)) for array in (mean, covariance)))
     check_moments(moments, source)
     return moments
@@ -99,15 +104,20 @@ def moments_of_arrays(mean: NDArray, covariance: NDArray, source: str) -> Moment
 def check_shapes(mean: Sequence[int], covariance: Sequence[int], source: str) -> None:
     """Raise UsageError unless these are shapes (D,) and (D, D) of moments, with D up to MOST_FEATURES."""
     if len(mean) != 1 or tuple(covariance) != (mean[0], mean[0]):
-        raise UsageError(f"{source}: shapes {tuple(mean)} and {tuple(covariance)} are no mean and covariance", "name other statistics")
+        raise UsageError(
+            f"{source}: shapes {tuple(mean)} and {tuple(covariance)} are no mean and covariance",
+            "name other statistics",
+        )
     if not 0 < mean[0] <= MOST_FEATURES:
         raise UsageError(
-            f"{source} is of {mean[0]:,} features; between 1 and {MOST_FEATURES:,} can be compared, in minutes", "name other statistics"
+            f"{source} is of {mean[0]:,} features; between 1 and {MOST_FEATURES:,} can be compared, in minutes",
+            "name other statistics",
         )
 
 
 def check_moments(moments: Moments, source: str) -> None:
-    """Raise RunError unless all is finite and the covariance is symmetric and has no negative eigenvalue, but for rounding."""
+    """Raise RunError unless all is finite and the covariance is symmetric and has
+    no negative eigenvalue, but for rounding."""
     again = "make the statistics again, in float64"
     if not all(map(all_finite, moments)):
         raise RunError(f"{source} has values that are not finite", again)
@@ -116,4 +126,7 @@ def check_moments(moments: Moments, source: str) -> None:
         raise RunError(f"{source}: its covariance is not symmetric", again)
     values = torch.linalg.eigvalsh(covariance)
     if values[0] < -NEGATIVE * values[-1].abs():
-        raise RunError(f"{source}: its covariance has the eigenvalue {values[0].item():.3g}, and a covariance has no negative one", again)
+        raise RunError(
+            f"{source}: its covariance has the eigenvalue {values[0].item():.3g}, and a covariance has no negative one",
+            again,
+        )

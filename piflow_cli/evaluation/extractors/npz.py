@@ -13,9 +13,11 @@ NAMES = ("mu", "sigma")
 
 
 def npz_moments(path: Path, source: str) -> Moments:
-    """Moments of the arrays ``mu`` (2048,) and ``sigma`` (2048, 2048) of the file at ``path``; ``source`` is what messages call it.
+    """Moments of the arrays ``mu`` (2048,) and ``sigma`` (2048, 2048) of the file at
+    ``path``; ``source`` is what messages call it.
 
-    Shapes are looked at before anything is read into memory: a file of some kilobytes can hold, or claim, more than fits.
+    Shapes are looked at before anything is read into memory: a file of some
+    kilobytes can hold, or claim, more than fits.
 
     Raises:
         UsageError: it lacks the two arrays, or they are no real mean and covariance.
@@ -27,7 +29,9 @@ def npz_moments(path: Path, source: str) -> Moments:
         with ZipFile(path) as archive:
             shapes = [_shape(archive, name) for name in NAMES if f"{name}.npy" in archive.namelist()]
         if len(shapes) < len(NAMES):
-            raise UsageError(f"{source} lacks the arrays mu and sigma", "name statistics as the evaluators of ADM write them")
+            raise UsageError(
+                f"{source} lacks the arrays mu and sigma", "name statistics as the evaluators of ADM write them"
+            )
         check_shapes(*shapes, source)
         if shapes[0] != (INCEPTION_FEATURES,):
             found = f"{source} is of {shapes[0][0]:,} features, and Inception has {INCEPTION_FEATURES:,}"
@@ -38,7 +42,9 @@ def npz_moments(path: Path, source: str) -> Moments:
         raise
     except Exception as error:
         # numpy and zipfile raise whatever a damaged archive leads to.
-        raise RunError(f"{source} cannot be read: {(str(error).splitlines() or [''])[0]}", "copy or download it again") from error
+        raise RunError(
+            f"{source} cannot be read: {(str(error).splitlines() or [''])[0]}", "copy or download it again"
+        ) from error
     return moments_of_arrays(mean, covariance, source)
 
 

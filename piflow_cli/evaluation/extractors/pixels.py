@@ -19,7 +19,8 @@ class Pixels:
         height, width = images.shape[-2:]
         if (numbers := images[0].numel()) > MOST_FEATURES:
             raise UsageError(
-                f"pixels: a picture of {width} x {height} has {numbers:,} of them, and their covariance the square of that many numbers",
+                f"pixels: a picture of {width} x {height} has {numbers:,} of them, and their covariance the square of"
+                " that many numbers",
                 "--extractor inception, which resizes",
             )
         return images.flatten(1).float().cpu()

@@ -22,7 +22,8 @@ AGAIN = "copy or download them again"
 
 
 def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
-    """The folder of a model of the type ``kind`` (as its config.json says); of a repository only what is needed is fetched.
+    """The folder of a model of the type ``kind`` (as its config.json says); of a
+    repository only what is needed is fetched.
 
     Args:
         source: a folder that transformers can read, or a Hub id.
@@ -35,7 +36,9 @@ def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
     from transformers import AutoConfig
 
     if hub_id(source) is None and not Path(source).is_dir():
-        raise UsageError(f"there is no folder {source} that could hold a {kind} model", "name a folder or a Hub id, OWNER/NAME")
+        raise UsageError(
+            f"there is no folder {source} that could hold a {kind} model", "name a folder or a Hub id, OWNER/NAME"
+        )
     try:
         folder = locate(source, only=(CONFIG, WEIGHTS, *also))
         if not any(folder.glob(WEIGHTS)):
@@ -46,16 +49,22 @@ def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{source} holds no model that transformers reads", f"name a {kind} model by folder or Hub id") from error
+        raise UsageError(
+            f"{source} holds no model that transformers reads", f"name a {kind} model by folder or Hub id"
+        ) from error
     if found != kind:
-        raise UsageError(f"{source} holds a model of the type {found}, not {kind}", f"name a {kind} model by folder or Hub id")
+        raise UsageError(
+            f"{source} holds a model of the type {found}, not {kind}", f"name a {kind} model by folder or Hub id"
+        )
     return folder
 
 
 def load_network(kind: Any, folder: Path, device: torch.device) -> Any:
-    """The network of the transformers class ``kind`` in ``folder``, float32, to be looked with alone; no pickle's code is run.
+    """The network of the transformers class ``kind`` in ``folder``, float32, to be
+    looked with alone; no pickle's code is run.
 
-    Raises RunError where weights are missing or damaged: what a file lacks would be random, and numbers of it look like any.
+    Raises RunError where weights are missing or damaged: what a file lacks would be
+    random, and numbers of it look like any.
     """
     options = {"dtype": torch.float32, "output_loading_info": True}
     try:

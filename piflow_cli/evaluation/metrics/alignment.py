@@ -19,8 +19,8 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 class Alignment:
     """Over ``count`` pictures: mean square per number of the states; mean PSNR in dB and mean LPIPS of pictures.
 
-    ``psnr`` is of pictures clipped to [-1, 1], one by one, as viewers see them; infinite where a picture is matched exactly.
-    ``lpips`` is None where its weights are not at hand.
+    ``psnr`` is of pictures clipped to [-1, 1], one by one, as viewers see them; infinite where a picture is matched
+    exactly. ``lpips`` is None where its weights are not at hand.
     """
 
     count: int

@@ -22,8 +22,8 @@ class ClipScore:
 
     ``identity`` tells its files from others of the same name, for caches.
 
-    ``source`` is a folder that transformers can read (model, tokenizer, image processor), or a Hub id; errors are those of
-    ``model_folder``.
+    ``source`` is a folder that transformers can read (model, tokenizer, image processor), or a Hub id; errors are those
+    of ``model_folder``.
     """
 
     def __init__(self, source: str, device: torch.device) -> None:
@@ -44,9 +44,13 @@ class ClipScore:
 
     @torch.no_grad()
     def scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """Cosines (B,), float32 on the CPU, of pictures (B, 1 or 3, H, W) around [-1, 1] and their texts; long texts are cut."""
+        """Cosines (B,), float32 on the CPU, of pictures (B, 1 or 3, H, W) around
+        [-1, 1] and their texts; long texts are cut."""
         levels = quantised(images).cpu()
-        parts = [self._scores(levels[start : start + BATCH], texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+        parts = [
+            self._scores(levels[start : start + BATCH], texts[start : start + BATCH])
+            for start in range(0, len(texts), BATCH)
+        ]
         return torch.cat(parts)
 
     def _scores(self, levels: Tensor, texts: Sequence[str]) -> Tensor:

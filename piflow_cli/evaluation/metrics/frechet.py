@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
-    """Squared Frechet distance of two Gaussians, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al., 1706.08500).
+    """Squared Frechet distance of two Gaussians, |m1 - m2|^2 + tr(C1 + C2 - 2
+    (C1 C2)^(1/2)) (Heusel et al., 1706.08500).
 
     The trace of the root is the sum of the singular values of C1^(1/2) C2^(1/2): real and non-negative by construction,
     also where covariances lack rank, which a matrix root of the product is not.
@@ -41,6 +42,7 @@ def square_root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     if values[0] < -NEGATIVE * values[-1].abs():
         raise RunError(
-            f"a covariance has the eigenvalue {values[0].item():.3g}, whose root is complex", "make the statistics again, in float64"
+            f"a covariance has the eigenvalue {values[0].item():.3g}, whose root is complex",
+            "make the statistics again, in float64",
         )
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T

@@ -15,8 +15,8 @@ from .frechet import frechet_distance, square_root
 
 GROUPS = 20
 TARGET = 10_000
-# Samples for each effective dimension of the features from which nine intervals of ten hold: found on Gaussians whose i-th
-# variance is 1, 1/i and 1/i^2. With fewer the distance does not fall as 1/N yet.
+# Samples for each effective dimension of the features from which nine intervals of ten hold: found on Gaussians whose
+# i-th variance is 1, 1/i and 1/i^2. With fewer the distance does not fall as 1/N yet.
 SAMPLES_A_DIMENSION = 6
 
 
@@ -24,9 +24,10 @@ SAMPLES_A_DIMENSION = 6
 class Interval:
     """Where the Frechet distance of ``at`` samples is expected, judged from ``count`` of them.
 
-    ``measured`` is the distance of the samples at hand, biased upwards because they are few; ``estimate`` leaves out the part
-    of that bias which ``at`` samples do not have, ``infinite`` all of it. [``low``, ``high``] holds the value of ``at`` samples
-    with probability ``level``, where there are ``enough`` samples: with fewer the true value mostly lies above it.
+    ``measured`` is the distance of the samples at hand, biased upwards because they are few; ``estimate``
+    leaves out the part of that bias which ``at`` samples do not have, ``infinite`` all of it. [``low``,
+    ``high``] holds the value of ``at`` samples with probability ``level``, where there are ``enough`` samples:
+    with fewer the true value mostly lies above it.
     """
 
     measured: float
@@ -45,19 +46,26 @@ class Interval:
 
 
 def frechet_interval(
-    features: Tensor, reference: Moments | Tensor, *, at: int = TARGET, groups: int = GROUPS, level: float = 0.95, seed: int = 0
+    features: Tensor,
+    reference: Moments | Tensor,
+    *,
+    at: int = TARGET,
+    groups: int = GROUPS,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Interval:
     """The Frechet distance to a reference that ``at`` samples would show, judged from ``features`` (N, D).
 
-    The expected distance is linear in 1/N (Chong and Forsyth, arXiv 1911.07023), so the distances without each of G groups in
-    turn tell both its slope and its spread: the delete-a-group jackknife (Quenouille 1956; Tukey 1958; for groups of unequal
-    size Busing, Meijer and van der Leeden 1999).
+    The expected distance is linear in 1/N (Chong and Forsyth, arXiv 1911.07023), so the distances without each of G
+    groups in turn tell both its slope and its spread: the delete-a-group jackknife (Quenouille 1956; Tukey 1958; for
+    groups of unequal size Busing, Meijer and van der Leeden 1999).
 
     Args:
-        reference: moments that stay as they are; or features (N, D) from the same noise, row by row, of which there would be
+        reference: moments that stay as they are; or features (N, D) from the same
+        noise, row by row, of which there would be
             ``at`` as well: what both sides owe to the noise cancels, so a row is left out of both at once.
-        at: how many samples the interval is for; at least N, and the interval is the measured distance's own where it is N.
-        seed: of the partition into groups.
+        at: how many samples the interval is for; at least N, and the interval is the measured distance's own where it
+        is N. seed: of the partition into groups.
 
     Raises:
         UsageError: fewer samples than groups.
@@ -67,7 +75,9 @@ def frechet_interval(
     if count < groups:
         raise UsageError(f"{count} pictures are too few for an error bar", f"take at least {groups}: --num-images")
     at = max(at, count)
-    distance: _Downdating | _Paired = _Paired(features, reference) if isinstance(reference, Tensor) else _Downdating(features, reference)
+    distance: _Downdating | _Paired = (
+        _Paired(features, reference) if isinstance(reference, Tensor) else _Downdating(features, reference)
+    )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     parts = order.tensor_split(groups)
     whole = distance.without(order[:0])
@@ -89,7 +99,8 @@ def enough_samples(reference: Moments) -> int:
 
 
 def _enough(root: Tensor) -> int:
-    """Of a covariance's root (D, D): by how many equal standard deviations have the same sum, and sum of squares, as its own."""
+    """Of a covariance's root (D, D): by how many equal standard deviations have the
+    same sum, and sum of squares, as its own."""
     dimension = root.trace().square() / root.square().sum().clamp(min=1e-300)
     return math.ceil(SAMPLES_A_DIMENSION * dimension.item())
 
@@ -100,7 +111,8 @@ class _Paired:
     def __init__(self, features: Tensor, reference: Tensor) -> None:
         if features.shape != reference.shape:
             raise UsageError(
-                f"features {tuple(features.shape)} and {tuple(reference.shape)} are not of the same noise", "generate both from the same seeds"
+                f"features {tuple(features.shape)} and {tuple(reference.shape)} are not of the same noise",
+                "generate both from the same seeds",
             )
         self.features, self.reference = features, reference
         self.enough = enough_samples(moments(reference))
@@ -140,7 +152,8 @@ class _Downdating:
 
 
 def _student_quantile(level: float, freedom: int) -> float:
-    """Two-sided quantile of Student's t by the expansion about the normal's (Abramowitz and Stegun 26.7.5), to 1e-3 from 10 on."""
+    """Two-sided quantile of Student's t by the expansion about the normal's
+    (Abramowitz and Stegun 26.7.5), to 1e-3 from 10 on."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96

@@ -27,10 +27,9 @@ COLUMNS = ("metric", "value", "low", "high", "images", "reference_images", "extr
 class Measure:
     """One number with its protocol.
 
-    ``low`` and ``high``: a FID of fewer than 10,000 images has the interval in which the value at 10,000 lies (95 %), unless
-    they are too few even for that.
-    ``reference_images`` None: the reference does not tell. ``reference`` None: the metric takes none. ``note``: what a reader
-    should know of the number.
+    ``low`` and ``high``: a FID of fewer than 10,000 images has the interval in which the value at 10,000 lies (95 %),
+    unless they are too few even for that. ``reference_images`` None: the reference does not tell. ``reference`` None:
+    the metric takes none. ``note``: what a reader should know of the number.
     """
 
     metric: str
@@ -55,7 +54,8 @@ def measure(
     """The numbers of ``metrics``, of FEATURE_METRICS, for samples ``ours`` against ``reference``; ``pr`` gives two.
 
     Args:
-        same_noise: picture by picture both are of the same noise and conditions, as a student's and its teacher's are; the
+        same_noise: picture by picture both are of the same noise and conditions,
+        as a student's and its teacher's are; the
             error bar of the FID has to know (``frechet_interval``).
 
     Raises:
@@ -121,8 +121,17 @@ def _fid(sides: Sides) -> list[Measure]:
     enough = enough_samples(reference.moments)
     if ours.count < enough:
         return [replace(number, note=f"biased upwards: an error bar takes {enough:,} images")]
-    interval = frechet_interval(ours.features, reference.need_features("its error bar") if sides.same_noise else reference.moments)
-    return [replace(number, low=interval.low, high=interval.high, note=f"at {interval.at:,} images about {interval.estimate:.4g}")]
+    interval = frechet_interval(
+        ours.features, reference.need_features("its error bar") if sides.same_noise else reference.moments
+    )
+    return [
+        replace(
+            number,
+            low=interval.low,
+            high=interval.high,
+            note=f"at {interval.at:,} images about {interval.estimate:.4g}",
+        )
+    ]
 
 
 def _kid(sides: Sides) -> list[Measure]:
@@ -133,7 +142,9 @@ def _is(sides: Sides) -> list[Measure]:
     extractor = sides.extractor
     logits = extractor.logits(sides.ours.need_features("the Inception score"))
     if logits is None:
-        raise UsageError(f"{extractor.name} has no classes, and the Inception score is about them", "leave is out of --metrics")
+        raise UsageError(
+            f"{extractor.name} has no classes, and the Inception score is about them", "leave is out of --metrics"
+        )
     return [sides.number("is", inception_score(logits), referred=False)]
 
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from ...system.files import files_digest
 
-# The package lpips brings its linear layers; the network under them is torchvision's, which keeps it in torch.hub's cache. The
-# name ends with the first digits of the SHA-256.
+# The package lpips brings its linear layers; the network under them is torchvision's, which keeps it in torch.hub's
+# cache. The name ends with the first digits of the SHA-256.
 WEIGHTS = "alexnet-owt-7be5be79.pth"
 # AlexNet's strides leave nothing of smaller pictures.
 SMALLEST = 64
@@ -35,12 +35,16 @@ def why_no_lpips() -> str | None:
         return f"LPIPS needs torchvision's AlexNet at {lpips_weights()}"
     digest = files_digest([lpips_weights()])
     if not digest.startswith(expected := Path(WEIGHTS).stem.rpartition("-")[2]):
-        return f"LPIPS needs torchvision's AlexNet, and {lpips_weights()} is damaged: its SHA-256 begins with {digest[:8]}, not {expected}"
+        return (
+            f"LPIPS needs torchvision's AlexNet, and {lpips_weights()} is damaged: its SHA-256 begins with"
+            f" {digest[:8]}, not {expected}"
+        )
     return None
 
 
 def open_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Distances (B,), float32 on the CPU, of two batches of pictures (B, 1 or 3, H, W) in [-1, 1]; None where LPIPS is not at hand.
+    """Distances (B,), float32 on the CPU, of two batches of pictures (B, 1 or 3, H, W) in
+    [-1, 1]; None where LPIPS is not at hand.
 
     Version 0.1 on AlexNet. Nothing is downloaded. Pictures with a side below 64 are enlarged to it, bilinearly.
     """
@@ -64,7 +68,9 @@ def _lpips() -> nn.Module:
         network = import_module("lpips").LPIPS(net="alex", pnet_rand=True, verbose=False)
     stored = torch.load(lpips_weights(), map_location="cpu", weights_only=True)
     # The package cuts torchvision's features into slices, and numbers layers in them as torchvision does.
-    network.net.load_state_dict({name: stored[f"features.{name.partition('.')[2]}"] for name in network.net.state_dict()})
+    network.net.load_state_dict(
+        {name: stored[f"features.{name.partition('.')[2]}"] for name in network.net.state_dict()}
+    )
     return network
 
 

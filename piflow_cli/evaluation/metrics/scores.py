@@ -21,9 +21,11 @@ class PrecisionRecall(NamedTuple):
 
 
 def kernel_distance(features: Tensor, reference: Tensor, seed: int = 0) -> float:
-    """KID of features (N, D) and (M, D): unbiased squared MMD under the kernel (x·y / D + 1)^3 (Binkowski et al., 1801.01401).
+    """KID of features (N, D) and (M, D): unbiased squared MMD under the kernel (x·y /
+    D + 1)^3 (Binkowski et al., 1801.01401).
 
-    By clean-fid: the mean over 100 random subsets of at most 1,000 of each. ``seed`` is of the subsets. It can be negative.
+    By clean-fid: the mean over 100 random subsets of at most 1,000 of each.
+    ``seed`` is of the subsets. It can be negative.
 
     Raises:
         UsageError: fewer than two of either.
@@ -49,7 +51,8 @@ def _numpy_seeded(seed: int) -> Iterator[None]:
 
 
 def inception_score(logits: Tensor, splits: int = 10) -> float:
-    """exp(E KL(p(class | picture) || p(class))) of logits (N, classes), mean over ``splits`` (Salimans et al., 1606.03498).
+    """exp(E KL(p(class | picture) || p(class))) of logits (N, classes), mean over
+    ``splits`` (Salimans et al., 1606.03498).
 
     Between 1 and the number of classes. Splits are runs of the order given, as is usual. UsageError below one a split.
     """
@@ -66,8 +69,8 @@ def inception_score(logits: Tensor, splits: int = 10) -> float:
 def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = 3, chunk: int = 1024) -> PrecisionRecall:
     """Improved precision and recall of features (N, D) against (M, D) (Kynkäänniemi et al., arXiv 1904.06991).
 
-    A point lies among others if it is within the distance of one of them to its ``neighbours``-th nearest neighbour. Distances
-    are computed ``chunk`` rows at a time. Both numbers depend on N and M: compare only equal ones.
+    A point lies among others if it is within the distance of one of them to its ``neighbours``-th nearest neighbour.
+    Distances are computed ``chunk`` rows at a time. Both numbers depend on N and M: compare only equal ones.
 
     Raises:
         UsageError: no more points than ``neighbours`` on a side.
@@ -77,7 +80,9 @@ def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = 3
     centre = reference.double().mean(dim=0)
     features, reference = features.double() - centre, reference.double() - centre
     radii = [_radii(points, neighbours, chunk) for points in (features, reference)]
-    return PrecisionRecall(_covered(features, reference, radii[1], chunk), _covered(reference, features, radii[0], chunk))
+    return PrecisionRecall(
+        _covered(features, reference, radii[1], chunk), _covered(reference, features, radii[0], chunk)
+    )
 
 
 def _radii(points: Tensor, neighbours: int, chunk: int) -> Tensor:
@@ -107,7 +112,10 @@ def diversity(features: Tensor, groups: Tensor) -> float:
         if len(members) > 1:
             distances.append(torch.pdist(members).mean().item())
     if not distances:
-        raise UsageError("diversity compares pictures of the same prompt or class, and there is one of each", "give more seeds: --num-images")
+        raise UsageError(
+            "diversity compares pictures of the same prompt or class, and there is one of each",
+            "give more seeds: --num-images",
+        )
     return sum(distances) / len(distances)
 
 

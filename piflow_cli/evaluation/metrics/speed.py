@@ -25,8 +25,8 @@ ROUNDS = 3
 class Speed:
     """Medians over ROUNDS of a batch of ``batch`` pictures, after one round to warm up.
 
-    ``network`` and ``policy`` are seconds of one evaluation of the whole batch; ``policy`` is None for a teacher, which has none.
-    ``images``: pictures a second from noise to states, without features and files.
+    ``network`` and ``policy`` are seconds of one evaluation of the whole batch; ``policy`` is None for a teacher, which
+    has none. ``images``: pictures a second from noise to states, without features and files.
     """
 
     batch: int
@@ -36,7 +36,9 @@ class Speed:
 
 
 @torch.no_grad()
-def student_speed(opened: OpenedModel, specs: Sequence[ImageSpec], steps: int, substeps: int | None, temperature: float | str | None) -> Speed:
+def student_speed(
+    opened: OpenedModel, specs: Sequence[ImageSpec], steps: int, substeps: int | None, temperature: float | str | None
+) -> Speed:
     """Sample ``shots`` of one size with the student's scheduler, and tell network and policy apart."""
     student, noise, conditioning = opened.student, opened.noise(specs), opened.conditioning(specs)
     scheduler = student.scheduler(substeps=substeps, temperature=temperature)
@@ -61,11 +63,14 @@ def student_speed(opened: OpenedModel, specs: Sequence[ImageSpec], steps: int, s
 
 @torch.no_grad()
 def teacher_speed(opened: OpenedModel, teacher: OwnTeacher, specs: Sequence[ImageSpec], steps: int) -> Speed:
-    """Time one evaluation of the guided teacher on ``shots`` of one size; an Euler step costs next to nothing beside it."""
+    """Time one evaluation of the guided teacher on ``shots`` of one size; an
+    Euler step costs next to nothing beside it."""
     noise, conditioning = opened.noise(specs), opened.conditioning(specs)
     sigma = noise.new_ones(len(specs))
     with opened.computing():
-        seconds = [timed(lambda: teacher.velocity(noise, sigma, conditioning), opened.device)[0] for _ in range(1 + ROUNDS)]
+        seconds = [
+            timed(lambda: teacher.velocity(noise, sigma, conditioning), opened.device)[0] for _ in range(1 + ROUNDS)
+        ]
     network = statistics.median(seconds[1:])
     return Speed(len(specs), network, None, len(specs) / (steps * network))
 

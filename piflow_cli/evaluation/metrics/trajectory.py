@@ -35,6 +35,8 @@ def trajectory_errors(
         errors: list[VelocityError] = []
         with opened.computing():
             for path in walk(student, opened.noise(part), conditioning, **settings):
-                errors += velocity_errors(path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), student.facts.shift)
+                errors += velocity_errors(
+                    path, lambda x, sigma: teacher.velocity(x, sigma, conditioning), student.facts.shift
+                )
         measured.append((len(part), errors))
     return pooled(measured)

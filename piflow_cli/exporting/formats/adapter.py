@@ -66,7 +66,9 @@ class AdapterFormat:
 
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
         if request.quantise is not None:
-            raise UsageError("--quantise is for a base, and an adapter holds none", "choose --format merged, or --dtype bf16")
+            raise UsageError(
+                "--quantise is for a base, and an adapter holds none", "choose --format merged, or --dtype bf16"
+            )
         if not request.with_base:
             raise UsageError("an adapter never holds its base", "leave --no-base out")
 
@@ -75,14 +77,19 @@ class AdapterFormat:
         self._intended, report = adapter_tensors(student), {}
         if request.rank is not None:
             report = self._reduce(student, request.rank)
-        dtypes = source.dtypes if request.dtype is None else dict.fromkeys(self._intended, getattr(torch, DTYPES[request.dtype]))
+        dtypes = (
+            source.dtypes
+            if request.dtype is None
+            else dict.fromkeys(self._intended, getattr(torch, DTYPES[request.dtype]))
+        )
         published = {name: value for name, value in source.metadata.items() if not name.startswith("piflow.")}
         self._written = {name: _rounded(name, value, dtypes[name]) for name, value in self._intended.items()}
         write_adapter(self._told(student, request, console), folder, self._written, published)
         return report
 
     def _told(self, student: Student, request: ExportRequest, console: Console) -> Student:
-        """The student as the file tells of it: sampling finds a base on this machine by its path, which the Hub is not told."""
+        """The student as the file tells of it: sampling finds a base on this
+        machine by its path, which the Hub is not told."""
         if not is_of_this_machine(student.facts.base):
             return student
         public = request.push_to_hub is not None
@@ -94,7 +101,10 @@ class AdapterFormat:
         inputs, stored = fixed_inputs(student), StoredWeights(folder / WEIGHTS_NAME)
         for name, value in self._written.items():
             if not torch.equal(stored.read(name), value):
-                raise RunError(f"what was written is not the student: {name} is another", "look after the disk, then run the same command again")
+                raise RunError(
+                    f"what was written is not the student: {name} is another",
+                    "look after the disk, then run the same command again",
+                )
         expected = velocities(student, inputs)
         if request.rank is not None:
             # A lower rank is what was asked for: what is read is held against the adapters as they were cut.
@@ -122,7 +132,9 @@ class AdapterFormat:
         before = velocities(student, inputs)
         for first in firsts:
             second = first.removesuffix(LORA_A) + LORA_B
-            self._intended[first], self._intended[second], tail, total = reduced(self._intended[first], self._intended[second], rank)
+            self._intended[first], self._intended[second], tail, total = reduced(
+                self._intended[first], self._intended[second], rank
+            )
             lost, whole = lost + tail, whole + total
         with holding(student, StoredWeights(Path(WEIGHTS_NAME), self._intended)):
             moved = largest_difference(velocities(student, inputs), before)
@@ -132,8 +144,9 @@ class AdapterFormat:
 def reduced(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
     """The best ``rank`` approximation of the product ``second`` (O, R) @ ``first`` (R, I), in factors of equal norm.
 
-    By the singular values of the R x R core between the orthogonal parts of both, so that the product is never formed (Eckart
-    and Young, 1936). Also the squared Frobenius norms of what is lost and of the whole; factors that are low enough stay.
+    By the singular values of the R x R core between the orthogonal parts of both, so that the product is
+    never formed (Eckart and Young, 1936). Also the squared Frobenius norms of what is lost and of the
+    whole; factors that are low enough stay.
     """
     if rank >= first.shape[0]:
         gram = (second.double().T @ second.double()) * (first.double() @ first.double().T)

@@ -1,4 +1,5 @@
-"""The network in one piece, adapters fused into the base: for ``AutoModel.from_pretrained(folder, trust_remote_code=True)``."""
+"""The network in one piece, adapters fused into the base: for ``AutoModel.from_pretrained(folder,
+trust_remote_code=True)``."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from ..request import ExportRequest
 
 FP8 = "fp8"
-# Of tiny random networks, whose layers are too narrow for errors to average out; fp8 shows 0.07, the others have not been run.
+# Of tiny random networks, whose layers are too narrow for errors to average out; fp8 shows 0.07, the others have not
+# been run.
 TOLERANCES_IN_BITS = {FP8: 0.2, "int8": 0.2, "nf4": 0.5}
 
 
@@ -52,11 +54,15 @@ from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
 place = {{place!r}}
 transformer = AutoModel.from_pretrained(place, trust_remote_code=True, torch_dtype=torch.bfloat16)
-kind = get_class_from_dynamic_module(place, "{SCHEDULER}.py", "{SCHEDULER_FOLDER}", "PolicyScheduler", trust_remote_code=True)
+kind = get_class_from_dynamic_module(
+    place, "{SCHEDULER}.py", "{SCHEDULER_FOLDER}", "PolicyScheduler", trust_remote_code=True
+)
 scheduler = kind.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
 """
 TEXT_SAMPLING = """\
-pipeline = {pipeline}.from_pretrained({base!r}, transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16).to("cuda")
+pipeline = {pipeline}.from_pretrained(
+    {base!r}, transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16
+).to("cuda")
 pipeline({call}).images[0].save("image.png")
 """
 CLASS_SAMPLING = """\
@@ -71,7 +77,8 @@ for timestep in scheduler.timesteps:
 
 
 class MergedFormat(ExportFormat):
-    """The same folder as a pipeline's ``transformer/``, optionally in fewer bits, and the scheduler in ``scheduler/``."""
+    """The same folder as a pipeline's ``transformer/``, optionally in fewer
+    bits, and the scheduler in ``scheduler/``."""
 
     name = "merged"
     dtype: torch.dtype
@@ -79,14 +86,19 @@ class MergedFormat(ExportFormat):
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
         check_whole(facts, request)
         if not request.with_base:
-            raise UsageError("--no-base: a merged network is its base", "leave --no-base out, or choose --format adapter or pipeline")
+            raise UsageError(
+                "--no-base: a merged network is its base", "leave --no-base out, or choose --format adapter or pipeline"
+            )
         precision = request.quantise
         if precision is None or precision == FP8:
             return
         if precision not in BITSANDBYTES:
             raise UsageError(f"--quantise {precision} is unknown", f"choose one of {', '.join((FP8, *BITSANDBYTES))}")
         if importlib.util.find_spec("bitsandbytes") is None:
-            raise UsageError(f"--quantise {precision} needs the package bitsandbytes", 'pip install "piflow[lowvram]", or choose --quantise fp8')
+            raise UsageError(
+                f"--quantise {precision} needs the package bitsandbytes",
+                'pip install "piflow[lowvram]", or choose --quantise fp8',
+            )
         if choose_device(request.device).type != "cuda":
             raise UsageError(f"--quantise {precision} needs a CUDA device", "choose --quantise fp8")
 
@@ -95,7 +107,9 @@ class MergedFormat(ExportFormat):
         if request.quantise in BITSANDBYTES:
             _write_in_bits(student, folder, dtype, request.quantise)
         elif request.quantise == FP8:
-            write_network(student, folder, dtype, storage=str(STORED_AS).removeprefix("torch."), stored=cast_weights(student))
+            write_network(
+                student, folder, dtype, storage=str(STORED_AS).removeprefix("torch."), stored=cast_weights(student)
+            )
         else:
             write_network(student, folder, dtype)
         write_scheduler(student, folder / SCHEDULER_FOLDER)
@@ -108,7 +122,9 @@ class MergedFormat(ExportFormat):
                 model = model.to(next(root(student.model).parameters()).device)
                 check_weights(merged_weights(student), model)
             place = (str(folder), f"{SCHEDULER}.py", SCHEDULER_FOLDER, "PolicyScheduler")
-            scheduler = get_class_from_dynamic_module(*place, trust_remote_code=True).from_pretrained(folder / SCHEDULER_FOLDER)
+            scheduler = get_class_from_dynamic_module(*place, trust_remote_code=True).from_pretrained(
+                folder / SCHEDULER_FOLDER
+            )
             return difference(student, self.dtype, by_pipeline(student, model, scheduler))
 
     def tolerance(self, request: ExportRequest) -> float:
@@ -124,7 +140,8 @@ class MergedFormat(ExportFormat):
 
 
 def cast_weights(student: Student) -> set[str]:
-    """The weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: of linear layers, but for what is delicate."""
+    """The weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: of
+    linear layers, but for what is delicate."""
     model = root(student.model)
     patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *HEAD_LAYERS)
     layers = {path for path in linear_layers(model) if not any(re.search(pattern, path) for pattern in patterns)}
@@ -136,7 +153,9 @@ def _write_in_bits(student: Student, folder: Path, dtype: torch.dtype, precision
     keep = [student.family.head_site(root(student.model)).projection, *student.family.trained_in_full]
     with tempfile.TemporaryDirectory(dir=folder.parent) as whole:
         write_network(student, Path(whole), dtype)
-        model = AutoModel.from_pretrained(whole, trust_remote_code=True, torch_dtype=dtype, **quantised_loading(precision, keep))
+        model = AutoModel.from_pretrained(
+            whole, trust_remote_code=True, torch_dtype=dtype, **quantised_loading(precision, keep)
+        )
         model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
         for code in Path(whole).glob("*.py"):
             (folder / code.name).write_text(code.read_text(encoding="utf-8"), encoding="utf-8")

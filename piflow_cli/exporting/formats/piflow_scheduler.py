@@ -43,10 +43,11 @@ SELF_CONTAINED = "choose --format pipeline, which brings its own scheduler"
 
 
 class PiflowSchedulerFormat(ExportFormat):
-    """``transformer/``, as a class of diffusers where one fits, and ``scheduler/`` with the settings of PiflowScheduler.
+    """``transformer/``, as a class of diffusers where one fits, and
+    ``scheduler/`` with the settings of PiflowScheduler.
 
-    That scheduler takes states and outputs with channels last, the outputs reshaped to (..., N, C), and a policy spans one
-    step. Packed tokens are such already; others have their channels moved last.
+    That scheduler takes states and outputs with channels last, the outputs reshaped to (..., N, C), and a policy spans
+    one step. Packed tokens are such already; others have their channels moved last.
     """
 
     name = "piflow-scheduler"
@@ -60,24 +61,36 @@ class PiflowSchedulerFormat(ExportFormat):
             raise UsageError(f"--no-base and --quantise are not for the format {self.name}", "leave them out")
         if facts.policy != "dx":
             what = policy_kind(facts.policy).words.predicts
-            raise UsageError(f"PiflowScheduler reads x_0 at even times (a DX policy), and this student predicts {what}", SELF_CONTAINED)
+            raise UsageError(
+                f"PiflowScheduler reads x_0 at even times (a DX policy), and this student predicts {what}",
+                SELF_CONTAINED,
+            )
         if facts.components < 2:
-            raise UsageError(f"PiflowScheduler wants two points or more, and this student predicts {facts.components}", SELF_CONTAINED)
+            raise UsageError(
+                f"PiflowScheduler wants two points or more, and this student predicts {facts.components}",
+                SELF_CONTAINED,
+            )
         step = TimeGrid(facts.nfe, facts.final_step_scale, facts.shift).segment
         if not math.isclose(facts.segment, step, rel_tol=1e-4):
             raise UsageError(
-                f"a policy of PiflowScheduler spans one step, and this student's spans {facts.segment:g} where {facts.nfe} steps are {step:g} long",
+                f"a policy of PiflowScheduler spans one step, and this student's spans {facts.segment:g} where"
+                f" {facts.nfe} steps are {step:g} long",
                 SELF_CONTAINED,
             )
         if not hasattr(diffusers, "PiflowScheduler"):
             installed = importlib.metadata.version("diffusers")
-            raise UsageError(f"diffusers {installed} has no PiflowScheduler", f'pip install -U "diffusers>={OLDEST_DIFFUSERS}"')
+            raise UsageError(
+                f"diffusers {installed} has no PiflowScheduler", f'pip install -U "diffusers>={OLDEST_DIFFUSERS}"'
+            )
 
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
         self.dtype = dtype = dtype_of(request, student)
         facts = student.facts
         scheduler = diffusers.PiflowScheduler(
-            shift=facts.shift, n_grid=facts.components, final_step_size_scale=facts.final_step_scale, num_policy_substeps=facts.substeps
+            shift=facts.shift,
+            n_grid=facts.components,
+            final_step_size_scale=facts.final_step_scale,
+            num_policy_substeps=facts.substeps,
         )
         scheduler.save_config(folder / SCHEDULER_FOLDER)
         self.stock = fits_its_own_class(student)
@@ -85,7 +98,10 @@ class PiflowSchedulerFormat(ExportFormat):
             _write_stock(student, folder / TRANSFORMER, dtype)
         else:
             write_network(student, folder / TRANSFORMER, dtype)
-        return {"dtype": str(dtype).removeprefix("torch."), "class": _class_name(student) if self.stock else transformer_class(type(root(student.model)))}
+        return {
+            "dtype": str(dtype).removeprefix("torch."),
+            "class": _class_name(student) if self.stock else transformer_class(type(root(student.model))),
+        }
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         place = str(folder / TRANSFORMER)
@@ -104,7 +120,7 @@ class PiflowSchedulerFormat(ExportFormat):
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
         trusted = "" if self.stock else ", trust_remote_code=True"
-        return f'''from diffusers import AutoModel, PiflowScheduler
+        return f"""from diffusers import AutoModel, PiflowScheduler
 
 transformer = AutoModel.from_pretrained({place!r}, subfolder="{TRANSFORMER}"{trusted})
 scheduler = PiflowScheduler.from_pretrained({place!r}, subfolder="{SCHEDULER_FOLDER}")
@@ -112,7 +128,7 @@ scheduler.set_timesteps({facts.nfe})  # no other number: a policy spans one step
 for timestep in scheduler.timesteps:
     output = ...  # of the transformer at `latents`; channels last, as `latents` are
     latents = scheduler.step(output, timestep, latents).prev_sample
-'''
+"""
 
 
 def by_piflow_scheduler(student: Student, model: nn.Module, scheduler: Any) -> SampleFunction:
@@ -134,7 +150,8 @@ def by_piflow_scheduler(student: Student, model: nn.Module, scheduler: Any) -> S
 
 
 def fits_its_own_class(student: Student) -> bool:
-    """Whether the base's own class, with more output channels in its config, has just the weights of the widened model."""
+    """Whether the base's own class, with more output channels in its config,
+    has just the weights of the widened model."""
     if not isinstance(student.family, TextToImageFamily) or student.family.head_site(root(student.model)).unpatchify:
         return False
     with torch.device("meta"):

@@ -1,4 +1,5 @@
-"""A folder that ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` runs where piflow is not installed."""
+"""A folder that ``DiffusionPipeline.from_pretrained(folder,
+trust_remote_code=True)`` runs where piflow is not installed."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 
 
 class PipelineFormat(ExportFormat):
-    """The base merged, or named (``--no-base``) with the student's own weights beside; text encoders and VAE likewise."""
+    """The base merged, or named (``--no-base``) with the student's own
+    weights beside; text encoders and VAE likewise."""
 
     name = "pipeline"
     dtype: torch.dtype
@@ -52,7 +54,8 @@ class PipelineFormat(ExportFormat):
         check_whole(facts, request)
         if request.quantise is not None:
             raise UsageError(
-                f"--quantise {request.quantise}: a pipeline is quantised when it is loaded", "leave it out, or choose --format merged"
+                f"--quantise {request.quantise}: a pipeline is quantised when it is loaded",
+                "leave it out, or choose --format merged",
             )
 
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
@@ -76,11 +79,15 @@ class PipelineFormat(ExportFormat):
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         dtype = dtype_of(request, student)
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        others = [name for name, value in index.items() if isinstance(value, list) and name not in (*OWN, "_class_name")]
+        others = [
+            name for name, value in index.items() if isinstance(value, list) and name not in (*OWN, "_class_name")
+        ]
         device = next(root(student.model).parameters()).device
         with reading_back():
             # Neither text encoders nor VAE have a say in what is compared, and they are large.
-            pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, torch_dtype=dtype, **dict.fromkeys(others))
+            pipeline = DiffusionPipeline.from_pretrained(
+                folder, trust_remote_code=True, torch_dtype=dtype, **dict.fromkeys(others)
+            )
             transformer = pipeline.transformer.to(device)
             if request.with_base:
                 check_weights(merged_weights(student), transformer)
@@ -92,9 +99,11 @@ class PipelineFormat(ExportFormat):
     def snippet(self, facts: StudentFacts, place: str) -> str:
         # Class-conditional students are small, and some of them made on a CPU.
         large = isinstance(family_of(facts.family), TextToImageFamily)
-        header, options, device = ("import torch\n", ", torch_dtype=torch.bfloat16", '.to("cuda")') if large else ("", "", "")
-        return f'''{header}from diffusers import DiffusionPipeline
+        header, options, device = (
+            ("import torch\n", ", torch_dtype=torch.bfloat16", '.to("cuda")') if large else ("", "", "")
+        )
+        return f"""{header}from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained({place!r}, trust_remote_code=True{options}){device}
 pipeline({sampling_call(facts)}).images[0].save("image.png")
-'''
+"""

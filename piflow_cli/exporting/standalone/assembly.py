@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2]
@@ -15,7 +16,8 @@ _CROSS_REFERENCE = re.compile(r":\w+:`~?(?:piflow_cli\.)?(?:\w+\.)*(\w+)`")
 
 @dataclass(frozen=True)
 class Definition:
-    """A statement at the top of a module ("" for none): its ``text`` with the comments above it, and the names that occur in it."""
+    """A statement at the top of a module ("" for none): its ``text`` with the comments
+    above it, and the names that occur in it."""
 
     module: str
     name: str
@@ -24,7 +26,8 @@ class Definition:
 
 
 def assemble(modules: Sequence[str | Definition], wanted: Sequence[str]) -> str:
-    """The definitions ``wanted`` and all that they use, out of ``modules``, in that order and without imports among them.
+    """The definitions ``wanted`` and all that they use, out of ``modules``, in
+    that order and without imports among them.
 
     Args:
         modules: files, relative to the package, each before those that use it; a definition stands for itself.
@@ -44,7 +47,9 @@ def assemble(modules: Sequence[str | Definition], wanted: Sequence[str]) -> str:
             imports[name] = origin
         for definition in _definitions(module, source):
             if definition.name in definitions:
-                raise ValueError(f"{definition.name} is defined in {definitions[definition.name].module} and in {module}")
+                raise ValueError(
+                    f"{definition.name} is defined in {definitions[definition.name].module} and in {module}"
+                )
             definitions[definition.name] = definition
     needed = _reachable(definitions, wanted)
     kept = [definition for name, definition in definitions.items() if name in needed]
@@ -106,7 +111,7 @@ def _reachable(definitions: dict[str, Definition], wanted: Sequence[str]) -> set
 def _import_block(imported: set[tuple[str, str]]) -> str:
     """The future import, those of the standard library, and the others, each sorted as linters have it."""
     lines: dict[bool, list[str]] = {True: [], False: []}
-    for module, what in sorted(pair for pair in imported if not pair[0]):
+    for what in sorted(what for module, what in imported if not module):
         lines[what in sys.stdlib_module_names].append(f"import {what}")
     for module in sorted({module for module, _ in imported if module}):
         names = ", ".join(sorted((what for origin, what in imported if origin == module), key=_import_order))
@@ -123,7 +128,7 @@ def _import_order(name: str) -> tuple[int, str]:
 def _joined(parts: Sequence[str]) -> str:
     """Parts two lines apart, and constants that follow each other on lines that do."""
     text = parts[0]
-    for before, part in zip(parts, parts[1:]):
+    for before, part in pairwise(parts):
         both = all(re.fullmatch(r"[\w.]+(: [^=\n]+)? = .*", given) for given in (before.rpartition("\n")[2], part))
         text += ("\n" if both else "\n\n\n") + part
     return text + "\n"

@@ -18,10 +18,12 @@ CLASS_CONDITIONAL = "class_conditional"
 COMPONENT = "component"
 _BELOW_POLICIES = ("core/timegrid.py", "core/tensors.py", "core/validation.py")
 _ABOVE_POLICIES = ("core/decoding.py", "core/coefficients.py", "core/reference.py", "students/scheduler.py")
-_HEADING = '''# Copyright The piflow authors. Licensed under the Apache License, Version 2.0 (the "License"); you may not use this
-# file except in compliance with the License. You may obtain a copy of it at https://www.apache.org/licenses/LICENSE-2.0.
-# Unless required by applicable law or agreed to in writing, software distributed under the License is distributed on an
-# "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+_HEADING = '''\
+# Copyright The piflow authors. Licensed under the Apache License, Version 2.0 (the "License"); you may not use this
+# file except in compliance with the License. You may obtain a copy of it at
+# https://www.apache.org/licenses/LICENSE-2.0. Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either
+# express or implied.
 """{title}
 
 Assembled by piflow {version} from its own modules: change those rather than this file.
@@ -35,7 +37,9 @@ def scheduler_code(policy: str) -> str:
 
     Its rollouts are the plain loop over substeps; piflow itself has fused ones.
     """
-    title = "The sampler of a pi-Flow student (arXiv 2510.14974): policies are followed by the plain loop over substeps."
+    title = (
+        "The sampler of a pi-Flow student (arXiv 2510.14974): policies are followed by the plain loop over substeps."
+    )
     kind = policy_class(policy)
     parts = [*_BELOW_POLICIES, *_files_of(kind), _only("policy_class", policy, kind), *_ABOVE_POLICIES]
     return _headed(title, assemble(parts, ["PolicyScheduler"]))
@@ -43,7 +47,10 @@ def scheduler_code(policy: str) -> str:
 
 def class_conditional_code() -> str:
     """The pipeline of students that are told a class."""
-    return _headed("The pipeline of a student that is told a class.", assemble([_own(CLASS_CONDITIONAL)], ["ClassConditionalPipeline"]))
+    return _headed(
+        "The pipeline of a student that is told a class.",
+        assemble([_own(CLASS_CONDITIONAL)], ["ClassConditionalPipeline"]),
+    )
 
 
 def component_code() -> str:
@@ -62,11 +69,18 @@ def transformer_class(kind: type[nn.Module]) -> str:
 
 
 def transformer_code(kind: type[nn.Module], policy: str) -> str:
-    """The class of a model of class ``kind`` with the head of ``policy``, with its own architecture where diffusers lacks it."""
+    """The class of a model of class ``kind`` with the head of ``policy``, with its
+    own architecture where diffusers lacks it."""
     head = head_class(policy)
-    parts, wanted = [*_files_of(head), _only("head_class", policy, head), _own("policy_model")], ["PolicyModel", "require_diffusers"]
+    parts, wanted = (
+        [*_files_of(head), _only("head_class", policy, head), _own("policy_model")],
+        ["PolicyModel", "require_diffusers"],
+    )
     # Below the check: an old diffusers may lack the class, and its own message would not say what to do.
-    below = f"from diffusers import {kind.__name__}  # noqa: E402\nfrom diffusers.configuration_utils import register_to_config  # noqa: E402\n"
+    below = (
+        f"from diffusers import {kind.__name__}  # noqa: E402\nfrom diffusers.configuration_utils import"
+        " register_to_config  # noqa: E402\n"
+    )
     if kind.__module__.startswith(f"{PACKAGE.name}."):
         parts.insert(0, _file_of(kind))
         wanted.append(kind.__name__)
@@ -77,8 +91,11 @@ def transformer_code(kind: type[nn.Module], policy: str) -> str:
 
 
 def _files_of(kind: type) -> list[str]:
-    """The files that ``kind`` and the classes below it are written in, each before those that use it; torch's own left out."""
-    classes = [cls for cls in reversed(kind.__mro__) if cls.__module__.partition(".")[0] not in ("abc", "builtins", "torch")]
+    """The files that ``kind`` and the classes below it are written in, each before
+    those that use it; torch's own left out."""
+    classes = [
+        cls for cls in reversed(kind.__mro__) if cls.__module__.partition(".")[0] not in ("abc", "builtins", "torch")
+    ]
     return list(dict.fromkeys(map(_file_of, classes)))
 
 

@@ -14,7 +14,8 @@ LIBRARIES = ("diffusers", "transformers")
 
 
 class Elsewhere(nn.Module):
-    """Loads the part that ``elsewhere.json`` names: ``library`` and ``class``, and ``place``, ``subfolder``, ``revision``.
+    """Loads the part that ``elsewhere.json`` names: ``library`` and ``class``,
+    and ``place``, ``subfolder``, ``revision``.
 
     Never made itself; it is a module so that diffusers hands on the dtype.
     """
@@ -24,7 +25,9 @@ class Elsewhere(nn.Module):
         """The part that the folder stands for."""
         told = json.loads(Path(folder, REFERENCE).read_text(encoding="utf-8"))
         if told["library"] not in LIBRARIES:
-            raise ValueError(f"{REFERENCE} names the library {told['library']!r}, and parts are of {' or '.join(LIBRARIES)}")
+            raise ValueError(
+                f"{REFERENCE} names the library {told['library']!r}, and parts are of {' or '.join(LIBRARIES)}"
+            )
         kind = getattr(importlib.import_module(told["library"]), told["class"])
         if not issubclass(kind, nn.Module):
             options = {}

@@ -26,7 +26,10 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
 def require_diffusers(oldest: str) -> None:
     """Raise ImportError where diffusers is older than ``oldest``."""
     if Version(diffusers.__version__) < Version(oldest):
-        raise ImportError(f'this student needs diffusers {oldest} or later, and this is {diffusers.__version__}: pip install -U "diffusers>={oldest}"')
+        raise ImportError(
+            f"this student needs diffusers {oldest} or later, and this is {diffusers.__version__}: pip install -U"
+            f' "diffusers>={oldest}"'
+        )
 
 
 class PolicyModel:
@@ -34,8 +37,8 @@ class PolicyModel:
 
     The config entry ``policy`` says which: ``kind``, ``components``, ``logstd_width``, ``embedding_dim`` (width of the
     timestep embedding that the head sees) and ``site`` (where it sits). ``base``: None, or where the weights below the
-    student's own are, as ``place``, ``subfolder`` and ``revision``. ``storage``: None, or the 8-bit dtype in which linear
-    layers are kept while they do not compute.
+    student's own are, as ``place``, ``subfolder`` and ``revision``. ``storage``: None, or the 8-bit dtype in which
+    linear layers are kept while they do not compute.
     """
 
     base_class: type[nn.Module]
@@ -52,7 +55,9 @@ class PolicyModel:
         put_policy_head(self, policy, self.get_submodule(policy["site"]["projection"]).weight.dtype)
 
     @classmethod
-    def from_pretrained(cls, place: str | Path, *, subfolder: str | None = None, revision: str | None = None, **options: Any) -> nn.Module:
+    def from_pretrained(
+        cls, place: str | Path, *, subfolder: str | None = None, revision: str | None = None, **options: Any
+    ) -> nn.Module:
         """As diffusers loads models; a student that names its base instead of holding it is put together."""
         where = {"subfolder": subfolder, "revision": revision}
         hub = {name: options[name] for name in HUB_OPTIONS if name in options}
@@ -83,11 +88,13 @@ def own_weights(place: str | Path, subfolder: str | None, revision: str | None, 
 
 
 @torch.no_grad()
-def put_together(kind: type[nn.Module], policy: dict[str, Any], tensors: dict[str, Tensor], options: dict[str, Any]) -> nn.Module:
+def put_together(
+    kind: type[nn.Module], policy: dict[str, Any], tensors: dict[str, Tensor], options: dict[str, Any]
+) -> nn.Module:
     """A base of the class ``kind``, where ``policy`` says it is, under the student's own ``tensors``.
 
-    Adapters are fused into the weights, so that nothing but diffusers is needed. Raises ValueError for a base in fewer bits
-    than a float has.
+    Adapters are fused into the weights, so that nothing but diffusers is needed. Raises ValueError for a base in fewer
+    bits than a float has.
     """
     base = policy["base"]
     model = kind.from_pretrained(base["place"], subfolder=base["subfolder"], revision=base["revision"], **options)
@@ -98,7 +105,10 @@ def put_together(kind: type[nn.Module], policy: dict[str, Any], tensors: dict[st
             path = name.removesuffix(LORA_A)
             weight = own[f"{path}.weight"]
             if not weight.is_floating_point():
-                raise ValueError("a quantised base takes no adapters: leave the quantisation out, or export the student with its base")
+                raise ValueError(
+                    "a quantised base takes no adapters: leave the quantisation out, or export the student with its"
+                    " base"
+                )
             weight.copy_(fused(weight, value.to(weight.device), tensors[path + LORA_B].to(weight.device)))
         elif not name.endswith(LORA_B):
             own[name].copy_(value)

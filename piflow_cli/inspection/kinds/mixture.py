@@ -22,9 +22,9 @@ SWITCH_TIMES = 33
 class Mixed(NamedTuple):
     """The mixture of one evaluation by position, as the network predicts it, before any sampling temperature.
 
-    weights (B, K, *S); ``effective`` (B, *S): exp of their entropy, between 1 and K; ``spread`` (B, *S): root mean square
-    distance over channels of the means from their weighted mean, in units of x_0; ``logstd`` (B,) as emitted and ``std``
-    (B,) in units of x_0, sigma_s exp(logstd).
+    weights (B, K, *S); ``effective`` (B, *S): exp of their entropy, between 1 and K; ``spread`` (B, *S): root mean
+    square distance over channels of the means from their weighted mean, in units of x_0; ``logstd`` (B,) as emitted and
+    ``std`` (B,) in units of x_0, sigma_s exp(logstd).
     """
 
     weights: Tensor
@@ -36,8 +36,8 @@ class Mixed(NamedTuple):
 
 class MixedNumbers(NamedTuple):
     """The same by sample: ``effective`` (B, 3), the tenth, half and nine tenths of positions below; ``usage`` and
-    ``highest`` (B, K), mean and largest weight of each component; ``varying`` (B,), the standard deviation of weights over
-    positions; ``spread``, ``logstd``, ``std`` (B,).
+    ``highest`` (B, K), mean and largest weight of each component; ``varying`` (B,), the standard deviation of weights
+    over positions; ``spread``, ``logstd``, ``std`` (B,).
     """
 
     effective: Tensor
@@ -50,7 +50,8 @@ class MixedNumbers(NamedTuple):
 
 
 def mixed(policy: GMFlowPolicy) -> Mixed:
-    """The mixture of a GM policy (arXiv 2504.05304): how many components there are in effect, how wide, how far apart."""
+    """The mixture of a GM policy (arXiv 2504.05304): how many components
+    there are in effect, how wide, how far apart."""
     means, logweights, variance = policy.with_temperature(1.0).mixture
     weights = logweights.exp()
     centre = (weights * means).sum(dim=1, keepdim=True)
@@ -67,8 +68,8 @@ def mixed(policy: GMFlowPolicy) -> Mixed:
 
 @dataclass(frozen=True)
 class Mixture:
-    """``effective``: components per position, the tenth, half and nine tenths of positions below; ``effective_overall``: of
-    the mean weights; ``dead``: indices; ``std`` and ``spread`` in units of x_0."""
+    """``effective``: components per position, the tenth, half and nine tenths of positions below;
+    ``effective_overall``: of the mean weights; ``dead``: indices; ``std`` and ``spread`` in units of x_0."""
 
     components: int
     effective: tuple[float, float, float]
@@ -110,8 +111,8 @@ class Switching(NamedTuple):
     """The posterior along one segment, at SWITCH_TIMES even raw times from source to end, over the positions of
     :func:`~piflow_cli.inspection.tensors.thin`.
 
-    ``effective`` (B, T): mean over positions of exp of the entropy of the posterior weights; ``moved`` (B, T-1): share of
-    positions whose heaviest component is another than one time before; ``switches`` (B,): such changes per position;
+    ``effective`` (B, T): mean over positions of exp of the entropy of the posterior weights; ``moved`` (B, T-1): share
+    of positions whose heaviest component is another than one time before; ``switches`` (B,): such changes per position;
     ``shift`` (B,): largest change of any weight between source and end, mean over positions.
     """
 
@@ -143,7 +144,8 @@ def switching(path: PolicyPath, substeps: int) -> Switching:
 
 
 def marginal(policy: GMFlowPolicy, x: Tensor, raw: Tensor, values: Tensor, axis: int) -> Tensor:
-    """Density (V,) at ``values`` of channel ``axis`` of x_0 under the posterior of a single position, given ``x`` at ``raw``."""
+    """Density (V,) at ``values`` of channel ``axis`` of x_0 under the posterior of a
+    single position, given ``x`` at ``raw``."""
     means, logweights, variance = policy.posterior(x, raw)
     std = variance.sqrt().reshape(1)
     centres, weights = means[0, :, axis].flatten(), logweights[0, :, 0].flatten().exp()

@@ -14,7 +14,8 @@ from .anatomy import Anatomy
 
 
 class Spectrum(NamedTuple):
-    """The components of a momentum policy at one evaluation, by position: weights (B, K, *S) and ``effective`` (B, *S) as in
+    """The components of a momentum policy at one evaluation, by position: weights
+    (B, K, *S) and ``effective`` (B, *S) as in
     :class:`Mixed`; loggammas (B, K, *S), zero for the first component.
     """
 
@@ -24,8 +25,8 @@ class Spectrum(NamedTuple):
 
 
 class SpectrumNumbers(NamedTuple):
-    """The same by sample: ``effective``, ``usage``, ``highest`` as in :class:`MixedNumbers`; loggammas (B, K, 3), the tenth, half
-    and nine tenths of positions below.
+    """The same by sample: ``effective``, ``usage``, ``highest`` as in :class:`MixedNumbers`; loggammas (B, K, 3), the
+    tenth, half and nine tenths of positions below.
     """
 
     effective: Tensor
@@ -43,8 +44,8 @@ def spectrum(policy: MomentumPolicy) -> Spectrum:
 
 @dataclass(frozen=True)
 class Momentum:
-    """The components of a momentum policy, in the terms of :class:`Mixture`; ``gammas`` of each: the tenth, half and nine tenths
-    of positions below."""
+    """The components of a momentum policy, in the terms of :class:`Mixture`; ``gammas`` of each: the tenth, half and
+    nine tenths of positions below."""
 
     components: int
     effective: tuple[float, float, float]

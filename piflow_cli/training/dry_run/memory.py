@@ -9,8 +9,8 @@ WIDE, NARROW = 4, 2  # bytes of a float32, of a bfloat16
 BASE_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 4 / 64}
 # Bytes of AdamW's two moments; in 8 bits with two float32 scales for 256 values.
 MOMENT_BYTES = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256)}
-# Copies of a policy's parameters that are alive at once: of the head its parts, their join and its unpacking, of the policy the
-# decoded parameters, what dropout leaves of them, and the gradients of the last three.
+# Copies of a policy's parameters that are alive at once: of the head its parts, their join and its unpacking, of the
+# policy the decoded parameters, what dropout leaves of them, and the gradients of the last three.
 POLICY_COPIES = 8
 # Tensors as large as the largest inside a block that a forward or backward pass through it holds at once.
 PASSING = 4
@@ -27,8 +27,9 @@ class Bytes(int):
 class Trace:
     """What one forward pass of the student over one sample keeps for the backward pass, as autograd counts it; bytes.
 
-    ``inputs``: of each block, what checkpointing keeps; ``kept``: by each block besides; ``outside``: by everything else;
-    ``largest``: the largest tensor in the computing dtype; ``output``: elements of the network's output; ``state``: of a state.
+    ``inputs``: of each block, what checkpointing keeps; ``kept``: by each block besides; ``outside``: by everything
+    else; ``largest``: the largest tensor in the computing dtype; ``output``: elements of the network's output;
+    ``state``: of a state.
     """
 
     inputs: tuple[int, ...]
@@ -41,7 +42,8 @@ class Trace:
 
 @dataclass(frozen=True)
 class Weights:
-    """Elements: ``linear`` weights of the frozen base that can be quantised, its ``other`` parameters, and what is ``trained``.
+    """Elements: ``linear`` weights of the frozen base that can be quantised, its
+    ``other`` parameters, and what is ``trained``.
 
     ``matrix``: of the largest of the linear ones; ``block``: of all in the largest block.
     """
@@ -94,13 +96,16 @@ class Estimate:
 def estimate(weights: Weights, trace: Trace, settings: Settings) -> Estimate:
     """The memory of a pi-ID step on one device.
 
-    - base: its linear weights at the bytes of their precision, the rest in bfloat16 (float32 where base or arithmetic is); offloaded, only
-      the matrices of one block are there, while the backward pass goes through it.
+    - base: its linear weights at the bytes of their precision, the rest in bfloat16 (float32 where base or arithmetic
+      is); offloaded, only the matrices of one block are there, while the backward pass goes through it.
     - adapters (or student), gradients, average: 4 bytes an element; optimiser: AdamW's two moments.
-    - activations: what autograd keeps of a sample, times the samples. With checkpointing a step holds all block inputs and,
-      while it goes back, what one block keeps; in bfloat16 the forward pass holds bfloat16 copies of what is trained instead.
-    - teacher query: PASSING of the largest tensors for each state asked at once. It comes while the student's graph is alive.
-    - policy: POLICY_COPIES float32 copies of the network's output, and twice the states that the teacher is asked about.
+    - activations: what autograd keeps of a sample, times the samples. With checkpointing a step holds all
+      block inputs and, while it goes back, what one block keeps; in bfloat16 the forward pass holds
+      bfloat16 copies of what is trained instead.
+    - teacher query: PASSING of the largest tensors for each state asked at once. It
+      comes while the student's graph is alive.
+    - policy: POLICY_COPIES float32 copies of the network's output, and twice
+      the states that the teacher is asked about.
     - peak: all of the standing parts, and the largest of forward, query and backward.
     """
     kept = sum(trace.kept) + sum(trace.inputs) + trace.outside
@@ -141,11 +146,14 @@ def base_bytes(weights: Weights, settings: Settings) -> float:
 
 
 def _unpacked(weights: Weights, settings: Settings) -> float:
-    """What a base is unpacked or widened into: a matrix at a time; of fp8 and bf16 the graph holds on to it, for want of a kernel."""
+    """What a base is unpacked or widened into: a matrix at a time; of fp8 and bf16 the
+    graph holds on to it, for want of a kernel."""
     if settings.base in ("fp32", settings.compute):
         return 0
     held = weights.block if settings.checkpointing else weights.linear
-    return (NARROW if settings.compute == "bf16" else WIDE) * (held if settings.base in ("bf16", "fp8") else weights.matrix)
+    return (NARROW if settings.compute == "bf16" else WIDE) * (
+        held if settings.base in ("bf16", "fp8") else weights.matrix
+    )
 
 
 def checkpoint_bytes(trained: int, optimizer: str) -> Bytes:

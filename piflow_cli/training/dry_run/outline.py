@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outline:
-    """A student of a preset on the meta device. ``teacher``: parameters of its teacher; ``text_encoders``: their bytes, if known."""
+    """A student of a preset on the meta device. ``teacher``: parameters of its teacher;
+    ``text_encoders``: their bytes, if known."""
 
     preset: Preset
     student: Student
@@ -42,13 +43,20 @@ class Outline:
 def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
     """Build what ``preset`` asks for from the configuration of its teacher alone."""
     folder, facts = outline_folder(family, preset.teacher), StudentFacts.of(preset)
-    encoders = family.text_encoder_bytes(folder, preset.data.offload_text_encoder) if isinstance(family, TextToImageFamily) else None
+    encoders = (
+        family.text_encoder_bytes(folder, preset.data.offload_text_encoder)
+        if isinstance(family, TextToImageFamily)
+        else None
+    )
     with torch.device("meta"):
         model = family.outline(folder)
         teacher = list(model.parameters())
         fp8 = preset.adapter is not None and preset.adapter.base_precision == "fp8"
         matrices = _matrices(model, family.kept_whole(model), fp8)
-        block = max((count(value for value in found.parameters() if id(value) in matrices) for found in blocks_of(model)), default=0)
+        block = max(
+            (count(value for value in found.parameters() if id(value) in matrices) for found in blocks_of(model)),
+            default=0,
+        )
         if preset.adapter is None:
             student = widen(model, family, facts)
         else:
@@ -63,7 +71,8 @@ def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
 
 
 def _matrices(model: nn.Module, whole: set[str], fp8: bool) -> dict[int, int]:
-    """Elements of the linear weights that can be quantised, by identity; fp8 spares what the class marks as delicate."""
+    """Elements of the linear weights that can be quantised, by identity; fp8
+    spares what the class marks as delicate."""
     spared = delicate(type(model), whole) if fp8 else tuple(f"^{re.escape(path)}$" for path in whole)
     return {
         id(layer.weight): layer.weight.numel()
@@ -127,10 +136,15 @@ def trained_parts(outline: Outline) -> dict[str, int]:
 
 
 def disk_of(outline: Outline, local: LocalSamples | None) -> dict[str, Bytes]:
-    """What a run leaves on the disk, and what the cache takes: an entry of it, and all where ``local`` says how many there are."""
+    """What a run leaves on the disk, and what the cache takes: an entry of it, and all
+    where ``local`` says how many there are."""
     preset, trained = outline.preset, outline.weights.trained
     checkpoint = checkpoint_bytes(trained, preset.optimisation.optimizer)
-    disk = {"checkpoint": checkpoint, "checkpoints kept": Bytes(preset.output.keep_checkpoints * checkpoint), "student": Bytes(WIDE * trained)}
+    disk = {
+        "checkpoint": checkpoint,
+        "checkpoints kept": Bytes(preset.output.keep_checkpoints * checkpoint),
+        "student": Bytes(WIDE * trained),
+    }
     family, model = outline.student.family, root(outline.student.model)
     if not isinstance(family, TextToImageFamily):
         return disk

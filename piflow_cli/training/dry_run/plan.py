@@ -54,7 +54,10 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
         "optimisation": {
             "iterations": optimisation.iterations,
             "batch": f"{batches}, {_counted(preset)}",
-            "learning rate": f"{optimisation.learning_rate:g}, {optimisation.schedule} after {optimisation.warmup} iterations of warm-up",
+            "learning rate": (
+                f"{optimisation.learning_rate:g}, {optimisation.schedule} after {optimisation.warmup} iterations of"
+                " warm-up"
+            ),
             "precision": optimisation.precision,
             "gradient checkpointing": "yes" if optimisation.gradient_checkpointing else "no",
             "optimiser": optimisation.optimizer,
@@ -83,7 +86,12 @@ def _memory(outline: Outline, samples: int) -> dict:
     if not isinstance(outline.student.family, TextToImageFamily):
         return parts
     encoders = outline.text_encoders
-    return {**parts, "text encoders, before training": "unknown: their configs are not there" if encoders is None else Bytes(encoders)}
+    return {
+        **parts,
+        "text encoders, before training": (
+            "unknown: their configs are not there" if encoders is None else Bytes(encoders)
+        ),
+    }
 
 
 def _trained(preset: Preset) -> str:

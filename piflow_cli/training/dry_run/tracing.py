@@ -1,4 +1,5 @@
-"""The student on the meta device: what autograd would keep of a forward pass, without a weight or an activation in memory."""
+"""The student on the meta device: what autograd would keep of a forward pass,
+without a weight or an activation in memory."""
 
 from __future__ import annotations
 
@@ -21,11 +22,16 @@ OUTSIDE = -1
 def trace(model: nn.Module, forward: Callable[[], Tensor], state: int, dtype: torch.dtype) -> Trace:
     """Run ``forward`` of ``model``, all of it on the meta device, and count.
 
-    ``state``: elements of its input; ``dtype``: what autocast computes in. Tensors that share memory count once, parameters
-    and buffers do not. The blocks are the members of the model's lists of modules: what checkpointing is applied to.
+    ``state``: elements of its input; ``dtype``: what autocast computes in. Tensors that share memory
+    count once, parameters and buffers do not. The blocks are the members of the model's lists of
+    modules: what checkpointing is applied to.
     """
     counter = Counter(model)
-    with counter.watching(blocks_of(model)), _Casting(dtype, counter), saved_tensors_hooks(counter.keep, lambda value: value):
+    with (
+        counter.watching(blocks_of(model)),
+        _Casting(dtype, counter),
+        saved_tensors_hooks(counter.keep, lambda value: value),
+    ):
         output = forward()
     blocks = range(len(counter.inputs))
     return Trace(
@@ -108,7 +114,9 @@ class _Casting(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = {} if kwargs is None else kwargs
         if func is F.scaled_dot_product_attention:
-            query, key, value = _cast(args[:3] if args else tuple(kwargs[name] for name in ("query", "key", "value")), self.dtype)
+            query, key, value = _cast(
+                args[:3] if args else tuple(kwargs[name] for name in ("query", "key", "value")), self.dtype
+            )
             return _Flash.apply(query, key, value)
         if func in (F.linear, F.conv2d):
             answer = func(*_cast(args, self.dtype), **_cast(kwargs, self.dtype))
@@ -120,4 +128,6 @@ class _Casting(TorchFunctionMode):
 
 
 def _cast(values: Any, dtype: torch.dtype) -> Any:
-    return tree_map(lambda value: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value, values)
+    return tree_map(
+        lambda value: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value, values
+    )

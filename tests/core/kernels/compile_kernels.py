@@ -66,7 +66,8 @@ def stack_bytes(compiled) -> int:
 
 
 def cases() -> Iterator[tuple[JITFunction, dict, int, int]]:
-    """Kernel, constants, warps and capability of what is compiled: every kernel, every branch that a constant chooses."""
+    """Kernel, constants, warps and capability of what is compiled: every
+    kernel, every branch that a constant chooses."""
     table = {"LEGS": 4, "AVERAGED": False, "WIDTH": 256}
     yield triton_tables.table_kernel, table, 1, 90
     yield triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, 1, 80
@@ -77,7 +78,12 @@ def cases() -> Iterator[tuple[JITFunction, dict, int, int]]:
     for components, channels, capability in ((8, 16, 90), (32, 4, 80)):
         sizes = gm_triton.program_sizes(components, channels)
         warps = sizes.pop("num_warps")
-        yield gm_triton_kernels.forward_kernel, {"LEGS": 4, "DROPPED": True, "INTEGRATE": False, **sizes}, warps, capability
+        yield (
+            gm_triton_kernels.forward_kernel,
+            {"LEGS": 4, "DROPPED": True, "INTEGRATE": False, **sizes},
+            warps,
+            capability,
+        )
         yield gm_triton_kernels.backward_kernel, {"LEGS": 1, "DROPPED": False, **sizes}, warps, capability
 
 

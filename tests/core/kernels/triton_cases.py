@@ -13,11 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
 
 from piflow_cli.core import reference
 from piflow_cli.core.kernels import dx, dx_triton, gm, gm_cpu, gm_triton
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
-from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 EXACT = {"rtol": 1e-9, "atol": 1e-9}

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from helpers import seeded
 from inception import save_random_inception
+from PIL import Image
+
 from piflow_cli.console import Console
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.extractors.clean_fid import clean_fid_module
@@ -36,7 +36,12 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
             generator = np.random.default_rng(100 * scale + index)
             width, height = [(32, 32), (40, 24), (350, 310)][index % 3]
             pixels = generator.integers(0, scale, (height, width, 3), dtype=np.uint8)
-            path = root / name / ("inner" if index % 5 == 0 else "") / f"{index:02}.{['png', 'jpg', 'png', 'webp'][index % 4]}"
+            path = (
+                root
+                / name
+                / ("inner" if index % 5 == 0 else "")
+                / f"{index:02}.{['png', 'jpg', 'png', 'webp'][index % 4]}"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).convert("RGB" if index % 4 else "L").save(path)
     return root / "ours", root / "theirs"
@@ -68,16 +73,22 @@ def test_features_of_the_network_that_resizes_by_itself_are_clean_fid_s(tmp_path
     for index in range(3):
         pixels = np.random.default_rng(index).integers(0, 256, (30, 44, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-    network = clean_fid_module("inception_torchscript").InceptionV3W(str(weights.parent), download=False, resize_inside=True)
+    network = clean_fid_module("inception_torchscript").InceptionV3W(
+        str(weights.parent), download=False, resize_inside=True
+    )
     options = {"num_workers": 0, "device": CPU, "mode": "legacy_tensorflow", "verbose": False}
     expected = clean_fid_module("fid").get_folder_features(str(tmp_path), network, **options)
-    found = folder_features(open_folder(tmp_path), open_extractor("inception-tf", CPU, weights, trust=True), Console(quiet=True)).features
+    found = folder_features(
+        open_folder(tmp_path), open_extractor("inception-tf", CPU, weights, trust=True), Console(quiet=True)
+    ).features
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_fid_and_kid_of_folders_are_clean_fid_s(folders, weights, direct, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    request = FolderRequest(folders[0], str(folders[1]), "inception", ("fid", "kid"), inception_weights=weights, trust_weights=True)
+    request = FolderRequest(
+        folders[0], str(folders[1]), "inception", ("fid", "kid"), inception_weights=weights, trust_weights=True
+    )
     found = {number.metric: number.value for number in evaluate_folder(request, CPU, Console(quiet=True))}
     assert found["fid"] == pytest.approx(frechet_by_scipy(*direct), rel=1e-3)
     np.random.seed(5)
@@ -85,7 +96,8 @@ def test_fid_and_kid_of_folders_are_clean_fid_s(folders, weights, direct, tmp_pa
 
 
 def frechet_by_scipy(one: np.ndarray, other: np.ndarray) -> float:
-    """clean-fid's own formula; its function where SciPy still has the form of sqrtm that it calls, else a matrix root by SciPy."""
+    """clean-fid's own formula; its function where SciPy still has the form of sqrtm
+    that it calls, else a matrix root by SciPy."""
     fid = clean_fid_module("fid")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -96,7 +108,9 @@ def frechet_by_scipy(one: np.ndarray, other: np.ndarray) -> float:
 
             covariances = [np.cov(features, rowvar=False) for features in (one, other)]
             offset = one.mean(axis=0) - other.mean(axis=0)
-            return float(offset @ offset + np.trace(sum(covariances)) - 2 * np.trace(sqrtm(covariances[0] @ covariances[1]).real))
+            return float(
+                offset @ offset + np.trace(sum(covariances)) - 2 * np.trace(sqrtm(covariances[0] @ covariances[1]).real)
+            )
 
 
 def test_kid_of_unequal_sides_is_clean_fid_s_under_the_same_seed() -> None:

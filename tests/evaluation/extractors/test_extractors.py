@@ -10,12 +10,12 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
+from inception import FILE, save_random_inception
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from helpers import seeded
-from inception import FILE, save_random_inception
 from piflow_cli.data.labelled_images import load_images
 from piflow_cli.embedded.digits_classifier import HELD_OUT, PROGRAM, Recipe, accuracy, split, train
 from piflow_cli.errors import RunError, UsageError
@@ -116,7 +116,9 @@ def test_inception_s_logits_are_its_own_without_the_last_bias(weights: Path) -> 
     images = pictures(3, 3, 16, 16)
     levels = ((images + 1) * 127.5).round()
     expected = torch.jit.load(str(weights))(levels, no_output_bias=True)
-    torch.testing.assert_close(extractor.logits(extractor.features(images)).softmax(dim=1), expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        extractor.logits(extractor.features(images)).softmax(dim=1), expected, rtol=1e-4, atol=1e-7
+    )
 
 
 def test_patches_are_the_middle_at_full_resolution(weights: Path) -> None:
@@ -151,7 +153,10 @@ def test_dino_features_are_the_class_token_of_what_pillow_resizes(dino: Path) ->
     features = extractor.features(images)
     assert features.shape == (2, 16) and extractor.name == f"dinov2:{dino}" and extractor.logits(features) is None
     levels = ((images + 1) * 127.5).round()
-    channels = [Image.fromarray(channel).resize((224, 224), Image.Resampling.BICUBIC) for channel in levels.flatten(0, 1).numpy()]
+    channels = [
+        Image.fromarray(channel).resize((224, 224), Image.Resampling.BICUBIC)
+        for channel in levels.flatten(0, 1).numpy()
+    ]
     expected = torch.from_numpy(np.stack(channels)).unflatten(0, (2, 3)).clamp(0, 255) / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     network = Dinov2Model.from_pretrained(dino).eval()
@@ -172,7 +177,13 @@ def clip(tmp_path_factory) -> Path:
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
     size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**size, "vocab_size": len(tokens), "max_position_embeddings": 16, "eos_token_id": len(tokens) - 1, "bos_token_id": len(tokens) - 2}
+    text = {
+        **size,
+        "vocab_size": len(tokens),
+        "max_position_embeddings": 16,
+        "eos_token_id": len(tokens) - 1,
+        "bos_token_id": len(tokens) - 2,
+    }
     config = CLIPConfig(text_config=text, vision_config={**size, "image_size": 28, "patch_size": 14}, projection_dim=8)
     CLIPModel(config).save_pretrained(folder)
     processor = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
@@ -210,11 +221,18 @@ def test_a_folder_of_another_model_is_refused(dino: Path, clip: Path) -> None:
 
 
 def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(dino: Path, clip: Path, tmp_path: Path) -> None:
-    for folder, opened in ((clip, lambda path: ClipScore(path, CPU)), (dino, lambda path: open_extractor(f"dinov2:{path}", CPU))):
+    for folder, opened in (
+        (clip, lambda path: ClipScore(path, CPU)),
+        (dino, lambda path: open_extractor(f"dinov2:{path}", CPU)),
+    ):
         copy = shutil.copytree(folder, tmp_path / folder.name)
         stored = load_file(copy / "model.safetensors")
         gone = sorted(name for name in stored if name.endswith("weight"))[0]
-        save_file({name: value for name, value in stored.items() if name != gone}, copy / "model.safetensors", {"format": "pt"})
+        save_file(
+            {name: value for name, value in stored.items() if name != gone},
+            copy / "model.safetensors",
+            {"format": "pt"},
+        )
         with pytest.raises(RunError, match=f"lack {re.escape(gone)}"):
             opened(str(copy))
         (copy / "model.safetensors").unlink()
@@ -223,7 +241,8 @@ def test_weights_that_lack_a_tensor_are_refused_and_not_made_up(dino: Path, clip
 
 
 def pickled(folder: Path, copy: Path, content: object = None) -> Path:
-    """``folder`` with the weights, or ``content`` in their place, in pytorch_model.bin alone, as older repositories have them."""
+    """``folder`` with the weights, or ``content`` in their place, in
+    pytorch_model.bin alone, as older repositories have them."""
     shutil.copytree(folder, copy)
     tensors = load_file(copy / "model.safetensors")
     (copy / "model.safetensors").unlink()
@@ -236,7 +255,9 @@ def test_weights_that_are_there_as_a_pickle_alone_give_the_same_numbers(dino: Pa
     copy = pickled(clip, tmp_path / "clip")
     expected = ClipScore(str(clip), CPU).scores(images, texts)
     torch.testing.assert_close(ClipScore(str(copy), CPU).scores(images, texts), expected)
-    features = [open_extractor(f"dinov2:{path}", CPU).features(images) for path in (dino, pickled(dino, tmp_path / "dino"))]
+    features = [
+        open_extractor(f"dinov2:{path}", CPU).features(images) for path in (dino, pickled(dino, tmp_path / "dino"))
+    ]
     torch.testing.assert_close(*features)
     # Shards of pickles, by their index.
     tensors = torch.load(copy / "pytorch_model.bin", weights_only=True)
@@ -259,15 +280,24 @@ class Planted:
 
 
 def test_code_in_a_pickle_is_refused_and_never_run(dino: Path, clip: Path, tmp_path: Path) -> None:
-    for folder, opened in ((clip, lambda path: ClipScore(path, CPU)), (dino, lambda path: open_extractor(f"dinov2:{path}", CPU))):
+    for folder, opened in (
+        (clip, lambda path: ClipScore(path, CPU)),
+        (dino, lambda path: open_extractor(f"dinov2:{path}", CPU)),
+    ):
         copy = pickled(folder, tmp_path / folder.name, {"weight": torch.ones(1), "code": Planted(tmp_path / "ran")})
-        with pytest.raises(RunError, match=r"pytorch_model\.bin: .*more than tensors, which piflow never runs") as caught:
+        with pytest.raises(
+            RunError, match=r"pytorch_model\.bin: .*more than tensors, which piflow never runs"
+        ) as caught:
             opened(str(copy))
-        assert caught.value.hint == "name another model, or one saved as safetensors" and not (tmp_path / "ran").exists()
+        assert (
+            caught.value.hint == "name another model, or one saved as safetensors" and not (tmp_path / "ran").exists()
+        )
 
 
 @pytest.mark.parametrize("newer", [True, False])
-def test_a_repository_is_asked_for_a_pickle_only_where_it_has_nothing_newer(clip: Path, tmp_path: Path, monkeypatch, newer: bool) -> None:
+def test_a_repository_is_asked_for_a_pickle_only_where_it_has_nothing_newer(
+    clip: Path, tmp_path: Path, monkeypatch, newer: bool
+) -> None:
     repository = pickled(clip, tmp_path / "repository")
     if newer:
         shutil.copy(clip / "model.safetensors", repository)
@@ -315,7 +345,10 @@ def test_pixels_of_large_pictures_are_refused_before_their_covariance_fills_the_
 
 
 def test_a_network_in_the_same_folder_with_other_weights_is_another(clip: Path, dino: Path, tmp_path: Path) -> None:
-    for folder, opened in ((clip, lambda path: ClipScore(path, CPU)), (dino, lambda path: open_extractor(f"dinov2:{path}", CPU))):
+    for folder, opened in (
+        (clip, lambda path: ClipScore(path, CPU)),
+        (dino, lambda path: open_extractor(f"dinov2:{path}", CPU)),
+    ):
         copy = shutil.copytree(folder, tmp_path / folder.name)
         first = opened(str(copy)).identity
         assert first == opened(str(copy)).identity

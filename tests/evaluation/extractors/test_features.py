@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from helpers import seeded
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.extractors.features import FeatureCollector, FeatureSet, load_features, refuse_mixing

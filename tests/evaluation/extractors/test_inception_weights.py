@@ -1,4 +1,5 @@
-"""Inception's weights are a program: only the published file runs, wherever it lies, unless another one is trusted by name."""
+"""Inception's weights are a program: only the published file runs, wherever it
+lies, unless another one is trusted by name."""
 
 from __future__ import annotations
 
@@ -56,30 +57,40 @@ def put(folder: Path, content: bytes, mode: int = 0o644) -> Path:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_weights_are_found_where_clean_fid_torch_hub_and_piflow_keep_them(place: str, nowhere: Path, published: bytes) -> None:
+def test_weights_are_found_where_clean_fid_torch_hub_and_piflow_keep_them(
+    place: str, nowhere: Path, published: bytes
+) -> None:
     put(nowhere / place, published)
     assert open_extractor("inception", CPU).identity == hashlib.sha256(published).hexdigest()
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_another_file_in_those_places_is_not_run_and_the_next_place_is_asked(place: str, nowhere: Path, published: bytes, capsys) -> None:
+def test_another_file_in_those_places_is_not_run_and_the_next_place_is_asked(
+    place: str, nowhere: Path, published: bytes, capsys
+) -> None:
     planted = put(nowhere / place, published[:-1] + bytes([published[-1] ^ 1]))
     with pytest.raises(RunError, match="cannot be downloaded"):
         open_extractor("inception", CPU, console=Console())
     assert f"{planted} is not used: it is another file than the published one" in capsys.readouterr().err
     put(nowhere / "elsewhere" / "weights", published)
-    assert open_extractor("inception", CPU, cache=nowhere / "elsewhere").identity == hashlib.sha256(published).hexdigest()
+    assert (
+        open_extractor("inception", CPU, cache=nowhere / "elsewhere").identity == hashlib.sha256(published).hexdigest()
+    )
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o664])
-def test_what_others_can_change_in_the_temporary_folder_is_not_looked_at(mode: int, nowhere: Path, published: bytes, capsys) -> None:
+def test_what_others_can_change_in_the_temporary_folder_is_not_looked_at(
+    mode: int, nowhere: Path, published: bytes, capsys
+) -> None:
     put(nowhere, published, mode)
     with pytest.raises(RunError, match="cannot be downloaded"):
         open_extractor("inception", CPU, console=Console())
     assert "is not used: others may have put it there" in capsys.readouterr().err
 
 
-def test_what_others_own_or_can_replace_in_the_temporary_folder_is_not_looked_at(nowhere: Path, published: bytes, monkeypatch) -> None:
+def test_what_others_own_or_can_replace_in_the_temporary_folder_is_not_looked_at(
+    nowhere: Path, published: bytes, monkeypatch
+) -> None:
     put(nowhere, published)
     nowhere.chmod(0o1777)
     assert open_extractor("inception", CPU)
@@ -129,9 +140,13 @@ def test_weights_that_are_nowhere_and_no_network_say_where_to_put_them(nowhere: 
     assert "--inception-weights PATH" in caught.value.hint
 
 
-def test_a_download_lands_in_the_cache_if_it_is_the_published_file(nowhere: Path, published: bytes, monkeypatch) -> None:
+def test_a_download_lands_in_the_cache_if_it_is_the_published_file(
+    nowhere: Path, published: bytes, monkeypatch
+) -> None:
     fetched = [published[:-1], published]
-    monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, path, progress: Path(path).write_bytes(fetched.pop(0)))
+    monkeypatch.setattr(
+        "torch.hub.download_url_to_file", lambda url, path, progress: Path(path).write_bytes(fetched.pop(0))
+    )
     with pytest.raises(RunError, match="is another file than the published one"):
         open_extractor("inception", CPU)
     assert not any((nowhere / "piflow" / "weights").iterdir())

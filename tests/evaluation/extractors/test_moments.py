@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import seeded
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.evaluation.extractors.moments import MomentAccumulator, Moments, moments, moments_of_arrays
 from piflow_cli.evaluation.metrics.frechet import frechet_distance
@@ -72,8 +72,12 @@ def test_the_distance_to_a_point_mass_is_the_spread_around_it() -> None:
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 99))
 def test_moments_in_batches_are_the_moments_of_all(sizes: list[int], seed: int) -> None:
-    """In any batches, any order and merged from two processes; far from the origin, where sums of squares lose all digits."""
-    parts = [1e6 + torch.randn(size, 5, generator=seeded(seed + i), dtype=torch.float64) for i, size in enumerate([*sizes, 2])]
+    """In any batches, any order and merged from two processes; far from the
+    origin, where sums of squares lose all digits."""
+    parts = [
+        1e6 + torch.randn(size, 5, generator=seeded(seed + i), dtype=torch.float64)
+        for i, size in enumerate([*sizes, 2])
+    ]
     everything = torch.cat(parts)
     expected = Moments(everything.mean(dim=0), torch.cov(everything.T))
     first, second, backwards = MomentAccumulator(), MomentAccumulator(), MomentAccumulator()

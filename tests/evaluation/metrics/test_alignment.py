@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-
 from helpers import seeded
+
 from piflow_cli.evaluation.metrics.alignment import alignment, psnr
 
 

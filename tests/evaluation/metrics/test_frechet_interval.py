@@ -4,11 +4,11 @@ import json
 import math
 from pathlib import Path
 
+import error_bar
 import pytest
 import torch
-
-import error_bar
 from helpers import seeded
+
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.extractors.moments import Moments, moments
 from piflow_cli.evaluation.metrics.frechet import frechet_distance
@@ -63,7 +63,8 @@ def test_it_holds_the_value_of_ten_thousand_in_nine_draws_of_ten(scale: float) -
 
 
 def test_what_both_sides_owe_to_the_same_noise_is_left_out_of_both() -> None:
-    """A student that moves every sample by the same step: the distance is the step's square, known without any spread."""
+    """A student that moves every sample by the same step: the distance is the
+    step's square, known without any spread."""
     theirs = torch.randn(100, 3, generator=seeded(), dtype=torch.float64)
     step = torch.tensor([0.3, 0.0, -0.4], dtype=torch.float64)
     interval = frechet_interval(theirs + step, theirs)

@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 import torch
-
 from helpers import seeded
+
 from piflow_cli.evaluation.metrics import perceptual
 from piflow_cli.evaluation.metrics.perceptual import lpips_weights, open_lpips, why_no_lpips
 
@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 
 
 class SquaredDistance(torch.nn.Module):
-    """Takes the place of the package's network: it is asked for an AlexNet without weights, whose only layer here is a scale, and sees
-    pictures of three channels and 64 pixels.
+    """Takes the place of the package's network: it is asked for an AlexNet without weights, whose only layer here is a
+    scale, and sees pictures of three channels and 64 pixels.
     """
 
     def __init__(self, net: str, pnet_rand: bool, verbose: bool) -> None:
@@ -44,7 +44,8 @@ def package(tmp_path: Path, monkeypatch) -> None:
 
 
 def put_weights(monkeypatch, stored: object) -> None:
-    """Weights in torch.hub's cache, under a name that ends with the first digits of their SHA-256 as torchvision's do."""
+    """Weights in torch.hub's cache, under a name that ends with the first
+    digits of their SHA-256 as torchvision's do."""
     content = io.BytesIO()
     torch.save(stored, content)
     monkeypatch.setattr(perceptual, "WEIGHTS", f"alexnet-owt-{hashlib.sha256(content.getvalue()).hexdigest()[:8]}.pth")

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import seeded
 from piflow_cli.errors import RunError, UsageError, explain
 from piflow_cli.evaluation.extractors import clean_fid
 from piflow_cli.evaluation.metrics.scores import diversity, inception_score, kernel_distance, precision_recall
@@ -14,6 +14,7 @@ from piflow_cli.evaluation.metrics.scores import diversity, inception_score, ker
 
 def unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
     """The definition: means over different pairs within, over all pairs across."""
+
     def kernel(a, b):
         return (a @ b / len(a) + 1) ** 3
 
@@ -22,12 +23,16 @@ def unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def test_kernel_distance_of_a_handful_is_its_definition() -> None:
-    x, y = torch.randn(7, 3, generator=seeded(), dtype=torch.float64), torch.randn(7, 3, generator=seeded(1), dtype=torch.float64)
+    x, y = (
+        torch.randn(7, 3, generator=seeded(), dtype=torch.float64),
+        torch.randn(7, 3, generator=seeded(1), dtype=torch.float64),
+    )
     assert kernel_distance(x, y) == pytest.approx(unbiased_mmd(x, y), rel=1e-9)
 
 
 def test_kernel_distance_is_unbiased_where_the_frechet_distance_is_not() -> None:
-    """Of samples of one distribution it is zero on average, also from few of them; another distribution is told apart."""
+    """Of samples of one distribution it is zero on average, also from few of
+    them; another distribution is told apart."""
     same = [kernel_distance(*torch.randn(2, 20, 4, generator=seeded(seed))) for seed in range(200)]
     assert abs(np.mean(same)) < 3 * np.std(same) / len(same) ** 0.5
     assert min(same) < 0
@@ -93,7 +98,9 @@ def nearest(points: np.ndarray, others: np.ndarray, neighbours: int) -> float:
 
 
 @given(st.integers(5, 20), st.integers(5, 20), st.integers(1, 4), st.integers(0, 99))
-def test_precision_and_recall_are_their_definition_whatever_the_chunk(count: int, others: int, neighbours: int, seed: int) -> None:
+def test_precision_and_recall_are_their_definition_whatever_the_chunk(
+    count: int, others: int, neighbours: int, seed: int
+) -> None:
     features = torch.randn(count, 3, generator=seeded(seed), dtype=torch.float64)
     reference = torch.randn(others, 3, generator=seeded(seed + 1), dtype=torch.float64) + 0.5
     found = precision_recall(features, reference, neighbours=neighbours, chunk=3)

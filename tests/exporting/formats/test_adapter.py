@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import GOLDEN, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_students import tiny_student
+from zoo import Row, disturb, every_family, student_of
 
-from helpers import GOLDEN, seeded
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.exporting.driver import export
@@ -24,8 +26,6 @@ from piflow_cli.students.adapters import adapter_tensors, holding, load_adapter,
 from piflow_cli.students.locate import WEIGHTS_NAME
 from piflow_cli.students.student import Student
 from piflow_cli.weights.stored import StoredWeights
-from tiny_students import tiny_student
-from zoo import Row, disturb, every_family, student_of
 
 FLUX_TINY = GOLDEN / "flux-tiny"
 BASE = str(FLUX_TINY / "transformer")
@@ -61,7 +61,10 @@ def test_the_published_adapter_is_written_as_it_came(tmp_path) -> None:
 
 
 def test_a_half_precision_adapter_stays_one_and_keeps_what_others_said_in_it(tmp_path) -> None:
-    tensors = {f"transformer.{name}": value.bfloat16() for name, value in load_file(FLUX_TINY / "adapter" / WEIGHTS_NAME).items()}
+    tensors = {
+        f"transformer.{name}": value.bfloat16()
+        for name, value in load_file(FLUX_TINY / "adapter" / WEIGHTS_NAME).items()
+    }
     told = {"policy_config": '{"type":"GMFlow"}', "made_by": "another tool"}
     export(request(rewritten(tmp_path / "in", tensors, told), tmp_path / "out", base=BASE), QUIET)
     ours = load_file(tmp_path / "out" / WEIGHTS_NAME)
@@ -70,12 +73,16 @@ def test_a_half_precision_adapter_stays_one_and_keeps_what_others_said_in_it(tmp
     assert told.items() <= metadata(tmp_path / "out").items()
 
 
-@pytest.mark.parametrize(("dtype", "kind"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)])
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)]
+)
 def test_every_tensor_is_rounded_to_what_is_asked_for(tmp_path, dtype: str, kind: torch.dtype) -> None:
     report = export(request(FLUX_TINY / "adapter", tmp_path / "out", base=BASE, dtype=dtype), QUIET)
     theirs, ours = (load_file(folder / WEIGHTS_NAME) for folder in (FLUX_TINY / "adapter", tmp_path / "out"))
     assert all(torch.equal(ours[name], value.to(kind)) for name, value in theirs.items())
-    assert report["largest_difference_from_the_student"] <= AdapterFormat().tolerance(request(tmp_path, tmp_path, dtype=dtype))
+    assert report["largest_difference_from_the_student"] <= AdapterFormat().tolerance(
+        request(tmp_path, tmp_path, dtype=dtype)
+    )
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
@@ -145,7 +152,10 @@ def test_a_lower_rank_prints_what_it_costs_and_loads_as_it_was_cut(tmp_path) -> 
         costs[rank] = (report["rank_error"], report["rank_policy_change"])
         assert report["largest_difference_from_the_student"] < 1e-6
     assert costs[4] == (0, 0) and costs[1] > costs[3] > (0, 0)
-    source, cut = (load_adapter(folder, base=BASE, dtype=None, as_stored=True) for folder in (FLUX_TINY / "adapter", tmp_path / "1"))
+    source, cut = (
+        load_adapter(folder, base=BASE, dtype=None, as_stored=True)
+        for folder in (FLUX_TINY / "adapter", tmp_path / "1")
+    )
     inputs = fixed_inputs(source)
     moved = largest_difference(velocities(cut, inputs), velocities(source, inputs))
     assert moved == pytest.approx(costs[1][1], rel=1e-3)
@@ -160,7 +170,10 @@ def test_values_beyond_half_precision_are_refused(tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("options", "message"), [({"quantise": "fp8"}, "--quantise is for a base"), ({"with_base": False}, "never holds its base")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"quantise": "fp8"}, "--quantise is for a base"), ({"with_base": False}, "never holds its base")],
+)
 def test_what_an_adapter_cannot_be_is_said_before_anything_is_loaded(tmp_path, options, message) -> None:
     with pytest.raises(UsageError, match=message):
         export(request(FLUX_TINY / "adapter", tmp_path / "out", base="nowhere", **options), QUIET)

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoModel
-from safetensors.torch import load_file
-
 from exports import export, student
+from safetensors.torch import load_file
+from zoo import ZOO
+
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.exporting import weights
 from piflow_cli.exporting.formats import merged
 from piflow_cli.exporting.formats.merged import MergedFormat, cast_weights
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.exporting.verify import reading_back
-from zoo import ZOO
 
 
 def test_shards_are_small_and_listed(tmp_path, monkeypatch) -> None:
@@ -79,7 +79,9 @@ def test_the_scale_of_adapters_counts_once() -> None:
     for path in which.family.adapter_targets(ZOO["flux"].build()):
         plain = ZOO["flux"].build().state_dict()[f"{path}.weight"].double()
         exact = plain + 2 * own[f"{path}.lora_B.weight"].double() @ own[f"{path}.lora_A.weight"].double()
-        torch.testing.assert_close(merged_in[f"{path}.weight"].tensor(torch.float32).double(), exact, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            merged_in[f"{path}.weight"].tensor(torch.float32).double(), exact, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_a_merged_network_has_the_names_of_its_base_and_of_the_head() -> None:

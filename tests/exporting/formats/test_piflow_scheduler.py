@@ -10,19 +10,19 @@ from types import SimpleNamespace
 import diffusers
 import pytest
 import torch
+from exports import NAMES, export, student
+from helpers import seeded
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from zoo import ZOO
 
-from exports import NAMES, export, student
-from helpers import seeded
 from piflow_cli.core.timegrid import TimeGrid
 from piflow_cli.errors import UsageError
 from piflow_cli.exporting.formats import piflow_scheduler
 from piflow_cli.exporting.formats.piflow_scheduler import PiflowSchedulerFormat
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.students.scheduler import PolicyScheduler
-from zoo import ZOO
 
 if not hasattr(diffusers, "PiflowScheduler"):
     pytest.skip("diffusers below 0.42 has no PiflowScheduler", allow_module_level=True)
@@ -103,7 +103,9 @@ def test_a_diffusers_without_the_scheduler_is_named(monkeypatch) -> None:
     monkeypatch.setattr(piflow_scheduler, "diffusers", SimpleNamespace())
     monkeypatch.setattr(piflow_scheduler.importlib.metadata, "version", lambda name: "0.41.0")
     with pytest.raises(UsageError, match="diffusers 0.41.0 has no PiflowScheduler") as caught:
-        PiflowSchedulerFormat().check(student("flux", policy="dx").facts, ExportRequest("s", "piflow-scheduler", Path("out")))
+        PiflowSchedulerFormat().check(
+            student("flux", policy="dx").facts, ExportRequest("s", "piflow-scheduler", Path("out"))
+        )
     assert caught.value.hint == 'pip install -U "diffusers>=0.42"'
 
 

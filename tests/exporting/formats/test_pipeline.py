@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
+from exports import LABELS, NAMES, export, noise, own_samples, student, whole_base
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from zoo import ZOO
 
-from exports import LABELS, NAMES, export, noise, own_samples, student, whole_base
 from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.exporting import verify, weights
@@ -29,7 +30,6 @@ from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.latents import latent_decoder
 from piflow_cli.weights.locate import locate
-from zoo import ZOO
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -63,20 +63,37 @@ def test_without_its_base_a_folder_holds_what_the_student_brings(base, tmp_path)
     config = json.loads((folder / "transformer" / "config.json").read_text())
     assert config["policy"]["base"] == {"place": str(base), "subfolder": "transformer", "revision": None}
     told = json.loads((folder / "text_encoder" / "elsewhere.json").read_text())
-    assert told == {"library": "transformers", "class": "CLIPTextModel", "place": str(base), "subfolder": "text_encoder", "revision": None}
+    assert told == {
+        "library": "transformers",
+        "class": "CLIPTextModel",
+        "place": str(base),
+        "subfolder": "text_encoder",
+        "revision": None,
+    }
     assert not list((folder / "text_encoder").glob("*.safetensors"))
 
 
 def test_a_base_is_named_as_diffusers_wants_it(tmp_path) -> None:
     assert place_of("owner/name", "abc", "vae") == {"place": "owner/name", "subfolder": "vae", "revision": "abc"}
-    assert place_of("owner/name/deep/er", None, "vae") == {"place": "owner/name", "subfolder": "deep/er/vae", "revision": None}
+    assert place_of("owner/name/deep/er", None, "vae") == {
+        "place": "owner/name",
+        "subfolder": "deep/er/vae",
+        "revision": None,
+    }
     assert place_of("owner/name", None, "") == {"place": "owner/name", "subfolder": None, "revision": None}
-    assert place_of(str(tmp_path / "x" / ".."), "abc", "") == {"place": str(tmp_path), "subfolder": None, "revision": None}
+    assert place_of(str(tmp_path / "x" / ".."), "abc", "") == {
+        "place": str(tmp_path),
+        "subfolder": None,
+        "revision": None,
+    }
 
 
 def test_a_base_on_this_machine_alone_is_warned_of_and_so_is_one_without_encoders(tmp_path, capsys) -> None:
     ZOO["flux"].build().save_pretrained(tmp_path / "bare")
-    which, request = student("flux", tmp_path / "bare"), ExportRequest("s", "pipeline", tmp_path / "out", with_base=False)
+    which, request = (
+        student("flux", tmp_path / "bare"),
+        ExportRequest("s", "pipeline", tmp_path / "out", with_base=False),
+    )
     (tmp_path / "out").mkdir()
     PipelineFormat().write(which, tmp_path / "out", request, Console())
     said = capsys.readouterr().err
@@ -88,8 +105,13 @@ def test_a_part_that_the_base_lists_and_lacks_is_named(tmp_path, capsys) -> None
     base = whole_base("qwen-image", tmp_path / "base")
     shutil.rmtree(base / "vae")
     (tmp_path / "out").mkdir()
-    PipelineFormat().write(student("qwen-image", base), tmp_path / "out", ExportRequest("s", "pipeline", tmp_path / "out"), Console())
-    assert "lacks parts, which must be given to from_pretrained: " in (said := capsys.readouterr().err.replace("\n", " ")) and "vae" in said
+    PipelineFormat().write(
+        student("qwen-image", base), tmp_path / "out", ExportRequest("s", "pipeline", tmp_path / "out"), Console()
+    )
+    assert (
+        "lacks parts, which must be given to from_pretrained: " in (said := capsys.readouterr().err.replace("\n", " "))
+        and "vae" in said
+    )
     assert json.loads((tmp_path / "out" / "model_index.json").read_text())["vae"] == [None, None]
 
 
@@ -106,7 +128,9 @@ def test_weights_are_in_the_dtype_that_is_asked_for_and_heads_in_float32(name, d
 def test_a_base_in_bfloat16_stays_in_it(base, tmp_path) -> None:
     folder = export(student("flux", base, dtype=torch.bfloat16), "pipeline", tmp_path / "out")
     tensors = load_file(folder / "transformer" / WEIGHTS)
-    assert tensors["x_embedder.weight"].dtype == torch.bfloat16 and tensors["proj_out.means.weight"].dtype == torch.float32
+    assert (
+        tensors["x_embedder.weight"].dtype == torch.bfloat16 and tensors["proj_out.means.weight"].dtype == torch.float32
+    )
 
 
 def test_writing_leaves_the_student_as_it_was(base, tmp_path) -> None:
@@ -137,7 +161,9 @@ def two_channels(tmp_path_factory) -> Path:
     """A VAE for the latents of the tiny class-conditional student."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("vae")
-    AutoencoderKL(latent_channels=2, block_out_channels=(4,), norm_num_groups=2, scaling_factor=0.5, shift_factor=0.25).save_pretrained(folder)
+    AutoencoderKL(
+        latent_channels=2, block_out_channels=(4,), norm_num_groups=2, scaling_factor=0.5, shift_factor=0.25
+    ).save_pretrained(folder)
     return folder
 
 
@@ -205,7 +231,15 @@ def test_what_a_pipeline_cannot_be(name, options, message) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(("name", "call"), [("flux", 'guidance_scale=3.5'), ("qwen-image", "true_cfg_scale=1"), ("z-image", "guidance_scale=0"), ("dit", "[0, 1, 2]")])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("flux", "guidance_scale=3.5"),
+        ("qwen-image", "true_cfg_scale=1"),
+        ("z-image", "guidance_scale=0"),
+        ("dit", "[0, 1, 2]"),
+    ],
+)
 def test_the_snippet_says_how_to_sample(name, call) -> None:
     snippet = PipelineFormat().snippet(student(name).facts, "owner/name")
     compile(snippet, "snippet", "exec")

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import random_gm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import random_gm
 from piflow_cli.core.policies.dx import DXPolicy, DXPolynomialPolicy
 from piflow_cli.inspection.entropy import dead_components, overall_effective
 from piflow_cli.inspection.kinds.dx import curve
@@ -60,7 +60,9 @@ def test_a_component_with_weight_at_a_single_position_lives() -> None:
 
 @given(st.floats(-6, 1), st.floats(0.1, 1), st.floats(0.1, 1))
 def test_a_width_is_that_of_x_0_whatever_the_temperature(logstd: float, raw: float, temperature: float) -> None:
-    policy = replace(random_gm(raw_src=raw), logstds=torch.full((2,), logstd, dtype=torch.float64), temperature=temperature)
+    policy = replace(
+        random_gm(raw_src=raw), logstds=torch.full((2,), logstd, dtype=torch.float64), temperature=temperature
+    )
     found = mixed(policy)
     torch.testing.assert_close(found.std, policy.sigma_src * torch.tensor(logstd, dtype=torch.float64).exp())
     torch.testing.assert_close(found.weights, mixed(replace(policy, temperature=1.0)).weights)

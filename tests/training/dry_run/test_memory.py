@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from picture_files import encoded, put
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import T5Config
+from zoo import WIDTH, ZOO, Row, every_family, student_of, zoo_preset
 
-from picture_files import encoded, put
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers import family_of
@@ -23,7 +24,6 @@ from piflow_cli.training.dry_run.outline import settings_of
 from piflow_cli.training.dry_run.tracing import trace
 from piflow_cli.training.optimizer import make_optimizer
 from piflow_cli.training.settings import imitation_config
-from zoo import WIDTH, ZOO, Row, every_family, student_of, zoo_preset
 
 CONFIGS = Path(__file__).parent.parent.parent / "data" / "configs"
 WEIGHTS = Weights(linear=1000, other=10, trained=100, matrix=50, block=200)
@@ -38,11 +38,14 @@ def test_the_parts_are_those_counted_by_hand() -> None:
     assert found.activations_with_checkpointing == 2 * (14 + 20 + 500)
     assert found.teacher_query == 4 * 40 * 2 * 4
     assert found.policy == 4 * 2 * (8 * 3 + 2 * 4 * 2)
-    # The backward pass: block inputs, what one block keeps, and what passes through it. The query takes less beside the inputs.
+    # The backward pass: block inputs, what one block keeps, and what passes through it. The query takes less beside the
+    # inputs.
     assert found.peak == 2020 + 400 + 400 + 800 + 400 + 320 + max(2 * 34 + 1280, 2 * 534 + 320, 2 * 34 + 200 + 320)
 
 
-@pytest.mark.parametrize(("base", "expected"), [("fp32", 4040), ("bf16", 2020), ("int8", 1020), ("fp8", 1020), ("nf4", 582)])
+@pytest.mark.parametrize(
+    ("base", "expected"), [("fp32", 4040), ("bf16", 2020), ("int8", 1020), ("fp8", 1020), ("nf4", 582)]
+)
 def test_the_base_by_precision(base: str, expected: int) -> None:
     assert estimate(WEIGHTS, TRACE, replace(SETTINGS, base=base)).base == expected
 
@@ -69,7 +72,9 @@ class TwoBlocks(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 4, bias=False)) for _ in range(2))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 4, bias=False)) for _ in range(2)
+        )
         self.head = nn.Linear(4, 5, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,26 +116,42 @@ def test_the_trace_counts_what_autograd_keeps(row: Row, monkeypatch) -> None:
     student = student_of(row, base)
     conditioning = {name: torch.ones(value.shape, dtype=torch.float32 if value.is_floating_point() else value.dtype)
                     for name, value in family.longest_conditioning(base).items()}  # fmt: skip
-    expected = kept_by_autograd(base, lambda: family.call(student.model, torch.randn(1, 4, 32, 32), torch.ones(1), conditioning))
+    expected = kept_by_autograd(
+        base, lambda: family.call(student.model, torch.randn(1, 4, 32, 32), torch.ones(1), conditioning)
+    )
     with torch.device("meta"):
         outline = family.build({**row.config, "_class_name": row.model_name})
         imagined = student_of(row, outline)
         x, told = torch.empty(1, 4, 32, 32), family.longest_conditioning(outline)
         told = {name: value.float() if value.is_floating_point() else value for name, value in told.items()}
-    found = trace(outline, lambda: family.call(imagined.model, x, torch.ones(1, device="meta"), told), x.numel(), torch.float32)
+    found = trace(
+        outline, lambda: family.call(imagined.model, x, torch.ones(1, device="meta"), told), x.numel(), torch.float32
+    )
     # Block inputs count with the blocks, and most of them autograd keeps too.
     assert sum(found.kept) + found.outside + sum(found.inputs) == pytest.approx(expected, rel=0.1)
     assert all(size < sum(found.kept) for size in found.inputs) and len(found.kept) == len(found.inputs) >= 2
 
 
-@pytest.mark.parametrize(("name", "total", "trained"), [("flux-dev", 11901.41, 653.70), ("qwen-image", 20430.40, 961.98), ("flux2-dev", 32223.28, 747.38), ("flux2-klein", 3875.54, 192.84)])
+@pytest.mark.parametrize(
+    ("name", "total", "trained"),
+    [
+        ("flux-dev", 11901.41, 653.70),
+        ("qwen-image", 20430.40, 961.98),
+        ("flux2-dev", 32223.28, 747.38),
+        ("flux2-klein", 3875.54, 192.84),
+    ],
+)
 def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, total: float, trained: float) -> None:
     outcome = cli("distill", "--teacher", name, "--base", str(CONFIGS / f"{name}.json"), "--dry-run", "--json")
     assert outcome.code == 0, outcome.err
     plan = json.loads(outcome.out)
-    assert f"{total:.2f} M parameters" in plan["teacher"]["weights"] and plan["student"]["trained"].startswith(f"{trained:.2f} M")
+    assert f"{total:.2f} M parameters" in plan["teacher"]["weights"] and plan["student"]["trained"].startswith(
+        f"{trained:.2f} M"
+    )
     memory = plan["memory"]
-    assert memory["base"] == pytest.approx(2e6 * total, rel=1e-5) and memory["adapters"] == memory["gradients"] == pytest.approx(4e6 * trained, rel=1e-4)
+    assert memory["base"] == pytest.approx(2e6 * total, rel=1e-5) and memory["adapters"] == memory[
+        "gradients"
+    ] == pytest.approx(4e6 * trained, rel=1e-4)
     standing = sum(memory[part] for part in ("base", "adapters", "gradients", "optimiser", "average", "policy"))
     assert standing < memory["peak"] < standing + 12e9
     assert memory["activations without checkpointing"] > 10 * memory["activations with checkpointing"]
@@ -150,11 +171,17 @@ def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) ->
 
 @pytest.mark.parametrize(("source", "texts", "pictures"), [("prompts", 4, 0), ("pictures", 3, 2), ("captions", 3, 0)])
 def test_a_plan_says_what_the_cache_takes_in_all(cli, tmp_path, source, texts, pictures) -> None:
-    """Each text once, the empty one with them; each picture once, its mean and standard deviation, unless only its caption is wanted."""
+    """Each text once, the empty one with them; each picture once, its mean and standard
+    deviation, unless only its caption is wanted."""
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     (tmp_path / "prompts.txt").write_text("a\nb\nc\na\n")
-    put(tmp_path / "pictures", {name: encoded() if name.endswith("png") else name for name in ("a.png", "a.txt", "b.png", "b.txt")})
-    given = ["--prompts", str(tmp_path / "prompts.txt")] if source == "prompts" else ["--data", str(tmp_path / "pictures")]
+    put(
+        tmp_path / "pictures",
+        {name: encoded() if name.endswith("png") else name for name in ("a.png", "a.txt", "b.png", "b.txt")},
+    )
+    given = (
+        ["--prompts", str(tmp_path / "prompts.txt")] if source == "prompts" else ["--data", str(tmp_path / "pictures")]
+    )
     given += ["--data-free"] if source == "captions" else []
     cache = ["--cache", str(tmp_path / "cache"), "--set", "data.resolution=64"]
     plan = json.loads(cli("distill", "--teacher", str(path), *given, *cache, "--dry-run", "--json").out)
@@ -164,11 +191,14 @@ def test_a_plan_says_what_the_cache_takes_in_all(cli, tmp_path, source, texts, p
 @pytest.mark.parametrize("offload", [False, True])
 def test_a_plan_says_what_text_encoders_take(cli, tmp_path, offload) -> None:
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
-    config = T5Config(vocab_size=64, d_model=6, d_kv=3, d_ff=8, num_layers=1, num_heads=2, architectures=["T5EncoderModel"])
+    config = T5Config(
+        vocab_size=64, d_model=6, d_kv=3, d_ff=8, num_layers=1, num_heads=2, architectures=["T5EncoderModel"]
+    )
     config.save_pretrained(tmp_path / "base" / "text_encoder_2")
     options = ["--set", "data.resolution=64", *(["--offload-text-encoder"] if offload else [])]
     plan = json.loads(cli("distill", "--teacher", str(path), *options, "--dry-run", "--json").out)
-    # A table of 64 x 6; attention 4 x 36 and 64 biases; feed-forward 2 x 48; norms 18. The two largest: the table, and what holds biases and 36.
+    # A table of 64 x 6; attention 4 x 36 and 64 biases; feed-forward 2 x 48; norms 18. The two largest: the table, and
+    # what holds biases and 36.
     assert plan["memory"]["text encoders, before training"] == 2 * (384 + 64 if offload else 384 + 144 + 64 + 96 + 18)
 
 
@@ -189,7 +219,8 @@ def test_fp8_holds_the_cast_weights_that_the_backward_pass_needs() -> None:
 
 @pytest.mark.parametrize(("base", "stored"), [("bf16", 2040), ("fp8", 1040)])
 def test_a_narrow_base_that_computes_in_float32_is_widened_while_it_does(base: str, stored: int) -> None:
-    """Four bytes an element of one block with checkpointing, of all linear layers without; what is no matrix is float32 for good."""
+    """Four bytes an element of one block with checkpointing, of all linear layers
+    without; what is no matrix is float32 for good."""
     for checkpointing, elements in ((True, 200), (False, 1000)):
         settings = replace(SETTINGS, compute="fp32", checkpointing=checkpointing)
         found, wide = (estimate(WEIGHTS, TRACE, replace(settings, base=kind)) for kind in (base, "fp32"))
@@ -205,7 +236,9 @@ def test_a_narrow_base_that_computes_in_float32_is_widened_while_it_does(base: s
         (True, "cuda", None),
     ],
 )
-def test_8_bit_adamw_where_it_can_be_had_and_plain_adamw_with_the_reason(monkeypatch, capsys, installed, device, reason) -> None:
+def test_8_bit_adamw_where_it_can_be_had_and_plain_adamw_with_the_reason(
+    monkeypatch, capsys, installed, device, reason
+) -> None:
     asked = []
 
     class AdamW8bit:
