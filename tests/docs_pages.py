@@ -1,0 +1,262 @@
+"""The pages of docs/ that are made from the program itself: `python tests/docs_pages.py` writes them.
+
+``settings.md`` comes from the schema of presets, ``commands.md`` from the Typer app, and the tables of ``results.md``
+from the files under tests/benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+import json
+import re
+import tokenize
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator, PlainValidator
+from pydantic.fields import FieldInfo
+from typer.main import get_command
+
+from piflow_cli.app import app
+from piflow_cli.presets import bounds
+from piflow_cli.presets.schema import SECTIONS, Preset
+
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "docs" / "pages"
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+MADE = "Made by `python tests/docs_pages.py`; a test compares this page with the program."
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; bars inside cells are escaped."""
+    cells = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+# Settings
+
+
+def settings() -> str:
+    """Every key of a preset: type, bounds, default, and the words of the schema."""
+    parts = [
+        "# Settings",
+        f"{MADE}\n[Recipes](recipe.md) has the value of every key in every shipped preset.",
+        "A preset is a YAML file with these sections. Any key can be set on the command line with `--set section.key=value`, or in a"
+        "\nfile that `--config` names. [Configuration](configuration.md) says which of them wins. `null` means that nothing is given.",
+        "## Keys outside sections",
+        _keys(Preset, "", [field for field in fields(Preset) if field.name not in SECTIONS]),
+    ]
+    for name, section in SECTIONS.items():
+        parts += [f"## {name}", str(inspect.getdoc(section)), _keys(section, f"{name}.", fields(section))]
+    rows = [[f"{bound.text}", bound.reason] for bound in _bounds()]
+    parts += ["## Why numbers have bounds", inspect.getdoc(bounds) or "", table(["at most", "reason"], rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _keys(section: type, before: str, of: Iterable[Field]) -> str:
+    hints, told = get_type_hints(section, include_extras=True), comments(section)
+    rows = [[f"`{before}{one.name}`", words(hints[one.name]), _default(one), told.get(one.name, "")] for one in of]
+    return table(["key", "value", "default", "meaning"], rows)
+
+
+def comments(section: type) -> dict[str, str]:
+    """The comment of each field of a dataclass: beside it, or in the lines above."""
+    source = inspect.getsource(section)
+    lines = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    told = {}
+    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.AnnAssign):
+            above = node.lineno - 1
+            while above in lines and source.splitlines()[above - 1].lstrip().startswith("#"):
+                above -= 1
+            numbers = [line for line in range(above + 1, (node.end_lineno or node.lineno) + 1) if line in lines]
+            told[ast.unparse(node.target)] = " ".join(lines[line] for line in numbers)
+    return told
+
+
+def words(hint: Any) -> str:
+    """A type of the schema as people read it."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(words(arg) for arg in args)
+    if origin is Literal:
+        return ", ".join(f"`{arg}`" for arg in args)
+    if origin is tuple:
+        return f"list of {len(args)}, each {words(args[0])}"
+    if origin is Annotated:
+        return _annotated(*args)
+    return {NoneType: "`null`", bool: "`true`, `false`", int: "whole number", float: "number", str: "text"}[hint]
+
+
+def _annotated(kind: Any, *metadata: Any) -> str:
+    checks = [one for item in metadata for one in (item.metadata if isinstance(item, FieldInfo) else [item])]
+    for check in checks:
+        if isinstance(check, PlainValidator):
+            return str(inspect.getdoc(check.func)).partition(";")[0]
+    limits = []
+    for check in checks:
+        if isinstance(check, Ge):
+            limits.append(f"at least {check.ge:g}")
+        elif isinstance(check, Gt):
+            limits.append(f"above {check.gt:g}")
+        elif isinstance(check, Le):
+            limits.append(f"at most {check.le:g}")
+        elif isinstance(check, Lt):
+            limits.append("below 2⁶³" if check.lt == 2**63 else f"below {check.lt:g}")
+        elif isinstance(check, AfterValidator):
+            limits.append(f"at most {check.func.__self__.text}")  # type: ignore[union-attr]
+    return ", ".join([words(kind), *limits])
+
+
+def _default(one: Field) -> str:
+    if one.default is MISSING:
+        return "required"
+    return f"`{json.dumps(one.default)}`"
+
+
+def _bounds() -> list[bounds.Bound]:
+    return sorted({value for value in vars(bounds).values() if isinstance(value, bounds.Bound)}, key=lambda bound: bound.most)
+
+
+# Commands
+
+
+def commands() -> str:
+    """Every command with its options by panel, and the examples of its help."""
+    root = get_command(app)
+    parts = ["# Commands", f"{MADE}\nThe same is on the screen: `piflow COMMAND --help`.", "## piflow", str(root.help), _options(root)]
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        parts += [f"## piflow {name}", _paragraphs(command.help), _block(command.epilog), *_panels(command)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n"))
+
+
+def _block(epilog: str) -> str:
+    """The examples of a help as a block of commands, and the sentence below them."""
+    rows = re.findall(r"\[cyan\](.*?)\[/\]\s+\[dim\](.*?)\[/\]", epilog)
+    closing = epilog.rpartition("\n\n")[2]
+    lines = [f"{command.ljust(max(len(row[0]) for row in rows))}  # {what}" for command, what in ((a.rstrip(), b) for a, b in rows)]
+    return "\n".join(['```bash title="As in the help"', *lines, "```"]) + f"\n\n{closing}"
+
+
+def _panels(command: Any) -> Iterator[str]:
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    if arguments:
+        yield table(["argument", "meaning"], [[f"`{one.metavar}`", one.help] for one in arguments])
+    for panel in dict.fromkeys(getattr(one, "rich_help_panel", None) for one in command.params if one not in arguments):
+        yield f"### {command.name}: {panel}"
+        yield _options(command, panel)
+
+
+def _options(command: Any, panel: str | None = None) -> str:
+    context = command.make_context(command.name, [], resilient_parsing=True)
+    chosen = [one for one in command.params if one.param_type_name == "option" and (panel is None or one.rich_help_panel == panel)]
+    return table(["option", "value", "meaning"], [[_names(one), _value(one, context), _meaning(one)] for one in chosen])
+
+
+def _names(option: Any) -> str:
+    return ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+
+
+def _value(option: Any, context: Any) -> str:
+    """What the help writes behind the names of an option: a word for its value, or the choices."""
+    if option.is_flag:
+        return ""
+    written = option.get_help_record(context)[0].rpartition("--")[2].partition(" ")[2]
+    return ", ".join(f"`{one}`" for one in written.strip("[]").split("|")) if written.startswith("[") else f"`{written}`"
+
+
+def _meaning(option: Any) -> str:
+    told = option.default is None or option.is_flag or "default" in option.help
+    return option.help if told else f"{option.help} Default: `{option.default}`."
+
+
+# Tables of results
+
+
+def digits_table() -> str:
+    """Distances of the digits students: two files, of 200 and of 600 iterations."""
+    rows = _rows("digits-cpu.json", "") + [
+        row for row in _rows("digits-cpu-600-iterations.json", ", 600 iterations") if row[0].startswith("student")
+    ]
+    return table(["model", "evaluations", "to the data", "to the teacher's 128 steps", "squared distance, same noise"], rows)
+
+
+def _rows(file: str, more: str) -> list[list[str]]:
+    return [
+        [
+            row["model"] + more,
+            str(row["evaluations"]),
+            *(f"{row[key]:.2f}" for key in ("to_data", "to_teacher")),
+            f"{row['squared_distance']:.3f}",
+        ]
+        for row in json.loads((RESULTS / file).read_text())["rows"]
+    ]
+
+
+def rollouts_table() -> str:
+    """Fused rollouts against the plain loop: how many times faster, and the errors of both against float64."""
+    modes = {"forward": "rollout", "window forward and backward": "micro-window, forward and backward"}
+    rows = [
+        [
+            row["case"],
+            str(row["parts"]),
+            str(row["substeps"]),
+            modes[row["mode"]],
+            f"{row['ratio']:.1f} times",
+            f"{row['reference_error']:.1e}",
+            f"{row['fused_error']:.1e}",
+        ]
+        for file in ("rollout-flux-cpu.json", "rollout-imagenet-cpu.json")
+        for row in json.loads((RESULTS / file).read_text())["results"]
+        if row["mode"] in modes
+    ]
+    header = ["shape", "parts", "substeps", "what", "faster", "error of the loop", "error of the fused path"]
+    return table(header, rows)
+
+
+def step_table() -> str:
+    """What an iteration on digits costs beside its networks."""
+    rows = json.loads((RESULTS / "step-cpu.json").read_text())["rows"]
+    return table(["work", "milliseconds", "ratio"], [[row["work"], f"{row['milliseconds']:.0f}", f"{row['ratio']:.2f}"] for row in rows])
+
+
+TABLES = {"digits": digits_table, "rollouts": rollouts_table, "step": step_table}
+
+
+def results(page: str) -> str:
+    """``page`` with every table between <!-- table: NAME --> and <!-- end --> made anew."""
+    for name, make in TABLES.items():
+        start, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+        before, found, rest = page.partition(start)
+        assert found and end in rest, f"results.md has no place for the table {name}"
+        page = before + start + "\n" + make() + "\n\n" + end + rest.partition(end)[2]
+    return page
+
+
+def pages() -> dict[Path, str]:
+    """What each made page holds."""
+    there = PAGES / "results.md"
+    return {
+        PAGES / "settings.md": settings(),
+        PAGES / "commands.md": commands(),
+        there: results(there.read_text(encoding="utf-8")),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
