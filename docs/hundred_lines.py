@@ -1,7 +1,6 @@
-"""pi-Flow in 100 lines: a spiral in the plane, a teacher of many steps, a student of one. It takes seconds on a CPU.
+"""pi-Flow in 100 lines: a spiral in the plane, a teacher of many steps, a student of one; seconds on a CPU."""
 
-python docs/hundred_lines.py
-"""
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +51,8 @@ class Student(nn.Module):
         return DECODER.policy(self.layers(told).unsqueeze(2), x, raw)
 
 
-def train(student: Student, iterations: int = 300, batch: int = 256) -> Student:
-    """pi-ID without data: from noise, the policy walks, the teacher answers on the way, the policy's velocity is matched."""
+def train(student: Student, iterations: int = 200, batch: int = 256) -> Student:
+    """pi-ID from noise: the policy walks, the teacher answers on the way, and the policy is moved to the answers."""
     optimiser = torch.optim.AdamW(student.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
     for _ in range(iterations):
@@ -75,7 +74,7 @@ def sample(student: Student, noise: Tensor) -> Tensor:
 def teacher_sample(noise: Tensor, steps: int) -> Tensor:
     """Euler steps of the teacher, even in sigma."""
     x, times = noise, torch.linspace(1, 0, steps + 1)
-    for upper, lower in zip(times, times[1:]):
+    for upper, lower in pairwise(times):
         x = x + (lower - upper) * teacher(x, upper.expand(len(x)))
     return x
 

@@ -34,8 +34,12 @@ MADE = "Made by `python tests/docs_pages.py`; a test compares this page with the
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; bars inside cells are escaped."""
-    cells = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    """A Markdown table; what Markdown would read in cells is escaped."""
+    cells = [
+        header,
+        ["---"] * len(header),
+        *([cell.replace("|", "\\|").replace("<", "\\<") for cell in row] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
@@ -47,15 +51,20 @@ def settings() -> str:
     parts = [
         "# Settings",
         f"{MADE}\n[Recipes](recipe.md) has the value of every key in every shipped preset.",
-        "A preset is a YAML file with these sections. Any key can be set on the command line with `--set section.key=value`, or in a"
-        "\nfile that `--config` names. [Configuration](configuration.md) says which of them wins. `null` means that nothing is given.",
+        "A preset is a YAML file with these sections. Any key can be set on the command line with\n"
+        "`--set section.key=value`, or in a file that `--config` names. [Configuration](configuration.md) says which\n"
+        "of them wins. `null` means that nothing is given.",
         "## Keys outside sections",
         _keys(Preset, "", [field for field in fields(Preset) if field.name not in SECTIONS]),
     ]
     for name, section in SECTIONS.items():
-        parts += [f"## {name}", str(inspect.getdoc(section)), _keys(section, f"{name}.", fields(section))]
-    rows = [[f"{bound.text}", bound.reason] for bound in _bounds()]
-    parts += ["## Why numbers have bounds", inspect.getdoc(bounds) or "", table(["at most", "reason"], rows)]
+        parts += [f"## {name}", _paragraphs(str(section.__doc__)), _keys(section, f"{name}.", fields(section))]
+    rows = [[name.lower().replace("_", " "), f"{bound.text}", bound.reason] for name, bound in _bounds().items()]
+    parts += [
+        "## Why numbers have bounds",
+        _paragraphs(str(bounds.__doc__)),
+        table(["number", "at most", "reason"], rows),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,7 +111,7 @@ def _annotated(kind: Any, *metadata: Any) -> str:
     checks = [one for item in metadata for one in (item.metadata if isinstance(item, FieldInfo) else [item])]
     for check in checks:
         if isinstance(check, PlainValidator):
-            return str(inspect.getdoc(check.func)).partition(";")[0]
+            return str(inspect.getdoc(check.func)).partition(";")[0].removeprefix("A ")
     limits = []
     for check in checks:
         if isinstance(check, Ge):
@@ -124,8 +133,8 @@ def _default(one: Field) -> str:
     return f"`{json.dumps(one.default)}`"
 
 
-def _bounds() -> list[bounds.Bound]:
-    return sorted({value for value in vars(bounds).values() if isinstance(value, bounds.Bound)}, key=lambda bound: bound.most)
+def _bounds() -> dict[str, bounds.Bound]:
+    return {name: value for name, value in vars(bounds).items() if isinstance(value, bounds.Bound)}
 
 
 # Commands
@@ -134,7 +143,13 @@ def _bounds() -> list[bounds.Bound]:
 def commands() -> str:
     """Every command with its options by panel, and the examples of its help."""
     root = get_command(app)
-    parts = ["# Commands", f"{MADE}\nThe same is on the screen: `piflow COMMAND --help`.", "## piflow", str(root.help), _options(root)]
+    parts = [
+        "# Commands",
+        f"{MADE}\nThe same is on the screen: `piflow COMMAND --help`.",
+        "## piflow",
+        str(root.help),
+        _options(root),
+    ]
     for name, command in root.commands.items():  # type: ignore[attr-defined]
         parts += [f"## piflow {name}", _paragraphs(command.help), _block(command.epilog), *_panels(command)]
     return "\n\n".join(parts) + "\n"
@@ -148,7 +163,10 @@ def _block(epilog: str) -> str:
     """The examples of a help as a block of commands, and the sentence below them."""
     rows = re.findall(r"\[cyan\](.*?)\[/\]\s+\[dim\](.*?)\[/\]", epilog)
     closing = epilog.rpartition("\n\n")[2]
-    lines = [f"{command.ljust(max(len(row[0]) for row in rows))}  # {what}" for command, what in ((a.rstrip(), b) for a, b in rows)]
+    lines = [
+        f"{command.ljust(max(len(row[0]) for row in rows))}  # {what}"
+        for command, what in ((a.rstrip(), b) for a, b in rows)
+    ]
     return "\n".join(['```bash title="As in the help"', *lines, "```"]) + f"\n\n{closing}"
 
 
@@ -163,7 +181,12 @@ def _panels(command: Any) -> Iterator[str]:
 
 def _options(command: Any, panel: str | None = None) -> str:
     context = command.make_context(command.name, [], resilient_parsing=True)
-    chosen = [one for one in command.params if one.param_type_name == "option" and (panel is None or one.rich_help_panel == panel)]
+    chosen = [
+        one
+        for one in command.params
+        # Typer's own options of completion have its words.
+        if one.param_type_name == "option" and panel in (None, one.rich_help_panel) and "completion" not in one.name
+    ]
     return table(["option", "value", "meaning"], [[_names(one), _value(one, context), _meaning(one)] for one in chosen])
 
 
@@ -176,7 +199,7 @@ def _value(option: Any, context: Any) -> str:
     if option.is_flag:
         return ""
     written = option.get_help_record(context)[0].rpartition("--")[2].partition(" ")[2]
-    return ", ".join(f"`{one}`" for one in written.strip("[]").split("|")) if written.startswith("[") else f"`{written}`"
+    return ", ".join(f"`{one}`" for one in written.strip("[]<>").split("|")) if written[0] in "[<" else f"`{written}`"
 
 
 def _meaning(option: Any) -> str:
@@ -192,7 +215,9 @@ def digits_table() -> str:
     rows = _rows("digits-cpu.json", "") + [
         row for row in _rows("digits-cpu-600-iterations.json", ", 600 iterations") if row[0].startswith("student")
     ]
-    return table(["model", "evaluations", "to the data", "to the teacher's 128 steps", "squared distance, same noise"], rows)
+    return table(
+        ["model", "evaluations", "to the data", "to the teacher's 128 steps", "squared distance, same noise"], rows
+    )
 
 
 def _rows(file: str, more: str) -> list[list[str]]:
@@ -231,7 +256,10 @@ def rollouts_table() -> str:
 def step_table() -> str:
     """What an iteration on digits costs beside its networks."""
     rows = json.loads((RESULTS / "step-cpu.json").read_text())["rows"]
-    return table(["work", "milliseconds", "ratio"], [[row["work"], f"{row['milliseconds']:.0f}", f"{row['ratio']:.2f}"] for row in rows])
+    return table(
+        ["work", "milliseconds", "ratio"],
+        [[row["work"], f"{row['milliseconds']:.0f}", f"{row['ratio']:.2f}"] for row in rows],
+    )
 
 
 TABLES = {"digits": digits_table, "rollouts": rollouts_table, "step": step_table}
