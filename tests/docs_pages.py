@@ -199,7 +199,7 @@ def _value(option: Any, context: Any) -> str:
     if option.is_flag:
         return ""
     written = option.get_help_record(context)[0].rpartition("--")[2].partition(" ")[2]
-    return ", ".join(f"`{one}`" for one in written.strip("[]<>").split("|")) if written[0] in "[<" else f"`{written}`"
+    return ", ".join(f"`{one}`" for one in (written.strip("[]<>") if written[0] in "[<" else written).split("|"))
 
 
 def _meaning(option: Any) -> str:

@@ -68,7 +68,7 @@ class PolicySection:
 
     __pydantic_config__ = SECTION
 
-    kind: PolicyName
+    kind: PolicyName  # what the network predicts
     components: Components  # of gm or momentum; grid points of dx; terms of dx-poly
     nfe: Evaluations  # network evaluations per image
     final_step_scale: Annotated[float, Strict(), Field(gt=0, le=1)] = 1.0  # length of the last segment over the others'
@@ -87,7 +87,7 @@ class AdapterSection:
 
     __pydantic_config__ = SECTION
 
-    rank: Width = 256
+    rank: Width = 256  # of the adapters
     alpha: Positive = 256.0  # the adapters' product counts alpha / rank times
     dropout: Probability = 0.05  # on what goes into the adapters
     base_precision: Literal["fp32", "bf16", "int8", "nf4", "fp8"] = (
@@ -100,7 +100,7 @@ class AdapterSection:
 
 @dataclass(frozen=True)
 class DataSection:
-    """What training starts from: at most one of the keys in DATA_SOURCES, and for prompts and pictures their size."""
+    """What training starts from: at most one of images, labels, prompts and captioned; the last two want a size too."""
 
     __pydantic_config__ = SECTION
 
@@ -148,7 +148,7 @@ class ImitationSection:
     window: Window  # micro-window, in substeps; 0 compares the velocity at the state itself
     dropout: Probability  # of whole components on the rollout; gm and momentum only
     mixing_iterations: Interval  # over which the teacher's share of the trajectory falls to zero; 0: none
-    loss_scale: Positive
+    loss_scale: Positive  # what half the mean squared difference of velocities is multiplied by
     states_per_query: Window = 0  # how many of the states share a batch of the teacher; 0: all that can
     data_free: Flag | None = None  # start at noise, in place of noised data; none: where there are no pictures
 
@@ -159,22 +159,22 @@ class OptimisationSection:
 
     __pydantic_config__ = SECTION
 
-    iterations: Iterations
+    iterations: Iterations  # optimiser steps
     # Global, over all processes and rounds of accumulation: trajectories, of which each has all its segments, where
     # training is data-free, and else samples of one segment.
     batch_size: Batch
-    learning_rate: Rate
-    betas: tuple[Probability, Probability]
-    weight_decay: NonNegative
+    learning_rate: Rate  # after the warm-up
+    betas: tuple[Probability, Probability]  # of AdamW
+    weight_decay: NonNegative  # of AdamW
     warmup: Interval  # iterations of linear warm-up
     gradient_clip: Positive  # largest gradient norm, after the warm-up
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16"]  # of the networks' arithmetic
     schedule: Literal["constant", "cosine"] = "constant"  # of the rate after the warm-up; cosine falls to zero
     device_batch_size: Batch | None = None  # of them in memory at once on a device; none: the whole share of the batch
     gamma_learning_rate: Positive = 0.1  # of the log-gammas of a momentum policy, over that of the rest
     ema_gamma: Positive = 7.0  # of the power-law average
-    gradient_checkpointing: Flag = False
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    gradient_checkpointing: Flag = False  # keep less for the backward pass, and compute it twice
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"  # adamw8bit needs bitsandbytes and CUDA, else it is adamw
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class OutputSection:
     preview_every: Interval  # iterations between previews; 0: none
     checkpoint_every: Iterations  # iterations between checkpoints
     keep_checkpoints: Iterations  # how many of the newest stay
-    tracker: Literal["none", "tensorboard", "wandb"] = "none"
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"  # what metrics are also sent to
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ class Preset:
 
     __pydantic_config__ = SECTION
 
-    name: Text
-    summary: Text
+    name: Text  # of the preset, and of the folder of its runs
+    summary: Text  # a line for people
     teacher: TeacherSection
     policy: PolicySection
     data: DataSection
@@ -204,7 +204,7 @@ class Preset:
     optimisation: OptimisationSection
     output: OutputSection
     adapter: AdapterSection | None = None
-    seed: Seed = 0
+    seed: Seed = 0  # of noise, data order and dropout
 
     @property
     def data_free(self) -> bool:

@@ -99,3 +99,8 @@ def test_messages_of_troubleshooting_are_those_of_the_program() -> None:
         piece.strip() for cell in cells for message in re.findall("`([^`]+)`", cell) for piece in message.split("...")
     ]
     assert len(cells) > 20 and not [piece for piece in pieces if piece and piece not in said]
+
+
+def test_every_setting_and_option_has_a_meaning() -> None:
+    rows = [line for page in ("settings", "commands") for line in (PAGES / f"{page}.md").read_text().splitlines()]
+    assert not [row for row in rows if row.startswith("| `") and row.endswith("|  |")]
