@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -58,7 +58,7 @@ def silence(stream: Any) -> None:
 
 
 @contextmanager
-def unbreakable(*names: str) -> Iterator[None]:
+def unbreakable(*names: str) -> Generator[None]:
     """Make streams of :mod:`sys` unbreakable until the block ends; one that was
     closed before the start leads to nowhere."""
     before = {name: getattr(sys, name) for name in names}
@@ -83,7 +83,7 @@ def err() -> TextIO:
 
 
 @contextmanager
-def only_ours(wanted: bool = True) -> Iterator[None]:
+def only_ours(wanted: bool = True) -> Generator[None]:
     """Within it only what is written to :func:`out` and :func:`err` arrives, where that is ``wanted``.
 
     Whatever else this process and its children write to stdout and stderr is dropped: by ``print``, ``warnings`` and
@@ -115,7 +115,7 @@ def only_ours(wanted: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def unbreakable_out() -> Iterator[None]:
+def unbreakable_out() -> Generator[None]:
     """Within it data that nobody reads any more stops nothing."""
     global _ours
     if _ours is None:
@@ -130,7 +130,7 @@ def unbreakable_out() -> Iterator[None]:
 
 
 @contextmanager
-def inherited() -> Iterator[None]:
+def inherited() -> Generator[None]:
     """Within it child processes inherit the streams as they were: those that speak for this process."""
     if _ours is None:
         yield

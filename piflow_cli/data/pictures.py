@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -41,7 +41,7 @@ class Unreadable(Exception):
 
 
 @contextmanager
-def opened(source: Path | bytes) -> Iterator[Image.Image]:
+def opened(source: Path | bytes) -> Generator[Image.Image]:
     """The picture in a file or in bytes, of which the header has been read; of an animation the first frame.
 
     Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS,

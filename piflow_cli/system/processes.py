@@ -7,7 +7,7 @@ import ctypes
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,7 +31,7 @@ _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @contextmanager
-def environment(changes: Mapping[str, str] | None = None, *, without: str | None = None) -> Iterator[None]:
+def environment(changes: Mapping[str, str] | None = None, *, without: str | None = None) -> Generator[None]:
     """Environment variables with ``changes``, and without all whose names
     begin with ``without``, until the block ends."""
     changes = {} if changes is None else changes
