@@ -72,12 +72,12 @@ def unbreakable(*names: str) -> Generator[None]:
             setattr(sys, name, stream)
 
 
-def out() -> TextIO:
+def out() -> TextIO | Unbreakable:
     """Where data goes."""
     return sys.stdout if _ours is None else _ours[0]
 
 
-def err() -> TextIO:
+def err() -> TextIO | Unbreakable:
     """Where everything else goes."""
     return sys.stderr if _ours is None else _ours[1]
 
@@ -193,7 +193,8 @@ def _flush(streams: Iterable[TextIO | None]) -> None:
     for stream in streams:
         # One that is closed, or whose reader has gone, keeps nothing that could arrive.
         with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+            if stream is not None:
+                stream.flush()
     if os.name == "posix":
         import ctypes
 
