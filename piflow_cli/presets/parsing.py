@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from piflow_cli.errors import UsageError
-from piflow_cli.presets.schema import ALTERNATIVES, SECTIONS, Preset, contradictions
+from piflow_cli.presets.contradictions import contradictions
+from piflow_cli.presets.schema import ALTERNATIVES, SECTIONS, Preset
 from piflow_cli.presets.yaml_files import Fault, describe, read_yaml
 
 COMMAND_LINE = "command line"

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets import resolve as presets
+from piflow_cli.presets.contradictions import segment_substeps
 from piflow_cli.presets.parsing import known_keys
 from piflow_cli.presets.resolve import available, from_dict, load, presets_root, resolve, to_dict
-from piflow_cli.presets.schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, PolicySection, Preset, segment_substeps
+from piflow_cli.presets.schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, PolicySection, Preset
 from piflow_cli.presets.yaml_files import read_yaml, write_yaml
 
 
