@@ -85,7 +85,7 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
     sources: dict[str, str] = {}
     for layer in layers:
         for section, value in layer.values.items():
-            if isinstance(value, Mapping) and section in merged:
+            if isinstance(value, Mapping) and merged.get(section) is not None:
                 # A section that is no mapping stays as it is, so that this is what gets reported.
                 if isinstance(merged[section], Mapping):
                     overruled = _overruled(section, value)

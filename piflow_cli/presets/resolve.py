@@ -114,7 +114,7 @@ def to_dict(preset: Preset) -> dict[str, Any]:
 def _checked(preset: Preset | None, faults: list[Fault]) -> Preset:
     from piflow_cli.presets.parsing import refuse
 
-    refuse(faults, hint=f"the shipped presets show every key and its unit: {presets_root()}")
+    refuse(faults, hint=f"digits.yaml and flux-dev.yaml show every key and its unit: {presets_root()}")
     assert preset is not None, "a preset without faults is a preset"
     return preset
 

@@ -343,6 +343,11 @@ def test_an_explicit_zero_or_false_is_given():
     )
 
 
+def test_a_section_that_was_taken_away_comes_back_with_its_defaults():
+    assert resolve("flux-dev", None, ["adapter=null"], {}).adapter is None
+    assert resolve("flux-dev", None, ["adapter=null", "adapter.rank=4"], {}).adapter == presets.AdapterSection(rank=4)
+
+
 def test_a_later_source_of_data_takes_the_earlier_one_away(tmp_path):
     path = tmp_path / "changes.yaml"
     path.write_text("data: {prompts: prompts.txt, resolution: 512}\n")
