@@ -6,26 +6,18 @@ from the files under tests/benchmarks/results.
 
 from __future__ import annotations
 
-import ast
 import inspect
-import io
 import json
 import re
-import tokenize
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, PlainValidator
-from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from piflow_cli.app import app
 from piflow_cli.presets import bounds
-from piflow_cli.presets.schema import SECTIONS, Preset
+from piflow_cli.presets.described import Setting, described, sections
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "pages"
@@ -47,7 +39,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def settings() -> str:
-    """Every key of a preset: type, bounds, default, and the words of the schema."""
+    """Every key of a preset, and why numbers have bounds."""
+    keys = list(described())
     parts = [
         "# Settings",
         f"{MADE}\n[Recipes](recipe.md) has the value of every key in every shipped preset.",
@@ -55,86 +48,26 @@ def settings() -> str:
         "`--set section.key=value`, or in a file that `--config` names. [Configuration](configuration.md) says which\n"
         "of them wins. `null` means that nothing is given.",
         "## Keys outside sections",
-        _keys(Preset, "", [field for field in fields(Preset) if field.name not in SECTIONS]),
+        _keys(one for one in keys if "." not in one.key),
     ]
-    for name, section in SECTIONS.items():
-        parts += [f"## {name}", _paragraphs(str(section.__doc__)), _keys(section, f"{name}.", fields(section))]
-    rows = [[name.lower().replace("_", " "), f"{bound.text}", bound.reason] for name, bound in _bounds().items()]
-    parts += [
-        "## Why numbers have bounds",
-        _paragraphs(str(bounds.__doc__)),
-        table(["number", "at most", "reason"], rows),
-    ]
+    for name, about in sections().items():
+        parts += [f"## {name}", _paragraphs(about), _keys(one for one in keys if one.key.startswith(f"{name}."))]
+    reasons = [[f"`{one.key}`", one.bounds, one.reason] for one in keys if one.reason]
+    parts += ["## Why numbers have bounds", _paragraphs(str(bounds.__doc__)), table(["key", "bounds", "why"], reasons)]
     return "\n\n".join(parts) + "\n"
 
 
-def _keys(section: type, before: str, of: Iterable[Field]) -> str:
-    hints, told = get_type_hints(section, include_extras=True), comments(section)
-    rows = [[f"`{before}{one.name}`", words(hints[one.name]), _default(one), told.get(one.name, "")] for one in of]
+def _keys(of: Iterable[Setting]) -> str:
+    rows = [
+        [
+            f"`{one.key}`",
+            ", ".join(filter(None, (one.type, one.bounds))),
+            "required" if one.default is None else f"`{one.default}`",
+            one.description,
+        ]
+        for one in of
+    ]
     return table(["key", "value", "default", "meaning"], rows)
-
-
-def comments(section: type) -> dict[str, str]:
-    """The comment of each field of a dataclass: beside it, or in the lines above."""
-    source = inspect.getsource(section)
-    lines = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    told = {}
-    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
-        if isinstance(node, ast.AnnAssign):
-            above = node.lineno - 1
-            while above in lines and source.splitlines()[above - 1].lstrip().startswith("#"):
-                above -= 1
-            numbers = [line for line in range(above + 1, (node.end_lineno or node.lineno) + 1) if line in lines]
-            told[ast.unparse(node.target)] = " ".join(lines[line] for line in numbers)
-    return told
-
-
-def words(hint: Any) -> str:
-    """A type of the schema as people read it."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return " or ".join(words(arg) for arg in args)
-    if origin is Literal:
-        return ", ".join(f"`{arg}`" for arg in args)
-    if origin is tuple:
-        return f"list of {len(args)}, each {words(args[0])}"
-    if origin is Annotated:
-        return _annotated(*args)
-    return {NoneType: "`null`", bool: "`true`, `false`", int: "whole number", float: "number", str: "text"}[hint]
-
-
-def _annotated(kind: Any, *metadata: Any) -> str:
-    checks = [one for item in metadata for one in (item.metadata if isinstance(item, FieldInfo) else [item])]
-    for check in checks:
-        if isinstance(check, PlainValidator):
-            return str(inspect.getdoc(check.func)).partition(";")[0].removeprefix("A ")
-    limits = []
-    for check in checks:
-        if isinstance(check, Ge):
-            limits.append(f"at least {check.ge:g}")
-        elif isinstance(check, Gt):
-            limits.append(f"above {check.gt:g}")
-        elif isinstance(check, Le):
-            limits.append(f"at most {check.le:g}")
-        elif isinstance(check, Lt):
-            limits.append("below 2⁶³" if check.lt == 2**63 else f"below {check.lt:g}")
-        elif isinstance(check, AfterValidator):
-            limits.append(f"at most {check.func.__self__.text}")  # type: ignore[union-attr]
-    return ", ".join([words(kind), *limits])
-
-
-def _default(one: Field) -> str:
-    if one.default is MISSING:
-        return "required"
-    return f"`{json.dumps(one.default)}`"
-
-
-def _bounds() -> dict[str, bounds.Bound]:
-    return {name: value for name, value in vars(bounds).items() if isinstance(value, bounds.Bound)}
 
 
 # Commands

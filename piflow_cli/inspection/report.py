@@ -104,7 +104,7 @@ def _opened(students: Sequence[Inspected]) -> Page:
     return page
 
 
-Section = tuple[str, str, str, object]
+Section = tuple[str, str, str, "Figure"]
 """Heading (empty: goes on under the one before), a sentence or two, name of the file, figure."""
 
 

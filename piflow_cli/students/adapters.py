@@ -8,7 +8,7 @@ and ``<module>.lora_B.weight`` whose product counts once, its head, and what it 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
 
 
 @contextmanager
-def holding(student: Student, weights: StoredWeights) -> Iterator[None]:
+def holding(student: Student, weights: StoredWeights) -> Generator[None]:
     """The student with other ``weights`` for a while, its adapters perhaps of
     another rank; it has its own again afterwards."""
     own = {name: (slot, getattr(*slot)) for name, slot in parameter_slots(student).items()}

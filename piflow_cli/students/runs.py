@@ -87,7 +87,8 @@ class RunFolder:
         if changed:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
-                "name another folder with --output DIR, or start over with --no-resume",
+                "keep what it was with --set KEY=VALUE, name another folder with --output DIR, or start over with"
+                " --no-resume",
             )
 
     def check_data(self, fingerprint: str) -> None:
