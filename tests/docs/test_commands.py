@@ -164,7 +164,6 @@ def test_a_marked_program_names_what_there_is(block) -> None:
 # Run
 
 
-@pytest.mark.slow
 def test_what_is_not_marked_runs(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """README and docs from their beginning to their end, in one folder, each command once."""
     monkeypatch.chdir(tmp_path)

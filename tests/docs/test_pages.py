@@ -71,7 +71,6 @@ def test_figures_are_small() -> None:
     assert figures and all(figure.stat().st_size < FIGURE_BYTES for figure in figures)
 
 
-@pytest.mark.slow
 def test_a_hundred_lines_bring_a_student_of_one_evaluation_to_its_teacher(capsys: pytest.CaptureFixture[str]) -> None:
     script = ROOT / "docs" / "hundred_lines.py"
     text = script.read_text(encoding="utf-8")
