@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from piflow_cli.console import plain
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.families import CLASS, told
+from piflow_cli.presets.folders import available, preset_file, presets_root
 from piflow_cli.presets.schema import (
-    CLASS_FAMILIES,
     POLICY_KINDS,
     AdapterSection,
     DataSection,
@@ -60,17 +60,6 @@ class PresetFile:
     base: Layer
     variants: Mapping[str, Layer]
     faults: list[Fault]
-
-
-def presets_root() -> Path:
-    """The folder of the shipped presets: inside the package once installed, beside it in the source tree."""
-    installed = Path(str(files("piflow_cli") / "_presets"))
-    return installed if installed.is_dir() else Path(__file__).resolve().parent.parent.parent / "presets"
-
-
-def available() -> list[str]:
-    """Names of the shipped presets, read off the file names."""
-    return sorted(path.stem for path in presets_root().glob("*.yaml"))
 
 
 def load(name_or_path: str | Path) -> Preset:
@@ -164,7 +153,7 @@ def _meant(key: str, family: object) -> str:
     """The key that an option stands for at a teacher of ``family``."""
     if key != PICTURES:
         return key
-    return "data.images" if family in CLASS_FAMILIES else "data.captioned"
+    return "data.images" if told(family) == CLASS else "data.captioned"
 
 
 def _path(name_or_path: str | Path) -> Path:
@@ -179,7 +168,7 @@ def _path(name_or_path: str | Path) -> Path:
             f"no teacher is named {text!r}; known: {', '.join(names)}",
             f"{suggestion}piflow distill --list-teachers describes them",
         )
-    return presets_root() / f"{text}.yaml"
+    return preset_file(text)
 
 
 def _read_preset(name_or_path: str | Path) -> PresetFile:

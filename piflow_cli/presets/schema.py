@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict
 
 from piflow_cli.core.policies.kinds import policy_kind, policy_names
+from piflow_cli.presets.families import CLASS, TEXT, told
 from piflow_cli.presets.types import (
     Batch,
     Components,
@@ -47,7 +48,7 @@ class TeacherSection:
 
     __pydantic_config__ = SECTION
 
-    family: Text  # the file under teachers/ that knows its packing and conditioning
+    family: Text  # a row of presets/families.py, whose class knows its packing and conditioning
     # Hub id (owner/name, then a folder or checkpoint inside), local path, or preset:NAME shipped beside the presets
     base: Text
     license: Text  # of the weights, and of the data where it is shipped
@@ -129,10 +130,6 @@ class DataSection:
 
 DATA_SOURCES = ("images", "labels", "prompts", "captioned")
 WITHOUT_PICTURES = ("labels", "prompts")
-# Families of teachers that are told a class, whose data have labels, and of those that are told a text; of others
-# nothing is known here.
-CLASS_FAMILIES = ("dit",)
-TEXT_FAMILIES = ("flux", "flux2", "flux2-klein", "qwen-image", "z-image")
 TOLD_A_TEXT = ("prompts", "captioned")
 # Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
 ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}
@@ -289,10 +286,12 @@ def segment_substeps(policy: PolicySection) -> int:
 
 def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> Iterator[tuple[str, str]]:
     given = [name for name in DATA_SOURCES if getattr(data, name) is not None]
-    known = teacher is not None and teacher.family in (*CLASS_FAMILIES, *TEXT_FAMILIES)
-    if known and (foreign := [name for name in given if (name in TOLD_A_TEXT) == (teacher.family in CLASS_FAMILIES)]):
-        told, other = ("a class", "a text") if teacher.family in CLASS_FAMILIES else ("a text", "a class")
-        yield f"data.{foreign[0]}", f"is for teachers that are told {other}, and this one is told {told}; leave it out"
+    wanted = None if teacher is None else told(teacher.family)
+    foreign = [name for name in given if wanted not in (None, TEXT if name in TOLD_A_TEXT else CLASS)]
+    if foreign:
+        other = CLASS if wanted == TEXT else TEXT
+        what = f"is for teachers that are told a {other}, and this one is told a {wanted}; leave it out"
+        yield f"data.{foreign[0]}", what
         return
     for name in given[1:]:
         yield f"data.{name}", f"excludes data.{given[0]}; give one of them"
