@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import RunError
 
 Row = TypeVar("Row")
+
+
+def named(place: str) -> Any:
+    """What is called NAME in a module, of "module:NAME"; imports the module."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 @cache

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..packages import named
 from ..presets.families import family_kind, family_names
 
 if TYPE_CHECKING:
@@ -26,5 +26,4 @@ def family_of(name: str, guidance: float = 1.0) -> TeacherFamily:
 
 
 def _class_of(name: str) -> type[TeacherFamily]:
-    module, _, kind = family_kind(name).family.partition(":")
-    return getattr(import_module(module), kind)
+    return named(family_kind(name).family)
