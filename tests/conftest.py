@@ -221,9 +221,9 @@ def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo import ZOO
 
     from piflow_cli.teachers import families
-    from piflow_cli.training import previews
+    from piflow_cli.teachers.text_to_image import TextToImageFamily
 
-    monkeypatch.setattr(previews, "TEXT_FINE_STEPS", 2)
+    monkeypatch.setattr(TextToImageFamily, "beside_steps", 2)
     pipeline = SimpleNamespace(to=lambda device: pipeline)
     for row in ZOO.values():
         kind = families()[row.family]

@@ -15,7 +15,7 @@ LARGEST_VALUE = 2**63 - 1
 
 
 def complete_teacher(incomplete: str) -> list[str]:
-    """Names of shipped presets that begin with what was typed."""
+    """Names of presets that begin with what was typed."""
     from piflow_cli.presets.resolve import available
 
     return [name for name in available() if name.startswith(incomplete)]

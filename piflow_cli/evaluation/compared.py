@@ -12,9 +12,7 @@ from ..presets.bounds import MEASURED
 from ..presets.idle import idle_options
 from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import ImageSpec
-from ..sampling.sample import CLASS_TEACHER_STEPS
 from ..sampling.teacher import OwnTeacher, own_teacher, preset_of
-from ..sampling.text import TEACHER_STEPS
 from ..students.adapters import read_facts
 from ..students.locate import locate_student
 from ..teachers import family_of
@@ -72,7 +70,8 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
     facts = read_facts(files, teacher=request.teacher, base=request.base)
     for line in idle_options(facts.policy, request.substeps, request.temperature):
         console.warn(f"{name}: {line}")
-    text = isinstance(family_of(facts.family, facts.guidance), TextToImageFamily)
+    family = family_of(facts.family, facts.guidance)
+    text = isinstance(family, TextToImageFamily)
     prompts = _prompts(request) if text else ()
     opened = open_model(
         path, device=device, console=console, labels=request.labels, prompts=prompts, seeds=request.seeds,
@@ -90,7 +89,7 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
     teachers: list[Candidate] = []
     fine = None
     if teacher is not None:
-        steps = (TEACHER_STEPS if text else CLASS_TEACHER_STEPS) if request.fine_steps is None else request.fine_steps
+        steps = family.fine_steps if request.fine_steps is None else request.fine_steps
         fine = teacher_candidate(opened, teacher, steps, request)
         teachers = [
             teacher_candidate(opened, teacher, count, request) for count in request.teacher_steps if count != steps

@@ -40,7 +40,6 @@ GRID_COLUMNS = 10
 GRID_NAME = "grid.png"
 MOST_IN_GRID = 1000
 CLASS_BATCH = 64
-CLASS_TEACHER_STEPS = 128
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
@@ -214,7 +213,7 @@ def _class_teacher_sampler(
     shape = family.sample_shape(model)
     decode = latent_decoder(preset.teacher.vae, shape[0], device)
     guidance = guidance_of(preset.teacher)
-    steps = CLASS_TEACHER_STEPS if request.steps is None else request.steps
+    steps = family.fine_steps if request.steps is None else request.steps
 
     def draw(specs: Sequence[ImageSpec]) -> Tensor:
         noise = seeded_noise(seeded_generators([spec.seed for spec in specs]), shape).to(device)

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 USUAL_SIDE = 1024
-TEACHER_STEPS = 50
 WIDEST_ROW = 10
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
@@ -97,7 +96,7 @@ def text_teacher_sampler(
     own = encoded.folder / "scheduler"
     kind = FlowMatchEulerDiscreteScheduler
     scheduler = kind.from_pretrained(own) if own.is_dir() else kind(shift=preset.policy.shift)
-    steps = TEACHER_STEPS if request.steps is None else request.steps
+    steps = family.fine_steps if request.steps is None else request.steps
     return encoded.sampler(model, [], scheduler, {**recipe, "steps": steps, "guidance": family.guidance})
 
 

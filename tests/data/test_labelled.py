@@ -32,8 +32,9 @@ from piflow_cli.data.labelled_images import open_latents
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.presets.resolve import load, resolve, to_dict
 from piflow_cli.teachers import family_of
+from piflow_cli.teachers.base import ClassConditionalFamily
 from piflow_cli.teachers.latents import VaeEncoder
-from piflow_cli.training import loop, previews, run
+from piflow_cli.training import loop, run
 
 SIDE, COUNT = 2 * SIZE, 10
 NAMES = ("n01", "n02", "n03", "n10", "n2")
@@ -65,7 +66,7 @@ def preset(tmp_path_factory, tiny_vae) -> Path:
 @pytest.fixture(autouse=True)
 def setting(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(previews, "FINE_STEPS", 4)
+    monkeypatch.setattr(ClassConditionalFamily, "beside_steps", 4)
     for name in ("save_comparison", "draw_loss"):
         monkeypatch.setattr(run, name, lambda *arguments: None)
 

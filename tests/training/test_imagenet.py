@@ -22,7 +22,8 @@ from sit import CLASSES, HEADS, SIZE, sit_weights
 from piflow_cli.data.batches import UniformLabels
 from piflow_cli.presets.resolve import load, to_dict
 from piflow_cli.teachers import latents
-from piflow_cli.training import loop, previews, run
+from piflow_cli.teachers.base import ClassConditionalFamily
+from piflow_cli.training import loop, run
 
 REGIMES = {
     "gm, 1 NFE": [],
@@ -61,7 +62,7 @@ def imagenet(tmp_path_factory, tiny_vae) -> Path:
 @pytest.fixture(autouse=True)
 def setting(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(previews, "FINE_STEPS", 4)
+    monkeypatch.setattr(ClassConditionalFamily, "beside_steps", 4)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
