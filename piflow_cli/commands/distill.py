@@ -85,12 +85,15 @@ def distill(
     console = Console(json=json, quiet=quiet)
     if list_teachers:
         _refuse_others(context)
-        console.table(_teachers(), COLUMNS)
+        from piflow_cli.presets.listing import teacher_rows
+
+        console.table(teacher_rows(), COLUMNS)
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
     from piflow_cli.presets.places import with_full_paths
     from piflow_cli.presets.resolve import PICTURES, resolve
+    from piflow_cli.students.runs import usual_folder
 
     flags = {
         "teacher.base": base,
@@ -112,12 +115,13 @@ def distill(
     }
     preset = with_full_paths(resolve(teacher, config, assignments if assignments is not None else [], flags))
     _refuse_missing(preset)
-    folder = Path("runs") / preset.name if output is None else output
+    folder = usual_folder(preset) if output is None else output
     processes = _processes(folder, num_processes, device)
-    if dry_run:
-        _plan(preset, folder, device, processes, console)
-    else:
-        _start(processes, context, lambda: _run(preset, folder, device, resume, console))
+    with console.listening():
+        if dry_run:
+            _plan(preset, folder, device, processes, console)
+        else:
+            _start(processes, context, lambda: _run(preset, folder, device, resume, console))
 
 
 def _processes(folder: Path, asked: int | None, device: str) -> int:
@@ -190,19 +194,3 @@ def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Conso
         result = run_distillation(preset, output=folder, device=device, resume=resume, console=console)
         console.result(result, format_pairs(result))
         console.say(f"Next: piflow sample {folder}")
-
-
-def _teachers() -> list[dict[str, object]]:
-    from piflow_cli.presets.resolve import available, load
-
-    return [
-        {
-            "name": name,
-            "family": preset.teacher.family,
-            "policy": preset.policy.kind,
-            "nfe": preset.policy.nfe,
-            "memory": preset.teacher.memory,
-            "licence": preset.teacher.license,
-        }
-        for name, preset in ((name, load(name)) for name in available())
-    ]

@@ -120,7 +120,7 @@ class ChosenExtractors:
             return None
         if not compared.text:
             raise UsageError(
-                f"--metrics clip: {compared.opened.path} is told classes, not texts", "leave it out of --metrics"
+                f"--metrics clip: {compared.opened.found.named} is told classes, not texts", "leave it out of --metrics"
             )
         if self.reader is None:
             self.reader = Reader(ClipScore(CLIP if self.request.clip is None else self.request.clip, self.device))
