@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..students.naming import student_name
+
 if TYPE_CHECKING:
     from ..console import Console
     from ..students.facts import StudentFacts
@@ -43,6 +45,11 @@ class ExportRequest:
     device: str = "auto"
     prompts: tuple[str, ...] = ()
     changed: bool = False
+
+
+def usual_folder(student: str, subfolder: str | None, format: str) -> Path:
+    """exports/digits-adapter for the student in runs/digits."""
+    return Path("exports") / f"{student_name(student, subfolder)}-{format}"
 
 
 class ExportFormat(Protocol):

@@ -141,7 +141,7 @@ class _Batch:
             states += [*path.states[1:], path.end]
         assert close is not None, "the evaluation is one of the student's"
         return Findings(
-            path=self.opened.path,
+            path=Path(self.opened.found.named),
             facts=self.facts,
             specs=tuple(self.specs),
             at=self.at,

@@ -130,6 +130,11 @@ class RunFolder:
             aside.write_text(f"{DIGEST}{_digest(text)}\n{text}", encoding="utf-8")
 
 
+def usual_folder(preset: Preset) -> Path:
+    """Where the run of a preset goes if nothing else is asked."""
+    return Path("runs") / preset.name
+
+
 def read_settings(path: Path) -> Preset:
     """The configuration that a run was started with; raises UsageError where the file is damaged."""
     try:
