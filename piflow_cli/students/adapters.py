@@ -37,7 +37,8 @@ from .adapter_configs import (
     widened_config,
 )
 from .adapter_digests import check_digests, with_digests
-from .facts import METADATA_PREFIX, StudentFacts
+from .agreement import check_config, check_policy
+from .facts import StudentFacts, has_facts
 from .locate import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_student
 from .published import facts_of_published, no_head, published_names
 from .runs import iterations_asked
@@ -122,6 +123,7 @@ def load_adapter(
         student = outlined_student(family, base_config(config, facts, teacher, family), facts, weights)
         if config is not None:
             refuse_unknown(config, type(student.model))
+        check_config(config, student, weights, say)
         fill(student, weights)
         return student
     revision = facts.revision if facts.revision and base is None else None
@@ -136,6 +138,7 @@ def load_adapter(
         check_architecture(config, model, family)
     _check_ranks(ranks, model)
     student = loaded_student(model, family, facts, ranks)
+    check_config(config, student, weights, say)
     fill(student, weights, None if as_stored else dtype)
     return student
 
@@ -167,9 +170,10 @@ def _facts(
     base: str | None,
     say: Callable[[str], None],
 ) -> StudentFacts:
-    if not any(name.startswith(METADATA_PREFIX) for name in weights.metadata):
+    if not has_facts(weights):
         return facts_of_published(config, weights, teacher, base, say)
     facts = StudentFacts.from_metadata(weights.metadata)
+    check_policy(weights, facts, say)
     told = facts.components if config is None else config.get("num_gaussians", facts.components)
     if told != facts.components:
         raise RunError(
