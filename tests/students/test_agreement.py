@@ -17,6 +17,7 @@ from piflow_cli.errors import RunError
 from piflow_cli.presets.resolve import load
 from piflow_cli.students.adapters import read_facts, save_adapter
 from piflow_cli.students.facts import METADATA_PREFIX, StudentFacts
+from piflow_cli.students.open import open_student
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
