@@ -20,10 +20,12 @@ from piflow_cli.commands.options import (
     switch,
 )
 from piflow_cli.console import Console, format_pairs
+from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.presets.bounds import WIDTH
 from piflow_cli.students.naming import student_name
 
 FORMAT, HUB = "Format", "Hub"
+NAMES = tuple(FORMATS)
 
 EXAMPLES = examples(
     ("piflow export runs/a --format adapter --dtype bf16", "as it is published"),
@@ -44,7 +46,7 @@ def export(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="adapter, pipeline, merged or piflow-scheduler.",
+            help=f"{', '.join(NAMES[:-1])} or {NAMES[-1]}.",
             rich_help_panel=FORMAT,
             show_default=False,
         ),

@@ -45,7 +45,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
     facts = read_facts(files, teacher=request.teacher, base=request.base, changed=request.changed, say=console.say)
     if request.prompts and not _is_text_to_image(facts):
         raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
-    writer = FORMATS[request.format]()
+    writer = FORMATS[request.format].open()
     writer.check(facts, request)
     device = choose_device(request.device)
     # Made before the weights are read, which takes minutes: a folder that cannot be written to is known at once.
@@ -55,7 +55,14 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         place = portable_place(str(request.output.absolute())) if request.push_to_hub is None else request.push_to_hub
         told = portable(facts)
         write_card(
-            folder, told, Path(place).name, writer.snippet(told, place), report, files.weights.parent, request.teacher
+            folder,
+            told,
+            Path(place).name,
+            writer.snippet(told, place),
+            report,
+            FORMATS[request.format],
+            files.weights.parent,
+            request.teacher,
         )
         list_files(folder)
     report = {
@@ -96,10 +103,11 @@ def _check_request(request: ExportRequest) -> None:
         raise UsageError(f"--format {request.format}: no such format", f"choose one of {', '.join(FORMATS)}")
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
-    if request.changed and request.format != "adapter":
+    if request.changed and not FORMATS[request.format].mends:
+        mending = " or ".join(kind.name for kind in FORMATS.values() if kind.mends)
         raise UsageError(
-            "--accept-changed is for --format adapter",
-            "write the adapter anew first, with --format adapter, then export that",
+            f"--accept-changed is for --format {mending}",
+            f"write the adapter anew first, with --format {mending}, then export that",
         )
     if request.private and request.push_to_hub is None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
