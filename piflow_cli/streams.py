@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -58,7 +58,7 @@ def silence(stream: Any) -> None:
 
 
 @contextmanager
-def unbreakable(*names: str) -> Iterator[None]:
+def unbreakable(*names: str) -> Generator[None]:
     """Make streams of :mod:`sys` unbreakable until the block ends; one that was
     closed before the start leads to nowhere."""
     before = {name: getattr(sys, name) for name in names}
@@ -72,18 +72,18 @@ def unbreakable(*names: str) -> Iterator[None]:
             setattr(sys, name, stream)
 
 
-def out() -> TextIO:
+def out() -> TextIO | Unbreakable:
     """Where data goes."""
     return sys.stdout if _ours is None else _ours[0]
 
 
-def err() -> TextIO:
+def err() -> TextIO | Unbreakable:
     """Where everything else goes."""
     return sys.stderr if _ours is None else _ours[1]
 
 
 @contextmanager
-def only_ours(wanted: bool = True) -> Iterator[None]:
+def only_ours(wanted: bool = True) -> Generator[None]:
     """Within it only what is written to :func:`out` and :func:`err` arrives, where that is ``wanted``.
 
     Whatever else this process and its children write to stdout and stderr is dropped: by ``print``, ``warnings`` and
@@ -115,7 +115,7 @@ def only_ours(wanted: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def unbreakable_out() -> Iterator[None]:
+def unbreakable_out() -> Generator[None]:
     """Within it data that nobody reads any more stops nothing."""
     global _ours
     if _ours is None:
@@ -130,7 +130,7 @@ def unbreakable_out() -> Iterator[None]:
 
 
 @contextmanager
-def inherited() -> Iterator[None]:
+def inherited() -> Generator[None]:
     """Within it child processes inherit the streams as they were: those that speak for this process."""
     if _ours is None:
         yield
@@ -193,7 +193,8 @@ def _flush(streams: Iterable[TextIO | None]) -> None:
     for stream in streams:
         # One that is closed, or whose reader has gone, keeps nothing that could arrive.
         with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+            if stream is not None:
+                stream.flush()
     if os.name == "posix":
         import ctypes
 

@@ -22,7 +22,6 @@ from piflow_cli.commands.options import (
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.presets.bounds import WIDTH
-from piflow_cli.students.naming import student_name
 
 FORMAT, HUB = "Format", "Hub"
 NAMES = tuple(FORMATS)
@@ -87,12 +86,12 @@ def export(
     """
     console = Console(json=json, quiet=quiet)
     from piflow_cli.exporting.driver import export as run_export
-    from piflow_cli.exporting.request import ExportRequest
+    from piflow_cli.exporting.request import ExportRequest, usual_folder
 
     request = ExportRequest(
         student=student,
         format=format,
-        output=_folder(student, subfolder, format) if output is None else output,
+        output=usual_folder(student, subfolder, format) if output is None else output,
         dtype=dtype,
         rank=rank,
         base=base,
@@ -107,10 +106,6 @@ def export(
         prompts=() if prompt is None else tuple(prompt),
         changed=accept_changed,
     )
-    result = run_export(request, console)
+    with console.listening():
+        result = run_export(request, console)
     console.result(result, format_pairs(result))
-
-
-def _folder(student: str, subfolder: str | None, format: str) -> Path:
-    """exports/digits-adapter for the student in runs/digits."""
-    return Path("exports") / f"{student_name(student, subfolder)}-{format}"

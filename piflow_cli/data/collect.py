@@ -143,6 +143,8 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, stor
 def training_prompts(section: DataSection) -> list[Prompt]:
     """The prompts of ``section``; raises UsageError, with their numbers, where some say one
     side of their picture without the other."""
+    if section.prompts is None:
+        return []
     prompts = read_prompts(section.prompts, section.text_column, section.split)
     halves = [
         f"prompt {number}"

@@ -92,7 +92,11 @@ def find_missing(to_encode: SamplesToEncode, store: Store, accelerator: Accelera
     """Compare the material with what is whole in the cache, and say how much of it is there."""
     items = [(size, item) for size, items in to_encode.items.items() for item in items]
     texts = {**{item.sample.text: item.text for _, item in items}, store.text_key(EMPTY): EMPTY}
-    pictures = {item.sample.latents: (size, item.picture) for size, item in items if item.sample.latents is not None}
+    pictures = {
+        item.sample.latents: (size, item.picture)
+        for size, item in items
+        if item.sample.latents is not None and item.picture is not None
+    }
     store.check(texts, pictures, accelerator, console)
     missing = Missing(
         {key: text for key, text in texts.items() if key not in store.texts},
@@ -177,7 +181,7 @@ def _finished(
         skipped += [
             Skipped(item.picture.name, UNREADABLE, failed[item.sample.latents])
             for item in items
-            if item.sample.latents in failed
+            if item.picture is not None and item.sample.latents is not None and item.sample.latents in failed
         ]
         samples = [item.sample for item in items if item.sample.latents not in failed]
         absent = sum(not _present(sample, store) for sample in samples)

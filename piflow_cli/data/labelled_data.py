@@ -47,7 +47,8 @@ Condition = Callable[[Sequence[int]], Conditioning]
 class Posteriors(Protocol):
     """Latents that are known by mean and standard deviation, and ``labels`` (N,) int64 of them."""
 
-    labels: Tensor
+    @property
+    def labels(self) -> Tensor: ...
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation (B, C, h, w) of the latents in ``rows``

@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..reports.images import GRID_KEY, RECIPE_KEY
 
@@ -41,7 +42,7 @@ class Unreadable(Exception):
 
 
 @contextmanager
-def opened(source: Path | bytes) -> Iterator[Image.Image]:
+def opened(source: Path | bytes) -> Generator[Image.Image]:
     """The picture in a file or in bytes, of which the header has been read; of an animation the first frame.
 
     Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS,
@@ -129,10 +130,12 @@ def _check(picture: Image.Image) -> None:
     mode = mode_of(picture)
     if mode in UNSCALED:
         raise Unreadable(f"{UNSCALED[mode]} have no white of their own: save it with 8 or 16 bits")
-    if mode == SIXTEEN_BITS and picture.format == "TIFF" and picture.tag_v2.get(BITS_PER_SAMPLE) not in (16, (16,)):
+    if mode != SIXTEEN_BITS or not isinstance(picture, TiffImageFile):
+        return
+    if picture.tag_v2.get(BITS_PER_SAMPLE) not in (16, (16,)):
         raise Unreadable("grey of neither 8 nor 16 bits: save it with one of them")
     # Pillow turns such values round where they have 8 bits, and gives those of 16 as they are.
-    if mode == SIXTEEN_BITS and picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    if picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise Unreadable("16-bit grey in which 0 is white: save it with 0 for black")
 
 

@@ -62,9 +62,9 @@ def local_samples(section: DataSection) -> LocalSamples | None:
     """
     if section.images is not None:
         place_of(section.images)
-    if section.prompts is None and section.captioned is None:
-        return None
     source = section.captioned if section.prompts is None else section.prompts
+    if source is None:
+        return None
     if names_dataset(source) and not Path(source).exists() and not source.endswith(FILE_SUFFIXES):
         return None
     if section.prompts is not None:

@@ -103,7 +103,7 @@ class ChosenExtractors:
         for kind in (kind for kind in map(metric_kind, self.request.measures) if kind.look is not None):
             if PROMPTS in kind.needs and not compared.text:
                 raise UsageError(
-                    f"--metrics {kind.name}: {compared.opened.path} is told classes, not texts",
+                    f"--metrics {kind.name}: {compared.opened.found.named} is told classes, not texts",
                     "leave it out of --metrics",
                 )
             if kind.name not in self.looks:

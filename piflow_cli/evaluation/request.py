@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
 from ..errors import UsageError
-from ..presets.bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
+from ..presets.bounds import MEASURED
+from ..sampling.limits import faults_of, refuse
 from .metric_kinds import FEATURES, PATCHES, PROMPTS, REFERENCE, STUDENT, metric_kinds, metric_names, needing, usual
 
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
+PROTOCOLS = ("quick", "full")
 FULL_CLASSES, FULL_PROMPTS = 50_000, 10_000
 # Pictures where nothing else is asked. A model that comes with data of its own is measured at as many as there are, up
 # to MOST_DATA: the two samples are then of one size.
@@ -28,38 +30,39 @@ class EvalRequest:
     ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to which
     students are compared. ``protocol``: quick, full or neither. ``trust_weights``: run ``inception_weights`` that are
     not the published ones. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
+    ``output``: the folder that takes the report; None: none is written.
     """
 
-    students: tuple[str, ...]
-    images: Path | None
-    reference: str | None
-    metrics: tuple[str, ...] | None
-    protocol: str | None
-    extractors: tuple[str, ...]
-    inception_weights: Path | None
-    trust_weights: bool
-    clip: str | None
-    num_images: int | None
-    seeds: tuple[int, ...] | None
-    labels: tuple[int, ...] | None
-    prompts_from: str | None
-    text_column: str | None
-    height: int | None
-    width: int | None
-    steps: tuple[int, ...]
-    substeps: int | None
-    temperature: float | str | None
-    teacher_steps: tuple[int, ...]
-    fine_steps: int | None
-    teacher: str | None
-    base: str | None
-    subfolder: str | None
-    batch_size: int | None
-    cache: Path | None
-    save_images: bool
-    save_statistics: Path | None
-    output: Path
-    device: str
+    students: tuple[str, ...] = ()
+    images: Path | None = None
+    reference: str | None = None
+    metrics: tuple[str, ...] | None = None
+    protocol: str | None = None
+    extractors: tuple[str, ...] = ()
+    inception_weights: Path | None = None
+    trust_weights: bool = False
+    clip: str | None = None
+    num_images: int | None = None
+    seeds: tuple[int, ...] | None = None
+    labels: tuple[int, ...] | None = None
+    prompts_from: str | None = None
+    text_column: str | None = None
+    height: int | None = None
+    width: int | None = None
+    steps: tuple[int, ...] = ()
+    substeps: int | None = None
+    temperature: float | str | None = None
+    teacher_steps: tuple[int, ...] = ()
+    fine_steps: int | None = None
+    teacher: str | None = None
+    base: str | None = None
+    subfolder: str | None = None
+    batch_size: int | None = None
+    cache: Path | None = None
+    save_images: bool = False
+    save_statistics: Path | None = None
+    output: Path | None = None
+    device: str = "auto"
 
     @property
     def measured(self) -> bool:
@@ -84,8 +87,12 @@ class EvalRequest:
 
     def check(self) -> None:
         """Raise UsageError with everything that does not go together."""
+        hint = "piflow eval --help lists what there is"
+        if self.protocol not in (None, *PROTOCOLS):
+            # What is measured depends on it.
+            raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", hint)
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
-        faults += [*self._faults_of_sizes(), *self._faults_of_what_is_not_measured()]
+        faults += [*faults_of(self, MEASURED), *self._faults_of_what_is_not_measured()]
         empty = {
             "STUDENT": self.students, "--reference": (self.reference,), "--subfolder": (self.subfolder,),
             "--extractor": self.extractors,
@@ -97,23 +104,9 @@ class EvalRequest:
             faults.append("--seeds and --num-images exclude each other: keep --seeds, which counts the images too")
         if self.num_images == 1 or (self.seeds is not None and len(self.seeds) == 1 and self.prompts_from is None):
             faults.append("one image has no distribution: ask for two at least")
-        if faults:
-            what = faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults])
-            raise UsageError(what, "piflow eval --help lists what there is")
-
-    def _faults_of_sizes(self) -> Iterator[str]:
-        """What would fill the memory, or never end."""
-        for option, value, bound in (
-            ("--num-images", self.num_images, MEASURED),
-            ("--seeds", None if self.seeds is None else len(self.seeds), MEASURED),
-            ("--batch-size", self.batch_size, BATCH),
-            ("--steps", max(self.steps, default=None), EVALUATIONS),
-            ("--teacher-steps", max(self.teacher_steps, default=None), TEACHER_STEPS),
-            ("--fine-steps", self.fine_steps, TEACHER_STEPS),
-            ("--substeps", self.substeps, SUBSTEPS),
-        ):
-            if value is not None and (fault := bound.fault(value)) is not None:
-                yield f"{option} {fault}"
+        if self.save_images and self.output is None:
+            faults.append("--save-images wants a folder: --output DIR")
+        refuse(faults, hint)
 
     def _faults_of_what_is_not_measured(self) -> list[str]:
         """Options that nothing of what is measured has a use for."""
@@ -223,3 +216,30 @@ def parse_metrics(text: str) -> tuple[str, ...]:
     if twice := [name for name in known if names.count(name) > 1]:
         raise UsageError(f"--metrics {text}: {twice[0]} comes twice", "name each metric once")
     return tuple(name for name in known if name in names)
+
+
+class EvalReport(TypedDict, total=False):
+    """What `piflow eval --json` prints: settings and versions, the numbers, and how to read them.
+
+    ``results``: a row for each number, with ``model``, ``kind``, ``policy``, ``nfe``, ``metric``, ``value``, ``images``
+    and, where they apply, the interval ``low`` to ``high`` and the protocol. ``trajectory``: velocity errors by time of
+    each model. ``report``, ``numbers`` and the plots: the files that were written.
+    """
+
+    students: list[str]
+    images: Path | None
+    metrics: str
+    protocol: str
+    device: str
+    processes: int
+    versions: dict[str, str]
+    results: list[dict[str, Any]]
+    trajectory: dict[str, list[dict[str, float]]]
+    notes: list[str]
+    report: Path
+    numbers: Path
+    quality: Path
+    error: Path
+    samples: Path
+    statistics: Path
+    seconds: float

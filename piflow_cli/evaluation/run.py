@@ -74,7 +74,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
         return {}, ""
     saved = {} if request.save_statistics is None else {"statistics": request.save_statistics}
     measured = request.measured
-    files = write_report(report, request.output) if measured else {}
+    files = write_report(report, request.output) if measured and request.output is not None else {}
     written = {**files, **saved, "seconds": round(time.perf_counter() - started, 1)}
     told = format_pairs(written)
     return {**report.as_dict(), **written}, f"{report.text()}\n\n{told}" if measured else told
@@ -85,8 +85,9 @@ def _check_folders(request: EvalRequest) -> None:
     if request.save_statistics is not None:
         check_writable(request.save_statistics.parent, "--save-statistics FILE")
     if request.measured:
-        check_writable(request.output)
-        check_report_folder(request.output)
+        if request.output is not None:
+            check_writable(request.output)
+            check_report_folder(request.output)
         cache_folder(request.cache)
 
 
@@ -178,7 +179,7 @@ def _rows_of(
     generation = Generation(
         compared.opened, compared.specs, {look.tag: look for look in [*all_chosen, *looks.values()]}, store, processes,
         batch_size=(TEXT_BATCH if compared.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
-        images=request.output / "images" if request.save_images else None,
+        images=request.output / "images" if request.save_images and request.output is not None else None,
     )  # fmt: skip
     fine = _fine(request, compared)
     if fine is not None:

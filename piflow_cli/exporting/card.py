@@ -10,8 +10,8 @@ import torch
 
 from ..core.policies.kinds import policy_kind
 from ..errors import UsageError
-from ..sampling.teacher import preset_of
 from ..students.facts import StudentFacts
+from ..students.open import preset_of
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import hub_id

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..packages import named
 
+from ..students.naming import student_name
+
 if TYPE_CHECKING:
     from ..console import Console
     from ..students.facts import StudentFacts
@@ -45,6 +47,11 @@ class ExportRequest:
     device: str = "auto"
     prompts: tuple[str, ...] = ()
     changed: bool = False
+
+
+def usual_folder(student: str, subfolder: str | None, format: str) -> Path:
+    """exports/digits-adapter for the student in runs/digits."""
+    return Path("exports") / f"{student_name(student, subfolder)}-{format}"
 
 
 class ExportFormat(Protocol):

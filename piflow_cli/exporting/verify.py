@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -94,7 +94,7 @@ def check_weights(weights: Weights, model: nn.Module) -> None:
 
 
 @contextmanager
-def reading_back() -> Iterator[None]:
+def reading_back() -> Generator[None]:
     """diffusers without progress bars and advice, and with a place of its own for code that it is trusted with.
 
     It copies such code to one place for all, where exports that run side by side would overwrite each other's.

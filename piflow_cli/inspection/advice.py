@@ -134,7 +134,7 @@ def _of_mixture(mixture: Mixture, setting: Settings) -> Iterator[Parts]:
 
 
 def _of_errors(step: Step, setting: Settings) -> Iterator[Parts]:
-    squares = [error["squared"] for error in step.velocity_error]
+    squares = [error["squared"] for error in step.velocity_error or ()]
     quarter = len(squares) // 4
     total = sum(squares)
     window = max(3, 2 * int(setting("imitation.window", 5)))
@@ -157,7 +157,8 @@ def _of_errors(step: Step, setting: Settings) -> Iterator[Parts]:
                 f"{last:.0%} of the velocity error is in the last quarter of the segment",
                 f"{_set('imitation.window', window)}, then {_set('policy.substeps', substeps)}",
             )
-    ratios = [error["teacher"] ** 0.5 / max(own, 1e-12) for error, own in zip(step.velocity_error, step.teacher_speed)]
+    measured = zip(step.velocity_error or (), step.teacher_speed or ())
+    ratios = [error["teacher"] ** 0.5 / max(own, 1e-12) for error, own in measured]
     unusual = max(ratios, key=lambda ratio: abs(math.log(max(ratio, 1e-12))))
     if not 1 / UNUSUAL <= unusual <= UNUSUAL:
         mixing = max(2000, 2 * int(setting("imitation.mixing_iterations", 0)))

@@ -104,9 +104,7 @@ def summarise(found: Findings) -> Summary:
     """The numbers of one student."""
     facts = found.facts
     steps = [_step(segment, facts.shift, facts.segment) for segment in found.segments]
-    errors = (
-        None if found.segments[0].errors is None else [error for segment in found.segments for error in segment.errors]
-    )
+    errors = [error for segment in found.segments for error in segment.errors or ()]
     return Summary(
         student=str(found.path),
         teacher=facts.teacher,
@@ -122,7 +120,7 @@ def summarise(found: Findings) -> Summary:
         steps=steps,
         robustness=_robustness(found, facts.shift),
         straightness=found.straightness.mean().item(),
-        trajectory_error=None if errors is None else relative_error(errors),
+        trajectory_error=relative_error(errors) if errors else None,
         endpoint_error=None if found.gap is None else found.gap.mean().sqrt().item(),
     )
 
@@ -138,7 +136,9 @@ def _step(segment: Segment, shift: float, span: float) -> Step:
         step=segment.index + 1,
         raws=list(segment.raws),
         sigmas=[to_sigma(raw, shift) for raw in segment.raws],
-        mixture=mixture_summary(composition, segment.switching) if isinstance(composition, MixedNumbers) else None,
+        mixture=mixture_summary(composition, segment.switching)
+        if isinstance(composition, MixedNumbers) and segment.switching is not None
+        else None,
         momentum=momentum_summary(composition) if isinstance(composition, SpectrumNumbers) else None,
         grid=grid_summary(composition, segment.raws[0], min(span, segment.raws[0]))
         if isinstance(composition, Curve)

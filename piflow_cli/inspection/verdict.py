@@ -64,8 +64,9 @@ def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
 def _substeps(summary: Summary) -> str:
     if policy_class(summary.policy).exact:
         return "none are taken: the way has a closed form"
-    fewest = [step.substeps_enough for step in summary.steps]
-    enough = f"more than {summary.close.substeps[-1]}" if None in fewest else f"{max(fewest)}"
+    fewest = [step.substeps_enough for step in summary.steps if step.substeps_enough is not None]
+    short = len(fewest) < len(summary.steps)
+    enough = f"more than {summary.close.substeps[-1]}" if short else f"{max(fewest)}"
     return f"{enough} for {ENOUGH:.0%} (sampled with {summary.substeps})"
 
 

@@ -3,12 +3,15 @@ left to believe in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields
+from typing import Any
 
+from piflow_cli.console import plain
 from piflow_cli.core.policies.kinds import policy_class, policy_kind
 from piflow_cli.presets.families import CLASS, told
 from piflow_cli.presets.parsing import Layer
-from piflow_cli.presets.schema import Preset
+from piflow_cli.presets.schema import SECTIONS, Preset
 from piflow_cli.presets.yaml_files import Fault
 
 Reason = Callable[[Preset], str | None]
@@ -71,6 +74,21 @@ IDLE: dict[str, Reason] = {
     "data.aspect_ratio": _beside_sizes,
     "data.text_column": _without_columns,
 }
+
+
+def changed(layer: Layer, values: Mapping[str, Any]) -> Layer:
+    """The part of ``layer`` that says other than ``values`` below it, or than the schema's defaults."""
+    kept = {}
+    for section, own in layer.values.items():
+        if isinstance(own, Mapping) and section in SECTIONS:
+            below = _defaults(SECTIONS[section]) | dict(values.get(section) or {})
+            own = {name: value for name, value in own.items() if name not in below or value != below[name]}
+        kept[section] = own
+    return Layer(layer.source, kept)
+
+
+def _defaults(section: type) -> dict[str, Any]:
+    return {field.name: plain(field.default) for field in fields(section) if field.default is not MISSING}
 
 
 def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, Strict
 
 from piflow_cli.presets import bounds
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a type is called in the manual, and its bounds, where its own check says neither to a program."""
+
+    type: str
+    bounds: str
 
 
 def check_temperature(value: object) -> float | str:
@@ -52,5 +61,11 @@ Ratio = Annotated[float, Strict(), Field(ge=1), AfterValidator(bounds.RATIO.chec
 Rate = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.RATE.check)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 Probability = Annotated[float, Strict(), Field(ge=0, lt=1)]
-Sizes = Annotated[tuple[tuple[int, int], ...], PlainValidator(check_sizes)]
-Temperature = Annotated[float | Literal["auto"], PlainValidator(check_temperature)]
+Sizes = Annotated[
+    tuple[tuple[int, int], ...],
+    PlainValidator(check_sizes),
+    Words("list of [width, height]", f"each at least 1, at most {bounds.SIDE.text}"),
+]
+Temperature = Annotated[
+    float | Literal["auto"], PlainValidator(check_temperature), Words("number or auto", "above 0, at most 1")
+]

@@ -103,6 +103,11 @@ class StudentFacts:
             logstd_width=policy.logstd_width,
         )
 
+    def base_at(self, other: str | None = None) -> tuple[str, str | None]:
+        """Where the base is, and its revision on the Hub, of which None is the newest: the student's own as it was
+        trained on, or the newest of ``other`` in its place."""
+        return (self.base, self.revision or None) if other is None else (other, None)
+
     @property
     def base_precision(self) -> str:
         """``base_dtype`` as `--base-precision` has it."""

@@ -87,7 +87,8 @@ class RunFolder:
         if changed:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
-                "name another folder with --output DIR, or start over with --no-resume",
+                "keep what it was with --set KEY=VALUE, name another folder with --output DIR, or start over with"
+                " --no-resume",
             )
 
     def check_data(self, fingerprint: str) -> None:
@@ -127,6 +128,11 @@ class RunFolder:
         text = write_yaml(to_dict(preset))
         with replacing_file(self.settings) as aside:
             aside.write_text(f"{DIGEST}{_digest(text)}\n{text}", encoding="utf-8")
+
+
+def usual_folder(preset: Preset) -> Path:
+    """Where the run of a preset goes if nothing else is asked."""
+    return Path("runs") / preset.name
 
 
 def read_settings(path: Path) -> Preset:

@@ -8,7 +8,7 @@ that what gradient checkpointing recomputes during backward() is what ran forwar
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,7 +128,7 @@ class SharedBase:
             self.base.out_channels = self.channels[role != "teacher"]
 
     @contextmanager
-    def playing(self, role: Role) -> Iterator[nn.Module]:
+    def playing(self, role: Role) -> Generator[nn.Module]:
         """The base in another role for a while; it is the student again afterwards."""
         self.play(role)
         try:

@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def is_plain_name(name: object) -> bool:
 
 
 @contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path) -> Generator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not.
 
     When the block has ended, the file stays under its name whatever happens to the power.
@@ -143,7 +143,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path) -> Generator[Path]:
     """A temporary folder that takes the place of ``path`` when the block ends well, and is removed when it does not.
 
     Where the system can exchange two folders, there is always one at ``path`` that is whole; elsewhere :func:`recover`

@@ -8,7 +8,7 @@ import os
 import shlex
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,7 +147,7 @@ class FolderLock:
 
 
 @contextmanager
-def waiting_for(path: Path, what: str) -> Iterator[None]:
+def waiting_for(path: Path, what: str) -> Generator[None]:
     """Hold the lock file ``path``; says ``what`` is waited for where another
     process has it for longer than a moment."""
     lock = FileLock(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def _file_of(weights: Path, name: str) -> Path:
 
 
 @contextmanager
-def _quiet(library: str) -> Iterator[None]:
+def _quiet(library: str) -> Generator[None]:
     """Without the reports of ``library`` on what was missing, and its progress bars: one line of ours says it."""
     if library not in ("diffusers", "transformers"):
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,7 +27,11 @@ def make_optimizer(
     Each group has its ``share`` of the learning rate: log-gammas learn more slowly than all else.
     """
     parameters = _groups(named, settings.gamma_learning_rate)
-    options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": settings.betas,
+        "weight_decay": settings.weight_decay,
+    }
     if settings.optimizer == "adamw8bit":
         try:
             from bitsandbytes.optim import AdamW8bit

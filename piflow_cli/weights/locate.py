@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..errors import RunError, UsageError, explain, is_unreachable
 from ..presets.folders import SHIPPED_PREFIX, beside_presets
@@ -93,7 +94,7 @@ def _fetch(repository: str, inside: str, revision: str | None, only: Sequence[st
         patterns = [inside]
     else:
         patterns = [str(PurePosixPath(inside, pattern)) for pattern in only]
-    request = {"revision": revision, "allow_patterns": patterns}
+    request: dict[str, Any] = {"revision": revision, "allow_patterns": patterns}
     try:
         folder = Path(huggingface_hub.snapshot_download(repository, **request))
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 @contextmanager
-def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
+def opened(path: Path, framework: str = "pt") -> Generator[Any]:
     """A safetensors file, whose tensors are those of ``framework``; raises
     RunError where it is corrupt or cut short."""
     try:

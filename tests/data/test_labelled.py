@@ -30,7 +30,7 @@ from piflow_cli.data.buckets import centre_crop
 from piflow_cli.data.labelled_data import LabelledLatents, open_labelled
 from piflow_cli.data.labelled_images import open_latents
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.presets.resolve import presets_root, resolve
+from piflow_cli.presets.resolve import load, resolve, to_dict
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import ClassConditionalFamily
 from piflow_cli.teachers.latents import VaeEncoder
@@ -46,7 +46,7 @@ def preset(tmp_path_factory, tiny_vae) -> Path:
     folder = tmp_path_factory.mktemp("imagenet")
     torch.save(sit_weights(), folder / "sit.pt")
     (folder / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
-    data = yaml.safe_load((presets_root() / "imagenet-repa-2nfe.yaml").read_text())
+    data = to_dict(load("imagenet-repa-2nfe"))
     data["teacher"] |= {"base": str(folder / "sit.pt"), "config": None, "vae": str(tiny_vae)}
     data["policy"] |= {"components": 3, "substeps": 16, "logstd_width": 8}
     data["optimisation"] |= {
@@ -58,7 +58,6 @@ def preset(tmp_path_factory, tiny_vae) -> Path:
         "optimizer": "adamw",
     }
     data["output"] |= {"preview_every": 0, "checkpoint_every": 2}
-    del data["variants"]
     path = folder / "imagenet.yaml"
     path.write_text(yaml.safe_dump(data))
     return path

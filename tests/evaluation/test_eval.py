@@ -27,11 +27,12 @@ from piflow_cli.presets.idle import idle_options
 from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.sampling.opened import open_model
-from piflow_cli.sampling.request import ImageSpec
+from piflow_cli.sampling.request import ImageSpec, SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import relative_error, velocity_errors, walk
 from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.open import find_student
 from piflow_cli.students.runs import RunFolder, read_settings
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
@@ -47,7 +48,7 @@ def numbers(outcome) -> dict[tuple[str, int, str], float]:
 
 
 def opened_with_teacher(run: Path, seeds: range):
-    opened = open_model(run, seeds=tuple(seeds), device=CPU, console=Console(quiet=True))
+    opened = open_model(find_student(run), SampleRequest(seeds=tuple(seeds)), device=CPU, console=Console(quiet=True))
     return opened, own_teacher(opened.student, run)
 
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.contradictions import segment_substeps
 from piflow_cli.presets.parsing import nearest
 from piflow_cli.presets.resolve import load, resolve, to_dict
-from piflow_cli.presets.schema import PolicySection, Preset, segment_substeps
+from piflow_cli.presets.schema import PolicySection, Preset
 from piflow_cli.presets.yaml_files import MOST_VALUES, read_yaml
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from sit import CLASSES, HEADS, SIZE, sit_weights
 
 from piflow_cli.data.batches import UniformLabels
-from piflow_cli.presets.resolve import load, presets_root
+from piflow_cli.presets.resolve import load, to_dict
 from piflow_cli.teachers import latents
 from piflow_cli.teachers.base import ClassConditionalFamily
 from piflow_cli.training import loop, run
@@ -39,7 +39,7 @@ def imagenet(tmp_path_factory, tiny_vae) -> Path:
     folder = tmp_path_factory.mktemp("imagenet")
     torch.save(sit_weights(), folder / "sit.pt")
     (folder / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
-    data = yaml.safe_load((presets_root() / "imagenet-repa-2nfe.yaml").read_text())
+    data = to_dict(load("imagenet-repa-2nfe"))
     data["teacher"] |= {"base": str(folder / "sit.pt"), "config": None, "vae": str(tiny_vae)}
     data["data"] = {"labels": "uniform"}
     data["policy"] |= {"components": 3, "nfe": 1, "substeps": 16, "logstd_width": 8}
@@ -53,7 +53,7 @@ def imagenet(tmp_path_factory, tiny_vae) -> Path:
         "optimizer": "adamw",
     }
     data["output"] |= {"preview_every": 2, "checkpoint_every": 2}
-    data["variants"]["dx"] = {"policy": {"components": 4}, "imitation": {"window": 2, "dropout": 0.0}}
+    data["variants"] = {"dx": {"policy": {"components": 4}, "imitation": {"window": 2, "dropout": 0.0}}}
     path = folder / "imagenet.yaml"
     path.write_text(yaml.safe_dump(data))
     return path

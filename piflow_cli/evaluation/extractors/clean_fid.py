@@ -5,7 +5,7 @@ Its own Frechet distance is not used: it calls a form of SciPy's matrix root tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -102,7 +102,7 @@ class _LookUp:
 
 
 @contextmanager
-def _in_place(features: ModuleType, look_up: _LookUp) -> Iterator[None]:
+def _in_place(features: ModuleType, look_up: _LookUp) -> Generator[None]:
     """Let clean-fid look for statistics by ``look_up``."""
     original = features.check_download_url
     features.check_download_url = look_up

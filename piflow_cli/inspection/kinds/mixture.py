@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ class Switching(NamedTuple):
 
 def switching(path: PolicyPath, substeps: int) -> Switching:
     """The posterior weights of a GM policy along its own rollout."""
-    policy = thin(path.policy)
+    policy: Any = thin(path.policy)
     raws = torch.linspace(path.raws[0], path.raw_end, SWITCH_TIMES, dtype=torch.float64).tolist()
     x = policy.x_src.float()
     states = [x, *rollout_through(policy, x, [times(raw, x) for raw in raws], substeps=substeps)]
