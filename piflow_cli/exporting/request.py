@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..packages import named
-
 from ..students.naming import student_name
 
 if TYPE_CHECKING:
