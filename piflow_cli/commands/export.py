@@ -20,9 +20,11 @@ from piflow_cli.commands.options import (
     switch,
 )
 from piflow_cli.console import Console, format_pairs
+from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.presets.bounds import WIDTH
 
 FORMAT, HUB = "Format", "Hub"
+NAMES = tuple(FORMATS)
 
 EXAMPLES = examples(
     ("piflow export runs/a --format adapter --dtype bf16", "as it is published"),
@@ -43,7 +45,7 @@ def export(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="adapter, pipeline, merged or piflow-scheduler.",
+            help=f"{', '.join(NAMES[:-1])} or {NAMES[-1]}.",
             rich_help_panel=FORMAT,
             show_default=False,
         ),

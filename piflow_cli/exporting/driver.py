@@ -51,7 +51,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
     facts = found.facts
     if request.prompts and not _is_text_to_image(facts):
         raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
-    writer = FORMATS[request.format]()
+    writer = FORMATS[request.format].open()
     writer.check(facts, request)
     device = choose_device(request.device)
     # Made before the weights are read, which takes minutes: a folder that cannot be written to is known at once.
@@ -60,7 +60,8 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         _add_picture(folder, facts, request, console)
         place = portable_place(str(request.output.absolute())) if request.push_to_hub is None else request.push_to_hub
         told = portable(facts)
-        write_card(folder, told, Path(place).name, writer.snippet(told, place), report, found.folder, request.teacher)
+        kind, snippet = FORMATS[request.format], writer.snippet(told, place)
+        write_card(folder, told, Path(place).name, snippet, report, kind, found.folder, request.teacher)
         list_files(folder)
     report = {
         "output": request.output,
@@ -98,10 +99,11 @@ def _check_request(request: ExportRequest) -> None:
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
     refuse(list(faults_of(request)), "piflow export --help lists what there is")
-    if request.changed and request.format != "adapter":
+    if request.changed and not FORMATS[request.format].mends:
+        mending = " or ".join(kind.name for kind in FORMATS.values() if kind.mends)
         raise UsageError(
-            "--accept-changed is for --format adapter",
-            "write the adapter anew first, with --format adapter, then export that",
+            f"--accept-changed is for --format {mending}",
+            f"write the adapter anew first, with --format {mending}, then export that",
         )
     if request.private and request.push_to_hub is None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
