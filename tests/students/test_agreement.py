@@ -15,9 +15,9 @@ from zoo import ZOO
 
 from piflow_cli.errors import RunError
 from piflow_cli.presets.resolve import load
-from piflow_cli.students.adapters import read_facts, save_adapter
+from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import METADATA_PREFIX, StudentFacts
-from piflow_cli.students.open import open_student
+from piflow_cli.students.open import find_student, open_student
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
@@ -111,7 +111,7 @@ def test_a_policy_config_that_contradicts_the_facts_is_refused(zoo, tmp_path, po
         opened(zoo, policy, tmp_path, change)
     assert said in caught.value.message and "\n" not in caught.value.message and caught.value.hint
     with pytest.raises(RunError):
-        read_facts(tmp_path / "copy")
+        find_student(tmp_path / "copy")
 
 
 def test_fields_of_another_policy_are_refused_where_the_facts_tell_the_policy(zoo, tmp_path) -> None:
