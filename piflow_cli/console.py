@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from piflow_cli import streams
@@ -36,10 +37,19 @@ class Console:
         self.json = json
         self.quiet = quiet or not self.speaks
         self._warned: set[str] = set()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within it what the package logs is said here: for commands, which speak to a person and not to a program."""
         logger = logging.getLogger("piflow")
+        before = logger.handlers[:], logger.level, logger.propagate
         logger.handlers[:] = [_Forward(self)]
         logger.setLevel(logging.INFO)
         logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.handlers[:], logger.level, logger.propagate = before
 
     def say(self, text: str) -> None:
         """News for the person watching, on stderr; silent with --json and --quiet."""

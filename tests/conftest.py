@@ -8,11 +8,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from piflow_cli.sampling.request import SampleRequest
 from hypothesis import settings
 
 # Read when the help is first drawn, so set before anything is imported.
@@ -95,41 +99,6 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     return recorder
 
 
-SampleRequest = make_dataclass(
-    "SampleRequest",
-    [
-        "student",
-        "subfolder",
-        "teacher",
-        "base",
-        "vae",
-        "labels",
-        "prompts",
-        "prompts_from",
-        "text_column",
-        "height",
-        "width",
-        "loras",
-        "base_precision",
-        "offload",
-        "compile",
-        "seeds",
-        "steps",
-        "shift",
-        "substeps",
-        "temperature",
-        "stochastic",
-        "guidance",
-        "output",
-        "grid",
-        "metadata",
-        "device",
-        "batch_size",
-    ],
-    frozen=True,
-)
-
-
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[SampleRequest]:
     """What `piflow sample` asks of the library, in place of its answer."""
@@ -139,7 +108,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[SampleRequest]:
         asked.append(request)
         return {"images": 64 if request.seeds is None else len(request.seeds)}
 
-    fake_module(monkeypatch, "sampling.sample", SampleRequest=SampleRequest, sample=sample)
+    fake_module(monkeypatch, "sampling.sample", sample=sample)
     return asked
 
 
@@ -221,9 +190,9 @@ def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo import ZOO
 
     from piflow_cli.teachers import families
-    from piflow_cli.training import previews
+    from piflow_cli.teachers.text_to_image import TextToImageFamily
 
-    monkeypatch.setattr(previews, "TEXT_FINE_STEPS", 2)
+    monkeypatch.setattr(TextToImageFamily, "beside_steps", 2)
     pipeline = SimpleNamespace(to=lambda device: pipeline)
     for row in ZOO.values():
         kind = families()[row.family]

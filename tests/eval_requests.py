@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from piflow_cli.evaluation.request import EvalRequest
@@ -10,14 +9,4 @@ from piflow_cli.evaluation.request import EvalRequest
 
 def request(**given) -> EvalRequest:
     """What the command asks when nothing but ``given`` is."""
-    empty = {
-        "students": (),
-        "extractors": (),
-        "steps": (),
-        "teacher_steps": (),
-        "save_images": False,
-        "trust_weights": False,
-        "output": Path("o"),
-        "device": "cpu",
-    }
-    return EvalRequest(**{**dict.fromkeys(field.name for field in fields(EvalRequest)), **empty, **given})
+    return EvalRequest(**{"output": Path("o"), "device": "cpu", **given})

@@ -87,7 +87,9 @@ def distill(
     console = Console(json=json, quiet=quiet)
     if list_teachers:
         _refuse_others(context)
-        console.table(_teachers(), COLUMNS)
+        from piflow_cli.presets.listing import teacher_rows
+
+        console.table(teacher_rows(), COLUMNS)
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
@@ -95,6 +97,7 @@ def distill(
         raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
     from piflow_cli.presets.places import with_full_paths
     from piflow_cli.presets.resolve import resolve
+    from piflow_cli.students.runs import usual_folder
 
     given = assignments if assignments is not None else []
     preset = with_full_paths(resolve(teacher, config, given, _settings(context.params)))
@@ -102,12 +105,13 @@ def distill(
         _print_config(preset, console)
         return
     _refuse_missing(preset)
-    folder = Path("runs") / preset.name if output is None else output
+    folder = usual_folder(preset) if output is None else output
     processes = _processes(folder, num_processes, device)
-    if dry_run:
-        _plan(preset, folder, device, processes, console)
-    else:
-        _start(processes, context, lambda: _run(preset, folder, device, resume, console))
+    with console.listening():
+        if dry_run:
+            _plan(preset, folder, device, processes, console)
+        else:
+            _start(processes, context, lambda: _run(preset, folder, device, resume, console))
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
@@ -212,19 +216,3 @@ def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Conso
         result = run_distillation(preset, output=folder, device=device, resume=resume, console=console)
         console.result(result, format_pairs(result))
         console.say(f"Next: piflow sample {folder}")
-
-
-def _teachers() -> list[dict[str, object]]:
-    from piflow_cli.presets.resolve import available, load
-
-    return [
-        {
-            "name": name,
-            "family": preset.teacher.family,
-            "policy": preset.policy.kind,
-            "nfe": preset.policy.nfe,
-            "memory": preset.teacher.memory,
-            "licence": preset.teacher.license,
-        }
-        for name, preset in ((name, load(name)) for name in available())
-    ]

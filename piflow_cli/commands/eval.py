@@ -124,7 +124,8 @@ def eval(
         save_statistics=save_statistics, device=device,
         **told,
     )  # fmt: skip
-    console.result(*evaluate(request, console))
+    with console.listening():
+        console.result(*evaluate(request, console))
 
 
 def _counts(text: str | None, option: str, bound: Bound) -> tuple[int, ...]:

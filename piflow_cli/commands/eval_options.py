@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from piflow_cli.commands.options import DATA, MODEL, OUTPUT, SAMPLING, setting, switch
+from piflow_cli.evaluation.metric_kinds import ROWS, usual
 from piflow_cli.presets.bounds import BATCH, IMAGES, TEACHER_STEPS
 
 MEASURING = "Measuring"
@@ -35,8 +36,7 @@ Metrics = Annotated[
     str | None,
     setting(
         "--metrics",
-        "Of fid,kid,is,pr,patch-fid,clip, alignment,diversity,trajectory,speed; default: all but"
-        " kid,is,patch-fid,clip.",
+        f"Of {', '.join(ROWS)}; default: all but {', '.join(name for name in ROWS if name not in usual(None))}.",
         MEASURING,
         "NAMES",
     ),

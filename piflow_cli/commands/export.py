@@ -20,10 +20,11 @@ from piflow_cli.commands.options import (
     switch,
 )
 from piflow_cli.console import Console, format_pairs
+from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.presets.bounds import WIDTH
-from piflow_cli.students.naming import student_name
 
 FORMAT, HUB = "Format", "Hub"
+NAMES = tuple(FORMATS)
 
 EXAMPLES = examples(
     ("piflow export runs/a --format adapter --dtype bf16", "as it is published"),
@@ -44,7 +45,7 @@ def export(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="adapter, pipeline, merged or piflow-scheduler.",
+            help=f"{', '.join(NAMES[:-1])} or {NAMES[-1]}.",
             rich_help_panel=FORMAT,
             show_default=False,
         ),
@@ -85,12 +86,12 @@ def export(
     """
     console = Console(json=json, quiet=quiet)
     from piflow_cli.exporting.driver import export as run_export
-    from piflow_cli.exporting.request import ExportRequest
+    from piflow_cli.exporting.request import ExportRequest, usual_folder
 
     request = ExportRequest(
         student=student,
         format=format,
-        output=_folder(student, subfolder, format) if output is None else output,
+        output=usual_folder(student, subfolder, format) if output is None else output,
         dtype=dtype,
         rank=rank,
         base=base,
@@ -105,10 +106,6 @@ def export(
         prompts=() if prompt is None else tuple(prompt),
         changed=accept_changed,
     )
-    result = run_export(request, console)
+    with console.listening():
+        result = run_export(request, console)
     console.result(result, format_pairs(result))
-
-
-def _folder(student: str, subfolder: str | None, format: str) -> Path:
-    """exports/digits-adapter for the student in runs/digits."""
-    return Path("exports") / f"{student_name(student, subfolder)}-{format}"

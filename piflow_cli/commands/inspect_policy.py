@@ -92,7 +92,8 @@ def inspect_policy(
         device=device,
         **shots,
     )
-    result = inspect(request, console)
+    with console.listening():
+        result = inspect(request, console)
     rows = result["verdict"]
     console.result(result, format_table(rows, list(rows[0])))
     console.say(f"report in {result['files'][0]}")

@@ -9,13 +9,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from piflow_cli.errors import UsageError
-from piflow_cli.presets.bounds import GUIDANCE, IMAGES, SCALE, SHIFT, Bound
-
-LARGEST_VALUE = 2**63 - 1
+from piflow_cli.presets.bounds import IMAGES, Bound
+from piflow_cli.sampling.limits import (
+    LARGEST_VALUE,
+    check_guidance,
+    check_lora,
+    check_stochastic,
+    check_temperature,
+)
 
 
 def complete_teacher(incomplete: str) -> list[str]:
-    """Names of shipped presets that begin with what was typed."""
+    """Names of presets that begin with what was typed."""
     from piflow_cli.presets.resolve import available
 
     return [name for name in available() if name.startswith(incomplete)]
@@ -48,35 +53,17 @@ def parse_ranges(text: str, option: str) -> tuple[int, ...]:
 
 def parse_temperature(text: str) -> float | str:
     """`auto`, or a number above 0 and at most 1."""
-    if text == "auto":
-        return text
-    value = _number(text)
-    if not 0 < value <= 1:
-        raise UsageError(f"--temperature {text}: not auto or a number above 0 and at most 1", "type --temperature auto")
-    return value
+    return check_temperature(text if text == "auto" else _number(text), text)
 
 
 def parse_stochastic(text: str) -> float:
     """How much is re-noised between evaluations: 0 is the ODE, inf is all of it."""
-    value = _number(text)
-    if not value >= 0:
-        raise UsageError(f"--stochastic {text}: not a number of at least 0, or inf", "type --stochastic 0, 1 or inf")
-    return value
-
-
-def check_shift(shift: float) -> float:
-    """A number above 0."""
-    if not 0 < shift < math.inf:
-        raise UsageError(f"--shift {shift}: not a number above 0", "type --shift 3.2, or leave it out")
-    return SHIFT.option("--shift")(shift)
+    return check_stochastic(_number(text), text)
 
 
 def parse_guidance(text: str) -> float:
     """A guidance scale of at least 1, which is none."""
-    value = _number(text)
-    if not 1 <= value < math.inf:
-        raise UsageError(f"--guidance {text}: not a number of at least 1", "type --guidance 3.5, or leave it out")
-    return GUIDANCE.option("--guidance")(value)
+    return check_guidance(_number(text), text)
 
 
 def parse_lora(text: str) -> tuple[str, float]:
@@ -84,12 +71,7 @@ def parse_lora(text: str) -> tuple[str, float]:
     path, colon, scale = text.rpartition(":")
     if not colon or math.isnan(_number(scale)):
         path, scale = text, "1"
-    if not path or math.isinf(_number(scale)):
-        raise UsageError(
-            f"--lora {text}: not a path, or a path and a scale", "write it like --lora style.safetensors:0.8"
-        )
-    SCALE.option("--lora's scale")(abs(float(scale)))
-    return path, float(scale)
+    return check_lora((path, float(scale)), text)
 
 
 def _range(part: str, text: str, option: str) -> tuple[int, int]:

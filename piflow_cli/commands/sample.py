@@ -14,7 +14,6 @@ from piflow_cli.commands.options import (
     Subfolder,
     Teacher,
     TextColumn,
-    check_shift,
     examples,
     parse_guidance,
     parse_lora,
@@ -48,6 +47,7 @@ from piflow_cli.commands.sample_options import (
 )
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
+from piflow_cli.sampling.limits import check_shift
 from piflow_cli.students.naming import student_name
 
 EXAMPLES = examples(
@@ -147,7 +147,8 @@ def _run(options: dict, console: Console) -> None:
     from piflow_cli.sampling.request import SampleRequest
     from piflow_cli.sampling.sample import sample as run_sampling
 
-    result = run_sampling(SampleRequest(**options), console)
+    with console.listening():
+        result = run_sampling(SampleRequest(**options), console)
     console.result(result, format_pairs(result))
 
 

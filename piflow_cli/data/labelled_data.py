@@ -16,11 +16,12 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ..errors import UsageError
+from ..presets.folders import SHIPPED_PREFIX
 from ..teachers.base import ClassConditionalFamily, Conditioning
 from ..teachers.encoders import EncoderFactory
 from ..teachers.folders import outline_folder
 from ..teachers.latents import vae_encoders
-from ..weights.locate import SHIPPED_PREFIX, hub_id, locate
+from ..weights.locate import hub_id, locate
 from .batches import Batch, LabelledImages, TrainingData, batch_indices, draw_latents
 from .buckets import Size, centre_crop
 from .cache import Cache

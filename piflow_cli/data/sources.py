@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..presets.schema import CLASS_FAMILIES
+from ..presets.families import CLASS, told
 from ..system.files import user_cache
 from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
 from ..teachers.encoders import EncoderFactory
@@ -44,7 +44,7 @@ def require_source(preset: Preset) -> None:
     """Raise UsageError where nothing is named to train on."""
     if preset.data.source is not None:
         return
-    if preset.teacher.family in CLASS_FAMILIES:
+    if told(preset.teacher.family) == CLASS:
         raise UsageError(
             f"{preset.name} is trained on labelled pictures, and none are given",
             "name the folder of ImageNet's training pictures, or of others of the teacher's classes: --data DIR",

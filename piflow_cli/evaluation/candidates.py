@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -14,10 +14,8 @@ from torch import Tensor
 
 from .. import __version__
 from ..sampling.denoise import sample_student
-from ..sampling.teacher import OwnTeacher, preset_of
-from ..students.locate import StudentFiles
+from ..sampling.teacher import OwnTeacher, own_section
 from ..students.shared_base import View
-from ..students.student import Student
 from ..system.files import files_digest, identity_of_place
 from ..teachers.base import Conditioning
 from ..teachers.folders import teacher_folder
@@ -64,15 +62,14 @@ class Candidate:
         return f"{plain}-{self.evaluations}"
 
 
-def student_candidates(opened: OpenedModel, files: StudentFiles, request: EvalRequest, name: str) -> list[Candidate]:
-    """The student of ``scene``, read from ``files``, at each of the requested
-    numbers of evaluations, or as it was trained."""
+def student_candidates(opened: OpenedModel, request: EvalRequest, name: str) -> list[Candidate]:
+    """The student of ``opened`` at each of the requested numbers of evaluations, or as it was trained."""
     student, facts = opened.student, opened.student.facts
     identity = {
         "kind": "student",
-        "weights": files_digest(shards_of(files.weights)),
+        "weights": files_digest(shards_of(opened.found.files.weights)),
         "facts": asdict(facts),
-        "base": _base_identity(student, request.base),
+        "base": _base_identity(opened),
         "substeps": request.substeps,
         "temperature": request.temperature,
         **_machine(opened),
@@ -94,7 +91,7 @@ def teacher_candidate(opened: OpenedModel, teacher: OwnTeacher, steps: int, requ
     identity = {
         "kind": TEACHER,
         "family": teacher.family.name,
-        "base": _teacher_identity(opened, request),
+        "base": _teacher_identity(opened),
         "precision": opened.student.facts.base_precision,
         "guidance": [
             teacher.guidance.scale,
@@ -125,22 +122,16 @@ def _machine(opened: OpenedModel) -> dict:
     return {"device": opened.device.type, "dtype": str(opened.dtype), "piflow": __version__}
 
 
-def _base_identity(student: Student, base: str | None) -> str | None:
+def _base_identity(opened: OpenedModel) -> str | None:
     """Of the weights below adapters; None where a student brings all of its own."""
-    if not isinstance(student.model, View):
-        return None
-    facts = student.facts
-    return identity_of_place(
-        locate(facts.base if base is None else base, facts.revision or None if base is None else None)
-    )
+    return identity_of_place(locate(*opened.found.base)) if isinstance(opened.student.model, View) else None
 
 
-def _teacher_identity(opened: OpenedModel, request: EvalRequest) -> str:
-    shared = _base_identity(opened.student, request.base)
+def _teacher_identity(opened: OpenedModel) -> str:
+    shared = _base_identity(opened)
     if shared is not None:
         return shared
-    facts = opened.student.facts
-    section = replace(
-        preset_of(facts, opened.path, request.teacher).teacher, base=facts.base, revision=facts.revision or None
+    found = opened.found
+    return identity_of_place(
+        teacher_folder(opened.student.family, own_section(found.facts, found.folder, found.teacher))
     )
-    return identity_of_place(teacher_folder(opened.student.family, section))

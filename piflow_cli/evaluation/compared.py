@@ -11,13 +11,9 @@ from ..errors import PiflowError, UsageError
 from ..presets.bounds import MEASURED
 from ..presets.idle import idle_options
 from ..sampling.opened import OpenedModel, open_model
-from ..sampling.request import ImageSpec
-from ..sampling.sample import CLASS_TEACHER_STEPS
-from ..sampling.teacher import OwnTeacher, own_teacher, preset_of
-from ..sampling.text import TEACHER_STEPS
-from ..students.adapters import read_facts
-from ..students.locate import locate_student
-from ..teachers import family_of
+from ..sampling.request import ImageSpec, SampleRequest
+from ..sampling.teacher import OwnTeacher, own_teacher
+from ..students.open import find_student
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import locate
 from .candidates import Candidate, student_candidates, teacher_candidate
@@ -68,29 +64,28 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
     Raises:
         UsageError: it is no student, or there are fewer prompts than pictures are wanted.
     """
-    files = locate_student(path, request.subfolder)
-    facts = read_facts(files, teacher=request.teacher, base=request.base)
+    found = find_student(path, request.teacher, request.base, subfolder=request.subfolder, say=console.say)
+    facts = found.facts
     for line in idle_options(facts.policy, request.substeps, request.temperature):
         console.warn(f"{name}: {line}")
-    text = isinstance(family_of(facts.family, facts.guidance), TextToImageFamily)
-    prompts = _prompts(request) if text else ()
-    opened = open_model(
-        path, device=device, console=console, labels=request.labels, prompts=prompts, seeds=request.seeds,
+    text = isinstance(found.family, TextToImageFamily)
+    drawn = SampleRequest(
+        labels=request.labels, prompts=_prompts(request) if text else (), seeds=request.seeds,
         prompts_from=None if text else request.prompts_from, text_column=None if text else request.text_column,
         height=request.height, width=request.width,
-        base=request.base, teacher=request.teacher, subfolder=request.subfolder,
     )  # fmt: skip
+    opened = open_model(found, drawn, device=device, console=console)
     preset, teacher, why_not = None, None, None
     try:
-        preset = preset_of(facts, opened.path, request.teacher)
-        teacher = own_teacher(opened.student, opened.path, request.teacher)
+        preset = found.preset()
+        teacher = own_teacher(opened.student, found.folder, request.teacher)
     except PiflowError as error:
         why_not = error.message
-    students = student_candidates(opened, files, request, name)
+    students = student_candidates(opened, request, name)
     teachers: list[Candidate] = []
     fine = None
     if teacher is not None:
-        steps = (TEACHER_STEPS if text else CLASS_TEACHER_STEPS) if request.fine_steps is None else request.fine_steps
+        steps = found.family.fine_steps if request.fine_steps is None else request.fine_steps
         fine = teacher_candidate(opened, teacher, steps, request)
         teachers = [
             teacher_candidate(opened, teacher, count, request) for count in request.teacher_steps if count != steps

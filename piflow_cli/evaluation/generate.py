@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,19 @@ if TYPE_CHECKING:
 
 Look = Callable[[Tensor, Sequence[ImageSpec]], Tensor]
 """Pictures (B, 1 or 3, H, W) around [-1, 1] and their shots → numbers (B, D) float32 on the CPU."""
+
+
+class OwnLook(Protocol):
+    """A :data:`Look` for one metric alone; ``tag`` stands for it in keys, and tells it and its weights."""
+
+    @property
+    def tag(self) -> str: ...
+
+    def __call__(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor: ...
+
+    def warn(self, specs: Sequence[ImageSpec], console: Console) -> None:
+        """Say what it does not see in the pictures of ``specs``, before they are made."""
+
 
 # Pictures that are stored together, and the most that their states take: what an interruption costs.
 BLOCK_PICTURES, BLOCK_BYTES = 256, 64 << 20

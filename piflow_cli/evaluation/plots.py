@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..sampling.trajectory import VelocityError
+from .metric_kinds import numbers
 from .rows import Row, by_metric
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-# What quality is drawn of: figures in which models differ by evaluations.
-DRAWN = ("fid", "patch-fid", "kid", "mse", "clip")
 TEACHER_COLOUR = "0.35"
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 PANEL = 3.6
@@ -35,7 +34,10 @@ def quality_figure(rows: Sequence[Row]) -> Figure | None:
     bars. None where nothing is to be drawn."""
     from matplotlib.figure import Figure
 
-    drawn = {title: column for title, column in by_metric(rows).items() if column[0].metric in DRAWN and _known(column)}
+    known = numbers()
+    drawn = {
+        title: column for title, column in by_metric(rows).items() if known[column[0].metric].drawn and _known(column)
+    }
     if not drawn:
         return None
     across = min(3, len(drawn))

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
 from ..errors import UsageError
-from ..presets.bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
+from ..presets.bounds import MEASURED
+from ..sampling.limits import faults_of, refuse
+from .metric_kinds import FEATURES, PATCHES, PROMPTS, REFERENCE, STUDENT, metric_kinds, metric_names, needing, usual
 
-METRICS = ("fid", "kid", "is", "pr", "patch-fid", "clip", "alignment", "diversity", "trajectory", "speed")
-# What needs a student, and so cannot be said of a folder of pictures.
-OF_STUDENTS = ("clip", "alignment", "diversity", "trajectory", "speed")
-# What is told from pictures through an extractor.
-AGAINST = ("fid", "kid", "pr", "patch-fid")  # a reference
-OF_PICTURES = ("fid", "kid", "is", "pr", "patch-fid", "diversity")
-STANDARD = ("fid", "pr", "alignment", "diversity", "trajectory", "speed")
-
-QUICK_METRICS = ("fid", "alignment", "speed")
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
-FULL_METRICS = ("fid", "kid", "is", "pr", "alignment", "diversity", "trajectory", "speed")
+PROTOCOLS = ("quick", "full")
 FULL_CLASSES, FULL_PROMPTS = 50_000, 10_000
 # Pictures where nothing else is asked. A model that comes with data of its own is measured at as many as there are, up
 # to MOST_DATA: the two samples are then of one size.
@@ -37,38 +30,39 @@ class EvalRequest:
     ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to which
     students are compared. ``protocol``: quick, full or neither. ``trust_weights``: run ``inception_weights`` that are
     not the published ones. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
+    ``output``: the folder that takes the report; None: none is written.
     """
 
-    students: tuple[str, ...]
-    images: Path | None
-    reference: str | None
-    metrics: tuple[str, ...] | None
-    protocol: str | None
-    extractors: tuple[str, ...]
-    inception_weights: Path | None
-    trust_weights: bool
-    clip: str | None
-    num_images: int | None
-    seeds: tuple[int, ...] | None
-    labels: tuple[int, ...] | None
-    prompts_from: str | None
-    text_column: str | None
-    height: int | None
-    width: int | None
-    steps: tuple[int, ...]
-    substeps: int | None
-    temperature: float | str | None
-    teacher_steps: tuple[int, ...]
-    fine_steps: int | None
-    teacher: str | None
-    base: str | None
-    subfolder: str | None
-    batch_size: int | None
-    cache: Path | None
-    save_images: bool
-    save_statistics: Path | None
-    output: Path
-    device: str
+    students: tuple[str, ...] = ()
+    images: Path | None = None
+    reference: str | None = None
+    metrics: tuple[str, ...] | None = None
+    protocol: str | None = None
+    extractors: tuple[str, ...] = ()
+    inception_weights: Path | None = None
+    trust_weights: bool = False
+    clip: str | None = None
+    num_images: int | None = None
+    seeds: tuple[int, ...] | None = None
+    labels: tuple[int, ...] | None = None
+    prompts_from: str | None = None
+    text_column: str | None = None
+    height: int | None = None
+    width: int | None = None
+    steps: tuple[int, ...] = ()
+    substeps: int | None = None
+    temperature: float | str | None = None
+    teacher_steps: tuple[int, ...] = ()
+    fine_steps: int | None = None
+    teacher: str | None = None
+    base: str | None = None
+    subfolder: str | None = None
+    batch_size: int | None = None
+    cache: Path | None = None
+    save_images: bool = False
+    save_statistics: Path | None = None
+    output: Path | None = None
+    device: str = "auto"
 
     @property
     def measured(self) -> bool:
@@ -77,20 +71,28 @@ class EvalRequest:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The metrics, in the order of METRICS."""
+        """The metrics, in the order of their table."""
         if self.metrics is not None:
             return self.metrics
-        chosen = {None: STANDARD, "quick": QUICK_METRICS, "full": FULL_METRICS}[self.protocol]
-        return chosen if self.images is None else tuple(name for name in chosen if name not in OF_STUDENTS)
+        chosen = usual(self.protocol)
+        return chosen if self.images is None else tuple(name for name in chosen if name not in needing(STUDENT))
 
     def asks(self, metric: str) -> bool:
         """Whether ``metric`` was named, and not only left to us: then it is an error that it cannot be had."""
         return self.metrics is not None and metric in self.metrics
 
+    def given(self, option: str) -> bool:
+        """Whether ``option``, such as --clip, was given."""
+        return getattr(self, option.removeprefix("--").replace("-", "_")) is not None
+
     def check(self) -> None:
         """Raise UsageError with everything that does not go together."""
+        hint = "piflow eval --help lists what there is"
+        if self.protocol not in (None, *PROTOCOLS):
+            # What is measured depends on it.
+            raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", hint)
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
-        faults += [*self._faults_of_sizes(), *self._faults_of_what_is_not_measured()]
+        faults += [*faults_of(self, MEASURED), *self._faults_of_what_is_not_measured()]
         empty = {
             "STUDENT": self.students, "--reference": (self.reference,), "--subfolder": (self.subfolder,),
             "--extractor": self.extractors,
@@ -102,40 +104,31 @@ class EvalRequest:
             faults.append("--seeds and --num-images exclude each other: keep --seeds, which counts the images too")
         if self.num_images == 1 or (self.seeds is not None and len(self.seeds) == 1 and self.prompts_from is None):
             faults.append("one image has no distribution: ask for two at least")
-        if faults:
-            what = faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults])
-            raise UsageError(what, "piflow eval --help lists what there is")
-
-    def _faults_of_sizes(self) -> Iterator[str]:
-        """What would fill the memory, or never end."""
-        for option, value, bound in (
-            ("--num-images", self.num_images, MEASURED),
-            ("--seeds", None if self.seeds is None else len(self.seeds), MEASURED),
-            ("--batch-size", self.batch_size, BATCH),
-            ("--steps", max(self.steps, default=None), EVALUATIONS),
-            ("--teacher-steps", max(self.teacher_steps, default=None), TEACHER_STEPS),
-            ("--fine-steps", self.fine_steps, TEACHER_STEPS),
-            ("--substeps", self.substeps, SUBSTEPS),
-        ):
-            if value is not None and (fault := bound.fault(value)) is not None:
-                yield f"{option} {fault}"
+        if self.save_images and self.output is None:
+            faults.append("--save-images wants a folder: --output DIR")
+        refuse(faults, hint)
 
     def _faults_of_what_is_not_measured(self) -> list[str]:
         """Options that nothing of what is measured has a use for."""
-        looked_at = any(name in self.measures for name in OF_PICTURES)
+        through_extractors, with_reference = needing(FEATURES), needing(REFERENCE)
+        looked_at = any(name in self.measures for name in through_extractors)
         inception = looked_at and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
         compared = self.reference is not None and self.images is None
         idle = {
-            f"--reference is for {', '.join(AGAINST)}, and none of them is measured": (
-                compared and not any(name in self.measures for name in AGAINST)
+            f"--reference is for {', '.join(with_reference)}, and none of them is measured": (
+                compared and not any(name in self.measures for name in with_reference)
             ),
-            "--clip is of the CLIP score, which is not asked for: --metrics clip": (
-                self.clip is not None and "clip" not in self.measures
-            ),
+            **{
+                f"{kind.option} is of the metric {kind.name}, which is not asked for: --metrics {kind.name}": (
+                    self.given(kind.option) and kind.name not in self.measures
+                )
+                for kind in metric_kinds()
+                if kind.option is not None
+            },
             "--inception-weights are of the extractor inception, which nothing here looks through": (
                 self.inception_weights is not None and not inception
             ),
-            f"--extractor is for {', '.join(OF_PICTURES)}, and none of them is measured": (
+            f"--extractor is for {', '.join(through_extractors)}, and none of them is measured": (
                 bool(self.extractors) and not looked_at
             ),
         }
@@ -156,7 +149,7 @@ class EvalRequest:
         faults += [
             f"--metrics {name} needs a student: pictures alone do not tell"
             for name in self.measures
-            if name in OF_STUDENTS
+            if name in needing(STUDENT)
         ]
         given = {
             "--seeds": self.seeds, "--labels": self.labels, "--prompts": self.prompts_from,
@@ -183,8 +176,10 @@ class EvalRequest:
             faults.append(
                 f"--save-statistics {path}: one file is of one --extractor, and {len(self.extractors)} are named"
             )
-        if self.metrics == ("patch-fid",):
-            faults.append("--save-statistics is of whole pictures, and --metrics patch-fid looks at none")
+        if self.metrics is not None and all(name in needing(PATCHES) for name in self.metrics):
+            faults.append(
+                f"--save-statistics is of whole pictures, and --metrics {','.join(self.metrics)} looks at none"
+            )
         if self.reference is None and self.metrics is not None:
             faults.append("--metrics wants to know what to compare with: --reference DIR")
         return faults
@@ -198,21 +193,53 @@ class EvalRequest:
             faults.append("--save-statistics keeps those of --images DIR, and no folder is given")
         if self.text_column is not None and self.prompts_from is None:
             faults.append("--text-column belongs to a file of prompts, and none is given: name it, --prompts FILE")
-        if "clip" in self.measures and self.prompts_from is None:
-            faults.append("--metrics clip needs the texts that pictures are to show: --prompts FILE")
+        if self.prompts_from is None:
+            faults += [
+                f"--metrics {name} needs the texts that pictures are to show: --prompts FILE"
+                for name in self.measures
+                if name in needing(PROMPTS)
+            ]
         return faults
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """Names with commas between, each once and in the order of METRICS; raises UsageError with every unknown one."""
+    """Names with commas between, each once, in the order of the table; raises UsageError with every unknown one."""
+    known = metric_names()
     names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in METRICS]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], METRICS, n=1)
+        close = difflib.get_close_matches(unknown[0], known, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(
-            f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(METRICS)}"
+            f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(known)}"
         )
-    if twice := [name for name in METRICS if names.count(name) > 1]:
+    if twice := [name for name in known if names.count(name) > 1]:
         raise UsageError(f"--metrics {text}: {twice[0]} comes twice", "name each metric once")
-    return tuple(name for name in METRICS if name in names)
+    return tuple(name for name in known if name in names)
+
+
+class EvalReport(TypedDict, total=False):
+    """What `piflow eval --json` prints: settings and versions, the numbers, and how to read them.
+
+    ``results``: a row for each number, with ``model``, ``kind``, ``policy``, ``nfe``, ``metric``, ``value``, ``images``
+    and, where they apply, the interval ``low`` to ``high`` and the protocol. ``trajectory``: velocity errors by time of
+    each model. ``report``, ``numbers`` and the plots: the files that were written.
+    """
+
+    students: list[str]
+    images: Path | None
+    metrics: str
+    protocol: str
+    device: str
+    processes: int
+    versions: dict[str, str]
+    results: list[dict[str, Any]]
+    trajectory: dict[str, list[dict[str, float]]]
+    notes: list[str]
+    report: Path
+    numbers: Path
+    quality: Path
+    error: Path
+    samples: Path
+    statistics: Path
+    seconds: float

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
 from ..console import format_pairs
-from ..errors import UsageError
+from ..packages import named
 from ..reports.images import to_images
 from ..sampling.text import WIDEST_ROW
 from ..students.naming import student_names
@@ -24,10 +23,11 @@ from .chosen_extractors import ChosenExtractors, reference_of
 from .compared import Compared, open_compared
 from .folder_run import FolderRequest, evaluate_folder
 from .generate import Generation
-from .measuring import Measuring, group_numbers
+from .measuring import Measuring
+from .metric_kinds import FINE, OWN_TEACHER, STUDENT, metric_kind, needing
 from .report import Report, write_report
 from .report_folder import check_report_folder
-from .request import OF_STUDENTS, EvalRequest
+from .request import EvalRequest
 from .rows import Row
 from .store import Store
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ..console import Console
 
 CLASS_BATCH, TEXT_BATCH = 128, 1
-NEED_TEACHER = ("alignment", "diversity", "trajectory")
 FOLDER_BATCH = 64
 # What shapes pictures or numbers and stands in no row; the report tells those that were given.
 SETTINGS = (
@@ -75,7 +74,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
         return {}, ""
     saved = {} if request.save_statistics is None else {"statistics": request.save_statistics}
     measured = request.measured
-    files = write_report(report, request.output) if measured else {}
+    files = write_report(report, request.output) if measured and request.output is not None else {}
     written = {**files, **saved, "seconds": round(time.perf_counter() - started, 1)}
     told = format_pairs(written)
     return {**report.as_dict(), **written}, f"{report.text()}\n\n{told}" if measured else told
@@ -86,8 +85,9 @@ def _check_folders(request: EvalRequest) -> None:
     if request.save_statistics is not None:
         check_writable(request.save_statistics.parent, "--save-statistics FILE")
     if request.measured:
-        check_writable(request.output)
-        check_report_folder(request.output)
+        if request.output is not None:
+            check_writable(request.output)
+            check_report_folder(request.output)
         cache_folder(request.cache)
 
 
@@ -175,12 +175,11 @@ def _rows_of(
 ) -> None:
     """One student's rows and samples; ``told``: the teachers that have theirs."""
     _check(request, compared)
-    all_chosen, reader = extractors.of(compared), extractors.reader_of(compared)
+    all_chosen, looks = extractors.of(compared), extractors.looks_of(compared)
     generation = Generation(
-        compared.opened, compared.specs, {look.tag: look for look in [*all_chosen,
-        *([reader] if reader is not None else [])]}, store, processes,
+        compared.opened, compared.specs, {look.tag: look for look in [*all_chosen, *looks.values()]}, store, processes,
         batch_size=(TEXT_BATCH if compared.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
-        images=request.output / "images" if request.save_images else None,
+        images=request.output / "images" if request.save_images and request.output is not None else None,
     )  # fmt: skip
     fine = _fine(request, compared)
     if fine is not None:
@@ -191,9 +190,8 @@ def _rows_of(
         return
     beside = [candidate for candidate in compared.teachers if str(candidate.identity) not in told]
     told.update(str(candidate.identity) for candidate in beside)
-    Measuring(request, compared, generation, extractors, all_chosen, reader, [*beside, *compared.students], report).run(
-        console
-    )
+    candidates = [*beside, *compared.students]
+    Measuring(request, compared, generation, extractors, all_chosen, looks, candidates, report, console).run()
     _add_samples(
         report, compared, generation, [*([fine] if fine is not None else []), *compared.students, *compared.teachers]
     )
@@ -220,23 +218,22 @@ def named_apart(compared: Compared, names: dict[str, str]) -> Compared:
 
 def _fine(request: EvalRequest, compared: Compared) -> Candidate | None:
     """The teacher's fine solution where something is compared with it."""
-    is_compared = any(name in request.measures for name in ("alignment", "diversity"))
+    is_compared = any(name in needing(FINE) for name in request.measures)
     return compared.fine if is_compared or reference_of(request, compared) == TEACHER else None
 
 
 def _check(request: EvalRequest, compared: Compared) -> None:
     """Refuse what this student cannot be asked, before anything is generated."""
-    for metric in NEED_TEACHER:
-        if request.asks(metric):
-            compared.need_teacher(f"--metrics {metric}")
-    if reference_of(request, compared) == TEACHER and any(name not in OF_STUDENTS for name in request.measures):
+    kinds = [metric_kind(name) for name in request.measures]
+    asked = [kind for kind in kinds if request.asks(kind.name)]
+    for kind in asked:
+        if OWN_TEACHER in kind.needs:
+            compared.need_teacher(f"--metrics {kind.name}")
+    if reference_of(request, compared) == TEACHER and any(STUDENT not in kind.needs for kind in kinds):
         compared.need_teacher("--reference teacher")
-    groups = group_numbers(compared.specs)
-    if request.asks("diversity") and Counter(groups.tolist()).most_common(1)[0][1] < 2:
-        raise UsageError(
-            "--metrics diversity: no label or prompt comes twice, so no two pictures can be compared",
-            "give it more: --seeds 0-3",
-        )
+    for kind in asked:
+        if kind.refuse is not None:
+            named(kind.refuse)(compared)
 
 
 def _add_samples(report: Report, compared: Compared, generation: Generation, candidates: Sequence[Candidate]) -> None:

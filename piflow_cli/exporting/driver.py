@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from ..console import Console
 from ..errors import RunError, UsageError, explain
+from ..sampling.limits import faults_of, refuse
 from ..sampling.request import SampleRequest
 from ..sampling.sample import sample
-from ..students.adapters import read_facts
-from ..students.locate import locate_student
-from ..students.open import open_student
+from ..students.open import FoundStudent, find_student
 from ..system.devices import choose_device
 from ..system.files import check_writable, replacing_folder
 from ..teachers import family_of
@@ -41,22 +40,28 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         RunError: what was written does not read back as the student; nothing is left of it then.
     """
     _check_request(request)
-    files = locate_student(request.student, request.subfolder)
-    facts = read_facts(files, teacher=request.teacher, base=request.base, changed=request.changed, say=console.say)
+    found = find_student(
+        request.student,
+        request.teacher,
+        request.base,
+        subfolder=request.subfolder,
+        changed=request.changed,
+        say=console.say,
+    )
+    facts = found.facts
     if request.prompts and not _is_text_to_image(facts):
         raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
-    writer = FORMATS[request.format]()
+    writer = FORMATS[request.format].open()
     writer.check(facts, request)
     device = choose_device(request.device)
     # Made before the weights are read, which takes minutes: a folder that cannot be written to is known at once.
     with replacing_folder(request.output) as folder:
-        report = _written(writer, folder, request, device, console)
+        report = _written(found, writer, folder, request, device, console)
         _add_picture(folder, facts, request, console)
         place = portable_place(str(request.output.absolute())) if request.push_to_hub is None else request.push_to_hub
         told = portable(facts)
-        write_card(
-            folder, told, Path(place).name, writer.snippet(told, place), report, files.weights.parent, request.teacher
-        )
+        kind, snippet = FORMATS[request.format], writer.snippet(told, place)
+        write_card(folder, told, Path(place).name, snippet, report, kind, found.folder, request.teacher)
         list_files(folder)
     report = {
         "output": request.output,
@@ -69,19 +74,16 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
 
 
 def _written(
-    writer: ExportFormat, folder: Path, request: ExportRequest, device: torch.device, console: Console
+    found: FoundStudent,
+    writer: ExportFormat,
+    folder: Path,
+    request: ExportRequest,
+    device: torch.device,
+    console: Console,
 ) -> dict[str, object]:
     """Write the student into ``folder`` and hold that against it; the report so
     far. Nothing of the student stays in memory."""
-    student = open_student(
-        request.student,
-        request.teacher,
-        request.base,
-        subfolder=request.subfolder,
-        dtype=None,
-        as_stored=True,
-        changed=request.changed,
-    )
+    student = found.load(dtype=None, as_stored=True)
     student.model.to(device)
     console.say(f"writing {request.format}")
     report = writer.write(student, folder, request, console)
@@ -96,10 +98,12 @@ def _check_request(request: ExportRequest) -> None:
         raise UsageError(f"--format {request.format}: no such format", f"choose one of {', '.join(FORMATS)}")
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
-    if request.changed and request.format != "adapter":
+    refuse(list(faults_of(request)), "piflow export --help lists what there is")
+    if request.changed and not FORMATS[request.format].mends:
+        mending = " or ".join(kind.name for kind in FORMATS.values() if kind.mends)
         raise UsageError(
-            "--accept-changed is for --format adapter",
-            "write the adapter anew first, with --format adapter, then export that",
+            f"--accept-changed is for --format {mending}",
+            f"write the adapter anew first, with --format {mending}, then export that",
         )
     if request.private and request.push_to_hub is None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")

@@ -115,14 +115,9 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def base_of(facts: StudentFacts, request: ExportRequest) -> tuple[str, str | None]:
-    """The base, in place of the student's own if one is asked for, and its revision."""
-    return (request.base, None) if request.base is not None else (facts.base, facts.revision or None)
-
-
 def base_reference(facts: StudentFacts, request: ExportRequest) -> dict[str, Any]:
     """Where the base's transformer is, as ``from_pretrained`` of diffusers takes it."""
-    base, revision = base_of(facts, request)
+    base, revision = facts.base_at(request.base)
     inside = TRANSFORMER if (locate(base, revision) / TRANSFORMER).is_dir() else ""
     return place_of(base, revision, inside)
 

@@ -11,7 +11,7 @@ from ..teachers.latents import vae_folder
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import ENCODERS, locate
 from .copies import LIBRARIES, copy_part, read_index
-from .network import SCHEDULER_FOLDER, TRANSFORMER, base_of, place_of, write_json
+from .network import SCHEDULER_FOLDER, TRANSFORMER, place_of, write_json
 from .standalone.code import (
     CLASS_CONDITIONAL,
     COMPONENT,
@@ -37,7 +37,7 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
     """
     family = student.family
     assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
-    base, revision = base_of(student.facts, request)
+    base, revision = student.facts.base_at(request.base)
     source = locate(base, revision, ENCODERS)
     names = [name for name in family.pipeline_class._get_signature_keys(family.pipeline_class)[0] if name not in OWN]
     entries: dict[str, Any] = {"_class_name": family.pipeline_name, **dict.fromkeys(names, ABSENT)}

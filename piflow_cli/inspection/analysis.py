@@ -38,7 +38,6 @@ SHOWN = 4
 DROPOUT = "imitation.dropout"
 SHOWN_TIMES = (0, 2, 4, 6, 7)
 CLASS_BATCH, TEXT_BATCH = 64, 1
-TEACHER_STEPS, TEXT_TEACHER_STEPS = 128, 32
 
 
 @dataclass(frozen=True)
@@ -98,12 +97,12 @@ class Findings:
 def examine(opened: OpenedModel, teacher: OwnTeacher | None, at: int, place: Place | None, progress: tqdm) -> Findings:
     """Look at evaluation ``at`` (from 1) closely and at all the others, for every shot
     of the scene; ``progress`` counts shots."""
-    text = isinstance(opened.student.family, TextToImageFamily)
-    found = []
+    family, found = opened.student.family, []
+    text = isinstance(family, TextToImageFamily)
     for specs in batches(opened.specs, TEXT_BATCH if text else CLASS_BATCH):
-        steps = TEXT_TEACHER_STEPS if text else TEACHER_STEPS
         with opened.computing():
-            found.append(_Batch(opened, specs, teacher, steps, at, place if not found else None).examined())
+            here = place if not found else None
+            found.append(_Batch(opened, specs, teacher, family.beside_steps, at, here).examined())
         progress.update(len(specs))
     return _merged(found)
 
@@ -142,7 +141,7 @@ class _Batch:
             states += [*path.states[1:], path.end]
         assert close is not None, "the evaluation is one of the student's"
         return Findings(
-            path=self.opened.path,
+            path=Path(self.opened.found.named),
             facts=self.facts,
             specs=tuple(self.specs),
             at=self.at,

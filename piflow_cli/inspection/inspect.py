@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..core.validation import PolicyError
 from ..data.prompts import read_prompts
 from ..errors import RunError, UsageError
+from ..sampling.limits import BasePrecision, faults_of, refuse
 from ..sampling.opened import OpenedModel, open_model
-from ..sampling.request import BasePrecision
-from ..sampling.teacher import OwnTeacher, own_teacher, preset_of
-from ..students.adapters import read_facts
-from ..students.locate import locate_student
+from ..sampling.request import SampleRequest
+from ..sampling.teacher import OwnTeacher, own_teacher
 from ..students.naming import student_names
+from ..students.open import FoundStudent, find_student
 from ..system.devices import choose_device
 from ..system.files import check_writable, replacing_folder
 from .advice import advice
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..presets.schema import Preset
 
+MOST_STUDENTS = 2
 MOST_SHOTS = 16
 # The pictures of a report have a row for each: more make files that few viewers open.
 MOST_SEEDS = 128
@@ -41,43 +42,68 @@ class InspectRequest:
     """The command's options; None stands for "as the student was trained".
 
     ``students``: one, or two that are laid over each other. ``at``: the evaluation that is looked at closely, from 1.
-    ``place``: where to cut a slice.
+    ``place``: where to cut a slice. ``output``: the folder that takes the report; None: none is written.
     """
 
     students: tuple[str, ...]
-    labels: tuple[int, ...] | None
-    prompts: tuple[str, ...]
-    prompts_from: str | None
-    text_column: str | None
-    seeds: tuple[int, ...] | None
-    height: int | None
-    width: int | None
-    at: int
-    place: Place | None
-    teacher: str | None
-    base: str | None
-    subfolder: str | None
-    vae: str | None
-    base_precision: BasePrecision | None
-    output: Path
-    overwrite: bool
-    device: str
+    labels: tuple[int, ...] | None = None
+    prompts: tuple[str, ...] = ()
+    prompts_from: str | None = None
+    text_column: str | None = None
+    seeds: tuple[int, ...] | None = None
+    height: int | None = None
+    width: int | None = None
+    at: int = 1
+    place: Place | None = None
+    teacher: str | None = None
+    base: str | None = None
+    subfolder: str | None = None
+    vae: str | None = None
+    base_precision: BasePrecision | None = None
+    output: Path | None = None
+    overwrite: bool = False
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Raise UsageError with everything that no student can be asked."""
+        faults = list(faults_of(self))
+        if not 1 <= len(self.students) <= MOST_STUDENTS:
+            faults.append(f"{len(self.students)} students are named: a report is of one, or of two over each other")
+        refuse(faults, "piflow inspect-policy --help lists what there is")
 
 
-def inspect_policy(request: InspectRequest, console: Console) -> dict:
-    """Write the report to ``request.output``; returns the numbers, a table of verdicts, and the files."""
-    _check_output(request.output, request.overwrite)
+class Inspection(TypedDict):
+    """The numbers of each student as in policy.json, a row for each thing that was measured, and the files."""
+
+    students: list[dict[str, Any]]
+    verdict: list[dict[str, Any]]
+    files: list[Path]
+
+
+def inspect_policy(request: InspectRequest, console: Console) -> Inspection:
+    """Look at what ``request`` names, and write the report to its output if it has one."""
+    request.check()
+    if request.output is not None:
+        _check_output(request.output, request.overwrite)
     _check_count(request)
     device = choose_device(request.device)
     names = student_names(request.students, request.subfolder)
-    for path in request.students:
-        _check_step(path, request)
-    students = [_inspected(path, name, request, device, console) for path, name in zip(request.students, names)]
-    with replacing_folder(request.output) as aside:
-        written = write_report(students, aside)
-        files = [request.output / path.name for path in written]
+    founds = [
+        find_student(path, request.teacher, request.base, subfolder=request.subfolder, say=console.say)
+        for path in request.students
+    ]
+    for found in founds:
+        _check_step(found, request)
+    students = [_inspected(found, name, request, device, console) for found, name in zip(founds, names)]
+    files = [] if request.output is None else _written(students, request.output)
     rows = verdict_rows([student.summary for student in students], names, [student.warned for student in students])
     return {**as_json(students), "verdict": rows, "files": files}
+
+
+def _written(students: list[Inspected], folder: Path) -> list[Path]:
+    with replacing_folder(folder) as aside:
+        written = write_report(students, aside)
+    return [folder / path.name for path in written]
 
 
 def _check_count(request: InspectRequest) -> None:
@@ -92,31 +118,30 @@ def _check_count(request: InspectRequest) -> None:
         )
 
 
-def _inspected(path: str, name: str, request: InspectRequest, device: torch.device, console: Console) -> Inspected:
-    opened = _scene(path, request, device, console)
+def _inspected(
+    found: FoundStudent, name: str, request: InspectRequest, device: torch.device, console: Console
+) -> Inspected:
+    opened = _opened(found, request, device, console)
     if request.place is not None:
         request.place.check(opened.shape_of(opened.specs[0]))
-    teacher, missing = _teacher(opened, request, console)
+    teacher, missing = _teacher(opened, console)
     try:
         with console.progress(len(opened.specs), description=f"inspecting {name}") as bar:
-            found = examine(opened, teacher, request.at, request.place, bar)
+            findings = examine(opened, teacher, request.at, request.place, bar)
     except PolicyError as error:
         raise RunError(
-            f"{path} emits what is no policy: {error}",
+            f"{found.named} emits what is no policy: {error}",
             "try --base-precision fp32; else distil again with half of optimisation.learning_rate",
         ) from error
-    summary = summarise(found)
-    warned = advice(summary, _preset(opened, request))
+    summary = summarise(findings)
+    warned = advice(summary, _preset(found))
     for item in warned:
         console.warn(f"{name}: {item.text}\n  → {item.remedy}")
-    return Inspected(name, found, summary, warned, missing)
+    return Inspected(name, findings, summary, warned, missing)
 
 
-def _scene(path: str, request: InspectRequest, device: torch.device, console: Console) -> OpenedModel:
-    opened = open_model(
-        path,
-        device=device,
-        console=console,
+def _opened(found: FoundStudent, request: InspectRequest, device: torch.device, console: Console) -> OpenedModel:
+    drawn = SampleRequest(
         labels=request.labels,
         prompts=request.prompts,
         prompts_from=request.prompts_from,
@@ -124,40 +149,40 @@ def _scene(path: str, request: InspectRequest, device: torch.device, console: Co
         seeds=request.seeds,
         height=request.height,
         width=request.width,
-        base=request.base,
-        teacher=request.teacher,
         vae=request.vae,
-        subfolder=request.subfolder,
         base_precision=request.base_precision,
     )
+    opened = open_model(found, drawn, device=device, console=console)
     if request.seeds is None and len(opened.specs) > MOST_SHOTS:
         console.say(f"the first {MOST_SHOTS} of {len(opened.specs)} pictures; --seeds says which")
         opened = replace(opened, specs=opened.specs[:MOST_SHOTS])
     return opened
 
 
-def _teacher(opened: OpenedModel, request: InspectRequest, console: Console) -> tuple[OwnTeacher | None, str | None]:
+def _teacher(opened: OpenedModel, console: Console) -> tuple[OwnTeacher | None, str | None]:
     """The teacher, or why there is none."""
     try:
-        return own_teacher(opened.student, opened.path, request.teacher), None
+        return own_teacher(opened.student, opened.found.folder, opened.found.teacher), None
     except (UsageError, RunError) as error:
-        console.warn(f"{opened.path}: what needs the teacher is left out, because {error.message}\n  → {error.hint}")
+        console.warn(
+            f"{opened.found.named}: what needs the teacher is left out, because {error.message}\n  → {error.hint}"
+        )
         return None, error.message
 
 
-def _preset(opened: OpenedModel, request: InspectRequest) -> Preset | None:
+def _preset(found: FoundStudent) -> Preset | None:
     """What the student was distilled with, if it can be found out."""
     try:
-        return preset_of(opened.student.facts, opened.path, request.teacher)
+        return found.preset()
     except UsageError:
         return None
 
 
-def _check_step(path: str, request: InspectRequest) -> None:
-    nfe = read_facts(locate_student(path, request.subfolder), teacher=request.teacher, base=request.base).nfe
+def _check_step(found: FoundStudent, request: InspectRequest) -> None:
+    nfe = found.facts.nfe
     if request.at > nfe:
         raise UsageError(
-            f"--at {request.at}: {path} takes {nfe} network evaluation{'s' if nfe > 1 else ''}, counted from 1",
+            f"--at {request.at}: {found.named} takes {nfe} network evaluation{'s' if nfe > 1 else ''}, counted from 1",
             f"type --at {nfe}, or leave it out for the first",
         )
 

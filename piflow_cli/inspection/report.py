@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..console import dumps
 from ..core.policies.kinds import policy_class
@@ -18,6 +19,9 @@ from .substeps import ENOUGH, FINE_SUBSTEPS
 from .summary import Summary
 from .tensors import MOST_POSITIONS
 from .verdict import verdict_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
 PICTURES = (

@@ -32,14 +32,14 @@ class Place:
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise UsageError unless the place lies in a state of ``shape`` (C, H, W)."""
         channels, height, width = shape
-        if self.x >= width or self.y >= height:
+        if not (0 <= self.x < width and 0 <= self.y < height):
             raise UsageError(
                 f"--slice: position {self.x},{self.y} is outside the state, which has {width} columns and {height}"
                 " rows",
                 f"columns run from 0 to {width - 1} and rows from 0 to {height - 1}: --slice"
                 f" {width // 2},{height // 2}",
             )
-        if self.axis >= channels:
+        if not 0 <= self.axis < channels:
             raise UsageError(
                 f"--slice: axis {self.axis} is no channel of the state, which has {channels}",
                 f"channels run from 0 to {channels - 1}: --slice {self.x},{self.y},0",

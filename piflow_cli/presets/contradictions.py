@@ -7,10 +7,9 @@ from typing import Any
 
 from piflow_cli.core.policies.kinds import policy_kind
 from piflow_cli.core.segments import segment_length
+from piflow_cli.presets.families import CLASS, TEXT, told
 from piflow_cli.presets.schema import (
-    CLASS_FAMILIES,
     DATA_SOURCES,
-    TEXT_FAMILIES,
     TOLD_A_TEXT,
     WITHOUT_PICTURES,
     AdapterSection,
@@ -83,10 +82,12 @@ def segment_substeps(policy: PolicySection) -> int:
 
 def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> Iterator[tuple[str, str]]:
     given = [name for name in DATA_SOURCES if getattr(data, name) is not None]
-    known = teacher is not None and teacher.family in (*CLASS_FAMILIES, *TEXT_FAMILIES)
-    if known and (foreign := [name for name in given if (name in TOLD_A_TEXT) == (teacher.family in CLASS_FAMILIES)]):
-        told, other = ("a class", "a text") if teacher.family in CLASS_FAMILIES else ("a text", "a class")
-        yield f"data.{foreign[0]}", f"is for teachers that are told {other}, and this one is told {told}; leave it out"
+    wanted = None if teacher is None else told(teacher.family)
+    foreign = [name for name in given if wanted not in (None, TEXT if name in TOLD_A_TEXT else CLASS)]
+    if foreign:
+        other = CLASS if wanted == TEXT else TEXT
+        what = f"is for teachers that are told a {other}, and this one is told a {wanted}; leave it out"
+        yield f"data.{foreign[0]}", what
         return
     for name in given[1:]:
         yield f"data.{name}", f"excludes data.{given[0]}; give one of them"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.folders import preset_path
 from piflow_cli.presets.parsing import OF_FILES, Layer, merge, nested, parse, read_file
 from piflow_cli.presets.schema import POLICY_KINDS
-from piflow_cli.presets.shipped import preset_path
 from piflow_cli.presets.yaml_files import Fault, describe
 
 DEEPEST = 8

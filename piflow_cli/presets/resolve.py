@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from piflow_cli.console import plain
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.families import CLASS, told
+from piflow_cli.presets.folders import available, presets_root
 from piflow_cli.presets.schema import (
-    CLASS_FAMILIES,
     AdapterSection,
     DataSection,
     ImitationSection,
@@ -24,7 +25,6 @@ from piflow_cli.presets.schema import (
     Preset,
     TeacherSection,
 )
-from piflow_cli.presets.shipped import available, presets_root
 
 if TYPE_CHECKING:
     from piflow_cli.presets.yaml_files import Fault
@@ -129,4 +129,4 @@ def _meant(key: str, family: object) -> str:
     """The key that an option stands for at a teacher of ``family``."""
     if key != PICTURES:
         return key
-    return "data.images" if family in CLASS_FAMILIES else "data.captioned"
+    return "data.images" if told(family) == CLASS else "data.captioned"

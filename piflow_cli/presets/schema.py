@@ -151,10 +151,6 @@ class DataSection:
 
 DATA_SOURCES = ("images", "labels", "prompts", "captioned")
 WITHOUT_PICTURES = ("labels", "prompts")
-# Families of teachers that are told a class, whose data have labels, and of those that are told a text; of others
-# nothing is known here.
-CLASS_FAMILIES = ("dit",)
-TEXT_FAMILIES = ("flux", "flux2", "flux2-klein", "qwen-image", "z-image")
 TOLD_A_TEXT = ("prompts", "captioned")
 # Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
 ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}

@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..data.prompts import Prompt
-from ..students.adapters import load_adapter, read_facts
-from ..students.facts import StudentFacts
-from ..students.locate import StudentFiles, locate_student
-from ..students.open import check_teacher, open_student
+from ..students.open import FoundStudent
 from ..students.shared_base import root
 from ..students.student import Student
-from ..teachers import family_of
 from ..teachers.base import Conditioning, to_device
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, decode_each
 from ..weights.quantisation import check_precision, store_in_fp8
 from .denoise import seeded_generators, seeded_noise
-from .request import BasePrecision, ImageSpec, SampleRequest, class_specs
+from .request import ImageSpec, SampleRequest, class_specs
 from .sample import vae_of
 from .text import EncodedPrompts, latent_shape
 
@@ -34,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A student on a device, and its shots.
+    """A student on a device, where it was ``found``, and its shots.
 
     ``condition``: shots of one size → conditioning; ``shape_of``: shape (C, *S) of a
     shot's states; ``decode``: states (B, C,
@@ -42,7 +36,7 @@ class OpenedModel:
     """
 
     student: Student
-    path: Path
+    found: FoundStudent
     specs: tuple[ImageSpec, ...]
     device: torch.device
     condition: Callable[[Sequence[ImageSpec]], Conditioning]
@@ -65,79 +59,51 @@ class OpenedModel:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
 
-def open_model(
-    path: str | Path,
-    *,
-    device: torch.device,
-    console: Console,
-    labels: tuple[int, ...] | None = None,
-    prompts: tuple[str | Prompt, ...] = (),
-    prompts_from: str | None = None,
-    text_column: str | None = None,
-    seeds: tuple[int, ...] | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    base: str | None = None,
-    teacher: str | None = None,
-    vae: str | None = None,
-    base_precision: BasePrecision | None = None,
-    subfolder: str | None = None,
-) -> OpenedModel:
-    """The student at ``path`` and the shots that `piflow sample` would make of the same
-    options; its errors are raised here too."""
-    request = SampleRequest(
-        student=str(path), teacher=teacher, base=base, vae=vae, labels=labels, prompts=prompts,
-        prompts_from=prompts_from,
-        text_column=text_column, height=height, width=width, base_precision=base_precision, seeds=seeds,
-        subfolder=subfolder,
-    )  # fmt: skip
-    files = locate_student(path, subfolder)
-    facts = read_facts(files, teacher=teacher, base=base, say=console.say)
-    check_teacher(path, facts, teacher)
-    family = family_of(facts.family, facts.guidance)
-    if isinstance(family, TextToImageFamily):
-        return _text_model(request, files, facts, family, device, console)
-    request.refuse_text(str(path))
-    return _class_model(request, facts, device)
+def open_model(found: FoundStudent, request: SampleRequest, *, device: torch.device, console: Console) -> OpenedModel:
+    """The student with the pictures that `piflow sample` would make of it: what is drawn is told by ``request``, and by
+    whom by ``found``. The errors of `piflow sample` are raised here too."""
+    if isinstance(found.family, TextToImageFamily):
+        return _text_model(found, found.family, request, device, console)
+    request.refuse_text(found.named)
+    return _class_model(found, request, device)
 
 
-def _class_model(request: SampleRequest, facts: StudentFacts, device: torch.device) -> OpenedModel:
-    student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder)
+def _class_model(found: FoundStudent, request: SampleRequest, device: torch.device) -> OpenedModel:
+    student = found.load()
     model, family = student.model.to(device), student.family
     shape = family.sample_shape(model)
     return OpenedModel(
         student=student,
-        path=Path(request.student),
+        found=found,
         specs=class_specs(request, family.class_count(model)),
         device=device,
         condition=lambda specs: family.condition(model, [spec.label for spec in specs]),
         shape_of=lambda spec: shape,
-        decode=latent_decoder(vae_of(request, facts), shape[0], device),
+        decode=latent_decoder(vae_of(request, found.facts), shape[0], device),
     )
 
 
 def _text_model(
-    request: SampleRequest,
-    files: StudentFiles,
-    facts: StudentFacts,
+    found: FoundStudent,
     family: TextToImageFamily,
+    request: SampleRequest,
     device: torch.device,
     console: Console,
 ) -> OpenedModel:
-    precision = facts.base_precision if request.base_precision is None else request.base_precision
+    facts = found.facts
+    precision = found.base_precision if request.base_precision is None else request.base_precision
     check_precision(precision, device)
     # The teacher's half without a text; a network that is told the scale needs none.
     guided = facts.guidance != 1 and not family.embeds_guidance
-    base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
-    encoded = EncodedPrompts.open(request, family, base, revision or None, precision, guided, device, console)
-    student = load_adapter(files, base=request.base, teacher=request.teacher, precision=precision)
+    encoded = EncodedPrompts.open(request, family, *found.base, precision, guided, device, console)
+    student = found.load(precision=precision)
     if precision == "fp8":
         store_in_fp8(root(student.model), family.kept_whole(root(student.model)))
     student.model.to(device)
     vae = family.load_vae(encoded.folder).to(device)
     return OpenedModel(
         student=student,
-        path=Path(request.student),
+        found=found,
         specs=encoded.specs,
         device=device,
         condition=encoded.conditioning,

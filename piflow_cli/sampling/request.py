@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..data.prompts import Prompt
 from ..errors import UsageError
+from .limits import BasePrecision, Offload, faults_of, refuse
 
-Offload = Literal["none", "model", "sequential", "group"]
-BasePrecision = Literal["fp32", "bf16", "fp8", "int8", "nf4"]
+if TYPE_CHECKING:
+    from ..students.student import Student
+
 CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is asked
 
 
@@ -21,14 +23,14 @@ CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is 
 class SampleRequest:
     """The command's options; None stands for "as the student was trained" or "as the teacher's preset says".
 
-    ``student``: run or adapter folder, .safetensors file or Hub id, ``subfolder`` inside it. With both
-    ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher. ``labels``
-    are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image ones:
-    texts, or with seed and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``.
+    ``student``: run or adapter folder, .safetensors file or Hub id, ``subfolder`` inside it; or one that is in memory.
+    With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher.
+    ``labels`` are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image
+    ones: texts, or with seed and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``.
     ``loras``: further adapters, each with its scale.
     """
 
-    student: str | None = None
+    student: str | Student | None = None
     subfolder: str | None = None
     teacher: str | None = None
     base: str | None = None
@@ -55,6 +57,13 @@ class SampleRequest:
     metadata: bool = True
     device: str = "auto"
     batch_size: int | None = None
+
+    def check(self) -> None:
+        """Raise UsageError with everything that no student and no teacher can be asked."""
+        faults = list(faults_of(self))
+        if self.student is None and self.teacher is None:
+            faults.append("neither a student nor a teacher given")
+        refuse(faults, "piflow sample --help lists what there is")
 
     def refuse_text(self, name: str) -> None:
         """Raise UsageError where something is asked of the class-conditional

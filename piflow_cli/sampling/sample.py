@@ -15,14 +15,13 @@ from ..errors import UsageError
 from ..presets.idle import idle_options
 from ..presets.resolve import load
 from ..reports.images import GRID_KEY, image_grid, save_png, to_images
-from ..students.adapters import read_facts
-from ..students.locate import locate_student
-from ..students.open import check_teacher, open_student
+from ..students.open import FoundStudent, LoadedStudent, find_student
+from ..students.student import Student
 from ..system.devices import choose_device
 from ..system.files import check_writable
 from ..teachers import family_of
 from ..teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of, to_device
-from ..teachers.folders import teacher_folder
+from ..teachers.folders import on_base, teacher_folder
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily
 from .denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
@@ -40,11 +39,11 @@ GRID_COLUMNS = 10
 GRID_NAME = "grid.png"
 MOST_IN_GRID = 1000
 CLASS_BATCH = 64
-CLASS_TEACHER_STEPS = 128
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
     """Write one PNG per shot, and a grid, to ``request.output``; returns what was written and how fast."""
+    request.check()
     check_writable(request.output)
     device = choose_device(request.device)
     sampler = (
@@ -100,12 +99,11 @@ def _file(request: SampleRequest, spec: ImageSpec) -> Path:
 
 
 def _student_sampler(request: SampleRequest, device: torch.device, console: Console) -> Sampler:
-    files = locate_student(request.student, request.subfolder)
-    facts = read_facts(files, teacher=request.teacher, base=request.base, say=console.say)
-    check_teacher(request.student, facts, request.teacher)
+    found = _found(request, console)
+    facts = found.facts
     recipe = {
         "piflow": __version__,
-        "student": str(request.student),
+        "student": found.named,
         "teacher": facts.teacher,
         "policy": facts.policy,
         "iterations": facts.iterations,
@@ -119,9 +117,24 @@ def _student_sampler(request: SampleRequest, device: torch.device, console: Cons
     embeds = family_of(facts.family).embeds_guidance and request.guidance is not None
     family = family_of(facts.family, request.guidance if embeds else facts.guidance)
     if isinstance(family, TextToImageFamily):
-        return text_student_sampler(request, files, facts, family, recipe, device, console)
-    request.refuse_text(str(request.student))
-    return _class_student_sampler(request, recipe, device)
+        return text_student_sampler(request, found, family, recipe, device, console)
+    request.refuse_text(found.named)
+    return _class_student_sampler(request, found, recipe, device)
+
+
+def _found(request: SampleRequest, console: Console) -> FoundStudent | LoadedStudent:
+    if not isinstance(request.student, Student):
+        return find_student(
+            request.student, request.teacher, request.base, subfolder=request.subfolder, say=console.say
+        )
+    asked = {name: getattr(request, name) for name in ("teacher", "base", "subfolder", "base_precision")}
+    lasting = {"loras": request.loras, "offload": request.offload != "none", "compile": request.compile}
+    if named := [name for name, value in (asked | lasting).items() if value]:
+        raise UsageError(
+            f"{', '.join(named)}: settings of a student that is still to be loaded, and this one is in memory",
+            "leave them out, or name the student by its path",
+        )
+    return LoadedStudent(request.student)
 
 
 def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Console) -> None:
@@ -146,8 +159,10 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
         console.warn(line)
 
 
-def _class_student_sampler(request: SampleRequest, recipe: dict, device: torch.device) -> Sampler:
-    student = open_student(request.student, request.teacher, request.base, subfolder=request.subfolder)
+def _class_student_sampler(
+    request: SampleRequest, found: FoundStudent | LoadedStudent, recipe: dict, device: torch.device
+) -> Sampler:
+    student = found.load()
     student.model.to(device)
     facts = student.facts
     shape = student.family.sample_shape(student.model)
@@ -194,10 +209,11 @@ def _teacher_sampler(request: SampleRequest, device: torch.device, console: Cons
             "leave it out, or name a student: piflow sample RUN",
         )
     preset = load(request.teacher)
-    given = {"base": request.base, "vae": request.vae, "guidance": request.guidance}
-    preset = replace(
-        preset, teacher=replace(preset.teacher, **{name: value for name, value in given.items() if value is not None})
+    given = {"vae": request.vae, "guidance": request.guidance}
+    section = replace(
+        on_base(preset.teacher, request.base), **{name: value for name, value in given.items() if value is not None}
     )
+    preset = replace(preset, teacher=section)
     family = family_of(preset.teacher.family, preset.teacher.guidance)
     recipe = {"piflow": __version__, "teacher": preset.name}
     if isinstance(family, TextToImageFamily):
@@ -214,7 +230,7 @@ def _class_teacher_sampler(
     shape = family.sample_shape(model)
     decode = latent_decoder(preset.teacher.vae, shape[0], device)
     guidance = guidance_of(preset.teacher)
-    steps = CLASS_TEACHER_STEPS if request.steps is None else request.steps
+    steps = family.fine_steps if request.steps is None else request.steps
 
     def draw(specs: Sequence[ImageSpec]) -> Tensor:
         noise = seeded_noise(seeded_generators([spec.seed for spec in specs]), shape).to(device)

@@ -4,7 +4,7 @@ a scheduler are all that is new to them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from ..data.prompts import Prompt, read_prompts
 from ..errors import UsageError
 from ..presets.bounds import IMAGES, SIDE
-from ..students.adapters import load_adapter
-from ..students.facts import StudentFacts
-from ..students.locate import StudentFiles
 from ..students.lora_files import check_files
 from ..students.loras import add_loras, cast_adapters, layers_under_magnitudes
+from ..students.open import FoundStudent, LoadedStudent
 from ..students.scheduler import PolicyScheduler
 from ..students.shared_base import View, root
 from ..teachers.base import guidance_of
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 USUAL_SIDE = 1024
-TEACHER_STEPS = 50
 WIDEST_ROW = 10
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
@@ -47,18 +44,16 @@ PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
 
 def text_student_sampler(
     request: SampleRequest,
-    files: StudentFiles,
-    facts: StudentFacts,
+    found: FoundStudent | LoadedStudent,
     family: TextToImageFamily,
     recipe: dict,
     device: torch.device,
     console: Console,
 ) -> Sampler:
-    """Pictures of the student in ``files``; guidance is distilled in, so there is no other half."""
-    precision = _precision(request, facts.base_precision, device)
-    base, revision = (facts.base, facts.revision) if request.base is None else (request.base, "")
-    encoded = EncodedPrompts.open(request, family, base, revision or None, precision, False, device, console)
-    student = load_adapter(files, base=request.base, teacher=request.teacher, precision=precision)
+    """Pictures of the student that was ``found``; guidance is distilled in, so there is no other half."""
+    precision = _precision(request, found.base_precision, device)
+    encoded = EncodedPrompts.open(request, family, *found.base, precision, False, device, console)
+    student = found.load(precision=precision)
     options = {
         "shift": request.shift,
         "substeps": request.substeps,
@@ -82,7 +77,7 @@ def text_teacher_sampler(
     or by Euler steps with the preset's shift."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    section = preset.teacher if request.base is None else replace(preset.teacher, revision=None)
+    section = preset.teacher
     if section.guidance_mode == "orthogonal" or section.guidance_interval != (0.0, 1.0):
         console.warn(
             "the stock pipeline guides plainly and at all noise levels: guidance_mode and guidance_interval have no"
@@ -97,7 +92,7 @@ def text_teacher_sampler(
     own = encoded.folder / "scheduler"
     kind = FlowMatchEulerDiscreteScheduler
     scheduler = kind.from_pretrained(own) if own.is_dir() else kind(shift=preset.policy.shift)
-    steps = TEACHER_STEPS if request.steps is None else request.steps
+    steps = family.fine_steps if request.steps is None else request.steps
     return encoded.sampler(model, [], scheduler, {**recipe, "steps": steps, "guidance": family.guidance})
 
 

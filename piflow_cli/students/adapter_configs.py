@@ -15,11 +15,12 @@ from ..core.policies.kinds import policy_kind, policy_kinds
 from ..errors import RunError, UsageError
 from ..presets.resolve import load
 from ..teachers.base import TeacherFamily
+from ..teachers.folders import on_base
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.stored import StoredWeights
 from .facts import StudentFacts
 from .locate import CONFIG_NAME
-from .published import base_outline, class_of_base, on_base
+from .published import base_outline, class_of_base
 from .shared_base import root
 from .student import Student, unloaded_student
 
@@ -68,6 +69,11 @@ def outlined_student(
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{CONFIG_NAME} describes no {family.model_name}: {said:.100}", OTHER_CONFIG) from error
+
+
+def is_widened(key: str) -> bool:
+    """Whether configs have the field ``key`` of a policy, and not of their base."""
+    return key in _widened_fields()
 
 
 def _widened_fields() -> set[str]:
@@ -122,7 +128,8 @@ def base_config(
 ) -> dict[str, Any]:
     """The base's config back from the widened one; from the teacher's own where the student has none of ours."""
     if config is None or class_of_base(config) != family.model_name:
-        return dict(base_outline(on_base(load(facts.teacher if teacher is None else teacher), facts.base)).config)
+        section = load(facts.teacher if teacher is None else teacher).teacher
+        return dict(base_outline(on_base(section, *facts.base_at())).config)
     widened = (*_widened_fields(), "out_channels")
     base = {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}
     if not isinstance(family, TextToImageFamily) or config.get("out_channels") is None:

@@ -37,8 +37,9 @@ from .adapter_configs import (
     widened_config,
 )
 from .adapter_digests import check_digests, with_digests
-from .facts import METADATA_PREFIX, StudentFacts
-from .locate import CONFIG_NAME, WEIGHTS_NAME, StudentFiles, locate_student
+from .agreement import check_config, check_policy
+from .facts import StudentFacts, has_facts
+from .locate import CONFIG_NAME, WEIGHTS_NAME, StudentFiles
 from .published import facts_of_published, no_head, published_names
 from .runs import iterations_asked
 from .shared_base import View, root
@@ -81,7 +82,8 @@ def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], me
 
 
 def load_adapter(
-    source: str | Path | StudentFiles,
+    files: StudentFiles,
+    facts: StudentFacts,
     *,
     base: str | None = None,
     teacher: str | None = None,
@@ -91,26 +93,23 @@ def load_adapter(
     changed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Student:
-    """Read a student from what :func:`~piflow_cli.students.locate.locate_student` takes, or from what it gave.
+    """The student in ``files``, of which :func:`read_facts` has read ``facts``; on the CPU.
 
     Args:
-        source: the student as `piflow distill` or a published repository has it. base: where the base of a student with
-        adapters is, in place of what the student says. teacher: the preset whose values hold where the student says
-        nothing of itself. dtype: of the base of a student with adapters, and of the adapters on it; None: as it was
-        trained. precision: of the base in place of ``dtype``, as
+        base: where the base of a student with adapters is, in place of what the student says. teacher: the preset whose
+        values hold where the student says nothing of itself. dtype: of the base of a student with adapters, and of the
+        adapters on it; None: as it was trained. precision: of the base in place of ``dtype``, as
         :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it. as_stored: leave adapters in the dtype that
         the file has them in; 8-bit floats become float32, since nothing computes in them. changed: take files that are
         not as they were saved. say: takes a line on what was assumed.
 
     Raises:
-        UsageError: there is no student, or the base is of another architecture.
+        UsageError: the base is of another architecture, or ``precision`` is of a base that there is none of.
         RunError: files are corrupt, do not belong together or hold values that are not finite.
     """
-    files = source if isinstance(source, StudentFiles) else locate_student(source)
     config, weights = read_config(files.config), StoredWeights(files.weights)
     if not changed:
-        check_digests(weights, files.config, say)
-    facts = _facts(config, weights, teacher, base, say)
+        check_digests(weights, files.config)
     family = family_of(facts.family, facts.guidance)
     ranks = _ranks(weights)
     if not ranks:
@@ -122,10 +121,10 @@ def load_adapter(
         student = outlined_student(family, base_config(config, facts, teacher, family), facts, weights)
         if config is not None:
             refuse_unknown(config, type(student.model))
+        check_config(config, student, weights, say)
         fill(student, weights)
         return student
-    revision = facts.revision if facts.revision and base is None else None
-    place = locate(facts.base if base is None else base, revision)
+    place = locate(*facts.base_at(base))
     if precision is not None:
         dtype = COMPUTED_IN[precision]
     elif dtype is None:
@@ -136,20 +135,23 @@ def load_adapter(
         check_architecture(config, model, family)
     _check_ranks(ranks, model)
     student = loaded_student(model, family, facts, ranks)
+    check_config(config, student, weights, say)
     fill(student, weights, None if as_stored else dtype)
     return student
 
 
 def read_facts(
-    source: str | Path | StudentFiles,
+    files: StudentFiles,
     *,
     teacher: str | None = None,
     base: str | None = None,
     changed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> StudentFacts:
-    """What a student says of itself, without its weights; arguments and errors are those of :func:`load_adapter`."""
-    files = source if isinstance(source, StudentFiles) else locate_student(source)
+    """What a student says of itself, without its weights; arguments and errors are those of :func:`load_adapter`.
+
+    ``say`` takes a line on what was assumed.
+    """
     weights = StoredWeights(files.weights)
     if not changed:
         check_digests(weights, files.config, say)
@@ -167,9 +169,10 @@ def _facts(
     base: str | None,
     say: Callable[[str], None],
 ) -> StudentFacts:
-    if not any(name.startswith(METADATA_PREFIX) for name in weights.metadata):
+    if not has_facts(weights):
         return facts_of_published(config, weights, teacher, base, say)
     facts = StudentFacts.from_metadata(weights.metadata)
+    check_policy(weights, facts, say)
     told = facts.components if config is None else config.get("num_gaussians", facts.components)
     if told != facts.components:
         raise RunError(

@@ -15,10 +15,16 @@ from .fact_ranges import out_of_range
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
+    from ..weights.stored import StoredWeights
 
 METADATA_PREFIX = "piflow."
 NAMED_FAULTS = 5
 _PARSERS = {"int": int, "float": float}
+
+
+def has_facts(weights: StoredWeights) -> bool:
+    """Whether a student says of itself how it is sampled."""
+    return any(name.startswith(METADATA_PREFIX) for name in weights.metadata)
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,11 @@ class StudentFacts:
             temperature=str(policy.temperature),
             logstd_width=policy.logstd_width,
         )
+
+    def base_at(self, other: str | None = None) -> tuple[str, str | None]:
+        """Where the base is, and its revision on the Hub, of which None is the newest: the student's own as it was
+        trained on, or the newest of ``other`` in its place."""
+        return (self.base, self.revision or None) if other is None else (other, None)
 
     @property
     def base_precision(self) -> str:

@@ -17,14 +17,14 @@ from ..core.timegrid import TimeGrid
 from ..errors import RunError, UsageError
 from ..presets.resolve import available, load, resolve
 from ..teachers import families, family_of
-from ..teachers.folders import outline_folder
+from ..teachers.folders import on_base, outline_folder
 from ..weights.stored import StoredWeights
 from .fact_ranges import out_of_range
 from .facts import StudentFacts
 from .student import Student
 
 if TYPE_CHECKING:
-    from ..presets.schema import Preset
+    from ..presets.schema import Preset, TeacherSection
 
 # Published folders are called like gmflux_k8_piid_4step, dxqwen_p10_piid_4step (a polynomial of 10 terms) and
 # gmrepa_k32_imagenet_piid_2step; the ImageNet ones tell their teacher.
@@ -55,7 +55,7 @@ def facts_of_published(
     kind = _kind(policy_config)
     published = _published_folder(weights.path)
     preset = _preset(config, weights, kind, published) if teacher is None else load(teacher)
-    preset = on_base(preset, base)
+    preset = replace(preset, teacher=on_base(preset.teacher, base))
     say(f"the student does not say how it was trained: the values of the preset {preset.name} hold")
     facts = replace(StudentFacts.of(preset), policy=kind.name)
     if published is not None:
@@ -94,23 +94,24 @@ def is_ours(config: Mapping[str, Any] | None) -> bool:
     return config is not None and class_of_base(config) in {family.model_name for family in families().values()}
 
 
-def on_base(preset: Preset, base: str | None) -> Preset:
-    """The preset with its teacher at ``base``; None leaves it where it is."""
-    return preset if base is None else replace(preset, teacher=replace(preset.teacher, base=base, revision=None))
+def base_outline(teacher: TeacherSection) -> nn.Module:
+    """The teacher on the meta device, for what a student without a config.json does not say."""
+    family = family_of(teacher.family)
+    return family.outline(outline_folder(family, teacher))
 
 
-def base_outline(preset: Preset) -> nn.Module:
-    """The teacher of ``preset`` on the meta device, for what a student without a config.json does not say."""
-    family = family_of(preset.teacher.family)
-    return family.outline(outline_folder(family, preset.teacher))
+def told_policy(weights: StoredWeights) -> Mapping[str, Any]:
+    """What the file says of its policy, nothing where it has no ``policy_config``;
+    raises RunError where that is no JSON object."""
+    try:
+        return dict(json.loads(weights.metadata.get("policy_config", "{}")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{weights.path} has a policy_config that is no JSON object", "copy it again") from error
 
 
 def _policy_config(weights: StoredWeights) -> Mapping[str, Any]:
     """What the file says of its policy; of one that says nothing, what its head can only be."""
-    try:
-        found = dict(json.loads(weights.metadata.get("policy_config", "{}")))
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{weights.path} has a policy_config that is no JSON object", "copy it again") from error
+    found = told_policy(weights)
     if found:
         return found
     for kind in policy_kinds():
@@ -190,7 +191,7 @@ def _head_sizes(
                 return {fact: config[field] for fact, (field, _) in kind.published.sizes.items()}
             # Tokens go in and come out as wide as a patch, N times over.
             return {"components": config["out_channels"] * config.get("patch_size", 1) ** 2 // config["in_channels"]}
-        model = base_outline(preset)
+        model = base_outline(preset.teacher)
         projection = family_of(preset.teacher.family).head_site(model).projection
         rows = model.get_submodule(projection).out_features
         if kind.published.class_prefix is None:

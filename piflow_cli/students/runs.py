@@ -14,7 +14,8 @@ from ..errors import UsageError
 from ..presets.places import with_full_paths
 from ..presets.resolve import from_dict, to_dict
 from ..presets.yaml_files import write_yaml
-from ..system.files import recover, replacing_file, stood_aside, sync_folder
+from ..system.files import recover, replacing_file, stood_aside
+from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
 
 if TYPE_CHECKING:
@@ -128,6 +129,11 @@ class RunFolder:
         text = write_yaml(to_dict(preset))
         with replacing_file(self.settings) as aside:
             aside.write_text(f"{DIGEST}{_digest(text)}\n{text}", encoding="utf-8")
+
+
+def usual_folder(preset: Preset) -> Path:
+    """Where the run of a preset goes if nothing else is asked."""
+    return Path("runs") / preset.name
 
 
 def read_settings(path: Path) -> Preset:

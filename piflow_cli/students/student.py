@@ -18,7 +18,7 @@ from ..core.timegrid import to_sigma
 from ..errors import UsageError
 from ..teachers.base import Conditioning, TeacherFamily
 from .scheduler import PolicyScheduler
-from .shared_base import SharedBase, View
+from .shared_base import SharedBase, View, root
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -37,6 +37,11 @@ class Student:
         self.model = model
         self.facts = facts
         self.decoder = PolicyDecoder(facts.policy, facts.components, facts.shift, facts.segment)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its network is."""
+        return next(root(self.model).parameters()).device
 
     def policy(self, model: Model, x: Tensor, raw: Tensor, conditioning: Conditioning) -> Policy:
         """One evaluation at states ``x`` (B, C, *S), raw times (B,); ``model``

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -30,16 +31,21 @@ class TeacherFamily(ABC):
     The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise,
     u = eps - x_0. :meth:`call` translates to the model's own.
 
-    ``model_name``: the class of its models, as their config names it. ``guidance`` is what a network with an input for
-    the guidance scale is told; the others do not read it. ``trained_in_full``: dotted paths of linear layers that a
-    student with adapters trains in full, besides the head. ``config_not_published``: fields of the base's config that
-    published GM adapters leave out.
+    ``model_name``: the class of its models, as their config names it. ``fine_steps``: Euler steps of a picture at its
+    best; ``beside_steps``: of one that is only to stand beside a student's, in previews and inspection. ``guidance`` is
+    what a network with an input for the guidance scale is told; the others do not read it. ``trained_in_full``: dotted
+    paths of linear layers that a student with adapters trains in full, besides the head. ``config_not_published``:
+    fields of the base's config that published GM adapters leave out. ``usual_fields``: values that released networks
+    have in fields of the config which no tensor shows.
     """
 
     name: ClassVar[str]
     model_name: ClassVar[str]
+    fine_steps: ClassVar[int]
+    beside_steps: ClassVar[int]
     trained_in_full: ClassVar[tuple[str, ...]] = ()
     config_not_published: ClassVar[tuple[str, ...]] = ()
+    usual_fields: ClassVar[Mapping[str, tuple[float, ...]]] = MappingProxyType({})
     embeds_guidance: ClassVar[bool] = False
 
     def __init__(self, guidance: float = 1.0) -> None:
@@ -122,6 +128,9 @@ class TeacherFamily(ABC):
 
 class ClassConditionalFamily(TeacherFamily):
     """Teachers of one image size that are told a class."""
+
+    fine_steps = 128
+    beside_steps = 128
 
     @abstractmethod
     def class_count(self, model: nn.Module) -> int:

@@ -3,21 +3,20 @@ guidance, [klein] base is guided by two halves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core.heads import HeadSite
 from .base import Conditioning, matching
 from .encoders import negative_of
 from .long_texts import chat_lengths
+from .packed import PackedFamily
 from .packing import POSITIONS, SIDE, pack, unpack
-from .text_to_image import TextToImageFamily
 
 
-class Flux2Family(TextToImageFamily):
+class Flux2Family(PackedFamily):
     """FLUX.2 [dev]. Conditioning: ``prompt_embeds`` (B, L, D), three layers of the text
     encoder side by side, padded to one length."""
 
@@ -25,14 +24,7 @@ class Flux2Family(TextToImageFamily):
     model_name = "Flux2Transformer2DModel"
     pipeline_name = "Flux2Pipeline"
     vae_name = "AutoencoderKLFlux2"
-    token_positions = POSITIONS
-    text_length = 512
-    trained_in_full = ("norm_out.linear",)
-    config_not_published = ("patch_size",)
     embeds_guidance = True
-
-    def head_site(self, model: nn.Module) -> HeadSite:
-        return HeadSite("proj_out", POSITIONS, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
 
     def adapter_targets(self, model: nn.Module) -> list[str]:
         single = r"single_transformer_blocks\.\d+\.attn\.to_out"
@@ -85,12 +77,6 @@ class Flux2Family(TextToImageFamily):
         tokens = latents.shape[-2] * latents.shape[-1] // POSITIONS
         mean, std = (unpack(value.expand(1, tokens, -1), *latents.shape[-2:]) for value in (mean, variance.sqrt()))
         return mean, std
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"] // POSITIONS
-
-    def embedding_dim(self, model: nn.Module) -> int:
-        return model.config.num_attention_heads * model.config.attention_head_dim
 
 
 class Flux2KleinFamily(Flux2Family):

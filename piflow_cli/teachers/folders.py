@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,11 @@ from ..weights.locate import CONFIGS, hub_id, locate
 if TYPE_CHECKING:
     from ..presets.schema import TeacherSection
     from .base import TeacherFamily
+
+
+def on_base(teacher: TeacherSection, base: str | None, revision: str | None = None) -> TeacherSection:
+    """The teacher with its weights at ``base``, whose newest revision holds unless one is named; None leaves them."""
+    return teacher if base is None else replace(teacher, base=base, revision=revision)
 
 
 def teacher_folder(family: TeacherFamily, teacher: TeacherSection) -> Path:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.heads import HeadSite
 from .base import Conditioning, matching
 from .encoders import negative_of
-from .packing import POSITIONS, SIDE, pack, unpack
-from .text_to_image import TextToImageFamily, longest_masked, masked
+from .packed import PackedFamily
+from .packing import SIDE, pack, unpack
+from .text_to_image import longest_masked, masked
 
 
-class QwenImageFamily(TextToImageFamily):
+class QwenImageFamily(PackedFamily):
     """Conditioning: ``prompt_embeds`` (B, L, D) and ``prompt_embeds_mask`` (B, L), zero where there is no token."""
 
     name = "qwen-image"
     model_name = "QwenImageTransformer2DModel"
     pipeline_name = "QwenImagePipeline"
     vae_name = "AutoencoderKLQwenImage"
-    token_positions = POSITIONS
-    text_length = 512
-    trained_in_full = ("norm_out.linear",)
-    config_not_published = ("patch_size", "guidance_embeds")
-
-    def head_site(self, model: nn.Module) -> HeadSite:
-        return HeadSite("proj_out", POSITIONS, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
+    config_not_published = (*PackedFamily.config_not_published, "guidance_embeds")
 
     def adapter_targets(self, model: nn.Module) -> list[str]:
         found = matching(model, r".*\.(img_mlp|txt_mlp)\.net\.(0\.proj|2)|.*\.timestep_embedder\.linear_[12]")
@@ -77,9 +71,3 @@ class QwenImageFamily(TextToImageFamily):
             for values in (vae.config.latents_mean, vae.config.latents_std)
         )
         return mean, std
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"] // POSITIONS
-
-    def embedding_dim(self, model: nn.Module) -> int:
-        return model.config.num_attention_heads * model.config.attention_head_dim

@@ -38,6 +38,9 @@ class TextToImageFamily(TeacherFamily):
     text_length: ClassVar[int]
     vae_name: ClassVar[str] = "AutoencoderKL"
     vae_factor: ClassVar[int] = 8
+    # A picture takes minutes, where one of a class takes none.
+    fine_steps = 50
+    beside_steps = 32
 
     @property
     def size_multiple(self) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from ..errors import PiflowError, is_of_the_system
-from ..students.adapters import adapter_tensors, read_facts
-from ..students.locate import locate_student
+from ..students.adapters import adapter_tensors
+from ..students.open import find_student
 from ..students.student import Student
 from ..weights.stored import StoredWeights
 
@@ -19,10 +19,10 @@ def is_saved(student: Student, folder: Path) -> bool:
     A folder that is missing or damaged holds none. Raises what the system says where it cannot be read.
     """
     try:
-        files = locate_student(folder)
-        if read_facts(files) != student.facts or files.config is None:
+        found = find_student(folder)
+        if found.facts != student.facts or found.files.config is None:
             return False
-        stored, own = StoredWeights(files.weights), adapter_tensors(student)
+        stored, own = StoredWeights(found.files.weights), adapter_tensors(student)
         return set(stored) == own.keys() and all(torch.equal(stored.read(name), value) for name, value in own.items())
     except (PiflowError, FileNotFoundError):
         return False

@@ -27,7 +27,7 @@ from piflow_cli.data.labelled_images import load_images
 from piflow_cli.evaluation.extractors.moments import Moments, moments
 from piflow_cli.evaluation.metrics.frechet import frechet_distance
 from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
-from piflow_cli.students.adapters import load_adapter
+from piflow_cli.students.open import open_student
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
 
@@ -92,7 +92,7 @@ def measure(students: list[str], iterations: int | None, runs: Path, images: int
     rows = [ruler.teacher_row(steps) for steps in TEACHER_STEPS]
     for name in students:
         seconds = train(name, runs / name, iterations)
-        student = load_adapter(runs / name / "adapter")
+        student = open_student(runs / name / "adapter")
         samples = sample_student(student, ruler.noise, ruler.conditioning)
         rows.append(
             ruler.row(

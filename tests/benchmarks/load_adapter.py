@@ -26,9 +26,10 @@ from common import machine, write_json
 from safetensors.torch import save_file
 
 from piflow_cli.presets.resolve import load
-from piflow_cli.students.adapters import load_adapter, parameter_slots, write_adapter
+from piflow_cli.students.adapters import parameter_slots, write_adapter
 from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.locate import WEIGHTS_NAME
+from piflow_cli.students.open import open_student
 from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import Student, loaded_student
 from piflow_cli.teachers import family_of
@@ -111,7 +112,7 @@ def measure(folder: Path) -> dict:
     Path("/proc/self/clear_refs").write_text("5")
     before = resident()
     start = time.perf_counter()
-    student = load_adapter(folder / "adapter", dtype=torch.bfloat16)
+    student = open_student(folder / "adapter", dtype=torch.bfloat16)
     for value in root(student.model).parameters():
         value.detach().flatten()[:: PAGE // value.element_size()].sum()
     seconds = time.perf_counter() - start

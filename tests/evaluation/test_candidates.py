@@ -14,16 +14,20 @@ from safetensors.torch import load_file, save_file
 from piflow_cli.console import Console
 from piflow_cli.evaluation.candidates import Candidate, student_candidates, teacher_candidate
 from piflow_cli.sampling.opened import open_model
+from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.students.adapter_digests import DIGESTS
-from piflow_cli.students.locate import WEIGHTS_NAME, locate_student
+from piflow_cli.students.locate import WEIGHTS_NAME
+from piflow_cli.students.open import find_student
 from piflow_cli.students.student import Student
 from piflow_cli.weights.stored import read_safetensors
 
 
 def identity(run: Path, **given) -> dict:
-    opened = open_model(run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
-    (candidate,) = student_candidates(opened, locate_student(run), request(**given), "tiny")
+    opened = open_model(
+        find_student(run), SampleRequest(seeds=(0, 1)), device=torch.device("cpu"), console=Console(quiet=True)
+    )
+    (candidate,) = student_candidates(opened, request(**given), "tiny")
     return candidate.identity
 
 
@@ -44,7 +48,9 @@ def test_a_student_is_known_by_its_weights_and_not_by_its_place(tiny_run, tmp_pa
 
 
 def test_a_teacher_is_known_by_its_steps_and_its_files(tiny_run) -> None:
-    opened = open_model(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
+    opened = open_model(
+        find_student(tiny_run), SampleRequest(seeds=(0, 1)), device=torch.device("cpu"), console=Console(quiet=True)
+    )
     teacher = own_teacher(opened.student, tiny_run)
     one, again, two = (teacher_candidate(opened, teacher, steps, request()).identity for steps in (1, 1, 2))
     assert one == again != two
@@ -52,7 +58,9 @@ def test_a_teacher_is_known_by_its_steps_and_its_files(tiny_run) -> None:
 
 
 def test_the_precision_of_the_base_is_part_of_a_teacher(tiny_run) -> None:
-    opened = open_model(tiny_run, seeds=(0, 1), device=torch.device("cpu"), console=Console(quiet=True))
+    opened = open_model(
+        find_student(tiny_run), SampleRequest(seeds=(0, 1)), device=torch.device("cpu"), console=Console(quiet=True)
+    )
     other = replace(
         opened,
         student=Student(

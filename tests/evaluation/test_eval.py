@@ -27,11 +27,12 @@ from piflow_cli.presets.idle import idle_options
 from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.sampling.opened import open_model
-from piflow_cli.sampling.request import ImageSpec
+from piflow_cli.sampling.request import ImageSpec, SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import relative_error, velocity_errors, walk
 from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.open import find_student
 from piflow_cli.students.runs import RunFolder, read_settings
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
@@ -47,7 +48,7 @@ def numbers(outcome) -> dict[tuple[str, int, str], float]:
 
 
 def opened_with_teacher(run: Path, seeds: range):
-    opened = open_model(run, seeds=tuple(seeds), device=CPU, console=Console(quiet=True))
+    opened = open_model(find_student(run), SampleRequest(seeds=tuple(seeds)), device=CPU, console=Console(quiet=True))
     return opened, own_teacher(opened.student, run)
 
 
@@ -91,7 +92,7 @@ def test_perceptual_distance_is_of_pictures_where_it_is_at_hand(evaluate, tiny_r
         asked.append(ours.shape)
         return (ours - theirs).abs().flatten(1).amax(dim=1)
 
-    monkeypatch.setattr("piflow_cli.evaluation.measuring.open_lpips", lambda device: perceptual)
+    monkeypatch.setattr("piflow_cli.evaluation.metrics.alignment.open_lpips", lambda device: perceptual)
     found = numbers(evaluate(tiny_run, "--metrics", "alignment", *FAST))
     assert asked == [(12, 1, 4, 4)] and found["tiny", 2, "lpips"] ** 2 >= found["tiny", 2, "mse"]
 
@@ -217,7 +218,7 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--metrics", "clip", "--prompts", "PROMPTS"], "is told class labels, not text"),
         (["--inception-weights", "w.pt", "--extractor", "inception"], "w.pt"),
         (["--inception-weights", "w.pt"], "--inception-weights: pictures are looked at by pixels"),
-        (["--clip", "c"], "--clip is of the CLIP score"),
+        (["--clip", "c"], "--clip is of the metric clip"),
         (["--height", "64", "--prompts", "PROMPTS"], "is told class labels, not text: --prompts, --height"),
         (["--substeps", "100001"], "--substeps 100001: more than 100,000"),
         (["--reference", "SMALL"], "has 16 features a picture by pixels, and three 3"),

@@ -17,7 +17,7 @@ from piflow_cli.exporting import driver
 from piflow_cli.exporting.driver import export
 from piflow_cli.exporting.formats import FORMATS, adapter
 from piflow_cli.exporting.request import ExportRequest
-from piflow_cli.students.open import open_student
+from piflow_cli.students.open import FoundStudent
 
 FLUX_TINY = GOLDEN / "flux-tiny"
 
@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_every_format_has_a_name() -> None:
     assert list(FORMATS) == ["adapter", "pipeline", "merged", "piflow-scheduler"]
-    assert FORMATS["adapter"]().name == "adapter"
+    assert all(kind.open().name == name for name, kind in FORMATS.items())
 
 
 def test_a_folder_that_is_there_is_left_alone_unless_it_is_an_export(tmp_path) -> None:
@@ -119,7 +119,7 @@ def test_no_write_permission_is_known_before_the_weights_are_read(cli, tmp_path,
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
 
     monkeypatch.setattr("piflow_cli.system.files.tempfile.mkdtemp", denied)
-    monkeypatch.setattr(driver, "open_student", lambda *arguments, **options: pytest.fail("weights were read"))
+    monkeypatch.setattr(FoundStudent, "load", lambda *arguments, **options: pytest.fail("weights were read"))
     outcome = cli(
         "export",
         str(FLUX_TINY / "adapter"),
@@ -161,8 +161,10 @@ def test_what_cannot_be_exported_says_so(tmp_path, options, message: str) -> Non
 def test_samples_of_prompts_are_made_where_they_are_asked_for(tmp_path, monkeypatch) -> None:
     asked, exported = [], []
 
-    def opened(*arguments, **options):
-        student = open_student(*arguments, **options)
+    load = FoundStudent.load
+
+    def opened(found, **options):
+        student = load(found, **options)
         exported.append(ref(student.model.base))
         return student
 
@@ -173,7 +175,7 @@ def test_samples_of_prompts_are_made_where_they_are_asked_for(tmp_path, monkeypa
         (request.output / "grid.png").write_bytes(b"a picture")
         return {"grid": request.output / "grid.png"}
 
-    monkeypatch.setattr(driver, "open_student", opened)
+    monkeypatch.setattr(FoundStudent, "load", opened)
     monkeypatch.setattr(driver, "sample", sample)
     run(tmp_path / "plain")
     assert not asked and "samples.png" not in contents(tmp_path / "plain")
@@ -222,7 +224,7 @@ def test_an_export_is_published_as_it_lies_there(hub, tmp_path) -> None:
     ]
     assert report["pushed"] == "https://the.hub/me/student"
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "# student\n" in card and "open_student('me/student'" in card
+    assert "# student\n" in card and "piflow.sample('me/student'" in card
 
 
 def test_without_a_token_nothing_is_begun(hub, tmp_path, monkeypatch) -> None:

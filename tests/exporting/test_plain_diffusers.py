@@ -15,7 +15,7 @@ from plain_environment import plain_environment, run_plain
 from torch import Tensor
 from zoo import ZOO
 
-from piflow_cli.students.adapters import load_adapter
+from piflow_cli.students.open import open_student
 from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import Student
 from piflow_cli.teachers.packing import pack
@@ -176,7 +176,7 @@ def from_a_prompt(folder: Path, bases: dict[str, Path]) -> list[Job]:
 def published(folder: Path, bases: dict[str, Path]) -> list[Job]:
     """The golden adapter, against the latents of the implementation that wrote it."""
     numbers, tiny = golden("flux-tiny/outputs.safetensors"), GOLDEN / "flux-tiny"
-    which = load_adapter(tiny / "adapter", base=str(tiny))
+    which = open_student(tiny / "adapter", base=str(tiny))
     place = export(which, "pipeline", folder / "published", base=str(tiny))
     jobs = []
     for nfe in (4, 6):

@@ -18,7 +18,7 @@ import torch
 from disk import KINDS, Disk, watched
 from safetensors.torch import load_file
 
-from piflow_cli.students.adapters import load_adapter
+from piflow_cli.students.open import open_student
 from piflow_cli.system import files
 from piflow_cli.training import checkpoints, run
 
@@ -79,7 +79,7 @@ def test_what_was_saved_is_whole_whenever_the_run_ends(course) -> None:
             )
         due = max((iteration for iteration, end in students.items() if end < number // len(KINDS)), default=0)
         if (left / "out" / "adapter").is_dir():
-            assert load_adapter(left / "out" / "adapter").facts.iterations >= due, (call, kind)
+            assert open_student(left / "out" / "adapter").facts.iterations >= due, (call, kind)
         else:
             assert due == 0 or not exchanged, (call, kind)
 

@@ -17,8 +17,10 @@ from piflow_cli.inspection.image_figures import ends_figure
 from piflow_cli.inspection.report import is_of_report
 from piflow_cli.sampling.denoise import sample_teacher
 from piflow_cli.sampling.opened import open_model
+from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import pooled, velocity_errors, walk
+from piflow_cli.students.open import find_student
 
 CPU = torch.device("cpu")
 CHROMIUM = shutil.which("chromium")
@@ -67,7 +69,9 @@ def read(folder: Path) -> list[dict]:
 
 def test_the_velocity_error_is_that_of_the_trajectory(report, gm, dx) -> None:
     for path, student in zip((gm, dx), read(report), strict=True):
-        opened = open_model(path, seeds=(0, 1, 2, 3, 4), device=CPU, console=Console(quiet=True))
+        opened = open_model(
+            find_student(path), SampleRequest(seeds=(0, 1, 2, 3, 4)), device=CPU, console=Console(quiet=True)
+        )
         teacher = own_teacher(opened.student, path)
         # In two batches, as an evaluation may have it.
         found: dict[int, list] = {0: [], 1: []}
@@ -83,7 +87,7 @@ def test_the_velocity_error_is_that_of_the_trajectory(report, gm, dx) -> None:
 
 
 def test_the_distance_is_between_the_samples_of_student_and_teacher(report, gm) -> None:
-    opened = open_model(gm, seeds=(0, 1, 2, 3, 4), device=CPU, console=Console(quiet=True))
+    opened = open_model(find_student(gm), SampleRequest(seeds=(0, 1, 2, 3, 4)), device=CPU, console=Console(quiet=True))
     teacher, given, noise = (
         own_teacher(opened.student, gm),
         opened.conditioning(opened.specs),
@@ -215,9 +219,10 @@ def orphan(gm, tmp_path) -> Path:
     folder = tmp_path / "orphan"
     shutil.copytree(gm, folder)
     settings = yaml.safe_load((folder / "run.yaml").read_text())
-    from piflow_cli.students.adapters import load_adapter, save_adapter
+    from piflow_cli.students.adapters import save_adapter
+    from piflow_cli.students.open import open_student
 
-    student = load_adapter(folder / "adapter")
+    student = open_student(folder / "adapter")
     student.facts = type(student.facts)(**{**vars(student.facts), "base": str(tmp_path / "gone")})
     shutil.rmtree(folder / "adapter")
     save_adapter(student, folder / "adapter")

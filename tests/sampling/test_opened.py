@@ -14,8 +14,10 @@ from piflow_cli.presets.resolve import load
 from piflow_cli.reports.images import to_images
 from piflow_cli.sampling.denoise import sample_teacher
 from piflow_cli.sampling.opened import open_model
+from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import walk
+from piflow_cli.students.open import find_student
 
 CPU = torch.device("cpu")
 
@@ -47,7 +49,7 @@ def run(tiny_teacher, tmp_path_factory) -> Path:
 
 def test_the_end_of_the_path_is_the_sampled_picture(cli, run, tmp_path) -> None:
     assert cli("sample", str(run), "--seeds", "3,8", "--output", str(tmp_path), "--quiet").code == 0
-    opened = open_model(run, seeds=(3, 8), device=CPU, console=Console(quiet=True))
+    opened = open_model(find_student(run), SampleRequest(seeds=(3, 8)), device=CPU, console=Console(quiet=True))
     *_, last = walk(opened.student, opened.noise(opened.specs), opened.conditioning(opened.specs))
     for spec, image in zip(opened.specs, to_images(opened.decode(last.end)), strict=True):
         with Image.open(tmp_path / f"{spec.stem}.png") as file:
@@ -55,7 +57,7 @@ def test_the_end_of_the_path_is_the_sampled_picture(cli, run, tmp_path) -> None:
 
 
 def test_a_teacher_is_that_of_the_run(run, tiny_teacher) -> None:
-    opened = open_model(run, seeds=(0, 1), device=CPU, console=Console(quiet=True))
+    opened = open_model(find_student(run), SampleRequest(seeds=(0, 1)), device=CPU, console=Console(quiet=True))
     teacher, section = own_teacher(opened.student, run), load(tiny_teacher).teacher
     given, noise = opened.conditioning(opened.specs), opened.noise(opened.specs)
     model = opened.student.family.load(Path(section.base))
@@ -76,4 +78,4 @@ def test_a_teacher_is_that_of_the_run(run, tiny_teacher) -> None:
 
 def test_what_sampling_refuses_a_scene_refuses(run) -> None:
     with pytest.raises(UsageError, match="class labels, not text"):
-        open_model(run, prompts=("a fox",), device=CPU, console=Console(quiet=True))
+        open_model(find_student(run), SampleRequest(prompts=("a fox",)), device=CPU, console=Console(quiet=True))

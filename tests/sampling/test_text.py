@@ -34,15 +34,15 @@ from piflow_cli.sampling.opened import open_model
 from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.sampling.trajectory import walk
-from piflow_cli.students.adapters import load_adapter, save_adapter
+from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.loras import cast_adapters
+from piflow_cli.students.open import find_student, open_student
 from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import student_of as trained_in_full
 from piflow_cli.teachers import families, family_of
 from piflow_cli.teachers.base import teacher_velocity
 from piflow_cli.teachers.encoders import collate
-from piflow_cli.teachers.text_to_image import decode_each
-from piflow_cli.training import previews
+from piflow_cli.teachers.text_to_image import TextToImageFamily, decode_each
 
 SIZE = ["--height", "64", "--width", "96"]
 FLUX_TINY = GOLDEN / "flux-tiny"
@@ -85,7 +85,7 @@ def test_a_student_that_brings_all_its_weights_comes_back_and_samples(cli, row: 
     student = trained_in_full(row.build(), family_of(row.family, row.guidance), facts, seed=0)
     disturb(student)
     save_adapter(student, tmp_path / "adapter")
-    again, expected = load_adapter(tmp_path / "adapter").model.state_dict(), student.model.state_dict()
+    again, expected = open_student(tmp_path / "adapter").model.state_dict(), student.model.state_dict()
     assert again.keys() == expected.keys() and all(torch.equal(again[name], value) for name, value in expected.items())
     run(cli, tmp_path / "adapter", "a fox", *SIZE, "--output", tmp_path / "out")
     assert pixels(tmp_path / "out" / "0000-000000.png").std() > 0
@@ -107,7 +107,7 @@ def test_a_picture_is_the_one_that_training_previews(cli, row: Row, tmp_path) ->
     """The pipeline's loop over its scheduler, and our own over the network, meet in the same pixels."""
     adapter = saved_student(row, tmp_path)
     run(cli, adapter, "a fox", "cat", *SIZE, "--seeds", "3,5", "--batch-size", "4", "--output", tmp_path / "out")
-    student = load_adapter(adapter)
+    student = open_student(adapter)
     vae = student.family.load_vae(tmp_path / "base")
     given = collate([row.encode(7), row.encode(7), row.encode(5), row.encode(5)])
     noise = seeded_noise(seeded_generators([3, 5, 3, 5]), (4, 8, 12))
@@ -120,7 +120,7 @@ def test_a_picture_is_the_one_that_training_previews(cli, row: Row, tmp_path) ->
 
 
 def test_a_run_samples_its_last_preview(cli, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(previews, "TEXT_FINE_STEPS", 2)
+    monkeypatch.setattr(TextToImageFamily, "beside_steps", 2)
     preset, _ = zoo_preset(ZOO["flux"], tmp_path)
     tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
     (tmp_path / "p.txt").write_text("cat\n")
@@ -261,7 +261,7 @@ def test_a_teacher_whose_preset_quantises_its_base_is_shown_in_bfloat16(cli, tmp
 
 
 def test_adapters_are_held_in_the_dtype_of_the_base(flux) -> None:
-    student = load_adapter(flux, dtype=torch.bfloat16)
+    student = open_student(flux, dtype=torch.bfloat16)
     cast_adapters(root(student.model), torch.bfloat16)
     dtypes = {"lora" in name: value.dtype for name, value in student.model.named_parameters()}
     assert dtypes == {True: torch.bfloat16, False: torch.float32}
@@ -413,7 +413,7 @@ def test_a_lora_adds_its_product_to_the_weights(cli, flux, layer, tmp_path) -> N
     run(cli, flux, "cat", *SIZE, "--output", tmp_path / "without")
     plain = pixels(tmp_path / "without" / "0000-000000.png")
     assert (pixels(tmp_path / "zero" / "0000-000000.png") == plain).all()
-    student = load_adapter(flux)
+    student = open_student(flux)
     factors = load_file(path)
     module = student.model.get_submodule(layer)
     weight = getattr(module, "base_layer", module).weight
@@ -658,27 +658,14 @@ def test_a_scene_refuses_another_teacher_than_the_students(flux, tmp_path) -> No
     zoo_preset(ZOO["flux"], tmp_path)
     (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other"))
     with pytest.raises(UsageError, match="was trained for the teacher tiny, not other"):
-        open_model(
-            flux,
-            prompts=("a fox",),
-            teacher=str(tmp_path / "tiny.yaml"),
-            device=torch.device("cpu"),
-            console=Console(quiet=True),
-        )
+        find_student(flux, str(tmp_path / "tiny.yaml"))
 
 
 @every_family
 def test_a_scene_has_the_noise_the_text_and_the_pictures_of_the_command(cli, row: Row, tmp_path) -> None:
     adapter = saved_student(row, tmp_path)
-    opened = open_model(
-        adapter,
-        prompts=("a fox",),
-        seeds=(3, 5),
-        height=64,
-        width=96,
-        device=torch.device("cpu"),
-        console=Console(quiet=True),
-    )
+    drawn = SampleRequest(prompts=("a fox",), seeds=(3, 5), height=64, width=96)
+    opened = open_model(find_student(adapter), drawn, device=torch.device("cpu"), console=Console(quiet=True))
     run(cli, adapter, "a fox", *SIZE, "--seeds", "3,5", "--output", tmp_path / "out")
     *_, last = walk(opened.student, opened.noise(opened.specs), opened.conditioning(opened.specs))
     for spec, image in zip(opened.specs, to_images(opened.decode(last.end)), strict=True):

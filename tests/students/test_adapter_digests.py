@@ -20,8 +20,9 @@ from zoo import ZOO
 from piflow_cli.errors import PiflowError, RunError
 from piflow_cli.presets.resolve import load
 from piflow_cli.students.adapter_digests import DIGESTS
-from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
+from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import METADATA_PREFIX, StudentFacts
+from piflow_cli.students.open import find_student, open_student
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
@@ -59,17 +60,17 @@ def test_every_changed_byte_is_noticed(adapter, name: str, tmp_path) -> None:
         flipped[place] ^= 1 << draw.randrange(8)
         (folder / name).write_bytes(flipped)
         with pytest.raises(RunError) as caught:
-            load_adapter(folder)
+            open_student(folder)
         assert caught.value.exit_code == 1 and caught.value.hint and "\n" not in caught.value.message, place
     (folder / name).write_bytes(data)
-    torch.testing.assert_close(velocity(load_adapter(folder)), velocity(load_adapter(adapter)), rtol=0, atol=0)
+    torch.testing.assert_close(velocity(open_student(folder)), velocity(open_student(adapter)), rtol=0, atol=0)
 
 
 def test_an_adapter_without_checksums_loads_as_before(adapter, tmp_path) -> None:
     folder = copied(adapter, tmp_path / "copy")
     rewrite(folder, lambda tensors, metadata, config: None)
     assert not set(DIGESTS) & metadata_of(folder).keys()
-    assert load_adapter(folder).facts == facts()
+    assert open_student(folder).facts == facts()
 
 
 @pytest.mark.parametrize("missing", DIGESTS)
@@ -81,7 +82,7 @@ def test_a_part_of_the_checksums_is_a_fault(adapter, missing: str, tmp_path) -> 
         {name: value for name, value in metadata_of(folder).items() if name != missing},
     )
     with pytest.raises(RunError, match=f"its metadata lack {missing}"):
-        read_facts(folder)
+        find_student(folder)
 
 
 def test_the_order_of_metadata_and_tensors_is_no_change(adapter, tmp_path) -> None:
@@ -92,7 +93,7 @@ def test_the_order_of_metadata_and_tensors_is_no_change(adapter, tmp_path) -> No
         folder / WEIGHTS,
         dict(reversed(metadata_of(folder).items())),
     )
-    assert load_adapter(folder).facts == facts()
+    assert open_student(folder).facts == facts()
 
 
 @pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "bfloat16"])
@@ -102,7 +103,7 @@ def test_an_adapter_that_another_tool_cast_is_read_and_said(kind: str, tmp_path)
     cast = {name: value.to(dtype) if ".lora_" in name else value for name, value in load_file(path).items()}
     save_file(cast, path, metadata_of(path.parent))
     lines = []
-    again = load_adapter(path.parent, base=str(tmp_path / "base"), say=lines.append)
+    again = open_student(path.parent, base=str(tmp_path / "base"), say=lines.append)
     assert len(lines) == 1 and f"was saved in float32 and is in float32,{kind}" in lines[0].replace(
         f"{kind},float32", f"float32,{kind}"
     )
@@ -115,7 +116,7 @@ def test_an_adapter_that_another_tool_cast_is_read_and_said(kind: str, tmp_path)
         {**cast, name: torch.full_like(cast[name].float(), float("nan")).to(dtype)}, path, metadata_of(path.parent)
     )
     with pytest.raises(RunError, match=f"is damaged: {name} has values that are not finite"):
-        load_adapter(path.parent, base=str(tmp_path / "base"))
+        open_student(path.parent, base=str(tmp_path / "base"))
 
 
 def test_a_change_that_is_meant_has_a_way_on(cli, tmp_path) -> None:
@@ -130,12 +131,12 @@ def test_a_change_that_is_meant_has_a_way_on(cli, tmp_path) -> None:
     tensors["proj_out_means.bias"] += 1
     save_file(tensors, folder / WEIGHTS, metadata_of(folder))
     with pytest.raises(RunError, match="is not as it was saved: its checksum differs") as caught:
-        load_adapter(folder)
+        open_student(folder)
     command = caught.value.hint.split("piflow ")[1].replace("DIR", str(tmp_path / "new")).split()
     outcome = cli(*command, "--device", "cpu", "--quiet")
     assert outcome.code == 0 and (tmp_path / "new" / "samples.png").is_file(), outcome.err
     assert torch.equal(
-        load_adapter(tmp_path / "new").model.state_dict()["proj_out_2.means.bias"], tensors["proj_out_means.bias"]
+        open_student(tmp_path / "new").model.state_dict()["proj_out_2.means.bias"], tensors["proj_out_means.bias"]
     )
     assert set(DIGESTS) <= metadata_of(tmp_path / "new").keys()
     for format in ("merged", "pipeline"):
@@ -146,7 +147,7 @@ def test_a_change_that_is_meant_has_a_way_on(cli, tmp_path) -> None:
 def test_no_path_of_this_machine_is_in_the_config(tmp_path) -> None:
     """Not that of the base, which from_pretrained leaves in the model's config."""
     saved(ZOO["flux"], tmp_path)
-    again = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    again = open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
     save_adapter(again, tmp_path / "again")
     text = (tmp_path / "again" / "config.json").read_text()
     assert str(tmp_path) not in text and "_name_or_path" not in text and json.loads(text)["num_gaussians"] == 3
@@ -236,7 +237,7 @@ def test_a_config_or_tensor_that_cannot_be_is_refused(adapter, change, message: 
     folder = copied(adapter, tmp_path / "copy")
     rewrite(folder, change)
     with pytest.raises(RunError, match=message) as caught:
-        load_adapter(folder)
+        open_student(folder)
     assert caught.value.hint
 
 
@@ -249,7 +250,7 @@ def test_a_size_of_a_network_that_cannot_be_is_refused_by_name(adapter, name: st
     folder = copied(adapter, tmp_path / "copy")
     rewrite(folder, change)
     with pytest.raises(RunError, match=f"config.json describes no DiT: {name} .* is not a .*number above 0") as caught:
-        load_adapter(folder)
+        open_student(folder)
     assert caught.value.hint
 
 
@@ -267,4 +268,4 @@ def test_an_absurd_rank_is_refused(shape: tuple[int, ...], message: str, tmp_pat
     name = "transformer_blocks.0.ff.net.0.proj.lora_A.weight"
     rewrite(tmp_path / "adapter", lambda tensors, metadata, config: tensors.update({name: torch.ones(shape)}))
     with pytest.raises(RunError, match=message):
-        load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+        open_student(tmp_path / "adapter", base=str(tmp_path / "base"))

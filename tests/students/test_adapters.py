@@ -12,8 +12,9 @@ from safetensors import safe_open
 from tiny_students import facts, tiny_dit, tiny_student, velocity
 
 from piflow_cli.errors import PiflowError, RunError, UsageError
-from piflow_cli.students.adapters import load_adapter, save_adapter
+from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.open import open_student
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 
@@ -28,7 +29,7 @@ def saved(tmp_path) -> Path:
 def test_a_saved_student_comes_back_as_it_was(policy: str, tmp_path) -> None:
     student = tiny_student(policy)
     save_adapter(student, tmp_path / "adapter")
-    again = load_adapter(tmp_path / "adapter")
+    again = open_student(tmp_path / "adapter")
     assert again.facts == student.facts
     torch.testing.assert_close(velocity(again), velocity(student), rtol=0, atol=0)
 
@@ -142,7 +143,7 @@ def no_facts(tensors, metadata, config) -> None:
 def test_an_adapter_that_does_not_fit_is_refused(saved, change, message: str) -> None:
     rewrite(saved, change)
     with pytest.raises(PiflowError, match=message) as caught:
-        load_adapter(saved)
+        open_student(saved)
     assert caught.value.hint
 
 
@@ -152,19 +153,19 @@ def test_a_truncated_file_is_named(saved, keep: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data))])
     with pytest.raises(RunError, match="corrupt or cut short") as caught:
-        load_adapter(saved)
+        open_student(saved)
     assert str(path) in caught.value.message
 
 
 def test_a_config_that_is_none_is_refused(saved) -> None:
     (saved / "config.json").write_text("[]")
     with pytest.raises(RunError, match="is not the config of a model"):
-        load_adapter(saved)
+        open_student(saved)
 
 
 def test_a_folder_without_a_student_is_refused(tmp_path) -> None:
     with pytest.raises(UsageError, match="is not a student: there are no weights in it"):
-        load_adapter(tmp_path)
+        open_student(tmp_path)
 
 
 def test_a_failed_save_leaves_the_earlier_student_whole(saved, monkeypatch) -> None:

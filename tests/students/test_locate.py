@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from tiny_students import tiny_student, velocity
 
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
+from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.locate import WEIGHTS_NAME, StudentFiles, locate_student
+from piflow_cli.students.open import find_student, open_student
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_a_folder_its_file_and_the_folder_around_it_are_one_student(adapter) -> 
 def test_a_file_without_a_config_has_none(adapter, tmp_path) -> None:
     shutil.copy(adapter / WEIGHTS_NAME, tmp_path / "mine.safetensors")
     assert locate_student(tmp_path / "mine.safetensors") == StudentFiles(tmp_path / "mine.safetensors", None)
-    assert read_facts(tmp_path / "mine.safetensors").nfe == 2
+    assert find_student(tmp_path / "mine.safetensors").facts.nfe == 2
 
 
 def test_a_student_on_the_hub_is_fetched_and_nothing_else(hub) -> None:
@@ -69,7 +70,7 @@ def test_a_student_on_the_hub_is_fetched_and_nothing_else(hub) -> None:
     assert not (hub / "gm_8step").exists() and not (hub / "student.safetensors").exists()
     assert locate_student("owner/students/student.safetensors").weights == hub / "student.safetensors"
     torch.testing.assert_close(
-        velocity(load_adapter("owner/students/gm_4step")), velocity(tiny_student()), rtol=0, atol=0
+        velocity(open_student("owner/students/gm_4step")), velocity(tiny_student()), rtol=0, atol=0
     )
 
 
@@ -160,10 +161,10 @@ def test_a_pickled_student_is_read_as_tensors_and_never_run(adapter, tmp_path) -
     shutil.copy(adapter / "config.json", tmp_path / "config.json")
     torch.save({"state_dict": tensors}, tmp_path / "student.pth")
     with pytest.raises(UsageError, match="does not say how to sample it"):
-        load_adapter(tmp_path / "student.pth")
+        open_student(tmp_path / "student.pth")
     torch.save({"state_dict": tensors, "run": print}, tmp_path / "student.pth")
     with pytest.raises(RunError, match="holds more than tensors, which piflow never runs"):
-        load_adapter(tmp_path / "student.pth")
+        open_student(tmp_path / "student.pth")
 
 
 def test_a_broken_index_is_named(adapter, tmp_path) -> None:
@@ -180,4 +181,4 @@ def test_a_tensor_under_two_names_is_refused(adapter, tmp_path) -> None:
     twice = {**tensors, f"transformer.{name}": tensors[name].clone()}
     save_file(twice, tmp_path / "twice.safetensors", {"policy_config": json.dumps({"type": "GMFlow"})})
     with pytest.raises(RunError, match="twice"):
-        read_facts(tmp_path / "twice.safetensors")
+        find_student(tmp_path / "twice.safetensors")

@@ -11,8 +11,9 @@ from tiny_students import tiny_dit
 
 from piflow_cli.errors import PiflowError
 from piflow_cli.presets.resolve import load
-from piflow_cli.students.adapters import adapter_tensors, load_adapter, read_facts
+from piflow_cli.students.adapters import adapter_tensors
 from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.open import find_student, open_student
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
@@ -43,7 +44,9 @@ def test_the_folder_tells_teacher_and_evaluations_and_the_head_its_size(
         "proj_out_logstds.1.weight": torch.zeros(1024, HIDDEN),
     }
     lines = []
-    facts = read_facts(published(tmp_path / name, {key: value.half() for key, value in head.items()}), say=lines.append)
+    facts = find_student(
+        published(tmp_path / name, {key: value.half() for key, value in head.items()}), say=lines.append
+    ).facts
     assert (facts.teacher, facts.nfe, facts.guidance, facts.components, facts.logstd_width) == (
         preset,
         nfe,
@@ -80,14 +83,14 @@ def test_all_weights_without_config_or_metadata_make_the_same_policies(
     folder = published(tmp_path / "gmrepa_k32_imagenet_piid_2step", adapter_tensors(tiny))
     if config is not None:
         (folder / "config.json").write_text(config)
-    again = load_adapter(folder, teacher=str(tiny_teacher))
+    again = open_student(folder, teacher=str(tiny_teacher))
     assert (again.facts.nfe, again.facts.components, again.facts.logstd_width) == (2, 3, 8)
     torch.testing.assert_close(tiny_velocity(again), tiny_velocity(tiny), rtol=0, atol=0)
 
 
 def test_a_pickled_state_dict_makes_the_same_policies(tiny, tmp_path, tiny_teacher) -> None:
     torch.save({"state_dict": adapter_tensors(tiny)}, tmp_path / "student.pth")
-    again = load_adapter(tmp_path / "student.pth", teacher=str(tiny_teacher))
+    again = open_student(tmp_path / "student.pth", teacher=str(tiny_teacher))
     torch.testing.assert_close(tiny_velocity(again), tiny_velocity(tiny), rtol=0, atol=0)
 
 
@@ -98,16 +101,16 @@ def test_weights_of_another_architecture_are_refused(tiny, tmp_path, tiny_teache
     with pytest.raises(
         PiflowError, match=r"pos_embed.proj.bias is missing; transformer_blocks.0.attn1.to_q.weight is \(16, 8\)"
     ):
-        load_adapter(published(tmp_path / "student", tensors), teacher=str(tiny_teacher))
+        open_student(published(tmp_path / "student", tensors), teacher=str(tiny_teacher))
 
 
 def test_a_teacher_is_no_student(tmp_path) -> None:
     with pytest.raises(PiflowError, match="does not say which policy it holds"):
-        load_adapter(published(tmp_path / "teacher", dict(tiny_dit().state_dict())))
+        open_student(published(tmp_path / "teacher", dict(tiny_dit().state_dict())))
 
 
 def test_tables_that_no_file_holds_are_computed(tiny, tmp_path, tiny_teacher) -> None:
-    again = load_adapter(published(tmp_path / "student", adapter_tensors(tiny)), teacher=str(tiny_teacher))
+    again = open_student(published(tmp_path / "student", adapter_tensors(tiny)), teacher=str(tiny_teacher))
     assert torch.equal(again.model.pos_embed.positions, tiny.model.pos_embed.positions)
     assert not any(value.is_meta for value in [*again.model.parameters(), *again.model.buffers()])
 
@@ -117,6 +120,6 @@ def test_a_student_of_our_own_needs_no_config_where_its_teacher_is_shipped(tmp_p
     family = family_of("dit")
     student = student_of(family.load(locate(preset.teacher.base)), family, StudentFacts.of(preset), seed=0)
     save_file(adapter_tensors(student), tmp_path / "digits.safetensors", student.facts.to_metadata())
-    again = load_adapter(tmp_path / "digits.safetensors")
+    again = open_student(tmp_path / "digits.safetensors")
     assert again.facts == student.facts
     assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in student.model.state_dict().items())

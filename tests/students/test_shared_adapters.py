@@ -16,7 +16,8 @@ from zoo import RAW, ZOO, Row, conditioning, every_family, states
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student
-from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
+from piflow_cli.students.adapters import save_adapter
+from piflow_cli.students.open import find_student, open_student
 from piflow_cli.students.scheduler import final_temperature
 from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import Student
@@ -34,7 +35,7 @@ def policy_velocity(row: Row, student: Student) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def foreign() -> Student:
     """The golden adapter, which the published implementation wrote."""
-    return load_adapter(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"))
+    return open_student(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"))
 
 
 def test_the_first_output_of_the_published_adapter(foreign) -> None:
@@ -70,12 +71,12 @@ def test_the_stock_pipeline_samples_the_published_latents(foreign, nfe: int, tem
 
 def test_what_an_adapter_does_not_say_comes_from_the_preset_and_is_announced() -> None:
     lines = []
-    facts = load_adapter(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"), say=lines.append).facts
+    facts = open_student(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"), say=lines.append).facts
     assert lines == ["the student does not say how it was trained: the values of the preset flux-dev hold"]
     assert (facts.components, facts.logstd_width) == (4, 32)
     preset = load("flux-dev")
     assert (facts.nfe, facts.shift, facts.guidance, facts.final_step_scale) == (4, 3.2, preset.teacher.guidance, 0.5)
-    chosen = load_adapter(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"), teacher="flux-dev-8nfe")
+    chosen = open_student(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"), teacher="flux-dev-8nfe")
     assert chosen.facts.nfe == 8
 
 
@@ -89,7 +90,7 @@ def test_what_an_adapter_does_not_say_comes_from_the_preset_and_is_announced() -
 )
 def test_a_published_folder_tells_the_evaluations(tmp_path, name: str, preset: str, nfe: int) -> None:
     shutil.copytree(FLUX_TINY / "adapter", tmp_path / name)
-    facts = read_facts(tmp_path / name)
+    facts = find_student(tmp_path / name).facts
     assert (facts.teacher, facts.nfe, facts.segment) == (preset, nfe, pytest.approx(1 / (nfe - 0.5)))
     assert final_temperature(facts.sampling_temperature, nfe) == pytest.approx({4: 0.3, 6: 0.5, 8: 0.7}[nfe])
 
@@ -109,7 +110,7 @@ def test_a_published_adapter_is_saved_as_it_came(foreign, tmp_path) -> None:
 @pytest.mark.parametrize("policy", ["gm", "dx", "dx-poly", "momentum"])
 def test_a_saved_student_comes_back_as_it_was(row: Row, policy: str, tmp_path) -> None:
     student = saved(row, tmp_path, policy)
-    again = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    again = open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
     assert again.facts == student.facts
     # The scale alpha / rank = 2 went into the second factor.
     torch.testing.assert_close(policy_velocity(row, again), policy_velocity(row, student), rtol=1e-4, atol=1e-5)
@@ -177,7 +178,7 @@ def test_an_arcflow_adapter_from_elsewhere_samples_as_published(
     student = saved(ZOO[family], tmp_path, "momentum")
     path = tmp_path / "adapter" / WEIGHTS
     save_file({f"transformer.{key}": value for key, value in load_file(path).items()}, path, told)
-    again = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    again = open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
     assert (again.facts.policy, again.facts.components, again.facts.teacher) == ("momentum", 3, preset)
     # As the authors' own scripts sample: two evaluations of equal length at shift 3.2.
     assert (again.facts.nfe, again.facts.shift, again.facts.final_step_scale) == (2, 3.2, 1.0)
@@ -214,7 +215,7 @@ def test_a_dx_adapter_from_elsewhere_says_its_points_segment_and_shift(tmp_path)
             path,
             {"policy_config": policy_config},
         )
-        again = load_adapter(tmp_path / name / "adapter", base=str(tmp_path / name / "base"))
+        again = open_student(tmp_path / name / "adapter", base=str(tmp_path / name / "base"))
         assert (again.facts.policy, again.facts.components, again.facts.segment, again.facts.shift) == (
             "dx",
             3,
@@ -237,7 +238,7 @@ def test_a_published_polynomial_opens_and_samples_without_a_segment(tmp_path, fa
     save_file(
         {f"transformer.{key}": value for key, value in load_file(path).items()}, path, {"policy_config": policy_config}
     )
-    again = load_adapter(tmp_path / folder, base=str(tmp_path / "base"))
+    again = open_student(tmp_path / folder, base=str(tmp_path / "base"))
     facts, preset = again.facts, load({"flux": "flux-dev-dx", "qwen-image": "qwen-image-dx"}[family])
     assert (facts.policy, facts.components, facts.nfe, facts.shift, facts.teacher) == (
         "dx-poly",
@@ -256,7 +257,7 @@ def test_a_grid_that_says_no_segment_spans_all_of_raw_time(tmp_path) -> None:
     saved(ZOO["flux"], tmp_path, "dx")
     path = tmp_path / "adapter" / WEIGHTS
     save_file(load_file(path), path, {"policy_config": json.dumps({"type": "DX", "shift": 3.2})})
-    assert read_facts(tmp_path / "adapter").segment == 1.0
+    assert find_student(tmp_path / "adapter").facts.segment == 1.0
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_a_dx_adapter_whose_segment_or_shift_cannot_be_is_refused(tmp_path, said
     path = tmp_path / "adapter" / WEIGHTS
     save_file(load_file(path), path, {"policy_config": json.dumps({"type": "DX", **said})})
     with pytest.raises(RunError, match=message):
-        read_facts(tmp_path / "adapter")
+        find_student(tmp_path / "adapter")
 
 
 @every_family
@@ -282,7 +283,7 @@ def test_loading_draws_no_random_numbers(row: Row, policy: str, tmp_path) -> Non
     """Weights that a file brings are not initialised first: of FLUX.1 that takes seconds, and memory."""
     saved(row, tmp_path, policy)
     before = torch.get_rng_state()
-    load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -298,7 +299,7 @@ def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(r
     }[policy]
     save_file(tensors, tmp_path / "student.safetensors", {"policy_config": json.dumps(told)})
     names = {"flux": "flux-dev", "flux2": "flux2-dev"}
-    again = load_adapter(
+    again = open_student(
         tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=names.get(row.family, row.family)
     )
     assert (again.facts.components, again.facts.shift) == (3, 3.2)
@@ -315,7 +316,7 @@ def test_a_single_file_that_does_not_say_its_teacher_asks_for_it(tmp_path) -> No
         {"policy_config": json.dumps({"type": "GMFlow"})},
     )
     with pytest.raises(UsageError, match="does not say how to sample it") as caught:
-        load_adapter(tmp_path / "student.safetensors", base=str(tmp_path / "base"))
+        open_student(tmp_path / "student.safetensors", base=str(tmp_path / "base"))
     assert "--teacher NAME" in caught.value.hint
 
 
@@ -334,17 +335,17 @@ def test_shards_are_read_like_one_file(tmp_path) -> None:
     path.unlink()
     index = {"metadata": {}, "weight_map": {name: shard for shard, inside in names.items() for name in inside}}
     (tmp_path / "adapter" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
-    again = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+    again = open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
     torch.testing.assert_close(policy_velocity(row, again), policy_velocity(row, student), rtol=1e-4, atol=1e-5)
     path.with_name(next(iter(names))).unlink()
     with pytest.raises(RunError, match="is incomplete: diffusion_pytorch_model-00001-of-00002.safetensors is missing"):
-        load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+        open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
 
 
 def test_adapters_take_the_dtype_of_the_base_or_keep_their_own(tmp_path) -> None:
     saved(ZOO["flux"], tmp_path)
     for options, expected in (({}, torch.bfloat16), ({"as_stored": True}, torch.float32)):
-        student = load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"), dtype=torch.bfloat16, **options)
+        student = open_student(tmp_path / "adapter", base=str(tmp_path / "base"), dtype=torch.bfloat16, **options)
         dtypes = {name: value.dtype for name, value in student.model.named_parameters()}
         assert {dtype for name, dtype in dtypes.items() if ".lora_" in name} == {expected}
         # Head and norm are never rounded.

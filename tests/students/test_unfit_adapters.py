@@ -10,7 +10,7 @@ from adapter_files import WEIGHTS, rewrite, saved
 from zoo import ZOO
 
 from piflow_cli.errors import PiflowError, RunError, UsageError
-from piflow_cli.students.adapters import load_adapter
+from piflow_cli.students.open import open_student
 
 
 def other_layers(tensors, metadata, config) -> None:
@@ -107,7 +107,7 @@ def test_an_adapter_that_does_not_fit_its_base_is_refused(tmp_path, change, mess
     saved(ZOO["flux"], tmp_path)
     rewrite(tmp_path / "adapter", change)
     with pytest.raises(PiflowError, match=message) as caught:
-        load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+        open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
     assert caught.value.hint
 
 
@@ -122,7 +122,7 @@ def test_a_dx_config_of_another_number_of_points_is_refused(tmp_path) -> None:
 
     rewrite(tmp_path / "adapter", five_points)
     with pytest.raises(RunError, match="its head has 3 components, and it is said to have 5"):
-        load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+        open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.999])
@@ -131,7 +131,7 @@ def test_an_adapter_that_is_cut_short_is_named(tmp_path, keep: float) -> None:
     path = tmp_path / "adapter" / WEIGHTS
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     with pytest.raises(RunError, match="corrupt or cut short") as caught:
-        load_adapter(tmp_path / "adapter", base=str(tmp_path / "base"))
+        open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
     assert str(path) in caught.value.message
 
 
@@ -139,4 +139,4 @@ def test_a_base_of_another_layers_is_refused(tmp_path) -> None:
     saved(ZOO["flux"], tmp_path)
     ZOO["z-image"].build().save_pretrained(tmp_path / "other")
     with pytest.raises(UsageError, match="holds a ZImageTransformer2DModel, not a FluxTransformer2DModel"):
-        load_adapter(tmp_path / "adapter", base=str(tmp_path / "other"))
+        open_student(tmp_path / "adapter", base=str(tmp_path / "other"))

@@ -17,7 +17,8 @@ from zoo import ZOO, conditioning, disturb, states, student_of, zoo_preset
 
 from piflow_cli.errors import UsageError
 from piflow_cli.sampling.denoise import sample_student
-from piflow_cli.students.adapters import load_adapter, read_facts, save_adapter
+from piflow_cli.students.adapters import save_adapter
+from piflow_cli.students.open import find_student, open_student
 from piflow_cli.teachers import family_of
 
 FAMILIES = ["flux2", "flux2-klein"]
@@ -96,7 +97,7 @@ def test_an_adapter_of_the_published_layout_loads_as_a_student_of_the_dev_preset
     )
     assert "norm_out.linear.weight" in tensors and "norm_out.linear.bias" not in tensors
     said: list[str] = []
-    again = load_adapter(folder, base=str(tmp_path / "base"), say=said.append)
+    again = open_student(folder, base=str(tmp_path / "base"), say=said.append)
     assert said == ["the student does not say how it was trained: the values of the preset flux2-dev hold"]
     assert (again.facts.family, again.facts.guidance, again.facts.nfe, again.facts.shift) == ("flux2", 4.0, 4, 3.2)
     options = {"steps": 2, "temperature": 0.5, "substeps": 16}
@@ -108,7 +109,7 @@ def test_an_adapter_of_a_base_that_is_told_no_guidance_is_one_of_klein(tmp_path)
     row = ZOO["flux2-klein"]
     save_adapter(student_of(row, row.build()), folder := tmp_path / "adapter")
     save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"policy_config": '{"type": "GMFlow"}'})
-    facts = read_facts(folder)
+    facts = find_student(folder).facts
     assert (facts.teacher, facts.family) == ("flux2-klein", "flux2-klein")
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from piflow_cli.students.adapters import load_adapter
+from piflow_cli.students.open import open_student
 from piflow_cli.system.locking import FolderLock
 from piflow_cli.training import opening, run
 
@@ -73,13 +73,13 @@ def test_a_finished_run_leaves_student_pictures_and_metrics(cli, tiny_teacher, t
     for name in ("samples.png", "loss.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 100 and len(picture.convert("L").getcolors()) > 5
-    facts = load_adapter(folder / "adapter").facts
+    facts = open_student(folder / "adapter").facts
     assert (facts.teacher, facts.nfe, facts.iterations) == ("tiny", 1, 6)
 
 
 def test_the_saved_student_is_the_average(cli, tiny_teacher, tmp_path) -> None:
     assert cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), "--quiet").code == 0
-    saved = load_adapter(tmp_path / "out" / "adapter").model.state_dict()
+    saved = open_student(tmp_path / "out" / "adapter").model.state_dict()
     checkpoint = load_file(tmp_path / "out" / "checkpoints" / "0000006" / "training.safetensors")
     assert all(torch.equal(value, checkpoint[f"average.{name}"]) for name, value in saved.items())
     assert any(not torch.equal(value, checkpoint[f"student.{name}"]) for name, value in saved.items())
@@ -218,7 +218,7 @@ def test_starting_over_moves_the_earlier_run_aside(cli, tiny_teacher, finished) 
     ]
     assert cli(*arguments, "--components", "5").code == 0
     assert contents(finished.with_name("run.1")) == before
-    assert load_adapter(finished / "adapter").facts.components == 5
+    assert open_student(finished / "adapter").facts.components == 5
 
 
 def test_a_folder_with_other_things_in_it_is_refused(cli, tiny_teacher, tmp_path) -> None:

@@ -16,7 +16,7 @@ from zoo import RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
 
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
-from piflow_cli.students.adapters import load_adapter
+from piflow_cli.students.open import open_student
 from piflow_cli.teachers import family_of
 from piflow_cli.training import loop, run
 from piflow_cli.training.loop import train_step
@@ -113,7 +113,7 @@ def test_a_run_leaves_pictures_a_plan_and_a_student_that_loads(cli, text_encoder
         with Image.open(folder / name) as picture:
             assert picture.mode == "RGB" and picture.size == (4 * 96, 64)
     assert (folder / "samples.png").is_file()
-    student = load_adapter(folder / "adapter")
+    student = open_student(folder / "adapter")
     assert (student.facts.iterations, student.facts.base_dtype) == (4, "float32")
     counted = sum(value.numel() for value in student.model.parameters())
     assert plan["student"]["trained"].startswith(f"{counted / 1e6:.2f} M")
@@ -166,7 +166,7 @@ def test_a_checkpoint_holds_what_is_trained_its_average_and_the_optimiser(
     preset, folder = tiny(ZOO["qwen-image"], tmp_path), tmp_path / "out"
     assert cli("distill", "--teacher", str(preset), *sources["prompts"], "--quiet", "--output", str(folder)).code == 0
     tensors = load_file(folder / "checkpoints" / "0000004" / "training.safetensors")
-    names = {name for name, _ in load_adapter(folder / "adapter").model.named_parameters()}
+    names = {name for name, _ in open_student(folder / "adapter").model.named_parameters()}
     parts = {
         part: {name.removeprefix(f"{part}.") for name in tensors if name.startswith(f"{part}.")}
         for part in ("student", "average", "optimizer")

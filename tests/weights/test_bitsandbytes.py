@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from zoo import RAW, ZOO, disturb, student_of, zoo_preset
 
 from piflow_cli.errors import RunError
-from piflow_cli.students.adapters import load_adapter, save_adapter
+from piflow_cli.students.adapters import save_adapter
+from piflow_cli.students.open import open_student
 from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.training.opening import open_models
@@ -108,7 +109,7 @@ def test_a_student_is_loaded_onto_a_quantised_base(precision: str, tmp_path) -> 
     student.facts = replace(student.facts, base=preset.teacher.base)
     disturb(student)
     save_adapter(student, tmp_path / "adapter")
-    again = load_adapter(tmp_path / "adapter", precision=precision)
+    again = open_student(tmp_path / "adapter", precision=precision)
     assert sum(isinstance(module, KINDS[precision]) for module in again.model.base.modules()) > 20
     own = dict(student.model.named_parameters())
     for name, value in again.model.named_parameters():

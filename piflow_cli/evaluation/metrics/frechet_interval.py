@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
+from ..distributions import TARGET
 from ..extractors.moments import Moments, moments
 from .frechet import frechet_distance, square_root
 
 GROUPS = 20
-TARGET = 10_000
 # Samples for each effective dimension of the features from which nine intervals of ten hold: found on Gaussians whose
 # i-th variance is 1, 1/i and 1/i^2. With fewer the distance does not fall as 1/N yet.
 SAMPLES_A_DIMENSION = 6

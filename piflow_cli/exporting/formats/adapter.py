@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 TOLERANCES = {None: 1e-6, "fp32": 1e-6, "fp16": 0.1, "bf16": 0.1}
 
 TEXT_SNIPPET = """\
+import piflow_cli as piflow
 import torch
 from diffusers import {pipeline}
-from piflow_cli.sampling.sample import open_student
 
-student = open_student({place!r}, dtype=torch.bfloat16)
+student = piflow.load_student({place!r}, dtype=torch.bfloat16)
 pipeline = {pipeline}.from_pretrained(
     {base!r},
     transformer=student.model.base,
@@ -45,13 +45,9 @@ image = pipeline("a red fox", num_inference_steps={nfe}, {guidance}).images[0]
 image.save("fox.png")
 """
 CLASS_SNIPPET = """\
-from piflow_cli.sampling.denoise import sample_student, seeded_generators, seeded_noise
-from piflow_cli.sampling.sample import open_student
+import piflow_cli as piflow
 
-student = open_student({place!r})
-labels = [0, 1, 2]
-noise = seeded_noise(seeded_generators([0, 1, 2]), student.family.sample_shape(student.model))
-images = sample_student(student, noise, student.family.condition(student.model, labels))
+images = piflow.sample({place!r}, labels=[0, 1, 2], seeds=[0, 1, 2])
 """
 
 

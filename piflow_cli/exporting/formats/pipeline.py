@@ -21,7 +21,6 @@ from ..card import sampling_call
 from ..network import (
     SCHEDULER_FOLDER,
     TRANSFORMER,
-    base_of,
     base_reference,
     check_whole,
     dtype_of,
@@ -72,7 +71,7 @@ class PipelineFormat(ExportFormat):
         parts = text_parts if isinstance(student.family, TextToImageFamily) else class_parts
         write_json(folder / INDEX_NAME, index | parts(student, folder, request, console))
         self.dtype = dtype
-        if reference is not None and hub_id(base_of(facts, request)[0]) is None:
+        if reference is not None and hub_id(facts.base_at(request.base)[0]) is None:
             console.warn(f"the base is named by its path on this machine: {reference['place']}")
         return {"dtype": str(dtype).removeprefix("torch."), "rollouts": rollouts_of(student.facts)}
 

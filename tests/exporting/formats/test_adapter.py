@@ -22,8 +22,9 @@ from piflow_cli.exporting.driver import export
 from piflow_cli.exporting.formats.adapter import AdapterFormat, reduced
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.exporting.verify import fixed_inputs, largest_difference, velocities
-from piflow_cli.students.adapters import adapter_tensors, holding, load_adapter, save_adapter
+from piflow_cli.students.adapters import adapter_tensors, holding, save_adapter
 from piflow_cli.students.locate import WEIGHTS_NAME
+from piflow_cli.students.open import open_student
 from piflow_cli.students.student import Student
 from piflow_cli.weights.stored import StoredWeights
 
@@ -88,7 +89,7 @@ def test_every_tensor_is_rounded_to_what_is_asked_for(tmp_path, dtype: str, kind
 @pytest.mark.parametrize(("dtype", "kind"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_tolerances_are_of_the_size_of_rounding(dtype: str, kind: torch.dtype) -> None:
     """Rounding moves the policies of a float32 student by less than is allowed, and by more than a thousandth of it."""
-    student = load_adapter(FLUX_TINY / "adapter", base=BASE)
+    student = open_student(FLUX_TINY / "adapter", base=BASE)
     inputs, rounded = fixed_inputs(student), {name: value.to(kind) for name, value in adapter_tensors(student).items()}
     before = velocities(student, inputs)
     with holding(student, StoredWeights(Path("rounded"), rounded)):
@@ -105,7 +106,7 @@ def test_a_student_of_every_family_comes_back(row: Row, policy: str, tmp_path) -
     disturb(student)
     save_adapter(student, tmp_path / "adapter")
     export(request(tmp_path / "adapter", tmp_path / "out", base=str(tmp_path / "base")), QUIET)
-    again = load_adapter(tmp_path / "out", base=str(tmp_path / "base"))
+    again = open_student(tmp_path / "out", base=str(tmp_path / "base"))
     assert again.facts == student.facts
     inputs = fixed_inputs(student)
     assert largest_difference(velocities(again, inputs), velocities(student, inputs)) < 1e-5
@@ -117,7 +118,7 @@ def test_a_student_that_brings_all_its_weights_comes_back(tmp_path) -> None:
     save_adapter(Student(student.family, student.model, replace(student.facts, vae="owner/vae")), tmp_path / "adapter")
     export(request(tmp_path / "adapter", tmp_path / "out"), QUIET)
     inputs = fixed_inputs(student)
-    assert torch.equal(velocities(load_adapter(tmp_path / "out"), inputs), velocities(student, inputs))
+    assert torch.equal(velocities(open_student(tmp_path / "out"), inputs), velocities(student, inputs))
     with pytest.raises(UsageError, match="this student is trained in full"):
         export(request(tmp_path / "adapter", tmp_path / "low", rank=2), QUIET)
     with pytest.raises(UsageError, match="this student brings all of its own"):
@@ -153,7 +154,7 @@ def test_a_lower_rank_prints_what_it_costs_and_loads_as_it_was_cut(tmp_path) -> 
         assert report["largest_difference_from_the_student"] < 1e-6
     assert costs[4] == (0, 0) and costs[1] > costs[3] > (0, 0)
     source, cut = (
-        load_adapter(folder, base=BASE, dtype=None, as_stored=True)
+        open_student(folder, base=BASE, dtype=None, as_stored=True)
         for folder in (FLUX_TINY / "adapter", tmp_path / "1")
     )
     inputs = fixed_inputs(source)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ...errors import UsageError
-from ..extractors.features import FeatureSet, refuse_length, refuse_mixing
-from .frechet import frechet_distance
-from .frechet_interval import GROUPS, TARGET, enough_samples, frechet_interval
-from .scores import inception_score, kernel_distance, precision_recall
+from ..errors import UsageError
+from ..packages import named
+from .extractors.features import FeatureSet, refuse_length, refuse_mixing
+from .metric_kinds import CLASSES, EACH, REFERENCE, STUDENT, metric_kind, metric_names, needing
 
 if TYPE_CHECKING:
-    from ..extractors import Extractor
+    from .extractors import Extractor
 
-# What takes the features of the reference besides its moments.
-ONE_BY_ONE = ("kid", "pr")
+# A distance of fewer pictures than these has an interval, in which the value at so many lies, made from the features of
+# each.
+TARGET = 10_000
 COLUMNS = ("metric", "value", "low", "high", "images", "reference_images", "extractor", "resize", "reference")
 
 
@@ -51,7 +51,7 @@ class Measure:
 def measure(
     metrics: Sequence[str], ours: FeatureSet, reference: FeatureSet, extractor: Extractor, *, same_noise: bool = False
 ) -> list[Measure]:
-    """The numbers of ``metrics``, of FEATURE_METRICS, for samples ``ours`` against ``reference``; ``pr`` gives two.
+    """The numbers of ``metrics``, such as need no student, for samples ``ours`` against ``reference``.
 
     Args:
         same_noise: picture by picture both are of the same noise and conditions,
@@ -63,15 +63,21 @@ def measure(
         RunError: clean-fid is not installed.
     """
     refuse_mixing(ours, reference)
-    unknown = [name for name in metrics if name not in FEATURE_METRICS]
+    known = needing(without={STUDENT})
+    unknown = [name for name in metrics if name not in known]
     if unknown:
-        raise UsageError(f"there is no metric {unknown[0]}", f"known: {', '.join(FEATURE_METRICS)}")
+        raise UsageError(f"there is no metric {unknown[0]}", f"known: {', '.join(known)}")
     sides = Sides(ours, reference, extractor, same_noise)
-    return [number for name in metrics for number in FEATURE_METRICS[name](sides)]
+    return [number for name in metrics for number in named(metric_kind(name).measure)(sides)]
+
+
+def each_is_needed(metrics: Sequence[str]) -> bool:
+    """Whether any of ``metrics`` takes the features of every picture, and not only their mean and covariance."""
+    return any(EACH in metric_kind(name).needs for name in metrics)
 
 
 def lacking(extractor: Extractor, features: Tensor, reference: FeatureSet | None) -> dict[str, str]:
-    """Which of FEATURE_METRICS cannot be had, and why.
+    """Which metrics cannot be had, and why.
 
     Args:
         features: of any picture by ``extractor``, (1, D).
@@ -81,14 +87,17 @@ def lacking(extractor: Extractor, features: Tensor, reference: FeatureSet | None
     """
     if reference is not None:
         refuse_length("what is measured", extractor.name, features.shape[1], reference)
-    reasons = {}
-    if find_spec("cleanfid") is None:
-        reasons["kid"] = 'it needs pip install "piflow[eval]"'
+    packages = {name: metric_kind(name).package for name in metric_names()}
+    reasons = {
+        name: f"it needs {package[1]}"
+        for name, package in packages.items()
+        if package is not None and find_spec(package[0]) is None
+    }
     if extractor.logits(features) is None:
-        reasons["is"] = f"{extractor.name} has no classes"
+        reasons |= dict.fromkeys(needing(CLASSES), f"{extractor.name} has no classes")
     if reference is not None and reference.features is None:
         single = f"{reference.source} holds mean and covariance alone, and pictures are compared one by one"
-        reasons |= dict.fromkeys(ONE_BY_ONE, single)
+        reasons |= dict.fromkeys(needing(REFERENCE, EACH), single)
     return reasons
 
 
@@ -112,50 +121,8 @@ class Sides:
         return self.ours.need_features(metric), self.reference.need_features(metric)
 
 
-def _fid(sides: Sides) -> list[Measure]:
-    ours, reference = sides.ours, sides.reference
-    number = sides.number("fid", frechet_distance(ours.moments, reference.moments))
-    if ours.features is None or not GROUPS <= ours.count < TARGET:
-        return [number]
-    # Asked first: without enough images the interval would take minutes of 2,048 features, and be worth nothing.
-    enough = enough_samples(reference.moments)
-    if ours.count < enough:
-        return [replace(number, note=f"biased upwards: an error bar takes {enough:,} images")]
-    interval = frechet_interval(
-        ours.features, reference.need_features("its error bar") if sides.same_noise else reference.moments
-    )
-    return [
-        replace(
-            number,
-            low=interval.low,
-            high=interval.high,
-            note=f"at {interval.at:,} images about {interval.estimate:.4g}",
-        )
-    ]
-
-
-def _kid(sides: Sides) -> list[Measure]:
-    return [sides.number("kid", kernel_distance(*sides.features("KID")))]
-
-
-def _is(sides: Sides) -> list[Measure]:
-    extractor = sides.extractor
-    logits = extractor.logits(sides.ours.need_features("the Inception score"))
-    if logits is None:
-        raise UsageError(
-            f"{extractor.name} has no classes, and the Inception score is about them", "leave is out of --metrics"
-        )
-    return [sides.number("is", inception_score(logits), referred=False)]
-
-
-def _precision_recall(sides: Sides) -> list[Measure]:
-    found = precision_recall(*sides.features("precision and recall"))
-    return [sides.number(name, value) for name, value in found._asdict().items()]
-
-
-FEATURE_METRICS: dict[str, Callable[[Sides], list[Measure]]] = {
-    "fid": _fid,
-    "kid": _kid,
-    "is": _is,
-    "pr": _precision_recall,
-}
+def need_pictures(count: int, what: str, *sides: Tensor) -> None:
+    """Raise UsageError where a side has fewer than ``count``; ``what`` needs them."""
+    fewest = min(len(side) for side in sides)
+    if fewest < count:
+        raise UsageError(f"{what}: at least {count} pictures are needed, and there are {fewest}", "give more pictures")

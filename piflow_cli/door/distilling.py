@@ -1,0 +1,71 @@
+"""Teachers, and students of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..console import Console
+from ..presets.listing import TeacherRow, teacher_rows
+from .arguments import Place, console_or_none, explained
+
+
+@explained
+def list_teachers() -> list[TeacherRow]:
+    """The teachers that presets are shipped for, as `piflow distill --list-teachers` shows them.
+
+    Returns a row each, with the keys ``name``, ``family``, ``policy``, ``nfe``, ``memory`` and ``licence``.
+
+    >>> import piflow_cli as piflow
+    >>> [row["nfe"] for row in piflow.list_teachers() if row["name"] == "digits"]
+    [1]
+    """
+    return teacher_rows()
+
+
+@explained
+def distill(
+    teacher: Place,
+    output: Place | None = None,
+    *,
+    config: Place | None = None,
+    settings: Mapping[str, object] | None = None,
+    device: str = "auto",
+    resume: bool = True,
+    console: Console | None = None,
+) -> Path:
+    """Distil a teacher into a student that samples in a few network evaluations, as `piflow distill` does.
+
+    Args:
+        teacher: a shipped preset, or the path of a preset file. output: folder of the run; default: runs/<preset>.
+        config: a YAML file with some of the preset's keys. settings: any key of the preset as ``section.key``, over
+        preset and ``config``. device: auto, cpu, cuda or cuda:N. resume: go on from the last checkpoint in the folder;
+        else an earlier run moves out of the way. console: where progress and warnings go.
+
+    Returns the folder of the run: its student is what the other functions take, and its ``metrics.jsonl`` has a line
+    of JSON for each iteration. Started by torchrun or accelerate, this process is one of the run's.
+
+    Raises:
+        UsageError: settings, data or device do not fit, with all faults of the settings; nothing is written.
+        RunError: the run diverged, or a checkpoint is damaged. Interrupted: a signal stopped it; the same call goes on.
+
+    >>> import piflow_cli as piflow
+    >>> piflow.distill("digits", "runs/short", settings={"optimisation.iterations": 2, "policy.nfe": 2})
+    PosixPath('runs/short')
+    """
+    from ..presets.places import with_full_paths
+    from ..presets.resolve import resolve
+    from ..students.runs import usual_folder
+    from ..training import distill as run
+
+    assignments = [_assignment(key, value) for key, value in (settings or {}).items()]
+    preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, {}))
+    folder = usual_folder(preset) if output is None else Path(output)
+    run(preset, output=folder, device=device, resume=resume, console=console_or_none(console))
+    return folder
+
+
+def _assignment(key: str, value: object) -> str:
+    """What `--set` is given for it: JSON is YAML too."""
+    return f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"

@@ -1,0 +1,64 @@
+"""Students in the formats of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..console import Console
+from ..exporting.driver import export as run
+from ..exporting.request import ExportRequest, usual_folder
+from .arguments import Place, console_or_none, explained, text, texts
+
+
+@explained
+def export(
+    student: Place,
+    format: str,
+    output: Place | None = None,
+    *,
+    dtype: str | None = None,
+    rank: int | None = None,
+    quantise: str | None = None,
+    with_base: bool = ExportRequest.with_base,
+    teacher: Place | None = None,
+    base: Place | None = None,
+    subfolder: str | None = None,
+    prompts: str | Iterable[str] = (),
+    changed: bool = ExportRequest.changed,
+    push_to_hub: str | None = None,
+    private: bool = ExportRequest.private,
+    device: str = ExportRequest.device,
+    overwrite: bool = ExportRequest.overwrite,
+    console: Console | None = None,
+) -> Path:
+    """Write a student where others can load it, as `piflow export` does; what was written is read back and compared.
+
+    Args:
+        student: as :func:`load_student` takes it. format: adapter, pipeline, merged or piflow-scheduler. output: the
+        folder; default: exports/<name>-<format>. dtype: bf16, fp16 or fp32; default: as stored. rank: largest of the
+        adapters. quantise: precision of a merged base: fp8, int8 or nf4. with_base: copy the base into a pipeline, or
+        only name it. prompts: of samples on the card of a text-to-image student. changed: take an adapter that is not
+        as it was saved. push_to_hub: repository OWNER/NAME that takes the folder too, ``private`` or not. overwrite:
+        let it take the place of an earlier export. teacher, base, subfolder, device: as of :func:`sample`.
+
+    Returns the folder.
+
+    Raises:
+        UsageError: the folder is taken, the format cannot do what is asked for, or there is no such student.
+        RunError: what was written does not read back as the student; nothing is left of it then.
+
+    >>> import piflow_cli as piflow
+    >>> piflow.export("runs/short", "adapter", "exports/short")
+    PosixPath('exports/short')
+    """
+
+    named = str(student)
+    folder = usual_folder(named, subfolder, format) if output is None else Path(output)
+    request = ExportRequest(
+        student=named, format=format, output=folder, dtype=dtype, rank=rank, quantise=quantise, with_base=with_base,
+        teacher=text(teacher), base=text(base), subfolder=subfolder, prompts=texts(prompts), changed=changed,
+        push_to_hub=push_to_hub, private=private, device=device, overwrite=overwrite,
+    )  # fmt: skip
+    run(request, console_or_none(console))
+    return folder

@@ -1,0 +1,153 @@
+"""Students in memory, and their images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ..console import Console
+from ..errors import UsageError
+from ..sampling.limits import BasePrecision, Offload
+from ..sampling.request import SampleRequest
+from ..sampling.sample import sample as run
+from ..students.open import find_student
+from ..students.shared_base import View
+from ..students.student import Student
+from ..system.devices import choose_device
+from .arguments import Place, console_or_none, explained, numbers_if_given, text, texts
+
+
+@explained
+def load_student(
+    student: Place,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    teacher: Place | None = None,
+    base: Place | None = None,
+    subfolder: str | None = None,
+    console: Console | None = None,
+) -> Student:
+    """A student with its weights, ready to be called.
+
+    Args:
+        student: a run folder, an adapter's folder or file, or a Hub id. device: where it goes. dtype: of the base below
+        its adapters, and of those; default: as it was trained. teacher: the preset of a student that says nothing of
+        itself. base: where its base is, in place of what it says. subfolder: inside ``student``. console: where lines
+        on what was assumed go.
+
+    Returns a :class:`~piflow_cli.students.student.Student`: ``.facts`` says how it was trained, ``.model`` is the
+    network, ``.policy(model, x, raw, conditioning)`` evaluates it once at states (B, C, *S), and ``.scheduler()`` is
+    the sampler that stock pipelines of diffusers take.
+
+    Raises:
+        UsageError: there is no such student, it was distilled from another teacher, or has no use for base or dtype.
+        RunError: its files are damaged, or the Hub cannot be reached.
+
+    >>> import piflow_cli as piflow
+    >>> student = piflow.load_student("runs/short")
+    >>> student.facts.policy, student.facts.nfe, student.scheduler(substeps=64).config.substeps
+    ('gm', 2, 64)
+    """
+    place = choose_device(str(device))
+    found = find_student(student, text(teacher), text(base), subfolder=subfolder, say=console_or_none(console).say)
+    loaded = found.load(dtype=dtype)
+    if dtype not in (None, torch.float32) and not isinstance(loaded.model, View):
+        raise UsageError(
+            f"{dtype} is of a base below adapters, and this student brings all of its weights", "leave dtype out"
+        )
+    loaded.model.to(place)
+    return loaded
+
+
+@explained
+def sample(
+    student: Place | Student | None = None,
+    prompts: str | Iterable[str] = (),
+    *,
+    seeds: Iterable[int] | None = None,
+    labels: Iterable[int] | None = None,
+    steps: int | None = None,
+    shift: float | None = None,
+    substeps: int | None = None,
+    temperature: float | str | None = None,
+    stochastic: float = SampleRequest.stochastic,
+    guidance: float | None = None,
+    teacher: Place | None = None,
+    base: Place | None = None,
+    subfolder: str | None = None,
+    vae: Place | None = None,
+    prompts_from: Place | None = None,
+    text_column: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    loras: Iterable[tuple[Place, float]] = (),
+    base_precision: BasePrecision | None = None,
+    offload: Offload = SampleRequest.offload,
+    compile: bool = SampleRequest.compile,
+    device: str | None = None,
+    batch_size: int | None = None,
+    output: Place | None = None,
+    console: Console | None = None,
+) -> list[Image.Image]:
+    """Images of a student, or of a teacher for comparison, as `piflow sample` makes them.
+
+    Args:
+        student: as :func:`load_student` takes it, or what it gave; None samples ``teacher`` itself. prompts: a text, or
+        several, of a text-to-image student. seeds: one image per seed, and prompt; default: 0 to 63, or one for each
+        prompt. labels: classes of a class-conditional student; seed s shows label s modulo their number; default: all.
+        steps: network evaluations per image. shift: of the time grid towards noise. substeps: of the policy per unit of
+        raw time. temperature: of the mixture, ``auto`` or at most 1. stochastic: noise put back between steps, 0 is
+        none. guidance: of a teacher; a student has its own distilled in. teacher: a preset; beside a student, the one
+        that it must have been distilled from. base, subfolder: as of :func:`load_student`. vae: what shows latents.
+        prompts_from, text_column: a file or data set of prompts. height, width: in pixels. loras: further adapters,
+        each with its scale. base_precision, offload, compile, device, batch_size: how it is computed; default: on the
+        GPU if there is one, and a loaded student where it is. output: a folder that keeps the images, and a grid.
+        console: where progress and warnings go.
+
+    Returns the images in the order of prompts and seeds, 8 bits a channel; ``image.info["piflow"]`` is the recipe of
+    each as JSON. An image depends on its seed, and its label or prompt, not on the batch it is made in.
+
+    Raises:
+        UsageError: what is asked does not go together, or is not there, with all faults of the numbers.
+        RunError: files are damaged, or the pictures are not finite.
+
+    >>> import piflow_cli as piflow
+    >>> images = piflow.sample("runs/short", seeds=range(4), labels=[3, 5])
+    >>> len(images), images[0].size
+    (4, (8, 8))
+    """
+    request = SampleRequest(
+        student=student if isinstance(student, Student) else text(student), prompts=texts(prompts), loras=_loras(loras),
+        seeds=numbers_if_given(seeds), labels=numbers_if_given(labels), steps=steps, shift=shift, substeps=substeps,
+        temperature=temperature, stochastic=stochastic, guidance=guidance, teacher=text(teacher), base=text(base),
+        subfolder=subfolder, vae=text(vae), prompts_from=text(prompts_from), text_column=text_column, height=height,
+        width=width, base_precision=base_precision, offload=offload, compile=compile, batch_size=batch_size,
+        device=_device(student, device), grid=output is not None,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        made = run(replace(request, output=Path(folder if output is None else output)), console_or_none(console))
+        return [_read(path) for path in made["images"]]
+
+
+def _device(student: Place | Student | None, device: str | None) -> str:
+    """A student that is loaded stays where it is, unless it is sent elsewhere."""
+    if device is not None:
+        return device
+    return str(student.device) if isinstance(student, Student) else SampleRequest.device
+
+
+def _loras(loras: Iterable[tuple[Place, float]]) -> tuple[tuple[str, float], ...]:
+    return tuple((str(path), scale) for path, scale in loras)
+
+
+def _read(path: Path) -> Image.Image:
+    """A picture in memory, with its recipe; its file may go."""
+    with Image.open(path) as image:
+        image.load()
+        return image

@@ -1,0 +1,33 @@
+"""The teachers that there are presets for, a row each."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from piflow_cli.presets.resolve import available, load
+
+
+class TeacherRow(TypedDict):
+    """A shipped preset: what its student will be, what it takes, and what its teacher may be used for."""
+
+    name: str
+    family: str
+    policy: str
+    nfe: int
+    memory: str
+    licence: str
+
+
+def teacher_rows() -> list[TeacherRow]:
+    """A row for each shipped preset, in the order of their names."""
+    return [
+        {
+            "name": name,
+            "family": preset.teacher.family,
+            "policy": preset.policy.kind,
+            "nfe": preset.policy.nfe,
+            "memory": preset.teacher.memory,
+            "licence": preset.teacher.license,
+        }
+        for name, preset in ((name, load(name)) for name in available())
+    ]
