@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
     silent = _is_silent(args)
+    if os.environ.get(DEBUG_VARIABLE) != "1":
+        streams.calm()
     # Progress and warnings that nobody reads any more are no reason to stop anything.
     with streams.unbreakable("stderr"):
         code = _run(args, silent)

@@ -6,6 +6,7 @@ With --json and --quiet what libraries write goes nowhere, down to the C level.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Generator, Iterable
@@ -13,6 +14,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 _OUT, _ERR = 1, 2
+# What these warn of as they are imported, such as kernels that a CPU could have too, is nothing that a user can act on.
+CHATTY = ("bitsandbytes",)
 _ours: tuple[TextIO | Unbreakable, TextIO | Unbreakable] | None = None
 # Never closed: the logger of a library that was imported meanwhile keeps it for good.
 _nowhere: TextIO | None = None
@@ -70,6 +73,12 @@ def unbreakable(*names: str) -> Generator[None]:
         for name, stream in before.items():
             getattr(sys, name).flush()
             setattr(sys, name, stream)
+
+
+def calm() -> None:
+    """Have libraries that warn of nothing a user can act on say their errors alone."""
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def out() -> TextIO | Unbreakable:

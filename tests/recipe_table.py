@@ -1,5 +1,5 @@
 """Every field of every shipped preset beside what is published of it: `python
-tests/recipe_table.py` writes docs/recipe.md."""
+tests/recipe_table.py` writes docs/pages/recipe.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from piflow_cli.presets.resolve import available, load, resolve, to_dict
 from piflow_cli.presets.schema import POLICY_KINDS
 
 PUBLISHED = Path(__file__).parent / "data" / "published_recipes.yaml"
-TABLE = Path(__file__).parent.parent / "docs" / "recipe.md"
+TABLE = Path(__file__).parent.parent / "docs" / "pages" / "recipe.md"
 # They name the preset itself.
 LABELS = ("name", "summary")
 GROUPS = {

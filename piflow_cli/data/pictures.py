@@ -28,6 +28,14 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA",
 MOST_PIXELS = 2 * 89_478_485
 SIXTEEN_BITS, GREY = "I;16", "L"
 UNSCALED = {"I": "32-bit whole numbers (mode I)", "F": "floating-point numbers (mode F)"}
+# What a picture may be in to be shown in grey or colours; None: it is so at once, else through the named mode, since
+# Pillow knows no other way.
+MODES = {
+    **dict.fromkeys(("1", GREY, "P", "RGB", "RGBA", "RGBX", "LA", "PA", "CMYK", "YCbCr", "HSV", SIXTEEN_BITS)),
+    "LAB": "RGB",
+    "La": "LA",
+    "RGBa": "RGBA",
+}
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 ORIENTATION = 0x0112
 # Without one of these in it a PNG says nothing of how it is turned.
@@ -80,11 +88,18 @@ def eight_bit(picture: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
+def in_eight_bits(picture: Image.Image, mode: str) -> Image.Image:
+    """A picture of a mode in MODES in another, L, RGB or RGBA."""
+    own = mode_of(picture)
+    through = MODES[own]
+    narrow = eight_bit(picture) if own == SIXTEEN_BITS else picture if through is None else picture.convert(through)
+    return narrow.convert(mode)
+
+
 def as_stored(path: Path, grey: bool) -> np.ndarray:
     """Pixels (H, W) or (H, W, 3) uint8 of a file, neither turned upright nor laid on white; raises Unreadable."""
     with opened(path) as picture:
-        narrow = eight_bit(picture) if mode_of(picture) == SIXTEEN_BITS else picture
-        return np.asarray(narrow.convert(GREY if grey else "RGB"))
+        return np.asarray(in_eight_bits(picture, GREY if grey else "RGB"))
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
@@ -98,11 +113,12 @@ def open_picture(data: bytes) -> Image.Image:
     with opened(data) as picture:
         wide, upright = mode_of(picture) == SIXTEEN_BITS, ImageOps.exif_transpose(picture)
         if wide:
+            # Turned, it has lost its format, by which mode_of() knows it.
             return eight_bit(upright).convert("RGB")
-        if "A" in upright.getbands() or "transparency" in upright.info:
-            upright = upright.convert("RGBA")
+        if {"A", "a"} & set(upright.getbands()) or "transparency" in upright.info:
+            upright = in_eight_bits(upright, "RGBA")
             return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-        return upright.convert("RGB")
+        return in_eight_bits(upright, "RGB")
 
 
 def is_grid(picture: Image.Image) -> bool:
@@ -130,6 +146,8 @@ def _check(picture: Image.Image) -> None:
     mode = mode_of(picture)
     if mode in UNSCALED:
         raise Unreadable(f"{UNSCALED[mode]} have no white of their own: save it with 8 or 16 bits")
+    if mode not in MODES:
+        raise Unreadable(f"values of mode {mode}: save it in RGB")
     if mode != SIXTEEN_BITS or not isinstance(picture, TiffImageFile):
         return
     if picture.tag_v2.get(BITS_PER_SAMPLE) not in (16, (16,)):

@@ -71,6 +71,11 @@ def outlined_student(
         raise RunError(f"{CONFIG_NAME} describes no {family.model_name}: {said:.100}", OTHER_CONFIG) from error
 
 
+def is_widened(key: str) -> bool:
+    """Whether configs have the field ``key`` of a policy, and not of their base."""
+    return key in _widened_fields()
+
+
 def _widened_fields() -> set[str]:
     """The fields that configs have besides their bases', of all policies."""
     return {name for kind in policy_kinds() for name in kind.published.fields(1, 1, 1)}

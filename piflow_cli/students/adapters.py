@@ -37,7 +37,8 @@ from .adapter_configs import (
     widened_config,
 )
 from .adapter_digests import check_digests, with_digests
-from .facts import METADATA_PREFIX, StudentFacts
+from .agreement import check_config, check_policy
+from .facts import StudentFacts, has_facts
 from .locate import CONFIG_NAME, WEIGHTS_NAME, StudentFiles
 from .published import facts_of_published, no_head, published_names
 from .runs import iterations_asked
@@ -90,6 +91,7 @@ def load_adapter(
     precision: str | None = None,
     as_stored: bool = False,
     changed: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Student:
     """The student in ``files``, of which :func:`read_facts` has read ``facts``; on the CPU.
 
@@ -99,7 +101,7 @@ def load_adapter(
         adapters on it; None: as it was trained. precision: of the base in place of ``dtype``, as
         :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it. as_stored: leave adapters in the dtype that
         the file has them in; 8-bit floats become float32, since nothing computes in them. changed: take files that are
-        not as they were saved.
+        not as they were saved. say: takes a line on what was assumed.
 
     Raises:
         UsageError: the base is of another architecture, or ``precision`` is of a base that there is none of.
@@ -119,6 +121,7 @@ def load_adapter(
         student = outlined_student(family, base_config(config, facts, teacher, family), facts, weights)
         if config is not None:
             refuse_unknown(config, type(student.model))
+        check_config(config, student, weights, say)
         fill(student, weights)
         return student
     place = locate(*facts.base_at(base))
@@ -132,6 +135,7 @@ def load_adapter(
         check_architecture(config, model, family)
     _check_ranks(ranks, model)
     student = loaded_student(model, family, facts, ranks)
+    check_config(config, student, weights, say)
     fill(student, weights, None if as_stored else dtype)
     return student
 
@@ -165,9 +169,10 @@ def _facts(
     base: str | None,
     say: Callable[[str], None],
 ) -> StudentFacts:
-    if not any(name.startswith(METADATA_PREFIX) for name in weights.metadata):
+    if not has_facts(weights):
         return facts_of_published(config, weights, teacher, base, say)
     facts = StudentFacts.from_metadata(weights.metadata)
+    check_policy(weights, facts, say)
     told = facts.components if config is None else config.get("num_gaussians", facts.components)
     if told != facts.components:
         raise RunError(

@@ -100,12 +100,18 @@ def base_outline(teacher: TeacherSection) -> nn.Module:
     return family.outline(outline_folder(family, teacher))
 
 
+def told_policy(weights: StoredWeights) -> Mapping[str, Any]:
+    """What the file says of its policy, nothing where it has no ``policy_config``;
+    raises RunError where that is no JSON object."""
+    try:
+        return dict(json.loads(weights.metadata.get("policy_config", "{}")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{weights.path} has a policy_config that is no JSON object", "copy it again") from error
+
+
 def _policy_config(weights: StoredWeights) -> Mapping[str, Any]:
     """What the file says of its policy; of one that says nothing, what its head can only be."""
-    try:
-        found = dict(json.loads(weights.metadata.get("policy_config", "{}")))
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{weights.path} has a policy_config that is no JSON object", "copy it again") from error
+    found = told_policy(weights)
     if found:
         return found
     for kind in policy_kinds():

@@ -14,6 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ..core.decoding import PolicyDecoder
+from ..core.policies.base import Policy
 from ..core.rollout import rollout
 from ..core.tensors import working
 from ..core.timegrid import TimeGrid, renoising, to_raw, to_sigma
@@ -24,6 +25,11 @@ class PolicySchedulerOutput(BaseOutput):
     """``prev_sample``: the state at the next evaluation, in the shape and dtype of the sample that was given."""
 
     prev_sample: Tensor
+
+
+def as_sampled(policy: Policy, temperature: float | Literal["auto"], index: int, nfe: int) -> Policy:
+    """The policy of evaluation ``index`` (from 0) of ``nfe``, with the temperature of all steps but the last."""
+    return policy if index == nfe - 1 else policy.with_temperature(final_temperature(temperature, nfe))
 
 
 def final_temperature(temperature: float | Literal["auto"], nfe: int) -> float:
@@ -56,8 +62,8 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        kind: str = "gm",
-        components: int = 8,
+        kind: str,
+        components: int,
         patch: int | None = None,
         segment: float = 1.0,
         shift: float = 1.0,
@@ -131,8 +137,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
 
         source = torch.full((sample.shape[0],), raw, dtype=torch.float64, device=sample.device)
         policy = self.decoder.policy(working(model_output), working(sample), source)
-        if not last:
-            policy = policy.with_temperature(final_temperature(config.temperature, self.num_inference_steps))
+        policy = as_sampled(policy, config.temperature, index, self.num_inference_steps)
         end = torch.full_like(source, raw_next if memory == 1 else to_raw(sigma_dst, config.shift))
         x = self.decoder.pack(rollout(policy, policy.x_src, source, end, substeps=config.substeps))
         if memory < 1 and not last:

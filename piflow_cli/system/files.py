@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import UsageError
+from .folders import in_folder, sync_file, sync_folder
 
 KEY_LENGTH = 32
 CHUNK = 1 << 24  # bytes
@@ -130,16 +131,17 @@ def replacing_file(path: Path) -> Generator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not.
 
     When the block has ended, the file stays under its name whatever happens to the power.
+    When it fails, folders that were made for the file go too.
     """
-    make_folder(path.parent)
     aside = _aside(path, "tmp")
-    try:
-        yield aside
-        sync_file(aside)
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+    with in_folder(path.parent):
+        try:
+            yield aside
+            sync_file(aside)
+            os.replace(aside, path)
+            sync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -148,20 +150,21 @@ def replacing_folder(path: Path) -> Generator[Path]:
 
     Where the system can exchange two folders, there is always one at ``path`` that is whole; elsewhere :func:`recover`
     puts back what a process that was killed in between has left. What was synchronised here survives a power cut.
+    When the block fails, folders that were made for this one go too.
     """
-    make_folder(path.parent)
     aside = _aside(path, "tmp")
-    aside.mkdir()
-    try:
-        yield aside
-        _sync_tree(aside)
-        if not path.exists():
-            os.rename(aside, path)
-        elif not _exchange(aside, path):
-            _swap(aside, path)
-        sync_folder(path.parent)
-    finally:
-        _clear(aside)
+    with in_folder(path.parent):
+        aside.mkdir()
+        try:
+            yield aside
+            _sync_tree(aside)
+            if not path.exists():
+                os.rename(aside, path)
+            elif not _exchange(aside, path):
+                _swap(aside, path)
+            sync_folder(path.parent)
+        finally:
+            _clear(aside)
 
 
 def remove_folder(path: Path) -> None:
@@ -200,44 +203,6 @@ def stood_aside(path: Path, ours: re.Pattern[str]) -> str | None:
     full; None for any other file or folder."""
     found = _ASIDE.fullmatch(path.name)
     return None if found is None or ours.fullmatch(found[1]) is None else found[1]
-
-
-def make_folder(path: Path) -> None:
-    """Make ``path`` and what is missing above it, so that a power cut does not take them back."""
-    missing = []
-    while not path.exists():
-        missing.append(path)
-        path = path.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_file(path: Path) -> None:
-    """Have the contents of a file written to the disk; raises OSError where the disk fails."""
-    # A file copied from elsewhere may forbid writing; Windows synchronises nothing else.
-    number = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder written to the disk, on systems that can be told to."""
-    try:
-        number = os.open(path, os.O_RDONLY)
-    except OSError:
-        # Windows opens no folders; a folder that may be written to but not read cannot be opened either.
-        return
-    try:
-        os.fsync(number)
-    except OSError as error:
-        # Some network and FUSE file systems know no synchronising of folders.
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EROFS):
-            raise
-    finally:
-        os.close(number)
 
 
 def _aside(path: Path, kind: str) -> Path:

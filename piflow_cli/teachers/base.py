@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -34,7 +35,8 @@ class TeacherFamily(ABC):
     best; ``beside_steps``: of one that is only to stand beside a student's, in previews and inspection. ``guidance`` is
     what a network with an input for the guidance scale is told; the others do not read it. ``trained_in_full``: dotted
     paths of linear layers that a student with adapters trains in full, besides the head. ``config_not_published``:
-    fields of the base's config that published GM adapters leave out.
+    fields of the base's config that published GM adapters leave out. ``usual_fields``: values that released networks
+    have in fields of the config which no tensor shows.
     """
 
     name: ClassVar[str]
@@ -43,6 +45,7 @@ class TeacherFamily(ABC):
     beside_steps: ClassVar[int]
     trained_in_full: ClassVar[tuple[str, ...]] = ()
     config_not_published: ClassVar[tuple[str, ...]] = ()
+    usual_fields: ClassVar[Mapping[str, tuple[float, ...]]] = MappingProxyType({})
     embeds_guidance: ClassVar[bool] = False
 
     def __init__(self, guidance: float = 1.0) -> None:

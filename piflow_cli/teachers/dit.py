@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ class DiTFamily(ClassConditionalFamily):
     name = "dit"
     model_name = "DiT"
     trained_in_full = ("proj_out_1",)
+    usual_fields = MappingProxyType({"time_scale": (1.0, 1000.0)})
 
     def prepare(self, base: Path, config: Path | None) -> Path:
         """A released checkpoint becomes a folder, by the config.json in the folder

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 SINUSOID_CHANNELS = 256
 NORM_EPS = 1e-6
+# Below, no sinusoid tells one time from another; above, float32 angles have lost the fraction of a turn.
+TIME_SCALES = (1e-3, 1e6)
 
 
 def sinusoid_frequencies(channels: int = SINUSOID_CHANNELS, device: torch.device | None = None) -> torch.Tensor:
@@ -207,6 +209,8 @@ class DiT(ModelMixin, ConfigMixin):
                 raise ValueError(f"{name} {size!r} is not a whole number above 0")
         if type(time_scale) not in (int, float) or not 0 < time_scale < math.inf:
             raise ValueError(f"time_scale {time_scale!r} is not a number above 0")
+        if not TIME_SCALES[0] <= time_scale <= TIME_SCALES[1]:
+            raise ValueError(f"time_scale {time_scale:g} is not from {TIME_SCALES[0]:g} to {TIME_SCALES[1]:g}")
         width = num_attention_heads * attention_head_dim
         if sample_size % patch_size:
             raise ValueError(f"sample_size {sample_size} is not a multiple of patch_size {patch_size}")

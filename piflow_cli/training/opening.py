@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..core.policies.kinds import head_class
 from ..data.sources import open_data
 from ..errors import UsageError
 from ..students.facts import StudentFacts
@@ -53,7 +54,8 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     if preset.optimisation.gradient_checkpointing:
         root(student.model).enable_gradient_checkpointing()
     _place((teacher, student.model, average.model), preset, accelerator.device)
-    optimizer = make_optimizer(student.model.named_parameters(), preset.optimisation, accelerator.device, console)
+    slow = head_class(preset.policy.kind).slow
+    optimizer = make_optimizer(student.model.named_parameters(), slow, preset.optimisation, accelerator.device, console)
     _spare_frozen(root(student.model))
     model, optimizer = accelerator.prepare(root(student.model), optimizer)
     return Session(

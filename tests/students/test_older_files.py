@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_vae import tiny_vae
 
-from piflow_cli.students.adapters import load_adapter
+from piflow_cli.students.open import open_student
 from piflow_cli.training import run
 
 OLDER = Path(__file__).parent.parent / "data" / "written_by_0_1_0"
@@ -33,7 +33,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("policy", ADAPTERS)
 def test_an_adapter_is_the_student_it_was(policy, expected) -> None:
-    student = load_adapter(OLDER / ADAPTERS[policy], base=str(OLDER / "flux-base"))
+    student = open_student(OLDER / ADAPTERS[policy], base=str(OLDER / "flux-base"))
     text = {name.removeprefix("text."): value for name, value in expected.items() if name.startswith("text.")}
     x, raw = expected["x"], expected["raw"]
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_an_adapter_is_the_student_it_was(policy, expected) -> None:
 
 
 def test_a_student_trained_in_full_is_the_one_it_was(expected) -> None:
-    student = load_adapter(OLDER / "digits" / "run")
+    student = open_student(OLDER / "digits" / "run")
     x, raw = expected["x_digits"], expected["raw"]
     with torch.no_grad():
         told = student.family.condition(student.model, [0, 9])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -156,17 +156,9 @@ class GMHead(ComponentHead):
         return self._per_position(means, logweights, logstds.expand(-1, tokens.shape[1], self.patch))
 
     @classmethod
-    def build(
-        cls,
-        projection: nn.Linear,
-        site: HeadSite,
-        sizes: HeadSizes,
-        *,
-        bias_noise: float | None = None,
-        generator: torch.Generator | None = None,
-    ) -> GMHead:
-        shape = (projection, sizes.components, site.patch, site.channel_major, sizes.embedding_dim, sizes.logstd_width)
-        return cls(*shape, negated=site.negated, bias_noise=bias_noise, generator=generator)
+    def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:
+        own = {"embedding_dim": sizes.embedding_dim, "logstd_width": sizes.logstd_width}
+        return {**super().options(site, sizes, noise), **own}
 
     @property
     def width(self) -> int:

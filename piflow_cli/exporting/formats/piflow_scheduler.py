@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ...console import Console
     from ..request import ExportRequest
 
+SCHEDULER = "PiflowScheduler"
 OLDEST_DIFFUSERS = "0.42"
 SELF_CONTAINED = "choose --format pipeline, which brings its own scheduler"
 
@@ -59,10 +60,10 @@ class PiflowSchedulerFormat(ExportFormat):
         check_whole(facts, request)
         if not request.with_base or request.quantise is not None:
             raise UsageError(f"--no-base and --quantise are not for the format {self.name}", "leave them out")
-        if facts.policy != "dx":
-            what = policy_kind(facts.policy).words.predicts
+        kind = policy_kind(facts.policy)
+        if kind.published.scheduler != SCHEDULER:
             raise UsageError(
-                f"PiflowScheduler reads x_0 at even times (a DX policy), and this student predicts {what}",
+                f"{SCHEDULER} reads x_0 at even times (a DX policy), and this student predicts {kind.words.predicts}",
                 SELF_CONTAINED,
             )
         if facts.components < 2:
@@ -77,7 +78,7 @@ class PiflowSchedulerFormat(ExportFormat):
                 f" {facts.nfe} steps are {step:g} long",
                 SELF_CONTAINED,
             )
-        if not hasattr(diffusers, "PiflowScheduler"):
+        if not hasattr(diffusers, SCHEDULER):
             installed = importlib.metadata.version("diffusers")
             raise UsageError(
                 f"diffusers {installed} has no PiflowScheduler", f'pip install -U "diffusers>={OLDEST_DIFFUSERS}"'

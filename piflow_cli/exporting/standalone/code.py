@@ -16,7 +16,7 @@ OLDEST_DIFFUSERS = "0.39.0"
 SCHEDULER = "policy_scheduler"
 CLASS_CONDITIONAL = "class_conditional"
 COMPONENT = "component"
-_BELOW_POLICIES = ("core/timegrid.py", "core/tensors.py", "core/validation.py")
+_BELOW_POLICIES = ("core/segments.py", "core/timegrid.py", "core/tensors.py", "core/validation.py")
 _ABOVE_POLICIES = ("core/decoding.py", "core/coefficients.py", "core/reference.py", "students/scheduler.py")
 _HEADING = '''\
 # Copyright The piflow authors. Licensed under the Apache License, Version 2.0 (the "License"); you may not use this
