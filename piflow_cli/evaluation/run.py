@@ -151,7 +151,7 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     """One student after another, so that one is in memory at a time; a
     teacher that several share gets its rows once."""
     extractors = ChosenExtractors(request, processes.device, console)
-    store = Cache((user_cache() if request.cache is None else request.cache) / KEPT_IN)
+    store = Cache(user_cache(request.cache) / KEPT_IN)
     if processes.first:
         store.forget_unused()
     told: set[str] = set()
