@@ -32,7 +32,7 @@ NAME_CACHE = "export XDG_CACHE_HOME=DIR"
 
 
 def user_cache(named: Path | None = None) -> Path:
-    """Where piflow keeps what it can make again: the folder ``named``, else ``piflow`` in XDG_CACHE_HOME, or in ~/.cache.
+    """Where piflow keeps what it can make again: in ``named``, or else in ``piflow`` in XDG_CACHE_HOME or ~/.cache.
 
     Raises UsageError where none of them is known: the variable is not set, and the user has no home.
     """
