@@ -98,6 +98,18 @@ class ImageSpec:
     size: tuple[int, int] | None = None
 
     @property
+    def of_class(self) -> int:
+        """The label, of a picture that has one."""
+        assert self.label is not None
+        return self.label
+
+    @property
+    def text(self) -> str:
+        """The prompt, of a picture that has one."""
+        assert self.prompt is not None
+        return self.prompt
+
+    @property
     def stem(self) -> str:
         """Name of its file, without the ending."""
         return f"{self.seed:06d}" if self.number is None else f"{self.number:04d}-{self.seed:06d}"
