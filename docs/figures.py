@@ -18,10 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from piflow_cli import load_student
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.reports.images import to_images
 from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
-from piflow_cli.students.adapters import load_adapter
 from piflow_cli.weights.locate import locate
 
 FOLDER = Path(__file__).parent / "pages" / "figures"
@@ -32,7 +32,7 @@ FINE_STEPS = 128
 @torch.no_grad()
 def digits(run: Path) -> Figure:
     """Digits 0 to 9 from seeds 0 to 9: the teacher at the student's steps, at many, and the student."""
-    student = load_adapter(run)
+    student = load_student(run)
     noise = seeded_noise(seeded_generators(range(COLUMNS)), student.family.sample_shape(student.model))
     teacher = student.family.load(locate("preset:digits"))
     condition = student.family.condition(teacher, list(range(COLUMNS)))

@@ -168,12 +168,14 @@ def test_what_is_not_marked_runs(cli, tmp_path: Path, monkeypatch: pytest.Monkey
     """README and docs from their beginning to their end, in one folder, each command once."""
     monkeypatch.chdir(tmp_path)
     for block in BLOCKS:
-        if block.file is not None and block.language in ("text", "yaml"):
+        if block.file is not None and "/" not in block.file and block.language in ("text", "yaml"):
             (tmp_path / block.file).write_text(block.text, encoding="utf-8")
     done = {*ELSEWHERE}
+    # The programs of a page go on from each other.
+    names: dict[str, dict[str, object]] = {}
     for block in BLOCKS:
         if block.language == "python" and not block.title:
-            exec(compile(block.text, block.place, "exec"), {"__name__": "docs"})
+            exec(compile(block.text, block.place, "exec"), names.setdefault(block.page, {}))
         elif block.language == "bash" and not block.title:
             for words in block.commands:
                 if " ".join(words) not in done and words[0] != "pip":

@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import docs_pages
@@ -16,6 +17,11 @@ from doc_blocks import PAGES, ROOT, read_order
 from recipe_table import TABLE
 
 import piflow_cli
+from piflow_cli.core.policies import kinds as policies
+from piflow_cli.evaluation import metric_kinds
+from piflow_cli.exporting.formats import FORMATS
+from piflow_cli.presets.families import TEXT, told
+from piflow_cli.presets.resolve import available, load
 
 FIGURE_BYTES = 150_000
 # The teacher at 8 steps is 0.024 away, the untrained student 0.37.
@@ -45,7 +51,9 @@ def test_the_site_builds_without_a_warning_and_asks_no_other_host(tmp_path: Path
     assert done.returncode == 0, done.stderr
     for path in PAGES.glob("*.md"):
         page = (tmp_path / f"{path.stem}.html").read_text(encoding="utf-8")
-        assert not re.findall(r"<(?:script|img|iframe|link)\b[^>]*(?:src|href)=\"?(https?://[^\"> ]+)", page), path.name
+        assert "8&lt;--" not in page and not re.findall(
+            r"<(?:script|img|iframe|link)\b[^>]*(?:src|href)=\"?(https?://[^\"> ]+)", page
+        ), path.name
 
 
 def test_every_page_is_on_the_map() -> None:
@@ -104,3 +112,18 @@ def test_messages_of_troubleshooting_are_those_of_the_program() -> None:
 def test_every_setting_and_option_has_a_meaning() -> None:
     rows = [line for page in ("settings", "commands") for line in (PAGES / f"{page}.md").read_text().splitlines()]
     assert not [row for row in rows if row.startswith("| `") and row.endswith("|  |")]
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("evaluation", metric_kinds.ROWS),
+        ("exports", FORMATS),
+        ("configuration", policies.ROWS),
+        ("text-to-image", [name for name in available() if told(load(name).teacher.family) == TEXT]),
+        ("imagenet", [name for name in available() if name.startswith("imagenet")]),
+    ],
+)
+def test_a_page_names_all_that_there_is(page: str, names: Iterable[str]) -> None:
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    assert list(names) and not [name for name in names if f"`{name}`" not in text]
