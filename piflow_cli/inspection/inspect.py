@@ -97,7 +97,7 @@ def inspect_policy(request: InspectRequest, console: Console) -> Inspection:
     students = [_inspected(found, name, request, device, console) for found, name in zip(founds, names)]
     files = [] if request.output is None else _written(students, request.output)
     rows = verdict_rows([student.summary for student in students], names, [student.warned for student in students])
-    return {**as_json(students), "verdict": rows, "files": files}
+    return Inspection(students=as_json(students)["students"], verdict=rows, files=files)
 
 
 def _written(students: list[Inspected], folder: Path) -> list[Path]:

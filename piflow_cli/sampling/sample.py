@@ -47,7 +47,7 @@ def sample(request: SampleRequest, console: Console) -> dict:
     check_writable(request.output)
     device = choose_device(request.device)
     sampler = (
-        _student_sampler(request, device, console)
+        _student_sampler(_found(request.student, request, console), request, device, console)
         if request.student is not None
         else _teacher_sampler(request, device, console)
     )
@@ -98,8 +98,9 @@ def _file(request: SampleRequest, spec: ImageSpec) -> Path:
     return request.output / f"{spec.stem}.png"
 
 
-def _student_sampler(request: SampleRequest, device: torch.device, console: Console) -> Sampler:
-    found = _found(request, console)
+def _student_sampler(
+    found: FoundStudent | LoadedStudent, request: SampleRequest, device: torch.device, console: Console
+) -> Sampler:
     facts = found.facts
     recipe = {
         "piflow": __version__,
@@ -122,12 +123,10 @@ def _student_sampler(request: SampleRequest, device: torch.device, console: Cons
     return _class_student_sampler(request, found, recipe, device)
 
 
-def _found(request: SampleRequest, console: Console) -> FoundStudent | LoadedStudent:
-    if not isinstance(request.student, Student):
-        assert request.student is not None
-        return find_student(
-            request.student, request.teacher, request.base, subfolder=request.subfolder, say=console.say
-        )
+def _found(student: str | Student, request: SampleRequest, console: Console) -> FoundStudent | LoadedStudent:
+    """The student of that name, or the one that is in memory."""
+    if not isinstance(student, Student):
+        return find_student(student, request.teacher, request.base, subfolder=request.subfolder, say=console.say)
     asked = {name: getattr(request, name) for name in ("teacher", "base", "subfolder", "base_precision")}
     lasting = {"loras": request.loras, "offload": request.offload != "none", "compile": request.compile}
     if named := [name for name, value in (asked | lasting).items() if value]:
@@ -135,7 +134,7 @@ def _found(request: SampleRequest, console: Console) -> FoundStudent | LoadedStu
             f"{', '.join(named)}: settings of a student that is still to be loaded, and this one is in memory",
             "leave them out, or name the student by its path",
         )
-    return LoadedStudent(request.student)
+    return LoadedStudent(student)
 
 
 def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Console) -> None:
