@@ -235,7 +235,8 @@ def _check(request: EvalRequest, compared: Compared) -> None:
     if request.asks("diversity") and Counter(groups.tolist()).most_common(1)[0][1] < 2:
         raise UsageError(
             "--metrics diversity: no label or prompt comes twice, so no two pictures can be compared",
-            "give it more: --seeds 0-3",
+            # Labels follow the seeds, so that more seeds alone may have labels of their own.
+            "give it more: --seeds 0-3" if compared.text else "give one label several seeds: --labels 0 --seeds 0-3",
         )
 
 

@@ -114,7 +114,7 @@ def diversity(features: Tensor, groups: Tensor) -> float:
     if not distances:
         raise UsageError(
             "diversity compares pictures of the same prompt or class, and there is one of each",
-            "give more seeds: --num-images",
+            "give several pictures of one prompt or label",
         )
     return sum(distances) / len(distances)
 
