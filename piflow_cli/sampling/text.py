@@ -204,7 +204,7 @@ def specs_of(request: SampleRequest, family: TextToImageFamily) -> tuple[ImageSp
             "--labels: the model is told a text, not a class", 'type a prompt instead: piflow sample RUN "a red fox"'
         )
     if request.vae is not None:
-        raise UsageError("--vae: the VAE of a text-to-image model is that of its base", PIPELINE)
+        raise UsageError("--vae: the VAE of a text-to-image model is that of its base", "leave --vae out")
     if request.prompts and request.prompts_from is not None:
         raise UsageError("a prompt is given, and --prompts too", "keep one of them")
     if not request.prompts and request.prompts_from is None:
