@@ -98,6 +98,11 @@ def _number(text: str) -> float:
         return math.nan
 
 
+def as_typed(context: typer.Context, *names: str) -> dict[str, Any]:
+    """The options of a command that its request takes under the same names, and as they are (paths excepted)."""
+    return {name: context.params[name] for name in names}
+
+
 MODEL, POLICY, DATA, PRESET = "Model", "Policy", "Data", "Preset"
 OPTIMISATION, MEMORY, SAMPLING, OUTPUT = "Optimisation", "Memory", "Sampling", "Output"
 

@@ -20,6 +20,7 @@ from ..students.shared_base import root
 from ..students.student import Student
 from ..teachers.base import ClassConditionalFamily, Conditioning, Network
 from ..teachers.text_to_image import TextToImageFamily
+from ..wording import few
 from .standalone.class_conditional import ClassConditionalPipeline
 from .weights import Weights, base_dtype
 
@@ -88,7 +89,7 @@ def check_weights(weights: Weights, model: Network) -> None:
     ]
     if wrong:
         raise RunError(
-            f"what was written is not what came back: {wrong[0]} differs, and {len(wrong) - 1} more do",
+            f"what was written is not what came back, in {few(sorted(wrong))}",
             "check the disk, and export again",
         )
 

@@ -3,7 +3,6 @@ whatever kills the process or the power."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
@@ -17,16 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import UsageError
+from .exchange import exchange
 from .folders import in_folder, sync_file, sync_folder
 
 KEY_LENGTH = 32
 CHUNK = 1 << 24  # bytes
 _ASIDE = re.compile(r"\.(.+)\.[0-9a-z_]+\.(?:tmp|old)")
-_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
-_HERE = -100  # AT_FDCWD
-LONGEST_NAME = (
-    200  # bytes of a file's or folder's name: file systems take 255, and names are written aside with a suffix
-)
+# Bytes of the name of a file or folder: file systems take 255, and names are written aside with a suffix.
+LONGEST_NAME = 200
 SHOWN_NAME = 60
 NAME_CACHE = "export XDG_CACHE_HOME=DIR"
 
@@ -162,7 +159,7 @@ def replacing_folder(path: Path) -> Generator[Path]:
             _sync_tree(aside)
             if not path.exists():
                 os.rename(aside, path)
-            elif not _exchange(aside, path):
+            elif not exchange(aside, path):
                 _swap(aside, path)
             sync_folder(path.parent)
         finally:
@@ -228,20 +225,6 @@ def _sync_tree(folder: Path) -> None:
             if not (path := Path(place, name)).is_symlink():
                 sync_file(path)
         sync_folder(Path(place))
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders at once; False where the system or the file system cannot."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError, TypeError):
-        return False
-    if rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM, errno.EXDEV):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
 
 
 def _swap(aside: Path, path: Path) -> None:
