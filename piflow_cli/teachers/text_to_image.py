@@ -278,13 +278,6 @@ def masked(embeds: Tensor) -> dict[str, Tensor]:
     return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(embeds.shape[0], dtype=torch.long)}
 
 
-def chat_lengths(tokenizer: Any, texts: Sequence[str], thinking: bool) -> list[int]:
-    """Tokens of each text as what a user says to a Qwen3 that is to answer."""
-    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
-    whole = [tokenizer.apply_chat_template([{"role": "user", "content": text}], **options) for text in texts]
-    return [len(tokenizer(text).input_ids) for text in whole]
-
-
 def longest_masked(length: int, width: int) -> Conditioning:
     """Shapes of one text of ``length`` embeddings of ``width`` as :func:`masked` has it, in the encoders' bfloat16."""
     embeds = torch.empty(1, length, width, dtype=torch.bfloat16, device="meta")
