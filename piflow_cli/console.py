@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -40,14 +41,20 @@ class Console:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it what the package logs is said here: for commands, which speak to a person and not to a program."""
+        """Within it what the package logs is said here, and what nobody can act on is not said at all.
+
+        For commands, which speak to a person: a library leaves the log and the warnings of its caller alone.
+        """
         logger = logging.getLogger("piflow")
         before = logger.handlers[:], logger.level, logger.propagate
         logger.handlers[:] = [_Forward(self)]
         logger.setLevel(logging.INFO)
         logger.propagate = False
         try:
-            yield
+            with warnings.catch_warnings():
+                # Pillow warns at half the pixels that data/pictures.py allows, and names when it refuses.
+                warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
+                yield
         finally:
             logger.handlers[:], logger.level, logger.propagate = before
 

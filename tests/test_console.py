@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from piflow_cli.console import (
     Console,
@@ -162,3 +165,28 @@ def test_libraries_keep_off_the_screen_with_json():
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and json.loads(done.stdout)["teacher"]["name"] == "qwen-image"
+
+
+def test_the_log_is_said_while_a_command_listens_and_no_other_console_takes_it(capsys):
+    logger = logging.getLogger("piflow")
+    before = logger.handlers[:], logger.level, logger.propagate, warnings.filters[:]
+    console = Console()
+    logging.getLogger("piflow.training").warning("to nobody")
+    with console.listening():
+        Console(quiet=True)
+        logging.getLogger("piflow.training").warning("careful")
+        logging.getLogger("piflow.kernels").info("news")
+    logging.getLogger("piflow.training").warning("to nobody")
+    assert capsys.readouterr().err == "Warning: careful\nnews\n"
+    assert (logger.handlers, logger.level, logger.propagate, warnings.filters) == before
+
+
+def test_pillow_does_not_warn_of_large_pictures_in_a_command(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Console().listening():
+            Image._decompression_bomb_check((2, 2))
+        assert not caught
+        Image._decompression_bomb_check((2, 2))
+        assert len(caught) == 1

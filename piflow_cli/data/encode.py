@@ -17,8 +17,8 @@ from torch import Tensor
 from ..errors import RunError, UsageError
 from ..teachers.encoders import EncoderFactory, Encoders, PictureEncoder
 from ..teachers.long_texts import told_of
+from ..weights.cache import ShardedCache
 from .buckets import Size, fit
-from .cache import Cache
 from .collect import EMPTY, UNREADABLE, SamplesToEncode, Skipped, Store, collect, summary
 from .encoded import Bucket, EncodedData, Sample
 from .picture import Picture
@@ -111,12 +111,14 @@ def find_missing(to_encode: SamplesToEncode, store: Store, accelerator: Accelera
     return missing
 
 
-def counted(name: str, held: Cache, wanted: int, absent: int) -> str:
+def counted(name: str, held: ShardedCache, wanted: int, absent: int) -> str:
     """How many entries of a kind the cache has, and lacks, of those that are wanted."""
     return f"{name}: {wanted - absent} found in {held.folder}, {absent} to encode"
 
 
-def _encode_texts(encoders: Callable[[], Encoders], texts: Mapping[str, str], store: Cache, console: Console) -> None:
+def _encode_texts(
+    encoders: Callable[[], Encoders], texts: Mapping[str, str], store: ShardedCache, console: Console
+) -> None:
     keys = list(texts)
     with console.progress(len(keys), description="encoding text") as bar, store.writer() as writer:
         for start in range(0, len(keys), TEXTS_AT_ONCE):
@@ -131,7 +133,7 @@ def _encode_texts(encoders: Callable[[], Encoders], texts: Mapping[str, str], st
 def encode_pictures(
     encoders: Callable[[], PictureEncoder],
     pictures: Mapping[str, tuple[Size, Picture]],
-    store: Cache,
+    store: ShardedCache,
     console: Console,
     cut: Callable[[Image.Image, Size], Tensor] = fit,
 ) -> dict[str, str]:
@@ -200,7 +202,7 @@ def _finished(
     return EncodedData(buckets, store.texts, store.latents, store.text_key(EMPTY) if negative else None)
 
 
-def _warn_of_long_texts(to_encode: SamplesToEncode, texts: Cache, console: Console) -> None:
+def _warn_of_long_texts(to_encode: SamplesToEncode, texts: ShardedCache, console: Console) -> None:
     """Say which texts were cut, also where an earlier run encoded them."""
     told = {item.sample.text: item.text for items in to_encode.items.values() for item in items}
     notes = {text: note for key, text in told.items() if (note := texts.note(key)) is not None}

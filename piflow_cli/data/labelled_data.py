@@ -21,10 +21,10 @@ from ..teachers.base import ClassConditionalFamily, Conditioning
 from ..teachers.encoders import EncoderFactory
 from ..teachers.folders import outline_folder
 from ..teachers.latents import vae_encoders
+from ..weights.cache import ShardedCache
 from ..weights.locate import hub_id, locate
 from .batches import Batch, LabelledImages, TrainingData, batch_indices, draw_latents
 from .buckets import Size, centre_crop
-from .cache import Cache
 from .collect import UNREADABLE, Skipped, Store, summary
 from .encode import Missing, counted, encode_pictures, lacking
 from .labelled import list_labelled
@@ -64,7 +64,7 @@ class CachedLatents:
 
     keys: Sequence[str]
     labels: Tensor
-    cache: Cache
+    cache: ShardedCache
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         entries = [self.cache[self.keys[row]] for row in rows.tolist()]

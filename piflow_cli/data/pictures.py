@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
@@ -40,9 +39,6 @@ BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 ORIENTATION = 0x0112
 # Without one of these in it a PNG says nothing of how it is turned.
 PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
-
-# The limit above is checked by name; Pillow would warn on stderr long before it.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Unreadable(Exception):

@@ -135,7 +135,7 @@ def _describe_latents(preset: Preset) -> dict[str, str]:
     path = Path(str(preset.data.images)).expanduser()
     if preset.teacher.vae is None or not path.exists() or (path.suffix == ".safetensors" and holds_latents(path)):
         return {}
-    root = user_cache() if preset.data.cache is None else Path(preset.data.cache)
+    root = user_cache(None if preset.data.cache is None else Path(preset.data.cache))
     return {"latents": f"drawn from the posteriors of {preset.teacher.vae}, kept in {root}"}
 
 

@@ -51,8 +51,10 @@ def distill(
         RunError: the run diverged, or a checkpoint is damaged. Interrupted: a signal stopped it; the same call goes on.
 
     >>> import piflow_cli as piflow
-    >>> piflow.distill("digits", "runs/short", settings={"optimisation.iterations": 2, "policy.nfe": 2})
-    PosixPath('runs/short')
+    >>> short = {"optimisation.iterations": 2, "optimisation.batch_size": 16, "policy.nfe": 2}
+    >>> run = piflow.distill("digits", "runs/short", settings=short)
+    >>> sorted(path.name for path in run.iterdir() if path.is_dir())
+    ['adapter', 'checkpoints']
     """
     from ..presets.places import with_full_paths
     from ..presets.resolve import resolve

@@ -49,8 +49,9 @@ def export(
         RunError: what was written does not read back as the student; nothing is left of it then.
 
     >>> import piflow_cli as piflow
-    >>> piflow.export("runs/short", "adapter", "exports/short")
-    PosixPath('exports/short')
+    >>> folder = piflow.export("runs/short", "adapter", "exports/short")
+    >>> (folder / "diffusion_pytorch_model.safetensors").is_file()
+    True
     """
 
     named = str(student)

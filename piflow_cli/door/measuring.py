@@ -70,7 +70,7 @@ def evaluate(
     >>> import piflow_cli as piflow
     >>> report = piflow.evaluate("runs/short", metrics=["alignment"], num_images=8, fine_steps=4)
     >>> [(row["metric"], row["nfe"], row["images"]) for row in report["results"] if row["kind"] == "student"]
-    [('rms', 2, 8), ('psnr', 2, 8)]
+    [('mse', 2, 8), ('psnr', 2, 8)]
     """
     request = EvalRequest(
         students=texts(students), metrics=None if metrics is None else parse_metrics(",".join(texts(metrics))),

@@ -100,7 +100,9 @@ class ChosenExtractors:
     def looks_of(self, compared: Compared) -> dict[str, OwnLook]:
         """What is seen in pictures for one metric alone, by its name; raises UsageError for a student that is told no
         prompts, where the metric needs them."""
-        for kind in (kind for kind in map(metric_kind, self.request.measures) if kind.look is not None):
+        for kind in map(metric_kind, self.request.measures):
+            if kind.look is None:
+                continue
             if PROMPTS in kind.needs and not compared.text:
                 raise UsageError(
                     f"--metrics {kind.name}: {compared.opened.found.named} is told classes, not texts",

@@ -18,14 +18,15 @@ from ..reports.images import save_png, to_images
 from ..sampling.request import ImageSpec, batches
 from ..system.files import cache_key
 from ..system.processes import Processes
+from ..weights.cache import Cache
 from .candidates import Candidate
 from .overlap import Overlap
-from .store import Store
 
 if TYPE_CHECKING:
     from ..console import Console
     from ..sampling.opened import OpenedModel
 
+ROWS = "rows"
 Look = Callable[[Tensor, Sequence[ImageSpec]], Tensor]
 """Pictures (B, 1 or 3, H, W) around [-1, 1] and their shots → numbers (B, D) float32 on the CPU."""
 
@@ -84,7 +85,7 @@ class Generation:
         opened: OpenedModel,
         specs: Sequence[ImageSpec],
         looks: Mapping[str, Look],
-        store: Store,
+        store: Cache,
         processes: Processes,
         batch_size: int,
         images: Path | None = None,
@@ -134,7 +135,7 @@ class Generation:
         with console.progress(total, description=candidate.title) as bar, Overlap(self.opened.device) as overlap:
             for block in blocks:
                 gathered = _Gathered(self, candidate, block)
-                kept = self.store.get(self.states_key(candidate, block)) if block.aligned else None
+                kept = self._found(self.states_key(candidate, block)) if block.aligned else None
                 for start in range(0, len(block.specs), self.batch_size):
                     specs = block.specs[start : start + self.batch_size]
                     states = self._states(candidate, specs, None if kept is None else kept[start : start + len(specs)])
@@ -185,8 +186,12 @@ class Generation:
             )
         return states
 
+    def _found(self, key: str) -> Tensor | None:
+        entry = self.store.get(key)
+        return None if entry is None else entry[ROWS]
+
     def _stored(self, key: str) -> Tensor:
-        found = self.store.get(key)
+        found = self._found(key)
         if found is None:
             raise RunError(
                 f"the cache lost a block of features: {self.store.path(key)}",
@@ -225,6 +230,6 @@ class _Gathered:
         """Store the block, now that all of its batches are through."""
         generation, store = self.generation, self.generation.store
         for tag, parts in self.features.items():
-            store.put(generation.features_key(self.candidate, self.block, tag), torch.cat(parts))
+            store.put(generation.features_key(self.candidate, self.block, tag), {ROWS: torch.cat(parts).float()})
         if self.block.aligned:
-            store.put(generation.states_key(self.candidate, self.block), torch.cat(self.states))
+            store.put(generation.states_key(self.candidate, self.block), {ROWS: torch.cat(self.states).float()})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..packages import named
+from ..sampling.teacher import OwnTeacher
 from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractor, ChosenExtractors, feature_set, reference_of
 from .compared import Compared
@@ -57,13 +58,11 @@ class Measuring:
         self.report.notes.append(text)
 
     def _distributions(self, chosen: ChosenExtractor) -> None:
-        fine = self.compared.fine
         # A distance of few pictures is extrapolated from their features; of many, moments do.
         keep = each_is_needed(chosen.metrics) or len(self.generation.specs) < TARGET
         same_noise = reference_of(self.request, self.compared) == TEACHER
         if same_noise:
-            assert fine is not None, "a reference that is not at hand is refused before anything is generated"
-            reference = feature_set(self.generation, fine, chosen, keep)
+            reference = feature_set(self.generation, self.fine, chosen, keep)
         else:
             reference = self.extractors.reference(self.compared, chosen)
         for candidate in self.candidates:
@@ -95,12 +94,24 @@ class Measuring:
 
     def pairs(self, candidate: Candidate) -> Iterator[tuple[Tensor, Tensor]]:
         """States of ``candidate`` and of the fine solution, a batch at a time: pictures take more room than states."""
-        blocks = zip(self.generation.states(candidate), self.generation.states(self.compared.fine), strict=True)
+        blocks = zip(self.generation.states(candidate), self.generation.states(self.fine), strict=True)
         for ours, fine in blocks:
             for pair in zip(ours.split(self.generation.batch_size), fine.split(self.generation.batch_size)):
                 yield tuple(states.to(self.compared.opened.device) for states in pair)
 
     @property
+    def teacher(self) -> OwnTeacher:
+        """The student's teacher: no metric that needs one is asked where there is none."""
+        assert self.compared.teacher is not None, "a metric that is told of the teacher says that it needs one"
+        return self.compared.teacher
+
+    @property
+    def fine(self) -> Candidate:
+        """That teacher's fine solution."""
+        assert self.compared.fine is not None, "there is a fine solution where there is a teacher"
+        return self.compared.fine
+
+    @property
     def fine_name(self) -> str:
-        """What is compared with the teacher's fine solution is told so."""
-        return f"the teacher's {self.compared.fine.evaluations} steps"
+        """What is compared with the fine solution is told so."""
+        return f"the teacher's {self.fine.evaluations} steps"

@@ -15,9 +15,10 @@ from ..reports.images import to_images
 from ..sampling.text import WIDEST_ROW
 from ..students.naming import student_names
 from ..system.devices import keep_freed_memory
-from ..system.files import cache_folder, check_writable
+from ..system.files import cache_folder, check_writable, user_cache
 from ..system.processes import Processes, open_processes
 from ..system.versions import collect
+from ..weights.cache import Cache
 from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractors, reference_of
 from .compared import Compared, open_compared
@@ -29,12 +30,12 @@ from .report import Report, write_report
 from .report_folder import check_report_folder
 from .request import EvalRequest
 from .rows import Row
-from .store import Store
 
 if TYPE_CHECKING:
     from ..console import Console
 
 CLASS_BATCH, TEXT_BATCH = 128, 1
+KEPT_IN = "eval"
 FOLDER_BATCH = 64
 # What shapes pictures or numbers and stands in no row; the report tells those that were given.
 SETTINGS = (
@@ -150,7 +151,7 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     """One student after another, so that one is in memory at a time; a
     teacher that several share gets its rows once."""
     extractors = ChosenExtractors(request, processes.device, console)
-    store = Store(request.cache)
+    store = Cache(user_cache(request.cache) / KEPT_IN)
     if processes.first:
         store.forget_unused()
     told: set[str] = set()
@@ -167,7 +168,7 @@ def _rows_of(
     request: EvalRequest,
     compared: Compared,
     extractors: ChosenExtractors,
-    store: Store,
+    store: Cache,
     processes: Processes,
     report: Report,
     told: set[str],

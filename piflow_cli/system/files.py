@@ -31,15 +31,17 @@ SHOWN_NAME = 60
 NAME_CACHE = "export XDG_CACHE_HOME=DIR"
 
 
-def user_cache() -> Path:
-    """Where piflow keeps what it can make again: ``piflow`` in XDG_CACHE_HOME, or in ~/.cache.
+def user_cache(named: Path | None = None) -> Path:
+    """Where piflow keeps what it can make again: in ``named``, or else in ``piflow`` in XDG_CACHE_HOME or ~/.cache.
 
-    Raises UsageError where neither is known: the variable is not set, and the user has no home.
+    Raises UsageError where none of them is known: the variable is not set, and the user has no home.
     """
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if named is not None:
+        return named
+    told = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification has relative paths ignored.
-    if named.is_absolute():
-        return named / "piflow"
+    if told.is_absolute():
+        return told / "piflow"
     try:
         return Path.home() / ".cache" / "piflow"
     except RuntimeError as error:
@@ -54,7 +56,7 @@ def cache_folder(named: Path | None, hint: str = f"--cache DIR, or {NAME_CACHE}"
     Raises UsageError, before anything is computed, where there is none or it cannot be written to.
     """
     try:
-        folder = user_cache() if named is None else named
+        folder = user_cache(named)
     except UsageError as error:
         raise UsageError(error.message, f"name one: {hint}") from error
     check_writable(folder, hint, "the cache ")

@@ -37,7 +37,6 @@ from piflow_cli.evaluation.candidates import Candidate
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.generate import Generation, Look
 from piflow_cli.evaluation.run import CLASS_BATCH
-from piflow_cli.evaluation.store import Store
 from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.sampling.opened import OpenedModel
@@ -47,6 +46,7 @@ from piflow_cli.students.student import student_of
 from piflow_cli.system.devices import choose_device, keep_freed_memory
 from piflow_cli.system.processes import Processes
 from piflow_cli.teachers import family_of
+from piflow_cli.weights.cache import Cache
 from piflow_cli.weights.locate import locate
 
 ROUNDS = 3
@@ -87,7 +87,7 @@ class Bench:
         )
         candidate = Candidate("student", "student", "gm", steps, {"benchmark": "eval_throughput"}, draw)
         generation = Generation(
-            self.opened, self.opened.specs, looks, Store(folder), Processes(self.opened.device), self.batch
+            self.opened, self.opened.specs, looks, Cache(folder), Processes(self.opened.device), self.batch
         )
         started = time.perf_counter()
         generation.run(candidate, Console(quiet=True))

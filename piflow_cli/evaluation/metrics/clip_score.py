@@ -35,6 +35,7 @@ def open_look(request: EvalRequest, device: torch.device) -> ClipLook:
 
 def clip_scores(measuring: Measuring) -> Iterator[Row]:
     look = measuring.looks["clip"]
+    assert isinstance(look, ClipLook), "it was opened by open_look"
     for candidate in measuring.candidates:
         scores = torch.cat(list(measuring.generation.features(candidate, look.tag)))
         names = {"extractor": look.clip.name, "resize": "its own"}

@@ -30,13 +30,13 @@ def refuse(compared: Compared) -> None:
 
 
 def diversities(measuring: Measuring) -> Iterator[Row]:
-    specs, fine = measuring.generation.aligned, measuring.compared.fine
+    specs = measuring.generation.aligned
     groups = group_numbers(specs)
     if not _comes_twice(groups):
         measuring.note(f"no diversity: no label or prompt comes twice among {len(specs)} pictures")
         return
     chosen = measuring.all_chosen[0]
-    spreads = [_spread(measuring, candidate, chosen, groups) for candidate in (fine, *measuring.candidates)]
+    spreads = [_spread(measuring, candidate, chosen, groups) for candidate in (measuring.fine, *measuring.candidates)]
     if spreads[0] == 0:
         name = chosen.extractor.name
         measuring.note(f"no diversity: to {name} all of the teacher's pictures of one label or prompt are the same")

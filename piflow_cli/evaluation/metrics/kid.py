@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -33,7 +33,7 @@ def kernel_distance(features: Tensor, reference: Tensor, seed: int = 0) -> float
 
 
 @contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
+def _numpy_seeded(seed: int) -> Generator[None]:
     """NumPy's global generator, which clean-fid draws from, seeded inside and as it was outside."""
     import numpy as np
 

@@ -30,7 +30,7 @@ def speeds(measuring: Measuring) -> Iterator[Row]:
     specs = measuring.generation.blocks[0].specs[: measuring.generation.batch_size]
     for candidate in measuring.candidates:
         if candidate.kind == TEACHER:
-            found = teacher_speed(opened, measuring.compared.teacher, specs, candidate.evaluations)
+            found = teacher_speed(opened, measuring.teacher, specs, candidate.evaluations)
         else:
             found = student_speed(opened, specs, candidate.evaluations, request.substeps, request.temperature)
         times = {"images-per-second": found.images, "network-ms": found.network, "policy-ms": found.policy}

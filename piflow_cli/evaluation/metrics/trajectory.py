@@ -24,7 +24,7 @@ def trajectories(measuring: Measuring) -> Iterator[Row]:
         settings = {"steps": candidate.evaluations, "substeps": request.substeps, "temperature": request.temperature}
         specs = measuring.generation.specs
         errors = trajectory_errors(
-            compared.opened, compared.teacher, specs, measuring.generation.batch_size, **settings
+            compared.opened, measuring.teacher, specs, measuring.generation.batch_size, **settings
         )
         measuring.report.errors[candidate.title] = (candidate.name, errors)
         detail = f"at {POINTS} times of each evaluation"

@@ -1,43 +1,83 @@
-"""The cache: tensors by key in safetensors shards, so that encoders run once for each text and picture."""
+"""Caches of what can be made again: tensors by key in the safetensors files of a folder, checked when they are read."""
 
 from __future__ import annotations
 
-import json
-import zlib
+import os
+import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..core.tensors import all_finite
 from ..errors import RunError
-from ..system.devices import usable_cores
-from ..system.files import cache_key, replacing_file
+from ..system.files import cache_key
+from .shards import UNREADABLE, open_shard, write_shard
 
+KEPT_DAYS = 30
 # A shard is written when it holds this much; an interruption costs at most the work on one.
 SHARD_BYTES = 64 << 20
 SHARD_ENTRIES = 1024
-UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError)
-# Those of 0.1.0 do not cover dtypes and shapes.
-CHECKSUMS, PLAIN_CHECKSUMS, NOTES = "checksums", "crc32", "notes"
 AGAIN = "run the same command again: what it held is made anew"
 # Mapped files, not memory: as many as all of ImageNet takes, whose latents are visited in no order.
 OPEN_SHARDS = 2048
-# Checksums leave Python's lock to others; more readers than this a disk does not serve faster.
-MOST_READERS = 8
-# Shards that this process has read from end to end, by their path, size and time.
-_found_whole: set[tuple[Path, int, int]] = set()
 
 
 class Cache:
-    """Entries (tensors by name) under keys, in the shards of one folder, which may not exist yet.
+    """Large entries (tensors by name) under keys, a shard each, found by its key; several processes may write to one
+    folder at once.
+
+    The time of a file's last change is that of its last use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def __contains__(self, key: str) -> bool:
+        """Whether it can be had, whole: all of the file is read."""
+        return self.get(key) is not None
+
+    def forget_unused(self) -> None:
+        """Remove every file that was not used for KEPT_DAYS, what killed processes left half-written too."""
+        oldest = time.time() - 24 * 3600 * KEPT_DAYS
+        for path in self.folder.glob("*/*"):
+            # Another process may be at the same.
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        """The entry under ``key``; None where there is none, or where its file is damaged, which is removed then."""
+        path = self.path(key)
+        # It may not be there, and in a cache that others own it stays as it is.
+        with suppress(OSError):
+            os.utime(path)
+        try:
+            shard = open_shard(path)
+            entry = shard.entry(key)
+            if shard.is_whole(key, entry):
+                return entry
+        except FileNotFoundError:
+            return None
+        except UNREADABLE:
+            pass
+        path.unlink(missing_ok=True)
+        return None
+
+    def put(self, key: str, entry: Mapping[str, Tensor]) -> None:
+        """Write an entry aside, then rename it into place."""
+        write_shard(self.path(key), {key: {name: value.cpu().contiguous() for name, value in entry.items()}}, {})
+
+
+class ShardedCache:
+    """Small entries (tensors by name) under keys, many in each shard of one folder, which may not exist yet.
 
     Several processes may add to one folder at once: a shard is named after what is in it, written aside and renamed.
     """
@@ -46,14 +86,14 @@ class Cache:
         self.folder = folder
         self._shards: dict[str, Path] = {}
         self._notes: dict[str, str] = {}
-        self._open = lru_cache(OPEN_SHARDS)(_opened)
+        self._open = lru_cache(OPEN_SHARDS)(open_shard)
 
     def scan(self) -> list[Path]:
         """Find out anew what is there; shards that are cut short or no shards are removed, and returned."""
         self._shards, self._notes, damaged = {}, {}, []
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
-                shard = _opened(path)
+                shard = open_shard(path)
             except FileNotFoundError:
                 # Another process has just removed it, for the same reason as this one would.
                 continue
@@ -136,85 +176,6 @@ class ShardWriter:
         """Write what is gathered."""
         if not self._entries:
             return
-        checksums = {key: _checksum(entry) for key, entry in self._entries.items()}
-        tensors = {f"{key}.{name}": value for key, entry in self._entries.items() for name, value in entry.items()}
-        with replacing_file(self.folder / f"{cache_key(keys=sorted(checksums))}.safetensors") as aside:
-            save_file(tensors, aside, {CHECKSUMS: json.dumps(checksums), NOTES: json.dumps(self._notes)})
+        name = cache_key(keys=sorted(self._entries))
+        write_shard(self.folder / f"{name}.safetensors", self._entries, self._notes)
         self._entries, self._notes, self._bytes = {}, {}, 0
-
-
-def remove_damaged(shards: Collection[Path]) -> list[Path]:
-    """Read ``shards`` from end to end, once in a process, and remove those that are not
-    as they were written, which are returned.
-
-    Several are read at a time, at about 1 GB/s for each core: of ImageNet's latents, 42 GB,
-    that is less than a minute at a run's start.
-    """
-    with ThreadPoolExecutor(min(MOST_READERS, usable_cores())) as pool:
-        damaged = [path for path, whole in zip(shards, pool.map(_is_whole, shards)) if not whole]
-    for path in damaged:
-        path.unlink(missing_ok=True)
-    return damaged
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        seen = (path, (stat := path.stat()).st_size, stat.st_mtime_ns)
-        if seen in _found_whole:
-            return True
-        shard = _opened(path)
-        whole = shard.names.keys() == shard.checksums.keys() and all(
-            shard.is_whole(key, shard.entry(key)) for key in shard.names
-        )
-    except FileNotFoundError:
-        # Another process has just removed it; the next scan misses it.
-        return True
-    except UNREADABLE:
-        return False
-    if whole:
-        _found_whole.add(seen)
-    return whole
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A shard, mapped into memory: by key the checksums of its entries, what is noted
-    of them, and the names of their tensors.
-
-    ``covers_kinds``: whether the checksums are of dtypes and shapes too.
-    """
-
-    file: safe_open
-    checksums: Mapping[str, int]
-    notes: Mapping[str, str]
-    names: Mapping[str, list[str]]
-    covers_kinds: bool
-
-    def entry(self, key: str) -> dict[str, Tensor]:
-        """The tensors under ``key``, by name."""
-        return {name.partition(".")[2]: self.file.get_tensor(name) for name in self.names[key]}
-
-    def is_whole(self, key: str, entry: Mapping[str, Tensor]) -> bool:
-        """Whether ``entry``, read under ``key``, is what was written."""
-        return _checksum(entry, self.covers_kinds) == self.checksums[key]
-
-
-def _opened(path: Path) -> Shard:
-    file, names = safe_open(path, "pt"), {}
-    for name in file.keys():
-        names.setdefault(name.partition(".")[0], []).append(name)
-    metadata = file.metadata()
-    covers_kinds = CHECKSUMS in metadata
-    checksums = json.loads(metadata[CHECKSUMS if covers_kinds else PLAIN_CHECKSUMS])
-    # Shards of 0.1.0 have no notes.
-    return Shard(file, checksums, dict(json.loads(metadata.get(NOTES, "{}"))), names, covers_kinds)
-
-
-def _checksum(entry: Mapping[str, Tensor], kinds: bool = True) -> int:
-    checksum = 0
-    for name, value in sorted(entry.items()):
-        told = json.dumps([name, str(value.dtype), list(value.shape)]) if kinds else name
-        # A scalar has no bytes to view as until it has an axis.
-        data = value.contiguous().reshape(-1).view(torch.uint8).numpy()
-        checksum = zlib.crc32(data, zlib.crc32(told.encode(), checksum))
-    return checksum
