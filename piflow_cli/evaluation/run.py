@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..console import format_pairs
 from ..packages import named
@@ -28,7 +28,7 @@ from .measuring import Measuring
 from .metric_kinds import FINE, OWN_TEACHER, STUDENT, metric_kind, needing
 from .report import Report, write_report
 from .report_folder import check_report_folder
-from .request import EvalRequest
+from .request import EvalReport, EvalRequest
 from .rows import Row
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ SETTINGS = (
 )
 
 
-def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
+def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
     """Measure what ``request`` names and write the report; returns it for --json, and as text.
 
     Raises:
@@ -78,7 +78,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[dict, str]:
     files = write_report(report, request.output) if measured and request.output is not None else {}
     written = {**files, **saved, "seconds": round(time.perf_counter() - started, 1)}
     told = format_pairs(written)
-    return {**report.as_dict(), **written}, f"{report.text()}\n\n{told}" if measured else told
+    return cast(EvalReport, {**report.as_dict(), **written}), f"{report.text()}\n\n{told}" if measured else told
 
 
 def _check_folders(request: EvalRequest) -> None:

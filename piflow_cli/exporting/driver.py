@@ -110,12 +110,12 @@ def _check_request(request: ExportRequest) -> None:
     output = request.output
     check_writable(output)
     if output.is_dir() and any(output.iterdir()):
-        if not request.overwrite:
-            raise UsageError(f"{output} exists already", "name another folder with --output DIR, or add --overwrite")
         if not is_export(output):
             raise UsageError(
                 f"{output} holds something else than an export of piflow", "name another folder: --output DIR"
             )
+        if not request.overwrite:
+            raise UsageError(f"{output} exists already", "name another folder with --output DIR, or add --overwrite")
     if request.push_to_hub is not None:
         _check_repository(request.push_to_hub)
 

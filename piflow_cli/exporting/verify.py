@@ -18,7 +18,7 @@ from ..errors import RunError
 from ..sampling.denoise import sample_by_pipeline, sample_student
 from ..students.shared_base import root
 from ..students.student import Student
-from ..teachers.base import ClassConditionalFamily, Conditioning
+from ..teachers.base import ClassConditionalFamily, Conditioning, Network
 from ..teachers.text_to_image import TextToImageFamily
 from .standalone.class_conditional import ClassConditionalPipeline
 from .weights import Weights, base_dtype
@@ -77,7 +77,7 @@ def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> Sam
     return lambda inputs: pipeline(inputs.conditioning["class_labels"], latents=inputs.x, output_type="latent").images
 
 
-def check_weights(weights: Weights, model: nn.Module) -> None:
+def check_weights(weights: Weights, model: Network) -> None:
     """Raise RunError where a weight of ``model``, read back, is another than was to be written, to the last bit."""
     read = model.state_dict()
     wrong = sorted(weights.keys() ^ read.keys())

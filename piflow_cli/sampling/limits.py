@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 from ..errors import UsageError
 from ..presets.bounds import (
@@ -65,7 +65,7 @@ NEVER_EMPTY = ("labels", "seeds")
 
 def check_temperature(value: float | str, told: str | None = None) -> float | str:
     """``auto``, or a number above 0 and at most 1; ``told`` is how it was written, for the message."""
-    if value != "auto" and not (_is_number(value) and 0 < value <= 1):
+    if value != "auto" and (isinstance(value, str) or not (_is_number(value) and 0 < value <= 1)):
         raise UsageError(
             f"--temperature {value if told is None else told}: not auto or a number above 0 and at most 1",
             "type --temperature auto",
@@ -114,7 +114,7 @@ def check_lora(lora: tuple[str, float], told: str | None = None) -> tuple[str, f
     return lora
 
 
-CHECKS: Mapping[str, Callable] = {
+CHECKS: Mapping[str, Callable[..., object]] = {
     "temperature": check_temperature,
     "stochastic": check_stochastic,
     "shift": check_shift,
@@ -163,12 +163,12 @@ def refuse(faults: list[str], hint: str) -> None:
         raise UsageError(faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults]), hint)
 
 
-def _said(check: Callable, value: object) -> Iterator[str]:
+def _said(check: Callable[..., object], value: object) -> Iterator[str]:
     try:
         check(value)
     except UsageError as error:
         yield error.message
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -47,7 +47,7 @@ def sample(request: SampleRequest, console: Console) -> dict:
     check_writable(request.output)
     device = choose_device(request.device)
     sampler = (
-        _student_sampler(request, device, console)
+        _student_sampler(_found(request.student, request, console), request, device, console)
         if request.student is not None
         else _teacher_sampler(request, device, console)
     )
@@ -98,8 +98,9 @@ def _file(request: SampleRequest, spec: ImageSpec) -> Path:
     return request.output / f"{spec.stem}.png"
 
 
-def _student_sampler(request: SampleRequest, device: torch.device, console: Console) -> Sampler:
-    found = _found(request, console)
+def _student_sampler(
+    found: FoundStudent | LoadedStudent, request: SampleRequest, device: torch.device, console: Console
+) -> Sampler:
     facts = found.facts
     recipe = {
         "piflow": __version__,
@@ -122,11 +123,10 @@ def _student_sampler(request: SampleRequest, device: torch.device, console: Cons
     return _class_student_sampler(request, found, recipe, device)
 
 
-def _found(request: SampleRequest, console: Console) -> FoundStudent | LoadedStudent:
-    if not isinstance(request.student, Student):
-        return find_student(
-            request.student, request.teacher, request.base, subfolder=request.subfolder, say=console.say
-        )
+def _found(student: str | Student, request: SampleRequest, console: Console) -> FoundStudent | LoadedStudent:
+    """The student of that name, or the one that is in memory."""
+    if not isinstance(student, Student):
+        return find_student(student, request.teacher, request.base, subfolder=request.subfolder, say=console.say)
     asked = {name: getattr(request, name) for name in ("teacher", "base", "subfolder", "base_precision")}
     lasting = {"loras": request.loras, "offload": request.offload != "none", "compile": request.compile}
     if named := [name for name, value in (asked | lasting).items() if value]:
@@ -134,7 +134,7 @@ def _found(request: SampleRequest, console: Console) -> FoundStudent | LoadedStu
             f"{', '.join(named)}: settings of a student that is still to be loaded, and this one is in memory",
             "leave them out, or name the student by its path",
         )
-    return LoadedStudent(request.student)
+    return LoadedStudent(student)
 
 
 def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Console) -> None:
@@ -164,10 +164,11 @@ def _class_student_sampler(
 ) -> Sampler:
     student = found.load()
     student.model.to(device)
-    facts = student.facts
-    shape = student.family.sample_shape(student.model)
+    facts, family = student.facts, student.family
+    assert isinstance(family, ClassConditionalFamily), "a student is told a text or a class"
+    shape = family.sample_shape(student.model)
     decode = latent_decoder(vae_of(request, facts), shape[0], device)
-    options = {
+    options: dict[str, Any] = {
         "steps": request.steps,
         "shift": request.shift,
         "substeps": request.substeps,
@@ -177,14 +178,14 @@ def _class_student_sampler(
     def draw(specs: Sequence[ImageSpec]) -> Tensor:
         generators = seeded_generators([spec.seed for spec in specs])
         noise = seeded_noise(generators, shape).to(device)
-        conditioning = to_device(student.family.condition(student.model, [spec.label for spec in specs]), device)
+        conditioning = to_device(family.condition(student.model, [spec.of_class for spec in specs]), device)
         return decode(
             sample_student(
                 student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators
             )
         )
 
-    return _class_sampler(request, draw, student.family.class_count(student.model), recipe)
+    return _class_sampler(request, draw, family.class_count(student.model), recipe)
 
 
 def vae_of(request: SampleRequest, facts: StudentFacts) -> str | None:
@@ -208,6 +209,7 @@ def _teacher_sampler(request: SampleRequest, device: torch.device, console: Cons
             "--subfolder is a folder inside a student, and none is given",
             "leave it out, or name a student: piflow sample RUN",
         )
+    assert request.teacher is not None
     preset = load(request.teacher)
     given = {"vae": request.vae, "guidance": request.guidance}
     section = replace(
@@ -234,7 +236,7 @@ def _class_teacher_sampler(
 
     def draw(specs: Sequence[ImageSpec]) -> Tensor:
         noise = seeded_noise(seeded_generators([spec.seed for spec in specs]), shape).to(device)
-        conditioning = to_device(family.condition(model, [spec.label for spec in specs]), device)
+        conditioning = to_device(family.condition(model, [spec.of_class for spec in specs]), device)
         return decode(sample_teacher(family, model, noise, conditioning, steps, preset.policy.shift, guidance))
 
     return _class_sampler(

@@ -21,6 +21,7 @@ from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
 from ..system.files import replacing_folder
 from ..teachers import family_of
+from ..teachers.base import Network
 from ..weights.locate import locate
 from ..weights.quantisation import COMPUTED_IN
 from ..weights.stored import StoredWeights
@@ -244,7 +245,7 @@ def _ranks(weights: StoredWeights) -> dict[str, int]:
     return {path: shape[0] for path, shape in firsts.items()}
 
 
-def _check_ranks(ranks: Mapping[str, int], model: nn.Module) -> None:
+def _check_ranks(ranks: Mapping[str, int], model: Network) -> None:
     """Raise RunError where an adapter has no linear layer to sit on, or a
     rank that no product there can have use of."""
     modules = dict(model.named_modules())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
@@ -27,12 +27,12 @@ class PolicySchedulerOutput(BaseOutput):
     prev_sample: Tensor
 
 
-def as_sampled(policy: Policy, temperature: float | Literal["auto"], index: int, nfe: int) -> Policy:
+def as_sampled(policy: Policy, temperature: float | str, index: int, nfe: int) -> Policy:
     """The policy of evaluation ``index`` (from 0) of ``nfe``, with the temperature of all steps but the last."""
     return policy if index == nfe - 1 else policy.with_temperature(final_temperature(temperature, nfe))
 
 
-def final_temperature(temperature: float | Literal["auto"], nfe: int) -> float:
+def final_temperature(temperature: float | str, nfe: int) -> float:
     """Temperature of all steps but the last, which has none: ``auto`` is 0.1 (nfe - 1), at most 1 (pi-Flow, appendix).
 
     The rule is of text-to-image: the published samplers of ImageNet have no temperature.
@@ -69,7 +69,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         shift: float = 1.0,
         final_step_scale: float = 1.0,
         substeps: int = 128,
-        temperature: float | Literal["auto"] = 1.0,
+        temperature: float | str = 1.0,
         stochastic: float = 0.0,
         num_train_timesteps: int = 1000,
     ) -> None:
@@ -81,7 +81,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         self,
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
-        sigmas: object = None,
+        sigmas: Sized | None = None,
         mu: float | None = None,
     ) -> None:
         """Place ``num_inference_steps`` evaluations; ``sigmas`` only count them and

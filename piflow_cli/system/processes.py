@@ -167,5 +167,5 @@ def open_processes(device: str) -> Processes:
     from accelerate import PartialState
 
     state = PartialState(cpu=chosen.type == "cpu", timeout=LONGEST)
-    device = chosen if state.device is None else state.device
-    return Processes(device, state.process_index, state.num_processes, state.wait_for_everyone)
+    own = chosen if state.device is None else state.device
+    return Processes(own, state.process_index, state.num_processes, state.wait_for_everyone)

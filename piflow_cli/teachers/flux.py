@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .base import Conditioning, matching
+from .base import Conditioning, Network, matching
 from .packed import PackedFamily
 from .packing import SIDE, pack, unpack
 
@@ -22,11 +22,11 @@ class FluxFamily(PackedFamily):
     pipeline_name = "FluxPipeline"
     embeds_guidance = True
 
-    def adapter_targets(self, model: nn.Module) -> list[str]:
+    def adapter_targets(self, model: Network) -> list[str]:
         single = r"single_transformer_blocks\.\d+\.(proj_mlp|proj_out)"
         return matching(model, rf"{single}|.*\.(ff|ff_context)\.net\.(0\.proj|2)|.*\.timestep_embedder\.linear_[12]")
 
-    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
         embeds = conditioning["prompt_embeds"]
         tokens = model(
@@ -44,7 +44,7 @@ class FluxFamily(PackedFamily):
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         return {**conditioning, "guidance_scale": self.guidance}
 
-    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+    def longest_conditioning(self, model: Network) -> Conditioning:
         embeds = torch.empty(1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta")
         return {
             "prompt_embeds": embeds,

@@ -22,7 +22,7 @@ NAMES = tuple(f"{stem}.safetensors{end}" for stem in ("diffusion_pytorch_model",
 MEND = "copy or download it again, or name another: --base PATH"
 
 
-def load_model(kind: Any, folder: Path, dtype: torch.dtype, **options: Any) -> nn.Module:
+def load_model(kind: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
     """The model of the diffusers class ``kind`` in ``folder``, in evaluation mode,
     on the CPU unless ``options`` quantise it.
 

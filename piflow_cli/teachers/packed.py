@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from ..core.heads import HeadSite
+from .base import Network
 from .packing import POSITIONS
 from .text_to_image import TextToImageFamily
 
@@ -21,11 +20,11 @@ class PackedFamily(TextToImageFamily):
     trained_in_full = ("norm_out.linear",)
     config_not_published = ("patch_size",)
 
-    def head_site(self, model: nn.Module) -> HeadSite:
+    def head_site(self, model: Network) -> HeadSite:
         return HeadSite("proj_out", POSITIONS, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         return config["in_channels"] // POSITIONS
 
-    def embedding_dim(self, model: nn.Module) -> int:
+    def embedding_dim(self, model: Network) -> int:
         return model.config.num_attention_heads * model.config.attention_head_dim

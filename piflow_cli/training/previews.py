@@ -13,9 +13,9 @@ from torch import Tensor
 from ..core.guidance import Guidance
 from ..reports.images import image_grid, save_png, to_images
 from ..sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
-from ..students.student import Model, Student
+from ..students.student import Student
 from ..system.files import replacing_file
-from ..teachers.base import ClassConditionalFamily, Conditioning, to_device
+from ..teachers.base import ClassConditionalFamily, Conditioning, Network, to_device
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, open_decoder
 
@@ -69,7 +69,7 @@ def save_preview(student: Student, gallery: Gallery, path: Path) -> None:
     save_png(image_grid(to_images(gallery.show(states)), gallery.columns), path)
 
 
-def save_comparison(student: Student, teacher: Model, guidance: Guidance, gallery: Gallery, path: Path) -> None:
+def save_comparison(student: Student, teacher: Network, guidance: Guidance, gallery: Gallery, path: Path) -> None:
     """Rows: the teacher at 1 step, the teacher at its best, the student at its NFE; one noise a column."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

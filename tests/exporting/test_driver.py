@@ -224,7 +224,7 @@ def test_an_export_is_published_as_it_lies_there(hub, tmp_path) -> None:
     ]
     assert report["pushed"] == "https://the.hub/me/student"
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "# student\n" in card and "piflow.sample('me/student'" in card
+    assert "# student\n" in card and "piflow.load_student('me/student'" in card
 
 
 def test_without_a_token_nothing_is_begun(hub, tmp_path, monkeypatch) -> None:

@@ -204,7 +204,7 @@ def test_a_key_that_appears_twice_is_refused_with_its_line(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("policy:\n  nfe: [1\n", "mine.yaml:3: not valid YAML"),
+        ("policy:\n  nfe: [1\n", "mine.yaml:2: not valid YAML"),
         ("policy:\n\tnfe: 1\n", "mine.yaml:2: not valid YAML"),
         ("", "is empty"),
         ("- 1\n", "holds [1]"),

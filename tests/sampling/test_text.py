@@ -24,6 +24,7 @@ from tiny_pipeline import whole_pipeline
 from tiny_vae import tiny_vae
 from zoo import ZOO, Row, disturb, every_family, facts_of, zoo_preset
 
+import piflow_cli as piflow
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.folders import open_folder
@@ -659,6 +660,20 @@ def test_a_scene_refuses_another_teacher_than_the_students(flux, tmp_path) -> No
     (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other"))
     with pytest.raises(UsageError, match="was trained for the teacher tiny, not other"):
         find_student(flux, str(tmp_path / "tiny.yaml"))
+
+
+@every_family
+def test_a_student_in_memory_makes_the_pictures_of_its_file_again_and_again(row: Row, tmp_path) -> None:
+    adapter = saved_student(row, tmp_path)
+    options = {"seeds": [3, 5], "height": 64, "width": 96, "device": "cpu"}
+    expected, student = piflow.sample(adapter, "a fox", **options), piflow.load_student(adapter)
+    for _ in range(2):
+        for image, other in zip(piflow.sample(student, "a fox", **options), expected, strict=True):
+            assert np.array_equal(np.asarray(image), np.asarray(other))
+    with pytest.raises(UsageError, match="in memory"):
+        piflow.sample(student, "a fox", loras=[("style.safetensors", 1.0)], **options)
+    with pytest.raises(UsageError, match=r"is in torch\.float16"):
+        piflow.sample(piflow.load_student(adapter, dtype=torch.float16), "a fox", **options)
 
 
 @every_family

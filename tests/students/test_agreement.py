@@ -149,7 +149,7 @@ def test_numbers_that_went_through_other_digits_agree(zoo, tmp_path) -> None:
 
 @pytest.mark.parametrize("field", OF_GM)
 def test_a_published_student_whose_head_is_another_is_refused(zoo, tmp_path, field: str) -> None:
-    with pytest.raises(RunError, match=field):
+    with pytest.raises(RunError, match=field.removesuffix("_inner_dim")):
         opened(zoo, "gm", tmp_path, like_published, in_config(**{field: 5}))
 
 

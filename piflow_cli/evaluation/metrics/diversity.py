@@ -25,7 +25,8 @@ def refuse(compared: Compared) -> None:
     if not _comes_twice(group_numbers(compared.specs)):
         raise UsageError(
             "--metrics diversity: no label or prompt comes twice, so no two pictures can be compared",
-            "give it more: --seeds 0-3",
+            # Labels follow the seeds, so that more seeds alone may have labels of their own.
+            "give it more: --seeds 0-3" if compared.text else "give one label several seeds: --labels 0 --seeds 0-3",
         )
 
 
@@ -77,6 +78,6 @@ def diversity(features: Tensor, groups: Tensor) -> float:
     if not distances:
         raise UsageError(
             "diversity compares pictures of the same prompt or class, and there is one of each",
-            "give more seeds: --num-images",
+            "give several pictures of one prompt or label",
         )
     return sum(distances) / len(distances)

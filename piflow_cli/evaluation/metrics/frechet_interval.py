@@ -73,7 +73,7 @@ def frechet_interval(
     """
     count = len(features)
     if count < groups:
-        raise UsageError(f"{count} pictures are too few for an error bar", f"take at least {groups}: --num-images")
+        raise UsageError(f"{count} pictures are too few for an error bar", f"take more: --num-images {groups}")
     at = max(at, count)
     distance: _Downdating | _Paired = (
         _Paired(features, reference) if isinstance(reference, Tensor) else _Downdating(features, reference)

@@ -14,7 +14,7 @@ def inception_scores(sides: Sides) -> list[Measure]:
     logits = extractor.logits(sides.ours.need_features("the Inception score"))
     if logits is None:
         raise UsageError(
-            f"{extractor.name} has no classes, and the Inception score is about them", "leave is out of --metrics"
+            f"{extractor.name} has no classes, and the Inception score is about them", "leave it out of --metrics"
         )
     return [sides.number("is", inception_score(logits), referred=False)]
 

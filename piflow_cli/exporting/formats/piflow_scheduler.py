@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import torch
 from diffusers import AutoModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.policies.kinds import policy_kind
 from ...core.timegrid import TimeGrid
@@ -18,6 +18,7 @@ from ...errors import UsageError
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
 from ...students.student import Student
+from ...teachers.base import Network
 from ...teachers.text_to_image import TextToImageFamily
 from ..network import (
     SCHEDULER_FOLDER,
@@ -132,7 +133,7 @@ for timestep in scheduler.timesteps:
 """
 
 
-def by_piflow_scheduler(student: Student, model: nn.Module, scheduler: Any) -> SampleFunction:
+def by_piflow_scheduler(student: Student, model: Network, scheduler: Any) -> SampleFunction:
     """Samples of ``model`` under PiflowScheduler, by as many evaluations as the student was trained for."""
     family = student.family
 

@@ -3,20 +3,16 @@ reader has typed, or of the one it names."""
 
 from __future__ import annotations
 
-import ast
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
+from hint_texts import OPTION, PACKAGE, hints_of, modules
 from typer.main import get_command
 
-import piflow_cli
 from piflow_cli.app import app
 
-PACKAGE = Path(piflow_cli.__file__).parent
-ERRORS = {"UsageError", "RunError", "PiflowError", "Interrupted", "_run_error"}
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 ALL = ("distill", "sample", "eval", "export", "inspect-policy")
 # Which commands lead to the modules of a folder, or to one module; what is not here is led to by all.
 LED_TO_BY = {
@@ -54,33 +50,6 @@ ANSWERS = {
     "teachers/base.py": ("choose --base-precision",),
     "students/locate.py": ("leave --subfolder out", "choose one: --subfolder", "export that with --format adapter"),
 }
-
-
-def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if "standalone" not in path.parts)
-
-
-def hints_of(path: Path) -> list[tuple[int, str]]:
-    """Every hint in a module, with its line; what is filled in is written as {}."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ERRORS:
-            given = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "hint")]
-            found += [(argument.lineno, text) for argument in given for text in texts_of(argument)]
-        elif isinstance(node, ast.Assign) and all(getattr(target, "id", "").isupper() for target in node.targets):
-            # A constant that several hints share.
-            found += [(node.lineno, text) for text in texts_of(node.value) if OPTION.search(text) and " " in text]
-    return found
-
-
-def texts_of(node: ast.expr) -> list[str]:
-    if isinstance(node, ast.Constant):
-        return [node.value] if isinstance(node.value, str) else []
-    if isinstance(node, ast.JoinedStr):
-        return ["".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)]
-    if isinstance(node, ast.IfExp):
-        return texts_of(node.body) + texts_of(node.orelse)
-    return []
 
 
 @cache
