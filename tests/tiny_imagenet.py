@@ -27,7 +27,7 @@ def tiny_imagenet(folder: Path, vae: Path, **sections: dict) -> Path:
         "precision": "fp32",
         "optimizer": "adamw",
     }
-    data["output"] |= {"checkpoint_every": 2}
+    data["output"] = {"checkpoint_every": 2}
     data["variants"] = {"dx": {"policy": {"components": 4}, "imitation": {"window": 2, "dropout": 0.0}}}
     for name, changes in sections.items():
         data[name] = data.get(name, {}) | changes

@@ -42,6 +42,8 @@ from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.sampling.opened import OpenedModel
 from piflow_cli.sampling.request import ImageSpec
 from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.locate import StudentFiles
+from piflow_cli.students.open import FoundStudent
 from piflow_cli.students.student import student_of
 from piflow_cli.system.devices import choose_device, keep_freed_memory
 from piflow_cli.system.processes import Processes
@@ -142,7 +144,8 @@ def digits_scene(images: int, device: torch.device) -> OpenedModel:
     def condition(specs):
         return family.condition(model, [spec.label for spec in specs])
 
-    return OpenedModel(student, Path("none"), specs, device, condition, lambda spec: shape, lambda states: states)
+    found = FoundStudent("none", StudentFiles(Path("none"), None), facts)
+    return OpenedModel(student, found, specs, device, condition, lambda spec: shape, lambda states: states)
 
 
 def measure(case: Case, small: bool, device: torch.device) -> dict:

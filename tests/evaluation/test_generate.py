@@ -24,6 +24,8 @@ from piflow_cli.evaluation.overlap import WAITING, Overlap
 from piflow_cli.sampling.denoise import seeded_generators, seeded_noise
 from piflow_cli.sampling.opened import OpenedModel
 from piflow_cli.sampling.request import ImageSpec
+from piflow_cli.students.locate import StudentFiles
+from piflow_cli.students.open import FoundStudent
 from piflow_cli.system.processes import Processes, open_processes
 from piflow_cli.weights.cache import Cache
 
@@ -36,7 +38,7 @@ def opened(count: int) -> OpenedModel:
     student = tiny_student()
     return OpenedModel(
         student=student,
-        path=Path("none"),
+        found=FoundStudent("none", StudentFiles(Path("none"), None), student.facts),
         specs=tuple(ImageSpec(seed, seed % 3) for seed in range(count)),
         device=CPU,
         condition=lambda specs: student.family.condition(student.model, [spec.label for spec in specs]),
