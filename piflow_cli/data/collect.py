@@ -38,7 +38,7 @@ DAMAGED = "the cache shard {} was damaged; it is removed and made anew"
 NO_CAPTION, UNREADABLE = "without a caption", "unreadable"
 
 
-class Store:
+class EncodedCache:
     """The caches of one model's texts and latents, below the folder that a preset names, and their keys."""
 
     def __init__(self, section: DataSection, factory: EncoderFactory) -> None:
@@ -115,7 +115,7 @@ class SamplesToEncode:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def collect(section: DataSection, data_free: bool, factory: EncoderFactory, store: Store) -> SamplesToEncode:
+def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cache: EncodedCache) -> SamplesToEncode:
     """Read the prompts, or list the pictures, with their keys and buckets: a picture is in the nearest one, as is a
     prompt that says a size; every bucket takes all other prompts in turn.
     """
@@ -123,12 +123,12 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, stor
     to_encode = SamplesToEncode()
     if section.prompts is not None:
         for prompt in training_prompts(section):
-            item = Item(prompt.text, Sample(store.text_key(prompt.text)))
+            item = Item(prompt.text, Sample(cache.text_key(prompt.text)))
             for size in sizes if prompt.size is None else [nearest_bucket(prompt.size, sizes)]:
                 to_encode.items.setdefault(size, []).append(item)
         return to_encode
     pictures = list_pictures(section)
-    for picture, seen in zip(pictures, look_at(pictures, store.pictures)):
+    for picture, seen in zip(pictures, look_at(pictures, cache.pictures)):
         if not isinstance(seen, Seen):
             to_encode.skipped.append(Skipped(picture.name, UNREADABLE, str(seen)))
             continue
@@ -136,7 +136,7 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, stor
         if picture.caption is None:
             to_encode.skipped.append(Skipped(picture.name, NO_CAPTION))
             continue
-        sample = Sample(store.text_key(picture.caption), None if data_free else store.latents_key(seen.sha256, size))
+        sample = Sample(cache.text_key(picture.caption), None if data_free else cache.latents_key(seen.sha256, size))
         to_encode.items.setdefault(size, []).append(Item(picture.caption, sample, picture))
     return to_encode
 

@@ -123,7 +123,7 @@ def is_grid(picture: Image.Image) -> bool:
         recipe = json.loads(picture.info[RECIPE_KEY])
     except (KeyError, TypeError, ValueError, RecursionError):
         return False
-    # Grids of 0.1.0 have no mark; every picture of a shot has its seed.
+    # Grids of 0.1.0 have no mark; every single picture has its seed.
     return isinstance(recipe, dict) and (GRID_KEY in recipe or ("piflow" in recipe and "seed" not in recipe))
 
 

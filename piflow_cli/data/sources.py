@@ -16,7 +16,7 @@ from ..teachers.folders import outline_folder
 from .batches import TrainingData, UniformLabels
 from .buckets import buckets_of
 from .captioned import list_pictures
-from .collect import EMPTY, Store, training_prompts
+from .collect import EMPTY, EncodedCache, training_prompts
 from .encode import open_encoded
 from .labelled_data import open_labelled, place_of
 from .labelled_images import holds_latents
@@ -140,17 +140,17 @@ def _describe_latents(preset: Preset) -> dict[str, str]:
 
 
 def _describe_texts(section: DataSection, factory: EncoderFactory, local: LocalSamples | None) -> dict[str, str]:
-    store = Store(section, factory)
+    cache = EncodedCache(section, factory)
     what, source = (
         ("prompts", section.prompts) if section.prompts is not None else ("captioned pictures", section.captioned)
     )
     if local is None:
-        return {"source": f"{what} of {source}, not looked at before the run", "cache": str(store.folder)}
+        return {"source": f"{what} of {source}, not looked at before the run", "cache": str(cache.folder)}
     found = len(local.texts) if section.prompts is not None else local.pictures
-    store.texts.scan()
-    wanted = {store.text_key(text) for text in (*local.texts, EMPTY)}
-    cached = sum(key in store.texts for key in wanted)
+    cache.texts.scan()
+    wanted = {cache.text_key(text) for text in (*local.texts, EMPTY)}
+    cached = sum(key in cache.texts for key in wanted)
     return {
         "source": f"{found} {what} of {source}",
-        "cache": f"{store.folder}, {cached} of {len(wanted)} texts encoded",
+        "cache": f"{cache.folder}, {cached} of {len(wanted)} texts encoded",
     }

@@ -36,8 +36,8 @@ LONGEST_FOLDER = 50
 class Candidate:
     """Noise (B, C, *S) and conditioning → states (B, C, *S) float32.
 
-    ``identity``: everything that shapes its states besides the shots, as JSON; it is part of every key of the cache.
-    ``evaluations``: of the network, per picture and without counting guidance twice.
+    ``identity``: everything that shapes its states besides the image specs, as JSON; it is part of every key of the
+    cache. ``evaluations``: of the network, per picture and without counting guidance twice.
     """
 
     name: str
@@ -91,7 +91,7 @@ def student_candidates(opened: OpenedModel, request: EvalRequest, name: str) -> 
 
 
 def teacher_candidate(opened: OpenedModel, teacher: OwnTeacher, steps: int, request: EvalRequest) -> Candidate:
-    """The teacher of the student in ``scene`` by ``steps`` Euler steps, even in raw time."""
+    """The teacher of the student in ``opened`` by ``steps`` Euler steps, even in raw time."""
     identity = {
         "kind": TEACHER,
         "family": teacher.family.name,

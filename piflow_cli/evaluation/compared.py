@@ -1,4 +1,4 @@
-"""One student with everything it is measured by: its shots, its teacher, and the models that stand beside it."""
+"""One student with everything it is measured by: its pictures, its teacher, and the models that stand beside it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """A student's scene and shots, and who is measured on them.
+    """A student, what its pictures are made from, and the models that are measured on them.
 
     ``teacher``, ``preset``: None where they are not at hand, with ``why_not``. ``fine``: the teacher at its finest, to
     which the others are compared; ``teachers``: at the step counts that were asked for.
@@ -95,7 +95,7 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
         raise UsageError(
             f"--teacher-steps needs the student's teacher: {why_not}", "leave it out, or name the run folder"
         )
-    specs = opened.specs if text else _class_shots(opened, request, preset)
+    specs = opened.specs if text else _class_specs(opened, request, preset)
     return Compared(opened, specs, tuple(students), tuple(teachers), fine, teacher, preset, why_not)
 
 
@@ -127,7 +127,7 @@ def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
     return prompts[: QUICK_IMAGES if wanted is None else wanted]
 
 
-def _class_shots(opened: OpenedModel, request: EvalRequest, preset: Preset | None) -> tuple[ImageSpec, ...]:
+def _class_specs(opened: OpenedModel, request: EvalRequest, preset: Preset | None) -> tuple[ImageSpec, ...]:
     """Seeds from 0 on; labels in turn, or as the training data have them, so
     that both show their classes equally often."""
     labels = request.labels

@@ -14,7 +14,7 @@ from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractor, ChosenExtractors, feature_set, reference_of
 from .compared import Compared
 from .distributions import TARGET, Measure, each_is_needed, measure
-from .generate import Generation, OwnLook
+from .generate import Generation, MetricExtractor
 from .metric_kinds import OWN_TEACHER, STUDENT, metric_kind
 from .report import Report
 from .request import EvalRequest
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @dataclass
 class Measuring:
     """All rows of one student and whoever stands beside it. ``candidates`` are those that get rows; the teacher's fine
-    solution is what they are compared with. ``looks``: what is seen in pictures for one metric alone, by its name.
+    solution is what they are compared with. ``metric_extractors``: those of one metric alone, by its name.
     """
 
     request: EvalRequest
@@ -35,7 +35,7 @@ class Measuring:
     generation: Generation
     extractors: ChosenExtractors
     all_chosen: Sequence[ChosenExtractor]
-    looks: Mapping[str, OwnLook]
+    metric_extractors: Mapping[str, MetricExtractor]
     candidates: Sequence[Candidate]
     report: Report
     console: Console
@@ -94,8 +94,8 @@ class Measuring:
 
     def pairs(self, candidate: Candidate) -> Iterator[tuple[Tensor, Tensor]]:
         """States of ``candidate`` and of the fine solution, a batch at a time: pictures take more room than states."""
-        blocks = zip(self.generation.states(candidate), self.generation.states(self.fine), strict=True)
-        for ours, fine in blocks:
+        chunks = zip(self.generation.states(candidate), self.generation.states(self.fine), strict=True)
+        for ours, fine in chunks:
             for pair in zip(ours.split(self.generation.batch_size), fine.split(self.generation.batch_size)):
                 yield tuple(states.to(self.compared.opened.device) for states in pair)
 

@@ -52,10 +52,10 @@ class MetricKind:
     :class:`~piflow_cli.evaluation.measuring.Measuring`, one after another.
 
     ``cost``: of COSTS. ``needs``: of the needs above. ``package``: what must be installed, as Python imports it, and
-    what installs it. ``look``: "module:function" that opens what is seen in pictures while they are made, a
-    :class:`~piflow_cli.evaluation.generate.OwnLook`, of the request and the device. ``refuse``: "module:function" that
-    raises UsageError for a student, :class:`~piflow_cli.evaluation.compared.Compared`, of which the metric was named
-    and cannot be had. ``option``: of the command line, for this metric alone.
+    what installs it. ``extractor``: "module:function" that opens the metric's own extractor, a
+    :class:`~piflow_cli.evaluation.generate.MetricExtractor`, from the request and the device. ``refuse``:
+    "module:function" that raises UsageError for a student, :class:`~piflow_cli.evaluation.compared.Compared`, of which
+    the metric was named and cannot be had. ``option``: of the command line, for this metric alone.
     """
 
     name: str
@@ -64,7 +64,7 @@ class MetricKind:
     needs: frozenset[str]
     cost: str = COSTS[-1]
     package: tuple[str, str] | None = None
-    look: str | None = None
+    extractor: str | None = None
     refuse: str | None = None
     option: str | None = None
 
@@ -124,7 +124,7 @@ ROWS = {
             f"{_METRICS}.clip_score:clip_scores",
             (Number("clip", "CLIP", "CLIP score of pictures and their prompts", "higher", drawn=True),),
             frozenset({STUDENT, PROMPTS}),
-            look=f"{_METRICS}.clip_score:open_look",
+            extractor=f"{_METRICS}.clip_score:open_clip",
             option="--clip",
         ),
         MetricKind(

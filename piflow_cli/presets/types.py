@@ -11,7 +11,7 @@ from piflow_cli.presets import bounds
 
 
 @dataclass(frozen=True)
-class Words:
+class TypeWords:
     """What a type is called in the manual, and its bounds, where its own check says neither to a program."""
 
     type: str
@@ -65,8 +65,8 @@ Probability = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Sizes = Annotated[
     tuple[tuple[int, int], ...],
     PlainValidator(check_sizes),
-    Words("list of [width, height]", f"each at least 1, at most {bounds.SIDE.text}"),
+    TypeWords("list of [width, height]", f"each at least 1, at most {bounds.SIDE.text}"),
 ]
 Temperature = Annotated[
-    float | Literal["auto"], PlainValidator(check_temperature), Words("number or auto", "above 0, at most 1")
+    float | Literal["auto"], PlainValidator(check_temperature), TypeWords("number or auto", "above 0, at most 1")
 ]

@@ -116,7 +116,7 @@ class ImageSpec:
 
     @property
     def recipe(self) -> dict:
-        """What sets it apart from the others of its source."""
+        """What sets it apart from the other pictures of its sampler."""
         if self.size is None:
             return {"seed": self.seed, "label": self.label}
         return {"seed": self.seed, "prompt": self.prompt, "width": self.size[0], "height": self.size[1]}
@@ -124,9 +124,10 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Whatever makes pictures: shots of one size → states (B, C, H, W) in [-1, 1], and the recipe they share.
+    """A function from image specs to pictures, the specs, and the recipe that the pictures share.
 
-    ``batch_size``: of pictures made at once where nothing else is asked. ``columns`` of the picture of all.
+    ``draw``: specs of one size → pictures (B, C, H, W) in [-1, 1]. ``batch_size``: of pictures made at once, where none
+    is asked for. ``columns``: of the grid of all pictures.
     """
 
     draw: Callable[[Sequence[ImageSpec]], Tensor]
@@ -152,8 +153,7 @@ def class_specs(request: SampleRequest, classes: int) -> tuple[ImageSpec, ...]:
 
 
 def batches(specs: Sequence[ImageSpec], size: int) -> Iterator[list[ImageSpec]]:
-    """``shots`` in groups of at most ``size`` that are equally large, the
-    sizes in the order in which they first come."""
+    """``specs`` in groups of one picture size, at most ``size`` in each, in the order in which the sizes first come."""
     groups: dict[tuple[int, int] | None, list[ImageSpec]] = {}
     for spec in specs:
         groups.setdefault(spec.size, []).append(spec)

@@ -42,7 +42,7 @@ CLASS_BATCH = 64
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
-    """Write one PNG per shot, and a grid, to ``request.output``; returns what was written and how fast."""
+    """Write one PNG per picture, and a grid, to ``request.output``; returns what was written and how fast."""
     request.check()
     check_writable(request.output)
     device = choose_device(request.device)

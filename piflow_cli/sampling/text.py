@@ -98,7 +98,7 @@ def text_teacher_sampler(
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """What students and teachers share: the shots, their prompts through the text encoders, and where the VAE is.
+    """What samplers of students and teachers share: image specs, their encoded prompts, and the folder of the VAE.
 
     ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also
     asks for the empty prompt. ``console``: says what is left out.
@@ -131,8 +131,7 @@ class EncodedPrompts:
         device: torch.device,
         console: Console,
     ) -> EncodedPrompts:
-        """Look at everything that can be wrong, encode the prompts and free the
-        text encoders: the network comes after them."""
+        """Check everything that can be wrong, encode the prompts and free the encoders before the network comes."""
         specs = specs_of(request, family)
         if request.offload != "none" and device.type == "cpu":
             raise UsageError(
@@ -188,7 +187,7 @@ class EncodedPrompts:
 
 
 def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, int, int]:
-    """Shape (C, h, w) of the latents of a shot."""
+    """Shape (C, h, w) of the latents of a picture."""
     assert spec.size is not None
     width, height = spec.size
     return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor

@@ -16,7 +16,7 @@ from ..teachers.base import Network
 from ..teachers.text_to_image import TextToImageFamily
 from ..wording import few
 from .lora_files import LoraFile, read_lora
-from .lora_names import TEXT_ENCODER, Naming, Place, shown, split
+from .lora_names import TEXT_ENCODER, LoraTarget, Naming, shown, split
 from .shared_base import REST, Switch
 
 INSIDE = re.compile(r"\.(lora_\w+|base_layer|variants)(\.|$)")
@@ -98,12 +98,12 @@ def _factors(
     ):
         what = f"{file.path} holds no LoRA for a {family.model_name}, but {few(list(file.tensors))}"
         raise UsageError(what, "name the file of one: --lora PATH[:SCALE]")
-    places, unused = _places(model, family, tensors)
+    targets, unused = _targets(model, family, tensors)
     if unused:
         raise _unused(file.path, unused, tensors, model)
     parts: dict[str, dict[str, Tensor]] = {}
-    for place, value in places.items():
-        parts.setdefault(place.module, {})[place.part] = value
+    for target, value in targets.items():
+        parts.setdefault(target.module, {})[target.part] = value
     if texts:
         warn(f"{file.path} is for the text encoders too: {few(texts)}; that part is left out, and pictures may differ")
     found = {_switched(model, module): _whole(file, module, having) for module, having in sorted(parts.items())}
@@ -112,9 +112,9 @@ def _factors(
     return found
 
 
-def _places(
+def _targets(
     model: Network, family: TextToImageFamily, tensors: Mapping[str, Tensor]
-) -> tuple[dict[Place, Tensor], list[str]]:
+) -> tuple[dict[LoraTarget, Tensor], list[str]]:
     naming = Naming([name for name, _ in model.named_modules() if name and not INSIDE.search(f".{name}")])
 
     def convert(given: dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -122,7 +122,7 @@ def _places(
         state, *alphas, _ = family.pipeline_class.lora_state_dict(given, return_alphas=True, return_lora_metadata=True)
         return {**state, **(alphas[0] or {} if alphas else {})}
 
-    return naming.places(tensors, convert)
+    return naming.targets(tensors, convert)
 
 
 def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model: Network) -> UsageError:

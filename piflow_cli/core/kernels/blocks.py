@@ -21,7 +21,7 @@ LEAST_LOGIT = -80  # below it exp() leaves the normal numbers of float32, where 
 REGROUP = 3 / 4  # finished samples are carried along until fewer than this share of a block is still moving
 
 
-class Plan(NamedTuple):
+class CpuTable(NamedTuple):
     """Scalars of a rollout, each (B, steps) float64; ``ends`` (B, legs), the substeps taken when each leg is done."""
 
     scalars: GMCoefficients
@@ -99,16 +99,16 @@ def weigh(logits: Tensor, out: Tensor) -> Tensor:
     return out.div_(torch.sum(out, 0))
 
 
-def blocks(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Block]:
+def blocks(policy: GMFlowPolicy, x: Tensor, table: CpuTable) -> Iterator[Block]:
     """Cut a rollout in blocks of about BLOCK_ELEMENTS: samples of like length together, or positions of one."""
     components, channels = policy.means.shape[1:3]
     each = components * min(components, channels)  # numbers a substep reads for a position: its means or their products
     positions = math.prod(x.shape[2:])
     together = max(1, BLOCK_ELEMENTS // (each * positions))
     width = positions if together > 1 else max(1, BLOCK_ELEMENTS // each)
-    order = plan.ends[:, -1].argsort(descending=True, stable=True)
+    order = table.ends[:, -1].argsort(descending=True, stable=True)
     for rows in order.split(together):
-        yield from _blocks_of_rows(policy, x, plan, _as_slice(rows), width)
+        yield from _blocks_of_rows(policy, x, table, _as_slice(rows), width)
 
 
 def _as_slice(rows: Tensor) -> Tensor | slice:
@@ -117,10 +117,12 @@ def _as_slice(rows: Tensor) -> Tensor | slice:
     return slice(first, first + len(rows)) if (rows.diff() == 1).all() else rows
 
 
-def _blocks_of_rows(policy: GMFlowPolicy, x: Tensor, plan: Plan, rows: Tensor | slice, width: int) -> Iterator[Block]:
+def _blocks_of_rows(
+    policy: GMFlowPolicy, x: Tensor, table: CpuTable, rows: Tensor | slice, width: int
+) -> Iterator[Block]:
     dtype = working_dtype(policy, x)
-    ends = plan.ends[rows]
-    scalars = GMCoefficients(*(column[rows, : int(ends[0, -1])] for column in plan.scalars))
+    ends = table.ends[rows]
+    scalars = GMCoefficients(*(column[rows, : int(ends[0, -1])] for column in table.scalars))
     means, logweights, states, sources = (
         flatten_positions(value[rows], space)
         for value, space in ((policy.means, 3), (policy.logweights, 3), (x, 2), (policy.x_src, 2))

@@ -28,22 +28,22 @@ BATCH = 32
 CLIP = "openai/clip-vit-large-patch14-336"
 
 
-def open_look(request: EvalRequest, device: torch.device) -> ClipLook:
+def open_clip(request: EvalRequest, device: torch.device) -> ClipExtractor:
     """The CLIP that was named, or that of the paper."""
-    return ClipLook(ClipScore(CLIP if request.clip is None else request.clip, device))
+    return ClipExtractor(ClipScore(CLIP if request.clip is None else request.clip, device))
 
 
 def clip_scores(measuring: Measuring) -> Iterator[Row]:
-    look = measuring.looks["clip"]
-    assert isinstance(look, ClipLook), "it was opened by open_look"
+    extractor = measuring.metric_extractors["clip"]
+    assert isinstance(extractor, ClipExtractor), "it was opened by open_clip"
     for candidate in measuring.candidates:
-        scores = torch.cat(list(measuring.generation.features(candidate, look.tag)))
-        names = {"extractor": look.clip.name, "resize": "its own"}
+        scores = torch.cat(list(measuring.generation.features(candidate, extractor.tag)))
+        names = {"extractor": extractor.clip.name, "resize": "its own"}
         yield measuring.row(candidate, "clip", scores.double().mean().item(), len(scores), **names)
 
 
 @dataclass(frozen=True)
-class ClipLook:
+class ClipExtractor:
     """CLIP, which is shown pictures with their prompts: one number a picture."""
 
     clip: ClipScore

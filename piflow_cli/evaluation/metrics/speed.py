@@ -27,7 +27,7 @@ ROUNDS = 3
 def speeds(measuring: Measuring) -> Iterator[Row]:
     measuring.console.say("timing")
     request, opened = measuring.request, measuring.compared.opened
-    specs = measuring.generation.blocks[0].specs[: measuring.generation.batch_size]
+    specs = measuring.generation.chunks[0].specs[: measuring.generation.batch_size]
     for candidate in measuring.candidates:
         if candidate.kind == TEACHER:
             found = teacher_speed(opened, measuring.teacher, specs, candidate.evaluations)
@@ -59,7 +59,7 @@ class Speed:
 def student_speed(
     opened: OpenedModel, specs: Sequence[ImageSpec], steps: int, substeps: int | None, temperature: float | str | None
 ) -> Speed:
-    """Sample ``shots`` of one size with the student's scheduler, and tell network and policy apart."""
+    """Sample ``specs`` of one size with the student's scheduler, and tell network and policy apart."""
     student, noise, conditioning = opened.student, opened.noise(specs), opened.conditioning(specs)
     scheduler = student.scheduler(substeps=substeps, temperature=temperature)
     inside = 0.0
@@ -83,7 +83,7 @@ def student_speed(
 
 @torch.no_grad()
 def teacher_speed(opened: OpenedModel, teacher: OwnTeacher, specs: Sequence[ImageSpec], steps: int) -> Speed:
-    """Time one evaluation of the guided teacher on ``shots`` of one size; an
+    """Time one evaluation of the guided teacher on ``specs`` of one size; an
     Euler step costs next to nothing beside it."""
     noise, conditioning = opened.noise(specs), opened.conditioning(specs)
     sigma = noise.new_ones(len(specs))
