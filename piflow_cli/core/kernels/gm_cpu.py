@@ -55,7 +55,7 @@ def states(policy: GMFlowPolicy, x: Tensor, table: CpuTable) -> Tensor:
 def integral(
     policy: GMFlowPolicy, x: Tensor, table: CpuTable, *, keep: bool = False
 ) -> tuple[Tensor, list[Walked] | None]:
-    """Sum of weight times velocity over the substeps, (B, C, *S); with ``keep``, also what backward takes.
+    """Sum of weight times velocity over the substeps, (B, C, *S); with ``keep`` also what backward needs.
 
     Windows are kept, as their posteriors take less room than the means; longer walks are walked again.
     """
@@ -74,7 +74,7 @@ def integral(
 def integral_backward(
     policy: GMFlowPolicy, x: Tensor, table: CpuTable, grad: Tensor, kept: list[Walked] | None = None
 ) -> Gradients:
-    """Gradients for means, logweights, logstds and x of the inner product of ``grad`` (B, C, *S) with the integral.
+    """Gradients of the inner product of ``grad`` (B, C, *S) with the integral, for means, logweights, logstds and x.
 
     The walk is the one :func:`integral` ``kept``, or is done once more; then it is gone through backwards with the
     adjoint of the state (see :func:`_backward_step`).

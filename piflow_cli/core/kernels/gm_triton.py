@@ -88,7 +88,7 @@ def integral_backward(
 
 
 def _addressable(policy: GMFlowPolicy, x: Tensor) -> tuple[GMFlowPolicy, Tensor]:
-    """The same, copied only where space has more axes than the kernels have strides for."""
+    """The same policy and state, copied only where space has more axes than the kernels have strides for."""
     if x.ndim <= 5:
         return policy, x
     tensors = {name: getattr(policy, name).contiguous() for name in ("means", "logweights", "x_src")}
@@ -96,7 +96,7 @@ def _addressable(policy: GMFlowPolicy, x: Tensor) -> tuple[GMFlowPolicy, Tensor]
 
 
 def program_sizes(components: int, channels: int) -> dict[str, int]:
-    """Compile-time sizes of a program: components, channels, their powers of two, positions, and warps to hold them."""
+    """Compile-time sizes of a program: components, channels, their powers of two, positions and warps."""
     padded = triton.next_power_of_2(components), triton.next_power_of_2(channels)
     block = max(1, min(LONGEST_BLOCK, TILE // (padded[0] * padded[1])))
     warps = min(16, 4 * triton.cdiv(padded[0] * padded[1] * block, TILE) ** 2)
