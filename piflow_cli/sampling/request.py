@@ -1,4 +1,4 @@
-"""What `piflow sample` was asked for, and the pictures it comes to."""
+"""The request of `piflow sample`, and the specs of the pictures it asks for."""
 
 from __future__ import annotations
 
@@ -59,15 +59,14 @@ class SampleRequest:
     batch_size: int | None = None
 
     def check(self) -> None:
-        """Raise UsageError with everything that no student and no teacher can be asked."""
+        """Raise UsageError with everything that fits no student and no teacher."""
         faults = list(faults_of(self))
         if self.student is None and self.teacher is None:
             faults.append("neither a student nor a teacher given")
         refuse(faults, "piflow sample --help lists what there is")
 
     def refuse_text(self, name: str) -> None:
-        """Raise UsageError where something is asked of the class-conditional
-        model ``name`` that only prompts go with."""
+        """Raise UsageError where the class-conditional model ``name`` is asked for something that goes with prompts."""
         given = {
             "a prompt": self.prompts,
             "--prompts": self.prompts_from,
@@ -89,7 +88,10 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """One picture: a class label, or a prompt, its number among the prompts, and the size (width, height) in pixels."""
+    """The spec of one picture: a seed, and a class label or a prompt.
+
+    ``number``: of the prompt among the prompts. ``size``: (width, height) in pixels.
+    """
 
     seed: int
     label: int | None = None
@@ -99,13 +101,13 @@ class ImageSpec:
 
     @property
     def of_class(self) -> int:
-        """The label, of a picture that has one."""
+        """The label of a picture that has one."""
         assert self.label is not None
         return self.label
 
     @property
     def text(self) -> str:
-        """The prompt, of a picture that has one."""
+        """The prompt of a picture that has one."""
         assert self.prompt is not None
         return self.prompt
 
@@ -138,9 +140,9 @@ class Sampler:
 
 
 def class_specs(request: SampleRequest, classes: int) -> tuple[ImageSpec, ...]:
-    """A picture a seed of a model with ``classes`` classes; labels follow the seeds.
+    """One picture for each seed of a model with ``classes`` classes; labels follow the seeds.
 
-    By seed, not by place in the list: a picture stays the same whatever is asked for beside it.
+    A picture depends on its seed, not on its place in the list, so that it stays the same whatever else is asked for.
     """
     seeds = tuple(range(CLASS_SEEDS)) if request.seeds is None else request.seeds
     labels = tuple(range(classes)) if request.labels is None else request.labels

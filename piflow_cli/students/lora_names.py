@@ -1,5 +1,4 @@
-"""Names of LoRA tensors, of every tool that users bring files of, to modules of a
-network of diffusers and parts of a LoRA.
+"""From names of LoRA tensors, as many tools write them, to modules of a diffusers network and parts of a LoRA.
 
 Where a file names the modules of diffusers, whatever stands before and behind them, its names are read
 here. Layouts of the original networks are brought into that form by diffusers' own converters, and
@@ -86,8 +85,10 @@ class Naming:
     def _converted(
         self, tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]], convert: Convert
     ) -> tuple[dict[LoraTarget, Tensor], list[str]]:
-        """What ``convert`` makes of the tensors, in whose names the second
-        of each of ``pairs`` stands for the first."""
+        """The tensors as ``convert`` gives them.
+
+        Before that, the second of each of ``pairs`` replaces the first in the names.
+        """
         given: dict[str, Tensor] = {_replaced(key, pairs): Traced.of(value, key) for key, value in tensors.items()}
         Traced.read.clear()
         try:
@@ -116,8 +117,7 @@ class Naming:
 
 
 def split(key: str) -> tuple[str, str | None]:
-    """The module that a name begins with and the part of a LoRA that it ends
-    with; the name and None if it ends with none."""
+    """The module in front of a name and the part of a LoRA at its end; the name and None where it ends with none."""
     for part, pattern in PARTS.items():
         if (match := pattern.fullmatch(key)) is not None:
             return match["module"], part
@@ -125,7 +125,7 @@ def split(key: str) -> tuple[str, str | None]:
 
 
 def shown(key: str) -> str:
-    """The module that a name of a LoRA tensor is about, without what tools put before it."""
+    """The module in the name of a LoRA tensor, without the prefixes that tools add."""
     module = split(key)[0]
     return module.removeprefix(next(prefix for prefix in PREFIXES if module.startswith(prefix)))
 
@@ -142,8 +142,7 @@ def _replaced(name: str, pairs: Sequence[tuple[str, str]]) -> str:
 
 
 class Traced(Tensor):
-    """A tensor that knows of which named tensors it was made; ``read`` has the
-    names of those whose value was asked for."""
+    """A tensor that knows the named tensors it was made of; ``read`` has the names whose value was asked for."""
 
     names: frozenset[str]
     read: set[str] = set()

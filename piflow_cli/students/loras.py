@@ -25,8 +25,10 @@ LEAVE_OUT = "leave it out"
 
 @dataclass(frozen=True)
 class Factors:
-    """The LoRA of one module: ``up`` (out, r) @ ``down`` (r, in) counts alpha / r
-    times; ``magnitude`` (out,) makes it a DoRA."""
+    """The LoRA of one module: ``up`` (out, r) @ ``down`` (r, in), times alpha / r.
+
+    ``magnitude`` (out,) makes it a DoRA.
+    """
 
     down: Tensor
     up: Tensor
@@ -67,8 +69,7 @@ def add_loras(
 
 
 def cast_adapters(model: Network, dtype: torch.dtype) -> None:
-    """Hold all adapters in ``dtype``: training under autocast computes with
-    them so, and float32 is many times slower."""
+    """Hold all adapters in ``dtype``, as training under autocast does; float32 is many times slower."""
     from peft.tuners.lora import LoraLayer
 
     for layer in model.modules():
@@ -78,8 +79,7 @@ def cast_adapters(model: Network, dtype: torch.dtype) -> None:
 
 
 def layers_under_magnitudes(model: Network) -> set[str]:
-    """Dotted paths of the layers that a DoRA sits on: it reads their weights between
-    calls, and these must not be in 8 bits then."""
+    """Dotted paths of the layers under a DoRA: it reads their weights between calls, so they stay out of 8 bits."""
     return {
         f"{name}.base_layer"
         for name, module in model.named_modules()
@@ -126,7 +126,7 @@ def _targets(
 
 
 def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model: Network) -> UsageError:
-    """What is said of tensors that have no use here."""
+    """The error for tensors that have no use here."""
     magnitudes = [key for key in keys if key.endswith("dora_scale")]
     if magnitudes:
         what = f"{path} is a DoRA by another tool than peft: {few(magnitudes)} would be lost"
@@ -164,7 +164,7 @@ def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:
 
 
 def _switched(model: Network, module: str) -> str:
-    """A module that is a switch goes on to the student's own version of it."""
+    """The path of a module; for a switch, of the student's own version."""
     return f"{module}.variants.{REST}" if isinstance(model.get_submodule(module), Switch) else module
 
 
