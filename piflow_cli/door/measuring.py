@@ -1,4 +1,4 @@
-"""How good students are, and what their networks decided."""
+"""Measure students, and inspect what their networks decided."""
 
 from __future__ import annotations
 

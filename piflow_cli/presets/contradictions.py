@@ -1,4 +1,4 @@
-"""Values of a preset that are allowed alone and exclude each other."""
+"""Values of a preset that are allowed one by one and exclude each other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEW = 4
 
 
 def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Dotted key and fault of every pair of values that exclude each other, among the sections that are valid alone."""
+    """The dotted key and the fault of every pair of values that exclude each other, among sections that are valid."""
     teacher, policy = sections.get("teacher"), sections.get("policy")
     imitation, optimisation = sections.get("imitation"), sections.get("optimisation")
     if teacher is not None:

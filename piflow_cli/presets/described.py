@@ -52,7 +52,7 @@ def described() -> Iterator[Setting]:
 
 
 def sections() -> Mapping[str, str]:
-    """The sections by name, with what each is about, in a sentence."""
+    """The sections by name, each with a sentence about it."""
     return {name: inspect.cleandoc(section.__doc__ or "") for name, section in SECTIONS.items()}
 
 
