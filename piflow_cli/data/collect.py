@@ -1,5 +1,4 @@
-"""What a run is to be trained on, before any encoder has seen it: texts and
-pictures, their buckets and their cache keys."""
+"""Data of a run before any encoder has seen them: texts and pictures, their buckets and their cache keys."""
 
 from __future__ import annotations
 
@@ -56,7 +55,7 @@ class EncodedCache:
         return cache_key(identity=self.identity, file=sha256, size=size, crop=CROP)
 
     def scan(self, console: Console) -> None:
-        """Look what is there; damaged shards are dropped and named."""
+        """Read which entries there are; damaged shards are dropped and named."""
         for path in [*self.texts.scan(), *self.latents.scan()]:
             console.warn(DAMAGED.format(path))
 
@@ -81,7 +80,7 @@ class EncodedCache:
             self.scan(console)
 
     def label(self) -> None:
-        """Say for people which model the folder belongs to."""
+        """Write for people which model the folder belongs to."""
         with replacing_file(self.folder / "identity.json") as aside:
             aside.write_text(json.dumps(self.identity, indent=2) + "\n")
 
@@ -116,8 +115,9 @@ class SamplesToEncode:
 
 
 def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cache: EncodedCache) -> SamplesToEncode:
-    """Read the prompts, or list the pictures, with their keys and buckets: a picture is in the nearest one, as is a
-    prompt that says a size; every bucket takes all other prompts in turn.
+    """Read the prompts, or list the pictures, with their keys and buckets.
+
+    A picture is in the nearest bucket, and so is a prompt with a size; every bucket takes all other prompts in turn.
     """
     sizes = buckets_of(section, factory.size_multiple)
     to_encode = SamplesToEncode()
@@ -142,8 +142,10 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
 
 
 def training_prompts(section: DataSection) -> list[Prompt]:
-    """The prompts of ``section``; raises UsageError, with their numbers, where some say one
-    side of their picture without the other."""
+    """The prompts of ``section``.
+
+    Raises UsageError with the numbers of prompts that give one side of their picture without the other.
+    """
     if section.prompts is None:
         return []
     prompts = read_prompts(section.prompts, section.text_column, section.split)

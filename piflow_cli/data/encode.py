@@ -34,14 +34,16 @@ PICTURES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Missing:
-    """What the cache lacks, by key; of pictures with the same content one is enough."""
+    """Entries that the cache lacks, by key; of pictures with the same content one is enough."""
 
     texts: Mapping[str, str]
     pictures: Mapping[str, tuple[Size, Picture]]
 
     def share(self, accelerator: Accelerator) -> Missing:
-        """What falls to this process: decided key by key, since one that looks
-        later may miss less than the others did."""
+        """The part of this process.
+
+        It is decided key by key, since a process that looks later may miss less than the others did.
+        """
 
         def ours(key: str) -> bool:
             return int(key, 16) % accelerator.num_processes == accelerator.process_index
@@ -114,7 +116,7 @@ def find_missing(
 
 
 def counted(name: str, held: ShardedCache, wanted: int, absent: int) -> str:
-    """How many entries of a kind the cache has, and lacks, of those that are wanted."""
+    """A line on how many of the wanted entries of a kind the cache has, and how many it lacks."""
     return f"{name}: {wanted - absent} found in {held.folder}, {absent} to encode"
 
 
@@ -213,7 +215,7 @@ def _warn_of_long_texts(to_encode: SamplesToEncode, texts: ShardedCache, console
 
 
 def lacking(cache: EncodedCache, absent: int) -> RunError:
-    """What is said where the processes do not share a cache."""
+    """The error where the processes do not share a cache."""
     what = f"the cache {cache.folder} lacks {absent} samples that other processes were to encode"
     return RunError(what, "give all machines the same folder: --cache DIR")
 

@@ -1,5 +1,4 @@
-"""What class-conditional teachers are imitated on: pixels in memory, or latents that a VAE
-has made of pictures or that were given."""
+"""Data of class-conditional teachers: pixels in memory, or latents, given or encoded by a VAE."""
 
 from __future__ import annotations
 
@@ -45,14 +44,13 @@ Condition = Callable[[Sequence[int]], Conditioning]
 
 
 class Posteriors(Protocol):
-    """Latents that are known by mean and standard deviation, and ``labels`` (N,) int64 of them."""
+    """Latents by mean and standard deviation, and ``labels`` (N,) int64."""
 
     @property
     def labels(self) -> Tensor: ...
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation (B, C, h, w) of the latents in ``rows``
-        (B,); None where they are drawn already."""
+        """Mean and standard deviation (B, C, h, w) of ``rows`` (B,); the latter is None for drawn latents."""
 
     def fingerprint(self) -> str:
         """A hash of everything that shapes them."""
@@ -77,7 +75,7 @@ class CachedLatents:
 
 @dataclass(frozen=True)
 class LabelledLatents:
-    """Latents (N, C, h, w), of which a batch is drawn anew at each visit, and what a family makes of their labels."""
+    """Latents (N, C, h, w), drawn anew at each visit, with the family's ``condition`` of their labels."""
 
     latents: Posteriors
     fingerprint: str
@@ -91,8 +89,10 @@ class LabelledLatents:
 
 
 def place_of(images: str) -> Path:
-    """Where `data.images` is; raises UsageError where there is nothing. Only a file
-    that is shipped or on the Hub is fetched."""
+    """The place of `data.images`; raises UsageError where there is nothing.
+
+    Only a file that is shipped or on the Hub is fetched.
+    """
     path = Path(images).expanduser()
     if images.startswith(SHIPPED_PREFIX) or (not path.exists() and hub_id(images) is not None):
         return locate(images, option="--data DIR")
@@ -106,8 +106,7 @@ def place_of(images: str) -> Path:
 def open_labelled(
     preset: Preset, family: ClassConditionalFamily, condition: Condition, accelerator: Accelerator, console: Console
 ) -> TrainingData:
-    """The labelled pictures or latents of ``preset.data.images``; pictures go through the
-    VAE of the teacher, if it has one, once.
+    """The labelled pictures or latents of ``preset.data.images``; the teacher's VAE encodes pictures once.
 
     Raises UsageError where there are none, or none that the teacher could have been trained on.
     """

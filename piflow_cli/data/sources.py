@@ -1,4 +1,4 @@
-"""The training data of a preset, and what the plan says of it."""
+"""The training data of a preset, and their lines in the plan."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FILE_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".tar")
 
 @dataclass(frozen=True)
 class LocalSamples:
-    """What a source on this machine holds: every text, and how many pictures with a caption."""
+    """The samples of a source on this machine: every text, and the number of pictures with a caption."""
 
     texts: tuple[str, ...]
     pictures: int
@@ -80,8 +80,9 @@ def open_data(
     accelerator: Accelerator,
     console: Console,
 ) -> TrainingData:
-    """What ``preset.data`` names; texts and pictures go through the encoders of
-    ``family`` first, labels through ``condition``.
+    """The data that ``preset.data`` names.
+
+    Texts and pictures go through the encoders of ``family`` first, labels through ``condition``.
 
     Raises UsageError where nothing is named, or nothing usable found.
     """
@@ -114,7 +115,7 @@ def _told_a_class(preset: Preset, family: TeacherFamily, source: str) -> ClassCo
 
 
 def describe_data(preset: Preset, family: TeacherFamily, local: LocalSamples | None) -> dict[str, str]:
-    """What will be trained on, in words; ``local`` is what :func:`local_material` found."""
+    """The training data in words; ``local``: the result of :func:`local_samples`."""
     section = preset.data
     if section.source is None:
         return {"source": "none yet: --prompts FILE or --data FOLDER"}
@@ -131,7 +132,7 @@ def describe_data(preset: Preset, family: TeacherFamily, local: LocalSamples | N
 
 
 def _describe_latents(preset: Preset) -> dict[str, str]:
-    """Where pictures will be encoded to; nothing where they are latents or pixels already."""
+    """The cache of pictures that will be encoded; nothing where they are latents or pixels already."""
     path = Path(str(preset.data.images)).expanduser()
     if preset.teacher.vae is None or not path.exists() or (path.suffix == ".safetensors" and holds_latents(path)):
         return {}

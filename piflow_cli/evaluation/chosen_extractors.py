@@ -34,7 +34,7 @@ MOST_PIXELS = 4096
 
 @dataclass(frozen=True)
 class ChosenExtractor:
-    """An extractor, and the metrics that it is asked for. ``tag``: tells it and its weights."""
+    """An extractor and the metrics that it is asked for; ``tag`` identifies it and its weights."""
 
     extractor: Extractor
     metrics: tuple[str, ...]
@@ -142,7 +142,7 @@ class ChosenExtractors:
 
 
 def reference_of(request: EvalRequest, compared: Compared) -> str:
-    """What was named, or the training data where the preset has pictures as its students make them, or the teacher."""
+    """The named reference; else the training data where they are pictures as students make them, or the teacher."""
     if request.reference is not None:
         return request.reference
     preset = compared.preset

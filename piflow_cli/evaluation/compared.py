@@ -1,4 +1,4 @@
-"""One student with everything it is measured by: its pictures, its teacher, and the models that stand beside it."""
+"""One student with everything it is measured by: its pictures, its teacher, and the models beside it."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
 
 
 def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
-    """As many prompts as pictures are wanted, from the first on, or all of them where seeds are given.
+    """As many prompts as pictures are wanted, from the first on; all of them where seeds are given.
 
-    One that says no seed has its own number for one, so that no two share their noise.
+    A prompt without a seed takes its own number, so that no two share their noise.
     """
     if request.prompts_from is None:
         raise UsageError("the student is told a text, and none is given", "name them: --prompts FILE")
@@ -128,8 +128,10 @@ def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
 
 
 def _class_specs(opened: OpenedModel, request: EvalRequest, preset: Preset | None) -> tuple[ImageSpec, ...]:
-    """Seeds from 0 on; labels in turn, or as the training data have them, so
-    that both show their classes equally often."""
+    """Specs for seeds from 0 on.
+
+    Labels come in turn, or as the training data have them, so that both have as many of each class.
+    """
     labels = request.labels
     data = ()
     # Pictures that a VAE has encoded may be gone, and classes in turn come as often as theirs.

@@ -119,7 +119,7 @@ class Generation:
         self.processes.wait()
 
     def _tell_of_older(self, candidate: Candidate, console: Console) -> None:
-        """Pictures that are there already and stay: they would be taken for some of these."""
+        """Warn of pictures that are there already and stay, since they would be taken for some of these."""
         if self.images is None:
             return
         ours = {f"{spec.stem}.png" for spec in self.specs}
@@ -201,7 +201,7 @@ class Generation:
 
 @dataclass
 class _Gathered:
-    """What is known of one chunk so far; touched by the thread of the features alone."""
+    """The features of one chunk so far; only the thread of the features touches it."""
 
     generation: Generation
     candidate: Candidate

@@ -1,4 +1,4 @@
-"""From stored states and features to rows of results, for one student and whoever stands beside it."""
+"""From stored states and features to rows of results, for one student and the models beside it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Measuring:
-    """All rows of one student and whoever stands beside it. ``candidates`` are those that get rows; the teacher's fine
-    solution is what they are compared with. ``metric_extractors``: those of one metric alone, by its name.
+    """All rows of one student and the models beside it.
+
+    ``candidates``: those that get rows; they are compared with the teacher's fine solution. ``metric_extractors``:
+    those of one metric alone, by its name.
     """
 
     request: EvalRequest
@@ -78,7 +80,7 @@ class Measuring:
         )  # fmt: skip
 
     def row(self, candidate: Candidate, number: str, value: float, images: int, **more) -> Row:
-        """The row of one ``number`` of a candidate, of so many of the first ``images``; ``more``: of its protocol."""
+        """The row of one ``number`` of a candidate over the first ``images``; ``more``: its protocol."""
         seeds = ranges(list(dict.fromkeys(spec.seed for spec in self.generation.specs[:images])))
         return Row(
             candidate.name,
@@ -101,7 +103,7 @@ class Measuring:
 
     @property
     def teacher(self) -> OwnTeacher:
-        """The student's teacher: no metric that needs one is asked where there is none."""
+        """The student's teacher; metrics that need one are asked for only where there is one."""
         assert self.compared.teacher is not None, "a metric that is told of the teacher says that it needs one"
         return self.compared.teacher
 

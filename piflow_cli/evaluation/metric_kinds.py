@@ -1,4 +1,4 @@
-"""The metrics there are: one row each, whose function is imported when it is asked for. Nothing here imports torch."""
+"""The table of metrics: one row each; the function is imported when it is asked for. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COSTS = ("quick", "standard", "full", "named")
 
 @dataclass(frozen=True)
 class Number:
-    """What a metric gives: ``name`` in report.json, ``title`` above its column, and ``what`` it is, in words.
+    """A number that a metric gives: ``name`` in report.json, ``title`` above its column, and ``what`` it is, in words.
 
     ``better``: which numbers are; None: neither. ``drawn``: against the number of evaluations.
     """
@@ -44,7 +44,7 @@ class Number:
 
 @dataclass(frozen=True)
 class MetricKind:
-    """A row: a metric and all that the rest of piflow knows of it.
+    """A row: a metric, and all that the rest of piflow knows about it.
 
     ``measure``: "module:function". Of a metric that needs no STUDENT it makes a list of
     :class:`~piflow_cli.evaluation.distributions.Measure` of a :class:`~piflow_cli.evaluation.distributions.Sides`; of
@@ -220,7 +220,7 @@ def usual(protocol: str | None) -> tuple[str, ...]:
 
 
 def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:
-    """The metrics that need all of ``needs``, and none of what they are to be had ``without``."""
+    """The metrics that need all of ``needs`` and none of ``without``."""
     return tuple(
         kind.name for kind in metric_kinds() if kind.needs.issuperset(needs) and kind.needs.isdisjoint(without)
     )

@@ -82,7 +82,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
 
 
 def _check_folders(request: EvalRequest) -> None:
-    """Refuse folders that nothing can be written to, or not without loss, before anything is computed."""
+    """Refuse folders that cannot be written to, or not without loss, before anything is computed."""
     if request.save_statistics is not None:
         check_writable(request.save_statistics.parent, "--save-statistics FILE")
     if request.measured:
@@ -149,8 +149,10 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
 
 
 def _student_rows(request: EvalRequest, processes: Processes, report: Report, console: Console) -> None:
-    """One student after another, so that one is in memory at a time; a
-    teacher that several share gets its rows once."""
+    """Add the rows of one student after another, so that one is in memory at a time.
+
+    A teacher that several share gets its rows once.
+    """
     extractors = ChosenExtractors(request, processes.device, console)
     cache = Cache(user_cache(request.cache) / KEPT_IN)
     if processes.first:
@@ -175,7 +177,7 @@ def _rows_of(
     told: set[str],
     console: Console,
 ) -> None:
-    """One student's rows and samples; ``told``: the teachers that have theirs."""
+    """Add one student's rows and samples; ``told``: the teachers that have theirs."""
     _check(request, compared)
     all_chosen, own = extractors.of(compared), extractors.metric_extractors_of(compared)
     generation = Generation(
@@ -220,7 +222,7 @@ def named_apart(compared: Compared, names: dict[str, str]) -> Compared:
 
 
 def _fine(request: EvalRequest, compared: Compared) -> Candidate | None:
-    """The teacher's fine solution where something is compared with it."""
+    """The teacher's fine solution, where something is compared with it."""
     is_compared = any(name in needing(FINE) for name in request.measures)
     return compared.fine if is_compared or reference_of(request, compared) == TEACHER else None
 

@@ -1,4 +1,4 @@
-"""How well pictures fit their prompts, by CLIP (Hessel et al., arXiv 2104.08718)."""
+"""CLIP score: how well pictures fit their prompts (Hessel et al., arXiv 2104.08718)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def clip_scores(measuring: Measuring) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class ClipExtractor:
-    """CLIP, which is shown pictures with their prompts: one number a picture."""
+    """CLIP as an extractor that reads pictures with their prompts: one number a picture."""
 
     clip: ClipScore
 
@@ -62,7 +62,7 @@ class ClipExtractor:
 
 
 class ClipScore:
-    """The cosine of CLIP's embeddings of a picture and of its prompt, between -1 and 1, neither scaled nor clipped.
+    """The cosine of CLIP's embeddings of a picture and of its prompt, in [-1, 1], neither scaled nor clipped.
 
     ``identity`` tells its files from others of the same name, for caches.
 
@@ -88,8 +88,7 @@ class ClipScore:
 
     @torch.no_grad()
     def scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """Cosines (B,), float32 on the CPU, of pictures (B, 1 or 3, H, W) around
-        [-1, 1] and their texts; long texts are cut."""
+        """Cosines (B,), float32 on the CPU, of pictures (B, 1 or 3, H, W) around [-1, 1] and texts, cut if long."""
         levels = quantised(images).cpu()
         parts = [
             self._scores(levels[start : start + BATCH], texts[start : start + BATCH])
