@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..core.imitation import TeacherVelocity
 from ..core.policies.kinds import policy_kind
 from ..reports.images import to_images
 from ..sampling.denoise import seeded_generators, seeded_noise
 from ..sampling.opened import OpenedModel
 from ..sampling.request import ImageSpec, batches
 from ..sampling.teacher import OwnTeacher
-from ..sampling.trajectory import POINTS, PolicyPath, TeacherField, VelocityError, pooled, times, walk
+from ..sampling.trajectory import POINTS, PolicyPath, VelocityError, pooled, times, walk
 from ..students.facts import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
 from .against_teacher import Apart, Comparison, compare
@@ -127,17 +128,17 @@ class _Batch:
         self.facts = opened.student.facts
         self.specs = specs
         self.conditioning = opened.conditioning(specs)
-        self.field: TeacherField | None = None
+        self.velocity: TeacherVelocity | None = None
         if teacher is not None:
-            self.field = self._field(teacher)
+            self.velocity = self._velocity(teacher)
 
     def examined(self) -> Findings:
         noise = self.opened.noise(self.specs)
         theirs, states, evaluations, close = noise, [noise], [], None
         for path in walk(self.opened.student, noise, self.conditioning, points=POINTS):
             against = None
-            if self.field is not None:
-                against = compare(path, self.field, theirs, self.facts.shift, self.steps)
+            if self.velocity is not None:
+                against = compare(path, self.velocity, theirs, self.facts.shift, self.steps)
                 theirs = against.end
             evaluations.append(self._evaluation(path, against))
             if path.index + 1 == self.at:
@@ -152,9 +153,9 @@ class _Batch:
             evaluations=evaluations,
             close=close,
             straightness=straightness(torch.stack([x.flatten(1) for x in states], dim=1)).cpu(),
-            gap=None if self.field is None else mean_square(states[-1] - theirs).cpu(),
+            gap=None if self.velocity is None else mean_square(states[-1] - theirs).cpu(),
             ends=self._pictures(states[-1]),
-            teacher_ends=None if self.field is None else self._pictures(theirs),
+            teacher_ends=None if self.velocity is None else self._pictures(theirs),
         )
 
     def _evaluation(self, path: PolicyPath, against: Comparison | None) -> EvaluationFindings:
@@ -174,7 +175,7 @@ class _Batch:
         by_position = anatomy_of(path.policy).by_position
         components = None if by_position is None else by_position(path.policy)
         substeps, shift = self.facts.substeps, self.facts.shift
-        responses = perturb(path, self._perturbation(), self.field, shift, substeps)
+        responses = perturb(path, self._perturbation(), self.velocity, shift, substeps)
         shown = [(path.raws[index], path.states[index]) for index in SHOWN_TIMES]
         return CloseUp(
             responses={name: to_host(response) for name, response in responses.items()},
@@ -190,7 +191,7 @@ class _Batch:
             slice=None if self.position is None else slice_of(path, self.position, substeps),
         )
 
-    def _field(self, teacher: OwnTeacher) -> TeacherField:
+    def _velocity(self, teacher: OwnTeacher) -> TeacherVelocity:
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             # Rollouts leave the precision of networks, and a teacher that is followed by one needs it back.
             with self.opened.computing():
