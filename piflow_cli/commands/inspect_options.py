@@ -17,7 +17,7 @@ Compare = Annotated[
     typer.Option(
         "--compare",
         metavar="A B",
-        help="Two students over each other, in place of STUDENT.",
+        help="Two students in the same figures, in place of STUDENT.",
         rich_help_panel=LOOK,
         show_default=False,
     ),
@@ -28,10 +28,10 @@ At = Annotated[
 ]
 Slice = Annotated[
     str | None,
-    setting("--slice", "Density and velocity at a position: column, row, channel (0).", LOOK, "X,Y[,AXIS]"),
+    setting("--slice", "Show density and velocity at a position: column, row, channel (0).", LOOK, "X,Y[,AXIS]"),
 ]
 Seeds = Annotated[
-    str | None, setting("--seeds", "One picture per seed, and prompt; default: the first 16.", SAMPLING, "RANGES")
+    str | None, setting("--seeds", "One image for each seed and prompt; default: the first 16.", SAMPLING, "RANGES")
 ]
 Output = Annotated[Path | None, setting("--output", "Folder of the report; default: inspection/<name>.", OUTPUT, "DIR")]
 Overwrite = Annotated[bool, switch("--overwrite", "Replace an earlier report in that folder.", OUTPUT)]

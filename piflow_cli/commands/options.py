@@ -139,12 +139,18 @@ Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.
 Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder, file or Hub id.", MODEL, "PATH")]
 BasePrecision = Annotated[
     Literal["fp32", "bf16", "fp8", "int8", "nf4"] | None,
-    setting("--base-precision", "Of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY),
+    setting(
+        "--base-precision", "Precision of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY
+    ),
 ]
 Device = Annotated[
     str,
     typer.Option(
-        "--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.", callback=check_device, rich_help_panel=MODEL
+        "--device",
+        metavar="NAME",
+        help="Where to compute: auto, cpu, cuda or cuda:N.",
+        callback=check_device,
+        rich_help_panel=MODEL,
     ),
 ]
 Teacher = Annotated[
@@ -161,4 +167,4 @@ Teacher = Annotated[
 TextColumn = Annotated[
     str | None, setting("--text-column", "The column of prompts or captions; default: text.", DATA, "NAME")
 ]
-Subfolder = Annotated[str | None, setting("--subfolder", "Of the student: a folder inside it.", MODEL, "NAME")]
+Subfolder = Annotated[str | None, setting("--subfolder", "A folder inside that of the student.", MODEL, "NAME")]

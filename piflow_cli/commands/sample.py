@@ -97,8 +97,8 @@ def sample(
 ) -> None:
     """Make images with a student, or with a teacher for comparison.
 
-    With both, the student is sampled, provided that it was distilled from that teacher. What follows no student but
-    --teacher is a prompt if it has a space in it.
+    With both, it samples the student, which must have been distilled from that teacher.
+    Beside --teacher, an argument with a space in it is a prompt.
     """
     student, told = _named(student, prompts, teacher)
     options = as_typed(
