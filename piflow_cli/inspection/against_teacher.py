@@ -17,11 +17,10 @@ from .tensors import mean_square
 
 
 class Apart(NamedTuple):
-    """The two paths at the times of one segment, (B, T) with the segment's end last,
-    mean squares over positions and channels.
+    """Mean squares over positions and channels, (B, T), at the times of one segment, its end last.
 
-    ``gap``: student's state minus teacher's; ``teacher_speed`` (B, T-1): of the teacher's velocity on its own path,
-    where the end is left out.
+    ``gap``: of the student's state minus the teacher's. ``teacher_speed`` (B, T-1): of the teacher's velocity on its
+    own path, without the end.
     """
 
     gap: Tensor
@@ -32,9 +31,8 @@ class Apart(NamedTuple):
 class Comparison:
     """One segment against the teacher.
 
-    ``errors``: velocity errors at the student's states, as :mod:`piflow_cli.sampling.trajectory`
-    has them; ``estimates``: the teacher's x_0 (B, C, *S) at these states; ``end``: where the
-    teacher's own path is at the segment's end.
+    ``errors``: of the velocity at the student's states (:mod:`piflow_cli.sampling.trajectory`). ``estimates``: the
+    teacher's x_0 (B, C, *S) at these states. ``end``: the end of the segment on the teacher's own path.
     """
 
     errors: list[VelocityError]

@@ -1,4 +1,4 @@
-"""One student in numbers, as policy.json holds them."""
+"""The numbers of one student, as policy.json holds them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation. ``raws`` and ``sigmas``: of the states that are looked at, the segment's end last. ``part``: what
-    the policy's anatomy makes of it, a dataclass of its own; None where it has none.
+    """The numbers of one evaluation.
 
-    ``substep_errors`` by ``substeps``, relative to the way from source to end; ``substeps_enough``
-    is None where the finest is not enough. ``gap``: root mean square distance of the student's
-    states to the teacher's from the same noise.
+    ``raws`` and ``sigmas``: of the measured states, the segment's end last. ``part``: the dataclass of the policy's
+    anatomy; None where it has none. ``substep_errors``: by ``substeps``, relative to the way from source to end.
+    ``substeps_enough``: None where the finest is not enough. ``gap``: root mean square distance of the student's states
+    to the teacher's from the same noise.
     """
 
     step: int
@@ -33,8 +33,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """``given``: root mean square of what is added to the state, ``left`` and
-    ``teacher_left``: shares of it by raw time."""
+    """One perturbation.
+
+    ``given``: root mean square of what is added to the state. ``left`` and ``teacher_left``: shares of it by raw time.
+    """
 
     size: str
     given: float
@@ -58,8 +60,11 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Summary:
-    """One student in numbers. ``trajectory_error``: mean over all times of squared velocity error over the mean of the
-    teacher's squares; ``endpoint_error``: root mean square distance of its samples to the teacher's, same noise."""
+    """The numbers of one student.
+
+    ``trajectory_error``: mean over all times of squared velocity error over the mean of the teacher's squares.
+    ``endpoint_error``: root mean square distance of its samples to the teacher's from the same noise.
+    """
 
     student: str
     teacher: str
@@ -79,5 +84,5 @@ class Summary:
 
     @property
     def close(self) -> Step:
-        """The evaluation that was looked at closely."""
+        """The evaluation of the close-up."""
         return self.steps[self.at - 1]

@@ -1,4 +1,4 @@
-"""A pipeline of diffusers for students that are told a class; travels beside exported weights."""
+"""A pipeline of diffusers for class-conditional students; it travels beside exported weights."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _shown(self, x: Tensor, output_type: str):
-        """States as pictures, in the form that is asked for."""
+        """States as pictures, in the ``output_type`` that is asked for."""
         if self.vae is not None:
             shift = 0.0 if self.vae.config.shift_factor is None else self.vae.config.shift_factor
             x = self.vae.decode(x.to(self.vae.dtype) / self.vae.config.scaling_factor + shift, return_dict=False)[0]

@@ -1,4 +1,4 @@
-"""The mixture of a GM policy: how many components there are in effect, and where it changes its mind."""
+"""The mixture of a GM policy: components in effect, and where its posterior changes components."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ class Mixed(NamedTuple):
 
 
 class MixedNumbers(NamedTuple):
-    """The same by sample: ``effective`` (B, 3), the tenth, half and nine tenths of positions below; ``usage`` and
-    ``highest`` (B, K), mean and largest weight of each component; ``varying`` (B,), the standard deviation of weights
-    over positions; ``spread``, ``logstd``, ``std`` (B,).
+    """The mixture by sample.
+
+    ``effective`` (B, 3): the values that a tenth, half and nine tenths of positions stay below. ``usage`` and
+    ``highest`` (B, K): mean and largest weight of each component. ``varying`` (B,): standard deviation of weights over
+    positions. ``spread``, ``logstd``, ``std`` (B,).
     """
 
     effective: Tensor
@@ -52,8 +54,7 @@ class MixedNumbers(NamedTuple):
 
 
 def mixed(policy: GMFlowPolicy) -> Mixed:
-    """The mixture of a GM policy (arXiv 2504.05304): how many components
-    there are in effect, how wide, how far apart."""
+    """The mixture of a GM policy (arXiv 2504.05304): components in effect, their widths and distances."""
     means, logweights, variance = policy.with_temperature(1.0).mixture
     weights = logweights.exp()
     centre = (weights * means).sum(dim=1, keepdim=True)
@@ -70,8 +71,11 @@ def mixed(policy: GMFlowPolicy) -> Mixed:
 
 @dataclass(frozen=True)
 class MixtureSummary:
-    """``effective``: components per position, the tenth, half and nine tenths of positions below;
-    ``effective_overall``: of the mean weights; ``dead``: indices; ``std`` and ``spread`` in units of x_0."""
+    """The mixture of all samples.
+
+    ``effective``: the numbers of components that a tenth, half and nine tenths of positions stay below.
+    ``effective_overall``: of the mean weights. ``dead``: indices. ``std`` and ``spread``: in units of x_0.
+    """
 
     components: int
     effective: tuple[float, float, float]
@@ -146,8 +150,7 @@ def switching(path: PolicyPath, substeps: int) -> Switching:
 
 
 def marginal(policy: GMFlowPolicy, x: Tensor, raw: Tensor, values: Tensor, axis: int) -> Tensor:
-    """Density (V,) at ``values`` of channel ``axis`` of x_0 under the posterior of a
-    single position, given ``x`` at ``raw``."""
+    """Density (V,) at ``values`` of channel ``axis`` of x_0 at a single position, given ``x`` at ``raw``."""
     means, logweights, variance = policy.posterior(x, raw)
     std = variance.sqrt().reshape(1)
     centres, weights = means[0, :, axis].flatten(), logweights[0, :, 0].flatten().exp()
@@ -161,7 +164,7 @@ def densities(policy: GMFlowPolicy, states: list[Tensor], raws: list[float], val
 
 
 def by_sample(policy: GMFlowPolicy) -> MixedNumbers:
-    """The mixture, positions summed up, sample by sample."""
+    """The mixture of each sample, summed up over positions."""
     found = mixed(policy)
     weights = found.weights.flatten(2)
     return MixedNumbers(
@@ -176,7 +179,7 @@ def by_sample(policy: GMFlowPolicy) -> MixedNumbers:
 
 
 def lines(mixture: MixtureSummary) -> Iterator[tuple[str, str]]:
-    """What the verdict says of it."""
+    """The lines of the verdict on it."""
     yield in_effect(mixture)
     yield "log-std", f"{mixture.logstd:.2f}, that is {mixture.std:.2g} in x_0; means {mixture.spread:.2g} apart"
     yield "switches", f"{mixture.switches:.1f} of the heaviest component at a position"
