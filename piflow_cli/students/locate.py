@@ -35,8 +35,7 @@ def locate_student(student: str | Path, subfolder: str | None = None) -> Student
 
     Args:
         student: a run folder, an adapter folder, a .safetensors, .pth, .pt, .ckpt or .bin file, or a Hub id
-        ``owner/name``, which
-            may go on with a folder or a file inside the repository.
+            ``owner/name``, which may go on with a folder or a file inside the repository.
         subfolder: folder inside ``student``.
 
     Raises:

@@ -1,8 +1,8 @@
 """From names of LoRA tensors, as many tools write them, to modules of a diffusers network and parts of a LoRA.
 
-Where a file names the modules of diffusers, whatever stands before and behind them, its names are read
-here. Layouts of the original networks are brought into that form by diffusers' own converters, and
-every tensor that they leave unused is found.
+Where a file names the modules of diffusers, whatever stands before and behind them, its names are read here. Layouts of
+the original networks are brought into that form by diffusers' own converters, and every tensor that they leave unused
+is found.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Naming:
     def targets(self, tensors: Mapping[str, Tensor], convert: Convert) -> tuple[dict[LoraTarget, Tensor], list[str]]:
         """Every tensor by its target, and the names of those that have none.
 
-        ``convert`` is asked where the names are not those of diffusers: it gives the
-        tensors that it makes of them new names.
+        ``convert`` is asked where the names are not those of diffusers: it gives the tensors that it makes of them new
+        names.
         """
         placed, strange = self._placed(tensors)
         # A tensor that is no part of a LoRA is no matter of layouts; two tensors for one target are none either.
