@@ -115,7 +115,7 @@ def distill(
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
-    """What the command's ``options`` say of the preset, by its keys; None: nothing."""
+    """The settings of the preset that the command's ``options`` give, by key; None is not given."""
     from piflow_cli.presets.resolve import PICTURES
 
     return {
@@ -147,7 +147,7 @@ def _print_config(preset: Preset, console: Console) -> None:
 
 
 def _processes(folder: Path, asked: int | None, device: str) -> int:
-    """How many processes the run is to have; a folder that nothing can be written to is refused first."""
+    """The number of processes of the run; a folder that cannot be written to is refused first."""
     from piflow_cli.system.files import check_writable
 
     check_writable(folder)
@@ -172,7 +172,7 @@ def _refuse_others(context: typer.Context) -> None:
 
 
 def _refuse_missing(preset: Preset) -> None:
-    """Raise UsageError for a base or prompts that are not there: what comes next takes seconds to import."""
+    """Raise UsageError for a missing base or prompts, before anything that takes seconds to import."""
     from piflow_cli.data.prompts import read_prompts
     from piflow_cli.weights.locate import hub_id, locate
 
@@ -194,8 +194,7 @@ def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Co
 
 
 def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> None:
-    """Launch as many ``processes`` of this command, or ``run`` it here where
-    they are launched, or it needs no other."""
+    """Launch ``processes`` of this command, or ``run`` it here where it is launched already or needs no other."""
     from piflow_cli.ranks import launched_processes
     from piflow_cli.system.processes import launch
 

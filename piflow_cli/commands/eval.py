@@ -1,4 +1,4 @@
-"""`piflow eval`: how good students are, and how far from their teacher."""
+"""`piflow eval`: the quality of students, and their distance from their teacher."""
 
 from __future__ import annotations
 

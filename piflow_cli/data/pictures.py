@@ -49,8 +49,8 @@ class Unreadable(Exception):
 def opened(source: Path | bytes) -> Generator[Image.Image]:
     """The picture in a file or in bytes, with its header read; of an animation the first frame.
 
-    Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS,
-    and for modes whose range nothing tells.
+    Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS, and for modes whose range nothing
+    tells.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as picture:

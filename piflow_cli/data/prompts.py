@@ -57,8 +57,8 @@ def read_prompts(source: str, text_column: str | None = None, split: str = "trai
     .txt have ``text_column``, and where wanted seed, width and height, all of them whole numbers.
     ``text_column`` None: it is called text.
 
-    Raises UsageError where there is nothing to read or no prompt in it, or with
-    all faults of a file, each with its line.
+    Raises UsageError where there is nothing to read or no prompt in it, or with all faults of a file, each with its
+    line.
     """
     text_column = TEXT_COLUMN if text_column is None else text_column
     shipped = source.startswith(SHIPPED_PREFIX)

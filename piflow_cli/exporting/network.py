@@ -64,9 +64,11 @@ def write_network(
     """Write the network with its policy head into ``folder``: config.json, the file of its class, the weights.
 
     Args:
-        student: stays as it is. dtype: of the weights; the head stays in float32. reference: where the base is
-        (``place``, ``subfolder``, ``revision``), for a folder with only what the student brings. storage: the 8-bit
-        dtype, by its name in torch, of the weights named in ``stored``.
+        student: stays as it is.
+        dtype: of the weights; the head stays in float32.
+        reference: where the base is (``place``, ``subfolder``, ``revision``), for a folder with only what the student
+            brings.
+        storage: the 8-bit dtype, by its name in torch, of the weights named in ``stored``.
     """
     folder.mkdir(exist_ok=True)
     kind = type(root(student.model))

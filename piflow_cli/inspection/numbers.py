@@ -47,9 +47,11 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Perturbations at raw time ``raws[0]`` followed over ``raws`` to the segment's end, where ``passive`` of them is
-    left if x_0 does not react. ``dropout``: root mean square change of the end when each component is left out, over
-    the distance from source to end."""
+    """Perturbations at raw time ``raws[0]``, followed over ``raws`` to the segment's end.
+
+    ``passive``: the share of them that is left if x_0 does not react. ``dropout``: root mean square change of the end
+    when each component is left out, over the distance from source to end.
+    """
 
     raws: list[float]
     sigma: float

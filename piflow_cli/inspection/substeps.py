@@ -30,8 +30,8 @@ class Convergence(NamedTuple):
 def convergence(path: PolicyPath) -> Convergence:
     """Errors of rollouts with SUBSTEPS against an extrapolated one of FINE_SUBSTEPS, both on the CPU.
 
-    The fine end is 2 x(h) - x(2h) (Richardson): Euler's error is linear in the
-    step, and what is left is of second order.
+    The fine end is 2 x(h) - x(2h) (Richardson): Euler's error is linear in the step, and what is left is of second
+    order.
     """
     policy = thin(path.policy)
     exact = in_float64(policy)

@@ -61,10 +61,11 @@ def resolve(
     """A preset with everything the command line changes.
 
     Args:
-        name_or_path: a shipped preset, or the path of a YAML file. config: a YAML file with any subset of a preset's
-        keys. assignments: `section.key=value` texts; values are read as YAML. flags: dotted key → value of an option;
-        None means it was not given. PICTURES stands for the key of pictures, which have
-            labels or captions as the teacher is told a class or a text.
+        name_or_path: a shipped preset, or the path of a YAML file.
+        config: a YAML file with any subset of a preset's keys.
+        assignments: `section.key=value` texts; values are read as YAML.
+        flags: dotted key → value of an option; None means it was not given. PICTURES stands for the key of pictures,
+            which have labels or captions as the teacher is told a class or a text.
 
     Raises:
         UsageError: unknown name, unreadable file, or all faults of all places in one message.

@@ -1,4 +1,4 @@
-"""Locks: one run in a folder at a time, and whoever waits for another process says so."""
+"""Locks: one run in a folder at a time, with a line where a process waits for another."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ logger = logging.getLogger("piflow.locking")
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that a lock names. ``boot`` tells one start of one machine from all
-    others; empty where the system has none."""
+    """The process that a lock names.
+
+    ``boot`` tells one start of one machine from all others; it is empty where the system has none.
+    """
 
     pid: int
     host: str
@@ -51,7 +53,7 @@ class Holder:
 
     @classmethod
     def read(cls, text: str) -> Holder | None:
-        """Who wrote ``text``; None where a crash or damage has left nothing that can be read."""
+        """The writer of ``text``; None where a crash or damage left nothing readable."""
         try:
             record = json.loads(text)
             return cls(int(record["pid"]), str(record["host"]), str(record["boot"]), str(record["since"]))
@@ -94,8 +96,7 @@ class FolderLock:
         remove_empty(self._made)
 
     def follow(self, moved: Path) -> None:
-        """Lock the folder anew at its path, after what was there has been moved to
-        ``moved``; raises as the lock itself does."""
+        """Lock the folder anew at its path after its content moved to ``moved``; raises as the lock itself does."""
         number, self._number = self._number, None
         try:
             make_folder(self.folder)
@@ -126,8 +127,7 @@ class FolderLock:
             return
 
     def _take_over(self, held: Holder | None, unlocked: bool) -> None:
-        """Make sure that the process which a lock names is gone. ``unlocked``: the
-        file system has no locks that could tell."""
+        """Make sure that the process in a lock is gone; ``unlocked``: the file system has no locks that could tell."""
         if held is None:
             return
         here = Holder.here()
@@ -142,8 +142,7 @@ class FolderLock:
 
 @contextmanager
 def waiting_for(path: Path, what: str) -> Generator[None]:
-    """Hold the lock file ``path``; says ``what`` is waited for where another
-    process has it for longer than a moment."""
+    """Hold the lock file ``path``; a line says ``what`` is waited for where that takes longer than a moment."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=SECONDS_UNTIL_SAID)
@@ -199,7 +198,7 @@ def _close(number: int | None, path: Path) -> None:
 
 
 def _may_live(pid: int) -> bool:
-    """Whether a process of this machine may still be there; on Windows there is no asking without harm."""
+    """Whether a process of this machine may still be there; Windows cannot be asked without harm."""
     if os.name == "nt":
         return True
     try:

@@ -14,8 +14,7 @@ from .packing import SIDE, pack, unpack
 
 
 class FluxFamily(PackedFamily):
-    """Conditioning: ``prompt_embeds`` (B, L, D) of T5, padded to one length, and
-    ``pooled_prompt_embeds`` (B, E) of CLIP."""
+    """FLUX.1. Conditioning: ``prompt_embeds`` (B, L, D) of T5, padded, and ``pooled_prompt_embeds`` (B, E) of CLIP."""
 
     name = "flux"
     model_name = "FluxTransformer2DModel"

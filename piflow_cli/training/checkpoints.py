@@ -48,8 +48,8 @@ class TrainingState:
 def save_checkpoint(folder: Path, state: TrainingState, keep: int, metrics: str | None = None) -> Path:
     """Write ``folder``/<iteration>, aside first, then drop all but the newest ``keep``; returns its path.
 
-    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and
-    writes nothing, where a value is not finite.
+    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and writes nothing, where a value is not
+    finite.
     """
     path = folder / name_of(state.iteration)
     tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}

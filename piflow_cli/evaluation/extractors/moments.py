@@ -75,8 +75,7 @@ class MomentAccumulator:
 
 
 def moments(features: Tensor) -> Moments:
-    """Mean and unbiased covariance of features (N, D); raises RunError for
-    fewer than two, or any that is not finite."""
+    """Mean and unbiased covariance of features (N, D); raises RunError for fewer than two, or any not finite."""
     accumulator = MomentAccumulator()
     accumulator.add(features)
     return accumulator.moments()

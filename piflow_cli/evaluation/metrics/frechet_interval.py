@@ -61,11 +61,11 @@ def frechet_interval(
     groups of unequal size Busing, Meijer and van der Leeden 1999).
 
     Args:
-        reference: moments that stay as they are; or features (N, D) from the same
-        noise, row by row, of which there would be
-            ``at`` as well: what both sides owe to the noise cancels, so a row is left out of both at once.
+        reference: moments that stay as they are; or features (N, D) from the same noise, row by row, of which there
+            would be ``at`` as well: what both sides owe to the noise cancels, so a row is left out of both at once.
         at: how many samples the interval is for; at least N, and the interval is the measured distance's own where it
-        is N. seed: of the partition into groups.
+            is N.
+        seed: of the partition into groups.
 
     Raises:
         UsageError: fewer samples than groups.

@@ -142,9 +142,9 @@ class AdapterFormat:
 def reduced(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
     """The best ``rank`` approximation of the product ``second`` (O, R) @ ``first`` (R, I), in factors of equal norm.
 
-    By the singular values of the R x R core between the orthogonal parts of both, so that the product is
-    never formed (Eckart and Young, 1936). Also the squared Frobenius norms of what is lost and of the
-    whole; factors that are low enough stay.
+    By the singular values of the R x R core between the orthogonal parts of both, so that the product is never formed
+    (Eckart and Young, 1936). Also the squared Frobenius norms of what is lost and of the whole; factors that are low
+    enough stay.
     """
     if rank >= first.shape[0]:
         gram = (second.double().T @ second.double()) * (first.double() @ first.double().T)

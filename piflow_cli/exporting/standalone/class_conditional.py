@@ -37,8 +37,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple:
         """One picture for each label, from ``latents`` (B, C, H, W) or from noise of ``generator``.
 
-        ``output_type``: ``pil``, ``np`` (B, H, W, C), ``pt`` (B, C, H, W), both in
-        [0, 1], or ``latent``: states as they are.
+        ``output_type``: ``pil``, ``np`` (B, H, W, C), ``pt`` (B, C, H, W), both in [0, 1], or ``latent``: states as
+        they are.
         """
         network, scheduler, device = self.transformer, self.scheduler, self._execution_device
         labels = torch.as_tensor(class_labels, dtype=torch.int64, device=device)

@@ -20,9 +20,9 @@ CURVE_POINTS = 9
 class Curve(NamedTuple):
     """The x_0 of one evaluation as a function of raw time, at even times from the segment's end to its source.
 
-    ``slope`` (B, N-1) and ``curvature`` (B, N-2): root mean squares over positions and channels of the
-    first and the second derivative with respect to raw time, from differences; ``travel`` (B,): that
-    of x_0 at the end minus x_0 at the source.
+    ``slope`` (B, N-1) and ``curvature`` (B, N-2): root mean squares over positions and channels of the first and the
+    second derivative with respect to raw time, from differences; ``travel`` (B,): that of x_0 at the end minus x_0 at
+    the source.
     """
 
     slope: Tensor

@@ -114,8 +114,9 @@ def summarise(numbers: MixedNumbers, switching: Switching, source: float, span: 
 
 
 class Switching(NamedTuple):
-    """The posterior along one segment, at SWITCH_TIMES even raw times from source to end, over the positions of
-    :func:`~piflow_cli.inspection.tensors.thin`.
+    """The posterior along one segment, at SWITCH_TIMES even raw times from source to end.
+
+    Numbers are over the positions of :func:`~piflow_cli.inspection.tensors.thin`.
 
     ``effective`` (B, T): mean over positions of exp of the entropy of the posterior weights; ``moved`` (B, T-1): share
     of positions whose heaviest component is another than one time before; ``switches`` (B,): such changes per position;
