@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TERMINAL_INTERVAL = 0.5
 LOG_INTERVAL = 10.0
-# Of a longer list a text shows its ends and its length; JSON has it all.
+# A text shows a longer list by its ends and its length; JSON has it all.
 LONGEST_LIST = 4
 
 
@@ -33,7 +33,7 @@ class Console:
     """
 
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
-        # Of several processes that work on one run, the first speaks for all.
+        # The first of several processes of a run speaks for all.
         self.speaks = is_first()
         self.json = json
         self.quiet = quiet or not self.speaks

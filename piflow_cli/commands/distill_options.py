@@ -34,7 +34,7 @@ NumProcesses = Annotated[
     ),
 ]
 
-# Those of other packages are known when they are named: looking for them takes a moment that --help has not got.
+# Policies of other packages are read when they are named: to search for them here would slow --help down.
 Kind = Annotated[
     str | None,
     typer.Option(

@@ -23,14 +23,13 @@ from ..wording import few
 if TYPE_CHECKING:
     from ..console import Console
 
-# What clean-fid counts, of pictures; others would make another FID of the same folder.
+# Suffixes that clean-fid counts; with others the same folder would have another FID.
 COUNTED = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Modes whose conversion to 8-bit grey is exact, and all that are grey.
 GREY = ("1", "L")
 ALL_GREY = (*GREY, SIXTEEN_BITS)
 MOST_SHOWN = 5
-# Of a batch: in float32 0.4 GB, and a second one is being decoded meanwhile. 16 pictures of 1024 x 1024 do not reach
-# it.
+# Bound of a batch: 0.4 GB in float32, while a second one is being decoded. 16 pictures of 1024 x 1024 stay below.
 MOST_PIXELS_AT_ONCE = 1 << 25
 DECODERS = min(8, usable_cores())
 

@@ -158,7 +158,7 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
     if not request.prompts and (text_to_image or facts.vae):
         return
     console.say("making samples for the card")
-    # The student that was exported holds itself in circles, and another one on its base is about to be loaded.
+    # Reference cycles keep the exported student alive, and another one on its base is about to be loaded.
     gc.collect()
     options: dict[str, Any] = {
         "prompts": request.prompts,

@@ -131,7 +131,7 @@ def save_weights(
                     f"{name} has values beyond the range of {value.dtype}".replace("torch.", ""), "choose --dtype bf16"
                 )
         save_file(shard, folder / file, {"format": "pt", **metadata})
-        # safetensors writes for its owner's eyes only, and an export is to be handed on.
+        # safetensors lets nobody but the owner read its files, and an export is to be handed on.
         (folder / file).chmod(0o644)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}

@@ -76,7 +76,7 @@ class Summary:
     shift: float
     substeps: int
     iterations: int
-    shots: list[dict]
+    shots: list[dict]  # policy.json has them under this name since 0.1.0
     at: int
     steps: list[Step]
     robustness: Robustness

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
+# Names of files, which stay as they are in 0.1.0.
 PICTURES = ("samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "maps")
 
 

@@ -152,7 +152,7 @@ class DataSection:
 DATA_SOURCES = ("images", "labels", "prompts", "captioned")
 WITHOUT_PICTURES = ("labels", "prompts")
 TOLD_A_TEXT = ("prompts", "captioned")
-# Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
+# Only one key of each group counts: a layer that gives one takes away those of earlier layers.
 ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}
 
 

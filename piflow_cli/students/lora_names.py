@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# What tools put before a module's own name, longest first where one begins another.
+# Prefixes that tools put before a module's own name, longest first where one begins another.
 PREFIXES = (
     "transformer.base_model.model.", "base_model.model.transformer.", "base_model.model.", "transformer.",
     "model.diffusion_model.", "diffusion_model.", "",
@@ -22,7 +22,7 @@ FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 TEXT_ENCODER = re.compile(
     r"(text_encoders?(_\d)?[._]|lora_te\d?_|te\d?[._]|text_model\.|conditioner\.|cond_stage_model\.).*"
 )
-# Of peft a name of the adapter may stand before the last part: lora_A.default.weight.
+# In peft's files the adapter's name may stand before the last part: lora_A.default.weight.
 PARTS = {
     "down": re.compile(
         r"(?P<module>.+)\.(lora_A(\.[^.]+)?\.weight|lora_down\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight)"

@@ -55,7 +55,7 @@ class FluxFamily(PackedFamily):
         return [{"prompt_embeds": text, "pooled_prompt_embeds": whole} for text, whole in zip(embeds, pooled)]
 
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        # Of T5: CLIP reads the first 77 tokens of every prompt, for one vector that is no more than its gist.
+        # T5 counts alone: CLIP reads the first 77 tokens of every prompt, for one vector of its gist.
         return [len(pipeline.tokenizer_2(text).input_ids) for text in texts]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import RunError
 
-# Of the parts of a pipeline these say what they are in a key of diffusers.
+# Parts of a pipeline whose configs name their class in a key of diffusers.
 OF_DIFFUSERS = ("transformer", "vae")
 INDEX_NAME = "model_index.json"
 CLASS_KEY = "_class_name"

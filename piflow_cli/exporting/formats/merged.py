@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from ..request import ExportRequest
 
 FP8 = "fp8"
-# Of tiny random networks, whose layers are too narrow for errors to average out; fp8 shows 0.07, the others have not
-# been run.
+# Measured on tiny random networks, whose layers are too narrow for errors to average out: fp8 shows 0.07. The others
+# have not been run.
 TOLERANCES_IN_BITS = {FP8: 0.2, "int8": 0.2, "nf4": 0.5}
 
 
