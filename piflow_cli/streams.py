@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 _OUT, _ERR = 1, 2
-# What these warn of as they are imported, such as kernels that a CPU could have too, is nothing that a user can act on.
+# No user can act on the warnings that these give at import, such as kernels that a CPU could have too.
 CHATTY = ("bitsandbytes",)
 _ours: tuple[TextIO | Unbreakable, TextIO | Unbreakable] | None = None
 # Never closed: the logger of a library that was imported meanwhile keeps it for good.

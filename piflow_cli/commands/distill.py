@@ -210,7 +210,7 @@ def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Conso
     from piflow_cli.training import distill as run_distillation
 
     follow_launcher()
-    # A run of days does not end because nobody reads any more what it says.
+    # A run of days goes on when nobody reads its output any more.
     with unbreakable_out():
         result = run_distillation(preset, output=folder, device=device, resume=resume, console=console)
         console.result(result, format_pairs(result))

@@ -45,7 +45,7 @@ def _beside(
     """The caption of a file that no metadata lists; None for a picture without one. Other files have no entry."""
     text = present.get(key_of(path.with_suffix(".txt"))) if ".txt" in told.members else None
     picture = path.suffix.lower() in SUFFIXES
-    # What lies beside a picture of the same name is told by the same text, and is no picture.
+    # A file beside a picture of the same name belongs to the same text, and is no picture.
     other = text is None or path == text or path.name in METADATA or key_of(path.with_suffix("")) in known
     if other and not picture:
         return []

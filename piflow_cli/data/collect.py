@@ -44,7 +44,7 @@ class EncodedCache:
         root = cache_folder(None if section.cache is None else Path(section.cache))
         self.identity = dict(factory.identity)
         self.folder = root / cache_key(identity=self.identity)[:16]
-        # What pictures are does not depend on the model.
+        # Hashes and sizes of pictures do not depend on the model.
         self.pictures = root / "pictures"
         self.texts, self.latents = ShardedCache(self.folder / "texts"), ShardedCache(self.folder / "latents")
 

@@ -77,7 +77,7 @@ def open_encoded(
             cache.label()
         share = missing.share(accelerator)
         with ExitStack() as stack, torch.no_grad():
-            # Once, and not before something is to be encoded: pictures that turn out unreadable load nothing.
+            # They are opened once, and only for something to encode: unreadable pictures load nothing.
             encoders = functools.cache(
                 lambda: stack.enter_context(closing(factory.open(accelerator.device, section.offload_text_encoder)))
             )

@@ -26,7 +26,7 @@ from .rows import (
 )
 
 TEXT_COLUMN = "text"
-# What a seed and a side in pixels may be: seeds fit into 64 bits, and no network makes pictures of such sides.
+# Bounds of a seed and of a side in pixels: seeds fit into 64 bits, and no network makes larger pictures.
 EXTRAS = {"seed": (0, 2**63 - 1), "width": (1, 1 << 16), "height": (1, 1 << 16)}
 MEND = "write a prompt in each line, or remove the line"
 

@@ -197,7 +197,7 @@ def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[s
 def _stacked(pictures: Sequence[np.ndarray]) -> Tensor:
     pixels = np.stack(pictures)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    # In place: of large pictures every copy counts.
+    # In place, since every copy of large pictures counts.
     return torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(127.5).sub_(1)
 
 

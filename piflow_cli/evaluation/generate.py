@@ -108,7 +108,7 @@ class Generation:
 
         ``aligned``: of the aligned specs alone.
         """
-        # By place and not by what is missing: the others may have added to the cache before this one looks into it.
+        # Shares go by place, not by what is missing: others may add to the cache before this process looks into it.
         share = self._chunks(aligned)[self.processes.rank :: self.processes.count]
         mine = [chunk for chunk in share if self._lacks(candidate, chunk) or self.images is not None]
         self._tell_of_older(candidate, console)

@@ -89,7 +89,7 @@ class EvalRequest:
         """Raise UsageError with all options that do not go together."""
         hint = "piflow eval --help lists what there is"
         if self.protocol not in (None, *PROTOCOLS):
-            # What is measured depends on it.
+            # The measured metrics depend on it.
             raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", hint)
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
         faults += [*faults_of(self, MEASURED), *self._faults_of_what_is_not_measured()]

@@ -22,7 +22,7 @@ CARD_NAME = "README.md"
 PICTURE_NAME = "samples.png"
 TAG = "pi-flow"
 PAPER = "https://arxiv.org/abs/2510.14974"
-# What the Hub knows by name among the licences of presets.
+# Licences of presets that the Hub knows by name.
 KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "openrail++")
 
 

@@ -142,7 +142,7 @@ def _asked(request: ExportRequest) -> dict[str, object]:
 
 
 def _verified(writer: ExportFormat, difference: float, request: ExportRequest) -> float:
-    # Not a number is no agreement either.
+    # NaN is no agreement either.
     if not difference <= writer.tolerance(request):
         raise RunError(
             f"what was written is not the student: policies differ by {difference:.2g}, more than"
@@ -166,7 +166,7 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
         "metadata": False,
         "device": request.device,
     }
-    # What was written is as it was saved, where what it was made of is not.
+    # The written adapter matches its checksums, even where the one it was made from does not.
     options |= {"student": str(folder)} if request.changed else {"student": request.student}
     options |= {} if request.changed else {"subfolder": request.subfolder}
     with tempfile.TemporaryDirectory() as pictures:

@@ -28,7 +28,7 @@ RAWS = (1.0, 0.6)
 SIDE = 8
 WORDS = 8
 SEED = 0
-# What rounding does to samples of tiny random networks, times three: a timestep in bfloat16 is off by a thousandth.
+# Three times the rounding of samples of tiny random networks: a timestep in bfloat16 is off by a thousandth.
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
 
 

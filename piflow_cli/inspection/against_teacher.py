@@ -49,7 +49,7 @@ def compare(path: PolicyPath, teacher: TeacherVelocity, start: Tensor, shift: fl
     estimates: list[Tensor] = []
     speeds: dict[float, Tensor] = {}
 
-    # A teacher's answer is too dear to ask for twice: both closures keep what is wanted of it beside its use.
+    # A teacher's answer is too dear to ask for twice, so both closures also keep what is wanted of it.
     def at_the_student(x: Tensor, sigma: Tensor) -> Tensor:
         answer = teacher(x, sigma)
         estimates.append(x - per_sample(sigma, x) * answer)

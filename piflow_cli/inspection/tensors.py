@@ -70,7 +70,7 @@ def _changed(
 ) -> Policy:
     """``spatial`` applied to every tensor (B, ..., *S) of a policy, and ``batch`` to every (B,)."""
     changes = {"x_src": spatial(policy.x_src), "raw_src": batch(policy.raw_src)}
-    # What the layout has no place for is one number of every sample.
+    # An output without a place in the layout is one number for each sample.
     for name, part in zip(policy.outputs, policy.layout(1, 1) if policy.outputs else ()):
         value = getattr(policy, name)
         changes[name] = batch(value.reshape(-1)) if part is None else spatial(value)

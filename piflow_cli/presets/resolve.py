@@ -86,7 +86,7 @@ def resolve(
     own = files.layers(policy_asked(merge([*files.layers(""), *given])[0]))
     preset, found = parse([*own, *given], files.source)
     if preset is not None:
-        # A file may be a whole preset: it asks for what it changes.
+        # A file may be a whole preset; it asks only for the values that it changes.
         asked = given if config is None else [changed(given[0], merge(own)[0]), *given[1:]]
         found += idle_faults(preset, asked)
     return _checked(preset, faults + found)

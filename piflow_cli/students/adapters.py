@@ -80,7 +80,7 @@ def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], me
     }
     (folder / CONFIG_NAME).write_text(json.dumps(widened_config(student), indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / WEIGHTS_NAME, with_digests(metadata, tensors, folder / CONFIG_NAME))
-    # safetensors lets nobody else read what it writes.
+    # safetensors lets nobody but the owner read its files.
     (folder / WEIGHTS_NAME).chmod(0o644)
 
 

@@ -65,7 +65,7 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         if not folder.adapter.is_dir():
             raise UsageError(
                 f"the run {path} has not finished: it holds no student yet",
-                # Its settings, since the preset's own name would leave out what was changed on the command line.
+                # The run's settings, since the preset's name leaves out what was changed on the command line.
                 f"finish it: piflow distill --teacher {quote(str(folder.settings))} --output {quote(str(path))}",
             )
         path = folder.adapter

@@ -100,7 +100,7 @@ class Naming:
             return {}, named if named else unknown
         used = Traced.read.union(*(value.names for value in placed.values() if isinstance(value, Traced)))
         unused = _with_effect([key for key in tensors if key not in used], tensors)
-        # What passes through unchanged and fits nowhere is unused under its own name.
+        # A tensor that passes through unchanged and fits nowhere counts as unused under its own name.
         strange = [key for key in strange if key not in tensors]
         return {target: value.as_subclass(Tensor) for target, value in placed.items()}, unused + strange
 

@@ -88,7 +88,7 @@ def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> 
         if len(os.fsencode(part)) > LONGEST_NAME:
             raise UsageError(f"{what}{_shortened(part)} is too long for the name of a folder", f"name another: {hint}")
     try:
-        # Tried, because permissions alone do not tell: a file system may be read-only, or none that holds files.
+        # A file is made, since permissions alone do not tell: a file system may be read-only, or hold no files.
         with tempfile.TemporaryDirectory(dir=place, prefix="."):
             pass
     except OSError as error:
@@ -140,7 +140,7 @@ def replacing_file(path: Path) -> Generator[Path]:
             sync_folder(path.parent)
         except OSError as error:
             if error.filename is None and error.errno is not None:
-                # What wrote the file did not say which one it was.
+                # The writer's error did not name the file.
                 error.filename = str(path)
             raise
         finally:

@@ -26,7 +26,7 @@ except ImportError:  # Windows
 
 LOCK_NAME = "run.lock"
 SECONDS_UNTIL_SAID = 1.0
-# Who has just taken a lock writes its name within a moment.
+# A process that has just taken a lock writes its name within a moment.
 ATTEMPTS, SECONDS_BETWEEN = 20, 0.05
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 

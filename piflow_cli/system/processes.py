@@ -87,7 +87,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SECONDS_TO_STOP),
     }
     changes = {name: os.environ.get(name, value) for name, value in changes.items()} | {LAUNCHER: str(os.getpid())}
-    # What failed is said by the process that failed.
+    # The process that failed reports its failure.
     elastic = logging.getLogger("torch.distributed.elastic")
     elastic.propagate = False
     elastic.addHandler(logging.NullHandler())

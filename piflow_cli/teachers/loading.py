@@ -16,7 +16,7 @@ from ..errors import RunError, UsageError
 from ..weights.stored import INDEX_SUFFIX, opened, shards_of, weight_map
 from ..wording import few
 
-# In the order in which from_pretrained looks for them.
+# Names of weights, in the order in which from_pretrained looks for them.
 NAMES = tuple(f"{stem}.safetensors{end}" for stem in ("diffusion_pytorch_model", "model") for end in ("", INDEX_SUFFIX))
 MEND = "copy or download it again, or name another: --base PATH"
 

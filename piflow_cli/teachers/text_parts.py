@@ -49,7 +49,7 @@ def encoder_bytes(folder: Path, offload: bool) -> int | None:
         config = transformers.AutoConfig.from_pretrained(path.parent)
         with torch.device("meta"):
             model = getattr(transformers, config.architectures[0])(config)
-        # What two layers share counts once.
+        # Weights that two layers share count once.
         owners = {
             id(value): (layer, 2 * value.numel())
             for layer in model.modules()

@@ -143,7 +143,7 @@ class TextToImageFamily(TeacherFamily):
     @property
     def pipeline_class(self) -> Any:
         """The stock pipeline's class."""
-        # diffusers leaves a placeholder where transformers is missing; the import says by itself what is.
+        # diffusers leaves a placeholder where transformers is missing; the import itself names what is missing.
         import transformers  # noqa: F401
 
         return _from_diffusers(self.pipeline_name)

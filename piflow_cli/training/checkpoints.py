@@ -111,7 +111,7 @@ def load_checkpoint(path: Path, state: TrainingState) -> str | None:
         state.iteration = record["iteration"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RunError) as error:
         if is_of_the_system(error) and not isinstance(error, FileNotFoundError):
-            # What cannot be read today may be whole.
+            # A file that cannot be read today may be whole.
             raise
         reason = str(error).splitlines()[0]
         raise RunError(

@@ -148,7 +148,7 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What is gathered is whole, whatever stopped the work; a full disk would only fail a second time.
+        # Gathered entries are whole, whatever stopped the work; a full disk would only fail a second time.
         if not isinstance(error, OSError):
             self.flush()
 

@@ -44,7 +44,7 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
     """
     if base.startswith(SHIPPED_PREFIX):
         place = beside_presets(base.removeprefix(SHIPPED_PREFIX))
-        # First, since what is damaged here is to be installed again, and not copied.
+        # This comes first, since a damaged shipped file is to be installed again, and not copied.
         check_shipped([place] if place.is_file() else _matching(place, only))
         return _existing(place, base, only, option)
     if (match := hub_id(base)) is None:

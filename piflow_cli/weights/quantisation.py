@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import UsageError
 
 BITSANDBYTES = ("int8", "nf4")
-# What a base in each precision is loaded as and computes in; fp8 is stored so afterwards.
+# The dtype in which a base of each precision is loaded and computes; fp8 is stored in 8 bits afterwards.
 COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
 OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
 STORED_AS = torch.float8_e4m3fn

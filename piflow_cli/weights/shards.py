@@ -17,9 +17,9 @@ from torch import Tensor
 from ..system.devices import usable_cores
 from ..system.files import replacing_file
 
-# What is raised of a file that is cut short, or no shard.
+# Errors of a file that is cut short, or no shard.
 UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError)
-# Those of 0.1.0 do not cover dtypes and shapes.
+# Checksums of 0.1.0 do not cover dtypes and shapes.
 CHECKSUMS, PLAIN_CHECKSUMS, NOTES = "checksums", "crc32", "notes"
 # Checksums leave Python's lock to others; more readers than this a disk does not serve faster.
 MOST_READERS = 8
@@ -57,7 +57,7 @@ def open_shard(path: Path) -> Shard:
     metadata = file.metadata()
     covers_kinds = CHECKSUMS in metadata
     checksums = json.loads(metadata[CHECKSUMS if covers_kinds else PLAIN_CHECKSUMS])
-    # Many have no notes, and none of 0.1.0 has.
+    # Many shards have no notes, and those of 0.1.0 never have.
     return Shard(file, checksums, dict(json.loads(metadata.get(NOTES, "{}"))), names, covers_kinds)
 
 

@@ -144,7 +144,7 @@ class _Downdating:
         """The distance without the rows ``left_out``."""
         centred, rotated = self.centred[left_out], self.rotated[left_out]
         remaining = len(self.centred) - len(left_out)
-        # What remains sums to minus what is left out.
+        # The centred rows sum to zero, so the rest sums to minus the rows left out.
         shift, turned = -centred.sum(dim=0) / remaining, -rotated.sum(dim=0) / remaining
         scatter = self.scatter - rotated.T @ rotated - remaining * torch.outer(turned, turned)
         overlap = torch.linalg.eigvalsh(scatter / (remaining - 1)).clamp(min=0).sqrt().sum()

@@ -105,7 +105,7 @@ class AdapterFormat:
                 )
         expected = velocities(student, inputs)
         if request.rank is not None:
-            # A lower rank is what was asked for: what is read is held against the adapters as they were cut.
+            # A lower rank was asked for, so the comparison is with the adapters as they were cut.
             with holding(student, StoredWeights(folder, self._intended)):
                 expected = velocities(student, inputs)
         with holding(student, stored):

@@ -81,7 +81,7 @@ class PipelineFormat(ExportFormat):
         ]
         device = next(root(student.model).parameters()).device
         with reading_back():
-            # Neither text encoders nor VAE have a say in what is compared, and they are large.
+            # Text encoders and VAE do not affect the comparison, and they are large.
             pipeline = DiffusionPipeline.from_pretrained(
                 folder, trust_remote_code=True, torch_dtype=dtype, **dict.fromkeys(others)
             )
