@@ -76,7 +76,7 @@ def _gpu_full(exc: BaseException) -> PiflowError:
     short = ""
     if wanted is not None and free is not None:
         missing = float(wanted[1]) * _UNITS[wanted[2]] - float(free[1]) * _UNITS[free[2]]
-        # Pieces that torch holds and that are too small to use are neither free nor taken: in sum nothing may be missing.
+        # Pieces that torch holds but cannot use are neither free nor taken, so in sum nothing may be missing.
         more = f"{missing / 1e9:.2f} GB short, " if missing > 0 else ""
         short = f": {more}{wanted[1]} {wanted[2]} wanted, {free[1]} {free[2]} free"
     return RunError(

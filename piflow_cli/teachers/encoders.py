@@ -1,4 +1,4 @@
-"""What turns prompts and pictures into what a transformer is given: the contract between model families and data.
+"""Encoders of prompts and pictures for a transformer: the contract between model families and data.
 
 A family returns an :class:`EncoderFactory` from ``TeacherFamily.encoders(section)``, where ``section`` is the preset's
 TeacherSection. That reads no weights and downloads nothing. Training asks it to ``open`` only for what the cache lacks.
@@ -10,10 +10,10 @@ fixed length itself.
 
 Unconditional half of true classifier-free guidance. The empty prompt is encoded and cached with every data set. Where
 the teacher's Guidance has a scale other than 1, the training data add its entries to the conditioning as
-``negative_<name>``, one row a sample, so that they are moved and repeated with the rest.
-``TeacherFamily.unconditional`` of a text-to-image family is
-:func:`negative_of`; ``TeacherFamily.call`` ignores the ``negative_`` entries. Families that embed the guidance scale
-  instead (FLUX.1-dev) get no such entries, since their Guidance has the scale 1.
+``negative_<name>``, one row for each sample, so that they are moved and repeated with the rest.
+``TeacherFamily.unconditional`` of a text-to-image family is :func:`negative_of`; ``TeacherFamily.call`` ignores the
+``negative_`` entries. Families that embed the guidance scale instead (FLUX.1-dev) get no such entries, since their
+Guidance has the scale 1.
 """
 
 from __future__ import annotations
