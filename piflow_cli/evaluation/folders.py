@@ -69,7 +69,7 @@ class ImageFolder:
         return 1 if all(entry.mode in ALL_GREY for entry in self.entries) else 3
 
     def describe(self) -> list[str]:
-        """What a person should know before trusting a number: several sizes, converted modes, unreadable files."""
+        """Lines for a person to know before trusting a number: several sizes, converted modes, unreadable files."""
         lines = []
         sizes = Counter(f"{width}x{height}" for width, height in (entry.size for entry in self.entries))
         if len(sizes) > 1:

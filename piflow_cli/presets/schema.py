@@ -114,7 +114,7 @@ class AdapterSection:
 
 @dataclass(frozen=True)
 class DataSection:
-    """What training starts from: one of images, labels, prompts and captioned, and the size of pictures."""
+    """The data of training (one of images, labels, prompts and captioned), and the size of pictures."""
 
     __pydantic_config__ = SECTION
 
@@ -180,7 +180,7 @@ class ImitationSection:
 
 @dataclass(frozen=True)
 class OptimisationSection:
-    """How long, how fast and in which precision."""
+    """Length, learning rate and precision of training."""
 
     __pydantic_config__ = SECTION
 

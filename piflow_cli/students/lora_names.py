@@ -39,7 +39,7 @@ Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class LoraTarget:
-    """What a tensor is: a ``part`` (a key of PARTS) of the LoRA on ``module``, a dotted path in the network."""
+    """The target of a LoRA tensor: a ``part`` (a key of PARTS) of ``module``, a dotted path in the network."""
 
     module: str
     part: str

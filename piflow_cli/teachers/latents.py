@@ -112,7 +112,7 @@ def _load(vae: str, channels: int, device: torch.device) -> Network:
 
 
 def _normalisation(model: Network) -> tuple[float, float]:
-    """What states have had subtracted, and have been multiplied by."""
+    """The shift subtracted from states, and the factor that multiplied them."""
     return 0.0 if model.config.shift_factor is None else model.config.shift_factor, model.config.scaling_factor
 
 

@@ -1,4 +1,4 @@
-"""What every policy can do."""
+"""The interface of policies."""
 
 from __future__ import annotations
 
