@@ -15,12 +15,12 @@ from typing import Any, TextIO
 _OUT, _ERR = 1, 2
 # No user can act on the warnings that these give at import, such as kernels that a CPU could have too.
 CHATTY = ("bitsandbytes",)
-_ours: tuple[TextIO | Unbreakable, TextIO | Unbreakable] | None = None
+_ours: tuple[TextIO | UnbreakableStream, TextIO | UnbreakableStream] | None = None
 # Never closed: the logger of a library that was imported meanwhile keeps it for good.
 _nowhere: TextIO | None = None
 
 
-class Unbreakable:
+class UnbreakableStream:
     """A text stream that falls silent at the first error of the system.
 
     The system's file behind it then leads to nowhere too, for what libraries write and for what is flushed at the end.
@@ -64,7 +64,7 @@ def unbreakable(*names: str) -> Generator[None]:
     """Make streams of :mod:`sys` unbreakable for the block; one that was closed before leads to nowhere."""
     before = {name: getattr(sys, name) for name in names}
     for name, stream in before.items():
-        setattr(sys, name, Unbreakable(open(os.devnull, "w") if stream is None else stream))
+        setattr(sys, name, UnbreakableStream(open(os.devnull, "w") if stream is None else stream))
     try:
         yield
     finally:
@@ -79,12 +79,12 @@ def calm() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def out() -> TextIO | Unbreakable:
+def out() -> TextIO | UnbreakableStream:
     """The stream of data."""
     return sys.stdout if _ours is None else _ours[0]
 
 
-def err() -> TextIO | Unbreakable:
+def err() -> TextIO | UnbreakableStream:
     """The stream of everything else."""
     return sys.stderr if _ours is None else _ours[1]
 
@@ -102,7 +102,7 @@ def only_ours(wanted: bool = True) -> Generator[None]:
         return
     streams = sys.stdout, sys.stderr
     ours = _own(sys.stdout, _OUT), _own(sys.stderr, _ERR)
-    _ours = ours[0], Unbreakable(ours[1])
+    _ours = ours[0], UnbreakableStream(ours[1])
     kept = {number: copy for number in (_OUT, _ERR) if (copy := _copy(number)) is not None}
     try:
         _drop(kept)
@@ -129,7 +129,7 @@ def unbreakable_out() -> Generator[None]:
         with unbreakable("stdout"):
             yield
         return
-    before, _ours = _ours, (Unbreakable(_ours[0]), _ours[1])
+    before, _ours = _ours, (UnbreakableStream(_ours[0]), _ours[1])
     try:
         yield
     finally:

@@ -79,7 +79,7 @@ def open_reference(
 
 
 @dataclass
-class Heard:
+class RecordingConsole:
     """A console that also keeps its warnings, to be repeated with features that come from the cache."""
 
     console: Console
@@ -94,7 +94,7 @@ def folder_features(
     folder: ImageFolder, extractor: Extractor, console: Console, batch_size: int = BATCH, keep: bool = True
 ) -> FeatureSet:
     """Features of all pictures of ``folder``; raises RunError where fewer than two turn out to be whole."""
-    collector, heard = FeatureCollector(extractor, str(folder.path), keep), Heard(console)
+    collector, heard = FeatureCollector(extractor, str(folder.path), keep), RecordingConsole(console)
     with console.progress(len(folder.entries), description=folder.path.name) as bar:
         for images in folder.batches(batch_size, heard):
             collector.add(images)

@@ -16,7 +16,7 @@ from .teacher_policy import TeacherPolicy
 from .tensors import mean_square
 
 
-class Apart(NamedTuple):
+class PathDistance(NamedTuple):
     """Mean squares over positions and channels, (B, T), at the times of one segment, its end last.
 
     ``gap``: of the student's state minus the teacher's. ``teacher_speed`` (B, T-1): of the teacher's velocity on its
@@ -36,7 +36,7 @@ class Comparison:
     """
 
     errors: list[VelocityError]
-    apart: Apart
+    apart: PathDistance
     estimates: list[Tensor]
     end: Tensor
 
@@ -67,5 +67,5 @@ def compare(path: PolicyPath, teacher: TeacherVelocity, start: Tensor, shift: fl
     gap = torch.stack([mean_square(one - other) for one, other in zip((*path.states, path.end), states)], dim=1)
     begins = [policy.sigma(raw).to(start)[0].item() for raw in raws[:-1]]
     return Comparison(
-        errors, Apart(gap, torch.stack([speeds[sigma] for sigma in begins], dim=1)), estimates, states[-1]
+        errors, PathDistance(gap, torch.stack([speeds[sigma] for sigma in begins], dim=1)), estimates, states[-1]
     )

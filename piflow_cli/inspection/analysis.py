@@ -20,10 +20,10 @@ from ..sampling.teacher import OwnTeacher
 from ..sampling.trajectory import POINTS, PolicyPath, VelocityError, pooled, times, walk
 from ..students.facts import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
-from .against_teacher import Apart, Comparison, compare
+from .against_teacher import Comparison, PathDistance, compare
 from .kinds.anatomy import anatomy_of
 from .kinds.dx import Curve
-from .kinds.mixture import Mixed, MixedNumbers, Switching
+from .kinds.mixture import MixtureMaps, MixtureNumbers, Switching
 from .kinds.momentum import Spectrum, SpectrumNumbers
 from .motion import Motion, motion, straightness
 from .robustness import Response, component_dropout, perturb
@@ -50,12 +50,12 @@ class EvaluationFindings:
 
     index: int
     raws: tuple[float, ...]
-    composition: MixedNumbers | SpectrumNumbers | Curve | None
+    composition: MixtureNumbers | SpectrumNumbers | Curve | None
     motion: Motion
     switching: Switching | None
     convergence: Convergence
     errors: list[VelocityError] | None
-    apart: Apart | None
+    apart: PathDistance | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class CloseUp:
 
     responses: dict[str, Response]
     dropout: Tensor | None
-    maps: list[Mixed | Spectrum] | None
+    maps: list[MixtureMaps | Spectrum] | None
     shown_raws: tuple[float, ...]
     estimates: list[list[Image]]
     teacher_estimates: list[list[Image]] | None
@@ -211,7 +211,7 @@ class _Batch:
         return to_images(self.opened.decode(states[:SHOWN]))
 
 
-def _maps(found: Mixed | Spectrum) -> list[Mixed | Spectrum]:
+def _maps(found: MixtureMaps | Spectrum) -> list[MixtureMaps | Spectrum]:
     """The components of the first SHOWN samples one by one, since pictures of different sizes do not stack."""
     return [
         type(found)(*(value[index : index + 1].cpu() for value in found))

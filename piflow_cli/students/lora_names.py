@@ -89,8 +89,10 @@ class Naming:
 
         Before that, the second of each of ``pairs`` replaces the first in the names.
         """
-        given: dict[str, Tensor] = {_replaced(key, pairs): Traced.of(value, key) for key, value in tensors.items()}
-        Traced.read.clear()
+        given: dict[str, Tensor] = {
+            _replaced(key, pairs): TracedTensor.of(value, key) for key, value in tensors.items()
+        }
+        TracedTensor.read.clear()
         try:
             placed, strange = self._placed(convert(given))
         except Exception as error:
@@ -98,7 +100,7 @@ class Naming:
             unknown = [key for key in tensors if self.target(key) is None]
             named = [key for key in unknown if key in str(error)]
             return {}, named if named else unknown
-        used = Traced.read.union(*(value.names for value in placed.values() if isinstance(value, Traced)))
+        used = TracedTensor.read.union(*(value.names for value in placed.values() if isinstance(value, TracedTensor)))
         unused = _with_effect([key for key in tensors if key not in used], tensors)
         # A tensor that passes through unchanged and fits nowhere counts as unused under its own name.
         strange = [key for key in strange if key not in tensors]
@@ -141,14 +143,14 @@ def _replaced(name: str, pairs: Sequence[tuple[str, str]]) -> str:
     return name
 
 
-class Traced(Tensor):
+class TracedTensor(Tensor):
     """A tensor that knows the named tensors it was made of; ``read`` has the names whose value was asked for."""
 
     names: frozenset[str]
     read: set[str] = set()
 
     @classmethod
-    def of(cls, value: Tensor, name: str) -> Traced:
+    def of(cls, value: Tensor, name: str) -> TracedTensor:
         traced = value.as_subclass(cls)
         traced.names = frozenset((name,))
         return traced
@@ -160,13 +162,13 @@ class Traced(Tensor):
         if func in (Tensor.item, Tensor.__float__):
             cls.read |= sources
         for value in made if isinstance(made, (tuple, list)) else (made,):
-            if isinstance(value, Traced):
+            if isinstance(value, TracedTensor):
                 value.names = sources
         return made
 
 
 def _names(values: object) -> list[frozenset[str]]:
-    if isinstance(values, Traced):
+    if isinstance(values, TracedTensor):
         return [getattr(values, "names", frozenset())]
     if isinstance(values, (tuple, list)):
         return [names for value in values for names in _names(value)]

@@ -34,7 +34,7 @@ logger = logging.getLogger("piflow.locking")
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockHolder:
     """The process that a lock names.
 
     ``boot`` tells one start of one machine from all others; it is empty where the system has none.
@@ -46,13 +46,13 @@ class Holder:
     since: str
 
     @classmethod
-    def here(cls) -> Holder:
+    def here(cls) -> LockHolder:
         """This process."""
         boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
         return cls(os.getpid(), socket.gethostname(), boot, time.strftime("%Y-%m-%d %H:%M:%S"))
 
     @classmethod
-    def read(cls, text: str) -> Holder | None:
+    def read(cls, text: str) -> LockHolder | None:
         """The writer of ``text``; None where a crash or damage left nothing readable."""
         try:
             record = json.loads(text)
@@ -109,7 +109,7 @@ class FolderLock:
             number = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 kept = _flock(number)
-                held = Holder.read(os.read(number, 4096).decode(errors="replace"))
+                held = LockHolder.read(os.read(number, 4096).decode(errors="replace"))
                 # Its holder may not have written its name yet, or have removed the file since it was opened here.
                 if attempt < ATTEMPTS - 1 and (not _same_file(number, self.path) or (kept is False and held is None)):
                     time.sleep(SECONDS_BETWEEN)
@@ -119,18 +119,18 @@ class FolderLock:
                     raise _in_use(self.folder, held)
                 self._take_over(held, kept is None)
                 os.ftruncate(number, 0)
-                os.pwrite(number, (json.dumps(asdict(Holder.here())) + "\n").encode(), 0)
+                os.pwrite(number, (json.dumps(asdict(LockHolder.here())) + "\n").encode(), 0)
             except BaseException:
                 os.close(number)
                 raise
             self._number = number
             return
 
-    def _take_over(self, held: Holder | None, unlocked: bool) -> None:
+    def _take_over(self, held: LockHolder | None, unlocked: bool) -> None:
         """Make sure that the process in a lock is gone; ``unlocked``: the file system has no locks that could tell."""
         if held is None:
             return
-        here = Holder.here()
+        here = LockHolder.here()
         same_start = held.boot == here.boot != ""
         if held.host != here.host and (unlocked or not same_start):
             raise _unknown(self, held, "which cannot be looked at from here")
@@ -155,14 +155,14 @@ def waiting_for(path: Path, what: str) -> Generator[None]:
         lock.release()
 
 
-def _in_use(folder: Path, held: Holder | None) -> UsageError:
+def _in_use(folder: Path, held: LockHolder | None) -> UsageError:
     who, stop = ("another process", "") if held is None else (str(held), f", or stop it there: kill {held.pid}")
     return UsageError(
         f"{folder} is in use by {who}", f"give this run a folder of its own with --output DIR, wait{stop}"
     )
 
 
-def _unknown(lock: FolderLock, held: Holder, why: str) -> UsageError:
+def _unknown(lock: FolderLock, held: LockHolder, why: str) -> UsageError:
     return UsageError(
         f"{lock.folder} is locked by {held}, {why}", f"if it no longer runs there: rm {shlex.quote(str(lock.path))}"
     )

@@ -21,7 +21,7 @@ from .figures import mixture_figure
 SWITCH_TIMES = 33
 
 
-class Mixed(NamedTuple):
+class MixtureMaps(NamedTuple):
     """The mixture of one evaluation by position, as the network predicts it, before any sampling temperature.
 
     weights (B, K, *S); ``effective`` (B, *S): exp of their entropy, between 1 and K; ``spread`` (B, *S): root mean
@@ -36,7 +36,7 @@ class Mixed(NamedTuple):
     std: Tensor
 
 
-class MixedNumbers(NamedTuple):
+class MixtureNumbers(NamedTuple):
     """The mixture by sample.
 
     ``effective`` (B, 3): the values that a tenth, half and nine tenths of positions stay below. ``usage`` and
@@ -53,14 +53,14 @@ class MixedNumbers(NamedTuple):
     std: Tensor
 
 
-def mixed(policy: GMFlowPolicy) -> Mixed:
+def mixed(policy: GMFlowPolicy) -> MixtureMaps:
     """The mixture of a GM policy (arXiv 2504.05304): components in effect, their widths and distances."""
     means, logweights, variance = policy.with_temperature(1.0).mixture
     weights = logweights.exp()
     centre = (weights * means).sum(dim=1, keepdim=True)
     distance = (means - centre).square_().mean(dim=2)
     weights = weights.squeeze(2)
-    return Mixed(
+    return MixtureMaps(
         weights=weights,
         effective=entropy(weights, 1).exp(),
         spread=(weights * distance).sum(dim=1).sqrt(),
@@ -93,7 +93,7 @@ class MixtureSummary:
     shift: float
 
 
-def summarise(numbers: MixedNumbers, switching: Switching, source: float, span: float) -> MixtureSummary:
+def summarise(numbers: MixtureNumbers, switching: Switching, source: float, span: float) -> MixtureSummary:
     """The numbers of all samples as one."""
     return MixtureSummary(
         components=numbers.usage.shape[1],
@@ -164,11 +164,11 @@ def densities(policy: GMFlowPolicy, states: list[Tensor], raws: list[float], val
     return torch.stack([marginal(policy, x, times(raw, x), values, axis) for raw, x in zip(raws, states)], dim=1).cpu()
 
 
-def by_sample(policy: GMFlowPolicy) -> MixedNumbers:
+def by_sample(policy: GMFlowPolicy) -> MixtureNumbers:
     """The mixture of each sample, summed up over positions."""
     found = mixed(policy)
     weights = found.weights.flatten(2)
-    return MixedNumbers(
+    return MixtureNumbers(
         effective=quantiles(found.effective),
         usage=weights.mean(dim=2),
         highest=weights.amax(dim=2),

@@ -18,8 +18,8 @@ from .figures import momentum_figure
 class Spectrum(NamedTuple):
     """The components of a momentum policy at one evaluation, by position.
 
-    weights (B, K, *S) and ``effective`` (B, *S) are as in :class:`Mixed`; loggammas (B, K, *S) are zero for the first
-    component.
+    weights (B, K, *S) and ``effective`` (B, *S) are as in :class:`MixtureMaps`; loggammas (B, K, *S) are zero for the
+    first component.
     """
 
     weights: Tensor
@@ -30,8 +30,8 @@ class Spectrum(NamedTuple):
 class SpectrumNumbers(NamedTuple):
     """The components by sample.
 
-    ``effective``, ``usage``, ``highest`` are as in :class:`MixedNumbers`. loggammas (B, K, 3): the values that a tenth,
-    half and nine tenths of positions stay below.
+    ``effective``, ``usage``, ``highest`` are as in :class:`MixtureNumbers`. loggammas (B, K, 3): the values that a
+    tenth, half and nine tenths of positions stay below.
     """
 
     effective: Tensor
