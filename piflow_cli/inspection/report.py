@@ -126,7 +126,7 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
     drawn = curves.student_curves([student.summary for student in students], [student.name for student in students])
     yield (
         "Samples",
-        "From the same noise. What a student draws differently from its teacher, it was not taught or has blurred.",
+        "Samples from the same noise. Where a student differs from its teacher, training missed or blurred something.",
         "samples",
         image_figures.ends_figure([student.found for student in students], [student.name for student in students]),
     )
@@ -144,8 +144,8 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
         yield (
             f"x_0 on the way: {student.name}",
             (
-                "What the policy expects at the states it visits itself, and what its teacher would at the very same"
-                " states."
+                "The x_0 that the policy expects at the states it visits, and the x_0 that its teacher expects at the"
+                " same states."
             ),
             name,
             image_figures.estimates_figure(student.found.close),
@@ -175,7 +175,7 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
         if (cut := student.found.close.slice) is not None:
             yield (
                 f"One position: {student.name}",
-                "The first picture's. The thin lines start beside the state and follow the same policy.",
+                "The slice is of the first picture. Thin lines start beside the state and follow the same policy.",
                 name,
                 image_figures.slice_figure(cut, student.name),
             )
