@@ -10,7 +10,7 @@ import typer
 from piflow_cli.commands.options import OUTPUT, SAMPLING, setting, switch
 from piflow_cli.presets.bounds import EVALUATIONS
 
-LOOK = "Look at"
+INSPECTION = "Inspection"
 
 Compare = Annotated[
     tuple[str, str] | None,
@@ -18,17 +18,19 @@ Compare = Annotated[
         "--compare",
         metavar="A B",
         help="Two students in the same figures, in place of STUDENT.",
-        rich_help_panel=LOOK,
+        rich_help_panel=INSPECTION,
         show_default=False,
     ),
 ]
 At = Annotated[
     int,
-    setting("--at", "Network evaluation to look at closely, from 1; default: the first.", LOOK, "STEP", 1, EVALUATIONS),
+    setting(
+        "--at", "Network evaluation of the close-up, from 1; default: the first.", INSPECTION, "STEP", 1, EVALUATIONS
+    ),
 ]
 Slice = Annotated[
     str | None,
-    setting("--slice", "Show density and velocity at a position: column, row, channel (0).", LOOK, "X,Y[,AXIS]"),
+    setting("--slice", "Show density and velocity at a position: column, row, channel (0).", INSPECTION, "X,Y[,AXIS]"),
 ]
 Seeds = Annotated[
     str | None, setting("--seeds", "One image for each seed and prompt; default: the first 16.", SAMPLING, "RANGES")

@@ -41,7 +41,7 @@ MOST_SEEDS = 128
 class InspectRequest:
     """The command's options; None stands for "as the student was trained".
 
-    ``students``: one, or two that are laid over each other. ``at``: the evaluation that is looked at closely, from 1.
+    ``students``: one, or two that share figures. ``at``: the evaluation of the close-up, from 1.
     ``position``: where to cut a slice. ``output``: the folder that takes the report; None: none is written.
     """
 

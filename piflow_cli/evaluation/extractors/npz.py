@@ -17,7 +17,7 @@ def npz_moments(path: Path, source: str) -> Moments:
 
     ``source``: the name of the file in messages.
 
-    Shapes are looked at before anything is read into memory: a file of some kilobytes can hold, or claim, more than
+    Shapes are checked before anything is read into memory: a file of some kilobytes can hold, or claim, more than
     fits.
 
     Raises:
