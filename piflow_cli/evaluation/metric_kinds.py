@@ -26,9 +26,14 @@ COSTS = ("quick", "standard", "full", "named")
 
 @dataclass(frozen=True)
 class Number:
-    """A number that a metric gives: ``name`` in report.json, ``title`` above its column, and ``what`` it is, in words.
+    """A number that a metric gives.
 
-    ``better``: which numbers are; None: neither. ``drawn``: against the number of evaluations.
+    Attributes:
+        name: in report.json.
+        title: above its column.
+        what: what it is, in words.
+        better: whether lower or higher numbers are better; None: neither.
+        drawn: whether a plot draws it against the number of evaluations.
     """
 
     name: str
@@ -46,16 +51,21 @@ class Number:
 class MetricKind:
     """A row: a metric, and all that the rest of piflow knows about it.
 
-    ``measure``: "module:function". Of a metric that needs no STUDENT it makes a list of
-    :class:`~piflow_cli.evaluation.distributions.Measure` of a :class:`~piflow_cli.evaluation.distributions.Sides`; of
-    the others it makes :class:`~piflow_cli.evaluation.rows.Row` of a
-    :class:`~piflow_cli.evaluation.measuring.Measuring`, one after another.
-
-    ``cost``: of COSTS. ``needs``: of the needs above. ``package``: what must be installed, as Python imports it, and
-    what installs it. ``extractor``: "module:function" that opens the metric's own extractor, a
-    :class:`~piflow_cli.evaluation.generate.MetricExtractor`, from the request and the device. ``refuse``:
-    "module:function" that raises UsageError for a student, :class:`~piflow_cli.evaluation.compared.Compared`, of which
-    the metric was named and cannot be had. ``option``: of the command line, for this metric alone.
+    Attributes:
+        measure: "module:function". For a metric that needs no STUDENT it turns a
+            :class:`~piflow_cli.evaluation.distributions.Sides` into a list of
+            :class:`~piflow_cli.evaluation.distributions.Measure`; for the others it turns a
+            :class:`~piflow_cli.evaluation.measuring.Measuring` into an iterator of
+            :class:`~piflow_cli.evaluation.rows.Row`.
+        numbers: the numbers that it gives.
+        needs: some of the needs above.
+        cost: one of COSTS.
+        package: a package that must be installed, as Python imports it, and as pip installs it.
+        extractor: "module:function" that opens the metric's own extractor, a
+            :class:`~piflow_cli.evaluation.generate.MetricExtractor`, from the request and the device.
+        refuse: "module:function" that raises UsageError if a student
+            (:class:`~piflow_cli.evaluation.compared.Compared`) cannot have the metric that was named.
+        option: an option of the command line for this metric alone.
     """
 
     name: str

@@ -85,9 +85,11 @@ class ExportFormat(Protocol):
 class FormatKind:
     """A row: a format, and what the rest of piflow knows about it; its module is imported when it is used.
 
-    ``writer``: "module:Class" of its ExportFormat. ``relation``: to the base, as the Hub's model cards call it.
-    ``any_steps``: whether other numbers of evaluations than the student's may be asked for. ``mends``: whether it takes
-    an adapter that is not as it was saved, and writes new digests.
+    Attributes:
+        writer: "module:Class" of its ExportFormat.
+        relation: the relation to the base, in the words of the Hub's model cards.
+        any_steps: whether the export can be sampled with other numbers of evaluations than the student's.
+        mends: whether it takes an adapter whose checksums differ, and writes new ones.
     """
 
     name: str

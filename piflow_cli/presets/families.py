@@ -21,9 +21,11 @@ CLASS, TEXT = "class", "text"
 class FamilyKind:
     """A row: a family of teachers, and what the rest of piflow knows about it before its class is imported.
 
-    ``family``: "module:Class" of its :class:`~piflow_cli.teachers.base.TeacherFamily`. ``told``: whether its models are
-    conditioned on a class or on a text. ``presets``: the folder of the presets that come with it, NAME.yaml, and of
-    what they call ``preset:FILE``; None: beside those of piflow.
+    Attributes:
+        family: "module:Class" of its :class:`~piflow_cli.teachers.base.TeacherFamily`.
+        told: whether its models are conditioned on a class or on a text.
+        presets: the folder of its own presets, NAME.yaml, and of files that they call ``preset:FILE``; None: that of
+            piflow.
     """
 
     name: str

@@ -32,15 +32,18 @@ Network = Any
 class TeacherFamily(ABC):
     """Loading, calling and widening of the models of one family.
 
-    The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise,
-    u = eps - x_0. :meth:`call` translates to the model's own.
+    The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise, u = eps
+    - x_0. :meth:`call` translates to the model's own.
 
-    ``model_name``: the class of its models, as their config names it. ``fine_steps``: Euler steps of a picture at its
-    best; ``beside_steps``: of one that is only to stand beside a student's, in previews and inspection. ``guidance`` is
-    what a network with an input for the guidance scale is told; the others do not read it. ``trained_in_full``: dotted
-    paths of linear layers that a student with adapters trains in full, besides the head. ``config_not_published``:
-    fields of the base's config that published GM adapters leave out. ``usual_fields``: values that released networks
-    have in fields of the config which no tensor shows.
+    Attributes:
+        model_name: the class of its models, as their config names it.
+        fine_steps: Euler steps of the teacher's fine solution.
+        beside_steps: Euler steps of its samples beside a student's, in previews and inspection.
+        trained_in_full: dotted paths of linear layers that a student with adapters trains in full, besides the head.
+        config_not_published: fields of the base's config that published GM adapters leave out.
+        usual_fields: values that released networks have in fields of the config which no tensor shows.
+        embeds_guidance: whether its networks have an input for the guidance scale.
+        guidance: the value of that input.
     """
 
     name: ClassVar[str]

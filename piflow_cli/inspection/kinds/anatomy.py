@@ -13,16 +13,19 @@ from ...core.policies.kinds import policy_kind, policy_kinds, policy_names
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of a policy; None: it has no such thing.
+    """The parts of a policy that inspection measures and shows; None where it has no such part.
 
-    ``by_sample``: a named tuple of numbers (B, ...) of what it is made of, positions summed up. ``by_position``: its
-    components as a named tuple of (B, ...) tensors, ``effective`` (B, *S) among them. ``switching``: how its posterior
-    changes along a path. ``density``: that of one channel of x_0 at a single position, (V, T).
-
-    ``summarise``: a dataclass of what ``by_sample`` and ``switching`` found in a segment, given the raw time of its
-    source and how much of it a policy spans; it stands in policy.json under ``name``. ``lines``: what the verdict says
-    of it. ``heading``, ``text`` and ``figure``, which makes the picture called ``name``: its section in the report.
-    ``colours``: of such students in all figures, the other shade where there are two.
+    Attributes:
+        name: of its numbers in policy.json, and of its picture.
+        heading, text, figure: its section in the report: a heading, sentences, and a function to the figure.
+        colours: of such students in all figures; the second is for another student of the kind.
+        by_sample: a function to a named tuple of numbers (B, ...), summed up over positions.
+        by_position: a function to a named tuple of tensors (B, ...) of its components, with ``effective`` (B, *S).
+        switching: a function to the changes of its posterior along a path.
+        density: a function to the density (V, T) of one channel of x_0 at a single position.
+        summarise: a function to a dataclass, from what ``by_sample`` and ``switching`` found in a segment, the raw time
+            of its source and the raw length that the policy spans.
+        lines: a function from that dataclass to lines of the verdict.
     """
 
     name: str = ""
