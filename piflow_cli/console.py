@@ -103,6 +103,10 @@ class Console:
         )
 
 
+SILENT = Console(quiet=True)
+"""For calls that nobody watches: says nothing, and remembers nothing."""
+
+
 class _Forward(logging.Handler):
     """Lets rooms that know no console, the core among them, speak through it: they log to ``piflow.*``."""
 

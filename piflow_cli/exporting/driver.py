@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..console import Console
+from ..console import SILENT
 from ..errors import RunError, UsageError, explain
 from ..sampling.limits import faults_of, refuse
 from ..sampling.request import SampleRequest
@@ -27,6 +27,7 @@ from .request import DTYPES, ExportFormat, ExportRequest
 if TYPE_CHECKING:
     import torch
 
+    from ..console import Console
     from ..students.facts import StudentFacts
 
 GRID_SEEDS = tuple(range(40))
@@ -168,7 +169,7 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
     )
     with tempfile.TemporaryDirectory() as pictures:
         asked = SampleRequest(**student, teacher=request.teacher, base=request.base, output=Path(pictures), **options)
-        made = sample(asked, Console(quiet=True))
+        made = sample(asked, SILENT)
         shutil.copyfile(made["grid"], folder / PICTURE_NAME)
 
 
