@@ -18,6 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from piflow_cli.sampling.request import SampleRequest
 from hypothesis import settings
+from slow_list import listed
 
 # Read when the help is first drawn, so set before anything is imported.
 os.environ.update(TERMINAL_WIDTH="80", NO_COLOR="1", COLUMNS="80")
@@ -36,6 +37,13 @@ settings.register_profile(
     "piflow", deadline=None, derandomize=True, max_examples=int(os.environ.get("PIFLOW_EXAMPLES", "50"))
 )
 settings.load_profile("piflow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = listed()
+    for item in items:
+        if f"{item.path.relative_to(Path(__file__).parent).as_posix()}::{item.originalname}" in slow:
+            item.add_marker(pytest.mark.slow)
 
 
 @dataclass(frozen=True)

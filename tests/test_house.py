@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+from slow_list import listed
 
 from piflow_cli import __version__
 
@@ -58,3 +60,10 @@ def test_a_report_is_asked_for_the_versions(name) -> None:
 def test_the_changelog_begins_with_this_version() -> None:
     heading = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
     assert heading.removeprefix("## ").split()[0] in (__version__, "Unreleased")
+
+
+def test_what_is_called_slow_is_there() -> None:
+    """A test that was renamed would otherwise be among the quick ones without a word."""
+    for name in listed():
+        file, _, function = name.partition("::")
+        assert re.search(rf"^def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), name

@@ -80,7 +80,9 @@ class PolicyHead(nn.Module, ABC):
         ``bias_noise``: scale of the noise that tells components apart; None: as published. ``generator`` draws it.
         """
         options = cls.options(site, sizes, {"bias_noise": bias_noise, "generator": generator})
-        return cls(projection, sizes.components, site.patch, site.channel_major, **options)
+        # Heads share these arguments; this class itself is no head.
+        kind: Any = cls
+        return kind(projection, sizes.components, site.patch, site.channel_major, **options)
 
     @classmethod
     def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +132,7 @@ class _Tap:
     """Hooks that hand the timestep embedding to a head; an object, so that a
     deep copy of the model taps its own head."""
 
-    def __init__(self, head: nn.Module, key: int | str | None) -> None:
+    def __init__(self, head: Any, key: Any) -> None:
         self.head = head
         self.key = key
 
@@ -144,7 +146,7 @@ class _Tap:
         self.head.embedding = kwargs[self.key]
 
 
-def attach_head(model: nn.Module, site: HeadSite, head: PolicyHead) -> None:
+def attach_head(model: Any, site: HeadSite, head: PolicyHead) -> None:
     """Put ``head`` in place of the projection of ``model`` and let it see the timestep embedding."""
     if site.unpatchify:
         model.out_channels = widened_channels(model, site, head)
@@ -163,6 +165,6 @@ def tap_embedding(model: nn.Module, site: HeadSite, head: nn.Module) -> None:
         tapped.register_forward_pre_hook(tap.keyword, with_kwargs=True)
 
 
-def widened_channels(model: nn.Module, site: HeadSite, head: PolicyHead) -> int:
+def widened_channels(model: Any, site: HeadSite, head: PolicyHead) -> int:
     """What ``model.out_channels`` becomes once ``head`` takes the place of the projection that is still there."""
     return head.width * model.out_channels // model.get_submodule(site.projection).out_features

@@ -14,6 +14,7 @@ from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import ImageSpec, SampleRequest
 from ..sampling.teacher import OwnTeacher, own_teacher
 from ..students.open import find_student
+from ..teachers.base import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import locate
 from .candidates import Candidate, student_candidates, teacher_candidate
@@ -136,7 +137,9 @@ def _class_shots(opened: OpenedModel, request: EvalRequest, preset: Preset | Non
         data = tuple(load_images(locate(preset.data.images))[1].tolist())
     seeds = request.seeds if request.seeds is not None else range(_class_count(request, len(data)))
     if labels is None:
-        labels = data or tuple(range(opened.student.family.class_count(opened.student.model)))
+        family = opened.student.family
+        assert isinstance(family, ClassConditionalFamily), "a student is told a text or a class"
+        labels = data or tuple(range(family.class_count(opened.student.model)))
     return tuple(ImageSpec(seed, labels[seed % len(labels)]) for seed in seeds)
 
 

@@ -79,7 +79,7 @@ class Measuring:
 
     def row(self, candidate: Candidate, number: str, value: float, images: int, **more) -> Row:
         """The row of one ``number`` of a candidate, of so many of the first ``images``; ``more``: of its protocol."""
-        seeds = ranges(dict.fromkeys(spec.seed for spec in self.generation.specs[:images]))
+        seeds = ranges(list(dict.fromkeys(spec.seed for spec in self.generation.specs[:images])))
         return Row(
             candidate.name,
             candidate.kind,

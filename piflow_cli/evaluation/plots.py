@@ -51,7 +51,7 @@ def quality_figure(rows: Sequence[Row]) -> Figure | None:
         if all(row.value > 0 for row in _known(column)):
             _logarithmic(axes)
         # A logarithmic axis counts in powers of ten, and evaluations are few: they are named themselves.
-        counts = sorted({row.nfe for row in _known(column)})
+        counts = sorted({row.nfe for row in _known(column) if row.nfe is not None})
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
         axes.grid(True, color="0.92")
@@ -76,8 +76,8 @@ def _known(column: Sequence[Row]) -> list[Row]:
 
 def _quality(axes: Axes, column: Sequence[Row], colours: Mapping[str, str]) -> None:
     for name in dict.fromkeys(row.model for row in column):
-        found = sorted((row for row in column if row.model == name), key=lambda row: row.nfe)
-        counts, values = [row.nfe for row in found], [row.value for row in found]
+        found = sorted((row for row in column if row.model == name), key=lambda row: row.nfe or 0)
+        counts, values = [row.nfe or 0 for row in found], [row.value for row in found]
         kind, marker = found[0].kind, "s" if found[0].kind == "teacher" else "o"
         axes.plot(
             counts,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..console import format_pairs
 from ..packages import named
@@ -78,7 +78,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
     files = write_report(report, request.output) if measured and request.output is not None else {}
     written = {**files, **saved, "seconds": round(time.perf_counter() - started, 1)}
     told = format_pairs(written)
-    return cast(EvalReport, {**report.as_dict(), **written}), f"{report.text()}\n\n{told}" if measured else told
+    return {**report.as_dict(), **written}, f"{report.text()}\n\n{told}" if measured else told
 
 
 def _check_folders(request: EvalRequest) -> None:
@@ -118,6 +118,7 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
     """One process is enough where nothing is generated."""
     if not processes.first:
         return
+    assert request.images is not None
     for extractor in request.extractors or ("inception",):
         folder = FolderRequest(
             images=request.images, reference=request.reference, extractor=extractor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,13 +60,14 @@ def write_card(
     text_to_image = isinstance(family, TextToImageFamily)
     license = _license(facts, source, teacher)
     base = hub_id(facts.base)
+    tags: dict[str, Any] = {} if license is None else license_tags(license)
     data = ModelCardData(
         base_model=None if base is None else base[0],
         base_model_relation=None if base is None else format.relation,
         library_name="diffusers",
         pipeline_tag="text-to-image" if text_to_image else "unconditional-image-generation",
         tags=[TAG, "few-step", "distillation", facts.policy, family.model_name],
-        **({} if license is None else license_tags(license)),
+        **tags,
     )
     picture = f"![Samples]({PICTURE_NAME})\n\n" if (folder / PICTURE_NAME).is_file() else ""
     text = f"""\

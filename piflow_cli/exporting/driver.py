@@ -6,7 +6,7 @@ import gc
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..console import Console
 from ..errors import RunError, UsageError, explain
@@ -69,7 +69,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         "files": [path for path in sorted(request.output.rglob("*")) if path.is_file()],
     }
     if request.push_to_hub is not None:
-        report["pushed"] = _push(request, console)
+        report["pushed"] = _push(request, request.push_to_hub, console)
     return report
 
 
@@ -158,18 +158,17 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
     console.say("making samples for the card")
     # The student that was exported holds itself in circles, and another one on its base is about to be loaded.
     gc.collect()
-    options = {
+    options: dict[str, Any] = {
         "prompts": request.prompts,
         "seeds": (0,) if text_to_image else GRID_SEEDS,
         "metadata": False,
         "device": request.device,
     }
     # What was written is as it was saved, where what it was made of is not.
-    student = (
-        {"student": str(folder)} if request.changed else {"student": request.student, "subfolder": request.subfolder}
-    )
+    options |= {"student": str(folder)} if request.changed else {"student": request.student}
+    options |= {} if request.changed else {"subfolder": request.subfolder}
     with tempfile.TemporaryDirectory() as pictures:
-        asked = SampleRequest(**student, teacher=request.teacher, base=request.base, output=Path(pictures), **options)
+        asked = SampleRequest(teacher=request.teacher, base=request.base, output=Path(pictures), **options)
         made = sample(asked, Console(quiet=True))
         shutil.copyfile(made["grid"], folder / PICTURE_NAME)
 
@@ -185,16 +184,16 @@ def list_files(folder: Path) -> None:
         )
 
 
-def _push(request: ExportRequest, console: Console) -> str:
-    """Upload the folder; returns its address on the Hub."""
+def _push(request: ExportRequest, repository: str, console: Console) -> str:
+    """Upload the folder to ``repository``; returns its address on the Hub."""
     import huggingface_hub
 
-    console.say(f"uploading to {request.push_to_hub}")
+    console.say(f"uploading to {repository}")
     try:
         api = huggingface_hub.HfApi()
-        place = api.create_repo(request.push_to_hub, private=request.private, exist_ok=True)
+        place = api.create_repo(repository, private=request.private, exist_ok=True)
         api.upload_folder(
-            repo_id=request.push_to_hub,
+            repo_id=repository,
             folder_path=request.output,
             commit_message=f"piflow export --format {request.format}",
         )

@@ -73,7 +73,7 @@ def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> Sam
         pipeline = family.pipeline(transformer, scheduler)
         pipeline.set_progress_bar_config(disable=True)
         return lambda inputs: sample_by_pipeline(family, pipeline, inputs.x, inputs.conditioning, steps)
-    pipeline = ClassConditionalPipeline(transformer, scheduler, None, steps)
+    pipeline: Any = ClassConditionalPipeline(transformer, scheduler, None, steps)
     pipeline.set_progress_bar_config(disable=True)
     return lambda inputs: pipeline(inputs.conditioning["class_labels"], latents=inputs.x, output_type="latent").images
 

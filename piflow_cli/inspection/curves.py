@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .drawing import (
     PASSIVE_COLOUR,
@@ -55,7 +55,7 @@ def teacher_figure(drawn: Sequence[StudentCurve]) -> Figure:
     figure, (by_raw, by_sigma, gap) = figure_of(3)
     for curve in drawn:
         for step in curve.summary.steps:
-            if step.velocity_error is None:
+            if step.velocity_error is None or step.gap is None:
                 continue
             relative = [100 * error["relative"] for error in step.velocity_error]
             for axes, times in ((by_raw, step.raws), (by_sigma, step.sigmas)):
@@ -130,10 +130,12 @@ def robustness_figure(drawn: Sequence[StudentCurve]) -> Figure:
         first.raws, [passive(first.raws[0], raw, shift) for raw in first.raws], label="no reaction", **PASSIVE_STYLE
     )
     end.axhline(first.passive, **PASSIVE_STYLE)
-    if noise[shown].teacher_left is not None:
-        decay.plot(first.raws, noise[shown].teacher_left, **_teacher_style(drawn))
-        end.plot(SIZES, [item.teacher_left[-1] for item in noise], **{**TEACHER_STYLE, "label": None})
-        steer.axhline(1, **{**TEACHER_STYLE, "label": None})
+    lasting = [item.teacher_left for item in noise if item.teacher_left is not None]
+    if lasting:
+        unnamed: dict[str, Any] = {**TEACHER_STYLE, "label": None}
+        decay.plot(first.raws, lasting[shown], **_teacher_style(drawn))
+        end.plot(SIZES, [left[-1] for left in lasting], **unnamed)
+        steer.axhline(1, **unnamed)
     steer.axhline(0, **PASSIVE_STYLE)
     decay.set(
         ylabel="share of the perturbation that is left",
@@ -164,7 +166,7 @@ def dropout_figure(drawn: Sequence[StudentCurve]) -> Figure:
     """How far the end moves when one component is left out, where there are components."""
     figure, (axes,) = figure_of(1)
     for number, curve in enumerate(drawn):
-        draw_bars(axes, [100 * change for change in curve.summary.robustness.dropout], curve, number, len(drawn))
+        draw_bars(axes, [100 * change for change in curve.summary.robustness.dropout or ()], curve, number, len(drawn))
     axes.set(xlabel="component that is left out", ylabel="change of the end, % of the way", title="component dropout")
     finish(axes, drawn, timed=())
     return figure

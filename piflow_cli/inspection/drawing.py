@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.timegrid import to_raw, to_sigma
 from .numbers import Summary
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEACHER_COLOUR, PASSIVE_COLOUR = "#333333", "#9aa0a6"
-PASSIVE_STYLE = {"color": PASSIVE_COLOUR, "linewidth": 5, "alpha": 0.5, "zorder": 1}
-TEACHER_STYLE = {"color": TEACHER_COLOUR, "linestyle": (0, (4, 2)), "label": "teacher"}
+PASSIVE_STYLE: dict[str, Any] = {"color": PASSIVE_COLOUR, "linewidth": 5, "alpha": 0.5, "zorder": 1}
+TEACHER_STYLE: dict[str, Any] = {"color": TEACHER_COLOUR, "linestyle": (0, (4, 2)), "label": "teacher"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def draw_bars(axes: Axes, heights: Sequence[float], curve: StudentCurve, number:
     width = 0.8 / count
     places = [index + (number - (count - 1) / 2) * width for index in range(len(heights))]
     axes.bar(places, heights, width=width, color=curve.colour, label=curve.name)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True)
     axes.set_ylim(0, max(axes.get_ylim()[1], 1.2 * max(heights), 1e-6))
 
 

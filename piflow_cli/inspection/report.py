@@ -190,7 +190,8 @@ def _composition(students: Sequence[Inspected], drawn: Sequence[curves.StudentCu
 
 def _anatomies(kinds: Sequence[Anatomy], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:
     for anatomy in kinds:
-        if such := [curve for curve in drawn if anatomy_named(curve.summary.policy) == anatomy]:
+        such = [curve for curve in drawn if anatomy_named(curve.summary.policy) == anatomy]
+        if such and anatomy.figure is not None:
             yield anatomy.heading, anatomy.text, anatomy.name, anatomy.figure(such)
 
 

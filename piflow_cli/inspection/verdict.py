@@ -52,8 +52,8 @@ def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
     )
     if summary.nfe > 1:
         yield "evaluation", f"{step.step} of {summary.nfe}, raw time {step.raws[0]:.3g} to {step.raws[-1]:.3g}"
-    if (anatomy := anatomy_named(summary.policy)).lines is not None:
-        yield from anatomy.lines(step.part)
+    if step.part is not None:
+        yield from anatomy_named(summary.policy).lines(step.part)
     yield "straightness", f"{summary.straightness:.3f}"
     yield "substeps enough", _substeps(summary)
     if summary.trajectory_error is not None:

@@ -56,7 +56,7 @@ def sections() -> Mapping[str, str]:
     return {name: inspect.cleandoc(section.__doc__ or "") for name, section in SECTIONS.items()}
 
 
-def _of_class(section: type, before: str, without: Mapping[str, type] = {}) -> Iterator[Setting]:
+def _of_class(section: type[Any], before: str, without: Mapping[str, type] = {}) -> Iterator[Setting]:
     hints, texts = get_type_hints(section, include_extras=True), _texts()[section.__name__]
     for field in fields(section):
         if field.name not in without:
@@ -75,6 +75,7 @@ def _texts() -> Mapping[str, Mapping[str, str]]:
                 for field, text in zip(node.body, node.body[1:])
                 if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
                 if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+                if isinstance(text.value.value, str)
             }
     return found
 

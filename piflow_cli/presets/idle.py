@@ -87,7 +87,7 @@ def changed(layer: Layer, values: Mapping[str, Any]) -> Layer:
     return Layer(layer.source, kept)
 
 
-def _defaults(section: type) -> dict[str, Any]:
+def _defaults(section: type[Any]) -> dict[str, Any]:
     return {field.name: plain(field.default) for field in fields(section) if field.default is not MISSING}
 
 

@@ -6,7 +6,7 @@ The text under a field is its line of the manual, one sentence or phrase, which 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict
 
@@ -37,7 +37,7 @@ from piflow_cli.presets.types import (
 )
 
 POLICY_KINDS = policy_names()
-PolicyName = Literal[POLICY_KINDS]
+PolicyName = Literal[POLICY_KINDS]  # ty: ignore[invalid-type-form]
 
 SECTION = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -257,7 +257,7 @@ class Preset:
         return self.data.source in WITHOUT_PICTURES if said is None else said
 
 
-SECTIONS: dict[str, type] = {
+SECTIONS: dict[str, type[Any]] = {
     "teacher": TeacherSection,
     "policy": PolicySection,
     "data": DataSection,

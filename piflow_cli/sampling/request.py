@@ -83,7 +83,7 @@ class SampleRequest:
             raise UsageError(
                 f"{name} is told class labels, not text: {', '.join(named)} {'is' if len(named) == 1 else 'are'} not"
                 " for it",
-                f"leave {', '.join(named)} out; a class is chosen by --labels 0",
+                f"leave {'it' if len(named) == 1 else 'them'} out; a class is chosen by --labels 0",
             )
 
 

@@ -139,6 +139,11 @@ def replacing_file(path: Path) -> Generator[Path]:
             sync_file(aside)
             os.replace(aside, path)
             sync_folder(path.parent)
+        except OSError as error:
+            if error.filename is None and error.errno is not None:
+                # What wrote the file did not say which one it was.
+                error.filename = str(path)
+            raise
         finally:
             aside.unlink(missing_ok=True)
 

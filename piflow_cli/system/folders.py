@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def in_folder(path: Path) -> Iterator[None]:
+def in_folder(path: Path) -> Generator[None]:
     """Make ``path`` for the block; where that or the block fails, what was missing goes again if nothing is in it."""
     missing = missing_folders(path)
     try:

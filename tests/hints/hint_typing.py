@@ -12,11 +12,8 @@ from piflow_cli.app import app
 
 # Alternatives of a hint; the first is typed.
 ALTERNATIVES = re.compile(r"; |, or |, and | or (?=--|leave )|, then |, which |, of which ")
-CHOICES = re.compile(
-    r"(?:choose one of|choose among|name one of(?: them)?:?|known:|at or below) (?:students: )?([^ ,;]+)"
-)
-# A whole command goes on to the first word of the sentence around it.
-WHOLE = re.compile(r"piflow ([a-z-]+)((?: --[a-z-]+(?: (?!--)[^ ]+)?| \"[^\"]*\"| (?![a-z]+\b(?![/.]))[^ ]+)*)")
+CHOICES = re.compile(r"(?:choose one of|choose among|name one of(?: them)?:?|known:|at or below) (?!--)([^ ,;]+)")
+WHOLE = re.compile(r"piflow ([a-z-]+)")
 LEAVE_OUT = re.compile(r"leave (it|them|--[a-z-]+) out")
 OUT_OF_LIST = re.compile(r"leave ([a-z-]+) out of (--[a-z-]+)")
 ADDED = re.compile(r"(--[a-z][a-z-]+)((?: (?!out\b|with\b|too\b|to\b|is\b|alone\b)(?:\"[^\"]*\"|[^ ]+))*)")
@@ -37,7 +34,7 @@ def retyped(
     """
     part = commands(hint)[pick]
     if (whole := WHOLE.search(part)) and whole[1] in {*get_command(app).commands, "--help"}:
-        return [filled(word, fill) for word in shlex.split(whole[0])[1:]]
+        return [filled(word, fill) for word in whole_command(part[whole.start(1) :])]
     if part.startswith("keep ") or part.endswith(" alone"):
         for name in it:
             line = without(line, name)
@@ -56,10 +53,24 @@ def retyped(
     options = ADDED.findall(part)
     assert options, f"nothing to type in {part!r}"
     for name, rest in options:
-        if part.startswith("write it like"):
-            line = without(line, name)
         line = with_option(line, name, *[filled(word.rstrip(",:;"), fill) for word in shlex.split(rest)])
     return list(line)
+
+
+def whole_command(text: str) -> list[str]:
+    """A command and what belongs to it, up to the first word of the sentence around it."""
+    first, *words = shlex.split(text.replace("`", ""))
+    taken = [first]
+    for word in words:
+        value = taken[-1].startswith("--") and takes_value(first, taken[-1])
+        if not value and re.fullmatch("[a-z]+", word):
+            break
+        taken.append(word)
+    return taken
+
+
+def takes_value(command: str, name: str) -> bool:
+    return name != "--help" and not getattr(parameter(command, name), "is_flag", False)
 
 
 def filled(word: str, fill: Mapping[str, str]) -> str:
@@ -81,14 +92,14 @@ def without(line: Sequence[str], name: str) -> list[str]:
     words = list(line)
     while name in words:
         place = words.index(name)
-        takes = name.startswith("--") and not getattr(parameter(words[0], name), "is_flag", False)
+        takes = name.startswith("--") and takes_value(words[0], name)
         del words[place : place + 1 + takes]
     return words
 
 
 def with_option(line: Sequence[str], name: str, *values: str) -> list[str]:
-    """``line`` with the option in the place of what it has; what may be given several times is added."""
+    """``line`` with the option in the place of what it has; of several --set the last holds."""
     option = parameter(line[0], name)
     values = () if getattr(option, "is_flag", False) else values[: option.nargs if option.nargs > 0 else 1]
-    words = list(line) if getattr(option, "multiple", False) else without(line, name)
+    words = list(line) if name == "--set" else without(line, name)
     return [*words, name, *values]

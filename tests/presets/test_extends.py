@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import Bound
 from piflow_cli.presets.preset_files import DEEPEST
 from piflow_cli.presets.resolve import available, from_dict, load, presets_root, resolve, to_dict
+from piflow_cli.presets.yaml_files import write_yaml
 
 DIGESTS = Path(__file__).parent.parent / "data" / "preset_digests.json"
 
@@ -67,6 +70,26 @@ def test_the_nearer_file_counts_key_by_key(tmp_path):
     config = written(tmp_path, "config.yaml")
     config.write_text("policy: {nfe: 8}\n")
     assert resolve(near, config, ["seed=5"], {"policy.substeps": 32}).policy.nfe == 8
+
+
+@given(st.sampled_from(available()), st.data())
+def test_however_a_preset_is_cut_into_two_files_it_is_the_same(tmp_path_factory, name, data):
+    """Every key is in the far file, the near one or both, where the near one counts; variants are left out of it."""
+    folder, whole = tmp_path_factory.mktemp("cut"), load(name)
+    files = {"far": {}, "near": {"extends": "far.yaml"}}
+    for section, values in to_dict(whole).items():
+        if not isinstance(values, dict):
+            files["near"][section] = values
+            continue
+        for key, value in values.items():
+            where = data.draw(st.sampled_from(["far", "near", "both"]))
+            for file in files:
+                if where in (file, "both"):
+                    overruled = where == "both" and file == "far" and isinstance(value, int)
+                    files[file].setdefault(section, {})[key] = 1 if overruled else value
+    for file, content in files.items():
+        (folder / f"{file}.yaml").write_text(write_yaml(content))
+    assert load(folder / "near.yaml") == whole
 
 
 def test_a_path_is_read_from_the_folder_of_the_file_that_names_it(tmp_path, monkeypatch):

@@ -57,7 +57,8 @@ class MomentumPolicy(ComponentPolicy):
     def from_output(
         cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float
     ) -> MomentumPolicy:
-        return cls(*parts, x_src, raw_src, shift)
+        means, logweights, loggammas = parts
+        return cls(means, logweights, loggammas, x_src, raw_src, shift)
 
     @cached_property
     def weights(self) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import PiflowError, RunError, UsageError
 from ...system.files import user_cache
@@ -102,7 +102,7 @@ class _LookUp:
 
 
 @contextmanager
-def _in_place(features: ModuleType, look_up: _LookUp) -> Generator[None]:
+def _in_place(features: Any, look_up: _LookUp) -> Generator[None]:
     """Let clean-fid look for statistics by ``look_up``."""
     original = features.check_download_url
     features.check_download_url = look_up

@@ -53,10 +53,10 @@ class ClipLook:
         return f"{self.clip.name}, weights {self.clip.identity}"
 
     def __call__(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor:
-        return self.clip.scores(pictures, [spec.prompt for spec in specs]).unsqueeze(1)
+        return self.clip.scores(pictures, [spec.text for spec in specs]).unsqueeze(1)
 
     def warn(self, specs: Sequence[ImageSpec], console: Console) -> None:
-        texts = list(dict.fromkeys(spec.prompt for spec in specs))
+        texts = list(dict.fromkeys(spec.text for spec in specs))
         if long := self.clip.long_texts(texts):
             console.warn(f"CLIP score: {told_of(long, len(texts))}")
 

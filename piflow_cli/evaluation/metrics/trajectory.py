@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...sampling.request import ImageSpec, batches
 from ...sampling.teacher import OwnTeacher
@@ -21,7 +21,11 @@ PATHS = 16
 def trajectories(measuring: Measuring) -> Iterator[Row]:
     compared, request = measuring.compared, measuring.request
     for candidate in compared.students:
-        settings = {"steps": candidate.evaluations, "substeps": request.substeps, "temperature": request.temperature}
+        settings: dict[str, Any] = {
+            "steps": candidate.evaluations,
+            "substeps": request.substeps,
+            "temperature": request.temperature,
+        }
         specs = measuring.generation.specs
         errors = trajectory_errors(
             compared.opened, measuring.teacher, specs, measuring.generation.batch_size, **settings
@@ -43,7 +47,7 @@ def trajectory_errors(
 ) -> list[VelocityError]:
     """Errors at POINTS times of each evaluation, in the order of the path, pooled over the first PATHS of ``shots``."""
     student = opened.student
-    settings = {"steps": steps, "substeps": substeps, "temperature": temperature}
+    settings: dict[str, Any] = {"steps": steps, "substeps": substeps, "temperature": temperature}
     measured = []
     for part in batches(specs[:PATHS], batch_size):
         conditioning = opened.conditioning(part)

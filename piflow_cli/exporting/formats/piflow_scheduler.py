@@ -88,7 +88,7 @@ class PiflowSchedulerFormat(ExportFormat):
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
         self.dtype = dtype = dtype_of(request, student)
         facts = student.facts
-        scheduler = diffusers.PiflowScheduler(
+        scheduler: Any = diffusers.PiflowScheduler(
             shift=facts.shift,
             n_grid=facts.components,
             final_step_size_scale=facts.final_step_scale,

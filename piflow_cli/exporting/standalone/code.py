@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from pathlib import Path
 
 from torch import nn
@@ -101,7 +100,7 @@ def _files_of(kind: type) -> list[str]:
 
 def _file_of(kind: type) -> str:
     """The file of a class, below the package where it is ours."""
-    path = Path(sys.modules[kind.__module__].__file__)
+    path = Path(inspect.getfile(kind))
     return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.as_posix()
 
 

@@ -35,7 +35,7 @@ class Anatomy:
     switching: Callable[..., Any] | None = None
     density: Callable[..., Any] | None = None
     summarise: Callable[[Any, Any, float, float], Any] | None = None
-    lines: Callable[[Any], Iterator[tuple[str, str]]] | None = None
+    lines: Callable[[Any], Iterator[tuple[str, str]]] = lambda part: iter(())
     figure: Callable[[Any], Any] | None = None
 
 
