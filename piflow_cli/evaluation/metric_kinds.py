@@ -20,6 +20,7 @@ CLASSES = "classes"  # what the extractor's own classifier makes of features
 PROMPTS = "prompts"
 OWN_TEACHER = "a teacher"
 FINE = "a fine solution"  # of the same noise by that teacher
+NEEDS = frozenset({STUDENT, FEATURES, PATCHES, REFERENCE, EACH, CLASSES, PROMPTS, OWN_TEACHER, FINE})
 # What is measured where no metric is named: --quick takes the first, no option the first two, --full the first three.
 COSTS = ("quick", "standard", "full", "named")
 
@@ -56,6 +57,8 @@ class MetricKind:
     :class:`~piflow_cli.evaluation.generate.OwnLook`, of the request and the device. ``refuse``: "module:function" that
     raises UsageError for a student, :class:`~piflow_cli.evaluation.compared.Compared`, of which the metric was named
     and cannot be had. ``option``: of the command line, for this metric alone.
+
+    Raises ValueError for a need or a cost that is none of these.
     """
 
     name: str
@@ -67,6 +70,14 @@ class MetricKind:
     look: str | None = None
     refuse: str | None = None
     option: str | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(self.needs - NEEDS):
+            raise ValueError(
+                f"the metric {self.name} needs {unknown[0]!r}, which is none of {', '.join(sorted(NEEDS))}"
+            )
+        if self.cost not in COSTS:
+            raise ValueError(f"the metric {self.name} costs {self.cost!r}, which is none of {', '.join(COSTS)}")
 
 
 _METRICS = "piflow_cli.evaluation.metrics"
@@ -213,10 +224,11 @@ def metric_kinds() -> tuple[MetricKind, ...]:
     return tuple(metric_kind(name) for name in metric_names())
 
 
-def usual(protocol: str | None) -> tuple[str, ...]:
-    """The metrics that are measured where none is named: ``protocol`` is quick, full, or None for neither."""
+def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None) -> tuple[str, ...]:
+    """The metrics, of all or of ``kinds``, that are measured where none is named: ``protocol`` is quick, full, or None
+    for neither."""
     most = COSTS.index("standard" if protocol is None else protocol)
-    return tuple(kind.name for kind in metric_kinds() if COSTS.index(kind.cost) <= most)
+    return tuple(kind.name for kind in (metric_kinds() if kinds is None else kinds) if COSTS.index(kind.cost) <= most)
 
 
 def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:

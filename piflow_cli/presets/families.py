@@ -21,13 +21,17 @@ class FamilyKind:
 
     ``family``: "module:Class" of its :class:`~piflow_cli.teachers.base.TeacherFamily`. ``told``: whether its models are
     conditioned on a class or on a text. ``presets``: the folder of the presets that come with it, NAME.yaml, and of
-    what they call ``preset:FILE``; None: beside those of piflow.
+    what they call ``preset:FILE``; None: beside those of piflow. Raises ValueError where ``told`` is neither.
     """
 
     name: str
     family: str
     told: Literal["class", "text"]
     presets: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.told not in (CLASS, TEXT):
+            raise ValueError(f"the family {self.name} is told {self.told!r}, which is neither {CLASS} nor {TEXT}")
 
 
 ROWS = {
