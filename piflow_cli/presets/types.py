@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, Strict
 
@@ -41,17 +41,18 @@ def check_sizes(value: object) -> tuple[tuple[int, int], ...]:
     return tuple((width, height) for width, height in pairs)
 
 
-def counted(bound: bounds.Bound, least: int = 1) -> Any:
-    """The type of a whole number from ``least`` up to ``bound``."""
-    return Annotated[int, Strict(), Field(ge=least), AfterValidator(bound.check)]
-
-
 # Strict: a quoted "3" or a `yes` where a number belongs is a slip to report, not a value to convert.
 Text = Annotated[str, Field(min_length=1)]
 Flag = Annotated[bool, Strict()]
-Evaluations, Substeps, Window = counted(bounds.EVALUATIONS), counted(bounds.SUBSTEPS), counted(bounds.SUBSTEPS, 0)
-Components, Width, Side = counted(bounds.COMPONENTS), counted(bounds.WIDTH), counted(bounds.SIDE)
-Iterations, Interval, Batch = counted(bounds.ITERATIONS), counted(bounds.ITERATIONS, 0), counted(bounds.BATCH)
+Evaluations = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.EVALUATIONS.check)]
+Substeps = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.SUBSTEPS.check)]
+Window = Annotated[int, Strict(), Field(ge=0), AfterValidator(bounds.SUBSTEPS.check)]
+Components = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.COMPONENTS.check)]
+Width = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.WIDTH.check)]
+Side = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.SIDE.check)]
+Iterations = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.ITERATIONS.check)]
+Interval = Annotated[int, Strict(), Field(ge=0), AfterValidator(bounds.ITERATIONS.check)]
+Batch = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.BATCH.check)]
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 NonNegative = Annotated[float, Strict(), Field(ge=0), AfterValidator(bounds.NUMBER.check)]
 Positive = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.NUMBER.check)]
