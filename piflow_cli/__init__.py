@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .door.sampling import load_student, sample
     from .errors import Interrupted, PiflowError, RunError, UsageError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Console",
     "Interrupted",

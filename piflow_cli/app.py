@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
     silent = _is_silent(args)
+    if os.environ.get(DEBUG_VARIABLE) != "1":
+        streams.calm()
     # Progress and warnings that nobody reads any more are no reason to stop anything.
     with streams.unbreakable("stderr"):
         code = _run(args, silent)
@@ -139,14 +141,15 @@ def _report(exc: BaseException, args: list[str]) -> int:
 
 def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     """Typer's own complaint about the command line; its classes are private, but they all can format themselves."""
-    if not hasattr(exc, "format_message"):
+    said = getattr(exc, "format_message", None)
+    if said is None:
         return None
     context = getattr(exc, "ctx", None)
     # A fault in how options are written comes without a context.
     named = [arg for arg in args if arg in {command.name for command in app.registered_commands}]
     command = " ".join(["piflow", *named[:1]]) if context is None else context.command_path
     # Checks that Typer hands to pydantic come back with this prefix, which says nothing.
-    message = " ".join(exc.format_message().split()).replace("Value error, ", "")
+    message = " ".join(said().split()).replace("Value error, ", "")
     return UsageError(message, f"{command} --help lists what there is")
 
 

@@ -6,13 +6,16 @@ With --json and --quiet what libraries write goes nowhere, down to the C level.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 _OUT, _ERR = 1, 2
+# What these warn of as they are imported, such as kernels that a CPU could have too, is nothing that a user can act on.
+CHATTY = ("bitsandbytes",)
 _ours: tuple[TextIO | Unbreakable, TextIO | Unbreakable] | None = None
 # Never closed: the logger of a library that was imported meanwhile keeps it for good.
 _nowhere: TextIO | None = None
@@ -58,7 +61,7 @@ def silence(stream: Any) -> None:
 
 
 @contextmanager
-def unbreakable(*names: str) -> Iterator[None]:
+def unbreakable(*names: str) -> Generator[None]:
     """Make streams of :mod:`sys` unbreakable until the block ends; one that was
     closed before the start leads to nowhere."""
     before = {name: getattr(sys, name) for name in names}
@@ -72,18 +75,24 @@ def unbreakable(*names: str) -> Iterator[None]:
             setattr(sys, name, stream)
 
 
-def out() -> TextIO:
+def calm() -> None:
+    """Have libraries that warn of nothing a user can act on say their errors alone."""
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def out() -> TextIO | Unbreakable:
     """Where data goes."""
     return sys.stdout if _ours is None else _ours[0]
 
 
-def err() -> TextIO:
+def err() -> TextIO | Unbreakable:
     """Where everything else goes."""
     return sys.stderr if _ours is None else _ours[1]
 
 
 @contextmanager
-def only_ours(wanted: bool = True) -> Iterator[None]:
+def only_ours(wanted: bool = True) -> Generator[None]:
     """Within it only what is written to :func:`out` and :func:`err` arrives, where that is ``wanted``.
 
     Whatever else this process and its children write to stdout and stderr is dropped: by ``print``, ``warnings`` and
@@ -115,7 +124,7 @@ def only_ours(wanted: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def unbreakable_out() -> Iterator[None]:
+def unbreakable_out() -> Generator[None]:
     """Within it data that nobody reads any more stops nothing."""
     global _ours
     if _ours is None:
@@ -130,7 +139,7 @@ def unbreakable_out() -> Iterator[None]:
 
 
 @contextmanager
-def inherited() -> Iterator[None]:
+def inherited() -> Generator[None]:
     """Within it child processes inherit the streams as they were: those that speak for this process."""
     if _ours is None:
         yield
@@ -193,7 +202,8 @@ def _flush(streams: Iterable[TextIO | None]) -> None:
     for stream in streams:
         # One that is closed, or whose reader has gone, keeps nothing that could arrive.
         with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+            if stream is not None:
+                stream.flush()
     if os.name == "posix":
         import ctypes
 

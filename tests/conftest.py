@@ -8,12 +8,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from piflow_cli.sampling.request import SampleRequest
 from hypothesis import settings
+from slow_list import listed
 
 # Read when the help is first drawn, so set before anything is imported.
 os.environ.update(TERMINAL_WIDTH="80", NO_COLOR="1", COLUMNS="80")
@@ -32,6 +37,13 @@ settings.register_profile(
     "piflow", deadline=None, derandomize=True, max_examples=int(os.environ.get("PIFLOW_EXAMPLES", "50"))
 )
 settings.load_profile("piflow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = listed()
+    for item in items:
+        if f"{item.path.relative_to(Path(__file__).parent).as_posix()}::{item.originalname}" in slow:
+            item.add_marker(pytest.mark.slow)
 
 
 @dataclass(frozen=True)
@@ -95,41 +107,6 @@ def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     return recorder
 
 
-SampleRequest = make_dataclass(
-    "SampleRequest",
-    [
-        "student",
-        "subfolder",
-        "teacher",
-        "base",
-        "vae",
-        "labels",
-        "prompts",
-        "prompts_from",
-        "text_column",
-        "height",
-        "width",
-        "loras",
-        "base_precision",
-        "offload",
-        "compile",
-        "seeds",
-        "steps",
-        "shift",
-        "substeps",
-        "temperature",
-        "stochastic",
-        "guidance",
-        "output",
-        "grid",
-        "metadata",
-        "device",
-        "batch_size",
-    ],
-    frozen=True,
-)
-
-
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[SampleRequest]:
     """What `piflow sample` asks of the library, in place of its answer."""
@@ -139,7 +116,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[SampleRequest]:
         asked.append(request)
         return {"images": 64 if request.seeds is None else len(request.seeds)}
 
-    fake_module(monkeypatch, "sampling.sample", SampleRequest=SampleRequest, sample=sample)
+    fake_module(monkeypatch, "sampling.sample", sample=sample)
     return asked
 
 
@@ -221,9 +198,9 @@ def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     from zoo import ZOO
 
     from piflow_cli.teachers import families
-    from piflow_cli.training import previews
+    from piflow_cli.teachers.text_to_image import TextToImageFamily
 
-    monkeypatch.setattr(previews, "TEXT_FINE_STEPS", 2)
+    monkeypatch.setattr(TextToImageFamily, "beside_steps", 2)
     pipeline = SimpleNamespace(to=lambda device: pipeline)
     for row in ZOO.values():
         kind = families()[row.family]

@@ -89,11 +89,11 @@ def watched(root: Path, states: Path) -> Iterator[Disk]:
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
             patch.setattr(os, name, _watching(disk, name, getattr(os, name)))
-        exchange = files._exchange
+        exchange = files.exchange
         # A test may have put one in its place that exchanges nothing.
-        if exchange.__module__ == files.__name__:
+        if exchange.__module__.startswith(files.__package__):
             patch.setattr(
-                files, "_exchange", lambda one, other: disk.before("exchange", one, other) or exchange(one, other)
+                files, "exchange", lambda one, other: disk.before("exchange", one, other) or exchange(one, other)
             )
         yield disk
 

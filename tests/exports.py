@@ -55,7 +55,7 @@ def whole_base(name: str, folder: Path) -> Path:
 def export(which: Student, format: str, folder: Path, **options: object) -> Path:
     """Write and verify as the driver does; returns the folder."""
     request = ExportRequest("student", format, folder, **options)
-    kind = FORMATS[format]()
+    kind = FORMATS[format].open()
     kind.check(which.facts, request)
     folder.mkdir()
     kind.write(which, folder, request, Console(quiet=True))

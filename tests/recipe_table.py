@@ -1,5 +1,5 @@
 """Every field of every shipped preset beside what is published of it: `python
-tests/recipe_table.py` writes docs/recipe.md."""
+tests/recipe_table.py` writes docs/pages/recipe.md."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from piflow_cli.presets.resolve import available, load, presets_root, to_dict
+from piflow_cli.presets.resolve import available, load, resolve, to_dict
+from piflow_cli.presets.schema import POLICY_KINDS
 
 PUBLISHED = Path(__file__).parent / "data" / "published_recipes.yaml"
-TABLE = Path(__file__).parent.parent / "docs" / "recipe.md"
+TABLE = Path(__file__).parent.parent / "docs" / "pages" / "recipe.md"
 # They name the preset itself.
 LABELS = ("name", "summary")
 GROUPS = {
@@ -104,13 +105,21 @@ def rows(name: str, values: Mapping[str, Any]) -> list[Row]:
 
 
 def variant_rows(name: str) -> Iterator[tuple[str, Row]]:
-    """Policy and fields of the variants of a preset."""
-    written = yaml.safe_load((presets_root() / f"{name}.yaml").read_text(encoding="utf-8")).get("variants", {})
-    sets = published()["variants"].get(name, {})
-    for kind, values in written.items():
+    """Every policy but the preset's own, and the fields in which policies differ."""
+    own, sets = fields_of(name), published()["variants"].get(name, {})
+    others = {
+        kind: flat(to_dict(resolve(name, None, [], {"policy.kind": kind})))
+        for kind in POLICY_KINDS
+        if kind != own["policy.kind"]
+    }
+    keys = [key for key in own if key != "policy.kind" and any(other[key] != own[key] for other in others.values())]
+    for kind, values in others.items():
         told = _told([sets[kind]]) if kind in sets else {}
-        for key, value in flat(values).items():
-            yield kind, Row(key, value, *told[key], None) if key in told else Row(key, value, None, None, "ours")
+        for key in keys:
+            yield (
+                kind,
+                Row(key, values[key], *(told[key] if key in told else (None, None)), None if key in told else "ours"),
+            )
 
 
 def constant_rows() -> list[Row]:

@@ -63,6 +63,20 @@ def test_without_them_and_for_whoever_debugs_nothing_is_held_back():
     assert run("--quiet", PIFLOW_DEBUG="1").stderr.count("noise") >= 6
 
 
+def test_what_bitsandbytes_says_of_itself_does_not_come_but_its_errors_do():
+    """As it is imported, on a machine without a GPU: by a logger of its own, which others leave at warnings."""
+    words = ";".join(
+        f"logging.getLogger('{name}').{level}('{name} {level}')"
+        for name in ("bitsandbytes.backends.cpu.ops", "otherlibrary")
+        for level in ("warning", "error")
+    )
+    said = run(fail=words).stderr
+    assert "bitsandbytes.backends.cpu.ops warning" not in said
+    for line in ("bitsandbytes.backends.cpu.ops error", "otherlibrary warning", "otherlibrary error"):
+        assert line in said
+    assert "bitsandbytes.backends.cpu.ops warning" in run(fail=words, PIFLOW_DEBUG="1").stderr
+
+
 def test_within_a_process_the_streams_come_back(capfd):
     from piflow_cli import streams
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -29,6 +29,7 @@ from piflow_cli.commands.distill_options import (
     OffloadTextEncoder,
     Output,
     Pictures,
+    PrintConfig,
     Prompts,
     Resume,
     Seed,
@@ -75,6 +76,7 @@ def distill(
     output: Output = None,
     resume: Resume = True,
     dry_run: DryRun = False,
+    print_config: PrintConfig = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -91,29 +93,17 @@ def distill(
         return
     if teacher is None:
         raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
+    if print_config and dry_run:
+        raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
     from piflow_cli.presets.places import with_full_paths
-    from piflow_cli.presets.resolve import PICTURES, resolve
+    from piflow_cli.presets.resolve import resolve
     from piflow_cli.students.runs import usual_folder
 
-    flags = {
-        "teacher.base": base,
-        "policy.kind": policy,
-        "policy.nfe": nfe,
-        "policy.components": components,
-        "data.prompts": prompts,
-        PICTURES: data,
-        "data.text_column": text_column,
-        "data.cache": None if cache is None else str(cache),
-        "data.offload_text_encoder": offload_text_encoder,
-        "imitation.data_free": data_free,
-        "adapter.base_precision": base_precision,
-        "adapter.offload_base": offload_base,
-        "optimisation.iterations": iterations,
-        "optimisation.batch_size": batch_size,
-        "optimisation.learning_rate": learning_rate,
-        "seed": seed,
-    }
-    preset = with_full_paths(resolve(teacher, config, assignments if assignments is not None else [], flags))
+    given = assignments if assignments is not None else []
+    preset = with_full_paths(resolve(teacher, config, given, _settings(context.params)))
+    if print_config:
+        _print_config(preset, console)
+        return
     _refuse_missing(preset)
     folder = usual_folder(preset) if output is None else output
     processes = _processes(folder, num_processes, device)
@@ -122,6 +112,38 @@ def distill(
             _plan(preset, folder, device, processes, console)
         else:
             _start(processes, context, lambda: _run(preset, folder, device, resume, console))
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, object]:
+    """What the command's ``options`` say of the preset, by its keys; None: nothing."""
+    from piflow_cli.presets.resolve import PICTURES
+
+    return {
+        "teacher.base": options["base"],
+        "policy.kind": options["policy"],
+        "policy.nfe": options["nfe"],
+        "policy.components": options["components"],
+        "data.prompts": options["prompts"],
+        PICTURES: options["data"],
+        "data.text_column": options["text_column"],
+        "data.cache": None if options["cache"] is None else str(Path(options["cache"])),
+        "data.offload_text_encoder": options["offload_text_encoder"],
+        "imitation.data_free": options["data_free"],
+        "adapter.base_precision": options["base_precision"],
+        "adapter.offload_base": options["offload_base"],
+        "optimisation.iterations": options["iterations"],
+        "optimisation.batch_size": options["batch_size"],
+        "optimisation.learning_rate": options["learning_rate"],
+        "seed": options["seed"],
+    }
+
+
+def _print_config(preset: Preset, console: Console) -> None:
+    from piflow_cli.presets.resolve import to_dict
+    from piflow_cli.presets.yaml_files import write_yaml
+
+    data = to_dict(preset)
+    console.result(data, write_yaml(data).rstrip("\n"))
 
 
 def _processes(folder: Path, asked: int | None, device: str) -> int:

@@ -92,3 +92,6 @@ Resume = Annotated[
     bool, switch("--resume/--no-resume", "Go on from the last checkpoint in the folder (default).", OUTPUT)
 ]
 DryRun = Annotated[bool, switch("--dry-run", "Print the plan and stop.", OUTPUT)]
+PrintConfig = Annotated[
+    bool, switch("--print-config", "Print the resolved preset as YAML, for --config, and stop.", OUTPUT)
+]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from piflow_cli.commands.eval_options import (
     BatchSize,
@@ -35,6 +38,7 @@ from piflow_cli.commands.options import (
     Subfolder,
     Teacher,
     TextColumn,
+    as_typed,
     examples,
     parse_ranges,
     parse_temperature,
@@ -55,6 +59,7 @@ EXAMPLES = examples(
 
 
 def eval(
+    context: typer.Context,
     students: Students = None,
     compare: Compare = None,
     images: Images = None,
@@ -94,36 +99,39 @@ def eval(
 
     Every number is printed with its protocol. The report has the same as JSON, as a page, and as plots.
     """
-    if quick and full:
-        raise UsageError("--quick and --full exclude each other", "keep one of them")
     console = Console(json=json, quiet=quiet)
     named = tuple(students or ()) + tuple(compare or ())
-    told = {
+    told = as_typed(
+        context,
+        *("reference", "trust_weights", "clip", "num_images", "height", "width", "substeps", "fine_steps", "teacher"),
+        *("base", "subfolder", "batch_size", "save_images", "device", "text_column"),
+    )
+    told |= {
         "seeds": None if seeds is None else parse_ranges(seeds, "--seeds"),
         "labels": None if labels is None else parse_ranges(labels, "--labels"),
         "steps": _counts(steps, "--steps", EVALUATIONS),
         "temperature": None if temperature is None else parse_temperature(temperature),
         "teacher_steps": _counts(teacher_steps, "--teacher-steps", TEACHER_STEPS),
+        "protocol": _protocol(quick, full),
+        "output": _folder(named, subfolder, images) if output is None else output,
     }
+    told |= dict(images=images, inception_weights=inception_weights, cache=cache, save_statistics=save_statistics)
+    _run(named, metrics, dict(extractors=tuple(extractor or ()), prompts_from=prompts, **told), console)
+
+
+def _protocol(quick: bool, full: bool) -> str | None:
+    if quick and full:
+        raise UsageError("--quick and --full exclude each other", "keep one of them")
+    return "quick" if quick else "full" if full else None
+
+
+def _run(students: tuple[str, ...], metrics: str | None, told: dict[str, Any], console: Console) -> None:
     # Takes seconds to import, which a slip in the options need not wait for.
     from piflow_cli.evaluation.request import EvalRequest, parse_metrics
     from piflow_cli.evaluation.run import evaluate
 
-    request = EvalRequest(
-        students=named,
-        metrics=None if metrics is None else parse_metrics(metrics),
-        protocol="quick" if quick else "full" if full else None,
-        extractors=tuple(extractor or ()),
-        prompts_from=prompts,
-        text_column=text_column,
-        output=_folder(named, subfolder, images) if output is None else output,
-        images=images, reference=reference, inception_weights=inception_weights, trust_weights=trust_weights, clip=clip,
-        num_images=num_images, height=height, width=width, substeps=substeps, fine_steps=fine_steps, teacher=teacher,
-        base=base,
-        subfolder=subfolder, batch_size=batch_size, cache=cache, save_images=save_images,
-        save_statistics=save_statistics, device=device,
-        **told,
-    )  # fmt: skip
+    wanted = None if metrics is None else parse_metrics(metrics)
+    request = EvalRequest(students=students, metrics=wanted, **told)
     with console.listening():
         console.result(*evaluate(request, console))
 

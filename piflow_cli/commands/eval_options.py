@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from piflow_cli.commands.options import DATA, MODEL, OUTPUT, SAMPLING, setting, switch
+from piflow_cli.evaluation.metric_kinds import ROWS, usual
 from piflow_cli.presets.bounds import BATCH, IMAGES, TEACHER_STEPS
 
 MEASURING = "Measuring"
+# Those of other packages are known when they are named: looking for them takes a moment that --help has not got.
+USUAL = usual(None, ROWS.values())
 
 Students = Annotated[
     list[str] | None,
@@ -35,8 +38,7 @@ Metrics = Annotated[
     str | None,
     setting(
         "--metrics",
-        "Of fid,kid,is,pr,patch-fid,clip, alignment,diversity,trajectory,speed; default: all but"
-        " kid,is,patch-fid,clip.",
+        f"Of {', '.join(ROWS)}; default: all but {', '.join(name for name in ROWS if name not in USUAL)}.",
         MEASURING,
         "NAMES",
     ),

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from piflow_cli.commands.options import (
-    OUTPUT,
-    Base,
-    Device,
-    Json,
-    Quiet,
-    Subfolder,
-    Teacher,
-    examples,
-    setting,
-    switch,
+from piflow_cli.commands.export_options import (
+    AcceptChanged,
+    CardPrompts,
+    Dtype,
+    Format,
+    NoBase,
+    Output,
+    Overwrite,
+    Private,
+    PushToHub,
+    Quantise,
+    Rank,
+    Student,
 )
+from piflow_cli.commands.options import Base, Device, Json, Quiet, Subfolder, Teacher, examples
 from piflow_cli.console import Console, format_pairs
-from piflow_cli.presets.bounds import WIDTH
-
-FORMAT, HUB = "Format", "Hub"
 
 EXAMPLES = examples(
     ("piflow export runs/a --format adapter --dtype bf16", "as it is published"),
@@ -34,47 +29,22 @@ EXAMPLES = examples(
 
 
 def export(
-    student: Annotated[
-        str,
-        typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False),
-    ],
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help="adapter, pipeline, merged or piflow-scheduler.",
-            rich_help_panel=FORMAT,
-            show_default=False,
-        ),
-    ],
-    dtype: Annotated[str | None, setting("--dtype", "bf16, fp16 or fp32; default: as stored.", FORMAT, "NAME")] = None,
-    rank: Annotated[
-        int | None, setting("--rank", "Largest rank of the adapters; what is lost is printed.", FORMAT, "N", 1, WIDTH)
-    ] = None,
-    quantise: Annotated[
-        str | None, setting("--quantise", "Precision of a merged base: fp8, int8 or nf4.", FORMAT, "NAME")
-    ] = None,
-    no_base: Annotated[bool, switch("--no-base", "Name the base, and do not copy it into a pipeline.", FORMAT)] = False,
+    student: Student,
+    format: Format,
+    dtype: Dtype = None,
+    rank: Rank = None,
+    quantise: Quantise = None,
+    no_base: NoBase = False,
     subfolder: Subfolder = None,
     teacher: Teacher = None,
     base: Base = None,
     device: Device = "auto",
-    output: Annotated[
-        Path | None, setting("--output", "Folder of the export; default: exports/<name>-<format>.", OUTPUT, "DIR")
-    ] = None,
-    overwrite: Annotated[bool, switch("--overwrite", "Let it take the place of an earlier export.", OUTPUT)] = False,
-    prompt: Annotated[
-        list[str] | None,
-        setting("--prompt", "Of a sample on the card of a text-to-image student; may come again.", OUTPUT, "TEXT"),
-    ] = None,
-    accept_changed: Annotated[
-        bool, switch("--accept-changed", "Take an adapter whose checksums differ, and write new ones.", FORMAT)
-    ] = False,
-    push_to_hub: Annotated[
-        str | None, setting("--push-to-hub", "Repository that takes the folder.", HUB, "OWNER/NAME")
-    ] = None,
-    private: Annotated[bool, switch("--private", "Make that repository a private one.", HUB)] = False,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    prompt: CardPrompts = None,
+    accept_changed: AcceptChanged = False,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

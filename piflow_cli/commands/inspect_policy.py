@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from piflow_cli.commands.inspect_options import At, Compare, Output, Overwrite, Seeds, Slice
 from piflow_cli.commands.options import (
     Base,
@@ -16,6 +18,7 @@ from piflow_cli.commands.options import (
     Subfolder,
     Teacher,
     TextColumn,
+    as_typed,
     examples,
     parse_ranges,
 )
@@ -37,6 +40,7 @@ EXAMPLES = examples(
 
 
 def inspect_policy(
+    context: typer.Context,
     student: Student = None,
     prompts: Prompts = None,
     compare: Compare = None,
@@ -73,23 +77,13 @@ def inspect_policy(
     from piflow_cli.inspection.inspect import InspectRequest
     from piflow_cli.inspection.inspect import inspect_policy as inspect
 
+    same = ("prompts_from", "text_column", "height", "width", "at", "teacher", "base", "subfolder", "vae")
     request = InspectRequest(
         students=students,
         prompts=tuple(prompts),
-        prompts_from=prompts_from,
-        text_column=text_column,
-        height=height,
-        width=width,
-        at=at,
         place=place,
-        teacher=teacher,
-        base=base,
-        subfolder=subfolder,
-        vae=vae,
-        base_precision=base_precision,
         output=_folder(students, subfolder) if output is None else output,
-        overwrite=overwrite,
-        device=device,
+        **as_typed(context, *same, "base_precision", "overwrite", "device"),
         **shots,
     )
     with console.listening():

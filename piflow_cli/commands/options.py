@@ -20,7 +20,7 @@ from piflow_cli.sampling.limits import (
 
 
 def complete_teacher(incomplete: str) -> list[str]:
-    """Names of shipped presets that begin with what was typed."""
+    """Names of presets that begin with what was typed."""
     from piflow_cli.presets.resolve import available
 
     return [name for name in available() if name.startswith(incomplete)]
@@ -96,6 +96,11 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def as_typed(context: typer.Context, *names: str) -> dict[str, Any]:
+    """The options of a command that its request takes under the same names, and as they are (paths excepted)."""
+    return {name: context.params[name] for name in names}
 
 
 MODEL, POLICY, DATA, PRESET = "Model", "Policy", "Data", "Preset"

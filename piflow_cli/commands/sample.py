@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import typer
+
 from piflow_cli.commands.options import (
     Base,
     BasePrecision,
@@ -14,6 +16,7 @@ from piflow_cli.commands.options import (
     Subfolder,
     Teacher,
     TextColumn,
+    as_typed,
     examples,
     parse_guidance,
     parse_lora,
@@ -60,6 +63,7 @@ EXAMPLES = examples(
 
 
 def sample(
+    context: typer.Context,
     student: Student = None,
     prompts: Prompts = None,
     subfolder: Subfolder = None,
@@ -97,34 +101,22 @@ def sample(
     --teacher is a prompt if it has a space in it.
     """
     student, told = _named(student, prompts, teacher)
-    options = dict(
+    options = as_typed(
+        context,
+        *("subfolder", "teacher", "base", "vae", "prompts_from", "text_column", "height", "width", "base_precision"),
+        *("offload", "compile", "steps", "substeps", "grid", "metadata", "device", "batch_size"),
+    )
+    options |= dict(
         student=student,
-        subfolder=subfolder,
-        teacher=teacher,
-        base=base,
-        vae=vae,
         labels=None if labels is None else parse_ranges(labels, "--labels"),
         prompts=told,
-        prompts_from=prompts_from,
-        text_column=text_column,
-        height=height,
-        width=width,
         loras=tuple(parse_lora(text) for text in ([] if lora is None else lora)),
-        base_precision=base_precision,
-        offload=offload,
-        compile=compile,
         seeds=_seeds(seeds, num_images),
-        steps=steps,
         shift=None if shift is None else check_shift(shift),
-        substeps=substeps,
         temperature=None if temperature is None else parse_temperature(temperature),
         stochastic=parse_stochastic(stochastic),
         guidance=None if guidance is None else parse_guidance(guidance),
         output=_folder(student, subfolder, teacher) if output is None else output,
-        grid=grid,
-        metadata=metadata,
-        device=device,
-        batch_size=batch_size,
     )
     _run(options, Console(json=json, quiet=quiet))
 

@@ -6,8 +6,9 @@ The head of each policy is in the policy's own file, under :mod:`piflow_cli.core
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,9 +53,11 @@ class HeadSizes:
 class PolicyHead(nn.Module, ABC):
     """What all heads share: repeated copies of a projection, in either order of rows.
 
-    A new head has :meth:`build`, ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), in the order
-    that the layout of its policy states.
+    A new head has ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), in the order that the layout
+    of its policy states. ``slow`` names those of its layers that learn at a rate of their own, the one of log-gammas.
     """
+
+    slow: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch: int, channel_major: bool) -> None:
         super().__init__()
@@ -63,7 +66,6 @@ class PolicyHead(nn.Module, ABC):
         self.embedding: Tensor | None = None
 
     @classmethod
-    @abstractmethod
     def build(
         cls,
         projection: nn.Linear,
@@ -77,6 +79,16 @@ class PolicyHead(nn.Module, ABC):
 
         ``bias_noise``: scale of the noise that tells components apart; None: as published. ``generator`` draws it.
         """
+        options = cls.options(site, sizes, {"bias_noise": bias_noise, "generator": generator})
+        # Heads share these arguments; this class itself is no head.
+        kind: Any = cls
+        return kind(projection, sizes.components, site.patch, site.channel_major, **options)
+
+    @classmethod
+    def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:
+        """What the constructor takes besides projection, components, patch and order of rows; ``noise`` holds the
+        ``bias_noise`` and the ``generator`` of :meth:`build`."""
+        return {}
 
     @property
     @abstractmethod
@@ -120,7 +132,7 @@ class _Tap:
     """Hooks that hand the timestep embedding to a head; an object, so that a
     deep copy of the model taps its own head."""
 
-    def __init__(self, head: nn.Module, key: int | str | None) -> None:
+    def __init__(self, head: Any, key: Any) -> None:
         self.head = head
         self.key = key
 
@@ -134,7 +146,7 @@ class _Tap:
         self.head.embedding = kwargs[self.key]
 
 
-def attach_head(model: nn.Module, site: HeadSite, head: PolicyHead) -> None:
+def attach_head(model: Any, site: HeadSite, head: PolicyHead) -> None:
     """Put ``head`` in place of the projection of ``model`` and let it see the timestep embedding."""
     if site.unpatchify:
         model.out_channels = widened_channels(model, site, head)
@@ -153,6 +165,6 @@ def tap_embedding(model: nn.Module, site: HeadSite, head: nn.Module) -> None:
         tapped.register_forward_pre_hook(tap.keyword, with_kwargs=True)
 
 
-def widened_channels(model: nn.Module, site: HeadSite, head: PolicyHead) -> int:
+def widened_channels(model: Any, site: HeadSite, head: PolicyHead) -> int:
     """What ``model.out_channels`` becomes once ``head`` takes the place of the projection that is still there."""
     return head.width * model.out_channels // model.get_submodule(site.projection).out_features

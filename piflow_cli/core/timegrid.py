@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .segments import segment_length
+
 
 def to_sigma(raw, shift: float):
     """Noise level of a raw time: shift * raw / (1 + (shift - 1) * raw) (Esser et al., arXiv 2403.03206, eq. 23).
@@ -61,7 +63,7 @@ class TimeGrid:
     @property
     def segment(self) -> float:
         """Raw length of every segment but the last; of the only one, if it is alone."""
-        return 1.0 if self.nfe == 1 else 1 / (self.nfe - 1 + self.final_step_scale)
+        return segment_length(self.nfe, self.final_step_scale)
 
     @property
     def edges(self) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -46,7 +46,7 @@ def values_are_readable(value: Tensor) -> bool:
 
 
 @contextmanager
-def values_unchecked() -> Iterator[None]:
+def values_unchecked() -> Generator[None]:
     """Let :func:`check_finite` pass everything, as it does on a GPU: for whoever looks at what comes out.
 
     One of several processes that raised would leave the others waiting for it.

@@ -15,9 +15,10 @@ from accelerate.utils import gather_object
 from ..errors import UsageError
 from ..system.files import cache_folder, cache_key, replacing_file
 from ..teachers.encoders import EncoderFactory
+from ..weights.cache import ShardedCache
+from ..weights.shards import remove_damaged
 from ..wording import few
 from .buckets import Size, buckets_of, nearest_bucket
-from .cache import Cache, remove_damaged
 from .captioned import list_pictures
 from .encoded import Sample
 from .picture import Picture
@@ -46,7 +47,7 @@ class Store:
         self.folder = root / cache_key(identity=self.identity)[:16]
         # What pictures are does not depend on the model.
         self.pictures = root / "pictures"
-        self.texts, self.latents = Cache(self.folder / "texts"), Cache(self.folder / "latents")
+        self.texts, self.latents = ShardedCache(self.folder / "texts"), ShardedCache(self.folder / "latents")
 
     def text_key(self, text: str) -> str:
         return cache_key(identity=self.identity, text=text)
@@ -143,6 +144,8 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, stor
 def training_prompts(section: DataSection) -> list[Prompt]:
     """The prompts of ``section``; raises UsageError, with their numbers, where some say one
     side of their picture without the other."""
+    if section.prompts is None:
+        return []
     prompts = read_prompts(section.prompts, section.text_column, section.split)
     halves = [
         f"prompt {number}"

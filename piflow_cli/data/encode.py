@@ -17,8 +17,8 @@ from torch import Tensor
 from ..errors import RunError, UsageError
 from ..teachers.encoders import EncoderFactory, Encoders, PictureEncoder
 from ..teachers.long_texts import told_of
+from ..weights.cache import ShardedCache
 from .buckets import Size, fit
-from .cache import Cache
 from .collect import EMPTY, UNREADABLE, SamplesToEncode, Skipped, Store, collect, summary
 from .encoded import Bucket, EncodedData, Sample
 from .picture import Picture
@@ -92,7 +92,11 @@ def find_missing(to_encode: SamplesToEncode, store: Store, accelerator: Accelera
     """Compare the material with what is whole in the cache, and say how much of it is there."""
     items = [(size, item) for size, items in to_encode.items.items() for item in items]
     texts = {**{item.sample.text: item.text for _, item in items}, store.text_key(EMPTY): EMPTY}
-    pictures = {item.sample.latents: (size, item.picture) for size, item in items if item.sample.latents is not None}
+    pictures = {
+        item.sample.latents: (size, item.picture)
+        for size, item in items
+        if item.sample.latents is not None and item.picture is not None
+    }
     store.check(texts, pictures, accelerator, console)
     missing = Missing(
         {key: text for key, text in texts.items() if key not in store.texts},
@@ -107,12 +111,14 @@ def find_missing(to_encode: SamplesToEncode, store: Store, accelerator: Accelera
     return missing
 
 
-def counted(name: str, held: Cache, wanted: int, absent: int) -> str:
+def counted(name: str, held: ShardedCache, wanted: int, absent: int) -> str:
     """How many entries of a kind the cache has, and lacks, of those that are wanted."""
     return f"{name}: {wanted - absent} found in {held.folder}, {absent} to encode"
 
 
-def _encode_texts(encoders: Callable[[], Encoders], texts: Mapping[str, str], store: Cache, console: Console) -> None:
+def _encode_texts(
+    encoders: Callable[[], Encoders], texts: Mapping[str, str], store: ShardedCache, console: Console
+) -> None:
     keys = list(texts)
     with console.progress(len(keys), description="encoding text") as bar, store.writer() as writer:
         for start in range(0, len(keys), TEXTS_AT_ONCE):
@@ -127,7 +133,7 @@ def _encode_texts(encoders: Callable[[], Encoders], texts: Mapping[str, str], st
 def encode_pictures(
     encoders: Callable[[], PictureEncoder],
     pictures: Mapping[str, tuple[Size, Picture]],
-    store: Cache,
+    store: ShardedCache,
     console: Console,
     cut: Callable[[Image.Image, Size], Tensor] = fit,
 ) -> dict[str, str]:
@@ -177,7 +183,7 @@ def _finished(
         skipped += [
             Skipped(item.picture.name, UNREADABLE, failed[item.sample.latents])
             for item in items
-            if item.sample.latents in failed
+            if item.picture is not None and item.sample.latents is not None and item.sample.latents in failed
         ]
         samples = [item.sample for item in items if item.sample.latents not in failed]
         absent = sum(not _present(sample, store) for sample in samples)
@@ -196,7 +202,7 @@ def _finished(
     return EncodedData(buckets, store.texts, store.latents, store.text_key(EMPTY) if negative else None)
 
 
-def _warn_of_long_texts(to_encode: SamplesToEncode, texts: Cache, console: Console) -> None:
+def _warn_of_long_texts(to_encode: SamplesToEncode, texts: ShardedCache, console: Console) -> None:
     """Say which texts were cut, also where an earlier run encoded them."""
     told = {item.sample.text: item.text for items in to_encode.items.values() for item in items}
     notes = {text: note for key, text in told.items() if (note := texts.note(key)) is not None}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from ..teachers.encoders import collate, with_negative
+from ..weights.cache import ShardedCache
 from .batches import Batch, bucket_batch, draw_latents
-from .cache import Cache
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class EncodedData:
     the empty prompt where guidance needs it."""
 
     buckets: Sequence[Bucket]
-    texts: Cache
-    latents: Cache
+    texts: ShardedCache
+    latents: ShardedCache
     negative: str | None = None
 
     @property

@@ -76,7 +76,7 @@ def _by_sub_folder(folder: Path, pictures: Sequence[Picture], classes: int) -> l
 
 
 def _refuse_strange_labels(source: Path, pictures: Sequence[Picture], classes: int) -> None:
-    wrong = [picture for picture in pictures if int(picture.caption) >= classes]
+    wrong = [picture for picture in pictures if picture.caption is None or int(picture.caption) >= classes]
     if wrong:
         raise UsageError(
             f"{source}: {wrong[0].name} has the label {wrong[0].caption}, and the teacher knows the classes 0 to"

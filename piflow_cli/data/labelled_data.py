@@ -16,14 +16,15 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ..errors import UsageError
+from ..presets.folders import SHIPPED_PREFIX
 from ..teachers.base import ClassConditionalFamily, Conditioning
 from ..teachers.encoders import EncoderFactory
 from ..teachers.folders import outline_folder
 from ..teachers.latents import vae_encoders
-from ..weights.locate import SHIPPED_PREFIX, hub_id, locate
+from ..weights.cache import ShardedCache
+from ..weights.locate import hub_id, locate
 from .batches import Batch, LabelledImages, TrainingData, batch_indices, draw_latents
 from .buckets import Size, centre_crop
-from .cache import Cache
 from .collect import UNREADABLE, Skipped, Store, summary
 from .encode import Missing, counted, encode_pictures, lacking
 from .labelled import list_labelled
@@ -46,7 +47,8 @@ Condition = Callable[[Sequence[int]], Conditioning]
 class Posteriors(Protocol):
     """Latents that are known by mean and standard deviation, and ``labels`` (N,) int64 of them."""
 
-    labels: Tensor
+    @property
+    def labels(self) -> Tensor: ...
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation (B, C, h, w) of the latents in ``rows``
@@ -62,7 +64,7 @@ class CachedLatents:
 
     keys: Sequence[str]
     labels: Tensor
-    cache: Cache
+    cache: ShardedCache
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         entries = [self.cache[self.keys[row]] for row in rows.tolist()]

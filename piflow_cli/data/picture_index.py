@@ -52,8 +52,8 @@ def look_at(pictures: Sequence[Picture], folder: Path) -> list[Seen | Unreadable
     now = {stamp: seen for stamp, seen in zip(stamps, found) if stamp is not None and isinstance(seen, Seen)}
     if now != known:
         with replacing_file(record) as aside:
-            pictures = {stamp: [seen.sha256, *seen.size] for stamp, seen in now.items()}
-            aside.write_text(json.dumps({DIGEST: _digest(pictures), PICTURES: pictures}))
+            noted = {stamp: [seen.sha256, *seen.size] for stamp, seen in now.items()}
+            aside.write_text(json.dumps({DIGEST: _digest(noted), PICTURES: noted}))
     return found
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..reports.images import GRID_KEY, RECIPE_KEY
 
@@ -26,6 +27,14 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA",
 MOST_PIXELS = 2 * 89_478_485
 SIXTEEN_BITS, GREY = "I;16", "L"
 UNSCALED = {"I": "32-bit whole numbers (mode I)", "F": "floating-point numbers (mode F)"}
+# What a picture may be in to be shown in grey or colours; None: it is so at once, else through the named mode, since
+# Pillow knows no other way.
+MODES = {
+    **dict.fromkeys(("1", GREY, "P", "RGB", "RGBA", "RGBX", "LA", "PA", "CMYK", "YCbCr", "HSV", SIXTEEN_BITS)),
+    "LAB": "RGB",
+    "La": "LA",
+    "RGBa": "RGBA",
+}
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 ORIENTATION = 0x0112
 # Without one of these in it a PNG says nothing of how it is turned.
@@ -37,7 +46,7 @@ class Unreadable(Exception):
 
 
 @contextmanager
-def opened(source: Path | bytes) -> Iterator[Image.Image]:
+def opened(source: Path | bytes) -> Generator[Image.Image]:
     """The picture in a file or in bytes, of which the header has been read; of an animation the first frame.
 
     Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS,
@@ -75,11 +84,18 @@ def eight_bit(picture: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
+def in_eight_bits(picture: Image.Image, mode: str) -> Image.Image:
+    """A picture of a mode in MODES in another, L, RGB or RGBA."""
+    own = mode_of(picture)
+    through = MODES[own]
+    narrow = eight_bit(picture) if own == SIXTEEN_BITS else picture if through is None else picture.convert(through)
+    return narrow.convert(mode)
+
+
 def as_stored(path: Path, grey: bool) -> np.ndarray:
     """Pixels (H, W) or (H, W, 3) uint8 of a file, neither turned upright nor laid on white; raises Unreadable."""
     with opened(path) as picture:
-        narrow = eight_bit(picture) if mode_of(picture) == SIXTEEN_BITS else picture
-        return np.asarray(narrow.convert(GREY if grey else "RGB"))
+        return np.asarray(in_eight_bits(picture, GREY if grey else "RGB"))
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
@@ -93,11 +109,12 @@ def open_picture(data: bytes) -> Image.Image:
     with opened(data) as picture:
         wide, upright = mode_of(picture) == SIXTEEN_BITS, ImageOps.exif_transpose(picture)
         if wide:
+            # Turned, it has lost its format, by which mode_of() knows it.
             return eight_bit(upright).convert("RGB")
-        if "A" in upright.getbands() or "transparency" in upright.info:
-            upright = upright.convert("RGBA")
+        if {"A", "a"} & set(upright.getbands()) or "transparency" in upright.info:
+            upright = in_eight_bits(upright, "RGBA")
             return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-        return upright.convert("RGB")
+        return in_eight_bits(upright, "RGB")
 
 
 def is_grid(picture: Image.Image) -> bool:
@@ -125,10 +142,14 @@ def _check(picture: Image.Image) -> None:
     mode = mode_of(picture)
     if mode in UNSCALED:
         raise Unreadable(f"{UNSCALED[mode]} have no white of their own: save it with 8 or 16 bits")
-    if mode == SIXTEEN_BITS and picture.format == "TIFF" and picture.tag_v2.get(BITS_PER_SAMPLE) not in (16, (16,)):
+    if mode not in MODES:
+        raise Unreadable(f"values of mode {mode}: save it in RGB")
+    if mode != SIXTEEN_BITS or not isinstance(picture, TiffImageFile):
+        return
+    if picture.tag_v2.get(BITS_PER_SAMPLE) not in (16, (16,)):
         raise Unreadable("grey of neither 8 nor 16 bits: save it with one of them")
     # Pillow turns such values round where they have 8 bits, and gives those of 16 as they are.
-    if mode == SIXTEEN_BITS and picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    if picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise Unreadable("16-bit grey in which 0 is white: save it with 0 for black")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..presets.resolve import presets_root
+from ..presets.folders import SHIPPED_PREFIX, beside_presets
 from .rows import (
     TEXT_OPTION,
     Faults,
@@ -26,7 +26,6 @@ from .rows import (
 )
 
 TEXT_COLUMN = "text"
-SHIPPED_PREFIX = "preset:"
 # What a seed and a side in pixels may be: seeds fit into 64 bits, and no network makes pictures of such sides.
 EXTRAS = {"seed": (0, 2**63 - 1), "width": (1, 1 << 16), "height": (1, 1 << 16)}
 MEND = "write a prompt in each line, or remove the line"
@@ -60,7 +59,7 @@ def read_prompts(source: str, text_column: str | None = None, split: str = "trai
     """
     text_column = TEXT_COLUMN if text_column is None else text_column
     shipped = source.startswith(SHIPPED_PREFIX)
-    path = presets_root() / source.removeprefix(SHIPPED_PREFIX) if shipped else Path(source)
+    path = beside_presets(source.removeprefix(SHIPPED_PREFIX)) if shipped else Path(source)
     if path.is_file() and path.suffix.lower() not in _READERS:
         raise UsageError(f"{path}: prompts are not read from such files", f"name one of {', '.join(_READERS)}")
     if path.is_file():

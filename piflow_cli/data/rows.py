@@ -175,11 +175,12 @@ def open_dataset(source: str, split: str, wanted: Mapping[str, str]) -> Dataset:
     Raises UsageError where it cannot be had, with the reason, and as :func:`check_columns` does.
     """
     import datasets
+    from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
     try:
         dataset = datasets.load_dataset(source, split=split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"cannot read the split {split} of the data set {source}: {reason}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..presets.schema import CLASS_FAMILIES
+from ..presets.families import CLASS, told
 from ..system.files import user_cache
 from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
 from ..teachers.encoders import EncoderFactory
@@ -44,7 +44,7 @@ def require_source(preset: Preset) -> None:
     """Raise UsageError where nothing is named to train on."""
     if preset.data.source is not None:
         return
-    if preset.teacher.family in CLASS_FAMILIES:
+    if told(preset.teacher.family) == CLASS:
         raise UsageError(
             f"{preset.name} is trained on labelled pictures, and none are given",
             "name the folder of ImageNet's training pictures, or of others of the teacher's classes: --data DIR",
@@ -62,9 +62,9 @@ def local_samples(section: DataSection) -> LocalSamples | None:
     """
     if section.images is not None:
         place_of(section.images)
-    if section.prompts is None and section.captioned is None:
-        return None
     source = section.captioned if section.prompts is None else section.prompts
+    if source is None:
+        return None
     if names_dataset(source) and not Path(source).exists() and not source.endswith(FILE_SUFFIXES):
         return None
     if section.prompts is not None:
@@ -135,7 +135,7 @@ def _describe_latents(preset: Preset) -> dict[str, str]:
     path = Path(str(preset.data.images)).expanduser()
     if preset.teacher.vae is None or not path.exists() or (path.suffix == ".safetensors" and holds_latents(path)):
         return {}
-    root = user_cache() if preset.data.cache is None else Path(preset.data.cache)
+    root = user_cache(None if preset.data.cache is None else Path(preset.data.cache))
     return {"latents": f"drawn from the posteriors of {preset.teacher.vae}, kept in {root}"}
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ..data.labelled_images import load_images
 from ..evaluation.extractors.digits_classifier import FILE, DigitsNet
-from ..presets.resolve import presets_root
+from ..presets.folders import presets_root
 from ..system.files import replacing_file
 
 PROGRAM = "python -m piflow_cli.embedded.digits_classifier"

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from ..presets.resolve import presets_root
+from ..presets.folders import presets_root
 from ..system.files import replacing_file
 from ..teachers.dit_network import DiT
 

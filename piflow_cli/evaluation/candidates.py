@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,7 +76,11 @@ def student_candidates(opened: OpenedModel, request: EvalRequest, name: str) -> 
     }
 
     def draws(steps: int) -> Callable[[Tensor, Conditioning], Tensor]:
-        settings = {"steps": steps, "substeps": request.substeps, "temperature": request.temperature}
+        settings: dict[str, Any] = {
+            "steps": steps,
+            "substeps": request.substeps,
+            "temperature": request.temperature,
+        }
         return _computing(opened, lambda noise, conditioning: sample_student(student, noise, conditioning, **settings))
 
     policy = f"{facts.policy}, {facts.components}"

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..packages import named
 from ..sampling.request import ImageSpec
-from ..teachers.long_texts import told_of
 from .candidates import TEACHER, Candidate
 from .compared import Compared
+from .distributions import each_is_needed, lacking
 from .extractors import Extractor, centre_patches, open_extractor
 from .extractors.features import FeatureSet
 from .extractors.moments import MomentAccumulator
-from .generate import Generation
-from .metrics.clip_score import ClipScore
-from .metrics.of_features import FEATURE_METRICS, ONE_BY_ONE, lacking
+from .generate import Generation, OwnLook
+from .metric_kinds import FEATURES, PATCHES, PROMPTS, STUDENT, metric_kind, needing
 from .references import DATA, open_reference
 from .request import EvalRequest
 
@@ -27,18 +27,14 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..presets.schema import DataSection
 
-PATCH = "patch-fid"
 DIGITS = "digits"
-# The network of pi-Flow's CLIP similarity; its own processor shows it pictures of 336 pixels.
-CLIP = "openai/clip-vit-large-patch14-336"
 # Above this a number of small pictures is no longer worth comparing pixel by pixel.
 MOST_PIXELS = 4096
 
 
 @dataclass(frozen=True)
 class ChosenExtractor:
-    """An extractor, and what it is asked for: some of FEATURE_METRICS, or patch-fid
-    alone. ``tag``: tells it and its weights."""
+    """An extractor, and the metrics that it is asked for. ``tag``: tells it and its weights."""
 
     extractor: Extractor
     metrics: tuple[str, ...]
@@ -46,20 +42,6 @@ class ChosenExtractor:
 
     def __call__(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor:
         return self.extractor.features(pictures).float()
-
-
-@dataclass(frozen=True)
-class Reader:
-    """CLIP, which is shown pictures with their prompts: one number a picture."""
-
-    clip: ClipScore
-
-    @property
-    def tag(self) -> str:
-        return f"{self.clip.name}, weights {self.clip.identity}"
-
-    def __call__(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor:
-        return self.clip.scores(pictures, [spec.prompt for spec in specs]).unsqueeze(1)
 
 
 @dataclass
@@ -71,7 +53,7 @@ class ChosenExtractors:
     console: Console
     by_name: dict[str, Extractor] = field(default_factory=dict)
     references: dict[tuple[str, str, DataSection | None], FeatureSet] = field(default_factory=dict)
-    reader: Reader | None = None
+    looks: dict[str, OwnLook] = field(default_factory=dict)
 
     def of(self, compared: Compared) -> list[ChosenExtractor]:
         """The extractors that ``bench`` is looked at with, in the order in which
@@ -80,16 +62,17 @@ class ChosenExtractors:
         Everything that can be refused is refused here, before pictures are made: each extractor is shown a blank one.
         """
         measures = self.request.measures
-        wanted = tuple(name for name in measures if name in FEATURE_METRICS)
+        whole = needing(without={STUDENT, PATCHES})
+        wanted = tuple(name for name in measures if name in whole)
+        patches = tuple(name for name in measures if name in needing(PATCHES))
         names = self.request.extractors or default_extractors(compared)
         if self.request.inception_weights is not None and not any(name.startswith("inception") for name in names):
             all_chosen = f"--inception-weights: pictures are looked at by {', '.join(names)}"
             raise UsageError(all_chosen, "leave it out, or add --extractor inception")
-        extractors = (
-            [self._chosen(self._open(name), wanted) for name in names] if wanted or "diversity" in measures else []
-        )
-        if PATCH in measures:
-            extractors.append(self._chosen(centre_patches(self._open(names[0])), (PATCH,)))
+        looked_at = wanted or any(name in needing(STUDENT, FEATURES) for name in measures)
+        extractors = [self._chosen(self._open(name), wanted) for name in names] if looked_at else []
+        if patches:
+            extractors.append(self._chosen(centre_patches(self._open(names[0])), patches))
         absent = [self._lacking(compared, chosen) for chosen in extractors]
         for name in wanted:
             reasons = [
@@ -114,20 +97,21 @@ class ChosenExtractors:
         there = chosen.metrics and reference_of(self.request, compared) != TEACHER
         return lacking(chosen.extractor, features, self.reference(compared, chosen) if there else None)
 
-    def reader_of(self, compared: Compared) -> Reader | None:
-        """CLIP, where the score is asked for; raises UsageError for a student that is told no prompts."""
-        if "clip" not in self.request.measures:
-            return None
-        if not compared.text:
-            raise UsageError(
-                f"--metrics clip: {compared.opened.found.named} is told classes, not texts", "leave it out of --metrics"
-            )
-        if self.reader is None:
-            self.reader = Reader(ClipScore(CLIP if self.request.clip is None else self.request.clip, self.device))
-        texts = list(dict.fromkeys(spec.prompt for spec in compared.specs))
-        if long := self.reader.clip.long_texts(texts):
-            self.console.warn(f"CLIP score: {told_of(long, len(texts))}")
-        return self.reader
+    def looks_of(self, compared: Compared) -> dict[str, OwnLook]:
+        """What is seen in pictures for one metric alone, by its name; raises UsageError for a student that is told no
+        prompts, where the metric needs them."""
+        for kind in map(metric_kind, self.request.measures):
+            if kind.look is None:
+                continue
+            if PROMPTS in kind.needs and not compared.text:
+                raise UsageError(
+                    f"--metrics {kind.name}: {compared.opened.found.named} is told classes, not texts",
+                    "leave it out of --metrics",
+                )
+            if kind.name not in self.looks:
+                self.looks[kind.name] = named(kind.look)(self.request, self.device)
+            self.looks[kind.name].warn(compared.specs, self.console)
+        return self.looks
 
     def reference(self, compared: Compared, chosen: ChosenExtractor) -> FeatureSet:
         """What ``bench`` is compared with, if it is no teacher; looked at once for all students of the same data."""
@@ -135,7 +119,7 @@ class ChosenExtractors:
         # A run keeps the name of its preset when --set gave it other data.
         key = (text, chosen.tag, compared.preset.data if text == DATA and compared.preset is not None else None)
         if key not in self.references:
-            keep = any(name in ONE_BY_ONE for name in chosen.metrics)
+            keep = each_is_needed(chosen.metrics)
             self.references[key] = open_reference(
                 text, chosen.extractor, self.console, preset=compared.preset, cache=self.request.cache, keep=keep
             )

@@ -12,10 +12,9 @@ from ..presets.bounds import MEASURED
 from ..presets.idle import idle_options
 from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import ImageSpec, SampleRequest
-from ..sampling.sample import CLASS_TEACHER_STEPS
 from ..sampling.teacher import OwnTeacher, own_teacher
-from ..sampling.text import TEACHER_STEPS
 from ..students.open import find_student
+from ..teachers.base import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import locate
 from .candidates import Candidate, student_candidates, teacher_candidate
@@ -87,7 +86,7 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
     teachers: list[Candidate] = []
     fine = None
     if teacher is not None:
-        steps = (TEACHER_STEPS if text else CLASS_TEACHER_STEPS) if request.fine_steps is None else request.fine_steps
+        steps = found.family.fine_steps if request.fine_steps is None else request.fine_steps
         fine = teacher_candidate(opened, teacher, steps, request)
         teachers = [
             teacher_candidate(opened, teacher, count, request) for count in request.teacher_steps if count != steps
@@ -138,7 +137,9 @@ def _class_shots(opened: OpenedModel, request: EvalRequest, preset: Preset | Non
         data = tuple(load_images(locate(preset.data.images))[1].tolist())
     seeds = request.seeds if request.seeds is not None else range(_class_count(request, len(data)))
     if labels is None:
-        labels = data or tuple(range(opened.student.family.class_count(opened.student.model)))
+        family = opened.student.family
+        assert isinstance(family, ClassConditionalFamily), "a student is told a text or a class"
+        labels = data or tuple(range(family.class_count(opened.student.model)))
     return tuple(ImageSpec(seed, labels[seed % len(labels)]) for seed in seeds)
 
 

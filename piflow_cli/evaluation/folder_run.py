@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import UsageError
+from .distributions import TARGET, Measure, each_is_needed, lacking, measure
 from .extractors import Extractor, centre_patches, open_extractor
 from .extractors.features import FeatureSet
 from .folders import ImageFolder, open_folder
-from .metrics.frechet_interval import TARGET
-from .metrics.of_features import FEATURE_METRICS, ONE_BY_ONE, Measure, lacking, measure
+from .metric_kinds import PATCHES, STUDENT, needing, usual
 from .references import BATCH, folder_features, open_reference
 
 if TYPE_CHECKING:
     from ..console import Console
 
-PATCH_FID = "patch-fid"
-FOLDER_METRICS = (*FEATURE_METRICS, PATCH_FID)
 # Up to so many pictures saved statistics hold the features of each, for what compares pictures one by one.
 MOST_SAVED = 50_000
 
@@ -29,7 +27,7 @@ MOST_SAVED = 50_000
 class FolderRequest:
     """`piflow eval --images DIR --reference REFERENCE`.
 
-    ``reference``: None to measure nothing and only save. ``metrics``: of FOLDER_METRICS; None is what the
+    ``reference``: None to measure nothing and only save. ``metrics``: such as need no student; None is what the
     extractor, the reference and the installed packages allow, without patches. ``count``: how many pictures
     to take of each side, the first by name; None is all. ``trust_weights``: run ``inception_weights`` that
     are not the published ones. ``cache``: as
@@ -55,20 +53,21 @@ def evaluate_folder(request: FolderRequest, device: torch.device, console: Conso
         UsageError: whatever is wrong with a folder, the reference or the metrics.
         RunError: weights or packages that are missing, statistics that are damaged.
     """
-    unknown = [name for name in request.metrics or () if name not in FOLDER_METRICS]
+    known, of_patches = needing(without={STUDENT}), needing(PATCHES)
+    unknown = [name for name in request.metrics or () if name not in known]
     if unknown:
-        raise UsageError(f"folders of pictures have no metric {unknown[0]}", f"known: {', '.join(FOLDER_METRICS)}")
+        raise UsageError(f"folders of pictures have no metric {unknown[0]}", f"known: {', '.join(known)}")
     folder = open_folder(request.images, request.count, console)
     extractor = open_extractor(
         request.extractor, device, request.inception_weights, console, trust=request.trust_weights, cache=request.cache
     )
-    whole = None if request.metrics is None else tuple(name for name in request.metrics if name != PATCH_FID)
+    whole = None if request.metrics is None else tuple(name for name in request.metrics if name not in of_patches)
     numbers: list[Measure] = []
     if whole is None or whole:
         numbers += _numbers(request, folder, extractor, whole, console)
-    if request.metrics is not None and PATCH_FID in request.metrics:
-        patches = _numbers(replace(request, save_to=None), folder, centre_patches(extractor), ("fid",), console)
-        numbers += [replace(number, metric=PATCH_FID) for number in patches]
+    patches = tuple(name for name in request.metrics or () if name in of_patches)
+    if patches:
+        numbers += _numbers(replace(request, save_to=None), folder, centre_patches(extractor), patches, console)
     return numbers
 
 
@@ -81,11 +80,11 @@ def _numbers(
         reference = open_reference(
             request.reference, extractor, console, count=request.count, batch_size=request.batch_size,
             cache=request.cache,
-            keep=wanted is None or any(name in ONE_BY_ONE for name in wanted),
+            keep=wanted is None or each_is_needed(wanted),
         )  # fmt: skip
         metrics = _possible(folder, extractor, reference, wanted, console)
     # A distance of many pictures needs their moments alone, and memory that does not grow with them.
-    keep = any(name != "fid" for name in metrics) or len(folder.entries) < TARGET
+    keep = each_is_needed(metrics) or len(folder.entries) < TARGET
     saved = request.save_to is not None and len(folder.entries) <= MOST_SAVED
     ours = folder_features(folder, extractor, console, request.batch_size, keep or saved)
     if request.save_to is not None:
@@ -106,9 +105,10 @@ def _possible(
     width, height = folder.entries[0].size
     blank = torch.zeros(1, folder.channels, height, width)
     reasons = lacking(extractor, extractor.features(blank), reference)
+    usually = tuple(name for name in usual("full") if name in needing(without={STUDENT, PATCHES}))
     for name, reason in reasons.items():
-        if wanted is None:
+        if wanted is None and name in usually:
             console.say(f"{name} is left out: {reason}")
-        elif name in wanted:
+        elif wanted is not None and name in wanted:
             raise UsageError(f"--metrics {name}: {reason}", "leave it out of --metrics")
-    return tuple(name for name in FEATURE_METRICS if name not in reasons) if wanted is None else wanted
+    return tuple(name for name in usually if name not in reasons) if wanted is None else wanted

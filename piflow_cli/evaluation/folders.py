@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,12 @@ MOST_SHOWN = 5
 # it.
 MOST_PIXELS_AT_ONCE = 1 << 25
 DECODERS = min(8, usable_cores())
+
+
+class Listener(Protocol):
+    """Whoever is told what was left out."""
+
+    def warn(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class ImageFolder:
             )
         return lines
 
-    def batches(self, size: int, console: Console | None = None) -> Iterator[Tensor]:
+    def batches(self, size: int, console: Listener | None = None) -> Iterator[Tensor]:
         """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], B up to ``size`` and fewer of
         large ones, a batch of one picture size.
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -18,16 +18,30 @@ from ..reports.images import save_png, to_images
 from ..sampling.request import ImageSpec, batches
 from ..system.files import cache_key
 from ..system.processes import Processes
+from ..weights.cache import Cache
 from .candidates import Candidate
 from .overlap import Overlap
-from .store import Store
 
 if TYPE_CHECKING:
     from ..console import Console
     from ..sampling.opened import OpenedModel
 
+ROWS = "rows"
 Look = Callable[[Tensor, Sequence[ImageSpec]], Tensor]
 """Pictures (B, 1 or 3, H, W) around [-1, 1] and their shots → numbers (B, D) float32 on the CPU."""
+
+
+class OwnLook(Protocol):
+    """A :data:`Look` for one metric alone; ``tag`` stands for it in keys, and tells it and its weights."""
+
+    @property
+    def tag(self) -> str: ...
+
+    def __call__(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor: ...
+
+    def warn(self, specs: Sequence[ImageSpec], console: Console) -> None:
+        """Say what it does not see in the pictures of ``specs``, before they are made."""
+
 
 # Pictures that are stored together, and the most that their states take: what an interruption costs.
 BLOCK_PICTURES, BLOCK_BYTES = 256, 64 << 20
@@ -71,7 +85,7 @@ class Generation:
         opened: OpenedModel,
         specs: Sequence[ImageSpec],
         looks: Mapping[str, Look],
-        store: Store,
+        store: Cache,
         processes: Processes,
         batch_size: int,
         images: Path | None = None,
@@ -121,7 +135,7 @@ class Generation:
         with console.progress(total, description=candidate.title) as bar, Overlap(self.opened.device) as overlap:
             for block in blocks:
                 gathered = _Gathered(self, candidate, block)
-                kept = self.store.get(self.states_key(candidate, block)) if block.aligned else None
+                kept = self._found(self.states_key(candidate, block)) if block.aligned else None
                 for start in range(0, len(block.specs), self.batch_size):
                     specs = block.specs[start : start + self.batch_size]
                     states = self._states(candidate, specs, None if kept is None else kept[start : start + len(specs)])
@@ -172,8 +186,12 @@ class Generation:
             )
         return states
 
+    def _found(self, key: str) -> Tensor | None:
+        entry = self.store.get(key)
+        return None if entry is None else entry[ROWS]
+
     def _stored(self, key: str) -> Tensor:
-        found = self.store.get(key)
+        found = self._found(key)
         if found is None:
             raise RunError(
                 f"the cache lost a block of features: {self.store.path(key)}",
@@ -212,6 +230,6 @@ class _Gathered:
         """Store the block, now that all of its batches are through."""
         generation, store = self.generation, self.generation.store
         for tag, parts in self.features.items():
-            store.put(generation.features_key(self.candidate, self.block, tag), torch.cat(parts))
+            store.put(generation.features_key(self.candidate, self.block, tag), {ROWS: torch.cat(parts).float()})
         if self.block.aligned:
-            store.put(generation.states_key(self.candidate, self.block), torch.cat(self.states))
+            store.put(generation.states_key(self.candidate, self.block), {ROWS: torch.cat(self.states).float()})

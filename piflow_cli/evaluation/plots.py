@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..sampling.trajectory import VelocityError
+from .metric_kinds import numbers
 from .rows import Row, by_metric
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-# What quality is drawn of: figures in which models differ by evaluations.
-DRAWN = ("fid", "patch-fid", "kid", "mse", "clip")
 TEACHER_COLOUR = "0.35"
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 PANEL = 3.6
@@ -35,7 +34,10 @@ def quality_figure(rows: Sequence[Row]) -> Figure | None:
     bars. None where nothing is to be drawn."""
     from matplotlib.figure import Figure
 
-    drawn = {title: column for title, column in by_metric(rows).items() if column[0].metric in DRAWN and _known(column)}
+    known = numbers()
+    drawn = {
+        title: column for title, column in by_metric(rows).items() if known[column[0].metric].drawn and _known(column)
+    }
     if not drawn:
         return None
     across = min(3, len(drawn))
@@ -49,7 +51,7 @@ def quality_figure(rows: Sequence[Row]) -> Figure | None:
         if all(row.value > 0 for row in _known(column)):
             _logarithmic(axes)
         # A logarithmic axis counts in powers of ten, and evaluations are few: they are named themselves.
-        counts = sorted({row.nfe for row in _known(column)})
+        counts = sorted({row.nfe for row in _known(column) if row.nfe is not None})
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
         axes.grid(True, color="0.92")
@@ -74,8 +76,8 @@ def _known(column: Sequence[Row]) -> list[Row]:
 
 def _quality(axes: Axes, column: Sequence[Row], colours: Mapping[str, str]) -> None:
     for name in dict.fromkeys(row.model for row in column):
-        found = sorted((row for row in column if row.model == name), key=lambda row: row.nfe)
-        counts, values = [row.nfe for row in found], [row.value for row in found]
+        found = sorted((row for row in column if row.model == name), key=lambda row: row.nfe or 0)
+        counts, values = [row.nfe or 0 for row in found], [row.value for row in found]
         kind, marker = found[0].kind, "s" if found[0].kind == "teacher" else "o"
         axes.plot(
             counts,

@@ -123,7 +123,7 @@ def _kept_features(
         version=__version__, files=identity_of(entry.path for entry in folder.entries), resize=extractor.resize,
         extractor=extractor.name, weights=extractor.identity, keep=keep,
     )  # fmt: skip
-    path = (user_cache() if cache is None else cache) / "statistics" / f"{key}.safetensors"
+    path = user_cache(cache) / "statistics" / f"{key}.safetensors"
     kept = _whole(path)
     if kept is None:
         folder_features(folder, extractor, console, batch_size, keep).save(path)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..console import format_table
 from ..reports.page import Page, figure_png
 from ..sampling.trajectory import VelocityError
+from .metric_kinds import numbers
 from .plots import colours_of, error_figure, quality_figure, sample_figure
 from .report_folder import NUMBERS, PAGE, write_files
-from .rows import TITLES, Row, by_metric, protocols, table_of
+from .rows import Row, by_metric, protocols, table_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +39,7 @@ class Report:
     samples: dict[str, Sequence[Image]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """For report.json and --json."""
         return {
             **self.recipe,
@@ -114,7 +115,8 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
     page.heading("Protocol")
     told = [{"metric": names, "measured": protocol} for names, protocol in protocols(report.rows)]
     page.table(told, ["metric", "measured"])
-    meanings = {TITLES[row.metric][0]: TITLES[row.metric][1] for row in report.rows}
+    known = numbers()
+    meanings = {known[row.metric].title: known[row.metric].meaning for row in report.rows}
     page.table([{"metric": name, "what it is": what} for name, what in meanings.items()], ["metric", "what it is"])
     page.heading("Settings")
     page.table(

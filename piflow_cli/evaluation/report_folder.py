@@ -11,6 +11,7 @@ from pathlib import Path
 from ..console import dumps
 from ..errors import UsageError
 from ..system.files import files_digest, replacing_file
+from ..system.folders import sync_file
 
 NUMBERS, PAGE = "report.json", "report.html"
 NAMES = (NUMBERS, PAGE, "quality.png", "error.png", "samples.png")
@@ -38,7 +39,10 @@ def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str,
     with ExitStack() as stack:
         # Left in reverse: the file that says which ones are ours comes into its place first.
         for name, content in {**files, NUMBERS: told}.items():
-            stack.enter_context(replacing_file(folder / name)).write_bytes(content)
+            aside = stack.enter_context(replacing_file(folder / name))
+            aside.write_bytes(content)
+            # A disk that is full says so here at the latest, before any of them has its name.
+            sync_file(aside)
     for name, digest in earlier.items():
         path = folder / name
         if name not in files and name != NUMBERS and path.is_file() and digest in (None, files_digest([path])):

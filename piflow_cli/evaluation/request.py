@@ -10,18 +10,9 @@ from typing import Any, TypedDict
 from ..errors import UsageError
 from ..presets.bounds import MEASURED
 from ..sampling.limits import faults_of, refuse
+from .metric_kinds import FEATURES, PATCHES, PROMPTS, REFERENCE, STUDENT, metric_kinds, metric_names, needing, usual
 
-METRICS = ("fid", "kid", "is", "pr", "patch-fid", "clip", "alignment", "diversity", "trajectory", "speed")
-# What needs a student, and so cannot be said of a folder of pictures.
-OF_STUDENTS = ("clip", "alignment", "diversity", "trajectory", "speed")
-# What is told from pictures through an extractor.
-AGAINST = ("fid", "kid", "pr", "patch-fid")  # a reference
-OF_PICTURES = ("fid", "kid", "is", "pr", "patch-fid", "diversity")
-STANDARD = ("fid", "pr", "alignment", "diversity", "trajectory", "speed")
-
-QUICK_METRICS = ("fid", "alignment", "speed")
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
-FULL_METRICS = ("fid", "kid", "is", "pr", "alignment", "diversity", "trajectory", "speed")
 PROTOCOLS = ("quick", "full")
 FULL_CLASSES, FULL_PROMPTS = 50_000, 10_000
 # Pictures where nothing else is asked. A model that comes with data of its own is measured at as many as there are, up
@@ -80,15 +71,19 @@ class EvalRequest:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The metrics, in the order of METRICS."""
+        """The metrics, in the order of their table."""
         if self.metrics is not None:
             return self.metrics
-        chosen = {None: STANDARD, "quick": QUICK_METRICS, "full": FULL_METRICS}[self.protocol]
-        return chosen if self.images is None else tuple(name for name in chosen if name not in OF_STUDENTS)
+        chosen = usual(self.protocol)
+        return chosen if self.images is None else tuple(name for name in chosen if name not in needing(STUDENT))
 
     def asks(self, metric: str) -> bool:
         """Whether ``metric`` was named, and not only left to us: then it is an error that it cannot be had."""
         return self.metrics is not None and metric in self.metrics
+
+    def given(self, option: str) -> bool:
+        """Whether ``option``, such as --clip, was given."""
+        return getattr(self, option.removeprefix("--").replace("-", "_")) is not None
 
     def check(self) -> None:
         """Raise UsageError with everything that does not go together."""
@@ -115,20 +110,25 @@ class EvalRequest:
 
     def _faults_of_what_is_not_measured(self) -> list[str]:
         """Options that nothing of what is measured has a use for."""
-        looked_at = any(name in self.measures for name in OF_PICTURES)
+        through_extractors, with_reference = needing(FEATURES), needing(REFERENCE)
+        looked_at = any(name in self.measures for name in through_extractors)
         inception = looked_at and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
         compared = self.reference is not None and self.images is None
         idle = {
-            f"--reference is for {', '.join(AGAINST)}, and none of them is measured": (
-                compared and not any(name in self.measures for name in AGAINST)
+            f"--reference is for {', '.join(with_reference)}, and none of them is measured": (
+                compared and not any(name in self.measures for name in with_reference)
             ),
-            "--clip is of the CLIP score, which is not asked for: --metrics clip": (
-                self.clip is not None and "clip" not in self.measures
-            ),
+            **{
+                f"{kind.option} is of the metric {kind.name}, which is not asked for: --metrics {kind.name}": (
+                    self.given(kind.option) and kind.name not in self.measures
+                )
+                for kind in metric_kinds()
+                if kind.option is not None
+            },
             "--inception-weights are of the extractor inception, which nothing here looks through": (
                 self.inception_weights is not None and not inception
             ),
-            f"--extractor is for {', '.join(OF_PICTURES)}, and none of them is measured": (
+            f"--extractor is for {', '.join(through_extractors)}, and none of them is measured": (
                 bool(self.extractors) and not looked_at
             ),
         }
@@ -149,7 +149,7 @@ class EvalRequest:
         faults += [
             f"--metrics {name} needs a student: pictures alone do not tell"
             for name in self.measures
-            if name in OF_STUDENTS
+            if name in needing(STUDENT)
         ]
         given = {
             "--seeds": self.seeds, "--labels": self.labels, "--prompts": self.prompts_from,
@@ -176,8 +176,10 @@ class EvalRequest:
             faults.append(
                 f"--save-statistics {path}: one file is of one --extractor, and {len(self.extractors)} are named"
             )
-        if self.metrics == ("patch-fid",):
-            faults.append("--save-statistics is of whole pictures, and --metrics patch-fid looks at none")
+        if self.metrics is not None and all(name in needing(PATCHES) for name in self.metrics):
+            faults.append(
+                f"--save-statistics is of whole pictures, and --metrics {','.join(self.metrics)} looks at none"
+            )
         if self.reference is None and self.metrics is not None:
             faults.append("--metrics wants to know what to compare with: --reference DIR")
         return faults
@@ -191,24 +193,29 @@ class EvalRequest:
             faults.append("--save-statistics keeps those of --images DIR, and no folder is given")
         if self.text_column is not None and self.prompts_from is None:
             faults.append("--text-column belongs to a file of prompts, and none is given: name it, --prompts FILE")
-        if "clip" in self.measures and self.prompts_from is None:
-            faults.append("--metrics clip needs the texts that pictures are to show: --prompts FILE")
+        if self.prompts_from is None:
+            faults += [
+                f"--metrics {name} needs the texts that pictures are to show: --prompts FILE"
+                for name in self.measures
+                if name in needing(PROMPTS)
+            ]
         return faults
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """Names with commas between, each once and in the order of METRICS; raises UsageError with every unknown one."""
+    """Names with commas between, each once, in the order of the table; raises UsageError with every unknown one."""
+    known = metric_names()
     names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in METRICS]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], METRICS, n=1)
+        close = difflib.get_close_matches(unknown[0], known, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(
-            f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(METRICS)}"
+            f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(known)}"
         )
-    if twice := [name for name in METRICS if names.count(name) > 1]:
+    if twice := [name for name in known if names.count(name) > 1]:
         raise UsageError(f"--metrics {text}: {twice[0]} comes twice", "name each metric once")
-    return tuple(name for name in METRICS if name in names)
+    return tuple(name for name in known if name in names)
 
 
 class EvalReport(TypedDict, total=False):

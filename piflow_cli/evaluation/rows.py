@@ -5,36 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-# What a metric is called above its column, and what it is, in the order of columns.
-TITLES = {
-    "fid": ("FID", "Frechet distance of features; lower is better"),
-    "patch-fid": ("patch FID", "Frechet distance of features of centre crops at full resolution; lower is better"),
-    "kid": ("KID", "kernel distance of features; lower is better"),
-    "is": ("IS", "Inception score; higher is better"),
-    "precision": ("precision", "share of pictures inside the reference's manifold; higher is better"),
-    "recall": ("recall", "share of the reference inside the pictures' manifold; higher is better"),
-    "clip": ("CLIP", "CLIP score of pictures and their prompts; higher is better"),
-    "mse": (
-        "MSE",
-        "squared distance to the teacher's fine solution of the same noise, per number of the state; lower is better",
-    ),
-    "psnr": (
-        "PSNR",
-        "dB, of pictures against those of the teacher's fine solution of the same noise; higher is better",
-    ),
-    "lpips": ("LPIPS", "perceptual distance to the teacher's fine solution of the same noise; lower is better"),
-    "diversity": (
-        "diversity",
-        "mean distance of features of two pictures of one label or prompt, over the teacher's; 1 is as diverse",
-    ),
-    "velocity-error": (
-        "velocity error",
-        "mean square of policy minus teacher velocity on the student's own path, over the teacher's; lower is better",
-    ),
-    "network-ms": ("network ms", "of one evaluation of a batch; of a teacher with its guidance"),
-    "policy-ms": ("policy ms", "of following one evaluation's policy, for a batch"),
-    "images-per-second": ("images/s", "from noise to states, without features and files; higher is better"),
-}
+from .metric_kinds import numbers
+
 METRIC = "metric"
 
 
@@ -89,13 +61,14 @@ def titled(model: str, kind: str, nfe: int) -> str:
 
 
 def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by what they are called, in the order of TITLES; an extractor is
+    """Rows by what they are called, in the order of the table of metrics; an extractor is
     part of the name where there are several."""
-    order = list(TITLES)
+    known = numbers()
+    order = list(known)
     several = {row.metric for row in rows if len({other.extractor for other in rows if other.metric == row.metric}) > 1}
     named: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: order.index(row.metric)):
-        name = TITLES[row.metric][0] + (f" {row.extractor}" if row.metric in several else "")
+        name = known[row.metric].title + (f" {row.extractor}" if row.metric in several else "")
         named.setdefault(name, []).append(row)
     return named
 

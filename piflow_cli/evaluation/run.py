@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import gc
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..console import format_pairs
-from ..errors import UsageError
+from ..packages import named
 from ..reports.images import to_images
 from ..sampling.text import WIDEST_ROW
 from ..students.naming import student_names
 from ..system.devices import keep_freed_memory
-from ..system.files import cache_folder, check_writable
+from ..system.files import cache_folder, check_writable, user_cache
 from ..system.processes import Processes, open_processes
 from ..system.versions import collect
+from ..weights.cache import Cache
 from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractors, reference_of
 from .compared import Compared, open_compared
 from .folder_run import FolderRequest, evaluate_folder
 from .generate import Generation
-from .measuring import Measuring, group_numbers
+from .measuring import Measuring
+from .metric_kinds import FINE, OWN_TEACHER, STUDENT, metric_kind, needing
 from .report import Report, write_report
 from .report_folder import check_report_folder
-from .request import OF_STUDENTS, EvalReport, EvalRequest
+from .request import EvalReport, EvalRequest
 from .rows import Row
-from .store import Store
 
 if TYPE_CHECKING:
     from ..console import Console
 
 CLASS_BATCH, TEXT_BATCH = 128, 1
-NEED_TEACHER = ("alignment", "diversity", "trajectory")
+KEPT_IN = "eval"
 FOLDER_BATCH = 64
 # What shapes pictures or numbers and stands in no row; the report tells those that were given.
 SETTINGS = (
@@ -78,7 +78,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
     files = write_report(report, request.output) if measured and request.output is not None else {}
     written = {**files, **saved, "seconds": round(time.perf_counter() - started, 1)}
     told = format_pairs(written)
-    return cast(EvalReport, {**report.as_dict(), **written}), f"{report.text()}\n\n{told}" if measured else told
+    return {**report.as_dict(), **written}, f"{report.text()}\n\n{told}" if measured else told
 
 
 def _check_folders(request: EvalRequest) -> None:
@@ -118,6 +118,7 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
     """One process is enough where nothing is generated."""
     if not processes.first:
         return
+    assert request.images is not None
     for extractor in request.extractors or ("inception",):
         folder = FolderRequest(
             images=request.images, reference=request.reference, extractor=extractor,
@@ -151,7 +152,7 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     """One student after another, so that one is in memory at a time; a
     teacher that several share gets its rows once."""
     extractors = ChosenExtractors(request, processes.device, console)
-    store = Store(request.cache)
+    store = Cache(user_cache(request.cache) / KEPT_IN)
     if processes.first:
         store.forget_unused()
     told: set[str] = set()
@@ -168,7 +169,7 @@ def _rows_of(
     request: EvalRequest,
     compared: Compared,
     extractors: ChosenExtractors,
-    store: Store,
+    store: Cache,
     processes: Processes,
     report: Report,
     told: set[str],
@@ -176,10 +177,9 @@ def _rows_of(
 ) -> None:
     """One student's rows and samples; ``told``: the teachers that have theirs."""
     _check(request, compared)
-    all_chosen, reader = extractors.of(compared), extractors.reader_of(compared)
+    all_chosen, looks = extractors.of(compared), extractors.looks_of(compared)
     generation = Generation(
-        compared.opened, compared.specs, {look.tag: look for look in [*all_chosen,
-        *([reader] if reader is not None else [])]}, store, processes,
+        compared.opened, compared.specs, {look.tag: look for look in [*all_chosen, *looks.values()]}, store, processes,
         batch_size=(TEXT_BATCH if compared.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
         images=request.output / "images" if request.save_images and request.output is not None else None,
     )  # fmt: skip
@@ -192,9 +192,8 @@ def _rows_of(
         return
     beside = [candidate for candidate in compared.teachers if str(candidate.identity) not in told]
     told.update(str(candidate.identity) for candidate in beside)
-    Measuring(request, compared, generation, extractors, all_chosen, reader, [*beside, *compared.students], report).run(
-        console
-    )
+    candidates = [*beside, *compared.students]
+    Measuring(request, compared, generation, extractors, all_chosen, looks, candidates, report, console).run()
     _add_samples(
         report, compared, generation, [*([fine] if fine is not None else []), *compared.students, *compared.teachers]
     )
@@ -221,23 +220,22 @@ def named_apart(compared: Compared, names: dict[str, str]) -> Compared:
 
 def _fine(request: EvalRequest, compared: Compared) -> Candidate | None:
     """The teacher's fine solution where something is compared with it."""
-    is_compared = any(name in request.measures for name in ("alignment", "diversity"))
+    is_compared = any(name in needing(FINE) for name in request.measures)
     return compared.fine if is_compared or reference_of(request, compared) == TEACHER else None
 
 
 def _check(request: EvalRequest, compared: Compared) -> None:
     """Refuse what this student cannot be asked, before anything is generated."""
-    for metric in NEED_TEACHER:
-        if request.asks(metric):
-            compared.need_teacher(f"--metrics {metric}")
-    if reference_of(request, compared) == TEACHER and any(name not in OF_STUDENTS for name in request.measures):
+    kinds = [metric_kind(name) for name in request.measures]
+    asked = [kind for kind in kinds if request.asks(kind.name)]
+    for kind in asked:
+        if OWN_TEACHER in kind.needs:
+            compared.need_teacher(f"--metrics {kind.name}")
+    if reference_of(request, compared) == TEACHER and any(STUDENT not in kind.needs for kind in kinds):
         compared.need_teacher("--reference teacher")
-    groups = group_numbers(compared.specs)
-    if request.asks("diversity") and Counter(groups.tolist()).most_common(1)[0][1] < 2:
-        raise UsageError(
-            "--metrics diversity: no label or prompt comes twice, so no two pictures can be compared",
-            "give it more: --seeds 0-3",
-        )
+    for kind in asked:
+        if kind.refuse is not None:
+            named(kind.refuse)(compared)
 
 
 def _add_samples(report: Report, compared: Compared, generation: Generation, candidates: Sequence[Candidate]) -> None:

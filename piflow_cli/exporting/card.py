@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from ..students.open import preset_of
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import hub_id
+from .request import FormatKind
 
 CARD_NAME = "README.md"
 PICTURE_NAME = "samples.png"
@@ -46,10 +48,11 @@ def write_card(
     name: str,
     snippet: str,
     export: Mapping[str, object],
+    format: FormatKind,
     source: Path,
     teacher: str | None,
 ) -> None:
-    """Write README.md into ``folder``; ``export`` is what was written,
+    """Write README.md into ``folder``; ``export`` is what was written in ``format``,
     ``source`` and ``teacher`` tell of the preset."""
     from huggingface_hub import ModelCardData
 
@@ -57,13 +60,14 @@ def write_card(
     text_to_image = isinstance(family, TextToImageFamily)
     license = _license(facts, source, teacher)
     base = hub_id(facts.base)
+    tags: dict[str, Any] = {} if license is None else license_tags(license)
     data = ModelCardData(
         base_model=None if base is None else base[0],
-        base_model_relation=None if base is None else "adapter" if export["format"] == "adapter" else "finetune",
+        base_model_relation=None if base is None else format.relation,
         library_name="diffusers",
         pipeline_tag="text-to-image" if text_to_image else "unconditional-image-generation",
         tags=[TAG, "few-step", "distillation", facts.policy, family.model_name],
-        **({} if license is None else license_tags(license)),
+        **tags,
     )
     picture = f"![Samples]({PICTURE_NAME})\n\n" if (folder / PICTURE_NAME).is_file() else ""
     text = f"""\
@@ -82,7 +86,7 @@ distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.ve
 {snippet.rstrip()}
 ```
 
-{_steps(facts, export["format"])} Guidance is distilled in: no pipeline may guide on top of it.
+{_steps(facts, format)} Guidance is distilled in: no pipeline may guide on top of it.
 """
     (folder / CARD_NAME).write_text(text, encoding="utf-8")
 
@@ -129,11 +133,11 @@ def _table(rows: Mapping[str, object]) -> str:
     return "\n".join(["| | |", "|---|---|", *cells])
 
 
-def _steps(facts: StudentFacts, format: object) -> str:
+def _steps(facts: StudentFacts, format: FormatKind) -> str:
     """What is said of other numbers of steps."""
-    if format == "piflow-scheduler":
-        return f"{_evaluations(facts.nfe).capitalize()}, no other number: a policy of PiflowScheduler spans one step."
-    return f"More evaluations than {facts.nfe} may be asked for."
+    if format.any_steps:
+        return f"More evaluations than {facts.nfe} may be asked for."
+    return f"{_evaluations(facts.nfe).capitalize()}, no other number: a policy of PiflowScheduler spans one step."
 
 
 def _evaluations(nfe: int) -> str:

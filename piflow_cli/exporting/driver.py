@@ -6,7 +6,7 @@ import gc
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..console import SILENT
 from ..errors import RunError, UsageError, explain
@@ -52,7 +52,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
     facts = found.facts
     if request.prompts and not _is_text_to_image(facts):
         raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
-    writer = FORMATS[request.format]()
+    writer = FORMATS[request.format].open()
     writer.check(facts, request)
     device = choose_device(request.device)
     # Made before the weights are read, which takes minutes: a folder that cannot be written to is known at once.
@@ -61,7 +61,8 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         _add_picture(folder, facts, request, console)
         place = portable_place(str(request.output.absolute())) if request.push_to_hub is None else request.push_to_hub
         told = portable(facts)
-        write_card(folder, told, Path(place).name, writer.snippet(told, place), report, found.folder, request.teacher)
+        kind, snippet = FORMATS[request.format], writer.snippet(told, place)
+        write_card(folder, told, Path(place).name, snippet, report, kind, found.folder, request.teacher)
         list_files(folder)
     report = {
         "output": request.output,
@@ -69,7 +70,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         "files": [path for path in sorted(request.output.rglob("*")) if path.is_file()],
     }
     if request.push_to_hub is not None:
-        report["pushed"] = _push(request, console)
+        report["pushed"] = _push(request, request.push_to_hub, console)
     return report
 
 
@@ -99,22 +100,23 @@ def _check_request(request: ExportRequest) -> None:
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
     refuse(list(faults_of(request)), "piflow export --help lists what there is")
-    if request.changed and request.format != "adapter":
+    if request.changed and not FORMATS[request.format].mends:
+        mending = " or ".join(kind.name for kind in FORMATS.values() if kind.mends)
         raise UsageError(
-            "--accept-changed is for --format adapter",
-            "write the adapter anew first, with --format adapter, then export that",
+            f"--accept-changed is for --format {mending}",
+            f"write the adapter anew first, with --format {mending}, then export that",
         )
     if request.private and request.push_to_hub is None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
     output = request.output
     check_writable(output)
     if output.is_dir() and any(output.iterdir()):
-        if not request.overwrite:
-            raise UsageError(f"{output} exists already", "name another folder with --output DIR, or add --overwrite")
         if not is_export(output):
             raise UsageError(
                 f"{output} holds something else than an export of piflow", "name another folder: --output DIR"
             )
+        if not request.overwrite:
+            raise UsageError(f"{output} exists already", "name another folder with --output DIR, or add --overwrite")
     if request.push_to_hub is not None:
         _check_repository(request.push_to_hub)
 
@@ -157,18 +159,17 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
     console.say("making samples for the card")
     # The student that was exported holds itself in circles, and another one on its base is about to be loaded.
     gc.collect()
-    options = {
+    options: dict[str, Any] = {
         "prompts": request.prompts,
         "seeds": (0,) if text_to_image else GRID_SEEDS,
         "metadata": False,
         "device": request.device,
     }
     # What was written is as it was saved, where what it was made of is not.
-    student = (
-        {"student": str(folder)} if request.changed else {"student": request.student, "subfolder": request.subfolder}
-    )
+    options |= {"student": str(folder)} if request.changed else {"student": request.student}
+    options |= {} if request.changed else {"subfolder": request.subfolder}
     with tempfile.TemporaryDirectory() as pictures:
-        asked = SampleRequest(**student, teacher=request.teacher, base=request.base, output=Path(pictures), **options)
+        asked = SampleRequest(teacher=request.teacher, base=request.base, output=Path(pictures), **options)
         made = sample(asked, SILENT)
         shutil.copyfile(made["grid"], folder / PICTURE_NAME)
 
@@ -184,16 +185,16 @@ def list_files(folder: Path) -> None:
         )
 
 
-def _push(request: ExportRequest, console: Console) -> str:
-    """Upload the folder; returns its address on the Hub."""
+def _push(request: ExportRequest, repository: str, console: Console) -> str:
+    """Upload the folder to ``repository``; returns its address on the Hub."""
     import huggingface_hub
 
-    console.say(f"uploading to {request.push_to_hub}")
+    console.say(f"uploading to {repository}")
     try:
         api = huggingface_hub.HfApi()
-        place = api.create_repo(request.push_to_hub, private=request.private, exist_ok=True)
+        place = api.create_repo(repository, private=request.private, exist_ok=True)
         api.upload_folder(
-            repo_id=request.push_to_hub,
+            repo_id=repository,
             folder_path=request.output,
             commit_message=f"piflow export --format {request.format}",
         )

@@ -80,7 +80,9 @@ def write_network(
     weights = merged_weights(student) if reference is None else own_weights(student)
 
     def written_in(name: str) -> torch.dtype:
-        return torch.float32 if is_of_head(name) else getattr(torch, storage) if name in stored else dtype
+        if is_of_head(name):
+            return torch.float32
+        return getattr(torch, storage) if storage is not None and name in stored else dtype
 
     save_weights(weights, folder, written_in, portable(student.facts).to_metadata())
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from ..weights.locate import SHIPPED_PREFIX, hub_id
+from ..presets.folders import SHIPPED_PREFIX
+from ..weights.locate import hub_id
 
 if TYPE_CHECKING:
     from ..students.facts import StudentFacts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from ..packages import named
 from ..students.naming import student_name
 
 if TYPE_CHECKING:
@@ -80,3 +81,23 @@ class ExportFormat(Protocol):
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
         """Python that samples from the folder or repository ``place``, for the model card."""
+
+
+@dataclass(frozen=True)
+class FormatKind:
+    """A row: a format and what the rest of piflow knows of it; its module is imported when it is called for.
+
+    ``writer``: "module:Class" of its ExportFormat. ``relation``: to the base, as the Hub's model cards call it.
+    ``any_steps``: whether other numbers of evaluations than the student's may be asked for. ``mends``: whether it takes
+    an adapter that is not as it was saved, and writes new digests.
+    """
+
+    name: str
+    writer: str
+    relation: Literal["adapter", "finetune"] = "finetune"
+    any_steps: bool = True
+    mends: bool = False
+
+    def open(self) -> ExportFormat:
+        """What writes it."""
+        return named(self.writer)()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,8 +18,9 @@ from ..errors import RunError
 from ..sampling.denoise import sample_by_pipeline, sample_student
 from ..students.shared_base import root
 from ..students.student import Student
-from ..teachers.base import ClassConditionalFamily, Conditioning
+from ..teachers.base import ClassConditionalFamily, Conditioning, Network
 from ..teachers.text_to_image import TextToImageFamily
+from ..wording import few
 from .standalone.class_conditional import ClassConditionalPipeline
 from .weights import Weights, base_dtype
 
@@ -72,12 +73,12 @@ def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> Sam
         pipeline = family.pipeline(transformer, scheduler)
         pipeline.set_progress_bar_config(disable=True)
         return lambda inputs: sample_by_pipeline(family, pipeline, inputs.x, inputs.conditioning, steps)
-    pipeline = ClassConditionalPipeline(transformer, scheduler, None, steps)
+    pipeline: Any = ClassConditionalPipeline(transformer, scheduler, None, steps)
     pipeline.set_progress_bar_config(disable=True)
     return lambda inputs: pipeline(inputs.conditioning["class_labels"], latents=inputs.x, output_type="latent").images
 
 
-def check_weights(weights: Weights, model: nn.Module) -> None:
+def check_weights(weights: Weights, model: Network) -> None:
     """Raise RunError where a weight of ``model``, read back, is another than was to be written, to the last bit."""
     read = model.state_dict()
     wrong = sorted(weights.keys() ^ read.keys())
@@ -88,13 +89,13 @@ def check_weights(weights: Weights, model: nn.Module) -> None:
     ]
     if wrong:
         raise RunError(
-            f"what was written is not what came back: {wrong[0]} differs, and {len(wrong) - 1} more do",
+            f"what was written is not what came back, in {few(sorted(wrong))}",
             "check the disk, and export again",
         )
 
 
 @contextmanager
-def reading_back() -> Iterator[None]:
+def reading_back() -> Generator[None]:
     """diffusers without progress bars and advice, and with a place of its own for code that it is trusted with.
 
     It copies such code to one place for all, where exports that run side by side would overwrite each other's.

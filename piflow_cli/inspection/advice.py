@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from .kinds.mixture import Mixture
 from .kinds.momentum import Momentum
+from .numbers import Step, Summary
 from .robustness import MEASURED
 from .substeps import ENOUGH
-from .summary import Step, Summary
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
@@ -69,11 +69,10 @@ Parts = tuple[str, str, str]
 
 
 def _of_step(step: Step, summary: Summary, setting: Settings) -> Iterator[Parts]:
-    for components in (step.mixture, step.momentum):
-        if components is not None:
-            yield from _of_components(components, setting)
-    if step.mixture is not None:
-        yield from _of_mixture(step.mixture, setting)
+    if isinstance(step.part, (Mixture, Momentum)):
+        yield from _of_components(step.part, setting)
+    if isinstance(step.part, Mixture):
+        yield from _of_mixture(step.part, setting)
     if step.substeps_enough is None or step.substeps_enough > summary.substeps:
         wanted = step.substeps[-1] if step.substeps_enough is None else step.substeps_enough
         at_least = "more than " if step.substeps_enough is None else ""
@@ -134,7 +133,7 @@ def _of_mixture(mixture: Mixture, setting: Settings) -> Iterator[Parts]:
 
 
 def _of_errors(step: Step, setting: Settings) -> Iterator[Parts]:
-    squares = [error["squared"] for error in step.velocity_error]
+    squares = [error["squared"] for error in step.velocity_error or ()]
     quarter = len(squares) // 4
     total = sum(squares)
     window = max(3, 2 * int(setting("imitation.window", 5)))
@@ -157,7 +156,8 @@ def _of_errors(step: Step, setting: Settings) -> Iterator[Parts]:
                 f"{last:.0%} of the velocity error is in the last quarter of the segment",
                 f"{_set('imitation.window', window)}, then {_set('policy.substeps', substeps)}",
             )
-    ratios = [error["teacher"] ** 0.5 / max(own, 1e-12) for error, own in zip(step.velocity_error, step.teacher_speed)]
+    measured = zip(step.velocity_error or (), step.teacher_speed or ())
+    ratios = [error["teacher"] ** 0.5 / max(own, 1e-12) for error, own in measured]
     unusual = max(ratios, key=lambda ratio: abs(math.log(max(ratio, 1e-12))))
     if not 1 / UNUSUAL <= unusual <= UNUSUAL:
         mixing = max(2000, 2 * int(setting("imitation.mixing_iterations", 0)))
@@ -170,7 +170,7 @@ def _of_errors(step: Step, setting: Settings) -> Iterator[Parts]:
 
 def _of_robustness(summary: Summary, setting: Settings) -> Iterator[Parts]:
     measured = [item.steering for item in summary.robustness.perturbations if item.size == MEASURED]
-    if summary.close.mixture is None or not measured or measured[0] is None:
+    if not isinstance(summary.close.part, Mixture) or not measured or measured[0] is None:
         return
     if measured[0] < PASSING:
         dropout = min(0.5, max(0.05, 2 * setting("imitation.dropout", 0.05)))

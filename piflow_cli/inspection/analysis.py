@@ -28,7 +28,7 @@ from .motion import Motion, motion, straightness
 from .robustness import Response, component_dropout, perturb
 from .slices import Place, Slice, slice_of
 from .substeps import Convergence, convergence
-from .tensors import joined, mean_square, to_host
+from .tensors import joined, mean_square, to_host, told
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +38,6 @@ SHOWN = 4
 DROPOUT = "imitation.dropout"
 SHOWN_TIMES = (0, 2, 4, 6, 7)
 CLASS_BATCH, TEXT_BATCH = 64, 1
-TEACHER_STEPS, TEXT_TEACHER_STEPS = 128, 32
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class CloseUp:
 
     responses: dict[str, Response]
     dropout: Tensor | None
-    maps: list[Mixed] | list[Spectrum] | None
+    maps: list[Mixed | Spectrum] | None
     shown_raws: tuple[float, ...]
     estimates: list[list[Image]]
     teacher_estimates: list[list[Image]] | None
@@ -98,12 +97,12 @@ class Findings:
 def examine(opened: OpenedModel, teacher: OwnTeacher | None, at: int, place: Place | None, progress: tqdm) -> Findings:
     """Look at evaluation ``at`` (from 1) closely and at all the others, for every shot
     of the scene; ``progress`` counts shots."""
-    text = isinstance(opened.student.family, TextToImageFamily)
-    found = []
+    family, found = opened.student.family, []
+    text = isinstance(family, TextToImageFamily)
     for specs in batches(opened.specs, TEXT_BATCH if text else CLASS_BATCH):
-        steps = TEXT_TEACHER_STEPS if text else TEACHER_STEPS
         with opened.computing():
-            found.append(_Batch(opened, specs, teacher, steps, at, place if not found else None).examined())
+            here = place if not found else None
+            found.append(_Batch(opened, specs, teacher, family.beside_steps, at, here).examined())
         progress.update(len(specs))
     return _merged(found)
 
@@ -205,7 +204,7 @@ class _Batch:
         return to_images(self.opened.decode(states[:SHOWN]))
 
 
-def _maps(found: Mixed | Spectrum) -> list[Mixed] | list[Spectrum]:
+def _maps(found: Mixed | Spectrum) -> list[Mixed | Spectrum]:
     """The components of the first SHOWN samples, one by one: those of pictures of different sizes do not stack."""
     return [
         type(found)(*(value[index : index + 1].cpu() for value in found))
@@ -216,6 +215,7 @@ def _maps(found: Mixed | Spectrum) -> list[Mixed] | list[Spectrum]:
 def _merged(batches: list[Findings]) -> Findings:
     """The findings of several batches as if they had been one; pictures are those of the first SHOWN shots."""
     first = batches[0]
+    gaps, teacher_ends = told(batch.gap for batch in batches), told(batch.teacher_ends for batch in batches)
     return Findings(
         path=first.path,
         facts=first.facts,
@@ -224,25 +224,26 @@ def _merged(batches: list[Findings]) -> Findings:
         segments=[_merged_segments(column) for column in zip(*(batch.segments for batch in batches))],
         close=_merged_close([batch.close for batch in batches]),
         straightness=torch.cat([batch.straightness for batch in batches]),
-        gap=None if first.gap is None else torch.cat([batch.gap for batch in batches]),
+        gap=torch.cat(gaps) if gaps else None,
         ends=_first([batch.ends for batch in batches]),
-        teacher_ends=None if first.teacher_ends is None else _first([batch.teacher_ends for batch in batches]),
+        teacher_ends=_first(teacher_ends) if teacher_ends else None,
     )
 
 
 def _merged_segments(parts: Sequence[Segment]) -> Segment:
     first = parts[0]
+    compositions, switchings = told(part.composition for part in parts), told(part.switching for part in parts)
+    errors, aparts = told(part.errors for part in parts), told(part.apart for part in parts)
+    counts = [len(part.motion.straightness) for part in parts]
     return Segment(
         index=first.index,
         raws=first.raws,
-        composition=None if first.composition is None else joined([part.composition for part in parts]),
+        composition=joined(compositions) if compositions else None,
         motion=joined([part.motion for part in parts]),
-        switching=None if first.switching is None else joined([part.switching for part in parts]),
+        switching=joined(switchings) if switchings else None,
         convergence=joined([part.convergence for part in parts]),
-        errors=None
-        if first.errors is None
-        else pooled([(len(part.motion.straightness), part.errors) for part in parts]),
-        apart=None if first.apart is None else joined([part.apart for part in parts]),
+        errors=pooled(list(zip(counts, errors))) if errors else None,
+        apart=joined(aparts) if aparts else None,
     )
 
 
@@ -252,15 +253,15 @@ def _merged_close(parts: Sequence[CloseUp]) -> CloseUp:
     def pictures(columns: list[list[list[Image]]]) -> list[list[Image]]:
         return [_first(column) for column in zip(*columns)]
 
+    dropouts, maps = told(part.dropout for part in parts), told(part.maps for part in parts)
+    teacher_estimates = told(part.teacher_estimates for part in parts)
     return CloseUp(
         responses={name: joined([part.responses[name] for part in parts]) for name in first.responses},
-        dropout=None if first.dropout is None else torch.cat([part.dropout for part in parts]),
-        maps=None if first.maps is None else _first([part.maps for part in parts]),
+        dropout=torch.cat(dropouts) if dropouts else None,
+        maps=_first(maps) if maps else None,
         shown_raws=first.shown_raws,
         estimates=pictures([part.estimates for part in parts]),
-        teacher_estimates=None
-        if first.teacher_estimates is None
-        else pictures([part.teacher_estimates for part in parts]),
+        teacher_estimates=pictures(teacher_estimates) if teacher_estimates else None,
         slice=first.slice,
     )
 

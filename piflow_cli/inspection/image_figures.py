@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from .analysis import CloseUp, Findings
 from .slices import Slice
 
@@ -20,13 +22,14 @@ CELL = 1.15
 
 def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
     """Rows: pictures; columns: the sample, components in effect, and the weights of the heaviest components."""
-    usage = sum(found.weights.flatten(2).mean(dim=2)[0] for found in close.maps)
+    maps = [] if close.maps is None else close.maps
+    usage = torch.stack([found.weights.flatten(2).mean(dim=2)[0] for found in maps]).sum(dim=0)
     heaviest = usage.argsort(descending=True)[:MOST_COMPONENTS].tolist()
     components = len(usage)
     titles = ["sample", "in effect", *(f"weight {index}" for index in heaviest)]
-    highest = max(found.weights.max().item() for found in close.maps)
-    figure, cells = _cells(len(close.maps), len(titles), bar=True)
-    for row, found, end in zip(cells, close.maps, ends):
+    highest = max(found.weights.max().item() for found in maps)
+    figure, cells = _cells(len(maps), len(titles), bar=True)
+    for row, found, end in zip(cells, maps, ends):
         _show(row[0], end)
         effect = row[1].imshow(
             found.effective[0].numpy(), cmap="viridis", vmin=1, vmax=components, interpolation="nearest"

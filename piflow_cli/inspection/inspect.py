@@ -114,7 +114,11 @@ def _check_count(request: InspectRequest) -> None:
     if (total := len(request.seeds) * max(1, prompts)) > MOST_SEEDS:
         raise UsageError(
             f"--seeds: that makes {total:,} pictures, and a report has room for {MOST_SEEDS}",
-            "name fewer: --seeds 0-15" if prompts <= 1 else "name fewer: --seeds 0",
+            "name fewer: --seeds 0-15"
+            if prompts <= 1
+            else "name fewer: --seeds 0"
+            if prompts <= MOST_SEEDS
+            else "name a file of fewer prompts: --prompts FILE",
         )
 
 
@@ -192,16 +196,16 @@ def _check_output(folder: Path, overwrite: bool) -> None:
     check_writable(folder)
     if not folder.exists() or not any(folder.iterdir()):
         return
-    if not overwrite:
-        raise UsageError(
-            f"{folder} is not empty", "name another folder with --output DIR, or replace it with --overwrite"
-        )
     others = sorted(path.name for path in folder.iterdir() if not is_of_report(path.name) or path.is_dir())
     if not _is_report(folder / JSON_NAME) or others:
         more = f", {others[0]} for one," if others else ""
         raise UsageError(
             f"{folder} holds something else than an inspection{more} which --overwrite would remove",
             "name another folder: --output DIR",
+        )
+    if not overwrite:
+        raise UsageError(
+            f"{folder} is not empty", "name another folder with --output DIR, or replace it with --overwrite"
         )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..console import dumps
 from ..core.policies.kinds import policy_class
@@ -13,17 +14,17 @@ from ..reports.page import Page, figure_png
 from . import curves, image_figures
 from .advice import Advice
 from .analysis import Findings
-from .entropy import DEAD_WEIGHT
+from .kinds.anatomy import Anatomy, anatomies, anatomy_named
+from .numbers import Step, Summary
 from .substeps import ENOUGH, FINE_SUBSTEPS
-from .summary import Summary
 from .tensors import MOST_POSITIONS
 from .verdict import verdict_rows
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
-PICTURES = (
-    "samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "mixture", "momentum",
-    "maps", "grid",
-)  # fmt: skip
+PICTURES = ("samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "maps")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Inspected:
 
 def is_of_report(name: str) -> bool:
     """Whether a file of this name is one that a report writes; of several students pictures are numbered."""
-    return name in (JSON_NAME, PAGE_NAME) or (re.sub(r"(-[12])?\.png$", "", name) in PICTURES and name.endswith(".png"))
+    pictures = {*PICTURES, *(anatomy.name for anatomy in anatomies())}
+    return name in (JSON_NAME, PAGE_NAME) or (re.sub(r"(-[12])?\.png$", "", name) in pictures and name.endswith(".png"))
 
 
 def as_json(students: Sequence[Inspected]) -> dict:
@@ -50,12 +52,21 @@ def as_json(students: Sequence[Inspected]) -> dict:
             {
                 "name": student.name,
                 **asdict(student.summary),
+                "steps": [_step_json(step, student.summary.policy) for step in student.summary.steps],
                 "teacher_missing": student.teacher_missing,
                 "warnings": [asdict(item) for item in student.warned],
             }
             for student in students
         ]
     }
+
+
+def _step_json(step: Step, policy: str) -> dict:
+    """A step by its fields; its ``part`` stands under the name of its anatomy, null under those of others."""
+    parts = {anatomy.name: None for anatomy in anatomies()}
+    if step.part is not None:
+        parts[anatomy_named(policy).name] = asdict(step.part)
+    return {key: value for key, value in asdict(step).items() if key != "part"} | parts
 
 
 def write_report(students: Sequence[Inspected], folder: Path) -> list[Path]:
@@ -104,7 +115,7 @@ def _opened(students: Sequence[Inspected]) -> Page:
     return page
 
 
-Section = tuple[str, str, str, object]
+Section = tuple[str, str, str, "Figure"]
 """Heading (empty: goes on under the one before), a sentence or two, name of the file, figure."""
 
 
@@ -168,38 +179,20 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
 
 
 def _composition(students: Sequence[Inspected], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:
-    mixtures = [curve for curve in drawn if curve.summary.close.mixture is not None]
-    grids = [curve for curve in drawn if curve.summary.close.grid is not None]
-    if mixtures:
-        yield (
-            "Composition: mixtures",
-            (
-                f"How many of the components matter. Below {DEAD_WEIGHT:.0%} of weight everywhere (dotted) a component"
-                " is dead."
-            ),
-            "mixture",
-            curves.mixture_figure(mixtures),
-        )
-    if momenta := [curve for curve in drawn if curve.summary.close.momentum is not None]:
-        yield (
-            "Composition: momentum",
-            (
-                "A velocity of rate gamma grows by that factor over a unit of sigma on its way to the data; that of 1"
-                " stays as it is."
-            ),
-            "momentum",
-            curves.momentum_figure(momenta),
-        )
+    """What the policies are made of, kind by kind; maps follow the kinds that have them."""
+    mapped = [anatomy for anatomy in anatomies() if anatomy.by_position is not None]
+    yield from _anatomies(mapped, drawn)
     for student, name in _each(students, "maps"):
         if student.found.close.maps is not None:
             yield "", "", name, image_figures.maps_figure(student.found.close, student.found.ends)
-    if grids:
-        yield (
-            "Composition: x_0 over time",
-            "A DX policy is the course of x_0 over the segment. Where it bends, points are well spent.",
-            "grid",
-            curves.grid_figure(grids),
-        )
+    yield from _anatomies([anatomy for anatomy in anatomies() if anatomy not in mapped], drawn)
+
+
+def _anatomies(kinds: Sequence[Anatomy], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:
+    for anatomy in kinds:
+        such = [curve for curve in drawn if anatomy_named(curve.summary.policy) == anatomy]
+        if such and anatomy.figure is not None:
+            yield anatomy.heading, anatomy.text, anatomy.name, anatomy.figure(such)
 
 
 def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,12 +81,13 @@ def respond(
     def squares(first: Tensor, changes: list[Tensor]) -> Tensor:
         return torch.stack([mean_square(value) for value in (first, *changes)], dim=1)
 
-    plain, theirs_plain = follow(policy, x), None if teacher is None else follow(teacher, x)
+    plain = follow(policy, x)
+    theirs_plain = None if teacher is None else follow(teacher, x)
     responses = {}
     for name, delta in deltas.items():
         changes = [one - other for one, other in zip(follow(policy, x + delta), plain)]
         found = Response(mean_square(delta), squares(delta, changes))
-        if theirs_plain is not None:
+        if teacher is not None and theirs_plain is not None:
             theirs = [one - other for one, other in zip(follow(teacher, x + delta), theirs_plain)]
             found = found._replace(
                 lasting=squares(delta, theirs),
@@ -121,7 +122,7 @@ def perturb(
 def steering(response: Response) -> float | None:
     """The steering ratio of a batch (see above); None without a teacher, or
     where the teacher does not answer at all."""
-    if response.answer is None or response.answer.mean() == 0:
+    if response.astray is None or response.answer is None or response.answer.mean() == 0:
         return None
     return 1 - (response.astray.mean() / response.answer.mean()).sqrt().item()
 
@@ -135,7 +136,7 @@ def component_dropout(path: PolicyPath, substeps: int) -> Tensor:
     """Mean squares (B, K) of the change of the segment's end when each component
     in turn is left out, over the positions of
     :func:`~piflow_cli.inspection.tensors.thin`; a mixture of one has none to spare."""
-    policy = thin(path.policy)
+    policy: Any = thin(path.policy)
     batch, components = policy.means.shape[:2]
     if components == 1:
         return policy.means.new_zeros(batch, 0)

@@ -6,7 +6,7 @@ are in, so that a report does not depend on how it was batched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import ceil, prod
 from typing import NamedTuple, TypeVar
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..core.policies.base import Policy
 
 Numbers = TypeVar("Numbers", bound=NamedTuple)
+T = TypeVar("T")
 MOST_POSITIONS = 2048
 
 
@@ -87,7 +88,12 @@ def mean_square(value: Tensor) -> Tensor:
 
 def to_host(numbers: Numbers) -> Numbers:
     """The same numbers in host memory."""
-    return type(numbers)(*(None if value is None else value.cpu() for value in numbers))
+    return type(numbers)(*(value.cpu() if isinstance(value, Tensor) else None for value in numbers))
+
+
+def told(values: Iterable[T | None]) -> list[T]:
+    """Those of ``values`` that are there: all, or none at all."""
+    return [value for value in values if value is not None]
 
 
 def joined(batches: Sequence[Numbers]) -> Numbers:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from ..core.policies.kinds import policy_class, policy_kind
 from .advice import Advice
+from .kinds.anatomy import anatomy_named
+from .numbers import Summary
 from .robustness import MEASURED, TYPICAL, size_name
 from .substeps import ENOUGH
-from .summary import Step, Summary
 
 FINE = "fine"
 # Which advice is about a line.
@@ -51,7 +52,8 @@ def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
     )
     if summary.nfe > 1:
         yield "evaluation", f"{step.step} of {summary.nfe}, raw time {step.raws[0]:.3g} to {step.raws[-1]:.3g}"
-    yield from _composition(step)
+    if step.part is not None:
+        yield from anatomy_named(summary.policy).lines(step.part)
     yield "straightness", f"{summary.straightness:.3f}"
     yield "substeps enough", _substeps(summary)
     if summary.trajectory_error is not None:
@@ -64,32 +66,10 @@ def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
 def _substeps(summary: Summary) -> str:
     if policy_class(summary.policy).exact:
         return "none are taken: the way has a closed form"
-    fewest = [step.substeps_enough for step in summary.steps]
-    enough = f"more than {summary.close.substeps[-1]}" if None in fewest else f"{max(fewest)}"
+    fewest = [step.substeps_enough for step in summary.steps if step.substeps_enough is not None]
+    short = len(fewest) < len(summary.steps)
+    enough = f"more than {summary.close.substeps[-1]}" if short else f"{max(fewest)}"
     return f"{enough} for {ENOUGH:.0%} (sampled with {summary.substeps})"
-
-
-def _composition(step: Step) -> Iterator[tuple[str, str]]:
-    components = step.mixture or step.momentum
-    if components is not None:
-        yield (
-            "components in effect",
-            (
-                f"{components.effective[1]:.1f} of {components.components} at a position,"
-                f" {components.effective_overall:.1f} overall"
-            ),
-        )
-    if (momentum := step.momentum) is not None:
-        halves = [half for _, half, _ in momentum.gammas]
-        yield "gammas", f"{min(halves):.2g} to {max(halves):.2g} at half of the positions"
-    if (mixture := step.mixture) is not None:
-        yield "log-std", f"{mixture.logstd:.2f}, that is {mixture.std:.2g} in x_0; means {mixture.spread:.2g} apart"
-        yield "switches", f"{mixture.switches:.1f} of the heaviest component at a position"
-    if (grid := step.grid) is not None:
-        highest = (
-            f"{max(grid.curvature):.2f} per squared raw time" if grid.curvature else "none: it has fewer than 3 points"
-        )
-        yield "curvature of x_0", highest
 
 
 def _steering(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -3,10 +3,18 @@ a slip of typing is likelier than a wish."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from ..errors import UsageError
+
+Number = TypeVar("Number", int, float, int | None, float | None)
+
+
+class Check(Protocol):
+    """Gives back a value that is within a bound; raises UsageError."""
+
+    def __call__(self, value: Number, /) -> Number: ...
 
 
 @dataclass(frozen=True)
@@ -25,16 +33,16 @@ class Bound:
         """What is wrong with ``value``; None where nothing is. NaN is wrong, infinity too."""
         return None if value <= self.most else f"must be at most {self.text}, {self.reason}, not {value}"
 
-    def check(self, value: float | None) -> float | None:
+    def check(self, value: Number) -> Number:
         """``value`` itself, for pydantic; raises ValueError."""
         if value is not None and (fault := self.fault(value)) is not None:
             raise ValueError(fault)
         return value
 
-    def option(self, name: str) -> Callable[[float | None], float | None]:
+    def option(self, name: str) -> Check:
         """The same for the command line, where the option is called ``name``; raises UsageError."""
 
-        def check(value: float | None) -> float | None:
+        def check(value: Number) -> Number:
             if value is not None and self.fault(value) is not None:
                 raise UsageError(
                     f"{name} {value:g}: more than {self.text}, {self.reason}", f"type {name} {self.most:.0f}, or less"

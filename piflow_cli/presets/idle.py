@@ -3,11 +3,15 @@ left to believe in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields
+from typing import Any
 
+from piflow_cli.console import plain
 from piflow_cli.core.policies.kinds import policy_class, policy_kind
+from piflow_cli.presets.families import CLASS, told
 from piflow_cli.presets.parsing import Layer
-from piflow_cli.presets.schema import CLASS_FAMILIES, Preset
+from piflow_cli.presets.schema import SECTIONS, Preset
 from piflow_cli.presets.yaml_files import Fault
 
 Reason = Callable[[Preset], str | None]
@@ -38,13 +42,13 @@ def _without_components(preset: Preset) -> str | None:
 def _without_texts(preset: Preset) -> str | None:
     return (
         "is for teachers that are told a text, and this one is told a class"
-        if preset.teacher.family in CLASS_FAMILIES
+        if told(preset.teacher.family) == CLASS
         else None
     )
 
 
 def _without_encoding(preset: Preset) -> str | None:
-    pixels = preset.teacher.family in CLASS_FAMILIES and preset.teacher.vae is None
+    pixels = told(preset.teacher.family) == CLASS and preset.teacher.vae is None
     return "does nothing: nothing is encoded for a teacher of classes and pixels" if pixels else None
 
 
@@ -70,6 +74,21 @@ IDLE: dict[str, Reason] = {
     "data.aspect_ratio": _beside_sizes,
     "data.text_column": _without_columns,
 }
+
+
+def changed(layer: Layer, values: Mapping[str, Any]) -> Layer:
+    """The part of ``layer`` that says other than ``values`` below it, or than the schema's defaults."""
+    kept = {}
+    for section, own in layer.values.items():
+        if isinstance(own, Mapping) and section in SECTIONS:
+            below = _defaults(SECTIONS[section]) | dict(values.get(section) or {})
+            own = {name: value for name, value in own.items() if name not in below or value != below[name]}
+        kept[section] = own
+    return Layer(layer.source, kept)
+
+
+def _defaults(section: type[Any]) -> dict[str, Any]:
+    return {field.name: plain(field.default) for field in fields(section) if field.default is not MISSING}
 
 
 def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:

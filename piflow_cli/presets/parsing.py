@@ -12,11 +12,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from piflow_cli.errors import UsageError
-from piflow_cli.presets.schema import ALTERNATIVES, SECTIONS, Preset, contradictions
+from piflow_cli.presets.contradictions import contradictions
+from piflow_cli.presets.schema import ALTERNATIVES, SECTIONS, Preset
 from piflow_cli.presets.yaml_files import Fault, describe, read_yaml
 
 COMMAND_LINE = "command line"
 LARGEST_FILE = 1 << 20  # bytes
+# Keys that say how a preset's own file is read, and are none of the preset.
+OF_FILES = ("extends", "variants")
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
     sources: dict[str, str] = {}
     for layer in layers:
         for section, value in layer.values.items():
-            if isinstance(value, Mapping) and section in merged:
+            if isinstance(value, Mapping) and merged.get(section) is not None:
                 # A section that is no mapping stays as it is, so that this is what gets reported.
                 if isinstance(merged[section], Mapping):
                     overruled = _overruled(section, value)
@@ -103,18 +106,25 @@ def _overruled(section: str, values: Mapping[str, Any]) -> set[str]:
     return {name for group in groups if any(values.get(key) not in (None, [], ()) for key in group) for name in group}
 
 
-def parse(layers: list[Layer]) -> tuple[Preset | None, list[Fault]]:
-    """The preset that the layers give together, or None and everything that is wrong with it."""
+def parse(layers: list[Layer], home: str) -> tuple[Preset | None, list[Fault]]:
+    """The preset that the layers give together, or None and everything that is wrong with it.
+
+    ``home`` names the file that should have held what is missing.
+    """
     merged, sources = merge(layers)
-    preset, found = None, []
-    try:
-        preset = _adapter(Preset).validate_python(merged)
-    except ValidationError as exc:
-        found = [_translate(error) for error in exc.errors(include_url=False)]
-    valid = {name: section for name in SECTIONS if (section := _section(name, merged)) is not None}
-    found += contradictions(valid)
-    # A missing key was written nowhere; it belongs to the file that should have held it.
-    faults = [Fault(sources.get(key, layers[0].source), key, what) for key, what in found]
+    found, sections = [], {}
+    for name, kind in SECTIONS.items():
+        if merged.get(name) is not None:
+            section, wrong = _validated(kind, merged[name], name)
+            sections[name] = section
+            found += wrong
+    # Sections that are valid are taken as they are, and those that are not have been reported.
+    broken = {name for name, section in sections.items() if section is None}
+    whole = {name: value for name, value in {**merged, **sections}.items() if name not in broken}
+    preset, wrong = _validated(Preset, whole)
+    found += [(key, what) for key, what in wrong if key not in broken]
+    found += contradictions({name: section for name, section in sections.items() if section is not None})
+    faults = [Fault(sources.get(key, home), key, what) for key, what in found]
     return (None if faults else preset), faults
 
 
@@ -141,7 +151,7 @@ def nearest(key: str) -> str | None:
     """The known key a wrong one was probably meant to be: the closest spelling in its section, else in any."""
     section, _, name = key.rpartition(".")
     own = [known for known in known_keys() if known.rpartition(".")[0] == section]
-    for candidates in ([*own, *SECTIONS] if not section else own, known_keys()):
+    for candidates in ([*own, *SECTIONS, *OF_FILES] if not section else own, known_keys()):
         names = {known.rpartition(".")[2]: known for known in candidates}
         close = difflib.get_close_matches(name, names, n=1)
         if close:
@@ -158,19 +168,22 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _section(name: str, merged: Mapping[str, Any]) -> Any | None:
+def _validated(kind: type, values: Any, *section: str) -> tuple[Any | None, list[tuple[str, str]]]:
+    """The instance of ``kind`` that some values are, or None and the dotted keys and faults of what is wrong."""
     try:
-        return _adapter(SECTIONS[name]).validate_python(merged.get(name))
-    except ValidationError:
-        return None
+        return _adapter(kind).validate_python(values), []
+    except ValidationError as exc:
+        return None, [_translate(error, section) for error in exc.errors(include_url=False)]
 
 
-def _translate(error: Mapping[str, Any]) -> tuple[str, str]:
-    """Dotted key and plain words for one pydantic error."""
-    location = error["loc"]
+def _translate(error: Mapping[str, Any], section: tuple[str, ...]) -> tuple[str, str]:
+    """Dotted key and plain words for one pydantic error in a ``section``."""
+    location = (*section, *error["loc"])
     key = ".".join(str(part) for part in location[:2])
     place = f"item {location[2] + 1} " if len(location) > 2 and isinstance(location[2], int) else ""
     if error["type"] == "unexpected_keyword_argument":
+        if key in OF_FILES:
+            return key, "unknown key here: a preset's own file may have it, which --teacher FILE.yaml names"
         suggestion = nearest(key)
         return key, f"unknown key; did you mean {suggestion}?" if suggestion else "unknown key"
     if error["type"] in ("missing", "missing_argument"):

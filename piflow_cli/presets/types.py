@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, Strict
 
 from piflow_cli.presets import bounds
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a type is called in the manual, and its bounds, where its own check says neither to a program."""
+
+    type: str
+    bounds: str
 
 
 def check_temperature(value: object) -> float | str:
@@ -32,17 +41,18 @@ def check_sizes(value: object) -> tuple[tuple[int, int], ...]:
     return tuple((width, height) for width, height in pairs)
 
 
-def counted(bound: bounds.Bound, least: int = 1) -> Any:
-    """The type of a whole number from ``least`` up to ``bound``."""
-    return Annotated[int, Strict(), Field(ge=least), AfterValidator(bound.check)]
-
-
 # Strict: a quoted "3" or a `yes` where a number belongs is a slip to report, not a value to convert.
 Text = Annotated[str, Field(min_length=1)]
 Flag = Annotated[bool, Strict()]
-Evaluations, Substeps, Window = counted(bounds.EVALUATIONS), counted(bounds.SUBSTEPS), counted(bounds.SUBSTEPS, 0)
-Components, Width, Side = counted(bounds.COMPONENTS), counted(bounds.WIDTH), counted(bounds.SIDE)
-Iterations, Interval, Batch = counted(bounds.ITERATIONS), counted(bounds.ITERATIONS, 0), counted(bounds.BATCH)
+Evaluations = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.EVALUATIONS.check)]
+Substeps = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.SUBSTEPS.check)]
+Window = Annotated[int, Strict(), Field(ge=0), AfterValidator(bounds.SUBSTEPS.check)]
+Components = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.COMPONENTS.check)]
+Width = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.WIDTH.check)]
+Side = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.SIDE.check)]
+Iterations = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.ITERATIONS.check)]
+Interval = Annotated[int, Strict(), Field(ge=0), AfterValidator(bounds.ITERATIONS.check)]
+Batch = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.BATCH.check)]
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 NonNegative = Annotated[float, Strict(), Field(ge=0), AfterValidator(bounds.NUMBER.check)]
 Positive = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.NUMBER.check)]
@@ -52,5 +62,11 @@ Ratio = Annotated[float, Strict(), Field(ge=1), AfterValidator(bounds.RATIO.chec
 Rate = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.RATE.check)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
 Probability = Annotated[float, Strict(), Field(ge=0, lt=1)]
-Sizes = Annotated[tuple[tuple[int, int], ...], PlainValidator(check_sizes)]
-Temperature = Annotated[float | Literal["auto"], PlainValidator(check_temperature)]
+Sizes = Annotated[
+    tuple[tuple[int, int], ...],
+    PlainValidator(check_sizes),
+    Words("list of [width, height]", f"each at least 1, at most {bounds.SIDE.text}"),
+]
+Temperature = Annotated[
+    float | Literal["auto"], PlainValidator(check_temperature), Words("number or auto", "above 0, at most 1")
+]

@@ -97,7 +97,10 @@ def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
         return loader.get_single_data(), [Fault(source, "", what) for what in loader.repeated]
     except yaml.MarkedYAMLError as exc:
         lines = text.splitlines()
-        line = f":{exc.problem_mark.line + 1}" if exc.problem_mark is not None and len(lines) > 1 else ""
+        # What is open at the end is found behind the last line.
+        line = (
+            f":{min(exc.problem_mark.line + 1, len(lines))}" if exc.problem_mark is not None and len(lines) > 1 else ""
+        )
         raise UsageError(f"{source}{line}: not valid YAML: {exc.problem}", "mend that line and try again") from exc
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as exc:
         deep = isinstance(exc, RecursionError)

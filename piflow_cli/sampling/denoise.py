@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.guidance import Guidance
 from ..core.tensors import all_finite
 from ..core.validation import PolicyError
 from ..errors import RunError
 from ..students.student import Student
-from ..teachers.base import Conditioning, TeacherFamily, teacher_velocity
+from ..teachers.base import Conditioning, Network, TeacherFamily, teacher_velocity
 
 if TYPE_CHECKING:
     from ..teachers.text_to_image import TextToImageFamily
@@ -25,7 +25,7 @@ DIVERGED = (
     "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate, or leave"
     " --lora out"
 )
-Network = Callable[[Tensor, Tensor], Tensor]
+Evaluate = Callable[[Tensor, Tensor], Tensor]
 """States (B, C, *S) and noise levels (B,) → what the scheduler's step() takes."""
 
 
@@ -41,7 +41,7 @@ def seeded_noise(generators: Sequence[torch.Generator], shape: Sequence[int]) ->
 
 @torch.no_grad()
 def denoise(
-    network: Network, scheduler, x: Tensor, steps: int, generators: list[torch.Generator] | None = None
+    network: Evaluate, scheduler, x: Tensor, steps: int, generators: list[torch.Generator] | None = None
 ) -> Tensor:
     """Run ``scheduler`` from noise ``x`` (B, C, *S) with ``steps`` evaluations of ``network``; returns x_0.
 
@@ -77,7 +77,7 @@ def sample_student(
 
 def sample_teacher(
     family: TeacherFamily,
-    model: nn.Module,
+    model: Network,
     x: Tensor,
     conditioning: Conditioning,
     steps: int,
@@ -85,7 +85,7 @@ def sample_teacher(
     guidance: Guidance,
 ) -> Tensor:
     """Samples (B, C, *S) of a teacher from noise ``x`` by ``steps`` Euler steps, even in raw time under ``shift``."""
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=x.device)
     return denoise(
         lambda x, sigma: teacher_velocity(family, model, guidance, x, sigma, conditioning), scheduler, x, steps
@@ -115,7 +115,7 @@ def sample_by_pipeline(
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained() -> Generator[None]:
     try:
         yield
     except PolicyError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..students.open import FoundStudent
 from ..students.shared_base import root
 from ..students.student import Student
-from ..teachers.base import Conditioning, to_device
+from ..teachers.base import ClassConditionalFamily, Conditioning, to_device
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, decode_each
 from ..weights.quantisation import check_precision, store_in_fp8
@@ -71,13 +71,14 @@ def open_model(found: FoundStudent, request: SampleRequest, *, device: torch.dev
 def _class_model(found: FoundStudent, request: SampleRequest, device: torch.device) -> OpenedModel:
     student = found.load()
     model, family = student.model.to(device), student.family
+    assert isinstance(family, ClassConditionalFamily), "a student is told a text or a class"
     shape = family.sample_shape(model)
     return OpenedModel(
         student=student,
         found=found,
         specs=class_specs(request, family.class_count(model)),
         device=device,
-        condition=lambda specs: family.condition(model, [spec.label for spec in specs]),
+        condition=lambda specs: family.condition(model, [spec.of_class for spec in specs]),
         shape_of=lambda spec: shape,
         decode=latent_decoder(vae_of(request, found.facts), shape[0], device),
     )

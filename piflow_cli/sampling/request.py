@@ -83,7 +83,7 @@ class SampleRequest:
             raise UsageError(
                 f"{name} is told class labels, not text: {', '.join(named)} {'is' if len(named) == 1 else 'are'} not"
                 " for it",
-                "choose classes instead: --labels 0-9",
+                f"leave {'it' if len(named) == 1 else 'them'} out; a class is chosen by --labels 0",
             )
 
 
@@ -96,6 +96,18 @@ class ImageSpec:
     prompt: str | None = None
     number: int | None = None
     size: tuple[int, int] | None = None
+
+    @property
+    def of_class(self) -> int:
+        """The label, of a picture that has one."""
+        assert self.label is not None
+        return self.label
+
+    @property
+    def text(self) -> str:
+        """The prompt, of a picture that has one."""
+        assert self.prompt is not None
+        return self.prompt
 
     @property
     def stem(self) -> str:

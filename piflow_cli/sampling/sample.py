@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -39,7 +39,6 @@ GRID_COLUMNS = 10
 GRID_NAME = "grid.png"
 MOST_IN_GRID = 1000
 CLASS_BATCH = 64
-CLASS_TEACHER_STEPS = 128
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
@@ -165,10 +164,11 @@ def _class_student_sampler(
 ) -> Sampler:
     student = found.load()
     student.model.to(device)
-    facts = student.facts
-    shape = student.family.sample_shape(student.model)
+    facts, family = student.facts, student.family
+    assert isinstance(family, ClassConditionalFamily), "a student is told a text or a class"
+    shape = family.sample_shape(student.model)
     decode = latent_decoder(vae_of(request, facts), shape[0], device)
-    options = {
+    options: dict[str, Any] = {
         "steps": request.steps,
         "shift": request.shift,
         "substeps": request.substeps,
@@ -178,14 +178,14 @@ def _class_student_sampler(
     def draw(specs: Sequence[ImageSpec]) -> Tensor:
         generators = seeded_generators([spec.seed for spec in specs])
         noise = seeded_noise(generators, shape).to(device)
-        conditioning = to_device(student.family.condition(student.model, [spec.label for spec in specs]), device)
+        conditioning = to_device(family.condition(student.model, [spec.of_class for spec in specs]), device)
         return decode(
             sample_student(
                 student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators
             )
         )
 
-    return _class_sampler(request, draw, student.family.class_count(student.model), recipe)
+    return _class_sampler(request, draw, family.class_count(student.model), recipe)
 
 
 def vae_of(request: SampleRequest, facts: StudentFacts) -> str | None:
@@ -209,6 +209,7 @@ def _teacher_sampler(request: SampleRequest, device: torch.device, console: Cons
             "--subfolder is a folder inside a student, and none is given",
             "leave it out, or name a student: piflow sample RUN",
         )
+    assert request.teacher is not None
     preset = load(request.teacher)
     given = {"vae": request.vae, "guidance": request.guidance}
     section = replace(
@@ -231,11 +232,11 @@ def _class_teacher_sampler(
     shape = family.sample_shape(model)
     decode = latent_decoder(preset.teacher.vae, shape[0], device)
     guidance = guidance_of(preset.teacher)
-    steps = CLASS_TEACHER_STEPS if request.steps is None else request.steps
+    steps = family.fine_steps if request.steps is None else request.steps
 
     def draw(specs: Sequence[ImageSpec]) -> Tensor:
         noise = seeded_noise(seeded_generators([spec.seed for spec in specs]), shape).to(device)
-        conditioning = to_device(family.condition(model, [spec.label for spec in specs]), device)
+        conditioning = to_device(family.condition(model, [spec.of_class for spec in specs]), device)
         return decode(sample_teacher(family, model, noise, conditioning, steps, preset.policy.shift, guidance))
 
     return _class_sampler(

@@ -12,9 +12,9 @@ from ..core.guidance import Guidance
 from ..students.facts import StudentFacts
 from ..students.open import preset_of
 from ..students.shared_base import View
-from ..students.student import Model, Student
+from ..students.student import Student
 from ..teachers import family_of
-from ..teachers.base import Conditioning, TeacherFamily, guidance_of, teacher_velocity
+from ..teachers.base import Conditioning, Network, TeacherFamily, guidance_of, teacher_velocity
 from ..teachers.folders import on_base, teacher_folder
 from .denoise import sample_teacher
 
@@ -27,7 +27,7 @@ class OwnTeacher:
     """A teacher under the guidance and the shift at which its student was distilled."""
 
     family: TeacherFamily
-    model: Model
+    model: Network
     guidance: Guidance
     shift: float
 
@@ -61,7 +61,7 @@ def own_teacher(student: Student, folder: Path | None = None, teacher: str | Non
     section = own_section(facts, folder, teacher)
     family = family_of(facts.family, facts.guidance)
     if isinstance(student.model, View):
-        model: Model = student.model.shared.view("teacher")
+        model: Network = student.model.shared.view("teacher")
     else:
         model = family.load(teacher_folder(family, section)).to(student.device)
     return OwnTeacher(family, model, guidance_of(section), facts.shift)

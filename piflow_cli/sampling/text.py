@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.prompts import Prompt, read_prompts
 from ..errors import UsageError
@@ -19,7 +19,7 @@ from ..students.loras import add_loras, cast_adapters, layers_under_magnitudes
 from ..students.open import FoundStudent, LoadedStudent
 from ..students.scheduler import PolicyScheduler
 from ..students.shared_base import View, root
-from ..teachers.base import guidance_of
+from ..teachers.base import Network, guidance_of
 from ..teachers.encoders import collate, with_negative
 from ..teachers.folders import teacher_folder
 from ..teachers.long_texts import told_of
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 USUAL_SIDE = 1024
-TEACHER_STEPS = 50
 WIDEST_ROW = 10
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
@@ -93,7 +92,7 @@ def text_teacher_sampler(
     own = encoded.folder / "scheduler"
     kind = FlowMatchEulerDiscreteScheduler
     scheduler = kind.from_pretrained(own) if own.is_dir() else kind(shift=preset.policy.shift)
-    steps = TEACHER_STEPS if request.steps is None else request.steps
+    steps = family.fine_steps if request.steps is None else request.steps
     return encoded.sampler(model, [], scheduler, {**recipe, "steps": steps, "guidance": family.guidance})
 
 
@@ -144,7 +143,7 @@ class EncodedPrompts:
         folder = locate(base, revision, ENCODERS)
         if not (folder / "vae").is_dir():
             raise UsageError(f"{base} has no VAE that shows latents: there is no folder vae in it", PIPELINE)
-        prompts = dict.fromkeys([*(spec.prompt for spec in specs), *([EMPTY] if guided else [])])
+        prompts = dict.fromkeys([*(spec.text for spec in specs), *([EMPTY] if guided else [])])
         console.say(f"encoding {len(prompts)} prompt{'s' if len(prompts) != 1 else ''}")
         encoders = StockEncoders(family, folder, device, offload=request.offload in LAYERWISE)
         texts = {text: _in_dtype(encoders.encode_text([text])[0], COMPUTED_IN[precision]) for text in prompts}
@@ -153,7 +152,7 @@ class EncodedPrompts:
         encoders.close()
         return cls(request, family, folder, specs, texts, precision, guided, device, console)
 
-    def sampler(self, model: nn.Module, own: list[str], scheduler: Any, recipe: dict) -> Sampler:
+    def sampler(self, model: Network, own: Sequence[str], scheduler: Any, recipe: dict) -> Sampler:
         """Pictures of ``model``, whose adapters are ``own``, by the stock pipeline around it."""
         request, family, device, steps = self.request, self.family, self.device, recipe["steps"]
         pipeline = family.pipeline(model, scheduler)
@@ -182,14 +181,15 @@ class EncodedPrompts:
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
         """What the network is told of a batch, on the device, with ``negative_`` entries where it is guided."""
-        batch = collate([self.texts[spec.prompt] for spec in specs])
+        batch = collate([self.texts[spec.text] for spec in specs])
         if self.guided:
             batch = with_negative(batch, collate([self.texts[EMPTY]] * len(specs)))
         return {name: value.to(self.device) for name, value in batch.items()}
 
 
-def latent_shape(family: TextToImageFamily, model: nn.Module, spec: ImageSpec) -> tuple[int, int, int]:
+def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, int, int]:
     """Shape (C, h, w) of the latents of a shot."""
+    assert spec.size is not None
     width, height = spec.size
     return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
 
@@ -204,7 +204,7 @@ def specs_of(request: SampleRequest, family: TextToImageFamily) -> tuple[ImageSp
             "--labels: the model is told a text, not a class", 'type a prompt instead: piflow sample RUN "a red fox"'
         )
     if request.vae is not None:
-        raise UsageError("--vae: the VAE of a text-to-image model is that of its base", PIPELINE)
+        raise UsageError("--vae: the VAE of a text-to-image model is that of its base", "leave --vae out")
     if request.prompts and request.prompts_from is not None:
         raise UsageError("a prompt is given, and --prompts too", "keep one of them")
     if not request.prompts and request.prompts_from is None:
@@ -285,7 +285,8 @@ def _in_dtype(text: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tenso
 def _place(pipeline: Any, request: SampleRequest, device: torch.device) -> None:
     """Bring the network to ``device``, by and by if so asked, and compile the blocks that it repeats."""
     if request.compile:
-        torch._dynamo.config.recompile_limit = RECOMPILATIONS
+        settings: Any = torch._dynamo.config
+        settings.recompile_limit = RECOMPILATIONS
         pipeline.transformer.compile_repeated_blocks()
     if request.offload == "none":
         pipeline.to(device)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.policies.base import Policy
 from ..core.rollout import rollout, rollout_through
 from ..core.timegrid import TimeGrid, to_sigma
-from ..students.scheduler import final_temperature
+from ..students.scheduler import as_sampled
 from ..students.student import Student
 from ..teachers.base import Conditioning
 
@@ -74,13 +74,11 @@ def walk(
     facts = student.facts
     nfe = facts.nfe if steps is None else steps
     substeps = facts.substeps if substeps is None else substeps
-    told = final_temperature(facts.sampling_temperature if temperature is None else temperature, nfe)
+    temperature = facts.sampling_temperature if temperature is None else temperature
     edges = TimeGrid(nfe, facts.final_step_scale, facts.shift).edges
     x = noise
     for index, (upper, lower) in enumerate(pairwise(edges)):
-        policy = student.policy(student.model, x, times(upper, x), conditioning)
-        if index < nfe - 1:
-            policy = policy.with_temperature(told)
+        policy = as_sampled(student.policy(student.model, x, times(upper, x), conditioning), temperature, index, nfe)
         raws = tuple(upper - (upper - lower) * part / points for part in range(points))
         states = [x]
         if points > 1:

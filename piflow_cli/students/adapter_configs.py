@@ -14,7 +14,7 @@ from torch import nn
 from ..core.policies.kinds import policy_kind, policy_kinds
 from ..errors import RunError, UsageError
 from ..presets.resolve import load
-from ..teachers.base import TeacherFamily
+from ..teachers.base import Network, TeacherFamily
 from ..teachers.folders import on_base
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.stored import StoredWeights
@@ -31,7 +31,7 @@ OTHER_BASE = "use the base it was trained on: --base PATH"
 OTHER_CONFIG = f"use the {CONFIG_NAME} that was saved with these weights, or distil again"
 
 
-def check_architecture(config: Mapping[str, Any], model: nn.Module, family: TeacherFamily) -> None:
+def check_architecture(config: Mapping[str, Any], model: Network, family: TeacherFamily) -> None:
     """Raise UsageError where adapter and base differ in a field that both have."""
     widened = {*_widened_fields(), *family.config_not_published, "out_channels"}
     for key in sorted(config.keys() - widened):
@@ -69,6 +69,11 @@ def outlined_student(
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{CONFIG_NAME} describes no {family.model_name}: {said:.100}", OTHER_CONFIG) from error
+
+
+def is_widened(key: str) -> bool:
+    """Whether configs have the field ``key`` of a policy, and not of their base."""
+    return key in _widened_fields()
 
 
 def _widened_fields() -> set[str]:

@@ -8,7 +8,7 @@ and ``<module>.lora_B.weight`` whose product counts once, its head, and what it 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
 from ..system.files import replacing_folder
 from ..teachers import family_of
+from ..teachers.base import Network
 from ..weights.locate import locate
 from ..weights.quantisation import COMPUTED_IN
 from ..weights.stored import StoredWeights
@@ -37,7 +38,8 @@ from .adapter_configs import (
     widened_config,
 )
 from .adapter_digests import check_digests, with_digests
-from .facts import METADATA_PREFIX, StudentFacts
+from .agreement import check_config, check_policy
+from .facts import StudentFacts, has_facts
 from .locate import CONFIG_NAME, WEIGHTS_NAME, StudentFiles
 from .published import facts_of_published, no_head, published_names
 from .runs import iterations_asked
@@ -90,6 +92,7 @@ def load_adapter(
     precision: str | None = None,
     as_stored: bool = False,
     changed: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Student:
     """The student in ``files``, of which :func:`read_facts` has read ``facts``; on the CPU.
 
@@ -99,7 +102,7 @@ def load_adapter(
         adapters on it; None: as it was trained. precision: of the base in place of ``dtype``, as
         :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it. as_stored: leave adapters in the dtype that
         the file has them in; 8-bit floats become float32, since nothing computes in them. changed: take files that are
-        not as they were saved.
+        not as they were saved. say: takes a line on what was assumed.
 
     Raises:
         UsageError: the base is of another architecture, or ``precision`` is of a base that there is none of.
@@ -119,6 +122,7 @@ def load_adapter(
         student = outlined_student(family, base_config(config, facts, teacher, family), facts, weights)
         if config is not None:
             refuse_unknown(config, type(student.model))
+        check_config(config, student, weights, say)
         fill(student, weights)
         return student
     place = locate(*facts.base_at(base))
@@ -132,6 +136,7 @@ def load_adapter(
         check_architecture(config, model, family)
     _check_ranks(ranks, model)
     student = loaded_student(model, family, facts, ranks)
+    check_config(config, student, weights, say)
     fill(student, weights, None if as_stored else dtype)
     return student
 
@@ -165,9 +170,10 @@ def _facts(
     base: str | None,
     say: Callable[[str], None],
 ) -> StudentFacts:
-    if not any(name.startswith(METADATA_PREFIX) for name in weights.metadata):
+    if not has_facts(weights):
         return facts_of_published(config, weights, teacher, base, say)
     facts = StudentFacts.from_metadata(weights.metadata)
+    check_policy(weights, facts, say)
     told = facts.components if config is None else config.get("num_gaussians", facts.components)
     if told != facts.components:
         raise RunError(
@@ -206,7 +212,7 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
 
 
 @contextmanager
-def holding(student: Student, weights: StoredWeights) -> Iterator[None]:
+def holding(student: Student, weights: StoredWeights) -> Generator[None]:
     """The student with other ``weights`` for a while, its adapters perhaps of
     another rank; it has its own again afterwards."""
     own = {name: (slot, getattr(*slot)) for name, slot in parameter_slots(student).items()}
@@ -239,7 +245,7 @@ def _ranks(weights: StoredWeights) -> dict[str, int]:
     return {path: shape[0] for path, shape in firsts.items()}
 
 
-def _check_ranks(ranks: Mapping[str, int], model: nn.Module) -> None:
+def _check_ranks(ranks: Mapping[str, int], model: Network) -> None:
     """Raise RunError where an adapter has no linear layer to sit on, or a
     rank that no product there can have use of."""
     modules = dict(model.named_modules())

@@ -15,10 +15,16 @@ from .fact_ranges import out_of_range
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
+    from ..weights.stored import StoredWeights
 
 METADATA_PREFIX = "piflow."
 NAMED_FAULTS = 5
 _PARSERS = {"int": int, "float": float}
+
+
+def has_facts(weights: StoredWeights) -> bool:
+    """Whether a student says of itself how it is sampled."""
+    return any(name.startswith(METADATA_PREFIX) for name in weights.metadata)
 
 
 @dataclass(frozen=True)

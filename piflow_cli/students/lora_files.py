@@ -127,7 +127,9 @@ def _found(path: str) -> Path:
 def _on_hub(path: str) -> Path:
     import huggingface_hub
 
-    repository, inside = hub_id(path)
+    place = hub_id(path)
+    assert place is not None, "a path that is not here names a repository"
+    repository, inside = place
     if inside.endswith(SUFFIX):
         return locate(path, option=OPTION)
     try:

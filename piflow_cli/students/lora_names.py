@@ -88,7 +88,7 @@ class Naming:
     ) -> tuple[dict[Place, Tensor], list[str]]:
         """What ``convert`` makes of the tensors, in whose names the second
         of each of ``pairs`` stands for the first."""
-        given = {_replaced(key, pairs): Traced.of(value, key) for key, value in tensors.items()}
+        given: dict[str, Tensor] = {_replaced(key, pairs): Traced.of(value, key) for key, value in tensors.items()}
         Traced.read.clear()
         try:
             placed, strange = self._placed(convert(given))

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import RunError, UsageError
+from ..teachers.base import Network
 from ..teachers.text_to_image import TextToImageFamily
 from ..wording import few
 from .lora_files import LoraFile, read_lora
@@ -38,7 +39,7 @@ class Factors:
 
 
 def add_loras(
-    model: nn.Module,
+    model: Network,
     own: Sequence[str],
     family: TextToImageFamily,
     loras: Sequence[tuple[str, float]],
@@ -65,7 +66,7 @@ def add_loras(
         model.set_adapters([*own, *names], [1.0] * len(own) + [scale for _, scale in loras])
 
 
-def cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
+def cast_adapters(model: Network, dtype: torch.dtype) -> None:
     """Hold all adapters in ``dtype``: training under autocast computes with
     them so, and float32 is many times slower."""
     from peft.tuners.lora import LoraLayer
@@ -76,7 +77,7 @@ def cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
             layer.lora_B.to(dtype)
 
 
-def layers_under_magnitudes(model: nn.Module) -> set[str]:
+def layers_under_magnitudes(model: Network) -> set[str]:
     """Dotted paths of the layers that a DoRA sits on: it reads their weights between
     calls, and these must not be in 8 bits then."""
     return {
@@ -87,7 +88,7 @@ def layers_under_magnitudes(model: nn.Module) -> set[str]:
 
 
 def _factors(
-    model: nn.Module, family: TextToImageFamily, file: LoraFile, warn: Callable[[str], None]
+    model: Network, family: TextToImageFamily, file: LoraFile, warn: Callable[[str], None]
 ) -> dict[str, Factors]:
     """The LoRA of every module, by its path in ``model``."""
     texts = [key for key in file.tensors if TEXT_ENCODER.fullmatch(key)]
@@ -112,7 +113,7 @@ def _factors(
 
 
 def _places(
-    model: nn.Module, family: TextToImageFamily, tensors: Mapping[str, Tensor]
+    model: Network, family: TextToImageFamily, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[Place, Tensor], list[str]]:
     naming = Naming([name for name, _ in model.named_modules() if name and not INSIDE.search(f".{name}")])
 
@@ -124,7 +125,7 @@ def _places(
     return naming.places(tensors, convert)
 
 
-def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model: nn.Module) -> UsageError:
+def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model: Network) -> UsageError:
     """What is said of tensors that have no use here."""
     magnitudes = [key for key in keys if key.endswith("dora_scale")]
     if magnitudes:
@@ -162,12 +163,12 @@ def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:
     return Factors(down, up, alpha, parts.get("magnitude"))
 
 
-def _switched(model: nn.Module, module: str) -> str:
+def _switched(model: Network, module: str) -> str:
     """A module that is a switch goes on to the student's own version of it."""
     return f"{module}.variants.{REST}" if isinstance(model.get_submodule(module), Switch) else module
 
 
-def _check_fits(model: nn.Module, found: Mapping[str, Factors], path: str) -> None:
+def _check_fits(model: Network, found: Mapping[str, Factors], path: str) -> None:
     for module, factors in found.items():
         layer, plain = model.get_submodule(module), module.removesuffix(f".variants.{REST}")
         if not hasattr(layer, "in_features"):
@@ -197,7 +198,7 @@ def _check_magnitudes(file: LoraFile, found: Mapping[str, Factors]) -> None:
         )
 
 
-def _put(model: nn.Module, found: Mapping[str, Factors], name: str) -> None:
+def _put(model: Network, found: Mapping[str, Factors], name: str) -> None:
     """Inject the adapter ``name`` and fill it; every module has its own rank and alpha."""
     from peft import LoraConfig
 

@@ -30,7 +30,7 @@ class FoundStudent:
     """A student that was found and says what it is; its weights are still on disk.
 
     ``named``: as it was typed. ``teacher``: the preset that was asked for, if any. ``other_base``: a base in place of
-    the student's own. ``changed``: files may differ from what was saved.
+    the student's own. ``changed``: files may differ from what was saved. ``say`` takes a line on what is assumed.
     """
 
     named: str
@@ -39,6 +39,7 @@ class FoundStudent:
     teacher: str | None = None
     other_base: str | None = None
     changed: bool = False
+    say: Callable[[str], None] = lambda line: None
 
     @property
     def folder(self) -> Path:
@@ -85,6 +86,7 @@ class FoundStudent:
             precision=precision,
             as_stored=as_stored,
             changed=self.changed,
+            say=self.say,
         )
         # The base of a text-to-image student also has the text encoders and the VAE.
         needs_base = isinstance(student.model, View) or isinstance(student.family, TextToImageFamily)
@@ -154,7 +156,7 @@ def find_student(
     facts = read_facts(files, teacher=teacher, base=base, changed=changed, say=say)
     # Before the base is read, which may take minutes.
     _check_teacher(named, facts, teacher)
-    return FoundStudent(str(named), files, facts, teacher, base, changed)
+    return FoundStudent(str(named), files, facts, teacher, base, changed, say)
 
 
 def open_student(

@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from ..core.policies.kinds import PolicyKind, policy_kind, policy_kinds
 from ..core.timegrid import TimeGrid
 from ..errors import RunError, UsageError
 from ..presets.resolve import available, load, resolve
 from ..teachers import families, family_of
+from ..teachers.base import Network
 from ..teachers.folders import on_base, outline_folder
 from ..weights.stored import StoredWeights
 from .fact_ranges import out_of_range
@@ -94,18 +93,24 @@ def is_ours(config: Mapping[str, Any] | None) -> bool:
     return config is not None and class_of_base(config) in {family.model_name for family in families().values()}
 
 
-def base_outline(teacher: TeacherSection) -> nn.Module:
+def base_outline(teacher: TeacherSection) -> Network:
     """The teacher on the meta device, for what a student without a config.json does not say."""
     family = family_of(teacher.family)
     return family.outline(outline_folder(family, teacher))
 
 
+def told_policy(weights: StoredWeights) -> Mapping[str, Any]:
+    """What the file says of its policy, nothing where it has no ``policy_config``;
+    raises RunError where that is no JSON object."""
+    try:
+        return dict(json.loads(weights.metadata.get("policy_config", "{}")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{weights.path} has a policy_config that is no JSON object", "copy it again") from error
+
+
 def _policy_config(weights: StoredWeights) -> Mapping[str, Any]:
     """What the file says of its policy; of one that says nothing, what its head can only be."""
-    try:
-        found = dict(json.loads(weights.metadata.get("policy_config", "{}")))
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{weights.path} has a policy_config that is no JSON object", "copy it again") from error
+    found = told_policy(weights)
     if found:
         return found
     for kind in policy_kinds():
@@ -152,9 +157,10 @@ def _preset(
     else:
         # Class-conditional teachers of one class differ in more than their weights, so none of them is a fair guess.
         raise UsageError(f"{weights.path} does not say how to sample it", NAME_PRESET)
-    for preset in _shipped(kind) if published is not None else ():
-        if (preset.teacher.base, preset.policy.nfe) == (first.teacher.base, int(published[2])):
-            return preset
+    if published is not None:
+        told = (first.teacher.base, int(published[2]))
+        same = (preset for preset in _shipped(kind) if (preset.teacher.base, preset.policy.nfe) == told)
+        return next(same, first)
     return first
 
 
@@ -180,7 +186,7 @@ def _head_sizes(
 ) -> dict[str, int]:
     """Components and width of the log-std network, as the config states them; without one, as the tensors show them."""
     try:
-        if is_ours(config):
+        if config is not None and is_ours(config):
             if kind.published.class_prefix is not None:
                 return {fact: config[field] for fact, (field, _) in kind.published.sizes.items()}
             # Tokens go in and come out as wide as a patch, N times over.

@@ -14,7 +14,8 @@ from ..errors import UsageError
 from ..presets.places import with_full_paths
 from ..presets.resolve import from_dict, to_dict
 from ..presets.yaml_files import write_yaml
-from ..system.files import recover, replacing_file, stood_aside, sync_folder
+from ..system.files import recover, replacing_file, stood_aside
+from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class RunFolder:
         if changed:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
-                "name another folder with --output DIR, or start over with --no-resume",
+                "keep what it was with --set KEY=VALUE, name another folder with --output DIR, or start over with"
+                " --no-resume",
             )
 
     def check_data(self, fingerprint: str) -> None:

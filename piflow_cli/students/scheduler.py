@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
@@ -14,6 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ..core.decoding import PolicyDecoder
+from ..core.policies.base import Policy
 from ..core.rollout import rollout
 from ..core.tensors import working
 from ..core.timegrid import TimeGrid, renoising, to_raw, to_sigma
@@ -26,7 +27,12 @@ class PolicySchedulerOutput(BaseOutput):
     prev_sample: Tensor
 
 
-def final_temperature(temperature: float | Literal["auto"], nfe: int) -> float:
+def as_sampled(policy: Policy, temperature: float | str, index: int, nfe: int) -> Policy:
+    """The policy of evaluation ``index`` (from 0) of ``nfe``, with the temperature of all steps but the last."""
+    return policy if index == nfe - 1 else policy.with_temperature(final_temperature(temperature, nfe))
+
+
+def final_temperature(temperature: float | str, nfe: int) -> float:
     """Temperature of all steps but the last, which has none: ``auto`` is 0.1 (nfe - 1), at most 1 (pi-Flow, appendix).
 
     The rule is of text-to-image: the published samplers of ImageNet have no temperature.
@@ -56,14 +62,14 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        kind: str = "gm",
-        components: int = 8,
+        kind: str,
+        components: int,
         patch: int | None = None,
         segment: float = 1.0,
         shift: float = 1.0,
         final_step_scale: float = 1.0,
         substeps: int = 128,
-        temperature: float | Literal["auto"] = 1.0,
+        temperature: float | str = 1.0,
         stochastic: float = 0.0,
         num_train_timesteps: int = 1000,
     ) -> None:
@@ -75,7 +81,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         self,
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
-        sigmas: object = None,
+        sigmas: Sized | None = None,
         mu: float | None = None,
     ) -> None:
         """Place ``num_inference_steps`` evaluations; ``sigmas`` only count them and
@@ -131,8 +137,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
 
         source = torch.full((sample.shape[0],), raw, dtype=torch.float64, device=sample.device)
         policy = self.decoder.policy(working(model_output), working(sample), source)
-        if not last:
-            policy = policy.with_temperature(final_temperature(config.temperature, self.num_inference_steps))
+        policy = as_sampled(policy, config.temperature, index, self.num_inference_steps)
         end = torch.full_like(source, raw_next if memory == 1 else to_raw(sigma_dst, config.shift))
         x = self.decoder.pack(rollout(policy, policy.x_src, source, end, substeps=config.substeps))
         if memory < 1 and not last:

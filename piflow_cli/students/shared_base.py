@@ -8,7 +8,7 @@ that what gradient checkpointing recomputes during backward() is what ran forwar
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core.heads import HeadSite, PolicyHead, tap_embedding, widened_channels
+from ..teachers.base import Network
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from peft.tuners.tuners_utils import BaseTunerLayer
 
 Role = Literal["teacher", "student", "average"]
 REST: Role = "student"
@@ -30,7 +30,7 @@ class Switch(nn.Module):
 
     def __init__(self, variants: Mapping[Role, nn.Module]) -> None:
         super().__init__()
-        self.variants = nn.ModuleDict(variants)
+        self.variants = nn.ModuleDict(dict(variants))
         self.role: Role = REST
 
     def forward(self, *args: Any) -> Any:
@@ -42,12 +42,12 @@ class HeadSwitch(Switch):
 
     embedding: Tensor | None = None
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, *args: Any) -> Any:
         embedding, self.embedding = self.embedding, None
         module = self.variants[self.role]
         if isinstance(module, PolicyHead):
             module.embedding = embedding
-        return module(tokens)
+        return module(*args)
 
 
 class FullPrecisionLinear(nn.Linear):
@@ -63,8 +63,8 @@ class FullPrecisionLinear(nn.Linear):
                 own.copy_(value)
         return copy
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.to(self.weight.dtype)).to(input.dtype)
 
 
 class SharedBase:
@@ -76,7 +76,7 @@ class SharedBase:
 
     def __init__(
         self,
-        base: nn.Module,
+        base: Network,
         site: HeadSite,
         heads: Mapping[Role, PolicyHead],
         copies: Sequence[str],
@@ -128,7 +128,7 @@ class SharedBase:
             self.base.out_channels = self.channels[role != "teacher"]
 
     @contextmanager
-    def playing(self, role: Role) -> Iterator[nn.Module]:
+    def playing(self, role: Role) -> Generator[nn.Module]:
         """The base in another role for a while; it is the student again afterwards."""
         self.play(role)
         try:
@@ -221,12 +221,12 @@ class View:
         return self
 
 
-def root(model: nn.Module | View) -> nn.Module:
+def root(model: Network | View) -> Network:
     """The module behind a view; a model that is no view is its own."""
     return model.base if isinstance(model, View) else model
 
 
-def _add_adapters(base: nn.Module, config: LoraConfig, roles: list[Role]) -> list[BaseTunerLayer]:
+def _add_adapters(base: Network, config: LoraConfig, roles: list[Role]) -> list[Any]:
     # peft takes seconds to import, and students that are trained in full do without it.
     from peft import inject_adapter_in_model
     from peft.tuners.tuners_utils import BaseTunerLayer

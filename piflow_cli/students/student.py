@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.decoding import PolicyDecoder
 from ..core.heads import HeadSite, HeadSizes, PolicyHead, attach_head
@@ -16,7 +16,7 @@ from ..core.policies.base import Policy
 from ..core.policies.kinds import head_class
 from ..core.timegrid import to_sigma
 from ..errors import UsageError
-from ..teachers.base import Conditioning, TeacherFamily
+from ..teachers.base import Conditioning, Network, TeacherFamily
 from .scheduler import PolicyScheduler
 from .shared_base import SharedBase, View, root
 
@@ -26,13 +26,11 @@ if TYPE_CHECKING:
     from ..presets.schema import AdapterSection
     from .facts import StudentFacts
 
-Model = nn.Module | View
-
 
 class Student:
     """A widened model, or the student's view of a shared base, with the facts that turn its output into policies."""
 
-    def __init__(self, family: TeacherFamily, model: Model, facts: StudentFacts) -> None:
+    def __init__(self, family: TeacherFamily, model: Network, facts: StudentFacts) -> None:
         self.family = family
         self.model = model
         self.facts = facts
@@ -43,7 +41,7 @@ class Student:
         """Where its network is."""
         return next(root(self.model).parameters()).device
 
-    def policy(self, model: Model, x: Tensor, raw: Tensor, conditioning: Conditioning) -> Policy:
+    def policy(self, model: Network, x: Tensor, raw: Tensor, conditioning: Conditioning) -> Policy:
         """One evaluation at states ``x`` (B, C, *S), raw times (B,); ``model``
         is this one's, or its distributed wrapper."""
         output = self.family.call(model, x, to_sigma(raw, self.facts.shift), conditioning)
@@ -87,7 +85,7 @@ class Student:
 
 
 def new_head(
-    model: nn.Module, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None
+    model: Network, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None
 ) -> tuple[HeadSite, PolicyHead]:
     """The head of a student of ``model`` and its site, initialised from the model's output projection."""
     site = family.head_site(model)
@@ -96,7 +94,7 @@ def new_head(
 
 
 def widen(
-    model: nn.Module, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None
+    model: Network, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None
 ) -> Student:
     """Turn ``model`` itself into a student: its output projection gives way to a policy head."""
     site, head = new_head(model, family, facts, generator)
@@ -104,7 +102,7 @@ def widen(
     return Student(family, model, facts)
 
 
-def student_of(teacher: nn.Module, family: TeacherFamily, facts: StudentFacts, seed: int) -> Student:
+def student_of(teacher: Network, family: TeacherFamily, facts: StudentFacts, seed: int) -> Student:
     """A fully trained student beside a frozen teacher: a copy of it with a policy head, initialised by ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -114,7 +112,7 @@ def student_of(teacher: nn.Module, family: TeacherFamily, facts: StudentFacts, s
 
 
 def adapted_student(
-    base: nn.Module, family: TeacherFamily, facts: StudentFacts, adapter: AdapterSection, seed: int
+    base: Network, family: TeacherFamily, facts: StudentFacts, adapter: AdapterSection, seed: int
 ) -> Student:
     """A student that shares the frozen ``base`` with its teacher and its average, initialised by ``seed``.
 
@@ -134,7 +132,7 @@ def adapted_student(
     return Student(family, shared.view("student"), facts)
 
 
-def loaded_student(base: nn.Module, family: TeacherFamily, facts: StudentFacts, ranks: dict[str, int]) -> Student:
+def loaded_student(base: Network, family: TeacherFamily, facts: StudentFacts, ranks: dict[str, int]) -> Student:
     """A student on its ``base``, with adapters of ``ranks`` at dotted paths; what it brings
     is on the meta device until it is loaded."""
     with torch.device("meta"):
@@ -167,7 +165,8 @@ def adapter_config(ranks: dict[str, int], scale: float, dropout: float) -> LoraC
     own = {path: other for path, other in ranks.items() if other != rank}
     return LoraConfig(
         r=rank,
-        lora_alpha=scale * rank,
+        # peft counts in fractions too.
+        lora_alpha=scale * rank,  # ty: ignore[invalid-argument-type]
         rank_pattern=own,
         alpha_pattern={path: scale * other for path, other in own.items()},
         lora_dropout=dropout,

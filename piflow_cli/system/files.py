@@ -3,7 +3,6 @@ whatever kills the process or the power."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
@@ -12,33 +11,34 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import UsageError
+from .exchange import exchange
+from .folders import in_folder, sync_file, sync_folder
 
 KEY_LENGTH = 32
 CHUNK = 1 << 24  # bytes
 _ASIDE = re.compile(r"\.(.+)\.[0-9a-z_]+\.(?:tmp|old)")
-_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
-_HERE = -100  # AT_FDCWD
-LONGEST_NAME = (
-    200  # bytes of a file's or folder's name: file systems take 255, and names are written aside with a suffix
-)
+# Bytes of the name of a file or folder: file systems take 255, and names are written aside with a suffix.
+LONGEST_NAME = 200
 SHOWN_NAME = 60
 NAME_CACHE = "export XDG_CACHE_HOME=DIR"
 
 
-def user_cache() -> Path:
-    """Where piflow keeps what it can make again: ``piflow`` in XDG_CACHE_HOME, or in ~/.cache.
+def user_cache(named: Path | None = None) -> Path:
+    """Where piflow keeps what it can make again: in ``named``, or else in ``piflow`` in XDG_CACHE_HOME or ~/.cache.
 
-    Raises UsageError where neither is known: the variable is not set, and the user has no home.
+    Raises UsageError where none of them is known: the variable is not set, and the user has no home.
     """
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if named is not None:
+        return named
+    told = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification has relative paths ignored.
-    if named.is_absolute():
-        return named / "piflow"
+    if told.is_absolute():
+        return told / "piflow"
     try:
         return Path.home() / ".cache" / "piflow"
     except RuntimeError as error:
@@ -53,7 +53,7 @@ def cache_folder(named: Path | None, hint: str = f"--cache DIR, or {NAME_CACHE}"
     Raises UsageError, before anything is computed, where there is none or it cannot be written to.
     """
     try:
-        folder = user_cache() if named is None else named
+        folder = user_cache(named)
     except UsageError as error:
         raise UsageError(error.message, f"name one: {hint}") from error
     check_writable(folder, hint, "the cache ")
@@ -126,42 +126,49 @@ def is_plain_name(name: object) -> bool:
 
 
 @contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path) -> Generator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not.
 
     When the block has ended, the file stays under its name whatever happens to the power.
+    When it fails, folders that were made for the file go too.
     """
-    make_folder(path.parent)
     aside = _aside(path, "tmp")
-    try:
-        yield aside
-        sync_file(aside)
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+    with in_folder(path.parent):
+        try:
+            yield aside
+            sync_file(aside)
+            os.replace(aside, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            if error.filename is None and error.errno is not None:
+                # What wrote the file did not say which one it was.
+                error.filename = str(path)
+            raise
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path) -> Generator[Path]:
     """A temporary folder that takes the place of ``path`` when the block ends well, and is removed when it does not.
 
     Where the system can exchange two folders, there is always one at ``path`` that is whole; elsewhere :func:`recover`
     puts back what a process that was killed in between has left. What was synchronised here survives a power cut.
+    When the block fails, folders that were made for this one go too.
     """
-    make_folder(path.parent)
     aside = _aside(path, "tmp")
-    aside.mkdir()
-    try:
-        yield aside
-        _sync_tree(aside)
-        if not path.exists():
-            os.rename(aside, path)
-        elif not _exchange(aside, path):
-            _swap(aside, path)
-        sync_folder(path.parent)
-    finally:
-        _clear(aside)
+    with in_folder(path.parent):
+        aside.mkdir()
+        try:
+            yield aside
+            _sync_tree(aside)
+            if not path.exists():
+                os.rename(aside, path)
+            elif not exchange(aside, path):
+                _swap(aside, path)
+            sync_folder(path.parent)
+        finally:
+            _clear(aside)
 
 
 def remove_folder(path: Path) -> None:
@@ -202,44 +209,6 @@ def stood_aside(path: Path, ours: re.Pattern[str]) -> str | None:
     return None if found is None or ours.fullmatch(found[1]) is None else found[1]
 
 
-def make_folder(path: Path) -> None:
-    """Make ``path`` and what is missing above it, so that a power cut does not take them back."""
-    missing = []
-    while not path.exists():
-        missing.append(path)
-        path = path.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_file(path: Path) -> None:
-    """Have the contents of a file written to the disk; raises OSError where the disk fails."""
-    # A file copied from elsewhere may forbid writing; Windows synchronises nothing else.
-    number = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder written to the disk, on systems that can be told to."""
-    try:
-        number = os.open(path, os.O_RDONLY)
-    except OSError:
-        # Windows opens no folders; a folder that may be written to but not read cannot be opened either.
-        return
-    try:
-        os.fsync(number)
-    except OSError as error:
-        # Some network and FUSE file systems know no synchronising of folders.
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EROFS):
-            raise
-    finally:
-        os.close(number)
-
-
 def _aside(path: Path, kind: str) -> Path:
     """A name beside ``path`` that nobody else has: process numbers repeat between containers that share a folder."""
     name = path.name.encode()[:LONGEST_NAME].decode(errors="ignore")
@@ -261,20 +230,6 @@ def _sync_tree(folder: Path) -> None:
             if not (path := Path(place, name)).is_symlink():
                 sync_file(path)
         sync_folder(Path(place))
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders at once; False where the system or the file system cannot."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError, TypeError):
-        return False
-    if rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM, errno.EXDEV):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
 
 
 def _swap(aside: Path, path: Path) -> None:

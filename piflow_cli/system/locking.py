@@ -8,8 +8,8 @@ import os
 import shlex
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from ..errors import UsageError
-from .files import make_folder
+from .folders import make_folder, missing_folders, remove_empty
 
 try:
     import fcntl
@@ -77,12 +77,12 @@ class FolderLock:
         self._number: int | None = None
 
     def __enter__(self) -> FolderLock:
-        self._made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
+        self._made = missing_folders(self.folder)
         make_folder(self.folder)
         try:
             self._take()
         except BaseException:
-            self._remove_made()
+            remove_empty(self._made)
             raise
         return self
 
@@ -91,7 +91,7 @@ class FolderLock:
     ) -> None:
         number, self._number = self._number, None
         _close(number, self.path)
-        self._remove_made()
+        remove_empty(self._made)
 
     def follow(self, moved: Path) -> None:
         """Lock the folder anew at its path, after what was there has been moved to
@@ -139,15 +139,9 @@ class FolderLock:
             raise _unknown(self, held, "which may be at work")
         logger.info(f"taking over {self.folder} from {held}, which is gone")
 
-    def _remove_made(self) -> None:
-        """Take back the folders that were made for the lock alone."""
-        for place in self._made:
-            with suppress(OSError):
-                place.rmdir()
-
 
 @contextmanager
-def waiting_for(path: Path, what: str) -> Iterator[None]:
+def waiting_for(path: Path, what: str) -> Generator[None]:
     """Hold the lock file ``path``; says ``what`` is waited for where another
     process has it for longer than a moment."""
     lock = FileLock(path)

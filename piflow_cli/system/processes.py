@@ -7,7 +7,7 @@ import ctypes
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,16 +31,16 @@ _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @contextmanager
-def environment(changes: Mapping[str, str] | None = None, *, without: str | None = None) -> Iterator[None]:
+def environment(changes: Mapping[str, str] | None = None, *, without: str | None = None) -> Generator[None]:
     """Environment variables with ``changes``, and without all whose names
     begin with ``without``, until the block ends."""
-    changes = {} if changes is None else changes
+    changed = {} if changes is None else changes
 
     def touched() -> list[str]:
-        return [name for name in os.environ if name in changes or (without is not None and name.startswith(without))]
+        return [name for name in os.environ if name in changed or (without is not None and name.startswith(without))]
 
     before = {name: os.environ.pop(name) for name in touched()}
-    os.environ.update(changes)
+    os.environ.update(changed)
     try:
         yield
     finally:
@@ -167,4 +167,5 @@ def open_processes(device: str) -> Processes:
     from accelerate import PartialState
 
     state = PartialState(cpu=chosen.type == "cpu", timeout=LONGEST)
-    return Processes(state.device, state.process_index, state.num_processes, state.wait_for_everyone)
+    own = chosen if state.device is None else state.device
+    return Processes(own, state.process_index, state.num_processes, state.wait_for_everyone)

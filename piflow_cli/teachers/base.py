@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from .encoders import EncoderFactory
 
 Conditioning = dict[str, Tensor]
+# A model of diffusers, or a shared base in one role. What such classes add to nn.Module (config, dtype, their layers)
+# torch types as Tensor | Module, so that a checker can say nothing of it.
+Network = Any
+
 """What the network is told besides state and time; every tensor has the batch first."""
 
 
@@ -30,23 +35,28 @@ class TeacherFamily(ABC):
     The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise,
     u = eps - x_0. :meth:`call` translates to the model's own.
 
-    ``model_name``: the class of its models, as their config names it. ``guidance`` is what a network with an input for
-    the guidance scale is told; the others do not read it. ``trained_in_full``: dotted paths of linear layers that a
-    student with adapters trains in full, besides the head. ``config_not_published``: fields of the base's config that
-    published GM adapters leave out.
+    ``model_name``: the class of its models, as their config names it. ``fine_steps``: Euler steps of a picture at its
+    best; ``beside_steps``: of one that is only to stand beside a student's, in previews and inspection. ``guidance`` is
+    what a network with an input for the guidance scale is told; the others do not read it. ``trained_in_full``: dotted
+    paths of linear layers that a student with adapters trains in full, besides the head. ``config_not_published``:
+    fields of the base's config that published GM adapters leave out. ``usual_fields``: values that released networks
+    have in fields of the config which no tensor shows.
     """
 
     name: ClassVar[str]
     model_name: ClassVar[str]
+    fine_steps: ClassVar[int]
+    beside_steps: ClassVar[int]
     trained_in_full: ClassVar[tuple[str, ...]] = ()
     config_not_published: ClassVar[tuple[str, ...]] = ()
+    usual_fields: ClassVar[Mapping[str, tuple[float, ...]]] = MappingProxyType({})
     embeds_guidance: ClassVar[bool] = False
 
     def __init__(self, guidance: float = 1.0) -> None:
         self.guidance = guidance
 
     @abstractmethod
-    def head_site(self, model: nn.Module) -> HeadSite:
+    def head_site(self, model: Network) -> HeadSite:
         """Where a policy head sits in ``model``."""
 
     def prepare(self, base: Path, config: Path | None) -> Path:
@@ -76,7 +86,7 @@ class TeacherFamily(ABC):
             f"teachers of the family {self.name} are not quantised", "choose --base-precision bf16 or fp32"
         )
 
-    def kept_whole(self, model: nn.Module) -> set[str]:
+    def kept_whole(self, model: Network) -> set[str]:
         """Dotted paths of layers that are never quantised: students start from copies
         of them, and the last layer is delicate."""
         return {self.head_site(model).projection, *self.trained_in_full}
@@ -90,24 +100,24 @@ class TeacherFamily(ABC):
         """A model of the architecture that ``config`` states, with random weights."""
 
     @abstractmethod
-    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         """What ``model`` emits at states ``x`` (B, C, *S) and noise levels
         (B,): velocity, or a policy if it is widened."""
 
     @abstractmethod
-    def unconditional(self, model: nn.Module, conditioning: Conditioning) -> Conditioning:
+    def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
         """The conditioning of classifier-free guidance's other half."""
 
     @abstractmethod
-    def embedding_dim(self, model: nn.Module) -> int:
+    def embedding_dim(self, model: Network) -> int:
         """Width of the timestep embedding that the head taps."""
 
-    def adapter_targets(self, model: nn.Module) -> list[str]:
+    def adapter_targets(self, model: Network) -> list[str]:
         """Dotted paths of the linear layers that carry adapters; none where students are trained in full."""
         return []
 
     @abstractmethod
-    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+    def longest_conditioning(self, model: Network) -> Conditioning:
         """Conditioning of one sample, shaped as the longest text makes it, on the meta device, but for masks whose
         values shape the network."""
 
@@ -123,16 +133,19 @@ class TeacherFamily(ABC):
 class ClassConditionalFamily(TeacherFamily):
     """Teachers of one image size that are told a class."""
 
+    fine_steps = 128
+    beside_steps = 128
+
     @abstractmethod
-    def class_count(self, model: nn.Module) -> int:
+    def class_count(self, model: Network) -> int:
         """How many classes the model was conditioned on."""
 
     @abstractmethod
-    def condition(self, model: nn.Module, labels: Sequence[int]) -> Conditioning:
+    def condition(self, model: Network, labels: Sequence[int]) -> Conditioning:
         """Conditioning of class ``labels``; raises UsageError for a class that the model does not know."""
 
     @abstractmethod
-    def sample_shape(self, model: nn.Module) -> tuple[int, ...]:
+    def sample_shape(self, model: Network) -> tuple[int, ...]:
         """Shape (C, *S) of one state."""
 
 
@@ -144,7 +157,7 @@ def guidance_of(section: TeacherSection) -> Guidance:
     return Guidance(section.guidance, section.guidance_interval, section.guidance_mode == "orthogonal")
 
 
-def matching(model: nn.Module, pattern: str) -> list[str]:
+def matching(model: Network, pattern: str) -> list[str]:
     """Dotted paths of the linear layers of ``model`` that a regular expression matches in full."""
     return [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear) and re.fullmatch(pattern, name)
@@ -163,7 +176,7 @@ def repeat(conditioning: Conditioning, times: int) -> Conditioning:
 
 @torch.no_grad()
 def teacher_velocity(
-    family: TeacherFamily, model: nn.Module, guidance: Guidance, x: Tensor, sigma: Tensor, conditioning: Conditioning
+    family: TeacherFamily, model: Network, guidance: Guidance, x: Tensor, sigma: Tensor, conditioning: Conditioning
 ) -> Tensor:
     """Guided velocity (B, C, *S) of a teacher at states ``x`` and noise levels ``sigma`` (B,).
 

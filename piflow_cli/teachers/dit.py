@@ -6,14 +6,15 @@ import json
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.heads import HeadSite
 from ..errors import UsageError
-from .base import ClassConditionalFamily, Conditioning, matching
+from .base import ClassConditionalFamily, Conditioning, Network, matching
 from .dit_checkpoints import converted
 from .dit_network import DiT
 from .loading import load_model
@@ -27,6 +28,7 @@ class DiTFamily(ClassConditionalFamily):
     name = "dit"
     model_name = "DiT"
     trained_in_full = ("proj_out_1",)
+    usual_fields = MappingProxyType({"time_scale": (1.0, 1000.0)})
 
     def prepare(self, base: Path, config: Path | None) -> Path:
         """A released checkpoint becomes a folder, by the config.json in the folder
@@ -38,17 +40,18 @@ class DiTFamily(ClassConditionalFamily):
         told = beside if config is None else config / CONFIG_NAME
         return converted(base, read_config(told) if config is not None or beside.is_file() else {})
 
-    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> DiT:
+    def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> Network:
         return load_model(DiT, folder, dtype, low_cpu_mem_usage=False)
 
-    def outline(self, folder: Path) -> DiT:
+    def outline(self, folder: Path) -> Network:
         with torch.device("meta"):
             return self.build(read_config(folder / CONFIG_NAME))
 
-    def build(self, config: dict) -> DiT:
-        return DiT.from_config(config).eval()
+    def build(self, config: dict) -> Network:
+        model: Network = DiT.from_config(config)
+        return model.eval()
 
-    def head_site(self, model: DiT) -> HeadSite:
+    def head_site(self, model: Network) -> HeadSite:
         return HeadSite(
             projection="proj_out_2",
             patch=model.config.patch_size**2,
@@ -58,16 +61,16 @@ class DiTFamily(ClassConditionalFamily):
             unpatchify=True,
         )
 
-    def adapter_targets(self, model: DiT) -> list[str]:
+    def adapter_targets(self, model: Network) -> list[str]:
         return matching(model, r".*\.ff\.net\.(0\.proj|2)|emb\.timestep_embedder\.linear_[12]")
 
-    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         return model(x, sigma.to(x.dtype), conditioning["class_labels"])
 
-    def class_count(self, model: DiT) -> int:
+    def class_count(self, model: Network) -> int:
         return model.config.num_classes
 
-    def condition(self, model: DiT, labels: Sequence[int]) -> Conditioning:
+    def condition(self, model: Network, labels: Sequence[int]) -> Conditioning:
         classes = self.class_count(model)
         unknown = sorted({label for label in labels if not 0 <= label < classes})
         if unknown:
@@ -77,16 +80,16 @@ class DiTFamily(ClassConditionalFamily):
             )
         return {"class_labels": torch.tensor(labels, dtype=torch.int64)}
 
-    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+    def longest_conditioning(self, model: Network) -> Conditioning:
         return {name: value.to("meta") for name, value in self.condition(model, [0]).items()}
 
-    def unconditional(self, model: DiT, conditioning: Conditioning) -> Conditioning:
+    def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
         return {"class_labels": torch.full_like(conditioning["class_labels"], model.config.num_classes)}
 
-    def sample_shape(self, model: DiT) -> tuple[int, ...]:
+    def sample_shape(self, model: Network) -> tuple[int, ...]:
         return (model.config.in_channels, model.config.sample_size, model.config.sample_size)
 
-    def embedding_dim(self, model: DiT) -> int:
+    def embedding_dim(self, model: Network) -> int:
         return model.config.num_attention_heads * model.config.attention_head_dim
 
 

@@ -156,7 +156,7 @@ def _with_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     without what does not reach the velocity."""
     found: dict[str, Tensor] = {}
     channels = tensors["x_embedder.proj.weight"].shape[1]
-    positions = tensors["x_embedder.proj.weight"].shape[2:].numel()
+    positions = math.prod(tensors["x_embedder.proj.weight"].shape[2:])
     for name, value in tensors.items():
         if name == "pos_embed" or name.startswith("projectors."):
             continue

@@ -7,6 +7,7 @@ embedding of time and class shared by all blocks. Parameter names are those of t
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 
 SINUSOID_CHANNELS = 256
 NORM_EPS = 1e-6
+# Below, no sinusoid tells one time from another; above, float32 angles have lost the fraction of a turn.
+TIME_SCALES = (1e-3, 1e6)
 
 
 def sinusoid_frequencies(channels: int = SINUSOID_CHANNELS, device: torch.device | None = None) -> torch.Tensor:
@@ -207,6 +210,8 @@ class DiT(ModelMixin, ConfigMixin):
                 raise ValueError(f"{name} {size!r} is not a whole number above 0")
         if type(time_scale) not in (int, float) or not 0 < time_scale < math.inf:
             raise ValueError(f"time_scale {time_scale!r} is not a number above 0")
+        if not TIME_SCALES[0] <= time_scale <= TIME_SCALES[1]:
+            raise ValueError(f"time_scale {time_scale:g} is not from {TIME_SCALES[0]:g} to {TIME_SCALES[1]:g}")
         width = num_attention_heads * attention_head_dim
         if sample_size % patch_size:
             raise ValueError(f"sample_size {sample_size} is not a multiple of patch_size {patch_size}")
@@ -230,27 +235,31 @@ class DiT(ModelMixin, ConfigMixin):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.pos_embed.proj.weight.flatten(1))
+        assert self.pos_embed.proj.bias is not None
         nn.init.zeros_(self.pos_embed.proj.bias)
         nn.init.normal_(self.emb.class_embedder.embedding_table.weight, std=0.02)
         nn.init.normal_(self.emb.timestep_embedder.linear_1.weight, std=0.02)
         nn.init.normal_(self.emb.timestep_embedder.linear_2.weight, std=0.02)
-        for layer in [block.norm1.linear for block in self.transformer_blocks] + [self.proj_out_1, self.proj_out_2]:
+        modulations = [cast(Block, block).norm1.linear for block in self.transformer_blocks]
+        for layer in (*modulations, self.proj_out_1, self.proj_out_2):
             nn.init.zeros_(layer.weight)
 
     def forward(self, hidden_states: torch.Tensor, timestep: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
         """Velocity (B, out_channels, H, W) at states (B, C, H, W), sigma (B,) in [0, 1] and labels (B,), int64."""
         tokens = self.pos_embed(hidden_states)
         embedding = self.emb(timestep, class_labels, tokens.dtype)
+        # diffusers puts it there when checkpointing is switched on.
+        checkpointed: Any = self._gradient_checkpointing_func
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                tokens = self._gradient_checkpointing_func(block, tokens, embedding)
+                tokens = checkpointed(block, tokens, embedding)
             else:
                 tokens = block(tokens, embedding)
         shift, scale = self.proj_out_1(F.silu(embedding))[:, None].chunk(2, dim=-1)
         return self._unpatchify(self.proj_out_2(modulate(self.norm_out(tokens), shift, scale)))
 
     def _unpatchify(self, tokens: torch.Tensor) -> torch.Tensor:
-        batch, patch = tokens.shape[0], self.config.patch_size
-        grid = self.config.sample_size // patch
+        batch, patch = tokens.shape[0], self.config["patch_size"]
+        grid = self.config["sample_size"] // patch
         cells = tokens.reshape(batch, grid, grid, patch, patch, self.out_channels)
         return cells.permute(0, 5, 1, 3, 2, 4).reshape(batch, self.out_channels, grid * patch, grid * patch)

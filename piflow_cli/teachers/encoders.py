@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class EncoderFactory:
     latent_channels: int
     downsampling: int
     size_multiple: int
-    open: Callable[[torch.device, bool], Encoders]
+    open: Callable[[torch.device, bool], Any]
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Shape (C, h, w) of the latents of a picture of ``width`` x ``height`` pixels."""

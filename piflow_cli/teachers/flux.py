@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core.heads import HeadSite
-from .base import Conditioning, matching
-from .packing import POSITIONS, SIDE, pack, unpack
-from .text_to_image import TextToImageFamily
+from .base import Conditioning, Network, matching
+from .packed import PackedFamily
+from .packing import SIDE, pack, unpack
 
 
-class FluxFamily(TextToImageFamily):
+class FluxFamily(PackedFamily):
     """Conditioning: ``prompt_embeds`` (B, L, D) of T5, padded to one length, and
     ``pooled_prompt_embeds`` (B, E) of CLIP."""
 
     name = "flux"
     model_name = "FluxTransformer2DModel"
     pipeline_name = "FluxPipeline"
-    token_positions = POSITIONS
-    text_length = 512
-    trained_in_full = ("norm_out.linear",)
-    config_not_published = ("patch_size",)
     embeds_guidance = True
 
-    def head_site(self, model: nn.Module) -> HeadSite:
-        return HeadSite("proj_out", POSITIONS, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
-
-    def adapter_targets(self, model: nn.Module) -> list[str]:
+    def adapter_targets(self, model: Network) -> list[str]:
         single = r"single_transformer_blocks\.\d+\.(proj_mlp|proj_out)"
         return matching(model, rf"{single}|.*\.(ff|ff_context)\.net\.(0\.proj|2)|.*\.timestep_embedder\.linear_[12]")
 
-    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
         embeds = conditioning["prompt_embeds"]
         tokens = model(
@@ -52,7 +44,7 @@ class FluxFamily(TextToImageFamily):
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         return {**conditioning, "guidance_scale": self.guidance}
 
-    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+    def longest_conditioning(self, model: Network) -> Conditioning:
         embeds = torch.empty(1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta")
         return {
             "prompt_embeds": embeds,
@@ -66,12 +58,6 @@ class FluxFamily(TextToImageFamily):
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
         # Of T5: CLIP reads the first 77 tokens of every prompt, for one vector that is no more than its gist.
         return [len(pipeline.tokenizer_2(text).input_ids) for text in texts]
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"] // POSITIONS
-
-    def embedding_dim(self, model: nn.Module) -> int:
-        return model.config.num_attention_heads * model.config.attention_head_dim
 
 
 def _image_ids(rows: int, columns: int, like: Tensor) -> Tensor:

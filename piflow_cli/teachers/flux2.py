@@ -3,21 +3,20 @@ guidance, [klein] base is guided by two halves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core.heads import HeadSite
-from .base import Conditioning, matching
+from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .long_texts import chat_lengths
+from .packed import PackedFamily
 from .packing import POSITIONS, SIDE, pack, unpack
-from .text_to_image import TextToImageFamily
 
 
-class Flux2Family(TextToImageFamily):
+class Flux2Family(PackedFamily):
     """FLUX.2 [dev]. Conditioning: ``prompt_embeds`` (B, L, D), three layers of the text
     encoder side by side, padded to one length."""
 
@@ -25,20 +24,13 @@ class Flux2Family(TextToImageFamily):
     model_name = "Flux2Transformer2DModel"
     pipeline_name = "Flux2Pipeline"
     vae_name = "AutoencoderKLFlux2"
-    token_positions = POSITIONS
-    text_length = 512
-    trained_in_full = ("norm_out.linear",)
-    config_not_published = ("patch_size",)
     embeds_guidance = True
 
-    def head_site(self, model: nn.Module) -> HeadSite:
-        return HeadSite("proj_out", POSITIONS, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
-
-    def adapter_targets(self, model: nn.Module) -> list[str]:
+    def adapter_targets(self, model: Network) -> list[str]:
         single = r"single_transformer_blocks\.\d+\.attn\.to_out"
         return matching(model, rf"{single}|.*\.(ff|ff_context)\.linear_(in|out)|.*\.timestep_embedder\.linear_[12]")
 
-    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
         embeds = conditioning["prompt_embeds"]
         tokens = model(
@@ -59,7 +51,7 @@ class Flux2Family(TextToImageFamily):
         # The pipeline makes tokens of cells (B, 4 C, H/2, W/2).
         return pack(x).transpose(1, 2).unflatten(2, (x.shape[-2] // SIDE, x.shape[-1] // SIDE))
 
-    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+    def longest_conditioning(self, model: Network) -> Conditioning:
         return {
             "prompt_embeds": torch.empty(
                 1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta"
@@ -79,18 +71,12 @@ class Flux2Family(TextToImageFamily):
             for chat in chats
         ]
 
-    def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
         # Each of the 4 C channels of a token has its own, which the VAE keeps as those of a batch norm.
         mean, variance = vae.bn.running_mean, vae.bn.running_var + vae.config.batch_norm_eps
         tokens = latents.shape[-2] * latents.shape[-1] // POSITIONS
         mean, std = (unpack(value.expand(1, tokens, -1), *latents.shape[-2:]) for value in (mean, variance.sqrt()))
         return mean, std
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"] // POSITIONS
-
-    def embedding_dim(self, model: nn.Module) -> int:
-        return model.config.num_attention_heads * model.config.attention_head_dim
 
 
 class Flux2KleinFamily(Flux2Family):
@@ -100,7 +86,7 @@ class Flux2KleinFamily(Flux2Family):
     pipeline_name = "Flux2KleinPipeline"
     embeds_guidance = False
 
-    def pipeline(self, model: nn.Module, scheduler: Any) -> Any:
+    def pipeline(self, model: Network, scheduler: Any) -> Any:
         # This one turns even the latents it returns back into those of its VAE: with plain statistics they stay what
         # they are.
         from diffusers import AutoencoderKLFlux2

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UsageError
 from ..weights.locate import CONFIGS, locate
+from .base import Network
 from .encoders import EncoderFactory
 from .loading import load_model
 
@@ -60,7 +61,7 @@ class VaeEncoder:
 
     def __init__(self, vae: str, channels: int, device: torch.device) -> None:
         self.vae, self.channels, self.device = vae, channels, device
-        self._model: nn.Module | None = None
+        self._model: Network = None
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +103,7 @@ def vae_encoders(vae: str | None, channels: int) -> EncoderFactory:
     )
 
 
-def _load(vae: str, channels: int, device: torch.device) -> nn.Module:
+def _load(vae: str, channels: int, device: torch.device) -> Network:
     # Takes a second to import, and models of pixels do without it.
     from diffusers import AutoencoderKL
 
@@ -114,7 +115,7 @@ def _load(vae: str, channels: int, device: torch.device) -> nn.Module:
     return model
 
 
-def _normalisation(model: nn.Module) -> tuple[float, float]:
+def _normalisation(model: Network) -> tuple[float, float]:
     """What states have had subtracted, and have been multiplied by."""
     return 0.0 if model.config.shift_factor is None else model.config.shift_factor, model.config.scaling_factor
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
-from ..weights.stored import INDEX_SUFFIX, opened, shards_of
+from ..weights.stored import INDEX_SUFFIX, opened, shards_of, weight_map
 from ..wording import few
 
 # In the order in which from_pretrained looks for them.
@@ -22,7 +21,7 @@ NAMES = tuple(f"{stem}.safetensors{end}" for stem in ("diffusion_pytorch_model",
 MEND = "copy or download it again, or name another: --base PATH"
 
 
-def load_model(kind: Any, folder: Path, dtype: torch.dtype, **options: Any) -> nn.Module:
+def load_model(kind: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
     """The model of the diffusers class ``kind`` in ``folder``, in evaluation mode,
     on the CPU unless ``options`` quantise it.
 
@@ -90,7 +89,7 @@ def _refuse_other_shards(folder: Path, kind: Any) -> None:
         with opened(shard) as file:
             held.update(file.keys())
     if index.suffix == ".json":
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].keys()
+        listed = weight_map(index).keys()
         _refuse(folder, kind, "lists what no shard holds:", listed - held)
         _refuse(folder, kind, "does not list what its shards hold:", held - listed)
 
@@ -121,12 +120,12 @@ def _file_of(weights: Path, name: str) -> Path:
     library has given the tensor another name."""
     if weights.suffix != ".json":
         return weights
-    shard = json.loads(weights.read_text(encoding="utf-8"))["weight_map"].get(name)
+    shard = weight_map(weights).get(name)
     return weights if shard is None else weights.parent / shard
 
 
 @contextmanager
-def _quiet(library: str) -> Iterator[None]:
+def _quiet(library: str) -> Generator[None]:
     """Without the reports of ``library`` on what was missing, and its progress bars: one line of ours says it."""
     if library not in ("diffusers", "transformers"):
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ def told_of(notes: Mapping[str, str], total: int) -> str:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def hushed() -> Generator[None]:
     """diffusers and transformers without their warnings: they print what they cut,
     text by text, and only for some families."""
     from diffusers.utils import logging as of_diffusers

@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core.heads import HeadSite
-from .base import Conditioning, matching
+from .base import Conditioning, Network, matching
 from .encoders import negative_of
-from .packing import POSITIONS, SIDE, pack, unpack
-from .text_to_image import TextToImageFamily, longest_masked, masked
+from .packed import PackedFamily
+from .packing import SIDE, pack, unpack
+from .text_to_image import longest_masked, masked
 
 
-class QwenImageFamily(TextToImageFamily):
+class QwenImageFamily(PackedFamily):
     """Conditioning: ``prompt_embeds`` (B, L, D) and ``prompt_embeds_mask`` (B, L), zero where there is no token."""
 
     name = "qwen-image"
     model_name = "QwenImageTransformer2DModel"
     pipeline_name = "QwenImagePipeline"
     vae_name = "AutoencoderKLQwenImage"
-    token_positions = POSITIONS
-    text_length = 512
-    trained_in_full = ("norm_out.linear",)
-    config_not_published = ("patch_size", "guidance_embeds")
+    config_not_published = (*PackedFamily.config_not_published, "guidance_embeds")
 
-    def head_site(self, model: nn.Module) -> HeadSite:
-        return HeadSite("proj_out", POSITIONS, channel_major=True, tap="norm_out", tap_at="input", tap_key=1)
-
-    def adapter_targets(self, model: nn.Module) -> list[str]:
+    def adapter_targets(self, model: Network) -> list[str]:
         found = matching(model, r".*\.(img_mlp|txt_mlp)\.net\.(0\.proj|2)|.*\.timestep_embedder\.linear_[12]")
         # What the last block makes of the text is not looked at.
         last = f"transformer_blocks.{model.config.num_layers - 1}.txt_mlp."
         return [name for name in found if not name.startswith(last)]
 
-    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
         tokens = model(
             hidden_states=pack(x),
@@ -50,7 +44,7 @@ class QwenImageFamily(TextToImageFamily):
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         return {**conditioning, "true_cfg_scale": self.guidance if negative_of(conditioning) else 1.0}
 
-    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+    def longest_conditioning(self, model: Network) -> Conditioning:
         return longest_masked(self.text_length, model.config.joint_attention_dim)
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
@@ -63,23 +57,17 @@ class QwenImageFamily(TextToImageFamily):
         whole = [pipeline.prompt_template_encode.format(text) for text in texts]
         return [len(pipeline.tokenizer(text).input_ids) - pipeline.prompt_template_encode_start_idx for text in whole]
 
-    def encode_images(self, vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, vae: Network, images: Tensor) -> tuple[Tensor, Tensor]:
         # The VAE is one of videos: a picture is a frame.
         mean, std = super().encode_images(vae, images.unsqueeze(2))
         return mean.squeeze(2), std.squeeze(2)
 
-    def decode_latents(self, vae: nn.Module, latents: Tensor) -> Tensor:
+    def decode_latents(self, vae: Network, latents: Tensor) -> Tensor:
         return super().decode_latents(vae, latents.unsqueeze(2)).squeeze(2)
 
-    def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = (
             latents.new_tensor(values).reshape(-1, 1, 1, 1)
             for values in (vae.config.latents_mean, vae.config.latents_std)
         )
         return mean, std
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"] // POSITIONS
-
-    def embedding_dim(self, model: nn.Module) -> int:
-        return model.config.num_attention_heads * model.config.attention_head_dim

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import quantised_loading
-from .base import Conditioning, TeacherFamily
+from .base import Conditioning, Network, TeacherFamily
 from .encoders import EncoderFactory, negative_of
 from .loading import load_model
 from .long_texts import hushed, length_note
@@ -38,6 +38,9 @@ class TextToImageFamily(TeacherFamily):
     text_length: ClassVar[int]
     vae_name: ClassVar[str] = "AutoencoderKL"
     vae_factor: ClassVar[int] = 8
+    # A picture takes minutes, where one of a class takes none.
+    fine_steps = 50
+    beside_steps = 32
 
     @property
     def size_multiple(self) -> int:
@@ -45,7 +48,7 @@ class TextToImageFamily(TeacherFamily):
         return 2 * self.vae_factor
 
     @property
-    def model_class(self) -> type[nn.Module]:
+    def model_class(self) -> Any:
         """The transformer's class."""
         return _from_diffusers(self.model_name)
 
@@ -85,7 +88,7 @@ class TextToImageFamily(TeacherFamily):
     def build(self, config: dict) -> nn.Module:
         return self.model_class.from_config(config).eval()
 
-    def unconditional(self, model: nn.Module, conditioning: Conditioning) -> Conditioning:
+    def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
         return negative_of(conditioning)
 
     @abstractmethod
@@ -120,19 +123,19 @@ class TextToImageFamily(TeacherFamily):
         """Tokens of each text as the stock pipeline makes them, before it cuts them to
         ``text_length``; its chat template counts."""
 
-    def encode_images(self, vae: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, vae: Network, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B,
         3, H, W) in [-1, 1], as the VAE has them."""
         posterior = vae.encode(images).latent_dist
         mean, std = self.latent_statistics(vae, posterior.mean)
         return (posterior.mean - mean) / std, posterior.std / std
 
-    def decode_latents(self, vae: nn.Module, latents: Tensor) -> Tensor:
+    def decode_latents(self, vae: Network, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] of normalised ``latents`` (B, C, h, w)."""
         mean, std = self.latent_statistics(vae, latents)
         return vae.decode(latents * std + mean).sample
 
-    def latent_statistics(self, vae: nn.Module, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
         """What normalised latents have had subtracted, and been divided by, each to be
         broadcast against ``latents`` of the VAE."""
         return latents.new_tensor(vae.config.shift_factor), latents.new_tensor(1 / vae.config.scaling_factor)
@@ -149,7 +152,7 @@ class TextToImageFamily(TeacherFamily):
 
         return _from_diffusers(self.pipeline_name)
 
-    def pipeline(self, model: nn.Module, scheduler: Any) -> Any:
+    def pipeline(self, model: Network, scheduler: Any) -> Any:
         """The stock pipeline around ``model``, without text encoder and VAE."""
         kind = self.pipeline_class
         parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
@@ -202,7 +205,7 @@ class StockEncoders:
         self.device = device
         self.offload = offload
         self._pipeline: Any = None
-        self._vae: nn.Module | None = None
+        self._vae: Network | None = None
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
@@ -263,7 +266,7 @@ def open_decoder(
     return decode
 
 
-def decode_each(family: TextToImageFamily, vae: nn.Module, latents: Tensor) -> Tensor:
+def decode_each(family: TextToImageFamily, vae: Network, latents: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] of ``latents`` (B, C, h, w), one at a time: a decoder's activations are large."""
     # Previews are drawn under a run's autocast, and are to equal what `piflow sample` shows.
     with torch.autocast(latents.device.type, enabled=False):
@@ -273,13 +276,6 @@ def decode_each(family: TextToImageFamily, vae: nn.Module, latents: Tensor) -> T
 def masked(embeds: Tensor) -> dict[str, Tensor]:
     """Embeddings (L, D) of a text as they are, and a mask (L,) that says that all of them count."""
     return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(embeds.shape[0], dtype=torch.long)}
-
-
-def chat_lengths(tokenizer: Any, texts: Sequence[str], thinking: bool) -> list[int]:
-    """Tokens of each text as what a user says to a Qwen3 that is to answer."""
-    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
-    whole = [tokenizer.apply_chat_template([{"role": "user", "content": text}], **options) for text in texts]
-    return [len(tokenizer(text).input_ids) for text in whole]
 
 
 def longest_masked(length: int, width: int) -> Conditioning:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.heads import HeadSite
-from .base import Conditioning, matching
+from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .long_texts import chat_lengths
 from .text_to_image import TextToImageFamily, longest_masked, masked
@@ -28,7 +28,7 @@ class ZImageFamily(TextToImageFamily):
     text_length = 512
     trained_in_full = (f"{FINAL_LAYER}.adaLN_modulation.1",)
 
-    def head_site(self, model: nn.Module) -> HeadSite:
+    def head_site(self, model: Network) -> HeadSite:
         return HeadSite(
             f"{FINAL_LAYER}.linear",
             4,
@@ -40,10 +40,10 @@ class ZImageFamily(TextToImageFamily):
             negated=True,
         )
 
-    def adapter_targets(self, model: nn.Module) -> list[str]:
+    def adapter_targets(self, model: Network) -> list[str]:
         return matching(model, r".*\.feed_forward\.w[123]|t_embedder\.mlp\.[02]")
 
-    def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+    def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         captions = _captions(conditioning)
         images = list(x.unsqueeze(2).unbind(0))
         return -torch.stack(model(images, 1 - sigma.to(x.dtype), captions, return_dict=False)[0]).squeeze(2)
@@ -59,7 +59,7 @@ class ZImageFamily(TextToImageFamily):
             "guidance_scale": self.guidance - 1,
         }
 
-    def longest_conditioning(self, model: nn.Module) -> Conditioning:
+    def longest_conditioning(self, model: Network) -> Conditioning:
         # Its forward() cuts the captions to length.
         mask = torch.ones(1, self.text_length, dtype=torch.long, device="cpu")
         return longest_masked(self.text_length, model.config.cap_feat_dim) | {"prompt_embeds_mask": mask}
@@ -74,7 +74,7 @@ class ZImageFamily(TextToImageFamily):
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         return config["in_channels"]
 
-    def embedding_dim(self, model: nn.Module) -> int:
+    def embedding_dim(self, model: Network) -> int:
         return min(model.config.dim, MOST_EMBEDDING_CHANNELS)
 
 

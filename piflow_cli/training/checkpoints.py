@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..core.tensors import all_finite
 from ..errors import RunError, is_of_the_system
-from ..students.student import Model
 from ..system.files import files_digest, remove_folder, replacing_folder
+from ..teachers.base import Network
 from ..weights.stored import read_safetensors
 
 STATE_NAME = "state.json"
@@ -40,8 +40,8 @@ class TrainingState:
     Random numbers are no part of it: they are drawn from the seed and the iteration.
     """
 
-    student: Model
-    average: Model
+    student: Network
+    average: Network
     optimizer: torch.optim.Optimizer
     iteration: int = 0
 

@@ -16,8 +16,8 @@ from ..core.guidance import Guidance
 from ..core.imitation import ImitationConfig, data_dependent_loss, data_free_losses, teacher_ratio
 from ..core.validation import values_unchecked
 from ..data.batches import Batch, TrainingData, mixed_seed
-from ..students.student import Model, Student
-from ..teachers.base import teacher_velocity, to_device
+from ..students.student import Student
+from ..teachers.base import Network, teacher_velocity, to_device
 from .checkpoints import TrainingState
 from .optimizer import learning_rate
 from .previews import Gallery
@@ -43,7 +43,7 @@ class Session:
     config: ImitationConfig
     guidance: Guidance
     data: TrainingData
-    teacher: Model
+    teacher: Network
     student: Student
     model: nn.Module
     average: Student
@@ -154,6 +154,7 @@ def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterat
         noise = torch.randn(batch.shape, generator=generator).to(device)
         yield from data_free_losses(student, teacher, noise, session.config, ratio, generator)
     else:
+        assert batch.x_0 is not None, "data-dependent training has data"
         yield data_dependent_loss(student, teacher, batch.x_0.to(device), session.config, ratio, generator)
 
 

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..system.files import replacing_file, sync_file
+from ..system.files import replacing_file
+from ..system.folders import sync_file
 
 logger = logging.getLogger("piflow.training")
 SMOOTHING = 25

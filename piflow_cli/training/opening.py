@@ -12,15 +12,16 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..core.policies.kinds import head_class
 from ..data.sources import open_data
 from ..errors import UsageError
 from ..students.facts import StudentFacts
 from ..students.shared_base import root
-from ..students.student import Model, Student, adapted_student, student_of
+from ..students.student import Student, adapted_student, student_of
 from ..system.devices import choose_device, keep_freed_memory
 from ..system.processes import environment
 from ..teachers import family_of
-from ..teachers.base import TeacherFamily, guidance_of
+from ..teachers.base import ClassConditionalFamily, Conditioning, Network, TeacherFamily, guidance_of
 from ..teachers.folders import teacher_folder
 from ..weights.quantisation import check_offloading, check_precision, compute_in_float32, offload, store_in_fp8
 from .loop import Session
@@ -46,14 +47,20 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
         check_offloading("text encoder", accelerator.device)
     batches = batch_plan(preset, accelerator.num_processes)
     family = family_of(preset.teacher.family, preset.teacher.guidance)
+
     # The teacher is loaded after the encoders have left the memory; labels are asked for later still.
-    data = open_data(preset, family, lambda labels: family.condition(teacher, labels), accelerator, console)
+    def condition(labels: Sequence[int]) -> Conditioning:
+        assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
+        return family.condition(teacher, labels)
+
+    data = open_data(preset, family, condition, accelerator, console)
     teacher, student = open_models(preset, family)
     average = student.average()
     if preset.optimisation.gradient_checkpointing:
         root(student.model).enable_gradient_checkpointing()
     _place((teacher, student.model, average.model), preset, accelerator.device)
-    optimizer = make_optimizer(student.model.named_parameters(), preset.optimisation, accelerator.device, console)
+    slow = head_class(preset.policy.kind).slow
+    optimizer = make_optimizer(student.model.named_parameters(), slow, preset.optimisation, accelerator.device, console)
     _spare_frozen(root(student.model))
     model, optimizer = accelerator.prepare(root(student.model), optimizer)
     return Session(
@@ -72,7 +79,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     )
 
 
-def open_models(preset: Preset, family: TeacherFamily) -> tuple[Model, Student]:
+def open_models(preset: Preset, family: TeacherFamily) -> tuple[Network, Student]:
     """The frozen teacher and its student: two models, or two views of one where the preset asks for adapters.
 
     They are on the CPU, but for a base that the GPU has quantised.
@@ -92,7 +99,7 @@ def open_models(preset: Preset, family: TeacherFamily) -> tuple[Model, Student]:
     return student.model.shared.view("teacher"), student
 
 
-def _place(models: Sequence[Model], preset: Preset, device: torch.device) -> None:
+def _place(models: Sequence[Network], preset: Preset, device: torch.device) -> None:
     """Move the models to ``device``; an offloaded base only as far as it is no linear layer."""
     if preset.adapter is not None and preset.adapter.offload_base:
         offload(root(models[0]), device)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -14,20 +14,24 @@ if TYPE_CHECKING:
     from ..presets.schema import OptimisationSection
 
 
-# The names of parameters that learn at a rate of their own.
-GAMMAS = ".loggamma."
-
-
 def make_optimizer(
-    named: Iterable[tuple[str, nn.Parameter]], settings: OptimisationSection, device: torch.device, console: Console
+    named: Iterable[tuple[str, nn.Parameter]],
+    slow: Collection[str],
+    settings: OptimisationSection,
+    device: torch.device,
+    console: Console,
 ) -> torch.optim.Optimizer:
     """AdamW over parameters by name, with 8-bit moments where they are asked for
     and can be had; says why where they cannot.
 
-    Each group has its ``share`` of the learning rate: log-gammas learn more slowly than all else.
+    Each group has its ``share`` of the learning rate: layers called as one of ``slow`` have the share of log-gammas.
     """
-    parameters = _groups(named, settings.gamma_learning_rate)
-    options = {"lr": settings.learning_rate, "betas": settings.betas, "weight_decay": settings.weight_decay}
+    parameters = _groups(named, slow, settings.gamma_learning_rate)
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": settings.betas,
+        "weight_decay": settings.weight_decay,
+    }
     if settings.optimizer == "adamw8bit":
         try:
             from bitsandbytes.optim import AdamW8bit
@@ -40,10 +44,11 @@ def make_optimizer(
     return torch.optim.AdamW(parameters, **options, fused=device.type in ("cpu", "cuda"))
 
 
-def _groups(named: Iterable[tuple[str, nn.Parameter]], gamma_share: float) -> list[dict]:
+def _groups(named: Iterable[tuple[str, nn.Parameter]], slow: Collection[str], slow_share: float) -> list[dict]:
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for name, value in named:
-        groups.setdefault(gamma_share if GAMMAS in name else 1.0, []).append(value)
+        share = slow_share if any(layer in slow for layer in name.split(".")) else 1.0
+        groups.setdefault(share, []).append(value)
     return [{"params": values, "share": share} for share, values in groups.items()]
 
 

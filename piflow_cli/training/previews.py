@@ -13,9 +13,9 @@ from torch import Tensor
 from ..core.guidance import Guidance
 from ..reports.images import image_grid, save_png, to_images
 from ..sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
-from ..students.student import Model, Student
+from ..students.student import Student
 from ..system.files import replacing_file
-from ..teachers.base import ClassConditionalFamily, Conditioning, to_device
+from ..teachers.base import ClassConditionalFamily, Conditioning, Network, to_device
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, open_decoder
 
@@ -23,23 +23,21 @@ if TYPE_CHECKING:
     from ..data.batches import TrainingData
     from ..presets.schema import Preset
 
-COLUMNS, PREVIEW_ROWS, FINE_STEPS = 10, 2, 128
-# A picture of a text-to-image teacher takes minutes where a digit takes none.
-TEXT_COLUMNS, TEXT_FINE_STEPS = 4, 32
+COLUMNS, PREVIEW_ROWS = 10, 2
+TEXT_COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class Gallery:
     """What all pictures of a run start from: ``noise`` (N, C, *S) of seeds 0, 1, 2, …, and what it is conditioned on.
 
-    ``show`` turns states into pictures in [-1, 1]. A row has ``columns``; the teacher takes ``fine_steps`` at its best.
+    ``show`` turns states into pictures in [-1, 1]. A row has ``columns``.
     """
 
     noise: Tensor
     conditioning: Conditioning
     show: Callable[[Tensor], Tensor]
     columns: int
-    fine_steps: int
 
 
 def open_gallery(
@@ -55,14 +53,14 @@ def open_gallery(
             return None
         batch = data.batch(preset.seed, 0, TEXT_COLUMNS)
         noise = seeded_noise(seeded_generators(range(TEXT_COLUMNS)), batch.shape[1:])
-        return Gallery(noise.to(device), to_device(batch.conditioning, device), show, TEXT_COLUMNS, TEXT_FINE_STEPS)
+        return Gallery(noise.to(device), to_device(batch.conditioning, device), show, TEXT_COLUMNS)
     assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
     seeds = range(PREVIEW_ROWS * COLUMNS)
     shape = family.sample_shape(student.model)
     show = latent_decoder(preset.teacher.vae, shape[0], device)
     noise = seeded_noise(seeded_generators(seeds), shape)
     conditioning = family.condition(student.model, [seed % family.class_count(student.model) for seed in seeds])
-    return Gallery(noise.to(device), to_device(conditioning, device), show, COLUMNS, FINE_STEPS)
+    return Gallery(noise.to(device), to_device(conditioning, device), show, COLUMNS)
 
 
 def save_preview(student: Student, gallery: Gallery, path: Path) -> None:
@@ -71,7 +69,7 @@ def save_preview(student: Student, gallery: Gallery, path: Path) -> None:
     save_png(image_grid(to_images(gallery.show(states)), gallery.columns), path)
 
 
-def save_comparison(student: Student, teacher: Model, guidance: Guidance, gallery: Gallery, path: Path) -> None:
+def save_comparison(student: Student, teacher: Network, guidance: Guidance, gallery: Gallery, path: Path) -> None:
     """Rows: the teacher at 1 step, the teacher at its best, the student at its NFE; one noise a column."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -83,7 +81,7 @@ def save_comparison(student: Student, teacher: Model, guidance: Guidance, galler
         f"teacher, {steps} step{'s' if steps > 1 else ''}": sample_teacher(
             family, teacher, noise, conditioning, steps, facts.shift, guidance
         )
-        for steps in (1, gallery.fine_steps)
+        for steps in (1, family.beside_steps)
     }
     rows[f"student, {facts.nfe} NFE"] = sample_student(student, noise, conditioning)
     figure = Figure(figsize=(columns, len(rows) + 0.2), layout="constrained")

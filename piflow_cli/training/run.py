@@ -101,10 +101,21 @@ def _restore(session: Session, path: Path) -> str | None:
     return rows
 
 
+def _start_tracker(session: Session, name: str) -> None:
+    """Raise RunError where the tracker does not start: it knows no account, or has no network."""
+    try:
+        session.accelerator.init_trackers("piflow", {"preset": session.preset.name, "seed": session.preset.seed})
+    except Exception as error:
+        # Each tracker has errors of its own.
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        login = "wandb login; or " if name == "wandb" else ""
+        raise RunError(f"the tracker {name} does not start: {said}", f"{login}--set output.tracker=none") from error
+
+
 def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: Console, stop: StopRequest) -> None:
     output, total = session.preset.output, session.preset.optimisation.iterations
     if output.tracker != "none":
-        session.accelerator.init_trackers("piflow", {"preset": session.preset.name, "seed": session.preset.seed})
+        _start_tracker(session, output.tracker)
     with console.progress(total, min(session.iteration, total), "distilling") as bar:
         while session.iteration < total:
             train_step(session)

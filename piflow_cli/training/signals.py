@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from types import FrameType, TracebackType
+from typing import Any
 
 SECONDS_OF_ONE_REQUEST = 1.0
 
@@ -26,7 +27,7 @@ class StopRequest:
         self.asked = False
         self.number: int = signal.SIGINT
         self._seen: dict[int, float] = {}
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         # Python lets only the main thread of a process handle signals.

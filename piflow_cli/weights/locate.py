@@ -6,15 +6,15 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..errors import RunError, UsageError, explain, is_unreachable
-from ..presets.resolve import presets_root
+from ..presets.folders import SHIPPED_PREFIX, beside_presets
 from ..system.files import expanded
 from .configs import check_configs
 from .digests import check_shipped
 from .stored import INDEX_SUFFIX, shards_of
 
-SHIPPED_PREFIX = "preset:"
 BASE = "--base PATH"
 LOCAL_COPY = f"name a local copy: {BASE}"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
@@ -31,7 +31,7 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
     """The folder, or file, of ``base``; what is on the Hub is fetched unless it is in the cache already.
 
     Args:
-        base: ``preset:NAME`` (shipped with piflow), a path on this machine, or a Hub
+        base: ``preset:NAME`` (shipped beside the presets), a path on this machine, or a Hub
         id ``owner/name``, which may go on with a
             folder or a checkpoint file inside the repository.
         revision: commit, branch or tag on the Hub; None is the newest. Of no meaning for the others.
@@ -43,7 +43,7 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
         access, or the files are incomplete, or no longer those that were shipped.
     """
     if base.startswith(SHIPPED_PREFIX):
-        place = presets_root() / base.removeprefix(SHIPPED_PREFIX)
+        place = beside_presets(base.removeprefix(SHIPPED_PREFIX))
         # First, since what is damaged here is to be installed again, and not copied.
         check_shipped([place] if place.is_file() else _matching(place, only))
         return _existing(place, base, only, option)
@@ -94,7 +94,7 @@ def _fetch(repository: str, inside: str, revision: str | None, only: Sequence[st
         patterns = [inside]
     else:
         patterns = [str(PurePosixPath(inside, pattern)) for pattern in only]
-    request = {"revision": revision, "allow_patterns": patterns}
+    request: dict[str, Any] = {"revision": revision, "allow_patterns": patterns}
     try:
         folder = Path(huggingface_hub.snapshot_download(repository, **request))
     except Exception as error:

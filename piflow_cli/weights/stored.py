@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,22 @@ class StoredWeights:
             return tensors.get_tensor(key)
 
 
+def weight_map(index: Path) -> dict[str, str]:
+    """The file that holds each tensor of an ``index`` of shards; raises RunError for one that is none."""
+    try:
+        found = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
+        sorted(set(found.values()))  # raises TypeError for what cannot be names
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{index} is no index of weights", "copy it again") from error
+    return found
+
+
 def shards_of(path: Path) -> list[Path]:
     """The files of an index of shards, or the file itself; raises RunError
     for an index that is none, or lacks a file."""
     if not path.name.endswith(INDEX_SUFFIX):
         return [path]
-    try:
-        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is no index of weights", "copy it again") from error
+    names = sorted(set(weight_map(path).values()))
     if strange := [name for name in names if not is_plain_name(name)]:
         raise RunError(
             f"{path} is no index of weights: it names {strange[0]!r}, which is no file beside it", "copy it again"
@@ -107,7 +114,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 @contextmanager
-def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
+def opened(path: Path, framework: str = "pt") -> Generator[Any]:
     """A safetensors file, whose tensors are those of ``framework``; raises
     RunError where it is corrupt or cut short."""
     try:

@@ -37,16 +37,18 @@ from piflow_cli.evaluation.candidates import Candidate
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.generate import Generation, Look
 from piflow_cli.evaluation.run import CLASS_BATCH
-from piflow_cli.evaluation.store import Store
 from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.sampling.opened import OpenedModel
 from piflow_cli.sampling.request import ImageSpec
 from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.locate import StudentFiles
+from piflow_cli.students.open import FoundStudent
 from piflow_cli.students.student import student_of
 from piflow_cli.system.devices import choose_device, keep_freed_memory
 from piflow_cli.system.processes import Processes
 from piflow_cli.teachers import family_of
+from piflow_cli.weights.cache import Cache
 from piflow_cli.weights.locate import locate
 
 ROUNDS = 3
@@ -87,7 +89,7 @@ class Bench:
         )
         candidate = Candidate("student", "student", "gm", steps, {"benchmark": "eval_throughput"}, draw)
         generation = Generation(
-            self.opened, self.opened.specs, looks, Store(folder), Processes(self.opened.device), self.batch
+            self.opened, self.opened.specs, looks, Cache(folder), Processes(self.opened.device), self.batch
         )
         started = time.perf_counter()
         generation.run(candidate, Console(quiet=True))
@@ -142,7 +144,8 @@ def digits_scene(images: int, device: torch.device) -> OpenedModel:
     def condition(specs):
         return family.condition(model, [spec.label for spec in specs])
 
-    return OpenedModel(student, Path("none"), specs, device, condition, lambda spec: shape, lambda states: states)
+    found = FoundStudent("none", StudentFiles(Path("none"), None), facts)
+    return OpenedModel(student, found, specs, device, condition, lambda spec: shape, lambda states: states)
 
 
 def measure(case: Case, small: bool, device: torch.device) -> dict:

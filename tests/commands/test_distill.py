@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from piflow_cli.presets.resolve import load, resolve
-from piflow_cli.presets.schema import CLASS_FAMILIES, DATA_SOURCES, TEXT_FAMILIES
+from piflow_cli.presets.schema import DATA_SOURCES
 
 
 def test_distill_hands_over_what_was_asked(cli, training, tmp_path):
@@ -78,15 +78,17 @@ def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher,
     assert [name for name in DATA_SOURCES if getattr(data, name) is not None] == [key]
 
 
-def test_what_the_families_are_told_is_known_by_name():
+def test_the_row_of_each_family_says_its_name_and_what_it_is_told():
+    from piflow_cli.presets.families import CLASS, TEXT, told
     from piflow_cli.teachers import families
     from piflow_cli.teachers.base import ClassConditionalFamily
+    from piflow_cli.teachers.text_to_image import TextToImageFamily
 
-    told_a_class = tuple(name for name, family in families().items() if issubclass(family, ClassConditionalFamily))
-    assert (
-        told_a_class == CLASS_FAMILIES
-        and tuple(name for name in families() if name not in told_a_class) == TEXT_FAMILIES
-    )
+    bases = {CLASS: ClassConditionalFamily, TEXT: TextToImageFamily}
+    assert len(families()) == 6
+    for name, family in families().items():
+        assert family.name == name and issubclass(family, bases[told(name)])
+    assert told("unet") is None and told(["dit"]) is None
 
 
 def test_two_sources_of_data_are_refused(cli, training):

@@ -20,7 +20,7 @@ from picture_files import encoded, put, shard
 from PIL import Image
 
 from piflow_cli.console import Console
-from piflow_cli.data import cache, collect, encode
+from piflow_cli.data import collect, encode
 from piflow_cli.data.buckets import fit
 from piflow_cli.data.collect import Store
 from piflow_cli.data.encode import open_encoded
@@ -29,6 +29,7 @@ from piflow_cli.data.sources import local_samples
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.presets.schema import DataSection
 from piflow_cli.teachers.encoders import EncoderFactory, collate, negative_of
+from piflow_cli.weights import cache
 
 TEXTS = ["a cat", "an elephant", "a dog", "x"]
 

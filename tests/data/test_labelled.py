@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import yaml
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from helpers import seeded
@@ -20,7 +19,8 @@ from interruptions import interrupted_at
 from picture_files import put, shard
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from sit import CLASSES, HEADS, SIZE, sit_weights
+from sit import CLASSES, SIZE
+from tiny_imagenet import tiny_imagenet
 from torch import Tensor
 
 from piflow_cli.console import Console
@@ -30,10 +30,11 @@ from piflow_cli.data.buckets import centre_crop
 from piflow_cli.data.labelled_data import LabelledLatents, open_labelled
 from piflow_cli.data.labelled_images import open_latents
 from piflow_cli.errors import RunError, UsageError
-from piflow_cli.presets.resolve import presets_root, resolve
+from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers import family_of
+from piflow_cli.teachers.base import ClassConditionalFamily
 from piflow_cli.teachers.latents import VaeEncoder
-from piflow_cli.training import loop, previews, run
+from piflow_cli.training import loop, run
 
 SIDE, COUNT = 2 * SIZE, 10
 NAMES = ("n01", "n02", "n03", "n10", "n2")
@@ -41,32 +42,13 @@ NAMES = ("n01", "n02", "n03", "n10", "n2")
 
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory, tiny_vae) -> Path:
-    """The shipped preset imagenet-repa-2nfe, cut down to a random SiT checkpoint of five classes."""
-    folder = tmp_path_factory.mktemp("imagenet")
-    torch.save(sit_weights(), folder / "sit.pt")
-    (folder / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
-    data = yaml.safe_load((presets_root() / "imagenet-repa-2nfe.yaml").read_text())
-    data["teacher"] |= {"base": str(folder / "sit.pt"), "config": None, "vae": str(tiny_vae)}
-    data["policy"] |= {"components": 3, "substeps": 16, "logstd_width": 8}
-    data["optimisation"] |= {
-        "iterations": 4,
-        "batch_size": 8,
-        "device_batch_size": None,
-        "warmup": 2,
-        "precision": "fp32",
-        "optimizer": "adamw",
-    }
-    data["output"] |= {"preview_every": 0, "checkpoint_every": 2}
-    del data["variants"]
-    path = folder / "imagenet.yaml"
-    path.write_text(yaml.safe_dump(data))
-    return path
+    return tiny_imagenet(tmp_path_factory.mktemp("imagenet"), tiny_vae, output={"preview_every": 0})
 
 
 @pytest.fixture(autouse=True)
 def setting(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(previews, "FINE_STEPS", 4)
+    monkeypatch.setattr(ClassConditionalFamily, "beside_steps", 4)
     for name in ("save_comparison", "draw_loss"):
         monkeypatch.setattr(run, name, lambda *arguments: None)
 

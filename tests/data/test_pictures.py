@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,16 @@ from PIL import Image
 
 from piflow_cli.data.picture_folders import files_below
 from piflow_cli.data.pictures import (
+    MODES,
     MOST_PIXELS,
     PHOTOMETRIC,
+    UNSCALED,
     WHITE_IS_ZERO,
     Unreadable,
     as_stored,
+    in_eight_bits,
     is_grid,
+    mode_of,
     open_picture,
     upright_size,
 )
@@ -77,6 +82,73 @@ def test_pictures_whose_white_is_not_known_are_refused_by_name(tmp_path, mode: s
     for read in (open_picture, upright_size, lambda data: as_stored(tmp_path / "x.tif", grey=False)):
         with pytest.raises(Unreadable, match=named):
             read(data)
+
+
+COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (119, 119, 119), "clay": (180, 120, 90)}
+# How a picture of each of Pillow's modes gets into a file; None: no format that we read has it.
+FILES = {
+    "1": "PNG", "L": "PNG", "P": "PNG", "RGB": "PNG", "RGBA": "PNG", "LA": "PNG", "PA": "TIFF", "CMYK": "TIFF",
+    "YCbCr": "TIFF", "LAB": "TIFF", "I;16": "PNG", "I;16B": "TIFF",
+    "RGBX": None, "HSV": None, "La": None, "RGBa": None,
+}  # fmt: skip
+COLOURLESS = {"1", "L", "LA", "La", "I;16", "I;16B"}
+# Steps of 8 bits that a conversion to the mode and back may take.
+ROUNDING = {"YCbCr": 2, "LAB": 3, "HSV": 2}
+
+
+def of_mode(mode: str, colour: tuple[int, int, int]) -> Image.Image:
+    """Two pixels of one opaque colour in any of Pillow's modes."""
+    if mode.startswith("I;16"):
+        row = np.full(2, colour[0] * 257, ">u2" if mode == "I;16B" else "<u2")
+        return Image.frombytes(mode, (2, 1), row.tobytes())
+    through = {"La": "LA", "RGBa": "RGBA"}.get(mode)
+    picture = Image.new("RGB", (2, 1), colour)
+    if mode in ("P", "PA"):
+        # Pillow's own palette for all pictures has few of these colours.
+        return picture.quantize(2).convert(mode)
+    return (picture if through is None else picture.convert(through)).convert(mode)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("mode", FILES)
+def test_every_mode_is_the_same_picture_in_training_and_evaluation(tmp_path, mode: str, colour: str) -> None:
+    if mode in COLOURLESS and (colour == "clay" or (mode == "1" and colour == "grey")):
+        pytest.skip("the mode has no such colour")
+    picture, wanted = of_mode(mode, COLOURS[colour]), np.array(COLOURS[colour])
+    found = {"rule": np.asarray(in_eight_bits(picture, "RGB")), "grey": np.asarray(in_eight_bits(picture, "L"))}
+    if FILES[mode] is not None:
+        picture.save(tmp_path / "x", FILES[mode])
+        found["training"] = np.asarray(open_picture((tmp_path / "x").read_bytes()))
+        found["evaluation"] = as_stored(tmp_path / "x", grey=False)
+        found["grey in evaluation"] = as_stored(tmp_path / "x", grey=True)
+        assert (found["training"] == found["evaluation"]).all()
+    # ITU-R 601, as all of Pillow's ways from colours to grey.
+    luma = wanted @ [0.299, 0.587, 0.114]
+    for way, pixels in found.items():
+        expected = luma if "grey" in way else wanted
+        assert np.abs(pixels.astype(float) - expected).max() <= 1 + ROUNDING.get(mode, 0), way
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "RGBA", "RGBa", "PA"])
+def test_what_is_transparent_lies_on_white(monkeypatch, mode: str) -> None:
+    clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    picture = clear.convert({"La": "LA", "RGBa": "RGBA"}.get(mode, mode)).convert(mode)
+    monkeypatch.setattr("piflow_cli.data.pictures.opened", lambda source: nullcontext(picture))
+    assert np.asarray(open_picture(b"")).tolist() == [[[255, 255, 255]] * 2]
+
+
+def test_a_mode_that_is_not_in_the_table_is_refused_by_name(tmp_path, monkeypatch) -> None:
+    monkeypatch.delitem(MODES, "CMYK")
+    path = tmp_path / "x"
+    of_mode("CMYK", (255, 0, 0)).save(path, "TIFF")
+    for read in (open_picture, upright_size, lambda data: as_stored(path, grey=False)):
+        with pytest.raises(Unreadable, match="values of mode CMYK: save it in RGB"):
+            read(path.read_bytes())
+
+
+def test_every_mode_that_this_pillow_knows_is_in_the_table() -> None:
+    known = {mode_of(Image.new(mode, (1, 1))) for mode in Image.MODES}
+    assert known == MODES.keys() | UNSCALED.keys()
 
 
 def test_sixteen_bits_that_count_from_white_are_refused_by_name(tmp_path) -> None:

@@ -92,7 +92,7 @@ def test_perceptual_distance_is_of_pictures_where_it_is_at_hand(evaluate, tiny_r
         asked.append(ours.shape)
         return (ours - theirs).abs().flatten(1).amax(dim=1)
 
-    monkeypatch.setattr("piflow_cli.evaluation.measuring.open_lpips", lambda device: perceptual)
+    monkeypatch.setattr("piflow_cli.evaluation.metrics.alignment.open_lpips", lambda device: perceptual)
     found = numbers(evaluate(tiny_run, "--metrics", "alignment", *FAST))
     assert asked == [(12, 1, 4, 4)] and found["tiny", 2, "lpips"] ** 2 >= found["tiny", 2, "mse"]
 
@@ -218,7 +218,7 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--metrics", "clip", "--prompts", "PROMPTS"], "is told class labels, not text"),
         (["--inception-weights", "w.pt", "--extractor", "inception"], "w.pt"),
         (["--inception-weights", "w.pt"], "--inception-weights: pictures are looked at by pixels"),
-        (["--clip", "c"], "--clip is of the CLIP score"),
+        (["--clip", "c"], "--clip is of the metric clip"),
         (["--height", "64", "--prompts", "PROMPTS"], "is told class labels, not text: --prompts, --height"),
         (["--substeps", "100001"], "--substeps 100001: more than 100,000"),
         (["--reference", "SMALL"], "has 16 features a picture by pixels, and three 3"),

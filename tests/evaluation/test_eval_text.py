@@ -11,7 +11,7 @@ from PIL import Image
 from text_students import saved_student
 from zoo import ZOO, zoo_preset
 
-from piflow_cli.evaluation import chosen_extractors
+from piflow_cli.evaluation.metrics import clip_score
 from piflow_cli.students.runs import RunFolder
 
 SMALL = ["--height", "32", "--width", "32", "--batch-size", "2", "--fine-steps", "2"]
@@ -54,7 +54,7 @@ def prompts(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def everything(text_encoders, monkeypatch) -> None:
-    monkeypatch.setattr(chosen_extractors, "ClipScore", Clip)
+    monkeypatch.setattr(clip_score, "ClipScore", Clip)
 
 
 def test_every_prompt_has_noise_of_its_own(evaluate, student, prompts) -> None:

@@ -10,14 +10,15 @@ from inception import save_random_inception
 
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation import folder_run
+from piflow_cli.evaluation import distributions, folder_run
+from piflow_cli.evaluation.distributions import COLUMNS, measure
 from piflow_cli.evaluation.extractors.features import FeatureSet
 from piflow_cli.evaluation.extractors.moments import moments
 from piflow_cli.evaluation.folder_run import FolderRequest, evaluate_folder
-from piflow_cli.evaluation.metrics import of_features
 from piflow_cli.evaluation.metrics.frechet import frechet_distance
-from piflow_cli.evaluation.metrics.of_features import COLUMNS, measure
-from piflow_cli.evaluation.metrics.scores import inception_score, kernel_distance, precision_recall
+from piflow_cli.evaluation.metrics.inception_score import inception_score
+from piflow_cli.evaluation.metrics.kid import kernel_distance
+from piflow_cli.evaluation.metrics.precision_recall import precision_recall
 from piflow_cli.reports.images import save_png, to_images
 
 CPU = torch.device("cpu")
@@ -87,7 +88,7 @@ def test_by_default_it_measures_what_can_be_and_says_what_cannot(folders, capsys
         "recall",
     }
     assert "is is left out: pixels has no classes" in capsys.readouterr().err
-    monkeypatch.setattr(of_features, "find_spec", lambda name: None)
+    monkeypatch.setattr(distributions, "find_spec", lambda name: None)
     assert {number.metric for number in evaluate_folder(request, CPU, Console())} == {"fid", "precision", "recall"}
     assert 'kid is left out: it needs pip install "piflow[eval]"' in capsys.readouterr().err
 

@@ -21,11 +21,13 @@ from piflow_cli.evaluation import generate
 from piflow_cli.evaluation.candidates import Candidate
 from piflow_cli.evaluation.generate import Generation, blocks_of
 from piflow_cli.evaluation.overlap import WAITING, Overlap
-from piflow_cli.evaluation.store import Store
 from piflow_cli.sampling.denoise import seeded_generators, seeded_noise
 from piflow_cli.sampling.opened import OpenedModel
 from piflow_cli.sampling.request import ImageSpec
+from piflow_cli.students.locate import StudentFiles
+from piflow_cli.students.open import FoundStudent
 from piflow_cli.system.processes import Processes, open_processes
+from piflow_cli.weights.cache import Cache
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -36,7 +38,7 @@ def opened(count: int) -> OpenedModel:
     student = tiny_student()
     return OpenedModel(
         student=student,
-        path=Path("none"),
+        found=FoundStudent("none", StudentFiles(Path("none"), None), student.facts),
         specs=tuple(ImageSpec(seed, seed % 3) for seed in range(count)),
         device=CPU,
         condition=lambda specs: student.family.condition(student.model, [spec.label for spec in specs]),
@@ -69,7 +71,7 @@ def generation(
         whole,
         whole.specs,
         {"flat": flat} if looks is None else looks,
-        Store(folder),
+        Cache(folder),
         Processes(CPU) if processes is None else processes,
         batch_size,
     )
@@ -152,7 +154,7 @@ def test_more_pictures_keep_the_blocks_that_are_whole(tmp_path) -> None:
 def test_older_pictures_beside_new_ones_are_counted(tmp_path, capsys) -> None:
     def made(count: int) -> str:
         whole = opened(count)
-        Generation(whole, whole.specs, {"flat": flat}, Store(tmp_path), Processes(CPU), 4, tmp_path / "images").run(
+        Generation(whole, whole.specs, {"flat": flat}, Cache(tmp_path), Processes(CPU), 4, tmp_path / "images").run(
             candidate(), Console()
         )
         return capsys.readouterr().err

@@ -10,17 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation.request import (
-    METRICS,
-    OF_STUDENTS,
-    parse_metrics,
-)
+from piflow_cli.evaluation.metric_kinds import STUDENT, metric_names, needing
+from piflow_cli.evaluation.request import parse_metrics
 from piflow_cli.presets.bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
 
 
-@given(st.permutations(METRICS), st.integers(1, len(METRICS)))
+@given(st.permutations(metric_names()), st.integers(1, len(metric_names())))
 def test_metrics_are_read_in_any_order_and_come_in_one(names, count: int) -> None:
-    assert parse_metrics(" , ".join(names[:count])) == tuple(name for name in METRICS if name in names[:count])
+    assert parse_metrics(" , ".join(names[:count])) == tuple(name for name in metric_names() if name in names[:count])
 
 
 @pytest.mark.parametrize(
@@ -72,7 +69,7 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"students": ("a", "")}, "STUDENT: the name is empty"),
         ({"students": ("a",), "reference": ""}, "--reference: the name is empty"),
         ({"students": ("a",), "trust_weights": True}, "--inception-weights FILE"),
-        ({"students": ("a",), "clip": "c"}, "--clip is of the CLIP score"),
+        ({"students": ("a",), "clip": "c"}, "--clip is of the metric clip"),
         ({"students": ("a",), "num_images": MEASURED.most + 1}, "--num-images must be at most 1,000,000,"),
         ({"students": ("a",), "seeds": range(MEASURED.most + 1)}, "--seeds must be at most 1,000,000,"),
         ({"students": ("a",), "batch_size": BATCH.most + 1}, "--batch-size must be at most 1,000,000,"),
@@ -86,7 +83,7 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"students": ("a",), "substeps": SUBSTEPS.most + 1}, "--substeps must be at most 100,000,"),
         *[
             ({"images": Path("d"), "reference": "r", "metrics": (name,)}, f"--metrics {name} needs a student")
-            for name in OF_STUDENTS
+            for name in needing(STUDENT)
         ],
     ],
 )
@@ -98,7 +95,7 @@ def test_what_does_not_go_together_is_said(given: dict, message: str) -> None:
 def test_a_fault_is_said_once() -> None:
     with pytest.raises(UsageError) as caught:
         request(students=("a",), clip="c").check()
-    assert caught.value.message.count("--clip is of the CLIP score") == 1
+    assert caught.value.message.count("--clip is of the metric clip") == 1
 
 
 def test_all_faults_come_at_once() -> None:

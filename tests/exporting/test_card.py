@@ -19,6 +19,7 @@ from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
 from piflow_cli.exporting.card import is_export, license_tags, unguided, write_card
 from piflow_cli.exporting.driver import export
+from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.exporting.formats.adapter import AdapterFormat
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.presets.resolve import available, load
@@ -32,7 +33,8 @@ from piflow_cli.weights.locate import locate
 
 def card_of(folder: Path, facts: StudentFacts, **export: object) -> ModelCard:
     snippet = AdapterFormat().snippet(facts, "me/student")
-    write_card(folder, facts, "student", snippet, {"format": "adapter", **export}, folder, None)
+    told = {"format": "adapter", **export}
+    write_card(folder, facts, "student", snippet, told, FORMATS[told["format"]], folder, None)
     return ModelCard.load(folder / "README.md")
 
 

@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_every_format_has_a_name() -> None:
     assert list(FORMATS) == ["adapter", "pipeline", "merged", "piflow-scheduler"]
-    assert FORMATS["adapter"]().name == "adapter"
+    assert all(kind.open().name == name for name, kind in FORMATS.items())
 
 
 def test_a_folder_that_is_there_is_left_alone_unless_it_is_an_export(tmp_path) -> None:

@@ -194,7 +194,7 @@ def test_places_are_strings_in_a_snippet(format: str, preset: str, place: str, b
     """Whatever they are: no statement is added, and the strings are those that were given."""
     facts = StudentFacts.of(load(preset))
     plain, told = (
-        ast.parse(FORMATS[format]().snippet(replace(facts, base=of), at))
+        ast.parse(FORMATS[format].open().snippet(replace(facts, base=of), at))
         for of, at in (("me/base", "me/it"), (base, place))
     )
     constants = [[node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)] for tree in (plain, told)]
@@ -213,7 +213,7 @@ def _blank(tree: ast.AST) -> ast.AST:
 @pytest.mark.parametrize("text", NASTY)
 def test_metadata_do_nothing_in_a_card(tmp_path, text: str) -> None:
     facts = replace(StudentFacts.of(load("flux-dev")), teacher=text, base=f"/{text}", revision=text, version=text)
-    write_card(tmp_path, facts, text, "pass", {"format": "adapter"}, tmp_path, None)
+    write_card(tmp_path, facts, text, "pass", {"format": "adapter"}, FORMATS["adapter"], tmp_path, None)
     card = ModelCard.load(tmp_path / "README.md")
     rows = [line for line in card.text.splitlines() if line.startswith("|")]
     assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 3 for row in rows)

@@ -40,7 +40,7 @@ def command(tiny_teacher: Path, folder: Path) -> list[str]:
 def course(request, cli, tiny_teacher, tmp_path, monkeypatch) -> tuple[Disk, Path]:
     """The states that a run of six iterations and three saves leaves; its folder when nothing happens to it."""
     if request.param == "two steps":
-        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
     monkeypatch.setattr(run, "save_comparison", lambda *given: None)
     monkeypatch.setattr(run, "draw_loss", lambda *given: None)
     root = tmp_path / "runs"

@@ -9,7 +9,7 @@ import pytest
 from piflow_cli.inspection.advice import advice
 from piflow_cli.inspection.kinds.mixture import Mixture
 from piflow_cli.inspection.kinds.momentum import Momentum
-from piflow_cli.inspection.summary import Perturbation, Robustness, Step, Summary
+from piflow_cli.inspection.numbers import Perturbation, Robustness, Step, Summary
 from piflow_cli.inspection.verdict import verdict_rows
 from piflow_cli.presets.resolve import load
 from piflow_cli.presets.schema import SECTIONS
@@ -36,8 +36,8 @@ def velocity_error(squares: list[float], teacher: float = 1.0) -> list[dict]:
 
 def step(**changes) -> Step:
     healthy = Step(
-        step=1, raws=[1 - i / 8 for i in range(9)], sigmas=[1 - i / 8 for i in range(9)], mixture=mixture(),
-        momentum=None, grid=None, speed=[1.0] * 8,
+        step=1, raws=[1 - i / 8 for i in range(9)], sigmas=[1 - i / 8 for i in range(9)], part=mixture(),
+        speed=[1.0] * 8,
         turn=[1.0] * 7, straightness=0.99, substeps=[8, 16, 32, 64, 128, 256], substep_errors=[0.02, 0.01, 0.005,
         0.002, 0.001, 0.0005],
         substeps_enough=16, velocity_error=velocity_error([0.1] * 8), gap=[0.1] * 9, teacher_speed=[1.0] * 8,
@@ -63,14 +63,14 @@ def summary(**changes) -> Summary:
 
 
 def dx_step(**changes) -> Step:
-    return step(mixture=None, **changes)
+    return step(part=None, **changes)
 
 
 ILL = {
-    "collapsed mixture": summary(steps=[step(mixture=mixture(effective=(1.0, 1.05, 1.1)))]),
-    "dead components": summary(steps=[step(mixture=mixture(dead=[1, 3]))]),
-    "log-std at its edge": summary(steps=[step(mixture=mixture(logstd_range=(-9.0, -7.0)))]),
-    "weights never move": summary(steps=[step(mixture=mixture(shift=0.001))]),
+    "collapsed mixture": summary(steps=[step(part=mixture(effective=(1.0, 1.05, 1.1)))]),
+    "dead components": summary(steps=[step(part=mixture(dead=[1, 3]))]),
+    "log-std at its edge": summary(steps=[step(part=mixture(logstd_range=(-9.0, -7.0)))]),
+    "weights never move": summary(steps=[step(part=mixture(shift=0.001))]),
     "too few substeps": summary(substeps=16, steps=[step(substeps_enough=64)]),
     "error at the start": summary(steps=[step(velocity_error=velocity_error([0.9, 0.8] + [0.01] * 6))]),
     "error at the end": summary(steps=[step(velocity_error=velocity_error([0.01] * 6 + [0.8, 0.9]))]),
@@ -120,7 +120,7 @@ def test_every_substep_count_that_is_not_enough_is_said() -> None:
 
 
 def test_a_warning_says_which_evaluation_it_is_about() -> None:
-    (warning,) = advice(summary(nfe=2, steps=[step(), step(step=2, mixture=mixture(dead=[0]))]), PRESET)
+    (warning,) = advice(summary(nfe=2, steps=[step(), step(step=2, part=mixture(dead=[0]))]), PRESET)
     assert warning.text.startswith("evaluation 2: ")
 
 
@@ -150,7 +150,7 @@ def test_momentum_has_no_fewer_than_two_components_and_does_not_react() -> None:
         dead=[1],
         gammas=[(1.0, 1.0, 1.0), (0.2, 0.2, 0.2)],
     )
-    student = summary(policy="momentum", steps=[step(mixture=None, momentum=rates)], robustness=robustness(0.0))
+    student = summary(policy="momentum", steps=[step(part=rates)], robustness=robustness(0.0))
     (warning,) = advice(student, PRESET)
     assert warning.name == "dead components" and "--set policy.components=2" in warning.remedy
     (line,) = [row for row in verdict_rows([student], ["digits"], [[]]) if row["what"] == "steering back"]

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from piflow_cli.core.heads import HeadSite, HeadSizes, PolicyHead
+from piflow_cli.core.heads import PolicyHead
 from piflow_cli.core.policies.base import Policy
 from piflow_cli.core.policies.kinds import PolicyKind, PublishedNames, Words
 from piflow_cli.core.tensors import per_sample, working
@@ -48,18 +47,6 @@ class StraightHead(PolicyHead):
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
         super().__init__(patch, channel_major)
         self.lines = self._widened(projection, components, bias=True)
-
-    @classmethod
-    def build(
-        cls,
-        projection: nn.Linear,
-        site: HeadSite,
-        sizes: HeadSizes,
-        *,
-        bias_noise: float | None = None,
-        generator: torch.Generator | None = None,
-    ) -> StraightHead:
-        return cls(projection, sizes.components, site.patch, site.channel_major)
 
     @property
     def width(self) -> int:

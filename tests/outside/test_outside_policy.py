@@ -3,57 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-HERE = Path(__file__).parent
-# One process for all commands: importing torch takes longer than any of them.
-PROGRAM = """
-import json, sys
-from piflow_cli.app import main
-for line in json.loads(sys.argv[1]):
-    print("#", line[0], flush=True)
-    code = main(line)
-    if code:
-        sys.exit(code)
-"""
+from outside_packages import run_commands
 
 
 def test_a_policy_of_another_package_is_distilled_sampled_measured_looked_into_and_exported(
     tiny_teacher, tmp_path
 ) -> None:
     distil = ["distill", "--teacher", str(tiny_teacher), "--policy", "straight", "--output", "run", "--quiet"]
+    measured = ["--extractor", "pixels", "--metrics", "fid", "--reference", "data", "--num-images", "20"]
     commands = [
         [*distil, "--iterations", "2"],
         [*distil, "--iterations", "4"],
         ["sample", "run", "--seeds", "0-2", "--output", "samples", "--quiet"],
-        [
-            "eval",
-            "run",
-            "--extractor",
-            "pixels",
-            "--metrics",
-            "fid",
-            "--reference",
-            "data",
-            "--num-images",
-            "20",
-            "--output",
-            "report",
-            "--cache",
-            "cache",
-            "--json",
-        ],
+        ["eval", "run", *measured, "--output", "report", "--cache", "cache", "--json"],
         ["inspect-policy", "run", "--seeds", "0-1", "--output", "look", "--json"],
         ["export", "run", "--format", "adapter", "--output", "adapter", "--quiet"],
         ["sample", "adapter", "--seeds", "0-2", "--output", "again", "--quiet"],
         ["export", "run", "--format", "pipeline", "--output", "pipeline", "--quiet"],
     ]
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-c", PROGRAM, json.dumps(commands)]
-    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = run_commands(commands, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     config = json.loads((tmp_path / "adapter" / "config.json").read_text())
     assert config["_class_name"] == "StraightDiT"
@@ -63,19 +32,6 @@ def test_a_policy_of_another_package_is_distilled_sampled_measured_looked_into_a
 
 
 def test_it_is_named_beside_ours_where_a_name_is_wrong(tiny_teacher, tmp_path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "piflow_cli",
-        "distill",
-        "--teacher",
-        str(tiny_teacher),
-        "--policy",
-        "curved",
-        "--output",
-        "run",
-    ]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, text=True
-    )
+    command = ["distill", "--teacher", str(tiny_teacher), "--policy", "curved", "--output", "run"]
+    done = run_commands([command], tmp_path)
     assert done.returncode == 2 and "straight" in done.stderr and "momentum" in done.stderr

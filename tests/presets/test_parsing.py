@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.contradictions import segment_substeps
 from piflow_cli.presets.parsing import nearest
 from piflow_cli.presets.resolve import load, resolve, to_dict
-from piflow_cli.presets.schema import PolicySection, Preset, segment_substeps
+from piflow_cli.presets.schema import PolicySection, Preset
 from piflow_cli.presets.yaml_files import MOST_VALUES, read_yaml
 
 
@@ -203,7 +204,7 @@ def test_a_key_that_appears_twice_is_refused_with_its_line(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("policy:\n  nfe: [1\n", "mine.yaml:3: not valid YAML"),
+        ("policy:\n  nfe: [1\n", "mine.yaml:2: not valid YAML"),
         ("policy:\n\tnfe: 1\n", "mine.yaml:2: not valid YAML"),
         ("", "is empty"),
         ("- 1\n", "holds [1]"),

@@ -1,5 +1,5 @@
 """The presets against the published recipes: tests/data/published_recipes.yaml
-has both, and docs/recipe.md shows them."""
+has both, and docs/pages/recipe.md shows them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_change_of_what_is_published_is_noticed(monkeypatch) -> None:
 
 def test_the_page_is_what_the_program_makes() -> None:
     assert recipe_table.TABLE.is_file() and recipe_table.TABLE.read_text(encoding="utf-8") == recipe_table.markdown(), (
-        "docs/recipe.md is of other presets: python tests/recipe_table.py"
+        "docs/pages/recipe.md is of other presets: python tests/recipe_table.py"
     )
 
 

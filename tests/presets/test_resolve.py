@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets import resolve as presets
+from piflow_cli.presets.contradictions import segment_substeps
+from piflow_cli.presets.families import CLASS, told
 from piflow_cli.presets.parsing import known_keys
 from piflow_cli.presets.resolve import available, from_dict, load, presets_root, resolve, to_dict
-from piflow_cli.presets.schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, PolicySection, Preset, segment_substeps
+from piflow_cli.presets.schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, PolicySection, Preset
 from piflow_cli.presets.yaml_files import read_yaml, write_yaml
 
 
@@ -32,9 +34,8 @@ def test_every_shipped_preset_takes_every_policy(name, kind):
 @pytest.mark.parametrize("name", available())
 def test_every_shipped_preset_opens_with_its_command_and_memory(name):
     comments = [line for line in (presets_root() / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
-    data = yaml.safe_load((presets_root() / f"{name}.yaml").read_text())["data"]
     assert comments[0] == f"# piflow distill --teacher {name}" + (
-        "" if {"images", "labels"} & data.keys() else " --prompts prompts.txt"
+        "" if told(load(name).teacher.family) == CLASS else " --prompts prompts.txt"
     )
     assert any(line.startswith("# Memory:") for line in comments)
 
@@ -341,6 +342,11 @@ def test_an_explicit_zero_or_false_is_given():
         resolve("digits", None, ["imitation.data_free=true"], {"imitation.data_free": False}).imitation.data_free
         is False
     )
+
+
+def test_a_section_that_was_taken_away_comes_back_with_its_defaults():
+    assert resolve("flux-dev", None, ["adapter=null"], {}).adapter is None
+    assert resolve("flux-dev", None, ["adapter=null", "adapter.rank=4"], {}).adapter == presets.AdapterSection(rank=4)
 
 
 def test_a_later_source_of_data_takes_the_earlier_one_away(tmp_path):

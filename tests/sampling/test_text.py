@@ -43,8 +43,7 @@ from piflow_cli.students.student import student_of as trained_in_full
 from piflow_cli.teachers import families, family_of
 from piflow_cli.teachers.base import teacher_velocity
 from piflow_cli.teachers.encoders import collate
-from piflow_cli.teachers.text_to_image import decode_each
-from piflow_cli.training import previews
+from piflow_cli.teachers.text_to_image import TextToImageFamily, decode_each
 
 SIZE = ["--height", "64", "--width", "96"]
 FLUX_TINY = GOLDEN / "flux-tiny"
@@ -122,7 +121,7 @@ def test_a_picture_is_the_one_that_training_previews(cli, row: Row, tmp_path) ->
 
 
 def test_a_run_samples_its_last_preview(cli, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(previews, "TEXT_FINE_STEPS", 2)
+    monkeypatch.setattr(TextToImageFamily, "beside_steps", 2)
     preset, _ = zoo_preset(ZOO["flux"], tmp_path)
     tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
     (tmp_path / "p.txt").write_text("cat\n")

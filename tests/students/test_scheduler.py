@@ -130,7 +130,7 @@ def test_a_mixture_is_sampled_as_it_is_unless_a_temperature_is_given() -> None:
 
 
 def test_sigmas_and_mu_of_a_pipeline_do_not_move_the_grid() -> None:
-    ours, theirs = PolicyScheduler(shift=3.2), PolicyScheduler(shift=3.2)
+    ours, theirs = (PolicyScheduler("gm", 3, shift=3.2) for _ in range(2))
     ours.set_timesteps(4)
     theirs.set_timesteps(sigmas=[1.0, 0.7, 0.5, 0.2], mu=0.9)
     torch.testing.assert_close(ours.timesteps, theirs.timesteps)

@@ -133,7 +133,7 @@ def test_a_cache_that_cannot_be_written_to_leads_to_its_option(tmp_path, monkeyp
 def way(request, monkeypatch) -> str:
     """How folders change places: where the system can exchange them, and where it cannot."""
     if request.param == "two steps":
-        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
     return request.param
 
 
@@ -166,7 +166,7 @@ def test_a_folder_comes_back_if_its_successor_cannot_take_its_place(tmp_path, mo
             raise OSError(13, "Permission denied")
         return rename(source, target)
 
-    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
     monkeypatch.setattr(os, "rename", fails)
     with pytest.raises(OSError), replacing_folder(path) as aside:
         (aside / "second").touch()
@@ -188,7 +188,7 @@ def test_what_was_moved_away_for_a_successor_that_never_came_is_put_back(tmp_pat
 
     rename = os.rename
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(files, "_exchange", lambda one, other: False)
+        patch.setattr(files, "exchange", lambda one, other: False)
         patch.setattr(os, "rename", killed)
         with replacing_folder(path) as aside:
             (aside / "second").touch()

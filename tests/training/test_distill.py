@@ -325,6 +325,28 @@ def test_what_cannot_run_says_so_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("tracker", "hint"), [("wandb", "wandb login; or --set"), ("tensorboard", "→ --set")])
+def test_a_tracker_that_does_not_start_is_named(cli, tiny_teacher, tmp_path, monkeypatch, tracker, hint) -> None:
+    """As wandb without a key, whose errors are of its own classes."""
+
+    class CommError(Exception):
+        pass
+
+    def refuse(*given: object, **options: object) -> None:
+        raise CommError("no API key configured\nuse `wandb login`")
+
+    monkeypatch.setattr(opening.importlib.util, "find_spec", lambda name: object())
+    whole = opening.Accelerator
+    monkeypatch.setattr(opening, "Accelerator", lambda log_with, **options: whole(**options))
+    monkeypatch.setattr(whole, "init_trackers", refuse)
+    outcome = cli(
+        "distill", "--teacher", str(tiny_teacher), "--iterations", "1", "--quiet", "--set",
+        f"output.tracker={tracker}", "--output", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert outcome.code == 1 and f"the tracker {tracker} does not start: no API key configured" in outcome.err
+    assert hint in outcome.err and len(outcome.err.splitlines()) == 2
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(cli, tiny_teacher, tmp_path) -> None:
     folder = tmp_path / "out"
     arguments = ["--dry-run", "--json", "--nfe", "2", "--set", "optimisation.device_batch_size=2"]

@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from helpers import GOLDEN
 from interruptions import interrupted_at
 from PIL import Image
 from safetensors.torch import load_file
 from sit import CLASSES, HEADS, SIZE, sit_weights
+from tiny_imagenet import tiny_imagenet
 
 from piflow_cli.data.batches import UniformLabels
-from piflow_cli.presets.resolve import load, presets_root
+from piflow_cli.presets.resolve import load
 from piflow_cli.teachers import latents
-from piflow_cli.training import loop, previews, run
+from piflow_cli.teachers.base import ClassConditionalFamily
+from piflow_cli.training import loop, run
 
 REGIMES = {
     "gm, 1 NFE": [],
@@ -34,34 +35,16 @@ REGIMES = {
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory, tiny_vae) -> Path:
-    """The shipped preset imagenet-repa-2nfe, cut down to a random SiT checkpoint of five classes."""
-    folder = tmp_path_factory.mktemp("imagenet")
-    torch.save(sit_weights(), folder / "sit.pt")
-    (folder / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
-    data = yaml.safe_load((presets_root() / "imagenet-repa-2nfe.yaml").read_text())
-    data["teacher"] |= {"base": str(folder / "sit.pt"), "config": None, "vae": str(tiny_vae)}
-    data["data"] = {"labels": "uniform"}
-    data["policy"] |= {"components": 3, "nfe": 1, "substeps": 16, "logstd_width": 8}
-    data["optimisation"] |= {
-        "iterations": 4,
-        "batch_size": 8,
-        "device_batch_size": None,
-        "learning_rate": 1e-3,
-        "warmup": 2,
-        "precision": "fp32",
-        "optimizer": "adamw",
-    }
-    data["output"] |= {"preview_every": 2, "checkpoint_every": 2}
-    data["variants"]["dx"] = {"policy": {"components": 4}, "imitation": {"window": 2, "dropout": 0.0}}
-    path = folder / "imagenet.yaml"
-    path.write_text(yaml.safe_dump(data))
-    return path
+    return tiny_imagenet(
+        tmp_path_factory.mktemp("imagenet"), tiny_vae, data={"labels": "uniform", "images": None}, policy={"nfe": 1},
+        optimisation={"learning_rate": 1e-3}, output={"preview_every": 2},
+    )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def setting(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(previews, "FINE_STEPS", 4)
+    monkeypatch.setattr(ClassConditionalFamily, "beside_steps", 4)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

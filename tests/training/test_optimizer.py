@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from piflow_cli.console import Console
+from piflow_cli.core.policies.kinds import head_class, policy_kinds
 from piflow_cli.presets.resolve import load
 from piflow_cli.training.loop import _clip
 from piflow_cli.training.optimizer import learning_rate, make_optimizer
@@ -41,9 +42,9 @@ def test_log_gammas_learn_at_a_rate_of_their_own() -> None:
         name: torch.nn.Parameter(torch.zeros(2))
         for name in ("head.means.weight", "head.loggamma.weight", "proj.loggamma.bias")
     }
-    optimizer = make_optimizer(
-        named.items(), replace(SETTINGS, gamma_learning_rate=0.25), torch.device("cpu"), Console(quiet=True)
-    )
+    settings = replace(SETTINGS, gamma_learning_rate=0.25)
+    slow = head_class("momentum").slow
+    optimizer = make_optimizer(named.items(), slow, settings, torch.device("cpu"), Console(quiet=True))
     for group in optimizer.param_groups:
         group["lr"] = group["share"] * 0.1
     for value in named.values():
@@ -52,6 +53,11 @@ def test_log_gammas_learn_at_a_rate_of_their_own() -> None:
     moved = {name: value.tolist() for name, value in named.items()}
     assert moved["head.means.weight"] == pytest.approx([-0.1, 0.1])
     assert moved["head.loggamma.weight"] == moved["proj.loggamma.bias"] == pytest.approx([-0.025, 0.025])
+
+
+def test_a_rate_of_their_own_is_a_setting_of_the_policies_that_have_one() -> None:
+    for kind in policy_kinds():
+        assert bool(kind.head.slow) == ("optimisation.gamma_learning_rate" in kind.settings)
 
 
 @pytest.mark.parametrize(("largest", "left"), [(None, 5.0), (50.0, 5.0), (2.0, 2.0)])

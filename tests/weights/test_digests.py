@@ -42,7 +42,7 @@ def shipped(tmp_path, monkeypatch) -> Path:
     """A copy of what is shipped, in its place."""
     copied = tmp_path / "presets"
     shutil.copytree(presets_root(), copied)
-    for module in ("weights.digests", "weights.locate", "evaluation.extractors.digits_classifier"):
+    for module in ("weights.digests", "presets.folders", "evaluation.extractors.digits_classifier"):
         monkeypatch.setattr(f"piflow_cli.{module}.presets_root", lambda: copied)
     return copied
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil, prod
@@ -102,7 +103,7 @@ def blocks(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Block]:
     """Cut a rollout in blocks of about BLOCK_ELEMENTS: samples of like length together, or positions of one."""
     components, channels = policy.means.shape[1:3]
     each = components * min(components, channels)  # numbers a substep reads for a position: its means or their products
-    positions = x.shape[2:].numel()
+    positions = math.prod(x.shape[2:])
     together = max(1, BLOCK_ELEMENTS // (each * positions))
     width = positions if together > 1 else max(1, BLOCK_ELEMENTS // each)
     order = plan.ends[:, -1].argsort(descending=True, stable=True)

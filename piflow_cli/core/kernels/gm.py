@@ -28,7 +28,7 @@ def rollout_through(
 
     ``backend``: None is that of the device.
     """
-    backend = backend_for(x.device.type) if backend is None else backend
+    backend = _backend(x, backend)
     if not _wants_gradient(policy, x):
         return list(backend.states(policy, x, backend.plan(policy, raws, substeps, averaged=False)).unbind(0))
     states = []
@@ -47,8 +47,13 @@ def mean_velocity(
     backend: ModuleType | None = None,
 ) -> Tensor:
     """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to ``raws[1]``."""
-    backend = backend_for(x.device.type) if backend is None else backend
-    return _integral(backend, policy, x, raws, substeps, averaged=True, longest=longest)
+    return _integral(_backend(x, backend), policy, x, raws, substeps, averaged=True, longest=longest)
+
+
+def _backend(x: Tensor, given: ModuleType | None) -> ModuleType:
+    backend = backend_for(x.device.type) if given is None else given
+    assert backend is not None, "usable() is asked first"
+    return backend
 
 
 def _wants_gradient(policy: GMFlowPolicy, x: Tensor) -> bool:

@@ -77,7 +77,8 @@ def _read_block(
     DROPPED: tl.constexpr, K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
     dtype: tl.constexpr,
 ):  # fmt: skip
-    """The program's block: its sample, positions and which of them exist; its means, log-weights, source and state."""
+    """The program's block: its sample, positions, which of them exist and which channels (CP, 1) there are; its means
+    and their squares (KP, BLOCK), log-weights, source and state."""
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     position = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = position < positions
@@ -94,7 +95,36 @@ def _read_block(
         x_src, src_strides, sample, _offsets(position, size1, size2, src_strides, 2), inside, c, C, dtype
     )
     begin = _read_state(x, x_strides, sample, _offsets(position, size1, size2, x_strides, 2), inside, c, C, dtype)
-    return sample, position, inside, m, prior, source, begin
+    return sample, position, inside, (c < C)[:, None], m, tl.sum(m * m, axis=1), prior, source, begin
+
+
+@triton.jit
+def _store_path(path, mask, stride, m, square, prior, y, source, rows, last):
+    """Store the states (CP, BLOCK) that the first ``last`` substeps start from at ``path``, a ``stride`` apart."""
+    for step in range(last):
+        tl.store(path + step * stride, y, mask=mask)
+        row = rows + step * COLUMNS
+        u = _velocity(m, square, prior, y, source, row)
+        y += tl.load(row + 6) * u
+
+
+@triton.jit
+def _store_gradients(
+    grad_means, grad_logweights, means_strides, logweights_strides, m, sum_means, sum_square, sum_prior,
+    inverse_temperature, sample, position, inside, size1, size2,
+    K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr,
+):  # fmt: skip
+    """Store the gradients of the block's means (KP, CP, BLOCK), those through their squares among them, and of its
+    log-weights (KP, BLOCK)."""
+    k = tl.arange(0, KP).to(tl.int64)
+    c = tl.arange(0, CP).to(tl.int64)
+    there = (k < K)[:, None] & inside[None, :]
+    space = _offsets(position, size1, size2, means_strides, 3)
+    place = _places_of_means(grad_means, means_strides, sample, space, k, c)
+    tl.store(place, sum_means - 2 * sum_square[:, None, :] * m, mask=there[:, None, :] & (c < C)[None, :, None])
+    place = grad_logweights + sample * logweights_strides[0] + (k * logweights_strides[1])[:, None]
+    place = place + _offsets(position, size1, size2, logweights_strides, 3)[None, :]
+    tl.store(place, (sum_prior * inverse_temperature).to(sum_prior.dtype), mask=there)
 
 
 @triton.jit
@@ -107,15 +137,13 @@ def forward_kernel(
 ):  # fmt: skip
     """States at the ends of legs, out (LEGS, B, C, positions), or the integral of velocities, out (B, C, positions)."""
     dtype: tl.constexpr = scalars.dtype.element_ty
-    sample, position, inside, m, prior, source, begin = _read_block(
+    sample, position, inside, channels, m, square, prior, source, begin = _read_block(
         means, logweights, x, x_src, dropped, positions, blocks, size1, size2,
         means_strides, logweights_strides, x_strides, src_strides, inverse_temperature,
         DROPPED, K, C, KP, CP, BLOCK, dtype,
     )  # fmt: skip
-    c = tl.arange(0, CP).to(tl.int64)
-    square = tl.sum(m * m, axis=1)
-    wanted = (c < C)[:, None] & inside[None, :]
-    place = out + (sample * C + c)[:, None] * positions + position[None, :]
+    wanted = channels & inside[None, :]
+    place = out + (sample * C + tl.arange(0, CP).to(tl.int64))[:, None] * positions + position[None, :]
     y = begin - source
     total = tl.zeros_like(y)
     first = 0
@@ -137,6 +165,13 @@ def forward_kernel(
 
 
 @triton.jit
+def _slope(m, weights, pull):
+    """Adjoint (KP, BLOCK) of the logits, from that of the mean, (CP, BLOCK)."""
+    response = tl.sum(m * pull[None, :, :], axis=1)
+    return weights * (response - tl.sum(weights * response, axis=0)[None, :])
+
+
+@triton.jit
 def backward_kernel(
     means, logweights, x, x_src, grad_means, grad_logweights, dropped, scalars, ends, grad, path, grad_x, grad_logstds,
     batch, positions, blocks, width, size1, size2,
@@ -145,32 +180,26 @@ def backward_kernel(
     LEGS: tl.constexpr, DROPPED: tl.constexpr,
     K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Adjoint of the integral of velocities over one leg; path (width, B, C, positions) is scratch.
+    """Adjoint of velocities integrated over one leg; path (width, B, C, positions): scratch; grad_logstds (B, blocks).
 
     With w the posterior weights, M = sum w m, E the energies and U the adjoint of the velocity: dlogit_k = c w_k
-    (m_k.U - M.U), and all else follows by the product rule on the equations of ``coefficients``. grad_logstds (B,
-    blocks).
+    (m_k.U - M.U), and all else follows by the product rule on the equations of ``coefficients``.
     """
     dtype: tl.constexpr = scalars.dtype.element_ty
-    sample, position, inside, m, prior, source, begin = _read_block(
+    sample, position, inside, channels, m, square, prior, source, begin = _read_block(
         means, logweights, x, x_src, dropped, positions, blocks, size1, size2,
         means_strides, logweights_strides, x_strides, src_strides, inverse_temperature,
         DROPPED, K, C, KP, CP, BLOCK, dtype,
     )  # fmt: skip
-    c = tl.arange(0, CP).to(tl.int64)
-    square = tl.sum(m * m, axis=1)
-    wanted = (c < C)[:, None] & inside[None, :]
-    within = (sample * C + c)[:, None] * positions + position[None, :]
+    wanted = channels & inside[None, :]
+    within = (sample * C + tl.arange(0, CP).to(tl.int64))[:, None] * positions + position[None, :]
     upstream = tl.load(grad + within, mask=wanted, other=0)
     stride = tl.cast(batch, tl.int64) * C * positions
     last = tl.load(ends + sample)
 
     y = begin - source
-    for step in range(last):
-        tl.store(path + step * stride + within, y, mask=wanted)
-        row = scalars + (sample * width + step) * COLUMNS
-        u = _velocity(m, square, prior, y, source, row)
-        y += tl.load(row + 6) * u
+    rows = scalars + sample * width * COLUMNS
+    _store_path(path + within, wanted, stride, m, square, prior, y, source, rows, last)
     # Other threads of the program may read what one of them stored.
     tl.debug_barrier()
 
@@ -182,13 +211,12 @@ def backward_kernel(
     sum_energy = tl.zeros_like(prior)
     for back in range(last):
         step = last - 1 - back
-        row = scalars + (sample * width + step) * COLUMNS
+        row = rows + step * COLUMNS
         y = tl.load(path + step * stride + within, mask=wanted, other=0)
         weights, energy, mean, query = _posterior(m, square, prior, y, source, row)
         adjoint = tl.load(row + 7) * upstream + tl.load(row + 6) * state
         pull = tl.load(row + 5) * adjoint
-        response = tl.sum(m * pull[None, :, :], axis=1)
-        slope = weights * (response - tl.sum(weights * response, axis=0)[None, :])
+        slope = _slope(m, weights, pull)
         sum_means += weights[:, None, :] * pull[None, :, :] - slope[:, None, :] * query[None, :, :]
         sum_square += tl.load(row + 2) * slope
         sum_prior += slope
@@ -196,14 +224,10 @@ def backward_kernel(
         kappa = tl.load(row + 8)
         sum_energy += kappa * slope * energy
         sum_logstd += adjoint * (tl.load(row + 9) * y + tl.load(row + 10) * source) - kappa * pull * mean
-    sum_means -= 2 * sum_square[:, None, :] * m
 
-    k = tl.arange(0, KP).to(tl.int64)
-    space = _offsets(position, size1, size2, grad_means_strides, 3)
-    place = _places_of_means(grad_means, grad_means_strides, sample, space, k, c)
-    tl.store(place, sum_means, mask=(k < K)[:, None, None] & wanted[None, :, :])
-    place = grad_logweights + sample * grad_logweights_strides[0] + (k * grad_logweights_strides[1])[:, None]
-    place = place + _offsets(position, size1, size2, grad_logweights_strides, 3)[None, :]
-    tl.store(place, (sum_prior * inverse_temperature).to(dtype), mask=(k < K)[:, None] & inside[None, :])
+    _store_gradients(
+        grad_means, grad_logweights, grad_means_strides, grad_logweights_strides, m, sum_means, sum_square, sum_prior,
+        inverse_temperature, sample, position, inside, size1, size2, K, C, KP, CP,
+    )  # fmt: skip
     tl.store(grad_x + within, state, mask=wanted)
     tl.store(grad_logstds + tl.program_id(0), tl.sum(tl.sum(sum_logstd, axis=0)) + tl.sum(tl.sum(sum_energy, axis=0)))

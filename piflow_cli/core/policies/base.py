@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class Policy(ABC):
       velocities. ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
     """
 
+    # What dataclasses.replace asks for.
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     outputs: ClassVar[tuple[str, ...]] = ()
     fast_rollout: ClassVar[str | None] = None
     exact: ClassVar[bool] = False

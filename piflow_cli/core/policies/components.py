@@ -3,13 +3,14 @@ components, dropping some of them, and their head."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..heads import PolicyHead
+from ..heads import HeadSite, HeadSizes, PolicyHead
 from ..tensors import working
 from ..validation import check_not_empty, check_positive, check_shape
 from .base import Policy
@@ -97,6 +98,10 @@ class ComponentHead(PolicyHead):
                 self.means.bias.unflatten(0, (patch, components, channels)).add_(noise)
             nn.init.zeros_(self.logweights.weight)
             nn.init.zeros_(self.logweights.bias)
+
+    @classmethod
+    def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:
+        return {"negated": site.negated, **noise}
 
     @property
     def width(self) -> int:

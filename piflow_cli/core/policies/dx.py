@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..heads import HeadSite, HeadSizes, PolicyHead
+from ..heads import PolicyHead
 from ..tensors import per_sample, working
 from ..validation import check_not_empty, check_positive, check_shape
 from .base import SIGMA_FLOOR, Policy
@@ -105,18 +105,6 @@ class DXHead(PolicyHead):
         super().__init__(patch, channel_major)
         self.grid = self._widened(projection, components, bias=projection.bias is not None)
 
-    @classmethod
-    def build(
-        cls,
-        projection: nn.Linear,
-        site: HeadSite,
-        sizes: HeadSizes,
-        *,
-        bias_noise: float | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Self:
-        return cls(projection, sizes.components, site.patch, site.channel_major)
-
     @property
     def width(self) -> int:
         return self.grid.out_features
@@ -145,7 +133,7 @@ DX = PolicyKind(
     policy=DXPolicy,
     head=DXHead,
     words=Words("DX", "points", "x_0 at even times", "DX, {} points, linear between them", "DX never does"),
-    published=PublishedNames("DX", class_prefix=None),
+    published=PublishedNames("DX", class_prefix=None, scheduler="PiflowScheduler"),
     own_segment=True,
     anatomy="piflow_cli.inspection.kinds.dx:ANATOMY",
 )

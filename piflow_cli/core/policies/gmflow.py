@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -63,7 +63,8 @@ class GMFlowPolicy(ComponentPolicy):
     def from_output(
         cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float
     ) -> GMFlowPolicy:
-        return cls(*parts, x_src, raw_src, shift)
+        means, logweights, logstds = parts
+        return cls(means, logweights, logstds, x_src, raw_src, shift)
 
     def check_source(self) -> None:
         check_finite("logstds", self.logstds)
@@ -137,17 +138,16 @@ class GMHead(ComponentHead):
         **options: Any,
     ) -> None:
         super().__init__(projection, components, patch, channel_major, generator=generator, **options)
-        self.logstds = nn.Sequential(
-            nn.SiLU(), nn.Linear(embedding_dim, logstd_width), nn.SiLU(), nn.Linear(logstd_width, 1)
-        )
+        hidden, last = nn.Linear(embedding_dim, logstd_width), nn.Linear(logstd_width, 1)
+        self.logstds = nn.Sequential(nn.SiLU(), hidden, nn.SiLU(), last)
         with torch.no_grad():
-            nn.init.xavier_uniform_(self.logstds[1].weight, generator=generator)
-            nn.init.zeros_(self.logstds[1].bias)
-            nn.init.zeros_(self.logstds[3].weight)
-            nn.init.constant_(self.logstds[3].bias, math.log(INITIAL_STD))
+            nn.init.xavier_uniform_(hidden.weight, generator=generator)
+            nn.init.zeros_(hidden.bias)
+            nn.init.zeros_(last.weight)
+            nn.init.constant_(last.bias, math.log(INITIAL_STD))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        embedding = self.take_embedding().detach().to(self.logstds[1].weight.dtype)
+        embedding = self.take_embedding().detach().to(next(self.logstds.parameters()).dtype)
         tokens = tokens.to(self.means.weight.dtype)
         means, logweights = self.means(tokens), self.sign * self.logweights(tokens)
         logstds = self.sign * self.logstds(embedding).to(means.dtype).unsqueeze(1)
@@ -156,17 +156,9 @@ class GMHead(ComponentHead):
         return self._per_position(means, logweights, logstds.expand(-1, tokens.shape[1], self.patch))
 
     @classmethod
-    def build(
-        cls,
-        projection: nn.Linear,
-        site: HeadSite,
-        sizes: HeadSizes,
-        *,
-        bias_noise: float | None = None,
-        generator: torch.Generator | None = None,
-    ) -> GMHead:
-        shape = (projection, sizes.components, site.patch, site.channel_major, sizes.embedding_dim, sizes.logstd_width)
-        return cls(*shape, negated=site.negated, bias_noise=bias_noise, generator=generator)
+    def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:
+        own = {"embedding_dim": sizes.embedding_dim, "logstd_width": sizes.logstd_width}
+        return {**super().options(site, sizes, noise), **own}
 
     @property
     def width(self) -> int:

@@ -31,7 +31,8 @@ class PublishedNames:
     widened class has before that of its base; None: the base's class as it is, with more channels. ``fields``: those
     that such a config has besides its base's, from the number of components, the width of the log-std network and the
     positions of a token. ``sizes``: by the name of a student's fact, the field and the tensor (by its rows) that tell
-    it. ``mark``: a tensor that only such files have, by which one without a ``policy_config`` is known.
+    it. ``mark``: a tensor that only such files have, by which one without a ``policy_config`` is known. ``scheduler``:
+    the scheduler of diffusers that knows such policies by itself.
     """
 
     type: str
@@ -40,6 +41,7 @@ class PublishedNames:
     fields: Callable[[int, int, int], dict[str, Any]] = lambda components, width, positions: {}
     sizes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     mark: str | None = None
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True)

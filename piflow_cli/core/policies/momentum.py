@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..heads import HeadSite, HeadSizes
 from ..tensors import per_sample, working
 from ..timegrid import to_sigma
 from ..validation import check_shape
@@ -58,7 +57,8 @@ class MomentumPolicy(ComponentPolicy):
     def from_output(
         cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float
     ) -> MomentumPolicy:
-        return cls(*parts, x_src, raw_src, shift)
+        means, logweights, loggammas = parts
+        return cls(means, logweights, loggammas, x_src, raw_src, shift)
 
     @cached_property
     def weights(self) -> Tensor:
@@ -107,6 +107,8 @@ class MomentumHead(ComponentHead):
     token. Arguments are those of :class:`ComponentHead`, with K at least 2.
     """
 
+    slow: ClassVar[tuple[str, ...]] = ("loggamma",)
+
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool, **options: Any) -> None:
         super().__init__(projection, components, patch, channel_major, **options)
         self.loggamma = nn.Linear(projection.in_features, (components - 1) * patch)
@@ -120,19 +122,6 @@ class MomentumHead(ComponentHead):
         tokens = tokens.to(self.means.weight.dtype)
         parts = self.means(tokens), self.sign * self.logweights(tokens), self.sign * self.loggamma(tokens)
         return torch.cat(parts, dim=-1) if self.channel_major else self._per_position(*parts)
-
-    @classmethod
-    def build(
-        cls,
-        projection: nn.Linear,
-        site: HeadSite,
-        sizes: HeadSizes,
-        *,
-        bias_noise: float | None = None,
-        generator: torch.Generator | None = None,
-    ) -> MomentumHead:
-        shape = (projection, sizes.components, site.patch, site.channel_major)
-        return cls(*shape, negated=site.negated, bias_noise=bias_noise, generator=generator)
 
     @property
     def width(self) -> int:

@@ -5,13 +5,13 @@ Its own Frechet distance is not used: it calls a form of SciPy's matrix root tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import PiflowError, RunError, UsageError
 from ...system.files import user_cache
@@ -60,7 +60,7 @@ def clean_fid_statistics(text: str, console: Console, cache: Path | None = None)
             f"write {CLEAN_FID}NAME/RESOLUTION/SPLIT, as in {CLEAN_FID}cifar10/32/train",
         )
     name, resolution, split = parts if len(parts) == 3 else (parts[0], "na", "custom")
-    look_up = _LookUp((user_cache() if cache is None else cache) / "statistics", console)
+    look_up = _LookUp(user_cache(cache) / "statistics", console)
     with _in_place(features, look_up):
         features.get_reference_statistics(name, resolution, mode="clean", split=split)
     assert look_up.moments is not None, "clean-fid reads statistics without asking for their file"
@@ -102,7 +102,7 @@ class _LookUp:
 
 
 @contextmanager
-def _in_place(features: ModuleType, look_up: _LookUp) -> Iterator[None]:
+def _in_place(features: Any, look_up: _LookUp) -> Generator[None]:
     """Let clean-fid look for statistics by ``look_up``."""
     original = features.check_download_url
     features.check_download_url = look_up

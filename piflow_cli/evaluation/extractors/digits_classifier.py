@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...presets.resolve import presets_root
+from ...presets.folders import presets_root
 from ...weights.digests import check_shipped
 from ...weights.stored import read_safetensors
 

@@ -7,10 +7,10 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import RunError
 from .base import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW, in_batches
@@ -30,7 +30,7 @@ class Inception:
 
     name = INCEPTION
 
-    def __init__(self, network: nn.Module, identity: str, resize_inside: bool, device: torch.device) -> None:
+    def __init__(self, network: Any, identity: str, resize_inside: bool, device: torch.device) -> None:
         self.network, self.identity, self.device = network.to(device).eval(), identity, device
         self.resize = RESIZE_TENSORFLOW if resize_inside else RESIZE_CLEAN
         self._resizer: Callable | None = None if resize_inside else clean_fid_module("resize").build_resizer("clean")

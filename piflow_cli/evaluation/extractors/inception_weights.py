@@ -67,7 +67,7 @@ def copy_weights(
 def weight_places(cache: Path | None) -> list[Path]:
     """Where weights are looked for: in clean-fid's folder, torch.hub's, and
     last our own, to which they are downloaded."""
-    own = (user_cache() if cache is None else cache) / "weights"
+    own = user_cache(cache) / "weights"
     return [folder / FILE for folder in (Path(tempfile.gettempdir()), Path(torch.hub.get_dir()) / "checkpoints", own)]
 
 

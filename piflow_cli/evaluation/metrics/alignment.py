@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from ..rows import Row
+from .perceptual import open_lpips, why_no_lpips
+
+if TYPE_CHECKING:
+    from ..measuring import Measuring
 
 # Pictures are in [-1, 1].
 PEAK = 2.0
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """Two batches of pictures (B, 1 or 3, H, W) → perceptual distances (B,)."""
+
+
+def alignments(measuring: Measuring) -> Iterator[Row]:
+    opened = measuring.compared.opened
+    perceptual = open_lpips(opened.device)
+    if perceptual is None and measuring.request.asks("alignment"):
+        measuring.note(f"no LPIPS: {why_no_lpips()}")
+    for candidate in measuring.candidates:
+        found = alignment(measuring.pairs(candidate), opened.decode, perceptual)
+        for number, value in {"mse": found.mse, "psnr": found.psnr, "lpips": found.lpips}.items():
+            if value is not None:
+                yield measuring.row(candidate, number, value, found.count, reference=measuring.fine_name)
 
 
 @dataclass(frozen=True)

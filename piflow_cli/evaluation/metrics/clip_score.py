@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...sampling.request import ImageSpec
 from ...system.files import identity_of_place
-from ...teachers.long_texts import hushed, length_note
+from ...teachers.long_texts import hushed, length_note, told_of
 from ..extractors.pictures import quantised
 from ..extractors.pretrained import load_network, model_folder
+from ..rows import Row
+
+if TYPE_CHECKING:
+    from ...console import Console
+    from ..measuring import Measuring
+    from ..request import EvalRequest
 
 TEXT = ("*config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
 BATCH = 32
+# The network of pi-Flow's CLIP similarity; its own processor shows it pictures of 336 pixels.
+CLIP = "openai/clip-vit-large-patch14-336"
+
+
+def open_look(request: EvalRequest, device: torch.device) -> ClipLook:
+    """The CLIP that was named, or that of the paper."""
+    return ClipLook(ClipScore(CLIP if request.clip is None else request.clip, device))
+
+
+def clip_scores(measuring: Measuring) -> Iterator[Row]:
+    look = measuring.looks["clip"]
+    assert isinstance(look, ClipLook), "it was opened by open_look"
+    for candidate in measuring.candidates:
+        scores = torch.cat(list(measuring.generation.features(candidate, look.tag)))
+        names = {"extractor": look.clip.name, "resize": "its own"}
+        yield measuring.row(candidate, "clip", scores.double().mean().item(), len(scores), **names)
+
+
+@dataclass(frozen=True)
+class ClipLook:
+    """CLIP, which is shown pictures with their prompts: one number a picture."""
+
+    clip: ClipScore
+
+    @property
+    def tag(self) -> str:
+        return f"{self.clip.name}, weights {self.clip.identity}"
+
+    def __call__(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor:
+        return self.clip.scores(pictures, [spec.text for spec in specs]).unsqueeze(1)
+
+    def warn(self, specs: Sequence[ImageSpec], console: Console) -> None:
+        texts = list(dict.fromkeys(spec.text for spec in specs))
+        if long := self.clip.long_texts(texts):
+            console.warn(f"CLIP score: {told_of(long, len(texts))}")
 
 
 class ClipScore:

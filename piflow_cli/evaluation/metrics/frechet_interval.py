@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
+from ..distributions import TARGET
 from ..extractors.moments import Moments, moments
 from .frechet import frechet_distance, square_root
 
 GROUPS = 20
-TARGET = 10_000
 # Samples for each effective dimension of the features from which nine intervals of ten hold: found on Gaussians whose
 # i-th variance is 1, 1/i and 1/i^2. With fewer the distance does not fall as 1/N yet.
 SAMPLES_A_DIMENSION = 6
@@ -73,7 +73,7 @@ def frechet_interval(
     """
     count = len(features)
     if count < groups:
-        raise UsageError(f"{count} pictures are too few for an error bar", f"take at least {groups}: --num-images")
+        raise UsageError(f"{count} pictures are too few for an error bar", f"take more: --num-images {groups}")
     at = max(at, count)
     distance: _Downdating | _Paired = (
         _Paired(features, reference) if isinstance(reference, Tensor) else _Downdating(features, reference)

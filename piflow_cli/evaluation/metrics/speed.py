@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,31 @@ from torch import Tensor
 from ...sampling.denoise import denoise
 from ...sampling.request import ImageSpec
 from ...sampling.teacher import OwnTeacher
+from ..candidates import TEACHER
+from ..rows import Row
 
 if TYPE_CHECKING:
     from ...sampling.opened import OpenedModel
+    from ..measuring import Measuring
 
 ROUNDS = 3
+
+
+def speeds(measuring: Measuring) -> Iterator[Row]:
+    measuring.console.say("timing")
+    request, opened = measuring.request, measuring.compared.opened
+    specs = measuring.generation.blocks[0].specs[: measuring.generation.batch_size]
+    for candidate in measuring.candidates:
+        if candidate.kind == TEACHER:
+            found = teacher_speed(opened, measuring.teacher, specs, candidate.evaluations)
+        else:
+            found = student_speed(opened, specs, candidate.evaluations, request.substeps, request.temperature)
+        times = {"images-per-second": found.images, "network-ms": found.network, "policy-ms": found.policy}
+        for number, value in times.items():
+            if value is not None:
+                scale = 1000 if number.endswith("-ms") else 1
+                detail = f"batches of {found.batch} on {opened.device}"
+                yield measuring.row(candidate, number, scale * value, found.batch, detail=detail)
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ...sampling.request import ImageSpec, batches
 from ...sampling.teacher import OwnTeacher
-from ...sampling.trajectory import VelocityError, pooled, velocity_errors, walk
+from ...sampling.trajectory import POINTS, VelocityError, pooled, relative_error, velocity_errors, walk
+from ..rows import Row
 
 if TYPE_CHECKING:
     from ...sampling.opened import OpenedModel
+    from ..measuring import Measuring
 
 # Pictures whose paths are followed: as many as `piflow inspect-policy` looks at.
 PATHS = 16
+
+
+def trajectories(measuring: Measuring) -> Iterator[Row]:
+    compared, request = measuring.compared, measuring.request
+    for candidate in compared.students:
+        settings: dict[str, Any] = {
+            "steps": candidate.evaluations,
+            "substeps": request.substeps,
+            "temperature": request.temperature,
+        }
+        specs = measuring.generation.specs
+        errors = trajectory_errors(
+            compared.opened, measuring.teacher, specs, measuring.generation.batch_size, **settings
+        )
+        measuring.report.errors[candidate.title] = (candidate.name, errors)
+        detail = f"at {POINTS} times of each evaluation"
+        yield measuring.row(candidate, "velocity-error", relative_error(errors), min(PATHS, len(specs)), detail=detail)
 
 
 def trajectory_errors(
@@ -28,7 +47,7 @@ def trajectory_errors(
 ) -> list[VelocityError]:
     """Errors at POINTS times of each evaluation, in the order of the path, pooled over the first PATHS of ``shots``."""
     student = opened.student
-    settings = {"steps": steps, "substeps": substeps, "temperature": temperature}
+    settings: dict[str, Any] = {"steps": steps, "substeps": substeps, "temperature": temperature}
     measured = []
     for part in batches(specs[:PATHS], batch_size):
         conditioning = opened.conditioning(part)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from typing import TYPE_CHECKING
+from ..request import FormatKind
 
-if TYPE_CHECKING:
-    from ..request import ExportFormat
-
-
-def _format(module: str, name: str) -> Callable[[], ExportFormat]:
-    return lambda: getattr(import_module(f".{module}", __package__), name)()
-
-
-FORMATS: dict[str, Callable[[], ExportFormat]] = {
-    "adapter": _format("adapter", "AdapterFormat"),
-    "pipeline": _format("pipeline", "PipelineFormat"),
-    "merged": _format("merged", "MergedFormat"),
-    "piflow-scheduler": _format("piflow_scheduler", "PiflowSchedulerFormat"),
+FORMATS = {
+    row.name: row
+    for row in (
+        FormatKind("adapter", f"{__name__}.adapter:AdapterFormat", relation="adapter", mends=True),
+        FormatKind("pipeline", f"{__name__}.pipeline:PipelineFormat"),
+        FormatKind("merged", f"{__name__}.merged:MergedFormat"),
+        FormatKind("piflow-scheduler", f"{__name__}.piflow_scheduler:PiflowSchedulerFormat", any_steps=False),
+    )
 }
-"""Every format by the name it has on the command line; its module is imported when it is called for."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import torch
 from diffusers import AutoModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.policies.kinds import policy_kind
 from ...core.timegrid import TimeGrid
@@ -18,6 +18,7 @@ from ...errors import UsageError
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
 from ...students.student import Student
+from ...teachers.base import Network
 from ...teachers.text_to_image import TextToImageFamily
 from ..network import (
     SCHEDULER_FOLDER,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ...console import Console
     from ..request import ExportRequest
 
+SCHEDULER = "PiflowScheduler"
 OLDEST_DIFFUSERS = "0.42"
 SELF_CONTAINED = "choose --format pipeline, which brings its own scheduler"
 
@@ -59,10 +61,10 @@ class PiflowSchedulerFormat(ExportFormat):
         check_whole(facts, request)
         if not request.with_base or request.quantise is not None:
             raise UsageError(f"--no-base and --quantise are not for the format {self.name}", "leave them out")
-        if facts.policy != "dx":
-            what = policy_kind(facts.policy).words.predicts
+        kind = policy_kind(facts.policy)
+        if kind.published.scheduler != SCHEDULER:
             raise UsageError(
-                f"PiflowScheduler reads x_0 at even times (a DX policy), and this student predicts {what}",
+                f"{SCHEDULER} reads x_0 at even times (a DX policy), and this student predicts {kind.words.predicts}",
                 SELF_CONTAINED,
             )
         if facts.components < 2:
@@ -77,7 +79,7 @@ class PiflowSchedulerFormat(ExportFormat):
                 f" {facts.nfe} steps are {step:g} long",
                 SELF_CONTAINED,
             )
-        if not hasattr(diffusers, "PiflowScheduler"):
+        if not hasattr(diffusers, SCHEDULER):
             installed = importlib.metadata.version("diffusers")
             raise UsageError(
                 f"diffusers {installed} has no PiflowScheduler", f'pip install -U "diffusers>={OLDEST_DIFFUSERS}"'
@@ -86,7 +88,7 @@ class PiflowSchedulerFormat(ExportFormat):
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
         self.dtype = dtype = dtype_of(request, student)
         facts = student.facts
-        scheduler = diffusers.PiflowScheduler(
+        scheduler: Any = diffusers.PiflowScheduler(
             shift=facts.shift,
             n_grid=facts.components,
             final_step_size_scale=facts.final_step_scale,
@@ -131,7 +133,7 @@ for timestep in scheduler.timesteps:
 """
 
 
-def by_piflow_scheduler(student: Student, model: nn.Module, scheduler: Any) -> SampleFunction:
+def by_piflow_scheduler(student: Student, model: Network, scheduler: Any) -> SampleFunction:
     """Samples of ``model`` under PiflowScheduler, by as many evaluations as the student was trained for."""
     family = student.family
 

@@ -92,9 +92,10 @@ def _defined(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    if not all(isinstance(target, ast.Name) for target in targets):
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    if len(names) < len(targets):
         raise ValueError(f"one name at a time: {ast.unparse(node)}")
-    return [target.id for target in targets]
+    return names
 
 
 def _reachable(definitions: dict[str, Definition], wanted: Sequence[str]) -> set[str]:

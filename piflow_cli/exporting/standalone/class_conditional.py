@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
@@ -51,7 +52,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             sigma = (timestep / scheduler.config.num_train_timesteps).expand(len(x))
             output = network(x.to(network.dtype), sigma, labels)
             x = scheduler.step(output, timestep, x, generator=generator, return_dict=False)[0]
-        images = x if output_type == "latent" else self._shown(x, output_type)
+        images: Any = x if output_type == "latent" else self._shown(x, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from pathlib import Path
 
 from torch import nn
@@ -16,7 +15,7 @@ OLDEST_DIFFUSERS = "0.39.0"
 SCHEDULER = "policy_scheduler"
 CLASS_CONDITIONAL = "class_conditional"
 COMPONENT = "component"
-_BELOW_POLICIES = ("core/timegrid.py", "core/tensors.py", "core/validation.py")
+_BELOW_POLICIES = ("core/segments.py", "core/timegrid.py", "core/tensors.py", "core/validation.py")
 _ABOVE_POLICIES = ("core/decoding.py", "core/coefficients.py", "core/reference.py", "students/scheduler.py")
 _HEADING = '''\
 # Copyright The piflow authors. Licensed under the Apache License, Version 2.0 (the "License"); you may not use this
@@ -101,7 +100,7 @@ def _files_of(kind: type) -> list[str]:
 
 def _file_of(kind: type) -> str:
     """The file of a class, below the package where it is ours."""
-    path = Path(sys.modules[kind.__module__].__file__)
+    path = Path(inspect.getfile(kind))
     return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.as_posix()
 
 

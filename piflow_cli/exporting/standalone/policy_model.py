@@ -41,7 +41,10 @@ class PolicyModel:
     linear layers are kept while they do not compute.
     """
 
-    base_class: type[nn.Module]
+    # Classes of diffusers, beside which this one stands in their subclasses.
+    base_class: Any
+    load_config: Any
+    get_submodule: Any
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -64,13 +67,14 @@ class PolicyModel:
         policy = cls.load_config(place, **where, **hub)["policy"]
         if policy["base"] is not None:
             return put_together(cls.base_class, policy, own_weights(place, **where, **hub), options)
-        model = super().from_pretrained(place, **where, **options)
+        beside: Any = super()
+        model = beside.from_pretrained(place, **where, **options)
         if policy["storage"] is not None:
             model.enable_layerwise_casting(getattr(torch, policy["storage"]), compute_dtype=model.dtype)
         return model
 
 
-def put_policy_head(model: nn.Module, policy: dict[str, Any], dtype: torch.dtype) -> None:
+def put_policy_head(model: Any, policy: dict[str, Any], dtype: torch.dtype) -> None:
     """Put the head that ``policy`` describes on ``model``, in ``dtype``, where the projection is."""
     site = HeadSite(**policy["site"])
     projection = model.get_submodule(site.projection)
@@ -88,9 +92,7 @@ def own_weights(place: str | Path, subfolder: str | None, revision: str | None, 
 
 
 @torch.no_grad()
-def put_together(
-    kind: type[nn.Module], policy: dict[str, Any], tensors: dict[str, Tensor], options: dict[str, Any]
-) -> nn.Module:
+def put_together(kind: Any, policy: dict[str, Any], tensors: dict[str, Tensor], options: dict[str, Any]) -> nn.Module:
     """A base of the class ``kind``, where ``policy`` says it is, under the student's own ``tensors``.
 
     Adapters are fused into the weights, so that nothing but diffusers is needed. Raises ValueError for a base in fewer

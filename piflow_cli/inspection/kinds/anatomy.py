@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from ...core.policies.base import Policy
-from ...core.policies.kinds import policy_kinds
+from ...core.policies.kinds import policy_kind, policy_kinds, policy_names
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,51 @@ class Anatomy:
     ``by_sample``: a named tuple of numbers (B, ...) of what it is made of, positions summed up. ``by_position``: its
     components as a named tuple of (B, ...) tensors, ``effective`` (B, *S) among them. ``switching``: how its posterior
     changes along a path. ``density``: that of one channel of x_0 at a single position, (V, T).
+
+    ``summarise``: a dataclass of what ``by_sample`` and ``switching`` found in a segment, given the raw time of its
+    source and how much of it a policy spans; it stands in policy.json under ``name``. ``lines``: what the verdict says
+    of it. ``heading``, ``text`` and ``figure``, which makes the picture called ``name``: its section in the report.
+    ``colours``: of such students in all figures, the other shade where there are two.
     """
+
+    name: str = ""
+    heading: str = ""
+    text: str = ""
+    colours: tuple[str, str] = ("#8c564b", "#c44e82")
 
     by_sample: Callable[[Any], Any] | None = None
     by_position: Callable[[Any], Any] | None = None
     switching: Callable[..., Any] | None = None
     density: Callable[..., Any] | None = None
+    summarise: Callable[[Any, Any, float, float], Any] | None = None
+    lines: Callable[[Any], Iterator[tuple[str, str]]] = lambda part: iter(())
+    figure: Callable[[Any], Any] | None = None
+
+
+def anatomy_named(kind: str) -> Anatomy:
+    """The anatomy that the row of this ``kind`` names; of one that names none nothing in particular is looked at."""
+    place = policy_kind(kind).anatomy
+    if place is None:
+        return Anatomy()
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def anatomy_of(policy: Policy) -> Anatomy:
-    """The anatomy that the row of a policy names; of one that names none, or has no
-    row, nothing in particular is looked at."""
-    for kind in policy_kinds():
-        if kind.policy is type(policy) and kind.anatomy is not None:
-            module, _, name = kind.anatomy.partition(":")
-            return getattr(import_module(module), name)
-    return Anatomy()
+    """The same by the policy itself; one that has no row has no anatomy either."""
+    names = [kind.name for kind in policy_kinds() if kind.policy is type(policy)]
+    return anatomy_named(names[0]) if names else Anatomy()
+
+
+def anatomies() -> list[Anatomy]:
+    """All that have a section in the report, each once."""
+    found = {anatomy.name: anatomy for anatomy in map(anatomy_named, policy_names()) if anatomy.figure is not None}
+    return list(found.values())
+
+
+def in_effect(part: Any) -> tuple[str, str]:
+    """The line of the verdict on how many of the components of a policy count."""
+    return (
+        "components in effect",
+        f"{part.effective[1]:.1f} of {part.components} at a position, {part.effective_overall:.1f} overall",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from ...core.policies.dx import DXPolicy
 from ..tensors import root_mean
 from .anatomy import Anatomy
+from .figures import grid_figure
 
 CURVE_POINTS = 9
 
@@ -60,8 +62,9 @@ class Grid:
     travel: float
 
 
-def grid_summary(found: Curve, source: float, span: float) -> Grid:
-    """The curves of all samples as one, from raw time ``source`` over ``span``."""
+def summarise(found: Curve, switching: None, source: float, span: float) -> Grid:
+    """The curves of all samples as one, from raw time ``source`` over ``span``, where so much is left."""
+    span = min(span, source)
     # A single point has no slope, and two have no curvature.
     gaps = found.slope.shape[1]
     return Grid(
@@ -72,4 +75,21 @@ def grid_summary(found: Curve, source: float, span: float) -> Grid:
     )
 
 
-ANATOMY = Anatomy(by_sample=curve)
+def lines(grid: Grid) -> Iterator[tuple[str, str]]:
+    """What the verdict says of it."""
+    highest = (
+        f"{max(grid.curvature):.2f} per squared raw time" if grid.curvature else "none: it has fewer than 3 points"
+    )
+    yield "curvature of x_0", highest
+
+
+ANATOMY = Anatomy(
+    name="grid",
+    heading="Composition: x_0 over time",
+    text="A DX policy is the course of x_0 over the segment. Where it bends, points are well spent.",
+    colours=("#d9730d", "#a6761d"),
+    by_sample=curve,
+    summarise=summarise,
+    lines=lines,
+    figure=grid_figure,
+)

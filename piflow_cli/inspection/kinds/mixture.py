@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +13,10 @@ from torch import Tensor
 from ...core.policies.gmflow import GMFlowPolicy
 from ...core.rollout import rollout_through
 from ...sampling.trajectory import PolicyPath, times
-from ..entropy import dead_components, entropy, overall_effective, quantiles
+from ..entropy import DEAD_WEIGHT, dead_components, entropy, overall_effective, quantiles
 from ..tensors import thin
-from .anatomy import Anatomy
+from .anatomy import Anatomy, in_effect
+from .figures import mixture_figure
 
 SWITCH_TIMES = 33
 
@@ -87,7 +89,7 @@ class Mixture:
     shift: float
 
 
-def mixture_summary(numbers: MixedNumbers, switching: Switching) -> Mixture:
+def summarise(numbers: MixedNumbers, switching: Switching, source: float, span: float) -> Mixture:
     """The numbers of all samples as one."""
     return Mixture(
         components=numbers.usage.shape[1],
@@ -124,7 +126,7 @@ class Switching(NamedTuple):
 
 def switching(path: PolicyPath, substeps: int) -> Switching:
     """The posterior weights of a GM policy along its own rollout."""
-    policy = thin(path.policy)
+    policy: Any = thin(path.policy)
     raws = torch.linspace(path.raws[0], path.raw_end, SWITCH_TIMES, dtype=torch.float64).tolist()
     x = policy.x_src.float()
     states = [x, *rollout_through(policy, x, [times(raw, x) for raw in raws], substeps=substeps)]
@@ -173,4 +175,24 @@ def by_sample(policy: GMFlowPolicy) -> MixedNumbers:
     )
 
 
-ANATOMY = Anatomy(by_sample=by_sample, by_position=mixed, switching=switching, density=densities)
+def lines(mixture: Mixture) -> Iterator[tuple[str, str]]:
+    """What the verdict says of it."""
+    yield in_effect(mixture)
+    yield "log-std", f"{mixture.logstd:.2f}, that is {mixture.std:.2g} in x_0; means {mixture.spread:.2g} apart"
+    yield "switches", f"{mixture.switches:.1f} of the heaviest component at a position"
+
+
+ANATOMY = Anatomy(
+    name="mixture",
+    heading="Composition: mixtures",
+    text=f"How many of the components matter. Below {DEAD_WEIGHT:.0%} of weight everywhere (dotted) a component is"
+    " dead.",
+    colours=("#2f6fb5", "#6a51a3"),
+    by_sample=by_sample,
+    by_position=mixed,
+    switching=switching,
+    density=densities,
+    summarise=summarise,
+    lines=lines,
+    figure=mixture_figure,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from ...core.policies.momentum import MomentumPolicy
 from ..entropy import dead_components, entropy, overall_effective, quantiles
-from .anatomy import Anatomy
+from .anatomy import Anatomy, in_effect
+from .figures import momentum_figure
 
 
 class Spectrum(NamedTuple):
@@ -55,7 +57,7 @@ class Momentum:
     gammas: list[tuple[float, float, float]]
 
 
-def momentum_summary(numbers: SpectrumNumbers) -> Momentum:
+def summarise(numbers: SpectrumNumbers, switching: None, source: float, span: float) -> Momentum:
     """The numbers of all samples as one."""
     return Momentum(
         components=numbers.usage.shape[1],
@@ -74,4 +76,22 @@ def by_sample(policy: MomentumPolicy) -> SpectrumNumbers:
     return SpectrumNumbers(quantiles(found.effective), weights.mean(dim=2), weights.amax(dim=2), rates)
 
 
-ANATOMY = Anatomy(by_sample=by_sample, by_position=spectrum)
+def lines(momentum: Momentum) -> Iterator[tuple[str, str]]:
+    """What the verdict says of it."""
+    yield in_effect(momentum)
+    halves = [half for _, half, _ in momentum.gammas]
+    yield "gammas", f"{min(halves):.2g} to {max(halves):.2g} at half of the positions"
+
+
+ANATOMY = Anatomy(
+    name="momentum",
+    heading="Composition: momentum",
+    text="A velocity of rate gamma grows by that factor over a unit of sigma on its way to the data; that of 1 stays as"
+    " it is.",
+    colours=("#2a8a57", "#7a8b1f"),
+    by_sample=by_sample,
+    by_position=spectrum,
+    summarise=summarise,
+    lines=lines,
+    figure=momentum_figure,
+)

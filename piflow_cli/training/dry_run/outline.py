@@ -118,6 +118,7 @@ def state_shape(preset: Preset, student: Student) -> tuple[int, ...]:
     family, model = student.family, root(student.model)
     if isinstance(family, ClassConditionalFamily):
         return tuple(family.sample_shape(model))
+    assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
     width, height = max(buckets_of(preset.data, family.size_multiple), key=prod)
     return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
 

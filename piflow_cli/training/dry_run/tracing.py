@@ -3,7 +3,7 @@ without a weight or an activation in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ class Counter:
         return value
 
     @contextmanager
-    def watching(self, blocks: list[nn.Module]) -> Iterator[None]:
+    def watching(self, blocks: list[nn.Module]) -> Generator[None]:
         """Notice when a block begins and ends."""
         hooks = [block.register_forward_pre_hook(self._begin, with_kwargs=True) for block in blocks]
         hooks += [block.register_forward_hook(self._end) for block in blocks]

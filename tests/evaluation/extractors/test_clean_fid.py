@@ -17,7 +17,7 @@ from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.extractors.clean_fid import clean_fid_module
 from piflow_cli.evaluation.folder_run import FolderRequest, evaluate_folder
 from piflow_cli.evaluation.folders import open_folder
-from piflow_cli.evaluation.metrics.scores import kernel_distance
+from piflow_cli.evaluation.metrics.kid import kernel_distance
 from piflow_cli.evaluation.references import folder_features
 
 CPU = torch.device("cpu")

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from piflow_cli.errors import RunError, UsageError, explain
 from piflow_cli.evaluation.extractors import clean_fid
-from piflow_cli.evaluation.metrics.scores import diversity, inception_score, kernel_distance, precision_recall
+from piflow_cli.evaluation.metrics.diversity import diversity
+from piflow_cli.evaluation.metrics.inception_score import inception_score
+from piflow_cli.evaluation.metrics.kid import kernel_distance
+from piflow_cli.evaluation.metrics.precision_recall import precision_recall
 
 
 def unbiased_mmd(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -249,7 +249,9 @@ def test_8_bit_adamw_where_it_can_be_had_and_plain_adamw_with_the_reason(
         # None in this table is what an import that fails leaves there.
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(AdamW8bit=AdamW8bit) if installed else None)
     settings = replace(resolve("flux-dev", None, [], {}).optimisation, optimizer="adamw8bit")
-    found = make_optimizer([("means.weight", nn.Parameter(torch.zeros(2)))], settings, torch.device(device), Console())
+    found = make_optimizer(
+        [("means.weight", nn.Parameter(torch.zeros(2)))], (), settings, torch.device(device), Console()
+    )
     said = capsys.readouterr().err
     if reason is None:
         assert isinstance(found, AdamW8bit) and not said

@@ -1,0 +1,21 @@
+"""Errors a user can cause, and what is said of those that others raise: a message and the next command to type."""
+
+from .base import Interrupted, PiflowError, Reported, RunError, UsageError
+from .hub import is_unreachable
+from .recognition import is_of_the_system, system_number
+from .table import explain
+
+DEBUG_VARIABLE = "PIFLOW_DEBUG"
+
+__all__ = [
+    "DEBUG_VARIABLE",
+    "Interrupted",
+    "PiflowError",
+    "Reported",
+    "RunError",
+    "UsageError",
+    "explain",
+    "is_of_the_system",
+    "is_unreachable",
+    "system_number",
+]

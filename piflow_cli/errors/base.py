@@ -1,0 +1,50 @@
+"""The errors a user can cause."""
+
+from __future__ import annotations
+
+import signal
+
+
+class PiflowError(Exception):
+    """What happened, in one line, and what to type next.
+
+    Args:
+        message: one line that says what happened (a file with several faults lists them on lines of their own).
+        hint: what to do next, best a command; None where nothing helps.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PiflowError):
+    """The command line or a configuration file is wrong; nothing was run."""
+
+    exit_code = 2
+
+
+class RunError(PiflowError):
+    """A run was started and failed."""
+
+
+class Interrupted(PiflowError):
+    """The user or the system stopped the run by signal ``number``; the exit code
+    is a shell's own for it, 130 for Ctrl-C."""
+
+    exit_code = 128 + signal.SIGINT
+
+    def __init__(self, message: str, hint: str | None = None, number: int = signal.SIGINT) -> None:
+        super().__init__(message, hint)
+        self.exit_code = 128 + number
+
+
+class Reported(PiflowError):
+    """What other processes of this run have said already; nothing is left but their exit code."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("the processes of this run have failed")
+        self.exit_code = exit_code

@@ -1,0 +1,243 @@
+"""The metrics there are: one row each, whose function is imported when it is asked for. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from ..packages import outside_names, outside_row
+
+# Other packages list theirs under this entry point: name = "module:ROW".
+ENTRY_POINT = "piflow.metrics"
+# What a metric may need.
+STUDENT = "a student"  # pictures alone do not tell
+FEATURES = "features"  # of all pictures, by an extractor
+PATCHES = "patches"  # those features of the middle of every picture, which is not resized
+REFERENCE = "a reference"  # its features too
+EACH = "features of each picture"  # on every side, where a distance of means and covariances keeps no others
+CLASSES = "classes"  # what the extractor's own classifier makes of features
+PROMPTS = "prompts"
+OWN_TEACHER = "a teacher"
+FINE = "a fine solution"  # of the same noise by that teacher
+NEEDS = frozenset({STUDENT, FEATURES, PATCHES, REFERENCE, EACH, CLASSES, PROMPTS, OWN_TEACHER, FINE})
+# What is measured where no metric is named: --quick takes the first, no option the first two, --full the first three.
+COSTS = ("quick", "standard", "full", "named")
+
+
+@dataclass(frozen=True)
+class Number:
+    """What a metric gives: ``name`` in report.json, ``title`` above its column, and ``what`` it is, in words.
+
+    ``better``: which numbers are; None: neither. ``drawn``: against the number of evaluations.
+    """
+
+    name: str
+    title: str
+    what: str
+    better: Literal["lower", "higher"] | None = None
+    drawn: bool = False
+
+    @property
+    def meaning(self) -> str:
+        return self.what if self.better is None else f"{self.what}; {self.better} is better"
+
+
+@dataclass(frozen=True)
+class MetricKind:
+    """A row: a metric and all that the rest of piflow knows of it.
+
+    ``measure``: "module:function". Of a metric that needs no STUDENT it makes a list of
+    :class:`~piflow_cli.evaluation.distributions.Measure` of a :class:`~piflow_cli.evaluation.distributions.Sides`; of
+    the others it makes :class:`~piflow_cli.evaluation.rows.Row` of a
+    :class:`~piflow_cli.evaluation.measuring.Measuring`, one after another.
+
+    ``cost``: of COSTS. ``needs``: of the needs above. ``package``: what must be installed, as Python imports it, and
+    what installs it. ``look``: "module:function" that opens what is seen in pictures while they are made, a
+    :class:`~piflow_cli.evaluation.generate.OwnLook`, of the request and the device. ``refuse``: "module:function" that
+    raises UsageError for a student, :class:`~piflow_cli.evaluation.compared.Compared`, of which the metric was named
+    and cannot be had. ``option``: of the command line, for this metric alone.
+
+    Raises ValueError for a need or a cost that is none of these.
+    """
+
+    name: str
+    measure: str
+    numbers: tuple[Number, ...]
+    needs: frozenset[str]
+    cost: str = COSTS[-1]
+    package: tuple[str, str] | None = None
+    look: str | None = None
+    refuse: str | None = None
+    option: str | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(self.needs - NEEDS):
+            raise ValueError(
+                f"the metric {self.name} needs {unknown[0]!r}, which is none of {', '.join(sorted(NEEDS))}"
+            )
+        if self.cost not in COSTS:
+            raise ValueError(f"the metric {self.name} costs {self.cost!r}, which is none of {', '.join(COSTS)}")
+
+
+_METRICS = "piflow_cli.evaluation.metrics"
+ROWS = {
+    row.name: row
+    for row in (
+        MetricKind(
+            "fid",
+            f"{_METRICS}.fid:fid",
+            (Number("fid", "FID", "Frechet distance of features", "lower", drawn=True),),
+            frozenset({FEATURES, REFERENCE}),
+            "quick",
+        ),
+        MetricKind(
+            "kid",
+            f"{_METRICS}.kid:kid",
+            (Number("kid", "KID", "kernel distance of features", "lower", drawn=True),),
+            frozenset({FEATURES, REFERENCE, EACH}),
+            "full",
+            package=("cleanfid", 'pip install "piflow[eval]"'),
+        ),
+        MetricKind(
+            "is",
+            f"{_METRICS}.inception_score:inception_scores",
+            (Number("is", "IS", "Inception score", "higher"),),
+            frozenset({FEATURES, EACH, CLASSES}),
+            "full",
+        ),
+        MetricKind(
+            "pr",
+            f"{_METRICS}.precision_recall:precision_and_recall",
+            (
+                Number("precision", "precision", "share of pictures inside the reference's manifold", "higher"),
+                Number("recall", "recall", "share of the reference inside the pictures' manifold", "higher"),
+            ),
+            frozenset({FEATURES, REFERENCE, EACH}),
+            "standard",
+        ),
+        MetricKind(
+            "patch-fid",
+            f"{_METRICS}.fid:patch_fid",
+            (
+                Number(
+                    "patch-fid",
+                    "patch FID",
+                    "Frechet distance of features of centre crops at full resolution",
+                    "lower",
+                    drawn=True,
+                ),
+            ),
+            frozenset({FEATURES, REFERENCE, PATCHES}),
+        ),
+        MetricKind(
+            "clip",
+            f"{_METRICS}.clip_score:clip_scores",
+            (Number("clip", "CLIP", "CLIP score of pictures and their prompts", "higher", drawn=True),),
+            frozenset({STUDENT, PROMPTS}),
+            look=f"{_METRICS}.clip_score:open_look",
+            option="--clip",
+        ),
+        MetricKind(
+            "alignment",
+            f"{_METRICS}.alignment:alignments",
+            (
+                Number(
+                    "mse",
+                    "MSE",
+                    "squared distance to the teacher's fine solution of the same noise, per number of the state",
+                    "lower",
+                    drawn=True,
+                ),
+                Number(
+                    "psnr",
+                    "PSNR",
+                    "dB, of pictures against those of the teacher's fine solution of the same noise",
+                    "higher",
+                ),
+                Number(
+                    "lpips",
+                    "LPIPS",
+                    "perceptual distance to the teacher's fine solution of the same noise",
+                    "lower",
+                ),
+            ),
+            frozenset({STUDENT, OWN_TEACHER, FINE}),
+            "quick",
+        ),
+        MetricKind(
+            "diversity",
+            f"{_METRICS}.diversity:diversities",
+            (
+                Number(
+                    "diversity",
+                    "diversity",
+                    "mean distance of features of two pictures of one label or prompt, over the teacher's; 1 is as"
+                    " diverse",
+                ),
+            ),
+            frozenset({STUDENT, FEATURES, OWN_TEACHER, FINE}),
+            "standard",
+            refuse=f"{_METRICS}.diversity:refuse",
+        ),
+        MetricKind(
+            "trajectory",
+            f"{_METRICS}.trajectory:trajectories",
+            (
+                Number(
+                    "velocity-error",
+                    "velocity error",
+                    "mean square of policy minus teacher velocity on the student's own path, over the teacher's",
+                    "lower",
+                ),
+            ),
+            frozenset({STUDENT, OWN_TEACHER}),
+            "standard",
+        ),
+        MetricKind(
+            "speed",
+            f"{_METRICS}.speed:speeds",
+            (
+                Number("network-ms", "network ms", "of one evaluation of a batch; of a teacher with its guidance"),
+                Number("policy-ms", "policy ms", "of following one evaluation's policy, for a batch"),
+                Number("images-per-second", "images/s", "from noise to states, without features and files", "higher"),
+            ),
+            frozenset({STUDENT}),
+            "quick",
+        ),
+    )
+}
+
+
+def metric_names() -> tuple[str, ...]:
+    """The names of all metrics, ours first."""
+    return (*ROWS, *(name for name in outside_names(ENTRY_POINT) if name not in ROWS))
+
+
+def metric_kind(name: str) -> MetricKind:
+    """The row called ``name``; raises KeyError where there is none."""
+    return ROWS[name] if name in ROWS else outside_row(ENTRY_POINT, name, MetricKind)
+
+
+def metric_kinds() -> tuple[MetricKind, ...]:
+    """All rows, ours first."""
+    return tuple(metric_kind(name) for name in metric_names())
+
+
+def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None) -> tuple[str, ...]:
+    """The metrics, of all or of ``kinds``, that are measured where none is named: ``protocol`` is quick, full, or None
+    for neither."""
+    most = COSTS.index("standard" if protocol is None else protocol)
+    return tuple(kind.name for kind in (metric_kinds() if kinds is None else kinds) if COSTS.index(kind.cost) <= most)
+
+
+def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:
+    """The metrics that need all of ``needs``, and none of what they are to be had ``without``."""
+    return tuple(
+        kind.name for kind in metric_kinds() if kind.needs.issuperset(needs) and kind.needs.isdisjoint(without)
+    )
+
+
+def numbers() -> dict[str, Number]:
+    """Every number that some metric gives, by its name, in the order of columns."""
+    return {number.name: number for kind in metric_kinds() for number in kind.numbers}

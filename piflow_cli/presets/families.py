@@ -1,0 +1,62 @@
+"""The families of teachers there are: one row each, whose class is imported when it is asked for. Nothing here imports
+torch: presets and commands ask before anything of a model is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from piflow_cli.packages import outside_names, outside_row
+
+# Other packages list theirs under this entry point: name = "module:ROW". The module is imported by every command that
+# lists teachers, so that it had better import no torch, and leave that to the module of the class.
+ENTRY_POINT = "piflow.teachers"
+CLASS, TEXT = "class", "text"
+
+
+@dataclass(frozen=True)
+class FamilyKind:
+    """A row: a family of teachers, and what the rest of piflow knows of it before its class is imported.
+
+    ``family``: "module:Class" of its :class:`~piflow_cli.teachers.base.TeacherFamily`. ``told``: whether its models are
+    conditioned on a class or on a text. ``presets``: the folder of the presets that come with it, NAME.yaml, and of
+    what they call ``preset:FILE``; None: beside those of piflow. Raises ValueError where ``told`` is neither.
+    """
+
+    name: str
+    family: str
+    told: Literal["class", "text"]
+    presets: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.told not in (CLASS, TEXT):
+            raise ValueError(f"the family {self.name} is told {self.told!r}, which is neither {CLASS} nor {TEXT}")
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        FamilyKind("dit", "piflow_cli.teachers.dit:DiTFamily", CLASS),
+        FamilyKind("flux", "piflow_cli.teachers.flux:FluxFamily", TEXT),
+        FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT),
+        FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT),
+        FamilyKind("qwen-image", "piflow_cli.teachers.qwen:QwenImageFamily", TEXT),
+        FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT),
+    )
+}
+
+
+def family_names() -> tuple[str, ...]:
+    """The names of all families, ours first."""
+    return (*ROWS, *(name for name in outside_names(ENTRY_POINT) if name not in ROWS))
+
+
+def family_kind(name: str) -> FamilyKind:
+    """The row called ``name``; raises KeyError where there is none."""
+    return ROWS[name] if name in ROWS else outside_row(ENTRY_POINT, name, FamilyKind)
+
+
+def told(family: object) -> str | None:
+    """CLASS or TEXT: what teachers of ``family`` are conditioned on; None where no family is called so."""
+    return family_kind(str(family)).told if family in family_names() else None

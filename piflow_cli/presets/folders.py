@@ -1,0 +1,61 @@
+"""Where presets lie: ours, and those that other packages bring with a family of teachers."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+
+from piflow_cli.errors import UsageError
+from piflow_cli.presets.families import family_kind, family_names
+
+SHIPPED_PREFIX = "preset:"
+
+
+def presets_root() -> Path:
+    """The folder of the shipped presets: inside the package once installed, beside it in the source tree."""
+    installed = Path(str(files("piflow_cli") / "_presets"))
+    return installed if installed.is_dir() else Path(__file__).resolve().parent.parent.parent / "presets"
+
+
+def preset_folders() -> tuple[Path, ...]:
+    """Ours, then those of other packages."""
+    others = (family_kind(name).presets for name in family_names())
+    return (presets_root(), *dict.fromkeys(folder for folder in others if folder is not None))
+
+
+def available() -> list[str]:
+    """Names of all presets, read off the file names: ours first, and sorted in each folder."""
+    names = (name for folder in preset_folders() for name in sorted(path.stem for path in folder.glob("*.yaml")))
+    return list(dict.fromkeys(names))
+
+
+def preset_file(name: str) -> Path:
+    """The file of one of the :func:`available` presets."""
+    return beside_presets(f"{name}.yaml")
+
+
+def beside_presets(name: str) -> Path:
+    """The file or folder ``name`` among ours, or else among those of another package; if none has it, ours would."""
+    places = [folder / name for folder in preset_folders()]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def preset_path(name_or_path: str | Path, folder: Path = Path(), word: str = "teacher") -> Path:
+    """The file of one of the :func:`available` presets, by its name, or of any other, by its path from ``folder``.
+
+    Raises:
+        UsageError: no preset, which the message calls a ``word``, has that name.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text:
+        return folder / name_or_path
+    names = available()
+    if text not in names:
+        close = difflib.get_close_matches(text, names, n=1)
+        suggestion = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(
+            f"no {word} is named {text!r}; known: {', '.join(names)}",
+            f"{suggestion}piflow distill --list-teachers describes them",
+        )
+    return preset_file(text)

@@ -1,0 +1,67 @@
+"""Folders that stay whatever happens to the power, and go again where nothing came into them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def make_folder(path: Path) -> None:
+    """Make ``path`` and what is missing above it, so that a power cut does not take them back."""
+    for folder in reversed(missing_folders(path)):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+@contextmanager
+def in_folder(path: Path) -> Generator[None]:
+    """Make ``path`` for the block; where that or the block fails, what was missing goes again if nothing is in it."""
+    missing = missing_folders(path)
+    try:
+        make_folder(path)
+        yield
+    except BaseException:
+        remove_empty(missing)
+        raise
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """Of ``path`` and the folders above it those that are not there, the innermost first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of ``folders``, the innermost first, that nothing is in."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def sync_file(path: Path) -> None:
+    """Have the contents of a file written to the disk; raises OSError where the disk fails."""
+    # A file copied from elsewhere may forbid writing; Windows synchronises nothing else.
+    number = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder written to the disk, on systems that can be told to."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except OSError:
+        # Windows opens no folders; a folder that may be written to but not read cannot be opened either.
+        return
+    try:
+        os.fsync(number)
+    except OSError as error:
+        # Some network and FUSE file systems know no synchronising of folders.
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EROFS):
+            raise
+    finally:
+        os.close(number)

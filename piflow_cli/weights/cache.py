@@ -1,0 +1,181 @@
+"""Caches of what can be made again: tensors by key in the safetensors files of a folder, checked when they are read."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..core.tensors import all_finite
+from ..errors import RunError
+from ..system.files import cache_key
+from .shards import UNREADABLE, open_shard, write_shard
+
+KEPT_DAYS = 30
+# A shard is written when it holds this much; an interruption costs at most the work on one.
+SHARD_BYTES = 64 << 20
+SHARD_ENTRIES = 1024
+AGAIN = "run the same command again: what it held is made anew"
+# Mapped files, not memory: as many as all of ImageNet takes, whose latents are visited in no order.
+OPEN_SHARDS = 2048
+
+
+class Cache:
+    """Large entries (tensors by name) under keys, a shard each, found by its key; several processes may write to one
+    folder at once.
+
+    The time of a file's last change is that of its last use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def __contains__(self, key: str) -> bool:
+        """Whether it can be had, whole: all of the file is read."""
+        return self.get(key) is not None
+
+    def forget_unused(self) -> None:
+        """Remove every file that was not used for KEPT_DAYS, what killed processes left half-written too."""
+        oldest = time.time() - 24 * 3600 * KEPT_DAYS
+        for path in self.folder.glob("*/*"):
+            # Another process may be at the same.
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        """The entry under ``key``; None where there is none, or where its file is damaged, which is removed then."""
+        path = self.path(key)
+        # It may not be there, and in a cache that others own it stays as it is.
+        with suppress(OSError):
+            os.utime(path)
+        try:
+            shard = open_shard(path)
+            entry = shard.entry(key)
+            if shard.is_whole(key, entry):
+                return entry
+        except FileNotFoundError:
+            return None
+        except UNREADABLE:
+            pass
+        path.unlink(missing_ok=True)
+        return None
+
+    def put(self, key: str, entry: Mapping[str, Tensor]) -> None:
+        """Write an entry aside, then rename it into place."""
+        write_shard(self.path(key), {key: {name: value.cpu().contiguous() for name, value in entry.items()}}, {})
+
+
+class ShardedCache:
+    """Small entries (tensors by name) under keys, many in each shard of one folder, which may not exist yet.
+
+    Several processes may add to one folder at once: a shard is named after what is in it, written aside and renamed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._shards: dict[str, Path] = {}
+        self._notes: dict[str, str] = {}
+        self._open = lru_cache(OPEN_SHARDS)(open_shard)
+
+    def scan(self) -> list[Path]:
+        """Find out anew what is there; shards that are cut short or no shards are removed, and returned."""
+        self._shards, self._notes, damaged = {}, {}, []
+        for path in sorted(self.folder.glob("*.safetensors")):
+            try:
+                shard = open_shard(path)
+            except FileNotFoundError:
+                # Another process has just removed it, for the same reason as this one would.
+                continue
+            except UNREADABLE:
+                path.unlink(missing_ok=True)
+                damaged.append(path)
+                continue
+            self._shards.update(dict.fromkeys(shard.checksums, path))
+            self._notes.update(shard.notes)
+        return damaged
+
+    def shards_with(self, keys: Collection[str]) -> list[Path]:
+        """The shards that hold any of ``keys``, by name."""
+        return sorted({self._shards[key] for key in keys if key in self._shards})
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._shards
+
+    def note(self, key: str) -> str | None:
+        """What was to be remembered of the entry under ``key``, if anything was."""
+        return self._notes.get(key)
+
+    def __getitem__(self, key: str) -> dict[str, Tensor]:
+        """The entry under ``key``; raises RunError where its shard has been damaged, and so
+        is removed, or went away since the scan."""
+        path = self._shards[key]
+        try:
+            shard = self._open(path)
+            entry = shard.entry(key)
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"the cache shard {path} cannot be read: {error}", AGAIN) from error
+        if not shard.is_whole(key, entry):
+            path.unlink(missing_ok=True)
+            raise RunError(f"the cache shard {path} was damaged, and is removed: a checksum does not match", AGAIN)
+        return entry
+
+    def writer(self) -> ShardWriter:
+        """Adds entries, as a context manager; they can be read after the next scan."""
+        return ShardWriter(self.folder)
+
+
+class ShardWriter:
+    """Gathers entries and writes them shard by shard, the last one when the context ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._entries: dict[str, dict[str, Tensor]] = {}
+        self._notes: dict[str, str] = {}
+        self._bytes = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What is gathered is whole, whatever stopped the work; a full disk would only fail a second time.
+        if not isinstance(error, OSError):
+            self.flush()
+
+    def add(self, key: str, entry: Mapping[str, Tensor], what: str, note: str | None = None) -> None:
+        """Put an entry under ``key``, with a ``note`` where something is to be remembered of it.
+
+        Raises RunError naming ``what`` where it holds values that are not finite.
+        """
+        if not all(map(all_finite, entry.values())):
+            raise RunError(
+                f"the encoder gave values that are not finite for {what}",
+                "encode in full precision: --set optimisation.precision=fp32; or name another base: --base PATH",
+            )
+        # Rows of a batch share its memory, and safetensors refuses tensors that do.
+        self._entries[key] = {name: value.detach().cpu().contiguous().clone() for name, value in entry.items()}
+        self._bytes += sum(value.nbytes for value in entry.values())
+        if note is not None:
+            self._notes[key] = note
+        if self._bytes >= SHARD_BYTES or len(self._entries) >= SHARD_ENTRIES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is gathered."""
+        if not self._entries:
+            return
+        name = cache_key(keys=sorted(self._entries))
+        write_shard(self.folder / f"{name}.safetensors", self._entries, self._notes)
+        self._entries, self._notes, self._bytes = {}, {}, 0

@@ -1,0 +1,40 @@
+"""Wrong lines and what their hints are to come to: cases.yaml, read.
+
+Words of a line in braces are files of `hint_material`, and {tmp} is a fresh folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Case:
+    """``line``: a wrong one, to which ``module`` gives the ``hint``, as it is in the source. ``fill``, ``it`` and
+    ``pick``: as `hint_typing.retyped` has them.
+
+    ``then``: what the line that was typed says where it cannot succeed here, for a reason of its own; None: it
+    succeeds.
+    """
+
+    module: str
+    hint: str
+    line: str
+    fill: Mapping[str, str] = field(default_factory=dict)
+    it: Sequence[str] = ()
+    then: str | None = None
+    pick: int = 0
+
+    @property
+    def key(self) -> str:
+        """As `hint_texts.to_type` names it."""
+        return f"{self.module}: {self.hint}"
+
+
+_READ = yaml.safe_load(Path(__file__).with_name("cases.yaml").read_text(encoding="utf-8"))
+CASES = tuple(Case(module, **entry) for module, entries in _READ["typed"].items() for entry in entries)
+NOT_TYPED = {hint: reason for reason, hints in _READ["not_typed"].items() for hint in hints}

@@ -1,0 +1,70 @@
+"""Files that wrong lines name, and those that their hints have in their place."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from fuzz_material import WEIGHTS, _files
+from safetensors.torch import load_file, save_file
+from tiny_pipeline import whole_pipeline
+from zoo import ZOO, student_of, zoo_preset
+
+from piflow_cli.app import main
+from piflow_cli.students.adapters import save_adapter
+
+
+def material(root: Path, teacher: Path) -> dict[str, str]:
+    """Everything in ``root``, by the words that stand for it in braces; ``teacher``: the preset of a tiny one."""
+    files = _files(root / "files")
+    for name, policy in {"run": "gm", "dx": "dx"}.items():
+        files[name] = root / name
+        done(
+            "distill", "--teacher", str(teacher), "--policy", policy, "--iterations", "1", "--output", str(root / name)
+        )
+    files |= text_student(root / "flux")
+    files["run2"] = shutil.copytree(files["run"], root / "run2")
+    files |= {"teacher": teacher, "teacherbase": teacher.parent / "teacher"}
+    files["unfinished"] = shutil.copytree(files["run"], root / "unfinished")
+    shutil.rmtree(files["unfinished"] / "adapter")
+    files["several"] = root / "several"
+    for name in ("one", "two"):
+        shutil.copytree(files["run"] / "adapter", files["several"] / name)
+    files["bare"] = root / "bare.safetensors"
+    save_file(load_file(files["run"] / "adapter" / WEIGHTS), files["bare"])
+    files["lora"] = root / "style.safetensors"
+    name = "transformer.transformer_blocks.0.attn.to_q.lora_{}.weight"
+    save_file({name.format("A"): torch.zeros(2, 32), name.format("B"): torch.zeros(32, 2)}, files["lora"])
+    files["loras"] = root / "loras"
+    files["loras"].mkdir()
+    for name in ("one", "two"):
+        shutil.copy(files["lora"], files["loras"] / f"{name}.safetensors")
+    files["many"] = root / "many.txt"
+    files["many"].write_text("a red fox\n" * 5000)
+    # Of an eval that nobody knows, of an inspection, and of an export.
+    for name, content in {"notours": ("report.json", "{}"), "report": ("policy.json", '{"students": []}')}.items():
+        files[name] = root / name
+        files[name].mkdir()
+        (files[name] / content[0]).write_text(content[1])
+    files["exported"] = root / "exported"
+    done("export", str(files["run"]), "--format", "adapter", "--output", str(files["exported"]))
+    files["exported2"] = shutil.copytree(files["exported"], root / "exported2")
+    return {name: str(path) for name, path in files.items()}
+
+
+def text_student(folder: Path) -> dict[str, Path]:
+    """A student with adapters on a whole pipeline."""
+    folder.mkdir()
+    preset, read = zoo_preset(ZOO["flux"], folder)
+    shutil.rmtree(folder / "base")
+    whole_pipeline(folder / "base")
+    student = student_of(ZOO["flux"], ZOO["flux"].build())
+    student.facts = replace(student.facts, base=read.teacher.base)
+    save_adapter(student, folder / "adapter")
+    return {"text": folder / "adapter", "base": folder / "base", "preset": preset}
+
+
+def done(*arguments: str) -> None:
+    assert main([*arguments, "--quiet"]) == 0, arguments

@@ -1,0 +1,151 @@
+"""What a hint says can be typed: each option that it names is one of the command that the
+reader has typed, or of the one it names."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hint_texts import OPTION, PACKAGE, hints_of, modules
+from typer.main import get_command
+
+from piflow_cli.app import app
+
+ALL = ("distill", "sample", "eval", "export", "inspect-policy")
+# Which commands lead to the modules of a folder, or to one module; what is not here is led to by all.
+LED_TO_BY = {
+    "training": ("distill",),
+    "evaluation": ("eval",),
+    "exporting": ("export",),
+    "inspection": ("inspect-policy",),
+    "commands/distill": ("distill",),
+    "commands/sample": ("sample",),
+    "commands/eval": ("eval",),
+    "commands/export": ("export",),
+    "commands/inspect": ("inspect-policy",),
+    "commands/options": (),  # the reader of an option names it itself
+    **dict.fromkeys(
+        ("data/prompts", "data/rows", "data/pictures", "data/picture_folders", "data/labelled_images"), ALL
+    ),
+    "data/": ("distill",),
+    "sampling/request": ("sample", "eval", "inspect-policy"),
+    "sampling": ("sample",),
+    "presets/bounds": (),
+    "presets": ("distill",),
+    "system/processes": ("distill",),
+    "students/runs": ("distill",),
+    "students/lora": ("sample",),
+    "teachers/dit.py": ("sample", "eval", "inspect-policy"),
+}
+# Of every command, or of the program itself.
+OTHERS = {"--help", "--json", "--version"}
+# Hints that answer the option that they name: whoever reads one has typed it.
+ANSWERS = {
+    "students/adapters.py": ("leave --base-precision out",),
+    "sampling/denoise.py": ("or leave --lora out",),
+    "weights/quantisation.py": ("choose --base-precision", "leave --offload-"),
+    **dict.fromkeys(("students/student.py", "students/facts.py"), ("leave --shift out", "choose --base-precision")),
+    "teachers/base.py": ("choose --base-precision",),
+    "students/locate.py": ("leave --subfolder out", "choose one: --subfolder", "export that with --format adapter"),
+}
+
+
+@cache
+def options_of(command: str) -> frozenset[str]:
+    options = get_command(app).commands[command].params
+    return frozenset(name for option in options for name in (*option.opts, *option.secondary_opts))
+
+
+def commands_of(path: Path) -> tuple[str, ...]:
+    place = path.relative_to(PACKAGE).as_posix()
+    return next((commands for start, commands in LED_TO_BY.items() if place.startswith(start)), ALL)
+
+
+def wrong_options(hint: str, commands: tuple[str, ...]) -> list[str]:
+    """Options of ``hint`` that a reader of it cannot type: a command that the hint
+    names before them takes the reader's place."""
+    wrong, current = [], commands
+    hint = re.sub(r"pip install [^;,]*", "", hint)  # its options are its own
+    for word in re.split(
+        r"(?=piflow [a-z-]+)|(?=\b(?:NAME)(?:, (?:NAME))*(?: and (?:NAME))?: )|; ".replace("NAME", "|".join(ALL)), hint
+    ):
+        named = re.match(r"piflow ([a-z-]+)", word)
+        before = re.match(r"((?:[a-z-]+)(?:, [a-z-]+)*(?: and [a-z-]+)?): ", word)
+        if named and named[1] in ALL:
+            current = (named[1],)
+        elif before and all(name in ALL for name in re.split(", | and ", before[1])):
+            current = tuple(re.split(", | and ", before[1]))
+        else:
+            current = commands
+        for option in OPTION.findall(word):
+            if option not in OTHERS and any(option not in options_of(command) for command in current):
+                wrong.append(option)
+    return wrong
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in modules() if hints_of(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix()
+)
+def test_every_option_of_a_hint_can_be_typed(path):
+    answers = ANSWERS.get(path.relative_to(PACKAGE).as_posix(), ())
+    wrong = {
+        f"line {line}: {hint}": found
+        for line, hint in hints_of(path)
+        if not any(answer in hint for answer in answers) and (found := wrong_options(hint, commands_of(path)))
+    }
+    assert not wrong
+
+
+COMMAND = re.compile(rf"piflow ({'|'.join(ALL)})((?: (?:--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{{\}}))*)")
+# What stands for a path, a name or a number in a hint, as its reader would fill it in.
+FILLED = "1"
+
+
+def typed(path: Path) -> list[tuple[str, list[str]]]:
+    """Every whole command in the hints of a module: its name, and its arguments with
+    something in the place of each word in capitals."""
+    found = []
+    for _, hint in hints_of(path):
+        for name, rest in COMMAND.findall(hint):
+            words = re.findall(r"--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{\}", rest)
+            found.append(
+                (
+                    name,
+                    [
+                        word if word.startswith("--") else word.strip('"') if word.startswith('"') else FILLED
+                        for word in words
+                    ],
+                )
+            )
+    return found
+
+
+COMMANDS = sorted({(name, tuple(arguments)) for path in modules() for name, arguments in typed(path)})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
+def test_every_whole_command_of_a_hint_is_parsed(name, arguments):
+    """Read by the program's own parser; --help and --list-teachers end it early, as they do for a person."""
+    command = get_command(app).commands[name]
+    given = [word for word in arguments if word not in ("--help", "--list-teachers")]
+    context = command.make_context(name, given, obj=list(given))
+    assert context.args == []
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in modules() if hints_of(path)], ids=lambda path: path.relative_to(PACKAGE).as_posix()
+)
+def test_an_option_that_a_hint_gives_a_value_takes_one(path):
+    flags = {
+        name
+        for command in ALL
+        for option in get_command(app).commands[command].params
+        if getattr(option, "is_flag", False)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    given = [option for _, hint in hints_of(path) for option in re.findall(r"(--[a-z-]+) (?:[A-Z]{2,}\b|\{\})", hint)]
+    assert not flags & set(given)
