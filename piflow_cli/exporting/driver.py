@@ -13,7 +13,6 @@ from ..errors import RunError, UsageError, explain
 from ..sampling.limits import faults_of, refuse
 from ..sampling.request import SampleRequest
 from ..sampling.sample import sample
-from ..students.open import FoundStudent, find_student
 from ..system.devices import choose_device
 from ..system.files import check_writable, replacing_folder
 from ..teachers import family_of
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..console import Console
     from ..students.facts import StudentFacts
+    from ..students.open import FoundStudent
 
 GRID_SEEDS = tuple(range(40))
 
@@ -41,14 +41,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         RunError: what was written does not read back as the student; nothing is left of it then.
     """
     _check_request(request)
-    found = find_student(
-        request.student,
-        request.teacher,
-        request.base,
-        subfolder=request.subfolder,
-        changed=request.changed,
-        say=console.say,
-    )
+    found = request.find(console.say)
     facts = found.facts
     if request.prompts and not _is_text_to_image(facts):
         raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
