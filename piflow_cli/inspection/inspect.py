@@ -200,7 +200,7 @@ def _check_output(folder: Path, overwrite: bool) -> None:
     if not _is_report(folder / JSON_NAME) or others:
         more = f", {others[0]} for one," if others else ""
         raise UsageError(
-            f"{folder} holds something else than an inspection{more} which a report would remove",
+            f"{folder} holds something else than an inspection{more} which --overwrite would remove",
             "name another folder: --output DIR",
         )
     if not overwrite:
