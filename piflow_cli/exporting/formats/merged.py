@@ -14,6 +14,7 @@ from diffusers import AutoModel
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
+from ...core.policies.kinds import head_class
 from ...errors import UsageError
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
@@ -33,7 +34,6 @@ from ..network import (
 )
 from ..request import ExportFormat
 from ..standalone.code import SCHEDULER
-from ..standalone.policy_model import HEAD_LAYERS
 from ..verify import TOLERANCES, by_pipeline, check_weights, difference, reading_back
 from ..weights import SHARD_SIZE, linear_layers, merged_weights
 
@@ -143,7 +143,7 @@ def cast_weights(student: Student) -> set[str]:
     """The weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: of
     linear layers, but for what is delicate."""
     model = root(student.model)
-    patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *HEAD_LAYERS)
+    patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *head_class(student.facts.policy).layers)
     layers = {path for path in linear_layers(model) if not any(re.search(pattern, path) for pattern in patterns)}
     return {name for name in merged_weights(student) if name.rpartition(".")[0] in layers}
 
