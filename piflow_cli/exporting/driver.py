@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..console import SILENT
 from ..errors import RunError, UsageError, explain
-from ..sampling.limits import faults_of, refuse
+from ..sampling.limits import faults_of, listed
 from ..sampling.request import SampleRequest
 from ..sampling.sample import sample
 from ..system.devices import choose_device
@@ -92,7 +92,8 @@ def _check_request(request: ExportRequest) -> None:
         raise UsageError(f"--format {request.format}: no such format", f"choose one of {', '.join(FORMATS)}")
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
-    refuse(list(faults_of(request)), "piflow export --help lists what there is")
+    if faults := list(faults_of(request)):
+        raise UsageError(listed(faults), "piflow export --help lists what there is")
     if request.changed and not FORMATS[request.format].mends:
         mending = " or ".join(kind.name for kind in FORMATS.values() if kind.mends)
         raise UsageError(
