@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from .errors import RunError
 
-Row = TypeVar("Row")
+AnyRow = TypeVar("AnyRow")
 
 
 def named(place: str) -> Any:
@@ -30,7 +30,7 @@ def outside_names(group: str) -> tuple[str, ...]:
 
 
 @cache
-def outside_row(group: str, name: str, kind: type[Row]) -> Row:
+def outside_row(group: str, name: str, kind: type[AnyRow]) -> AnyRow:
     """The row called ``name`` that another package lists under ``group``.
 
     Raises RunError, which names the package, where it cannot be imported, or is no ``kind`` of that name; KeyError

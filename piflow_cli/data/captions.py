@@ -20,8 +20,7 @@ Key = tuple[str, str]
 
 
 def pictures_of_folder(folder: Path, files: Sequence[Path], told: Told) -> list[Picture]:
-    """Pictures among ``files``, all those of ``folder``, and whatever a metadata file lists,
-    wherever that is; sorted by their paths.
+    """The pictures among ``files`` of ``folder``, and those that a metadata file lists, sorted by path.
 
     A file is taken for a picture by its suffix, or because it has a caption of its own: then reading it tells. A
     picture that is listed several times with several captions is one sample with each. Raises UsageError with all
@@ -43,8 +42,7 @@ def pictures_of_folder(folder: Path, files: Sequence[Path], told: Told) -> list[
 def _beside(
     path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key], told: Told
 ) -> list[str | None]:
-    """The caption of a file that no metadata lists: of a picture None where it has
-    none, and none at all of what is no picture."""
+    """The caption of a file that no metadata lists; None for a picture without one. Other files have no entry."""
     text = present.get(key_of(path.with_suffix(".txt"))) if ".txt" in told.members else None
     picture = path.suffix.lower() in SUFFIXES
     # What lies beside a picture of the same name is told by the same text, and is no picture.
@@ -100,7 +98,7 @@ def _metadata(
 
 
 def _there(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key]) -> Path | None:
-    """The file that is meant by ``path``: as the walk found it, or else where it is; None where there is none."""
+    """The file at ``path``: as the walk found it, or else where it is; None where there is none."""
     try:
         key = key_of(path)
         return present[key] if key in present else path if path.is_file() else None
@@ -110,8 +108,7 @@ def _there(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key
 
 
 def _keys() -> Callable[[Path], Key]:
-    """A function that tells files apart, whatever links and dots a path has, and in
-    whichever form of Unicode it is written."""
+    """A function that tells files apart, whatever links and dots a path has, in any form of Unicode."""
     folders = cache(os.path.realpath)
 
     def key_of(path: Path) -> Key:

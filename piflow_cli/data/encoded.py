@@ -1,5 +1,4 @@
-"""Training data whose texts and pictures have been through the encoders:
-conditioning and latents, read from the cache."""
+"""Training data that the encoders have seen: conditioning and latents, read from the cache."""
 
 from __future__ import annotations
 
@@ -33,8 +32,10 @@ class Bucket:
 
 @dataclass(frozen=True)
 class EncodedData:
-    """Samples in buckets, and the caches that hold them. ``negative``: key of
-    the empty prompt where guidance needs it."""
+    """Samples in buckets, and the caches that hold them.
+
+    ``negative``: key of the empty prompt, where guidance needs it.
+    """
 
     buckets: Sequence[Bucket]
     texts: ShardedCache

@@ -1,5 +1,8 @@
-"""Pictures with labels: a folder with a sub-folder a class, a folder with a metadata
-file, webdataset shards, or rows of a tensor."""
+"""Pictures with labels, from one of several sources.
+
+They are a folder with a sub-folder for each class, a folder with a metadata file, webdataset shards, or rows of a
+tensor.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +64,10 @@ def _of_folder(folder: Path, classes: int) -> list[Picture]:
 
 
 def _by_sub_folder(folder: Path, pictures: Sequence[Picture], classes: int) -> list[Picture]:
-    """The pictures with the numbers of their sub-folders, of which there must be as many
-    as classes: one less would shift the rest."""
+    """The pictures with the numbers of their sub-folders.
+
+    There must be as many as classes: one less would shift the rest.
+    """
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     loose = [picture.name for picture in pictures if len(Path(picture.name).parts) == 1]
     if loose:

@@ -1,5 +1,4 @@
-"""What is needed of every picture at each start, its hash and its size: read in threads, and
-once as long as the file stays as it is."""
+"""The hash and the size of every picture: read in threads, and only once as long as the file stays as it is."""
 
 from __future__ import annotations
 
@@ -22,14 +21,14 @@ DIGEST, PICTURES = "sha256", "pictures"
 
 @dataclass(frozen=True)
 class Seen:
-    """Of a picture: the hash of its bytes, and its width and height as a person sees it."""
+    """The hash of a picture's bytes, and its width and height as a person sees it."""
 
     sha256: str
     size: tuple[int, int]
 
 
 def look_at(pictures: Sequence[Picture], folder: Path) -> list[Seen | Unreadable | OSError]:
-    """What is there of each picture, in their order; or what went wrong.
+    """Hash and size of each picture, in their order, or the error of reading it.
 
     A picture whose file has the path, size and time of change that ``folder`` has on record is not read again.
     """
@@ -58,7 +57,7 @@ def look_at(pictures: Sequence[Picture], folder: Path) -> list[Seen | Unreadable
 
 
 def _stamp(picture: Picture) -> str | None:
-    """What changes when the file does; None where there is no file of its own to look at."""
+    """A value that changes when the file does; None where the picture has no file of its own."""
     if picture.file is None:
         return None
     try:
@@ -69,7 +68,7 @@ def _stamp(picture: Picture) -> str | None:
 
 
 def _read(record: Path) -> dict[str, Seen]:
-    """The record, or nothing where there is none that is as we wrote it: it can be made again.
+    """The record, or an empty one unless it is as we wrote it: it can be made again.
 
     With one wrong byte a picture would be another, in another bucket.
     """

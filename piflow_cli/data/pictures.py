@@ -1,4 +1,4 @@
-"""Pictures as their bytes come: which are read, how many pixels they may have, and what their modes mean in 8 bits.
+"""Pictures from their bytes: readable formats, the most pixels, and the meaning of their modes in 8 bits.
 
 Training and evaluation read through here. They part in one point: training sees a picture as a person does, upright and
 on white; evaluation takes its pixels as they are stored, as clean-fid does, or the same folder would get another FID.
@@ -42,12 +42,12 @@ PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 class Unreadable(Exception):
-    """Bytes that are no picture, or none that has a meaning in 8 bits; the text says why."""
+    """Bytes that are no picture, or one without a meaning in 8 bits; the text says why."""
 
 
 @contextmanager
 def opened(source: Path | bytes) -> Generator[Image.Image]:
-    """The picture in a file or in bytes, of which the header has been read; of an animation the first frame.
+    """The picture in a file or in bytes, with its header read; of an animation the first frame.
 
     Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS,
     and for modes whose range nothing tells.
@@ -85,7 +85,7 @@ def eight_bit(picture: Image.Image) -> Image.Image:
 
 
 def in_eight_bits(picture: Image.Image, mode: str) -> Image.Image:
-    """A picture of a mode in MODES in another, L, RGB or RGBA."""
+    """A picture of a mode in MODES, converted to another: L, RGB or RGBA."""
     own = mode_of(picture)
     through = MODES[own]
     narrow = eight_bit(picture) if own == SIXTEEN_BITS else picture if through is None else picture.convert(through)
@@ -118,17 +118,17 @@ def open_picture(data: bytes) -> Image.Image:
 
 
 def is_grid(picture: Image.Image) -> bool:
-    """Whether `piflow sample` made the picture to show all others, by the recipe that it carries."""
+    """Whether `piflow sample` made the picture to show all others, by its recipe."""
     try:
         recipe = json.loads(picture.info[RECIPE_KEY])
     except (KeyError, TypeError, ValueError, RecursionError):
         return False
-    # Grids of 0.1.0 have no mark; every picture of a shot has its seed.
+    # Grids of 0.1.0 have no mark; every single picture has its seed.
     return isinstance(recipe, dict) and (GRID_KEY in recipe or ("piflow" in recipe and "seed" not in recipe))
 
 
 def _turned(picture: Image.Image, data: bytes) -> bool:
-    """Whether it is shown with its sides exchanged."""
+    """Whether the picture is shown with its sides exchanged."""
     # Pillow decodes a whole PNG to look for what may follow its pixels.
     if picture.format == "PNG" and not any(mark in data for mark in PNG_ORIENTATIONS):
         return False

@@ -13,7 +13,7 @@ from ..presets.folders import SHIPPED_PREFIX, beside_presets
 from .rows import (
     TEXT_OPTION,
     Faults,
-    Row,
+    NumberedRow,
     csv_rows,
     is_text,
     jsonl_rows,
@@ -33,7 +33,10 @@ MEND = "write a prompt in each line, or remove the line"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What an image is made from. ``width`` and ``height`` are pixels; None: not said."""
+    """The text of an image, with a seed and a size where they are given.
+
+    ``width`` and ``height`` are pixels, or None.
+    """
 
     text: str
     seed: int | None = None
@@ -119,7 +122,7 @@ _READERS: dict[str, Callable[[Path, str, Faults], list[Prompt]]] = {
 }
 
 
-def _prompts_of(rows: Iterable[Row], text_column: str, faults: Faults) -> list[Prompt]:
+def _prompts_of(rows: Iterable[NumberedRow], text_column: str, faults: Faults) -> list[Prompt]:
     prompts = []
     for line, row in rows:
         what = _fault_of_row(row, text_column)

@@ -1,4 +1,4 @@
-"""Teachers, and students of them."""
+"""List teachers, and distil students from them."""
 
 from __future__ import annotations
 
@@ -69,5 +69,5 @@ def distill(
 
 
 def _assignment(key: str, value: object) -> str:
-    """What `--set` is given for it: JSON is YAML too."""
+    """A value as `--set` reads it; JSON is YAML too."""
     return f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"

@@ -1,4 +1,4 @@
-"""Students in the formats of others."""
+"""Export students to the formats of other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good students are, and what their networks decided."""
+"""Measure students, and inspect what their networks decided."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..console import SILENT, Console
 from ..evaluation.request import EvalReport, EvalRequest, parse_metrics
 from ..evaluation.run import evaluate as run_evaluation
 from ..inspection.inspect import Inspection, InspectRequest, inspect_policy
-from ..inspection.slices import Place as Position
+from ..inspection.slices import Position
 from ..sampling.limits import BasePrecision
 from .arguments import Place, explained, numbers, numbers_if_given, path, text, texts
 
@@ -131,7 +131,7 @@ def inspect(
     """
     request = InspectRequest(
         students=texts(students), prompts=texts(prompts), at=at, seeds=numbers_if_given(seeds),
-        place=None if position is None else Position(*numbers(position)), labels=numbers_if_given(labels),
+        position=None if position is None else Position(*numbers(position)), labels=numbers_if_given(labels),
         teacher=text(teacher), base=text(base), subfolder=subfolder, vae=text(vae), base_precision=base_precision,
         prompts_from=text(prompts_from), text_column=text_column, height=height, width=width, device=device,
         output=path(output), overwrite=overwrite,

@@ -1,4 +1,4 @@
-"""Students in memory, and their images."""
+"""Load students, and sample images."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def sample(
 
 
 def _device(student: Place | Student | None, device: str | None) -> str:
-    """A student that is loaded stays where it is, unless it is sent elsewhere."""
+    """A loaded student stays on its device, unless another is asked for."""
     if device is not None:
         return device
     return str(student.device) if isinstance(student, Student) else SampleRequest.device
@@ -147,7 +147,7 @@ def _loras(loras: Iterable[tuple[Place, float]]) -> tuple[tuple[str, float], ...
 
 
 def _read(path: Path) -> Image.Image:
-    """A picture in memory, with its recipe; its file may go."""
+    """A picture in memory, with its recipe, so that its file may go."""
     with Image.open(path) as image:
         image.load()
         return image

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .base import PiflowError, RunError
 
 Recognise = Callable[[BaseException], bool]
-Entry = tuple[Recognise, Callable[[BaseException], PiflowError]]
+TableEntry = tuple[Recognise, Callable[[BaseException], PiflowError]]
 
 
 def named(*names: str) -> Recognise:

@@ -7,7 +7,7 @@ import re
 
 from .base import Interrupted, PiflowError, RunError, UsageError
 from .hub import HUB_TABLE
-from .recognition import Entry, first_line, is_a, is_number, is_unnumbered, named, run_error
+from .recognition import TableEntry, first_line, is_a, is_number, is_unnumbered, named, run_error
 
 SHOWN = 60  # characters of a name that is too long
 
@@ -87,7 +87,7 @@ def _gpu_full(exc: BaseException) -> PiflowError:
     )
 
 
-DISK_TABLE: tuple[Entry, ...] = (
+DISK_TABLE: tuple[TableEntry, ...] = (
     (
         is_number(errno.ENOSPC),
         run_error("the disk is full{place}", "free some space, then run the same command again"),
@@ -114,7 +114,7 @@ DISK_TABLE: tuple[Entry, ...] = (
     ),
 )
 
-TABLE: tuple[Entry, ...] = (
+TABLE: tuple[TableEntry, ...] = (
     (_is_unreadable_model, _unreadable_model),
     (is_a(KeyboardInterrupt), _interrupted),
     *DISK_TABLE,

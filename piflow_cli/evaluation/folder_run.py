@@ -47,7 +47,7 @@ class FolderRequest:
 
 
 def evaluate_folder(request: FolderRequest, device: torch.device, console: Console) -> list[Measure]:
-    """The numbers of a folder of pictures, each with its protocol; what is cheap to look at is looked at first.
+    """The numbers of a folder of pictures, each with its protocol; cheap inputs are read first.
 
     Raises:
         UsageError: whatever is wrong with a folder, the reference or the metrics.
@@ -74,7 +74,7 @@ def evaluate_folder(request: FolderRequest, device: torch.device, console: Conso
 def _numbers(
     request: FolderRequest, folder: ImageFolder, extractor: Extractor, wanted: tuple[str, ...] | None, console: Console
 ) -> list[Measure]:
-    """What ``extractor`` tells of ``folder``; its statistics are saved on the way."""
+    """The numbers of ``folder`` by ``extractor``; its statistics are saved on the way."""
     reference, metrics = None, ()
     if request.reference is not None:
         reference = open_reference(
@@ -100,8 +100,10 @@ def _numbers(
 def _possible(
     folder: ImageFolder, extractor: Extractor, reference: FeatureSet, wanted: tuple[str, ...] | None, console: Console
 ) -> tuple[str, ...]:
-    """The metrics that can be had: all of ``wanted``, or refused; else as many as there
-    are, and ``console`` is told of the others."""
+    """The metrics that can be had.
+
+    They are all of ``wanted``, or a refusal; else as many as possible, and ``console`` is told about the others.
+    """
     width, height = folder.entries[0].size
     blank = torch.zeros(1, folder.channels, height, width)
     reasons = lacking(extractor, extractor.features(blank), reference)

@@ -1,4 +1,4 @@
-"""Folders of pictures, read in batches: what is there, what had to be converted, and what cannot be read."""
+"""Folders of pictures, read in batches; what was converted or could not be read is reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DECODERS = min(8, usable_cores())
 
 
 class Listener(Protocol):
-    """Whoever is told what was left out."""
+    """An object that is told what was left out."""
 
     def warn(self, text: str) -> None: ...
 
@@ -52,12 +52,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Pictures of a folder, in the order of their names. ``unreadable``: names of files that are no
-    pictures, and why; ``grids``: of pictures of all others, as `piflow sample` makes them; ``uncounted``: of
-    pictures of kinds that have no part in a FID.
+    """Pictures of a folder, in the order of their names.
 
-    ``channels`` is 1 where all pictures are grey, else 3: grey ones among them are
-    repeated, all other modes converted to RGB.
+    ``unreadable``: names of files that are no pictures, and why. ``grids``: pictures of all others, as `piflow sample`
+    makes them. ``uncounted``: pictures of kinds that a FID does not count. ``channels`` is 1 where all pictures are
+    grey, else 3: grey ones among them are repeated, and all other modes are converted to RGB.
     """
 
     path: Path
@@ -96,8 +95,9 @@ class ImageFolder:
         return lines
 
     def batches(self, size: int, console: Listener | None = None) -> Iterator[Tensor]:
-        """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], B up to ``size`` and fewer of
-        large ones, a batch of one picture size.
+        """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], in batches of one picture size with B up to ``size``.
+
+        Large pictures come in smaller batches.
 
         8-bit values survive the scaling. A batch is decoded while the one before it is being used. Pictures that turn
         out to be cut short are left out, and ``console`` is told their names.
@@ -162,8 +162,7 @@ def open_folder(path: Path, count: int | None = None, console: Console | None = 
 
 
 def _looked_at(path: Path, files: Sequence[Path], count: int | None) -> tuple[list[Entry], list[str], list[str]]:
-    """The first ``count`` pictures among ``files`` by their headers; names of those
-    before that cannot be read; and of grids."""
+    """The first ``count`` pictures among ``files`` by their headers, names of unreadable ones, and names of grids."""
     entries: list[Entry] = []
     unreadable, grids = [], []
     for file in files:

@@ -1,4 +1,4 @@
-"""The metrics there are: one row each, whose function is imported when it is asked for. Nothing here imports torch."""
+"""The table of metrics: one row each; the function is imported when it is asked for. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COSTS = ("quick", "standard", "full", "named")
 
 @dataclass(frozen=True)
 class Number:
-    """What a metric gives: ``name`` in report.json, ``title`` above its column, and ``what`` it is, in words.
+    """A number that a metric gives: ``name`` in report.json, ``title`` above its column, and ``what`` it is, in words.
 
     ``better``: which numbers are; None: neither. ``drawn``: against the number of evaluations.
     """
@@ -45,7 +45,7 @@ class Number:
 
 @dataclass(frozen=True)
 class MetricKind:
-    """A row: a metric and all that the rest of piflow knows of it.
+    """A row: a metric, and all that the rest of piflow knows about it.
 
     ``measure``: "module:function". Of a metric that needs no STUDENT it makes a list of
     :class:`~piflow_cli.evaluation.distributions.Measure` of a :class:`~piflow_cli.evaluation.distributions.Sides`; of
@@ -53,10 +53,10 @@ class MetricKind:
     :class:`~piflow_cli.evaluation.measuring.Measuring`, one after another.
 
     ``cost``: of COSTS. ``needs``: of the needs above. ``package``: what must be installed, as Python imports it, and
-    what installs it. ``look``: "module:function" that opens what is seen in pictures while they are made, a
-    :class:`~piflow_cli.evaluation.generate.OwnLook`, of the request and the device. ``refuse``: "module:function" that
-    raises UsageError for a student, :class:`~piflow_cli.evaluation.compared.Compared`, of which the metric was named
-    and cannot be had. ``option``: of the command line, for this metric alone.
+    what installs it. ``extractor``: "module:function" that opens the metric's own extractor, a
+    :class:`~piflow_cli.evaluation.generate.MetricExtractor`, from the request and the device. ``refuse``:
+    "module:function" that raises UsageError for a student, :class:`~piflow_cli.evaluation.compared.Compared`, of which
+    the metric was named and cannot be had. ``option``: of the command line, for this metric alone.
 
     Raises ValueError for a need or a cost that is none of these.
     """
@@ -67,7 +67,7 @@ class MetricKind:
     needs: frozenset[str]
     cost: str = COSTS[-1]
     package: tuple[str, str] | None = None
-    look: str | None = None
+    extractor: str | None = None
     refuse: str | None = None
     option: str | None = None
 
@@ -135,7 +135,7 @@ ROWS = {
             f"{_METRICS}.clip_score:clip_scores",
             (Number("clip", "CLIP", "CLIP score of pictures and their prompts", "higher", drawn=True),),
             frozenset({STUDENT, PROMPTS}),
-            look=f"{_METRICS}.clip_score:open_look",
+            extractor=f"{_METRICS}.clip_score:open_clip",
             option="--clip",
         ),
         MetricKind(
@@ -232,7 +232,7 @@ def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None) -> tu
 
 
 def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:
-    """The metrics that need all of ``needs``, and none of what they are to be had ``without``."""
+    """The metrics that need all of ``needs`` and none of ``without``."""
     return tuple(
         kind.name for kind in metric_kinds() if kind.needs.issuperset(needs) and kind.needs.isdisjoint(without)
     )

@@ -1,5 +1,7 @@
-"""What samples are compared with: a folder, saved statistics, clean-fid's
-statistics by name, or a preset's training set."""
+"""References that samples are compared with.
+
+They are a folder, saved statistics, clean-fid's statistics by name, or a preset's training set.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def open_reference(
     cache: Path | None = None,
     keep: bool = True,
 ) -> FeatureSet:
-    """The statistics that ``text`` names, made by ``extractor`` or refused. Those of a folder are kept in the cache.
+    """The statistics that ``text`` names, made by ``extractor``, or a refusal; those of a folder are cached.
 
     Args:
         text: a folder of pictures; a file of :meth:`FeatureSet.save`; an .npz of ADM, with mu and sigma;
@@ -77,7 +79,7 @@ def open_reference(
 
 @dataclass
 class Heard:
-    """A console that also keeps what it is warned of, to be said again with features that were not made anew."""
+    """A console that also keeps its warnings, to be repeated with features that come from the cache."""
 
     console: Console
     lines: list[str] = field(default_factory=list)

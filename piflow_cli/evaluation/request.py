@@ -1,4 +1,4 @@
-"""What `piflow eval` was asked for, and what does not go together."""
+"""The request of `piflow eval`, and the options that do not go together."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class EvalRequest:
 
     @property
     def measured(self) -> bool:
-        """Whether there is a report: statistics of pictures can be saved without anything to compare them with."""
+        """Whether there is a report: statistics of pictures can also be saved without a comparison."""
         return self.images is None or self.reference is not None
 
     @property
@@ -78,7 +78,7 @@ class EvalRequest:
         return chosen if self.images is None else tuple(name for name in chosen if name not in needing(STUDENT))
 
     def asks(self, metric: str) -> bool:
-        """Whether ``metric`` was named, and not only left to us: then it is an error that it cannot be had."""
+        """Whether ``metric`` was named: then it is an error that it cannot be had."""
         return self.metrics is not None and metric in self.metrics
 
     def given(self, option: str) -> bool:
@@ -86,7 +86,7 @@ class EvalRequest:
         return getattr(self, option.removeprefix("--").replace("-", "_")) is not None
 
     def check(self) -> None:
-        """Raise UsageError with everything that does not go together."""
+        """Raise UsageError with all options that do not go together."""
         if self.protocol not in (None, *PROTOCOLS):
             # What is measured depends on it.
             raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", "leave it out")
@@ -109,7 +109,7 @@ class EvalRequest:
             raise UsageError(listed(faults), "piflow eval --help lists what there is")
 
     def _faults_of_what_is_not_measured(self) -> list[str]:
-        """Options that nothing of what is measured has a use for."""
+        """Faults of options that nothing of what is measured uses."""
         through_extractors, with_reference = needing(FEATURES), needing(REFERENCE)
         looked_at = any(name in self.measures for name in through_extractors)
         inception = looked_at and (not self.extractors or any(name.startswith("inception") for name in self.extractors))

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.imitation import TeacherVelocity
 from ..core.rollout import rollout_through
 from ..core.tensors import per_sample
-from ..sampling.trajectory import PolicyPath, TeacherField, VelocityError, times, velocity_errors
+from ..sampling.trajectory import PolicyPath, VelocityError, times, velocity_errors
 from .teacher_policy import TeacherPolicy
 from .tensors import mean_square
 
@@ -42,7 +43,7 @@ class Comparison:
     end: Tensor
 
 
-def compare(path: PolicyPath, teacher: TeacherField, start: Tensor, shift: float, substeps: int) -> Comparison:
+def compare(path: PolicyPath, teacher: TeacherVelocity, start: Tensor, shift: float, substeps: int) -> Comparison:
     """Follow the teacher from its own state ``start`` over the segment of ``path``, and ask it at the student's states.
 
     ``substeps`` are the teacher's Euler steps per unit of raw time.

@@ -102,14 +102,14 @@ def slice_figure(cut: Slice, name: str) -> Figure:
         scaled = cut.density / cut.density.amax(dim=0, keepdim=True).clamp(min=1e-30)
         left.pcolormesh(raws, values, scaled.numpy(), cmap="Blues", vmin=0, vmax=1, shading="nearest")
         left.plot(raws, cut.estimate.numpy(), color="#d9730d", linewidth=1.5, label="its mean, x_0")
-        left.set(title="density of x_0 given the state (highest is dark)", ylabel=f"channel {cut.place.axis}")
+        left.set(title="density of x_0 given the state (highest is dark)", ylabel=f"channel {cut.position.axis}")
     right = axes[-1]
     shade = right.pcolormesh(raws, values, cut.velocity.numpy(), cmap="RdBu_r", shading="nearest", **_symmetric(cut))
     right.plot(raws, cut.neighbours.T.numpy(), color="#555555", linewidth=0.6)
     right.plot(raws, cut.state.numpy(), color="black", linewidth=1.8, label="the state")
     if cut.density is None:
         right.plot(raws, cut.estimate.numpy(), color="#d9730d", linewidth=1.5, label="x_0")
-        right.set(ylabel=f"channel {cut.place.axis}")
+        right.set(ylabel=f"channel {cut.position.axis}")
     right.set(title="velocity dx/dsigma, and rollouts through it", ylim=(values[0], values[-1]))
     figure.colorbar(shade, ax=right, label="velocity")
     for panel in axes:
@@ -118,7 +118,7 @@ def slice_figure(cut: Slice, name: str) -> Figure:
     axes[0].invert_xaxis()
     if len(axes) > 1:
         axes[1].invert_xaxis()
-    figure.suptitle(f"{name}: column {cut.place.x}, row {cut.place.y}, channel {cut.place.axis}", fontsize=10)
+    figure.suptitle(f"{name}: column {cut.position.x}, row {cut.position.y}, channel {cut.position.axis}", fontsize=10)
     return figure
 
 

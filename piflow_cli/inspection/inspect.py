@@ -21,7 +21,7 @@ from ..system.files import check_writable, replacing_folder
 from .advice import advice
 from .analysis import examine
 from .report import JSON_NAME, Inspected, as_json, is_of_report, write_report
-from .slices import Place
+from .slices import Position
 from .summary import summarise
 from .verdict import verdict_rows
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 MOST_STUDENTS = 2
-MOST_SHOTS = 16
+MOST_PICTURES = 16
 # The pictures of a report have a row for each: more make files that few viewers open.
 MOST_SEEDS = 128
 
@@ -42,7 +42,7 @@ class InspectRequest:
     """The command's options; None stands for "as the student was trained".
 
     ``students``: one, or two that are laid over each other. ``at``: the evaluation that is looked at closely, from 1.
-    ``place``: where to cut a slice. ``output``: the folder that takes the report; None: none is written.
+    ``position``: where to cut a slice. ``output``: the folder that takes the report; None: none is written.
     """
 
     students: tuple[str, ...]
@@ -54,7 +54,7 @@ class InspectRequest:
     height: int | None = None
     width: int | None = None
     at: int = 1
-    place: Place | None = None
+    position: Position | None = None
     teacher: str | None = None
     base: str | None = None
     subfolder: str | None = None
@@ -127,12 +127,12 @@ def _inspected(
     found: FoundStudent, name: str, request: InspectRequest, device: torch.device, console: Console
 ) -> Inspected:
     opened = _opened(found, request, device, console)
-    if request.place is not None:
-        request.place.check(opened.shape_of(opened.specs[0]))
+    if request.position is not None:
+        request.position.check(opened.shape_of(opened.specs[0]))
     teacher, missing = _teacher(opened, console)
     try:
         with console.progress(len(opened.specs), description=f"inspecting {name}") as bar:
-            findings = examine(opened, teacher, request.at, request.place, bar)
+            findings = examine(opened, teacher, request.at, request.position, bar)
     except PolicyError as error:
         raise RunError(
             f"{found.named} emits what is no policy: {error}",
@@ -158,9 +158,9 @@ def _opened(found: FoundStudent, request: InspectRequest, device: torch.device, 
         base_precision=request.base_precision,
     )
     opened = open_model(found, drawn, device=device, console=console)
-    if request.seeds is None and len(opened.specs) > MOST_SHOTS:
-        console.say(f"the first {MOST_SHOTS} of {len(opened.specs)} pictures; --seeds says which")
-        opened = replace(opened, specs=opened.specs[:MOST_SHOTS])
+    if request.seeds is None and len(opened.specs) > MOST_PICTURES:
+        console.say(f"the first {MOST_PICTURES} of {len(opened.specs)} pictures; --seeds says which")
+        opened = replace(opened, specs=opened.specs[:MOST_PICTURES])
     return opened
 
 

@@ -91,10 +91,10 @@ def _opened(students: Sequence[Inspected]) -> Page:
     """The page down to the verdicts and what is to be done."""
     summaries, names = [student.summary for student in students], [student.name for student in students]
     first = summaries[0]
-    shots = len(first.shots)
+    pictures = len(first.shots)
     page = Page(
         "What the policy decided: " + " and ".join(names),
-        f"teacher {first.teacher}, {shots} picture{'s' if shots != 1 else ''}; "
+        f"teacher {first.teacher}, {pictures} picture{'s' if pictures != 1 else ''}; "
         f"evaluation {first.at} of {first.nfe} is looked at closely",
     )
     rows = verdict_rows(summaries, names, [student.warned for student in students])
@@ -220,7 +220,7 @@ def _each(students: Sequence[Inspected], name: str) -> Iterator[tuple[Inspected,
 
 def _method(student: Inspected) -> str:
     return (
-        f"Seeds {', '.join(str(shot['seed']) for shot in student.summary.shots[:16])}. Switches, substeps and component"
+        f"Seeds {', '.join(str(spec['seed']) for spec in student.summary.shots[:16])}. Switches, substeps and component"
         " dropout are measured on every s-th row and column, s the smallest odd number that leaves at most"
         f" {MOST_POSITIONS:,} positions in a batch; all else on all positions. The fine rollout has {FINE_SUBSTEPS:,}"
         " substeps per unit of raw time, extrapolated. x_0 and states are in the units of the network: pixels or"

@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.imitation import TeacherVelocity
 from ..core.policies.base import Policy
 from ..core.rollout import rollout, rollout_through
 from ..core.timegrid import to_sigma
-from ..sampling.trajectory import PolicyPath, TeacherField, times
+from ..sampling.trajectory import PolicyPath, times
 from .teacher_policy import TeacherPolicy
 from .tensors import mean_square, thin
 
@@ -99,7 +100,7 @@ def respond(
 
 
 def perturb(
-    path: PolicyPath, noise: Tensor, teacher: TeacherField | None, shift: float, substeps: int
+    path: PolicyPath, noise: Tensor, teacher: TeacherVelocity | None, shift: float, substeps: int
 ) -> dict[str, Response]:
     """Responses in the middle of a segment to ``noise`` (B, C, *S) of each of SIZES,
     in units of sigma there, by their names.

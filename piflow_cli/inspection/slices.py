@@ -21,7 +21,7 @@ MARGIN = 0.15
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where to cut: column ``x`` and row ``y`` of the state, from 0, and the
     channel ``axis`` along which values run."""
 
@@ -30,7 +30,7 @@ class Place:
     axis: int = 0
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise UsageError unless the place lies in a state of ``shape`` (C, H, W)."""
+        """Raise UsageError unless the position lies in a state of ``shape`` (C, H, W)."""
         channels, height, width = shape
         if not (0 <= self.x < width and 0 <= self.y < height):
             raise UsageError(
@@ -56,7 +56,7 @@ class Slice:
     rollouts that start beside it.
     """
 
-    place: Place
+    position: Position
     raws: Tensor
     values: Tensor
     velocity: Tensor
@@ -66,10 +66,10 @@ class Slice:
     neighbours: Tensor
 
 
-def slice_of(path: PolicyPath, place: Place, substeps: int) -> Slice:
+def slice_of(path: PolicyPath, position: Position, substeps: int) -> Slice:
     """The slice of the first sample of a segment."""
-    policy, density = position_of(path.policy, 0, (place.y, place.x)), anatomy_of(path.policy).density
-    x, axis = policy.x_src.float(), place.axis
+    policy, density = position_of(path.policy, 0, (position.y, position.x)), anatomy_of(path.policy).density
+    x, axis = policy.x_src.float(), position.axis
     raws = torch.linspace(path.raws[0], path.raw_end, SLICE_TIMES, dtype=torch.float64).tolist()
 
     def follow(who: Policy, start: Tensor) -> list[Tensor]:
@@ -91,7 +91,7 @@ def slice_of(path: PolicyPath, place: Place, substeps: int) -> Slice:
         velocity = many.velocity(line, times(raw, line))[:, axis].flatten()
         velocities.append(velocity if raw > 0 else torch.full_like(velocity, torch.nan))
     return Slice(
-        place=place,
+        position=position,
         raws=torch.tensor(raws),
         values=values,
         velocity=torch.stack(velocities, dim=1).cpu(),

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..core.imitation import TeacherVelocity
 from ..core.policies.base import Policy
 from ..core.tensors import per_sample, working
-from ..sampling.trajectory import TeacherField
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class TeacherPolicy(Policy):
     Rollouts take the plain loop, whose Euler steps and times are those of any other policy.
     """
 
-    field: TeacherField
+    field: TeacherVelocity
     x_src: Tensor
     raw_src: Tensor
     shift: float

@@ -24,7 +24,7 @@ OF_FILES = ("extends", "variants")
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place, and the name of that place for messages."""
+    """Values from one place, and the name of that place in messages."""
 
     source: str
     values: Mapping[str, Any]
@@ -101,7 +101,7 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _overruled(section: str, values: Mapping[str, Any]) -> set[str]:
-    """Keys of earlier layers that no longer count, now that ``values`` give one of their group."""
+    """Keys of earlier layers that no longer count, because ``values`` give another key of their group."""
     groups = ALTERNATIVES.get(section, ())
     return {name for group in groups if any(values.get(key) not in (None, [], ()) for key in group) for name in group}
 

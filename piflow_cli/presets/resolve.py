@@ -126,7 +126,7 @@ def _of_teacher(values: Mapping[str, Any]) -> object:
 
 
 def _meant(key: str, family: object) -> str:
-    """The key that an option stands for at a teacher of ``family``."""
+    """The key that an option stands for with a teacher of ``family``."""
     if key != PICTURES:
         return key
     return "data.images" if told(family) == CLASS else "data.captioned"

@@ -1,4 +1,4 @@
-"""What a preset may say: frozen dataclasses, whose annotations are the constraints.
+"""The schema of a preset: frozen dataclasses, whose annotations are the constraints.
 
 The text under a field is its line of the manual, one sentence or phrase, which :mod:`.described` reads.
 """
@@ -12,11 +12,11 @@ from pydantic import ConfigDict, Field, Strict
 
 from piflow_cli.core.policies.kinds import policy_names
 from piflow_cli.presets.types import (
-    Batch,
+    BatchSize,
     Components,
     Evaluations,
     Flag,
-    Guidance,
+    GuidanceScale,
     Interval,
     Iterations,
     NonNegative,
@@ -58,7 +58,7 @@ class TeacherSection:
     """What a run needs, for people: "1 GB RAM", "24 GB VRAM"."""
     revision: Text | None = None
     """Commit or tag on the Hub; null: the newest."""
-    guidance: Guidance = 1.0
+    guidance: GuidanceScale = 1.0
     """Guidance scale; 1 is no guidance."""
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)
     """Lowest and highest sigma at which classifier-free guidance acts."""
@@ -186,7 +186,7 @@ class OptimisationSection:
 
     iterations: Iterations
     """Optimiser steps."""
-    batch_size: Batch
+    batch_size: BatchSize
     """Trajectories with all their segments (data-free), or samples of one segment, in a step, over all processes."""
     learning_rate: Rate
     """Peak rate, after the warm-up."""
@@ -202,7 +202,7 @@ class OptimisationSection:
     """Precision in which the networks compute."""
     schedule: Literal["constant", "cosine"] = "constant"
     """The rate after the warm-up; cosine falls to zero."""
-    device_batch_size: Batch | None = None
+    device_batch_size: BatchSize | None = None
     """How much of the batch is in memory at once on a device; null: its whole share."""
     gamma_learning_rate: Positive = 0.1
     """Rate of the log-gammas of a momentum policy, over that of the rest."""
@@ -216,7 +216,7 @@ class OptimisationSection:
 
 @dataclass(frozen=True)
 class OutputSection:
-    """What is left on disk, and how often."""
+    """The files that a run leaves on disk, and how often."""
 
     __pydantic_config__ = SECTION
 
@@ -232,7 +232,7 @@ class OutputSection:
 
 @dataclass(frozen=True)
 class Preset:
-    """One distillation, resolved: everything that shapes its result."""
+    """One distillation, resolved: every setting that shapes its result."""
 
     __pydantic_config__ = SECTION
 
@@ -252,7 +252,7 @@ class Preset:
 
     @property
     def data_free(self) -> bool:
-        """Whether training starts at noise alone: as said, or else wherever there are no pictures."""
+        """Whether training starts from noise alone: as set, or else where there are no pictures."""
         said = self.imitation.data_free
         return self.data.source in WITHOUT_PICTURES if said is None else said
 

@@ -42,7 +42,7 @@ def to_images(x: Tensor) -> list[Image.Image]:
 def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     """One picture of ``images``, row by row, in cells of the largest.
 
-    Small ones are enlarged by whole factors so that eyes can see them, large ones shrunk
+    Small ones are enlarged by whole factors so that people can see them, large ones shrunk
     by whole factors so that files stay small.
     """
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))

@@ -1,4 +1,4 @@
-"""What numbers a student or a teacher can be asked for: one rule for the command line and for Python."""
+"""The numbers that a student or a teacher can be asked for: one rule for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ NEVER_EMPTY = ("labels", "seeds")
 
 
 def check_temperature(value: float | str, told: str | None = None) -> float | str:
-    """``auto``, or a number above 0 and at most 1; ``told`` is how it was written, for the message."""
+    """``auto``, or a number above 0 and at most 1; ``told`` is the value as typed, for the message."""
     if value != "auto" and (isinstance(value, str) or not (_is_number(value) and 0 < value <= 1)):
         raise UsageError(
             f"--temperature {value if told is None else told}: not auto or a number above 0 and at most 1",
@@ -74,7 +74,7 @@ def check_temperature(value: float | str, told: str | None = None) -> float | st
 
 
 def check_stochastic(value: float, told: str | None = None) -> float:
-    """How much is re-noised between evaluations: 0 is the ODE, inf is all of it."""
+    """The share of re-noising between evaluations: 0 is the ODE, inf re-noises fully."""
     if not (_is_number(value) and value >= 0):
         raise UsageError(
             f"--stochastic {value if told is None else told}: not a number of at least 0, or inf",
@@ -92,7 +92,7 @@ def check_shift(value: float) -> float:
 
 
 def check_guidance(value: float, told: str | None = None) -> float:
-    """A guidance scale of at least 1, which is none."""
+    """A guidance scale of at least 1; 1 is no guidance."""
     if not (_is_number(value) and 1 <= value < math.inf):
         raise UsageError(
             f"--guidance {value if told is None else told}: not a number of at least 1",
@@ -103,7 +103,7 @@ def check_guidance(value: float, told: str | None = None) -> float:
 
 
 def check_lora(lora: tuple[str, float], told: str | None = None) -> tuple[str, float]:
-    """A path, and a scale that is a number."""
+    """The path of a LoRA, and a scale that is a number."""
     path, scale = lora
     if not path or not (_is_number(scale) and math.isfinite(scale)):
         raise UsageError(
@@ -124,7 +124,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {"offload": get_args(Offload), "base_pr
 
 
 def faults_of(request: object, most_seeds: Bound = IMAGES) -> Iterator[str]:
-    """What is out of range among the fields of a request that limits are known of."""
+    """The faults of a request's numbers."""
     for name, whole in WHOLE.items():
         if (value := getattr(request, name, None)) is not None:
             values = value if isinstance(value, (tuple, range)) else (value,)
@@ -153,7 +153,7 @@ def _faults_of_numbers(name: str, whole: Whole, values: Sequence[object]) -> Ite
 
 
 def option_of(name: str) -> str:
-    """The option of the command line that a field of a request is."""
+    """The option of the command line for a field of a request."""
     return f"--{name.replace('_', '-')}"
 
 

@@ -1,4 +1,4 @@
-"""From what a user calls a student to its files on this machine: a run, an adapter, a single file, or a Hub id."""
+"""From what a user typed to a student's files on this machine: a run, an adapter, a single file, or a Hub id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class StudentFiles:
-    """What a student is read from: its weights (a file, or an index of shards), and its config where it has one."""
+    """The files of a student: its weights (one file, or an index of shards), and its config where it has one."""
 
     weights: Path
     config: Path | None
@@ -119,8 +119,7 @@ def _files(weights: Path) -> StudentFiles:
 
 
 def _brings_code(config: Path) -> bool:
-    """Whether code lies beside a model, as in what `piflow export` writes for
-    where piflow is not; adapters have none."""
+    """Whether code lies beside a model, as in a `piflow export` for machines without piflow; adapters have none."""
     try:
         return "auto_map" in json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -163,8 +162,7 @@ def _on_hub(repository: str, inside: str) -> StudentFiles:
 
 
 def _fetched(repository: str, inside: PurePosixPath, only: tuple[str, ...]) -> Path:
-    """As :func:`~piflow_cli.weights.locate.locate` for a student: what it says
-    of a base's options is said of students."""
+    """As :func:`~piflow_cli.weights.locate.locate`, with messages about a student in place of a base."""
     try:
         return locate(repository if inside == PurePosixPath() else f"{repository}/{inside}", only=only)
     except PiflowError as error:
@@ -175,7 +173,7 @@ def _fetched(repository: str, inside: PurePosixPath, only: tuple[str, ...]) -> P
 
 
 def _choices(repository: str) -> str:
-    """The folders of a repository that may hold students, to begin a hint with; "" if nothing is known of it."""
+    """The folders of a repository that may hold students, as the beginning of a hint; "" if nothing is known of it."""
     try:
         place = locate(repository, only=CONFIGS)
     except PiflowError:

@@ -31,10 +31,10 @@ LONGEST_STREAK = 10  # steps in a row whose gradients are not finite; the run st
 
 @dataclass
 class Session:
-    """Everything a step needs. ``model`` is what the student's forward goes through, as accelerate prepared it.
+    """The objects of a training step.
 
-    ``gallery``: where pictures start from; None where nothing shows them. ``streak``: how
-    many steps until now were skipped in a row.
+    ``model``: the network of the student's forward pass, as accelerate prepared it. ``gallery``: the start of pictures,
+    None where nothing shows them. ``streak``: the number of steps that were skipped in a row until now.
     """
 
     preset: Preset
@@ -55,7 +55,7 @@ class Session:
 
     @property
     def state(self) -> TrainingState:
-        """What a checkpoint holds."""
+        """The part of the session that a checkpoint holds."""
         return TrainingState(self.student.model, self.average.model, self.optimizer, self.iteration)
 
 

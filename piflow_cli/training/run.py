@@ -141,7 +141,7 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
 
 
 def _asked_to_stop(session: Session, stop: StopRequest) -> bool:
-    """Whether any process was: all must leave at the same step, or the others would wait for it for ever."""
+    """Whether any process was asked to: all must leave at the same step, or the others would wait for it for ever."""
     accelerator = session.accelerator
     if accelerator.num_processes == 1:
         return stop.asked
@@ -185,7 +185,7 @@ def _diverged(what: str, run: RunFolder) -> RunError:
 
 
 def _current(session: Session) -> Student:
-    """The averaged student as it is now: what is previewed is what is saved."""
+    """The averaged student as it is now, which is both previewed and saved."""
     return session.average.at(session.iteration)
 
 
@@ -198,7 +198,7 @@ def _save(session: Session, run: RunFolder, metrics: Metrics | None) -> None:
 
 
 def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float, console: Console) -> dict:
-    """The pictures of the end, and the facts of the run."""
+    """Save the last pictures, and give the facts of the run."""
     samples, curve = run.path / "samples.png", run.path / "loss.png"
     shown = session.gallery is not None
     if session.gallery is not None:

@@ -7,14 +7,14 @@ import shlex
 
 import pytest
 from hint_cases import CASES, NOT_TYPED, Case
-from hint_material import material
+from hint_inputs import inputs
 from hint_texts import to_type
 from hint_typing import retyped
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, tiny_teacher) -> dict[str, str]:
-    return material(tmp_path_factory.mktemp("hints"), tiny_teacher)
+    return inputs(tmp_path_factory.mktemp("hints"), tiny_teacher)
 
 
 class Reached(Exception):

@@ -33,7 +33,7 @@ def teacher(tiny_teacher, tmp_path, monkeypatch) -> Path:
     path.write_text(yaml.safe_dump(preset))
     monkeypatch.setattr(teachers, "families", lambda: {TextDiTFamily.name: TextDiTFamily})
     monkeypatch.setattr(TextDiTFamily, "factory", factory_of(FakeEncoders()), raising=False)
-    # Pictures of a run are drawn for class labels; they are another test's subject.
+    # Pictures of a run are drawn for class labels; another test is about them.
     for name in ("save_preview", "save_comparison", "draw_loss"):
         monkeypatch.setattr(run, name, lambda *arguments: None)
     return path

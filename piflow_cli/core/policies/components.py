@@ -1,5 +1,4 @@
-"""What policies of several weighted velocities share: the weights over
-components, dropping some of them, and their head."""
+"""What policies of several weighted velocities share: weights, dropout of components, and their head."""
 
 from __future__ import annotations
 
@@ -23,8 +22,10 @@ BIAS_NOISE_ALONE = 0.1  # of projections without a bias, as those of FLUX.2
 
 
 class ComponentPolicy(Policy):
-    """A policy of K components: velocities ``means`` (B, K, C, *S) and ``logweights`` (B, K, 1, *S) before the softmax
-    over K, as the network gives them; ``dropped`` (B, K) bool marks components that are left out.
+    """A policy of K components with weights.
+
+    Velocities ``means`` (B, K, C, *S) and ``logweights`` (B, K, 1, *S) before the softmax over K are as the network
+    gives them; ``dropped`` (B, K) bool marks components that are left out.
     """
 
     means: Tensor

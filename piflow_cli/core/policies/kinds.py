@@ -1,4 +1,4 @@
-"""The policies there are: one row each, loaded when it is asked for. Nothing here imports torch."""
+"""The table of policies: one row each, loaded when it is asked for. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = {
 
 @dataclass(frozen=True)
 class PublishedNames:
-    """What files of a policy are called where others read them (`formats.md` has the published ones).
+    """Names that the files of a policy have for other programs (`formats.md` has the published ones).
 
     ``type`` and ``mode``: of the entry ``policy_config`` in a file's metadata. ``class_prefix``: what the name of the
     widened class has before that of its base; None: the base's class as it is, with more channels. ``fields``: those
@@ -46,9 +46,11 @@ class PublishedNames:
 
 @dataclass(frozen=True)
 class Words:
-    """How people read of a policy: ``title`` (a short name), ``parts`` (what it has several of, in the plural),
-    ``predicts`` (what a network predicts for it), ``card`` (a line of a model card, with {} for the number of parts)
-    and ``reaction`` (what it does with an error in the state, where that is the same for all such policies).
+    """Words that reports use for a policy.
+
+    ``title``: a short name. ``parts``: what it has several of, in the plural. ``predicts``: what a network predicts for
+    it. ``card``: a line of a model card, with {} for the number of parts. ``reaction``: what it does with an error in
+    the state, where that is the same for all such policies.
     """
 
     title: str
@@ -60,7 +62,7 @@ class Words:
 
 @dataclass(frozen=True)
 class PolicyKind:
-    """A row: a policy and all that the rest of piflow knows of it.
+    """A row: a policy, and all that the rest of piflow knows about it.
 
     ``policy`` and ``head``: the classes. ``own_segment``: whether the policy spans a segment of raw time that it was
     trained with, so that its shift is fixed. ``fewest``: the least number of parts it can have. ``settings``: keys of

@@ -15,7 +15,7 @@ BATCH = 1024
 
 
 class DigitsClassifier:
-    """The 64 features before the classes of a network that was trained on the digits of the preset (99 % right)."""
+    """The 64 features before the classes of a network that was trained on the digits (99 % right)."""
 
     name = "digits-classifier"
     resize = "none"

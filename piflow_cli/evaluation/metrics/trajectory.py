@@ -45,7 +45,7 @@ def trajectory_errors(
     substeps: int | None = None,
     temperature: float | str | None = None,
 ) -> list[VelocityError]:
-    """Errors at POINTS times of each evaluation, in the order of the path, pooled over the first PATHS of ``shots``."""
+    """Errors at POINTS times of each evaluation, in the order of the path, pooled over the first PATHS ``specs``."""
     student = opened.student
     settings: dict[str, Any] = {"steps": steps, "substeps": substeps, "temperature": temperature}
     measured = []

@@ -53,7 +53,7 @@ def curve(policy: DXPolicy) -> Curve:
 
 
 @dataclass(frozen=True)
-class Grid:
+class GridSummary:
     """x_0 over raw time: root mean squares of slope and curvature between the points at ``raws``, the source last."""
 
     raws: list[float]
@@ -62,12 +62,12 @@ class Grid:
     travel: float
 
 
-def summarise(found: Curve, switching: None, source: float, span: float) -> Grid:
+def summarise(found: Curve, switching: None, source: float, span: float) -> GridSummary:
     """The curves of all samples as one, from raw time ``source`` over ``span``, where so much is left."""
     span = min(span, source)
     # A single point has no slope, and two have no curvature.
     gaps = found.slope.shape[1]
-    return Grid(
+    return GridSummary(
         raws=[source - span * (gaps - index) / max(gaps, 1) for index in range(gaps + 1)],
         slope=root_mean(found.slope.square()),
         curvature=root_mean(found.curvature.square()),
@@ -75,7 +75,7 @@ def summarise(found: Curve, switching: None, source: float, span: float) -> Grid
     )
 
 
-def lines(grid: Grid) -> Iterator[tuple[str, str]]:
+def lines(grid: GridSummary) -> Iterator[tuple[str, str]]:
     """What the verdict says of it."""
     highest = (
         f"{max(grid.curvature):.2f} per squared raw time" if grid.curvature else "none: it has fewer than 3 points"
@@ -86,7 +86,7 @@ def lines(grid: Grid) -> Iterator[tuple[str, str]]:
 ANATOMY = Anatomy(
     name="grid",
     heading="Composition: x_0 over time",
-    text="A DX policy is the course of x_0 over the segment. Where it bends, points are well spent.",
+    text="A DX policy says where x_0 is at each time of the segment. Where it bends, points are well spent.",
     colours=("#d9730d", "#a6761d"),
     by_sample=curve,
     summarise=summarise,

@@ -69,7 +69,7 @@ def mixed(policy: GMFlowPolicy) -> Mixed:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class MixtureSummary:
     """``effective``: components per position, the tenth, half and nine tenths of positions below;
     ``effective_overall``: of the mean weights; ``dead``: indices; ``std`` and ``spread`` in units of x_0."""
 
@@ -89,9 +89,9 @@ class Mixture:
     shift: float
 
 
-def summarise(numbers: MixedNumbers, switching: Switching, source: float, span: float) -> Mixture:
+def summarise(numbers: MixedNumbers, switching: Switching, source: float, span: float) -> MixtureSummary:
     """The numbers of all samples as one."""
-    return Mixture(
+    return MixtureSummary(
         components=numbers.usage.shape[1],
         effective=tuple(numbers.effective.mean(dim=0).tolist()),
         effective_overall=overall_effective(numbers.usage),
@@ -175,7 +175,7 @@ def by_sample(policy: GMFlowPolicy) -> MixedNumbers:
     )
 
 
-def lines(mixture: Mixture) -> Iterator[tuple[str, str]]:
+def lines(mixture: MixtureSummary) -> Iterator[tuple[str, str]]:
     """What the verdict says of it."""
     yield in_effect(mixture)
     yield "log-std", f"{mixture.logstd:.2f}, that is {mixture.std:.2g} in x_0; means {mixture.spread:.2g} apart"

@@ -45,9 +45,11 @@ def spectrum(policy: MomentumPolicy) -> Spectrum:
 
 
 @dataclass(frozen=True)
-class Momentum:
-    """The components of a momentum policy, in the terms of :class:`Mixture`; ``gammas`` of each: the tenth, half and
-    nine tenths of positions below."""
+class MomentumSummary:
+    """The components of a momentum policy, in the terms of :class:`MixtureSummary`.
+
+    ``gammas`` of each component: the values that a tenth, half and nine tenths of positions stay below.
+    """
 
     components: int
     effective: tuple[float, float, float]
@@ -57,9 +59,9 @@ class Momentum:
     gammas: list[tuple[float, float, float]]
 
 
-def summarise(numbers: SpectrumNumbers, switching: None, source: float, span: float) -> Momentum:
+def summarise(numbers: SpectrumNumbers, switching: None, source: float, span: float) -> MomentumSummary:
     """The numbers of all samples as one."""
-    return Momentum(
+    return MomentumSummary(
         components=numbers.usage.shape[1],
         effective=tuple(numbers.effective.mean(dim=0).tolist()),
         effective_overall=overall_effective(numbers.usage),
@@ -76,7 +78,7 @@ def by_sample(policy: MomentumPolicy) -> SpectrumNumbers:
     return SpectrumNumbers(quantiles(found.effective), weights.mean(dim=2), weights.amax(dim=2), rates)
 
 
-def lines(momentum: Momentum) -> Iterator[tuple[str, str]]:
+def lines(momentum: MomentumSummary) -> Iterator[tuple[str, str]]:
     """What the verdict says of it."""
     yield in_effect(momentum)
     halves = [half for _, half, _ in momentum.gammas]

@@ -1,4 +1,4 @@
-"""What a run is going to do, said before it starts."""
+"""The plan of a run, said before it starts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
 
 
 def _counted(preset: Preset) -> str:
-    """What the batch counts: a trajectory brings gradients of all its segments, a sample those of one."""
+    """The unit of the batch: a trajectory brings gradients of all its segments, a sample those of one."""
     if not preset.data_free:
         return "samples"
     return f"trajectories of {preset.policy.nfe} segment{'s' if preset.policy.nfe > 1 else ''}"

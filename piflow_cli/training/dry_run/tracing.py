@@ -1,5 +1,4 @@
-"""The student on the meta device: what autograd would keep of a forward pass,
-without a weight or an activation in memory."""
+"""The student on the meta device: what autograd would keep of a forward pass, without a weight in memory."""
 
 from __future__ import annotations
 
