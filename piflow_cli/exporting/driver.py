@@ -93,7 +93,7 @@ def _check_request(request: ExportRequest) -> None:
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
     if faults := list(faults_of(request)):
-        raise UsageError(listed(faults), "piflow export --help lists what there is")
+        raise UsageError(listed(faults), "leave it out, or give another")
     if request.changed and not FORMATS[request.format].mends:
         mending = " or ".join(kind.name for kind in FORMATS.values() if kind.mends)
         raise UsageError(
