@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _spared() -> None:
-    """Keep what is there already out of collections, which commands ask for: all that was imported takes half a second."""
+    """Keep what was imported out of collections: commands ask for them, and each takes half a second then."""
     gc.collect()
     gc.freeze()
 
