@@ -1,4 +1,4 @@
-"""What other packages bring: rows of our tables, listed under an entry point of theirs as name = "module:ROW"."""
+"""Rows that other packages bring to our tables, by an entry point name = "module:ROW"."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AnyRow = TypeVar("AnyRow")
 
 
 def named(place: str) -> Any:
-    """What is called NAME in a module, of "module:NAME"; imports the module."""
+    """The object NAME of a module, from "module:NAME"; imports the module."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
@@ -25,7 +25,7 @@ def _points(group: str) -> Mapping[str, EntryPoint]:
 
 
 def outside_names(group: str) -> tuple[str, ...]:
-    """What the rows are called that other packages list under ``group``, sorted; none of them is imported."""
+    """The names of the rows that other packages list under ``group``, sorted; none of them is imported."""
     return tuple(sorted(_points(group)))
 
 

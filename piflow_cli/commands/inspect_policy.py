@@ -1,4 +1,4 @@
-"""`piflow inspect-policy`: what a student's network decided."""
+"""`piflow inspect-policy`: the policies of a student's network."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def parse_slice(text: str) -> Position:
 def _students(
     student: str | None, prompts: list[str] | None, compare: tuple[str, str] | None
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Whom to look at, and the prompts: with --compare the first argument is a prompt too."""
+    """The students to inspect, and the prompts: with --compare the first argument is a prompt too."""
     prompts = [] if prompts is None else prompts
     if compare is None:
         if student is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadSite:
-    """Where a policy head sits in a model, and where it finds the timestep embedding.
+    """The place of a policy head in a model, and that of the timestep embedding.
 
     ``projection``: dotted path of the last nn.Linear. ``patch``: positions per token. ``channel_major``: its rows run
     (c, position) rather than (position, c). ``tap``: dotted path of the module whose call carries the embedding, and
@@ -53,7 +53,7 @@ class HeadSizes:
 
 
 class PolicyHead(nn.Module, ABC):
-    """What all heads share: repeated copies of a projection, in either order of rows.
+    """The base of all heads: repeated copies of a projection, in either order of rows.
 
     A new head has ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), in the order that the layout
     of its policy states. ``layers`` names its parts, which stay in full precision whatever the model is stored in, and

@@ -24,7 +24,7 @@ def rollout(policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, subs
 
     Each sample takes max(1, round(substeps * interval)) Euler steps (pi-Flow, arXiv 2510.14974, section 3). Returns
     states (B, C, *S), float32 (float64 for float64 input); gradients reach the policy's parameters and ``x``. Raises
-    :class:`~piflow_cli.core.validation.PolicyError` for impossible input; values are looked at in host memory only.
+    :class:`~piflow_cli.core.validation.PolicyError` for impossible input; values are checked in host memory only.
     """
     return _follow(policy, x, [raw_from, raw_to], ["raw_from", "raw_to"], substeps)[0]
 

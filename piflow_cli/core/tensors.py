@@ -22,6 +22,6 @@ def all_finite(value: Tensor) -> bool:
         return True
     if value.itemsize == 1:
         value = value.float()
-    # A sum is quicker than a look at every number, and no NaN or infinity gets lost in it; it may only overflow by
+    # A sum is quicker than a test of every number, and no NaN or infinity gets lost in it; it may only overflow by
     # itself.
     return bool(value.sum(dtype=torch.float32).isfinite()) or bool(value.isfinite().all())

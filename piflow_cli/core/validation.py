@@ -41,7 +41,7 @@ def check_positive(argument: str, value: float) -> None:
 
 
 def values_are_readable(value: Tensor) -> bool:
-    """Whether a check may look at values: in host memory always, elsewhere under ``PIFLOW_CHECK=1``."""
+    """Whether a check may read values: in host memory always, elsewhere under ``PIFLOW_CHECK=1``."""
     return value.device.type == "cpu" or os.environ.get("PIFLOW_CHECK") == "1"
 
 

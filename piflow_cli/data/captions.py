@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from .picture import Picture, Told, caption_of
+from .picture import Picture, TextKind, caption_of
 from .pictures import SUFFIXES
 from .rows import Faults, csv_rows, is_text, jsonl_rows, naming, read_text
 
@@ -19,7 +19,7 @@ Key = tuple[str, str]
 """Of a file, the folder that it is really in and its name: the same however a path to it is written."""
 
 
-def pictures_of_folder(folder: Path, files: Sequence[Path], told: Told) -> list[Picture]:
+def pictures_of_folder(folder: Path, files: Sequence[Path], told: TextKind) -> list[Picture]:
     """The pictures among ``files`` of ``folder``, and those that a metadata file lists, sorted by path.
 
     A file is taken for a picture by its suffix, or because it has a caption of its own: then reading it tells. A
@@ -40,12 +40,12 @@ def pictures_of_folder(folder: Path, files: Sequence[Path], told: Told) -> list[
 
 
 def _beside(
-    path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key], told: Told
+    path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key], told: TextKind
 ) -> list[str | None]:
     """The caption of a file that no metadata lists; None for a picture without one. Other files have no entry."""
     text = present.get(key_of(path.with_suffix(".txt"))) if ".txt" in told.members else None
     picture = path.suffix.lower() in SUFFIXES
-    # What lies beside a picture of the same name is told by the same text, and is no picture.
+    # A file beside a picture of the same name belongs to the same text, and is no picture.
     other = text is None or path == text or path.name in METADATA or key_of(path.with_suffix("")) in known
     if other and not picture:
         return []
@@ -53,7 +53,7 @@ def _beside(
 
 
 def _listed(
-    files: Sequence[Path], present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: Told
+    files: Sequence[Path], present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: TextKind
 ) -> dict[Key, tuple[Path, list[str]]]:
     """What the metadata ``files`` list: the file, as ``present`` has it, and its captions, each once."""
     captions: dict[Key, tuple[Path, list[str]]] = {}
@@ -66,7 +66,7 @@ def _listed(
 
 
 def _metadata(
-    path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: Told
+    path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: TextKind
 ) -> list[tuple[Path, str]]:
     """The rows of a metadata file: files that are there, and captions; raises UsageError with all its faults."""
     faults = Faults(path)

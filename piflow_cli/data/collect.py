@@ -19,9 +19,9 @@ from ..weights.shards import remove_damaged
 from ..wording import few
 from .buckets import Size, buckets_of, nearest_bucket
 from .captioned import list_pictures
-from .encoded import Sample
+from .encoded import SampleKeys
 from .picture import Picture
-from .picture_index import Seen, look_at
+from .picture_index import PictureFacts, look_at
 from .prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class EncodedCache:
         root = cache_folder(None if section.cache is None else Path(section.cache))
         self.identity = dict(factory.identity)
         self.folder = root / cache_key(identity=self.identity)[:16]
-        # What pictures are does not depend on the model.
+        # Hashes and sizes of pictures do not depend on the model.
         self.pictures = root / "pictures"
         self.texts, self.latents = ShardedCache(self.folder / "texts"), ShardedCache(self.folder / "latents")
 
@@ -86,16 +86,16 @@ class EncodedCache:
 
 
 @dataclass(frozen=True)
-class Item:
+class ItemToEncode:
     """One sample before it is encoded."""
 
     text: str
-    sample: Sample
+    sample: SampleKeys
     picture: Picture | None = None
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedPicture:
     """A picture that cannot be used: NO_CAPTION or UNREADABLE, and what the decoder said."""
 
     name: str
@@ -110,8 +110,8 @@ class Skipped:
 class SamplesToEncode:
     """The samples of a source by size, and the pictures that cannot be used."""
 
-    items: dict[Size, list[Item]] = field(default_factory=dict)
-    skipped: list[Skipped] = field(default_factory=list)
+    items: dict[Size, list[ItemToEncode]] = field(default_factory=dict)
+    skipped: list[SkippedPicture] = field(default_factory=list)
 
 
 def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cache: EncodedCache) -> SamplesToEncode:
@@ -123,21 +123,23 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
     to_encode = SamplesToEncode()
     if section.prompts is not None:
         for prompt in training_prompts(section):
-            item = Item(prompt.text, Sample(cache.text_key(prompt.text)))
+            item = ItemToEncode(prompt.text, SampleKeys(cache.text_key(prompt.text)))
             for size in sizes if prompt.size is None else [nearest_bucket(prompt.size, sizes)]:
                 to_encode.items.setdefault(size, []).append(item)
         return to_encode
     pictures = list_pictures(section)
     for picture, seen in zip(pictures, look_at(pictures, cache.pictures)):
-        if not isinstance(seen, Seen):
-            to_encode.skipped.append(Skipped(picture.name, UNREADABLE, str(seen)))
+        if not isinstance(seen, PictureFacts):
+            to_encode.skipped.append(SkippedPicture(picture.name, UNREADABLE, str(seen)))
             continue
         size = nearest_bucket(seen.size, sizes)
         if picture.caption is None:
-            to_encode.skipped.append(Skipped(picture.name, NO_CAPTION))
+            to_encode.skipped.append(SkippedPicture(picture.name, NO_CAPTION))
             continue
-        sample = Sample(cache.text_key(picture.caption), None if data_free else cache.latents_key(seen.sha256, size))
-        to_encode.items.setdefault(size, []).append(Item(picture.caption, sample, picture))
+        sample = SampleKeys(
+            cache.text_key(picture.caption), None if data_free else cache.latents_key(seen.sha256, size)
+        )
+        to_encode.items.setdefault(size, []).append(ItemToEncode(picture.caption, sample, picture))
     return to_encode
 
 
@@ -163,7 +165,7 @@ def training_prompts(section: DataSection) -> list[Prompt]:
     return prompts
 
 
-def summary(skipped: Sequence[Skipped]) -> str:
+def summary(skipped: Sequence[SkippedPicture]) -> str:
     """How many pictures are skipped for each reason, and the names of the first."""
     groups: dict[str, list[str]] = {}
     for one in skipped:

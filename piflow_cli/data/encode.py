@@ -19,8 +19,8 @@ from ..teachers.encoders import EncoderFactory, Encoders, PictureEncoder
 from ..teachers.long_texts import told_of
 from ..weights.cache import ShardedCache
 from .buckets import Size, fit
-from .collect import EMPTY, UNREADABLE, EncodedCache, SamplesToEncode, Skipped, collect, summary
-from .encoded import Bucket, EncodedData, Sample
+from .collect import EMPTY, UNREADABLE, EncodedCache, SamplesToEncode, SkippedPicture, collect, summary
+from .encoded import Bucket, EncodedData, SampleKeys
 from .picture import Picture
 from .pictures import Unreadable
 
@@ -33,13 +33,13 @@ PICTURES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingEntries:
     """Entries that the cache lacks, by key; of pictures with the same content one is enough."""
 
     texts: Mapping[str, str]
     pictures: Mapping[str, tuple[Size, Picture]]
 
-    def share(self, accelerator: Accelerator) -> Missing:
+    def share(self, accelerator: Accelerator) -> MissingEntries:
         """The part of this process.
 
         It is decided key by key, since a process that looks later may miss less than the others did.
@@ -48,7 +48,7 @@ class Missing:
         def ours(key: str) -> bool:
             return int(key, 16) % accelerator.num_processes == accelerator.process_index
 
-        return Missing(
+        return MissingEntries(
             {key: text for key, text in self.texts.items() if ours(key)},
             {key: place for key, place in self.pictures.items() if ours(key)},
         )
@@ -77,7 +77,7 @@ def open_encoded(
             cache.label()
         share = missing.share(accelerator)
         with ExitStack() as stack, torch.no_grad():
-            # Once, and not before something is to be encoded: pictures that turn out unreadable load nothing.
+            # They are opened once, and only for something to encode: unreadable pictures load nothing.
             encoders = functools.cache(
                 lambda: stack.enter_context(closing(factory.open(accelerator.device, section.offload_text_encoder)))
             )
@@ -92,7 +92,7 @@ def open_encoded(
 
 def find_missing(
     to_encode: SamplesToEncode, cache: EncodedCache, accelerator: Accelerator, console: Console
-) -> Missing:
+) -> MissingEntries:
     """Compare the samples to encode with what is whole in the cache, and say how many are there."""
     items = [(size, item) for size, items in to_encode.items.items() for item in items]
     texts = {**{item.sample.text: item.text for _, item in items}, cache.text_key(EMPTY): EMPTY}
@@ -102,7 +102,7 @@ def find_missing(
         if item.sample.latents is not None and item.picture is not None
     }
     cache.check(texts, pictures, accelerator, console)
-    missing = Missing(
+    missing = MissingEntries(
         {key: text for key, text in texts.items() if key not in cache.texts},
         {key: place for key, place in pictures.items() if key not in cache.latents},
     )
@@ -185,7 +185,7 @@ def _finished(
     skipped, buckets = list(to_encode.skipped), []
     for size, items in to_encode.items.items():
         skipped += [
-            Skipped(item.picture.name, UNREADABLE, failed[item.sample.latents])
+            SkippedPicture(item.picture.name, UNREADABLE, failed[item.sample.latents])
             for item in items
             if item.picture is not None and item.sample.latents is not None and item.sample.latents in failed
         ]
@@ -220,5 +220,5 @@ def lacking(cache: EncodedCache, absent: int) -> RunError:
     return RunError(what, "give all machines the same folder: --cache DIR")
 
 
-def _present(sample: Sample, cache: EncodedCache) -> bool:
+def _present(sample: SampleKeys, cache: EncodedCache) -> bool:
     return sample.text in cache.texts and (sample.latents is None or sample.latents in cache.latents)

@@ -15,7 +15,7 @@ from .batches import Batch, bucket_batch, draw_latents
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleKeys:
     """Cache keys of a text, and of a picture's latents where there is one."""
 
     text: str
@@ -27,7 +27,7 @@ class Bucket:
     """Samples of one size. ``shape`` (C, h, w) of their latents."""
 
     shape: tuple[int, int, int]
-    samples: Sequence[Sample]
+    samples: Sequence[SampleKeys]
 
 
 @dataclass(frozen=True)

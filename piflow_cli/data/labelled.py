@@ -31,15 +31,14 @@ def list_labelled(source: Path, classes: int) -> list[Picture]:
     """All pictures of ``source`` with their labels, as digits, for captions; no picture is read.
 
     Args:
-        source: a folder with one sub-folder a class, whose names in their order are the
-        classes 0, 1, 2, … as ImageNet has them;
-            a folder with ``metadata.jsonl`` or ``.csv`` (``file_name`` and ``label``); webdataset shards, or a folder
-            of them, with a label in ``.cls`` or in ``.json`` (``label``); a safetensors file of pictures.
+        source: a folder with one sub-folder a class, whose names in their order are the classes 0, 1, 2, … as ImageNet
+            has them; a folder with ``metadata.jsonl`` or ``.csv`` (``file_name`` and ``label``); webdataset shards, or
+            a folder of them, with a label in ``.cls`` or in ``.json`` (``label``); a safetensors file of pictures.
         classes: how many the teacher knows.
 
     Raises:
-        UsageError: there is nothing of that kind; labels are not those of the teacher's
-        classes; a metadata file or shard has faults.
+        UsageError: there is nothing of that kind; labels are not those of the teacher's classes; a metadata file or
+            shard has faults.
     """
     if source.suffix == ".safetensors":
         pictures = _of_tensors(source)

@@ -24,12 +24,12 @@ from ..weights.cache import ShardedCache
 from ..weights.locate import hub_id, locate
 from .batches import Batch, LabelledImages, TrainingData, batch_indices, draw_latents
 from .buckets import Size, centre_crop
-from .collect import UNREADABLE, EncodedCache, Skipped, summary
-from .encode import Missing, counted, encode_pictures, lacking
+from .collect import UNREADABLE, EncodedCache, SkippedPicture, summary
+from .encode import MissingEntries, counted, encode_pictures, lacking
 from .labelled import list_labelled
 from .labelled_images import StoredLatents, holds_latents, load_images, open_latents
 from .picture import Picture
-from .picture_index import Seen, look_at
+from .picture_index import PictureFacts, look_at
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -167,7 +167,7 @@ def _encoded(
     labels, wanted, skipped = _keyed(pictures, cache, size)
     cache.scan(console)
     cache.check((), wanted, accelerator, console)
-    missing = Missing({}, {key: (size, picture) for key, picture in wanted.items() if key not in cache.latents})
+    missing = MissingEntries({}, {key: (size, picture) for key, picture in wanted.items() if key not in cache.latents})
     console.say(counted("latents", cache.latents, len(wanted), len(missing.pictures)))
     failed: dict[str, str] = {}
     if missing.pictures:
@@ -183,7 +183,7 @@ def _encoded(
     failed = dict(gather_object(list(failed.items())))
     if missing.pictures:
         cache.scan(console)
-    skipped += [Skipped(wanted[key].name, UNREADABLE, why) for key, why in failed.items()]
+    skipped += [SkippedPicture(wanted[key].name, UNREADABLE, why) for key, why in failed.items()]
     keys = [(key, label) for key, label in labels if key not in failed]
     if absent := sum(key not in cache.latents for key, _ in keys):
         raise lacking(cache, absent)
@@ -196,14 +196,14 @@ def _encoded(
 
 def _keyed(
     pictures: Sequence[Picture], cache: EncodedCache, size: Size
-) -> tuple[list[tuple[str, int]], dict[str, Picture], list[Skipped]]:
+) -> tuple[list[tuple[str, int]], dict[str, Picture], list[SkippedPicture]]:
     """Key and label of each picture, a picture for each key, and those that cannot be used."""
     labels, wanted, skipped = [], {}, []
     for picture, seen in zip(pictures, look_at(pictures, cache.pictures)):
-        if not isinstance(seen, Seen):
-            skipped.append(Skipped(picture.name, UNREADABLE, str(seen)))
+        if not isinstance(seen, PictureFacts):
+            skipped.append(SkippedPicture(picture.name, UNREADABLE, str(seen)))
         elif picture.caption is None:
-            skipped.append(Skipped(picture.name, NO_LABEL))
+            skipped.append(SkippedPicture(picture.name, NO_LABEL))
         else:
             key = cache.latents_key(seen.sha256, size)
             labels.append((key, int(picture.caption)))

@@ -25,7 +25,7 @@ FORMS = (
     "write images, uint8 (N, H, W) or (N, C, H, W), or latents, or mean and std, (N, C, h, w); and labels, N whole"
     " numbers"
 )
-# Rows that are looked at together: a few megabytes.
+# Rows that are read together: a few megabytes.
 AT_ONCE = 1024
 
 

@@ -13,7 +13,7 @@ from .rows import TEXT_OPTION, is_text
 
 
 @dataclass(frozen=True)
-class Told:
+class TextKind:
     """The kind of text that comes with pictures: captions, or labels.
 
     ``column`` of metadata files and of the objects in ``.json`` members, and the ``option`` that names another;
@@ -28,9 +28,9 @@ class Told:
     text: Callable[[object], str | None]
 
 
-def captions(column: str) -> Told:
+def captions(column: str) -> TextKind:
     """Captions, which are texts."""
-    return Told(column, TEXT_OPTION, (".txt", ".json"), "text", lambda value: value if is_text(value) else None)
+    return TextKind(column, TEXT_OPTION, (".txt", ".json"), "text", lambda value: value if is_text(value) else None)
 
 
 def _label(value: object) -> str | None:
@@ -39,7 +39,7 @@ def _label(value: object) -> str | None:
     return value.strip() if isinstance(value, str) and value.strip().isdecimal() and value.isascii() else None
 
 
-LABELS = Told("label", "", (".cls", ".json"), "whole number", _label)
+LABELS = TextKind("label", "", (".cls", ".json"), "whole number", _label)
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ..reports.images import GRID_KEY, RECIPE_KEY
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-# What is read whatever a file is called. Others of Pillow's formats start programs (EPS) or are no pictures of their
-# own.
+# Formats that are read whatever a file is called. Other formats of Pillow start programs (EPS) or are no pictures.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-# Twice what Pillow warns of, and where it refuses itself: half a gigabyte in RGB. Cameras stay below.
+# Twice the size of Pillow's warning, where Pillow itself refuses: half a gigabyte in RGB. Cameras stay below.
 MOST_PIXELS = 2 * 89_478_485
 SIXTEEN_BITS, GREY = "I;16", "L"
 UNSCALED = {"I": "32-bit whole numbers (mode I)", "F": "floating-point numbers (mode F)"}
-# What a picture may be in to be shown in grey or colours; None: it is so at once, else through the named mode, since
-# Pillow knows no other way.
+# Modes that can become grey or colours: at once (None), or through the named mode, since Pillow knows no other way.
 MODES = {
     **dict.fromkeys(("1", GREY, "P", "RGB", "RGBA", "RGBX", "LA", "PA", "CMYK", "YCbCr", "HSV", SIXTEEN_BITS)),
     "LAB": "RGB",
@@ -37,7 +35,7 @@ MODES = {
 }
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 ORIENTATION = 0x0112
-# Without one of these in it a PNG says nothing of how it is turned.
+# A PNG without any of these holds no orientation.
 PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
@@ -49,8 +47,8 @@ class Unreadable(Exception):
 def opened(source: Path | bytes) -> Generator[Image.Image]:
     """The picture in a file or in bytes, with its header read; of an animation the first frame.
 
-    Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS,
-    and for modes whose range nothing tells.
+    Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS, and for modes whose range nothing
+    tells.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as picture:

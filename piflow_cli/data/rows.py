@@ -22,7 +22,7 @@ MOST_SHOWN = 10
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 TEXT_OPTION, IMAGE_OPTION = "--text-column {}", "--set data.image_column={}"
-# What columns are usually called, the likeliest first.
+# Usual names of columns, the likeliest first.
 USUAL = {TEXT_OPTION: ("text", "prompt", "caption", "txt"), IMAGE_OPTION: ("image", "img", "jpg", "png", "webp")}
 # The longer one first: what begins UTF-32 begins UTF-16 too.
 MARKS = {
@@ -137,7 +137,7 @@ def csv_rows(
     try:
         check_columns(path, rows.fieldnames if rows.fieldnames is not None else [], wanted, known)
         for row in rows:
-            # csv files what is left over under None, and fills what is missing with it.
+            # csv puts surplus cells under None, and fills missing ones with it.
             if None in row or None in row.values():
                 faults.add(rows.line_num, f"has {'more' if None in row else 'fewer'} values than there are columns")
             else:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..wording import few
-from .picture import Picture, Told, caption_of, unused
+from .picture import Picture, TextKind, caption_of, unused
 from .pictures import SUFFIXES
 
 NAMES_SHOWN = 5
@@ -23,7 +23,7 @@ Members = dict[str, tarfile.TarInfo]
 """The members of a sample, by suffix."""
 
 
-def pictures_of_shards(shards: Sequence[Path], told: Told) -> list[Picture]:
+def pictures_of_shards(shards: Sequence[Path], told: TextKind) -> list[Picture]:
     """All pictures of ``shards`` with what is ``told`` of them.
 
     Members that belong to no picture are among them, and say so when they are read.
@@ -99,7 +99,7 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") and part.strip(".") for part in name.split("/"))
 
 
-def _of_group(shard: Path, name: str, parts: Members, told: Told) -> Iterator[Picture]:
+def _of_group(shard: Path, name: str, parts: Members, told: TextKind) -> Iterator[Picture]:
     """The pictures of a sample, with its caption.
 
     A sample without a picture gives all that might be one, or else its caption itself.
@@ -115,7 +115,7 @@ def _of_group(shard: Path, name: str, parts: Members, told: Told) -> Iterator[Pi
         yield unused(f"{shard.name}/{name}{min(parts)}", "there is no picture with it")
 
 
-def _caption(shard: Path, parts: Mapping[str, tarfile.TarInfo], told: Told) -> str | None:
+def _caption(shard: Path, parts: Mapping[str, tarfile.TarInfo], told: TextKind) -> str | None:
     for suffix in told.members:
         if suffix in parts:
             data = _read(shard, parts[suffix])

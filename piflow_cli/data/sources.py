@@ -57,7 +57,7 @@ def require_source(preset: Preset) -> None:
 def local_samples(section: DataSection) -> LocalSamples | None:
     """The prompts, or captions and number of pictures, of a source on this machine; no picture is read.
 
-    None for classes, and for a data set of the Hub, which is not looked at before the run. Raises UsageError where the
+    None for classes, and for a data set of the Hub, which is not read before the run. Raises UsageError where the
     source is not there or faulty.
     """
     if section.images is not None:

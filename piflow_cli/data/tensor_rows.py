@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..weights.stored import opened
 
-# Of safetensors, with the names it writes.
+# The dtypes of safetensors, by its own names.
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8,
     "I8": torch.int8,

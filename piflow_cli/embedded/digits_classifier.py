@@ -1,5 +1,4 @@
-"""How the classifier of the UCI optical digits was trained, whose features tell
-digits from digits better than pixels do.
+"""Train the classifier of the UCI optical digits, whose features tell digits apart better than pixels do.
 
     python -m piflow_cli.embedded.digits_classifier --output DIR
 
@@ -32,7 +31,7 @@ HELD_OUT = 6
 
 @dataclass(frozen=True)
 class ClassifierRecipe:
-    """Everything but the data that shapes the weights."""
+    """Every setting that shapes the weights, without the data."""
 
     iterations: int = 1_500
     batch_size: int = 128

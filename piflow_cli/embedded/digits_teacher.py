@@ -33,7 +33,7 @@ NUM_CLASSES = 10
 
 @dataclass(frozen=True)
 class TeacherRecipe:
-    """Everything but the data that shapes the weights; the field `iterations` also sets the learning-rate schedule."""
+    """Every setting that shapes the weights, without the data; `iterations` also sets the learning-rate schedule."""
 
     iterations: int = 8_000
     batch_size: int = 128

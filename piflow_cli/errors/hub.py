@@ -1,4 +1,4 @@
-"""What the Hub and the network to it may answer."""
+"""Answers of the Hub, and failures of the network to it."""
 
 from __future__ import annotations
 

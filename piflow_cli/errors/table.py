@@ -24,7 +24,7 @@ INSTALL_HINTS = {
 
 
 def explain(exc: BaseException) -> PiflowError | None:
-    """The user's view of an exception: itself if it has one, an entry of the table, or None if it is not known."""
+    """The user's view of an exception: itself if it has one, an entry of the table, or None if it is unknown."""
     if isinstance(exc, PiflowError):
         return exc
     for recognises, describe in TABLE:
@@ -71,12 +71,12 @@ _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def _gpu_full(exc: BaseException) -> PiflowError:
-    """By how much the GPU's memory was too small, where torch says it, and what makes a run smaller."""
+    """The error of a full GPU: by how much memory was too small, where torch says it, and remedies."""
     wanted, free = (pattern.search(str(exc)) for pattern in (_WANTED, _FREE))
     short = ""
     if wanted is not None and free is not None:
         missing = float(wanted[1]) * _UNITS[wanted[2]] - float(free[1]) * _UNITS[free[2]]
-        # What torch holds in pieces too small to use is neither free nor taken, so nothing may be missing in sum.
+        # Pieces that torch holds but cannot use are neither free nor taken, so in sum nothing may be missing.
         more = f"{missing / 1e9:.2f} GB short, " if missing > 0 else ""
         short = f": {more}{wanted[1]} {wanted[2]} wanted, {free[1]} {free[2]} free"
     return RunError(

@@ -66,7 +66,7 @@ class ChosenExtractors:
         patches = tuple(name for name in measures if name in needing(PATCHES))
         names = self.request.extractors or default_extractors(compared)
         if self.request.inception_weights is not None and not any(name.startswith("inception") for name in names):
-            what = f"--inception-weights: pictures are looked at by {', '.join(names)}"
+            what = f"--inception-weights: the extractor is {', '.join(names)}"
             raise UsageError(what, "leave it out, or add --extractor inception")
         extracted = wanted or any(name in needing(STUDENT, FEATURES) for name in measures)
         extractors = [self._chosen(self._open(name), wanted) for name in names] if extracted else []

@@ -134,7 +134,7 @@ def _class_specs(opened: OpenedModel, request: EvalRequest, preset: Preset | Non
     """
     labels = request.labels
     data = ()
-    # Pictures that a VAE has encoded may be gone, and classes in turn come as often as theirs.
+    # Pictures that a VAE has encoded may be gone; classes in turn are about as frequent as theirs.
     if preset is not None and preset.data.images is not None and preset.teacher.vae is None:
         data = tuple(load_images(locate(preset.data.images))[1].tolist())
     seeds = request.seeds if request.seeds is not None else range(_class_count(request, len(data)))

@@ -54,9 +54,8 @@ def measure(
     """The numbers of ``metrics``, such as need no student, for samples ``ours`` against ``reference``.
 
     Args:
-        same_noise: picture by picture both are of the same noise and conditions,
-        as a student's and its teacher's are; the
-            error bar of the FID has to know (``frechet_interval``).
+        same_noise: picture by picture both are of the same noise and conditions, as a student's and its teacher's are;
+            the error bar of the FID has to know (``frechet_interval``).
 
     Raises:
         UsageError: another metric, features of other extractors or resize modes, or a metric needs what is not there.

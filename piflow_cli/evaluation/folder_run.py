@@ -28,10 +28,9 @@ class FolderRequest:
     """`piflow eval --images DIR --reference REFERENCE`.
 
     ``reference``: None to measure nothing and only save. ``metrics``: such as need no student; None is what the
-    extractor, the reference and the installed packages allow, without patches. ``count``: how many pictures
-    to take of each side, the first by name; None is all. ``trust_weights``: run ``inception_weights`` that
-    are not the published ones. ``cache``: as
-    :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
+    extractor, the reference and the installed packages allow, without patches. ``count``: how many pictures to take of
+    each side, the first by name; None is all. ``trust_weights``: run ``inception_weights`` that are not the published
+    ones. ``cache``: as :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
     """
 
     images: Path

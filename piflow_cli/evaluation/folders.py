@@ -23,14 +23,13 @@ from ..wording import few
 if TYPE_CHECKING:
     from ..console import Console
 
-# What clean-fid counts, of pictures; others would make another FID of the same folder.
+# Suffixes that clean-fid counts; with others the same folder would have another FID.
 COUNTED = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Modes whose conversion to 8-bit grey is exact, and all that are grey.
 GREY = ("1", "L")
 ALL_GREY = (*GREY, SIXTEEN_BITS)
 MOST_SHOWN = 5
-# Of a batch: in float32 0.4 GB, and a second one is being decoded meanwhile. 16 pictures of 1024 x 1024 do not reach
-# it.
+# Bound of a batch: 0.4 GB in float32, while a second one is being decoded. 16 pictures of 1024 x 1024 stay below.
 MOST_PIXELS_AT_ONCE = 1 << 25
 DECODERS = min(8, usable_cores())
 
@@ -70,7 +69,7 @@ class ImageFolder:
         return 1 if all(entry.mode in ALL_GREY for entry in self.entries) else 3
 
     def describe(self) -> list[str]:
-        """What a person should know before trusting a number: several sizes, converted modes, unreadable files."""
+        """Lines for a person to know before trusting a number: several sizes, converted modes, unreadable files."""
         lines = []
         sizes = Counter(f"{width}x{height}" for width, height in (entry.size for entry in self.entries))
         if len(sizes) > 1:
@@ -198,7 +197,7 @@ def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[s
 def _stacked(pictures: Sequence[np.ndarray]) -> Tensor:
     pixels = np.stack(pictures)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    # In place: of large pictures every copy counts.
+    # In place, since every copy of large pictures counts.
     return torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(127.5).sub_(1)
 
 

@@ -42,10 +42,10 @@ class MetricExtractor(Protocol):
         """Say what it will not see in the pictures of ``specs``, before they are made."""
 
 
-# Pictures that are stored together, and the most that their states take: what an interruption costs.
+# Pictures of a chunk, and the most bytes of their states: an interruption costs one chunk.
 CHUNK_PICTURES, CHUNK_BYTES = 256, 64 << 20
-# So many pictures are compared with the teacher's of the same noise, one by one, and their states kept: a mean needs
-# fewer than a distribution does, and the teacher's fine solution takes the most time of all.
+# Pictures whose states are kept and compared one by one with the teacher's of the same noise: a mean needs fewer than
+# a distribution does, and the teacher's fine solution takes the most time of all.
 ALIGNED_PICTURES, ALIGNED_BYTES = 512, 512 << 20
 
 
@@ -108,7 +108,7 @@ class Generation:
 
         ``aligned``: of the aligned specs alone.
         """
-        # By place and not by what is missing: the others may have added to the cache before this one looks into it.
+        # Shares go by place, not by what is missing: others may add to the cache before this process looks into it.
         share = self._chunks(aligned)[self.processes.rank :: self.processes.count]
         mine = [chunk for chunk in share if self._lacks(candidate, chunk) or self.images is not None]
         self._tell_of_older(candidate, console)

@@ -115,5 +115,5 @@ class Measuring:
 
     @property
     def fine_name(self) -> str:
-        """What is compared with the fine solution is told so."""
+        """The name of the fine solution in rows that are compared with it."""
         return f"the teacher's {self.fine.evaluations} steps"

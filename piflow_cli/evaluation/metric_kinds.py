@@ -10,18 +10,18 @@ from ..packages import outside_names, outside_row
 
 # Other packages list theirs under this entry point: name = "module:ROW".
 ENTRY_POINT = "piflow.metrics"
-# What a metric may need.
+# Needs of metrics.
 STUDENT = "a student"  # pictures alone do not tell
-FEATURES = "features"  # of all pictures, by an extractor
-PATCHES = "patches"  # those features of the middle of every picture, which is not resized
-REFERENCE = "a reference"  # its features too
-EACH = "features of each picture"  # on every side, where a distance of means and covariances keeps no others
-CLASSES = "classes"  # what the extractor's own classifier makes of features
+FEATURES = "features"  # of whole pictures, by an extractor
+PATCHES = "patches"  # features of the middle of every picture, which is not resized
+REFERENCE = "a reference"  # features of a reference
+EACH = "features of each picture"  # kept on both sides, where a distance of means and covariances needs moments alone
+CLASSES = "classes"  # logits of the extractor's own classifier
 PROMPTS = "prompts"
 OWN_TEACHER = "a teacher"
-FINE = "a fine solution"  # of the same noise by that teacher
+FINE = "a fine solution"  # the teacher's, from the same noise
 NEEDS = frozenset({STUDENT, FEATURES, PATCHES, REFERENCE, EACH, CLASSES, PROMPTS, OWN_TEACHER, FINE})
-# What is measured where no metric is named: --quick takes the first, no option the first two, --full the first three.
+# Metrics that are measured unless some are named: --quick takes the first cost, no option the first two, --full three.
 COSTS = ("quick", "standard", "full", "named")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..system.devices import usable_cores
 
-# Of batches that wait to be looked at: one hides a slow batch of either side, and more would only take memory.
+# Batches that wait for the extractor: one hides a slow batch of either side, and more would only take memory.
 WAITING = 1
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TEACHER_COLOUR = "0.35"
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 PANEL = 3.6
-# Of an axis that spans less, numbers between the powers of ten are written too.
+# An axis that spans less also has numbers between the powers of ten.
 FEW = 100
 LARGEST_CELL = 256
 

@@ -47,8 +47,9 @@ def open_reference(
         text: a folder of pictures; a file of :meth:`FeatureSet.save`; an .npz of ADM, with mu and sigma;
             ``clean-fid:NAME/RESOLUTION/SPLIT`` or ``clean-fid:NAME``; or ``data``, what ``preset`` trains on.
         count: how many pictures of a folder or of the training set to take, the first by name or place; None is all.
-        cache: folder of what is kept; None is piflow's in the user's cache. keep: the features of a folder's pictures
-        besides their moments, which alone take no memory that grows with them.
+        cache: folder of what is kept; None is piflow's in the user's cache.
+        keep: the features of a folder's pictures besides their moments, which alone take no memory that grows with
+            them.
 
     Raises:
         UsageError: nothing of the kind is there, too few pictures are, or another extractor or resize mode made it.
@@ -78,7 +79,7 @@ def open_reference(
 
 
 @dataclass
-class Heard:
+class RecordingConsole:
     """A console that also keeps its warnings, to be repeated with features that come from the cache."""
 
     console: Console
@@ -93,7 +94,7 @@ def folder_features(
     folder: ImageFolder, extractor: Extractor, console: Console, batch_size: int = BATCH, keep: bool = True
 ) -> FeatureSet:
     """Features of all pictures of ``folder``; raises RunError where fewer than two turn out to be whole."""
-    collector, heard = FeatureCollector(extractor, str(folder.path), keep), Heard(console)
+    collector, heard = FeatureCollector(extractor, str(folder.path), keep), RecordingConsole(console)
     with console.progress(len(folder.entries), description=folder.path.name) as bar:
         for images in folder.batches(batch_size, heard):
             collector.add(images)
@@ -102,11 +103,10 @@ def folder_features(
 
 
 def npz_statistics(path: Path) -> FeatureSet:
-    """Mean ``mu`` and covariance ``sigma`` of an .npz as the evaluators of ADM write and
-    read it (Dhariwal and Nichol, 2105.05233).
+    """Mean ``mu`` and covariance ``sigma`` of an .npz of ADM's evaluators (Dhariwal and Nichol, arXiv 2105.05233).
 
-    They resize inside the network, bilinearly, as TensorFlow does, and such files
-    do not tell how many pictures they are of.
+    They resize inside the network, bilinearly, as TensorFlow does, and such files do not tell how many pictures they
+    are of.
 
     Raises:
         UsageError: there is no such file, it lacks the two arrays, or they are no real mean and covariance.

@@ -91,7 +91,7 @@ def _in_order(report: Report) -> dict[str, Sequence[Image]]:
 
 
 def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
-    page = Page(report.title, "Made by piflow eval: every number stands under its protocol, below the table.")
+    page = Page(report.title, "Made by piflow eval. The protocol of every number stands below the table.")
     page.table(*table_of(report.rows))
     for note in report.all_notes:
         page.text(note)
@@ -105,7 +105,8 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
         page.heading("From the same noise")
         page.picture(
             pictures["samples"],
-            "A row a model, a column a seed. A student close to its teacher's fine solution looks like the first row.",
+            "Each row is a model, each column a seed. A student close to its teacher's fine solution looks like the"
+            " first row.",
         )
     if "error" in pictures:
         page.heading("Error by time")

@@ -36,7 +36,7 @@ def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str,
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     told = (dumps({**numbers, "files": digests}) + "\n").encode()
     with ExitStack() as stack:
-        # Left in reverse: the file that says which ones are ours comes into its place first.
+        # The blocks end in reverse order, so that the file which lists ours comes into its place first.
         for name, content in {**files, NUMBERS: told}.items():
             aside = stack.enter_context(replacing_file(folder / name))
             aside.write_bytes(content)

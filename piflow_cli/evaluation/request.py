@@ -88,7 +88,7 @@ class EvalRequest:
     def check(self) -> None:
         """Raise UsageError with all options that do not go together."""
         if self.protocol not in (None, *PROTOCOLS):
-            # What is measured depends on it.
+            # The measured metrics depend on it.
             raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", "leave it out")
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
         faults += [*faults_of(self, MEASURED), *self._faults_of_what_is_not_measured()]
@@ -111,8 +111,8 @@ class EvalRequest:
     def _faults_of_what_is_not_measured(self) -> list[str]:
         """Faults of options that nothing of what is measured uses."""
         through_extractors, with_reference = needing(FEATURES), needing(REFERENCE)
-        looked_at = any(name in self.measures for name in through_extractors)
-        inception = looked_at and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
+        extracted = any(name in self.measures for name in through_extractors)
+        inception = extracted and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
         compared = self.reference is not None and self.images is None
         idle = {
             f"--reference is for {', '.join(with_reference)}, and none of them is measured": (
@@ -125,11 +125,11 @@ class EvalRequest:
                 for kind in metric_kinds()
                 if kind.option is not None
             },
-            "--inception-weights are of the extractor inception, which nothing here looks through": (
+            "--inception-weights are for the extractor inception, which nothing here uses": (
                 self.inception_weights is not None and not inception
             ),
             f"--extractor is for {', '.join(through_extractors)}, and none of them is measured": (
-                bool(self.extractors) and not looked_at
+                bool(self.extractors) and not extracted
             ),
         }
         return [fault for fault, does_nothing in idle.items() if does_nothing]
@@ -178,7 +178,7 @@ class EvalRequest:
             )
         if self.metrics is not None and all(name in needing(PATCHES) for name in self.metrics):
             faults.append(
-                f"--save-statistics is of whole pictures, and --metrics {','.join(self.metrics)} looks at none"
+                f"--save-statistics keeps features of whole pictures, and --metrics {','.join(self.metrics)} takes none"
             )
         if self.reference is None and self.metrics is not None:
             faults.append("--metrics wants to know what to compare with: --reference DIR")

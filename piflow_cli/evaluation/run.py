@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CLASS_BATCH, TEXT_BATCH = 128, 1
 KEPT_IN = "eval"
 FOLDER_BATCH = 64
-# What shapes pictures or numbers and stands in no row; the report tells those that were given.
+# Options that shape pictures or numbers and stand in no row; the report tells those that were given.
 SETTINGS = (
     "labels",
     "prompts_from",

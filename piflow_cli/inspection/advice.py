@@ -1,4 +1,4 @@
-"""What is wrong with a student, in words, and what to change."""
+"""Advice on a student: what is wrong, in words, and what to change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PASSING = 0.05
 
 @dataclass(frozen=True)
 class Advice:
-    """``name`` for programs; ``text`` says what is seen, ``remedy`` what to type."""
+    """One piece of advice: ``name`` for programs, ``text`` what was seen, ``remedy`` what to type."""
 
     name: str
     text: str
@@ -39,8 +39,7 @@ SettingOf = Callable[[str, float], float]
 
 
 def advice(summary: Summary, preset: Preset | None) -> list[Advice]:
-    """All that is to be said of a student; remedies start from the values of
-    ``preset``, which it was distilled with."""
+    """All advice on a student; remedies start from the values of the ``preset`` that it was distilled with."""
 
     def setting(key: str, usual: float) -> float:
         if preset is None:

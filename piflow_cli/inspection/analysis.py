@@ -20,10 +20,10 @@ from ..sampling.teacher import OwnTeacher
 from ..sampling.trajectory import POINTS, PolicyPath, VelocityError, pooled, times, walk
 from ..students.facts import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
-from .against_teacher import Apart, Comparison, compare
+from .against_teacher import Comparison, PathDistance, compare
 from .kinds.anatomy import anatomy_of
 from .kinds.dx import Curve
-from .kinds.mixture import Mixed, MixedNumbers, Switching
+from .kinds.mixture import MixtureMaps, MixtureNumbers, Switching
 from .kinds.momentum import Spectrum, SpectrumNumbers
 from .motion import Motion, motion, straightness
 from .robustness import Response, component_dropout, perturb
@@ -43,33 +43,33 @@ CLASS_BATCH, TEXT_BATCH = 64, 1
 
 @dataclass(frozen=True)
 class EvaluationFindings:
-    """What one evaluation leads to; the numbers of samples stand one after the other.
+    """Findings of one network evaluation; numbers of samples stand one after the other.
 
-    What needs a teacher may be missing, and what the policy's anatomy does not have.
+    Those that need a teacher, or a part that the policy lacks, may be None.
     """
 
     index: int
     raws: tuple[float, ...]
-    composition: MixedNumbers | SpectrumNumbers | Curve | None
+    composition: MixtureNumbers | SpectrumNumbers | Curve | None
     motion: Motion
     switching: Switching | None
     convergence: Convergence
     errors: list[VelocityError] | None
-    apart: Apart | None
+    apart: PathDistance | None
 
 
 @dataclass(frozen=True)
 class CloseUp:
-    """The evaluation that was asked for: ``responses`` to perturbations by
-    their size; ``dropout`` (B, K) of components.
+    """Findings of the evaluation that was asked for.
 
-    Of the first SHOWN samples: ``maps`` of components by position, pictures of x_0 at ``shown_raws`` along the
-    student's path, as policy and teacher see it. ``slice`` is of the first.
+    ``responses``: to perturbations, by their size. ``dropout`` (B, K): of components. Of the first SHOWN samples:
+    ``maps`` of components by position, and pictures of x_0 at ``shown_raws`` along the student's path, as policy and
+    teacher see it. ``slice``: of the first sample.
     """
 
     responses: dict[str, Response]
     dropout: Tensor | None
-    maps: list[Mixed | Spectrum] | None
+    maps: list[MixtureMaps | Spectrum] | None
     shown_raws: tuple[float, ...]
     estimates: list[list[Image]]
     teacher_estimates: list[list[Image]] | None
@@ -78,8 +78,10 @@ class CloseUp:
 
 @dataclass(frozen=True)
 class Findings:
-    """A student's findings. ``straightness`` (B,) of whole paths; ``gap`` (B,): mean squares of its samples minus the
-    teacher's from the same noise; ``ends`` and ``teacher_ends``: the first SHOWN of them as pictures.
+    """All findings of one student.
+
+    ``straightness`` (B,): of whole paths. ``gap`` (B,): mean squares of its samples minus the teacher's from the same
+    noise. ``ends`` and ``teacher_ends``: the first SHOWN of them as pictures.
     """
 
     path: Path
@@ -200,7 +202,7 @@ class _Batch:
         return velocity
 
     def _perturbation(self) -> Tensor:
-        """The second noise of each picture's own generator: the first is where the picture starts."""
+        """The second noise of each picture's own generator; the first one starts the picture."""
         generators = seeded_generators([spec.seed for spec in self.specs])
         shape = self.opened.shape_of(self.specs[0])
         return [seeded_noise(generators, shape) for _ in range(2)][1].to(self.opened.device)
@@ -209,8 +211,8 @@ class _Batch:
         return to_images(self.opened.decode(states[:SHOWN]))
 
 
-def _maps(found: Mixed | Spectrum) -> list[Mixed | Spectrum]:
-    """The components of the first SHOWN samples, one by one: those of pictures of different sizes do not stack."""
+def _maps(found: MixtureMaps | Spectrum) -> list[MixtureMaps | Spectrum]:
+    """The components of the first SHOWN samples one by one, since pictures of different sizes do not stack."""
     return [
         type(found)(*(value[index : index + 1].cpu() for value in found))
         for index in range(min(SHOWN, len(found.effective)))

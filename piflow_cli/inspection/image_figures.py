@@ -1,5 +1,4 @@
-"""Pictures of positions: maps of a mixture, x_0 on the way, samples beside the
-teacher's, and a slice through one position."""
+"""Pictures by position: maps of a mixture, x_0 on the way, samples beside the teacher's, and a slice."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ CELL = 1.15
 
 
 def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
-    """Rows: pictures; columns: the sample, components in effect, and the weights of the heaviest components."""
+    """A row for each picture: the sample, components in effect, and the weights of the heaviest components."""
     maps = [] if close.maps is None else close.maps
     usage = torch.stack([found.weights.flatten(2).mean(dim=2)[0] for found in maps]).sum(dim=0)
     heaviest = usage.argsort(descending=True)[:MOST_COMPONENTS].tolist()
@@ -46,8 +45,7 @@ def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
 
 
 def estimates_figure(close: CloseUp) -> Figure:
-    """x_0 at chosen times on the student's own path: a row as the policy sees
-    it, one below as the teacher does there."""
+    """x_0 at chosen times on the student's own path: one row as the policy sees it, one as the teacher does."""
     pictures = len(close.estimates[0])
     kinds = [("policy", close.estimates)] + (
         [] if close.teacher_estimates is None else [("teacher", close.teacher_estimates)]
@@ -123,7 +121,7 @@ def slice_figure(cut: Slice, name: str) -> Figure:
 
 
 def _symmetric(cut: Slice) -> dict[str, float]:
-    """A colour scale with zero in the middle that single large values near sigma 0 do not stretch."""
+    """A colour scale with zero in the middle, which single large values near sigma 0 do not stretch."""
     limit = max(cut.velocity.abs().flatten().nanquantile(0.95).item(), 1e-6)
     return {"vmin": -limit, "vmax": limit}
 

@@ -1,4 +1,4 @@
-"""From students on disk to a report: what `piflow inspect-policy` does."""
+"""`piflow inspect-policy`, from students on disk to a report."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MOST_SEEDS = 128
 class InspectRequest:
     """The command's options; None stands for "as the student was trained".
 
-    ``students``: one, or two that are laid over each other. ``at``: the evaluation that is looked at closely, from 1.
+    ``students``: one, or two that share figures. ``at``: the evaluation of the close-up, from 1.
     ``position``: where to cut a slice. ``output``: the folder that takes the report; None: none is written.
     """
 
@@ -65,7 +65,7 @@ class InspectRequest:
     device: str = "auto"
 
     def check(self) -> None:
-        """Raise UsageError with everything that no student can be asked."""
+        """Raise UsageError with everything that fits no student."""
         faults = list(faults_of(self))
         if not 1 <= len(self.students) <= MOST_STUDENTS:
             faults.append(f"{len(self.students)} students are named: a report is of one, or of two over each other")
@@ -74,7 +74,7 @@ class InspectRequest:
 
 
 class Inspection(TypedDict):
-    """The numbers of each student as in policy.json, a row for each thing that was measured, and the files."""
+    """The result of an inspection: numbers of each student as in policy.json, the verdict, and the files."""
 
     students: list[dict[str, Any]]
     verdict: list[dict[str, Any]]
@@ -82,7 +82,7 @@ class Inspection(TypedDict):
 
 
 def inspect_policy(request: InspectRequest, console: Console) -> Inspection:
-    """Look at what ``request`` names, and write the report to its output if it has one."""
+    """Inspect what ``request`` names, and write the report to its output if it has one."""
     request.check()
     if request.output is not None:
         _check_output(request.output, request.overwrite)
@@ -165,7 +165,7 @@ def _opened(found: FoundStudent, request: InspectRequest, device: torch.device, 
 
 
 def _teacher(opened: OpenedModel, console: Console) -> tuple[OwnTeacher | None, str | None]:
-    """The teacher, or why there is none."""
+    """The teacher, or the reason why there is none."""
     try:
         return own_teacher(opened.student, opened.found.folder, opened.found.teacher), None
     except (UsageError, RunError) as error:
@@ -176,7 +176,7 @@ def _teacher(opened: OpenedModel, console: Console) -> tuple[OwnTeacher | None, 
 
 
 def _preset(found: FoundStudent) -> Preset | None:
-    """What the student was distilled with, if it can be found out."""
+    """The preset that the student was distilled with, if it can be found."""
     try:
         return found.preset()
     except UsageError:

@@ -1,4 +1,4 @@
-"""One position and one channel: the density of x_0 and the velocity field that carries a state through it."""
+"""A slice at one position and one channel: the density of x_0, and the velocity field around a state."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ MARGIN = 0.15
 
 @dataclass(frozen=True)
 class Position:
-    """Where to cut: column ``x`` and row ``y`` of the state, from 0, and the
-    channel ``axis`` along which values run."""
+    """A position of the state: column ``x`` and row ``y``, from 0, and the channel ``axis`` of a slice."""
 
     x: int
     y: int
@@ -103,7 +102,7 @@ def slice_of(path: PolicyPath, position: Position, substeps: int) -> Slice:
 
 
 def _values(seen: list[float]) -> Tensor:
-    """Even values over all that was seen, and a margin."""
+    """Even values over all that were seen, with a margin."""
     low, high = min(seen), max(seen)
     margin = MARGIN * max(high - low, 1e-3)
     return torch.linspace(low - margin, high + margin, SLICE_VALUES)

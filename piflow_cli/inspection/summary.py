@@ -1,4 +1,4 @@
-"""Findings boiled down to numbers, which reports show and warnings are read off."""
+"""From findings to numbers, which reports show and advice reads."""
 
 from __future__ import annotations
 

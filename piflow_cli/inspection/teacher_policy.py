@@ -13,8 +13,7 @@ from ..core.tensors import per_sample, working
 
 @dataclass(frozen=True, eq=False)
 class TeacherPolicy(Policy):
-    """A velocity field as a policy from ``x_src`` (B, C, *S) at raw times
-    ``raw_src`` (B,): every substep asks the field.
+    """A teacher's velocity as a policy from ``x_src`` (B, C, *S) at raw times ``raw_src`` (B,).
 
     Rollouts take the plain loop, whose Euler steps and times are those of any other policy.
     """

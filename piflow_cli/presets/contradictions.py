@@ -42,7 +42,7 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "imitation.data_free",
             f"is false, and {data.source} bring no pictures to add noise to; give some: --data SOURCE",
         )
-    # Rows of policies are imported with torch, which takes a second: of a few parts alone is it worth it.
+    # Rows of policies import torch, which takes a second: only a policy of few parts is worth that.
     if (
         policy is not None
         and policy.components < FEW

@@ -18,7 +18,7 @@ from piflow_cli.presets.yaml_files import Fault, describe, read_yaml
 
 COMMAND_LINE = "command line"
 LARGEST_FILE = 1 << 20  # bytes
-# Keys that say how a preset's own file is read, and are none of the preset.
+# Keys that say how a preset's own file is read; they are no settings.
 OF_FILES = ("extends", "variants")
 
 

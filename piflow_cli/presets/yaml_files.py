@@ -96,7 +96,7 @@ def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
         return loader.get_single_data(), [Fault(source, "", what) for what in loader.repeated]
     except yaml.MarkedYAMLError as exc:
         lines = text.splitlines()
-        # What is open at the end is found behind the last line.
+        # YAML reports a bracket that stays open behind the last line.
         line = (
             f":{min(exc.problem_mark.line + 1, len(lines))}" if exc.problem_mark is not None and len(lines) > 1 else ""
         )

@@ -31,7 +31,7 @@ _INT64 = Bound(LARGEST_VALUE, "which is the largest number that a seed can be")
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeNumbers:
     """Whole numbers from ``least`` up to ``bound``."""
 
     least: int
@@ -44,19 +44,19 @@ class Whole:
         return f"must be at least {self.least}, not {value}" if value < self.least else self.bound.fault(value)
 
 
-WHOLE: Mapping[str, Whole] = {
-    "labels": Whole(0, _INT64),
-    "seeds": Whole(0, _INT64),
-    "num_images": Whole(1, MEASURED),
-    "height": Whole(1, SIDE),
-    "width": Whole(1, SIDE),
-    "steps": Whole(1, EVALUATIONS),
-    "teacher_steps": Whole(1, TEACHER_STEPS),
-    "fine_steps": Whole(1, TEACHER_STEPS),
-    "substeps": Whole(1, SUBSTEPS),
-    "batch_size": Whole(1, BATCH),
-    "at": Whole(1, EVALUATIONS),
-    "rank": Whole(1, WIDTH),
+WHOLE: Mapping[str, WholeNumbers] = {
+    "labels": WholeNumbers(0, _INT64),
+    "seeds": WholeNumbers(0, _INT64),
+    "num_images": WholeNumbers(1, MEASURED),
+    "height": WholeNumbers(1, SIDE),
+    "width": WholeNumbers(1, SIDE),
+    "steps": WholeNumbers(1, EVALUATIONS),
+    "teacher_steps": WholeNumbers(1, TEACHER_STEPS),
+    "fine_steps": WholeNumbers(1, TEACHER_STEPS),
+    "substeps": WholeNumbers(1, SUBSTEPS),
+    "batch_size": WholeNumbers(1, BATCH),
+    "at": WholeNumbers(1, EVALUATIONS),
+    "rank": WholeNumbers(1, WIDTH),
 }
 """The limits of a request's fields, by their names: all requests mean the same by one name."""
 # A field of them is not left out by naming none.
@@ -142,7 +142,7 @@ def faults_of(request: object, most_seeds: Bound = IMAGES) -> Iterator[str]:
             yield f"{option_of(name)} must be one of {', '.join(choices)}, not {value!r}"
 
 
-def _faults_of_numbers(name: str, whole: Whole, values: Sequence[object]) -> Iterator[str]:
+def _faults_of_numbers(name: str, whole: WholeNumbers, values: Sequence[object]) -> Iterator[str]:
     if not values and name in NEVER_EMPTY:
         yield "names none"
     if (fault := next((fault for value in values if (fault := whole.fault(value)) is not None), None)) is not None:

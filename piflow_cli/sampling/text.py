@@ -1,7 +1,4 @@
-"""From prompts and seeds to pictures, through the stock pipelines of diffusers.
-
-A policy head and a scheduler are all that is new to the pipelines.
-"""
+"""From prompts and seeds to pictures, through the stock pipelines of diffusers."""
 
 from __future__ import annotations
 
@@ -75,10 +72,7 @@ def text_teacher_sampler(
     device: torch.device,
     console: Console,
 ) -> Sampler:
-    """The sampler of the teacher itself.
-
-    It takes the scheduler of the base, or Euler steps with the preset's shift.
-    """
+    """The sampler of the teacher, with the scheduler of its base or Euler steps at the preset's shift."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     section = preset.teacher

@@ -24,7 +24,7 @@ from .shared_base import root
 from .student import Student, unloaded_student
 
 GRID = "grid"  # the mode that metadata leave unsaid
-# What tells of the base's files on the machine that trained, and not of the model.
+# Fields about the base's files on the training machine, and not about the model.
 OF_FILES = ("_name_or_path", "_use_default_values", "quantization_config")
 OTHER_BASE = "use the base it was trained on: --base PATH"
 OTHER_CONFIG = f"use the {CONFIG_NAME} that was saved with these weights, or distil again"

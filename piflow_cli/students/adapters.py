@@ -80,7 +80,7 @@ def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], me
     }
     (folder / CONFIG_NAME).write_text(json.dumps(widened_config(student), indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / WEIGHTS_NAME, with_digests(metadata, tensors, folder / CONFIG_NAME))
-    # safetensors lets nobody else read what it writes.
+    # safetensors lets nobody but the owner read its files.
     (folder / WEIGHTS_NAME).chmod(0o644)
 
 
@@ -96,18 +96,19 @@ def load_adapter(
     changed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Student:
-    """The student in ``files``, of which :func:`read_facts` has read ``facts``; on the CPU.
+    """The student in ``files`` with its ``facts`` (:func:`read_facts`), on the CPU.
 
     Args:
-        base: where the base of a student with adapters is, in place of what the student says. teacher: the preset whose
-        values hold where the student says nothing of itself. dtype: of the base of a student with adapters, and of the
-        adapters on it; None: as it was trained. precision: of the base in place of ``dtype``, as
-        :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it. as_stored: leave adapters in the dtype that
-        the file has them in; 8-bit floats become float32, since nothing computes in them. changed: take files that are
-        not as they were saved. say: takes a line on what was assumed.
+        base: place of the base, in place of the one that the student names.
+        teacher: the preset of a student without facts of its own.
+        dtype: dtype of a base and the adapters on it; None: as it was trained.
+        precision: of the base, as :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it.
+        as_stored: leave adapters in the dtype of the file; 8-bit floats become float32, since nothing computes in them.
+        changed: accept files that are not as they were saved.
+        say: takes a line on what was assumed.
 
     Raises:
-        UsageError: the base is of another architecture, or ``precision`` is of a base that there is none of.
+        UsageError: the base is of another architecture, or ``precision`` is given where there is no base.
         RunError: files are corrupt, do not belong together or hold values that are not finite.
     """
     config, weights = read_config(files.config), StoredWeights(files.weights)

@@ -1,4 +1,6 @@
-"""What the files of a student say twice must agree.
+"""Checks that the files of a student agree where they say the same twice.
+
+That holds for its facts, its ``policy_config``, the fields of its config, and the config of a shipped teacher.
 
 That is its facts, its ``policy_config``, the fields of its config, and the config of a shipped teacher.
 

@@ -29,7 +29,7 @@ def has_facts(weights: StoredWeights) -> bool:
 
 @dataclass(frozen=True)
 class StudentFacts:
-    """What a sampler must know of a student; saved as ``piflow.*`` metadata, so that sampling needs no flags.
+    """The facts of a student, saved as ``piflow.*`` metadata, so that sampling needs no flags.
 
     ``teacher``: name of the preset; ``base`` and ``revision``: its weights; ``vae``: what shows its latents, or
     nothing; ``segment``: raw length that a DX policy spans; ``substeps``: per unit of raw time; ``temperature``: a

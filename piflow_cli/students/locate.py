@@ -35,8 +35,7 @@ def locate_student(student: str | Path, subfolder: str | None = None) -> Student
 
     Args:
         student: a run folder, an adapter folder, a .safetensors, .pth, .pt, .ckpt or .bin file, or a Hub id
-        ``owner/name``, which
-            may go on with a folder or a file inside the repository.
+            ``owner/name``, which may go on with a folder or a file inside the repository.
         subfolder: folder inside ``student``.
 
     Raises:
@@ -66,7 +65,7 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         if not folder.adapter.is_dir():
             raise UsageError(
                 f"the run {path} has not finished: it holds no student yet",
-                # Its settings, since the preset's own name would leave out what was changed on the command line.
+                # The run's settings, since the preset's name leaves out what was changed on the command line.
                 f"finish it: piflow distill --teacher {quote(str(folder.settings))} --output {quote(str(path))}",
             )
         path = folder.adapter

@@ -1,4 +1,4 @@
-"""Files of LoRAs: found on this machine or on the Hub, read whole, every value looked at."""
+"""Files of LoRAs: found on this machine or on the Hub, read whole, every value checked."""
 
 from __future__ import annotations
 

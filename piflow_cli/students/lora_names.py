@@ -1,8 +1,8 @@
 """From names of LoRA tensors, as many tools write them, to modules of a diffusers network and parts of a LoRA.
 
-Where a file names the modules of diffusers, whatever stands before and behind them, its names are read
-here. Layouts of the original networks are brought into that form by diffusers' own converters, and
-every tensor that they leave unused is found.
+Where a file names the modules of diffusers, whatever stands before and behind them, its names are read here. Layouts of
+the original networks are brought into that form by diffusers' own converters, and every tensor that they leave unused
+is found.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# What tools put before a module's own name, longest first where one begins another.
+# Prefixes that tools put before a module's own name, longest first where one begins another.
 PREFIXES = (
     "transformer.base_model.model.", "base_model.model.transformer.", "base_model.model.", "transformer.",
     "model.diffusion_model.", "diffusion_model.", "",
@@ -22,7 +22,7 @@ FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 TEXT_ENCODER = re.compile(
     r"(text_encoders?(_\d)?[._]|lora_te\d?_|te\d?[._]|text_model\.|conditioner\.|cond_stage_model\.).*"
 )
-# Of peft a name of the adapter may stand before the last part: lora_A.default.weight.
+# In peft's files the adapter's name may stand before the last part: lora_A.default.weight.
 PARTS = {
     "down": re.compile(
         r"(?P<module>.+)\.(lora_A(\.[^.]+)?\.weight|lora_down\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight)"
@@ -39,7 +39,7 @@ Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class LoraTarget:
-    """What a tensor is: a ``part`` (a key of PARTS) of the LoRA on ``module``, a dotted path in the network."""
+    """The target of a LoRA tensor: a ``part`` (a key of PARTS) of ``module``, a dotted path in the network."""
 
     module: str
     part: str
@@ -68,8 +68,8 @@ class Naming:
     def targets(self, tensors: Mapping[str, Tensor], convert: Convert) -> tuple[dict[LoraTarget, Tensor], list[str]]:
         """Every tensor by its target, and the names of those that have none.
 
-        ``convert`` is asked where the names are not those of diffusers: it gives the
-        tensors that it makes of them new names.
+        ``convert`` is asked where the names are not those of diffusers: it gives the tensors that it makes of them new
+        names.
         """
         placed, strange = self._placed(tensors)
         # A tensor that is no part of a LoRA is no matter of layouts; two tensors for one target are none either.
@@ -89,8 +89,10 @@ class Naming:
 
         Before that, the second of each of ``pairs`` replaces the first in the names.
         """
-        given: dict[str, Tensor] = {_replaced(key, pairs): Traced.of(value, key) for key, value in tensors.items()}
-        Traced.read.clear()
+        given: dict[str, Tensor] = {
+            _replaced(key, pairs): TracedTensor.of(value, key) for key, value in tensors.items()
+        }
+        TracedTensor.read.clear()
         try:
             placed, strange = self._placed(convert(given))
         except Exception as error:
@@ -98,9 +100,9 @@ class Naming:
             unknown = [key for key in tensors if self.target(key) is None]
             named = [key for key in unknown if key in str(error)]
             return {}, named if named else unknown
-        used = Traced.read.union(*(value.names for value in placed.values() if isinstance(value, Traced)))
+        used = TracedTensor.read.union(*(value.names for value in placed.values() if isinstance(value, TracedTensor)))
         unused = _with_effect([key for key in tensors if key not in used], tensors)
-        # What passes through unchanged and fits nowhere is unused under its own name.
+        # A tensor that passes through unchanged and fits nowhere counts as unused under its own name.
         strange = [key for key in strange if key not in tensors]
         return {target: value.as_subclass(Tensor) for target, value in placed.items()}, unused + strange
 
@@ -141,14 +143,14 @@ def _replaced(name: str, pairs: Sequence[tuple[str, str]]) -> str:
     return name
 
 
-class Traced(Tensor):
+class TracedTensor(Tensor):
     """A tensor that knows the named tensors it was made of; ``read`` has the names whose value was asked for."""
 
     names: frozenset[str]
     read: set[str] = set()
 
     @classmethod
-    def of(cls, value: Tensor, name: str) -> Traced:
+    def of(cls, value: Tensor, name: str) -> TracedTensor:
         traced = value.as_subclass(cls)
         traced.names = frozenset((name,))
         return traced
@@ -160,13 +162,13 @@ class Traced(Tensor):
         if func in (Tensor.item, Tensor.__float__):
             cls.read |= sources
         for value in made if isinstance(made, (tuple, list)) else (made,):
-            if isinstance(value, Traced):
+            if isinstance(value, TracedTensor):
                 value.names = sources
         return made
 
 
 def _names(values: object) -> list[frozenset[str]]:
-    if isinstance(values, Traced):
+    if isinstance(values, TracedTensor):
         return [getattr(values, "names", frozenset())]
     if isinstance(values, (tuple, list)):
         return [names for value in values for names in _names(value)]

@@ -53,9 +53,8 @@ def add_loras(
     which ``warn`` is told.
 
     Raises:
-        UsageError: a LoRA is for another model, or for the output projection, which
-        a student has none of; or a tensor of it
-            has no use here.
+        UsageError: a LoRA is for another model, or for the output projection, which a student has none of; or a tensor
+            of it has no use here.
         RunError: it is damaged, or holds values that are not finite.
     """
     names = []

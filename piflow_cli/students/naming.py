@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-# What the folders and files of every student are called, and so tells none from another.
+# Names that folders and files of every student have, which tell no two apart.
 GENERIC = ("adapter", "diffusion_pytorch_model")
 _SUFFIX = re.compile(r"\.(safetensors(\.index\.json)?|pth|pt|ckpt|bin)$")
 

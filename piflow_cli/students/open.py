@@ -142,10 +142,12 @@ def find_student(
 
     Args:
         named: a run folder, an adapter folder, a file or an index of weights, or a Hub id, as
-        :func:`~piflow_cli.students.locate.locate_student` takes them. teacher: the preset that it was distilled from,
-        whose values hold where the student says nothing of itself. base: where the base of a student with adapters is,
-        in place of what the student says. subfolder: inside ``named``. changed: take files that are not as they were
-        saved. say: takes a line on what was assumed.
+            :func:`~piflow_cli.students.locate.locate_student` takes them.
+        teacher: the preset that it was distilled from, whose values hold where the student says nothing of itself.
+        base: where the base of a student with adapters is, in place of what the student says.
+        subfolder: inside ``named``.
+        changed: take files that are not as they were saved.
+        say: takes a line on what was assumed.
 
     Raises:
         UsageError: there is no student there, or it was distilled from another teacher.

@@ -184,8 +184,8 @@ class DiT(ModelMixin, ConfigMixin):
     may emit more channels per pixel. `proj_out_1` is fed silu(time + class embedding).
 
     Raises:
-        ValueError: a size or `time_scale` is not above 0, `sample_size` is no multiple of
-        `patch_size`, or the width no multiple of 4.
+        ValueError: a size or `time_scale` is not above 0, `sample_size` is no multiple of `patch_size`, or the width no
+            multiple of 4.
     """
 
     _supports_gradient_checkpointing = True

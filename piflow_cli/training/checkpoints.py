@@ -48,8 +48,8 @@ class TrainingState:
 def save_checkpoint(folder: Path, state: TrainingState, keep: int, metrics: str | None = None) -> Path:
     """Write ``folder``/<iteration>, aside first, then drop all but the newest ``keep``; returns its path.
 
-    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and
-    writes nothing, where a value is not finite.
+    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and writes nothing, where a value is not
+    finite.
     """
     path = folder / name_of(state.iteration)
     tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
@@ -111,7 +111,7 @@ def load_checkpoint(path: Path, state: TrainingState) -> str | None:
         state.iteration = record["iteration"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RunError) as error:
         if is_of_the_system(error) and not isinstance(error, FileNotFoundError):
-            # What cannot be read today may be whole.
+            # A file that cannot be read today may be whole.
             raise
         reason = str(error).splitlines()[0]
         raise RunError(

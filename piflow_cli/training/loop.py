@@ -161,8 +161,8 @@ def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterat
 def _place(session: Session, round_: int) -> int:
     """Number of a round of this process among those of all processes in one step.
 
-    Samples and noise depend on it alone: with the same device batch, a step on several
-    processes is that on one, but for rounding.
+    Samples and noise depend on it alone: with the same device batch, a step on several processes is that on one, but
+    for rounding.
     """
     return round_ * session.batches.processes + session.accelerator.process_index
 

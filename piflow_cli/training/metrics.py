@@ -19,9 +19,9 @@ SMOOTHING = 25
 class Metrics:
     """The metrics of a run, written to a file as they come.
 
-    A resumed run first drops the lines after its checkpoint, so that the file reads as if it had
-    never stopped. ``digest`` is what the file's lines until then had when the checkpoint was
-    saved; if they no longer do, that is said.
+    A resumed run first drops the lines after its checkpoint, so that the file reads as if it had never stopped.
+    ``digest`` is what the file's lines until then had when the checkpoint was saved; if they no longer do, that is
+    said.
     """
 
     def __init__(self, path: Path, iteration: int, digest: str | None = None) -> None:

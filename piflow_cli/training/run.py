@@ -130,7 +130,7 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
                     f"{LONGEST_STREAK} steps in a row had gradients that are not finite, the last is iteration {done}",
                     run,
                 )
-            # Amid such steps the weights may be on their way out, and would drive out a checkpoint of better ones.
+            # Amid such steps the weights may be diverging, and would push out a checkpoint of better ones.
             if (done % output.checkpoint_every == 0 and session.streak == 0) or ends:
                 _save(session, run, metrics)
             if output.preview_every and done % output.preview_every == 0 and metrics is not None:

@@ -58,8 +58,7 @@ DIGITS = ("pixels", "digits-classifier")
 
 @dataclass(frozen=True)
 class Case:
-    """An extractor, how many pictures it is shown, and how many at a time;
-    small enough that the cache keeps all states."""
+    """An extractor, the number of its pictures, and the batch size; so few that the cache keeps all states."""
 
     name: str
     open: Callable[[Path, torch.device], FeatureFunction]

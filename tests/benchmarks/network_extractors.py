@@ -1,5 +1,4 @@
-"""The extractors of the throughput benchmark: those of `piflow
-eval` at full size, with random weights."""
+"""The extractors of the throughput benchmark: those of `piflow eval` at full size, with random weights."""
 
 from __future__ import annotations
 

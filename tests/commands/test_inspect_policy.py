@@ -146,7 +146,7 @@ def test_nothing_else_is_a_slice(text: str) -> None:
 
 def test_the_help_has_examples_and_nothing_heavy(cli) -> None:
     out = cli("inspect-policy", "--help").out
-    places = [out.index(f"╭─ {panel} ─") for panel in ("Look at", "Model", "Sampling", "Output")]
+    places = [out.index(f"╭─ {panel} ─") for panel in ("Inspection", "Model", "Sampling", "Output")]
     assert places == sorted(places)
     lines = [line.strip() for line in out[out.index("Examples") :].splitlines()[1:]]
     shown = lines[: lines.index("")]

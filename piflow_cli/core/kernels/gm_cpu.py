@@ -39,7 +39,7 @@ def coefficient_table(
 def states(policy: GMFlowPolicy, x: Tensor, table: CpuTable) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
     out = torch.empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
-    # Calls cost a tenth less in inference mode; what is made outside of it may go on into autograd.
+    # Calls cost a tenth less in inference mode; tensors made outside of it may go on into autograd.
     with torch.inference_mode():
         flat = flatten_positions(out, 3)
         for block in blocks(policy, x, table):
@@ -234,14 +234,14 @@ def _backward_step(block: Block, kept: list[Tensor], at: GMCoefficients, upstrea
     adjoint = (upstream * at.weight).addcmul_(sums.state, at.change)
     pull = adjoint * at.c
     response = sum_products(block.means.unbind(1), pull.unbind(0), out=torch.empty_like(weights))
-    # By the same sums as the responses themselves: their differences are small where components agree.
+    # The average comes from the same sums as the responses: their differences are small where components agree.
     average = (weights * response).sum(0)
     slope = response.sub_(average).mul_(weights)
     query = (y * -at.p).addcmul_(block.x_src, at.q, value=-1)
     sums.terms.extend([(weights, pull), (slope, query)])
     sums.square.addcmul_(slope, at.s)
     sums.logweights.add_(slope)
-    # Where a component has no weight both may be infinite.
+    # Both may be infinite where a component has no weight.
     energies = (block.logweights - logits).where(weights > 0, 0)
     direct = ((y * at.a_logstd).addcmul_(block.x_src, at.b_logstd) * adjoint).sum(0)
     sums.logstd.add_(direct).addcmul_((slope * energies).sum(0).sub_(average), at.kappa)

@@ -18,7 +18,7 @@ def _offsets(position, size1, size2, strides, AXIS: tl.constexpr):
 
 @triton.jit
 def _places_of_means(means, strides, sample, space, k, c):
-    """Where the block's means lie, (KP, CP, BLOCK)."""
+    """The addresses of the block's means, (KP, CP, BLOCK)."""
     rows, columns = k * strides[1], c * strides[2]
     return means + sample * strides[0] + rows[:, None, None] + columns[None, :, None] + space[None, None, :]
 

@@ -1,4 +1,4 @@
-"""What every policy can do."""
+"""The interface of policies."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Policy(ABC):
     times, ``shift`` the map from raw time to sigma. Times are computed in float64, states in float32.
 
     A new policy is a frozen dataclass with :meth:`layout`, :meth:`from_output` and :meth:`posterior_mean`; the rest has
-    a default here. ``outputs`` names its fields that the network gives. ``fast_rollout`` names the module of
-    :mod:`piflow_cli.core.kernels` that follows it; a subclass does not inherit it, since it may follow other
-      velocities. ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
+    a default here. ``outputs``: names of the fields that the network gives. ``fast_rollout``: the module of
+    :mod:`piflow_cli.core.kernels` that follows the policy; a subclass, whose velocities may be others, does not inherit
+    it. ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
     """
 
-    # What dataclasses.replace asks for.
+    # The type that dataclasses.replace asks for.
     __dataclass_fields__: ClassVar[dict[str, Any]]
     outputs: ClassVar[tuple[str, ...]] = ()
     fast_rollout: ClassVar[str | None] = None

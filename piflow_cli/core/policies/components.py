@@ -66,11 +66,10 @@ class ComponentPolicy(Policy):
 class ComponentHead(PolicyHead):
     """What heads of K components share: K velocities per position, and K log-weights.
 
-    Tokens (B, tokens, D) → (B, tokens, width) in the order that
-    :class:`~piflow_cli.core.decoding.PolicyDecoder` reads. Velocities start as K copies of ``projection`` with
-    noise of ``bias_noise`` on each (component, channel) bias, log-weights at zero (pi-Flow, arXiv 2510.14974,
-    appendix, and the configurations published with it, where the noise is
-    0.05 on a bias that is there, and 0.1 in place of one that is not).
+    Tokens (B, tokens, D) → (B, tokens, width) in the order that :class:`~piflow_cli.core.decoding.PolicyDecoder` reads.
+    Velocities start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias,
+    log-weights at zero (pi-Flow, arXiv 2510.14974, appendix). In the published configurations the noise is 0.05 on a
+    bias that is there, and 0.1 in place of one that is not.
     """
 
     layers: ClassVar[tuple[str, ...]] = ("means", "logweights")

@@ -66,8 +66,8 @@ class PolicyKind:
 
     ``policy`` and ``head``: the classes. ``own_segment``: whether the policy spans a segment of raw time that it was
     trained with, so that its shift is fixed. ``fewest``: the least number of parts it can have. ``settings``: keys of
-    presets that do nothing to policies which do not name them. ``anatomy``: "module:NAME" of what inspection looks at
-    besides what it looks at in every policy.
+    presets that do nothing to policies which do not name them. ``anatomy``: "module:NAME" of what inspection measures
+    besides what it measures in every policy.
     """
 
     name: str

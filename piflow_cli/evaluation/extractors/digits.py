@@ -25,7 +25,7 @@ class DigitsClassifier:
         self.network = load_classifier().to(device)
 
     def features(self, images: Tensor) -> Tensor:
-        """Of pictures (B, 1 or 3, 8, 8), neither clipped nor rounded; three channels are taken as a grey picture."""
+        """Features of pictures (B, 1 or 3, 8, 8), neither clipped nor rounded; three channels are read as grey."""
         if images.shape[-2:] != (SIDE, SIDE):
             height, width = images.shape[-2:]
             raise UsageError(

@@ -28,8 +28,8 @@ class FeatureSet:
     """Statistics of ``count`` pictures of ``source``, with the names of the extractor and the resize mode.
 
     ``features`` (N, D) float32, in the order of the pictures; None where only the moments were kept. ``count`` is 0
-    where a file of statistics does not tell it. ``warnings``: what was said of the pictures while they were looked at,
-    such as the names of damaged ones that were left out.
+    where a file of statistics does not tell it. ``warnings``: those given while features were extracted, such as the
+    names of damaged ones that were left out.
     """
 
     extractor: str

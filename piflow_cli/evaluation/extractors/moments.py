@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Below minus this share of the largest eigenvalue, a negative one is no rounding (float32 statistics included), nor is
 # a difference of two numbers across the diagonal above this share of the largest number.
 NEGATIVE = 1e-4
-# Twice as many features take eight times as long to find eigenvalues of, which are minutes already.
+# Eigenvalues of twice as many features take eight times as long, and at this size they take minutes already.
 MOST_FEATURES = 1 << 14
 
 
@@ -75,8 +75,7 @@ class MomentAccumulator:
 
 
 def moments(features: Tensor) -> Moments:
-    """Mean and unbiased covariance of features (N, D); raises RunError for
-    fewer than two, or any that is not finite."""
+    """Mean and unbiased covariance of features (N, D); raises RunError for fewer than two, or any not finite."""
     accumulator = MomentAccumulator()
     accumulator.add(features)
     return accumulator.moments()

@@ -16,7 +16,7 @@ from ...weights.stored import INDEX_SUFFIX, shards_of
 
 CONFIG = "config.json"
 WEIGHTS = "model*.safetensors*"
-# Where a repository has nothing newer, as that of CLIP ViT-L/14@336.
+# Names of pickled weights, for repositories without newer files, as that of CLIP ViT-L/14@336.
 PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", f"pytorch_model.bin{INDEX_SUFFIX}")
 AGAIN = "copy or download them again"
 

@@ -61,11 +61,11 @@ def frechet_interval(
     groups of unequal size Busing, Meijer and van der Leeden 1999).
 
     Args:
-        reference: moments that stay as they are; or features (N, D) from the same
-        noise, row by row, of which there would be
-            ``at`` as well: what both sides owe to the noise cancels, so a row is left out of both at once.
+        reference: moments that stay as they are; or features (N, D) from the same noise, row by row, of which there
+            would be ``at`` as well: what both sides owe to the noise cancels, so a row is left out of both at once.
         at: how many samples the interval is for; at least N, and the interval is the measured distance's own where it
-        is N. seed: of the partition into groups.
+            is N.
+        seed: of the partition into groups.
 
     Raises:
         UsageError: fewer samples than groups.
@@ -144,7 +144,7 @@ class _Downdating:
         """The distance without the rows ``left_out``."""
         centred, rotated = self.centred[left_out], self.rotated[left_out]
         remaining = len(self.centred) - len(left_out)
-        # What remains sums to minus what is left out.
+        # The centred rows sum to zero, so the rest sums to minus the rows left out.
         shift, turned = -centred.sum(dim=0) / remaining, -rotated.sum(dim=0) / remaining
         scatter = self.scatter - rotated.T @ rotated - remaining * torch.outer(turned, turned)
         overlap = torch.linalg.eigvalsh(scatter / (remaining - 1)).clamp(min=0).sqrt().sum()

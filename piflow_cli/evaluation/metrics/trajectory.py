@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ...sampling.opened import OpenedModel
     from ..measuring import Measuring
 
-# Pictures whose paths are followed: as many as `piflow inspect-policy` looks at.
+# Pictures whose paths are followed: as many as `piflow inspect-policy` takes.
 PATHS = 16
 
 

@@ -1,4 +1,4 @@
-"""What inspection looks at in one kind of policy, besides what it looks at in every policy."""
+"""The anatomy of a kind of policy: what inspection measures in it besides what it measures in every policy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Anatomy:
 
 
 def anatomy_named(kind: str) -> Anatomy:
-    """The anatomy that the row of this ``kind`` names; of one that names none nothing in particular is looked at."""
+    """The anatomy that the row of this ``kind`` names; an empty one where the row names none."""
     place = policy_kind(kind).anatomy
     if place is None:
         return Anatomy()
@@ -49,13 +49,13 @@ def anatomy_named(kind: str) -> Anatomy:
 
 
 def anatomy_of(policy: Policy) -> Anatomy:
-    """The same by the policy itself; one that has no row has no anatomy either."""
+    """The anatomy of a policy, by its class; an empty one for a policy without a row."""
     names = [kind.name for kind in policy_kinds() if kind.policy is type(policy)]
     return anatomy_named(names[0]) if names else Anatomy()
 
 
 def anatomies() -> list[Anatomy]:
-    """All that have a section in the report, each once."""
+    """All anatomies that have a section in the report, each once."""
     found = {anatomy.name: anatomy for anatomy in map(anatomy_named, policy_names()) if anatomy.figure is not None}
     return list(found.values())
 

@@ -99,13 +99,13 @@ def estimate(weights: WeightCounts, trace: Trace, settings: MemorySettings) -> E
     - base: its linear weights at the bytes of their precision, the rest in bfloat16 (float32 where base or arithmetic
       is); offloaded, only the matrices of one block are there, while the backward pass goes through it.
     - adapters (or student), gradients, average: 4 bytes an element; optimiser: AdamW's two moments.
-    - activations: what autograd keeps of a sample, times the samples. With checkpointing a step holds all
-      block inputs and, while it goes back, what one block keeps; in bfloat16 the forward pass holds
-      bfloat16 copies of what is trained instead.
-    - teacher query: PASSING of the largest tensors for each state asked at once. It
-      comes while the student's graph is alive.
-    - policy: POLICY_COPIES float32 copies of the network's output, and twice
-      the states that the teacher is asked about.
+    - activations: what autograd keeps of a sample, times the samples. With checkpointing a step holds all block inputs
+      and, while it goes back, what one block keeps; in bfloat16 the forward pass holds bfloat16 copies of what is
+      trained instead.
+    - teacher query: PASSING of the largest tensors for each state asked at once. It comes while the student's graph is
+      alive.
+    - policy: POLICY_COPIES float32 copies of the network's output, and twice the states that the teacher is asked
+      about.
     - peak: all of the standing parts, and the largest of forward, query and backward.
     """
     kept = sum(trace.kept) + sum(trace.inputs) + trace.outside

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
     """The plan in words, section by section; builds the models without their weights to count what will be trained."""
-    # What needs no network first: it may be wrong already.
+    # Sections that need no network come first: they may be wrong already.
     if told(preset.teacher.family) == CLASS:
         require_source(preset)
     batches, chosen, local = batch_plan(preset, processes), choose_device(device), local_samples(preset.data)
