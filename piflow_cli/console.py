@@ -103,6 +103,10 @@ class Console:
         )
 
 
+SILENT = Console(quiet=True)
+"""For calls that nobody watches: says nothing, and remembers nothing."""
+
+
 class _Forward(logging.Handler):
     """A handler that prints what rooms without a console, the core among them, log to ``piflow.*``."""
 

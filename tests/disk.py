@@ -91,7 +91,7 @@ def watched(root: Path, states: Path) -> Iterator[Disk]:
             patch.setattr(os, name, _watching(disk, name, getattr(os, name)))
         exchange = files.exchange
         # A test may have put one in its place that exchanges nothing.
-        if exchange.__module__ == files.__name__:
+        if exchange.__module__.startswith(files.__package__):
             patch.setattr(
                 files, "exchange", lambda one, other: disk.before("exchange", one, other) or exchange(one, other)
             )

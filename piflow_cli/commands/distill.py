@@ -86,24 +86,16 @@ def distill(
     """
     console = Console(json=json, quiet=quiet)
     if list_teachers:
-        _refuse_others(context)
-        from piflow_cli.presets.listing import teacher_rows
-
-        console.table(teacher_rows(), COLUMNS)
+        _list_teachers(context, console)
         return
-    if teacher is None:
-        raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
     if print_config and dry_run:
         raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
-    from piflow_cli.presets.places import with_full_paths
-    from piflow_cli.presets.resolve import resolve
-    from piflow_cli.students.runs import usual_folder
-
-    given = assignments if assignments is not None else []
-    preset = with_full_paths(resolve(teacher, config, given, _settings(context.params)))
+    preset = _resolved(teacher, config, assignments, context.params)
     if print_config:
         _print_config(preset, console)
         return
+    from piflow_cli.students.runs import usual_folder
+
     _refuse_missing(preset)
     folder = usual_folder(preset) if output is None else output
     processes = _processes(folder, num_processes, device)
@@ -112,6 +104,26 @@ def distill(
             _plan(preset, folder, device, processes, console)
         else:
             _start(processes, context, lambda: _run(preset, folder, device, resume, console))
+
+
+def _list_teachers(context: typer.Context, console: Console) -> None:
+    from piflow_cli.presets.listing import teacher_rows
+
+    _refuse_others(context)
+    console.table(teacher_rows(), COLUMNS)
+
+
+def _resolved(
+    teacher: str | None, config: Path | None, assignments: list[str] | None, options: Mapping[str, Any]
+) -> Preset:
+    """The preset with all that the command line changes, paths in full."""
+    if teacher is None:
+        raise UsageError("no teacher given", "type --teacher NAME; piflow distill --list-teachers shows the names")
+    from piflow_cli.presets.places import with_full_paths
+    from piflow_cli.presets.resolve import resolve
+
+    given = assignments if assignments is not None else []
+    return with_full_paths(resolve(teacher, config, given, _settings(options)))
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:

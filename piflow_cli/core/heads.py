@@ -56,9 +56,11 @@ class PolicyHead(nn.Module, ABC):
     """The base of all heads: repeated copies of a projection, in either order of rows.
 
     A new head has ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), in the order that the layout
-    of its policy states. ``slow`` names those of its layers that learn at a rate of their own, the one of log-gammas.
+    of its policy states. ``layers`` names its parts, which stay in full precision whatever the model is stored in, and
+    ``slow`` those of them that learn at a rate of their own, the one of log-gammas.
     """
 
+    layers: ClassVar[tuple[str, ...]] = ()
     slow: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, patch: int, channel_major: bool) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from ..console import Console
 from ..errors import PiflowError, explain
 
 Place = str | Path
@@ -32,11 +31,6 @@ def explained(function: Callable[Parameters, Result]) -> Callable[Parameters, Re
             raise known from error
 
     return call
-
-
-def console_or_none(given: Console | None) -> Console:
-    """The given console, or one that prints nothing."""
-    return Console(quiet=True) if given is None else given
 
 
 def text(place: Place | None) -> str | None:

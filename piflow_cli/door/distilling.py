@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..console import Console
+from ..console import SILENT, Console
 from ..presets.listing import TeacherRow, teacher_rows
-from .arguments import Place, console_or_none, explained
+from .arguments import Place, explained
 
 
 @explained
@@ -33,7 +33,7 @@ def distill(
     settings: Mapping[str, object] | None = None,
     device: str = "auto",
     resume: bool = True,
-    console: Console | None = None,
+    console: Console = SILENT,
 ) -> Path:
     """Distil a teacher into a student that samples in a few network evaluations, as `piflow distill` does.
 
@@ -68,7 +68,7 @@ def distill(
     assignments = [_assignment(key, value) for key, value in (settings or {}).items()]
     preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, {}))
     folder = usual_folder(preset) if output is None else Path(output)
-    run(preset, output=folder, device=device, resume=resume, console=console_or_none(console))
+    run(preset, output=folder, device=device, resume=resume, console=console)
     return folder
 
 

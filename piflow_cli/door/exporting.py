@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..console import Console
+from ..console import SILENT, Console
 from ..exporting.driver import export as run
 from ..exporting.request import ExportRequest, usual_folder
-from .arguments import Place, console_or_none, explained, text, texts
+from .arguments import Place, explained, text, texts
 
 
 @explained
@@ -30,7 +30,7 @@ def export(
     private: bool = ExportRequest.private,
     device: str = ExportRequest.device,
     overwrite: bool = ExportRequest.overwrite,
-    console: Console | None = None,
+    console: Console = SILENT,
 ) -> Path:
     """Write a student where others can load it, as `piflow export` does; what was written is read back and compared.
 
@@ -68,5 +68,5 @@ def export(
         teacher=text(teacher), base=text(base), subfolder=subfolder, prompts=texts(prompts), changed=changed,
         push_to_hub=push_to_hub, private=private, device=device, overwrite=overwrite,
     )  # fmt: skip
-    run(request, console_or_none(console))
+    run(request, console)
     return folder

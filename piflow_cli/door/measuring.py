@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..console import Console
+from ..console import SILENT, Console
 from ..evaluation.request import EvalReport, EvalRequest, parse_metrics
 from ..evaluation.run import evaluate as run_evaluation
 from ..inspection.inspect import Inspection, InspectRequest, inspect_policy
 from ..inspection.slices import Position
 from ..sampling.limits import BasePrecision
-from .arguments import Place, console_or_none, explained, numbers, numbers_if_given, path, text, texts
+from .arguments import Place, explained, numbers, numbers_if_given, path, text, texts
 
 
 @explained
@@ -46,7 +46,7 @@ def evaluate(
     save_images: bool = EvalRequest.save_images,
     save_statistics: Place | None = None,
     output: Place | None = None,
-    console: Console | None = None,
+    console: Console = SILENT,
 ) -> EvalReport:
     """How good students are, and how far from their teacher, as `piflow eval` measures it.
 
@@ -91,7 +91,7 @@ def evaluate(
         batch_size=batch_size, cache=path(cache), save_images=save_images, save_statistics=path(save_statistics),
         output=path(output),
     )  # fmt: skip
-    return run_evaluation(request, console_or_none(console))[0]
+    return run_evaluation(request, console)[0]
 
 
 @explained
@@ -115,7 +115,7 @@ def inspect(
     device: str = InspectRequest.device,
     output: Place | None = None,
     overwrite: bool = InspectRequest.overwrite,
-    console: Console | None = None,
+    console: Console = SILENT,
 ) -> Inspection:
     """What a student's network decided, and how its policy holds against the teacher, as `piflow inspect-policy` tells.
 
@@ -148,4 +148,4 @@ def inspect(
         prompts_from=text(prompts_from), text_column=text_column, height=height, width=width, device=device,
         output=path(output), overwrite=overwrite,
     )  # fmt: skip
-    return inspect_policy(request, console_or_none(console))
+    return inspect_policy(request, console)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..console import Console
+from ..console import SILENT, Console
 from ..errors import UsageError
 from ..sampling.limits import BasePrecision, Offload
 from ..sampling.request import SampleRequest
@@ -19,7 +19,7 @@ from ..students.open import find_student
 from ..students.shared_base import View
 from ..students.student import Student
 from ..system.devices import choose_device
-from .arguments import Place, console_or_none, explained, numbers_if_given, text, texts
+from .arguments import Place, explained, numbers_if_given, text, texts
 
 
 @explained
@@ -31,7 +31,7 @@ def load_student(
     teacher: Place | None = None,
     base: Place | None = None,
     subfolder: str | None = None,
-    console: Console | None = None,
+    console: Console = SILENT,
 ) -> Student:
     """A student with its weights, ready to be called.
 
@@ -58,7 +58,7 @@ def load_student(
     ('gm', 2, 64)
     """
     place = choose_device(str(device))
-    found = find_student(student, text(teacher), text(base), subfolder=subfolder, say=console_or_none(console).say)
+    found = find_student(student, text(teacher), text(base), subfolder=subfolder, say=console.say)
     loaded = found.load(dtype=dtype)
     if dtype not in (None, torch.float32) and not isinstance(loaded.model, View):
         raise UsageError(
@@ -96,7 +96,7 @@ def sample(
     device: str | None = None,
     batch_size: int | None = None,
     output: Place | None = None,
-    console: Console | None = None,
+    console: Console = SILENT,
 ) -> list[Image.Image]:
     """Images of a student, or of a teacher for comparison, as `piflow sample` makes them.
 
@@ -143,7 +143,7 @@ def sample(
         device=_device(student, device), grid=output is not None,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        made = run(replace(request, output=Path(folder if output is None else output)), console_or_none(console))
+        made = run(replace(request, output=Path(folder if output is None else output)), console)
         return [_read(path) for path in made["images"]]
 
 

@@ -20,6 +20,7 @@ CLASSES = "classes"  # logits of the extractor's own classifier
 PROMPTS = "prompts"
 OWN_TEACHER = "a teacher"
 FINE = "a fine solution"  # the teacher's, from the same noise
+NEEDS = frozenset({STUDENT, FEATURES, PATCHES, REFERENCE, EACH, CLASSES, PROMPTS, OWN_TEACHER, FINE})
 # Metrics that are measured unless some are named: --quick takes the first cost, no option the first two, --full three.
 COSTS = ("quick", "standard", "full", "named")
 
@@ -66,6 +67,9 @@ class MetricKind:
         refuse: "module:function" that raises UsageError if a student
             (:class:`~piflow_cli.evaluation.compared.Compared`) cannot have the metric that was named.
         option: an option of the command line for this metric alone.
+
+    Raises:
+        ValueError: a need or a cost is none of these.
     """
 
     name: str
@@ -77,6 +81,14 @@ class MetricKind:
     extractor: str | None = None
     refuse: str | None = None
     option: str | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(self.needs - NEEDS):
+            raise ValueError(
+                f"the metric {self.name} needs {unknown[0]!r}, which is none of {', '.join(sorted(NEEDS))}"
+            )
+        if self.cost not in COSTS:
+            raise ValueError(f"the metric {self.name} costs {self.cost!r}, which is none of {', '.join(COSTS)}")
 
 
 _METRICS = "piflow_cli.evaluation.metrics"
@@ -223,10 +235,11 @@ def metric_kinds() -> tuple[MetricKind, ...]:
     return tuple(metric_kind(name) for name in metric_names())
 
 
-def usual(protocol: str | None) -> tuple[str, ...]:
-    """The metrics that are measured where none is named: ``protocol`` is quick, full, or None for neither."""
+def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None) -> tuple[str, ...]:
+    """The metrics, of all or of ``kinds``, that are measured where none is named: ``protocol`` is quick, full, or None
+    for neither."""
     most = COSTS.index("standard" if protocol is None else protocol)
-    return tuple(kind.name for kind in metric_kinds() if COSTS.index(kind.cost) <= most)
+    return tuple(kind.name for kind in (metric_kinds() if kinds is None else kinds) if COSTS.index(kind.cost) <= most)
 
 
 def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:

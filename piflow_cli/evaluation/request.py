@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from ..errors import UsageError
 from ..presets.bounds import MEASURED
-from ..sampling.limits import faults_of, refuse
+from ..sampling.limits import faults_of, listed
 from .metric_kinds import FEATURES, PATCHES, PROMPTS, REFERENCE, STUDENT, metric_kinds, metric_names, needing, usual
 
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
@@ -87,10 +87,9 @@ class EvalRequest:
 
     def check(self) -> None:
         """Raise UsageError with all options that do not go together."""
-        hint = "piflow eval --help lists what there is"
         if self.protocol not in (None, *PROTOCOLS):
             # The measured metrics depend on it.
-            raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", hint)
+            raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", "leave it out")
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
         faults += [*faults_of(self, MEASURED), *self._faults_of_what_is_not_measured()]
         empty = {
@@ -106,7 +105,8 @@ class EvalRequest:
             faults.append("one image has no distribution: ask for two at least")
         if self.save_images and self.output is None:
             faults.append("--save-images wants a folder: --output DIR")
-        refuse(faults, hint)
+        if faults:
+            raise UsageError(listed(faults), "piflow eval --help lists what there is")
 
     def _faults_of_what_is_not_measured(self) -> list[str]:
         """Faults of options that nothing of what is measured uses."""

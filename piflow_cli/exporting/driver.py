@@ -8,12 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..console import Console
+from ..console import SILENT
 from ..errors import RunError, UsageError, explain
-from ..sampling.limits import faults_of, refuse
+from ..sampling.limits import faults_of, listed
 from ..sampling.request import SampleRequest
 from ..sampling.sample import sample
-from ..students.open import FoundStudent, find_student
 from ..system.devices import choose_device
 from ..system.files import check_writable, replacing_folder
 from ..teachers import family_of
@@ -27,7 +26,9 @@ from .request import DTYPES, ExportFormat, ExportRequest
 if TYPE_CHECKING:
     import torch
 
+    from ..console import Console
     from ..students.facts import StudentFacts
+    from ..students.open import FoundStudent
 
 GRID_SEEDS = tuple(range(40))
 
@@ -40,14 +41,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         RunError: what was written does not read back as the student; nothing is left of it then.
     """
     _check_request(request)
-    found = find_student(
-        request.student,
-        request.teacher,
-        request.base,
-        subfolder=request.subfolder,
-        changed=request.changed,
-        say=console.say,
-    )
+    found = request.find(console.say)
     facts = found.facts
     if request.prompts and not _is_text_to_image(facts):
         raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
@@ -100,7 +94,8 @@ def _check_request(request: ExportRequest) -> None:
         raise UsageError(f"--format {request.format}: no such format", f"choose one of {', '.join(FORMATS)}")
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
-    refuse(list(faults_of(request)), "piflow export --help lists what there is")
+    if faults := list(faults_of(request)):
+        raise UsageError(listed(faults), "leave it out, or give another")
     if request.changed and not FORMATS[request.format].mends:
         mending = " or ".join(kind.name for kind in FORMATS.values() if kind.mends)
         raise UsageError(
@@ -171,7 +166,7 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
     options |= {} if request.changed else {"subfolder": request.subfolder}
     with tempfile.TemporaryDirectory() as pictures:
         asked = SampleRequest(teacher=request.teacher, base=request.base, output=Path(pictures), **options)
-        made = sample(asked, Console(quiet=True))
+        made = sample(asked, SILENT)
         shutil.copyfile(made["grid"], folder / PICTURE_NAME)
 
 

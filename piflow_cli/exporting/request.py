@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..packages import named
 from ..students.naming import student_name
+from ..students.open import FoundStudent, find_student
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -46,6 +48,12 @@ class ExportRequest:
     device: str = "auto"
     prompts: tuple[str, ...] = ()
     changed: bool = False
+
+    def find(self, say: Callable[[str], None] = lambda line: None) -> FoundStudent:
+        """The student that is named, without its weights; ``say`` takes a line on what was assumed."""
+        return find_student(
+            self.student, self.teacher, self.base, subfolder=self.subfolder, changed=self.changed, say=say
+        )
 
 
 def usual_folder(student: str, subfolder: str | None, format: str) -> Path:

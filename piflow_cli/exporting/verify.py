@@ -87,7 +87,7 @@ def check_weights(weights: Weights, model: Network) -> None:
     ]
     if wrong:
         raise RunError(
-            f"what was written is not what came back, in {few(sorted(wrong))}",
+            f"what was written is not what came back: {few(wrong)} {'differs' if len(wrong) == 1 else 'differ'}",
             "check the disk, and export again",
         )
 

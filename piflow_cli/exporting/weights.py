@@ -13,10 +13,11 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..core.policies.kinds import head_layers
 from ..core.tensors import all_finite
 from ..errors import RunError
 from ..students.shared_base import View, root
-from .standalone.policy_model import HEAD_LAYERS, LORA_A, LORA_B, fused
+from .standalone.policy_model import LORA_A, LORA_B, fused
 
 if TYPE_CHECKING:
     from ..students.student import Student
@@ -95,7 +96,7 @@ def base_dtype(student: Student) -> torch.dtype:
 
 def is_of_head(name: str) -> bool:
     """Whether a weight is the policy head's, which always stays in float32."""
-    return any(part in HEAD_LAYERS for part in name.split("."))
+    return any(part in head_layers() for part in name.split("."))
 
 
 def linear_layers(model: nn.Module) -> set[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from ..core.validation import PolicyError
 from ..data.prompts import read_prompts
 from ..errors import RunError, UsageError
-from ..sampling.limits import BasePrecision, faults_of, refuse
+from ..sampling.limits import BasePrecision, faults_of, listed
 from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import SampleRequest
 from ..sampling.teacher import OwnTeacher, own_teacher
@@ -69,7 +69,8 @@ class InspectRequest:
         faults = list(faults_of(self))
         if not 1 <= len(self.students) <= MOST_STUDENTS:
             faults.append(f"{len(self.students)} students are named: a report is of one, or of two over each other")
-        refuse(faults, "piflow inspect-policy --help lists what there is")
+        if faults:
+            raise UsageError(listed(faults), "piflow inspect-policy --help lists what there is")
 
 
 class Inspection(TypedDict):
@@ -200,7 +201,7 @@ def _check_output(folder: Path, overwrite: bool) -> None:
     if not _is_report(folder / JSON_NAME) or others:
         more = f", {others[0]} for one," if others else ""
         raise UsageError(
-            f"{folder} holds something else than an inspection{more} which a report would remove",
+            f"{folder} holds something else than an inspection{more} which --overwrite would remove",
             "name another folder: --output DIR",
         )
     if not overwrite:

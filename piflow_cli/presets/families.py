@@ -26,12 +26,19 @@ class FamilyKind:
         told: whether its models are conditioned on a class or on a text.
         presets: the folder of its own presets, NAME.yaml, and of files that they call ``preset:FILE``; None: that of
             piflow.
+
+    Raises:
+        ValueError: ``told`` is neither class nor text.
     """
 
     name: str
     family: str
     told: Literal["class", "text"]
     presets: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.told not in (CLASS, TEXT):
+            raise ValueError(f"the family {self.name} is told {self.told!r}, which is neither {CLASS} nor {TEXT}")
 
 
 ROWS = {

@@ -157,10 +157,9 @@ def option_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def refuse(faults: list[str], hint: str) -> None:
-    """Raise UsageError with all ``faults``, if there are any."""
-    if faults:
-        raise UsageError(faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults]), hint)
+def listed(faults: Sequence[str]) -> str:
+    """One fault as a message, several as a list."""
+    return faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults])
 
 
 def _said(check: Callable[..., object], value: object) -> Iterator[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.prompts import Prompt
 from ..errors import UsageError
-from .limits import BasePrecision, Offload, faults_of, refuse
+from .limits import BasePrecision, Offload, faults_of, listed
 
 if TYPE_CHECKING:
     from ..students.student import Student
@@ -63,7 +63,8 @@ class SampleRequest:
         faults = list(faults_of(self))
         if self.student is None and self.teacher is None:
             faults.append("neither a student nor a teacher given")
-        refuse(faults, "piflow sample --help lists what there is")
+        if faults:
+            raise UsageError(listed(faults), "piflow sample --help lists what there is")
 
     def refuse_text(self, name: str) -> None:
         """Raise UsageError where the class-conditional model ``name`` is asked for something that goes with prompts."""

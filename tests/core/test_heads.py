@@ -9,10 +9,11 @@ from helpers import seeded
 from torch import Tensor, nn
 
 from piflow_cli.core.decoding import PolicyDecoder
-from piflow_cli.core.heads import HeadSite, attach_head
+from piflow_cli.core.heads import HeadSite, HeadSizes, attach_head
 from piflow_cli.core.policies.components import BIAS_NOISE
 from piflow_cli.core.policies.dx import DXHead, DXPolynomialHead
 from piflow_cli.core.policies.gmflow import GMHead
+from piflow_cli.core.policies.kinds import policy_kinds
 from piflow_cli.core.policies.momentum import MomentumHead
 
 BATCH, TOKENS, WIDTH, PATCH, CHANNELS, COMPONENTS = 2, 6, 5, 4, 3, 3
@@ -226,3 +227,12 @@ def test_packing_is_a_bijection() -> None:
     assert unpacked.shape == (BATCH, CHANNELS, TOKENS, PATCH)
     torch.testing.assert_close(unpacked[1, 2, 3, 1], tokens[1, 3, 2 * PATCH + 1], rtol=0, atol=0)
     torch.testing.assert_close(decoder.pack(unpacked), tokens, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", policy_kinds(), ids=lambda kind: kind.name)
+def test_a_head_names_its_layers(kind) -> None:
+    """Exports keep what is so called in full precision."""
+    site = HeadSite("proj", PATCH, True, "embed", "output")
+    head = kind.head.build(nn.Linear(WIDTH, CHANNELS * PATCH), site, HeadSizes(COMPONENTS, WIDTH, 7))
+    assert tuple(name for name, _ in head.named_children()) == kind.head.layers
+    assert set(kind.head.slow) <= set(kind.head.layers)

@@ -135,5 +135,7 @@ def test_a_true_limit_of_the_system(cli, commands, tmp_path, name: str):
         outcome = cli(*commands[name], "--output", str(tmp_path / "a" / "b"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert outcome.code == 1 and f"{NUMBERS[errno.EFBIG]}: {tmp_path}" in outcome.err, outcome.err
+    assert outcome.code == 1 and NUMBERS[errno.EFBIG] in outcome.err, outcome.err
+    # safetensors, which eval's cache is written by, does not let the file be named.
+    assert name == "eval" or f"{NUMBERS[errno.EFBIG]}: {tmp_path}" in outcome.err
     assert all_below(tmp_path) == before

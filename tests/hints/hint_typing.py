@@ -12,7 +12,10 @@ from piflow_cli.app import app
 
 # Alternatives of a hint; the first is typed.
 ALTERNATIVES = re.compile(r"; |, or |, and | or (?=--|leave )|, then |, which |, of which ")
-CHOICES = re.compile(r"(?:choose one of|choose among|name one of(?: them)?:?|known:|at or below) (?!--)([^ ,;]+)")
+CHOICES = re.compile(
+    r"(?:choose one of|choose among|name one of them:|name one of(?! them)|known:|at or below)"
+    r" (?!--)([^ ,;]+)"
+)
 WHOLE = re.compile(r"piflow ([a-z-]+)")
 LEAVE_OUT = re.compile(r"leave (it|them|--[a-z-]+) out")
 OUT_OF_LIST = re.compile(r"leave ([a-z-]+) out of (--[a-z-]+)")

@@ -37,6 +37,7 @@ LED_TO_BY = {
     "system/processes": ("distill",),
     "students/runs": ("distill",),
     "students/lora": ("sample",),
+    "weights/cache": ("distill",),
     "teachers/dit.py": ("sample", "eval", "inspect-policy"),
 }
 # Of every command, or of the program itself.

@@ -44,6 +44,8 @@ class StraightPolicy(Policy):
 class StraightHead(PolicyHead):
     """K copies of the projection."""
 
+    layers: ClassVar[tuple[str, ...]] = ("lines",)
+
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
         super().__init__(patch, channel_major)
         self.lines = self._widened(projection, components, bias=True)

@@ -29,6 +29,9 @@ def test_a_policy_of_another_package_is_distilled_sampled_measured_looked_into_a
     for name in ("000000.png", "000002.png"):
         assert (tmp_path / "samples" / name).read_bytes() and (tmp_path / "again" / name).is_file()
     assert "class StraightPolicy" in (tmp_path / "pipeline" / "scheduler" / "policy_scheduler.py").read_text()
+    # Its layers are known to exports, which keep those of heads in full precision.
+    (code,) = (tmp_path / "pipeline" / "transformer").glob("policy_*.py")
+    assert "return ('lines',)" in code.read_text()
 
 
 def test_it_is_named_beside_ours_where_a_name_is_wrong(tiny_teacher, tmp_path) -> None:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from outside_packages import PACKAGES, run_commands
 from PIL import Image
 
@@ -65,26 +64,3 @@ def test_its_family_is_named_where_one_is_unknown(tiny_teacher, tmp_path) -> Non
     command = ["distill", "--teacher", str(tiny_teacher), "--set", "teacher.family=plane", "--output", "run"]
     done = run_commands([command], tmp_path)
     assert done.returncode == 2 and "unknown model family 'plane'" in done.stderr and "z-image, plain" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("module", "said"),
-    [
-        ("raise OSError('no licence')", "which cannot be imported: no licence"),
-        ("ROW = 'broken'", "which is no FamilyKind of that name"),
-        (
-            "from piflow_cli.presets.families import FamilyKind\nROW = FamilyKind('other', 'm:C', 'text')",
-            "which is no FamilyKind of that name",
-        ),
-    ],
-)
-def test_a_package_that_is_broken_is_named(tmp_path, module, said) -> None:
-    info = tmp_path / "broken_package-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-package\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[piflow.teachers]\nbroken = broken_module:ROW\n")
-    (tmp_path / "broken_module.py").write_text(module + "\n")
-    done = run_commands([["distill", "--list-teachers"]], tmp_path, packages=tmp_path)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 2
-    assert f"broken-package brings broken as broken_module:ROW, {said}" in done.stderr
-    assert "pip uninstall broken-package" in done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,8 @@ class ComponentHead(PolicyHead):
     log-weights at zero (pi-Flow, arXiv 2510.14974, appendix). In the published configurations the noise is 0.05 on a
     bias that is there, and 0.1 in place of one that is not.
     """
+
+    layers: ClassVar[tuple[str, ...]] = ("means", "logweights")
 
     def __init__(
         self,

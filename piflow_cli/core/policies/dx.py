@@ -100,6 +100,8 @@ class DXPolynomialPolicy(DXPolicy):
 class DXHead(PolicyHead):
     """Head of a DX policy: N copies of the projection and of its bias (pi-Flow, arXiv 2510.14974, section 3.1)."""
 
+    layers: ClassVar[tuple[str, ...]] = ("grid",)
+
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
         super().__init__(patch, channel_major)
         self.grid = self._widened(projection, components, bias=projection.bias is not None)

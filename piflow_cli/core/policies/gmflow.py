@@ -123,6 +123,8 @@ class GMHead(ComponentHead):
     layer by Xavier. Other arguments are those of :class:`ComponentHead`.
     """
 
+    layers: ClassVar[tuple[str, ...]] = (*ComponentHead.layers, "logstds")
+
     def __init__(
         self,
         projection: nn.Linear,

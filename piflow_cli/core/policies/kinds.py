@@ -122,3 +122,8 @@ def policy_class(name: str) -> type[Policy]:
 def head_class(name: str) -> type[PolicyHead]:
     """The class of the heads that emit policies called ``name``."""
     return policy_kind(name).head
+
+
+def head_layers() -> tuple[str, ...]:
+    """The names of the layers of all heads."""
+    return tuple(dict.fromkeys(layer for kind in policy_kinds() for layer in kind.head.layers))

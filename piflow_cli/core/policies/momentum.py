@@ -108,6 +108,7 @@ class MomentumHead(ComponentHead):
     token. Arguments are those of :class:`ComponentHead`, with K at least 2.
     """
 
+    layers: ClassVar[tuple[str, ...]] = (*ComponentHead.layers, "loggamma")
     slow: ClassVar[tuple[str, ...]] = ("loggamma",)
 
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool, **options: Any) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...core.tensors import all_finite
 from ...errors import RunError, UsageError
 from ...students.adapters import LORA_A, LORA_B, adapter_tensors, holding, write_adapter
-from ...students.locate import WEIGHTS_NAME, locate_student
+from ...students.locate import WEIGHTS_NAME
 from ...students.student import Student
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
@@ -69,7 +69,7 @@ class AdapterFormat:
             raise UsageError("an adapter never holds its base", "leave --no-base out")
 
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
-        source = StoredWeights(locate_student(request.student, request.subfolder).weights)
+        source = StoredWeights(request.find().files.weights)
         self._intended, report = adapter_tensors(student), {}
         if request.rank is not None:
             report = self._reduce(student, request.rank)

@@ -13,6 +13,7 @@ from diffusers import AutoModel
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
+from ...core.policies.kinds import head_class
 from ...errors import UsageError
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
@@ -32,7 +33,6 @@ from ..network import (
 )
 from ..request import ExportFormat
 from ..standalone.code import SCHEDULER
-from ..standalone.policy_model import HEAD_LAYERS
 from ..verify import TOLERANCES, by_pipeline, check_weights, difference, reading_back
 from ..weights import SHARD_SIZE, linear_layers, merged_weights
 
@@ -140,7 +140,7 @@ class MergedFormat(ExportFormat):
 def cast_weights(student: Student) -> set[str]:
     """Weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: of linear layers but delicate ones."""
     model = root(student.model)
-    patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *HEAD_LAYERS)
+    patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *head_class(student.facts.policy).layers)
     layers = {path for path in linear_layers(model) if not any(re.search(pattern, path) for pattern in patterns)}
     return {name for name in merged_weights(student) if name.rpartition(".")[0] in layers}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from ... import __version__
+from ...core.heads import PolicyHead
 from ...core.policies.kinds import head_class, policy_class
 from .assembly import PACKAGE, Definition, assemble
 
@@ -71,7 +72,7 @@ def transformer_code(kind: type[nn.Module], policy: str) -> str:
     """A model class ``kind`` with the head of ``policy``, and the architecture itself where diffusers lacks it."""
     head = head_class(policy)
     parts, wanted = (
-        [*_files_of(head), _only("head_class", policy, head), _own("policy_model")],
+        [*_files_of(head), _only("head_class", policy, head), _layers(head), _own("policy_model")],
         ["PolicyModel", "require_diffusers"],
     )
     # Below the check: an old diffusers may lack the class, and its own message would not say what to do.
@@ -108,6 +109,14 @@ def _only(function: str, policy: str, kind: type) -> Definition:
     """The one class of this student; piflow itself knows others."""
     return {{"{policy}": {kind.__name__}}}[name]'''
     return Definition("", function, text, frozenset([kind.__name__]))
+
+
+def _layers(head: type[PolicyHead]) -> Definition:
+    """The names of the layers of the one head that has come along."""
+    text = f'''def head_layers() -> tuple[str, ...]:
+    """The names of the layers of the head."""
+    return {head.layers!r}'''
+    return Definition("", "head_layers", text, frozenset())
 
 
 def _subclass(kind: type[nn.Module]) -> str:

@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...core.heads import HeadSite, HeadSizes, attach_head
-from ...core.policies.kinds import head_class
+from ...core.policies.kinds import head_class, head_layers
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-HEAD_LAYERS = ("means", "logweights", "logstds", "loggamma", "grid")
 LORA_A = ".lora_A.weight"
 LORA_B = ".lora_B.weight"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
@@ -51,7 +50,7 @@ class PolicyModel:
         # Without accelerate diffusers cannot keep some layers in float32; the head then has the dtype of the rest.
         if is_accelerate_available():
             own = cls._keep_in_fp32_modules
-            cls._keep_in_fp32_modules = [*(() if own is None else own), *HEAD_LAYERS]
+            cls._keep_in_fp32_modules = [*(() if own is None else own), *head_layers()]
 
     def put_head(self, policy: dict[str, Any]) -> None:
         """Put the head that ``policy`` describes in place of the projection, its weights still to be loaded."""

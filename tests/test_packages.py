@@ -1,0 +1,34 @@
+"""A package that brings what is no row is named, in one line; the command that asks for it does nothing."""
+
+from __future__ import annotations
+
+import pytest
+from outside_packages import run_commands
+
+FAMILY = "from piflow_cli.presets.families import FamilyKind\nROW = FamilyKind"
+METRIC = "from piflow_cli.evaluation.metric_kinds import MetricKind\nROW = MetricKind"
+LIST, EVAL = ["distill", "--list-teachers"], ["eval", "run", "--metrics", "fid"]
+
+
+@pytest.mark.parametrize(
+    ("group", "command", "module", "said"),
+    [
+        ("teachers", LIST, "raise OSError('no licence')", "which cannot be imported: no licence"),
+        ("teachers", LIST, "ROW = 'broken'", "which is no FamilyKind of that name"),
+        ("teachers", LIST, f"{FAMILY}('other', 'm:C', 'text')", "which is no FamilyKind of that name"),
+        ("teachers", LIST, f"{FAMILY}('broken', 'm:C', 'a tale')", "is told 'a tale', which is neither class nor text"),
+        ("metrics", EVAL, f"{METRIC}('broken', 'm:f', (), frozenset({{'luck'}}))", "needs 'luck', which is none of"),
+        ("metrics", EVAL, f"{METRIC}('broken', 'm:f', (), frozenset(), 'dear')", "costs 'dear', which is none of"),
+        ("metrics", EVAL, "import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
+    ],
+)
+def test_a_package_that_brings_no_row_is_named(tmp_path, group, command, module, said) -> None:
+    info = tmp_path / "broken_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[piflow.{group}]\nbroken = broken_module:ROW\n")
+    (tmp_path / "broken_module.py").write_text(module + "\n")
+    done = run_commands([command], tmp_path, packages=tmp_path)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 2, done.stderr
+    assert "broken-package brings broken as broken_module:ROW" in done.stderr and said in done.stderr
+    assert "pip uninstall broken-package" in done.stderr
