@@ -236,8 +236,10 @@ def metric_kinds() -> tuple[MetricKind, ...]:
 
 
 def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None) -> tuple[str, ...]:
-    """The metrics, of all or of ``kinds``, that are measured where none is named: ``protocol`` is quick, full, or None
-    for neither."""
+    """The metrics that are measured where none is named, of all or of ``kinds``.
+
+    ``protocol``: quick, full, or None for neither.
+    """
     most = COSTS.index("standard" if protocol is None else protocol)
     return tuple(kind.name for kind in (metric_kinds() if kinds is None else kinds) if COSTS.index(kind.cost) <= most)
 
