@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..packages import named
 from ..students.naming import student_name
-from ..students.open import FoundStudent, find_student
 
 if TYPE_CHECKING:
     from ..console import Console
     from ..students.facts import StudentFacts
+    from ..students.open import FoundStudent
     from ..students.student import Student
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -51,6 +51,9 @@ class ExportRequest:
 
     def find(self, say: Callable[[str], None] = lambda line: None) -> FoundStudent:
         """The student that is named, without its weights; ``say`` takes a line on what was assumed."""
+        # Takes seconds to import, and `piflow --help` reads the table of formats.
+        from ..students.open import find_student
+
         return find_student(
             self.student, self.teacher, self.base, subfolder=self.subfolder, changed=self.changed, say=say
         )
