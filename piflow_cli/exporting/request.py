@@ -51,7 +51,7 @@ class ExportRequest:
 
     def find(self, say: Callable[[str], None] = lambda line: None) -> FoundStudent:
         """The student that is named, without its weights; ``say`` takes a line on what was assumed."""
-        # The command reads this file for the names of formats, and shows its help without torch.
+        # Takes seconds to import, and `piflow --help` reads the table of formats.
         from ..students.open import find_student
 
         return find_student(
