@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..data.labelled_images import load_images
 from ..errors import PiflowError, UsageError
-from ..system.files import cache_key, expanded, identity_of, user_cache
+from ..presets.places import expanded
+from ..system.files import cache_key, identity_of, user_cache
 from ..weights.locate import locate
 from .extractors import Extractor
 from .extractors.base import INCEPTION, RESIZE_TENSORFLOW
