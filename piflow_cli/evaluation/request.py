@@ -12,6 +12,7 @@ from ..presets.bounds import MEASURED
 from ..sampling.limits import faults_of, refuse
 from .metric_kinds import FEATURES, PATCHES, PROMPTS, REFERENCE, STUDENT, metric_kinds, metric_names, needing, usual
 
+HELP = "piflow eval --help lists what there is"
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
 PROTOCOLS = ("quick", "full")
 FULL_CLASSES, FULL_PROMPTS = 50_000, 10_000
@@ -87,10 +88,9 @@ class EvalRequest:
 
     def check(self) -> None:
         """Raise UsageError with everything that does not go together."""
-        hint = "piflow eval --help lists what there is"
         if self.protocol not in (None, *PROTOCOLS):
             # What is measured depends on it.
-            raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", hint)
+            raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", HELP)
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
         faults += [*faults_of(self, MEASURED), *self._faults_of_what_is_not_measured()]
         empty = {
@@ -106,7 +106,7 @@ class EvalRequest:
             faults.append("one image has no distribution: ask for two at least")
         if self.save_images and self.output is None:
             faults.append("--save-images wants a folder: --output DIR")
-        refuse(faults, hint)
+        refuse(faults, HELP)
 
     def _faults_of_what_is_not_measured(self) -> list[str]:
         """Options that nothing of what is measured has a use for."""

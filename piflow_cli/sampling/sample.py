@@ -45,7 +45,7 @@ CLASS_BATCH = 64
 def sample(request: SampleRequest, console: Console) -> dict:
     """Write one PNG per shot, and a grid, to ``request.output``; returns what was written and how fast."""
     request.check()
-    if request.student is not None:
+    if isinstance(request.student, (str, Path)):
         path_or_hub_id(request.student)
     check_writable(request.output)
     device = choose_device(request.device)

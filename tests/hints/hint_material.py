@@ -16,7 +16,7 @@ from piflow_cli.app import main
 from piflow_cli.students.adapters import save_adapter
 
 
-def material(root: Path, teacher: Path) -> dict[str, str]:
+def material(root: Path, teacher: Path) -> dict[str, Path]:
     """Everything in ``root``, by the words that stand for it in braces; ``teacher``: the preset of a tiny one."""
     files = _files(root / "files")
     for name, policy in {"run": "gm", "dx": "dx"}.items():
@@ -51,7 +51,7 @@ def material(root: Path, teacher: Path) -> dict[str, str]:
     files["exported"] = root / "exported"
     done("export", str(files["run"]), "--format", "adapter", "--output", str(files["exported"]))
     files["exported2"] = shutil.copytree(files["exported"], root / "exported2")
-    return {name: str(path) for name, path in files.items()}
+    return files
 
 
 def text_student(folder: Path) -> dict[str, Path]:

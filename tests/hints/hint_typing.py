@@ -19,6 +19,7 @@ CHOICES = re.compile(
 WHOLE = re.compile(r"piflow ([a-z-]+)")
 LEAVE_OUT = re.compile(r"leave (it|them|--[a-z-]+) out")
 OUT_OF_LIST = re.compile(r"leave ([a-z-]+) out of (--[a-z-]+)")
+SHELL = re.compile(r"(?:^|: )(rm .+)$")
 ADDED = re.compile(r"(--[a-z][a-z-]+)((?: (?!out\b|with\b|too\b|to\b|is\b|alone\b)(?:\"[^\"]*\"|[^ ]+))*)")
 
 
@@ -45,19 +46,29 @@ def retyped(
     if found := OUT_OF_LIST.search(part):
         name, option = found.groups()
         listed = line[list(line).index(option) + 1].split(",")
-        return with_option(line, option, ",".join(value for value in listed if value != name))
+        gone = it if name == "it" else [name]
+        return with_option(line, option, ",".join(value for value in listed if value not in gone))
     if found := LEAVE_OUT.search(part):
         names = it if found[1] in ("it", "them") else (found[1],)
         for name in names:
             line = without(line, name)
         return list(line)
     if found := CHOICES.search(part):
-        return with_option(without(line, it[0]), it[0], found[1])
+        value = filled(found[1], fill)
+        if not it[0].startswith("--"):
+            return [value if word == it[0] else word for word in line]
+        return with_option(without(line, it[0]), it[0], value)
     options = ADDED.findall(part)
     assert options, f"nothing to type in {part!r}"
     for name, rest in options:
         line = with_option(line, name, *[filled(word.rstrip(",:;"), fill) for word in shlex.split(rest)])
     return list(line)
+
+
+def for_the_shell(hint: str, pick: int = 0) -> list[str] | None:
+    """What another program than piflow is to do before the line is typed again; None where nothing is."""
+    found = SHELL.search(commands(hint)[pick])
+    return None if found is None else shlex.split(found[1])
 
 
 def whole_command(text: str) -> list[str]:
