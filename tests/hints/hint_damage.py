@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import FluxTransformer2DModel
 from fuzz_material import WEIGHTS
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -31,7 +32,8 @@ def damaged(root: Path, files: Mapping[str, Path], vae: Path, stack: ExitStack) 
     channels. ``stack``: lets go of what another run holds in the end."""
     return {
         **students(root / "students", files),
-        **bases(root / "bases", files),
+        **class_bases(root / "class_bases", files["teacherbase"]),
+        **text_bases(root / "text_bases", files["base"]),
         **runs(root / "runs", files, stack),
         **data(root / "data"),
         **latents(root / "latents", vae),
@@ -53,45 +55,50 @@ def students(root: Path, files: Mapping[str, Path]) -> dict[str, Path]:
     copied(files["run"], made["runs"] / "two")
     large = student_of(ZOO["flux"], ZOO["flux"].build())
     large.facts = replace(large.facts, base=str(files["base"]))
-    for name, value in large.model.named_parameters():
-        if "lora_A" in name or "proj_out" in name:
-            value.data.fill_(1e6)
+    own = dict(large.model.named_parameters())
+    with torch.no_grad():
+        # A channel that the head does not look at, beyond what float16 holds.
+        own["norm_out.linear.bias"][0] = 1e5
+        for name in ("proj_out.means.weight", "proj_out.logweights.weight"):
+            own[name][:, 0] = 0.0
     made["large"] = root / "large"
     save_adapter(large, made["large"])
     return made
 
 
-def bases(root: Path, files: Mapping[str, Path]) -> dict[str, Path]:
-    """Bases of classes and of texts that no model can be read from."""
-    whole, text = files["teacherbase"], files["base"]
+def class_bases(root: Path, whole: Path) -> dict[str, Path]:
+    """Bases of classes that no model can be read from, or only with a config beside them."""
     made = {name: copied(whole, root / name) for name in ("torn", "unweighted")}
     tensors = load_file(whole / WEIGHTS)
     save_file(dict(list(tensors.items())[1:]), made["torn"] / WEIGHTS)
     (made["unweighted"] / WEIGHTS).unlink()
-    lone = {"alone": tensors, "infinite": {name: torch.full_like(value, torch.inf) for name, value in tensors.items()}}
-    lone |= {"headless": {name: value for name, value in tensors.items() if "embedding_table" not in name}}
-    for name, content in lone.items():
+    infinite = {name: torch.full_like(value, torch.inf) for name, value in tensors.items()}
+    for name, content in {"alone": tensors, "infinite": infinite, "sit": sit_weights()}.items():
         made[name] = root / f"{name}.safetensors"
         save_file(content, made[name])
-    made["sit"], made["nothing"] = root / "sit.safetensors", root / "nothing.pt"
-    save_file(sit_weights(), made["sit"])
+    made["nothing"] = root / "nothing.pt"
     torch.save([1], made["nothing"])
-    for name, (part, change) in {
-        "coded": ("text_encoder/config.json", lambda config: config | {"auto_map": {"AutoModel": "code.Model"}}),
-        "unindexed": ("model_index.json", lambda index: [1]),
-        "wider": ("transformer/config.json", lambda config: config | {"num_layers": config["num_layers"] + 1}),
-    }.items():
-        made[name] = copied(text, root / name)
-        rewritten(made[name] / part, change)
-    made["without_vae"] = copied(text, root / "without_vae")
+    return made
+
+
+def text_bases(root: Path, whole: Path) -> dict[str, Path]:
+    """Bases of texts that are another model than the student's, lack a part, or bring code."""
+    made = {name: copied(whole, root / name) for name in ("coded", "deeper", "without_vae")}
+    config = made["coded"] / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "code.Model"}}))
+    own = FluxTransformer2DModel.load_config(whole / "transformer")
+    deeper = FluxTransformer2DModel.from_config({**own, "num_layers": own["num_layers"] + 1})
+    deeper.save_pretrained(made["deeper"] / "transformer")
     shutil.rmtree(made["without_vae"] / "vae")
     return made
 
 
 def runs(root: Path, files: Mapping[str, Path], stack: ExitStack) -> dict[str, Path]:
     """Runs that cannot go on, for one reason each."""
-    made = {name: copied(files["run"], root / name) for name in ("other_data", "changed", "unreadable", "torn_run")}
-    (made["other_data"] / "data.sha256").write_text("0" * 64 + "\n")
+    names = ("other_data", "other_data2", "changed", "unreadable", "torn_run")
+    made = {name: copied(files["run"], root / name) for name in names}
+    for name in ("other_data", "other_data2"):
+        (made[name] / "data.sha256").write_text("0" * 64 + "\n")
     settings = made["changed"] / "run.yaml"
     settings.write_text(settings.read_text().replace("learning_rate: ", "learning_rate: 1"))
     (made["unreadable"] / "run.yaml").write_text("{")
@@ -118,12 +125,13 @@ def data(root: Path) -> dict[str, Path]:
         folder.mkdir()
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "fox.png")
         (folder / "fox.txt").write_text("a red fox")
-    picture = made["spoilt"] / "fox.png"
-    picture.write_bytes(picture.read_bytes()[:60])
-    features = torch.rand(2, 192, generator=torch.Generator().manual_seed(0))
-    for name, kept in {"two_pictures": features, "moments": None}.items():
-        made[name] = root / f"{name}.safetensors"
-        FeatureSet("pixels", "none", "two pictures", 2, moments(features), kept).save(made[name])
+    (made["spoilt"] / "fox.png").write_text("no picture")
+    # As many numbers as the pictures of the students of classes and of texts have, and those of hint_material.
+    for side, channels in ((4, 1), (8, 3), (16, 3)):
+        features = torch.rand(4, channels * side * side, generator=torch.Generator().manual_seed(0))
+        for name, kept, count in (("pictures", features, 4), ("moments", None, 2)):
+            made[f"{name}{side}"] = root / f"{name}{side}.safetensors"
+            FeatureSet("pixels", "none", "pictures", count, moments(features), kept).save(made[f"{name}{side}"])
     return made
 
 
@@ -134,7 +142,3 @@ def latents(root: Path, vae: Path) -> dict[str, Path]:
 
 def copied(folder: Path, target: Path) -> Path:
     return Path(shutil.copytree(folder, target))
-
-
-def rewritten(path: Path, change: Callable) -> None:
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))

@@ -25,8 +25,10 @@ def material(root: Path, teacher: Path) -> dict[str, Path]:
             "distill", "--teacher", str(teacher), "--policy", policy, "--iterations", "1", "--output", str(root / name)
         )
     files |= text_student(root / "flux")
-    files["run2"] = shutil.copytree(files["run"], root / "run2")
+    for name in ("run2", "run3"):
+        files[name] = shutil.copytree(files["run"], root / name)
     files |= {"teacher": teacher, "teacherbase": teacher.parent / "teacher"}
+    files["labelled"] = teacher.parent / "images.safetensors"
     files["unfinished"] = shutil.copytree(files["run"], root / "unfinished")
     shutil.rmtree(files["unfinished"] / "adapter")
     files["several"] = root / "several"

@@ -11,7 +11,7 @@ from typer.main import get_command
 from piflow_cli.app import app
 
 # Alternatives of a hint; the first is typed.
-ALTERNATIVES = re.compile(r"; |, or |, and | or (?=--|leave )|, then |, which |, of which ")
+ALTERNATIVES = re.compile(r"; |, or |, (?=name another folder)|, and | or (?=--|leave )|, then |, which |, of which ")
 CHOICES = re.compile(
     r"(?:choose one of|choose among|name one of them:|name one of(?! them)|known:|at or below)"
     r" (?!--)([^ ,;]+)"
@@ -39,10 +39,11 @@ def retyped(
     part = commands(hint)[pick]
     if (whole := WHOLE.search(part)) and whole[1] in {*get_command(app).commands, "--help"}:
         return [filled(word, fill) for word in whole_command(part[whole.start(1) :])]
-    if part.startswith("keep ") or part.endswith(" alone"):
+    if (it and part.startswith(("keep ", "in their place"))) or part.endswith(" alone"):
         for name in it:
             line = without(line, name)
-        return list(line)
+        if not part.startswith("in their place"):
+            return list(line)
     if found := OUT_OF_LIST.search(part):
         name, option = found.groups()
         listed = line[list(line).index(option) + 1].split(",")

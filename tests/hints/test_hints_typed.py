@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from accelerate.state import AcceleratorState
 from hint_cases import CASES, NOT_TYPED, Case
 from hint_damage import damaged
 from hint_material import material
-from hint_texts import to_type
+from hint_texts import OPTION, to_type
 from hint_typing import for_the_shell, retyped
 
 
@@ -23,6 +24,14 @@ def files(tmp_path_factory, tiny_teacher, tiny_vae) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         files = whole | damaged(root / "damaged", whole, tiny_vae, stack)
         yield {name: str(path) for name, path in files.items()}
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator() -> Iterator[None]:
+    """What a run has set of the process for itself is of that run alone."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class Reached(Exception):
@@ -52,11 +61,12 @@ def test_every_hint_with_something_to_type_has_a_case_or_a_reason():
 def said(err: str, hint: re.Pattern[str]) -> tuple[str, str]:
     """Message and hint of a command: of a fault or a warning the hint is the last part of the message itself."""
     message, _, told = err.strip().partition("\n  → ")
-    message, told = message.rpartition("Error: ")[2], " ".join(told.split())
-    if hint.search(told):
-        return message, told
-    assert (found := hint.search(" ".join(message.split()))), err
-    return found[0], found[0].partition(": ")[2] or found[0]
+    if hint.search(told := " ".join(told.split())):
+        return message.rpartition("Error: ")[2], told
+    found = hint.search(" ".join(re.sub(r"\b(Error|Warning): ", "", message).split()))
+    assert found is not None, err
+    wrong, _, told = found[0].partition(": ")
+    return found[0], told if OPTION.search(wrong) else found[0]
 
 
 def shown_by(template: str) -> re.Pattern[str]:
