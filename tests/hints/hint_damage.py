@@ -126,6 +126,7 @@ def data(root: Path) -> dict[str, Path]:
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / "fox.png")
         (folder / "fox.txt").write_text("a red fox")
     (made["spoilt"] / "fox.png").write_text("no picture")
+    shutil.copy(made["older"] / "fox.png", made["older"] / "cat.png")
     # As many numbers as the pictures of the students of classes and of texts have, and those of hint_material.
     for side, channels in ((4, 1), (8, 3), (16, 3)):
         features = torch.rand(4, channels * side * side, generator=torch.Generator().manual_seed(0))

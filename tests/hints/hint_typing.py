@@ -20,7 +20,7 @@ WHOLE = re.compile(r"piflow ([a-z-]+)")
 LEAVE_OUT = re.compile(r"leave (it|them|--[a-z-]+) out")
 OUT_OF_LIST = re.compile(r"leave ([a-z-]+) out of (--[a-z-]+)")
 SHELL = re.compile(r"(?:^|: )(rm .+)$")
-ADDED = re.compile(r"(--[a-z][a-z-]+)((?: (?!out\b|with\b|too\b|to\b|is\b|alone\b)(?:\"[^\"]*\"|[^ ]+))*)")
+ADDED = re.compile(r"(--[a-z][a-z-]+)((?: (?!--|out\b|with\b|too\b|to\b|is\b|alone\b)(?:\"[^\"]*\"|[^ ]+))*)")
 
 
 def commands(hint: str) -> list[str]:

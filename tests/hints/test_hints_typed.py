@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shlex
 import subprocess
@@ -23,6 +24,9 @@ def files(tmp_path_factory, tiny_teacher, tiny_vae) -> Iterator[dict[str, str]]:
     whole = material(root, tiny_teacher)
     with ExitStack() as stack:
         files = whole | damaged(root / "damaged", whole, tiny_vae, stack)
+        # A third of a second each time that text encoders are let go of, for objects that stay.
+        gc.freeze()
+        stack.callback(gc.unfreeze)
         yield {name: str(path) for name, path in files.items()}
 
 
