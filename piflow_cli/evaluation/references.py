@@ -170,8 +170,8 @@ def _training_set(
         return collector.finish()
     if section.captioned is not None and (folder := expanded(section.captioned)).is_dir():
         return _kept_features(open_folder(folder, count, console), extractor, console, batch_size, cache, keep)
-    source = "nothing that is named in it" if section.source is None else section.source
+    trained = f"trains on {section.source}, which are no pictures on this machine"
     raise UsageError(
-        f"the preset {preset.name} trains on {source}, and there are no pictures of it on this machine",
+        f"the preset {preset.name} {'names nothing to train on' if section.source is None else trained}",
         "name a folder of pictures or a file of statistics: --reference PATH",
     )
