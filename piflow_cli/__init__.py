@@ -42,7 +42,7 @@ _PLACES = {
     "Console": "console",
     **dict.fromkeys(("PiflowError", "UsageError", "RunError", "Interrupted"), "errors"),
 }
-# What a package logs is for whoever asks: without this, Python would print its warnings.
+# Logs of a package are for callers that ask: without this, Python would print its warnings.
 logging.getLogger("piflow").addHandler(logging.NullHandler())
 
 

@@ -102,12 +102,12 @@ def _print_version(console: Console) -> None:
 
 
 def _options(args: list[str]) -> list[str]:
-    """Read off the raw arguments, since a faulty command line never gets as far as a Console."""
+    """The options in the raw arguments, since a faulty command line never reaches a Console."""
     return args[: args.index("--")] if "--" in args else args
 
 
 def _is_silent(args: list[str]) -> bool:
-    """Whether only our own words are wanted: of several processes the first alone lets libraries speak.
+    """Whether only our own output is wanted: of several processes the first alone lets libraries speak.
 
     Help is written by Typer, and whoever debugs wants to see everything.
     """
@@ -117,7 +117,7 @@ def _is_silent(args: list[str]) -> bool:
 
 
 def _report(exc: BaseException, args: list[str]) -> int:
-    """Print what ``args`` came to on stderr, message and hint, and return the exit code."""
+    """Print message and hint on stderr, and return the exit code."""
     if type(exc).__name__ == "NoArgsIsHelpError":
         return UsageError.exit_code  # the help is on the screen already
     if os.environ.get(DEBUG_VARIABLE) == "1":

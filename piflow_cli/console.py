@@ -1,4 +1,4 @@
-"""The one sink: data goes to stdout, everything else to stderr, and --json and --quiet are obeyed here alone."""
+"""The one sink: data goes to stdout, everything else to stderr; it alone obeys --json and --quiet."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 TERMINAL_INTERVAL = 0.5
 LOG_INTERVAL = 10.0
-# Of a longer list a text shows its ends and its length; JSON has it all.
+# A text shows a longer list by its ends and its length; JSON has it all.
 LONGEST_LIST = 4
 
 
 class Console:
-    """Where a command writes.
+    """The output of a command.
 
     Args:
         json: data is JSON on stdout; stderr carries JSON lines only (warnings, the error), so both can be parsed.
@@ -33,7 +33,7 @@ class Console:
     """
 
     def __init__(self, json: bool = False, quiet: bool = False) -> None:
-        # Of several processes that work on one run, the first speaks for all.
+        # The first of several processes of a run speaks for all.
         self.speaks = is_first()
         self.json = json
         self.quiet = quiet or not self.speaks
@@ -41,7 +41,7 @@ class Console:
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Within it what the package logs is said here, and what nobody can act on is not said at all.
+        """Print what the package logs within the context, and hide warnings that nobody can act on.
 
         For commands, which speak to a person: a library leaves the log and the warnings of its caller alone.
         """
@@ -76,7 +76,7 @@ class Console:
         self._data(dumps(picked) if self.json else format_table(picked, columns))
 
     def result(self, data: Mapping[str, object], text: str) -> None:
-        """What the command was asked for, on stdout: `data` with --json, else `text`."""
+        """The command's result, on stdout: `data` with --json, else `text`."""
         self._data(dumps(data) if self.json else text)
 
     def _data(self, text: str) -> None:
@@ -108,7 +108,7 @@ SILENT = Console(quiet=True)
 
 
 class _Forward(logging.Handler):
-    """Lets rooms that know no console, the core among them, speak through it: they log to ``piflow.*``."""
+    """A handler that prints what rooms without a console, the core among them, log to ``piflow.*``."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()

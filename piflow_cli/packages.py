@@ -1,4 +1,4 @@
-"""What other packages bring: rows of our tables, listed under an entry point of theirs as name = "module:ROW"."""
+"""Rows that other packages bring to our tables, by an entry point name = "module:ROW"."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from .errors import RunError
 
-Row = TypeVar("Row")
+AnyRow = TypeVar("AnyRow")
 
 
 def named(place: str) -> Any:
-    """What is called NAME in a module, of "module:NAME"; imports the module."""
+    """The object NAME of a module, from "module:NAME"; imports the module."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
@@ -25,12 +25,12 @@ def _points(group: str) -> Mapping[str, EntryPoint]:
 
 
 def outside_names(group: str) -> tuple[str, ...]:
-    """What the rows are called that other packages list under ``group``, sorted; none of them is imported."""
+    """The names of the rows that other packages list under ``group``, sorted; none of them is imported."""
     return tuple(sorted(_points(group)))
 
 
 @cache
-def outside_row(group: str, name: str, kind: type[Row]) -> Row:
+def outside_row(group: str, name: str, kind: type[AnyRow]) -> AnyRow:
     """The row called ``name`` that another package lists under ``group``.
 
     Raises RunError, which names the package, where it cannot be imported, or is no ``kind`` of that name; KeyError

@@ -1,4 +1,4 @@
-"""What this process is among those of one run, as torchrun and accelerate tell it by environment variables."""
+"""The rank of this process in a run, from the environment variables of torchrun and accelerate."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 
 
 def launched_processes() -> int:
-    """How many processes torchrun or accelerate started, read from the environment they set."""
+    """The number of processes that torchrun or accelerate started, from the environment."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
-    """Whether this process is the one of a run that writes for all of them."""
+    """Whether this process writes for all processes of a run."""
     return launched_processes() == 1 or os.environ.get("RANK", "0") == "0"

@@ -1,7 +1,6 @@
-"""Where a command writes: streams of our own, told apart from what libraries write, and
-none that a reader who goes away can break.
+"""The streams of a command: apart from what libraries write, and unbreakable when a reader goes away.
 
-With --json and --quiet what libraries write goes nowhere, down to the C level.
+With --json and --quiet, output of libraries goes nowhere, down to the C level.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 _OUT, _ERR = 1, 2
-# What these warn of as they are imported, such as kernels that a CPU could have too, is nothing that a user can act on.
+# No user can act on the warnings that these give at import, such as kernels that a CPU could have too.
 CHATTY = ("bitsandbytes",)
-_ours: tuple[TextIO | Unbreakable, TextIO | Unbreakable] | None = None
+_ours: tuple[TextIO | UnbreakableStream, TextIO | UnbreakableStream] | None = None
 # Never closed: the logger of a library that was imported meanwhile keeps it for good.
 _nowhere: TextIO | None = None
 
 
-class Unbreakable:
-    """A text stream that falls silent at the first error of the system, and is the given one until then.
+class UnbreakableStream:
+    """A text stream that falls silent at the first error of the system.
 
     The system's file behind it then leads to nowhere too, for what libraries write and for what is flushed at the end.
     """
@@ -54,7 +53,7 @@ class Unbreakable:
 
 
 def silence(stream: Any) -> None:
-    """Lead what is written to ``stream`` from now on, and what is in its buffer, to nowhere."""
+    """Lead ``stream``, from now on and with its buffer, to nowhere."""
     # Streams that tests put in the place of the real ones have no file.
     with suppress(OSError, ValueError, AttributeError):
         _drop([stream.fileno()])
@@ -62,11 +61,10 @@ def silence(stream: Any) -> None:
 
 @contextmanager
 def unbreakable(*names: str) -> Generator[None]:
-    """Make streams of :mod:`sys` unbreakable until the block ends; one that was
-    closed before the start leads to nowhere."""
+    """Make streams of :mod:`sys` unbreakable for the block; one that was closed before leads to nowhere."""
     before = {name: getattr(sys, name) for name in names}
     for name, stream in before.items():
-        setattr(sys, name, Unbreakable(open(os.devnull, "w") if stream is None else stream))
+        setattr(sys, name, UnbreakableStream(open(os.devnull, "w") if stream is None else stream))
     try:
         yield
     finally:
@@ -76,24 +74,24 @@ def unbreakable(*names: str) -> Generator[None]:
 
 
 def calm() -> None:
-    """Have libraries that warn of nothing a user can act on say their errors alone."""
+    """Reduce libraries that warn of nothing a user can act on to their errors."""
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def out() -> TextIO | Unbreakable:
-    """Where data goes."""
+def out() -> TextIO | UnbreakableStream:
+    """The stream of data."""
     return sys.stdout if _ours is None else _ours[0]
 
 
-def err() -> TextIO | Unbreakable:
-    """Where everything else goes."""
+def err() -> TextIO | UnbreakableStream:
+    """The stream of everything else."""
     return sys.stderr if _ours is None else _ours[1]
 
 
 @contextmanager
 def only_ours(wanted: bool = True) -> Generator[None]:
-    """Within it only what is written to :func:`out` and :func:`err` arrives, where that is ``wanted``.
+    """Let through, for the block, only what is written to :func:`out` and :func:`err`, if ``wanted``.
 
     Whatever else this process and its children write to stdout and stderr is dropped: by ``print``, ``warnings`` and
     loggers, and by libraries in C, which know only the file descriptors.
@@ -104,7 +102,7 @@ def only_ours(wanted: bool = True) -> Generator[None]:
         return
     streams = sys.stdout, sys.stderr
     ours = _own(sys.stdout, _OUT), _own(sys.stderr, _ERR)
-    _ours = ours[0], Unbreakable(ours[1])
+    _ours = ours[0], UnbreakableStream(ours[1])
     kept = {number: copy for number in (_OUT, _ERR) if (copy := _copy(number)) is not None}
     try:
         _drop(kept)
@@ -125,13 +123,13 @@ def only_ours(wanted: bool = True) -> Generator[None]:
 
 @contextmanager
 def unbreakable_out() -> Generator[None]:
-    """Within it data that nobody reads any more stops nothing."""
+    """Let the block go on when nobody reads its data any more."""
     global _ours
     if _ours is None:
         with unbreakable("stdout"):
             yield
         return
-    before, _ours = _ours, (Unbreakable(_ours[0]), _ours[1])
+    before, _ours = _ours, (UnbreakableStream(_ours[0]), _ours[1])
     try:
         yield
     finally:
@@ -140,7 +138,7 @@ def unbreakable_out() -> Generator[None]:
 
 @contextmanager
 def inherited() -> Generator[None]:
-    """Within it child processes inherit the streams as they were: those that speak for this process."""
+    """Let child processes inherit the original streams for the block: they speak for this process."""
     if _ours is None:
         yield
         return
@@ -158,13 +156,13 @@ def inherited() -> Generator[None]:
 
 
 def hush() -> None:
-    """Drop what libraries say while the interpreter ends; nothing is to be written after it."""
+    """Drop the output of libraries while the interpreter ends; nothing is to be written after it."""
     _flush((sys.stdout, sys.stderr))
     _drop((_OUT, _ERR))
 
 
 def _own(stream: TextIO | None, number: int) -> TextIO:
-    """A stream of our own to where ``stream`` leads, or itself where it does not use the file descriptor ``number``."""
+    """A stream of our own to the target of ``stream``; itself where it does not use file descriptor ``number``."""
     if stream is None:
         return _dropping()
     try:

@@ -10,7 +10,7 @@ SHOWN_NAME = 60
 
 
 def few(names: Collection[str], shown: int = 3, separator: str = ", ") -> str:
-    """The first of ``names`` and how many others there are: "a, b, c and 2 more"."""
+    """The first of ``names`` and the number of the others: "a, b, c and 2 more"."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return separator.join(islice(names, shown)) + more
 

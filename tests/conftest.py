@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -44,6 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if f"{item.path.relative_to(Path(__file__).parent).as_posix()}::{item.originalname}" in slow:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _spared() -> None:
+    """Keep what was imported out of collections: commands ask for them, and each takes half a second then."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from looks import FILE, FeaturesAndClasses
+from network_extractors import FILE, FeaturesAndClasses
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -36,6 +36,16 @@ def test_every_function_fits_a_screen() -> None:
     assert found == {}
 
 
+def test_no_two_classes_share_a_name() -> None:
+    """One name, one meaning: a reader who searches for a class finds one."""
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_the_package_says_that_it_is_typed() -> None:
     assert (ROOT / "piflow_cli" / "py.typed").is_file()
 

@@ -95,7 +95,7 @@ def usual(field: Field) -> object:
         # What is kept is for people who look into a folder; a picture in memory has its recipe.
         (piflow.sample, SampleRequest, {"device", "output"}, {"grid", "metadata"}),
         (piflow.evaluate, EvalRequest, set(), set()),
-        (piflow.inspect, InspectRequest, {"position"}, {"place"}),
+        (piflow.inspect, InspectRequest, set(), set()),
         (piflow.export, ExportRequest, set(), set()),
     ],
 )

@@ -1,1 +1,1 @@
-"""One file a command: options in, one library call, result out."""
+"""One file for each command: options in, one library call, result out."""

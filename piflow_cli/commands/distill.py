@@ -127,7 +127,7 @@ def _resolved(
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
-    """What the command's ``options`` say of the preset, by its keys; None: nothing."""
+    """The settings of the preset that the command's ``options`` give, by key; None is not given."""
     from piflow_cli.presets.resolve import PICTURES
 
     return {
@@ -159,7 +159,7 @@ def _print_config(preset: Preset, console: Console) -> None:
 
 
 def _processes(folder: Path, asked: int | None, device: str) -> int:
-    """How many processes the run is to have; a folder that nothing can be written to is refused first."""
+    """The number of processes of the run; a folder that cannot be written to is refused first."""
     from piflow_cli.system.files import check_writable
 
     check_writable(folder)
@@ -184,7 +184,7 @@ def _refuse_others(context: typer.Context) -> None:
 
 
 def _refuse_missing(preset: Preset) -> None:
-    """Raise UsageError for a base or prompts that are not there: what comes next takes seconds to import."""
+    """Raise UsageError for a missing base or prompts, before anything that takes seconds to import."""
     from piflow_cli.data.prompts import read_prompts
     from piflow_cli.weights.locate import hub_id, locate
 
@@ -206,8 +206,7 @@ def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Co
 
 
 def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> None:
-    """Launch as many ``processes`` of this command, or ``run`` it here where
-    they are launched, or it needs no other."""
+    """Launch ``processes`` of this command, or ``run`` it here where it is launched already or needs no other."""
     from piflow_cli.ranks import launched_processes
     from piflow_cli.system.processes import launch
 
@@ -223,7 +222,7 @@ def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Conso
     from piflow_cli.training import distill as run_distillation
 
     follow_launcher()
-    # A run of days does not end because nobody reads any more what it says.
+    # A run of days goes on when nobody reads its output any more.
     with unbreakable_out():
         result = run_distillation(preset, output=folder, device=device, resume=resume, console=console)
         console.result(result, format_pairs(result))

@@ -26,7 +26,7 @@ NumProcesses = Annotated[
     int | None,
     setting(
         "--num-processes",
-        "Processes on this machine, one a GPU; default: 1, or as torchrun says.",
+        "Processes on this machine, one for each GPU; default: 1, or as torchrun says.",
         MODEL,
         "N",
         1,
@@ -34,7 +34,7 @@ NumProcesses = Annotated[
     ),
 ]
 
-# Those of other packages are known when they are named: looking for them takes a moment that --help has not got.
+# Policies of other packages are read when they are named: to search for them here would slow --help down.
 Kind = Annotated[
     str | None,
     typer.Option(
@@ -61,7 +61,7 @@ Pictures = Annotated[
 ]
 DataFree = Annotated[
     bool | None,
-    switch("--data-free/--no-data-free", "Start at noise alone (default with --prompts), or at noised data.", DATA),
+    switch("--data-free/--no-data-free", "Start from noise alone (default with --prompts), or from noised data.", DATA),
 ]
 CacheFolder = Annotated[
     Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")
@@ -80,11 +80,11 @@ BatchSize = Annotated[int | None, setting("--batch-size", "Global batch, over al
 LearningRate = Annotated[
     float | None, setting("--learning-rate", "Peak rate, after the warm-up.", OPTIMISATION, "RATE")
 ]
-Seed = Annotated[int | None, setting("--seed", "Of noise, data order and dropout.", OPTIMISATION, "N")]
+Seed = Annotated[int | None, setting("--seed", "Seed of noise, data order and dropout.", OPTIMISATION, "N")]
 
 Config = Annotated[Path | None, setting("--config", "YAML file with some of the preset's keys.", PRESET, "FILE")]
 Assignments = Annotated[
-    list[str] | None, setting("--set", "Any key of the preset; repeatable.", PRESET, "SECTION.KEY=VALUE")
+    list[str] | None, setting("--set", "Set any key of the preset; may come again.", PRESET, "SECTION.KEY=VALUE")
 ]
 
 Output = Annotated[Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")]

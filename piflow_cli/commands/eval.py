@@ -1,4 +1,4 @@
-"""`piflow eval`: how good students are, and how far from their teacher."""
+"""`piflow eval`: the quality of students, and their distance from their teacher."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def eval(
 ) -> None:
     """Measure students, or a folder of pictures.
 
-    Every number is printed with its protocol. The report has the same as JSON, as a page, and as plots.
+    Every number has its protocol. The report has all as JSON, as a page, and as plots.
     """
     console = Console(json=json, quiet=quiet)
     named = tuple(students or ()) + tuple(compare or ())

@@ -29,7 +29,7 @@ Reference = Annotated[
     str | None,
     setting(
         "--reference",
-        "data, teacher, a folder, a file of statistics or clean-fid:NAME; default: data, or else teacher.",
+        "What to compare with: data, teacher, a folder, statistics or clean-fid:NAME; default: data, or else teacher.",
         MEASURING,
         "WHAT",
     ),
@@ -38,7 +38,7 @@ Metrics = Annotated[
     str | None,
     setting(
         "--metrics",
-        f"Of {', '.join(ROWS)}; default: all but {', '.join(name for name in ROWS if name not in USUAL)}.",
+        f"Any of {', '.join(ROWS)}; default: all but {', '.join(name for name in ROWS if name not in USUAL)}.",
         MEASURING,
         "NAMES",
     ),
@@ -47,24 +47,26 @@ Extractor = Annotated[
     list[str] | None,
     setting(
         "--extractor",
-        "What looks at pictures: pixels, digits-classifier, inception, inception-tf, dinov2:PATH; may come again.",
+        "Feature extractor: pixels, digits-classifier, inception, inception-tf, dinov2:PATH; may come again.",
         MEASURING,
         "NAME",
     ),
 ]
 InceptionWeights = Annotated[
     Path | None,
-    setting("--inception-weights", "Where they are, if in none of the usual caches.", MEASURING, "FILE"),
+    setting("--inception-weights", "Inception's weights, if they are in none of the usual caches.", MEASURING, "FILE"),
 ]
 TrustWeights = Annotated[
-    bool, switch("--trust-weights", "Run those even where they are not the published file.", MEASURING)
+    bool, switch("--trust-weights", "Run --inception-weights even if they are not the published file.", MEASURING)
 ]
-Clip = Annotated[str | None, setting("--clip", "The CLIP of the CLIP score; default: ViT-L/14@336.", MEASURING, "PATH")]
-Quick = Annotated[bool, switch("--quick", "1,000 images and the metrics that take the least.", MEASURING)]
-Full = Annotated[bool, switch("--full", "The paper's protocol: 50,000 images, or 10,000 prompts.", MEASURING)]
+Clip = Annotated[str | None, setting("--clip", "CLIP for the CLIP score; default: ViT-L/14@336.", MEASURING, "PATH")]
+Quick = Annotated[bool, switch("--quick", "Measure 1,000 images by the cheapest metrics.", MEASURING)]
+Full = Annotated[bool, switch("--full", "Follow the paper's protocol: 50,000 images, or 10,000 prompts.", MEASURING)]
 NumImages = Annotated[
     int | None,
-    setting("--num-images", "How many; default: as many as the training set, or 1,000.", SAMPLING, "N", 1, IMAGES),
+    setting(
+        "--num-images", "Number of images; default: as many as the training set, or 1,000.", SAMPLING, "N", 1, IMAGES
+    ),
 ]
 Labels = Annotated[
     str | None, setting("--labels", "Classes, like 0-9 or 3,5; default: as in the data.", SAMPLING, "RANGES")
@@ -81,7 +83,7 @@ FineSteps = Annotated[
     int | None,
     setting(
         "--fine-steps",
-        "Of the teacher's fine solution; default: 128, or 50 from prompts.",
+        "Euler steps of the teacher's fine solution; default: 128, or 50 from prompts.",
         SAMPLING,
         "N",
         1,
@@ -93,11 +95,13 @@ BatchSize = Annotated[
     setting("--batch-size", "Images made at once; default: 128, or 1 from prompts.", SAMPLING, "N", 1, BATCH),
 ]
 Cache = Annotated[
-    Path | None, setting("--cache", "Folder of what was generated; default: ~/.cache/piflow.", DATA, "DIR")
+    Path | None, setting("--cache", "Folder that keeps what was generated; default: ~/.cache/piflow.", DATA, "DIR")
 ]
-SaveImages = Annotated[bool, switch("--save-images", "Also write every picture.", OUTPUT)]
+SaveImages = Annotated[bool, switch("--save-images", "Also write every image.", OUTPUT)]
 SaveStatistics = Annotated[
     Path | None,
-    setting("--save-statistics", "Keep those of --images here, for --reference; .safetensors.", OUTPUT, "FILE"),
+    setting(
+        "--save-statistics", "Write the statistics of --images to a .safetensors file, for --reference.", OUTPUT, "FILE"
+    ),
 ]
 Output = Annotated[Path | None, setting("--output", "Folder of the report; default: evals/<name>.", OUTPUT, "DIR")]

@@ -1,4 +1,4 @@
-"""`piflow export`: a student in the formats of others."""
+"""`piflow export`: students in the formats of other programs."""
 
 from __future__ import annotations
 

@@ -23,27 +23,31 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help=f"{', '.join(NAMES[:-1])} or {NAMES[-1]}.",
+        help=f"Format of the export: {', '.join(NAMES[:-1])} or {NAMES[-1]}.",
         rich_help_panel=FORMAT,
         show_default=False,
     ),
 ]
-Dtype = Annotated[str | None, setting("--dtype", "bf16, fp16 or fp32; default: as stored.", FORMAT, "NAME")]
+Dtype = Annotated[
+    str | None, setting("--dtype", "Precision of the weights: bf16, fp16 or fp32; default: as stored.", FORMAT, "NAME")
+]
 Rank = Annotated[
-    int | None, setting("--rank", "Largest rank of the adapters; what is lost is printed.", FORMAT, "N", 1, WIDTH)
+    int | None, setting("--rank", "Largest rank of the adapters; the loss is printed.", FORMAT, "N", 1, WIDTH)
 ]
 Quantise = Annotated[str | None, setting("--quantise", "Precision of a merged base: fp8, int8 or nf4.", FORMAT, "NAME")]
-NoBase = Annotated[bool, switch("--no-base", "Name the base, and do not copy it into a pipeline.", FORMAT)]
+NoBase = Annotated[bool, switch("--no-base", "Name the base in a pipeline, and do not copy it.", FORMAT)]
 Output = Annotated[
     Path | None, setting("--output", "Folder of the export; default: exports/<name>-<format>.", OUTPUT, "DIR")
 ]
-Overwrite = Annotated[bool, switch("--overwrite", "Let it take the place of an earlier export.", OUTPUT)]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace an earlier export in that folder.", OUTPUT)]
 CardPrompts = Annotated[
     list[str] | None,
-    setting("--prompt", "Of a sample on the card of a text-to-image student; may come again.", OUTPUT, "TEXT"),
+    setting("--prompt", "Prompt of a sample on the card of a text-to-image student; may come again.", OUTPUT, "TEXT"),
 ]
 AcceptChanged = Annotated[
-    bool, switch("--accept-changed", "Take an adapter whose checksums differ, and write new ones.", FORMAT)
+    bool, switch("--accept-changed", "Accept an adapter whose checksums differ, and write new ones.", FORMAT)
 ]
-PushToHub = Annotated[str | None, setting("--push-to-hub", "Repository that takes the folder.", HUB, "OWNER/NAME")]
-Private = Annotated[bool, switch("--private", "Make that repository a private one.", HUB)]
+PushToHub = Annotated[
+    str | None, setting("--push-to-hub", "Also upload the folder to this repository.", HUB, "OWNER/NAME")
+]
+Private = Annotated[bool, switch("--private", "Make the repository private.", HUB)]

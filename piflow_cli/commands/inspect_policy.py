@@ -1,4 +1,4 @@
-"""`piflow inspect-policy`: what a student's network decided."""
+"""`piflow inspect-policy`: the policies of a student's network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from piflow_cli.errors import UsageError
 from piflow_cli.students.naming import student_name
 
 if TYPE_CHECKING:
-    from piflow_cli.inspection.slices import Place
+    from piflow_cli.inspection.slices import Position
 
 EXAMPLES = examples(
     ("piflow inspect-policy runs/digits", "a report of 16 digits"),
@@ -68,8 +68,8 @@ def inspect_policy(
     Writes policy.html (one page, nothing fetched), policy.json and the pictures.
     """
     students, prompts = _students(student, prompts, compare)
-    place = None if slice is None else parse_slice(slice)
-    shots = {
+    position = None if slice is None else parse_slice(slice)
+    drawn = {
         "labels": None if labels is None else parse_ranges(labels, "--labels"),
         "seeds": None if seeds is None else parse_ranges(seeds, "--seeds"),
     }
@@ -81,10 +81,10 @@ def inspect_policy(
     request = InspectRequest(
         students=students,
         prompts=tuple(prompts),
-        place=place,
+        position=position,
         output=_folder(students, subfolder) if output is None else output,
         **as_typed(context, *same, "base_precision", "overwrite", "device"),
-        **shots,
+        **drawn,
     )
     with console.listening():
         result = inspect(request, console)
@@ -93,22 +93,22 @@ def inspect_policy(
     console.say(f"report in {result['files'][0]}")
 
 
-def parse_slice(text: str) -> Place:
+def parse_slice(text: str) -> Position:
     """`X,Y` or `X,Y,AXIS`, whole numbers from 0: column, row and channel of the state."""
     if re.fullmatch(r"\d{1,9}(,\d{1,9}){1,2}", text) is None:
         raise UsageError(
             f"--slice {text}: not a column and a row, or those and a channel, from 0",
             "write it like --slice 3,4 or --slice 3,4,0",
         )
-    from piflow_cli.inspection.slices import Place
+    from piflow_cli.inspection.slices import Position
 
-    return Place(*map(int, text.split(",")))
+    return Position(*map(int, text.split(",")))
 
 
 def _students(
     student: str | None, prompts: list[str] | None, compare: tuple[str, str] | None
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Whom to look at, and the prompts: with --compare the first argument is a prompt too."""
+    """The students to inspect, and the prompts: with --compare the first argument is a prompt too."""
     prompts = [] if prompts is None else prompts
     if compare is None:
         if student is None:

@@ -1,4 +1,4 @@
-"""Options that commands share, and the readers of the small languages they are written in."""
+"""Options that commands share, and the parsers of their values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def complete_teacher(incomplete: str) -> list[str]:
 
 
 def check_device(device: str) -> str:
-    """auto, cpu, mps, cuda or cuda:N; whether the machine has it is found out by the run."""
+    """The name auto, cpu, mps, cuda or cuda:N; the run finds out whether the machine has it."""
     if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device) is None:
         raise UsageError(f"--device {device}: no such kind of device", "type --device auto, cpu, cuda or cuda:0")
     return device
@@ -57,12 +57,12 @@ def parse_temperature(text: str) -> float | str:
 
 
 def parse_stochastic(text: str) -> float:
-    """How much is re-noised between evaluations: 0 is the ODE, inf is all of it."""
+    """The share of re-noising between evaluations: 0 is the ODE, inf re-noises fully."""
     return check_stochastic(_number(text), text)
 
 
 def parse_guidance(text: str) -> float:
-    """A guidance scale of at least 1, which is none."""
+    """A guidance scale of at least 1; 1 is no guidance."""
     return check_guidance(_number(text), text)
 
 
@@ -99,7 +99,7 @@ def _number(text: str) -> float:
 
 
 def as_typed(context: typer.Context, *names: str) -> dict[str, Any]:
-    """The options of a command that its request takes under the same names, and as they are (paths excepted)."""
+    """The options of a command that its request takes under the same names and unchanged (paths excepted)."""
     return {name: context.params[name] for name in names}
 
 
@@ -108,7 +108,7 @@ OPTIMISATION, MEMORY, SAMPLING, OUTPUT = "Optimisation", "Memory", "Sampling", "
 
 
 def examples(*rows: tuple[str, str], closing: str) -> str:
-    """The end of a command's help: commands, each with what it does beside it, and a closing sentence."""
+    """The end of a command's help: commands with what they do, and a closing sentence."""
     width = max(len(command) for command, _ in rows)
     lines = [f"  [cyan]{command.ljust(width)}[/]  [dim]{what}[/]" for command, what in rows]
     return "\n".join(["[bold]Examples[/]", *lines]) + f"\n\n{closing}"
@@ -122,7 +122,7 @@ def setting(
     minimum: int | None = None,
     bound: Bound | None = None,
 ) -> Any:
-    """An option in a panel of the help, without a default there: what is not given comes from preset or student."""
+    """An option in a panel of the help, without a default: preset or student give what is not given."""
     check = None if bound is None else bound.option(names)
     return typer.Option(
         names, help=help, rich_help_panel=panel, metavar=metavar, min=minimum, callback=check, show_default=False
@@ -139,12 +139,18 @@ Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.
 Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder, file or Hub id.", MODEL, "PATH")]
 BasePrecision = Annotated[
     Literal["fp32", "bf16", "fp8", "int8", "nf4"] | None,
-    setting("--base-precision", "Of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY),
+    setting(
+        "--base-precision", "Precision of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY
+    ),
 ]
 Device = Annotated[
     str,
     typer.Option(
-        "--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.", callback=check_device, rich_help_panel=MODEL
+        "--device",
+        metavar="NAME",
+        help="Where to compute: auto, cpu, cuda or cuda:N.",
+        callback=check_device,
+        rich_help_panel=MODEL,
     ),
 ]
 Teacher = Annotated[
@@ -161,4 +167,4 @@ Teacher = Annotated[
 TextColumn = Annotated[
     str | None, setting("--text-column", "The column of prompts or captions; default: text.", DATA, "NAME")
 ]
-Subfolder = Annotated[str | None, setting("--subfolder", "Of the student: a folder inside it.", MODEL, "NAME")]
+Subfolder = Annotated[str | None, setting("--subfolder", "A folder inside that of the student.", MODEL, "NAME")]

@@ -1,4 +1,4 @@
-"""`piflow sample`: a student, or a teacher, to images."""
+"""`piflow sample`: from a student, or a teacher, to images."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def sample(
 ) -> None:
     """Make images with a student, or with a teacher for comparison.
 
-    With both, the student is sampled, provided that it was distilled from that teacher. What follows no student but
-    --teacher is a prompt if it has a space in it.
+    With both, it samples the student, which must have been distilled from that teacher.
+    Beside --teacher, an argument with a space in it is a prompt.
     """
     student, told = _named(student, prompts, teacher)
     options = as_typed(
@@ -123,7 +123,7 @@ def sample(
 
 
 def _named(student: str | None, prompts: list[str] | None, teacher: str | None) -> tuple[str | None, tuple[str, ...]]:
-    """Student and prompts told apart: beside a teacher, what has a space in it and is no file is a prompt."""
+    """Student and prompts; beside a teacher, an argument with a space in it that is no file is a prompt."""
     told = () if prompts is None else tuple(prompts)
     # Unlike pathlib's, this test takes a text that is too long for a name.
     if student is not None and " " in student.strip() and not os.path.exists(student):
@@ -151,7 +151,7 @@ def _run(options: dict, console: Console) -> None:
 
 
 def _seeds(seeds: str | None, num_images: int | None) -> tuple[int, ...] | None:
-    """The seeds that are asked for; None where it is left to the model."""
+    """The seeds that are asked for; None where the model chooses."""
     if seeds is not None and num_images is not None:
         raise UsageError("--seeds and --num-images exclude each other", "keep --seeds, which counts the images too")
     if seeds is not None:

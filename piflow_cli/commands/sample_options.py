@@ -16,14 +16,15 @@ Student = Annotated[
 ]
 Prompts = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PROMPT", help="What to show, for text-to-image; may come again.", show_default=False),
+    typer.Argument(metavar="PROMPT", help="A prompt, for text-to-image; may come again.", show_default=False),
 ]
 
 Vae = Annotated[
-    str | None, setting("--vae", "What shows latents: a folder or Hub id; default: as trained.", MODEL, "PATH")
+    str | None,
+    setting("--vae", "The VAE that decodes latents: a folder or Hub id; default: as trained.", MODEL, "PATH"),
 ]
 Loras = Annotated[
-    list[str] | None, setting("--lora", "One more LoRA, and its scale; may come again.", MODEL, "PATH[:SCALE]")
+    list[str] | None, setting("--lora", "A further LoRA with its scale; may come again.", MODEL, "PATH[:SCALE]")
 ]
 Compile = Annotated[bool, switch("--compile", "Compile the blocks that the network repeats.", MODEL)]
 Offload = Annotated[
@@ -37,17 +38,19 @@ PromptsFrom = Annotated[
     str | None,
     setting(
         "--prompts",
-        "A file of prompts, where wanted with columns seed, width, height; or a Hub dataset.",
+        "A file of prompts, optionally with columns seed, width, height; or a Hub dataset.",
         SAMPLING,
         "SOURCE",
     ),
 ]
-Height = Annotated[int | None, setting("--height", "In pixels; default: 1024.", SAMPLING, "N", 1, SIDE)]
-Width = Annotated[int | None, setting("--width", "In pixels; default: 1024.", SAMPLING, "N", 1, SIDE)]
+Height = Annotated[int | None, setting("--height", "Height in pixels; default: 1024.", SAMPLING, "N", 1, SIDE)]
+Width = Annotated[int | None, setting("--width", "Width in pixels; default: 1024.", SAMPLING, "N", 1, SIDE)]
 Labels = Annotated[
     str | None, setting("--labels", "Classes, like 0-9 or 3,5; default: all, by seed.", SAMPLING, "RANGES")
 ]
-Seeds = Annotated[str | None, setting("--seeds", "One image per seed, and prompt, like 0-63,100.", SAMPLING, "RANGES")]
+Seeds = Annotated[
+    str | None, setting("--seeds", "One image for each seed and prompt, like 0-63,100.", SAMPLING, "RANGES")
+]
 NumImages = Annotated[
     int | None, setting("--num-images", "Seeds 0 to N-1; default: 64, or 1 for each prompt.", SAMPLING, "N", 1, IMAGES)
 ]
@@ -55,7 +58,7 @@ Steps = Annotated[
     int | None,
     setting(
         "--steps",
-        "Network evaluations per image; default: as trained, of a teacher 128, or 50 from prompts.",
+        "Network evaluations per image; default: as trained; for a teacher 128, or 50 from prompts.",
         SAMPLING,
         "N",
         1,
@@ -63,23 +66,27 @@ Steps = Annotated[
     ),
 ]
 Shift = Annotated[
-    float | None, setting("--shift", "Of the time grid towards noise; default: as trained.", SAMPLING, "M")
+    float | None, setting("--shift", "Shift of the time grid towards noise; default: as trained.", SAMPLING, "M")
 ]
 Substeps = Annotated[
     int | None,
     setting("--substeps", "Policy substeps per unit of raw time; default: as trained.", SAMPLING, "N", 1, SUBSTEPS),
 ]
 Temperature = Annotated[
-    str | None, setting("--temperature", "Of the mixture: auto, or at most 1; default: as trained.", SAMPLING, "auto|T")
+    str | None,
+    setting(
+        "--temperature", "Temperature of the mixture: auto, or at most 1; default: as trained.", SAMPLING, "auto|T"
+    ),
 ]
 Stochastic = Annotated[str, setting("--stochastic", "Noise put back between steps: 0 is none, inf all.", SAMPLING, "H")]
 GuidanceScale = Annotated[
-    str | None, setting("--guidance", "Of a teacher; a student has its own distilled in.", SAMPLING, "SCALE")
+    str | None,
+    setting("--guidance", "Guidance scale of a teacher; a student has its own distilled in.", SAMPLING, "SCALE"),
 ]
 BatchSize = Annotated[
     int | None, setting("--batch-size", "Images made at once; default: 64, or 1 from prompts.", SAMPLING, "N", 1, BATCH)
 ]
 
 Output = Annotated[Path | None, setting("--output", "Folder of the images; default: samples/<name>.", OUTPUT, "DIR")]
-Grid = Annotated[bool, switch("--grid/--no-grid", "Also one picture of all (default).", OUTPUT)]
-Metadata = Annotated[bool, switch("--metadata/--no-metadata", "The recipe inside each PNG (default).", OUTPUT)]
+Grid = Annotated[bool, switch("--grid/--no-grid", "Also write one picture of all images (default).", OUTPUT)]
+Metadata = Annotated[bool, switch("--metadata/--no-metadata", "Write the recipe into each PNG (default).", OUTPUT)]

@@ -1,4 +1,4 @@
-"""Between what a widened network emits and a policy: shapes, and nothing else."""
+"""From the output of a widened network to a policy: shapes, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ class PolicyDecoder:
     patch: int | None = None
 
     def unpack(self, sample: Tensor) -> Tensor:
-        """A state as the pipeline holds it → (B, C, *S): packed tokens (B,
-        tokens, C * patch) get S = (tokens, patch)."""
+        """A pipeline's state as (B, C, *S); packed tokens (B, tokens, C * patch) get S = (tokens, patch)."""
         return sample if self.patch is None else sample.unflatten(-1, (-1, self.patch)).movedim(1, 2)
 
     def pack(self, x: Tensor) -> Tensor:
@@ -37,14 +36,16 @@ class PolicyDecoder:
         return x if self.patch is None else x.movedim(2, 1).flatten(2)
 
     def policy(self, output: Tensor, sample: Tensor, raw_src: Tensor) -> Policy:
-        """The policy of one network evaluation: ``output`` as emitted at the
-        state ``sample``, raw times ``raw_src`` (B,)."""
+        """The policy of one network evaluation at the state ``sample`` and raw times ``raw_src`` (B,).
+
+        ``output`` is what the network emitted, in the shape that the class describes.
+        """
         x, kind = self.unpack(sample), policy_class(self.kind)
         parts = self._split(output, *kind.layout(self.components, x.shape[1]))
         return kind.from_output(parts, x, raw_src, shift=self.shift, segment=self.segment)
 
     def _split(self, output: Tensor, *parts: tuple[int, int] | None) -> list[Tensor]:
-        """Parts (B, k, c, *S) of ``output`` for each (k, c), and for None the one number (B,) of every sample."""
+        """Parts (B, k, c, *S) of ``output`` for each (k, c) of a layout; for None one number per sample, (B,)."""
         axis, positions = (1, 1) if self.patch is None else (-1, self.patch)
         sizes = [1 if part is None else part[0] * part[1] * positions for part in parts]
         return [self._shaped(value, part) for value, part in zip(output.split(sizes, dim=axis), parts)]

@@ -37,8 +37,7 @@ class Guidance:
 def velocity_from_vp(
     prediction: Tensor, x: Tensor, alpha_bar: Tensor, kind: Literal["epsilon", "v", "x_0"]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Flow state, noise level and velocity of a variance-preserving model
-    (DDPM, arXiv 2006.11239; v: arXiv 2202.00512).
+    """Flow state, noise level and velocity of a variance-preserving model (DDPM, arXiv 2006.11239).
 
     ``x`` (B, C, *S) is the model's own state sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps, ``alpha_bar`` (B,) in (0,
     1). Returns (x_flow, sigma_flow, u).
@@ -57,8 +56,7 @@ def velocity_from_vp(
 
 
 def velocity_from_edm(denoised: Tensor, x: Tensor, sigma_edm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Flow state, noise level and velocity of a denoiser D(x; sigma_edm), x = x_0
-    + sigma_edm eps (EDM, arXiv 2206.00364).
+    """Flow state, noise level and velocity of a denoiser D(x_0 + sigma_edm eps; sigma_edm) (EDM, arXiv 2206.00364).
 
     ``sigma_edm`` (B,) positive. Returns (x_flow, sigma_flow, u).
     """

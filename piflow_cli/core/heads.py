@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadSite:
-    """Where a policy head sits in a model, and where it finds the timestep embedding.
+    """The place of a policy head in a model, and that of the timestep embedding.
 
     ``projection``: dotted path of the last nn.Linear. ``patch``: positions per token. ``channel_major``: its rows run
     (c, position) rather than (position, c). ``tap``: dotted path of the module whose call carries the embedding, and
@@ -41,8 +41,10 @@ class HeadSite:
 
 @dataclass(frozen=True)
 class HeadSizes:
-    """What a head's layers are sized by: ``components`` K or N, width ``embedding_dim`` of the tapped timestep
-    embedding, and hidden width ``logstd_width`` of the network that predicts a log-std.
+    """The sizes of a head's layers.
+
+    ``components``: K or N. ``embedding_dim``: width of the tapped timestep embedding. ``logstd_width``: hidden width of
+    the network that predicts a log-std.
     """
 
     components: int
@@ -51,7 +53,7 @@ class HeadSizes:
 
 
 class PolicyHead(nn.Module, ABC):
-    """What all heads share: repeated copies of a projection, in either order of rows.
+    """The base of all heads: repeated copies of a projection, in either order of rows.
 
     A new head has ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), in the order that the layout
     of its policy states. ``layers`` names its parts, which stay in full precision whatever the model is stored in, and
@@ -88,8 +90,10 @@ class PolicyHead(nn.Module, ABC):
 
     @classmethod
     def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:
-        """What the constructor takes besides projection, components, patch and order of rows; ``noise`` holds the
-        ``bias_noise`` and the ``generator`` of :meth:`build`."""
+        """What the constructor takes besides projection, components, patch and order of rows.
+
+        ``noise`` holds the ``bias_noise`` and the ``generator`` of :meth:`build`.
+        """
         return {}
 
     @property
@@ -98,12 +102,14 @@ class PolicyHead(nn.Module, ABC):
         """Channels emitted per token."""
 
     def published_names(self, projection: str) -> dict[str, str]:
-        """Names of the head's tensors → what published files call them;
-        ``projection``: what is in the head's place otherwise."""
+        """Names of the head's tensors → what published files call them.
+
+        ``projection``: the name of the layer whose place the head takes.
+        """
         return {name: f"proj_out_{name}" for name in nn.Module.state_dict(self)}
 
     def take_embedding(self) -> Tensor:
-        """The tapped timestep embedding (B, E), given out once so that no graph outlives its step."""
+        """The tapped timestep embedding (B, E); it is given out once, so that no graph outlives its step."""
         embedding, self.embedding = self.embedding, None
         if embedding is None:
             raise RuntimeError("the policy head was called before its tap saw a timestep embedding")
@@ -131,8 +137,10 @@ class PolicyHead(nn.Module, ABC):
 
 
 class _Tap:
-    """Hooks that hand the timestep embedding to a head; an object, so that a
-    deep copy of the model taps its own head."""
+    """Hooks that hand the timestep embedding to a head.
+
+    They are an object, so that a deep copy of the model taps its own head.
+    """
 
     def __init__(self, head: Any, key: Any) -> None:
         self.head = head
@@ -168,5 +176,5 @@ def tap_embedding(model: nn.Module, site: HeadSite, head: nn.Module) -> None:
 
 
 def widened_channels(model: Any, site: HeadSite, head: PolicyHead) -> int:
-    """What ``model.out_channels`` becomes once ``head`` takes the place of the projection that is still there."""
+    """``model.out_channels`` once ``head`` replaces the projection; to be called while the projection is there."""
     return head.width * model.out_channels // model.get_submodule(site.projection).out_features

@@ -1,5 +1,4 @@
-"""pi-ID: imitation distillation on the student's own trajectory (pi-Flow,
-arXiv 2510.14974, section 4 and algorithm 1)."""
+"""pi-ID: imitation distillation on the student's own trajectory (pi-Flow, arXiv 2510.14974, section 4)."""
 
 from __future__ import annotations
 
@@ -14,10 +13,10 @@ from .rollout import mean_velocity, rollout, rollout_through
 from .tensors import per_sample
 from .timegrid import TimeGrid, to_sigma
 
-StudentField = Callable[[Tensor, Tensor], Policy]
+StudentPolicy = Callable[[Tensor, Tensor], Policy]
 """States (B, C, *S) and raw times (B,) → the policy of one network evaluation; conditioning is bound."""
 
-TeacherField = Callable[[Tensor, Tensor], Tensor]
+TeacherVelocity = Callable[[Tensor, Tensor], Tensor]
 """States and noise levels (B,) → velocities. A batch of n B rows holds n states of each sample, state-major."""
 
 
@@ -41,7 +40,7 @@ class ImitationConfig:
 
 @dataclass(frozen=True)
 class Segment:
-    """A source state x (B, C, *S) at raw times raw (B,), and the raw lengths (B,) of the segments below it."""
+    """A state x (B, C, *S) at raw times raw (B,), and the raw lengths (B,) of the segments that start there."""
 
     x: Tensor
     raw: Tensor
@@ -83,14 +82,14 @@ def draw_intervals(
 
 
 def segment_loss(
-    student: StudentField,
-    teacher: TeacherField,
+    student: StudentPolicy,
+    teacher: TeacherVelocity,
     segment: Segment,
     config: ImitationConfig,
     ratio: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Callable[[], Tensor]]:
-    """Loss (scalar) of one segment, and a function that gives the state (B, C, *S) at its end when it is wanted.
+    """Loss (scalar) of one segment, and a function that gives the state (B, C, *S) at the end of the segment.
 
     One student evaluation gives the policy; its detached copy, with dropout, walks; the teacher answers at S states;
     the policy's mean velocity over what follows each state is matched to the answer by half the mean square.
@@ -112,8 +111,10 @@ def segment_loss(
 
 
 @torch.no_grad()
-def _walk_alone(walker: Policy, teacher: TeacherField, segment: Segment, intervals: Intervals, config: ImitationConfig):
-    """All states from the policy alone: none depends on an answer, so the teacher is asked for many at once."""
+def _walk_alone(
+    walker: Policy, teacher: TeacherVelocity, segment: Segment, intervals: Intervals, config: ImitationConfig
+):
+    """States that the policy alone visits: none depends on an answer, so one query asks the teacher about many."""
     raws = list((segment.raw - intervals.gaps.cumsum(dim=0)).unbind(0))
     states = rollout_through(walker, segment.x, [segment.raw, *raws], substeps=config.substeps)
     per_query = config.states_per_query if config.states_per_query > 0 else len(states)
@@ -127,9 +128,9 @@ def _walk_alone(walker: Policy, teacher: TeacherField, segment: Segment, interva
 
 @torch.no_grad()
 def _walk_with_teacher(
-    walker: Policy, teacher: TeacherField, segment: Segment, intervals: Intervals, config: ImitationConfig
+    walker: Policy, teacher: TeacherVelocity, segment: Segment, intervals: Intervals, config: ImitationConfig
 ):
-    """Policy gaps and teacher moves in turn (scheduled trajectory mixing): each answer carries the state onwards."""
+    """Policy gaps and teacher moves in turn (scheduled trajectory mixing): each answer carries the state on."""
     shift = config.grid.shift
     states, raws, answers = [], [], []
     x, raw = segment.x, segment.raw
@@ -145,8 +146,8 @@ def _walk_with_teacher(
 
 
 def data_dependent_loss(
-    student: StudentField,
-    teacher: TeacherField,
+    student: StudentPolicy,
+    teacher: TeacherVelocity,
     x_0: Tensor,
     config: ImitationConfig,
     ratio: float = 0.0,
@@ -164,8 +165,8 @@ def data_dependent_loss(
 
 
 def data_free_losses(
-    student: StudentField,
-    teacher: TeacherField,
+    student: StudentPolicy,
+    teacher: TeacherVelocity,
     noise: Tensor,
     config: ImitationConfig,
     ratio: float = 0.0,

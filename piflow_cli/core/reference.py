@@ -1,4 +1,4 @@
-"""Rollouts as the plain loop over policy velocities: what every fused path is compared against.
+"""Rollouts as the plain loop over policy velocities; every fused path is compared against them.
 
 Policies whose mean velocity has a closed form, as momentum has (ArcFlow, arXiv 2602.09014), take no loop.
 

@@ -1,8 +1,7 @@
 """The front door to integration: follow a policy, or average its velocity, between two raw times.
 
-It checks what comes in and hands it to the fastest path there is: the one that the policy's own class names, GM
-policies to a fused kernel and DX policies to the closed form of their substeps; anything else, and everything under
-``PIFLOW_KERNELS=off``, to the reference.
+It checks its input and hands it to the fastest path. GM policies have a fused kernel and DX policies a closed form:
+each class of policies names its own. All others, and everything under ``PIFLOW_KERNELS=off``, take the reference.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def rollout(policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, subs
 
     Each sample takes max(1, round(substeps * interval)) Euler steps (pi-Flow, arXiv 2510.14974, section 3). Returns
     states (B, C, *S), float32 (float64 for float64 input); gradients reach the policy's parameters and ``x``. Raises
-    :class:`~piflow_cli.core.validation.PolicyError` for impossible input; values are looked at in host memory only.
+    :class:`~piflow_cli.core.validation.PolicyError` for impossible input; values are checked in host memory only.
     """
     return _follow(policy, x, [raw_from, raw_to], ["raw_from", "raw_to"], substeps)[0]
 
@@ -76,8 +75,7 @@ def _states(policy: Policy, x: Tensor, raws: list[Tensor], substeps: int) -> lis
 
 
 def _fast_rollout(policy: Policy, x: Tensor) -> ModuleType | None:
-    """The kernels that the class of ``policy`` itself names, not one it is derived
-    from, where they do all that is asked for."""
+    """The kernels that the class of ``policy`` itself names, where they can follow it; a base class's do not count."""
     named = vars(type(policy)).get("fast_rollout")
     if named is None:
         return None
@@ -90,7 +88,7 @@ def _beside(raws: Sequence[Tensor], x: Tensor) -> list[Tensor]:
 
 
 def _check(policy: Policy, x: Tensor, raws: Sequence[Tensor], names: list[str], substeps: int) -> None:
-    """Refuse what no rollout can follow; values, of times and log-stds, are looked at in host memory only."""
+    """Refuse what no rollout can follow; it reads times and log-stds in host memory only."""
     if substeps < 1:
         raise PolicyError("substeps", f"must be at least 1, not {substeps}")
     check_shape("x", x, policy.x_src.shape)
@@ -99,9 +97,9 @@ def _check(policy: Policy, x: Tensor, raws: Sequence[Tensor], names: list[str], 
 
 
 def _check_values(policy: Policy, x: Tensor, results: Sequence[Tensor]) -> None:
-    """Refuse states and parameters that are not finite: in host memory only, and only where ``results`` show it.
+    """Refuse states and parameters that are not finite, in host memory only, where ``results`` show that some are.
 
-    Every result is a sum over all of them, in which no value that is not finite gets lost.
+    Every result is a sum over all of them, so a value that is not finite shows in it.
     """
     if all(not values_are_readable(result) or result.detach().sum().isfinite() for result in results):
         return

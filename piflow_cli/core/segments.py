@@ -1,8 +1,8 @@
-"""How long the segments of a student's time are. Needs nothing, not even torch: presets are checked with it."""
+"""The lengths of a student's segments. It needs nothing, not even torch, since presets are checked with it."""
 
 
 def segment_length(nfe: int, final_step_scale: float) -> float:
-    """Raw length of every segment but the last, which is ``final_step_scale`` times as long; of the only one, 1.
+    """Raw length of every segment but the last, which is ``final_step_scale`` times as long; 1 for a single segment.
 
     All ``nfe`` segments together span raw time from 1 to 0 (pi-Flow, arXiv 2510.14974, and its published
     configurations).

@@ -7,13 +7,12 @@ from torch import Tensor
 
 
 def working(value: Tensor) -> Tensor:
-    """``value`` in the precision of policy arithmetic: float32, or float64 where it comes as float64."""
+    """``value`` in the precision of policy arithmetic: float64 stays, and all else becomes float32."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def per_sample(value: Tensor, like: Tensor) -> Tensor:
-    """Shape a (B,) tensor so that it broadcasts against ``like`` (B, ...), in
-    the dtype and on the device of ``like``."""
+    """A (B,) tensor as (B, 1, ...), with the axes, the dtype and the device of ``like`` (B, ...)."""
     return value.to(device=like.device, dtype=like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 
@@ -23,6 +22,6 @@ def all_finite(value: Tensor) -> bool:
         return True
     if value.itemsize == 1:
         value = value.float()
-    # A sum is quicker than a look at every number, and no NaN or infinity gets lost in it; it may only overflow by
+    # A sum is quicker than a test of every number, and no NaN or infinity gets lost in it; it may only overflow by
     # itself.
     return bool(value.sum(dtype=torch.float32).isfinite()) or bool(value.isfinite().all())

@@ -35,8 +35,10 @@ def dynamic_shift(tokens: int) -> float:
 
 
 def substep_count(interval: Tensor, substeps: int) -> Tensor:
-    """Euler substeps for raw intervals: max(1, round(substeps * interval)),
-    int64, at ``substeps`` per unit of raw time."""
+    """Euler substeps for raw intervals, int64: max(1, round(substeps * interval)).
+
+    ``substeps`` counts them per unit of raw time.
+    """
     return (interval * substeps).round().clamp(min=1).to(torch.int64)
 
 
@@ -62,7 +64,7 @@ class TimeGrid:
 
     @property
     def segment(self) -> float:
-        """Raw length of every segment but the last; of the only one, if it is alone."""
+        """Raw length of every segment but the last; of a single segment, its own."""
         return segment_length(self.nfe, self.final_step_scale)
 
     @property
@@ -78,7 +80,7 @@ class TimeGrid:
 
 
 def renoising(sigma_src: float, sigma_next: float, stochastic: float) -> tuple[float, float]:
-    """Where a stochastic sampler rolls the policy to before it re-noises up to ``sigma_next``.
+    """The noise level to which a stochastic sampler rolls the policy before it re-noises up to sigma_next.
 
     ``stochastic`` is h: 0 is the ODE, ``inf`` full re-noising. Returns (sigma_dst, m_h); the next state is then
     (1 - e + e m) x_dst + e sqrt(1 - m^2) noise with e = sigma_next (GMFlow, arXiv 2504.05304, its SDE solver).

@@ -1,4 +1,4 @@
-"""Checks of what comes into the core, and the one error they raise."""
+"""Checks of the core's input, and the one error that they raise."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_shape(argument: str, value: Tensor, expected: Sequence[int]) -> None:
 
 
 def check_not_empty(argument: str, value: Tensor, axes: int) -> None:
-    """Raise :class:`PolicyError` unless ``value`` has at least ``axes`` axes and something along each (K = 0 fails)."""
+    """Raise :class:`PolicyError` unless ``value`` has at least ``axes`` axes, none of length zero."""
     if value.ndim < axes or value.numel() == 0:
         raise PolicyError(argument, f"shape {tuple(value.shape)} is empty or has fewer than {axes} axes")
 
@@ -41,15 +41,15 @@ def check_positive(argument: str, value: float) -> None:
 
 
 def values_are_readable(value: Tensor) -> bool:
-    """Whether a check may look at values: in host memory always, elsewhere under ``PIFLOW_CHECK=1``."""
+    """Whether a check may read values: in host memory always, elsewhere under ``PIFLOW_CHECK=1``."""
     return value.device.type == "cpu" or os.environ.get("PIFLOW_CHECK") == "1"
 
 
 @contextmanager
 def values_unchecked() -> Generator[None]:
-    """Let :func:`check_finite` pass everything, as it does on a GPU: for whoever looks at what comes out.
+    """Let :func:`check_finite` pass everything, as on a GPU, for callers that check the results themselves.
 
-    One of several processes that raised would leave the others waiting for it.
+    If one of several processes raised, the others would wait for it.
     """
     token = _unchecked.set(True)
     try:
@@ -59,7 +59,7 @@ def values_unchecked() -> Generator[None]:
 
 
 def check_finite(argument: str, value: Tensor, *, minus_infinity: bool = False) -> None:
-    """Raise :class:`PolicyError` at NaN or infinity (one pass; minus infinity may be let through, for log-weights)."""
+    """Raise :class:`PolicyError` at NaN or infinity; ``minus_infinity`` passes, for log-weights."""
     value = value.detach()
     if _unchecked.get() or not values_are_readable(value) or value.numel() == 0:
         return

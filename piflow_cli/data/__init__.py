@@ -1,1 +1,1 @@
-"""Data: prompts, captioned and labelled pictures, and what encoders made of them."""
+"""Data: prompts, captioned and labelled pictures, and their encodings."""

@@ -1,5 +1,4 @@
-"""What a training step starts from, in an order that depends on the seed and the
-place alone: nothing is stored to resume."""
+"""Training data in an order that depends on the seed and the place alone: nothing is stored to resume."""
 
 from __future__ import annotations
 
@@ -19,8 +18,10 @@ DRAWS = 1  # keeps the seeds of drawn latents apart from those of orders
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one size, on the CPU. ``shape`` (B, C, *S) of their states; ``x_0``
-    float32, None where there are no images."""
+    """Samples of one size, on the CPU.
+
+    ``shape`` (B, C, *S): of their states. ``x_0``: float32, None where there are no images.
+    """
 
     shape: tuple[int, ...]
     conditioning: Conditioning
@@ -28,19 +29,18 @@ class Batch:
 
 
 class TrainingData(Protocol):
-    """Samples without end. ``fingerprint`` differs between data that would be trained on differently."""
+    """Samples without end. Data that would train differently have different ``fingerprint``s."""
 
     @property
     def fingerprint(self) -> str: ...
 
     def batch(self, seed: int, place: int, size: int) -> Batch:
-        """``size`` samples: those at ``place`` = 0, 1, 2, … of the order that
-        ``seed`` gives for batches of that size."""
+        """``size`` samples at ``place`` = 0, 1, 2, … of the order that ``seed`` gives for batches of that size."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images (N, C, H, W) float32 in [-1, 1], their class labels (N,) int64, and what a family makes of labels."""
+    """Images (N, C, H, W) float32 in [-1, 1] and class labels (N,) int64, with the family's ``condition`` of labels."""
 
     images: Tensor
     labels: Tensor
@@ -58,7 +58,7 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class UniformLabels:
-    """Every one of ``classes`` equally often, for students that start at noise of ``shape`` (C, *S)."""
+    """Every one of ``classes`` equally often, for students that start from noise of ``shape`` (C, *S)."""
 
     classes: int
     shape: tuple[int, ...]
@@ -74,19 +74,16 @@ class UniformLabels:
 
 
 def draw_latents(mean: Tensor, std: Tensor, seed: int, place: int) -> Tensor:
-    """Latents (B, C, h, w) float32 of batch ``place``, drawn from the VAE's posteriors:
-    ``sampled``, as the published recipes have it.
+    """Latents (B, C, h, w) float32 of batch ``place``, drawn from the VAE's posteriors as the published recipes do.
 
-    Every visit of a picture is a draw of its own, and the seed and the place
-    tell them all: nothing has to be remembered.
+    Every visit of a picture is a new draw, which the seed and the place determine: nothing has to be remembered.
     """
     generator = torch.Generator().manual_seed(mixed_seed(seed, place, DRAWS))
     return mean.float() + std.float() * torch.randn(mean.shape, generator=generator)
 
 
 def batch_indices(length: int, seed: int, start: int, count: int) -> Tensor:
-    """Places (count,) int64 of samples ``start`` to ``start + count`` of an
-    endless shuffled order over ``length`` items.
+    """Places (count,) int64 of samples ``start`` to ``start + count`` of an endless shuffled order of ``length`` items.
 
     Every pass is its own permutation, drawn from the seed and the number of the pass: nothing has to be remembered.
     """
@@ -96,7 +93,7 @@ def batch_indices(length: int, seed: int, start: int, count: int) -> Tensor:
 
 
 def bucket_batch(lengths: tuple[int, ...], seed: int, place: int, size: int) -> tuple[int, Tensor]:
-    """Bucket, and places (size,) in it, of batch ``place`` of an endless order in which a batch is of one bucket.
+    """Bucket, and places (size,) in it, of batch ``place`` of an endless order; a batch is of one bucket.
 
     Bucket b has lengths[b] samples and its own endless shuffled order, cut into batches. Pass p over all buckets holds
     batches floor(p n_b / size) to floor((p + 1) n_b / size) of each, shuffled: every sample comes equally often,
@@ -121,13 +118,13 @@ def mixed_seed(*parts: int) -> int:
 
 
 def _batches_before(lengths: Sequence[int], number: int, size: int) -> list[int]:
-    """How many batches of each bucket come before pass ``number``."""
+    """The number of batches of each bucket before pass ``number``."""
     return [number * length // size for length in lengths]
 
 
 @lru_cache(maxsize=2)
 def _pass(lengths: tuple[int, ...], seed: int, number: int, size: int) -> tuple[Tensor, Tensor]:
-    """Buckets of the batches of a pass in order, and which batch of its bucket each is."""
+    """The bucket of each batch of a pass, in order, and the number of the batch in its bucket."""
     begun, ended = (_batches_before(lengths, end, size) for end in (number, number + 1))
     buckets = torch.cat([torch.full((last - first,), bucket) for bucket, (first, last) in enumerate(zip(begun, ended))])
     ranks = torch.cat([torch.arange(first, last) for first, last in zip(begun, ended)])

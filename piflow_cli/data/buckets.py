@@ -64,8 +64,9 @@ def fit(picture: Image.Image, size: Size) -> Tensor:
 
 
 def centre_crop(picture: Image.Image, side: int) -> Tensor:
-    """The centre square of ``picture`` (RGB) at ``side`` pixels, (3, side, side) float32 in [-1, 1], as ADM cuts
-    ImageNet's pictures.
+    """The centre square of ``picture`` (RGB) at ``side`` pixels, (3, side, side) float32 in [-1, 1].
+
+    It is cut as ADM cuts ImageNet's pictures.
 
     Halved by averaging while both sides stay at least ``side``, then scaled bicubically until the shorter one is
     ``side`` (Dhariwal and Nichol, arXiv 2105.05233, whose teachers, and those after them, have seen no other pictures).

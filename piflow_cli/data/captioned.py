@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .captions import METADATA, pictures_of_folder
-from .picture import Picture, Told, caption_of, captions
+from .picture import Picture, TextKind, caption_of, captions
 from .picture_folders import files_below
 from .pictures import SUFFIXES
 from .rows import IMAGE_OPTION, TEXT_OPTION, names_dataset, naming, open_dataset
@@ -38,7 +38,7 @@ def list_pictures(section: DataSection) -> list[Picture]:
     return _of_dataset(source, section)
 
 
-def _of_folder(path: Path, told: Told) -> list[Picture]:
+def _of_folder(path: Path, told: TextKind) -> list[Picture]:
     """The pictures of a folder, or of the shards in it."""
     files = files_below(path)
     shards = [file for file in files if file.suffix == ".tar"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from .picture import Picture, Told, caption_of
+from .picture import Picture, TextKind, caption_of
 from .pictures import SUFFIXES
 from .rows import Faults, csv_rows, is_text, jsonl_rows, naming, read_text
 
@@ -19,9 +19,8 @@ Key = tuple[str, str]
 """Of a file, the folder that it is really in and its name: the same however a path to it is written."""
 
 
-def pictures_of_folder(folder: Path, files: Sequence[Path], told: Told) -> list[Picture]:
-    """Pictures among ``files``, all those of ``folder``, and whatever a metadata file lists,
-    wherever that is; sorted by their paths.
+def pictures_of_folder(folder: Path, files: Sequence[Path], told: TextKind) -> list[Picture]:
+    """The pictures among ``files`` of ``folder``, and those that a metadata file lists, sorted by path.
 
     A file is taken for a picture by its suffix, or because it has a caption of its own: then reading it tells. A
     picture that is listed several times with several captions is one sample with each. Raises UsageError with all
@@ -41,13 +40,12 @@ def pictures_of_folder(folder: Path, files: Sequence[Path], told: Told) -> list[
 
 
 def _beside(
-    path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key], told: Told
+    path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key], told: TextKind
 ) -> list[str | None]:
-    """The caption of a file that no metadata lists: of a picture None where it has
-    none, and none at all of what is no picture."""
+    """The caption of a file that no metadata lists; None for a picture without one. Other files have no entry."""
     text = present.get(key_of(path.with_suffix(".txt"))) if ".txt" in told.members else None
     picture = path.suffix.lower() in SUFFIXES
-    # What lies beside a picture of the same name is told by the same text, and is no picture.
+    # A file beside a picture of the same name belongs to the same text, and is no picture.
     other = text is None or path == text or path.name in METADATA or key_of(path.with_suffix("")) in known
     if other and not picture:
         return []
@@ -55,7 +53,7 @@ def _beside(
 
 
 def _listed(
-    files: Sequence[Path], present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: Told
+    files: Sequence[Path], present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: TextKind
 ) -> dict[Key, tuple[Path, list[str]]]:
     """What the metadata ``files`` list: the file, as ``present`` has it, and its captions, each once."""
     captions: dict[Key, tuple[Path, list[str]]] = {}
@@ -68,7 +66,7 @@ def _listed(
 
 
 def _metadata(
-    path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: Told
+    path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key], told: TextKind
 ) -> list[tuple[Path, str]]:
     """The rows of a metadata file: files that are there, and captions; raises UsageError with all its faults."""
     faults = Faults(path)
@@ -100,7 +98,7 @@ def _metadata(
 
 
 def _there(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key]) -> Path | None:
-    """The file that is meant by ``path``: as the walk found it, or else where it is; None where there is none."""
+    """The file at ``path``: as the walk found it, or else where it is; None where there is none."""
     try:
         key = key_of(path)
         return present[key] if key in present else path if path.is_file() else None
@@ -110,8 +108,7 @@ def _there(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key
 
 
 def _keys() -> Callable[[Path], Key]:
-    """A function that tells files apart, whatever links and dots a path has, and in
-    whichever form of Unicode it is written."""
+    """A function that tells files apart, whatever links and dots a path has, in any form of Unicode."""
     folders = cache(os.path.realpath)
 
     def key_of(path: Path) -> Key:

@@ -1,5 +1,4 @@
-"""What a run is to be trained on, before any encoder has seen it: texts and
-pictures, their buckets and their cache keys."""
+"""Data of a run before any encoder has seen them: texts and pictures, their buckets and their cache keys."""
 
 from __future__ import annotations
 
@@ -20,9 +19,9 @@ from ..weights.shards import remove_damaged
 from ..wording import few
 from .buckets import Size, buckets_of, nearest_bucket
 from .captioned import list_pictures
-from .encoded import Sample
+from .encoded import SampleKeys
 from .picture import Picture
-from .picture_index import Seen, look_at
+from .picture_index import PictureFacts, look_at
 from .prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
@@ -38,14 +37,14 @@ DAMAGED = "the cache shard {} was damaged; it is removed and made anew"
 NO_CAPTION, UNREADABLE = "without a caption", "unreadable"
 
 
-class Store:
+class EncodedCache:
     """The caches of one model's texts and latents, below the folder that a preset names, and their keys."""
 
     def __init__(self, section: DataSection, factory: EncoderFactory) -> None:
         root = cache_folder(None if section.cache is None else Path(section.cache))
         self.identity = dict(factory.identity)
         self.folder = root / cache_key(identity=self.identity)[:16]
-        # What pictures are does not depend on the model.
+        # Hashes and sizes of pictures do not depend on the model.
         self.pictures = root / "pictures"
         self.texts, self.latents = ShardedCache(self.folder / "texts"), ShardedCache(self.folder / "latents")
 
@@ -56,7 +55,7 @@ class Store:
         return cache_key(identity=self.identity, file=sha256, size=size, crop=CROP)
 
     def scan(self, console: Console) -> None:
-        """Look what is there; damaged shards are dropped and named."""
+        """Read which entries there are; damaged shards are dropped and named."""
         for path in [*self.texts.scan(), *self.latents.scan()]:
             console.warn(DAMAGED.format(path))
 
@@ -81,22 +80,22 @@ class Store:
             self.scan(console)
 
     def label(self) -> None:
-        """Say for people which model the folder belongs to."""
+        """Write for people which model the folder belongs to."""
         with replacing_file(self.folder / "identity.json") as aside:
             aside.write_text(json.dumps(self.identity, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
-class Item:
+class ItemToEncode:
     """One sample before it is encoded."""
 
     text: str
-    sample: Sample
+    sample: SampleKeys
     picture: Picture | None = None
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedPicture:
     """A picture that cannot be used: NO_CAPTION or UNREADABLE, and what the decoder said."""
 
     name: str
@@ -111,39 +110,44 @@ class Skipped:
 class SamplesToEncode:
     """The samples of a source by size, and the pictures that cannot be used."""
 
-    items: dict[Size, list[Item]] = field(default_factory=dict)
-    skipped: list[Skipped] = field(default_factory=list)
+    items: dict[Size, list[ItemToEncode]] = field(default_factory=dict)
+    skipped: list[SkippedPicture] = field(default_factory=list)
 
 
-def collect(section: DataSection, data_free: bool, factory: EncoderFactory, store: Store) -> SamplesToEncode:
-    """Read the prompts, or list the pictures, with their keys and buckets: a picture is in the nearest one, as is a
-    prompt that says a size; every bucket takes all other prompts in turn.
+def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cache: EncodedCache) -> SamplesToEncode:
+    """Read the prompts, or list the pictures, with their keys and buckets.
+
+    A picture is in the nearest bucket, and so is a prompt with a size; every bucket takes all other prompts in turn.
     """
     sizes = buckets_of(section, factory.size_multiple)
     to_encode = SamplesToEncode()
     if section.prompts is not None:
         for prompt in training_prompts(section):
-            item = Item(prompt.text, Sample(store.text_key(prompt.text)))
+            item = ItemToEncode(prompt.text, SampleKeys(cache.text_key(prompt.text)))
             for size in sizes if prompt.size is None else [nearest_bucket(prompt.size, sizes)]:
                 to_encode.items.setdefault(size, []).append(item)
         return to_encode
     pictures = list_pictures(section)
-    for picture, seen in zip(pictures, look_at(pictures, store.pictures)):
-        if not isinstance(seen, Seen):
-            to_encode.skipped.append(Skipped(picture.name, UNREADABLE, str(seen)))
+    for picture, seen in zip(pictures, look_at(pictures, cache.pictures)):
+        if not isinstance(seen, PictureFacts):
+            to_encode.skipped.append(SkippedPicture(picture.name, UNREADABLE, str(seen)))
             continue
         size = nearest_bucket(seen.size, sizes)
         if picture.caption is None:
-            to_encode.skipped.append(Skipped(picture.name, NO_CAPTION))
+            to_encode.skipped.append(SkippedPicture(picture.name, NO_CAPTION))
             continue
-        sample = Sample(store.text_key(picture.caption), None if data_free else store.latents_key(seen.sha256, size))
-        to_encode.items.setdefault(size, []).append(Item(picture.caption, sample, picture))
+        sample = SampleKeys(
+            cache.text_key(picture.caption), None if data_free else cache.latents_key(seen.sha256, size)
+        )
+        to_encode.items.setdefault(size, []).append(ItemToEncode(picture.caption, sample, picture))
     return to_encode
 
 
 def training_prompts(section: DataSection) -> list[Prompt]:
-    """The prompts of ``section``; raises UsageError, with their numbers, where some say one
-    side of their picture without the other."""
+    """The prompts of ``section``.
+
+    Raises UsageError with the numbers of prompts that give one side of their picture without the other.
+    """
     if section.prompts is None:
         return []
     prompts = read_prompts(section.prompts, section.text_column, section.split)
@@ -161,7 +165,7 @@ def training_prompts(section: DataSection) -> list[Prompt]:
     return prompts
 
 
-def summary(skipped: Sequence[Skipped]) -> str:
+def summary(skipped: Sequence[SkippedPicture]) -> str:
     """How many pictures are skipped for each reason, and the names of the first."""
     groups: dict[str, list[str]] = {}
     for one in skipped:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,8 +19,8 @@ from ..teachers.encoders import EncoderFactory, Encoders, PictureEncoder
 from ..teachers.long_texts import told_of
 from ..weights.cache import ShardedCache
 from .buckets import Size, fit
-from .collect import EMPTY, UNREADABLE, SamplesToEncode, Skipped, Store, collect, summary
-from .encoded import Bucket, EncodedData, Sample
+from .collect import EMPTY, UNREADABLE, EncodedCache, SamplesToEncode, SkippedPicture, collect, summary
+from .encoded import Bucket, EncodedData, SampleKeys
 from .picture import Picture
 from .pictures import Unreadable
 
@@ -33,20 +33,22 @@ PICTURES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class Missing:
-    """What the cache lacks, by key; of pictures with the same content one is enough."""
+class MissingEntries:
+    """Entries that the cache lacks, by key; of pictures with the same content one is enough."""
 
     texts: Mapping[str, str]
     pictures: Mapping[str, tuple[Size, Picture]]
 
-    def share(self, accelerator: Accelerator) -> Missing:
-        """What falls to this process: decided key by key, since one that looks
-        later may miss less than the others did."""
+    def share(self, accelerator: Accelerator) -> MissingEntries:
+        """The part of this process.
+
+        It is decided key by key, since a process that looks later may miss less than the others did.
+        """
 
         def ours(key: str) -> bool:
             return int(key, 16) % accelerator.num_processes == accelerator.process_index
 
-        return Missing(
+        return MissingEntries(
             {key: text for key, text in self.texts.items() if ours(key)},
             {key: place for key, place in self.pictures.items() if ours(key)},
         )
@@ -65,46 +67,48 @@ def open_encoded(
     The encoders are opened only if something is missing, and closed before this returns; processes share the work.
     ``negative``: the empty prompt rides in every batch. Raises UsageError where nothing usable is found.
     """
-    store = Store(section, factory)
-    to_encode = collect(section, data_free, factory, store)
-    store.scan(console)
-    missing = find_missing(to_encode, store, accelerator, console)
+    cache = EncodedCache(section, factory)
+    to_encode = collect(section, data_free, factory, cache)
+    cache.scan(console)
+    missing = find_missing(to_encode, cache, accelerator, console)
     failed: dict[str, str] = {}
     if missing.texts or missing.pictures:
         if accelerator.is_main_process:
-            store.label()
+            cache.label()
         share = missing.share(accelerator)
         with ExitStack() as stack, torch.no_grad():
-            # Once, and not before something is to be encoded: pictures that turn out unreadable load nothing.
-            encoders = cache(
+            # They are opened once, and only for something to encode: unreadable pictures load nothing.
+            encoders = functools.cache(
                 lambda: stack.enter_context(closing(factory.open(accelerator.device, section.offload_text_encoder)))
             )
-            _encode_texts(encoders, share.texts, store.texts, console)
-            failed = encode_pictures(encoders, share.pictures, store.latents, console)
+            _encode_texts(encoders, share.texts, cache.texts, console)
+            failed = encode_pictures(encoders, share.pictures, cache.latents, console)
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
     failed = dict(gather_object(list(failed.items())))
     if missing.texts or missing.pictures:
-        store.scan(console)
-    return _finished(section, to_encode, failed, store, factory, negative, console)
+        cache.scan(console)
+    return _finished(section, to_encode, failed, cache, factory, negative, console)
 
 
-def find_missing(to_encode: SamplesToEncode, store: Store, accelerator: Accelerator, console: Console) -> Missing:
-    """Compare the material with what is whole in the cache, and say how much of it is there."""
+def find_missing(
+    to_encode: SamplesToEncode, cache: EncodedCache, accelerator: Accelerator, console: Console
+) -> MissingEntries:
+    """Compare the samples to encode with what is whole in the cache, and say how many are there."""
     items = [(size, item) for size, items in to_encode.items.items() for item in items]
-    texts = {**{item.sample.text: item.text for _, item in items}, store.text_key(EMPTY): EMPTY}
+    texts = {**{item.sample.text: item.text for _, item in items}, cache.text_key(EMPTY): EMPTY}
     pictures = {
         item.sample.latents: (size, item.picture)
         for size, item in items
         if item.sample.latents is not None and item.picture is not None
     }
-    store.check(texts, pictures, accelerator, console)
-    missing = Missing(
-        {key: text for key, text in texts.items() if key not in store.texts},
-        {key: place for key, place in pictures.items() if key not in store.latents},
+    cache.check(texts, pictures, accelerator, console)
+    missing = MissingEntries(
+        {key: text for key, text in texts.items() if key not in cache.texts},
+        {key: place for key, place in pictures.items() if key not in cache.latents},
     )
     for name, held, wanted, absent in (
-        ("text embeddings", store.texts, texts, missing.texts),
-        ("latents", store.latents, pictures, missing.pictures),
+        ("text embeddings", cache.texts, texts, missing.texts),
+        ("latents", cache.latents, pictures, missing.pictures),
     ):
         if wanted:
             console.say(counted(name, held, len(wanted), len(absent)))
@@ -112,15 +116,15 @@ def find_missing(to_encode: SamplesToEncode, store: Store, accelerator: Accelera
 
 
 def counted(name: str, held: ShardedCache, wanted: int, absent: int) -> str:
-    """How many entries of a kind the cache has, and lacks, of those that are wanted."""
+    """A line on how many of the wanted entries of a kind the cache has, and how many it lacks."""
     return f"{name}: {wanted - absent} found in {held.folder}, {absent} to encode"
 
 
 def _encode_texts(
-    encoders: Callable[[], Encoders], texts: Mapping[str, str], store: ShardedCache, console: Console
+    encoders: Callable[[], Encoders], texts: Mapping[str, str], cache: ShardedCache, console: Console
 ) -> None:
     keys = list(texts)
-    with console.progress(len(keys), description="encoding text") as bar, store.writer() as writer:
+    with console.progress(len(keys), description="encoding text") as bar, cache.writer() as writer:
         for start in range(0, len(keys), TEXTS_AT_ONCE):
             chosen = keys[start : start + TEXTS_AT_ONCE]
             told = [texts[key] for key in chosen]
@@ -133,7 +137,7 @@ def _encode_texts(
 def encode_pictures(
     encoders: Callable[[], PictureEncoder],
     pictures: Mapping[str, tuple[Size, Picture]],
-    store: ShardedCache,
+    cache: ShardedCache,
     console: Console,
     cut: Callable[[Image.Image, Size], Tensor] = fit,
 ) -> dict[str, str]:
@@ -145,7 +149,7 @@ def encode_pictures(
     for key, (size, _) in pictures.items():
         groups.setdefault(size, []).append(key)
     failed: dict[str, str] = {}
-    with console.progress(len(pictures), description="encoding pictures") as bar, store.writer() as writer:
+    with console.progress(len(pictures), description="encoding pictures") as bar, cache.writer() as writer:
         for size, keys in groups.items():
             for start in range(0, len(keys), PICTURES_AT_ONCE):
                 chosen = {key: pictures[key][1] for key in keys[start : start + PICTURES_AT_ONCE]}
@@ -172,23 +176,23 @@ def _finished(
     section: DataSection,
     to_encode: SamplesToEncode,
     failed: Mapping[str, str],
-    store: Store,
+    cache: EncodedCache,
     factory: EncoderFactory,
     negative: bool,
     console: Console,
 ) -> EncodedData:
-    """What the caches now hold of the material, after saying what had to be left out and why."""
+    """The data that the caches now hold, after saying which samples had to be left out and why."""
     skipped, buckets = list(to_encode.skipped), []
     for size, items in to_encode.items.items():
         skipped += [
-            Skipped(item.picture.name, UNREADABLE, failed[item.sample.latents])
+            SkippedPicture(item.picture.name, UNREADABLE, failed[item.sample.latents])
             for item in items
             if item.picture is not None and item.sample.latents is not None and item.sample.latents in failed
         ]
         samples = [item.sample for item in items if item.sample.latents not in failed]
-        absent = sum(not _present(sample, store) for sample in samples)
+        absent = sum(not _present(sample, cache) for sample in samples)
         if absent:
-            raise lacking(store, absent)
+            raise lacking(cache, absent)
         if samples:
             buckets.append(Bucket(factory.latent_shape(*size), samples))
     if not buckets:
@@ -198,8 +202,8 @@ def _finished(
         )
     if skipped:
         console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
-    _warn_of_long_texts(to_encode, store.texts, console)
-    return EncodedData(buckets, store.texts, store.latents, store.text_key(EMPTY) if negative else None)
+    _warn_of_long_texts(to_encode, cache.texts, console)
+    return EncodedData(buckets, cache.texts, cache.latents, cache.text_key(EMPTY) if negative else None)
 
 
 def _warn_of_long_texts(to_encode: SamplesToEncode, texts: ShardedCache, console: Console) -> None:
@@ -210,11 +214,11 @@ def _warn_of_long_texts(to_encode: SamplesToEncode, texts: ShardedCache, console
         console.warn(told_of(notes, len(told)))
 
 
-def lacking(store: Store, absent: int) -> RunError:
-    """What is said where the processes do not share a cache."""
-    what = f"the cache {store.folder} lacks {absent} samples that other processes were to encode"
+def lacking(cache: EncodedCache, absent: int) -> RunError:
+    """The error where the processes do not share a cache."""
+    what = f"the cache {cache.folder} lacks {absent} samples that other processes were to encode"
     return RunError(what, "give all machines the same folder: --cache DIR")
 
 
-def _present(sample: Sample, store: Store) -> bool:
-    return sample.text in store.texts and (sample.latents is None or sample.latents in store.latents)
+def _present(sample: SampleKeys, cache: EncodedCache) -> bool:
+    return sample.text in cache.texts and (sample.latents is None or sample.latents in cache.latents)

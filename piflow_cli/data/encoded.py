@@ -1,5 +1,4 @@
-"""Training data whose texts and pictures have been through the encoders:
-conditioning and latents, read from the cache."""
+"""Training data that the encoders have seen: conditioning and latents, read from the cache."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from .batches import Batch, bucket_batch, draw_latents
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleKeys:
     """Cache keys of a text, and of a picture's latents where there is one."""
 
     text: str
@@ -28,13 +27,15 @@ class Bucket:
     """Samples of one size. ``shape`` (C, h, w) of their latents."""
 
     shape: tuple[int, int, int]
-    samples: Sequence[Sample]
+    samples: Sequence[SampleKeys]
 
 
 @dataclass(frozen=True)
 class EncodedData:
-    """Samples in buckets, and the caches that hold them. ``negative``: key of
-    the empty prompt where guidance needs it."""
+    """Samples in buckets, and the caches that hold them.
+
+    ``negative``: key of the empty prompt, where guidance needs it.
+    """
 
     buckets: Sequence[Bucket]
     texts: ShardedCache

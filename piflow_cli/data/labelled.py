@@ -1,5 +1,8 @@
-"""Pictures with labels: a folder with a sub-folder a class, a folder with a metadata
-file, webdataset shards, or rows of a tensor."""
+"""Pictures with labels, from one of several sources.
+
+They are a folder with a sub-folder for each class, a folder with a metadata file, webdataset shards, or rows of a
+tensor.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +31,14 @@ def list_labelled(source: Path, classes: int) -> list[Picture]:
     """All pictures of ``source`` with their labels, as digits, for captions; no picture is read.
 
     Args:
-        source: a folder with one sub-folder a class, whose names in their order are the
-        classes 0, 1, 2, … as ImageNet has them;
-            a folder with ``metadata.jsonl`` or ``.csv`` (``file_name`` and ``label``); webdataset shards, or a folder
-            of them, with a label in ``.cls`` or in ``.json`` (``label``); a safetensors file of pictures.
+        source: a folder with one sub-folder a class, whose names in their order are the classes 0, 1, 2, … as ImageNet
+            has them; a folder with ``metadata.jsonl`` or ``.csv`` (``file_name`` and ``label``); webdataset shards, or
+            a folder of them, with a label in ``.cls`` or in ``.json`` (``label``); a safetensors file of pictures.
         classes: how many the teacher knows.
 
     Raises:
-        UsageError: there is nothing of that kind; labels are not those of the teacher's
-        classes; a metadata file or shard has faults.
+        UsageError: there is nothing of that kind; labels are not those of the teacher's classes; a metadata file or
+            shard has faults.
     """
     if source.suffix == ".safetensors":
         pictures = _of_tensors(source)
@@ -61,8 +63,10 @@ def _of_folder(folder: Path, classes: int) -> list[Picture]:
 
 
 def _by_sub_folder(folder: Path, pictures: Sequence[Picture], classes: int) -> list[Picture]:
-    """The pictures with the numbers of their sub-folders, of which there must be as many
-    as classes: one less would shift the rest."""
+    """The pictures with the numbers of their sub-folders.
+
+    There must be as many as classes: one less would shift the rest.
+    """
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     loose = [picture.name for picture in pictures if len(Path(picture.name).parts) == 1]
     if loose:

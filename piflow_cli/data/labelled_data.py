@@ -1,13 +1,12 @@
-"""What class-conditional teachers are imitated on: pixels in memory, or latents that a VAE
-has made of pictures or that were given."""
+"""Data of class-conditional teachers: pixels in memory, or latents, given or encoded by a VAE."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,12 +25,12 @@ from ..weights.cache import ShardedCache
 from ..weights.locate import hub_id, locate
 from .batches import Batch, LabelledImages, TrainingData, batch_indices, draw_latents
 from .buckets import Size, centre_crop
-from .collect import UNREADABLE, Skipped, Store, summary
-from .encode import Missing, counted, encode_pictures, lacking
+from .collect import UNREADABLE, EncodedCache, SkippedPicture, summary
+from .encode import MissingEntries, counted, encode_pictures, lacking
 from .labelled import list_labelled
 from .labelled_images import StoredLatents, holds_latents, load_images, open_latents
 from .picture import Picture
-from .picture_index import Seen, look_at
+from .picture_index import PictureFacts, look_at
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,14 +45,13 @@ Condition = Callable[[Sequence[int]], Conditioning]
 
 
 class Posteriors(Protocol):
-    """Latents that are known by mean and standard deviation, and ``labels`` (N,) int64 of them."""
+    """Latents by mean and standard deviation, and ``labels`` (N,) int64."""
 
     @property
     def labels(self) -> Tensor: ...
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation (B, C, h, w) of the latents in ``rows``
-        (B,); None where they are drawn already."""
+        """Mean and standard deviation (B, C, h, w) of ``rows`` (B,); the latter is None for drawn latents."""
 
     def fingerprint(self) -> str:
         """A hash of everything that shapes them."""
@@ -78,7 +76,7 @@ class CachedLatents:
 
 @dataclass(frozen=True)
 class LabelledLatents:
-    """Latents (N, C, h, w), of which a batch is drawn anew at each visit, and what a family makes of their labels."""
+    """Latents (N, C, h, w), drawn anew at each visit, with the family's ``condition`` of their labels."""
 
     latents: Posteriors
     fingerprint: str
@@ -92,8 +90,10 @@ class LabelledLatents:
 
 
 def place_of(images: str) -> Path:
-    """Where `data.images` is; raises UsageError where there is nothing. Only a file
-    that is shipped or on the Hub is fetched."""
+    """The place of `data.images`; raises UsageError where there is nothing.
+
+    Only a file that is shipped or on the Hub is fetched.
+    """
     path = expanded(images)
     if images.startswith(SHIPPED_PREFIX) or (not path.exists() and hub_id(images) is not None):
         return locate(images, option="--data DIR")
@@ -107,8 +107,7 @@ def place_of(images: str) -> Path:
 def open_labelled(
     preset: Preset, family: ClassConditionalFamily, condition: Condition, accelerator: Accelerator, console: Console
 ) -> TrainingData:
-    """The labelled pictures or latents of ``preset.data.images``; pictures go through the
-    VAE of the teacher, if it has one, once.
+    """The labelled pictures or latents of ``preset.data.images``; the teacher's VAE encodes pictures once.
 
     Raises UsageError where there are none, or none that the teacher could have been trained on.
     """
@@ -164,50 +163,50 @@ def _encoded(
     console: Console,
 ) -> CachedLatents:
     """The latents of ``pictures``, encoded as far as the cache lacks them; processes share the work."""
-    store = Store(preset.data, factory)
+    cache = EncodedCache(preset.data, factory)
     size = (shape[2] * factory.downsampling, shape[1] * factory.downsampling)
-    labels, wanted, skipped = _keyed(pictures, store, size)
-    store.scan(console)
-    store.check((), wanted, accelerator, console)
-    missing = Missing({}, {key: (size, picture) for key, picture in wanted.items() if key not in store.latents})
-    console.say(counted("latents", store.latents, len(wanted), len(missing.pictures)))
+    labels, wanted, skipped = _keyed(pictures, cache, size)
+    cache.scan(console)
+    cache.check((), wanted, accelerator, console)
+    missing = MissingEntries({}, {key: (size, picture) for key, picture in wanted.items() if key not in cache.latents})
+    console.say(counted("latents", cache.latents, len(wanted), len(missing.pictures)))
     failed: dict[str, str] = {}
     if missing.pictures:
         if accelerator.is_main_process:
-            store.label()
+            cache.label()
         with ExitStack() as stack:
-            encoder = cache(lambda: stack.enter_context(closing(factory.open(accelerator.device, False))))
+            encoder = functools.cache(lambda: stack.enter_context(closing(factory.open(accelerator.device, False))))
             share = missing.share(accelerator).pictures
             failed = encode_pictures(
-                encoder, share, store.latents, console, lambda picture, size: centre_crop(picture, size[0])
+                encoder, share, cache.latents, console, lambda picture, size: centre_crop(picture, size[0])
             )
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
     failed = dict(gather_object(list(failed.items())))
     if missing.pictures:
-        store.scan(console)
-    skipped += [Skipped(wanted[key].name, UNREADABLE, why) for key, why in failed.items()]
+        cache.scan(console)
+    skipped += [SkippedPicture(wanted[key].name, UNREADABLE, why) for key, why in failed.items()]
     keys = [(key, label) for key, label in labels if key not in failed]
-    if absent := sum(key not in store.latents for key, _ in keys):
-        raise lacking(store, absent)
+    if absent := sum(key not in cache.latents for key, _ in keys):
+        raise lacking(cache, absent)
     if not keys:
         raise UsageError(f"no picture of {preset.data.images} can be used: {summary(skipped)}", NAME_DATA)
     if skipped:
         console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
-    return CachedLatents([key for key, _ in keys], torch.tensor([label for _, label in keys]), store.latents)
+    return CachedLatents([key for key, _ in keys], torch.tensor([label for _, label in keys]), cache.latents)
 
 
 def _keyed(
-    pictures: Sequence[Picture], store: Store, size: Size
-) -> tuple[list[tuple[str, int]], dict[str, Picture], list[Skipped]]:
+    pictures: Sequence[Picture], cache: EncodedCache, size: Size
+) -> tuple[list[tuple[str, int]], dict[str, Picture], list[SkippedPicture]]:
     """Key and label of each picture, a picture for each key, and those that cannot be used."""
     labels, wanted, skipped = [], {}, []
-    for picture, seen in zip(pictures, look_at(pictures, store.pictures)):
-        if not isinstance(seen, Seen):
-            skipped.append(Skipped(picture.name, UNREADABLE, str(seen)))
+    for picture, seen in zip(pictures, look_at(pictures, cache.pictures)):
+        if not isinstance(seen, PictureFacts):
+            skipped.append(SkippedPicture(picture.name, UNREADABLE, str(seen)))
         elif picture.caption is None:
-            skipped.append(Skipped(picture.name, NO_LABEL))
+            skipped.append(SkippedPicture(picture.name, NO_LABEL))
         else:
-            key = store.latents_key(seen.sha256, size)
+            key = cache.latents_key(seen.sha256, size)
             labels.append((key, int(picture.caption)))
             wanted.setdefault(key, picture)
     return labels, wanted, skipped

@@ -1,5 +1,4 @@
-"""Labelled pictures or latents in one safetensors file: the form in which presets ship
-training sets, and in which latents are kept.
+"""Labelled pictures or latents in one safetensors file, the form of shipped training sets and of stored latents.
 
 Pictures: ``images`` (N, H, W) or (N, C, H, W) uint8 with C = 1 or 3, and the metadata ``levels``, their white value,
 255 if unsaid. Latents: ``latents`` (N, C, h, w), or ``mean`` and ``std`` of a VAE's posterior of that shape, from which
@@ -26,7 +25,7 @@ FORMS = (
     "write images, uint8 (N, H, W) or (N, C, H, W), or latents, or mean and std, (N, C, h, w); and labels, N whole"
     " numbers"
 )
-# Rows that are looked at together: a few megabytes.
+# Rows that are read together: a few megabytes.
 AT_ONCE = 1024
 
 
@@ -70,10 +69,10 @@ def holds_latents(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class StoredLatents:
-    """Latents in a safetensors file, which may be larger than the memory: rows are read as they are asked for.
+    """Latents in a safetensors file, which may be larger than the memory: rows are read on demand.
 
-    ``labels`` (N,) int64; ``scale``: what the stored values are multiplied by; ``stored``:
-    latents, or mean and standard deviation.
+    ``labels`` (N,) int64. ``scale``: the factor of the stored values. ``stored``: latents, or mean and standard
+    deviation.
     """
 
     path: Path
@@ -87,8 +86,7 @@ class StoredLatents:
         return self.stored[0].shape[1:]
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation (B, C, h, w) float32 of the latents in ``rows``
-        (B,); None where they are drawn already."""
+        """Mean and standard deviation (B, C, h, w) float32 of ``rows`` (B,); the latter is None for drawn latents."""
         mean, *std = [self.scale * values.read(rows).float() for values in self.stored]
         return mean, std[0] if std else None
 

@@ -1,4 +1,4 @@
-"""A picture with its caption before anything of it has been read."""
+"""A picture with its caption, before anything of it has been read."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .rows import TEXT_OPTION, is_text
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is told of pictures: captions, or labels.
+class TextKind:
+    """The kind of text that comes with pictures: captions, or labels.
 
     ``column`` of metadata files and of the objects in ``.json`` members, and the ``option`` that names another;
     ``members``: suffixes of what has it in shards and beside pictures, the first that is there counts; ``kind`` names
@@ -28,9 +28,9 @@ class Told:
     text: Callable[[object], str | None]
 
 
-def captions(column: str) -> Told:
-    """Texts."""
-    return Told(column, TEXT_OPTION, (".txt", ".json"), "text", lambda value: value if is_text(value) else None)
+def captions(column: str) -> TextKind:
+    """Captions, which are texts."""
+    return TextKind(column, TEXT_OPTION, (".txt", ".json"), "text", lambda value: value if is_text(value) else None)
 
 
 def _label(value: object) -> str | None:
@@ -39,16 +39,16 @@ def _label(value: object) -> str | None:
     return value.strip() if isinstance(value, str) and value.strip().isdecimal() and value.isascii() else None
 
 
-LABELS = Told("label", "", (".cls", ".json"), "whole number", _label)
+LABELS = TextKind("label", "", (".cls", ".json"), "whole number", _label)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that has not been read yet. ``name`` is for messages; ``caption``
-    None: there is none; a label is its digits.
+    """A picture that has not been read yet.
 
-    ``read``: its bytes; raises Unreadable where something was found that is no picture. ``file``: where its bytes begin
-    at ``offset``; None where that is not for us to know.
+    ``name``: for messages. ``caption``: None where there is none; a label is its digits. ``read``: gives its bytes, or
+    raises Unreadable where they are no picture. ``file``: where its bytes begin at ``offset``; None where that is
+    unknown.
     """
 
     name: str
@@ -63,8 +63,7 @@ class Picture:
 
 
 def unused(name: str, why: str) -> Picture:
-    """In the place of a picture: what was found and cannot be used, so that it is
-    counted and named like one that is damaged."""
+    """A stand-in for something that was found and cannot be used, which is counted and named like a damaged picture."""
 
     def read() -> bytes:
         raise Unreadable(why)

@@ -1,5 +1,4 @@
-"""What is needed of every picture at each start, its hash and its size: read in threads, and
-once as long as the file stays as it is."""
+"""The hash and the size of every picture: read in threads, and only once as long as the file stays as it is."""
 
 from __future__ import annotations
 
@@ -21,15 +20,15 @@ DIGEST, PICTURES = "sha256", "pictures"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Of a picture: the hash of its bytes, and its width and height as a person sees it."""
+class PictureFacts:
+    """The hash of a picture's bytes, and its width and height as a person sees it."""
 
     sha256: str
     size: tuple[int, int]
 
 
-def look_at(pictures: Sequence[Picture], folder: Path) -> list[Seen | Unreadable | OSError]:
-    """What is there of each picture, in their order; or what went wrong.
+def look_at(pictures: Sequence[Picture], folder: Path) -> list[PictureFacts | Unreadable | OSError]:
+    """Hash and size of each picture, in their order, or the error of reading it.
 
     A picture whose file has the path, size and time of change that ``folder`` has on record is not read again.
     """
@@ -38,18 +37,18 @@ def look_at(pictures: Sequence[Picture], folder: Path) -> list[Seen | Unreadable
     record = folder / f"{cache_key(places=places)}.json"
     known = _read(record)
 
-    def look(picture: Picture, stamp: str | None) -> Seen | Unreadable | OSError:
+    def look(picture: Picture, stamp: str | None) -> PictureFacts | Unreadable | OSError:
         if stamp in known:
             return known[stamp]
         try:
             data = picture.read()
-            return Seen(hashlib.sha256(data).hexdigest(), upright_size(data))
+            return PictureFacts(hashlib.sha256(data).hexdigest(), upright_size(data))
         except (OSError, Unreadable) as error:
             return error
 
     with ThreadPoolExecutor(min(MOST_THREADS, 4 * usable_cores())) as pool:
         found = list(pool.map(look, pictures, stamps))
-    now = {stamp: seen for stamp, seen in zip(stamps, found) if stamp is not None and isinstance(seen, Seen)}
+    now = {stamp: seen for stamp, seen in zip(stamps, found) if stamp is not None and isinstance(seen, PictureFacts)}
     if now != known:
         with replacing_file(record) as aside:
             noted = {stamp: [seen.sha256, *seen.size] for stamp, seen in now.items()}
@@ -58,7 +57,7 @@ def look_at(pictures: Sequence[Picture], folder: Path) -> list[Seen | Unreadable
 
 
 def _stamp(picture: Picture) -> str | None:
-    """What changes when the file does; None where there is no file of its own to look at."""
+    """A value that changes when the file does; None where the picture has no file of its own."""
     if picture.file is None:
         return None
     try:
@@ -68,8 +67,8 @@ def _stamp(picture: Picture) -> str | None:
     return f"{picture.file.resolve()}:{picture.offset}:{state.st_size}:{state.st_mtime_ns}"
 
 
-def _read(record: Path) -> dict[str, Seen]:
-    """The record, or nothing where there is none that is as we wrote it: it can be made again.
+def _read(record: Path) -> dict[str, PictureFacts]:
+    """The record, or an empty one unless it is as we wrote it: it can be made again.
 
     With one wrong byte a picture would be another, in another bucket.
     """
@@ -79,7 +78,8 @@ def _read(record: Path) -> dict[str, Seen]:
         if content[DIGEST] != _digest(pictures):
             return {}
         return {
-            stamp: Seen(str(sha256), (int(width), int(height))) for stamp, (sha256, width, height) in pictures.items()
+            stamp: PictureFacts(str(sha256), (int(width), int(height)))
+            for stamp, (sha256, width, height) in pictures.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

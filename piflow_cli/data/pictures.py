@@ -1,4 +1,4 @@
-"""Pictures as their bytes come: which are read, how many pixels they may have, and what their modes mean in 8 bits.
+"""Pictures from their bytes: readable formats, the most pixels, and the meaning of their modes in 8 bits.
 
 Training and evaluation read through here. They part in one point: training sees a picture as a person does, upright and
 on white; evaluation takes its pixels as they are stored, as clean-fid does, or the same folder would get another FID.
@@ -20,15 +20,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ..reports.images import GRID_KEY, RECIPE_KEY
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-# What is read whatever a file is called. Others of Pillow's formats start programs (EPS) or are no pictures of their
-# own.
+# Formats that are read whatever a file is called. Other formats of Pillow start programs (EPS) or are no pictures.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-# Twice what Pillow warns of, and where it refuses itself: half a gigabyte in RGB. Cameras stay below.
+# Twice the size of Pillow's warning, where Pillow itself refuses: half a gigabyte in RGB. Cameras stay below.
 MOST_PIXELS = 2 * 89_478_485
 SIXTEEN_BITS, GREY = "I;16", "L"
 UNSCALED = {"I": "32-bit whole numbers (mode I)", "F": "floating-point numbers (mode F)"}
-# What a picture may be in to be shown in grey or colours; None: it is so at once, else through the named mode, since
-# Pillow knows no other way.
+# Modes that can become grey or colours: at once (None), or through the named mode, since Pillow knows no other way.
 MODES = {
     **dict.fromkeys(("1", GREY, "P", "RGB", "RGBA", "RGBX", "LA", "PA", "CMYK", "YCbCr", "HSV", SIXTEEN_BITS)),
     "LAB": "RGB",
@@ -37,20 +35,20 @@ MODES = {
 }
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 ORIENTATION = 0x0112
-# Without one of these in it a PNG says nothing of how it is turned.
+# A PNG without any of these holds no orientation.
 PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 
 class Unreadable(Exception):
-    """Bytes that are no picture, or none that has a meaning in 8 bits; the text says why."""
+    """Bytes that are no picture, or one without a meaning in 8 bits; the text says why."""
 
 
 @contextmanager
 def opened(source: Path | bytes) -> Generator[Image.Image]:
-    """The picture in a file or in bytes, of which the header has been read; of an animation the first frame.
+    """The picture in a file or in bytes, with its header read; of an animation the first frame.
 
-    Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS,
-    and for modes whose range nothing tells.
+    Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS, and for modes whose range nothing
+    tells.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as picture:
@@ -85,7 +83,7 @@ def eight_bit(picture: Image.Image) -> Image.Image:
 
 
 def in_eight_bits(picture: Image.Image, mode: str) -> Image.Image:
-    """A picture of a mode in MODES in another, L, RGB or RGBA."""
+    """A picture of a mode in MODES, converted to another: L, RGB or RGBA."""
     own = mode_of(picture)
     through = MODES[own]
     narrow = eight_bit(picture) if own == SIXTEEN_BITS else picture if through is None else picture.convert(through)
@@ -118,17 +116,17 @@ def open_picture(data: bytes) -> Image.Image:
 
 
 def is_grid(picture: Image.Image) -> bool:
-    """Whether `piflow sample` made the picture to show all others, by the recipe that it carries."""
+    """Whether `piflow sample` made the picture to show all others, by its recipe."""
     try:
         recipe = json.loads(picture.info[RECIPE_KEY])
     except (KeyError, TypeError, ValueError, RecursionError):
         return False
-    # Grids of 0.1.0 have no mark; every picture of a shot has its seed.
+    # Grids of 0.1.0 have no mark; every single picture has its seed.
     return isinstance(recipe, dict) and (GRID_KEY in recipe or ("piflow" in recipe and "seed" not in recipe))
 
 
 def _turned(picture: Image.Image, data: bytes) -> bool:
-    """Whether it is shown with its sides exchanged."""
+    """Whether the picture is shown with its sides exchanged."""
     # Pillow decodes a whole PNG to look for what may follow its pixels.
     if picture.format == "PNG" and not any(mark in data for mark in PNG_ORIENTATIONS):
         return False

@@ -13,7 +13,7 @@ from ..presets.folders import SHIPPED_PREFIX, beside_presets
 from .rows import (
     TEXT_OPTION,
     Faults,
-    Row,
+    NumberedRow,
     csv_rows,
     is_text,
     jsonl_rows,
@@ -26,14 +26,17 @@ from .rows import (
 )
 
 TEXT_COLUMN = "text"
-# What a seed and a side in pixels may be: seeds fit into 64 bits, and no network makes pictures of such sides.
+# Bounds of a seed and of a side in pixels: seeds fit into 64 bits, and no network makes larger pictures.
 EXTRAS = {"seed": (0, 2**63 - 1), "width": (1, 1 << 16), "height": (1, 1 << 16)}
 MEND = "write a prompt in each line, or remove the line"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What an image is made from. ``width`` and ``height`` are pixels; None: not said."""
+    """The text of an image, with a seed and a size where they are given.
+
+    ``width`` and ``height`` are pixels, or None.
+    """
 
     text: str
     seed: int | None = None
@@ -54,8 +57,8 @@ def read_prompts(source: str, text_column: str | None = None, split: str = "trai
     .txt have ``text_column``, and where wanted seed, width and height, all of them whole numbers.
     ``text_column`` None: it is called text.
 
-    Raises UsageError where there is nothing to read or no prompt in it, or with
-    all faults of a file, each with its line.
+    Raises UsageError where there is nothing to read or no prompt in it, or with all faults of a file, each with its
+    line.
     """
     text_column = TEXT_COLUMN if text_column is None else text_column
     shipped = source.startswith(SHIPPED_PREFIX)
@@ -119,7 +122,7 @@ _READERS: dict[str, Callable[[Path, str, Faults], list[Prompt]]] = {
 }
 
 
-def _prompts_of(rows: Iterable[Row], text_column: str, faults: Faults) -> list[Prompt]:
+def _prompts_of(rows: Iterable[NumberedRow], text_column: str, faults: Faults) -> list[Prompt]:
     prompts = []
     for line, row in rows:
         what = _fault_of_row(row, text_column)

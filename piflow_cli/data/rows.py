@@ -1,4 +1,4 @@
-"""Rows of text files and data sets, with the place of everything that is wrong in them."""
+"""Rows of text files and data sets, and the place of every fault in them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_SHOWN = 10
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 TEXT_OPTION, IMAGE_OPTION = "--text-column {}", "--set data.image_column={}"
-# What columns are usually called, the likeliest first.
+# Usual names of columns, the likeliest first.
 USUAL = {TEXT_OPTION: ("text", "prompt", "caption", "txt"), IMAGE_OPTION: ("image", "img", "jpg", "png", "webp")}
 # The longer one first: what begins UTF-32 begins UTF-16 too.
 MARKS = {
@@ -33,12 +33,12 @@ MARKS = {
 }
 LINE_END = re.compile(r"\r\n|\n|\r")
 
-Row = tuple[int, dict[str, Any]]
+NumberedRow = tuple[int, dict[str, Any]]
 """Line number, from 1, and the values by column."""
 
 
 class Faults:
-    """What is wrong with one file, collected so that all of it is said at once."""
+    """The faults of one file, collected so that all are reported at once."""
 
     def __init__(self, source: str | Path) -> None:
         self.source = source
@@ -89,8 +89,7 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def _conversion(path: Path, data: bytes) -> str:
-    """The command that makes a file UTF-8: by its byte-order mark, by its zeros, or
-    else taken for Latin-1, which every file is."""
+    """The command that makes a file UTF-8, by its byte-order mark or its zeros; else it is taken for Latin-1."""
     found = [name for mark, name in MARKS.items() if data.startswith(mark)]
     if not found and b"\0" in data:
         found = ["UTF-16LE" if data.index(0) % 2 else "UTF-16BE"]
@@ -108,7 +107,7 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
     return [] if lines == [""] else list(enumerate(lines, 1))
 
 
-def jsonl_rows(path: Path, faults: Faults) -> Iterator[Row]:
+def jsonl_rows(path: Path, faults: Faults) -> Iterator[NumberedRow]:
     """The objects of a JSON-lines file; empty lines and lines that are no object are faults."""
     for number, line in numbered_lines(path):
         if not line.strip():
@@ -130,13 +129,15 @@ def jsonl_rows(path: Path, faults: Faults) -> Iterator[Row]:
             faults.add(number, "not a JSON object")
 
 
-def csv_rows(path: Path, wanted: Mapping[str, str], faults: Faults, known: Collection[str] = ()) -> Iterator[Row]:
+def csv_rows(
+    path: Path, wanted: Mapping[str, str], faults: Faults, known: Collection[str] = ()
+) -> Iterator[NumberedRow]:
     """The rows of a CSV file whose first line names the columns; raises UsageError as :func:`check_columns` does."""
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         check_columns(path, rows.fieldnames if rows.fieldnames is not None else [], wanted, known)
         for row in rows:
-            # csv files what is left over under None, and fills what is missing with it.
+            # csv puts surplus cells under None, and fills missing ones with it.
             if None in row or None in row.values():
                 faults.add(rows.line_num, f"has {'more' if None in row else 'fewer'} values than there are columns")
             else:
@@ -145,7 +146,7 @@ def csv_rows(path: Path, wanted: Mapping[str, str], faults: Faults, known: Colle
         faults.add(rows.line_num, f"not valid CSV: {error}")
 
 
-def parquet_rows(path: Path, wanted: Mapping[str, str], known: Collection[str] = ()) -> Iterator[Row]:
+def parquet_rows(path: Path, wanted: Mapping[str, str], known: Collection[str] = ()) -> Iterator[NumberedRow]:
     """Columns of a Parquet file by row: those ``wanted``, and of the ``known`` those that are there.
 
     Raises UsageError as :func:`check_columns` does, and where the file is damaged or of another kind.
@@ -200,8 +201,7 @@ def check_columns(
     known: Collection[str] = (),
     texts: Sequence[str] | None = None,
 ) -> None:
-    """Raise UsageError that names the first of the ``wanted`` columns that is not among
-    ``columns``, or a slip in a ``known`` one.
+    """Raise UsageError for the first of the ``wanted`` columns that is missing, or for a slip in a ``known`` one.
 
     ``wanted``: the option that names another column instead, with {} for its name, as TEXT_OPTION has it; "" where
     there is none. ``texts``: those of the columns that hold texts, where that is known.
@@ -221,7 +221,7 @@ def check_columns(
 
 
 def slip_among(names: Sequence[str], known: Collection[str]) -> tuple[str, str] | None:
-    """The first of ``names`` that is nearly one of the ``known`` ones, and that one; not if it is there, too."""
+    """The first of ``names`` that is a misspelling of a ``known`` one, and that one, unless it is there too."""
     for name in names:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         if close and name not in known and close[0] not in names:
@@ -230,7 +230,7 @@ def slip_among(names: Sequence[str], known: Collection[str]) -> tuple[str, str] 
 
 
 def naming(columns: Sequence[str], option: str, name: str) -> str:
-    """What to type so that one of ``columns``, the likeliest, is taken in the place of ``name``."""
+    """The option that takes the likeliest of ``columns`` in place of ``name``."""
     if not columns or not option:
         return f"name a column {name}"
     usual = USUAL[option]

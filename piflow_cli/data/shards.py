@@ -14,18 +14,19 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..wording import few
-from .picture import Picture, Told, caption_of, unused
+from .picture import Picture, TextKind, caption_of, unused
 from .pictures import SUFFIXES
 
 NAMES_SHOWN = 5
 
-Parts = dict[str, tarfile.TarInfo]
+Members = dict[str, tarfile.TarInfo]
 """The members of a sample, by suffix."""
 
 
-def pictures_of_shards(shards: Sequence[Path], told: Told) -> list[Picture]:
-    """All pictures of ``shards`` and what is ``told`` of them; what belongs to no picture is
-    among them, and says so when it is read.
+def pictures_of_shards(shards: Sequence[Path], told: TextKind) -> list[Picture]:
+    """All pictures of ``shards`` with what is ``told`` of them.
+
+    Members that belong to no picture are among them, and say so when they are read.
 
     Raises UsageError, with all their names, where shards are damaged or have two members for one place in a sample, and
     where there is no picture in any.
@@ -60,7 +61,7 @@ def pictures_of_shards(shards: Sequence[Path], told: Told) -> list[Picture]:
     return pictures
 
 
-def grouped(members: Sequence[tarfile.TarInfo]) -> dict[str, Parts]:
+def grouped(members: Sequence[tarfile.TarInfo]) -> dict[str, Members]:
     """Members by sample, then by suffix.
 
     The name of a sample is that of its picture up to the last dot, so that names may have dots; other members belong to
@@ -68,7 +69,7 @@ def grouped(members: Sequence[tarfile.TarInfo]) -> dict[str, Parts]:
     as webdataset cuts all names.
     """
     names = {stem for stem, suffix in (_at_last_dot(member.name) for member in members) if suffix in SUFFIXES}
-    groups: dict[str, Parts] = {}
+    groups: dict[str, Members] = {}
     for member in members:
         stem, suffix = _at_last_dot(member.name)
         if suffix not in SUFFIXES:
@@ -98,9 +99,11 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") and part.strip(".") for part in name.split("/"))
 
 
-def _of_group(shard: Path, name: str, parts: Parts, told: Told) -> Iterator[Picture]:
-    """The pictures of a sample, with its caption; of one without a picture all that
-    might be one, or else its caption itself."""
+def _of_group(shard: Path, name: str, parts: Members, told: TextKind) -> Iterator[Picture]:
+    """The pictures of a sample, with its caption.
+
+    A sample without a picture gives all that might be one, or else its caption itself.
+    """
     caption = _caption(shard, parts, told)
     chosen = [suffix for suffix in parts if suffix in SUFFIXES] or [
         suffix for suffix in parts if suffix not in told.members
@@ -112,7 +115,7 @@ def _of_group(shard: Path, name: str, parts: Parts, told: Told) -> Iterator[Pict
         yield unused(f"{shard.name}/{name}{min(parts)}", "there is no picture with it")
 
 
-def _caption(shard: Path, parts: Mapping[str, tarfile.TarInfo], told: Told) -> str | None:
+def _caption(shard: Path, parts: Mapping[str, tarfile.TarInfo], told: TextKind) -> str | None:
     for suffix in told.members:
         if suffix in parts:
             data = _read(shard, parts[suffix])

@@ -1,4 +1,4 @@
-"""The training data of a preset, and what the plan says of it."""
+"""The training data of a preset, and their lines in the plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..teachers.folders import outline_folder
 from .batches import TrainingData, UniformLabels
 from .buckets import buckets_of
 from .captioned import list_pictures
-from .collect import EMPTY, Store, training_prompts
+from .collect import EMPTY, EncodedCache, training_prompts
 from .encode import open_encoded
 from .labelled_data import open_labelled, place_of
 from .labelled_images import holds_latents
@@ -35,7 +35,7 @@ FILE_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".tar")
 
 @dataclass(frozen=True)
 class LocalSamples:
-    """What a source on this machine holds: every text, and how many pictures with a caption."""
+    """The samples of a source on this machine: every text, and the number of pictures with a caption."""
 
     texts: tuple[str, ...]
     pictures: int
@@ -58,7 +58,7 @@ def require_source(preset: Preset) -> None:
 def local_samples(section: DataSection) -> LocalSamples | None:
     """The prompts, or captions and number of pictures, of a source on this machine; no picture is read.
 
-    None for classes, and for a data set of the Hub, which is not looked at before the run. Raises UsageError where the
+    None for classes, and for a data set of the Hub, which is not read before the run. Raises UsageError where the
     source is not there or faulty.
     """
     if section.images is not None:
@@ -81,8 +81,9 @@ def open_data(
     accelerator: Accelerator,
     console: Console,
 ) -> TrainingData:
-    """What ``preset.data`` names; texts and pictures go through the encoders of
-    ``family`` first, labels through ``condition``.
+    """The data that ``preset.data`` names.
+
+    Texts and pictures go through the encoders of ``family`` first, labels through ``condition``.
 
     Raises UsageError where nothing is named, or nothing usable found.
     """
@@ -115,7 +116,7 @@ def _told_a_class(preset: Preset, family: TeacherFamily, source: str) -> ClassCo
 
 
 def describe_data(preset: Preset, family: TeacherFamily, local: LocalSamples | None) -> dict[str, str]:
-    """What will be trained on, in words; ``local`` is what :func:`local_material` found."""
+    """The training data in words; ``local``: the result of :func:`local_samples`."""
     section = preset.data
     if section.source is None:
         return {"source": "none yet: --prompts FILE or --data FOLDER"}
@@ -132,7 +133,7 @@ def describe_data(preset: Preset, family: TeacherFamily, local: LocalSamples | N
 
 
 def _describe_latents(preset: Preset) -> dict[str, str]:
-    """Where pictures will be encoded to; nothing where they are latents or pixels already."""
+    """The cache of pictures that will be encoded; nothing where they are latents or pixels already."""
     path = expanded(str(preset.data.images))
     if preset.teacher.vae is None or not path.exists() or (path.suffix == ".safetensors" and holds_latents(path)):
         return {}
@@ -141,17 +142,17 @@ def _describe_latents(preset: Preset) -> dict[str, str]:
 
 
 def _describe_texts(section: DataSection, factory: EncoderFactory, local: LocalSamples | None) -> dict[str, str]:
-    store = Store(section, factory)
+    cache = EncodedCache(section, factory)
     what, source = (
         ("prompts", section.prompts) if section.prompts is not None else ("captioned pictures", section.captioned)
     )
     if local is None:
-        return {"source": f"{what} of {source}, not looked at before the run", "cache": str(store.folder)}
+        return {"source": f"{what} of {source}, not looked at before the run", "cache": str(cache.folder)}
     found = len(local.texts) if section.prompts is not None else local.pictures
-    store.texts.scan()
-    wanted = {store.text_key(text) for text in (*local.texts, EMPTY)}
-    cached = sum(key in store.texts for key in wanted)
+    cache.texts.scan()
+    wanted = {cache.text_key(text) for text in (*local.texts, EMPTY)}
+    cached = sum(key in cache.texts for key in wanted)
     return {
         "source": f"{found} {what} of {source}",
-        "cache": f"{store.folder}, {cached} of {len(wanted)} texts encoded",
+        "cache": f"{cache.folder}, {cached} of {len(wanted)} texts encoded",
     }

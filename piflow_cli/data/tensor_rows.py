@@ -1,5 +1,4 @@
-"""Rows of a tensor in a safetensors file that may be larger than the memory: mapped to be read
-alone, and copied as they are asked for."""
+"""Rows of a tensor in a safetensors file that may be larger than the memory: mapped, and copied on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ..weights.stored import opened
 
-# Of safetensors, with the names it writes.
+# The dtypes of safetensors, by its own names.
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8,
     "I8": torch.int8,
@@ -25,8 +24,10 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Rows:
-    """A tensor of shape (N, …) in the file ``path``, ``offset`` bytes from its beginning;
-    ``dtype`` None: one that has no rows for us."""
+    """A tensor of shape (N, …) in the file ``path``, ``offset`` bytes from its beginning.
+
+    ``dtype``: None for a tensor whose rows cannot be read.
+    """
 
     path: Path
     shape: tuple[int, ...]
@@ -49,8 +50,7 @@ class Rows:
 
 
 def tensors_in(path: Path) -> tuple[dict[str, str], dict[str, Rows]]:
-    """The metadata and the tensors of a safetensors file, none of them read; raises
-    RunError where it is corrupt or cut short."""
+    """The metadata and the tensors of a safetensors file, none of them read; raises RunError where it is damaged."""
     with opened(path, "np"):
         # It has looked whether header and length are right.
         pass

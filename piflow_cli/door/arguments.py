@@ -1,4 +1,4 @@
-"""What the functions of the door have in common: arguments as requests take them, errors as commands say them."""
+"""What the functions of the door share: arguments as requests take them, errors as commands tell them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def explained(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """``function``, with exceptions of libraries that a user can cause told as the command line tells them."""
+    """``function``, which raises a library's errors that a user can cause as the command line tells them."""
 
     @functools.wraps(function)
     def call(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
@@ -34,17 +34,17 @@ def explained(function: Callable[Parameters, Result]) -> Callable[Parameters, Re
 
 
 def text(place: Place | None) -> str | None:
-    """A place as requests have it where it may be on the Hub."""
+    """A place as requests take it where it may be on the Hub."""
     return None if place is None else str(place)
 
 
 def path(place: Place | None) -> Path | None:
-    """A place that is on this machine."""
+    """A place on this machine."""
     return None if place is None else Path(place)
 
 
 def texts(given: Place | Iterable[Place]) -> tuple[str, ...]:
-    """One or several."""
+    """One place or several as texts."""
     return (str(given),) if isinstance(given, (str, Path)) else tuple(map(str, given))
 
 
@@ -54,5 +54,5 @@ def numbers(given: Iterable[int]) -> tuple[int, ...]:
 
 
 def numbers_if_given(given: Iterable[int] | None) -> tuple[int, ...] | None:
-    """:func:`numbers`, or None where nothing is asked."""
+    """The :func:`numbers`, or None where none are given."""
     return None if given is None else numbers(given)

@@ -1,4 +1,4 @@
-"""Teachers, and students of them."""
+"""List teachers, and distil students from them."""
 
 from __future__ import annotations
 
@@ -38,17 +38,21 @@ def distill(
     """Distil a teacher into a student that samples in a few network evaluations, as `piflow distill` does.
 
     Args:
-        teacher: a shipped preset, or the path of a preset file. output: folder of the run; default: runs/<preset>.
-        config: a YAML file with some of the preset's keys. settings: any key of the preset as ``section.key``, over
-        preset and ``config``. device: auto, cpu, cuda or cuda:N. resume: go on from the last checkpoint in the folder;
-        else an earlier run moves out of the way. console: where progress and warnings go.
+        teacher: a shipped preset, or the path of a preset file.
+        output: folder of the run; default: runs/<preset>.
+        config: a YAML file with some of the preset's keys.
+        settings: any key of the preset as ``section.key``, over preset and ``config``.
+        device: where to compute: auto, cpu, cuda or cuda:N.
+        resume: go on from the last checkpoint in the folder; else an earlier run moves out of the way.
+        console: takes progress and warnings.
 
     Returns the folder of the run: its student is what the other functions take, and its ``metrics.jsonl`` has a line
     of JSON for each iteration. Started by torchrun or accelerate, this process is one of the run's.
 
     Raises:
         UsageError: settings, data or device do not fit, with all faults of the settings; nothing is written.
-        RunError: the run diverged, or a checkpoint is damaged. Interrupted: a signal stopped it; the same call goes on.
+        RunError: the run diverged, or a checkpoint is damaged.
+        Interrupted: a signal stopped it; the same call goes on.
 
     >>> import piflow_cli as piflow
     >>> short = {"optimisation.iterations": 2, "optimisation.batch_size": 16, "policy.nfe": 2}
@@ -69,5 +73,5 @@ def distill(
 
 
 def _assignment(key: str, value: object) -> str:
-    """What `--set` is given for it: JSON is YAML too."""
+    """A value as `--set` reads it; JSON is YAML too."""
     return f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"

@@ -1,4 +1,4 @@
-"""Students in the formats of others."""
+"""Export students to the formats of other programs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,19 @@ def export(
     """Write a student where others can load it, as `piflow export` does; what was written is read back and compared.
 
     Args:
-        student: as :func:`load_student` takes it. format: adapter, pipeline, merged or piflow-scheduler. output: the
-        folder; default: exports/<name>-<format>. dtype: bf16, fp16 or fp32; default: as stored. rank: largest of the
-        adapters. quantise: precision of a merged base: fp8, int8 or nf4. with_base: copy the base into a pipeline, or
-        only name it. prompts: of samples on the card of a text-to-image student. changed: take an adapter that is not
-        as it was saved. push_to_hub: repository OWNER/NAME that takes the folder too, ``private`` or not. overwrite:
-        let it take the place of an earlier export. teacher, base, subfolder, device: as of :func:`sample`.
+        student: as :func:`load_student` takes it.
+        format: adapter, pipeline, merged or piflow-scheduler.
+        output: folder of the export; default: exports/<name>-<format>.
+        dtype: precision of the weights: bf16, fp16 or fp32; default: as stored.
+        rank: largest rank of the adapters; default: as stored.
+        quantise: precision of a merged base: fp8, int8 or nf4.
+        with_base: copy the base into a pipeline, or name it.
+        prompts: prompts of the samples on a text-to-image student's card.
+        changed: accept an adapter whose checksums differ.
+        push_to_hub: repository OWNER/NAME that the folder is uploaded to, too.
+        private: make the repository private.
+        overwrite: replace an earlier export in that folder.
+        teacher, base, subfolder, device: as in :func:`sample`.
 
     Returns the folder.
 

@@ -1,4 +1,4 @@
-"""How good students are, and what their networks decided."""
+"""Measure students, and inspect what their networks decided."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..console import SILENT, Console
 from ..evaluation.request import EvalReport, EvalRequest, parse_metrics
 from ..evaluation.run import evaluate as run_evaluation
 from ..inspection.inspect import Inspection, InspectRequest, inspect_policy
-from ..inspection.slices import Place as Position
+from ..inspection.slices import Position
 from ..sampling.limits import BasePrecision
 from .arguments import Place, explained, numbers, numbers_if_given, path, text, texts
 
@@ -51,14 +51,22 @@ def evaluate(
     """How good students are, and how far from their teacher, as `piflow eval` measures it.
 
     Args:
-        students: one or several, as :func:`load_student` takes them. metrics: names, like fid and alignment; default:
-        all that take no further weights. reference: data, teacher, a folder, a file of statistics or clean-fid:NAME;
-        default: the data, or else the teacher. images: a folder of pictures in place of students. protocol: quick or
-        full. num_images: of seeds 0, 1, ...; seeds: which. labels: default: as in the data. steps: network evaluations
-        of each student; default: as trained. teacher_steps: Euler steps of rows of the teacher; fine_steps: of its best
-        solution. extractors: what looks at pictures. cache: keeps what was generated; default: ~/.cache/piflow.
+        students: one or several, as :func:`load_student` takes them.
+        metrics: names of metrics, like fid and alignment; default: all that need no further weights.
+        reference: data, teacher, a folder, a file of statistics or clean-fid:NAME; default: the data, or else the
+            teacher.
+        images: a folder of pictures in place of students.
+        protocol: quick or full.
+        num_images: number of images, of seeds 0, 1, ...
+        seeds: seeds of the images, in place of ``num_images``.
+        labels: classes of the images; default: as in the data.
+        steps: network evaluations of each student; default: as trained.
+        teacher_steps: numbers of Euler steps at which the teacher gets rows of its own.
+        fine_steps: Euler steps of the teacher's fine solution.
+        extractors: names of feature extractors.
+        cache: folder that keeps what was generated; default: ~/.cache/piflow.
         output: a folder that takes the report as a page, with its plots. The others are those of :func:`sample`, and
-        the options of `piflow eval` of the same names.
+            the options of `piflow eval` of the same names.
 
     Returns what `piflow eval --json` prints: ``results`` has a row for each number, with ``model``, ``nfe``,
     ``metric``, ``value``, the interval ``low`` to ``high`` where there is one, and the protocol.
@@ -112,10 +120,14 @@ def inspect(
     """What a student's network decided, and how its policy holds against the teacher, as `piflow inspect-policy` tells.
 
     Args:
-        students: one, or two over each other, as :func:`load_student` takes them. at: the network evaluation to look at
-        closely, from 1. position: column, row and, if not 0, channel of the state to cut through. output: a folder that
-        takes the page and its pictures, ``overwrite``: in place of an earlier one. The others are those of
-        :func:`sample`; of the images the first 16 are looked at, or those of ``seeds``.
+        students: one, or two in the same figures, as :func:`load_student` takes them.
+        at: network evaluation of the close-up, from 1.
+        position: column, row and, if not 0, channel of the slice through the state.
+        output: a folder that takes the page and its pictures.
+        overwrite: replace an earlier report in that folder.
+        seeds: seeds of the images to inspect; default: the first 16.
+
+    The other arguments are those of :func:`sample`.
 
     Returns what `piflow inspect-policy --json` prints: ``students`` with all numbers of each, ``verdict`` with a row
     for each thing that was measured, and the ``files`` that were written.
@@ -131,7 +143,7 @@ def inspect(
     """
     request = InspectRequest(
         students=texts(students), prompts=texts(prompts), at=at, seeds=numbers_if_given(seeds),
-        place=None if position is None else Position(*numbers(position)), labels=numbers_if_given(labels),
+        position=None if position is None else Position(*numbers(position)), labels=numbers_if_given(labels),
         teacher=text(teacher), base=text(base), subfolder=subfolder, vae=text(vae), base_precision=base_precision,
         prompts_from=text(prompts_from), text_column=text_column, height=height, width=width, device=device,
         output=path(output), overwrite=overwrite,

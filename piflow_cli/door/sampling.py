@@ -1,4 +1,4 @@
-"""Students in memory, and their images."""
+"""Load students, and sample images."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ def load_student(
     """A student with its weights, ready to be called.
 
     Args:
-        student: a run folder, an adapter's folder or file, or a Hub id. device: where it goes. dtype: of the base below
-        its adapters, and of those; default: as it was trained. teacher: the preset of a student that says nothing of
-        itself. base: where its base is, in place of what it says. subfolder: inside ``student``. console: where lines
-        on what was assumed go.
+        student: a run folder, an adapter's folder or file, or a Hub id.
+        device: where the network goes.
+        dtype: precision of a base and its adapters; default: as trained.
+        teacher: the preset of a student without facts of its own.
+        base: place of the base, in place of the one that the student names.
+        subfolder: folder inside ``student``.
+        console: takes lines on what was assumed.
 
     Returns a :class:`~piflow_cli.students.student.Student`: ``.facts`` says how it was trained, ``.model`` is the
     network, ``.policy(model, x, raw, conditioning)`` evaluates it once at states (B, C, *S), and ``.scheduler()`` is
@@ -98,17 +101,26 @@ def sample(
     """Images of a student, or of a teacher for comparison, as `piflow sample` makes them.
 
     Args:
-        student: as :func:`load_student` takes it, or what it gave; None samples ``teacher`` itself. prompts: a text, or
-        several, of a text-to-image student. seeds: one image per seed, and prompt; default: 0 to 63, or one for each
-        prompt. labels: classes of a class-conditional student; seed s shows label s modulo their number; default: all.
-        steps: network evaluations per image. shift: of the time grid towards noise. substeps: of the policy per unit of
-        raw time. temperature: of the mixture, ``auto`` or at most 1. stochastic: noise put back between steps, 0 is
-        none. guidance: of a teacher; a student has its own distilled in. teacher: a preset; beside a student, the one
-        that it must have been distilled from. base, subfolder: as of :func:`load_student`. vae: what shows latents.
-        prompts_from, text_column: a file or data set of prompts. height, width: in pixels. loras: further adapters,
-        each with its scale. base_precision, offload, compile, device, batch_size: how it is computed; default: on the
-        GPU if there is one, and a loaded student where it is. output: a folder that keeps the images, and a grid.
-        console: where progress and warnings go.
+        student: as :func:`load_student` takes or gives it; None samples ``teacher`` itself.
+        prompts: a text, or several, of a text-to-image student.
+        seeds: one image for each seed and prompt; default: 0 to 63, or one for each prompt.
+        labels: classes of a class-conditional student; seed s shows label s modulo their number; default: all.
+        steps: network evaluations per image.
+        shift: shift of the time grid towards noise; default: as trained.
+        substeps: policy substeps per unit of raw time; default: as trained.
+        temperature: temperature of the mixture, ``auto`` or at most 1; default: as trained.
+        stochastic: noise put back between steps; 0 is none.
+        guidance: guidance scale of a teacher; a student has its own distilled in.
+        teacher: a preset; beside a student, the one that it must have been distilled from.
+        base, subfolder: as in :func:`load_student`.
+        vae: the VAE that decodes latents; default: as trained.
+        prompts_from, text_column: a file or data set of prompts.
+        height, width: size in pixels.
+        loras: further adapters, each with its scale.
+        base_precision, offload, compile, device, batch_size: how to compute; default: on the GPU if there is one, and
+            a loaded student where it is.
+        output: folder for the images and a grid.
+        console: takes progress and warnings.
 
     Returns the images in the order of prompts and seeds, 8 bits a channel; ``image.info["piflow"]`` is the recipe of
     each as JSON. An image depends on its seed, and its label or prompt, not on the batch it is made in.
@@ -136,7 +148,7 @@ def sample(
 
 
 def _device(student: Place | Student | None, device: str | None) -> str:
-    """A student that is loaded stays where it is, unless it is sent elsewhere."""
+    """A loaded student stays on its device, unless another is asked for."""
     if device is not None:
         return device
     return str(student.device) if isinstance(student, Student) else SampleRequest.device
@@ -147,7 +159,7 @@ def _loras(loras: Iterable[tuple[Place, float]]) -> tuple[tuple[str, float], ...
 
 
 def _read(path: Path) -> Image.Image:
-    """A picture in memory, with its recipe; its file may go."""
+    """A picture in memory, with its recipe, so that its file may go."""
     with Image.open(path) as image:
         image.load()
         return image

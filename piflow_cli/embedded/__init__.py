@@ -1,1 +1,1 @@
-"""How the teacher and the classifier that are shipped were made."""
+"""The programs that made the shipped teacher and classifier."""

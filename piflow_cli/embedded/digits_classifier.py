@@ -1,5 +1,4 @@
-"""How the classifier of the UCI optical digits was trained, whose features tell
-digits from digits better than pixels do.
+"""Train the classifier of the UCI optical digits, whose features tell digits apart better than pixels do.
 
     python -m piflow_cli.embedded.digits_classifier --output DIR
 
@@ -31,8 +30,8 @@ HELD_OUT = 6
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything but the data that shapes the weights."""
+class ClassifierRecipe:
+    """Every setting that shapes the weights, without the data."""
 
     iterations: int = 1_500
     batch_size: int = 128
@@ -50,7 +49,7 @@ def split(count: int) -> tuple[Tensor, Tensor]:
     return places[places % HELD_OUT != 0], places[places % HELD_OUT == 0]
 
 
-def train(recipe: Recipe, images: Tensor, labels: Tensor) -> DigitsNet:
+def train(recipe: ClassifierRecipe, images: Tensor, labels: Tensor) -> DigitsNet:
     """A classifier of ``images`` (N, 1, 8, 8) in [-1, 1] and their labels (N,), in evaluation mode."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -74,7 +73,7 @@ def accuracy(network: DigitsNet, images: Tensor, labels: Tensor) -> float:
     return (network(images).argmax(dim=1) == labels).double().mean().item()
 
 
-def save_classifier(network: DigitsNet, path: Path, recipe: Recipe, held_out: float) -> None:
+def save_classifier(network: DigitsNet, path: Path, recipe: ClassifierRecipe, held_out: float) -> None:
     """Write the weights; the metadata names the program, what it was told, and the accuracy on the images held out."""
     metadata = {"format": "pt", "program": PROGRAM, "recipe": json.dumps(asdict(recipe)), "torch": torch.__version__}
     with replacing_file(path) as aside:
@@ -86,11 +85,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog=PROGRAM, description="Train the classifier of digits.")
     parser.add_argument("--output", type=Path, required=True, help=f"folder for {FILE}")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; another number rounds differently")
-    for field in fields(Recipe):
+    for field in fields(ClassifierRecipe):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    recipe = Recipe(**{field.name: getattr(arguments, field.name) for field in fields(Recipe)})
+    recipe = ClassifierRecipe(**{field.name: getattr(arguments, field.name) for field in fields(ClassifierRecipe)})
     images, labels = load_images(presets_root() / "digits" / "images.safetensors")
     training, held_out = split(len(images))
     network = train(recipe, images[training], labels[training])

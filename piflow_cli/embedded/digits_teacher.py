@@ -32,8 +32,8 @@ NUM_CLASSES = 10
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything but the data that shapes the weights; the field `iterations` also sets the learning-rate schedule."""
+class TeacherRecipe:
+    """Every setting that shapes the weights, without the data; `iterations` also sets the learning-rate schedule."""
 
     iterations: int = 8_000
     batch_size: int = 128
@@ -56,7 +56,7 @@ def new_teacher() -> DiT:
     return DiT(sample_size=8, patch_size=2, in_channels=1, num_classes=NUM_CLASSES, **size)
 
 
-def learning_rate(iteration: int, recipe: Recipe) -> float:
+def learning_rate(iteration: int, recipe: TeacherRecipe) -> float:
     """Linear warm-up, then a cosine to zero at the last iteration."""
     cosine = 0.5 * (1 + math.cos(math.pi * iteration / recipe.iterations))
     return recipe.lr * cosine * min(1.0, (iteration + 1) / recipe.warmup)
@@ -78,7 +78,9 @@ def flow_matching_loss(
 Checkpoint = Callable[[DiT, int, float], None]
 
 
-def train(recipe: Recipe, images: torch.Tensor, labels: torch.Tensor, checkpoint: Checkpoint, every: int) -> None:
+def train(
+    recipe: TeacherRecipe, images: torch.Tensor, labels: torch.Tensor, checkpoint: Checkpoint, every: int
+) -> None:
     """Train on `images` (N, 1, 8, 8) and `labels` (N,).
 
     `checkpoint(EMA of the weights, iterations done, recent loss)` is called every `every` iterations and at the end.
@@ -105,7 +107,7 @@ def train(recipe: Recipe, images: torch.Tensor, labels: torch.Tensor, checkpoint
             checkpoint(ema, done, running)
 
 
-def save_teacher(model: DiT, folder: Path, recipe: Recipe, done: int) -> None:
+def save_teacher(model: DiT, folder: Path, recipe: TeacherRecipe, done: int) -> None:
     """Write config.json and the weights; the metadata names the program and what it was told."""
     metadata = {
         "format": "pt",
@@ -127,7 +129,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder that holds images.safetensors; default: the shipped one")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; another number rounds differently")
     parser.add_argument("--every", type=int, default=500, help="iterations from one checkpoint to the next")
-    for field in fields(Recipe):
+    for field in fields(TeacherRecipe):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     return parser.parse_args()
 
@@ -135,7 +137,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    recipe = Recipe(**{field.name: getattr(arguments, field.name) for field in fields(Recipe)})
+    recipe = TeacherRecipe(**{field.name: getattr(arguments, field.name) for field in fields(TeacherRecipe)})
 
     def checkpoint(ema: DiT, done: int, loss: float) -> None:
         save_teacher(ema, arguments.output, recipe, done)

@@ -1,4 +1,4 @@
-"""Errors a user can cause, and what is said of those that others raise: a message and the next command to type."""
+"""Errors that a user can cause, and a message with the next command for those that libraries raise."""
 
 from .base import Interrupted, PiflowError, Reported, RunError, UsageError
 from .hub import is_unreachable

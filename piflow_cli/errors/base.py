@@ -1,4 +1,4 @@
-"""The errors a user can cause."""
+"""The errors that a user can cause."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 
 
 class PiflowError(Exception):
-    """What happened, in one line, and what to type next.
+    """An error with one line on what happened, and a hint on what to type next.
 
     Args:
         message: one line that says what happened (a file with several faults lists them on lines of their own).
@@ -32,8 +32,10 @@ class RunError(PiflowError):
 
 
 class Interrupted(PiflowError):
-    """The user or the system stopped the run by signal ``number``; the exit code
-    is a shell's own for it, 130 for Ctrl-C."""
+    """The user or the system stopped the run by signal ``number``.
+
+    The exit code is a shell's own for it, 130 for Ctrl-C.
+    """
 
     exit_code = 128 + signal.SIGINT
 
@@ -43,7 +45,7 @@ class Interrupted(PiflowError):
 
 
 class Reported(PiflowError):
-    """What other processes of this run have said already; nothing is left but their exit code."""
+    """An error that other processes of this run have reported already; only their exit code is left."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("the processes of this run have failed")

@@ -1,9 +1,9 @@
-"""What the Hub and the network to it may answer."""
+"""Answers of the Hub, and failures of the network to it."""
 
 from __future__ import annotations
 
 from .base import PiflowError, RunError, UsageError
-from .recognition import Entry, first_line, named, run_error
+from .recognition import TableEntry, first_line, named, run_error
 
 
 def _status(exc: BaseException) -> int | None:
@@ -52,7 +52,7 @@ def is_unreachable(exc: BaseException) -> bool:
 _UNREACHABLE = named("OfflineModeIsEnabled", "TransportError", "RequestException", "MaxRetryError")
 
 
-HUB_TABLE: tuple[Entry, ...] = (
+HUB_TABLE: tuple[TableEntry, ...] = (
     (named("GatedRepoError"), _gated),
     (named("LocalTokenNotFoundError"), run_error("the Hub wants to know who asks", "hf auth login")),
     (

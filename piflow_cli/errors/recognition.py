@@ -1,4 +1,4 @@
-"""How an exception is recognised and told of, without importing what raised it."""
+"""Recognising an exception, and its message, without importing the library that raised it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .base import PiflowError, RunError
 
 Recognise = Callable[[BaseException], bool]
-Entry = tuple[Recognise, Callable[[BaseException], PiflowError]]
+TableEntry = tuple[Recognise, Callable[[BaseException], PiflowError]]
 
 
 def named(*names: str) -> Recognise:
@@ -34,12 +34,12 @@ def system_number(exc: BaseException) -> int | None:
 
 
 def is_of_the_system(exc: BaseException) -> bool:
-    """Whether the system refused to read or write, which says nothing about what a file holds."""
+    """Whether the system refused to read or write, which tells nothing about a file's content."""
     return system_number(exc) is not None or is_unnumbered(exc)
 
 
 def is_unnumbered(exc: BaseException) -> bool:
-    """Whether it is what safetensors says of a file that ends while it writes."""
+    """Whether it is the error of safetensors for a file that ends while it writes."""
     return named("SafetensorError")(exc) and "I/O error" in str(exc)
 
 
@@ -55,7 +55,7 @@ def place_of(exc: BaseException) -> str:
 
 
 def first_line(exc: BaseException) -> str:
-    """What the exception says of itself, in a line."""
+    """The exception's own text, its first line."""
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
 
 

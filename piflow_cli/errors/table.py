@@ -7,7 +7,7 @@ import re
 
 from .base import Interrupted, PiflowError, RunError, UsageError
 from .hub import HUB_TABLE
-from .recognition import Entry, first_line, is_a, is_number, is_unnumbered, named, run_error
+from .recognition import TableEntry, first_line, is_a, is_number, is_unnumbered, named, run_error
 
 SHOWN = 60  # characters of a name that is too long
 
@@ -24,7 +24,7 @@ INSTALL_HINTS = {
 
 
 def explain(exc: BaseException) -> PiflowError | None:
-    """The user's view of an exception: itself if it has one, an entry of the table, or None if it is not known."""
+    """The user's view of an exception: itself if it has one, an entry of the table, or None if it is unknown."""
     if isinstance(exc, PiflowError):
         return exc
     for recognises, describe in TABLE:
@@ -71,12 +71,12 @@ _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def _gpu_full(exc: BaseException) -> PiflowError:
-    """By how much the GPU's memory was too small, where torch says it, and what makes a run smaller."""
+    """The error of a full GPU: by how much memory was too small, where torch says it, and remedies."""
     wanted, free = (pattern.search(str(exc)) for pattern in (_WANTED, _FREE))
     short = ""
     if wanted is not None and free is not None:
         missing = float(wanted[1]) * _UNITS[wanted[2]] - float(free[1]) * _UNITS[free[2]]
-        # What torch holds in pieces too small to use is neither free nor taken, so nothing may be missing in sum.
+        # Pieces that torch holds but cannot use are neither free nor taken, so in sum nothing may be missing.
         more = f"{missing / 1e9:.2f} GB short, " if missing > 0 else ""
         short = f": {more}{wanted[1]} {wanted[2]} wanted, {free[1]} {free[2]} free"
     return RunError(
@@ -87,7 +87,7 @@ def _gpu_full(exc: BaseException) -> PiflowError:
     )
 
 
-DISK_TABLE: tuple[Entry, ...] = (
+DISK_TABLE: tuple[TableEntry, ...] = (
     (
         is_number(errno.ENOSPC),
         run_error("the disk is full{place}", "free some space, then run the same command again"),
@@ -114,7 +114,7 @@ DISK_TABLE: tuple[Entry, ...] = (
     ),
 )
 
-TABLE: tuple[Entry, ...] = (
+TABLE: tuple[TableEntry, ...] = (
     (_is_unreadable_model, _unreadable_model),
     (is_a(KeyboardInterrupt), _interrupted),
     *DISK_TABLE,

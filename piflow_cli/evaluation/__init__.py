@@ -1,1 +1,1 @@
-"""How good a student is."""
+"""Evaluation: numbers for the quality of a student."""

@@ -1,4 +1,4 @@
-"""What is measured: a student at a number of evaluations, or its teacher at a number of Euler steps."""
+"""The candidates of an evaluation: a student at a number of evaluations, or its teacher at a number of Euler steps."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ LONGEST_FOLDER = 50
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Noise (B, C, *S) and conditioning → states (B, C, *S) float32.
+    """A function from noise (B, C, *S) and conditioning to states (B, C, *S) float32, with its name.
 
-    ``identity``: everything that shapes its states besides the shots, as JSON; it is part of every key of the cache.
-    ``evaluations``: of the network, per picture and without counting guidance twice.
+    ``identity``: everything that shapes its states besides the image specs, as JSON; it is part of every key of the
+    cache. ``evaluations``: of the network, per picture and without counting guidance twice.
     """
 
     name: str
@@ -91,7 +91,7 @@ def student_candidates(opened: OpenedModel, request: EvalRequest, name: str) -> 
 
 
 def teacher_candidate(opened: OpenedModel, teacher: OwnTeacher, steps: int, request: EvalRequest) -> Candidate:
-    """The teacher of the student in ``scene`` by ``steps`` Euler steps, even in raw time."""
+    """The teacher of the student in ``opened`` by ``steps`` Euler steps, even in raw time."""
     identity = {
         "kind": TEACHER,
         "family": teacher.family.name,
@@ -127,7 +127,7 @@ def _machine(opened: OpenedModel) -> dict:
 
 
 def _base_identity(opened: OpenedModel) -> str | None:
-    """Of the weights below adapters; None where a student brings all of its own."""
+    """The identity of the weights below adapters; None where a student brings all of its own."""
     return identity_of_place(locate(*opened.found.base)) if isinstance(opened.student.model, View) else None
 
 

@@ -1,4 +1,4 @@
-"""Through what pictures are looked at: extractors, opened once for all students, and the references made by them."""
+"""The extractors of an evaluation, opened once for all students, and the references made by them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .distributions import each_is_needed, lacking
 from .extractors import Extractor, centre_patches, open_extractor
 from .extractors.features import FeatureSet
 from .extractors.moments import MomentAccumulator
-from .generate import Generation, OwnLook
+from .generate import Generation, MetricExtractor
 from .metric_kinds import FEATURES, PATCHES, PROMPTS, STUDENT, metric_kind, needing
 from .references import DATA, open_reference
 from .request import EvalRequest
@@ -34,7 +34,7 @@ MOST_PIXELS = 4096
 
 @dataclass(frozen=True)
 class ChosenExtractor:
-    """An extractor, and the metrics that it is asked for. ``tag``: tells it and its weights."""
+    """An extractor and the metrics that it is asked for; ``tag`` identifies it and its weights."""
 
     extractor: Extractor
     metrics: tuple[str, ...]
@@ -46,18 +46,17 @@ class ChosenExtractor:
 
 @dataclass
 class ChosenExtractors:
-    """All extractors of an evaluation, and the references that have been looked at with them."""
+    """All extractors of an evaluation, and the references whose features they have extracted."""
 
     request: EvalRequest
     device: torch.device
     console: Console
     by_name: dict[str, Extractor] = field(default_factory=dict)
     references: dict[tuple[str, str, DataSection | None], FeatureSet] = field(default_factory=dict)
-    looks: dict[str, OwnLook] = field(default_factory=dict)
+    metric_extractors: dict[str, MetricExtractor] = field(default_factory=dict)
 
     def of(self, compared: Compared) -> list[ChosenExtractor]:
-        """The extractors that ``bench`` is looked at with, in the order in which
-        they were named, each with what it can tell.
+        """The extractors for ``compared``, in the order in which they were named, each with the metrics it can give.
 
         Everything that can be refused is refused here, before pictures are made: each extractor is shown a blank one.
         """
@@ -67,10 +66,10 @@ class ChosenExtractors:
         patches = tuple(name for name in measures if name in needing(PATCHES))
         names = self.request.extractors or default_extractors(compared)
         if self.request.inception_weights is not None and not any(name.startswith("inception") for name in names):
-            all_chosen = f"--inception-weights: pictures are looked at by {', '.join(names)}"
-            raise UsageError(all_chosen, "leave it out, or add --extractor inception")
-        looked_at = wanted or any(name in needing(STUDENT, FEATURES) for name in measures)
-        extractors = [self._chosen(self._open(name), wanted) for name in names] if looked_at else []
+            what = f"--inception-weights: the extractor is {', '.join(names)}"
+            raise UsageError(what, "leave it out, or add --extractor inception")
+        extracted = wanted or any(name in needing(STUDENT, FEATURES) for name in measures)
+        extractors = [self._chosen(self._open(name), wanted) for name in names] if extracted else []
         if patches:
             extractors.append(self._chosen(centre_patches(self._open(names[0])), patches))
         absent = [self._lacking(compared, chosen) for chosen in extractors]
@@ -90,31 +89,33 @@ class ChosenExtractors:
         ]
 
     def _lacking(self, compared: Compared, chosen: ChosenExtractor) -> dict[str, str]:
-        """Which of the eye's metrics cannot be had, and why."""
+        """Which metrics of the extractor cannot be had, and why."""
         opened = compared.opened
         blank = torch.zeros(1, *opened.shape_of(compared.specs[0]), device=opened.device)
         features = chosen.extractor.features(opened.decode(blank))
         there = chosen.metrics and reference_of(self.request, compared) != TEACHER
         return lacking(chosen.extractor, features, self.reference(compared, chosen) if there else None)
 
-    def looks_of(self, compared: Compared) -> dict[str, OwnLook]:
-        """What is seen in pictures for one metric alone, by its name; raises UsageError for a student that is told no
-        prompts, where the metric needs them."""
+    def metric_extractors_of(self, compared: Compared) -> dict[str, MetricExtractor]:
+        """The extractors of one metric alone, by its name.
+
+        Raises UsageError where the metric needs prompts and the student is told none.
+        """
         for kind in map(metric_kind, self.request.measures):
-            if kind.look is None:
+            if kind.extractor is None:
                 continue
             if PROMPTS in kind.needs and not compared.text:
                 raise UsageError(
                     f"--metrics {kind.name}: {compared.opened.found.named} is told classes, not texts",
                     "leave it out of --metrics",
                 )
-            if kind.name not in self.looks:
-                self.looks[kind.name] = named(kind.look)(self.request, self.device)
-            self.looks[kind.name].warn(compared.specs, self.console)
-        return self.looks
+            if kind.name not in self.metric_extractors:
+                self.metric_extractors[kind.name] = named(kind.extractor)(self.request, self.device)
+            self.metric_extractors[kind.name].warn(compared.specs, self.console)
+        return self.metric_extractors
 
     def reference(self, compared: Compared, chosen: ChosenExtractor) -> FeatureSet:
-        """What ``bench`` is compared with, if it is no teacher; looked at once for all students of the same data."""
+        """What ``compared`` is measured against, if that is no teacher; read once for all students of the same data."""
         text = reference_of(self.request, compared)
         # A run keeps the name of its preset when --set gave it other data.
         key = (text, chosen.tag, compared.preset.data if text == DATA and compared.preset is not None else None)
@@ -141,7 +142,7 @@ class ChosenExtractors:
 
 
 def reference_of(request: EvalRequest, compared: Compared) -> str:
-    """What was named, or the training data where the preset has pictures as its students make them, or the teacher."""
+    """The named reference; else the training data where they are pictures as students make them, or the teacher."""
     if request.reference is not None:
         return request.reference
     preset = compared.preset
@@ -158,7 +159,7 @@ def default_extractors(compared: Compared) -> tuple[str, ...]:
 
 
 def feature_set(generation: Generation, candidate: Candidate, chosen: ChosenExtractor, keep: bool) -> FeatureSet:
-    """Statistics of a subject's stored features; without ``keep`` only their moments, in constant memory."""
+    """Statistics of a candidate's stored features; without ``keep`` only their moments, in constant memory."""
     accumulator, kept = MomentAccumulator(), []
     for features in generation.features(candidate, chosen.tag):
         accumulator.add(features)

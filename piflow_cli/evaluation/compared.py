@@ -1,4 +1,4 @@
-"""One student with everything it is measured by: its shots, its teacher, and the models that stand beside it."""
+"""One student with everything it is measured by: its pictures, its teacher, and the models beside it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """A student's scene and shots, and who is measured on them.
+    """A student, what its pictures are made from, and the models that are measured on them.
 
     ``teacher``, ``preset``: None where they are not at hand, with ``why_not``. ``fine``: the teacher at its finest, to
     which the others are compared; ``teachers``: at the step counts that were asked for.
@@ -95,14 +95,14 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
         raise UsageError(
             f"--teacher-steps needs the student's teacher: {why_not}", "leave it out, or name the run folder"
         )
-    specs = opened.specs if text else _class_shots(opened, request, preset)
+    specs = opened.specs if text else _class_specs(opened, request, preset)
     return Compared(opened, specs, tuple(students), tuple(teachers), fine, teacher, preset, why_not)
 
 
 def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
-    """As many prompts as pictures are wanted, from the first on, or all of them where seeds are given.
+    """As many prompts as pictures are wanted, from the first on; all of them where seeds are given.
 
-    One that says no seed has its own number for one, so that no two share their noise.
+    A prompt without a seed takes its own number, so that no two share their noise.
     """
     if request.prompts_from is None:
         raise UsageError("the student is told a text, and none is given", "name them: --prompts FILE")
@@ -127,12 +127,14 @@ def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
     return prompts[: QUICK_IMAGES if wanted is None else wanted]
 
 
-def _class_shots(opened: OpenedModel, request: EvalRequest, preset: Preset | None) -> tuple[ImageSpec, ...]:
-    """Seeds from 0 on; labels in turn, or as the training data have them, so
-    that both show their classes equally often."""
+def _class_specs(opened: OpenedModel, request: EvalRequest, preset: Preset | None) -> tuple[ImageSpec, ...]:
+    """Specs for seeds from 0 on.
+
+    Labels come in turn, or as the training data have them, so that both have as many of each class.
+    """
     labels = request.labels
     data = ()
-    # Pictures that a VAE has encoded may be gone, and classes in turn come as often as theirs.
+    # Pictures that a VAE has encoded may be gone; classes in turn are about as frequent as theirs.
     if preset is not None and preset.data.images is not None and preset.teacher.vae is None:
         data = tuple(load_images(locate(preset.data.images))[1].tolist())
     seeds = request.seeds if request.seeds is not None else range(_class_count(request, len(data)))

@@ -1,4 +1,4 @@
-"""From two sets of features to numbers, each with the protocol it was made by."""
+"""From two sets of features to numbers, each with its protocol."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Measure:
     note: str | None = None
 
     def row(self) -> dict[str, object]:
-        """For the table (COLUMNS) and for JSON."""
+        """The cells of the table (COLUMNS), and the entries of JSON."""
         return asdict(self)
 
 
@@ -54,9 +54,8 @@ def measure(
     """The numbers of ``metrics``, such as need no student, for samples ``ours`` against ``reference``.
 
     Args:
-        same_noise: picture by picture both are of the same noise and conditions,
-        as a student's and its teacher's are; the
-            error bar of the FID has to know (``frechet_interval``).
+        same_noise: picture by picture both are of the same noise and conditions, as a student's and its teacher's are;
+            the error bar of the FID has to know (``frechet_interval``).
 
     Raises:
         UsageError: another metric, features of other extractors or resize modes, or a metric needs what is not there.
@@ -72,12 +71,12 @@ def measure(
 
 
 def each_is_needed(metrics: Sequence[str]) -> bool:
-    """Whether any of ``metrics`` takes the features of every picture, and not only their mean and covariance."""
+    """Whether any of ``metrics`` takes the features of every picture, beyond their mean and covariance."""
     return any(EACH in metric_kind(name).needs for name in metrics)
 
 
 def lacking(extractor: Extractor, features: Tensor, reference: FeatureSet | None) -> dict[str, str]:
-    """Which metrics cannot be had, and why.
+    """The metrics that cannot be had, and the reasons.
 
     Args:
         features: of any picture by ``extractor``, (1, D).
@@ -103,7 +102,7 @@ def lacking(extractor: Extractor, features: Tensor, reference: FeatureSet | None
 
 @dataclass(frozen=True)
 class Sides:
-    """What is compared, and whether picture by picture it is of the same noise."""
+    """The two sides of a comparison; ``same_noise``: picture by picture they are from the same noise."""
 
     ours: FeatureSet
     reference: FeatureSet

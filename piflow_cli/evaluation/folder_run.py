@@ -28,10 +28,9 @@ class FolderRequest:
     """`piflow eval --images DIR --reference REFERENCE`.
 
     ``reference``: None to measure nothing and only save. ``metrics``: such as need no student; None is what the
-    extractor, the reference and the installed packages allow, without patches. ``count``: how many pictures
-    to take of each side, the first by name; None is all. ``trust_weights``: run ``inception_weights`` that
-    are not the published ones. ``cache``: as
-    :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
+    extractor, the reference and the installed packages allow, without patches. ``count``: how many pictures to take of
+    each side, the first by name; None is all. ``trust_weights``: run ``inception_weights`` that are not the published
+    ones. ``cache``: as :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
     """
 
     images: Path
@@ -56,7 +55,7 @@ def extractor_of(request: FolderRequest, device: torch.device, console: Console)
 def evaluate_folder(
     request: FolderRequest, device: torch.device, console: Console, extractor: Extractor | None = None
 ) -> list[Measure]:
-    """The numbers of a folder of pictures, each with its protocol; what is cheap to look at is looked at first.
+    """The numbers of a folder of pictures, each with its protocol; cheap inputs are read first.
 
     ``extractor``: :func:`extractor_of` the request, where it is open already.
 
@@ -84,7 +83,7 @@ def evaluate_folder(
 def _numbers(
     request: FolderRequest, folder: ImageFolder, extractor: Extractor, wanted: tuple[str, ...] | None, console: Console
 ) -> list[Measure]:
-    """What ``extractor`` tells of ``folder``; its statistics are saved on the way."""
+    """The numbers of ``folder`` by ``extractor``; its statistics are saved on the way."""
     reference, metrics = None, ()
     if request.reference is not None:
         reference = open_reference(
@@ -110,8 +109,10 @@ def _numbers(
 def _possible(
     folder: ImageFolder, extractor: Extractor, reference: FeatureSet, wanted: tuple[str, ...] | None, console: Console
 ) -> tuple[str, ...]:
-    """The metrics that can be had: all of ``wanted``, or refused; else as many as there
-    are, and ``console`` is told of the others."""
+    """The metrics that can be had.
+
+    They are all of ``wanted``, or a refusal; else as many as possible, and ``console`` is told about the others.
+    """
     width, height = folder.entries[0].size
     blank = torch.zeros(1, folder.channels, height, width)
     reasons = lacking(extractor, extractor.features(blank), reference)

@@ -1,4 +1,4 @@
-"""Folders of pictures, read in batches: what is there, what had to be converted, and what cannot be read."""
+"""Folders of pictures, read in batches; what was converted or could not be read is reported."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ from ..wording import few
 if TYPE_CHECKING:
     from ..console import Console
 
-# What clean-fid counts, of pictures; others would make another FID of the same folder.
+# Suffixes that clean-fid counts; with others the same folder would have another FID.
 COUNTED = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Modes whose conversion to 8-bit grey is exact, and all that are grey.
 GREY = ("1", "L")
 ALL_GREY = (*GREY, SIXTEEN_BITS)
 MOST_SHOWN = 5
-# Of a batch: in float32 0.4 GB, and a second one is being decoded meanwhile. 16 pictures of 1024 x 1024 do not reach
-# it.
+# Bound of a batch: 0.4 GB in float32, while a second one is being decoded. 16 pictures of 1024 x 1024 stay below.
 MOST_PIXELS_AT_ONCE = 1 << 25
 DECODERS = min(8, usable_cores())
 
 
 class Listener(Protocol):
-    """Whoever is told what was left out."""
+    """An object that is told what was left out."""
 
     def warn(self, text: str) -> None: ...
 
@@ -52,12 +51,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Pictures of a folder, in the order of their names. ``unreadable``: names of files that are no
-    pictures, and why; ``grids``: of pictures of all others, as `piflow sample` makes them; ``uncounted``: of
-    pictures of kinds that have no part in a FID.
+    """Pictures of a folder, in the order of their names.
 
-    ``channels`` is 1 where all pictures are grey, else 3: grey ones among them are
-    repeated, all other modes converted to RGB.
+    ``unreadable``: names of files that are no pictures, and why. ``grids``: pictures of all others, as `piflow sample`
+    makes them. ``uncounted``: pictures of kinds that a FID does not count. ``channels`` is 1 where all pictures are
+    grey, else 3: grey ones among them are repeated, and all other modes are converted to RGB.
     """
 
     path: Path
@@ -71,7 +69,7 @@ class ImageFolder:
         return 1 if all(entry.mode in ALL_GREY for entry in self.entries) else 3
 
     def describe(self) -> list[str]:
-        """What a person should know before trusting a number: several sizes, converted modes, unreadable files."""
+        """Lines for a person to know before trusting a number: several sizes, converted modes, unreadable files."""
         lines = []
         sizes = Counter(f"{width}x{height}" for width, height in (entry.size for entry in self.entries))
         if len(sizes) > 1:
@@ -96,8 +94,9 @@ class ImageFolder:
         return lines
 
     def batches(self, size: int, console: Listener | None = None) -> Iterator[Tensor]:
-        """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], B up to ``size`` and fewer of
-        large ones, a batch of one picture size.
+        """Pictures (B, 1 or 3, H, W), float32 in [-1, 1], in batches of one picture size with B up to ``size``.
+
+        Large pictures come in smaller batches.
 
         8-bit values survive the scaling. A batch is decoded while the one before it is being used. Pictures that turn
         out to be cut short are left out, and ``console`` is told their names.
@@ -162,8 +161,7 @@ def open_folder(path: Path, count: int | None = None, console: Console | None = 
 
 
 def _looked_at(path: Path, files: Sequence[Path], count: int | None) -> tuple[list[Entry], list[str], list[str]]:
-    """The first ``count`` pictures among ``files`` by their headers; names of those
-    before that cannot be read; and of grids."""
+    """The first ``count`` pictures among ``files`` by their headers, names of unreadable ones, and names of grids."""
     entries: list[Entry] = []
     unreadable, grids = [], []
     for file in files:
@@ -199,7 +197,7 @@ def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[s
 def _stacked(pictures: Sequence[np.ndarray]) -> Tensor:
     pixels = np.stack(pictures)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    # In place: of large pictures every copy counts.
+    # In place, since every copy of large pictures counts.
     return torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(127.5).sub_(1)
 
 

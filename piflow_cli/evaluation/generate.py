@@ -1,5 +1,4 @@
-"""From shots to features, block by block: nothing is generated twice, and memory
-does not grow with the number of pictures."""
+"""From image specs to features, chunk by chunk: nothing is generated twice, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
     from ..sampling.opened import OpenedModel
 
 ROWS = "rows"
-Look = Callable[[Tensor, Sequence[ImageSpec]], Tensor]
-"""Pictures (B, 1 or 3, H, W) around [-1, 1] and their shots → numbers (B, D) float32 on the CPU."""
+FeatureFunction = Callable[[Tensor, Sequence[ImageSpec]], Tensor]
+"""Pictures (B, 1 or 3, H, W) around [-1, 1] and their specs → features (B, D) float32 on the CPU."""
 
 
-class OwnLook(Protocol):
-    """A :data:`Look` for one metric alone; ``tag`` stands for it in keys, and tells it and its weights."""
+class MetricExtractor(Protocol):
+    """A :data:`FeatureFunction` for one metric alone; ``tag`` stands for it in keys, and tells it and its weights."""
 
     @property
     def tag(self) -> str: ...
@@ -40,19 +39,19 @@ class OwnLook(Protocol):
     def __call__(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor: ...
 
     def warn(self, specs: Sequence[ImageSpec], console: Console) -> None:
-        """Say what it does not see in the pictures of ``specs``, before they are made."""
+        """Say what it will not see in the pictures of ``specs``, before they are made."""
 
 
-# Pictures that are stored together, and the most that their states take: what an interruption costs.
-BLOCK_PICTURES, BLOCK_BYTES = 256, 64 << 20
-# So many pictures are compared with the teacher's of the same noise, one by one, and their states kept: a mean needs
-# fewer than a distribution does, and the teacher's fine solution takes the most time of all.
+# Pictures of a chunk, and the most bytes of their states: an interruption costs one chunk.
+CHUNK_PICTURES, CHUNK_BYTES = 256, 64 << 20
+# Pictures whose states are kept and compared one by one with the teacher's of the same noise: a mean needs fewer than
+# a distribution does, and the teacher's fine solution takes the most time of all.
 ALIGNED_PICTURES, ALIGNED_BYTES = 512, 512 << 20
 
 
 @dataclass(frozen=True)
-class Block:
-    """Shots of one size that are stored together; ``aligned``: their states are kept as well."""
+class Chunk:
+    """Image specs of one size whose features are stored together; ``aligned``: their states are kept as well."""
 
     specs: tuple[ImageSpec, ...]
     aligned: bool
@@ -62,56 +61,56 @@ class Block:
         return [spec.recipe for spec in self.specs]
 
 
-def blocks_of(specs: Sequence[ImageSpec], state_bytes: int) -> list[Block]:
-    """``shots`` in blocks, of which the first are aligned; ``state_bytes``: of the state of one picture."""
-    size = max(1, min(BLOCK_PICTURES, BLOCK_BYTES // state_bytes))
+def chunks_of(specs: Sequence[ImageSpec], state_bytes: int) -> list[Chunk]:
+    """``specs`` in chunks, the first of them aligned; ``state_bytes``: of the state of one picture."""
+    size = max(1, min(CHUNK_PICTURES, CHUNK_BYTES // state_bytes))
     most = min(ALIGNED_PICTURES, max(size, ALIGNED_BYTES // state_bytes))
-    blocks, count = [], 0
+    chunks, count = [], 0
     for part in batches(specs, size):
         count += len(part)
-        blocks.append(Block(tuple(part), count <= most or not blocks))
-    return blocks
+        chunks.append(Chunk(tuple(part), count <= most or not chunks))
+    return chunks
 
 
 class Generation:
-    """States and features of a scene's shots, for one subject after another; what the store has is not made again.
+    """States and features of an opened model's pictures, for one candidate after another.
 
-    ``looks``: what is seen in pictures, by the tag that stands for it in keys, which tells extractor and weights.
-    ``images``: a folder that takes every picture as PNG, too.
+    What the cache has is not made again. ``extractors``: by the tag that stands for an extractor and its weights in
+    keys. ``images``: a folder that takes every picture as PNG, too.
     """
 
     def __init__(
         self,
         opened: OpenedModel,
         specs: Sequence[ImageSpec],
-        looks: Mapping[str, Look],
-        store: Cache,
+        extractors: Mapping[str, FeatureFunction],
+        cache: Cache,
         processes: Processes,
         batch_size: int,
         images: Path | None = None,
     ) -> None:
-        self.opened, self.looks, self.store, self.processes = opened, looks, store, processes
+        self.opened, self.extractors, self.cache, self.processes = opened, extractors, cache, processes
         self.batch_size, self.images = batch_size, images
-        self.blocks = blocks_of(specs, 4 * math.prod(opened.shape_of(specs[0])))
+        self.chunks = chunks_of(specs, 4 * math.prod(opened.shape_of(specs[0])))
 
     @property
     def specs(self) -> list[ImageSpec]:
-        """All shots, in the order of features."""
-        return [spec for block in self.blocks for spec in block.specs]
+        """All image specs, in the order of features."""
+        return [spec for chunk in self.chunks for spec in chunk.specs]
 
     @property
     def aligned(self) -> list[ImageSpec]:
-        """The shots whose states are kept, in their order; they come first among all."""
-        return [spec for block in self._blocks(aligned=True) for spec in block.specs]
+        """The specs whose states are kept, in their order; they come first among all."""
+        return [spec for chunk in self._chunks(aligned=True) for spec in chunk.specs]
 
     def run(self, candidate: Candidate, console: Console, *, aligned: bool = False) -> None:
-        """Make whatever the store lacks of ``subject``, this process its share, and wait for the others.
+        """Make whatever the cache lacks of ``candidate``, this process its share, and wait for the others.
 
-        ``aligned``: of the aligned shots alone.
+        ``aligned``: of the aligned specs alone.
         """
-        # By place and not by what is missing: the others may have added to the store before this one looks into it.
-        share = self._blocks(aligned)[self.processes.rank :: self.processes.count]
-        mine = [block for block in share if self._lacks(candidate, block) or self.images is not None]
+        # Shares go by place, not by what is missing: others may add to the cache before this process looks into it.
+        share = self._chunks(aligned)[self.processes.rank :: self.processes.count]
+        mine = [chunk for chunk in share if self._lacks(candidate, chunk) or self.images is not None]
         self._tell_of_older(candidate, console)
         if mine:
             self._make(candidate, mine, console)
@@ -120,7 +119,7 @@ class Generation:
         self.processes.wait()
 
     def _tell_of_older(self, candidate: Candidate, console: Console) -> None:
-        """Pictures that are there already and stay: they would be taken for some of these."""
+        """Warn of pictures that are there already and stay, since they would be taken for some of these."""
         if self.images is None:
             return
         ours = {f"{spec.stem}.png" for spec in self.specs}
@@ -130,14 +129,14 @@ class Generation:
             folder = self.images / candidate.folder
             console.warn(f"{folder} holds {count} of other seeds, and they stay: name another folder with --output DIR")
 
-    def _make(self, candidate: Candidate, blocks: Sequence[Block], console: Console) -> None:
-        total = sum(len(block.specs) for block in blocks)
+    def _make(self, candidate: Candidate, chunks: Sequence[Chunk], console: Console) -> None:
+        total = sum(len(chunk.specs) for chunk in chunks)
         with console.progress(total, description=candidate.title) as bar, Overlap(self.opened.device) as overlap:
-            for block in blocks:
-                gathered = _Gathered(self, candidate, block)
-                kept = self._found(self.states_key(candidate, block)) if block.aligned else None
-                for start in range(0, len(block.specs), self.batch_size):
-                    specs = block.specs[start : start + self.batch_size]
+            for chunk in chunks:
+                gathered = _Gathered(self, candidate, chunk)
+                kept = self._found(self.states_key(candidate, chunk)) if chunk.aligned else None
+                for start in range(0, len(chunk.specs), self.batch_size):
+                    specs = chunk.specs[start : start + self.batch_size]
                     states = self._states(candidate, specs, None if kept is None else kept[start : start + len(specs)])
                     pictures = self.opened.decode(states)
                     overlap.submit(gathered.batch(specs, states, pictures), [states, pictures])
@@ -145,34 +144,34 @@ class Generation:
                 overlap.submit(gathered.save)
 
     def states(self, candidate: Candidate) -> Iterator[Tensor]:
-        """States (n, C, *S) of the aligned shots, block by block."""
-        for block in self._blocks(aligned=True):
-            yield self._stored(self.states_key(candidate, block))
+        """States (n, C, *S) of the aligned specs, chunk by chunk."""
+        for chunk in self._chunks(aligned=True):
+            yield self._stored(self.states_key(candidate, chunk))
 
     def features(self, candidate: Candidate, tag: str, *, aligned: bool = False) -> Iterator[Tensor]:
-        """Features (n, D) of all shots, or of the aligned ones, by the extractor under ``tag``, block by block."""
-        for block in self._blocks(aligned):
-            yield self._stored(self.features_key(candidate, block, tag))
+        """Features (n, D) of all specs, or of the aligned ones, by the extractor under ``tag``, chunk by chunk."""
+        for chunk in self._chunks(aligned):
+            yield self._stored(self.features_key(candidate, chunk, tag))
 
-    def states_key(self, candidate: Candidate, block: Block) -> str:
-        return cache_key(what="states", candidate=candidate.identity, specs=block.recipes)
+    def states_key(self, candidate: Candidate, chunk: Chunk) -> str:
+        return cache_key(what="states", candidate=candidate.identity, specs=chunk.recipes)
 
-    def features_key(self, candidate: Candidate, block: Block, tag: str) -> str:
+    def features_key(self, candidate: Candidate, chunk: Chunk, tag: str) -> str:
         return cache_key(
             what="features",
             candidate=candidate.identity,
-            specs=block.recipes,
+            specs=chunk.recipes,
             shown=self.opened.student.facts.vae,
             extractor=tag,
         )
 
-    def _blocks(self, aligned: bool) -> list[Block]:
-        return [block for block in self.blocks if block.aligned or not aligned]
+    def _chunks(self, aligned: bool) -> list[Chunk]:
+        return [chunk for chunk in self.chunks if chunk.aligned or not aligned]
 
-    def _lacks(self, candidate: Candidate, block: Block) -> bool:
-        keys = [self.features_key(candidate, block, tag) for tag in self.looks]
+    def _lacks(self, candidate: Candidate, chunk: Chunk) -> bool:
+        keys = [self.features_key(candidate, chunk, tag) for tag in self.extractors]
         return any(
-            key not in self.store for key in keys + ([self.states_key(candidate, block)] if block.aligned else [])
+            key not in self.cache for key in keys + ([self.states_key(candidate, chunk)] if chunk.aligned else [])
         )
 
     def _states(self, candidate: Candidate, specs: Sequence[ImageSpec], kept: Tensor | None) -> Tensor:
@@ -187,14 +186,14 @@ class Generation:
         return states
 
     def _found(self, key: str) -> Tensor | None:
-        entry = self.store.get(key)
+        entry = self.cache.get(key)
         return None if entry is None else entry[ROWS]
 
     def _stored(self, key: str) -> Tensor:
         found = self._found(key)
         if found is None:
             raise RunError(
-                f"the cache lost a block of features: {self.store.path(key)}",
+                f"the cache lost a chunk of features: {self.cache.path(key)}",
                 "run the same command again; several processes must share the folder: --cache DIR",
             )
         return found
@@ -202,22 +201,22 @@ class Generation:
 
 @dataclass
 class _Gathered:
-    """What is known of one block so far; touched by the thread of the features alone."""
+    """The features of one chunk so far; only the thread of the features touches it."""
 
     generation: Generation
     candidate: Candidate
-    block: Block
+    chunk: Chunk
     features: dict[str, list[Tensor]] = field(default_factory=dict)
     states: list[Tensor] = field(default_factory=list)
 
     def batch(self, specs: Sequence[ImageSpec], states: Tensor, pictures: Tensor) -> Callable[[], None]:
-        """The work on one batch: look at its pictures."""
+        """The work on one batch: extract the features of its pictures."""
 
         @torch.no_grad()
         def work() -> None:
-            for tag, look in self.generation.looks.items():
-                self.features.setdefault(tag, []).append(look(pictures, specs))
-            if self.block.aligned:
+            for tag, extractor in self.generation.extractors.items():
+                self.features.setdefault(tag, []).append(extractor(pictures, specs))
+            if self.chunk.aligned:
                 self.states.append(states.cpu())
             if self.generation.images is not None:
                 folder = self.generation.images / self.candidate.folder
@@ -227,9 +226,9 @@ class _Gathered:
         return work
 
     def save(self) -> None:
-        """Store the block, now that all of its batches are through."""
-        generation, store = self.generation, self.generation.store
+        """Store the chunk, now that all of its batches are through."""
+        generation, cache = self.generation, self.generation.cache
         for tag, parts in self.features.items():
-            store.put(generation.features_key(self.candidate, self.block, tag), {ROWS: torch.cat(parts).float()})
-        if self.block.aligned:
-            store.put(generation.states_key(self.candidate, self.block), {ROWS: torch.cat(self.states).float()})
+            cache.put(generation.features_key(self.candidate, self.chunk, tag), {ROWS: torch.cat(parts).float()})
+        if self.chunk.aligned:
+            cache.put(generation.states_key(self.candidate, self.chunk), {ROWS: torch.cat(self.states).float()})

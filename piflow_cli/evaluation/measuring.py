@@ -1,4 +1,4 @@
-"""From stored states and features to rows of results, for one student and whoever stands beside it."""
+"""From stored states and features to rows of results, for one student and the models beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractor, ChosenExtractors, feature_set, reference_of
 from .compared import Compared
 from .distributions import TARGET, Measure, each_is_needed, measure
-from .generate import Generation, OwnLook
+from .generate import Generation, MetricExtractor
 from .metric_kinds import OWN_TEACHER, STUDENT, metric_kind
 from .report import Report
 from .request import EvalRequest
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Measuring:
-    """All rows of one student and whoever stands beside it. ``candidates`` are those that get rows; the teacher's fine
-    solution is what they are compared with. ``looks``: what is seen in pictures for one metric alone, by its name.
+    """All rows of one student and the models beside it.
+
+    ``candidates``: those that get rows; they are compared with the teacher's fine solution. ``metric_extractors``:
+    those of one metric alone, by its name.
     """
 
     request: EvalRequest
@@ -35,7 +37,7 @@ class Measuring:
     generation: Generation
     extractors: ChosenExtractors
     all_chosen: Sequence[ChosenExtractor]
-    looks: Mapping[str, OwnLook]
+    metric_extractors: Mapping[str, MetricExtractor]
     candidates: Sequence[Candidate]
     report: Report
     console: Console
@@ -78,7 +80,7 @@ class Measuring:
         )  # fmt: skip
 
     def row(self, candidate: Candidate, number: str, value: float, images: int, **more) -> Row:
-        """The row of one ``number`` of a candidate, of so many of the first ``images``; ``more``: of its protocol."""
+        """The row of one ``number`` of a candidate over the first ``images``; ``more``: its protocol."""
         seeds = ranges(list(dict.fromkeys(spec.seed for spec in self.generation.specs[:images])))
         return Row(
             candidate.name,
@@ -94,14 +96,14 @@ class Measuring:
 
     def pairs(self, candidate: Candidate) -> Iterator[tuple[Tensor, Tensor]]:
         """States of ``candidate`` and of the fine solution, a batch at a time: pictures take more room than states."""
-        blocks = zip(self.generation.states(candidate), self.generation.states(self.fine), strict=True)
-        for ours, fine in blocks:
+        chunks = zip(self.generation.states(candidate), self.generation.states(self.fine), strict=True)
+        for ours, fine in chunks:
             for pair in zip(ours.split(self.generation.batch_size), fine.split(self.generation.batch_size)):
                 yield tuple(states.to(self.compared.opened.device) for states in pair)
 
     @property
     def teacher(self) -> OwnTeacher:
-        """The student's teacher: no metric that needs one is asked where there is none."""
+        """The student's teacher; metrics that need one are asked for only where there is one."""
         assert self.compared.teacher is not None, "a metric that is told of the teacher says that it needs one"
         return self.compared.teacher
 
@@ -113,5 +115,5 @@ class Measuring:
 
     @property
     def fine_name(self) -> str:
-        """What is compared with the fine solution is told so."""
+        """The name of the fine solution in rows that are compared with it."""
         return f"the teacher's {self.fine.evaluations} steps"

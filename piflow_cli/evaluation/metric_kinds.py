@@ -1,4 +1,4 @@
-"""The metrics there are: one row each, whose function is imported when it is asked for. Nothing here imports torch."""
+"""The table of metrics: one row each; the function is imported when it is asked for. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from ..packages import outside_names, outside_row
 
 # Other packages list theirs under this entry point: name = "module:ROW".
 ENTRY_POINT = "piflow.metrics"
-# What a metric may need.
+# Needs of metrics.
 STUDENT = "a student"  # pictures alone do not tell
-FEATURES = "features"  # of all pictures, by an extractor
-PATCHES = "patches"  # those features of the middle of every picture, which is not resized
-REFERENCE = "a reference"  # its features too
-EACH = "features of each picture"  # on every side, where a distance of means and covariances keeps no others
-CLASSES = "classes"  # what the extractor's own classifier makes of features
+FEATURES = "features"  # of whole pictures, by an extractor
+PATCHES = "patches"  # features of the middle of every picture, which is not resized
+REFERENCE = "a reference"  # features of a reference
+EACH = "features of each picture"  # kept on both sides, where a distance of means and covariances needs moments alone
+CLASSES = "classes"  # logits of the extractor's own classifier
 PROMPTS = "prompts"
 OWN_TEACHER = "a teacher"
-FINE = "a fine solution"  # of the same noise by that teacher
+FINE = "a fine solution"  # the teacher's, from the same noise
 NEEDS = frozenset({STUDENT, FEATURES, PATCHES, REFERENCE, EACH, CLASSES, PROMPTS, OWN_TEACHER, FINE})
-# What is measured where no metric is named: --quick takes the first, no option the first two, --full the first three.
+# Metrics that are measured unless some are named: --quick takes the first cost, no option the first two, --full three.
 COSTS = ("quick", "standard", "full", "named")
 
 
 @dataclass(frozen=True)
 class Number:
-    """What a metric gives: ``name`` in report.json, ``title`` above its column, and ``what`` it is, in words.
+    """A number that a metric gives.
 
-    ``better``: which numbers are; None: neither. ``drawn``: against the number of evaluations.
+    Attributes:
+        name: in report.json.
+        title: above its column.
+        what: what it is, in words.
+        better: whether lower or higher numbers are better; None: neither.
+        drawn: whether a plot draws it against the number of evaluations.
     """
 
     name: str
@@ -45,20 +50,26 @@ class Number:
 
 @dataclass(frozen=True)
 class MetricKind:
-    """A row: a metric and all that the rest of piflow knows of it.
+    """A row: a metric, and all that the rest of piflow knows about it.
 
-    ``measure``: "module:function". Of a metric that needs no STUDENT it makes a list of
-    :class:`~piflow_cli.evaluation.distributions.Measure` of a :class:`~piflow_cli.evaluation.distributions.Sides`; of
-    the others it makes :class:`~piflow_cli.evaluation.rows.Row` of a
-    :class:`~piflow_cli.evaluation.measuring.Measuring`, one after another.
+    Attributes:
+        measure: "module:function". For a metric that needs no STUDENT it turns a
+            :class:`~piflow_cli.evaluation.distributions.Sides` into a list of
+            :class:`~piflow_cli.evaluation.distributions.Measure`; for the others it turns a
+            :class:`~piflow_cli.evaluation.measuring.Measuring` into an iterator of
+            :class:`~piflow_cli.evaluation.rows.Row`.
+        numbers: the numbers that it gives.
+        needs: some of the needs above.
+        cost: one of COSTS.
+        package: a package that must be installed, as Python imports it, and as pip installs it.
+        extractor: "module:function" that opens the metric's own extractor, a
+            :class:`~piflow_cli.evaluation.generate.MetricExtractor`, from the request and the device.
+        refuse: "module:function" that raises UsageError if a student
+            (:class:`~piflow_cli.evaluation.compared.Compared`) cannot have the metric that was named.
+        option: an option of the command line for this metric alone.
 
-    ``cost``: of COSTS. ``needs``: of the needs above. ``package``: what must be installed, as Python imports it, and
-    what installs it. ``look``: "module:function" that opens what is seen in pictures while they are made, a
-    :class:`~piflow_cli.evaluation.generate.OwnLook`, of the request and the device. ``refuse``: "module:function" that
-    raises UsageError for a student, :class:`~piflow_cli.evaluation.compared.Compared`, of which the metric was named
-    and cannot be had. ``option``: of the command line, for this metric alone.
-
-    Raises ValueError for a need or a cost that is none of these.
+    Raises:
+        ValueError: a need or a cost is none of these.
     """
 
     name: str
@@ -67,7 +78,7 @@ class MetricKind:
     needs: frozenset[str]
     cost: str = COSTS[-1]
     package: tuple[str, str] | None = None
-    look: str | None = None
+    extractor: str | None = None
     refuse: str | None = None
     option: str | None = None
 
@@ -135,7 +146,7 @@ ROWS = {
             f"{_METRICS}.clip_score:clip_scores",
             (Number("clip", "CLIP", "CLIP score of pictures and their prompts", "higher", drawn=True),),
             frozenset({STUDENT, PROMPTS}),
-            look=f"{_METRICS}.clip_score:open_look",
+            extractor=f"{_METRICS}.clip_score:open_clip",
             option="--clip",
         ),
         MetricKind(
@@ -225,14 +236,16 @@ def metric_kinds() -> tuple[MetricKind, ...]:
 
 
 def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None) -> tuple[str, ...]:
-    """The metrics, of all or of ``kinds``, that are measured where none is named: ``protocol`` is quick, full, or None
-    for neither."""
+    """The metrics that are measured where none is named, of all or of ``kinds``.
+
+    ``protocol``: quick, full, or None for neither.
+    """
     most = COSTS.index("standard" if protocol is None else protocol)
     return tuple(kind.name for kind in (metric_kinds() if kinds is None else kinds) if COSTS.index(kind.cost) <= most)
 
 
 def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:
-    """The metrics that need all of ``needs``, and none of what they are to be had ``without``."""
+    """The metrics that need all of ``needs`` and none of ``without``."""
     return tuple(
         kind.name for kind in metric_kinds() if kind.needs.issuperset(needs) and kind.needs.isdisjoint(without)
     )

@@ -1,4 +1,4 @@
-"""Two kinds of work at once: pictures are looked at while the next ones are made."""
+"""Two kinds of work at once: features of pictures are extracted while the next pictures are made."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from torch import Tensor
 
 from ..system.devices import usable_cores
 
-# Of batches that wait to be looked at: one hides a slow batch of either side, and more would only take memory.
+# Batches that wait for the extractor: one hides a slow batch of either side, and more would only take memory.
 WAITING = 1
 
 
 class Overlap:
-    """A thread of its own, with a CUDA stream of its own where there is one, for what follows generation.
+    """A thread, with a CUDA stream of its own where there is one, for what follows generation.
 
-    Work is done in the order in which it comes. At most WAITING batches wait while one is worked on: whoever makes
-    pictures faster than they are looked at is held up, so that memory does not grow with the number of pictures.
-
-    On a CPU whose cores generation uses all, two networks at once only hinder
-    each other: work is done on the spot then.
+    It does its work in the order of arrival. At most WAITING batches wait while it works on one, and a faster producer
+    is held up, so that memory does not grow with the number of pictures. On a CPU whose cores generation uses all, two
+    networks at once only hinder each other: there the work is done on the spot.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -35,8 +33,7 @@ class Overlap:
         self._pending: deque[Future[None]] = deque()
 
     def submit(self, work: Callable[[], None], tensors: Sequence[Tensor] = ()) -> None:
-        """Have ``work`` done behind the caller; ``tensors`` is what it reads of the
-        caller's. Raises what earlier work raised."""
+        """Do ``work``, which reads the caller's ``tensors``, in the background. Raises errors of earlier work."""
         if self._worker is None:
             work()
             return
@@ -75,7 +72,7 @@ class Overlap:
 
 
 def has_room(device: torch.device) -> bool:
-    """Whether a second thread finds anything to run on beside the first: a stream, or cores."""
+    """Whether a second thread finds a stream or cores to run on beside the first."""
     if device.type == "cpu":
         return usable_cores() >= 2 * torch.get_num_threads()
     return device.type == "cuda"

@@ -17,21 +17,23 @@ if TYPE_CHECKING:
 TEACHER_COLOUR = "0.35"
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 PANEL = 3.6
-# Of an axis that spans less, numbers between the powers of ten are written too.
+# An axis that spans less also has numbers between the powers of ten.
 FEW = 100
 LARGEST_CELL = 256
 
 
 def colours_of(rows: Sequence[Row]) -> dict[str, str]:
-    """A colour a model, the same in every plot; grey is the teacher."""
+    """One colour for each model, the same in every plot; grey is the teacher."""
     students = dict.fromkeys(row.model for row in rows if row.kind == "student")
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(students)}
     return {**{row.model: TEACHER_COLOUR for row in rows if row.kind == "teacher"}, **colours}
 
 
 def quality_figure(rows: Sequence[Row]) -> Figure | None:
-    """A panel a metric: the number against evaluations, both logarithmic; intervals are
-    bars. None where nothing is to be drawn."""
+    """A panel for each metric: the number against evaluations, both logarithmic, with intervals as bars.
+
+    None where nothing is to be drawn.
+    """
     from matplotlib.figure import Figure
 
     known = numbers()
@@ -102,8 +104,10 @@ def _quality(axes: Axes, column: Sequence[Row], colours: Mapping[str, str]) -> N
 def error_figure(
     errors: Mapping[str, tuple[str, Sequence[VelocityError]]], colours: Mapping[str, str]
 ) -> Figure | None:
-    """Trajectory error against raw time, noise on the left. ``errors``: by title, with
-    the name of the model whose colour is used."""
+    """Trajectory error against raw time, noise on the left.
+
+    ``errors``: by title, with the name of the model whose colour is used.
+    """
     from matplotlib.figure import Figure
 
     if not errors:
@@ -129,7 +133,7 @@ def error_figure(
 
 
 def sample_figure(grid: Mapping[str, Sequence[Image]]) -> Figure:
-    """A row a model, a column a noise."""
+    """Samples in a row for each model and a column for each noise."""
     from matplotlib.figure import Figure
 
     columns = max(len(images) for images in grid.values())

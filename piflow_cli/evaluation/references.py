@@ -1,5 +1,7 @@
-"""What samples are compared with: a folder, saved statistics, clean-fid's
-statistics by name, or a preset's training set."""
+"""References that samples are compared with.
+
+They are a folder, saved statistics, clean-fid's statistics by name, or a preset's training set.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +42,15 @@ def open_reference(
     cache: Path | None = None,
     keep: bool = True,
 ) -> FeatureSet:
-    """The statistics that ``text`` names, made by ``extractor`` or refused. Those of a folder are kept in the cache.
+    """The statistics that ``text`` names, made by ``extractor``, or a refusal; those of a folder are cached.
 
     Args:
         text: a folder of pictures; a file of :meth:`FeatureSet.save`; an .npz of ADM, with mu and sigma;
             ``clean-fid:NAME/RESOLUTION/SPLIT`` or ``clean-fid:NAME``; or ``data``, what ``preset`` trains on.
         count: how many pictures of a folder or of the training set to take, the first by name or place; None is all.
-        cache: folder of what is kept; None is piflow's in the user's cache. keep: the features of a folder's pictures
-        besides their moments, which alone take no memory that grows with them.
+        cache: folder of what is kept; None is piflow's in the user's cache.
+        keep: the features of a folder's pictures besides their moments, which alone take no memory that grows with
+            them.
 
     Raises:
         UsageError: nothing of the kind is there, too few pictures are, or another extractor or resize mode made it.
@@ -77,8 +80,8 @@ def open_reference(
 
 
 @dataclass
-class Heard:
-    """A console that also keeps what it is warned of, to be said again with features that were not made anew."""
+class RecordingConsole:
+    """A console that also keeps its warnings, to be repeated with features that come from the cache."""
 
     console: Console
     lines: list[str] = field(default_factory=list)
@@ -92,7 +95,7 @@ def folder_features(
     folder: ImageFolder, extractor: Extractor, console: Console, batch_size: int = BATCH, keep: bool = True
 ) -> FeatureSet:
     """Features of all pictures of ``folder``; raises RunError where fewer than two turn out to be whole."""
-    collector, heard = FeatureCollector(extractor, str(folder.path), keep), Heard(console)
+    collector, heard = FeatureCollector(extractor, str(folder.path), keep), RecordingConsole(console)
     with console.progress(len(folder.entries), description=folder.path.name) as bar:
         for images in folder.batches(batch_size, heard):
             collector.add(images)
@@ -101,11 +104,10 @@ def folder_features(
 
 
 def npz_statistics(path: Path) -> FeatureSet:
-    """Mean ``mu`` and covariance ``sigma`` of an .npz as the evaluators of ADM write and
-    read it (Dhariwal and Nichol, 2105.05233).
+    """Mean ``mu`` and covariance ``sigma`` of an .npz of ADM's evaluators (Dhariwal and Nichol, arXiv 2105.05233).
 
-    They resize inside the network, bilinearly, as TensorFlow does, and such files
-    do not tell how many pictures they are of.
+    They resize inside the network, bilinearly, as TensorFlow does, and such files do not tell how many pictures they
+    are of.
 
     Raises:
         UsageError: there is no such file, it lacks the two arrays, or they are no real mean and covariance.

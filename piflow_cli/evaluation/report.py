@@ -26,7 +26,9 @@ INTERVAL = (
 
 @dataclass
 class Report:
-    """What was found. ``recipe``: how the command was run; ``errors`` and ``samples``: by title of the model.
+    """The results of an evaluation.
+
+    ``recipe``: how the command was run. ``errors`` and ``samples``: by title of the model.
 
     ``errors`` come with the name of the model, ``samples`` are its pictures of the same noise in every row; ``notes``
     is what a reader of the numbers must know.
@@ -40,7 +42,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For report.json and --json."""
+        """The content of report.json and --json."""
         return {
             **self.recipe,
             "results": [row.as_dict for row in self.rows],
@@ -83,13 +85,13 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
 
 
 def _in_order(report: Report) -> dict[str, Sequence[Image]]:
-    """The fine solution, then students, then coarser teachers: what is to be alike stands side by side."""
+    """The fine solution, then students, then coarser teachers, so that like pictures stand side by side."""
     coarse = {row.title for row in report.rows if row.kind == "teacher"}
     return dict(sorted(report.samples.items(), key=lambda item: item[0] in coarse))
 
 
 def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
-    page = Page(report.title, "Made by piflow eval: every number stands under its protocol, below the table.")
+    page = Page(report.title, "Made by piflow eval. The protocol of every number stands below the table.")
     page.table(*table_of(report.rows))
     for note in report.all_notes:
         page.text(note)
@@ -103,7 +105,8 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
         page.heading("From the same noise")
         page.picture(
             pictures["samples"],
-            "A row a model, a column a seed. A student close to its teacher's fine solution looks like the first row.",
+            "Each row is a model, each column a seed. A student close to its teacher's fine solution looks like the"
+            " first row.",
         )
     if "error" in pictures:
         page.heading("Error by time")

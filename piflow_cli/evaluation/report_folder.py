@@ -1,4 +1,4 @@
-"""The folder of a report: what an earlier report wrote in it, and writing one so that none of its files is half."""
+"""The folder of a report: the files of an earlier report, and writing a new one so that no file is half."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def check_report_folder(folder: Path) -> None:
 
 
 def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str, bytes]) -> None:
-    """Write ``numbers`` as JSON, which also tells the other ``files``, and those:
-    all aside first, then each into its place.
+    """Write ``numbers`` as JSON, which names the other ``files``, and those: all aside first, then each to its place.
 
     What an earlier report wrote and this one does not is removed, unless it was changed since.
     """
@@ -37,7 +36,7 @@ def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str,
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     told = (dumps({**numbers, "files": digests}) + "\n").encode()
     with ExitStack() as stack:
-        # Left in reverse: the file that says which ones are ours comes into its place first.
+        # The blocks end in reverse order, so that the file which lists ours comes into its place first.
         for name, content in {**files, NUMBERS: told}.items():
             aside = stack.enter_context(replacing_file(folder / name))
             aside.write_bytes(content)
@@ -50,8 +49,7 @@ def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str,
 
 
 def _earlier_files(folder: Path) -> dict[str, str | None]:
-    """The files of the report in ``folder`` and their SHA-256, None where it does
-    not tell; none where there is no report."""
+    """The files of the report in ``folder`` and their SHA-256, or None where it has none recorded."""
     try:
         told = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What `piflow eval` was asked for, and what does not go together."""
+"""The request of `piflow eval`, and the options that do not go together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any, TypedDict
 
 from ..errors import UsageError
 from ..presets.bounds import MEASURED
-from ..sampling.limits import faults_of, refuse
+from ..sampling.limits import faults_of, listed
 from .metric_kinds import FEATURES, PATCHES, PROMPTS, REFERENCE, STUDENT, metric_kinds, metric_names, needing, usual
 
-HELP = "piflow eval --help lists what there is"
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
 PROTOCOLS = ("quick", "full")
 FULL_CLASSES, FULL_PROMPTS = 50_000, 10_000
@@ -67,7 +66,7 @@ class EvalRequest:
 
     @property
     def measured(self) -> bool:
-        """Whether there is a report: statistics of pictures can be saved without anything to compare them with."""
+        """Whether there is a report: statistics of pictures can also be saved without a comparison."""
         return self.images is None or self.reference is not None
 
     @property
@@ -79,7 +78,7 @@ class EvalRequest:
         return chosen if self.images is None else tuple(name for name in chosen if name not in needing(STUDENT))
 
     def asks(self, metric: str) -> bool:
-        """Whether ``metric`` was named, and not only left to us: then it is an error that it cannot be had."""
+        """Whether ``metric`` was named: then it is an error that it cannot be had."""
         return self.metrics is not None and metric in self.metrics
 
     def given(self, option: str) -> bool:
@@ -87,10 +86,10 @@ class EvalRequest:
         return getattr(self, option.removeprefix("--").replace("-", "_")) is not None
 
     def check(self) -> None:
-        """Raise UsageError with everything that does not go together."""
+        """Raise UsageError with all options that do not go together."""
         if self.protocol not in (None, *PROTOCOLS):
-            # What is measured depends on it.
-            raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", HELP)
+            # The measured metrics depend on it.
+            raise UsageError(f"{self.protocol!r} is no protocol: choose {' or '.join(PROTOCOLS)}", "leave it out")
         faults = self._faults_of_folders() if self.images is not None else self._faults_of_students()
         faults += [*faults_of(self, MEASURED), *self._faults_of_what_is_not_measured()]
         empty = {
@@ -106,13 +105,14 @@ class EvalRequest:
             faults.append("one image has no distribution: ask for two at least")
         if self.save_images and self.output is None:
             faults.append("--save-images wants a folder: --output DIR")
-        refuse(faults, HELP)
+        if faults:
+            raise UsageError(listed(faults), "piflow eval --help lists what there is")
 
     def _faults_of_what_is_not_measured(self) -> list[str]:
-        """Options that nothing of what is measured has a use for."""
+        """Faults of options that nothing of what is measured uses."""
         through_extractors, with_reference = needing(FEATURES), needing(REFERENCE)
-        looked_at = any(name in self.measures for name in through_extractors)
-        inception = looked_at and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
+        extracted = any(name in self.measures for name in through_extractors)
+        inception = extracted and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
         compared = self.reference is not None and self.images is None
         idle = {
             f"--reference is for {', '.join(with_reference)}, and none of them is measured": (
@@ -125,11 +125,11 @@ class EvalRequest:
                 for kind in metric_kinds()
                 if kind.option is not None
             },
-            "--inception-weights are of the extractor inception, which nothing here looks through": (
+            "--inception-weights are for the extractor inception, which nothing here uses": (
                 self.inception_weights is not None and not inception
             ),
             f"--extractor is for {', '.join(through_extractors)}, and none of them is measured": (
-                bool(self.extractors) and not looked_at
+                bool(self.extractors) and not extracted
             ),
         }
         return [fault for fault, does_nothing in idle.items() if does_nothing]
@@ -178,7 +178,7 @@ class EvalRequest:
             )
         if self.metrics is not None and all(name in needing(PATCHES) for name in self.metrics):
             faults.append(
-                f"--save-statistics is of whole pictures, and --metrics {','.join(self.metrics)} looks at none"
+                f"--save-statistics keeps features of whole pictures, and --metrics {','.join(self.metrics)} takes none"
             )
         if self.reference is None and self.metrics is not None:
             faults.append("--metrics wants to know what to compare with: --reference DIR")

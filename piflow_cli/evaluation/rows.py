@@ -1,4 +1,4 @@
-"""Results: one row a number, each with its protocol, and the table in which models stand side by side."""
+"""Results: one row for each number with its protocol, and the table in which models stand side by side."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ METRIC = "metric"
 class Row:
     """One number.
 
-    ``images``: how many pictures it is of; ``seeds`` they are from. ``extractor``, ``resize``: what looked
-    at them. ``reference``: what they are compared with, and ``reference_images`` how many that has. ``low``
-    and ``high``: where the number of 10,000 pictures lies, for a distance of fewer (95 %). ``detail``: more
-    of the protocol; ``note``: of this number.
+    ``images``: how many pictures it is of; ``seeds``: theirs. ``extractor``, ``resize``: how features were extracted.
+    ``reference``: what they are compared with, and ``reference_images`` how many that has. ``low`` and ``high``: the
+    interval of the number of 10,000 pictures, for a distance of fewer (95 %). ``detail``: more of the protocol.
+    ``note``: on this number.
     """
 
     model: str
@@ -39,7 +39,7 @@ class Row:
 
     @property
     def as_dict(self) -> dict:
-        """For JSON: what does not apply is left out."""
+        """The row for JSON, without fields that do not apply."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
@@ -61,8 +61,7 @@ def titled(model: str, kind: str, nfe: int) -> str:
 
 
 def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by what they are called, in the order of the table of metrics; an extractor is
-    part of the name where there are several."""
+    """Rows by title, in the order of the metrics; the title names the extractor where there are several."""
     known = numbers()
     order = list(known)
     several = {row.metric for row in rows if len({other.extractor for other in rows if other.metric == row.metric}) > 1}
@@ -74,7 +73,7 @@ def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def table_of(rows: Sequence[Row]) -> tuple[list[dict[str, object]], list[str]]:
-    """A line a metric, a column a model at a number of evaluations; None where there is no such number."""
+    """A line for each metric and a column for each model at a number of evaluations; None where a number is missing."""
     models = list(dict.fromkeys(row.title for row in rows))
     lines: list[dict[str, object]] = []
     for name, found in by_metric(rows).items():
@@ -84,7 +83,7 @@ def table_of(rows: Sequence[Row]) -> tuple[list[dict[str, object]], list[str]]:
 
 
 def protocols(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Under what the numbers were measured: names of metrics with commas between, and what holds for all of them."""
+    """The protocol of the numbers: names of metrics with commas between, and what holds for all of them."""
     told: dict[str, list[str]] = {}
     for name, found in by_metric(rows).items():
         ways: dict[str, list[str]] = {}

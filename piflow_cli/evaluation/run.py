@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 CLASS_BATCH, TEXT_BATCH = 128, 1
 KEPT_IN = "eval"
 FOLDER_BATCH = 64
-# What shapes pictures or numbers and stands in no row; the report tells those that were given.
+# Options that shape pictures or numbers and stand in no row; the report tells those that were given.
 SETTINGS = (
     "labels",
     "prompts_from",
@@ -88,7 +88,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
 
 
 def _check_folders(request: EvalRequest) -> None:
-    """Refuse folders that nothing can be written to, or not without loss, before anything is computed."""
+    """Refuse folders that cannot be written to, or not without loss, before anything is computed."""
     if request.save_statistics is not None:
         check_writable(request.save_statistics.parent, "--save-statistics FILE")
     if request.measured:
@@ -170,17 +170,19 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
 
 
 def _student_rows(request: EvalRequest, processes: Processes, report: Report, console: Console) -> None:
-    """One student after another, so that one is in memory at a time; a
-    teacher that several share gets its rows once."""
+    """Add the rows of one student after another, so that one is in memory at a time.
+
+    A teacher that several share gets its rows once.
+    """
     extractors = ChosenExtractors(request, processes.device, console)
-    store = Cache(user_cache(request.cache) / KEPT_IN)
+    cache = Cache(user_cache(request.cache) / KEPT_IN)
     if processes.first:
-        store.forget_unused()
+        cache.forget_unused()
     told: set[str] = set()
     teachers: dict[str, str] = {}
     for path, name in zip(request.students, student_names(request.students, request.subfolder)):
         compared = open_compared(path, name, request, processes.device, console)
-        _rows_of(request, named_apart(compared, teachers), extractors, store, processes, report, told, console)
+        _rows_of(request, named_apart(compared, teachers), extractors, cache, processes, report, told, console)
         # The next student is opened when nothing of this one is left, nor of its base.
         del compared
         gc.collect()
@@ -190,17 +192,17 @@ def _rows_of(
     request: EvalRequest,
     compared: Compared,
     extractors: ChosenExtractors,
-    store: Cache,
+    cache: Cache,
     processes: Processes,
     report: Report,
     told: set[str],
     console: Console,
 ) -> None:
-    """One student's rows and samples; ``told``: the teachers that have theirs."""
+    """Add one student's rows and samples; ``told``: the teachers that have theirs."""
     _check(request, compared)
-    all_chosen, looks = extractors.of(compared), extractors.looks_of(compared)
+    all_chosen, own = extractors.of(compared), extractors.metric_extractors_of(compared)
     generation = Generation(
-        compared.opened, compared.specs, {look.tag: look for look in [*all_chosen, *looks.values()]}, store, processes,
+        compared.opened, compared.specs, {one.tag: one for one in [*all_chosen, *own.values()]}, cache, processes,
         batch_size=(TEXT_BATCH if compared.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
         images=request.output / "images" if request.save_images and request.output is not None else None,
     )  # fmt: skip
@@ -214,16 +216,17 @@ def _rows_of(
     beside = [candidate for candidate in compared.teachers if str(candidate.identity) not in told]
     told.update(str(candidate.identity) for candidate in beside)
     candidates = [*beside, *compared.students]
-    Measuring(request, compared, generation, extractors, all_chosen, looks, candidates, report, console).run()
+    Measuring(request, compared, generation, extractors, all_chosen, own, candidates, report, console).run()
     _add_samples(
         report, compared, generation, [*([fine] if fine is not None else []), *compared.students, *compared.teachers]
     )
 
 
 def named_apart(compared: Compared, names: dict[str, str]) -> Compared:
-    """``bench`` with its teacher called by a name of its own: that of its preset where it is not
-    the first, and numbered where several have one preset's name. ``names`` holds those that are
-    given, by the identity of the fine solution.
+    """``compared`` with its teacher under a name of its own.
+
+    The first is the teacher; another has the name of its preset, with a number where several share it. ``names`` holds
+    those that are given, by the identity of the fine solution.
     """
     if compared.fine is None:
         return compared
@@ -240,7 +243,7 @@ def named_apart(compared: Compared, names: dict[str, str]) -> Compared:
 
 
 def _fine(request: EvalRequest, compared: Compared) -> Candidate | None:
-    """The teacher's fine solution where something is compared with it."""
+    """The teacher's fine solution, where something is compared with it."""
     is_compared = any(name in needing(FINE) for name in request.measures)
     return compared.fine if is_compared or reference_of(request, compared) == TEACHER else None
 
@@ -260,7 +263,7 @@ def _check(request: EvalRequest, compared: Compared) -> None:
 
 
 def _add_samples(report: Report, compared: Compared, generation: Generation, candidates: Sequence[Candidate]) -> None:
-    """The first pictures of every subject, of the same noise."""
+    """The first pictures of every candidate, of the same noise."""
     for candidate in candidates:
         title = candidate.title
         if title not in report.samples:

@@ -1,2 +1,1 @@
-"""Students in the formats of others: one file a format, and a driver that
-writes, reads back, compares and publishes."""
+"""Exports: one file for each format, and a driver that writes, reads back, compares and publishes."""

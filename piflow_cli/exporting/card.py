@@ -1,4 +1,4 @@
-"""The model card: what the student is, how it was trained, and how it is sampled."""
+"""The model card: what the student is, how it was trained, and how to sample it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CARD_NAME = "README.md"
 PICTURE_NAME = "samples.png"
 TAG = "pi-flow"
 PAPER = "https://arxiv.org/abs/2510.14974"
-# What the Hub knows by name among the licences of presets.
+# Licences of presets that the Hub knows by name.
 KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "openrail++")
 
 
 def license_tags(text: str) -> dict[str, str]:
-    """The Hub's tags for a preset's licence: of the weights, where it tells several apart."""
+    """The Hub's tags for a preset's licence, that of the weights where it names several."""
     parts = [part for part in text.split(" / ") if "(weights)" in part] or [text]
     name = parts[0].replace("(weights)", "").strip()
     if name.lower() in KNOWN_LICENSES:
@@ -36,7 +36,7 @@ def license_tags(text: str) -> dict[str, str]:
 
 
 def unguided(family: TextToImageFamily) -> str:
-    """How the stock pipeline is told not to guide by itself, as keyword arguments."""
+    """Keyword arguments that keep the stock pipeline from guiding by itself."""
     text = {"prompt_embeds": torch.zeros(1, 1, 1), "prompt_embeds_mask": torch.ones(1, 1, dtype=torch.long)}
     told = family.pipeline_inputs(text)
     return ", ".join(f"{name}={value:g}" for name, value in told.items() if isinstance(value, float))
@@ -52,8 +52,10 @@ def write_card(
     source: Path,
     teacher: str | None,
 ) -> None:
-    """Write README.md into ``folder``; ``export`` is what was written in ``format``,
-    ``source`` and ``teacher`` tell of the preset."""
+    """Write README.md into ``folder``.
+
+    ``export``: the report on what was written in ``format``. ``source`` and ``teacher``: of the preset.
+    """
     from huggingface_hub import ModelCardData
 
     family = family_of(facts.family, facts.guidance)
@@ -92,7 +94,7 @@ distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.ve
 
 
 def escaped(text: str) -> str:
-    """``text`` as a card shows it letter by letter: no markup, no HTML, one line."""
+    """``text`` for a card, letter by letter: no markup, no HTML, one line."""
     return re.sub(r"([\\`*_\[\]<>|&~$!])", r"\\\1", " ".join(text.split()))
 
 
@@ -134,7 +136,7 @@ def _table(rows: Mapping[str, object]) -> str:
 
 
 def _steps(facts: StudentFacts, format: FormatKind) -> str:
-    """What is said of other numbers of steps."""
+    """The sentence on other numbers of steps."""
     if format.any_steps:
         return f"More evaluations than {facts.nfe} may be asked for."
     return f"{_evaluations(facts.nfe).capitalize()}, no other number: a policy of PiflowScheduler spans one step."
@@ -145,7 +147,7 @@ def _evaluations(nfe: int) -> str:
 
 
 def sampling_call(facts: StudentFacts) -> str:
-    """What a pipeline is called with: a prompt or classes, and what keeps it from guiding by itself."""
+    """The arguments of a pipeline's call: a prompt or classes, and those that keep it from guiding by itself."""
     family = family_of(facts.family, facts.guidance)
     steps = f"num_inference_steps={facts.nfe}"
     return (

@@ -1,5 +1,4 @@
-"""Copies of a base's files: data that diffusers and transformers read, no
-code, and nothing that lies outside the base."""
+"""Copies of a base's files: data for diffusers and transformers, no code, nothing from outside the base."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ _NAME = re.compile(r"[A-Za-z]\w*")
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """A pipeline's index; raises UsageError for entries that are no part of a stock
-    pipeline: other names, libraries or values."""
+    """A pipeline's index; raises UsageError for names, libraries or values that no stock pipeline has."""
     try:
         index = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
@@ -53,8 +51,7 @@ def _fault(name: str, value: Any) -> str | None:
 
 
 def copy_part(source: Path, folder: Path, base: Path) -> list[str]:
-    """Copy the part ``source`` of ``base`` to the new ``folder``; returns what was
-    left out, by names relative to ``source``.
+    """Copy the part ``source`` of ``base`` to the new ``folder``; returns names, in ``source``, that were left out.
 
     Raises UsageError for a link that leads out of the base, a name that does, or a config that names code.
     """
@@ -97,8 +94,7 @@ def _check_inside(entry: Path, roots: tuple[Path, ...]) -> None:
 
 
 def _roots(base: Path) -> tuple[Path, ...]:
-    """Where files of ``base`` may lie: in it, and for a snapshot in the Hub's cache
-    among its blobs, which its links lead to."""
+    """Folders in which files of ``base`` may lie: itself, and for a snapshot the blobs of the Hub's cache."""
     place = base.resolve()
     snapshots = [folder for folder in (place, *place.parents) if folder.name == "snapshots"]
     return (place, *(folder.parent / "blobs" for folder in snapshots))

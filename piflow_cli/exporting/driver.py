@@ -1,4 +1,4 @@
-"""One export from end to end: written aside, read back, compared, put in place, and published if so asked."""
+"""One export from end to end: written aside, read back, compared, put in place, and published if asked."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..console import SILENT
 from ..errors import RunError, UsageError, explain
-from ..sampling.limits import faults_of, refuse
+from ..sampling.limits import faults_of, listed
 from ..sampling.request import SampleRequest
 from ..sampling.sample import sample
 from ..students.locate import path_or_hub_id
-from ..students.open import FoundStudent, find_student
 from ..system.devices import choose_device
 from ..system.files import check_writable, replacing_folder
 from ..teachers import family_of
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..console import Console
     from ..students.facts import StudentFacts
+    from ..students.open import FoundStudent
 
 GRID_SEEDS = tuple(range(40))
 
@@ -42,14 +42,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         RunError: what was written does not read back as the student; nothing is left of it then.
     """
     _check_request(request)
-    found = find_student(
-        request.student,
-        request.teacher,
-        request.base,
-        subfolder=request.subfolder,
-        changed=request.changed,
-        say=console.say,
-    )
+    found = request.find(console.say)
     facts = found.facts
     if request.prompts and not _is_text_to_image(facts):
         raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
@@ -83,8 +76,10 @@ def _written(
     device: torch.device,
     console: Console,
 ) -> dict[str, object]:
-    """Write the student into ``folder`` and hold that against it; the report so
-    far. Nothing of the student stays in memory."""
+    """Write the student into ``folder`` and compare; returns the report so far.
+
+    Nothing of the student stays in memory.
+    """
     student = found.load(dtype=None, as_stored=True)
     student.model.to(device)
     console.say(f"writing {request.format}")
@@ -95,12 +90,13 @@ def _written(
 
 
 def _check_request(request: ExportRequest) -> None:
-    """Raise UsageError for what needs no student to be wrong."""
+    """Raise UsageError for what is wrong whatever the student is."""
     if request.format not in FORMATS:
         raise UsageError(f"--format {request.format}: no such format", f"choose one of {', '.join(FORMATS)}")
     if request.dtype is not None and request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
-    refuse(list(faults_of(request)), "piflow export --help lists what there is")
+    if faults := list(faults_of(request)):
+        raise UsageError(listed(faults), "leave it out, or give another")
     if request.changed and not FORMATS[request.format].mends:
         mending = " or ".join(kind.name for kind in FORMATS.values() if kind.mends)
         raise UsageError(
@@ -143,7 +139,7 @@ def _asked(request: ExportRequest) -> dict[str, object]:
 
 
 def _verified(writer: ExportFormat, difference: float, request: ExportRequest) -> float:
-    # Not a number is no agreement either.
+    # NaN is no agreement either.
     if not difference <= writer.tolerance(request):
         raise RunError(
             f"what was written is not the student: policies differ by {difference:.2g}, more than"
@@ -159,7 +155,7 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
     if not request.prompts and (text_to_image or facts.vae):
         return
     console.say("making samples for the card")
-    # The student that was exported holds itself in circles, and another one on its base is about to be loaded.
+    # Reference cycles keep the exported student alive, and another one on its base is about to be loaded.
     gc.collect()
     options: dict[str, Any] = {
         "prompts": request.prompts,
@@ -167,7 +163,7 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
         "metadata": False,
         "device": request.device,
     }
-    # What was written is as it was saved, where what it was made of is not.
+    # The written adapter matches its checksums, even where the one it was made from does not.
     options |= {"student": str(folder)} if request.changed else {"student": request.student}
     options |= {} if request.changed else {"subfolder": request.subfolder}
     with tempfile.TemporaryDirectory() as pictures:
@@ -177,8 +173,10 @@ def _add_picture(folder: Path, facts: StudentFacts, request: ExportRequest, cons
 
 
 def list_files(folder: Path) -> None:
-    """List the digests of all files but the card, which people write on, and read them all
-    again; raises RunError where one differs."""
+    """Write the digests of all files but the card, and read the files again; raises RunError where one differs.
+
+    The card is left out since people edit it.
+    """
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     write_manifest(folder, [name for name in names if name != CARD_NAME])
     if changed := changed_files(folder):

@@ -1,4 +1,4 @@
-"""A student's network and its scheduler as folders that diffusers loads: config, code, weights."""
+"""A student's network and scheduler as folders that diffusers loads: config, code, weights."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rollouts_of(facts: StudentFacts) -> str:
 
 
 def dtype_of(request: ExportRequest, student: Student) -> torch.dtype:
-    """What the weights are written in: as asked, or as the student has them."""
+    """The dtype of the written weights: as asked, or as the student has them."""
     return base_dtype(student) if request.dtype is None else getattr(torch, DTYPES[request.dtype])
 
 
@@ -64,9 +64,11 @@ def write_network(
     """Write the network with its policy head into ``folder``: config.json, the file of its class, the weights.
 
     Args:
-        student: stays as it is. dtype: of the weights; the head stays in float32. reference: where the base is
-        (``place``, ``subfolder``, ``revision``), for a folder with only what the student brings. storage: the 8-bit
-        dtype, by its name in torch, of the weights named in ``stored``.
+        student: stays as it is.
+        dtype: of the weights; the head stays in float32.
+        reference: where the base is (``place``, ``subfolder``, ``revision``), for a folder with only what the student
+            brings.
+        storage: the 8-bit dtype, by its name in torch, of the weights named in ``stored``.
     """
     folder.mkdir(exist_ok=True)
     kind = type(root(student.model))
@@ -88,7 +90,7 @@ def write_network(
 
 
 def _policy_entry(student: Student) -> dict[str, Any]:
-    """What the class beside the weights must know of the head."""
+    """The config entry from which the class beside the weights builds the head."""
     facts, family, model = student.facts, student.family, root(student.model)
     return {
         "kind": facts.policy,
@@ -100,7 +102,7 @@ def _policy_entry(student: Student) -> dict[str, Any]:
 
 
 def plain_config(student: Student) -> dict[str, Any]:
-    """The base's own config, without what tells of its files."""
+    """The base's own config, without entries about its files."""
     config = json.loads(root(student.model).to_json_string())
     return {key: value for key, value in config.items() if key not in OF_FILES}
 
@@ -118,15 +120,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def base_reference(facts: StudentFacts, request: ExportRequest) -> dict[str, Any]:
-    """Where the base's transformer is, as ``from_pretrained`` of diffusers takes it."""
+    """The place of the base's transformer, as ``from_pretrained`` of diffusers takes it."""
     base, revision = facts.base_at(request.base)
     inside = TRANSFORMER if (locate(base, revision) / TRANSFORMER).is_dir() else ""
     return place_of(base, revision, inside)
 
 
 def place_of(base: str, revision: str | None, inside: str) -> dict[str, Any]:
-    """``place``, ``subfolder`` and ``revision`` of the folder ``inside`` a base;
-    one of this machine by its absolute path."""
+    """``place``, ``subfolder`` and ``revision`` of the folder ``inside`` a base; local ones by absolute path."""
     found = hub_id(base)
     if found is None:
         return {"place": str(expanded(base).resolve()), "subfolder": inside or None, "revision": None}
@@ -136,7 +137,7 @@ def place_of(base: str, revision: str | None, inside: str) -> dict[str, Any]:
 
 
 def check_whole(facts: StudentFacts, request: ExportRequest) -> None:
-    """Raise UsageError for options that are about adapters, where they are fused or where there are none."""
+    """Raise UsageError for options about adapters, where they are fused or where there are none."""
     if not request.with_base and not isinstance(family_of(facts.family), TextToImageFamily):
         raise UsageError(
             "--no-base: the student brings all of its weights, and has no base to leave out", "leave --no-base out"

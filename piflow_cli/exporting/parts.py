@@ -1,5 +1,4 @@
-"""What a pipeline has besides its network and scheduler: text encoders,
-tokenizers, VAE; copied, or named where they are."""
+"""The parts of a pipeline besides network and scheduler (text encoders, tokenizers, VAE): copied or named."""
 
 from __future__ import annotations
 
@@ -30,10 +29,9 @@ ABSENT = (None, None)
 
 
 def text_parts(student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, Any]:
-    """Put the other parts of the student's base into ``folder``; returns their
-    entries in the pipeline's index, and its class.
+    """Put the other parts of the student's base into ``folder``; returns their index entries, and the pipeline's class.
 
-    A base that is no whole pipeline leaves them out, which is warned of.
+    A base that is no whole pipeline leaves them out, with a warning.
     """
     family = student.family
     assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
@@ -84,8 +82,7 @@ def _name_part(folder: Path, kind: list[str], place: dict[str, Any]) -> list[str
 
 
 def class_parts(student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, Any]:
-    """Put the pipeline of class-conditional students, and the VAE where they make latents,
-    into ``folder``; returns the index entries."""
+    """Put the class-conditional pipeline, and a VAE for latents, into ``folder``; returns the index entries."""
     (folder / f"{CLASS_CONDITIONAL}.py").write_text(class_conditional_code(), encoding="utf-8")
     vae: Any = ABSENT
     if student.facts.vae:

@@ -1,4 +1,4 @@
-"""What an export says of where things are: nothing of the machine that it was made on."""
+"""Places in an export, without anything of the machine that made it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def is_of_this_machine(place: str) -> bool:
-    """Whether a base or VAE is a path, which says nothing elsewhere."""
+    """Whether a base or VAE is a path, which means nothing elsewhere."""
     return place != "" and not place.startswith(SHIPPED_PREFIX) and hub_id(place) is None
 
 
 def portable_place(place: str) -> str:
-    """``place`` as others may read it: of a path no more than its last part."""
+    """``place`` as others may read it; of a path the last part alone."""
     return f"./{PurePath(place).name}" if is_of_this_machine(place) else place
 
 

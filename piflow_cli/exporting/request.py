@@ -1,7 +1,8 @@
-"""What an export is asked for, and what a format must be able to do: check, write, and read back."""
+"""The request of an export, and the interface of formats: check, write, and read back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -12,6 +13,7 @@ from ..students.naming import student_name
 if TYPE_CHECKING:
     from ..console import Console
     from ..students.facts import StudentFacts
+    from ..students.open import FoundStudent
     from ..students.student import Student
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -47,6 +49,15 @@ class ExportRequest:
     prompts: tuple[str, ...] = ()
     changed: bool = False
 
+    def find(self, say: Callable[[str], None] = lambda line: None) -> FoundStudent:
+        """The student that is named, without its weights; ``say`` takes a line on what was assumed."""
+        # Takes seconds to import, and `piflow --help` reads the table of formats.
+        from ..students.open import find_student
+
+        return find_student(
+            self.student, self.teacher, self.base, subfolder=self.subfolder, changed=self.changed, say=say
+        )
+
 
 def usual_folder(student: str, subfolder: str | None, format: str) -> Path:
     """exports/digits-adapter for the student in runs/digits."""
@@ -54,7 +65,7 @@ def usual_folder(student: str, subfolder: str | None, format: str) -> Path:
 
 
 class ExportFormat(Protocol):
-    """One way to write a student down.
+    """A format in which students are written.
 
     The driver calls :meth:`check`, opens the student, hands :meth:`write` an empty folder, adds the model card, and
     keeps the folder if :meth:`verify` gives no more than :meth:`tolerance`.
@@ -63,21 +74,19 @@ class ExportFormat(Protocol):
     name: str
 
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
-        """Raise UsageError for what the format cannot do with this student, or does
-        not do at all; no weights are loaded yet."""
+        """Raise UsageError for options that the format lacks, or lacks for this student; no weights are loaded yet."""
 
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
-        """Write the student into the empty ``folder``, and leave it in
-        memory as it is; returns facts for the report."""
+        """Write the student into the empty ``folder``, leaving it as it is in memory; returns facts for the report."""
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
-        """Read ``folder`` as its consumers do; the largest relative difference from ``student`` at fixed inputs.
+        """The largest relative difference from ``student``, of ``folder`` read as its users read it, at fixed inputs.
 
         :mod:`~piflow_cli.exporting.verify` has the inputs and the measure.
         """
 
     def tolerance(self, request: ExportRequest) -> float:
-        """The largest difference that rounding to what was asked for explains."""
+        """The largest difference that rounding to the dtype asked for explains."""
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
         """Python that samples from the folder or repository ``place``, for the model card."""
@@ -85,11 +94,13 @@ class ExportFormat(Protocol):
 
 @dataclass(frozen=True)
 class FormatKind:
-    """A row: a format and what the rest of piflow knows of it; its module is imported when it is called for.
+    """A row: a format, and what the rest of piflow knows about it; its module is imported when it is used.
 
-    ``writer``: "module:Class" of its ExportFormat. ``relation``: to the base, as the Hub's model cards call it.
-    ``any_steps``: whether other numbers of evaluations than the student's may be asked for. ``mends``: whether it takes
-    an adapter that is not as it was saved, and writes new digests.
+    Attributes:
+        writer: "module:Class" of its ExportFormat.
+        relation: the relation to the base, in the words of the Hub's model cards.
+        any_steps: whether the export can be sampled with other numbers of evaluations than the student's.
+        mends: whether it takes an adapter whose checksums differ, and writes new ones.
     """
 
     name: str
@@ -99,5 +110,5 @@ class FormatKind:
     mends: bool = False
 
     def open(self) -> ExportFormat:
-        """What writes it."""
+        """The format itself."""
         return named(self.writer)()

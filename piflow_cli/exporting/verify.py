@@ -1,4 +1,4 @@
-"""Policies and whole samples at fixed inputs, by which an export is told apart from its student."""
+"""Policies and whole samples at fixed inputs, which tell an export from its student."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ RAWS = (1.0, 0.6)
 SIDE = 8
 WORDS = 8
 SEED = 0
-# What rounding does to samples of tiny random networks, times three: a timestep in bfloat16 is off by a thousandth.
+# Three times the rounding of samples of tiny random networks: a timestep in bfloat16 is off by a thousandth.
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """States ``x`` (B, C, *S) float32 at raw times ``raw`` (B,), and what
-    goes with them; all on the student's device."""
+    """States ``x`` (B, C, *S) float32 at raw times ``raw`` (B,) with their conditioning, on the student's device."""
 
     x: Tensor
     raw: Tensor
@@ -47,10 +46,10 @@ SampleFunction = Callable[[Inputs], Tensor]
 
 
 def difference(student: Student, dtype: torch.dtype, sampler: SampleFunction) -> float:
-    """How far samples of ``sampler``, told in ``dtype``, are from the student's own: of
-    the norm, where that is most; NaN for NaN.
+    """Largest distance of samples of ``sampler``, told in ``dtype``, from the student's, relative to their norm.
 
-    Of the norm and not of single values: in 16 bits a position between two components may go either way.
+    NaN stays NaN. It is of the norm and not of single values: in 16 bits a position between two components may go
+    either way.
     """
     inputs = fixed_inputs(student)
     own = _told_in(inputs, base_dtype(student))
@@ -66,8 +65,7 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
 
 
 def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> SampleFunction:
-    """Samples of the student's pipeline around ``transformer`` and ``scheduler``, by
-    as many evaluations as it was trained for."""
+    """Samples of the student's pipeline around ``transformer`` and ``scheduler``, with the trained evaluations."""
     family, steps = student.family, student.facts.nfe
     if isinstance(family, TextToImageFamily):
         pipeline = family.pipeline(transformer, scheduler)
@@ -79,7 +77,7 @@ def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> Sam
 
 
 def check_weights(weights: Weights, model: Network) -> None:
-    """Raise RunError where a weight of ``model``, read back, is another than was to be written, to the last bit."""
+    """Raise RunError where a weight of ``model``, read back, differs in a bit from the one to be written."""
     read = model.state_dict()
     wrong = sorted(weights.keys() ^ read.keys())
     wrong += [
@@ -164,7 +162,7 @@ def _random_texts(family: TextToImageFamily, student: Student, batch: int, gener
 
 @torch.no_grad()
 def velocities(student: Student, inputs: Inputs) -> Tensor:
-    """What the student's policies say at ``inputs`` (B, C, *S), at the source and on from it: (3, B, C, *S) float32."""
+    """Velocities (3, B, C, *S) float32 of the student's policies at ``inputs``, at the source and below it."""
     dtype = next(root(student.model).parameters()).dtype
     # States stay float32 beside a bfloat16 base, as in training.
     with torch.autocast(inputs.x.device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
@@ -175,6 +173,5 @@ def velocities(student: Student, inputs: Inputs) -> Tensor:
 
 
 def largest_difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest absolute difference as a share of the largest absolute value
-    of ``theirs``; NaN where either has one."""
+    """The largest absolute difference over the largest absolute value of ``theirs``; NaN where either has one."""
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()

@@ -1,5 +1,4 @@
-"""A student's weights in one piece: adapters fused into the base, shard by shard,
-so that no second base is ever in memory."""
+"""A student's weights in one piece: adapters fused shard by shard, so that memory never holds a second base."""
 
 from __future__ import annotations
 
@@ -30,8 +29,10 @@ FILE_PATTERN = "diffusion_pytorch_model{suffix}.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """``scale`` times ``value``; with an adapter's ``factors`` (down, up):
-    ``value`` plus ``scale`` times their product."""
+    """A tensor: ``scale`` times ``value``.
+
+    With ``factors`` (down, up) of an adapter it is ``value`` plus ``scale`` times their product.
+    """
 
     value: Tensor
     scale: float = 1.0
@@ -49,7 +50,7 @@ class Weight:
         return value.to("cpu", self.dtype(dtype)).contiguous()
 
     def dtype(self, wanted: torch.dtype) -> torch.dtype:
-        """What :meth:`tensor` makes of ``wanted``."""
+        """The dtype that :meth:`tensor` gives for ``wanted``."""
         return wanted if self.value.is_floating_point() else self.value.dtype
 
 
@@ -77,7 +78,7 @@ def merged_weights(student: Student) -> Weights:
 
 
 def own_weights(student: Student) -> Weights:
-    """What a student with adapters brings besides its base; the product of a pair counts once."""
+    """The weights that a student with adapters brings besides its base; the product of a pair counts once."""
     scale = student.model.shared.adapter_scale
     return {
         name: Weight(value, scale if name.endswith(LORA_B) else 1.0)
@@ -86,7 +87,7 @@ def own_weights(student: Student) -> Weights:
 
 
 def base_dtype(student: Student) -> torch.dtype:
-    """The dtype of the weights below a student's adapters; of a student that is trained in full, its own."""
+    """The dtype of the weights below adapters; of a fully trained student, its own."""
     own = {id(value) for value in student.model.parameters()} if isinstance(student.model, View) else set()
     return next(
         value.dtype for value in root(student.model).parameters() if id(value) not in own and value.is_floating_point()
@@ -94,7 +95,7 @@ def base_dtype(student: Student) -> torch.dtype:
 
 
 def is_of_head(name: str) -> bool:
-    """Whether a weight is the policy head's, which stays in float32 whatever the rest is in."""
+    """Whether a weight is the policy head's, which always stays in float32."""
     return any(part in head_layers() for part in name.split("."))
 
 
@@ -131,7 +132,7 @@ def save_weights(
                     f"{name} has values beyond the range of {value.dtype}".replace("torch.", ""), "choose --dtype bf16"
                 )
         save_file(shard, folder / file, {"format": "pt", **metadata})
-        # safetensors writes for its owner's eyes only, and an export is to be handed on.
+        # safetensors lets nobody but the owner read its files, and an export is to be handed on.
         (folder / file).chmod(0o644)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}

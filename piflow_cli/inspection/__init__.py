@@ -1,1 +1,1 @@
-"""What the network decided: a policy read like a map, and set beside its teacher."""
+"""Inspection: what a student's policies decided, beside its teacher."""

@@ -1,4 +1,4 @@
-"""What is wrong with a student, in words, and what to change."""
+"""Advice on a student: what is wrong, in words, and what to change."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from .kinds.mixture import Mixture
-from .kinds.momentum import Momentum
+from .kinds.mixture import MixtureSummary
+from .kinds.momentum import MomentumSummary
 from .numbers import Step, Summary
 from .robustness import MEASURED
 from .substeps import ENOUGH
@@ -27,20 +27,19 @@ PASSING = 0.05
 
 @dataclass(frozen=True)
 class Advice:
-    """``name`` for programs; ``text`` says what is seen, ``remedy`` what to type."""
+    """One piece of advice: ``name`` for programs, ``text`` what was seen, ``remedy`` what to type."""
 
     name: str
     text: str
     remedy: str
 
 
-Settings = Callable[[str, float], float]
+SettingOf = Callable[[str, float], float]
 """A dotted key of the student's preset, and a value for where the preset is not at hand."""
 
 
 def advice(summary: Summary, preset: Preset | None) -> list[Advice]:
-    """All that is to be said of a student; remedies start from the values of
-    ``preset``, which it was distilled with."""
+    """All advice on a student; remedies start from the values of the ``preset`` that it was distilled with."""
 
     def setting(key: str, usual: float) -> float:
         if preset is None:
@@ -65,13 +64,13 @@ def advice(summary: Summary, preset: Preset | None) -> list[Advice]:
     return found
 
 
-Parts = tuple[str, str, str]
+AdviceParts = tuple[str, str, str]
 
 
-def _of_step(step: Step, summary: Summary, setting: Settings) -> Iterator[Parts]:
-    if isinstance(step.part, (Mixture, Momentum)):
+def _of_step(step: Step, summary: Summary, setting: SettingOf) -> Iterator[AdviceParts]:
+    if isinstance(step.part, (MixtureSummary, MomentumSummary)):
         yield from _of_components(step.part, setting)
-    if isinstance(step.part, Mixture):
+    if isinstance(step.part, MixtureSummary):
         yield from _of_mixture(step.part, setting)
     if step.substeps_enough is None or step.substeps_enough > summary.substeps:
         wanted = step.substeps[-1] if step.substeps_enough is None else step.substeps_enough
@@ -88,8 +87,8 @@ def _of_step(step: Step, summary: Summary, setting: Settings) -> Iterator[Parts]
         yield from _of_errors(step, setting)
 
 
-def _of_components(mixture: Mixture | Momentum, setting: Settings) -> Iterator[Parts]:
-    components, fewest = mixture.components, 1 if isinstance(mixture, Mixture) else 2
+def _of_components(mixture: MixtureSummary | MomentumSummary, setting: SettingOf) -> Iterator[AdviceParts]:
+    components, fewest = mixture.components, 1 if isinstance(mixture, MixtureSummary) else 2
     dropout = min(0.5, max(0.05, 2 * setting("imitation.dropout", 0.05)))
     if components > fewest and mixture.effective[1] < COLLAPSED:
         used = "one and the same everywhere" if mixture.effective_overall < COLLAPSED else "one at a position"
@@ -113,7 +112,7 @@ def _of_components(mixture: Mixture | Momentum, setting: Settings) -> Iterator[P
         )
 
 
-def _of_mixture(mixture: Mixture, setting: Settings) -> Iterator[Parts]:
+def _of_mixture(mixture: MixtureSummary, setting: SettingOf) -> Iterator[AdviceParts]:
     components = mixture.components
     dropout = min(0.5, max(0.05, 2 * setting("imitation.dropout", 0.05)))
     low, high = mixture.logstd_range
@@ -132,7 +131,7 @@ def _of_mixture(mixture: Mixture, setting: Settings) -> Iterator[Parts]:
         )
 
 
-def _of_errors(step: Step, setting: Settings) -> Iterator[Parts]:
+def _of_errors(step: Step, setting: SettingOf) -> Iterator[AdviceParts]:
     squares = [error["squared"] for error in step.velocity_error or ()]
     quarter = len(squares) // 4
     total = sum(squares)
@@ -168,9 +167,9 @@ def _of_errors(step: Step, setting: Settings) -> Iterator[Parts]:
         )
 
 
-def _of_robustness(summary: Summary, setting: Settings) -> Iterator[Parts]:
+def _of_robustness(summary: Summary, setting: SettingOf) -> Iterator[AdviceParts]:
     measured = [item.steering for item in summary.robustness.perturbations if item.size == MEASURED]
-    if not isinstance(summary.close.part, Mixture) or not measured or measured[0] is None:
+    if not isinstance(summary.close.part, MixtureSummary) or not measured or measured[0] is None:
         return
     if measured[0] < PASSING:
         dropout = min(0.5, max(0.05, 2 * setting("imitation.dropout", 0.05)))
@@ -181,7 +180,7 @@ def _of_robustness(summary: Summary, setting: Settings) -> Iterator[Parts]:
         )
 
 
-def _longer(setting: Settings) -> str:
+def _longer(setting: SettingOf) -> str:
     # A run whose rate follows a cosine cannot be made longer afterwards.
     iterations = 2 * int(setting("optimisation.iterations", 10_000))
     return f"train for longer, in a folder of its own: --iterations {iterations} --output DIR"

@@ -8,19 +8,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.imitation import TeacherVelocity
 from ..core.rollout import rollout_through
 from ..core.tensors import per_sample
-from ..sampling.trajectory import PolicyPath, TeacherField, VelocityError, times, velocity_errors
+from ..sampling.trajectory import PolicyPath, VelocityError, times, velocity_errors
 from .teacher_policy import TeacherPolicy
 from .tensors import mean_square
 
 
-class Apart(NamedTuple):
-    """The two paths at the times of one segment, (B, T) with the segment's end last,
-    mean squares over positions and channels.
+class PathDistance(NamedTuple):
+    """Mean squares over positions and channels, (B, T), at the times of one segment, its end last.
 
-    ``gap``: student's state minus teacher's; ``teacher_speed`` (B, T-1): of the teacher's velocity on its own path,
-    where the end is left out.
+    ``gap``: of the student's state minus the teacher's. ``teacher_speed`` (B, T-1): of the teacher's velocity on its
+    own path, without the end.
     """
 
     gap: Tensor
@@ -31,18 +31,17 @@ class Apart(NamedTuple):
 class Comparison:
     """One segment against the teacher.
 
-    ``errors``: velocity errors at the student's states, as :mod:`piflow_cli.sampling.trajectory`
-    has them; ``estimates``: the teacher's x_0 (B, C, *S) at these states; ``end``: where the
-    teacher's own path is at the segment's end.
+    ``errors``: of the velocity at the student's states (:mod:`piflow_cli.sampling.trajectory`). ``estimates``: the
+    teacher's x_0 (B, C, *S) at these states. ``end``: the end of the segment on the teacher's own path.
     """
 
     errors: list[VelocityError]
-    apart: Apart
+    apart: PathDistance
     estimates: list[Tensor]
     end: Tensor
 
 
-def compare(path: PolicyPath, teacher: TeacherField, start: Tensor, shift: float, substeps: int) -> Comparison:
+def compare(path: PolicyPath, teacher: TeacherVelocity, start: Tensor, shift: float, substeps: int) -> Comparison:
     """Follow the teacher from its own state ``start`` over the segment of ``path``, and ask it at the student's states.
 
     ``substeps`` are the teacher's Euler steps per unit of raw time.
@@ -50,7 +49,7 @@ def compare(path: PolicyPath, teacher: TeacherField, start: Tensor, shift: float
     estimates: list[Tensor] = []
     speeds: dict[float, Tensor] = {}
 
-    # A teacher's answer is too dear to ask for twice: both closures keep what is wanted of it beside its use.
+    # A teacher's answer is too dear to ask for twice, so both closures also keep what is wanted of it.
     def at_the_student(x: Tensor, sigma: Tensor) -> Tensor:
         answer = teacher(x, sigma)
         estimates.append(x - per_sample(sigma, x) * answer)
@@ -68,5 +67,5 @@ def compare(path: PolicyPath, teacher: TeacherField, start: Tensor, shift: float
     gap = torch.stack([mean_square(one - other) for one, other in zip((*path.states, path.end), states)], dim=1)
     begins = [policy.sigma(raw).to(start)[0].item() for raw in raws[:-1]]
     return Comparison(
-        errors, Apart(gap, torch.stack([speeds[sigma] for sigma in begins], dim=1)), estimates, states[-1]
+        errors, PathDistance(gap, torch.stack([speeds[sigma] for sigma in begins], dim=1)), estimates, states[-1]
     )

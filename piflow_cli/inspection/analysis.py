@@ -1,4 +1,4 @@
-"""All analyses of one student, over the pictures of a scene."""
+"""All analyses of one student, over the pictures of an opened model."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..core.imitation import TeacherVelocity
 from ..core.policies.kinds import policy_kind
 from ..reports.images import to_images
 from ..sampling.denoise import seeded_generators, seeded_noise
 from ..sampling.opened import OpenedModel
 from ..sampling.request import ImageSpec, batches
 from ..sampling.teacher import OwnTeacher
-from ..sampling.trajectory import POINTS, PolicyPath, TeacherField, VelocityError, pooled, times, walk
+from ..sampling.trajectory import POINTS, PolicyPath, VelocityError, pooled, times, walk
 from ..students.facts import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
-from .against_teacher import Apart, Comparison, compare
+from .against_teacher import Comparison, PathDistance, compare
 from .kinds.anatomy import anatomy_of
 from .kinds.dx import Curve
-from .kinds.mixture import Mixed, MixedNumbers, Switching
+from .kinds.mixture import MixtureMaps, MixtureNumbers, Switching
 from .kinds.momentum import Spectrum, SpectrumNumbers
 from .motion import Motion, motion, straightness
 from .robustness import Response, component_dropout, perturb
-from .slices import Place, Slice, slice_of
+from .slices import Position, Slice, slice_of
 from .substeps import Convergence, convergence
 from .tensors import joined, mean_square, to_host, told
 
@@ -41,34 +42,34 @@ CLASS_BATCH, TEXT_BATCH = 64, 1
 
 
 @dataclass(frozen=True)
-class Segment:
-    """What one evaluation leads to; the numbers of samples stand one after the other.
+class EvaluationFindings:
+    """Findings of one network evaluation; numbers of samples stand one after the other.
 
-    What needs a teacher may be missing, and what the policy's anatomy does not have.
+    Those that need a teacher, or a part that the policy lacks, may be None.
     """
 
     index: int
     raws: tuple[float, ...]
-    composition: MixedNumbers | SpectrumNumbers | Curve | None
+    composition: MixtureNumbers | SpectrumNumbers | Curve | None
     motion: Motion
     switching: Switching | None
     convergence: Convergence
     errors: list[VelocityError] | None
-    apart: Apart | None
+    apart: PathDistance | None
 
 
 @dataclass(frozen=True)
 class CloseUp:
-    """The evaluation that was asked for: ``responses`` to perturbations by
-    their size; ``dropout`` (B, K) of components.
+    """Findings of the evaluation that was asked for.
 
-    Of the first SHOWN samples: ``maps`` of components by position, pictures of x_0 at ``shown_raws`` along the
-    student's path, as policy and teacher see it. ``slice`` is of the first.
+    ``responses``: to perturbations, by their size. ``dropout`` (B, K): of components. Of the first SHOWN samples:
+    ``maps`` of components by position, and pictures of x_0 at ``shown_raws`` along the student's path, as policy and
+    teacher see it. ``slice``: of the first sample.
     """
 
     responses: dict[str, Response]
     dropout: Tensor | None
-    maps: list[Mixed | Spectrum] | None
+    maps: list[MixtureMaps | Spectrum] | None
     shown_raws: tuple[float, ...]
     estimates: list[list[Image]]
     teacher_estimates: list[list[Image]] | None
@@ -77,15 +78,17 @@ class CloseUp:
 
 @dataclass(frozen=True)
 class Findings:
-    """A student's findings. ``straightness`` (B,) of whole paths; ``gap`` (B,): mean squares of its samples minus the
-    teacher's from the same noise; ``ends`` and ``teacher_ends``: the first SHOWN of them as pictures.
+    """All findings of one student.
+
+    ``straightness`` (B,): of whole paths. ``gap`` (B,): mean squares of its samples minus the teacher's from the same
+    noise. ``ends`` and ``teacher_ends``: the first SHOWN of them as pictures.
     """
 
     path: Path
     facts: StudentFacts
     specs: tuple[ImageSpec, ...]
     at: int
-    segments: list[Segment]
+    evaluations: list[EvaluationFindings]
     close: CloseUp
     straightness: Tensor
     gap: Tensor | None
@@ -94,21 +97,25 @@ class Findings:
 
 
 @torch.no_grad()
-def examine(opened: OpenedModel, teacher: OwnTeacher | None, at: int, place: Place | None, progress: tqdm) -> Findings:
-    """Look at evaluation ``at`` (from 1) closely and at all the others, for every shot
-    of the scene; ``progress`` counts shots."""
+def examine(
+    opened: OpenedModel, teacher: OwnTeacher | None, at: int, position: Position | None, progress: tqdm
+) -> Findings:
+    """Findings of every evaluation, and a close-up of evaluation ``at`` (from 1), over all pictures of ``opened``.
+
+    ``progress`` counts pictures.
+    """
     family, found = opened.student.family, []
     text = isinstance(family, TextToImageFamily)
     for specs in batches(opened.specs, TEXT_BATCH if text else CLASS_BATCH):
         with opened.computing():
-            here = place if not found else None
+            here = position if not found else None
             found.append(_Batch(opened, specs, teacher, family.beside_steps, at, here).examined())
         progress.update(len(specs))
     return _merged(found)
 
 
 class _Batch:
-    """One batch of shots on its way from noise to the samples."""
+    """One batch of pictures on its way from noise to the samples."""
 
     def __init__(
         self,
@@ -117,25 +124,25 @@ class _Batch:
         teacher: OwnTeacher | None,
         steps: int,
         at: int,
-        place: Place | None,
+        position: Position | None,
     ) -> None:
-        self.opened, self.steps, self.at, self.place = opened, steps, at, place
+        self.opened, self.steps, self.at, self.position = opened, steps, at, position
         self.facts = opened.student.facts
         self.specs = specs
         self.conditioning = opened.conditioning(specs)
-        self.field: TeacherField | None = None
+        self.velocity: TeacherVelocity | None = None
         if teacher is not None:
-            self.field = self._field(teacher)
+            self.velocity = self._velocity(teacher)
 
     def examined(self) -> Findings:
         noise = self.opened.noise(self.specs)
-        theirs, states, segments, close = noise, [noise], [], None
+        theirs, states, evaluations, close = noise, [noise], [], None
         for path in walk(self.opened.student, noise, self.conditioning, points=POINTS):
             against = None
-            if self.field is not None:
-                against = compare(path, self.field, theirs, self.facts.shift, self.steps)
+            if self.velocity is not None:
+                against = compare(path, self.velocity, theirs, self.facts.shift, self.steps)
                 theirs = against.end
-            segments.append(self._segment(path, against))
+            evaluations.append(self._evaluation(path, against))
             if path.index + 1 == self.at:
                 close = self._close_up(path, against)
             states += [*path.states[1:], path.end]
@@ -145,17 +152,17 @@ class _Batch:
             facts=self.facts,
             specs=tuple(self.specs),
             at=self.at,
-            segments=segments,
+            evaluations=evaluations,
             close=close,
             straightness=straightness(torch.stack([x.flatten(1) for x in states], dim=1)).cpu(),
-            gap=None if self.field is None else mean_square(states[-1] - theirs).cpu(),
+            gap=None if self.velocity is None else mean_square(states[-1] - theirs).cpu(),
             ends=self._pictures(states[-1]),
-            teacher_ends=None if self.field is None else self._pictures(theirs),
+            teacher_ends=None if self.velocity is None else self._pictures(theirs),
         )
 
-    def _segment(self, path: PolicyPath, against: Comparison | None) -> Segment:
+    def _evaluation(self, path: PolicyPath, against: Comparison | None) -> EvaluationFindings:
         anatomy = anatomy_of(path.policy)
-        return Segment(
+        return EvaluationFindings(
             index=path.index,
             raws=(*path.raws, path.raw_end),
             composition=None if anatomy.by_sample is None else to_host(anatomy.by_sample(path.policy)),
@@ -170,7 +177,7 @@ class _Batch:
         by_position = anatomy_of(path.policy).by_position
         components = None if by_position is None else by_position(path.policy)
         substeps, shift = self.facts.substeps, self.facts.shift
-        responses = perturb(path, self._perturbation(), self.field, shift, substeps)
+        responses = perturb(path, self._perturbation(), self.velocity, shift, substeps)
         shown = [(path.raws[index], path.states[index]) for index in SHOWN_TIMES]
         return CloseUp(
             responses={name: to_host(response) for name, response in responses.items()},
@@ -183,10 +190,10 @@ class _Batch:
             teacher_estimates=None
             if against is None
             else [self._pictures(against.estimates[index]) for index in SHOWN_TIMES],
-            slice=None if self.place is None else slice_of(path, self.place, substeps),
+            slice=None if self.position is None else slice_of(path, self.position, substeps),
         )
 
-    def _field(self, teacher: OwnTeacher) -> TeacherField:
+    def _velocity(self, teacher: OwnTeacher) -> TeacherVelocity:
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             # Rollouts leave the precision of networks, and a teacher that is followed by one needs it back.
             with self.opened.computing():
@@ -195,7 +202,7 @@ class _Batch:
         return velocity
 
     def _perturbation(self) -> Tensor:
-        """The second noise of each picture's own generator: the first is where the picture starts."""
+        """The second noise of each picture's own generator; the first one starts the picture."""
         generators = seeded_generators([spec.seed for spec in self.specs])
         shape = self.opened.shape_of(self.specs[0])
         return [seeded_noise(generators, shape) for _ in range(2)][1].to(self.opened.device)
@@ -204,8 +211,8 @@ class _Batch:
         return to_images(self.opened.decode(states[:SHOWN]))
 
 
-def _maps(found: Mixed | Spectrum) -> list[Mixed | Spectrum]:
-    """The components of the first SHOWN samples, one by one: those of pictures of different sizes do not stack."""
+def _maps(found: MixtureMaps | Spectrum) -> list[MixtureMaps | Spectrum]:
+    """The components of the first SHOWN samples one by one, since pictures of different sizes do not stack."""
     return [
         type(found)(*(value[index : index + 1].cpu() for value in found))
         for index in range(min(SHOWN, len(found.effective)))
@@ -213,7 +220,7 @@ def _maps(found: Mixed | Spectrum) -> list[Mixed | Spectrum]:
 
 
 def _merged(batches: list[Findings]) -> Findings:
-    """The findings of several batches as if they had been one; pictures are those of the first SHOWN shots."""
+    """The findings of several batches as if they had been one; pictures are those of the first SHOWN samples."""
     first = batches[0]
     gaps, teacher_ends = told(batch.gap for batch in batches), told(batch.teacher_ends for batch in batches)
     return Findings(
@@ -221,7 +228,7 @@ def _merged(batches: list[Findings]) -> Findings:
         facts=first.facts,
         specs=tuple(spec for batch in batches for spec in batch.specs),
         at=first.at,
-        segments=[_merged_segments(column) for column in zip(*(batch.segments for batch in batches))],
+        evaluations=[_merged_evaluation(column) for column in zip(*(batch.evaluations for batch in batches))],
         close=_merged_close([batch.close for batch in batches]),
         straightness=torch.cat([batch.straightness for batch in batches]),
         gap=torch.cat(gaps) if gaps else None,
@@ -230,12 +237,12 @@ def _merged(batches: list[Findings]) -> Findings:
     )
 
 
-def _merged_segments(parts: Sequence[Segment]) -> Segment:
+def _merged_evaluation(parts: Sequence[EvaluationFindings]) -> EvaluationFindings:
     first = parts[0]
     compositions, switchings = told(part.composition for part in parts), told(part.switching for part in parts)
     errors, aparts = told(part.errors for part in parts), told(part.apart for part in parts)
     counts = [len(part.motion.straightness) for part in parts]
-    return Segment(
+    return EvaluationFindings(
         index=first.index,
         raws=first.raws,
         composition=joined(compositions) if compositions else None,

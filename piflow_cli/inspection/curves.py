@@ -109,8 +109,7 @@ def substeps_figure(drawn: Sequence[StudentCurve]) -> Figure:
 
 
 def robustness_figure(drawn: Sequence[StudentCurve]) -> Figure:
-    """What becomes of perturbations: along the way, at the end by size, and
-    how much of the teacher's answer is given."""
+    """Responses to perturbations: along the way, at the end by size, and the share of the teacher's answer."""
     figure, (decay, end, steer) = figure_of(3)
     shown = SIZES.index(TYPICAL)
     for curve in drawn:
@@ -173,8 +172,7 @@ def dropout_figure(drawn: Sequence[StudentCurve]) -> Figure:
 
 
 def _teacher_style(drawn: Sequence[StudentCurve]) -> dict:
-    """Of the first student's teacher, called so where students have several:
-    curves of the others' would fill the panels."""
+    """The style of the first student's teacher; curves of other students' teachers would fill the panels."""
     alike = len({curve.summary.teacher for curve in drawn}) == 1
     return {**TEACHER_STYLE, "label": "teacher" if alike else f"teacher of {drawn[0].name}"}
 

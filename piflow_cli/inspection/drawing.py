@@ -1,5 +1,4 @@
-"""How curves are drawn: students and their colours, panels, legends. Time runs as sampling does: from noise on the left
-to data on the right."""
+"""Drawing of curves: students and their colours, panels, legends. Time runs from noise on the left to data."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ TEACHER_STYLE: dict[str, Any] = {"color": TEACHER_COLOUR, "linestyle": (0, (4, 2
 
 @dataclass(frozen=True)
 class StudentCurve:
-    """A student as it is drawn: its numbers, a name, and a colour that says what kind of policy it has."""
+    """A student in plots: its numbers, a name, and the colour of its kind of policy."""
 
     summary: Summary
     name: str
@@ -43,7 +42,7 @@ def figure_of(panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def finish(legend: Axes, drawn: Sequence[StudentCurve], timed: Sequence[Axes]) -> None:
-    """Raw time from left to right as sampling goes, edges of segments, one legend, and titles that fit their panels."""
+    """Finish panels: raw time from left to right, edges of segments, one legend, and titles that fit."""
     summary = drawn[0].summary
     for axes in legend.figure.axes:
         axes.title.set_fontsize(10)
@@ -66,7 +65,7 @@ def finish(legend: Axes, drawn: Sequence[StudentCurve], timed: Sequence[Axes]) -
 
 
 def draw_bars(axes: Axes, heights: Sequence[float], curve: StudentCurve, number: int, count: int) -> None:
-    """Bars around whole numbers from 0, those of several students side by side, with room for a legend above."""
+    """Bars around whole numbers from 0, several students side by side, with room for a legend above."""
     width = 0.8 / count
     places = [index + (number - (count - 1) / 2) * width for index in range(len(heights))]
     axes.bar(places, heights, width=width, color=curve.colour, label=curve.name)

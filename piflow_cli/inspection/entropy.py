@@ -1,4 +1,4 @@
-"""How many components count: the entropy of weights, and what is read off it."""
+"""Entropy of weights: how many components count."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ def entropy(weights: Tensor, dim: int) -> Tensor:
 
 
 def overall_effective(usage: Tensor) -> float:
-    """exp of the entropy of the weights (B, K) averaged over samples: how many components are used at all, be it at
-    different positions."""
+    """exp of the entropy of the weights (B, K) averaged over samples: the number of components used at all."""
     return entropy(usage.mean(dim=0), 0).exp().item()
 
 
 def dead_components(highest: Tensor) -> list[int]:
-    """Components whose largest weight (B, K) is below DEAD_WEIGHT: at every position of every sample."""
+    """Components whose largest weight (B, K) is below DEAD_WEIGHT in every sample, hence at every position."""
     return [index for index, weight in enumerate(highest.amax(dim=0).tolist()) if weight < DEAD_WEIGHT]
 
 

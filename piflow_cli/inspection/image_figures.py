@@ -1,5 +1,4 @@
-"""Pictures of positions: maps of a mixture, x_0 on the way, samples beside the
-teacher's, and a slice through one position."""
+"""Pictures by position: maps of a mixture, x_0 on the way, samples beside the teacher's, and a slice."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ CELL = 1.15
 
 
 def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
-    """Rows: pictures; columns: the sample, components in effect, and the weights of the heaviest components."""
+    """A row for each picture: the sample, components in effect, and the weights of the heaviest components."""
     maps = [] if close.maps is None else close.maps
     usage = torch.stack([found.weights.flatten(2).mean(dim=2)[0] for found in maps]).sum(dim=0)
     heaviest = usage.argsort(descending=True)[:MOST_COMPONENTS].tolist()
@@ -46,8 +45,7 @@ def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
 
 
 def estimates_figure(close: CloseUp) -> Figure:
-    """x_0 at chosen times on the student's own path: a row as the policy sees
-    it, one below as the teacher does there."""
+    """x_0 at chosen times on the student's own path: one row as the policy sees it, one as the teacher does."""
     pictures = len(close.estimates[0])
     kinds = [("policy", close.estimates)] + (
         [] if close.teacher_estimates is None else [("teacher", close.teacher_estimates)]
@@ -102,14 +100,14 @@ def slice_figure(cut: Slice, name: str) -> Figure:
         scaled = cut.density / cut.density.amax(dim=0, keepdim=True).clamp(min=1e-30)
         left.pcolormesh(raws, values, scaled.numpy(), cmap="Blues", vmin=0, vmax=1, shading="nearest")
         left.plot(raws, cut.estimate.numpy(), color="#d9730d", linewidth=1.5, label="its mean, x_0")
-        left.set(title="density of x_0 given the state (highest is dark)", ylabel=f"channel {cut.place.axis}")
+        left.set(title="density of x_0 given the state (highest is dark)", ylabel=f"channel {cut.position.axis}")
     right = axes[-1]
     shade = right.pcolormesh(raws, values, cut.velocity.numpy(), cmap="RdBu_r", shading="nearest", **_symmetric(cut))
     right.plot(raws, cut.neighbours.T.numpy(), color="#555555", linewidth=0.6)
     right.plot(raws, cut.state.numpy(), color="black", linewidth=1.8, label="the state")
     if cut.density is None:
         right.plot(raws, cut.estimate.numpy(), color="#d9730d", linewidth=1.5, label="x_0")
-        right.set(ylabel=f"channel {cut.place.axis}")
+        right.set(ylabel=f"channel {cut.position.axis}")
     right.set(title="velocity dx/dsigma, and rollouts through it", ylim=(values[0], values[-1]))
     figure.colorbar(shade, ax=right, label="velocity")
     for panel in axes:
@@ -118,12 +116,12 @@ def slice_figure(cut: Slice, name: str) -> Figure:
     axes[0].invert_xaxis()
     if len(axes) > 1:
         axes[1].invert_xaxis()
-    figure.suptitle(f"{name}: column {cut.place.x}, row {cut.place.y}, channel {cut.place.axis}", fontsize=10)
+    figure.suptitle(f"{name}: column {cut.position.x}, row {cut.position.y}, channel {cut.position.axis}", fontsize=10)
     return figure
 
 
 def _symmetric(cut: Slice) -> dict[str, float]:
-    """A colour scale with zero in the middle that single large values near sigma 0 do not stretch."""
+    """A colour scale with zero in the middle, which single large values near sigma 0 do not stretch."""
     limit = max(cut.velocity.abs().flatten().nanquantile(0.95).item(), 1e-6)
     return {"vmin": -limit, "vmax": limit}
 

@@ -1,4 +1,4 @@
-"""From students on disk to a report: what `piflow inspect-policy` does."""
+"""`piflow inspect-policy`, from students on disk to a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from ..core.validation import PolicyError
 from ..data.prompts import read_prompts
 from ..errors import RunError, UsageError
-from ..sampling.limits import BasePrecision, faults_of, refuse
+from ..sampling.limits import BasePrecision, faults_of, listed
 from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import SampleRequest
 from ..sampling.teacher import OwnTeacher, own_teacher
@@ -22,7 +22,7 @@ from ..system.files import check_writable, replacing_folder
 from .advice import advice
 from .analysis import examine
 from .report import JSON_NAME, Inspected, as_json, is_of_report, write_report
-from .slices import Place
+from .slices import Position
 from .summary import summarise
 from .verdict import verdict_rows
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 MOST_STUDENTS = 2
-MOST_SHOTS = 16
+MOST_PICTURES = 16
 # The pictures of a report have a row for each: more make files that few viewers open.
 MOST_SEEDS = 128
 
@@ -42,8 +42,8 @@ MOST_SEEDS = 128
 class InspectRequest:
     """The command's options; None stands for "as the student was trained".
 
-    ``students``: one, or two that are laid over each other. ``at``: the evaluation that is looked at closely, from 1.
-    ``place``: where to cut a slice. ``output``: the folder that takes the report; None: none is written.
+    ``students``: one, or two that share figures. ``at``: the evaluation of the close-up, from 1.
+    ``position``: where to cut a slice. ``output``: the folder that takes the report; None: none is written.
     """
 
     students: tuple[str, ...]
@@ -55,7 +55,7 @@ class InspectRequest:
     height: int | None = None
     width: int | None = None
     at: int = 1
-    place: Place | None = None
+    position: Position | None = None
     teacher: str | None = None
     base: str | None = None
     subfolder: str | None = None
@@ -66,15 +66,16 @@ class InspectRequest:
     device: str = "auto"
 
     def check(self) -> None:
-        """Raise UsageError with everything that no student can be asked."""
+        """Raise UsageError with everything that fits no student."""
         faults = list(faults_of(self))
         if not 1 <= len(self.students) <= MOST_STUDENTS:
             faults.append(f"{len(self.students)} students are named: a report is of one, or of two over each other")
-        refuse(faults, "piflow inspect-policy --help lists what there is")
+        if faults:
+            raise UsageError(listed(faults), "piflow inspect-policy --help lists what there is")
 
 
 class Inspection(TypedDict):
-    """The numbers of each student as in policy.json, a row for each thing that was measured, and the files."""
+    """The result of an inspection: numbers of each student as in policy.json, the verdict, and the files."""
 
     students: list[dict[str, Any]]
     verdict: list[dict[str, Any]]
@@ -82,7 +83,7 @@ class Inspection(TypedDict):
 
 
 def inspect_policy(request: InspectRequest, console: Console) -> Inspection:
-    """Look at what ``request`` names, and write the report to its output if it has one."""
+    """Inspect what ``request`` names, and write the report to its output if it has one."""
     request.check()
     for student in request.students:
         path_or_hub_id(student)
@@ -129,12 +130,12 @@ def _inspected(
     found: FoundStudent, name: str, request: InspectRequest, device: torch.device, console: Console
 ) -> Inspected:
     opened = _opened(found, request, device, console)
-    if request.place is not None:
-        request.place.check(opened.shape_of(opened.specs[0]))
+    if request.position is not None:
+        request.position.check(opened.shape_of(opened.specs[0]))
     teacher, missing = _teacher(opened, console)
     try:
         with console.progress(len(opened.specs), description=f"inspecting {name}") as bar:
-            findings = examine(opened, teacher, request.at, request.place, bar)
+            findings = examine(opened, teacher, request.at, request.position, bar)
     except PolicyError as error:
         raise RunError(
             f"{found.named} emits what is no policy: {error}",
@@ -160,14 +161,14 @@ def _opened(found: FoundStudent, request: InspectRequest, device: torch.device, 
         base_precision=request.base_precision,
     )
     opened = open_model(found, drawn, device=device, console=console)
-    if request.seeds is None and len(opened.specs) > MOST_SHOTS:
-        console.say(f"the first {MOST_SHOTS} of {len(opened.specs)} pictures; --seeds says which")
-        opened = replace(opened, specs=opened.specs[:MOST_SHOTS])
+    if request.seeds is None and len(opened.specs) > MOST_PICTURES:
+        console.say(f"the first {MOST_PICTURES} of {len(opened.specs)} pictures; --seeds says which")
+        opened = replace(opened, specs=opened.specs[:MOST_PICTURES])
     return opened
 
 
 def _teacher(opened: OpenedModel, console: Console) -> tuple[OwnTeacher | None, str | None]:
-    """The teacher, or why there is none."""
+    """The teacher, or the reason why there is none."""
     try:
         return own_teacher(opened.student, opened.found.folder, opened.found.teacher), None
     except (UsageError, RunError) as error:
@@ -178,7 +179,7 @@ def _teacher(opened: OpenedModel, console: Console) -> tuple[OwnTeacher | None, 
 
 
 def _preset(found: FoundStudent) -> Preset | None:
-    """What the student was distilled with, if it can be found out."""
+    """The preset that the student was distilled with, if it can be found."""
     try:
         return found.preset()
     except UsageError:

@@ -1,4 +1,4 @@
-"""How a policy runs: its velocity along the rollout."""
+"""The motion of a policy: its velocity along the rollout."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from ..sampling.trajectory import PolicyPath, times
 
 
 class Motion(NamedTuple):
-    """Along the states of one segment: ``speed`` (B, T), the root mean square of the velocity over positions and
-    channels; ``turn`` (B, T-1), the angle in degrees between each velocity and the next; ``straightness`` (B,), the
-    distance from start to end over the length of the way, at most 1.
+    """The motion along the states of one segment.
+
+    ``speed`` (B, T): root mean square of the velocity over positions and channels. ``turn`` (B, T-1): angle in degrees
+    between each velocity and the next. ``straightness`` (B,): distance from start to end over the length of the way, at
+    most 1.
     """
 
     speed: Tensor
@@ -22,7 +24,7 @@ class Motion(NamedTuple):
 
 
 def motion(path: PolicyPath) -> Motion:
-    """Velocities of a policy at the states it visits itself."""
+    """Velocities of a policy at the states that it visits itself."""
     velocities = torch.stack(
         [path.policy.velocity(x, times(raw, x)).flatten(1) for raw, x in zip(path.raws, path.states)], 1
     )

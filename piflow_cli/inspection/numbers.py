@@ -1,4 +1,4 @@
-"""One student in numbers, as policy.json holds them."""
+"""The numbers of one student, as policy.json holds them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Step:
-    """One evaluation. ``raws`` and ``sigmas``: of the states that are looked at, the segment's end last. ``part``: what
-    the policy's anatomy makes of it, a dataclass of its own; None where it has none.
+    """The numbers of one evaluation.
 
-    ``substep_errors`` by ``substeps``, relative to the way from source to end; ``substeps_enough``
-    is None where the finest is not enough. ``gap``: root mean square distance of the student's
-    states to the teacher's from the same noise.
+    ``raws`` and ``sigmas``: of the measured states, the segment's end last. ``part``: the dataclass of the policy's
+    anatomy; None where it has none. ``substep_errors``: by ``substeps``, relative to the way from source to end.
+    ``substeps_enough``: None where the finest is not enough. ``gap``: root mean square distance of the student's states
+    to the teacher's from the same noise.
     """
 
     step: int
@@ -33,8 +33,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """``given``: root mean square of what is added to the state, ``left`` and
-    ``teacher_left``: shares of it by raw time."""
+    """One perturbation.
+
+    ``given``: root mean square of what is added to the state. ``left`` and ``teacher_left``: shares of it by raw time.
+    """
 
     size: str
     given: float
@@ -45,9 +47,11 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class Robustness:
-    """Perturbations at raw time ``raws[0]`` followed over ``raws`` to the segment's end, where ``passive`` of them is
-    left if x_0 does not react. ``dropout``: root mean square change of the end when each component is left out, over
-    the distance from source to end."""
+    """Perturbations at raw time ``raws[0]``, followed over ``raws`` to the segment's end.
+
+    ``passive``: the share of them that is left if x_0 does not react. ``dropout``: root mean square change of the end
+    when each component is left out, over the distance from source to end.
+    """
 
     raws: list[float]
     sigma: float
@@ -58,8 +62,11 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Summary:
-    """One student in numbers. ``trajectory_error``: mean over all times of squared velocity error over the mean of the
-    teacher's squares; ``endpoint_error``: root mean square distance of its samples to the teacher's, same noise."""
+    """The numbers of one student.
+
+    ``trajectory_error``: mean over all times of squared velocity error over the mean of the teacher's squares.
+    ``endpoint_error``: root mean square distance of its samples to the teacher's from the same noise.
+    """
 
     student: str
     teacher: str
@@ -69,7 +76,7 @@ class Summary:
     shift: float
     substeps: int
     iterations: int
-    shots: list[dict]
+    shots: list[dict]  # policy.json has them under this name since 0.1.0
     at: int
     steps: list[Step]
     robustness: Robustness
@@ -79,5 +86,5 @@ class Summary:
 
     @property
     def close(self) -> Step:
-        """The evaluation that was looked at closely."""
+        """The evaluation of the close-up."""
         return self.steps[self.at - 1]

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
+# Names of files, which stay as they are in 0.1.0.
 PICTURES = ("samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "maps")
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """One student: its name in the report, what was found, the numbers, what is wrong,
-    and why its teacher is missing if it is."""
+    """One student in the report.
+
+    It has a name, findings, numbers, advice, and the reason why its teacher is missing if it is.
+    """
 
     name: str
     found: Findings
@@ -40,13 +43,13 @@ class Inspected:
 
 
 def is_of_report(name: str) -> bool:
-    """Whether a file of this name is one that a report writes; of several students pictures are numbered."""
+    """Whether a report writes files of this name; with several students its pictures are numbered."""
     pictures = {*PICTURES, *(anatomy.name for anatomy in anatomies())}
     return name in (JSON_NAME, PAGE_NAME) or (re.sub(r"(-[12])?\.png$", "", name) in pictures and name.endswith(".png"))
 
 
 def as_json(students: Sequence[Inspected]) -> dict:
-    """The whole of policy.json."""
+    """The content of policy.json."""
     return {
         "students": [
             {
@@ -62,7 +65,7 @@ def as_json(students: Sequence[Inspected]) -> dict:
 
 
 def _step_json(step: Step, policy: str) -> dict:
-    """A step by its fields; its ``part`` stands under the name of its anatomy, null under those of others."""
+    """The fields of a step; its ``part`` has the name of its anatomy, and other anatomies' names are null."""
     parts = {anatomy.name: None for anatomy in anatomies()}
     if step.part is not None:
         parts[anatomy_named(policy).name] = asdict(step.part)
@@ -70,7 +73,7 @@ def _step_json(step: Step, policy: str) -> dict:
 
 
 def write_report(students: Sequence[Inspected], folder: Path) -> list[Path]:
-    """Write all files into ``folder``, which is there; returns them."""
+    """Write all files into the existing ``folder``; returns them."""
     page, files = _opened(students), []
     for title, text, name, figure in _sections(students):
         if title:
@@ -88,13 +91,13 @@ def write_report(students: Sequence[Inspected], folder: Path) -> list[Path]:
 
 
 def _opened(students: Sequence[Inspected]) -> Page:
-    """The page down to the verdicts and what is to be done."""
+    """The page down to the verdict and the advice."""
     summaries, names = [student.summary for student in students], [student.name for student in students]
     first = summaries[0]
-    shots = len(first.shots)
+    pictures = len(first.shots)
     page = Page(
         "What the policy decided: " + " and ".join(names),
-        f"teacher {first.teacher}, {shots} picture{'s' if shots != 1 else ''}; "
+        f"teacher {first.teacher}, {pictures} picture{'s' if pictures != 1 else ''}; "
         f"evaluation {first.at} of {first.nfe} is looked at closely",
     )
     rows = verdict_rows(summaries, names, [student.warned for student in students])
@@ -123,7 +126,7 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
     drawn = curves.student_curves([student.summary for student in students], [student.name for student in students])
     yield (
         "Samples",
-        "From the same noise. What a student draws differently from its teacher, it was not taught or has blurred.",
+        "Samples from the same noise. Where a student differs from its teacher, training missed or blurred something.",
         "samples",
         image_figures.ends_figure([student.found for student in students], [student.name for student in students]),
     )
@@ -141,8 +144,8 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
         yield (
             f"x_0 on the way: {student.name}",
             (
-                "What the policy expects at the states it visits itself, and what its teacher would at the very same"
-                " states."
+                "The x_0 that the policy expects at the states it visits, and the x_0 that its teacher expects at the"
+                " same states."
             ),
             name,
             image_figures.estimates_figure(student.found.close),
@@ -172,14 +175,14 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
         if (cut := student.found.close.slice) is not None:
             yield (
                 f"One position: {student.name}",
-                "The first picture's. The thin lines start beside the state and follow the same policy.",
+                "The slice is of the first picture. Thin lines start beside the state and follow the same policy.",
                 name,
                 image_figures.slice_figure(cut, student.name),
             )
 
 
 def _composition(students: Sequence[Inspected], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:
-    """What the policies are made of, kind by kind; maps follow the kinds that have them."""
+    """Add the sections on each kind of policy; maps follow the kinds that have them."""
     mapped = [anatomy for anatomy in anatomies() if anatomy.by_position is not None]
     yield from _anatomies(mapped, drawn)
     for student, name in _each(students, "maps"):
@@ -220,7 +223,7 @@ def _each(students: Sequence[Inspected], name: str) -> Iterator[tuple[Inspected,
 
 def _method(student: Inspected) -> str:
     return (
-        f"Seeds {', '.join(str(shot['seed']) for shot in student.summary.shots[:16])}. Switches, substeps and component"
+        f"Seeds {', '.join(str(spec['seed']) for spec in student.summary.shots[:16])}. Switches, substeps and component"
         " dropout are measured on every s-th row and column, s the smallest odd number that leaves at most"
         f" {MOST_POSITIONS:,} positions in a batch; all else on all positions. The fine rollout has {FINE_SUBSTEPS:,}"
         " substeps per unit of raw time, extrapolated. x_0 and states are in the units of the network: pixels or"

@@ -1,5 +1,4 @@
-"""What becomes of a perturbation: does the policy steer back, or carry it to the end
-(pi-Flow, arXiv 2510.14974, GM against DX).
+"""Robustness to perturbations: a policy may steer back, or carry them to the end (pi-Flow, arXiv 2510.14974).
 
 A policy whose x_0 ignores the state moves a perturbed state on by x <- (1 + dsigma / sigma) x + ..., so that
 of a perturbation at sigma_p the share sigma / sigma_p is left at sigma: the passive factor, which is that of
@@ -21,10 +20,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.imitation import TeacherVelocity
 from ..core.policies.base import Policy
 from ..core.rollout import rollout, rollout_through
 from ..core.timegrid import to_sigma
-from ..sampling.trajectory import PolicyPath, TeacherField, times
+from ..sampling.trajectory import PolicyPath, times
 from .teacher_policy import TeacherPolicy
 from .tensors import mean_square, thin
 
@@ -35,7 +35,7 @@ TYPICAL = 0.3  # the size that is shown where there is room for one
 
 
 class Response(NamedTuple):
-    """What becomes of one perturbation, mean squares over positions and channels.
+    """Mean squares over positions and channels in response to one perturbation.
 
     ``given`` (B,): of the perturbation; ``left`` (B, TIMES): of the change it makes, at even raw times from where it is
     put in to the segment's end; ``lasting`` (B, TIMES): the same for the teacher; ``astray`` (B,): of the policy's
@@ -56,7 +56,7 @@ def size_name(size: float) -> str:
 
 
 def passive(raw_from: float, raw_to: float, shift: float) -> float:
-    """The share of a perturbation that is left where x_0 does not react to it."""
+    """The share of a perturbation that is left where x_0 does not react."""
     return to_sigma(raw_to, shift) / to_sigma(raw_from, shift)
 
 
@@ -99,13 +99,12 @@ def respond(
 
 
 def perturb(
-    path: PolicyPath, noise: Tensor, teacher: TeacherField | None, shift: float, substeps: int
+    path: PolicyPath, noise: Tensor, teacher: TeacherVelocity | None, shift: float, substeps: int
 ) -> dict[str, Response]:
-    """Responses in the middle of a segment to ``noise`` (B, C, *S) of each of SIZES,
-    in units of sigma there, by their names.
+    """Responses in the middle of a segment to ``noise`` (B, C, *S) of each of SIZES, by their names.
 
-    With a teacher also to the student's own error, ``measured``: from the
-    student's state to where the teacher would be.
+    SIZES are in units of sigma there. With a teacher there is also ``measured``, the response to the student's own
+    error: from the student's state to the teacher's.
     """
     middle = len(path.raws) // 2
     raw, x = path.raws[middle], path.states[middle]
@@ -120,22 +119,22 @@ def perturb(
 
 
 def steering(response: Response) -> float | None:
-    """The steering ratio of a batch (see above); None without a teacher, or
-    where the teacher does not answer at all."""
+    """The steering ratio of a batch (see above); None without a teacher, or where it does not answer at all."""
     if response.astray is None or response.answer is None or response.answer.mean() == 0:
         return None
     return 1 - (response.astray.mean() / response.answer.mean()).sqrt().item()
 
 
 def shares(given: Tensor, left: Tensor) -> list[float]:
-    """Root mean square of what is left, over that of what was given, by time."""
+    """Root mean square of what is left over that of what was given, by time."""
     return (left.mean(dim=0) / given.mean().clamp(min=1e-30)).sqrt().tolist()
 
 
 def component_dropout(path: PolicyPath, substeps: int) -> Tensor:
-    """Mean squares (B, K) of the change of the segment's end when each component
-    in turn is left out, over the positions of
-    :func:`~piflow_cli.inspection.tensors.thin`; a mixture of one has none to spare."""
+    """Mean squares (B, K) of the change of the segment's end when each component in turn is left out.
+
+    They are over the positions of :func:`~piflow_cli.inspection.tensors.thin`. A mixture of one component has none.
+    """
     policy: Any = thin(path.policy)
     batch, components = policy.means.shape[:2]
     if components == 1:

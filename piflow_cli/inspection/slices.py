@@ -1,4 +1,4 @@
-"""One position and one channel: the density of x_0 and the velocity field that carries a state through it."""
+"""A slice at one position and one channel: the density of x_0, and the velocity field around a state."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ MARGIN = 0.15
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where to cut: column ``x`` and row ``y`` of the state, from 0, and the
-    channel ``axis`` along which values run."""
+class Position:
+    """A position of the state: column ``x`` and row ``y``, from 0, and the channel ``axis`` of a slice."""
 
     x: int
     y: int
     axis: int = 0
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise UsageError unless the place lies in a state of ``shape`` (C, H, W)."""
+        """Raise UsageError unless the position lies in a state of ``shape`` (C, H, W)."""
         channels, height, width = shape
         if not (0 <= self.x < width and 0 <= self.y < height):
             raise UsageError(
@@ -56,7 +55,7 @@ class Slice:
     rollouts that start beside it.
     """
 
-    place: Place
+    position: Position
     raws: Tensor
     values: Tensor
     velocity: Tensor
@@ -66,10 +65,10 @@ class Slice:
     neighbours: Tensor
 
 
-def slice_of(path: PolicyPath, place: Place, substeps: int) -> Slice:
+def slice_of(path: PolicyPath, position: Position, substeps: int) -> Slice:
     """The slice of the first sample of a segment."""
-    policy, density = position_of(path.policy, 0, (place.y, place.x)), anatomy_of(path.policy).density
-    x, axis = policy.x_src.float(), place.axis
+    policy, density = position_of(path.policy, 0, (position.y, position.x)), anatomy_of(path.policy).density
+    x, axis = policy.x_src.float(), position.axis
     raws = torch.linspace(path.raws[0], path.raw_end, SLICE_TIMES, dtype=torch.float64).tolist()
 
     def follow(who: Policy, start: Tensor) -> list[Tensor]:
@@ -91,7 +90,7 @@ def slice_of(path: PolicyPath, place: Place, substeps: int) -> Slice:
         velocity = many.velocity(line, times(raw, line))[:, axis].flatten()
         velocities.append(velocity if raw > 0 else torch.full_like(velocity, torch.nan))
     return Slice(
-        place=place,
+        position=position,
         raws=torch.tensor(raws),
         values=values,
         velocity=torch.stack(velocities, dim=1).cpu(),
@@ -103,7 +102,7 @@ def slice_of(path: PolicyPath, place: Place, substeps: int) -> Slice:
 
 
 def _values(seen: list[float]) -> Tensor:
-    """Even values over all that was seen, and a margin."""
+    """Even values over all that were seen, with a margin."""
     low, high = min(seen), max(seen)
     margin = MARGIN * max(high - low, 1e-3)
     return torch.linspace(low - margin, high + margin, SLICE_VALUES)

@@ -1,4 +1,4 @@
-"""How many substeps are enough: rollouts of growing fineness against one that is exact for all purposes."""
+"""Convergence in substeps: coarser and finer rollouts against one that is exact for all purposes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Convergence(NamedTuple):
 
 
 def convergence(path: PolicyPath) -> Convergence:
-    """Ends of rollouts with SUBSTEPS against one of FINE_SUBSTEPS extrapolated, both on the CPU.
+    """Errors of rollouts with SUBSTEPS against an extrapolated one of FINE_SUBSTEPS, both on the CPU.
 
-    The fine end is 2 x(h) - x(2h) (Richardson): Euler's error is linear in the
-    step, and what is left is of second order.
+    The fine end is 2 x(h) - x(2h) (Richardson): Euler's error is linear in the step, and what is left is of second
+    order.
     """
     policy = thin(path.policy)
     exact = in_float64(policy)

@@ -1,10 +1,10 @@
-"""Findings boiled down to numbers, which reports show and warnings are read off."""
+"""From findings to numbers, which reports show and advice reads."""
 
 from __future__ import annotations
 
 from ..core.timegrid import to_sigma
 from ..sampling.trajectory import relative_error
-from .analysis import Findings, Segment
+from .analysis import EvaluationFindings, Findings
 from .kinds.anatomy import Anatomy, anatomy_named
 from .motion import Motion
 from .numbers import Perturbation, Robustness, Step, Summary
@@ -17,8 +17,8 @@ def summarise(found: Findings) -> Summary:
     """The numbers of one student."""
     facts = found.facts
     anatomy = anatomy_named(facts.policy)
-    steps = [_step(segment, anatomy, facts.shift, facts.segment) for segment in found.segments]
-    errors = [error for segment in found.segments for error in segment.errors or ()]
+    steps = [_step(evaluation, anatomy, facts.shift, facts.segment) for evaluation in found.evaluations]
+    errors = [error for evaluation in found.evaluations for error in evaluation.errors or ()]
     return Summary(
         student=str(found.path),
         teacher=facts.teacher,
@@ -39,26 +39,26 @@ def summarise(found: Findings) -> Summary:
     )
 
 
-def _step(segment: Segment, anatomy: Anatomy, shift: float, span: float) -> Step:
-    substep_errors = relative_errors(segment.convergence)
+def _step(evaluation: EvaluationFindings, anatomy: Anatomy, shift: float, span: float) -> Step:
+    substep_errors = relative_errors(evaluation.convergence)
     errors = None
-    if segment.errors is not None:
+    if evaluation.errors is not None:
         names = ("raw", "sigma", "squared", "teacher", "relative")
-        errors = [{name: getattr(error, name) for name in names} for error in segment.errors]
+        errors = [{name: getattr(error, name) for name in names} for error in evaluation.errors]
     return Step(
-        step=segment.index + 1,
-        raws=list(segment.raws),
-        sigmas=[to_sigma(raw, shift) for raw in segment.raws],
+        step=evaluation.index + 1,
+        raws=list(evaluation.raws),
+        sigmas=[to_sigma(raw, shift) for raw in evaluation.raws],
         part=None
         if anatomy.summarise is None
-        else anatomy.summarise(segment.composition, segment.switching, segment.raws[0], span),
-        **_motion(segment.motion),
+        else anatomy.summarise(evaluation.composition, evaluation.switching, evaluation.raws[0], span),
+        **_motion(evaluation.motion),
         substeps=list(SUBSTEPS),
         substep_errors=substep_errors,
         substeps_enough=enough(substep_errors),
         velocity_error=errors,
-        gap=None if segment.apart is None else root_mean(segment.apart.gap),
-        teacher_speed=None if segment.apart is None else root_mean(segment.apart.teacher_speed),
+        gap=None if evaluation.apart is None else root_mean(evaluation.apart.gap),
+        teacher_speed=None if evaluation.apart is None else root_mean(evaluation.apart.teacher_speed),
     )
 
 
@@ -71,10 +71,10 @@ def _motion(motion: Motion) -> dict:
 
 
 def _robustness(found: Findings, shift: float) -> Robustness:
-    segment, close = found.segments[found.at - 1], found.close
-    start, end = segment.raws[(len(segment.raws) - 1) // 2], segment.raws[-1]
+    evaluation, close = found.evaluations[found.at - 1], found.close
+    start, end = evaluation.raws[(len(evaluation.raws) - 1) // 2], evaluation.raws[-1]
     times = next(iter(close.responses.values())).left.shape[1]
-    distance = segment.convergence.distance.mean().sqrt().item()
+    distance = evaluation.convergence.distance.mean().sqrt().item()
     return Robustness(
         raws=[start + (end - start) * part / (times - 1) for part in range(times)],
         sigma=to_sigma(start, shift),

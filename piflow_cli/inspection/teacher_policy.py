@@ -6,20 +6,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..core.imitation import TeacherVelocity
 from ..core.policies.base import Policy
 from ..core.tensors import per_sample, working
-from ..sampling.trajectory import TeacherField
 
 
 @dataclass(frozen=True, eq=False)
 class TeacherPolicy(Policy):
-    """A velocity field as a policy from ``x_src`` (B, C, *S) at raw times
-    ``raw_src`` (B,): every substep asks the field.
+    """A teacher's velocity as a policy from ``x_src`` (B, C, *S) at raw times ``raw_src`` (B,).
 
     Rollouts take the plain loop, whose Euler steps and times are those of any other policy.
     """
 
-    field: TeacherField
+    field: TeacherVelocity
     x_src: Tensor
     raw_src: Tensor
     shift: float

@@ -22,9 +22,10 @@ MOST_POSITIONS = 2048
 
 
 def stride(batch: int, space: tuple[int, ...]) -> int:
-    """Every how many-th row and column is kept: the smallest odd number that leaves at most MOST_POSITIONS in a batch.
+    """The step between rows and columns that are kept: the smallest odd one that leaves at most MOST_POSITIONS.
 
-    Odd, so that every place within a patch of two comes up. Where even one position a sample is too many, one stays.
+    It is odd so that every place within a patch of two comes up. Where even one position for each sample is too many,
+    one stays.
     """
     step = 1
     while batch * prod(ceil(side / step) for side in space) > MOST_POSITIONS and step < max(space):
@@ -69,7 +70,7 @@ def _changed(
 ) -> Policy:
     """``spatial`` applied to every tensor (B, ..., *S) of a policy, and ``batch`` to every (B,)."""
     changes = {"x_src": spatial(policy.x_src), "raw_src": batch(policy.raw_src)}
-    # What the layout has no place for is one number of every sample.
+    # An output without a place in the layout is one number for each sample.
     for name, part in zip(policy.outputs, policy.layout(1, 1) if policy.outputs else ()):
         value = getattr(policy, name)
         changes[name] = batch(value.reshape(-1)) if part is None else spatial(value)
@@ -92,11 +93,11 @@ def to_host(numbers: Numbers) -> Numbers:
 
 
 def told(values: Iterable[T | None]) -> list[T]:
-    """Those of ``values`` that are there: all, or none at all."""
+    """Those of ``values`` that are not None: all, or none at all."""
     return [value for value in values if value is not None]
 
 
 def joined(batches: Sequence[Numbers]) -> Numbers:
-    """Tuples of tensors with the samples first, end to end; what is None in one is None in all."""
+    """Tuples of tensors (B, ...), joined along the samples; a None in one is a None in all."""
     first = batches[0]
     return type(first)(*(None if column[0] is None else torch.cat(column) for column in zip(*batches)))

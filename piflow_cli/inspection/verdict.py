@@ -1,4 +1,4 @@
-"""A student on one screen: what was measured, and whether it is as it should be."""
+"""The verdict: a student on one screen, with the advice on each number."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ ABOUT = {
 
 
 def verdict_rows(summaries: Sequence[Summary], names: Sequence[str], warned: Sequence[Sequence[Advice]]) -> list[dict]:
-    """A line for each thing that was measured, with a value for each student, by its
-    name, and a verdict if there is one student."""
+    """A row for each number, with a value for each student by its name, and a verdict if there is one student."""
     values = [dict(_values(summary)) for summary in summaries]
     rows = []
     for what in dict.fromkeys(what for column in values for what in column):

@@ -1,1 +1,1 @@
-"""Presets: their schema, parsing, and resolving one with what the command line adds."""
+"""Presets: their schema, their parsing, and their resolution with the command line."""

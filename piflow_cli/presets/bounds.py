@@ -1,5 +1,7 @@
-"""How large the numbers of presets and options may be, and why: beyond these
-a slip of typing is likelier than a wish."""
+"""The largest values of presets and options, and the reasons.
+
+Beyond them a slip of typing is likelier than a wish.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,21 @@ from typing import Protocol, TypeVar
 
 from ..errors import UsageError
 
-Number = TypeVar("Number", int, float, int | None, float | None)
+AnyNumber = TypeVar("AnyNumber", int, float, int | None, float | None)
 
 
 class Check(Protocol):
-    """Gives back a value that is within a bound; raises UsageError."""
+    """A function that gives a value back, or raises UsageError where it is out of bounds."""
 
-    def __call__(self, value: Number, /) -> Number: ...
+    def __call__(self, value: AnyNumber, /) -> AnyNumber: ...
 
 
 @dataclass(frozen=True)
 class Bound:
     """The largest value of a number, and the reason, which continues "at most N, ".
-    The smallest is the business of its type."""
+
+    The type of the number knows the smallest value.
+    """
 
     most: float
     reason: str
@@ -33,16 +37,16 @@ class Bound:
         """What is wrong with ``value``; None where nothing is. NaN is wrong, infinity too."""
         return None if value <= self.most else f"must be at most {self.text}, {self.reason}, not {value}"
 
-    def check(self, value: Number) -> Number:
+    def check(self, value: AnyNumber) -> AnyNumber:
         """``value`` itself, for pydantic; raises ValueError."""
         if value is not None and (fault := self.fault(value)) is not None:
             raise ValueError(fault)
         return value
 
     def option(self, name: str) -> Check:
-        """The same for the command line, where the option is called ``name``; raises UsageError."""
+        """The same check for the option ``name`` of the command line; raises UsageError."""
 
-        def check(value: Number) -> Number:
+        def check(value: AnyNumber) -> AnyNumber:
             if value is not None and self.fault(value) is not None:
                 raise UsageError(
                     f"{name} {value:g}: more than {self.text}, {self.reason}", f"type {name} {self.most:.0f}, or less"

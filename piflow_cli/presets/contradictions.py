@@ -1,4 +1,4 @@
-"""Values of a preset that are allowed alone and exclude each other."""
+"""Values of a preset that are allowed one by one and exclude each other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEW = 4
 
 
 def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Dotted key and fault of every pair of values that exclude each other, among the sections that are valid alone."""
+    """The dotted key and the fault of every pair of values that exclude each other, among sections that are valid."""
     teacher, policy = sections.get("teacher"), sections.get("policy")
     imitation, optimisation = sections.get("imitation"), sections.get("optimisation")
     if teacher is not None:
@@ -42,7 +42,7 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "imitation.data_free",
             f"is false, and {data.source} bring no pictures to add noise to; in their place give some: --data SOURCE",
         )
-    # Rows of policies are imported with torch, which takes a second: of a few parts alone is it worth it.
+    # Rows of policies import torch, which takes a second: only a policy of few parts is worth that.
     if (
         policy is not None
         and policy.components < FEW
@@ -83,11 +83,11 @@ def segment_substeps(policy: PolicySection) -> int:
 def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> Iterator[tuple[str, str]]:
     given = [name for name in DATA_SOURCES if getattr(data, name) is not None]
     wanted = None if teacher is None else told(teacher.family)
-    foreign = [name for name in given if wanted not in (None, TEXT if name in TOLD_A_TEXT else CLASS)]
-    if foreign:
+    misplaced = [name for name in given if wanted not in (None, TEXT if name in TOLD_A_TEXT else CLASS)]
+    if misplaced:
         other = CLASS if wanted == TEXT else TEXT
         what = f"is for teachers that are told a {other}, and this one is told a {wanted}; leave it out"
-        yield f"data.{foreign[0]}", what
+        yield f"data.{misplaced[0]}", what
         return
     for name in given[1:]:
         yield f"data.{name}", f"excludes data.{given[0]}; give one of them"

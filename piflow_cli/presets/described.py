@@ -20,7 +20,7 @@ from piflow_cli.console import dumps
 from piflow_cli.presets import schema
 from piflow_cli.presets.bounds import Bound
 from piflow_cli.presets.schema import SECTIONS, Preset
-from piflow_cli.presets.types import Words
+from piflow_cli.presets.types import TypeWords
 
 KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 UNIONS = (Union, UnionType)
@@ -52,7 +52,7 @@ def described() -> Iterator[Setting]:
 
 
 def sections() -> Mapping[str, str]:
-    """The sections by name, with what each is about, in a sentence."""
+    """The sections by name, each with a sentence about it."""
     return {name: inspect.cleandoc(section.__doc__ or "") for name, section in SECTIONS.items()}
 
 
@@ -118,8 +118,8 @@ def _bounds(hint: Any) -> tuple[str, str]:
     return ", ".join(found), reason
 
 
-def _words(hint: Any) -> Words | None:
-    return next((mark for mark in _marks(hint) if isinstance(mark, Words)), None)
+def _words(hint: Any) -> TypeWords | None:
+    return next((mark for mark in _marks(hint) if isinstance(mark, TypeWords)), None)
 
 
 def _marks(hint: Any) -> tuple[Any, ...]:

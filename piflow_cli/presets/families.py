@@ -1,5 +1,7 @@
-"""The families of teachers there are: one row each, whose class is imported when it is asked for. Nothing here imports
-torch: presets and commands ask before anything of a model is read."""
+"""The table of teacher families: one row each; the class is imported when it is asked for.
+
+Nothing here imports torch, since presets and commands read it before any model.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,16 @@ CLASS, TEXT = "class", "text"
 
 @dataclass(frozen=True)
 class FamilyKind:
-    """A row: a family of teachers, and what the rest of piflow knows of it before its class is imported.
+    """A row: a family of teachers, and what the rest of piflow knows about it before its class is imported.
 
-    ``family``: "module:Class" of its :class:`~piflow_cli.teachers.base.TeacherFamily`. ``told``: whether its models are
-    conditioned on a class or on a text. ``presets``: the folder of the presets that come with it, NAME.yaml, and of
-    what they call ``preset:FILE``; None: beside those of piflow. Raises ValueError where ``told`` is neither.
+    Attributes:
+        family: "module:Class" of its :class:`~piflow_cli.teachers.base.TeacherFamily`.
+        told: whether its models are conditioned on a class or on a text.
+        presets: the folder of its own presets, NAME.yaml, and of files that they call ``preset:FILE``; None: that of
+            piflow.
+
+    Raises:
+        ValueError: ``told`` is neither class nor text.
     """
 
     name: str
@@ -58,5 +65,5 @@ def family_kind(name: str) -> FamilyKind:
 
 
 def told(family: object) -> str | None:
-    """CLASS or TEXT: what teachers of ``family`` are conditioned on; None where no family is called so."""
+    """CLASS or TEXT, the conditioning of teachers of ``family``; None where no family has that name."""
     return family_kind(str(family)).told if family in family_names() else None

@@ -1,4 +1,4 @@
-"""Where presets lie: ours, and those that other packages bring with a family of teachers."""
+"""The folders of presets: ours, and those of other packages with a family of teachers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def preset_file(name: str) -> Path:
 
 
 def beside_presets(name: str) -> Path:
-    """The file or folder ``name`` among ours, or else among those of another package; if none has it, ours would."""
+    """The file or folder ``name`` beside our presets, or else beside those of another package."""
     places = [folder / name for folder in preset_folders()]
     return next((place for place in places if place.exists()), places[0])
 

@@ -1,5 +1,4 @@
-"""Settings that would change nothing, keys of a preset and options alike: whoever asks for one is told so, and is not
-left to believe in it."""
+"""Settings that would change nothing, keys of a preset and options alike; whoever gives one is told so."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ Reason = Callable[[Preset], str | None]
 
 
 def _unless_of_policy(key: str) -> Reason:
-    """Of a key that some policies have a use for."""
+    """The fault of a key that only some policies use."""
     return lambda preset: (
         None if key in policy_kind(preset.policy.kind).settings else f"does nothing to a {preset.policy.kind} policy"
     )
@@ -77,7 +76,7 @@ IDLE: dict[str, Reason] = {
 
 
 def changed(layer: Layer, values: Mapping[str, Any]) -> Layer:
-    """The part of ``layer`` that says other than ``values`` below it, or than the schema's defaults."""
+    """The part of ``layer`` that differs from ``values`` below it, or from the schema's defaults."""
     kept = {}
     for section, own in layer.values.items():
         if isinstance(own, Mapping) and section in SECTIONS:
@@ -92,8 +91,7 @@ def _defaults(section: type[Any]) -> dict[str, Any]:
 
 
 def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:
-    """A fault for every key that one of the layers ``given`` beside the
-    preset's own file holds, and that does nothing."""
+    """A fault for every key that does nothing, in the layers ``given`` beside the preset's own file."""
     for layer in given:
         for key, reason in IDLE.items():
             section, _, name = key.partition(".")
@@ -103,7 +101,7 @@ def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:
 
 
 def idle_options(policy: str, substeps: int | None, temperature: float | str | None) -> list[str]:
-    """A line for every option of sampling that was given and does nothing to a student of this kind of ``policy``."""
+    """A line for every given option of sampling that does nothing to a student of this ``policy``."""
     lines = []
     if temperature is not None and "policy.temperature" not in policy_kind(policy).settings:
         lines.append(f"--temperature is for mixtures: on a {policy} policy it has no effect")

@@ -1,4 +1,4 @@
-"""The teachers that there are presets for, a row each."""
+"""The rows of `--list-teachers`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from piflow_cli.presets.resolve import available, load
 
 
 class TeacherRow(TypedDict):
-    """A shipped preset: what its student will be, what it takes, and what its teacher may be used for."""
+    """A shipped preset: its student, the memory it takes, and the licence of its teacher."""
 
     name: str
     family: str

@@ -18,13 +18,13 @@ from piflow_cli.presets.yaml_files import Fault, describe, read_yaml
 
 COMMAND_LINE = "command line"
 LARGEST_FILE = 1 << 20  # bytes
-# Keys that say how a preset's own file is read, and are none of the preset.
+# Keys that say how a preset's own file is read; they are no settings.
 OF_FILES = ("extends", "variants")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Values from one place, and the name of that place for messages."""
+    """Values from one place, and the name of that place in messages."""
 
     source: str
     values: Mapping[str, Any]
@@ -101,7 +101,7 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _overruled(section: str, values: Mapping[str, Any]) -> set[str]:
-    """Keys of earlier layers that no longer count, now that ``values`` give one of their group."""
+    """Keys of earlier layers that no longer count, because ``values`` give another key of their group."""
     groups = ALTERNATIVES.get(section, ())
     return {name for group in groups if any(values.get(key) not in (None, [], ()) for key in group) for name in group}
 

@@ -19,8 +19,8 @@ DATA_KEYS = ("images", "prompts", "captioned")
 def with_full_paths(preset: Preset) -> Preset:
     """``preset`` with the paths of what is on this machine in full; what is not there stays as it is.
 
-    A run records them, and its student is opened from elsewhere, where a short path
-    might read like a stranger's repository.
+    A run records them, and its student is opened from elsewhere, where a short path might read like a stranger's
+    repository.
     """
     teacher = {key: _full(getattr(preset.teacher, key)) for key in TEACHER_KEYS}
     data = {key: _full(getattr(preset.data, key)) for key in DATA_KEYS}

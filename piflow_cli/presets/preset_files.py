@@ -1,7 +1,7 @@
-"""The files of a preset: its own, those that it extends, and what each changes under another policy.
+"""The files of a preset: its own, those that it extends, and the variants of each under another policy.
 
-`extends: flux-dev` at the top of a preset names another, shipped or in a file (by its path from that file's folder),
-which the preset says only the differences of. Key by key the nearer file counts.
+`extends: flux-dev` at the top of a preset names another one, shipped or in a file (its path starts at that file's
+folder). The preset then gives only the keys that differ; the nearer file wins.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ class Part:
 
 @dataclass(frozen=True)
 class PresetFiles:
-    """A preset as written: its ``parts``, from the farthest file that it extends to its own, and what reading showed
-    to be wrong with them."""
+    """A preset as written.
+
+    ``parts``: its files, from the farthest that it extends to its own. ``faults``: what was wrong with them.
+    """
 
     parts: tuple[Part, ...]
     faults: list[Fault]
@@ -46,11 +48,11 @@ class PresetFiles:
 
     @property
     def kind(self) -> str:
-        """The kind of policy that the preset has of itself; "" where it says nothing of use."""
+        """The kind of policy that the preset itself has; "" where it gives no valid one."""
         return policy_asked(merge(part.base for part in self.parts)[0])
 
     def layers(self, kind: str) -> list[Layer]:
-        """The values under a policy of this ``kind``, those that count most last."""
+        """The values under a policy of this ``kind``; later layers win."""
         return [
             layer
             for part in self.parts
@@ -59,7 +61,7 @@ class PresetFiles:
 
 
 def policy_asked(values: Mapping[str, Any]) -> str:
-    """The policy kind that some values ask for; "" where they say nothing of use."""
+    """The kind of policy that some values ask for; "" where they give no valid one."""
     policy = values.get("policy")
     kind = policy.get("kind") if isinstance(policy, Mapping) else None
     return kind if isinstance(kind, str) else ""
@@ -121,7 +123,7 @@ def _refuse_chain(layers: list[Layer], circle: bool) -> None:
 
 
 def _with_file(parents: PresetFiles, layer: Layer, inherited: bool) -> PresetFiles:
-    """What ``parents`` and a file that extends them are together; ``inherited``: whether another extends it."""
+    """The union of ``parents`` and a file that extends them; ``inherited``: whether another file extends it."""
     without = (*OF_FILES, *(NOT_INHERITED if inherited else ()))
     base = Layer(layer.source, {key: value for key, value in layer.values.items() if key not in without})
     alone = PresetFiles((*parents.parts, Part(base)), parents.faults)
@@ -146,7 +148,7 @@ def _variant_fault(kind: str, values: object, own_kind: str) -> str | None:
 
 
 def _faults_of_variants(preset: PresetFiles) -> list[Fault]:
-    """What the variants of the preset's own file add to its faults, whether or not anyone ever chooses them."""
+    """The faults in variants of the preset's own file, whether or not anyone ever chooses them."""
     variants = preset.parts[-1].variants
     known = parse(preset.layers(preset.kind), preset.source)[1] if variants else []
     faults = []

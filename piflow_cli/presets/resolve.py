@@ -61,10 +61,11 @@ def resolve(
     """A preset with everything the command line changes.
 
     Args:
-        name_or_path: a shipped preset, or the path of a YAML file. config: a YAML file with any subset of a preset's
-        keys. assignments: `section.key=value` texts; values are read as YAML. flags: dotted key → value of an option;
-        None means it was not given. PICTURES stands for the key of pictures, which have
-            labels or captions as the teacher is told a class or a text.
+        name_or_path: a shipped preset, or the path of a YAML file.
+        config: a YAML file with any subset of a preset's keys.
+        assignments: `section.key=value` texts; values are read as YAML.
+        flags: dotted key → value of an option; None means it was not given. PICTURES stands for the key of pictures,
+            which have labels or captions as the teacher is told a class or a text.
 
     Raises:
         UsageError: unknown name, unreadable file, or all faults of all places in one message.
@@ -85,7 +86,7 @@ def resolve(
     own = files.layers(policy_asked(merge([*files.layers(""), *given])[0]))
     preset, found = parse([*own, *given], files.source)
     if preset is not None:
-        # A file may be a whole preset: it asks for what it changes.
+        # A file may be a whole preset; it asks only for the values that it changes.
         asked = given if config is None else [changed(given[0], merge(own)[0]), *given[1:]]
         found += idle_faults(preset, asked)
     return _checked(preset, faults + found)
@@ -126,7 +127,7 @@ def _of_teacher(values: Mapping[str, Any]) -> object:
 
 
 def _meant(key: str, family: object) -> str:
-    """The key that an option stands for at a teacher of ``family``."""
+    """The key that an option stands for with a teacher of ``family``."""
     if key != PICTURES:
         return key
     return "data.images" if told(family) == CLASS else "data.captioned"

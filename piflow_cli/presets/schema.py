@@ -1,4 +1,4 @@
-"""What a preset may say: frozen dataclasses, whose annotations are the constraints.
+"""The schema of a preset: frozen dataclasses, whose annotations are the constraints.
 
 The text under a field is its line of the manual, one sentence or phrase, which :mod:`.described` reads.
 """
@@ -12,11 +12,11 @@ from pydantic import ConfigDict, Field, Strict
 
 from piflow_cli.core.policies.kinds import policy_names
 from piflow_cli.presets.types import (
-    Batch,
+    BatchSize,
     Components,
     Evaluations,
     Flag,
-    Guidance,
+    GuidanceScale,
     Interval,
     Iterations,
     NonNegative,
@@ -55,10 +55,10 @@ class TeacherSection:
     license: Text
     """Licence of the weights, and of the data where they are shipped."""
     memory: Text
-    """What a run needs, for people: "1 GB RAM", "24 GB VRAM"."""
+    """Memory that a run needs, for people: "1 GB RAM", "24 GB VRAM"."""
     revision: Text | None = None
     """Commit or tag on the Hub; null: the newest."""
-    guidance: Guidance = 1.0
+    guidance: GuidanceScale = 1.0
     """Guidance scale; 1 is no guidance."""
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)
     """Lowest and highest sigma at which classifier-free guidance acts."""
@@ -79,7 +79,7 @@ class PolicySection:
     kind: PolicyName
     """Kind of policy."""
     components: Components
-    """How many components a gm or momentum policy has, grid points a dx policy, terms a dx-poly policy."""
+    """Number of components (gm, momentum), grid points (dx) or terms (dx-poly)."""
     nfe: Evaluations
     """Network evaluations per image."""
     final_step_scale: Annotated[float, Strict(), Field(gt=0, le=1)] = 1.0
@@ -89,7 +89,7 @@ class PolicySection:
     substeps: Substeps = 128
     """Policy substeps per unit of raw time."""
     temperature: Temperature = 1.0
-    """Of the mixture when sampling, on all steps but the last; 1 is none; auto grows with nfe, for text-to-image."""
+    """Sampling temperature of the mixture, but on the last step; 1 is none; auto grows with nfe (text-to-image)."""
     logstd_width: Width = 1024
     """Hidden width of the network that predicts the log-std."""
 
@@ -103,9 +103,9 @@ class AdapterSection:
     rank: Width = 256
     """Rank of the adapters."""
     alpha: Positive = 256.0
-    """The adapters' product counts alpha / rank times."""
+    """Scale of the adapters: their product is multiplied by alpha / rank."""
     dropout: Probability = 0.05
-    """Dropout on what goes into the adapters."""
+    """Dropout on the input of the adapters."""
     base_precision: Literal["fp32", "bf16", "int8", "nf4", "fp8"] = "bf16"
     """Precision of the frozen weights; int8 and nf4 need CUDA."""
     offload_base: Flag = False
@@ -114,14 +114,14 @@ class AdapterSection:
 
 @dataclass(frozen=True)
 class DataSection:
-    """What training starts from: one of images, labels, prompts and captioned, and the size of pictures."""
+    """The data of training (one of images, labels, prompts and captioned), and the size of pictures."""
 
     __pydantic_config__ = SECTION
 
     images: Text | None = None
     """Pictures with labels: a folder, .tar shards or a safetensors file; or a safetensors file of latents."""
     labels: Literal["uniform"] | None = None
-    """Every class of the teacher equally often; trains without pictures."""
+    """Train without pictures, on every class of the teacher equally often."""
     prompts: Text | None = None
     """A .txt, .jsonl, .csv or .parquet file, or a Hub dataset; trains without pictures."""
     captioned: Text | None = None
@@ -152,7 +152,7 @@ class DataSection:
 DATA_SOURCES = ("images", "labels", "prompts", "captioned")
 WITHOUT_PICTURES = ("labels", "prompts")
 TOLD_A_TEXT = ("prompts", "captioned")
-# Of such keys one is wanted: a later place that gives one takes the others of earlier places away.
+# Only one key of each group counts: a layer that gives one takes away those of earlier layers.
 ALTERNATIVES = {"data": (DATA_SOURCES, ("resolution", "sizes"))}
 
 
@@ -167,29 +167,29 @@ class ImitationSection:
     window: Window
     """Micro-window in substeps, which calms the loss near the data; 0 compares the velocity at the state itself."""
     dropout: Probability
-    """Share of whole components that are dropped on the rollout; of gm and momentum policies."""
+    """Share of components that are dropped on the rollout, for gm and momentum policies."""
     mixing_iterations: Interval
     """Iterations over which the teacher's share of the trajectory falls to zero; 0: none."""
     loss_scale: Positive
     """Factor of the loss."""
     states_per_query: Window = 0
-    """How many of the states share a batch of the teacher; 0: all that can."""
+    """Number of states that share a batch of the teacher; 0: as many as can."""
     data_free: Flag | None = None
-    """Start at noise, in place of noised data; null: where there are no pictures."""
+    """Start from noise, in place of noised data; null: where there are no pictures."""
 
 
 @dataclass(frozen=True)
 class OptimisationSection:
-    """How long, how fast and in which precision."""
+    """Length, learning rate and precision of training."""
 
     __pydantic_config__ = SECTION
 
     iterations: Iterations
     """Optimiser steps."""
-    batch_size: Batch
+    batch_size: BatchSize
     """Trajectories with all their segments (data-free), or samples of one segment, in a step, over all processes."""
     learning_rate: Rate
-    """Peak rate, after the warm-up."""
+    """Peak learning rate, after the warm-up."""
     betas: tuple[Probability, Probability]
     """Decay of Adam's averages, of the gradient and of its square."""
     weight_decay: NonNegative
@@ -201,11 +201,11 @@ class OptimisationSection:
     precision: Literal["fp32", "bf16"]
     """Precision in which the networks compute."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """The rate after the warm-up; cosine falls to zero."""
-    device_batch_size: Batch | None = None
-    """How much of the batch is in memory at once on a device; null: its whole share."""
+    """Learning rate after the warm-up; cosine falls to zero."""
+    device_batch_size: BatchSize | None = None
+    """Part of the batch that is in memory at once on a device; null: its whole share."""
     gamma_learning_rate: Positive = 0.1
-    """Rate of the log-gammas of a momentum policy, over that of the rest."""
+    """Learning rate of a momentum policy's log-gammas, over that of the rest."""
     ema_gamma: Positive = 7.0
     """Exponent of the power-law average of the weights."""
     gradient_checkpointing: Flag = False
@@ -216,7 +216,7 @@ class OptimisationSection:
 
 @dataclass(frozen=True)
 class OutputSection:
-    """What is left on disk, and how often."""
+    """The files that a run writes, and how often."""
 
     __pydantic_config__ = SECTION
 
@@ -225,21 +225,21 @@ class OutputSection:
     checkpoint_every: Iterations
     """Iterations between checkpoints."""
     keep_checkpoints: Iterations
-    """How many of the newest checkpoints stay."""
+    """Number of checkpoints that stay, the newest ones."""
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
-    """Where the curves go too."""
+    """Tracker that also gets the curves."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One distillation, resolved: everything that shapes its result."""
+    """One distillation, resolved: every setting that shapes its result."""
 
     __pydantic_config__ = SECTION
 
     name: Text
-    """Name of the preset, and of the run's folder unless --output says another."""
+    """Name of the preset, and of the run's folder unless --output names another."""
     summary: Text
-    """What the preset is, in a line."""
+    """The preset in one line."""
     teacher: TeacherSection
     policy: PolicySection
     data: DataSection
@@ -252,7 +252,7 @@ class Preset:
 
     @property
     def data_free(self) -> bool:
-        """Whether training starts at noise alone: as said, or else wherever there are no pictures."""
+        """Whether training starts from noise alone: as set, or else where there are no pictures."""
         said = self.imitation.data_free
         return self.data.source in WITHOUT_PICTURES if said is None else said
 

@@ -1,4 +1,4 @@
-"""The types of a preset's values: what each may be, and how large (:mod:`piflow_cli.presets.bounds`)."""
+"""The types of a preset's values: what is allowed, and how large it may be (:mod:`piflow_cli.presets.bounds`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from piflow_cli.presets import bounds
 
 
 @dataclass(frozen=True)
-class Words:
-    """What a type is called in the manual, and its bounds, where its own check says neither to a program."""
+class TypeWords:
+    """The words for a type and its bounds in the manual, where a program cannot read them off its check."""
 
     type: str
     bounds: str
@@ -52,12 +52,12 @@ Width = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.WIDTH.check)
 Side = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.SIDE.check)]
 Iterations = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.ITERATIONS.check)]
 Interval = Annotated[int, Strict(), Field(ge=0), AfterValidator(bounds.ITERATIONS.check)]
-Batch = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.BATCH.check)]
+BatchSize = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.BATCH.check)]
 Seed = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 NonNegative = Annotated[float, Strict(), Field(ge=0), AfterValidator(bounds.NUMBER.check)]
 Positive = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.NUMBER.check)]
 Shift = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.SHIFT.check)]
-Guidance = Annotated[float, Strict(), Field(ge=1), AfterValidator(bounds.GUIDANCE.check)]
+GuidanceScale = Annotated[float, Strict(), Field(ge=1), AfterValidator(bounds.GUIDANCE.check)]
 Ratio = Annotated[float, Strict(), Field(ge=1), AfterValidator(bounds.RATIO.check)]
 Rate = Annotated[float, Strict(), Field(gt=0), AfterValidator(bounds.RATE.check)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
@@ -65,8 +65,8 @@ Probability = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Sizes = Annotated[
     tuple[tuple[int, int], ...],
     PlainValidator(check_sizes),
-    Words("list of [width, height]", f"each at least 1, at most {bounds.SIDE.text}"),
+    TypeWords("list of [width, height]", f"each at least 1, at most {bounds.SIDE.text}"),
 ]
 Temperature = Annotated[
-    float | Literal["auto"], PlainValidator(check_temperature), Words("number or auto", "above 0, at most 1")
+    float | Literal["auto"], PlainValidator(check_temperature), TypeWords("number or auto", "above 0, at most 1")
 ]

@@ -16,7 +16,7 @@ MOST_VALUES = 100_000  # a preset has some eighty
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: where it was written, the dotted key ("" for the whole), and what is wrong with it."""
+    """One fault: the place where it was written, the dotted key ("" for the whole), and what is wrong."""
 
     source: str
     key: str
@@ -53,10 +53,9 @@ class PresetLoader(yaml.SafeLoader):
 
 
 def _expanded_size(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """How many values ``node`` comes to once its aliases are followed.
+    """The number of values in ``node`` once its aliases are followed.
 
-    Raises YAMLError where that is more than any preset has, or without end: a file of a few
-    lines can ask for more than fits in memory.
+    Raises YAMLError where no preset has so many: a file of a few lines can ask for more than fits in memory.
     """
     if id(node) in known:
         if (size := known[id(node)]) is None:
@@ -97,7 +96,7 @@ def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
         return loader.get_single_data(), [Fault(source, "", what) for what in loader.repeated]
     except yaml.MarkedYAMLError as exc:
         lines = text.splitlines()
-        # What is open at the end is found behind the last line.
+        # YAML reports a bracket that stays open behind the last line.
         line = (
             f":{min(exc.problem_mark.line + 1, len(lines))}" if exc.problem_mark is not None and len(lines) > 1 else ""
         )

@@ -1,1 +1,1 @@
-"""What commands leave behind to look at: pages, figures, pictures."""
+"""Reports: the pages, figures and pictures that commands leave behind."""

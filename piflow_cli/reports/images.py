@@ -25,8 +25,7 @@ LARGEST_CELL = 512
 
 
 def to_images(x: Tensor) -> list[Image.Image]:
-    """States (B, C, H, W) in [-1, 1] with C = 1 or 3 → 8-bit pictures at their
-    own resolution; values outside are clipped.
+    """States (B, C, H, W) in [-1, 1], C = 1 or 3, as 8-bit pictures of the same size; values outside are clipped.
 
     Raises RunError for values that are not finite: rounded, they would pass for black.
     """
@@ -42,8 +41,8 @@ def to_images(x: Tensor) -> list[Image.Image]:
 def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     """One picture of ``images``, row by row, in cells of the largest.
 
-    Small ones are enlarged by whole factors so that eyes can see them, large ones shrunk
-    by whole factors so that files stay small.
+    Small ones are enlarged by whole factors so that people can see them, large ones shrunk by whole factors so that
+    files stay small.
     """
     width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
     factor, divisor = max(1, GRID_CELL // max(width, height)), -(-max(width, height) // LARGEST_CELL)
@@ -60,7 +59,7 @@ def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: Path, recipe: dict | None = None) -> None:
-    """Write a PNG, aside first; ``recipe`` rides along as JSON under the text key ``piflow``."""
+    """Write a PNG, aside first, with ``recipe`` as JSON under the text key ``piflow``."""
     info = PngInfo()
     if recipe is not None:
         info.add_text(RECIPE_KEY, dumps(recipe))

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML page: pictures are inside it, and nothing is fetched from anywhere."""
+"""A report as one self-contained HTML page, which holds its pictures and fetches nothing."""
 
 from __future__ import annotations
 
@@ -85,8 +85,10 @@ class Page:
 
 
 def figure_png(figure: Figure) -> bytes:
-    """A matplotlib figure as PNG, with texts as they are; make it as
-    ``Figure()``, so that no window system is asked."""
+    """A matplotlib figure as PNG, with texts as they are.
+
+    It is to be made as ``Figure()``, so that no window system is asked.
+    """
     from matplotlib.axis import Tick
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text

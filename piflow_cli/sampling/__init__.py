@@ -1,1 +1,1 @@
-"""Sampling: from what to draw to pictures."""
+"""Sampling: from a request to pictures."""

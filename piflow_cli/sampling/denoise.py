@@ -66,7 +66,7 @@ def sample_student(
     stochastic: float = 0.0,
     generators: list[torch.Generator] | None = None,
 ) -> Tensor:
-    """Samples (B, C, *S) of a student from noise ``x``; what is None is as trained."""
+    """Samples (B, C, *S) of a student from noise ``x``; arguments that are None are as trained."""
     scheduler = student.scheduler(shift=shift, substeps=substeps, temperature=temperature, stochastic=stochastic)
     nfe = student.facts.nfe if steps is None else steps
     scheduler.set_timesteps(nfe, device=x.device)
@@ -95,11 +95,10 @@ def sample_teacher(
 def sample_by_pipeline(
     family: TextToImageFamily, pipeline: Any, x: Tensor, conditioning: Conditioning, steps: int
 ) -> Tensor:
-    """Latents (B, C, h, w) that a stock pipeline and its scheduler make of noise ``x`` by ``steps`` evaluations.
+    """Latents (B, C, h, w) that a stock pipeline makes of noise ``x`` in ``steps`` evaluations.
 
-    With ``negative_`` entries in ``conditioning`` the pipeline guides by itself,
-    which policies cannot be. Errors are those of
-    :func:`denoise`.
+    With ``negative_`` entries in ``conditioning`` the pipeline applies guidance itself, which no policy can take.
+    Errors are those of :func:`denoise`.
     """
     rows, columns = x.shape[-2:]
     with _explained():
@@ -123,7 +122,7 @@ def _explained() -> Generator[None]:
 
 
 def _finite(states: Tensor) -> Tensor:
-    """``states``, unless some are not finite: rounded to a picture, they would pass for black."""
+    """``states``, all finite: others would become black pixels, and raise RunError here."""
     if not all_finite(states):
         raise RunError("sampling ended in states that are not finite", DIVERGED)
     return states

@@ -1,4 +1,4 @@
-"""What numbers a student or a teacher can be asked for: one rule for the command line and for Python."""
+"""The numbers that a student or a teacher can be asked for: one rule for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _INT64 = Bound(LARGEST_VALUE, "which is the largest number that a seed can be")
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeNumbers:
     """Whole numbers from ``least`` up to ``bound``."""
 
     least: int
@@ -44,19 +44,19 @@ class Whole:
         return f"must be at least {self.least}, not {value}" if value < self.least else self.bound.fault(value)
 
 
-WHOLE: Mapping[str, Whole] = {
-    "labels": Whole(0, _INT64),
-    "seeds": Whole(0, _INT64),
-    "num_images": Whole(1, MEASURED),
-    "height": Whole(1, SIDE),
-    "width": Whole(1, SIDE),
-    "steps": Whole(1, EVALUATIONS),
-    "teacher_steps": Whole(1, TEACHER_STEPS),
-    "fine_steps": Whole(1, TEACHER_STEPS),
-    "substeps": Whole(1, SUBSTEPS),
-    "batch_size": Whole(1, BATCH),
-    "at": Whole(1, EVALUATIONS),
-    "rank": Whole(1, WIDTH),
+WHOLE: Mapping[str, WholeNumbers] = {
+    "labels": WholeNumbers(0, _INT64),
+    "seeds": WholeNumbers(0, _INT64),
+    "num_images": WholeNumbers(1, MEASURED),
+    "height": WholeNumbers(1, SIDE),
+    "width": WholeNumbers(1, SIDE),
+    "steps": WholeNumbers(1, EVALUATIONS),
+    "teacher_steps": WholeNumbers(1, TEACHER_STEPS),
+    "fine_steps": WholeNumbers(1, TEACHER_STEPS),
+    "substeps": WholeNumbers(1, SUBSTEPS),
+    "batch_size": WholeNumbers(1, BATCH),
+    "at": WholeNumbers(1, EVALUATIONS),
+    "rank": WholeNumbers(1, WIDTH),
 }
 """The limits of a request's fields, by their names: all requests mean the same by one name."""
 # A field of them is not left out by naming none.
@@ -64,7 +64,7 @@ NEVER_EMPTY = ("labels", "seeds")
 
 
 def check_temperature(value: float | str, told: str | None = None) -> float | str:
-    """``auto``, or a number above 0 and at most 1; ``told`` is how it was written, for the message."""
+    """``auto``, or a number above 0 and at most 1; ``told`` is the value as typed, for the message."""
     if value != "auto" and (isinstance(value, str) or not (_is_number(value) and 0 < value <= 1)):
         raise UsageError(
             f"--temperature {value if told is None else told}: not auto or a number above 0 and at most 1",
@@ -74,7 +74,7 @@ def check_temperature(value: float | str, told: str | None = None) -> float | st
 
 
 def check_stochastic(value: float, told: str | None = None) -> float:
-    """How much is re-noised between evaluations: 0 is the ODE, inf is all of it."""
+    """The share of re-noising between evaluations: 0 is the ODE, inf re-noises fully."""
     if not (_is_number(value) and value >= 0):
         raise UsageError(
             f"--stochastic {value if told is None else told}: not a number of at least 0, or inf",
@@ -92,7 +92,7 @@ def check_shift(value: float) -> float:
 
 
 def check_guidance(value: float, told: str | None = None) -> float:
-    """A guidance scale of at least 1, which is none."""
+    """A guidance scale of at least 1; 1 is no guidance."""
     if not (_is_number(value) and 1 <= value < math.inf):
         raise UsageError(
             f"--guidance {value if told is None else told}: not a number of at least 1",
@@ -103,7 +103,7 @@ def check_guidance(value: float, told: str | None = None) -> float:
 
 
 def check_lora(lora: tuple[str, float], told: str | None = None) -> tuple[str, float]:
-    """A path, and a scale that is a number."""
+    """The path of a LoRA, and a scale that is a number."""
     path, scale = lora
     if not path or not (_is_number(scale) and math.isfinite(scale)):
         raise UsageError(
@@ -124,7 +124,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {"offload": get_args(Offload), "base_pr
 
 
 def faults_of(request: object, most_seeds: Bound = IMAGES) -> Iterator[str]:
-    """What is out of range among the fields of a request that limits are known of."""
+    """The faults of a request's numbers."""
     for name, whole in WHOLE.items():
         if (value := getattr(request, name, None)) is not None:
             values = value if isinstance(value, (tuple, range)) else (value,)
@@ -142,7 +142,7 @@ def faults_of(request: object, most_seeds: Bound = IMAGES) -> Iterator[str]:
             yield f"{option_of(name)} must be one of {', '.join(choices)}, not {value!r}"
 
 
-def _faults_of_numbers(name: str, whole: Whole, values: Sequence[object]) -> Iterator[str]:
+def _faults_of_numbers(name: str, whole: WholeNumbers, values: Sequence[object]) -> Iterator[str]:
     if not values and name in NEVER_EMPTY:
         yield "names none"
     if (fault := next((fault for value in values if (fault := whole.fault(value)) is not None), None)) is not None:
@@ -153,14 +153,13 @@ def _faults_of_numbers(name: str, whole: Whole, values: Sequence[object]) -> Ite
 
 
 def option_of(name: str) -> str:
-    """The option of the command line that a field of a request is."""
+    """The option of the command line for a field of a request."""
     return f"--{name.replace('_', '-')}"
 
 
-def refuse(faults: list[str], hint: str) -> None:
-    """Raise UsageError with all ``faults``, if there are any."""
-    if faults:
-        raise UsageError(faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults]), hint)
+def listed(faults: Sequence[str]) -> str:
+    """One fault as a message, several as a list."""
+    return faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults:", *faults])
 
 
 def _said(check: Callable[..., object], value: object) -> Iterator[str]:

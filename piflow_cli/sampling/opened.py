@@ -1,4 +1,4 @@
-"""A student together with what its pictures are made from: for commands that look at more than its pictures."""
+"""A student together with what its pictures are made from, for commands that need more than the pictures."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A student on a device, where it was ``found``, and its shots.
+    """A student on a device, where it was ``found``, and the specs of its pictures.
 
-    ``condition``: shots of one size → conditioning; ``shape_of``: shape (C, *S) of a
-    shot's states; ``decode``: states (B, C,
-    *S) → pictures (B, 1 or 3, H, W) in [-1, 1], not clipped; ``dtype``: what networks compute in.
+    ``condition``: specs of one size → conditioning. ``shape_of``: a spec → the shape (C, *S) of its state. ``decode``:
+    states (B, C, *S) → pictures (B, 1 or 3, H, W) in [-1, 1], not clipped. ``dtype``: what networks compute in.
     """
 
     student: Student
@@ -45,13 +44,11 @@ class OpenedModel:
     dtype: torch.dtype = torch.float32
 
     def noise(self, specs: Sequence[ImageSpec]) -> Tensor:
-        """Initial states (B, C, *S) float32 of shots of one size: each from its
-        seed alone, as `piflow sample` has them."""
+        """Initial states (B, C, *S) float32 for specs of one size, each from its seed alone, as in `piflow sample`."""
         return seeded_noise(seeded_generators([spec.seed for spec in specs]), self.shape_of(specs[0])).to(self.device)
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> Conditioning:
-        """What networks are told of shots of one size, with ``negative_``
-        entries where the teacher is guided by them."""
+        """Conditioning for specs of one size, with ``negative_`` entries where they guide the teacher."""
         return to_device(self.condition(specs), self.device)
 
     def computing(self) -> AbstractContextManager:
@@ -60,8 +57,10 @@ class OpenedModel:
 
 
 def open_model(found: FoundStudent, request: SampleRequest, *, device: torch.device, console: Console) -> OpenedModel:
-    """The student with the pictures that `piflow sample` would make of it: what is drawn is told by ``request``, and by
-    whom by ``found``. The errors of `piflow sample` are raised here too."""
+    """The student that was ``found``, with the specs of the pictures that `piflow sample` would make for ``request``.
+
+    It raises the errors of `piflow sample`.
+    """
     if isinstance(found.family, TextToImageFamily):
         return _text_model(found, found.family, request, device, console)
     request.refuse_text(found.named)

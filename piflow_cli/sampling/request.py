@@ -1,4 +1,4 @@
-"""What `piflow sample` was asked for, and the pictures it comes to."""
+"""The request of `piflow sample`, and the specs of the pictures it asks for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.prompts import Prompt
 from ..errors import UsageError
-from .limits import BasePrecision, Offload, faults_of, refuse
+from .limits import BasePrecision, Offload, faults_of, listed
 
 if TYPE_CHECKING:
     from ..students.student import Student
@@ -59,15 +59,15 @@ class SampleRequest:
     batch_size: int | None = None
 
     def check(self) -> None:
-        """Raise UsageError with everything that no student and no teacher can be asked."""
+        """Raise UsageError with everything that fits no student and no teacher."""
         faults = list(faults_of(self))
         if self.student is None and self.teacher is None:
             faults.append("neither a student nor a teacher given")
-        refuse(faults, "piflow sample --help lists what there is")
+        if faults:
+            raise UsageError(listed(faults), "piflow sample --help lists what there is")
 
     def refuse_text(self, name: str) -> None:
-        """Raise UsageError where something is asked of the class-conditional
-        model ``name`` that only prompts go with."""
+        """Raise UsageError where the class-conditional model ``name`` is asked for something that goes with prompts."""
         given = {
             "a prompt": self.prompts,
             "--prompts": self.prompts_from,
@@ -89,7 +89,10 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """One picture: a class label, or a prompt, its number among the prompts, and the size (width, height) in pixels."""
+    """The spec of one picture: a seed, and a class label or a prompt.
+
+    ``number``: of the prompt among the prompts. ``size``: (width, height) in pixels.
+    """
 
     seed: int
     label: int | None = None
@@ -99,13 +102,13 @@ class ImageSpec:
 
     @property
     def of_class(self) -> int:
-        """The label, of a picture that has one."""
+        """The label of a picture that has one."""
         assert self.label is not None
         return self.label
 
     @property
     def text(self) -> str:
-        """The prompt, of a picture that has one."""
+        """The prompt of a picture that has one."""
         assert self.prompt is not None
         return self.prompt
 
@@ -116,7 +119,7 @@ class ImageSpec:
 
     @property
     def recipe(self) -> dict:
-        """What sets it apart from the others of its source."""
+        """What sets it apart from the other pictures of its sampler."""
         if self.size is None:
             return {"seed": self.seed, "label": self.label}
         return {"seed": self.seed, "prompt": self.prompt, "width": self.size[0], "height": self.size[1]}
@@ -124,9 +127,10 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Whatever makes pictures: shots of one size → states (B, C, H, W) in [-1, 1], and the recipe they share.
+    """A function from image specs to pictures, the specs, and the recipe that the pictures share.
 
-    ``batch_size``: of pictures made at once where nothing else is asked. ``columns`` of the picture of all.
+    ``draw``: specs of one size → pictures (B, C, H, W) in [-1, 1]. ``batch_size``: of pictures made at once, where none
+    is asked for. ``columns``: of the grid of all pictures.
     """
 
     draw: Callable[[Sequence[ImageSpec]], Tensor]
@@ -137,9 +141,9 @@ class Sampler:
 
 
 def class_specs(request: SampleRequest, classes: int) -> tuple[ImageSpec, ...]:
-    """A picture a seed of a model with ``classes`` classes; labels follow the seeds.
+    """One picture for each seed of a model with ``classes`` classes; labels follow the seeds.
 
-    By seed, not by place in the list: a picture stays the same whatever is asked for beside it.
+    A picture depends on its seed, not on its place in the list, so that it stays the same whatever else is asked for.
     """
     seeds = tuple(range(CLASS_SEEDS)) if request.seeds is None else request.seeds
     labels = tuple(range(classes)) if request.labels is None else request.labels
@@ -152,8 +156,7 @@ def class_specs(request: SampleRequest, classes: int) -> tuple[ImageSpec, ...]:
 
 
 def batches(specs: Sequence[ImageSpec], size: int) -> Iterator[list[ImageSpec]]:
-    """``shots`` in groups of at most ``size`` that are equally large, the
-    sizes in the order in which they first come."""
+    """``specs`` in groups of one picture size, at most ``size`` in each, in the order in which the sizes first come."""
     groups: dict[tuple[int, int] | None, list[ImageSpec]] = {}
     for spec in specs:
         groups.setdefault(spec.size, []).append(spec)

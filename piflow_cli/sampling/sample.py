@@ -1,4 +1,4 @@
-"""Seeds with labels or prompts to pictures on disk, from a student or from a teacher itself."""
+"""From seeds with labels or prompts to pictures on disk, from a student or from a teacher itself."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CLASS_BATCH = 64
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
-    """Write one PNG per shot, and a grid, to ``request.output``; returns what was written and how fast."""
+    """Write one PNG per picture, and a grid, to ``request.output``; returns what was written and how fast."""
     request.check()
     if isinstance(request.student, (str, Path)):
         path_or_hub_id(request.student)
@@ -78,7 +78,7 @@ def sample(request: SampleRequest, console: Console) -> dict:
 
 
 def _tell_of_older(request: SampleRequest, sampler: Sampler, console: Console) -> None:
-    """Pictures that are there already and stay: they would be taken for some of these."""
+    """Warn of pictures that are there already and stay, since they would be taken for some of these."""
     ours = {_file(request, spec).name for spec in sampler.specs} | {GRID_NAME}
     older = [path for path in sorted(request.output.glob("*.png")) if path.name not in ours]
     if older:
@@ -90,7 +90,7 @@ def _tell_of_older(request: SampleRequest, sampler: Sampler, console: Console) -
 
 
 def _grid(request: SampleRequest, sampler: Sampler, console: Console) -> Path | None:
-    """Where the picture of all goes; None where none is made."""
+    """The path of the grid; None where none is made."""
     if request.grid and len(sampler.specs) > MOST_IN_GRID:
         console.warn(f"no grid is made of more than {MOST_IN_GRID:,} pictures, which would all be in memory at once")
         return None
@@ -127,7 +127,7 @@ def _student_sampler(
 
 
 def _found(student: str | Student, request: SampleRequest, console: Console) -> FoundStudent | LoadedStudent:
-    """The student of that name, or the one that is in memory."""
+    """The student of that name, or the one in memory."""
     if not isinstance(student, Student):
         return find_student(student, request.teacher, request.base, subfolder=request.subfolder, say=console.say)
     asked = {name: getattr(request, name) for name in ("teacher", "base", "subfolder", "base_precision")}
@@ -141,7 +141,7 @@ def _found(student: str | Student, request: SampleRequest, console: Console) -> 
 
 
 def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Console) -> None:
-    """One line for each setting with which the student was not distilled, or that does nothing to its policies."""
+    """Warn of each setting that differs from distillation, or that does nothing to this kind of policy."""
     if request.guidance is not None and request.guidance != facts.guidance:
         effect = "pictures may suffer" if family_of(facts.family).embeds_guidance else "it has no effect"
         console.warn(
@@ -192,7 +192,7 @@ def _class_student_sampler(
 
 
 def vae_of(request: SampleRequest, facts: StudentFacts) -> str | None:
-    """What shows a class-conditional student's latents: as asked, or as trained; None for pixels."""
+    """The VAE that shows a class-conditional student's latents, as asked or as trained; None for pixels."""
     return request.vae if request.vae is not None else facts.vae if facts.vae else None
 
 

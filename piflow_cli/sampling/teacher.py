@@ -1,4 +1,4 @@
-"""The teacher that a student imitates, found by what the student says of itself."""
+"""The teacher that a student imitates, found by the student's facts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OwnTeacher:
 
 
 def own_section(facts: StudentFacts, folder: Path | None = None, teacher: str | None = None) -> TeacherSection:
-    """The settings of a student's teacher, with the weights and the guidance that it was distilled at."""
+    """The settings of a student's teacher, with the weights and the guidance of the distillation."""
     section = on_base(preset_of(facts, folder, teacher).teacher, *facts.base_at())
     return replace(section, guidance=facts.guidance)
 

@@ -1,5 +1,4 @@
-"""Prompts times seeds to pictures, through the stock pipelines: a policy head and
-a scheduler are all that is new to them."""
+"""From prompts and seeds to pictures, through the stock pipelines of diffusers."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ def text_student_sampler(
     device: torch.device,
     console: Console,
 ) -> Sampler:
-    """Pictures of the student that was ``found``; guidance is distilled in, so there is no other half."""
+    """The sampler of the student that was ``found``; guidance is distilled in, so batches have no second half."""
     precision = _precision(request, found.base_precision, device)
     encoded = EncodedPrompts.open(request, family, *found.base, precision, False, device, console)
     student = found.load(precision=precision)
@@ -73,8 +72,7 @@ def text_teacher_sampler(
     device: torch.device,
     console: Console,
 ) -> Sampler:
-    """Pictures of the teacher itself, by the scheduler that its base brings,
-    or by Euler steps with the preset's shift."""
+    """The sampler of the teacher, with the scheduler of its base or Euler steps at the preset's shift."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     section = preset.teacher
@@ -98,7 +96,7 @@ def text_teacher_sampler(
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """What students and teachers share: the shots, their prompts through the text encoders, and where the VAE is.
+    """What samplers of students and teachers share: image specs, their encoded prompts, and the folder of the VAE.
 
     ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also
     asks for the empty prompt. ``console``: says what is left out.
@@ -116,7 +114,7 @@ class EncodedPrompts:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the network computes in."""
+        """The dtype that the network computes in."""
         return COMPUTED_IN[self.precision]
 
     @classmethod
@@ -131,8 +129,7 @@ class EncodedPrompts:
         device: torch.device,
         console: Console,
     ) -> EncodedPrompts:
-        """Look at everything that can be wrong, encode the prompts and free the
-        text encoders: the network comes after them."""
+        """Check everything that can be wrong, encode the prompts and free the encoders before the network comes."""
         specs = specs_of(request, family)
         if request.offload != "none" and device.type == "cpu":
             raise UsageError(
@@ -153,7 +150,7 @@ class EncodedPrompts:
         return cls(request, family, folder, specs, texts, precision, guided, device, console)
 
     def sampler(self, model: Network, own: Sequence[str], scheduler: Any, recipe: dict) -> Sampler:
-        """Pictures of ``model``, whose adapters are ``own``, by the stock pipeline around it."""
+        """The sampler of ``model`` with the adapters ``own``, through the stock pipeline around it."""
         request, family, device, steps = self.request, self.family, self.device, recipe["steps"]
         pipeline = family.pipeline(model, scheduler)
         pipeline.set_progress_bar_config(disable=True)
@@ -180,7 +177,7 @@ class EncodedPrompts:
         return Sampler(draw, self.specs, {**recipe, **base, **precision, **loras}, 1, _columns(self.specs))
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
-        """What the network is told of a batch, on the device, with ``negative_`` entries where it is guided."""
+        """The conditioning of a batch, on the device; ``negative_`` entries where the pipeline guides."""
         batch = collate([self.texts[spec.text] for spec in specs])
         if self.guided:
             batch = with_negative(batch, collate([self.texts[EMPTY]] * len(specs)))
@@ -188,14 +185,14 @@ class EncodedPrompts:
 
 
 def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, int, int]:
-    """Shape (C, h, w) of the latents of a shot."""
+    """Shape (C, h, w) of the latents of a picture."""
     assert spec.size is not None
     width, height = spec.size
     return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
 
 
 def specs_of(request: SampleRequest, family: TextToImageFamily) -> tuple[ImageSpec, ...]:
-    """Every prompt with every seed; options win over what a file of prompts says line by line.
+    """Every prompt with every seed; options win over the lines of a file of prompts.
 
     Raises UsageError where there is no prompt, a size that the family cannot make, or an option for other models.
     """
@@ -261,7 +258,7 @@ def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, pla
 
 
 def _precision(request: SampleRequest, usual: str, device: torch.device) -> str:
-    """The precision of the base that is asked for, or else the ``usual``; raises UsageError where it cannot be had."""
+    """The precision of the base: the one asked for, or else the ``usual``; raises UsageError where it cannot be had."""
     precision = usual if request.base_precision is None else request.base_precision
     check_precision(precision, device)
     if precision in BITSANDBYTES and request.offload in LAYERWISE:
@@ -283,7 +280,7 @@ def _in_dtype(text: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tenso
 
 
 def _place(pipeline: Any, request: SampleRequest, device: torch.device) -> None:
-    """Bring the network to ``device``, by and by if so asked, and compile the blocks that it repeats."""
+    """Move the network to ``device``, layer by layer if asked, and compile the blocks that it repeats."""
     if request.compile:
         settings: Any = torch._dynamo.config
         settings.recompile_limit = RECOMPILATIONS

@@ -1,14 +1,15 @@
-"""A student's own path, and how far its policies' velocities are from its teacher's along it."""
+"""A student's own trajectory, and the distance of its policies' velocities from its teacher's along it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from ..core.imitation import TeacherVelocity
 from ..core.policies.base import Policy
 from ..core.rollout import rollout, rollout_through
 from ..core.timegrid import TimeGrid, to_sigma
@@ -19,13 +20,10 @@ from ..teachers.base import Conditioning
 # States of each evaluation at which commands compare policy and teacher.
 POINTS = 8
 
-TeacherField = Callable[[Tensor, Tensor], Tensor]
-"""States (B, C, *S) and noise levels (B,) → velocities; conditioning is bound."""
-
 
 @dataclass(frozen=True)
 class PolicyPath:
-    """What one network evaluation leads to: its policy, and the states it visits on the way to the next one.
+    """The policy of one network evaluation, and the states that it visits on the way to the next one.
 
     ``states[i]`` (B, C, *S) is at raw time ``raws[i]``, from the source (first) on, evenly in raw time; ``end`` is the
     state at raw time ``raw_end``, where the next evaluation is, or the sample.
@@ -66,7 +64,7 @@ def walk(
     temperature: float | str | None = None,
     points: int = POINTS,
 ) -> Iterator[PolicyPath]:
-    """The path from ``noise`` (B, C, *S) as the student is sampled, evaluation by evaluation; None is as trained.
+    """The path from ``noise`` (B, C, *S) as the student is sampled; arguments that are None are as trained.
 
     ``points`` states of each segment are kept; between two of them the policy takes a whole number of substeps of its
     own. The ends are those of :class:`~piflow_cli.students.scheduler.PolicyScheduler`.
@@ -89,8 +87,8 @@ def walk(
 
 
 @torch.no_grad()
-def velocity_errors(path: PolicyPath, teacher: TeacherField, shift: float) -> list[VelocityError]:
-    """Policy against teacher at the states of ``path``: where the student errs on its own way."""
+def velocity_errors(path: PolicyPath, teacher: TeacherVelocity, shift: float) -> list[VelocityError]:
+    """Errors of the policy's velocities against the teacher's at the states of ``path``."""
     errors = []
     for raw, x in zip(path.raws, path.states, strict=True):
         sigma = to_sigma(raw, shift)
@@ -102,7 +100,7 @@ def velocity_errors(path: PolicyPath, teacher: TeacherField, shift: float) -> li
 
 
 def pooled(batches: Sequence[tuple[int, Sequence[VelocityError]]]) -> list[VelocityError]:
-    """Errors of several batches, given as (samples, errors at the same times), as if they had been one."""
+    """Errors of several batches, given as (samples, errors at the same times), pooled into one."""
     total = sum(samples for samples, _ in batches)
     together = []
     for column in zip(*(errors for _, errors in batches), strict=True):
@@ -115,7 +113,7 @@ def pooled(batches: Sequence[tuple[int, Sequence[VelocityError]]]) -> list[Veloc
 
 
 def relative_error(errors: Sequence[VelocityError]) -> float:
-    """Squared velocity errors over the teacher's squares, both as means over all times of a path."""
+    """Mean squared velocity error over the mean square of the teacher's velocity, over all times of a path."""
     squared, teacher = (sum(getattr(error, name) for error in errors) / len(errors) for name in ("squared", "teacher"))
     return VelocityError(0, 0.0, 0.0, squared, teacher).relative
 

@@ -1,1 +1,1 @@
-"""Students: what they say of themselves, the networks, and their files."""
+"""Students: the facts that travel with them, the networks, and their files."""

@@ -1,5 +1,4 @@
-"""The config.json of an adapter: the base's own, widened by the fields of the
-head as the published classes have them."""
+"""The config.json of an adapter: the base's own, with the fields of the head as the published classes have them."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ from .shared_base import root
 from .student import Student, unloaded_student
 
 GRID = "grid"  # the mode that metadata leave unsaid
-# What tells of the base's files on the machine that trained, and not of the model.
+# Fields about the base's files on the training machine, and not about the model.
 OF_FILES = ("_name_or_path", "_use_default_values", "quantization_config")
 OTHER_BASE = "use the base it was trained on: --base PATH"
 OTHER_CONFIG = f"use the {CONFIG_NAME} that was saved with these weights, or distil again"
@@ -44,8 +43,10 @@ def check_architecture(config: Mapping[str, Any], model: Network, family: Teache
 
 
 def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module]) -> None:
-    """Raise RunError for fields that a model of the class ``kind`` has no use for; of a
-    config of another class nothing is known."""
+    """Raise RunError for fields that a model of the class ``kind`` does not use.
+
+    A config of another class passes.
+    """
     if class_of_base(config) != kind.__name__:
         return
     known = {*inspect.signature(kind.__init__).parameters, *_widened_fields(), *OF_FILES, "out_channels"}
@@ -56,8 +57,10 @@ def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module]) -> None:
 def outlined_student(
     family: TeacherFamily, config: Mapping[str, Any], facts: StudentFacts, weights: StoredWeights
 ) -> Student:
-    """A student that brings all its ``weights``, still without values; raises RunError
-    for a config of a base that describes none."""
+    """A student that brings all its ``weights``, still without values.
+
+    Raises RunError where ``config`` describes no base.
+    """
     layers = config.get("num_layers", 1)
     # Every layer has weights: more of them would be made for minutes before a tensor is found missing.
     if not isinstance(layers, int) or not 0 <= layers <= len(weights.shapes):
@@ -72,7 +75,7 @@ def outlined_student(
 
 
 def is_widened(key: str) -> bool:
-    """Whether configs have the field ``key`` of a policy, and not of their base."""
+    """Whether configs have the field ``key`` because of a policy, and not because of their base."""
     return key in _widened_fields()
 
 
@@ -86,7 +89,7 @@ def _plain(value: Any) -> Any:
 
 
 def policy_config(facts: StudentFacts) -> dict:
-    """What the metadata of published adapters say of the policy."""
+    """The entry ``policy_config`` of published metadata for this policy."""
     kind = policy_kind(facts.policy)
     segment = {"segment_size": facts.segment, "shift": facts.shift} if kind.own_segment else {}
     mode = {} if kind.published.mode == GRID else {"mode": kind.published.mode}
@@ -112,7 +115,7 @@ def widened_config(student: Student) -> dict:
 
 
 def read_config(path: Path | None) -> dict[str, Any] | None:
-    """A config, or None where there is none; raises RunError where the file is no JSON object that names a class."""
+    """The config in a file, None where there is no file; raises RunError unless it is a JSON object with a class."""
     if path is None:
         return None
     try:
@@ -126,7 +129,7 @@ def read_config(path: Path | None) -> dict[str, Any] | None:
 def base_config(
     config: Mapping[str, Any] | None, facts: StudentFacts, teacher: str | None, family: TeacherFamily
 ) -> dict[str, Any]:
-    """The base's config back from the widened one; from the teacher's own where the student has none of ours."""
+    """The base's config, recovered from the widened one, or from the teacher's where the student has none of ours."""
     if config is None or class_of_base(config) != family.model_name:
         section = load(facts.teacher if teacher is None else teacher).teacher
         return dict(base_outline(on_base(section, *facts.base_at())).config)

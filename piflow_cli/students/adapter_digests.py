@@ -1,10 +1,9 @@
 """Checksums of adapters, in the metadata of their weights, so that one changed byte is noticed.
 
-What is checked, and what is not: the digest of the weights covers every tensor (name, dtype, shape, bytes)
-and all other metadata, whatever their order; that of the config covers the bytes of config.json, and counts
-where one is there. A tool that casts tensors and keeps the metadata leaves another set of dtypes than the one
-that is recorded: such a file is that tool's work and is read as files from elsewhere are, without a check,
-which is said. Any other difference is refused.
+The digest of the weights covers every tensor (name, dtype, shape, bytes) and all other metadata, in any order. The
+digest of the config covers the bytes of config.json, where there is one. A tool that casts tensors and keeps the
+metadata leaves other dtypes than those recorded: such a file is read without a check, like a file from elsewhere, and a
+line says so. Any other difference is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _found_whole: set[tuple] = set()
 
 
 def with_digests(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], config: Path) -> dict[str, str]:
-    """``metadata`` and the digests of it, of ``tensors`` and of the file ``config``."""
+    """``metadata`` with the digests of itself, of ``tensors`` and of the file ``config``."""
     told = {
         **metadata,
         DTYPES: _dtypes(value.dtype for value in tensors.values()),
@@ -38,8 +37,7 @@ def with_digests(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], con
 
 
 def check_digests(weights: StoredWeights, config: Path | None, say: Callable[[str], None] = lambda line: None) -> None:
-    """Raise RunError where ``weights`` or ``config`` are not what was saved;
-    those without digests are taken as they are."""
+    """Raise RunError where ``weights`` or ``config`` are not what was saved; files without digests pass."""
     told = weights.metadata
     missing = [name for name in DIGESTS if name not in told]
     if len(missing) == len(DIGESTS):

@@ -68,8 +68,10 @@ def save_adapter(student: Student, folder: Path) -> None:
 
 
 def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write ``tensors`` and the config of ``student`` into ``folder``; ``metadata``
-    that others left goes beside its own facts."""
+    """Write ``tensors`` and the config of ``student`` into ``folder``.
+
+    ``metadata``: entries of other tools, which stand beside the student's facts.
+    """
     metadata = {
         "format": "pt",
         "policy_config": json.dumps(policy_config(student.facts)),
@@ -78,7 +80,7 @@ def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], me
     }
     (folder / CONFIG_NAME).write_text(json.dumps(widened_config(student), indent=2) + "\n", encoding="utf-8")
     save_file(tensors, folder / WEIGHTS_NAME, with_digests(metadata, tensors, folder / CONFIG_NAME))
-    # safetensors lets nobody else read what it writes.
+    # safetensors lets nobody but the owner read its files.
     (folder / WEIGHTS_NAME).chmod(0o644)
 
 
@@ -94,18 +96,19 @@ def load_adapter(
     changed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Student:
-    """The student in ``files``, of which :func:`read_facts` has read ``facts``; on the CPU.
+    """The student in ``files`` with its ``facts`` (:func:`read_facts`), on the CPU.
 
     Args:
-        base: where the base of a student with adapters is, in place of what the student says. teacher: the preset whose
-        values hold where the student says nothing of itself. dtype: of the base of a student with adapters, and of the
-        adapters on it; None: as it was trained. precision: of the base in place of ``dtype``, as
-        :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it. as_stored: leave adapters in the dtype that
-        the file has them in; 8-bit floats become float32, since nothing computes in them. changed: take files that are
-        not as they were saved. say: takes a line on what was assumed.
+        base: place of the base, in place of the one that the student names.
+        teacher: the preset of a student without facts of its own.
+        dtype: dtype of a base and the adapters on it; None: as it was trained.
+        precision: of the base, as :meth:`~piflow_cli.teachers.base.TeacherFamily.load_base` takes it.
+        as_stored: leave adapters in the dtype of the file; 8-bit floats become float32, since nothing computes in them.
+        changed: accept files that are not as they were saved.
+        say: takes a line on what was assumed.
 
     Raises:
-        UsageError: the base is of another architecture, or ``precision`` is of a base that there is none of.
+        UsageError: the base is of another architecture, or ``precision`` is given where there is no base.
         RunError: files are corrupt, do not belong together or hold values that are not finite.
     """
     config, weights = read_config(files.config), StoredWeights(files.weights)
@@ -149,7 +152,7 @@ def read_facts(
     changed: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> StudentFacts:
-    """What a student says of itself, without its weights; arguments and errors are those of :func:`load_adapter`.
+    """The student's facts, without its weights; arguments and errors are those of :func:`load_adapter`.
 
     ``say`` takes a line on what was assumed.
     """
@@ -213,8 +216,10 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
 
 @contextmanager
 def holding(student: Student, weights: StoredWeights) -> Generator[None]:
-    """The student with other ``weights`` for a while, its adapters perhaps of
-    another rank; it has its own again afterwards."""
+    """The student with other ``weights`` for a while; afterwards it has its own again.
+
+    The adapters may have another rank.
+    """
     own = {name: (slot, getattr(*slot)) for name, slot in parameter_slots(student).items()}
     try:
         fill(student, weights)
@@ -225,7 +230,7 @@ def holding(student: Student, weights: StoredWeights) -> Generator[None]:
 
 
 def parameter_slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
-    """Every parameter that the student brings, by its published name: the module that has it, and its name there."""
+    """Every parameter that the student brings, by its published name: its module, and its name there."""
     model, slots, published = student.model, {}, published_names(student)
     for path, module in root(model).named_modules():
         for leaf, _ in module.named_parameters(recurse=False):
@@ -246,8 +251,7 @@ def _ranks(weights: StoredWeights) -> dict[str, int]:
 
 
 def _check_ranks(ranks: Mapping[str, int], model: Network) -> None:
-    """Raise RunError where an adapter has no linear layer to sit on, or a
-    rank that no product there can have use of."""
+    """Raise RunError where an adapter has no linear layer, or a rank above what its layer can use."""
     modules = dict(model.named_modules())
     if absent := sorted(path for path in ranks if not hasattr(modules.get(path), "in_features")):
         raise RunError(f"the adapter has weights for {absent[0]}, which the base lacks", OTHER_BASE)
@@ -258,13 +262,12 @@ def _check_ranks(ranks: Mapping[str, int], model: Network) -> None:
 
 
 def _computing(stored: torch.dtype) -> torch.dtype:
-    """The dtype that adapters stored in another are held in: their own, but for 8-bit floats."""
+    """The dtype in which adapters are held: their own, but float32 for 8-bit floats."""
     return torch.float32 if stored.itemsize == 1 else stored
 
 
 def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[str, torch.Size]) -> None:
-    """Raise RunError where ``weights`` have other names or shapes than ``expected``;
-    the rank of an adapter is its own affair."""
+    """Raise RunError where ``weights`` have other names or shapes than ``expected``; ranks of adapters may differ."""
     expected = {name: _at_rank(name, shape, weights) for name, shape in expected.items()}
     facts, head = student.facts, list(published_names(student).values())
     if not any(name in weights for name in head):
@@ -288,7 +291,7 @@ def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[
 
 
 def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size:
-    """The shape of a tensor, that of an adapter's factor for the rank that its first factor has in ``weights``."""
+    """The shape of a tensor, for a factor of an adapter at the rank that its first factor has in ``weights``."""
     first = name.removesuffix(LORA_B) + LORA_A if name.endswith(LORA_B) else name
     if not name.endswith((LORA_A, LORA_B)) or len(weights.shapes.get(first, ())) != 2:
         return shape

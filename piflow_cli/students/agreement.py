@@ -1,5 +1,8 @@
-"""What the files of a student say twice must agree: its facts, its ``policy_config``, the fields of its config, and the
-config of a shipped teacher.
+"""Checks that the files of a student agree where they say the same twice.
+
+That holds for its facts, its ``policy_config``, the fields of its config, and the config of a shipped teacher.
+
+That is its facts, its ``policy_config``, the fields of its config, and the config of a shipped teacher.
 
 Digests tell that files are as they were saved, and old files and those of other tools have none.
 """
@@ -29,7 +32,7 @@ CLOSE = 1e-6  # relative: numbers of metadata went through decimal digits
 
 
 def check_policy(weights: StoredWeights, facts: StudentFacts, say: Callable[[str], None]) -> None:
-    """Raise RunError where the ``policy_config`` of ``weights`` says something else than ``facts``.
+    """Raise RunError where the ``policy_config`` of ``weights`` contradicts ``facts``.
 
     ``say`` takes a line on entries that nobody knows. What is not there says nothing.
     """
@@ -52,8 +55,10 @@ def check_policy(weights: StoredWeights, facts: StudentFacts, say: Callable[[str
 def check_config(
     config: Mapping[str, Any] | None, student: Student, weights: StoredWeights, say: Callable[[str], None]
 ) -> None:
-    """Raise RunError where ``config`` says something else of the policy than the facts and the network of ``student``,
-    or of the network than a shipped teacher's own config.
+    """Raise RunError where ``config`` contradicts the student.
+
+    About the policy it must agree with the facts and the network, and about the network with a shipped teacher's
+    config.
 
     ``say`` takes a line on what is not used, and on what no tensor shows and no teacher tells, where it is unusual.
     Students from elsewhere have class names of their own.
@@ -93,7 +98,7 @@ def _refuse(wrong: Mapping[str, Any], right: Mapping[str, Any], whose: str) -> N
 
 
 def _shipped_config(facts: StudentFacts) -> Mapping[str, Any]:
-    """The config of the student's teacher where piflow brings it; else nothing."""
+    """The config of the student's teacher, where piflow ships it; else an empty one."""
     if facts.teacher not in available() or (teacher := load(facts.teacher).teacher).base != facts.base:
         return {}
     place = teacher.base if teacher.config is None else teacher.config

@@ -1,5 +1,4 @@
-"""What a student may say of itself: bounds that no student needs to pass, and beyond
-which sampling hangs, fails or shows noise."""
+"""Bounds of a student's facts: beyond them sampling hangs, fails or shows noise."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each of ``values``, facts by their names, that no student can have."""
+    """A line for each of ``values``, facts by their names, that is out of its bounds."""
     for name, value in values.items():
         fits, words = RANGES[name]
         if not fits(value):

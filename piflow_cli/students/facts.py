@@ -1,4 +1,4 @@
-"""What a student says of itself: the facts that travel with its weights."""
+"""The facts that a student states about itself; they travel with its weights."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _PARSERS = {"int": int, "float": float}
 
 
 def has_facts(weights: StoredWeights) -> bool:
-    """Whether a student says of itself how it is sampled."""
+    """Whether the metadata hold the facts of a student."""
     return any(name.startswith(METADATA_PREFIX) for name in weights.metadata)
 
 
 @dataclass(frozen=True)
 class StudentFacts:
-    """What a sampler must know of a student; saved as ``piflow.*`` metadata, so that sampling needs no flags.
+    """The facts of a student, saved as ``piflow.*`` metadata, so that sampling needs no flags.
 
     ``teacher``: name of the preset; ``base`` and ``revision``: its weights; ``vae``: what shows its latents, or
     nothing; ``segment``: raw length that a DX policy spans; ``substeps``: per unit of raw time; ``temperature``: a
@@ -88,7 +88,7 @@ class StudentFacts:
 
     @classmethod
     def of(cls, preset: Preset) -> StudentFacts:
-        """What the student of this preset will say of itself."""
+        """The facts that a student of this preset will have."""
         policy, teacher, adapter = preset.policy, preset.teacher, preset.adapter
         return cls(
             teacher=preset.name,
@@ -110,8 +110,10 @@ class StudentFacts:
         )
 
     def base_at(self, other: str | None = None) -> tuple[str, str | None]:
-        """Where the base is, and its revision on the Hub, of which None is the newest: the student's own as it was
-        trained on, or the newest of ``other`` in its place."""
+        """The place of the base, and its revision on the Hub; None is the newest.
+
+        It is the base that the student was trained on, or the newest revision of ``other`` in its place.
+        """
         return (self.base, self.revision or None) if other is None else (other, None)
 
     @property
@@ -130,8 +132,10 @@ class StudentFacts:
         return "auto" if self.temperature == "auto" else float(self.temperature)
 
     def sampling_shift(self, shift: float | None) -> float:
-        """``shift`` where it is given; raises UsageError for another one of a DX policy,
-        whose points are even in its own raw time."""
+        """``shift`` where it is given, else the student's own.
+
+        Raises UsageError for another shift of a DX policy, whose points are even in its own raw time.
+        """
         if shift is not None and shift != self.shift and self.has_own_segment:
             raise UsageError(
                 f"the shift {self.shift:g} is part of a {self.policy} policy: {shift:g} is another", "leave --shift out"

@@ -1,4 +1,4 @@
-"""From what a user calls a student to its files on this machine: a run, an adapter, a single file, or a Hub id."""
+"""From what a user typed to a student's files on this machine: a run, an adapter, a single file, or a Hub id."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class StudentFiles:
-    """What a student is read from: its weights (a file, or an index of shards), and its config where it has one."""
+    """The files of a student: its weights (one file, or an index of shards), and its config where it has one."""
 
     weights: Path
     config: Path | None
@@ -36,8 +36,7 @@ def locate_student(student: str | Path, subfolder: str | None = None) -> Student
 
     Args:
         student: a run folder, an adapter folder, a .safetensors, .pth, .pt, .ckpt or .bin file, or a Hub id
-        ``owner/name``, which
-            may go on with a folder or a file inside the repository.
+            ``owner/name``, which may go on with a folder or a file inside the repository.
         subfolder: folder inside ``student``.
 
     Raises:
@@ -82,7 +81,7 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         if not folder.adapter.is_dir():
             raise UsageError(
                 f"the run {path} has not finished: it holds no student yet",
-                # Its settings, since the preset's own name would leave out what was changed on the command line.
+                # The run's settings, since the preset's name leaves out what was changed on the command line.
                 f"finish it: piflow distill --teacher {quote(str(folder.settings))} --output {quote(str(path))}",
             )
         path = folder.adapter
@@ -135,8 +134,7 @@ def _files(weights: Path) -> StudentFiles:
 
 
 def _brings_code(config: Path) -> bool:
-    """Whether code lies beside a model, as in what `piflow export` writes for
-    where piflow is not; adapters have none."""
+    """Whether code lies beside a model, as in a `piflow export` for machines without piflow; adapters have none."""
     try:
         return "auto_map" in json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -179,8 +177,7 @@ def _on_hub(repository: str, inside: str) -> StudentFiles:
 
 
 def _fetched(repository: str, inside: PurePosixPath, only: tuple[str, ...]) -> Path:
-    """As :func:`~piflow_cli.weights.locate.locate` for a student: what it says
-    of a base's options is said of students."""
+    """As :func:`~piflow_cli.weights.locate.locate`, with messages about a student in place of a base."""
     try:
         return locate(repository if inside == PurePosixPath() else f"{repository}/{inside}", only=only)
     except PiflowError as error:
@@ -191,7 +188,7 @@ def _fetched(repository: str, inside: PurePosixPath, only: tuple[str, ...]) -> P
 
 
 def _choices(repository: str) -> str:
-    """The folders of a repository that may hold students, to begin a hint with; "" if nothing is known of it."""
+    """The folders of a repository that may hold students, as the beginning of a hint; "" if nothing is known of it."""
     try:
         place = locate(repository, only=CONFIGS)
     except PiflowError:

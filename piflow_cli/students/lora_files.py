@@ -1,4 +1,4 @@
-"""Files of LoRAs: found on this machine or on the Hub, read whole, every value looked at."""
+"""Files of LoRAs: found on this machine or on the Hub, read whole, every value checked."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ NETWORK = "transformer."
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA as some tool wrote it: ``tensors`` by its own names, and ``config``: what it
-    says of scales in peft's fields, or nothing."""
+    """A LoRA as some tool wrote it.
+
+    ``tensors``: by its own names. ``config``: its scales in peft's fields, or nothing.
+    """
 
     path: str
     tensors: Mapping[str, Tensor]
@@ -42,8 +44,7 @@ class LoraFile:
         return bool(self.config.get("use_dora", False))
 
     def scale(self, module: str, rank: int) -> float:
-        """What the product of factors of ``rank`` at the dotted path ``module`` counts,
-        as peft reads ``config``; without one 1."""
+        """The factor of the product of adapters of ``rank`` at ``module``, as peft reads ``config``; 1 without one."""
         alpha = _of_module(self.config.get("alpha_pattern"), module, self.config.get("lora_alpha"))
         if alpha is None:
             return 1.0
@@ -51,7 +52,7 @@ class LoraFile:
 
 
 def check_files(loras: Sequence[tuple[str, float]]) -> None:
-    """Raise UsageError for a path at which nothing is."""
+    """Raise UsageError for a path that does not exist."""
     for path, _ in loras:
         if not Path(path).exists() and hub_id(path) is None:
             raise UsageError(f"there is no LoRA at {path}", NAME_ONE)
@@ -60,8 +61,10 @@ def check_files(loras: Sequence[tuple[str, float]]) -> None:
 
 
 def read_lora(path: str) -> LoraFile:
-    """The LoRA at ``path``; raises UsageError where there is none or more than one, RunError
-    for damage and values that are not finite."""
+    """The LoRA at ``path``.
+
+    Raises UsageError where there is none or more than one, and RunError for damage and values that are not finite.
+    """
     file = _found(path)
     metadata, stored = read_safetensors(file)
     # Nothing is computed in 8 bits.
@@ -100,8 +103,7 @@ def _config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _of_module(pattern: Mapping[str, float] | None, module: str, default: float | None) -> float | None:
-    """The value of ``pattern`` for a module, by the rule of peft: the first key
-    that ends its path, as a regular expression."""
+    """The value for a module, by the rule of peft: the first key, a regular expression, that ends its path."""
     for key, value in (pattern or {}).items():
         if re.fullmatch(rf"(.*\.)?({key})", module):
             return value

@@ -1,9 +1,8 @@
-"""Names of LoRA tensors, of every tool that users bring files of, to modules of a
-network of diffusers and parts of a LoRA.
+"""From names of LoRA tensors, as many tools write them, to modules of a diffusers network and parts of a LoRA.
 
-Where a file names the modules of diffusers, whatever stands before and behind them, its names are read
-here. Layouts of the original networks are brought into that form by diffusers' own converters, and
-every tensor that they leave unused is found.
+Where a file names the modules of diffusers, whatever stands before and behind them, its names are read here. Layouts of
+the original networks are brought into that form by diffusers' own converters, and every tensor that they leave unused
+is found.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# What tools put before a module's own name, longest first where one begins another.
+# Prefixes that tools put before a module's own name, longest first where one begins another.
 PREFIXES = (
     "transformer.base_model.model.", "base_model.model.transformer.", "base_model.model.", "transformer.",
     "model.diffusion_model.", "diffusion_model.", "",
@@ -23,7 +22,7 @@ FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 TEXT_ENCODER = re.compile(
     r"(text_encoders?(_\d)?[._]|lora_te\d?_|te\d?[._]|text_model\.|conditioner\.|cond_stage_model\.).*"
 )
-# Of peft a name of the adapter may stand before the last part: lora_A.default.weight.
+# In peft's files the adapter's name may stand before the last part: lora_A.default.weight.
 PARTS = {
     "down": re.compile(
         r"(?P<module>.+)\.(lora_A(\.[^.]+)?\.weight|lora_down\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight)"
@@ -39,8 +38,8 @@ Convert = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a tensor is: a ``part`` (a key of PARTS) of the LoRA on ``module``, a dotted path in the network."""
+class LoraTarget:
+    """The target of a LoRA tensor: a ``part`` (a key of PARTS) of ``module``, a dotted path in the network."""
 
     module: str
     part: str
@@ -53,28 +52,28 @@ class Naming:
         self.modules = frozenset(modules)
         self._flat = {name.replace(".", "_"): name for name in modules}
 
-    def place(self, key: str) -> Place | None:
-        """What ``key`` is a name of; None if it names no part of a LoRA, or no module of the network."""
+    def target(self, key: str) -> LoraTarget | None:
+        """The target that ``key`` names; None if it names no part of a LoRA, or no module of the network."""
         module, part = split(key)
         if part is None:
             return None
         for prefix in PREFIXES:
             if module.startswith(prefix) and module.removeprefix(prefix) in self.modules:
-                return Place(module.removeprefix(prefix), part)
+                return LoraTarget(module.removeprefix(prefix), part)
         for prefix in FLAT_PREFIXES:
             if module.startswith(prefix) and (name := self._flat.get(module.removeprefix(prefix))) is not None:
-                return Place(name, part)
+                return LoraTarget(name, part)
         return None
 
-    def places(self, tensors: Mapping[str, Tensor], convert: Convert) -> tuple[dict[Place, Tensor], list[str]]:
-        """Every tensor by its place, and the names of those that have none.
+    def targets(self, tensors: Mapping[str, Tensor], convert: Convert) -> tuple[dict[LoraTarget, Tensor], list[str]]:
+        """Every tensor by its target, and the names of those that have none.
 
-        ``convert`` is asked where the names are not those of diffusers: it gives the
-        tensors that it makes of them new names.
+        ``convert`` is asked where the names are not those of diffusers: it gives the tensors that it makes of them new
+        names.
         """
         placed, strange = self._placed(tensors)
-        # A tensor that is no part of a LoRA is no matter of layouts; two tensors for one place are none either.
-        if all(split(key)[1] is None or self.place(key) is not None for key in strange):
+        # A tensor that is no part of a LoRA is no matter of layouts; two tensors for one target are none either.
+        if all(split(key)[1] is None or self.target(key) is not None for key in strange):
             return placed, _with_effect(strange, tensors)
         # Some converters know the factors of the original layouts by one pair of names, some by the other.
         tried = [
@@ -85,39 +84,42 @@ class Naming:
 
     def _converted(
         self, tensors: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]], convert: Convert
-    ) -> tuple[dict[Place, Tensor], list[str]]:
-        """What ``convert`` makes of the tensors, in whose names the second
-        of each of ``pairs`` stands for the first."""
-        given: dict[str, Tensor] = {_replaced(key, pairs): Traced.of(value, key) for key, value in tensors.items()}
-        Traced.read.clear()
+    ) -> tuple[dict[LoraTarget, Tensor], list[str]]:
+        """The tensors as ``convert`` gives them.
+
+        Before that, the second of each of ``pairs`` replaces the first in the names.
+        """
+        given: dict[str, Tensor] = {
+            _replaced(key, pairs): TracedTensor.of(value, key) for key, value in tensors.items()
+        }
+        TracedTensor.read.clear()
         try:
             placed, strange = self._placed(convert(given))
         except Exception as error:
             # Converters raise whatever an unexpected name leads them to, and some say which it was.
-            unknown = [key for key in tensors if self.place(key) is None]
+            unknown = [key for key in tensors if self.target(key) is None]
             named = [key for key in unknown if key in str(error)]
             return {}, named if named else unknown
-        used = Traced.read.union(*(value.names for value in placed.values() if isinstance(value, Traced)))
+        used = TracedTensor.read.union(*(value.names for value in placed.values() if isinstance(value, TracedTensor)))
         unused = _with_effect([key for key in tensors if key not in used], tensors)
-        # What passes through unchanged and fits nowhere is unused under its own name.
+        # A tensor that passes through unchanged and fits nowhere counts as unused under its own name.
         strange = [key for key in strange if key not in tensors]
-        return {place: value.as_subclass(Tensor) for place, value in placed.items()}, unused + strange
+        return {target: value.as_subclass(Tensor) for target, value in placed.items()}, unused + strange
 
-    def _placed(self, tensors: Mapping[str, Tensor]) -> tuple[dict[Place, Tensor], list[str]]:
-        placed: dict[Place, Tensor] = {}
+    def _placed(self, tensors: Mapping[str, Tensor]) -> tuple[dict[LoraTarget, Tensor], list[str]]:
+        placed: dict[LoraTarget, Tensor] = {}
         strange = []
         for key, value in tensors.items():
-            place = self.place(key)
-            if place is None or place in placed:
+            target = self.target(key)
+            if target is None or target in placed:
                 strange.append(key)
             else:
-                placed[place] = value
+                placed[target] = value
         return placed, strange
 
 
 def split(key: str) -> tuple[str, str | None]:
-    """The module that a name begins with and the part of a LoRA that it ends
-    with; the name and None if it ends with none."""
+    """The module in front of a name and the part of a LoRA at its end; the name and None where it ends with none."""
     for part, pattern in PARTS.items():
         if (match := pattern.fullmatch(key)) is not None:
             return match["module"], part
@@ -125,7 +127,7 @@ def split(key: str) -> tuple[str, str | None]:
 
 
 def shown(key: str) -> str:
-    """The module that a name of a LoRA tensor is about, without what tools put before it."""
+    """The module in the name of a LoRA tensor, without the prefixes that tools add."""
     module = split(key)[0]
     return module.removeprefix(next(prefix for prefix in PREFIXES if module.startswith(prefix)))
 
@@ -141,15 +143,14 @@ def _replaced(name: str, pairs: Sequence[tuple[str, str]]) -> str:
     return name
 
 
-class Traced(Tensor):
-    """A tensor that knows of which named tensors it was made; ``read`` has the
-    names of those whose value was asked for."""
+class TracedTensor(Tensor):
+    """A tensor that knows the named tensors it was made of; ``read`` has the names whose value was asked for."""
 
     names: frozenset[str]
     read: set[str] = set()
 
     @classmethod
-    def of(cls, value: Tensor, name: str) -> Traced:
+    def of(cls, value: Tensor, name: str) -> TracedTensor:
         traced = value.as_subclass(cls)
         traced.names = frozenset((name,))
         return traced
@@ -161,13 +162,13 @@ class Traced(Tensor):
         if func in (Tensor.item, Tensor.__float__):
             cls.read |= sources
         for value in made if isinstance(made, (tuple, list)) else (made,):
-            if isinstance(value, Traced):
+            if isinstance(value, TracedTensor):
                 value.names = sources
         return made
 
 
 def _names(values: object) -> list[frozenset[str]]:
-    if isinstance(values, Traced):
+    if isinstance(values, TracedTensor):
         return [getattr(values, "names", frozenset())]
     if isinstance(values, (tuple, list)):
         return [names for value in values for names in _names(value)]

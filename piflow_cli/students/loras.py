@@ -16,7 +16,7 @@ from ..teachers.base import Network
 from ..teachers.text_to_image import TextToImageFamily
 from ..wording import few
 from .lora_files import LoraFile, read_lora
-from .lora_names import TEXT_ENCODER, Naming, Place, shown, split
+from .lora_names import TEXT_ENCODER, LoraTarget, Naming, shown, split
 from .shared_base import REST, Switch
 
 INSIDE = re.compile(r"\.(lora_\w+|base_layer|variants)(\.|$)")
@@ -25,8 +25,10 @@ LEAVE_OUT = "leave it out"
 
 @dataclass(frozen=True)
 class Factors:
-    """The LoRA of one module: ``up`` (out, r) @ ``down`` (r, in) counts alpha / r
-    times; ``magnitude`` (out,) makes it a DoRA."""
+    """The LoRA of one module: ``up`` (out, r) @ ``down`` (r, in), times alpha / r.
+
+    ``magnitude`` (out,) makes it a DoRA.
+    """
 
     down: Tensor
     up: Tensor
@@ -51,9 +53,8 @@ def add_loras(
     which ``warn`` is told.
 
     Raises:
-        UsageError: a LoRA is for another model, or for the output projection, which
-        a student has none of; or a tensor of it
-            has no use here.
+        UsageError: a LoRA is for another model, or for the output projection, which a student has none of; or a tensor
+            of it has no use here.
         RunError: it is damaged, or holds values that are not finite.
     """
     names = []
@@ -67,8 +68,7 @@ def add_loras(
 
 
 def cast_adapters(model: Network, dtype: torch.dtype) -> None:
-    """Hold all adapters in ``dtype``: training under autocast computes with
-    them so, and float32 is many times slower."""
+    """Hold all adapters in ``dtype``, as training under autocast does; float32 is many times slower."""
     from peft.tuners.lora import LoraLayer
 
     for layer in model.modules():
@@ -78,8 +78,7 @@ def cast_adapters(model: Network, dtype: torch.dtype) -> None:
 
 
 def layers_under_magnitudes(model: Network) -> set[str]:
-    """Dotted paths of the layers that a DoRA sits on: it reads their weights between
-    calls, and these must not be in 8 bits then."""
+    """Dotted paths of the layers under a DoRA: it reads their weights between calls, so they stay out of 8 bits."""
     return {
         f"{name}.base_layer"
         for name, module in model.named_modules()
@@ -98,12 +97,12 @@ def _factors(
     ):
         what = f"{file.path} holds no LoRA for a {family.model_name}, but {few(list(file.tensors))}"
         raise UsageError(what, "name the file of one: --lora PATH[:SCALE]")
-    places, unused = _places(model, family, tensors)
+    targets, unused = _targets(model, family, tensors)
     if unused:
         raise _unused(file.path, unused, tensors, model)
     parts: dict[str, dict[str, Tensor]] = {}
-    for place, value in places.items():
-        parts.setdefault(place.module, {})[place.part] = value
+    for target, value in targets.items():
+        parts.setdefault(target.module, {})[target.part] = value
     if texts:
         warn(f"{file.path} is for the text encoders too: {few(texts)}; that part is left out, and pictures may differ")
     found = {_switched(model, module): _whole(file, module, having) for module, having in sorted(parts.items())}
@@ -112,9 +111,9 @@ def _factors(
     return found
 
 
-def _places(
+def _targets(
     model: Network, family: TextToImageFamily, tensors: Mapping[str, Tensor]
-) -> tuple[dict[Place, Tensor], list[str]]:
+) -> tuple[dict[LoraTarget, Tensor], list[str]]:
     naming = Naming([name for name, _ in model.named_modules() if name and not INSIDE.search(f".{name}")])
 
     def convert(given: dict[str, Tensor]) -> Mapping[str, Tensor]:
@@ -122,11 +121,11 @@ def _places(
         state, *alphas, _ = family.pipeline_class.lora_state_dict(given, return_alphas=True, return_lora_metadata=True)
         return {**state, **(alphas[0] or {} if alphas else {})}
 
-    return naming.places(tensors, convert)
+    return naming.targets(tensors, convert)
 
 
 def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model: Network) -> UsageError:
-    """What is said of tensors that have no use here."""
+    """The error for tensors that have no use here."""
     magnitudes = [key for key in keys if key.endswith("dora_scale")]
     if magnitudes:
         what = f"{path} is a DoRA by another tool than peft: {few(magnitudes)} would be lost"
@@ -164,7 +163,7 @@ def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:
 
 
 def _switched(model: Network, module: str) -> str:
-    """A module that is a switch goes on to the student's own version of it."""
+    """The path of a module; for a switch, of the student's own version."""
     return f"{module}.variants.{REST}" if isinstance(model.get_submodule(module), Switch) else module
 
 

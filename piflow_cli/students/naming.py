@@ -1,4 +1,4 @@
-"""What a student is called in tables, pictures and folders."""
+"""Names of students in tables, pictures and folders."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-# What the folders and files of every student are called, and so tells none from another.
+# Names that folders and files of every student have, which tell no two apart.
 GENERIC = ("adapter", "diffusion_pytorch_model")
 _SUFFIX = re.compile(r"\.(safetensors(\.index\.json)?|pth|pt|ckpt|bin)$")
 
 
 def student_name(student: str, subfolder: str | None = None) -> str:
-    """The last part of a path or Hub id that tells it from others: ``digits`` for runs/digits,
-    runs/digits/adapter and the file in there."""
+    """The last part of a path or Hub id that tells it from others.
+
+    It is ``digits`` for runs/digits, runs/digits/adapter and the file in there.
+    """
     path = (Path(student) if subfolder is None else Path(student) / subfolder).resolve()
     parts = [*path.parts[1:-1], _SUFFIX.sub("", path.name)]
     return next((part for part in reversed(parts) if part not in GENERIC), path.name)
 
 
 def student_names(students: Sequence[str], subfolder: str | None = None) -> list[str]:
-    """A name for each: :func:`student_name`, or all of the path where that would be the name of two."""
+    """A name for each: :func:`student_name`, or the whole path where two would share a name."""
     short = [student_name(student, subfolder) for student in students]
     return [name if short.count(name) == 1 else path for name, path in zip(short, students, strict=True)]

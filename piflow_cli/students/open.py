@@ -1,4 +1,4 @@
-"""The one way from what a user typed to a student: found first, which takes a moment, and then loaded."""
+"""The one way from what a user typed to a student: it is found first, which is quick, and then loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoundStudent:
-    """A student that was found and says what it is; its weights are still on disk.
+    """A student that was found, with its facts; its weights are still on disk.
 
     ``named``: as it was typed. ``teacher``: the preset that was asked for, if any. ``other_base``: a base in place of
     the student's own. ``changed``: files may differ from what was saved. ``say`` takes a line on what is assumed.
@@ -43,7 +43,7 @@ class FoundStudent:
 
     @property
     def folder(self) -> Path:
-        """Where its weights are."""
+        """The folder of its weights."""
         return self.files.weights.parent
 
     @property
@@ -53,16 +53,16 @@ class FoundStudent:
 
     @property
     def base(self) -> tuple[str, str | None]:
-        """Where its base is, and at which revision."""
+        """The place of its base, and the revision."""
         return self.facts.base_at(self.other_base)
 
     @property
     def base_precision(self) -> str:
-        """The precision that its base had in training, as `--base-precision` has it."""
+        """The precision of its base in training, as `--base-precision` has it."""
         return self.facts.base_precision
 
     def preset(self) -> Preset:
-        """What it was distilled with, as :func:`preset_of` finds it."""
+        """The preset that it was distilled with, as :func:`preset_of` finds it."""
         return preset_of(self.facts, self.folder, self.teacher)
 
     def load(
@@ -72,8 +72,7 @@ class FoundStudent:
         precision: str | None = None,
         as_stored: bool = False,
     ) -> Student:
-        """The student with its weights, on the CPU; the arguments are those of
-        :func:`~piflow_cli.students.adapters.load_adapter`, which tells the errors.
+        """The student with its weights, on the CPU; arguments as in :func:`~piflow_cli.students.adapters.load_adapter`.
 
         Raises UsageError too where the student has no use for the base that was asked for.
         """
@@ -99,13 +98,13 @@ class FoundStudent:
 
 @dataclass(frozen=True)
 class LoadedStudent:
-    """A student in memory, where samplers take one that was found."""
+    """A student in memory, for samplers that take a found one."""
 
     student: Student
 
     @property
     def named(self) -> str:
-        """What it is called in messages and recipes."""
+        """Its name in messages and recipes."""
         return f"a student of {self.facts.teacher}"
 
     @property
@@ -114,12 +113,12 @@ class LoadedStudent:
 
     @property
     def base(self) -> tuple[str, str | None]:
-        """Where its base is, and at which revision."""
+        """The place of its base, and the revision."""
         return self.facts.base_at()
 
     @property
     def base_precision(self) -> str:
-        """The precision of the network's weights, as `--base-precision` has it; UsageError for one without a name."""
+        """The precision of its weights, as `--base-precision` has it; raises UsageError for one without a name."""
         dtype = next(root(self.student.model).parameters()).dtype
         if dtype not in (torch.float32, torch.bfloat16):
             raise UsageError(f"{self.named} is in {dtype}", "load it in torch.float32 or torch.bfloat16")
@@ -143,10 +142,12 @@ def find_student(
 
     Args:
         named: a run folder, an adapter folder, a file or an index of weights, or a Hub id, as
-        :func:`~piflow_cli.students.locate.locate_student` takes them. teacher: the preset that it was distilled from,
-        whose values hold where the student says nothing of itself. base: where the base of a student with adapters is,
-        in place of what the student says. subfolder: inside ``named``. changed: take files that are not as they were
-        saved. say: takes a line on what was assumed.
+            :func:`~piflow_cli.students.locate.locate_student` takes them.
+        teacher: the preset that it was distilled from, whose values hold where the student says nothing of itself.
+        base: where the base of a student with adapters is, in place of what the student says.
+        subfolder: inside ``named``.
+        changed: take files that are not as they were saved.
+        say: takes a line on what was assumed.
 
     Raises:
         UsageError: there is no student there, or it was distilled from another teacher.
@@ -177,7 +178,9 @@ def open_student(
 
 
 def preset_of(facts: StudentFacts, folder: Path | None = None, teacher: str | None = None) -> Preset:
-    """The settings of the preset ``teacher``; else of the run that ``folder`` is, or lies in; else of the preset that
+    """The settings that a student was distilled with.
+
+    They are those of the preset ``teacher``; else of the run that ``folder`` is, or lies in; else of the preset that
     the student names.
 
     Raises UsageError where that is no shipped preset.
@@ -197,7 +200,7 @@ def preset_of(facts: StudentFacts, folder: Path | None = None, teacher: str | No
 
 
 def _check_teacher(named: str | Path, facts: StudentFacts, teacher: str | None) -> None:
-    """Raise UsageError where the student was trained for another than ``teacher``; None is any."""
+    """Raise UsageError where the student was trained for another teacher; None is any."""
     if teacher is not None and (name := load(teacher).name) != facts.teacher:
         raise UsageError(
             f"{named} was trained for the teacher {facts.teacher}, not {name}",

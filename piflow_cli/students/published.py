@@ -1,4 +1,4 @@
-"""Students from elsewhere, which say what they are but not how to sample them: the rest comes from a preset."""
+"""Students from elsewhere, which name their policy but not how to sample it: a preset gives the rest."""
 
 from __future__ import annotations
 
@@ -94,14 +94,13 @@ def is_ours(config: Mapping[str, Any] | None) -> bool:
 
 
 def base_outline(teacher: TeacherSection) -> Network:
-    """The teacher on the meta device, for what a student without a config.json does not say."""
+    """The teacher on the meta device, for facts that a student without a config.json lacks."""
     family = family_of(teacher.family)
     return family.outline(outline_folder(family, teacher))
 
 
 def told_policy(weights: StoredWeights) -> Mapping[str, Any]:
-    """What the file says of its policy, nothing where it has no ``policy_config``;
-    raises RunError where that is no JSON object."""
+    """The file's ``policy_config``, empty where it has none; raises RunError where it is no JSON object."""
     try:
         return dict(json.loads(weights.metadata.get("policy_config", "{}")))
     except (ValueError, TypeError, RecursionError) as error:
@@ -109,7 +108,7 @@ def told_policy(weights: StoredWeights) -> Mapping[str, Any]:
 
 
 def _policy_config(weights: StoredWeights) -> Mapping[str, Any]:
-    """What the file says of its policy; of one that says nothing, what its head can only be."""
+    """The file's ``policy_config``; where it has none, the only one that fits its head."""
     found = told_policy(weights)
     if found:
         return found
@@ -122,7 +121,7 @@ def _policy_config(weights: StoredWeights) -> Mapping[str, Any]:
 
 
 def no_head(path: Path, adapters: bool) -> RunError:
-    """What is said of weights that could be a teacher's."""
+    """The error for weights that could be a teacher's."""
     what = "a LoRA" if adapters else "the weights of a teacher"
     hint = "put it beside a student: piflow sample RUN --lora PATH" if adapters else "name a student, or copy it again"
     return RunError(f"{path} holds no policy head: it is {what}, not a student", hint)
@@ -165,7 +164,7 @@ def _preset(
 
 
 def _shipped(kind: PolicyKind) -> Iterator[Preset]:
-    """The shipped presets of that policy, or of one that is published as the same type, of which it is a variant."""
+    """The shipped presets of that policy, or of a policy that is published as the same type."""
     for name in available():
         if policy_kind(load(name).policy.kind).published.type == kind.published.type:
             yield resolve(name, None, [], {"policy.kind": kind.name})
@@ -184,7 +183,7 @@ def _first_preset(config: Mapping[str, Any], kind: PolicyKind) -> Preset:
 def _head_sizes(
     config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, preset: Preset
 ) -> dict[str, int]:
-    """Components and width of the log-std network, as the config states them; without one, as the tensors show them."""
+    """Components and width of the log-std network, as the config states them, or else as the tensors show them."""
     try:
         if config is not None and is_ours(config):
             if kind.published.class_prefix is not None:

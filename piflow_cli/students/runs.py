@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and whose folder it is."""
+"""The files of a run, and the check whose folder it is."""
 
 from __future__ import annotations
 
@@ -64,14 +64,13 @@ class RunFolder:
         return self.path / "previews"
 
     def _is_empty(self) -> bool:
-        """Whether there is nothing but the lock, and what a start that was killed had not finished to write."""
+        """Whether a folder holds nothing but the lock, and leftovers of a start that was killed."""
         return not self.path.exists() or all(
             found.name == LOCK_NAME or stood_aside(found, _WRITTEN) is not None for found in self.path.iterdir()
         )
 
     def check(self, preset: Preset) -> None:
-        """Make sure that the folder is new, empty, or belongs to this very
-        configuration; raises UsageError otherwise."""
+        """Raise UsageError unless the folder is new, empty, or belongs to this very configuration."""
         if self._is_empty():
             return
         if not self.settings.is_file():
@@ -93,7 +92,7 @@ class RunFolder:
             )
 
     def check_data(self, fingerprint: str) -> None:
-        """Make sure that a run that goes on is given the data it began with; raises UsageError otherwise."""
+        """Raise UsageError unless a run that goes on has the data that it began with."""
         record = self.path / DATA_NAME
         if record.is_file() and record.read_text(errors="replace").strip() != fingerprint:
             raise UsageError(
@@ -108,13 +107,12 @@ class RunFolder:
             aside.write_text(fingerprint + "\n")
 
     def clear_leftovers(self) -> list[Path]:
-        """Remove what a start of this run that was killed left aside; returns what was put back under its name."""
+        """Remove what a killed start of this run left aside; returns what was put back under its name."""
         places = ((self.path, _WRITTEN), (self.checkpoints, _CHECKPOINT), (self.previews, _PREVIEW))
         return [path for folder, ours in places for path in recover(folder, ours)]
 
     def set_aside(self) -> Path | None:
-        """Move an earlier run out of the way, to the first free DIR.1,
-        DIR.2, …; None where there is nothing to move."""
+        """Move an earlier run to the first free DIR.1, DIR.2, …; None where there is nothing to move."""
         if self._is_empty():
             return None
         number = 1
@@ -132,7 +130,7 @@ class RunFolder:
 
 
 def usual_folder(preset: Preset) -> Path:
-    """Where the run of a preset goes if nothing else is asked."""
+    """The folder of a preset's runs, where none is asked for."""
     return Path("runs") / preset.name
 
 
@@ -154,7 +152,7 @@ def read_settings(path: Path) -> Preset:
 
 
 def iterations_asked(adapter: Path) -> int | None:
-    """How long the run is to be that the folder ``adapter`` is in; None where it is in none."""
+    """The number of iterations of the run that holds the folder ``adapter``; None where none does."""
     settings = RunFolder(adapter.parent).settings
     if adapter.name != ADAPTER_NAME or not settings.is_file():
         return None
@@ -166,8 +164,7 @@ def iterations_asked(adapter: Path) -> int | None:
 
 
 def differences(before: Preset, now: Preset) -> list[str]:
-    """What tells two configurations apart, as ``section.key was A, is B``;
-    settings that leave iterations alone are free.
+    """Lines ``section.key was A, is B`` for two configurations; settings that change no iteration are left out.
 
     The number of iterations is one of them while the rate does not depend on it.
     """

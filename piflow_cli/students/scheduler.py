@@ -28,7 +28,7 @@ class PolicySchedulerOutput(BaseOutput):
 
 
 def as_sampled(policy: Policy, temperature: float | str, index: int, nfe: int) -> Policy:
-    """The policy of evaluation ``index`` (from 0) of ``nfe``, with the temperature of all steps but the last."""
+    """The policy of evaluation ``index`` (from 0) of ``nfe``, at the sampling temperature of that step."""
     return policy if index == nfe - 1 else policy.with_temperature(final_temperature(temperature, nfe))
 
 
@@ -84,8 +84,10 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         sigmas: Sized | None = None,
         mu: float | None = None,
     ) -> None:
-        """Place ``num_inference_steps`` evaluations; ``sigmas`` only count them and
-        ``mu`` is ignored: both are the student's."""
+        """Place ``num_inference_steps`` evaluations on the student's own time grid.
+
+        ``sigmas`` only count them, and ``mu`` is ignored.
+        """
         if num_inference_steps is None:
             if sigmas is None:
                 raise ValueError("set_timesteps needs num_inference_steps")

@@ -1,8 +1,8 @@
-"""One base in memory, seen as teacher, student and moving average of the student.
+"""One base in memory, in three roles: teacher, student, and moving average of the student.
 
-The frozen base carries low-rank adapters (LoRA, arXiv 2106.09685), and a switch at every module that the student has a
-version of its own of. A role is a setting of flags and touches no requires_grad. At rest the base plays the student, so
-that what gradient checkpointing recomputes during backward() is what ran forward.
+The frozen base carries low-rank adapters (LoRA, arXiv 2106.09685), and a switch at every module of which the student
+has its own version. A role is a setting of flags and touches no requires_grad. At rest the base plays the student, so
+that gradient checkpointing recomputes in backward() what ran forward.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REST: Role = "student"
 
 
 class Switch(nn.Module):
-    """A module of the base and its counterparts in the other roles; a call goes to the one whose role is on."""
+    """A module of the base and its counterparts in the other roles; a call goes to that of the current role."""
 
     def __init__(self, variants: Mapping[Role, nn.Module]) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Switch(nn.Module):
 
 
 class HeadSwitch(Switch):
-    """A switch at the output projection: it also hands the tapped timestep embedding to the head that is on."""
+    """A switch at the output projection; it also hands the tapped timestep embedding to the current head."""
 
     embedding: Tensor | None = None
 
@@ -51,7 +51,7 @@ class HeadSwitch(Switch):
 
 
 class FullPrecisionLinear(nn.Linear):
-    """A float32 layer inside a model of another dtype: computes in its own, answers in the dtype it was asked in."""
+    """A float32 layer inside a model of another dtype: it computes in float32 and answers in the input's dtype."""
 
     @classmethod
     def like(cls, layer: nn.Linear) -> FullPrecisionLinear:
@@ -68,7 +68,7 @@ class FullPrecisionLinear(nn.Linear):
 
 
 class SharedBase:
-    """A base and the versions of its parts that ``roles`` besides the teacher bring.
+    """A base, and the parts that each of ``roles`` besides the teacher brings.
 
     ``heads``: the policy head of each such role, for the projection at ``site``. ``copies``: dotted paths of linear
     layers that the student trains in full. ``adapter``: LoRA of all such roles. The base itself is changed in place.
@@ -102,7 +102,7 @@ class SharedBase:
         self.base.set_submodule(path, switch)
 
     def _finish(self, roles: list[Role]) -> None:
-        """Only the student takes gradients; every other role starts as a copy of it; all of them in float32."""
+        """Give gradients to the student alone, and start every other role as a float32 copy of it."""
         student = dict(self.view(REST).named_parameters())
         for role in roles:
             for name, value in self.view(role).named_parameters():
@@ -113,7 +113,7 @@ class SharedBase:
 
     @property
     def adapter_scale(self) -> float:
-        """What the adapters' product is multiplied by: the same everywhere."""
+        """The factor of the adapters' product, the same everywhere."""
         return self.tuned[0].scaling[REST]
 
     def play(self, role: Role) -> None:
@@ -129,7 +129,7 @@ class SharedBase:
 
     @contextmanager
     def playing(self, role: Role) -> Generator[nn.Module]:
-        """The base in another role for a while; it is the student again afterwards."""
+        """The base in another role for a while; afterwards it is the student again."""
         self.play(role)
         try:
             yield self.base
@@ -147,11 +147,11 @@ class SharedBase:
 
 
 class View:
-    """A shared base in one role, to be called, counted, saved and loaded like a model of its own.
+    """A shared base in one role, which can be called, counted, saved and loaded like a model of its own.
 
-    Its parameters are those that the role brings: none for the teacher; adapters, copies and head
-    for the student and for its average, under the same names and in the same order. Calls in other
-    roles than the student take no gradients.
+    Its parameters are those that the role brings: none for the teacher; adapters, copies and head for the student and
+    for its average, under the same names and in the same order. Calls in other roles than the student take no
+    gradients.
     """
 
     def __init__(self, shared: SharedBase, role: Role) -> None:
@@ -181,7 +181,7 @@ class View:
                 yield name, value
 
     def own_name(self, inside: str) -> str | None:
-        """The name here of a parameter called ``inside`` in the base; None if the role does not bring it."""
+        """The name in this role of the base's parameter ``inside``; None if the role does not bring it."""
         marks = {
             f".lora_A.{self.role}.": ".lora_A.",
             f".lora_B.{self.role}.": ".lora_B.",
@@ -216,13 +216,13 @@ class View:
         )
 
     def to(self, *args: Any) -> View:
-        """Move the base, and with it every view of it."""
+        """Move the base, and with it its views in all roles."""
         self.base.to(*args)
         return self
 
 
 def root(model: Network | View) -> Network:
-    """The module behind a view; a model that is no view is its own."""
+    """The module that holds the weights: the base of a view, and any other model itself."""
     return model.base if isinstance(model, View) else model
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Student:
-    """A widened model, or the student's view of a shared base, with the facts that turn its output into policies."""
+    """A widened model, or a shared base in the student's role, with the facts that turn its output into policies."""
 
     def __init__(self, family: TeacherFamily, model: Network, facts: StudentFacts) -> None:
         self.family = family
@@ -38,17 +38,19 @@ class Student:
 
     @property
     def device(self) -> torch.device:
-        """Where its network is."""
+        """The device of its network."""
         return next(root(self.model).parameters()).device
 
     def policy(self, model: Network, x: Tensor, raw: Tensor, conditioning: Conditioning) -> Policy:
-        """One evaluation at states ``x`` (B, C, *S), raw times (B,); ``model``
-        is this one's, or its distributed wrapper."""
+        """The policy of one evaluation at states ``x`` (B, C, *S) and raw times (B,).
+
+        ``model``: the student's own, or its distributed wrapper.
+        """
         output = self.family.call(model, x, to_sigma(raw, self.facts.shift), conditioning)
         return self.decoder.policy(output, x, raw)
 
     def average(self) -> Student:
-        """A copy to keep the moving average of the weights in; it takes no gradients."""
+        """A copy that keeps the moving average of the weights; it takes no gradients."""
         if isinstance(self.model, View):
             return Student(self.family, self.model.shared.view("average"), self.facts)
         return Student(self.family, copy.deepcopy(self.model).eval().requires_grad_(False), self.facts)
@@ -66,7 +68,7 @@ class Student:
         stochastic: float = 0.0,
         patch: int | None = None,
     ) -> PolicyScheduler:
-        """The sampler with the settings the student was trained for, but for those that are given.
+        """The sampler with the settings that the student was trained for, except those that are given.
 
         ``patch``: positions per token in pipelines that pack their latents.
         """
@@ -133,8 +135,10 @@ def adapted_student(
 
 
 def loaded_student(base: Network, family: TeacherFamily, facts: StudentFacts, ranks: dict[str, int]) -> Student:
-    """A student on its ``base``, with adapters of ``ranks`` at dotted paths; what it brings
-    is on the meta device until it is loaded."""
+    """A student on its ``base``, with adapters of ``ranks`` at dotted paths.
+
+    The parts that it brings are on the meta device until they are loaded.
+    """
     with torch.device("meta"):
         site, head = new_head(base, family, facts)
         shared = SharedBase(
@@ -144,8 +148,7 @@ def loaded_student(base: Network, family: TeacherFamily, facts: StudentFacts, ra
 
 
 def unloaded_student(family: TeacherFamily, config: dict, facts: StudentFacts) -> Student:
-    """A student that brings all its weights, of the architecture that
-    ``config`` states; they are on the meta device."""
+    """A student that brings all its weights, in the architecture of ``config``, on the meta device."""
     from accelerate import init_empty_weights
 
     # Tables that no file holds are computed; only what will be loaded stays empty.
@@ -156,8 +159,10 @@ def unloaded_student(family: TeacherFamily, config: dict, facts: StudentFacts) -
 
 
 def adapter_config(ranks: dict[str, int], scale: float, dropout: float) -> LoraConfig:
-    """Adapters of ``ranks`` at dotted paths, whose product counts ``scale`` times;
-    gaussian at the start, and without effect."""
+    """Adapters of ``ranks`` at dotted paths, whose product is multiplied by ``scale``.
+
+    They start gaussian, and without effect.
+    """
     # peft takes seconds to import, and students that are trained in full do without it.
     from peft import LoraConfig
 

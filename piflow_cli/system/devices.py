@@ -14,8 +14,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes CUDA, or else the CPU; raises UsageError for a device that this
-    machine lacks, or that has no float64 (MPS)."""
+    """The device ``name``; ``auto`` takes CUDA, or else the CPU.
+
+    Raises UsageError for a device that this machine lacks, or that has no float64 (MPS).
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -36,8 +38,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use: fewer than the machine has, where a
-    job or container is bound to some of them."""
+    """CPU cores that this process may use, which a job or container may limit."""
     affinity = getattr(os, "sched_getaffinity", None)
     return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
 

@@ -1,4 +1,4 @@
-"""Two folders that change places at once, where the system can do that."""
+"""The exchange of two folders at once, where the system can do that."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Writing aside and renaming, so that nothing on disk is ever half of something,
-whatever kills the process or the power."""
+"""Writing aside and renaming, so that no file is ever half, whatever kills the process or the power."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ NAME_CACHE = "export XDG_CACHE_HOME=DIR"
 
 
 def user_cache(named: Path | None = None) -> Path:
-    """Where piflow keeps what it can make again: in ``named``, or else in ``piflow`` in XDG_CACHE_HOME or ~/.cache.
+    """The cache folder of piflow: ``named``, or else ``piflow`` in XDG_CACHE_HOME or ~/.cache.
 
     Raises UsageError where none of them is known: the variable is not set, and the user has no home.
     """
@@ -81,7 +80,7 @@ def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> 
         if len(os.fsencode(part)) > LONGEST_NAME:
             raise UsageError(f"{what}{shortened(part)} is too long for the name of a folder", f"name another: {hint}")
     try:
-        # Tried, because permissions alone do not tell: a file system may be read-only, or none that holds files.
+        # A file is made, since permissions alone do not tell: a file system may be read-only, or hold no files.
         with tempfile.TemporaryDirectory(dir=place, prefix="."):
             pass
     except OSError as error:
@@ -108,7 +107,7 @@ def files_digest(paths: Sequence[Path]) -> str:
 
 
 def is_plain_name(name: object) -> bool:
-    """Whether a name is that of a file in its own folder; what leads out of it is none."""
+    """Whether a name is that of a file in its own folder, and does not lead out of it."""
     return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0:")
 
 
@@ -116,8 +115,8 @@ def is_plain_name(name: object) -> bool:
 def replacing_file(path: Path) -> Generator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when it does not.
 
-    When the block has ended, the file stays under its name whatever happens to the power.
-    When it fails, folders that were made for the file go too.
+    When the block has ended, the file stays under its name whatever happens to the power. When it fails, folders that
+    were made for the file go too.
     """
     aside = _aside(path, "tmp")
     with in_folder(path.parent):
@@ -128,7 +127,7 @@ def replacing_file(path: Path) -> Generator[Path]:
             sync_folder(path.parent)
         except OSError as error:
             if error.filename is None and error.errno is not None:
-                # What wrote the file did not say which one it was.
+                # The writer's error did not name the file.
                 error.filename = str(path)
             raise
         finally:
@@ -159,8 +158,7 @@ def replacing_folder(path: Path) -> Generator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that a crash never leaves half of it under its name;
-    raises OSError where the system refuses."""
+    """Remove a folder so that a crash never leaves half of it; raises OSError where the system refuses."""
     aside = _aside(path, "tmp")
     os.rename(path, aside)
     # Otherwise its old name might come back after a power cut, to a part of what was in it.
@@ -169,7 +167,7 @@ def remove_folder(path: Path) -> None:
 
 
 def recover(folder: Path, ours: re.Pattern[str]) -> list[Path]:
-    """Clear away what writers that were killed left in ``folder``; none may be at work there.
+    """Clear away what killed writers left in ``folder``; none may be at work there.
 
     Only what stood aside of names that match ``ours`` in full is touched. What was moved out of the way of a successor
     that never came goes back, and is returned.
@@ -190,8 +188,7 @@ def recover(folder: Path, ours: re.Pattern[str]) -> list[Path]:
 
 
 def stood_aside(path: Path, ours: re.Pattern[str]) -> str | None:
-    """The name that ``path`` was written aside of, if that matches ``ours`` in
-    full; None for any other file or folder."""
+    """The name for which ``path`` was written aside, if it matches ``ours`` in full; None for any other."""
     found = _ASIDE.fullmatch(path.name)
     return None if found is None or ours.fullmatch(found[1]) is None else found[1]
 
@@ -203,7 +200,7 @@ def _aside(path: Path, kind: str) -> Path:
 
 
 def _clear(path: Path) -> None:
-    """Remove what no reader looks for any more: best done, and no reason to fail."""
+    """Remove what no reader needs any more; a failure is ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -233,7 +230,7 @@ def _swap(aside: Path, path: Path) -> None:
 
 
 def identity_of(files: Iterable[Path]) -> str:
-    """What tells ``files`` from others without reading them: where they are, how long, and of when."""
+    """The identity of ``files`` without reading them: their paths, lengths and times of change."""
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Folders that stay whatever happens to the power, and go again where nothing came into them."""
+"""Folders that survive a power cut, and go again where nothing came into them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def in_folder(path: Path) -> Generator[None]:
-    """Make ``path`` for the block; where that or the block fails, what was missing goes again if nothing is in it."""
+    """Make ``path`` for the block; where that or the block fails, the new folders go again if they are empty."""
     missing = missing_folders(path)
     try:
         make_folder(path)
@@ -29,19 +29,19 @@ def in_folder(path: Path) -> Generator[None]:
 
 
 def missing_folders(path: Path) -> list[Path]:
-    """Of ``path`` and the folders above it those that are not there, the innermost first."""
+    """``path`` and the folders above it that do not exist, the innermost first."""
     return [folder for folder in (path, *path.parents) if not folder.exists()]
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove those of ``folders``, the innermost first, that nothing is in."""
+    """Remove those of ``folders``, the innermost first, that are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
 
 
 def sync_file(path: Path) -> None:
-    """Have the contents of a file written to the disk; raises OSError where the disk fails."""
+    """Write the contents of a file to the disk; raises OSError where the disk fails."""
     # A file copied from elsewhere may forbid writing; Windows synchronises nothing else.
     number = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
@@ -51,7 +51,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Have the names in a folder written to the disk, on systems that can be told to."""
+    """Write the names in a folder to the disk, on systems that can do that."""
     try:
         number = os.open(path, os.O_RDONLY)
     except OSError:

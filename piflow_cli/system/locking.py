@@ -1,4 +1,4 @@
-"""Locks: one run in a folder at a time, and whoever waits for another process says so."""
+"""Locks: one run in a folder at a time, with a line where a process waits for another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ except ImportError:  # Windows
 
 LOCK_NAME = "run.lock"
 SECONDS_UNTIL_SAID = 1.0
-# Who has just taken a lock writes its name within a moment.
+# A process that has just taken a lock writes its name within a moment.
 ATTEMPTS, SECONDS_BETWEEN = 20, 0.05
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -34,9 +34,11 @@ logger = logging.getLogger("piflow.locking")
 
 
 @dataclass(frozen=True)
-class Holder:
-    """The process that a lock names. ``boot`` tells one start of one machine from all
-    others; empty where the system has none."""
+class LockHolder:
+    """The process that a lock names.
+
+    ``boot`` tells one start of one machine from all others; it is empty where the system has none.
+    """
 
     pid: int
     host: str
@@ -44,14 +46,14 @@ class Holder:
     since: str
 
     @classmethod
-    def here(cls) -> Holder:
+    def here(cls) -> LockHolder:
         """This process."""
         boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
         return cls(os.getpid(), socket.gethostname(), boot, time.strftime("%Y-%m-%d %H:%M:%S"))
 
     @classmethod
-    def read(cls, text: str) -> Holder | None:
-        """Who wrote ``text``; None where a crash or damage has left nothing that can be read."""
+    def read(cls, text: str) -> LockHolder | None:
+        """The writer of ``text``; None where a crash or damage left nothing readable."""
         try:
             record = json.loads(text)
             return cls(int(record["pid"]), str(record["host"]), str(record["boot"]), str(record["since"]))
@@ -94,8 +96,7 @@ class FolderLock:
         remove_empty(self._made)
 
     def follow(self, moved: Path) -> None:
-        """Lock the folder anew at its path, after what was there has been moved to
-        ``moved``; raises as the lock itself does."""
+        """Lock the folder anew at its path after its content moved to ``moved``; raises as the lock itself does."""
         number, self._number = self._number, None
         try:
             make_folder(self.folder)
@@ -108,7 +109,7 @@ class FolderLock:
             number = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 kept = _flock(number)
-                held = Holder.read(os.read(number, 4096).decode(errors="replace"))
+                held = LockHolder.read(os.read(number, 4096).decode(errors="replace"))
                 # Its holder may not have written its name yet, or have removed the file since it was opened here.
                 if attempt < ATTEMPTS - 1 and (not _same_file(number, self.path) or (kept is False and held is None)):
                     time.sleep(SECONDS_BETWEEN)
@@ -118,19 +119,18 @@ class FolderLock:
                     raise _in_use(self.folder, held)
                 self._take_over(held, kept is None)
                 os.ftruncate(number, 0)
-                os.pwrite(number, (json.dumps(asdict(Holder.here())) + "\n").encode(), 0)
+                os.pwrite(number, (json.dumps(asdict(LockHolder.here())) + "\n").encode(), 0)
             except BaseException:
                 os.close(number)
                 raise
             self._number = number
             return
 
-    def _take_over(self, held: Holder | None, unlocked: bool) -> None:
-        """Make sure that the process which a lock names is gone. ``unlocked``: the
-        file system has no locks that could tell."""
+    def _take_over(self, held: LockHolder | None, unlocked: bool) -> None:
+        """Make sure that the process in a lock is gone; ``unlocked``: the file system has no locks that could tell."""
         if held is None:
             return
-        here = Holder.here()
+        here = LockHolder.here()
         same_start = held.boot == here.boot != ""
         if held.host != here.host and (unlocked or not same_start):
             raise _unknown(self, held, "which cannot be looked at from here")
@@ -142,8 +142,7 @@ class FolderLock:
 
 @contextmanager
 def waiting_for(path: Path, what: str) -> Generator[None]:
-    """Hold the lock file ``path``; says ``what`` is waited for where another
-    process has it for longer than a moment."""
+    """Hold the lock file ``path``; a line says ``what`` is waited for where that takes longer than a moment."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=SECONDS_UNTIL_SAID)
@@ -156,14 +155,14 @@ def waiting_for(path: Path, what: str) -> Generator[None]:
         lock.release()
 
 
-def _in_use(folder: Path, held: Holder | None) -> UsageError:
+def _in_use(folder: Path, held: LockHolder | None) -> UsageError:
     who, stop = ("another process", "") if held is None else (str(held), f", or stop it there: kill {held.pid}")
     return UsageError(
         f"{folder} is in use by {who}", f"give this run a folder of its own with --output DIR, wait{stop}"
     )
 
 
-def _unknown(lock: FolderLock, held: Holder, why: str) -> UsageError:
+def _unknown(lock: FolderLock, held: LockHolder, why: str) -> UsageError:
     return UsageError(
         f"{lock.folder} is locked by {held}, {why}", f"if it no longer runs there: rm {shlex.quote(str(lock.path))}"
     )
@@ -199,7 +198,7 @@ def _close(number: int | None, path: Path) -> None:
 
 
 def _may_live(pid: int) -> bool:
-    """Whether a process of this machine may still be there; on Windows there is no asking without harm."""
+    """Whether a process of this machine may still be there; Windows cannot be asked without harm."""
     if os.name == "nt":
         return True
     try:

@@ -1,5 +1,4 @@
-"""One run on several processes: those that torchrun or accelerate started, or those
-that torchrun's launcher starts from here."""
+"""One run on several processes: those that torchrun or accelerate started, or those that we start."""
 
 from __future__ import annotations
 
@@ -32,8 +31,7 @@ _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 @contextmanager
 def environment(changes: Mapping[str, str] | None = None, *, without: str | None = None) -> Generator[None]:
-    """Environment variables with ``changes``, and without all whose names
-    begin with ``without``, until the block ends."""
+    """Set environment variables to ``changes`` for the block, and unset all that begin with ``without``."""
     changed = {} if changes is None else changes
 
     def touched() -> list[str]:
@@ -50,8 +48,7 @@ def environment(changes: Mapping[str, str] | None = None, *, without: str | None
 
 
 def process_count(asked: int | None, device: str) -> int:
-    """How many processes a run is to have: as asked, or as started; raises
-    UsageError where ``device`` has no room for them."""
+    """The number of processes of a run, as asked or as started; raises UsageError where ``device`` has too few GPUs."""
     started = launched_processes()
     wanted = started if asked is None else asked
     if started > 1 and wanted != started:
@@ -78,8 +75,8 @@ def process_count(asked: int | None, device: str) -> int:
 def launch(arguments: Sequence[str], processes: int) -> None:
     """Run the command line ``arguments`` of piflow in ``processes`` processes on this machine, and wait for them.
 
-    Raises Reported, with their exit code, where they were stopped or have said
-    what failed; RunError where one was killed.
+    Raises Reported, with their exit code, where they were stopped or have said what failed; RunError where one was
+    killed.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -90,7 +87,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SECONDS_TO_STOP),
     }
     changes = {name: os.environ.get(name, value) for name, value in changes.items()} | {LAUNCHER: str(os.getpid())}
-    # What failed is said by the process that failed.
+    # The process that failed reports its failure.
     elastic = logging.getLogger("torch.distributed.elastic")
     elastic.propagate = False
     elastic.addHandler(logging.NullHandler())
@@ -120,7 +117,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
 
 
 def follow_launcher() -> None:
-    """Let this process be asked to stop, as by SIGTERM, when the process that launched it dies, however it dies.
+    """Let this process get SIGTERM when the process that launched it dies, however it dies.
 
     Linux alone knows how; elsewhere, and where piflow has not launched it, nothing is done.
     """
@@ -137,7 +134,7 @@ def follow_launcher() -> None:
 
 
 def _signals(known: str) -> list[str]:
-    """What tells torchrun's launcher, whose options ``known`` describes, to go on ignoring SIGHUP under nohup."""
+    """Options of torchrun's launcher, described by ``known``, so that it ignores SIGHUP under nohup."""
     hang_up = getattr(signal, "SIGHUP", None)
     if hang_up is None or signal.getsignal(hang_up) != signal.SIG_IGN or "--signals-to-handle" not in known:
         return []
@@ -159,8 +156,7 @@ class Processes:
 
 
 def open_processes(device: str) -> Processes:
-    """The process group that the environment tells of, or this process alone; raises
-    UsageError for a device that is not there."""
+    """The process group of the environment, or this process alone; raises UsageError for a missing device."""
     chosen = choose_device(device)
     if launched_processes() == 1:
         return Processes(chosen)

@@ -1,4 +1,4 @@
-"""What a bug report needs to know about the machine, as `piflow --version --json` prints it."""
+"""Versions for a bug report, as `piflow --version --json` prints them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teachers: one file a family, and its row in :mod:`piflow_cli.presets.families`."""
+"""Teachers: one file for each family, and its row in :mod:`piflow_cli.presets.families`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ def families() -> dict[str, type[TeacherFamily]]:
 
 
 def family_of(name: str, guidance: float = 1.0) -> TeacherFamily:
-    """The family called ``name``, whose networks are told ``guidance`` if they take
-    it; raises UsageError for an unknown one."""
+    """The family ``name``, with ``guidance`` for networks that take it; raises UsageError for an unknown one."""
     if name not in family_names():
         raise UsageError(f"unknown model family '{name}'", f"families: {', '.join(family_names())}")
     return _class_of(name)(guidance)

@@ -1,4 +1,4 @@
-"""What piflow must know of a model family to use it as a teacher: one small class a family."""
+"""The interface of a model family as a teacher: one small class for each family."""
 
 from __future__ import annotations
 
@@ -30,17 +30,20 @@ Network = Any
 
 
 class TeacherFamily(ABC):
-    """How models of one family are loaded, called and widened.
+    """Loading, calling and widening of the models of one family.
 
-    The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise,
-    u = eps - x_0. :meth:`call` translates to the model's own.
+    The project's convention holds outside: states and velocities (B, C, *S), sigma in [0, 1] with 1 the noise, u = eps
+    - x_0. :meth:`call` translates to the model's own.
 
-    ``model_name``: the class of its models, as their config names it. ``fine_steps``: Euler steps of a picture at its
-    best; ``beside_steps``: of one that is only to stand beside a student's, in previews and inspection. ``guidance`` is
-    what a network with an input for the guidance scale is told; the others do not read it. ``trained_in_full``: dotted
-    paths of linear layers that a student with adapters trains in full, besides the head. ``config_not_published``:
-    fields of the base's config that published GM adapters leave out. ``usual_fields``: values that released networks
-    have in fields of the config which no tensor shows.
+    Attributes:
+        model_name: the class of its models, as their config names it.
+        fine_steps: Euler steps of the teacher's fine solution.
+        beside_steps: Euler steps of its samples beside a student's, in previews and inspection.
+        trained_in_full: dotted paths of linear layers that a student with adapters trains in full, besides the head.
+        config_not_published: fields of the base's config that published GM adapters leave out.
+        usual_fields: values that released networks have in fields of the config which no tensor shows.
+        embeds_guidance: whether its networks have an input for the guidance scale.
+        guidance: the value of that input.
     """
 
     name: ClassVar[str]
@@ -57,11 +60,10 @@ class TeacherFamily(ABC):
 
     @abstractmethod
     def head_site(self, model: Network) -> HeadSite:
-        """Where a policy head sits in ``model``."""
+        """The place of a policy head in ``model``."""
 
     def prepare(self, base: Path, config: Path | None) -> Path:
-        """The folder that :meth:`load` takes, of what lies under a preset's `base`
-        and `config`; most bases are one already."""
+        """The folder that :meth:`load` takes, made from a preset's `base` and `config`; most bases are one already."""
         return base
 
     @abstractmethod
@@ -71,24 +73,22 @@ class TeacherFamily(ABC):
     def load_base(self, folder: Path, precision: str) -> nn.Module:
         """The teacher in ``folder`` as adapters sit on it.
 
-        ``precision``: fp32 or bf16; int8 or nf4, of the linear layers but those of :meth:`kept_whole`,
-        the rest in bfloat16; fp8 is bfloat16 until
-        :func:`~piflow_cli.weights.quantisation.store_in_fp8` has been told of the adapters too.
+        ``precision``: fp32 or bf16; int8 or nf4, of the linear layers but those of :meth:`kept_whole`, the rest in
+        bfloat16; fp8 is bfloat16 until :func:`~piflow_cli.weights.quantisation.store_in_fp8` has been told of the
+        adapters too.
         """
         if precision in BITSANDBYTES:
             return self.load_quantised(folder, precision, sorted(self.kept_whole(self.outline(folder))))
         return self.load(folder, COMPUTED_IN[precision])
 
     def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
-        """The teacher in ``folder`` with linear layers in int8 or nf4, but for
-        those at ``keep``; the rest in bfloat16."""
+        """The teacher in ``folder`` with linear layers in int8 or nf4, except at ``keep``; the rest in bfloat16."""
         raise UsageError(
             f"teachers of the family {self.name} are not quantised", "choose --base-precision bf16 or fp32"
         )
 
     def kept_whole(self, model: Network) -> set[str]:
-        """Dotted paths of layers that are never quantised: students start from copies
-        of them, and the last layer is delicate."""
+        """Dotted paths of layers that are never quantised: those that students copy, and the delicate last layer."""
         return {self.head_site(model).projection, *self.trained_in_full}
 
     @abstractmethod
@@ -101,12 +101,11 @@ class TeacherFamily(ABC):
 
     @abstractmethod
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        """What ``model`` emits at states ``x`` (B, C, *S) and noise levels
-        (B,): velocity, or a policy if it is widened."""
+        """The output of ``model`` at states ``x`` (B, C, *S) and noise levels (B,): velocity, or policy parameters."""
 
     @abstractmethod
     def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
-        """The conditioning of classifier-free guidance's other half."""
+        """The conditioning of the other half in classifier-free guidance."""
 
     @abstractmethod
     def embedding_dim(self, model: Network) -> int:
@@ -118,12 +117,13 @@ class TeacherFamily(ABC):
 
     @abstractmethod
     def longest_conditioning(self, model: Network) -> Conditioning:
-        """Conditioning of one sample, shaped as the longest text makes it, on the meta device, but for masks whose
-        values shape the network."""
+        """Conditioning of one sample, in the shape of the longest text, on the meta device.
+
+        Masks whose values shape the network have values.
+        """
 
     def encoders(self, section: TeacherSection) -> EncoderFactory:
-        """The encoders of a text-to-image teacher, not loaded yet; raises
-        UsageError where the family knows only classes."""
+        """The encoders of a text-to-image teacher, not loaded yet; raises UsageError for a family of classes alone."""
         raise UsageError(
             f"the family {self.name} is conditioned on class labels, not on text",
             "name pictures with labels; distill: --data SOURCE, and no --prompts",
@@ -131,14 +131,14 @@ class TeacherFamily(ABC):
 
 
 class ClassConditionalFamily(TeacherFamily):
-    """Teachers of one image size that are told a class."""
+    """Class-conditional teachers of one image size."""
 
     fine_steps = 128
     beside_steps = 128
 
     @abstractmethod
     def class_count(self, model: Network) -> int:
-        """How many classes the model was conditioned on."""
+        """The number of classes that the model was conditioned on."""
 
     @abstractmethod
     def condition(self, model: Network, labels: Sequence[int]) -> Conditioning:
@@ -150,8 +150,7 @@ class ClassConditionalFamily(TeacherFamily):
 
 
 def guidance_of(section: TeacherSection) -> Guidance:
-    """The classifier-free guidance that a preset asks of its teacher; none
-    where the network embeds the scale itself."""
+    """The classifier-free guidance of a preset's teacher; none where the network embeds the scale."""
     if section.guidance_mode == "embedded":
         return Guidance()
     return Guidance(section.guidance, section.guidance_interval, section.guidance_mode == "orthogonal")
@@ -170,7 +169,7 @@ def to_device(conditioning: Conditioning, device: torch.device) -> Conditioning:
 
 
 def repeat(conditioning: Conditioning, times: int) -> Conditioning:
-    """The conditioning of a batch that holds ``times`` states of each sample, state-major."""
+    """The conditioning of a batch with ``times`` states of each sample, state-major."""
     return {name: value.repeat(times, *[1] * (value.ndim - 1)) for name, value in conditioning.items()}
 
 

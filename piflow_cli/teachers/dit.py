@@ -31,8 +31,7 @@ class DiTFamily(ClassConditionalFamily):
     usual_fields = MappingProxyType({"time_scale": (1.0, 1000.0)})
 
     def prepare(self, base: Path, config: Path | None) -> Path:
-        """A released checkpoint becomes a folder, by the config.json in the folder
-        ``config``, or else by the one beside it."""
+        """A folder made from a released checkpoint, by the config.json in ``config``, or else by the one beside it."""
         if not base.is_file():
             read_config(base / CONFIG_NAME)
             return base
@@ -94,7 +93,7 @@ class DiTFamily(ClassConditionalFamily):
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The fields of a DiT's config.json; raises UsageError where the file is none or tells of another model."""
+    """The fields of a DiT's config.json; raises UsageError where the file is none or is of another model."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         named = config.get("_class_name", DiT.__name__)

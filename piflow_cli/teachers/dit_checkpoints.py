@@ -1,5 +1,4 @@
-"""Released ImageNet checkpoints as folders of our DiT: key maps, exact changes
-of convention, and a cache of the results.
+"""Released ImageNet checkpoints as folders of our DiT: key maps, exact changes of convention, and a cache.
 
 Three releases are read: the teachers of pi-Flow (arXiv 2510.14974), which have our names; SiT (arXiv
 2401.08740), which is fed 1 - sigma and predicts x_0 - eps; and REPA (arXiv 2410.06940), which has SiT's names
@@ -87,8 +86,7 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
 
 
 def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and float32 tensors of the DiT that gives u = eps - x_0 from sigma
-    as the checkpoint's own model implies it.
+    """Config and float32 tensors of the DiT that gives u = eps - x_0 from sigma, equal to the checkpoint's model.
 
     Raises UsageError naming the first faults where the tensors are not those of a class-conditional DiT.
     """
@@ -115,10 +113,9 @@ def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[di
 
 
 def architecture(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The DiT's config, read off tensors with our names; ``given`` tells what they
-    do not show and must not contradict them.
+    """The DiT's config, read off tensors with our names; ``given`` adds what they do not show.
 
-    Raises UsageError naming what is contradicted, or what must be given.
+    Raises UsageError for what ``given`` contradicts or lacks.
     """
     try:
         width, channels, patch, _ = tensors["pos_embed.proj.weight"].shape
@@ -152,8 +149,7 @@ def architecture(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> dic
 
 
 def _with_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a SiT under our names, queries, keys and values apart, and
-    without what does not reach the velocity."""
+    """The tensors of a SiT under our names, queries, keys and values apart, without those of the variance."""
     found: dict[str, Tensor] = {}
     channels = tensors["x_embedder.proj.weight"].shape[1]
     positions = math.prod(tensors["x_embedder.proj.weight"].shape[2:])
@@ -181,9 +177,9 @@ def _renamed(name: str) -> str:
 def _from_reversed_time(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights that give u = eps - x_0 from sigma, of weights that give x_0 - eps from 1 - sigma.
 
-    The sign goes into the output layer. The time goes into the first layer of its embedding, which
-    sees cos(f t) and sin(f t): with t = 1 - sigma these are cos f cos(f sigma) + sin f sin(f sigma)
-    and sin f cos(f sigma) - cos f sin(f sigma).
+    The sign goes into the output layer. The time goes into the first layer of its embedding, which sees cos(f t) and
+    sin(f t): with t = 1 - sigma these are cos f cos(f sigma) + sin f sin(f sigma) and sin f cos(f sigma) - cos f sin(f
+    sigma).
     """
     found = dict(tensors)
     for part in ("weight", "bias"):
@@ -204,7 +200,7 @@ def _input_size(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _refuse_other_positions(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """SiT saves its position embedding, a fixed table: another one would need another model."""
+    """Raise UsageError unless the saved position embedding is SiT's fixed table."""
     if (positions := tensors.get("pos_embed")) is None:
         return
     expected = position_table(config["sample_size"] // config["patch_size"], positions.shape[-1])

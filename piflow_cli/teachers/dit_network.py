@@ -154,7 +154,7 @@ class FeedForward(nn.Module):
         return self.net(tokens)
 
 
-class Block(nn.Module):
+class DiTBlock(nn.Module):
     def __init__(self, width: int, num_heads: int, mlp_ratio: float):
         super().__init__()
         self.norm1 = AdaLayerNormZero(width)
@@ -184,12 +184,12 @@ class DiT(ModelMixin, ConfigMixin):
     may emit more channels per pixel. `proj_out_1` is fed silu(time + class embedding).
 
     Raises:
-        ValueError: a size or `time_scale` is not above 0, `sample_size` is no multiple of
-        `patch_size`, or the width no multiple of 4.
+        ValueError: a size or `time_scale` is not above 0, `sample_size` is no multiple of `patch_size`, or the width no
+            multiple of 4.
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["Block"]
+    _no_split_modules = ["DiTBlock"]
 
     @register_to_config
     def __init__(
@@ -221,7 +221,9 @@ class DiT(ModelMixin, ConfigMixin):
         self.gradient_checkpointing = False
         self.pos_embed = PatchEmbedding(sample_size // patch_size, patch_size, in_channels, width)
         self.emb = ConditionEmbedding(num_classes, width, time_scale)
-        self.transformer_blocks = nn.ModuleList(Block(width, num_attention_heads, mlp_ratio) for _ in range(num_layers))
+        self.transformer_blocks = nn.ModuleList(
+            DiTBlock(width, num_attention_heads, mlp_ratio) for _ in range(num_layers)
+        )
         self.norm_out = nn.LayerNorm(width, eps=NORM_EPS, elementwise_affine=False)
         self.proj_out_1 = nn.Linear(width, 2 * width)
         self.proj_out_2 = nn.Linear(width, patch_size**2 * in_channels)
@@ -240,7 +242,7 @@ class DiT(ModelMixin, ConfigMixin):
         nn.init.normal_(self.emb.class_embedder.embedding_table.weight, std=0.02)
         nn.init.normal_(self.emb.timestep_embedder.linear_1.weight, std=0.02)
         nn.init.normal_(self.emb.timestep_embedder.linear_2.weight, std=0.02)
-        modulations = [cast(Block, block).norm1.linear for block in self.transformer_blocks]
+        modulations = [cast(DiTBlock, block).norm1.linear for block in self.transformer_blocks]
         for layer in (*modulations, self.proj_out_1, self.proj_out_2):
             nn.init.zeros_(layer.weight)
 

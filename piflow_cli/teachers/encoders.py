@@ -1,4 +1,4 @@
-"""What turns prompts and pictures into what a transformer is given: the contract between model families and data.
+"""Encoders of prompts and pictures for a transformer: the contract between model families and data.
 
 A family returns an :class:`EncoderFactory` from ``TeacherFamily.encoders(section)``, where ``section`` is the preset's
 TeacherSection. That reads no weights and downloads nothing. Training asks it to ``open`` only for what the cache lacks.
@@ -10,10 +10,10 @@ fixed length itself.
 
 Unconditional half of true classifier-free guidance. The empty prompt is encoded and cached with every data set. Where
 the teacher's Guidance has a scale other than 1, the training data add its entries to the conditioning as
-``negative_<name>``, one row a sample, so that they are moved and repeated with the rest.
-``TeacherFamily.unconditional`` of a text-to-image family is
-:func:`negative_of`; ``TeacherFamily.call`` ignores the ``negative_`` entries. Families that embed the guidance scale
-  instead (FLUX.1-dev) get no such entries, since their Guidance has the scale 1.
+``negative_<name>``, one row for each sample, so that they are moved and repeated with the rest.
+``TeacherFamily.unconditional`` of a text-to-image family is :func:`negative_of`; ``TeacherFamily.call`` ignores the
+``negative_`` entries. Families that embed the guidance scale instead (FLUX.1-dev) get no such entries, since their
+Guidance has the scale 1.
 """
 
 from __future__ import annotations
@@ -29,41 +29,39 @@ NEGATIVE_PREFIX = "negative_"
 
 
 class PictureEncoder(Protocol):
-    """Image encoder of one model, loaded on a device when it is first used."""
+    """The image encoder of one model, loaded on a device when it is first used."""
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the latents of ``images`` (B, 3, H, W)
-        float32 in [-1, 1], by the VAE's posterior.
+        """Mean and standard deviation (B, C, h, w) of the latents of ``images`` (B, 3, H, W) float32 in [-1, 1].
 
         Both are normalised as the transformer takes latents; a batch draws its latents from them.
         """
 
     def close(self) -> None:
-        """Free the memory of all that was loaded, on the device too; nothing is encoded afterwards."""
+        """Free the memory of everything loaded, on the device too; nothing is encoded afterwards."""
 
 
 class Encoders(PictureEncoder, Protocol):
-    """Text encoder and image encoder of one model.
+    """The text encoder and the image encoder of one model.
 
     An implementation loads each half when it is first used: a set of prompts needs no image encoder, and pictures whose
     captions are cached need no text encoder.
     """
 
     def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """Conditioning of each text, on the CPU and without a batch axis, in the dtype it is to be stored in.
+        """Conditioning of each text, on the CPU and without a batch axis, in the dtype of the cache.
 
-        The first axis of an entry may differ in length between texts; an entry
-        that marks real positions says which count.
+        The first axis of an entry may differ in length between texts; an entry that marks real positions tells the
+        count.
         """
 
     def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
-        """Those of ``texts`` that the encoder does not read to their ends,
-        each with how much of it is read, in words."""
+        """Those of ``texts`` that the encoder cuts, each with a note on how much of it is read."""
 
 
 @dataclass(frozen=True)
 class EncoderFactory:
-    """Encoders that are not loaded yet, and what can be known of them without their weights.
+    """Encoders that are not loaded yet, and the facts that are known without their weights.
 
     ``identity``: everything that shapes their output, as text: model, revision, dtype, lengths, prompt template, VAE;
     it is part of every cache key. ``latent_channels`` C; ``downsampling``: pixels a latent position spans, each way;
@@ -83,7 +81,7 @@ class EncoderFactory:
 
 
 def negative_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The conditioning of the empty prompt that rides in ``conditioning`` under ``negative_<name>``."""
+    """The conditioning of the empty prompt, from the ``negative_<name>`` entries of ``conditioning``."""
     return {
         name.removeprefix(NEGATIVE_PREFIX): value
         for name, value in conditioning.items()
@@ -92,14 +90,12 @@ def negative_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_negative(conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``conditioning`` with the entries of ``negative`` under ``negative_<name>``; the inverse of
-    :func:`negative_of`."""
+    """``conditioning`` with the entries of ``negative`` as ``negative_<name>``; the inverse of :func:`negative_of`."""
     return {**conditioning, **{NEGATIVE_PREFIX + name: value for name, value in negative.items()}}
 
 
 def collate(entries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """A batch of conditionings: entries of one name padded with zeros along
-    their first axis to the longest, and stacked."""
+    """A batch of conditionings: entries padded with zeros along their first axis to the longest, and stacked."""
     return {name: torch.stack(_padded([entry[name] for entry in entries])) for name in entries[0]}
 
 

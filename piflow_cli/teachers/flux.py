@@ -14,8 +14,7 @@ from .packing import SIDE, pack, unpack
 
 
 class FluxFamily(PackedFamily):
-    """Conditioning: ``prompt_embeds`` (B, L, D) of T5, padded to one length, and
-    ``pooled_prompt_embeds`` (B, E) of CLIP."""
+    """FLUX.1. Conditioning: ``prompt_embeds`` (B, L, D) of T5, padded, and ``pooled_prompt_embeds`` (B, E) of CLIP."""
 
     name = "flux"
     model_name = "FluxTransformer2DModel"
@@ -56,7 +55,7 @@ class FluxFamily(PackedFamily):
         return [{"prompt_embeds": text, "pooled_prompt_embeds": whole} for text, whole in zip(embeds, pooled)]
 
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        # Of T5: CLIP reads the first 77 tokens of every prompt, for one vector that is no more than its gist.
+        # T5 counts alone: CLIP reads the first 77 tokens of every prompt, for one vector of its gist.
         return [len(pipeline.tokenizer_2(text).input_ids) for text in texts]
 
 

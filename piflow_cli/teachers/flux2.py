@@ -1,5 +1,7 @@
-"""FLUX.2: packed latents of 32 channels, one text of fixed length; [dev] is told its
-guidance, [klein] base is guided by two halves."""
+"""FLUX.2: packed latents of 32 channels, one text of fixed length.
+
+[dev] takes its guidance as an input, [klein] base is guided by two halves.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,10 @@ from .packing import POSITIONS, SIDE, pack, unpack
 
 
 class Flux2Family(PackedFamily):
-    """FLUX.2 [dev]. Conditioning: ``prompt_embeds`` (B, L, D), three layers of the text
-    encoder side by side, padded to one length."""
+    """FLUX.2 [dev]. Conditioning: ``prompt_embeds`` (B, L, D), padded to one length.
+
+    They are three layers of the text encoder side by side.
+    """
 
     name = "flux2"
     model_name = "Flux2Transformer2DModel"

@@ -1,4 +1,4 @@
-"""The folder of a preset's teacher: fetched, and brought into our form."""
+"""The folder of a preset's teacher: fetched, and converted to our form."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def on_base(teacher: TeacherSection, base: str | None, revision: str | None = None) -> TeacherSection:
-    """The teacher with its weights at ``base``, whose newest revision holds unless one is named; None leaves them."""
+    """The teacher with its weights at ``base``, at the newest revision unless one is named; None leaves it as it is."""
     return teacher if base is None else replace(teacher, base=base, revision=revision)
 
 
 def teacher_folder(family: TeacherFamily, teacher: TeacherSection) -> Path:
-    """The folder of a preset's teacher for ``family.load``, its network fetched and brought into our form."""
+    """The folder of a preset's teacher for ``family.load``, its network fetched and converted to our form."""
     config = None if teacher.config is None else locate(teacher.config, only=CONFIGS)
     return family.prepare(locate(teacher.base, teacher.revision), config)
 

@@ -1,5 +1,4 @@
-"""Between pictures and the states of class-conditional models: nothing to do
-for pixels, an AutoencoderKL for latents."""
+"""From pictures to states of class-conditional models, and back: pixels as they are, latents by an AutoencoderKL."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ NAME_ONE = f"name one; {OPTION}"
 
 
 def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Decode:
-    """What shows states of ``channels`` channels.
+    """A function that shows states of ``channels`` channels as pictures.
 
     Args:
         vae: Hub id or local folder of an AutoencoderKL, or of a pipeline that holds one; None for models of pixels.
@@ -56,8 +55,7 @@ def latent_decoder(vae: str | None, channels: int, device: torch.device) -> Deco
 
 
 class VaeEncoder:
-    """The AutoencoderKL ``vae``, loaded onto ``device`` when it is first
-    asked, for latents of ``channels`` channels."""
+    """The AutoencoderKL ``vae`` for latents of ``channels`` channels, loaded onto ``device`` at first use."""
 
     def __init__(self, vae: str, channels: int, device: torch.device) -> None:
         self.vae, self.channels, self.device = vae, channels, device
@@ -65,8 +63,7 @@ class VaeEncoder:
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the states of ``images`` (B, 3,
-        H, W) in [-1, 1], by the VAE's posterior."""
+        """Mean and standard deviation (B, C, h, w) of the states of ``images`` (B, 3, H, W) in [-1, 1]."""
         if self._model is None:
             self._model = _load(self.vae, self.channels, self.device)
         shift, scale = _normalisation(self._model)
@@ -80,8 +77,7 @@ class VaeEncoder:
 
 
 def vae_encoders(vae: str | None, channels: int) -> EncoderFactory:
-    """The encoder of a teacher's latents, not loaded yet; raises UsageError where
-    ``vae`` is none, or belongs to other states."""
+    """The encoder of a teacher's latents, not loaded yet; raises UsageError where ``vae`` does not fit."""
     if vae is None:
         raise UsageError(
             f"the model makes latents of {channels} channels, and no VAE that encodes pictures is named", NAME_ONE
@@ -116,7 +112,7 @@ def _load(vae: str, channels: int, device: torch.device) -> Network:
 
 
 def _normalisation(model: Network) -> tuple[float, float]:
-    """What states have had subtracted, and have been multiplied by."""
+    """The shift subtracted from states, and the factor that multiplied them."""
     return 0.0 if model.config.shift_factor is None else model.config.shift_factor, model.config.scaling_factor
 
 

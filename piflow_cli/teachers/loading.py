@@ -1,4 +1,4 @@
-"""Models of diffusers and transformers, read whole: what their files lack, add or spoil is named and never made up."""
+"""Models of diffusers and transformers, read whole: missing, unknown or spoiled weights are errors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from ..errors import RunError, UsageError
 from ..weights.stored import INDEX_SUFFIX, opened, shards_of, weight_map
 from ..wording import few
 
-# In the order in which from_pretrained looks for them.
+# Names of weights, in the order in which from_pretrained looks for them.
 NAMES = tuple(f"{stem}.safetensors{end}" for stem in ("diffusion_pytorch_model", "model") for end in ("", INDEX_SUFFIX))
 MEND = "copy or download it again, or name another: --base PATH"
 
 
 def load_model(kind: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
-    """The model of the diffusers class ``kind`` in ``folder``, in evaluation mode,
-    on the CPU unless ``options`` quantise it.
+    """The model of the diffusers class ``kind`` in ``folder``, in evaluation mode.
+
+    It is on the CPU unless ``options`` quantise it.
 
     Raises:
         UsageError: there are no weights in safetensors files.
@@ -83,7 +84,7 @@ def _read(
 
 
 def _refuse_other_shards(folder: Path, kind: Any) -> None:
-    """Look into every shard: the libraries believe the index, and do not say which file is cut short."""
+    """Open every shard: the libraries believe the index, and do not say which file is cut short."""
     index, held = weights_in(folder), set()
     for shard in shards_of(index):
         with opened(shard) as file:
@@ -116,8 +117,7 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _file_of(weights: Path, name: str) -> Path:
-    """The shard that holds the tensor ``name``; the index itself where the
-    library has given the tensor another name."""
+    """The shard of the tensor ``name``; the index where the library gave the tensor another name."""
     if weights.suffix != ".json":
         return weights
     shard = weight_map(weights).get(name)
@@ -126,7 +126,7 @@ def _file_of(weights: Path, name: str) -> Path:
 
 @contextmanager
 def _quiet(library: str) -> Generator[None]:
-    """Without the reports of ``library`` on what was missing, and its progress bars: one line of ours says it."""
+    """Hide ``library``'s reports of missing weights and its progress bars: one line of ours says it."""
     if library not in ("diffusers", "transformers"):
         yield
         return

@@ -1,4 +1,4 @@
-"""Texts that are longer than a text encoder reads: what is said of them, in one way for all families and commands."""
+"""Texts that are longer than a text encoder reads, with one wording for all families and commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LETTERS_SHOWN = 40
 
 
 def length_note(tokens: int, most: int) -> str | None:
-    """How long a text of ``tokens`` is, where its encoder reads the first ``most``; None where it reads all of it."""
+    """A note on a text of ``tokens``, of which the encoder reads the first ``most``; None where it reads all."""
     return f"{tokens:,} tokens, of which {most:,} are read" if tokens > most else None
 
 
@@ -26,8 +26,7 @@ def told_of(notes: Mapping[str, str], total: int) -> str:
 
 @contextmanager
 def hushed() -> Generator[None]:
-    """diffusers and transformers without their warnings: they print what they cut,
-    text by text, and only for some families."""
+    """Hide the warnings of diffusers and transformers about cut texts, which they give for some families alone."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 

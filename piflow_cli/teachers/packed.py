@@ -12,8 +12,10 @@ from .text_to_image import TextToImageFamily
 
 
 class PackedFamily(TextToImageFamily):
-    """A transformer of diffusers that takes and gives packed latents, and ends in ``norm_out``, which is told the
-    timestep embedding, and ``proj_out``."""
+    """A transformer of diffusers with packed latents.
+
+    It ends in ``norm_out``, which takes the timestep embedding, and ``proj_out``.
+    """
 
     token_positions = POSITIONS
     text_length = 512

@@ -25,7 +25,7 @@ class QwenImageFamily(PackedFamily):
 
     def adapter_targets(self, model: Network) -> list[str]:
         found = matching(model, r".*\.(img_mlp|txt_mlp)\.net\.(0\.proj|2)|.*\.timestep_embedder\.linear_[12]")
-        # What the last block makes of the text is not looked at.
+        # The text output of the last block is not used.
         last = f"transformer_blocks.{model.config.num_layers - 1}.txt_mlp."
         return [name for name in found if not name.startswith(last)]
 
@@ -53,7 +53,7 @@ class QwenImageFamily(PackedFamily):
         return [masked(embeds) for embeds in found]
 
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        # What the template begins with is encoded and then dropped.
+        # The beginning of the template is encoded and then dropped.
         whole = [pipeline.prompt_template_encode.format(text) for text in texts]
         return [len(pipeline.tokenizer(text).input_ids) - pipeline.prompt_template_encode_start_idx for text in whole]
 

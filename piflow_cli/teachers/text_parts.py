@@ -1,5 +1,4 @@
-"""The text encoders in the folder of a stock pipeline: which are there, how large
-they are, and they themselves, read whole."""
+"""The text encoders in the folder of a stock pipeline: their presence, size, and loading."""
 
 from __future__ import annotations
 
@@ -13,8 +12,7 @@ from .loading import load_text_encoder
 
 
 def missing_parts(folder: Path) -> list[str]:
-    """Which of the text encoders and tokenizers that a pipeline's index names, and of
-    the index itself, are not in ``folder``."""
+    """The index, text encoders and tokenizers of a pipeline that ``folder`` lacks."""
     index = folder / "model_index.json"
     if not index.is_file():
         return [name for name in ("model_index.json", "text_encoder") if not (folder / name).exists()]
@@ -26,8 +24,7 @@ def missing_parts(folder: Path) -> list[str]:
 
 
 def text_encoders(folder: Path) -> dict[str, nn.Module]:
-    """The text encoders that a pipeline's index names as classes of transformers, in
-    bfloat16; a pipeline would load them unchecked."""
+    """The text encoders of a pipeline's index, checked, in bfloat16; a pipeline would load them unchecked."""
     import transformers
 
     parts = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
@@ -52,7 +49,7 @@ def encoder_bytes(folder: Path, offload: bool) -> int | None:
         config = transformers.AutoConfig.from_pretrained(path.parent)
         with torch.device("meta"):
             model = getattr(transformers, config.architectures[0])(config)
-        # What two layers share counts once.
+        # Weights that two layers share count once.
         owners = {
             id(value): (layer, 2 * value.numel())
             for layer in model.modules()

@@ -1,5 +1,4 @@
-"""What text-to-image families share: diffusers classes by name, one layout of
-latents, conditioning from cached prompts."""
+"""What text-to-image families share: classes of diffusers by name, one layout of latents, cached prompts."""
 
 from __future__ import annotations
 
@@ -44,7 +43,7 @@ class TextToImageFamily(TeacherFamily):
 
     @property
     def size_multiple(self) -> int:
-        """Pixels that the sides of a picture are multiples of: a token is two latent positions wide."""
+        """The number of pixels that the sides of a picture are multiples of; a token is two latent positions wide."""
         return 2 * self.vae_factor
 
     @property
@@ -120,12 +119,10 @@ class TextToImageFamily(TeacherFamily):
 
     @abstractmethod
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as the stock pipeline makes them, before it cuts them to
-        ``text_length``; its chat template counts."""
+        """Tokens of each text in the stock pipeline, uncut by ``text_length``; its chat template counts."""
 
     def encode_images(self, vae: Network, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B,
-        3, H, W) in [-1, 1], as the VAE has them."""
+        """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B, 3, H, W) in [-1, 1]."""
         posterior = vae.encode(images).latent_dist
         mean, std = self.latent_statistics(vae, posterior.mean)
         return (posterior.mean - mean) / std, posterior.std / std
@@ -136,8 +133,7 @@ class TextToImageFamily(TeacherFamily):
         return vae.decode(latents * std + mean).sample
 
     def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """What normalised latents have had subtracted, and been divided by, each to be
-        broadcast against ``latents`` of the VAE."""
+        """Mean and standard deviation of latents, by which they are normalised, to be broadcast against ``latents``."""
         return latents.new_tensor(vae.config.shift_factor), latents.new_tensor(1 / vae.config.scaling_factor)
 
     def load_vae(self, folder: Path) -> nn.Module:
@@ -147,7 +143,7 @@ class TextToImageFamily(TeacherFamily):
     @property
     def pipeline_class(self) -> Any:
         """The stock pipeline's class."""
-        # diffusers leaves a placeholder where transformers is missing; the import says by itself what is.
+        # diffusers leaves a placeholder where transformers is missing; the import itself names what is missing.
         import transformers  # noqa: F401
 
         return _from_diffusers(self.pipeline_name)
@@ -168,8 +164,7 @@ class TextToImageFamily(TeacherFamily):
 
     @abstractmethod
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        """What the stock pipeline is told of a batch: its texts, and the guidance; with
-        ``negative_`` entries it guides by itself."""
+        """The stock pipeline's arguments for a batch: texts and guidance; with ``negative_`` entries it guides."""
 
     def text_encoder_bytes(self, folder: Path, offload: bool) -> int | None:
         """Bytes of the text encoders in bfloat16 by their configs in ``folder``; None where there are none to read.
@@ -179,8 +174,7 @@ class TextToImageFamily(TeacherFamily):
         return encoder_bytes(folder, offload)
 
     def text_pipeline(self, folder: Path) -> Any:
-        """The stock pipeline with its text encoders alone, in bfloat16;
-        raises UsageError where ``folder`` lacks them."""
+        """The stock pipeline with text encoders alone, in bfloat16; raises UsageError where ``folder`` lacks them."""
         missing = missing_parts(folder)
         if missing:
             raise UsageError(
@@ -250,8 +244,7 @@ class StockEncoders:
 def open_decoder(
     family: TextToImageFamily, section: TeacherSection, device: torch.device
 ) -> Callable[[Tensor], Tensor] | None:
-    """What turns latents (B, C, h, w) into images (B, 3, H, W) in [-1, 1], one
-    at a time; None where the base has no VAE.
+    """A function from latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]; None where the base has no VAE.
 
     The VAE is loaded for each call: between pictures its memory belongs to the training.
     """

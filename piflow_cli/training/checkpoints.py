@@ -33,11 +33,10 @@ logger = logging.getLogger("piflow.training")
 
 @dataclass
 class TrainingState:
-    """What training changes: the student, its average, the optimiser, and the number of finished iterations.
+    """The state of training: the student, its average, the optimiser, and the number of finished iterations.
 
-    Of a student with adapters that is what it adds to its base, which stays where it is.
-
-    Random numbers are no part of it: they are drawn from the seed and the iteration.
+    A student with adapters keeps there what it adds to its base. Random numbers are no part of the state: they are
+    drawn from the seed and the iteration.
     """
 
     student: Network
@@ -49,8 +48,8 @@ class TrainingState:
 def save_checkpoint(folder: Path, state: TrainingState, keep: int, metrics: str | None = None) -> Path:
     """Write ``folder``/<iteration>, aside first, then drop all but the newest ``keep``; returns its path.
 
-    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and
-    writes nothing, where a value is not finite.
+    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and writes nothing, where a value is not
+    finite.
     """
     path = folder / name_of(state.iteration)
     tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
@@ -76,7 +75,7 @@ def save_checkpoint(folder: Path, state: TrainingState, keep: int, metrics: str 
 
 
 def name_of(iteration: int) -> str:
-    """The name of a checkpoint; any other is somebody else's folder."""
+    """The name of a checkpoint; folders of other names belong to somebody else."""
     return f"{iteration:07d}"
 
 
@@ -89,8 +88,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path, state: TrainingState) -> str | None:
-    """Put a checkpoint into ``state``; returns the digest of the rows of
-    metrics.jsonl until then, None where it has none.
+    """Put a checkpoint into ``state``; returns the digest of metrics.jsonl at that time, None where it has none.
 
     Raises RunError naming the file and what to remove where it is damaged.
     """
@@ -113,7 +111,7 @@ def load_checkpoint(path: Path, state: TrainingState) -> str | None:
         state.iteration = record["iteration"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RunError) as error:
         if is_of_the_system(error) and not isinstance(error, FileNotFoundError):
-            # What cannot be read today may be whole.
+            # A file that cannot be read today may be whole.
             raise
         reason = str(error).splitlines()[0]
         raise RunError(

@@ -31,10 +31,10 @@ LONGEST_STREAK = 10  # steps in a row whose gradients are not finite; the run st
 
 @dataclass
 class Session:
-    """Everything a step needs. ``model`` is what the student's forward goes through, as accelerate prepared it.
+    """The objects of a training step.
 
-    ``gallery``: where pictures start from; None where nothing shows them. ``streak``: how
-    many steps until now were skipped in a row.
+    ``model``: the network of the student's forward pass, as accelerate prepared it. ``gallery``: the start of pictures,
+    None where nothing shows them. ``streak``: the number of steps that were skipped in a row until now.
     """
 
     preset: Preset
@@ -55,7 +55,7 @@ class Session:
 
     @property
     def state(self) -> TrainingState:
-        """What a checkpoint holds."""
+        """The part of the session that a checkpoint holds."""
         return TrainingState(self.student.model, self.average.model, self.optimizer, self.iteration)
 
 
@@ -161,8 +161,8 @@ def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterat
 def _place(session: Session, round_: int) -> int:
     """Number of a round of this process among those of all processes in one step.
 
-    Samples and noise depend on it alone: with the same device batch, a step on several
-    processes is that on one, but for rounding.
+    Samples and noise depend on it alone: with the same device batch, a step on several processes is that on one, but
+    for rounding.
     """
     return round_ * session.batches.processes + session.accelerator.process_index
 

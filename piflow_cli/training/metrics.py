@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line an iteration, and the loss curve drawn from it."""
+"""metrics.jsonl: one line for each iteration, and the loss curve."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SMOOTHING = 25
 class Metrics:
     """The metrics of a run, written to a file as they come.
 
-    A resumed run first drops the lines after its checkpoint, so that the file reads as if it had
-    never stopped. ``digest`` is what the file's lines until then had when the checkpoint was
-    saved; if they no longer do, that is said.
+    A resumed run first drops the lines after its checkpoint, so that the file reads as if it had never stopped.
+    ``digest`` is what the file's lines until then had when the checkpoint was saved; if they no longer do, that is
+    said.
     """
 
     def __init__(self, path: Path, iteration: int, digest: str | None = None) -> None:
@@ -42,7 +42,7 @@ class Metrics:
 
     @property
     def skipped(self) -> int:
-        """How many steps were skipped."""
+        """The number of skipped steps."""
         return sum(row.get("skipped", False) for row in self.rows)
 
     @property
@@ -62,13 +62,12 @@ class Metrics:
             file.write(line)
 
     def sync(self) -> None:
-        """Have everything so far on the disk."""
+        """Write everything so far to the disk."""
         sync_file(self.path)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict]]:
-    """Lines of a metrics file and what they say, none where there is no file; a
-    line that a crash cut short is passed over."""
+    """The lines of a metrics file and their content; none where there is no file. A line cut short is passed over."""
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
         try:
             row = json.loads(line)

@@ -80,7 +80,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
 
 
 def open_models(preset: Preset, family: TeacherFamily) -> tuple[Network, Student]:
-    """The frozen teacher and its student: two models, or two views of one where the preset asks for adapters.
+    """The frozen teacher and its student: two models, or two roles of one base where the preset asks for adapters.
 
     They are on the CPU, but for a base that the GPU has quantised.
     """
@@ -109,7 +109,7 @@ def _place(models: Sequence[Network], preset: Preset, device: torch.device) -> N
 
 
 def _spare_frozen(model: nn.Module) -> None:
-    """Let processes exchange nothing but what is trained: every one of them has loaded the same frozen weights."""
+    """Keep processes from exchanging more than the trained weights: all have loaded the same frozen ones."""
     frozen = [name for name, value in model.named_parameters() if not value.requires_grad]
     buffers = [name for name, _ in model.named_buffers()]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen + buffers)

@@ -21,8 +21,7 @@ def make_optimizer(
     device: torch.device,
     console: Console,
 ) -> torch.optim.Optimizer:
-    """AdamW over parameters by name, with 8-bit moments where they are asked for
-    and can be had; says why where they cannot.
+    """AdamW over parameters by name, with 8-bit moments where they are asked for; says why where they cannot be had.
 
     Each group has its ``share`` of the learning rate: layers called as one of ``slow`` have the share of log-gammas.
     """

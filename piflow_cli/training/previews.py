@@ -29,7 +29,7 @@ TEXT_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Gallery:
-    """What all pictures of a run start from: ``noise`` (N, C, *S) of seeds 0, 1, 2, …, and what it is conditioned on.
+    """The start of all pictures of a run: ``noise`` (N, C, *S) of seeds 0, 1, 2, …, and its conditioning.
 
     ``show`` turns states into pictures in [-1, 1]. A row has ``columns``.
     """
@@ -43,8 +43,10 @@ class Gallery:
 def open_gallery(
     preset: Preset, student: Student, data: TrainingData, device: torch.device, say: Callable[[str], None]
 ) -> Gallery | None:
-    """Classes in turn, or the first texts of the training data; None, and a line
-    to ``say``, where nothing shows latents."""
+    """Classes in turn, or the first texts of the training data.
+
+    Returns None, with a line to ``say``, where nothing shows latents.
+    """
     family = student.family
     if isinstance(family, TextToImageFamily):
         show = open_decoder(family, preset.teacher, device)
@@ -64,7 +66,7 @@ def open_gallery(
 
 
 def save_preview(student: Student, gallery: Gallery, path: Path) -> None:
-    """What the student makes of the fixed noise now, with the settings that `piflow sample` takes."""
+    """Save pictures of the fixed noise by the student as it is now, with the settings of `piflow sample`."""
     states = sample_student(student, gallery.noise, gallery.conditioning)
     save_png(image_grid(to_images(gallery.show(states)), gallery.columns), path)
 

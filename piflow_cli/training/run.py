@@ -130,7 +130,7 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
                     f"{LONGEST_STREAK} steps in a row had gradients that are not finite, the last is iteration {done}",
                     run,
                 )
-            # Amid such steps the weights may be on their way out, and would drive out a checkpoint of better ones.
+            # Amid such steps the weights may be diverging, and would push out a checkpoint of better ones.
             if (done % output.checkpoint_every == 0 and session.streak == 0) or ends:
                 _save(session, run, metrics)
             if output.preview_every and done % output.preview_every == 0 and metrics is not None:
@@ -141,7 +141,7 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
 
 
 def _asked_to_stop(session: Session, stop: StopRequest) -> bool:
-    """Whether any process was: all must leave at the same step, or the others would wait for it for ever."""
+    """Whether any process was asked to: all must leave at the same step, or the others would wait for it for ever."""
     accelerator = session.accelerator
     if accelerator.num_processes == 1:
         return stop.asked
@@ -185,7 +185,7 @@ def _diverged(what: str, run: RunFolder) -> RunError:
 
 
 def _current(session: Session) -> Student:
-    """The averaged student as it is now: what is previewed is what is saved."""
+    """The averaged student as it is now, which is both previewed and saved."""
     return session.average.at(session.iteration)
 
 
@@ -198,7 +198,7 @@ def _save(session: Session, run: RunFolder, metrics: Metrics | None) -> None:
 
 
 def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float, console: Console) -> dict:
-    """The pictures of the end, and the facts of the run."""
+    """Save the last pictures, and give the facts of the run."""
     samples, curve = run.path / "samples.png", run.path / "loss.png"
     shown = session.gallery is not None
     if session.gallery is not None:

@@ -27,7 +27,7 @@ def is_saved(student: Student, folder: Path) -> bool:
     except (PiflowError, FileNotFoundError):
         return False
     except Exception as error:
-        # Of damage that no reader foresees, as of any other, the cure is to write the student again.
+        # Damage of any kind has one cure: the student is written again.
         if is_of_the_system(error):
             raise
         return False

@@ -1,4 +1,4 @@
-"""What a preset comes to in numbers: how the batch is cut, the time grid, the constants of imitation."""
+"""Settings of a training derived from a preset: cuts of the batch, the time grid, the constants of imitation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How the global batch is cut: ``accumulation`` rounds of ``device_batch``
-    trajectories or samples on each of ``processes``."""
+    """Cuts of the global batch.
+
+    There are ``accumulation`` rounds of ``device_batch`` trajectories or samples on each of ``processes``.
+    """
 
     processes: int
     device_batch: int
@@ -48,7 +50,7 @@ def batch_plan(preset: Preset, processes: int) -> BatchPlan:
 
 
 def time_grid(preset: Preset) -> TimeGrid:
-    """Where the student of this preset is evaluated."""
+    """The time grid of this preset's student."""
     return TimeGrid(preset.policy.nfe, preset.policy.final_step_scale, preset.policy.shift)
 
 

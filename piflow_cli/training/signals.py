@@ -1,5 +1,4 @@
-"""Ctrl-C, SIGTERM and a terminal that closes: asked once, a run stops at the
-next step boundary; asked twice, at once."""
+"""Ctrl-C, SIGTERM and a terminal that closes: the first stops a run at the next step, the second at once."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Weights: where files lie, reading them safely, quantisation."""
+"""Weights: finding files, reading them safely, quantisation."""

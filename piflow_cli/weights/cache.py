@@ -1,4 +1,4 @@
-"""Caches of what can be made again: tensors by key in the safetensors files of a folder, checked when they are read."""
+"""Caches of tensors by key, in safetensors files of a folder, which are checked when they are read."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ OPEN_SHARDS = 2048
 
 
 class Cache:
-    """Large entries (tensors by name) under keys, a shard each, found by its key; several processes may write to one
-    folder at once.
+    """A cache of large entries (tensors by name), a shard for each key; several processes may write to one folder.
 
     The time of a file's last change is that of its last use.
     """
@@ -41,11 +40,11 @@ class Cache:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def __contains__(self, key: str) -> bool:
-        """Whether it can be had, whole: all of the file is read."""
+        """Whether the entry is there and whole: all of its file is read."""
         return self.get(key) is not None
 
     def forget_unused(self) -> None:
-        """Remove every file that was not used for KEPT_DAYS, what killed processes left half-written too."""
+        """Remove every file that was not used for KEPT_DAYS, and what killed processes left half-written."""
         oldest = time.time() - 24 * 3600 * KEPT_DAYS
         for path in self.folder.glob("*/*"):
             # Another process may be at the same.
@@ -77,7 +76,7 @@ class Cache:
 
 
 class ShardedCache:
-    """Small entries (tensors by name) under keys, many in each shard of one folder, which may not exist yet.
+    """A cache of small entries (tensors by name), many in each shard of a folder that may not exist yet.
 
     Several processes may add to one folder at once: a shard is named after what is in it, written aside and renamed.
     """
@@ -89,7 +88,7 @@ class ShardedCache:
         self._open = lru_cache(OPEN_SHARDS)(open_shard)
 
     def scan(self) -> list[Path]:
-        """Find out anew what is there; shards that are cut short or no shards are removed, and returned."""
+        """Read anew what is there; files that are cut short, or no shards, are removed and returned."""
         self._shards, self._notes, damaged = {}, {}, []
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
@@ -113,12 +112,11 @@ class ShardedCache:
         return key in self._shards
 
     def note(self, key: str) -> str | None:
-        """What was to be remembered of the entry under ``key``, if anything was."""
+        """The note on the entry under ``key``, if there is one."""
         return self._notes.get(key)
 
     def __getitem__(self, key: str) -> dict[str, Tensor]:
-        """The entry under ``key``; raises RunError where its shard has been damaged, and so
-        is removed, or went away since the scan."""
+        """The entry under ``key``; raises RunError where its shard is damaged, so removed, or gone since the scan."""
         path = self._shards[key]
         try:
             shard = self._open(path)
@@ -131,12 +129,12 @@ class ShardedCache:
         return entry
 
     def writer(self) -> ShardWriter:
-        """Adds entries, as a context manager; they can be read after the next scan."""
+        """A context manager that adds entries; they can be read after the next scan."""
         return ShardWriter(self.folder)
 
 
 class ShardWriter:
-    """Gathers entries and writes them shard by shard, the last one when the context ends, however it ends."""
+    """Gathers entries and writes them shard by shard; the last one when the context ends, however it ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -150,12 +148,12 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What is gathered is whole, whatever stopped the work; a full disk would only fail a second time.
+        # Gathered entries are whole, whatever stopped the work; a full disk would only fail a second time.
         if not isinstance(error, OSError):
             self.flush()
 
     def add(self, key: str, entry: Mapping[str, Tensor], what: str, note: str | None = None) -> None:
-        """Put an entry under ``key``, with a ``note`` where something is to be remembered of it.
+        """Put an entry under ``key``, with a ``note`` if one is given.
 
         Raises RunError naming ``what`` where it holds values that are not finite.
         """
@@ -173,7 +171,7 @@ class ShardWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is gathered."""
+        """Write the gathered entries."""
         if not self._entries:
             return
         name = cache_key(keys=sorted(self._entries))

@@ -1,5 +1,4 @@
-"""The configs beside a model's weights: looked at before a library reads them,
-which says of damage whatever it leads to."""
+"""Checks of the configs beside a model's weights, before a library reads them and fails without naming them."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 
 from ..errors import RunError
 
-# Of the parts of a pipeline these say what they are in a key of diffusers.
+# Parts of a pipeline whose configs name their class in a key of diffusers.
 OF_DIFFUSERS = ("transformer", "vae")
 INDEX_NAME = "model_index.json"
 CLASS_KEY = "_class_name"
@@ -18,8 +17,7 @@ LARGEST = 1 << 22  # bytes
 
 
 def check_configs(paths: Iterable[Path], hint: str) -> None:
-    """Raise RunError, with ``hint``, for the first of ``paths`` that is the
-    config of a model or pipeline and is damaged."""
+    """Raise RunError, with ``hint``, for the first of ``paths`` that is a damaged config of a model or pipeline."""
     for path in paths:
         if path.name not in ("config.json", INDEX_NAME):
             continue

@@ -1,6 +1,6 @@
-"""Digests of what piflow ships, keeps and writes, by which a byte that has changed since is noticed.
+"""Digests of what piflow ships, keeps and writes, by which a changed byte is noticed.
 
-Files have theirs in a list beside them; a file of tensors carries one of all that is in it in its metadata.
+Digests of files are in a list beside them; a file of tensors carries one of all its content in its metadata.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def write_manifest(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that a folder lists, by their names; raises OSError
-    and ValueError where there is no such list."""
+    """SHA-256 of the files in a folder's list, by name; raises OSError and ValueError where there is no such list."""
     found = {}
     for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines():
         digest, name = line.split("  ", 1)
@@ -39,14 +38,13 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def changed_files(folder: Path) -> list[str]:
-    """The files on a folder's list that are missing, or are not as they were
-    listed; raises as :func:`read_manifest` does."""
+    """The files of a folder's list that are missing or changed; raises as :func:`read_manifest` does."""
     listed = read_manifest(folder).items()
     return [name for name, digest in listed if not (folder / name).is_file() or files_digest([folder / name]) != digest]
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder has a list, and every file on it is as it was listed."""
+    """Whether a folder has a list, and every file on it is unchanged."""
     try:
         return bool(read_manifest(folder)) and not changed_files(folder)
     except (OSError, ValueError):
@@ -54,8 +52,10 @@ def is_whole(folder: Path) -> bool:
 
 
 def check_shipped(paths: Iterable[Path]) -> None:
-    """Raise RunError for the first of ``paths``, files below the presets, that is not the one
-    that was shipped, or for a damaged list; what other packages ship is not on it."""
+    """Raise RunError for the first of ``paths``, files below the presets, that was changed, or for a damaged list.
+
+    Files of other packages are not on the list.
+    """
     root = presets_root()
     listed = _shipped(root)
     for path in (path for path in paths if path.is_relative_to(root)):
@@ -72,7 +72,7 @@ def _shipped(root: Path) -> dict[str, str]:
 
 
 def tensors_digest(metadata: Mapping[str, str], names: Iterable[str], read: Callable[[str], Tensor]) -> str:
-    """SHA-256 over ``metadata`` and the tensors called ``names`` (name, dtype, shape, bytes), whatever their order.
+    """SHA-256 over ``metadata`` and the tensors ``names`` (name, dtype, shape, bytes), in any order.
 
     ``read`` gives a tensor by its name; one is in memory at a time.
     """

@@ -1,4 +1,4 @@
-"""From what a preset calls the base to files on this machine: shipped, local, or fetched from the Hub."""
+"""From the base in a preset to files on this machine: shipped, local, or fetched from the Hub."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/
 
 
 def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK, option: str = BASE) -> Path:
-    """The folder, or file, of ``base``; what is on the Hub is fetched unless it is in the cache already.
+    """The folder or file of ``base``; the Hub is asked only for what is not in the cache.
 
     Args:
-        base: ``preset:NAME`` (shipped beside the presets), a path on this machine, or a Hub
-        id ``owner/name``, which may go on with a
-            folder or a checkpoint file inside the repository.
+        base: ``preset:NAME`` (shipped beside the presets), a path on this machine, or a Hub id ``owner/name``, which
+            may go on with a folder or a checkpoint file inside the repository.
         revision: commit, branch or tag on the Hub; None is the newest. Of no meaning for the others.
         only: patterns of the files that are needed, relative to the folder; a checkpoint file needs only itself.
         option: what hints say to name another place with.
 
     Raises:
-        UsageError: there is no such path, repository, revision or file. RunError: the Hub cannot be reached or denies
-        access, or the files are incomplete, or no longer those that were shipped.
+        UsageError: there is no such path, repository, revision or file.
+        RunError: the Hub cannot be reached or denies access, or the files are incomplete, or no longer those that were
+            shipped.
     """
     if base.startswith(SHIPPED_PREFIX):
         place = beside_presets(base.removeprefix(SHIPPED_PREFIX))
-        # First, since what is damaged here is to be installed again, and not copied.
+        # This comes first, since a damaged shipped file is to be installed again, and not copied.
         check_shipped([place] if place.is_file() else _matching(place, only))
         return _existing(place, base, only, option)
     if (match := hub_id(base)) is None:
@@ -57,10 +57,10 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
 
 
 def hub_id(base: str) -> tuple[str, str] | None:
-    """Repository and path inside it ("" for all of it), or None for what reads like a path on this machine.
+    """Repository and path inside it ("" for all of it), or None for a path on this machine.
 
-    models/flux reads like a repository too: where there is a folder models, a file
-    that is not in it is not asked of strangers.
+    models/flux reads like a repository too: where there is a folder models, the Hub is not asked for a file that is not
+    in it.
     """
     match = _HUB_ID.fullmatch(base)
     if match is None or ".." in base or "\\" in base or Path(base.partition("/")[0]).exists():
@@ -111,8 +111,7 @@ def _fetch(repository: str, inside: str, revision: str | None, only: Sequence[st
 
 
 def _explained(repository: str, error: Exception, option: str) -> Exception:
-    """The user's view of what went wrong with ``repository``; the exception
-    itself where it is none of the known ones."""
+    """The error for what went wrong with ``repository``; the exception itself where it is no known one."""
     known = explain(error)
     return (
         error
@@ -130,8 +129,7 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def _refuse_incomplete(place: Path, only: Sequence[str], what: str, hint: str) -> None:
-    """Raise RunError where an index of shards, among the files that are needed, names one
-    that is not there, or a config is damaged."""
+    """Raise RunError where, among the needed files, a shard of an index is missing or a config is damaged."""
     check_configs(_matching(place, only), hint)
     for index in [path for path in _matching(place, only) if path.name.endswith(INDEX_SUFFIX)]:
         try:

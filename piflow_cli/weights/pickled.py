@@ -1,4 +1,4 @@
-"""Tensors of a pickled checkpoint (.pth, .pt, .ckpt, .bin), read without running anything that is in it."""
+"""Tensors of a pickled checkpoint (.pth, .pt, .ckpt, .bin), read without running anything in it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import UsageError
 
 BITSANDBYTES = ("int8", "nf4")
-# What a base in each precision is loaded as and computes in; fp8 is stored so afterwards.
+# The dtype in which a base of each precision is loaded and computes; fp8 is stored in 8 bits afterwards.
 COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
 OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
 STORED_AS = torch.float8_e4m3fn
@@ -41,8 +41,7 @@ def check_offloading(part: str, device: torch.device) -> None:
 
 
 def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:
-    """What ``from_pretrained`` of diffusers is told besides, to load linear layers
-    in int8 or nf4 but for those at ``keep``."""
+    """Arguments of ``from_pretrained`` that load linear layers in int8 or nf4, except those at ``keep``."""
     from diffusers import BitsAndBytesConfig
 
     options = {"llm_int8_skip_modules": list(keep)}
@@ -53,8 +52,7 @@ def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:
 
 
 def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype | None = None) -> None:
-    """Store the linear layers of ``model`` in 8-bit floats, each cast back
-    while it computes, but for those at ``keep``.
+    """Store the linear layers of ``model``, except those at ``keep``, in 8-bit floats, cast back while they compute.
 
     ``computes_in``: the dtype that they are cast to, that of the model itself where none is given. What the model's
     class marks as delicate stays as it is too, and so do the adapters and heads that it carries: peft would give
@@ -68,8 +66,7 @@ def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype
 
 
 def compute_in_float32(model: nn.Module) -> None:
-    """Let a base of 16 bits compute in float32: its layers keep 16 bits and are widened
-    while they compute, the rest is widened now.
+    """Let a base of 16 bits compute in float32: its layers are widened while they compute, the rest is widened now.
 
     What the model is told is widened too: text encoders answer in bfloat16. Adapters and heads, which are float32
     already, are left alone, and so are layers of fewer bits, which widen themselves.
@@ -88,7 +85,7 @@ def compute_in_float32(model: nn.Module) -> None:
 
 
 def _widened(value: Any) -> Any:
-    """A nest of tensors, those of bfloat16 among them as float32."""
+    """A nest of tensors, with bfloat16 ones as float32."""
     if isinstance(value, torch.Tensor):
         return value.float() if value.dtype == torch.bfloat16 else value
     if isinstance(value, dict):
@@ -103,8 +100,7 @@ def delicate(kind: type[nn.Module], keep: Iterable[str]) -> tuple[str, ...]:
 
 
 def offload(model: nn.Module, device: torch.device) -> None:
-    """Keep the linear layers of ``model`` in the CPU's memory, each on ``device``
-    only while it computes; move the rest there.
+    """Keep the linear layers of ``model`` in the CPU's memory, except while they compute on ``device``; move the rest.
 
     Adapters and heads are the rest. Layer by layer, and without streams: fetching ahead would count on the order of the
     forward pass, and checkpointing recomputes the blocks in the opposite one.
@@ -123,5 +119,5 @@ def offload(model: nn.Module, device: torch.device) -> None:
 
 
 def _ours(name: str) -> bool:
-    """Whether a dotted path lies in what a student adds to its base."""
+    """Whether a dotted path lies in a part that a student adds to its base."""
     return any(re.search(pattern, name) for pattern in OURS)

@@ -1,4 +1,4 @@
-"""Tensors in a safetensors file that carries a digest of itself, so that damage is noticed when it is read."""
+"""Tensors in a safetensors file with a digest of itself, so that damage is noticed in reading."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def save_sealed(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str
 
 
 def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor], bool]:
-    """Metadata and tensors, and whether the file carries a digest, which it has to match then.
+    """Metadata and tensors, and whether the file carries a digest; a digest must match.
 
-    Raises RunError where it is corrupt, cut short, or other than it was written.
+    Raises RunError where the file is corrupt, cut short or changed.
     """
     metadata, tensors = read_safetensors(path)
     seal = metadata.pop(SEAL, None)

@@ -1,5 +1,4 @@
-"""Shards of the caches: entries (tensors by name) under keys, in a safetensors file that tells by checksums whether it
-is as it was written."""
+"""Shards of the caches: entries (tensors by name) under keys, in a safetensors file with their checksums."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ from torch import Tensor
 from ..system.devices import usable_cores
 from ..system.files import replacing_file
 
-# What is raised of a file that is cut short, or no shard.
+# Errors of a file that is cut short, or no shard.
 UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError)
-# Those of 0.1.0 do not cover dtypes and shapes.
+# Checksums of 0.1.0 do not cover dtypes and shapes.
 CHECKSUMS, PLAIN_CHECKSUMS, NOTES = "checksums", "crc32", "notes"
 # Checksums leave Python's lock to others; more readers than this a disk does not serve faster.
 MOST_READERS = 8
@@ -30,10 +29,9 @@ _found_whole: set[tuple[Path, int, int]] = set()
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard, mapped into memory: by key the checksums of its entries, what is noted
-    of them, and the names of their tensors.
+    """A shard, mapped into memory: checksums, notes and names of tensors of its entries, by key.
 
-    ``covers_kinds``: whether the checksums are of dtypes and shapes too.
+    ``covers_kinds``: whether the checksums cover dtypes and shapes too.
     """
 
     file: safe_open
@@ -52,14 +50,14 @@ class Shard:
 
 
 def open_shard(path: Path) -> Shard:
-    """The shard at ``path``, of which no entry is read yet; raises FileNotFoundError, or one of UNREADABLE."""
+    """The shard at ``path``, without reading an entry; raises FileNotFoundError, or one of UNREADABLE."""
     file, names = safe_open(path, "pt"), {}
     for name in file.keys():
         names.setdefault(name.partition(".")[0], []).append(name)
     metadata = file.metadata()
     covers_kinds = CHECKSUMS in metadata
     checksums = json.loads(metadata[CHECKSUMS if covers_kinds else PLAIN_CHECKSUMS])
-    # Many have no notes, and none of 0.1.0 has.
+    # Many shards have no notes, and those of 0.1.0 never have.
     return Shard(file, checksums, dict(json.loads(metadata.get(NOTES, "{}"))), names, covers_kinds)
 
 
@@ -73,11 +71,10 @@ def write_shard(path: Path, entries: Mapping[str, Mapping[str, Tensor]], notes: 
 
 
 def remove_damaged(shards: Collection[Path]) -> list[Path]:
-    """Read ``shards`` from end to end, once in a process, and remove those that are not
-    as they were written, which are returned.
+    """Read ``shards`` from end to end, once in a process; remove and return those that were changed.
 
-    Several are read at a time, at about 1 GB/s for each core: of ImageNet's latents, 42 GB,
-    that is less than a minute at a run's start.
+    Several are read at a time, at about 1 GB/s for each core: of ImageNet's latents, 42 GB, that is less than a minute
+    at a run's start.
     """
     with ThreadPoolExecutor(min(MOST_READERS, usable_cores())) as pool:
         damaged = [path for path, whole in zip(shards, pool.map(_is_whole, shards)) if not whole]

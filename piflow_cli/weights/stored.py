@@ -24,9 +24,9 @@ PREFIX = "transformer."
 class StoredWeights:
     """The tensors of a student on disk, under their names relative to the transformer.
 
-    Shapes and dtypes are known at once, values are read when asked for: memory holds one tensor at a
-    time, and of a mapped file no more than that either. ``metadata`` is that of the first file. ``held``
-    stand in for what ``path`` has, if given.
+    Shapes and dtypes are known at once, values are read when asked for: memory holds one tensor at a time, and of a
+    mapped file no more than that either. ``metadata`` is that of the first file. ``held`` stand in for what ``path``
+    has, if given.
 
     Raises RunError where a file is corrupt or cut short, or a pickled one holds more than tensors.
     """
@@ -69,8 +69,7 @@ class StoredWeights:
         return iter(self._places)
 
     def read(self, name: str) -> Tensor:
-        """The value of a tensor, on the CPU, of its stored dtype; it may be
-        a view of the file, not to be written to."""
+        """The value of a tensor, on the CPU, in its stored dtype; it may be a view of the file, which is read-only."""
         file, key = self._places[name]
         if self._held is not None:
             return self._held[key]
@@ -80,7 +79,7 @@ class StoredWeights:
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """The file that holds each tensor of an ``index`` of shards; raises RunError for one that is none."""
+    """The file of each tensor of an ``index`` of shards; raises RunError for a file that is no index."""
     try:
         found = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"].items())
         sorted(set(found.values()))  # raises TypeError for what cannot be names
@@ -90,8 +89,7 @@ def weight_map(index: Path) -> dict[str, str]:
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The files of an index of shards, or the file itself; raises RunError
-    for an index that is none, or lacks a file."""
+    """The files of an index of shards, or the file itself; raises RunError for a bad index or a missing file."""
     if not path.name.endswith(INDEX_SUFFIX):
         return [path]
     names = sorted(set(weight_map(path).values()))
@@ -115,8 +113,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 @contextmanager
 def opened(path: Path, framework: str = "pt") -> Generator[Any]:
-    """A safetensors file, whose tensors are those of ``framework``; raises
-    RunError where it is corrupt or cut short."""
+    """A safetensors file with tensors of ``framework``; raises RunError where it is corrupt or cut short."""
     try:
         with safe_open(path, framework) as file:
             yield file
@@ -136,6 +133,5 @@ def _checkpoint(path: Path) -> Mapping[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU; raises as
-    :func:`~piflow_cli.weights.pickled.read_pickled` does."""
+    """The tensors of a checkpoint by name, on the CPU; errors of :func:`~piflow_cli.weights.pickled.read_pickled`."""
     return read_safetensors(path)[1] if path.suffix == ".safetensors" else read_pickled(path)

@@ -30,12 +30,12 @@ from pathlib import Path
 
 import torch
 from common import machine, write_json
-from looks import SmallNetwork, dinov2, inception, look_of
+from network_extractors import SmallNetwork, dinov2, features_by, inception
 
 from piflow_cli.console import Console, format_table
 from piflow_cli.evaluation.candidates import Candidate
 from piflow_cli.evaluation.extractors import open_extractor
-from piflow_cli.evaluation.generate import Generation, Look
+from piflow_cli.evaluation.generate import FeatureFunction, Generation
 from piflow_cli.evaluation.run import CLASS_BATCH
 from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student
@@ -58,11 +58,10 @@ DIGITS = ("pixels", "digits-classifier")
 
 @dataclass(frozen=True)
 class Case:
-    """What looks at pictures, how many of them, and how many at a time;
-    small enough that the cache keeps all states."""
+    """An extractor, the number of its pictures, and the batch size; so few that the cache keeps all states."""
 
     name: str
-    open: Callable[[Path, torch.device], Look]
+    open: Callable[[Path, torch.device], FeatureFunction]
     images: int = 256
     batch: int = 8
 
@@ -75,21 +74,21 @@ CASES = (
 
 
 @dataclass(frozen=True)
-class Bench:
-    """One case on one scene."""
+class Throughput:
+    """One case on one opened model."""
 
     opened: OpenedModel
-    looks: dict[str, Look]
+    extractors: dict[str, FeatureFunction]
     batch: int
 
-    def seconds(self, steps: int, looks: dict[str, Look], folder: Path) -> float:
-        """One run of all shots; what ``folder`` holds is not made again."""
+    def seconds(self, steps: int, extractors: dict[str, FeatureFunction], folder: Path) -> float:
+        """One run over all pictures; what ``folder`` holds is not made again."""
         draw = torch.no_grad()(
             lambda noise, conditioning: sample_student(self.opened.student, noise, conditioning, steps=steps)
         )
         candidate = Candidate("student", "student", "gm", steps, {"benchmark": "eval_throughput"}, draw)
         generation = Generation(
-            self.opened, self.opened.specs, looks, Cache(folder), Processes(self.opened.device), self.batch
+            self.opened, self.opened.specs, extractors, Cache(folder), Processes(self.opened.device), self.batch
         )
         started = time.perf_counter()
         generation.run(candidate, Console(quiet=True))
@@ -99,11 +98,11 @@ class Bench:
         """Generation alone, features alone, both."""
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
             generation = self.seconds(steps, {}, Path(folder))
-            features = self.seconds(steps, self.looks, Path(folder))
+            features = self.seconds(steps, self.extractors, Path(folder))
             return {
                 "generation": generation,
                 "features": features,
-                "both": self.seconds(steps, self.looks, Path(other)),
+                "both": self.seconds(steps, self.extractors, Path(other)),
             }
 
     def unlinked(self, steps: int) -> float:
@@ -116,12 +115,12 @@ class Bench:
             self.seconds(steps, {}, Path(folder))
             threads = torch.get_num_threads()
 
-            def run(looks: dict[str, Look], place: str) -> None:
+            def run(extractors: dict[str, FeatureFunction], place: str) -> None:
                 torch.set_num_threads(threads)
-                self.seconds(steps, looks, Path(place))
+                self.seconds(steps, extractors, Path(place))
 
             started = time.perf_counter()
-            for work in [pool.submit(run, {}, other), pool.submit(run, self.looks, folder)]:
+            for work in [pool.submit(run, {}, other), pool.submit(run, self.extractors, folder)]:
                 work.result()
             return time.perf_counter() - started
 
@@ -129,12 +128,12 @@ class Bench:
         """The evaluations that make generation about as much work as features."""
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
             few = self.seconds(2, {}, Path(folder))
-            features = self.seconds(2, self.looks, Path(folder))
+            features = self.seconds(2, self.extractors, Path(folder))
             each = max((self.seconds(10, {}, Path(other)) - few) / 8, 1e-9)
         return max(1, 2 + round((features - few) / each))
 
 
-def digits_scene(images: int, device: torch.device) -> OpenedModel:
+def digits_model(images: int, device: torch.device) -> OpenedModel:
     family, facts = family_of("dit"), StudentFacts.of(load("digits"))
     student = student_of(family.load(locate("preset:digits")), family, facts, seed=0)
     model = student.model.eval().requires_grad_(False).to(device)
@@ -151,27 +150,31 @@ def digits_scene(images: int, device: torch.device) -> OpenedModel:
 def measure(case: Case, small: bool, device: torch.device) -> dict:
     """As much work on either side."""
     with tempfile.TemporaryDirectory() as folder:
-        look = case.open(Path(folder), device)
-        bench = Bench(digits_scene(2 * case.batch if small else case.images, device), {case.name: look}, case.batch)
-        steps = bench.balanced_steps()
-        turns = [bench.round(steps) | {"unlinked": bench.unlinked(steps)} for _ in range(1 if small else ROUNDS)]
+        extractor = case.open(Path(folder), device)
+        throughput = Throughput(
+            digits_model(2 * case.batch if small else case.images, device), {case.name: extractor}, case.batch
+        )
+        steps = throughput.balanced_steps()
+        turns = [
+            throughput.round(steps) | {"unlinked": throughput.unlinked(steps)} for _ in range(1 if small else ROUNDS)
+        ]
     return {
         "seen by": case.name,
         "evaluations": steps,
-        "batches": len(bench.opened.specs) // case.batch,
+        "batches": len(throughput.opened.specs) // case.batch,
         **row_of(turns),
     }
 
 
 def measure_digits(small: bool, device: torch.device) -> dict:
     """A student of one evaluation under the default extractors of digits."""
-    looks = {name: look_of(open_extractor(name, device)) for name in DIGITS}
-    bench = Bench(digits_scene(32 if small else 512, device), looks, CLASS_BATCH)
-    bench.round(1)
+    extractors = {name: features_by(open_extractor(name, device)) for name in DIGITS}
+    throughput = Throughput(digits_model(32 if small else 512, device), extractors, CLASS_BATCH)
+    throughput.round(1)
     return {
         "seen by": " and ".join(DIGITS),
         "evaluations": 1,
-        **row_of([bench.round(1) for _ in range(1 if small else 5)]),
+        **row_of([throughput.round(1) for _ in range(1 if small else 5)]),
     }
 
 

@@ -29,7 +29,7 @@ from piflow_cli.console import Console, format_table
 from piflow_cli.core.ema import update_average
 from piflow_cli.core.imitation import data_free_losses
 from piflow_cli.core.timegrid import to_sigma
-from piflow_cli.data.collect import Store
+from piflow_cli.data.collect import EncodedCache
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.presets.schema import Preset
 from piflow_cli.sampling.denoise import sample_student
@@ -85,12 +85,12 @@ def preset_for(folder: Path, precision: str, small: bool) -> Preset:
 def fill_cache(preset: Preset) -> None:
     """Random embeddings where the cache would have those of the prompts, so that no encoder is asked."""
     family = family_of("flux")
-    store = Store(preset.data, family.encoders(preset.teacher))
+    cache = EncodedCache(preset.data, family.encoders(preset.teacher))
     shapes = family.longest_conditioning(family.outline(Path(preset.teacher.base)))
-    with store.texts.writer() as writer:
+    with cache.texts.writer() as writer:
         for text in ("a", ""):
             entry = {name: torch.randn(value.shape[1:]).to(value.dtype) for name, value in shapes.items()}
-            writer.add(store.text_key(text), entry, text)
+            writer.add(cache.text_key(text), entry, text)
 
 
 def works(session: Session) -> dict[str, Callable[[], object]]:

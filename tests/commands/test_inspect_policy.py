@@ -27,7 +27,7 @@ DEFAULTS = {
     "height": None,
     "width": None,
     "at": 1,
-    "place": None,
+    "position": None,
     "teacher": None,
     "base": None,
     "subfolder": None,
@@ -78,7 +78,7 @@ def test_what_was_asked_is_handed_over(cli, asked) -> None:
     outcome = cli("inspect-policy", "r", "a red fox", "a cat", *arguments.split())
     assert json.loads(outcome.out)["files"] == ["out/policy.html"]
     request = asked[0]
-    place = (request.place.x, request.place.y, request.place.axis)
+    position = (request.position.x, request.position.y, request.position.axis)
     expected = (
         ("r",),
         (3, 5, 6),
@@ -89,7 +89,7 @@ def test_what_was_asked_is_handed_over(cli, asked) -> None:
         64,
         96,
         3,
-        place,
+        position,
         "digits",
         "b",
         "s",
@@ -99,8 +99,8 @@ def test_what_was_asked_is_handed_over(cli, asked) -> None:
         True,
         "cpu",
     )
-    request.place = place
-    assert tuple(vars(request).values()) == expected and place == (4, 5, 6)
+    request.position = position
+    assert tuple(vars(request).values()) == expected and position == (4, 5, 6)
 
 
 def test_two_students_and_a_prompt(cli, asked) -> None:
@@ -131,8 +131,8 @@ def test_a_wrong_command_line(cli, asked, arguments, message) -> None:
 
 @given(st.lists(st.integers(0, 10**9 - 1), min_size=2, max_size=3))
 def test_a_slice_is_read_as_written(numbers: list[int]) -> None:
-    place = parse_slice(",".join(map(str, numbers)))
-    assert [place.x, place.y, place.axis] == [*numbers, 0][:3]
+    position = parse_slice(",".join(map(str, numbers)))
+    assert [position.x, position.y, position.axis] == [*numbers, 0][:3]
 
 
 @given(st.text(alphabet="0123456789,-. x", max_size=8))
@@ -146,7 +146,7 @@ def test_nothing_else_is_a_slice(text: str) -> None:
 
 def test_the_help_has_examples_and_nothing_heavy(cli) -> None:
     out = cli("inspect-policy", "--help").out
-    places = [out.index(f"╭─ {panel} ─") for panel in ("Look at", "Model", "Sampling", "Output")]
+    places = [out.index(f"╭─ {panel} ─") for panel in ("Inspection", "Model", "Sampling", "Output")]
     assert places == sorted(places)
     lines = [line.strip() for line in out[out.index("Examples") :].splitlines()[1:]]
     shown = lines[: lines.index("")]

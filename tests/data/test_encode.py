@@ -22,7 +22,7 @@ from PIL import Image
 from piflow_cli.console import Console
 from piflow_cli.data import collect, encode
 from piflow_cli.data.buckets import fit
-from piflow_cli.data.collect import Store
+from piflow_cli.data.collect import EncodedCache
 from piflow_cli.data.encode import open_encoded
 from piflow_cli.data.encoded import EncodedData
 from piflow_cli.data.sources import local_samples
@@ -262,7 +262,7 @@ def test_processes_share_the_check_and_all_hear_what_is_damaged(prompts, monkeyp
     monkeypatch.setattr(cache, "SHARD_ENTRIES", 1)
     factory = factory_of(FakeEncoders())
     opened(prompts, factory)
-    keys = [Store(prompts, factory).text_key(text) for text in (*TEXTS, "")]
+    keys = [EncodedCache(prompts, factory).text_key(text) for text in (*TEXTS, "")]
     shards, found, read = sorted(Path(prompts.cache).glob("*/texts/*.safetensors")), [], []
     assert len(shards) == len(keys)
     for path in shards:
@@ -270,10 +270,10 @@ def test_processes_share_the_check_and_all_hear_what_is_damaged(prompts, monkeyp
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     monkeypatch.setattr(collect, "gather_object", lambda damaged: found.extend(damaged) or list(damaged))
     for index in range(3):
-        store = Store(prompts, factory)
-        store.scan(Console())
+        encoded_cache = EncodedCache(prompts, factory)
+        encoded_cache.scan(Console())
         before = len(found)
-        store.check(keys, (), SimpleNamespace(process_index=index, num_processes=3), Console())
+        encoded_cache.check(keys, (), SimpleNamespace(process_index=index, num_processes=3), Console())
         read.append(len(found) - before)
     assert sorted(found) == [str(shard) for shard in shards] and max(read) < len(shards)
     assert not any(shard.exists() for shard in shards)
@@ -319,7 +319,9 @@ def test_a_prompt_that_says_its_size_is_trained_in_the_nearest_bucket_alone(tmp_
     (tmp_path / "p.csv").write_text("\n".join(rows))
     section = DataSection(prompts=str(tmp_path / "p.csv"), sizes=((8, 4), (4, 4)), cache=str(tmp_path / "cache"))
     data = opened(section, factory_of(FakeEncoders()), data_free=True)
-    keys = {text: Store(section, factory_of(FakeEncoders())).text_key(text) for text in ("wide", "any", "square")}
+    keys = {
+        text: EncodedCache(section, factory_of(FakeEncoders())).text_key(text) for text in ("wide", "any", "square")
+    }
     found = {bucket.shape: {sample.text for sample in bucket.samples} for bucket in data.buckets}
     assert found == {(1, 2, 4): {keys["wide"], keys["any"]}, (1, 2, 2): {keys["any"], keys["square"]}}
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from piflow_cli.data.captioned import list_pictures
 from piflow_cli.data.picture import Picture
-from piflow_cli.data.picture_index import Seen, look_at
+from piflow_cli.data.picture_index import PictureFacts, look_at
 from piflow_cli.data.pictures import Unreadable
 from piflow_cli.presets.schema import DataSection
 
@@ -41,7 +41,8 @@ def test_every_picture_has_its_own_hash_and_size_in_order_and_is_read_once(sourc
     pictures = listed(source)
     found = look_at(pictures, tmp_path / "index")
     assert found == [
-        Seen(hashlib.sha256(picture.read()).hexdigest(), (4 + number, 3)) for number, picture in enumerate(pictures)
+        PictureFacts(hashlib.sha256(picture.read()).hexdigest(), (4 + number, 3))
+        for number, picture in enumerate(pictures)
     ]
     assert look_at(sealed(pictures), tmp_path / "index") == found
     # Fewer of them, in another order.
@@ -84,7 +85,9 @@ def test_what_cannot_be_read_is_said_each_time_and_not_recorded(tmp_path) -> Non
     (folder / "c.png").unlink()
     for _ in range(2):
         first, second, third = look_at(pictures, tmp_path / "index")
-        assert isinstance(first, Unreadable) and isinstance(second, Seen) and isinstance(third, FileNotFoundError)
+        assert (
+            isinstance(first, Unreadable) and isinstance(second, PictureFacts) and isinstance(third, FileNotFoundError)
+        )
 
 
 def test_pictures_without_a_file_of_their_own_are_read_each_time(tmp_path) -> None:

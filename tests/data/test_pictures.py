@@ -182,11 +182,12 @@ def test_bombs_are_refused_before_they_are_decoded(side: int) -> None:
         upright_size(header(side, side))
 
 
-def test_a_large_photo_is_no_bomb_and_nothing_is_said_of_it(tmp_path) -> None:
+def test_a_large_photo_is_no_bomb_and_no_command_says_anything_of_it(tmp_path) -> None:
     (tmp_path / "x.png").write_bytes(header(12_000, 9_000))
     code = (
-        "import sys; from pathlib import Path; from piflow_cli.data.pictures import upright_size;"
-        " print(upright_size(Path(sys.argv[1]).read_bytes()))"
+        "import sys; from pathlib import Path; from piflow_cli.console import Console;"
+        " from piflow_cli.data.pictures import upright_size\n"
+        "with Console().listening(): print(upright_size(Path(sys.argv[1]).read_bytes()))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("(12000, 9000)\n", "")

@@ -111,7 +111,7 @@ def test_messages_of_troubleshooting_are_those_of_the_program() -> None:
 
 def test_every_setting_and_option_has_a_meaning() -> None:
     rows = [line for page in ("settings", "commands") for line in (PAGES / f"{page}.md").read_text().splitlines()]
-    assert not [row for row in rows if row.startswith("| `") and row.endswith("|  |")]
+    assert not [row for row in rows if row.startswith("| `") and (row.endswith("|  |") or "| Of " in row)]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from piflow_cli.embedded.digits_teacher import (
     NUM_CLASSES,
     PROGRAM,
-    Recipe,
+    TeacherRecipe,
     flow_matching_loss,
     learning_rate,
     load_digits,
@@ -24,7 +24,7 @@ from piflow_cli.teachers.dit_network import DiT
 
 FOLDER = presets_root() / "digits"
 WEIGHTS = FOLDER / "diffusion_pytorch_model.safetensors"
-TINY = Recipe(iterations=3, batch_size=8)
+TINY = TeacherRecipe(iterations=3, batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def test_data_and_weights_are_small_and_attributed():
 def test_the_weights_name_the_default_recipe_as_theirs():
     facts = metadata(WEIGHTS)
     assert facts["program"] == PROGRAM
-    assert json.loads(facts["recipe"]) == asdict(Recipe())
-    assert int(facts["iterations_done"]) == Recipe().iterations
+    assert json.loads(facts["recipe"]) == asdict(TeacherRecipe())
+    assert int(facts["iterations_done"]) == TeacherRecipe().iterations
 
 
 def test_the_teacher_is_the_architecture_of_the_program(teacher):
@@ -81,7 +81,7 @@ def test_the_teacher_is_the_architecture_of_the_program(teacher):
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():
-    recipe = Recipe(iterations=1000, lr=2.0, warmup=10)
+    recipe = TeacherRecipe(iterations=1000, lr=2.0, warmup=10)
     assert learning_rate(0, recipe) == pytest.approx(0.2)
     assert learning_rate(500, recipe) == pytest.approx(1.0)
     assert learning_rate(1000, recipe) == pytest.approx(0.0)
@@ -103,7 +103,7 @@ def test_the_target_is_noise_minus_data_and_labels_are_dropped(digits):
     assert torch.equal((seen["sigma"] * len(images)).floor().long(), torch.arange(len(images)))
 
 
-def trained(recipe: Recipe, digits) -> dict[str, torch.Tensor]:
+def trained(recipe: TeacherRecipe, digits) -> dict[str, torch.Tensor]:
     states = []
     train(recipe, *digits, lambda ema, done, loss: states.append(ema.state_dict()), every=1000)
     (state,) = states

@@ -217,7 +217,7 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--metrics", "diversity", "--seeds", "0-2"], "no label or prompt comes twice"),
         (["--metrics", "clip", "--prompts", "PROMPTS"], "is told class labels, not text"),
         (["--inception-weights", "w.pt", "--extractor", "inception"], "w.pt"),
-        (["--inception-weights", "w.pt"], "--inception-weights: pictures are looked at by pixels"),
+        (["--inception-weights", "w.pt"], "--inception-weights: the extractor is pixels"),
         (["--clip", "c"], "--clip is of the metric clip"),
         (["--height", "64", "--prompts", "PROMPTS"], "is told class labels, not text: --prompts, --height"),
         (["--substeps", "100001"], "--substeps 100001: more than 100,000"),

@@ -19,7 +19,7 @@ from piflow_cli.console import Console
 from piflow_cli.errors import RunError
 from piflow_cli.evaluation import generate
 from piflow_cli.evaluation.candidates import Candidate
-from piflow_cli.evaluation.generate import Generation, blocks_of
+from piflow_cli.evaluation.generate import Generation, chunks_of
 from piflow_cli.evaluation.overlap import WAITING, Overlap
 from piflow_cli.sampling.denoise import seeded_generators, seeded_noise
 from piflow_cli.sampling.opened import OpenedModel
@@ -65,12 +65,12 @@ def expected(specs) -> torch.Tensor:
 
 
 def generation(
-    whole: OpenedModel, folder: Path, batch_size: int = 4, looks=None, processes: Processes | None = None
+    whole: OpenedModel, folder: Path, batch_size: int = 4, extractors=None, processes: Processes | None = None
 ) -> Generation:
     return Generation(
         whole,
         whole.specs,
-        {"flat": flat} if looks is None else looks,
+        {"flat": flat} if extractors is None else extractors,
         Cache(folder),
         Processes(CPU) if processes is None else processes,
         batch_size,
@@ -83,12 +83,12 @@ def never(*arguments):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch) -> None:
-    monkeypatch.setattr(generate, "BLOCK_PICTURES", 8)
+    monkeypatch.setattr(generate, "CHUNK_PICTURES", 8)
     monkeypatch.setattr(generate, "ALIGNED_PICTURES", 16)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
-def test_features_are_those_of_the_shots_in_order(tmp_path, batch_size: int) -> None:
+def test_features_are_those_of_the_specs_in_order(tmp_path, batch_size: int) -> None:
     whole = opened(21)
     made = generation(whole, tmp_path, batch_size)
     made.run(candidate(), QUIET)
@@ -104,8 +104,8 @@ def test_nothing_is_generated_twice(tmp_path) -> None:
     generation(whole, tmp_path).run(candidate(draw=never), QUIET)
     # Another look at the pictures whose states are kept needs the states alone.
     few = opened(16)
-    looks = {"flat": flat, "sum": lambda pictures, specs: pictures.flatten(1).sum(dim=1, keepdim=True)}
-    more = generation(few, tmp_path, looks=looks)
+    extractors = {"flat": flat, "sum": lambda pictures, specs: pictures.flatten(1).sum(dim=1, keepdim=True)}
+    more = generation(few, tmp_path, extractors=extractors)
     more.run(candidate(draw=never), QUIET)
     torch.testing.assert_close(torch.cat(list(more.features(candidate(), "sum")))[:, 0], expected(few.specs).sum(dim=1))
 
@@ -120,13 +120,13 @@ def test_a_damaged_entry_is_made_again_in_the_same_run(tmp_path) -> None:
 
     generation(whole, tmp_path).run(candidate(), QUIET)
     made = generation(whole, tmp_path)
-    first, second, last = made.blocks
+    first, second, last = made.chunks
     for damaged, redrawn in (
         (made.features_key(candidate(), first, "flat"), 0),
         (made.states_key(candidate(), second), 8),
         (made.features_key(candidate(), last, "flat"), 8),
     ):
-        path = made.store.path(damaged)
+        path = made.cache.path(damaged)
         content = bytearray(path.read_bytes())
         content[-3] ^= 1
         path.write_bytes(content)
@@ -171,32 +171,32 @@ def test_a_folder_s_name_fits_every_file_system_and_keeps_long_names_apart(one: 
     assert (folders[0] == folders[1]) == (one == other)
 
 
-def test_aligned_shots_can_be_had_alone(tmp_path) -> None:
+def test_aligned_states_can_be_had_alone(tmp_path) -> None:
     made = generation(opened(40), tmp_path)
     made.run(candidate(), QUIET, aligned=True)
     assert sum(len(part) for part in made.features(candidate(), "flat", aligned=True)) == 16
-    with pytest.raises(RunError, match="lost a block"):
+    with pytest.raises(RunError, match="lost a chunk"):
         list(made.features(candidate(), "flat"))
 
 
 @pytest.mark.parametrize(
-    "other", [{"identity": {"steps": 2}}, {"shots": (ImageSpec(0, 1),)}, {"tag": "sharp"}, {"vae": "other"}]
+    "other", [{"identity": {"steps": 2}}, {"specs": (ImageSpec(0, 1),)}, {"tag": "sharp"}, {"vae": "other"}]
 )
 def test_everything_that_shapes_features_is_in_their_key(tmp_path, other: dict) -> None:
     made = generation(opened(1), tmp_path)
-    block = made.blocks[0]
-    key = made.features_key(candidate(), block, "flat")
+    chunk = made.chunks[0]
+    key = made.features_key(candidate(), chunk, "flat")
     student = made.opened.student
     if "vae" in other:
         student.facts = replace(student.facts, vae=other["vae"])
-    changed = replace(block, specs=other.get("shots", block.specs))
+    changed = replace(chunk, specs=other.get("specs", chunk.specs))
     assert made.features_key(candidate(**other.get("identity", {})), changed, other.get("tag", "flat")) != key
-    assert made.features_key(candidate(), block, "flat") == key or "vae" in other
+    assert made.features_key(candidate(), chunk, "flat") == key or "vae" in other
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_processes_make_disjoint_shares_of_one_whole(tmp_path, count: int) -> None:
-    """One after another, so that each looks into a store that the others have been adding to."""
+    """One after another, so that each looks into a cache that the others have been adding to."""
     whole, drawn, waited = opened(40), [], []
 
     def counting(noise, conditioning):
@@ -214,9 +214,9 @@ def test_a_damaged_block_is_made_anew(tmp_path) -> None:
     whole = opened(8)
     made = generation(whole, tmp_path)
     made.run(candidate(), QUIET)
-    path = made.store.path(made.features_key(candidate(), made.blocks[0], "flat"))
+    path = made.cache.path(made.features_key(candidate(), made.chunks[0], "flat"))
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(RunError, match="lost a block of features"):
+    with pytest.raises(RunError, match="lost a chunk of features"):
         list(made.features(candidate(), "flat"))
     made.run(candidate(), QUIET)
     torch.testing.assert_close(torch.cat(list(made.features(candidate(), "flat"))), expected(whole.specs))
@@ -266,11 +266,11 @@ def test_work_is_done_in_order_and_its_errors_come_back(monkeypatch, room: bool)
 @given(count=st.integers(1, 70), state_bytes=st.integers(1, 40 << 20))
 def test_blocks_hold_every_shot_once_and_aligned_ones_come_first(count: int, state_bytes: int) -> None:
     specs = [ImageSpec(seed, 0) for seed in range(count)]
-    blocks = blocks_of(specs, state_bytes)
-    assert [spec for block in blocks for spec in block.specs] == specs
-    flags = [block.aligned for block in blocks]
+    chunks = chunks_of(specs, state_bytes)
+    assert [spec for chunk in chunks for spec in chunk.specs] == specs
+    flags = [chunk.aligned for chunk in chunks]
     assert flags[0] and flags == sorted(flags, reverse=True)
-    assert all(len(block.specs) * state_bytes <= max(generate.BLOCK_BYTES, state_bytes) for block in blocks)
+    assert all(len(chunk.specs) * state_bytes <= max(generate.CHUNK_BYTES, state_bytes) for chunk in chunks)
 
 
 def test_an_interrupted_run_goes_on(tmp_path) -> None:
@@ -284,7 +284,7 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         generation(whole, tmp_path).run(candidate(stops), QUIET)
-    # Batches of four in blocks of eight: two blocks were whole.
+    # Batches of four in chunks of eight: two chunks were whole.
     again = []
     made = generation(whole, tmp_path)
     made.run(candidate(lambda noise, conditioning: again.append(len(noise)) or doubled(noise, conditioning)), QUIET)
@@ -293,16 +293,16 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
 
 
 def test_samples_that_are_not_finite_are_refused_and_not_kept(tmp_path) -> None:
-    """Also where nothing looks at pictures: alignment compares states."""
+    """Also without extractors: alignment compares states."""
     diverged = candidate(lambda noise, conditioning: noise / 0)
-    made = generation(opened(20), tmp_path, looks={})
+    made = generation(opened(20), tmp_path, extractors={})
     with pytest.raises(RunError, match="doubler, 1 NFE: samples of seeds 0 to 3 are not finite"):
         made.run(diverged, QUIET)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_processes_wait_for_hours(monkeypatch) -> None:
-    """NCCL's ten minutes are over before a teacher's fine solution of one block is made."""
+    """NCCL's ten minutes are over before a teacher's fine solution of one chunk is made."""
     import accelerate
 
     asked = {}

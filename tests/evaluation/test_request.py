@@ -64,7 +64,7 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
                 "save_statistics": Path("s.safetensors"),
                 "metrics": ("patch-fid",),
             },
-            "patch-fid looks at none",
+            "patch-fid takes none",
         ),
         ({"students": ("a", "")}, "STUDENT: the name is empty"),
         ({"students": ("a",), "reference": ""}, "--reference: the name is empty"),

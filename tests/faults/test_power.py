@@ -37,7 +37,7 @@ def command(tiny_teacher: Path, folder: Path) -> list[str]:
 
 
 @pytest.fixture(params=["exchange", "two steps"])
-def course(request, cli, tiny_teacher, tmp_path, monkeypatch) -> tuple[Disk, Path]:
+def recorded_run(request, cli, tiny_teacher, tmp_path, monkeypatch) -> tuple[Disk, Path]:
     """The states that a run of six iterations and three saves leaves; its folder when nothing happens to it."""
     if request.param == "two steps":
         monkeypatch.setattr(files, "exchange", lambda one, other: False)
@@ -61,8 +61,8 @@ def completed(calls: list[str], name: str) -> list[int]:
     ]
 
 
-def test_what_was_saved_is_whole_whenever_the_run_ends(course) -> None:
-    disk, _ = course
+def test_what_was_saved_is_whole_whenever_the_run_ends(recorded_run) -> None:
+    disk, _ = recorded_run
     numbers = {iteration: completed(disk.calls, f"000000{iteration}") for iteration in (2, 4, 6)}
     students = dict(zip((2, 4, 6), completed(disk.calls, "adapter"), strict=True))
     assert all(len(found) == 1 for found in numbers.values())
@@ -84,8 +84,8 @@ def test_what_was_saved_is_whole_whenever_the_run_ends(course) -> None:
             assert due == 0 or not exchanged, (call, kind)
 
 
-def test_the_next_start_finishes_the_run_and_clears_away(course, cli, tiny_teacher, tmp_path) -> None:
-    disk, whole = course
+def test_the_next_start_finishes_the_run_and_clears_away(recorded_run, cli, tiny_teacher, tmp_path) -> None:
+    disk, whole = recorded_run
     expected = load_file(whole / TENSORS)
     for call, kind, left in disk.all_states()[::STRIDE]:
         folder = tmp_path / "again" / "out"

@@ -30,17 +30,17 @@ def main() -> int:
     chosen = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", NO_COLOR="1")
     os.environ.pop("PIFLOW_DEBUG", None)
+    from fuzz_inputs import build
     from fuzz_judge import judge
     from fuzz_lines import lines
-    from fuzz_material import build
 
     broken = 0
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder + "/cache"
-        material = build(Path(folder))
+        inputs = build(Path(folder))
         os.chdir(folder)
         rng = random.Random(chosen.seed)
-        for number, line in enumerate(lines(chosen.seed, chosen.count, material)):
+        for number, line in enumerate(lines(chosen.seed, chosen.count, inputs)):
             started = time.perf_counter()
             outcome, faults = judge(line, rng)
             broken += bool(faults)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fuzz_material import WEIGHTS, Material, damaged_copy
+from fuzz_inputs import WEIGHTS, FuzzInputs, damaged_copy
 from typer.main import get_command
 
 from piflow_cli.app import app
@@ -21,14 +21,14 @@ class Line:
     said: bool = False
 
 
-def valid(command: str, material: Material, rng: random.Random, texts: bool = False) -> list[str]:
+def valid(command: str, inputs: FuzzInputs, rng: random.Random, texts: bool = False) -> list[str]:
     """A line of ``command`` that works, and is quick."""
-    student = str(material.texts if texts else material.classes)
-    output = ["--output", str(material.fresh(rng))]
+    student = str(inputs.texts if texts else inputs.classes)
+    output = ["--output", str(inputs.fresh(rng))]
     small = ["--height", "64", "--width", "64"] if texts else []
     prompt = ["a fox"] if texts else []
     teacher = (
-        [str(material.preset), "--prompts", str(material.files[".txt"]), "--set", "data.resolution=64"]
+        [str(inputs.preset), "--prompts", str(inputs.files[".txt"]), "--set", "data.resolution=64"]
         if texts
         else ["digits"]
     )
@@ -41,7 +41,7 @@ def valid(command: str, material: Material, rng: random.Random, texts: bool = Fa
             *small,
             *output,
             "--cache",
-            str(material.root / "cache"),
+            str(inputs.root / "cache"),
             "--num-images",
             "8",
             "--metrics",
@@ -110,30 +110,28 @@ OF_TEXTS = {"--height", "--width", "--prompts", "--lora", "--text-column", "--ba
 CHOICES = ["", "bogus", "GM", "1"]
 
 
-def lines(seed: int, count: int, material: Material) -> Iterator[Line]:
+def lines(seed: int, count: int, inputs: FuzzInputs) -> Iterator[Line]:
     """``count`` wrong lines; the same for the same ``seed``."""
     rng = random.Random(seed)
     for _ in range(count):
-        yield rng.choice(MAKERS)(rng, material)
+        yield rng.choice(MAKERS)(rng, inputs)
 
 
 def options_of(command: str) -> list:
     return [option for option in get_command(app).commands[command].params if option.opts[0].startswith("--")]
 
 
-def filled(text: str, material: Material, rng: random.Random) -> str:
-    empty = material.root / "empty"
+def filled(text: str, inputs: FuzzInputs, rng: random.Random) -> str:
+    empty = inputs.root / "empty"
     empty.mkdir(exist_ok=True)
     return (
-        text.format(
-            none=material.fresh(rng), file=material.files[".pt"], folder=empty, long=material.root / ("x" * 300)
-        )
+        text.format(none=inputs.fresh(rng), file=inputs.files[".pt"], folder=empty, long=inputs.root / ("x" * 300))
         if "{" in text
         else text
     )
 
 
-def slip(rng: random.Random, material: Material) -> Line:
+def slip(rng: random.Random, inputs: FuzzInputs) -> Line:
     """An option that is not there, written nearly as one that is."""
     command = rng.choice(COMMANDS)
     known = {name for option in options_of(command) for name in (*option.opts, *option.secondary_opts)}
@@ -149,24 +147,24 @@ def slip(rng: random.Random, material: Material) -> Line:
             ]
         )
         if wrong not in known and wrong != "--":
-            return Line((*valid(command, material, rng), wrong), f"no option {wrong}")
+            return Line((*valid(command, inputs, rng), wrong), f"no option {wrong}")
 
 
-def wrong_value(rng: random.Random, material: Material) -> Line:
+def wrong_value(rng: random.Random, inputs: FuzzInputs) -> Line:
     """A value that the option does not take; or none at all, or one for a switch."""
     command = rng.choice(COMMANDS)
     option = rng.choice(
         [option for option in options_of(command) if option.opts[0] not in ("--help", "--json", "--quiet")]
     )
     name = rng.choice(option.opts)
-    line = valid(command, material, rng, name in OF_TEXTS)
+    line = valid(command, inputs, rng, name in OF_TEXTS)
     if option.is_flag:
         return Line((*line, f"{name}=x"), f"a value for {name}")
     if rng.random() < 0.1:
         return Line((*line, name), f"no value for {name}")
-    value = filled(rng.choice(wrong_values(option)), material, rng)
+    value = filled(rng.choice(wrong_values(option)), inputs, rng)
     if option.nargs == 2:
-        return Line((command, name, str(material.classes), value, *line[2:]), f"{name} {value!r}")
+        return Line((command, name, str(inputs.classes), value, *line[2:]), f"{name} {value!r}")
     # What counts once would hide the wrong value behind the valid one.
     kept = (
         [part for number, part in enumerate(line) if name not in (part, line[number - 1])]
@@ -182,13 +180,13 @@ def wrong_values(option: object) -> list[str]:
     return WRONG[option.metavar] if option.metavar in WRONG else CHOICES
 
 
-def missing(rng: random.Random, material: Material) -> Line:
+def missing(rng: random.Random, inputs: FuzzInputs) -> Line:
     """A student that is not there, is something else, or is not given."""
     command = rng.choice([name for name in COMMANDS if name != "distill"])
-    first, _, *rest = valid(command, material, rng)
+    first, _, *rest = valid(command, inputs, rng)
     value = filled(
         rng.choice(["{none}", "./none", "{file}", "{folder}", "~nobody/x", "", "/dev/null", "{none}.safetensors"]),
-        material,
+        inputs,
         rng,
     )
     if rng.random() < 0.1:
@@ -214,40 +212,40 @@ NAMED_FILES = {
 }
 
 
-def damaged_student(rng: random.Random, material: Material) -> Line:
+def damaged_student(rng: random.Random, inputs: FuzzInputs) -> Line:
     texts, part = rng.choice(PARTS)
     command = rng.choice(["sample", "eval", "export", "inspect-policy"])
-    copy, how = damaged_copy(material, material.texts if texts else material.classes, rng, part)
-    first, _, *rest = valid(command, material, rng, texts)
+    copy, how = damaged_copy(inputs, inputs.texts if texts else inputs.classes, rng, part)
+    first, _, *rest = valid(command, inputs, rng, texts)
     return Line((first, str(copy), *rest), f"{part} is {how}")
 
 
-def damaged_base(rng: random.Random, material: Material) -> Line:
+def damaged_base(rng: random.Random, inputs: FuzzInputs) -> Line:
     part = rng.choice(BASE_PARTS)
-    copy, how = damaged_copy(material, material.preset.parent / "base", rng, part)
-    return Line((*valid("sample", material, rng, True), "--base", str(copy)), f"the base's {part} is {how}")
+    copy, how = damaged_copy(inputs, inputs.preset.parent / "base", rng, part)
+    return Line((*valid("sample", inputs, rng, True), "--base", str(copy)), f"the base's {part} is {how}")
 
 
-def damaged_file(rng: random.Random, material: Material) -> Line:
+def damaged_file(rng: random.Random, inputs: FuzzInputs) -> Line:
     suffix = rng.choice([*NAMED_FILES, ".yaml", "pictures", "preset"])
     if suffix == "pictures":
-        copy, how = damaged_copy(material, material.files["pictures"], rng, "1.png")
-        line = ["eval", "--images", str(copy), "--reference", str(material.files["pictures"]), "--extractor", "pixels"]
-        return Line((*line, "--output", str(material.fresh(rng))), f"a picture is {how}")
-    source = material.preset if suffix == "preset" else material.files[suffix]
-    copy, how = damaged_copy(material, source, rng)
+        copy, how = damaged_copy(inputs, inputs.files["pictures"], rng, "1.png")
+        line = ["eval", "--images", str(copy), "--reference", str(inputs.files["pictures"]), "--extractor", "pixels"]
+        return Line((*line, "--output", str(inputs.fresh(rng))), f"a picture is {how}")
+    source = inputs.preset if suffix == "preset" else inputs.files[suffix]
+    copy, how = damaged_copy(inputs, source, rng)
     if suffix in (".yaml", "preset"):
         option = ["--config", str(copy)] if suffix == ".yaml" else []
         teacher = "digits" if suffix == ".yaml" else str(copy)
         return Line(
-            ("distill", "--dry-run", "--output", str(material.fresh(rng)), "--teacher", teacher, *option),
+            ("distill", "--dry-run", "--output", str(inputs.fresh(rng)), "--teacher", teacher, *option),
             f"{suffix} is {how}",
         )
     if NAMED_FILES[suffix] == "--reference":
-        line = ["eval", "--images", str(material.files["pictures"]), "--output", str(material.fresh(rng))]
+        line = ["eval", "--images", str(inputs.files["pictures"]), "--output", str(inputs.fresh(rng))]
         return Line((*line, "--reference", str(copy)), f"the reference {suffix} is {how}")
     command = rng.choice(["sample", "inspect-policy"])
-    first, student, _, *rest = valid(command, material, rng, True)
+    first, student, _, *rest = valid(command, inputs, rng, True)
     return Line((first, student, *rest, "--prompts", str(copy)), f"the prompts {suffix} are {how}")
 
 
@@ -304,19 +302,19 @@ TOGETHER: list[tuple[str, bool, str, bool]] = [
 ]
 
 
-def together(rng: random.Random, material: Material) -> Line:
+def together(rng: random.Random, inputs: FuzzInputs) -> Line:
     command, texts, options, said = rng.choice(TOGETHER)
     places = {
-        "txt": material.files[".txt"],
-        "none": material.fresh(rng),
-        "folder": material.root / "empty",
-        "pictures": material.files["pictures"],
+        "txt": inputs.files[".txt"],
+        "none": inputs.fresh(rng),
+        "folder": inputs.root / "empty",
+        "pictures": inputs.files["pictures"],
     }
-    (material.root / "empty").mkdir(exist_ok=True)
-    return Line((*valid(command, material, rng, texts), *options.format(**places).split()), options, said)
+    (inputs.root / "empty").mkdir(exist_ok=True)
+    return Line((*valid(command, inputs, rng, texts), *options.format(**places).split()), options, said)
 
 
-MAKERS: list[Callable[[random.Random, Material], Line]] = [
+MAKERS: list[Callable[[random.Random, FuzzInputs], Line]] = [
     slip,
     *[wrong_value] * 4,
     missing,

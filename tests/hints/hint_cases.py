@@ -1,6 +1,6 @@
 """Wrong lines and what their hints are to come to: cases.yaml, read.
 
-Words of a line in braces are files of `hint_material`, and {tmp} is a fresh folder.
+Words of a line in braces are files of `hint_inputs`, and {tmp} is a fresh folder.
 """
 
 from __future__ import annotations

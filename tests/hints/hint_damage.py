@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
-from fuzz_material import WEIGHTS
+from fuzz_inputs import WEIGHTS
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sit import sit_weights
@@ -24,7 +24,7 @@ from piflow_cli.evaluation.extractors.moments import moments
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.runs import RunFolder
-from piflow_cli.system.locking import LOCK_NAME, FolderLock, Holder
+from piflow_cli.system.locking import LOCK_NAME, FolderLock, LockHolder
 
 
 def damaged(root: Path, files: Mapping[str, Path], vae: Path, stack: ExitStack) -> dict[str, Path]:
@@ -112,7 +112,7 @@ def runs(root: Path, files: Mapping[str, Path], stack: ExitStack) -> dict[str, P
     made["held"], made["left"] = root / "held", root / "left"
     stack.enter_context(FolderLock(made["held"]))
     made["left"].mkdir()
-    elsewhere = Holder(7, "elsewhere", "another", "2026-01-01 00:00:00")
+    elsewhere = LockHolder(7, "elsewhere", "another", "2026-01-01 00:00:00")
     (made["left"] / LOCK_NAME).write_text(json.dumps(asdict(elsewhere)))
     return made
 
@@ -127,7 +127,7 @@ def data(root: Path) -> dict[str, Path]:
         (folder / "fox.txt").write_text("a red fox")
     (made["spoilt"] / "fox.png").write_text("no picture")
     shutil.copy(made["older"] / "fox.png", made["older"] / "cat.png")
-    # As many numbers as the pictures of the students of classes and of texts have, and those of hint_material.
+    # As many numbers as the pictures of the students of classes and of texts have, and those of hint_inputs.
     for side, channels in ((4, 1), (8, 3), (16, 3)):
         features = torch.rand(4, channels * side * side, generator=torch.Generator().manual_seed(0))
         for name, kept, count in (("pictures", features, 4), ("moments", None, 2)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import shlex
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from hint_cases import CASES, NOT_TYPED, Case
 from hint_damage import damaged
-from hint_material import material
+from hint_inputs import inputs
 from hint_texts import OPTION, to_type
 from hint_typing import for_the_shell, retyped
 
@@ -21,12 +20,9 @@ from hint_typing import for_the_shell, retyped
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, tiny_teacher, tiny_vae) -> Iterator[dict[str, str]]:
     root = tmp_path_factory.mktemp("hints")
-    whole = material(root, tiny_teacher)
+    whole = inputs(root, tiny_teacher)
     with ExitStack() as stack:
         files = whole | damaged(root / "damaged", whole, tiny_vae, stack)
-        # A third of a second each time that text encoders are let go of, for objects that stay.
-        gc.freeze()
-        stack.callback(gc.unfreeze)
         yield {name: str(path) for name, path in files.items()}
 
 

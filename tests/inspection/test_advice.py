@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 import pytest
 
 from piflow_cli.inspection.advice import advice
-from piflow_cli.inspection.kinds.mixture import Mixture
-from piflow_cli.inspection.kinds.momentum import Momentum
+from piflow_cli.inspection.kinds.mixture import MixtureSummary
+from piflow_cli.inspection.kinds.momentum import MomentumSummary
 from piflow_cli.inspection.numbers import Perturbation, Robustness, Step, Summary
 from piflow_cli.inspection.verdict import verdict_rows
 from piflow_cli.presets.resolve import load
@@ -17,8 +17,8 @@ from piflow_cli.presets.schema import SECTIONS
 PRESET = load("digits")
 
 
-def mixture(**changes) -> Mixture:
-    healthy = Mixture(
+def mixture(**changes) -> MixtureSummary:
+    healthy = MixtureSummary(
         components=4, effective=(1.5, 2.5, 3.5), effective_overall=3.8, usage=[0.4, 0.3, 0.2, 0.1], dead=[],
         varying=0.1, logstd=-3.0,
         logstd_range=(-3.5, -2.5), std=0.05, spread=0.3, posterior_effective=[2.5, 1.0], moved=[0.2], switches=0.2,
@@ -142,7 +142,7 @@ def test_dx_is_not_blamed_for_what_it_cannot_do() -> None:
 
 
 def test_momentum_has_no_fewer_than_two_components_and_does_not_react() -> None:
-    rates = Momentum(
+    rates = MomentumSummary(
         components=2,
         effective=(1.0, 1.0, 1.0),
         effective_overall=1.0,

@@ -15,7 +15,7 @@ from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.inspection.kinds.mixture import by_sample, switching
 from piflow_cli.inspection.motion import motion
 from piflow_cli.inspection.robustness import component_dropout, perturb
-from piflow_cli.inspection.slices import Place, slice_of
+from piflow_cli.inspection.slices import Position, slice_of
 from piflow_cli.inspection.substeps import convergence
 from piflow_cli.sampling.trajectory import times
 
@@ -36,7 +36,7 @@ def look(scale, batch):
         before = peak()
         by_sample(policy), motion(path), switching(path, 128), convergence(path)
         component_dropout(path, 128), perturb(path, torch.randn_like(x), None, 3.2, 128)
-        slice_of(path, Place(100 // scale, 7), 128)
+        slice_of(path, Position(100 // scale, 7), 128)
     return (peak() - before) / means.nbytes
 
 

@@ -10,7 +10,7 @@ from paths import path_of
 
 from piflow_cli.errors import UsageError
 from piflow_cli.inspection.kinds.mixture import marginal
-from piflow_cli.inspection.slices import Place, slice_of
+from piflow_cli.inspection.slices import Position, slice_of
 from piflow_cli.inspection.tensors import position_of
 from piflow_cli.sampling.trajectory import times
 
@@ -20,7 +20,7 @@ KINDS = {"gm": random_gm, "dx": random_dx, "momentum": random_momentum}
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_slice_goes_through_the_rollout(kind: str) -> None:
     path = path_of(KINDS[kind](2, 3, 2, (4, 5), raw_src=0.9, dtype=torch.float32), raw_end=0.1)
-    cut = slice_of(path, Place(x=3, y=2, axis=1), 128)
+    cut = slice_of(path, Position(x=3, y=2, axis=1), 128)
     assert cut.state[0].item() == pytest.approx(path.states[0][0, 1, 2, 3].item())
     assert cut.state[-1].item() == pytest.approx(path.end[0, 1, 2, 3].item(), abs=0.02)
     assert (cut.density is None) == (kind != "gm")
@@ -35,7 +35,7 @@ def test_the_slice_goes_through_the_rollout(kind: str) -> None:
 
 
 def test_there_is_no_velocity_at_sigma_0() -> None:
-    cut = slice_of(path_of(random_gm(1, 3, 1, (2, 2), raw_src=1.0)), Place(0, 1), 32)
+    cut = slice_of(path_of(random_gm(1, 3, 1, (2, 2), raw_src=1.0)), Position(0, 1), 32)
     assert cut.velocity[:, -1].isnan().all() and cut.velocity[:, :-1].isfinite().all()
 
 
@@ -59,17 +59,17 @@ def test_a_single_gaussian_is_as_high_as_it_is_narrow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("position", "message"),
     [
-        (Place(5, 0), "position 5,0 is outside the state, which has 5 columns and 4 rows"),
-        (Place(0, 4), "position 0,4 is outside"),
-        (Place(4, 3, 2), "axis 2 is no channel of the state, which has 2"),
+        (Position(5, 0), "position 5,0 is outside the state, which has 5 columns and 4 rows"),
+        (Position(0, 4), "position 0,4 is outside"),
+        (Position(4, 3, 2), "axis 2 is no channel of the state, which has 2"),
     ],
 )
-def test_a_place_outside_is_refused(place: Place, message: str) -> None:
+def test_a_position_outside_is_refused(position: Position, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        place.check((2, 4, 5))
+        position.check((2, 4, 5))
 
 
-def test_a_place_at_the_edge_is_inside() -> None:
-    Place(4, 3, 1).check((2, 4, 5))
+def test_a_position_at_the_edge_is_inside() -> None:
+    Position(4, 3, 1).check((2, 4, 5))

@@ -1,4 +1,4 @@
-"""Scenes show what `piflow sample` shows, and their teachers are those that students were distilled from."""
+"""Opened models show what `piflow sample` shows, with the teachers that their students were distilled from."""
 
 from pathlib import Path
 
@@ -76,6 +76,6 @@ def test_a_teacher_is_that_of_the_run(run, tiny_teacher) -> None:
         own_teacher(opened.student)
 
 
-def test_what_sampling_refuses_a_scene_refuses(run) -> None:
+def test_what_sampling_refuses_an_opened_model_refuses(run) -> None:
     with pytest.raises(UsageError, match="class labels, not text"):
         open_model(find_student(run), SampleRequest(prompts=("a fox",)), device=CPU, console=Console(quiet=True))

@@ -655,7 +655,7 @@ def test_a_grid_shrinks_large_pictures_by_whole_factors() -> None:
     )
 
 
-def test_a_scene_refuses_another_teacher_than_the_students(flux, tmp_path) -> None:
+def test_an_opened_model_refuses_another_teacher_than_the_students(flux, tmp_path) -> None:
     zoo_preset(ZOO["flux"], tmp_path)
     (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other"))
     with pytest.raises(UsageError, match="was trained for the teacher tiny, not other"):
@@ -677,7 +677,7 @@ def test_a_student_in_memory_makes_the_pictures_of_its_file_again_and_again(row:
 
 
 @every_family
-def test_a_scene_has_the_noise_the_text_and_the_pictures_of_the_command(cli, row: Row, tmp_path) -> None:
+def test_an_opened_model_has_the_noise_the_text_and_the_pictures_of_the_command(cli, row: Row, tmp_path) -> None:
     adapter = saved_student(row, tmp_path)
     drawn = SampleRequest(prompts=("a fox",), seeds=(3, 5), height=64, width=96)
     opened = open_model(find_student(adapter), drawn, device=torch.device("cpu"), console=Console(quiet=True))

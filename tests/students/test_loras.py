@@ -464,10 +464,10 @@ def test_half_a_pair_and_factors_of_other_ranks_are_refused(tmp_path) -> None:
 def test_a_name_is_read_back_in_every_form_and_strange_ones_never_are(name: str, form: Callable, part: str) -> None:
     naming = Naming(FLUX)
     assert all(
-        naming.place(form(module, part)).module == module and naming.place(form(module, part)).part == part
+        naming.target(form(module, part)).module == module and naming.target(form(module, part)).part == part
         for module in FLUX
     )
-    assert naming.place(f"{name}?.lora_A.weight") is None
+    assert naming.target(f"{name}?.lora_A.weight") is None
 
 
 # Where LoRAs are.

@@ -33,16 +33,18 @@ def policy_velocity(row: Row, student: Student) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def foreign() -> Student:
+def published_student() -> Student:
     """The golden adapter, which the published implementation wrote."""
     return open_student(FLUX_TINY / "adapter", base=str(FLUX_TINY / "transformer"))
 
 
-def test_the_first_output_of_the_published_adapter(foreign) -> None:
+def test_the_first_output_of_the_published_adapter(published_student) -> None:
     numbers = golden("flux-tiny/outputs.safetensors")
     given = {name: numbers[name] for name in ("prompt_embeds", "pooled_prompt_embeds")}
     with torch.no_grad():
-        policy = foreign.policy(foreign.model, numbers["latents"], torch.ones(2, dtype=torch.float64), given)
+        policy = published_student.policy(
+            published_student.model, numbers["latents"], torch.ones(2, dtype=torch.float64), given
+        )
 
     def tokens(parameters: torch.Tensor) -> torch.Tensor:
         batch, components = parameters.shape[:2]
@@ -55,14 +57,16 @@ def test_the_first_output_of_the_published_adapter(foreign) -> None:
 
 @pytest.mark.parametrize("nfe", [4, 6])
 @pytest.mark.parametrize("temperature", ["auto", 1.0])
-def test_the_stock_pipeline_samples_the_published_latents(foreign, nfe: int, temperature: float | str) -> None:
+def test_the_stock_pipeline_samples_the_published_latents(
+    published_student, nfe: int, temperature: float | str
+) -> None:
     numbers = golden("flux-tiny/outputs.safetensors")
-    scheduler = foreign.scheduler(temperature=temperature, patch=foreign.family.token_positions)
-    pipeline = foreign.family.pipeline(root(foreign.model), scheduler)
+    scheduler = published_student.scheduler(temperature=temperature, patch=published_student.family.token_positions)
+    pipeline = published_student.family.pipeline(root(published_student.model), scheduler)
     pipeline.set_progress_bar_config(disable=True)
     latents = pipeline(
         prompt_embeds=numbers["prompt_embeds"], pooled_prompt_embeds=numbers["pooled_prompt_embeds"],
-        guidance_scale=foreign.facts.guidance, height=64, width=96, latents=pack(numbers["latents"]),
+        guidance_scale=published_student.facts.guidance, height=64, width=96, latents=pack(numbers["latents"]),
         num_inference_steps=nfe, output_type="latent",
     ).images  # fmt: skip
     theirs = numbers[f"sample.nfe{nfe}.temperature_{temperature}"]
@@ -95,8 +99,8 @@ def test_a_published_folder_tells_the_evaluations(tmp_path, name: str, preset: s
     assert final_temperature(facts.sampling_temperature, nfe) == pytest.approx({4: 0.3, 6: 0.5, 8: 0.7}[nfe])
 
 
-def test_a_published_adapter_is_saved_as_it_came(foreign, tmp_path) -> None:
-    save_adapter(foreign, tmp_path / "adapter")
+def test_a_published_adapter_is_saved_as_it_came(published_student, tmp_path) -> None:
+    save_adapter(published_student, tmp_path / "adapter")
     theirs, ours = load_file(FLUX_TINY / "adapter" / WEIGHTS), load_file(tmp_path / "adapter" / WEIGHTS)
     assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in theirs)
     config = json.loads((FLUX_TINY / "adapter" / "config.json").read_text())

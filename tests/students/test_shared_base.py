@@ -16,12 +16,12 @@ from piflow_cli.core.timegrid import to_sigma
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.schema import AdapterSection
 from piflow_cli.students.shared_base import root
-from piflow_cli.students.student import Model, Student, adapted_student, adapter_config, new_head
+from piflow_cli.students.student import Student, adapted_student, adapter_config, new_head
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.base import teacher_velocity
+from piflow_cli.teachers.base import Network, teacher_velocity
 
 
-def velocity(row: Row, model: Model, x: Tensor | None = None) -> Tensor:
+def velocity(row: Row, model: Network, x: Tensor | None = None) -> Tensor:
     """The teacher's, unguided."""
     with torch.no_grad():
         return family_of(row.family, row.guidance).call(
@@ -29,7 +29,7 @@ def velocity(row: Row, model: Model, x: Tensor | None = None) -> Tensor:
         )
 
 
-def losses(row: Row, student: Student, model: Model, teacher: Model):
+def losses(row: Row, student: Student, model: Network, teacher: Network):
     """The pi-ID losses of one data-free step, as the training loop asks for them."""
     family, given = student.family, conditioning(row)
     guidance = Guidance(row.guidance if row.guidance_mode == "plain" else 1.0)
@@ -44,7 +44,7 @@ def losses(row: Row, student: Student, model: Model, teacher: Model):
 
 
 def gradients(
-    row: Row, student: Student, model: Model, teacher: Model, parameters: dict[str, Tensor]
+    row: Row, student: Student, model: Network, teacher: Network, parameters: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     torch.manual_seed(7)
     for loss in losses(row, student, model, teacher):

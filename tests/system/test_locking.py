@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from piflow_cli.errors import UsageError
 from piflow_cli.system import locking
-from piflow_cli.system.locking import LOCK_NAME, FolderLock, Holder, waiting_for
+from piflow_cli.system.locking import LOCK_NAME, FolderLock, LockHolder, waiting_for
 
 HOLD = """
 import sys, time
@@ -44,7 +44,7 @@ def holder(tmp_path):
 def leave(folder: Path, **changes: object) -> None:
     """A lock file that nobody holds, as a killed process leaves it."""
     folder.mkdir(exist_ok=True)
-    here = Holder.here()
+    here = LockHolder.here()
     record = {"pid": here.pid, "host": here.host, "boot": here.boot, "since": "2026-01-01 00:00:00", **changes}
     (folder / LOCK_NAME).write_text(json.dumps(record) + "\n")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from piflow_cli.app import main
-from piflow_cli.streams import Unbreakable, unbreakable
+from piflow_cli.streams import UnbreakableStream, unbreakable
 
 
 class Broken:
@@ -37,7 +37,7 @@ class Broken:
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.ENOSPC])
 def test_a_stream_falls_silent_instead_of_failing(number) -> None:
     inside = Broken(number)
-    stream = Unbreakable(inside)
+    stream = UnbreakableStream(inside)
     for line in ("one\n", "two\n", "three\n"):
         assert print(line, end="", file=stream, flush=True) is None
     assert inside.text == "one\n" and stream.isatty()

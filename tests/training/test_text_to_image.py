@@ -15,8 +15,8 @@ from fake_encoders import LONGEST, FakeEncoders, TextDiTFamily, factory_of, seal
 from PIL import Image
 from safetensors.torch import load_file
 
-from piflow_cli import teachers
 from piflow_cli.core import imitation
+from piflow_cli.presets.families import ROWS, TEXT, FamilyKind
 from piflow_cli.training import loop, run
 
 SOURCES = {"prompts": ["--prompts"], "data": ["--data"], "data, data-free": ["--data-free", "--data"]}
@@ -31,9 +31,10 @@ def teacher(tiny_teacher, tmp_path, monkeypatch) -> Path:
     del preset["imitation"]["data_free"]
     path = tmp_path / "text.yaml"
     path.write_text(yaml.safe_dump(preset))
-    monkeypatch.setattr(teachers, "families", lambda: {TextDiTFamily.name: TextDiTFamily})
+    row = FamilyKind(TextDiTFamily.name, "fake_encoders:TextDiTFamily", TEXT)
+    monkeypatch.setitem(ROWS, row.name, row)
     monkeypatch.setattr(TextDiTFamily, "factory", factory_of(FakeEncoders()), raising=False)
-    # Pictures of a run are drawn for class labels; they are another test's subject.
+    # Pictures of a run are drawn for class labels; another test is about them.
     for name in ("save_preview", "save_comparison", "draw_loss"):
         monkeypatch.setattr(run, name, lambda *arguments: None)
     return path
@@ -192,7 +193,10 @@ def test_the_plan_without_data_or_with_data_of_the_hub(cli, teacher):
         (["--prompts", "{good}", "--set", "data.resolution=10"], "data.resolution 10 is no multiple of 4 pixels"),
         (["--prompts", "{good}", "--no-data-free"], "prompts bring no pictures to add noise to"),
         (["--prompts", "{good}", "--data", "{folder}"], "excludes"),
-        (["--set", "data.images=nowhere.safetensors"], "there are no pictures at nowhere.safetensors"),
+        (
+            ["--set", "data.images=nowhere.safetensors"],
+            "is for teachers that are told a class, and this one is told a text",
+        ),
     ],
 )
 def test_data_that_cannot_be_trained_on_say_so_before_anything_is_written(

@@ -14,30 +14,30 @@ from piflow_cli.weights.cache import KEPT_DAYS, Cache
 DAY = 24 * 3600
 
 
-def aged(store: Cache, key: str, days: float) -> None:
-    store.put(key, {"rows": torch.arange(3.0)})
+def aged(cache: Cache, key: str, days: float) -> None:
+    cache.put(key, {"rows": torch.arange(3.0)})
     then = time.time() - days * DAY
-    os.utime(store.path(key), (then, then))
+    os.utime(cache.path(key), (then, then))
 
 
 def test_what_was_not_used_for_long_is_removed(tmp_path) -> None:
-    store = Cache(tmp_path)
-    aged(store, "aa01", KEPT_DAYS + 1)
-    aged(store, "aa02", KEPT_DAYS - 1)
-    left_over = store.folder / "aa" / "half-written"
+    cache = Cache(tmp_path)
+    aged(cache, "aa01", KEPT_DAYS + 1)
+    aged(cache, "aa02", KEPT_DAYS - 1)
+    left_over = cache.folder / "aa" / "half-written"
     left_over.touch()
     os.utime(left_over, (0, 0))
-    store.forget_unused()
-    assert "aa01" not in store and "aa02" in store and not left_over.exists()
+    cache.forget_unused()
+    assert "aa01" not in cache and "aa02" in cache and not left_over.exists()
 
 
-@pytest.mark.parametrize("use", [lambda store: "aa01" in store, lambda store: store.get("aa01")])
+@pytest.mark.parametrize("use", [lambda cache: "aa01" in cache, lambda cache: cache.get("aa01")])
 def test_to_look_at_it_is_to_use_it(tmp_path, use) -> None:
-    store = Cache(tmp_path)
-    aged(store, "aa01", KEPT_DAYS + 1)
-    use(store)
-    store.forget_unused()
-    torch.testing.assert_close(store.get("aa01"), {"rows": torch.arange(3.0)})
+    cache = Cache(tmp_path)
+    aged(cache, "aa01", KEPT_DAYS + 1)
+    use(cache)
+    cache.forget_unused()
+    torch.testing.assert_close(cache.get("aa01"), {"rows": torch.arange(3.0)})
 
 
 def test_an_empty_cache_has_nothing_to_forget(tmp_path) -> None:
@@ -46,27 +46,27 @@ def test_an_empty_cache_has_nothing_to_forget(tmp_path) -> None:
 
 
 def test_a_damaged_file_is_removed_and_missing(tmp_path) -> None:
-    store = Cache(tmp_path)
-    store.put("aa01", {"rows": torch.zeros(2)})
-    store.path("aa01").write_bytes(b"damaged")
-    assert store.get("aa01") is None and "aa01" not in store
+    cache = Cache(tmp_path)
+    cache.put("aa01", {"rows": torch.zeros(2)})
+    cache.path("aa01").write_bytes(b"damaged")
+    assert cache.get("aa01") is None and "aa01" not in cache
 
 
 def test_every_flipped_bit_is_noticed(tmp_path) -> None:
-    store = Cache(tmp_path)
-    store.put("aa01", {"rows": torch.arange(3.0)})
-    whole = store.path("aa01").read_bytes()
+    cache = Cache(tmp_path)
+    cache.put("aa01", {"rows": torch.arange(3.0)})
+    whole = cache.path("aa01").read_bytes()
     for place in range(len(whole)):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
-        store.path("aa01").write_bytes(damaged)
-        assert "aa01" not in store and not store.path("aa01").exists(), place
-    store.path("aa01").write_bytes(whole)
-    torch.testing.assert_close(store.get("aa01"), {"rows": torch.arange(3.0)})
+        cache.path("aa01").write_bytes(damaged)
+        assert "aa01" not in cache and not cache.path("aa01").exists(), place
+    cache.path("aa01").write_bytes(whole)
+    torch.testing.assert_close(cache.get("aa01"), {"rows": torch.arange(3.0)})
 
 
 def test_a_file_without_a_digest_is_not_taken(tmp_path) -> None:
-    store = Cache(tmp_path)
-    store.put("aa01", {"rows": torch.arange(3.0)})
-    save_file({"rows": torch.arange(3.0)}, store.path("aa01"))
-    assert store.get("aa01") is None
+    cache = Cache(tmp_path)
+    cache.put("aa01", {"rows": torch.arange(3.0)})
+    save_file({"rows": torch.arange(3.0)}, cache.path("aa01"))
+    assert cache.get("aa01") is None

@@ -17,7 +17,7 @@ def switched_off() -> bool:
 
 
 def backend(device_type: str) -> ModuleType | None:
-    """The module with GM rollouts for a kind of device, None for the reference; logged once, with the reason."""
+    """The module with GM rollouts for a kind of device, or None for the reference; the choice is logged once."""
     return _chosen(device_type, switched_off())
 
 

@@ -21,7 +21,7 @@ LEAST_LOGIT = -80  # below it exp() leaves the normal numbers of float32, where 
 REGROUP = 3 / 4  # finished samples are carried along until fewer than this share of a block is still moving
 
 
-class Plan(NamedTuple):
+class CpuTable(NamedTuple):
     """Scalars of a rollout, each (B, steps) float64; ``ends`` (B, legs), the substeps taken when each leg is done."""
 
     scalars: GMCoefficients
@@ -45,8 +45,10 @@ class Block(NamedTuple):
     ends: Tensor
 
     def substeps(self, *columns: Tensor) -> Callable[[int, int, int], Iterator[tuple[Tensor, ...]]]:
-        """A function of (first, last, active) that goes through substeps: scalars (R,
-        1) of those samples; columns (R, steps)."""
+        """A function of (first, last, active) that yields scalars (R, 1) substep by substep.
+
+        ``columns`` (R, steps): of the first ``active`` samples it takes the substeps from ``first`` up to ``last``.
+        """
         table = torch.stack(columns).to(self.x.dtype).transpose(1, 2).unsqueeze(3).contiguous()
         return lambda first, last, active: zip(*(column.unbind(0) for column in table[:, first:last, :active]))
 
@@ -86,7 +88,7 @@ def sum_products(left: Sequence[Tensor], right: Sequence[Tensor], out: Tensor) -
 
 
 def carve(scratch: Tensor, *shapes: Sequence[int]) -> list[Tensor]:
-    """Buffers of these shapes out of one flat tensor, whose memory is asked of the system once."""
+    """Buffers of these shapes, cut from one flat tensor: the system is asked for memory once."""
     sizes = [prod(shape) for shape in shapes]
     return [part.view(shape) for part, shape in zip(scratch[: sum(sizes)].split(sizes), shapes)]
 
@@ -99,28 +101,30 @@ def weigh(logits: Tensor, out: Tensor) -> Tensor:
     return out.div_(torch.sum(out, 0))
 
 
-def blocks(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Block]:
-    """Cut a rollout in blocks of about BLOCK_ELEMENTS: samples of like length together, or positions of one."""
+def blocks(policy: GMFlowPolicy, x: Tensor, table: CpuTable) -> Iterator[Block]:
+    """Cut a rollout into blocks of about BLOCK_ELEMENTS: several samples of like length, or positions of one."""
     components, channels = policy.means.shape[1:3]
     each = components * min(components, channels)  # numbers a substep reads for a position: its means or their products
     positions = math.prod(x.shape[2:])
     together = max(1, BLOCK_ELEMENTS // (each * positions))
     width = positions if together > 1 else max(1, BLOCK_ELEMENTS // each)
-    order = plan.ends[:, -1].argsort(descending=True, stable=True)
+    order = table.ends[:, -1].argsort(descending=True, stable=True)
     for rows in order.split(together):
-        yield from _blocks_of_rows(policy, x, plan, _as_slice(rows), width)
+        yield from _blocks_of_rows(policy, x, table, _as_slice(rows), width)
 
 
 def _as_slice(rows: Tensor) -> Tensor | slice:
-    """Rows that follow each other as a slice: what it picks is a view."""
+    """``rows`` as a slice where they follow each other, so that indexing gives a view."""
     first = int(rows[0])
     return slice(first, first + len(rows)) if (rows.diff() == 1).all() else rows
 
 
-def _blocks_of_rows(policy: GMFlowPolicy, x: Tensor, plan: Plan, rows: Tensor | slice, width: int) -> Iterator[Block]:
+def _blocks_of_rows(
+    policy: GMFlowPolicy, x: Tensor, table: CpuTable, rows: Tensor | slice, width: int
+) -> Iterator[Block]:
     dtype = working_dtype(policy, x)
-    ends = plan.ends[rows]
-    scalars = GMCoefficients(*(column[rows, : int(ends[0, -1])] for column in plan.scalars))
+    ends = table.ends[rows]
+    scalars = GMCoefficients(*(column[rows, : int(ends[0, -1])] for column in table.scalars))
     means, logweights, states, sources = (
         flatten_positions(value[rows], space)
         for value, space in ((policy.means, 3), (policy.logweights, 3), (x, 2), (policy.x_src, 2))
@@ -137,7 +141,7 @@ def _blocks_of_rows(policy: GMFlowPolicy, x: Tensor, plan: Plan, rows: Tensor | 
 
 
 def part_of(value: Tensor, block: Block) -> Tensor:
-    """What a block covers of a tensor (B, ..., P), as (..., R, P): a view where its samples follow each other."""
+    """The part of a tensor (B, ..., P) that a block covers, (..., R, P): a view where its samples follow each other."""
     return value[block.rows][..., block.span].movedim(0, -2)
 
 

@@ -25,7 +25,7 @@ from .layout import LinearMap
 
 
 def follows(policy: DXPolicy, x: Tensor) -> bool:
-    """Whether this is the way to follow ``policy``: everywhere, unless kernels are switched off."""
+    """Whether the closed form follows ``policy``: always, unless kernels are switched off."""
     return not switched_off()
 
 
@@ -36,8 +36,10 @@ def rollout_through(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: i
 
 
 def mean_velocity(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int, longest: float) -> Tensor:
-    """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to
-    ``raws[1]``, however far apart (``longest``)."""
+    """Velocity averaged over sigma along a rollout from ``x`` at ``raws[0]`` to ``raws[1]``.
+
+    ``longest`` is there for other rollouts: the closed form takes any interval.
+    """
     maps = _map_of(policy, raws, substeps, averaged=True)
     return _apply(policy, x, maps.gain[:, 0], maps.beta[:, 0])
 

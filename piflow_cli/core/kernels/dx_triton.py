@@ -13,7 +13,7 @@ from .triton_tables import SIGMA_FLOOR, sigma_of, substeps_of
 
 
 def linear_map(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged: bool) -> LinearMap:
-    """What :func:`piflow_cli.core.kernels.dx.linear_map` gives; nothing is asked of the device."""
+    """The same as :func:`piflow_cli.core.kernels.dx.linear_map`, without asking the device for a number."""
     batch, points = policy.grid.shape[:2]
     device, legs = policy.grid.device, len(raws) - 1
     times = torch.stack([raw.to(device, torch.float64) for raw in (policy.raw_src, *raws)])

@@ -30,7 +30,9 @@ def rollout_through(
     """
     backend = _backend(x, backend)
     if not _wants_gradient(policy, x):
-        return list(backend.states(policy, x, backend.plan(policy, raws, substeps, averaged=False)).unbind(0))
+        return list(
+            backend.states(policy, x, backend.coefficient_table(policy, raws, substeps, averaged=False)).unbind(0)
+        )
     states = []
     for raw_from, raw_to in pairwise(raws):
         x = x + _integral(backend, policy, x, [raw_from, raw_to], substeps, averaged=False)
@@ -72,8 +74,8 @@ def _integral(
     longest: float = 1.0,
 ) -> Tensor:
     held = policy.detach()
-    plan = backend.plan(held, raws, substeps, averaged=averaged, longest=longest)
-    return _Integral.apply(backend, held, plan, policy.means, policy.logweights, policy.logstds, x)
+    table = backend.coefficient_table(held, raws, substeps, averaged=averaged, longest=longest)
+    return _Integral.apply(backend, held, table, policy.means, policy.logweights, policy.logstds, x)
 
 
 class _Integral(torch.autograd.Function):
@@ -84,15 +86,15 @@ class _Integral(torch.autograd.Function):
         ctx,
         backend: ModuleType,
         policy: GMFlowPolicy,
-        plan,
+        table,
         means: Tensor,
         logweights: Tensor,
         logstds: Tensor,
         x: Tensor,
     ):
-        ctx.backend, ctx.policy, ctx.plan = backend, policy, plan
+        ctx.backend, ctx.policy, ctx.table = backend, policy, table
         ctx.save_for_backward(means, logweights, logstds, x)
-        out, ctx.kept = backend.integral(policy, x.detach(), plan, keep=any(ctx.needs_input_grad))
+        out, ctx.kept = backend.integral(policy, x.detach(), table, keep=any(ctx.needs_input_grad))
         return out
 
     @staticmethod
@@ -100,5 +102,5 @@ class _Integral(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         means, logweights, logstds, x = ctx.saved_tensors
         policy = replace(ctx.policy, means=means.detach(), logweights=logweights.detach(), logstds=logstds.detach())
-        gradients = ctx.backend.integral_backward(policy, x.detach(), ctx.plan, grad, ctx.kept)
+        gradients = ctx.backend.integral_backward(policy, x.detach(), ctx.table, grad, ctx.kept)
         return (None, None, None, *gradients)

@@ -17,30 +17,32 @@ from torch import Tensor
 from ..coefficients import GMCoefficients, gm_coefficients, substep_table
 from ..policies.gmflow import GMFlowPolicy
 from . import gm_gram
-from .blocks import Block, Plan, add_products, blocks, carve, part_of, place, stops, stretches, sum_products, weigh
+from .blocks import Block, CpuTable, add_products, blocks, carve, part_of, place, stops, stretches, sum_products, weigh
 from .layout import Gradients, flatten_positions, working_dtype
 
 LONGEST_KEPT = 8  # substeps whose posteriors are kept for backward
 
 
-def plan(policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: bool, longest: float = 1.0) -> Plan:
+def coefficient_table(
+    policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: bool, longest: float = 1.0
+) -> CpuTable:
     """The scalars of a rollout through ``raws``; ``averaged`` weighs velocities for their mean over sigma.
 
     ``longest`` matters to a GPU alone: here the table is as wide as the longest sample needs.
     """
-    table = substep_table(raws, policy.shift, substeps)
-    weight = table.share if averaged else table.change
-    scalars = gm_coefficients(table, weight, policy.raw_src, policy.logstds, policy.shift, policy.temperature)
-    return Plan(scalars, table.ends)
+    times = substep_table(raws, policy.shift, substeps)
+    weight = times.share if averaged else times.change
+    scalars = gm_coefficients(times, weight, policy.raw_src, policy.logstds, policy.shift, policy.temperature)
+    return CpuTable(scalars, times.ends)
 
 
-def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
+def states(policy: GMFlowPolicy, x: Tensor, table: CpuTable) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
-    out = torch.empty(plan.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
-    # Calls cost a tenth less in inference mode; what is made outside of it may go on into autograd.
+    out = torch.empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
+    # Calls cost a tenth less in inference mode; tensors made outside of it may go on into autograd.
     with torch.inference_mode():
         flat = flatten_positions(out, 3)
-        for block in blocks(policy, x, plan):
+        for block in blocks(policy, x, table):
             components, channels = block.means.shape[:2]
             by_gram = components < 2 * channels and components < block.scalars.change.shape[1]
             moved = gm_gram.moved(block) if by_gram else _moved(block)
@@ -50,16 +52,18 @@ def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
     return out
 
 
-def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan, *, keep: bool = False) -> tuple[Tensor, list[Walked] | None]:
-    """Sum of weight times velocity over the substeps, (B, C, *S); with ``keep``, also what backward takes.
+def integral(
+    policy: GMFlowPolicy, x: Tensor, table: CpuTable, *, keep: bool = False
+) -> tuple[Tensor, list[Walked] | None]:
+    """Sum of weight times velocity over the substeps, (B, C, *S); with ``keep`` also what backward needs.
 
     Windows are kept, as their posteriors take less room than the means; longer walks are walked again.
     """
     out, kept = torch.empty(x.shape, dtype=working_dtype(policy, x)), []
-    keep = keep and plan.scalars.change.shape[1] <= LONGEST_KEPT
+    keep = keep and table.scalars.change.shape[1] <= LONGEST_KEPT
     with torch.inference_mode():
         flat = flatten_positions(out, 2)
-        for block in blocks(policy, x, plan):
+        for block in blocks(policy, x, table):
             trace = _Trace.of(block) if keep else None
             place(flat, block, _walk(block, trace))
             if keep:
@@ -68,9 +72,9 @@ def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan, *, keep: bool = False)
 
 
 def integral_backward(
-    policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor, kept: list[Walked] | None = None
+    policy: GMFlowPolicy, x: Tensor, table: CpuTable, grad: Tensor, kept: list[Walked] | None = None
 ) -> Gradients:
-    """Gradients for means, logweights, logstds and x of the inner product of ``grad`` (B, C, *S) with the integral.
+    """Gradients of the inner product of ``grad`` (B, C, *S) with the integral, for means, logweights, logstds and x.
 
     The walk is the one :func:`integral` ``kept``, or is done once more; then it is gone through backwards with the
     adjoint of the state (see :func:`_backward_step`).
@@ -86,7 +90,7 @@ def integral_backward(
             flatten_positions(out, space) for out, space in ((grads.means, 3), (grads.logweights, 3), (grads.x, 2))
         )
         grad = flatten_positions(grad, 2)
-        for block, trace in _walked_again(policy, x, plan) if kept is None else kept:
+        for block, trace in _walked_again(policy, x, table) if kept is None else kept:
             sums = _backward(block, trace, part_of(grad, block).to(block.x.dtype))
             _place_means(means, block, sums)
             place(logweights, block, (sums.logweights / policy.temperature).unsqueeze(1))
@@ -95,8 +99,8 @@ def integral_backward(
     return grads
 
 
-def _walked_again(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Iterator[Walked]:
-    for block in blocks(policy, x, plan):
+def _walked_again(policy: GMFlowPolicy, x: Tensor, table: CpuTable) -> Iterator[Walked]:
+    for block in blocks(policy, x, table):
         trace = _Trace.of(block)
         _walk(block, trace)
         yield block, trace
@@ -230,14 +234,14 @@ def _backward_step(block: Block, kept: list[Tensor], at: GMCoefficients, upstrea
     adjoint = (upstream * at.weight).addcmul_(sums.state, at.change)
     pull = adjoint * at.c
     response = sum_products(block.means.unbind(1), pull.unbind(0), out=torch.empty_like(weights))
-    # By the same sums as the responses themselves: their differences are small where components agree.
+    # The average comes from the same sums as the responses: their differences are small where components agree.
     average = (weights * response).sum(0)
     slope = response.sub_(average).mul_(weights)
     query = (y * -at.p).addcmul_(block.x_src, at.q, value=-1)
     sums.terms.extend([(weights, pull), (slope, query)])
     sums.square.addcmul_(slope, at.s)
     sums.logweights.add_(slope)
-    # Where a component has no weight both may be infinite.
+    # Both may be infinite where a component has no weight.
     energies = (block.logweights - logits).where(weights > 0, 0)
     direct = ((y * at.a_logstd).addcmul_(block.x_src, at.b_logstd) * adjoint).sum(0)
     sums.logstd.add_(direct).addcmul_((slope * energies).sum(0).sub_(average), at.kappa)

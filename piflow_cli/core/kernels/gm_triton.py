@@ -26,14 +26,16 @@ TILE = 4096  # means of one program: 32 a thread at four warps, and as many agai
 LONGEST_BLOCK = 128
 
 
-class Plan(NamedTuple):
+class TritonTable(NamedTuple):
     """Scalars of the substeps (B, width, 11); ``ends`` (B, legs) int32, the substeps taken when each leg is done."""
 
     scalars: Tensor
     ends: Tensor
 
 
-def plan(policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: bool, longest: float = 1.0) -> Plan:
+def coefficient_table(
+    policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: bool, longest: float = 1.0
+) -> TritonTable:
     """The coefficient table of a rollout through ``raws``; ``averaged`` weighs velocities for their mean over sigma.
 
     ``longest`` bounds the raw length of the whole rollout: the table, and scratch memory of backward, are so wide.
@@ -50,41 +52,43 @@ def plan(policy: GMFlowPolicy, raws: list[Tensor], substeps: int, *, averaged: b
             times, logstds, scalars, ends, batch, width, logstds.stride(0), substeps, policy.shift, policy.temperature,
             LEGS=legs, AVERAGED=averaged, WIDTH=triton.next_power_of_2(width), num_warps=1,
         )  # fmt: skip
-    return Plan(scalars, ends)
+    return TritonTable(scalars, ends)
 
 
-def states(policy: GMFlowPolicy, x: Tensor, plan: Plan) -> Tensor:
+def states(policy: GMFlowPolicy, x: Tensor, table: TritonTable) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
     policy, x = _addressable(policy, x)
-    out = x.new_empty(plan.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
-    _launch(forward_kernel, policy, x, plan, (out,), INTEGRATE=False)
+    out = x.new_empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
+    _launch(forward_kernel, policy, x, table, (out,), INTEGRATE=False)
     return out
 
 
-def integral(policy: GMFlowPolicy, x: Tensor, plan: Plan, *, keep: bool = False) -> tuple[Tensor, None]:
+def integral(policy: GMFlowPolicy, x: Tensor, table: TritonTable, *, keep: bool = False) -> tuple[Tensor, None]:
     """Sum of weight times velocity over the substeps, (B, C, *S); backward walks again and needs nothing kept."""
     policy, x = _addressable(policy, x)
     out = x.new_empty(x.shape, dtype=working_dtype(policy, x))
-    _launch(forward_kernel, policy, x, plan, (out,), INTEGRATE=True)
+    _launch(forward_kernel, policy, x, table, (out,), INTEGRATE=True)
     return out, None
 
 
-def integral_backward(policy: GMFlowPolicy, x: Tensor, plan: Plan, grad: Tensor, kept: None = None) -> Gradients:
+def integral_backward(
+    policy: GMFlowPolicy, x: Tensor, table: TritonTable, grad: Tensor, kept: None = None
+) -> Gradients:
     """Gradients for means, logweights, logstds and x of the inner product of ``grad`` (B, C, *S) with the integral."""
     policy, x = _addressable(policy, x)
     dtype = working_dtype(policy, x)
     means, logweights = torch.empty_like(policy.means), torch.empty_like(policy.logweights)
     state = x.new_empty(x.shape)
-    path = x.new_empty(plan.scalars.shape[1], *x.shape, dtype=dtype)
+    path = x.new_empty(table.scalars.shape[1], *x.shape, dtype=dtype)
     blocks = triton.cdiv(x.shape[2:].numel(), program_sizes(*policy.means.shape[1:3])["BLOCK"])
     logstds = x.new_empty(x.shape[0], blocks, dtype=dtype)
-    _launch(backward_kernel, policy, x, plan, (grad.to(dtype).contiguous(), path, state, logstds), (means, logweights))
+    _launch(backward_kernel, policy, x, table, (grad.to(dtype).contiguous(), path, state, logstds), (means, logweights))
     logstds = logstds.sum(dim=1).to(policy.logstds.dtype).reshape(policy.logstds.shape)
     return Gradients(means, logweights, logstds, state)
 
 
 def _addressable(policy: GMFlowPolicy, x: Tensor) -> tuple[GMFlowPolicy, Tensor]:
-    """The same, copied only where space has more axes than the kernels have strides for."""
+    """The same policy and state, copied only where space has more axes than the kernels have strides for."""
     if x.ndim <= 5:
         return policy, x
     tensors = {name: getattr(policy, name).contiguous() for name in ("means", "logweights", "x_src")}
@@ -92,14 +96,16 @@ def _addressable(policy: GMFlowPolicy, x: Tensor) -> tuple[GMFlowPolicy, Tensor]
 
 
 def program_sizes(components: int, channels: int) -> dict[str, int]:
-    """Compile-time sizes of a program: components, channels, their powers of two, positions, and warps to hold them."""
+    """Compile-time sizes of a program: components, channels, their powers of two, positions and warps."""
     padded = triton.next_power_of_2(components), triton.next_power_of_2(channels)
     block = max(1, min(LONGEST_BLOCK, TILE // (padded[0] * padded[1])))
     warps = min(16, 4 * triton.cdiv(padded[0] * padded[1] * block, TILE) ** 2)
     return {"K": components, "C": channels, "KP": padded[0], "CP": padded[1], "BLOCK": block, "num_warps": warps}
 
 
-def _launch(kernel, policy: GMFlowPolicy, x: Tensor, plan: Plan, results: tuple, strided: tuple = (), **flags) -> None:
+def _launch(
+    kernel, policy: GMFlowPolicy, x: Tensor, table: TritonTable, results: tuple, strided: tuple = (), **flags
+) -> None:
     """Launch over blocks of positions; ``results`` are contiguous, ``strided`` lie like means and logweights."""
     inputs = (policy.means, policy.logweights, x, policy.x_src, *strided)
     sizes, views = collapse_positions(inputs, (3, 3, 2, 2, 3, 3)[: len(inputs)])
@@ -109,8 +115,8 @@ def _launch(kernel, policy: GMFlowPolicy, x: Tensor, plan: Plan, results: tuple,
     blocks = triton.cdiv(positions, shape["BLOCK"])
     with torch.cuda.device_of(x):
         kernel[(x.shape[0] * blocks,)](
-            *views, policy.means if dropped is None else dropped, plan.scalars, plan.ends, *results,
-            x.shape[0], positions, blocks, plan.scalars.shape[1], sizes[1], sizes[2],
+            *views, policy.means if dropped is None else dropped, table.scalars, table.ends, *results,
+            x.shape[0], positions, blocks, table.scalars.shape[1], sizes[1], sizes[2],
             *(view.stride() for view in views), 1 / policy.temperature,
-            LEGS=plan.ends.shape[1], DROPPED=dropped is not None, **shape, **flags,
+            LEGS=table.ends.shape[1], DROPPED=dropped is not None, **shape, **flags,
         )  # fmt: skip

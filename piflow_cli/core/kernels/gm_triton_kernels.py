@@ -18,7 +18,7 @@ def _offsets(position, size1, size2, strides, AXIS: tl.constexpr):
 
 @triton.jit
 def _places_of_means(means, strides, sample, space, k, c):
-    """Where the block's means lie, (KP, CP, BLOCK)."""
+    """The addresses of the block's means, (KP, CP, BLOCK)."""
     rows, columns = k * strides[1], c * strides[2]
     return means + sample * strides[0] + rows[:, None, None] + columns[None, :, None] + space[None, None, :]
 
@@ -77,8 +77,11 @@ def _read_block(
     DROPPED: tl.constexpr, K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
     dtype: tl.constexpr,
 ):  # fmt: skip
-    """The program's block: its sample, positions, which of them exist and which channels (CP, 1) there are; its means
-    and their squares (KP, BLOCK), log-weights, source and state."""
+    """The sample, positions and values of the program's block.
+
+    It gives the positions that exist, the channels (CP, 1) that exist, means and their squares (KP, BLOCK),
+    log-weights, source and state.
+    """
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     position = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = position < positions
@@ -114,8 +117,10 @@ def _store_gradients(
     inverse_temperature, sample, position, inside, size1, size2,
     K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr,
 ):  # fmt: skip
-    """Store the gradients of the block's means (KP, CP, BLOCK), those through their squares among them, and of its
-    log-weights (KP, BLOCK)."""
+    """Store the gradients of the block's means (KP, CP, BLOCK) and log-weights (KP, BLOCK).
+
+    Those of the means take in the gradients through their squares.
+    """
     k = tl.arange(0, KP).to(tl.int64)
     c = tl.arange(0, CP).to(tl.int64)
     there = (k < K)[:, None] & inside[None, :]

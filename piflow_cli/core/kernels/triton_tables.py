@@ -1,4 +1,4 @@
-"""What Triton computes once a sample, in float64: times of substeps and the coefficients of a GM rollout."""
+"""Tables that Triton computes for each sample, in float64: times of substeps, coefficients of a GM rollout."""
 
 from __future__ import annotations
 

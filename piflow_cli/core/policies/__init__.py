@@ -1,1 +1,1 @@
-"""Policies: network output in, velocities out; a file for each, and the table of them in :mod:`.kinds`."""
+"""Policies: network output in, velocities out. Each has a file, and a row of the table in :mod:`.kinds`."""

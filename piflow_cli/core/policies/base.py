@@ -1,4 +1,4 @@
-"""What every policy can do."""
+"""The interface of policies."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Policy(ABC):
     times, ``shift`` the map from raw time to sigma. Times are computed in float64, states in float32.
 
     A new policy is a frozen dataclass with :meth:`layout`, :meth:`from_output` and :meth:`posterior_mean`; the rest has
-    a default here. ``outputs`` names its fields that the network gives. ``fast_rollout`` names the module of
-    :mod:`piflow_cli.core.kernels` that follows it; a subclass does not inherit it, since it may follow other
-      velocities. ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
+    a default here. ``outputs``: names of the fields that the network gives. ``fast_rollout``: the module of
+    :mod:`piflow_cli.core.kernels` that follows the policy; a subclass, whose velocities may be others, does not inherit
+    it. ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
     """
 
-    # What dataclasses.replace asks for.
+    # The type that dataclasses.replace asks for.
     __dataclass_fields__: ClassVar[dict[str, Any]]
     outputs: ClassVar[tuple[str, ...]] = ()
     fast_rollout: ClassVar[str | None] = None
@@ -49,19 +49,21 @@ class Policy(ABC):
 
     @staticmethod
     def layout(components: int, channels: int) -> tuple[tuple[int, int] | None, ...]:
-        """How a network's output is cut: (k, c) for a part (B, k, c, *S), None for one number (B,) of every sample."""
+        """The cuts of a network's output: (k, c) for a part (B, k, c, *S), None for one number per sample, (B,)."""
         raise NotImplementedError("no network emits this policy")
 
     @classmethod
     def from_output(
         cls, parts: Sequence[Tensor], x_src: Tensor, raw_src: Tensor, *, shift: float, segment: float
     ) -> Self:
-        """The policy whose network output was cut by :meth:`layout`; ``segment``
-        is the raw length it was trained to span."""
+        """The policy made of a network output that was cut by :meth:`layout`.
+
+        ``segment``: the raw length that the policy was trained to span.
+        """
         raise NotImplementedError("no network emits this policy")
 
     def mean_velocity(self, raw_from: Tensor, raw_to: Tensor) -> Tensor:
-        """Velocity (B, C, *S) averaged over sigma between raw times (B,); of policies that are ``exact``."""
+        """Velocity (B, C, *S) averaged over sigma between raw times (B,), for policies that are ``exact``."""
         raise NotImplementedError(f"a {type(self).__name__} is followed in substeps")
 
     def detach(self) -> Self:
@@ -77,24 +79,30 @@ class Policy(ABC):
         return self
 
     def check_source(self) -> None:
-        """Raise :class:`~piflow_cli.core.validation.PolicyError` for values of which a
-        rollout shows nothing; in host memory only."""
+        """Raise :class:`~piflow_cli.core.validation.PolicyError` for bad values that a rollout would not show.
+
+        It reads values in host memory only.
+        """
 
     def check_outputs(self) -> None:
-        """Raise :class:`~piflow_cli.core.validation.PolicyError` for outputs
-        that are not finite; in host memory only."""
+        """Raise :class:`~piflow_cli.core.validation.PolicyError` for outputs that are not finite.
+
+        It reads values in host memory only.
+        """
         for name in self.outputs:
             # A log-weight of minus infinity is a weight of zero.
             check_finite(name, getattr(self, name), minus_infinity=name == "logweights")
 
     def velocity(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Velocity u = dx / dsigma = (x - x_0) / sigma at states ``x`` (B, C,
-        *S), raw times (B,) not above the source."""
+        """Velocity u = dx / dsigma = (x - x_0) / sigma at states ``x`` (B, C, *S) and raw times (B,).
+
+        The raw times are not above that of the source.
+        """
         x = working(x)
         return (x - self.posterior_mean(x, raw)) / per_sample(self.sigma(raw), x)
 
     def sigma(self, raw: Tensor) -> Tensor:
-        """Noise level (B,) float64 of raw times, kept off zero, where velocities have no finite form."""
+        """Noise level (B,) float64 of raw times, kept off zero, where the velocity has no finite form."""
         return to_sigma(raw.double(), self.shift).clamp(min=SIGMA_FLOOR)
 
     @cached_property

@@ -1,5 +1,4 @@
-"""What policies of several weighted velocities share: the weights over
-components, dropping some of them, and their head."""
+"""What policies of several weighted velocities share: weights, dropout of components, and their head."""
 
 from __future__ import annotations
 
@@ -23,8 +22,10 @@ BIAS_NOISE_ALONE = 0.1  # of projections without a bias, as those of FLUX.2
 
 
 class ComponentPolicy(Policy):
-    """A policy of K components: velocities ``means`` (B, K, C, *S) and ``logweights`` (B, K, 1, *S) before the softmax
-    over K, as the network gives them; ``dropped`` (B, K) bool marks components that are left out.
+    """A policy of K components with weights.
+
+    Velocities ``means`` (B, K, C, *S) and ``logweights`` (B, K, 1, *S) before the softmax over K are as the network
+    gives them; ``dropped`` (B, K) bool marks components that are left out.
     """
 
     means: Tensor
@@ -65,11 +66,10 @@ class ComponentPolicy(Policy):
 class ComponentHead(PolicyHead):
     """What heads of K components share: K velocities per position, and K log-weights.
 
-    Tokens (B, tokens, D) → (B, tokens, width) in the order that
-    :class:`~piflow_cli.core.decoding.PolicyDecoder` reads. Velocities start as K copies of ``projection`` with
-    noise of ``bias_noise`` on each (component, channel) bias, log-weights at zero (pi-Flow, arXiv 2510.14974,
-    appendix, and the configurations published with it, where the noise is
-    0.05 on a bias that is there, and 0.1 in place of one that is not).
+    Tokens (B, tokens, D) → (B, tokens, width) in the order that :class:`~piflow_cli.core.decoding.PolicyDecoder` reads.
+    Velocities start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias,
+    log-weights at zero (pi-Flow, arXiv 2510.14974, appendix). In the published configurations the noise is 0.05 on a
+    bias that is there, and 0.1 in place of one that is not.
     """
 
     layers: ClassVar[tuple[str, ...]] = ("means", "logweights")

@@ -84,7 +84,7 @@ class DXPolicy(Policy):
         return (1 - (position.unsqueeze(-1) - index).abs()).clamp(min=0)
 
     def posterior_mean(self, x: Tensor, raw: Tensor) -> Tensor:
-        """x_0 (B, C, *S) at raw times (B,); the state ``x`` has no say in it."""
+        """x_0 (B, C, *S) at raw times (B,); it does not depend on the state ``x``."""
         estimates = self.estimates
         with torch.autocast(estimates.device.type, enabled=False):
             return torch.einsum("bn,bn...->b...", self.basis(raw).to(estimates), estimates)
@@ -98,8 +98,7 @@ class DXPolynomialPolicy(DXPolicy):
 
 
 class DXHead(PolicyHead):
-    """Head of a DX policy: the projection N times over, with a bias if it has one
-    (pi-Flow, arXiv 2510.14974, section 3.1)."""
+    """Head of a DX policy: N copies of the projection and of its bias (pi-Flow, arXiv 2510.14974, section 3.1)."""
 
     layers: ClassVar[tuple[str, ...]] = ("grid",)
 
@@ -120,8 +119,7 @@ class DXHead(PolicyHead):
 
 
 class DXPolynomialHead(DXHead):
-    """The same for a polynomial: its constant term starts as the projection, the
-    others at zero, as in the published class."""
+    """Head of a DX polynomial: its constant term starts as the projection, the others at zero, as published."""
 
     def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
         super().__init__(projection, components, patch, channel_major)

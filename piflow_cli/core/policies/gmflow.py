@@ -94,16 +94,14 @@ class GMFlowPolicy(ComponentPolicy):
         return (pull + (logits.softmax(dim=1) * self.mixture.means).sum(dim=1)) / denominator.squeeze(1)
 
     def posterior(self, x: Tensor, raw: Tensor) -> Mixture:
-        """The mixture over x_0 given the state ``x`` (B, C, *S) at raw times (B,); its mean is
-        :meth:`posterior_mean`."""
+        """The mixture over x_0 given ``x`` (B, C, *S) at raw times (B,); its mean is :meth:`posterior_mean`."""
         logits, pull, denominator = self._evidence(x, raw)
         means, _, variance = self.mixture
         spread = variance / denominator.reshape(-1)
         return Mixture((pull.unsqueeze(1) + means) / denominator, logits.log_softmax(dim=1), spread)
 
     def _evidence(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, K, 1, *S) of the posterior; what all means (B, C, *S) gain before
-        they are divided by the last, (B, 1, ...)."""
+        """Logits (B, K, 1, *S) of the posterior, the term (B, C, *S) added to all means, its divisor (B, 1, ...)."""
         means, logweights, variance = self.mixture
         sigma, sigma_src = self.sigma(raw), self.sigma_src
         odds, odds_src = (1 - sigma) / sigma, (1 - sigma_src) / sigma_src

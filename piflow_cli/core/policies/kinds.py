@@ -1,4 +1,4 @@
-"""The policies there are: one row each, loaded when it is asked for. Nothing here imports torch."""
+"""The table of policies: one row each, loaded when it is asked for. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ ROWS = {
 
 @dataclass(frozen=True)
 class PublishedNames:
-    """What files of a policy are called where others read them (`formats.md` has the published ones).
+    """Names that the files of a policy have for other programs (`formats.md` has the published ones).
 
-    ``type`` and ``mode``: of the entry ``policy_config`` in a file's metadata. ``class_prefix``: what the name of the
-    widened class has before that of its base; None: the base's class as it is, with more channels. ``fields``: those
-    that such a config has besides its base's, from the number of components, the width of the log-std network and the
-    positions of a token. ``sizes``: by the name of a student's fact, the field and the tensor (by its rows) that tell
-    it. ``mark``: a tensor that only such files have, by which one without a ``policy_config`` is known. ``scheduler``:
-    the scheduler of diffusers that knows such policies by itself.
+    Attributes:
+        type, mode: values in the entry ``policy_config`` of a file's metadata.
+        class_prefix: prefix of the widened class's name; None keeps the base's class, with more channels.
+        fields: a function to the fields that such a config has besides its base's, from the number of components, the
+            width of the log-std network and the positions of a token.
+        sizes: by the name of a student's fact, the config field and the tensor (by its rows) that show it.
+        mark: a tensor that only such files have, which identifies one without a ``policy_config``.
+        scheduler: the scheduler of diffusers that follows such policies itself.
     """
 
     type: str
@@ -46,9 +48,14 @@ class PublishedNames:
 
 @dataclass(frozen=True)
 class Words:
-    """How people read of a policy: ``title`` (a short name), ``parts`` (what it has several of, in the plural),
-    ``predicts`` (what a network predicts for it), ``card`` (a line of a model card, with {} for the number of parts)
-    and ``reaction`` (what it does with an error in the state, where that is the same for all such policies).
+    """Words that reports use for a policy.
+
+    Attributes:
+        title: a short name.
+        parts: the name of its parts, in the plural.
+        predicts: what a network predicts for it.
+        card: a line of a model card, with {} for the number of parts.
+        reaction: its reaction to an error in the state, if it is the same for all such policies.
     """
 
     title: str
@@ -60,12 +67,18 @@ class Words:
 
 @dataclass(frozen=True)
 class PolicyKind:
-    """A row: a policy and all that the rest of piflow knows of it.
+    """A row: a policy, and all that the rest of piflow knows about it.
 
-    ``policy`` and ``head``: the classes. ``own_segment``: whether the policy spans a segment of raw time that it was
-    trained with, so that its shift is fixed. ``fewest``: the least number of parts it can have. ``settings``: keys of
-    presets that do nothing to policies which do not name them. ``anatomy``: "module:NAME" of what inspection looks at
-    besides what it looks at in every policy.
+    Attributes:
+        name: its name in presets, options and files.
+        policy, head: the classes.
+        words: for reports.
+        published: for files.
+        own_segment: whether the policy spans a segment of raw time that it was trained with, so that its shift is
+            fixed.
+        fewest: the least number of parts.
+        settings: those keys of presets that only some policies use and this one does.
+        anatomy: "module:NAME" of what inspection measures in it besides what it measures in every policy.
     """
 
     name: str

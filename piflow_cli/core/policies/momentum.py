@@ -66,7 +66,7 @@ class MomentumPolicy(ComponentPolicy):
         return self.kept_logweights().softmax(dim=1)
 
     def velocity(self, x: Tensor, raw: Tensor) -> Tensor:
-        """Velocity (B, C, *S) at raw times (B,); the state ``x`` has no say in it."""
+        """Velocity (B, C, *S) at raw times (B,); it does not depend on the state ``x``."""
         return self.mean_velocity(raw, raw)
 
     def posterior_mean(self, x: Tensor, raw: Tensor) -> Tensor:
@@ -74,8 +74,9 @@ class MomentumPolicy(ComponentPolicy):
         return x - per_sample(self.sigma(raw), x) * self.velocity(x, raw)
 
     def mean_velocity(self, raw_from: Tensor, raw_to: Tensor) -> Tensor:
-        """Velocity (B, C, *S) averaged over sigma between raw times (B,) at or below the
-        source: over no interval, that at its place.
+        """Velocity (B, C, *S) averaged over sigma between raw times (B,) at or below the source.
+
+        Over an interval of length zero it is the velocity there.
 
         The integral of gamma^(sigma_s - sigma) from b to a is gamma^(sigma_s - a) (a - b) phi((a - b) ln gamma), with
         phi(z) = (e^z - 1) / z.

@@ -1,4 +1,4 @@
-"""What an extractor is, and opening one by name."""
+"""The interface of extractors, and opening one by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATCH = 299
 
 
 class Extractor(Protocol):
-    """Features of pictures.
+    """An extractor of features of pictures.
 
     ``name`` and ``resize`` go into every report and every file of statistics: only features that share both can be
     compared. ``identity`` tells its weights from other weights of the same name, for caches.
@@ -42,11 +42,10 @@ class Extractor(Protocol):
     def identity(self) -> str: ...
 
     def features(self, images: Tensor) -> Tensor:
-        """Features (B, D), float32 on the CPU, of pictures (B, 1 or 3, H, W)
-        with values around [-1, 1], on any device."""
+        """Features (B, D), float32 on the CPU, of pictures (B, 1 or 3, H, W) around [-1, 1], on any device."""
 
     def logits(self, features: Tensor) -> Tensor | None:
-        """Class logits (B, classes) that the extractor's own classifier gives to features; None where it has none."""
+        """Logits (B, classes) of the extractor's own classifier for features; None where it has none."""
 
 
 def open_extractor(
@@ -100,7 +99,7 @@ def check_extractor(name: str) -> str:
 
 @dataclass(frozen=True)
 class CentrePatches:
-    """The extractor ``inner``, shown the middle of every picture at its full resolution (patch FID)."""
+    """The extractor ``inner`` on the middle of every picture at its full resolution (patch FID)."""
 
     inner: Extractor
 

@@ -28,8 +28,10 @@ CLEAN_FID = "clean-fid:"
 
 
 def clean_fid_module(name: str) -> ModuleType:
-    """A module of clean-fid; raises RunError where clean-fid is not installed, or
-    torchvision does not fit the torch beside it."""
+    """A module of clean-fid.
+
+    Raises RunError where clean-fid is not installed, or torchvision does not fit the torch beside it.
+    """
     try:
         return import_module(f"cleanfid.{name}")
     except RuntimeError as error:
@@ -71,8 +73,7 @@ def clean_fid_statistics(text: str, console: Console, cache: Path | None = None)
 class _LookUp:
     """Finds a file of statistics as clean-fid asks for it, and reads it.
 
-    Looks in clean-fid's own folder, and in ``folder``, to which it is
-    downloaded: clean-fid would write into its package.
+    It searches clean-fid's own folder, and ``folder``, to which it downloads: clean-fid would write into its package.
     """
 
     folder: Path

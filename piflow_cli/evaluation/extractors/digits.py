@@ -15,7 +15,7 @@ BATCH = 1024
 
 
 class DigitsClassifier:
-    """The 64 features before the classes of a network that was trained on the digits of the preset (99 % right)."""
+    """The 64 features before the classes of a network that was trained on the digits (99 % right)."""
 
     name = "digits-classifier"
     resize = "none"
@@ -25,7 +25,7 @@ class DigitsClassifier:
         self.network = load_classifier().to(device)
 
     def features(self, images: Tensor) -> Tensor:
-        """Of pictures (B, 1 or 3, 8, 8), neither clipped nor rounded; three channels are taken as a grey picture."""
+        """Features of pictures (B, 1 or 3, 8, 8), neither clipped nor rounded; three channels are read as grey."""
         if images.shape[-2:] != (SIDE, SIDE):
             height, width = images.shape[-2:]
             raise UsageError(

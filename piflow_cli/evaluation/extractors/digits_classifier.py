@@ -17,8 +17,7 @@ FEATURES = 64
 
 
 class DigitsNet(nn.Module):
-    """Three convolutions and one hidden layer, for images (B, 1, 8, 8) in
-    [-1, 1]; the hidden layer has the features."""
+    """Three convolutions and a hidden layer, whose values are the features, for images (B, 1, 8, 8) in [-1, 1]."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
@@ -49,7 +48,7 @@ def shipped_classifier() -> Path:
 
 
 def load_classifier() -> DigitsNet:
-    """The classifier that is shipped, in evaluation mode on the CPU; raises RunError where it is no longer that one."""
+    """The shipped classifier, in evaluation mode on the CPU; raises RunError where its file was changed."""
     check_shipped([shipped_classifier()])
     _, tensors = read_safetensors(shipped_classifier())
     network = DigitsNet()

@@ -13,7 +13,7 @@ from .pretrained import load_network, model_folder
 
 SIDE = 224
 BATCH = 32
-# Of the pictures that DINOv2 was trained on, per channel, as shares of 255.
+# Statistics of DINOv2's training pictures, per channel, as shares of 255.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -1,4 +1,4 @@
-"""Features of a set of pictures with what they were made by, and their files."""
+"""Features of a set of pictures with their protocol, and their files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ FACTS = ("extractor", "resize", "source")
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Statistics of ``count`` pictures of ``source``, made by the extractor and the resize mode of these names.
+    """Statistics of ``count`` pictures of ``source``, with the names of the extractor and the resize mode.
 
     ``features`` (N, D) float32, in the order of the pictures; None where only the moments were kept. ``count`` is 0
-    where a file of statistics does not tell it. ``warnings``: what was said of the pictures while they were looked at,
-    such as the names of damaged ones that were left out.
+    where a file of statistics does not tell it. ``warnings``: those given while features were extracted, such as the
+    names of damaged ones that were left out.
     """
 
     extractor: str
@@ -41,13 +41,13 @@ class FeatureSet:
     warnings: tuple[str, ...] = ()
 
     def tell(self, console: Console) -> None:
-        """Say again what was said when the pictures were looked at."""
+        """Repeat the warnings that were given when the features were extracted."""
         for line in self.warnings:
             console.warn(line)
 
     @property
     def dimension(self) -> int:
-        """D, how many numbers describe one picture."""
+        """D, the number of features of one picture."""
         return self.moments.mean.shape[0]
 
     def need_features(self, metric: str) -> Tensor:
@@ -60,8 +60,7 @@ class FeatureSet:
         return self.features
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file: mean and covariance in float64, features where
-        they were kept, all names, and a digest."""
+        """Write a safetensors file: float64 mean and covariance, kept features, all names, and a digest."""
         tensors = {"mean": self.moments.mean, "covariance": self.moments.covariance}
         if self.features is not None:
             tensors["features"] = self.features
@@ -72,7 +71,7 @@ class FeatureSet:
 
 
 class FeatureCollector:
-    """Gathers features of pictures that come in batches; without ``keep`` only their moments, in constant memory."""
+    """Gathers features of pictures batch by batch; without ``keep`` only their moments, in constant memory."""
 
     def __init__(self, extractor: Extractor, source: str, keep: bool = True) -> None:
         self.extractor, self.source, self.keep = extractor, source, keep
@@ -143,8 +142,7 @@ def load_features(path: Path) -> FeatureSet:
 
 
 def refuse_mixing(ours: FeatureSet | Extractor, reference: FeatureSet) -> None:
-    """Raise UsageError, with both named, where features of another extractor,
-    resize mode or length would be compared."""
+    """Raise UsageError, naming both, where the extractors, resize modes or lengths of features differ."""
     known = isinstance(ours, FeatureSet)
     if known and ours.extractor == reference.extractor:
         refuse_length(ours.source, ours.extractor, ours.dimension, reference)
@@ -158,8 +156,7 @@ def refuse_mixing(ours: FeatureSet | Extractor, reference: FeatureSet) -> None:
 
 
 def refuse_length(source: str, extractor: str, dimension: int, reference: FeatureSet) -> None:
-    """Raise UsageError where the features of ``source``, ``dimension`` a picture by
-    ``extractor``, are not as long as the reference's."""
+    """Raise UsageError where features of length ``dimension`` are not as long as the reference's."""
     if dimension != reference.dimension:
         raise UsageError(
             f"{source} has {dimension} features a picture by {extractor}, and {reference.source} {reference.dimension}",

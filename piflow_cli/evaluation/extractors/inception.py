@@ -1,5 +1,4 @@
-"""Inception v3 of 2015 through clean-fid: its wrapper of the network, its
-resizing, and the weights where they usually are."""
+"""Inception v3 of 2015 through clean-fid: its wrapper, its resizing, and the weights in their usual places."""
 
 from __future__ import annotations
 
@@ -25,8 +24,10 @@ BATCH = 32
 
 
 class Inception:
-    """2,048 features of 8-bit pictures; ``resize_inside`` leaves resizing to
-    the network, as TensorFlow's evaluators do."""
+    """2,048 features of 8-bit pictures.
+
+    ``resize_inside`` leaves resizing to the network, as TensorFlow's evaluators do.
+    """
 
     name = INCEPTION
 
@@ -58,8 +59,7 @@ def open_inception(
     trust: bool = False,
     cache: Path | None = None,
 ) -> Inception:
-    """``inception`` (resized as clean-fid does) or ``inception-tf``, with the
-    weights in ``weights`` or in a usual cache.
+    """``inception`` (resized as clean-fid does) or ``inception-tf``, with ``weights`` or those in a usual cache.
 
     Raises:
         UsageError: there is no file at ``weights``, or one that is not the published one, without ``trust``.

@@ -1,7 +1,6 @@
-"""Where Inception's weights come from, and that they are the published ones.
+"""The places of Inception's weights, and the check that they are the published ones.
 
-They are TorchScript, a program that can write files: whoever can put a file
-where they are looked for would have it run.
+They are TorchScript, a program that can write files: whoever puts a file into such a place would have it run.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def copy_weights(
     copy: Path, given: Path | None, *, trust: bool, cache: Path | None, console: Console | None
 ) -> tuple[Path, str]:
-    """Write the weights to ``copy``, in a folder of this process alone, and check them there;
-    returns where they lay, and their SHA-256.
+    """Write the weights to ``copy``, in a folder of this process alone, and check them; returns their place and digest.
 
     What is checked is what is loaded: nobody can change the copy in between.
 
@@ -65,8 +63,7 @@ def copy_weights(
 
 
 def weight_places(cache: Path | None) -> list[Path]:
-    """Where weights are looked for: in clean-fid's folder, torch.hub's, and
-    last our own, to which they are downloaded."""
+    """The places of weights: clean-fid's folder, torch.hub's, and last our own, to which they are downloaded."""
     own = user_cache(cache) / "weights"
     return [folder / FILE for folder in (Path(tempfile.gettempdir()), Path(torch.hub.get_dir()) / "checkpoints", own)]
 

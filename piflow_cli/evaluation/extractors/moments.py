@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Below minus this share of the largest eigenvalue, a negative one is no rounding (float32 statistics included), nor is
 # a difference of two numbers across the diagonal above this share of the largest number.
 NEGATIVE = 1e-4
-# Twice as many features take eight times as long to find eigenvalues of, which are minutes already.
+# Eigenvalues of twice as many features take eight times as long, and at this size they take minutes already.
 MOST_FEATURES = 1 << 14
 
 
@@ -29,7 +29,7 @@ class Moments(NamedTuple):
 
 
 class MomentAccumulator:
-    """Moments of features that come in batches, in memory that does not depend on how many there are.
+    """Moments of features that come in batches, in constant memory.
 
     Mean and scatter are updated batch by batch (Chan, Golub and LeVeque 1979), which loses no digits where the mean is
     large against the spread, as sums of squares do.
@@ -53,7 +53,7 @@ class MomentAccumulator:
             self._merge(len(features), mean, centred.T @ centred)
 
     def merge(self, other: MomentAccumulator) -> None:
-        """Take in what another one has, as if its features had come here."""
+        """Take in another accumulator, as if its features had come here."""
         if other._mean is not None and other._scatter is not None:
             self._merge(other.count, other._mean, other._scatter)
 
@@ -75,8 +75,7 @@ class MomentAccumulator:
 
 
 def moments(features: Tensor) -> Moments:
-    """Mean and unbiased covariance of features (N, D); raises RunError for
-    fewer than two, or any that is not finite."""
+    """Mean and unbiased covariance of features (N, D); raises RunError for fewer than two, or any not finite."""
     accumulator = MomentAccumulator()
     accumulator.add(features)
     return accumulator.moments()
@@ -116,8 +115,7 @@ def check_shapes(mean: Sequence[int], covariance: Sequence[int], source: str) ->
 
 
 def check_moments(moments: Moments, source: str) -> None:
-    """Raise RunError unless all is finite and the covariance is symmetric and has
-    no negative eigenvalue, but for rounding."""
+    """Raise RunError unless all is finite and the covariance symmetric, with no negative eigenvalue but by rounding."""
     again = "make the statistics again, in float64"
     if not all(map(all_finite, moments)):
         raise RunError(f"{source} has values that are not finite", again)

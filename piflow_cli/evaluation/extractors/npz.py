@@ -13,11 +13,12 @@ NAMES = ("mu", "sigma")
 
 
 def npz_moments(path: Path, source: str) -> Moments:
-    """Moments of the arrays ``mu`` (2048,) and ``sigma`` (2048, 2048) of the file at
-    ``path``; ``source`` is what messages call it.
+    """Moments of the arrays ``mu`` (2048,) and ``sigma`` (2048, 2048) of the file at ``path``.
 
-    Shapes are looked at before anything is read into memory: a file of some
-    kilobytes can hold, or claim, more than fits.
+    ``source``: the name of the file in messages.
+
+    Shapes are checked before anything is read into memory: a file of some kilobytes can hold, or claim, more than
+    fits.
 
     Raises:
         UsageError: it lacks the two arrays, or they are no real mean and covariance.

@@ -1,4 +1,4 @@
-"""8-bit pictures and their resizing, as networks that were trained on files expect them."""
+"""8-bit pictures and their resizing, as networks expect them that were trained on files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESIZERS = min(8, usable_cores())
 
 
 def quantised(images: Tensor) -> Tensor:
-    """Pictures (B, 1 or 3, H, W) around [-1, 1] → (B, 3, H, W) uint8, on the same device, as they would be in a PNG.
+    """Pictures (B, 1 or 3, H, W) around [-1, 1] → (B, 3, H, W) uint8 as in a PNG, on the same device.
 
     Half a grey level matters: a metric must not tell samples in memory from the same samples on disk. Raises RunError
     where a value is not finite: rounded, it would pass for black.
@@ -30,8 +30,7 @@ def quantised(images: Tensor) -> Tensor:
 
 
 def resized_by(resize: Callable[[NDArray], NDArray], images: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) uint8 → (B, 3, h, w) float32 on the CPU, each through
-    ``resize``, which maps (H, W, 3) arrays."""
+    """Pictures (B, 3, H, W) uint8 → (B, 3, h, w) float32 on the CPU; ``resize`` maps arrays (H, W, 3)."""
     arrays = images.permute(0, 2, 3, 1).cpu().numpy()
     # Pillow lets other threads run while it resizes.
     with ThreadPoolExecutor(RESIZERS) as pool:

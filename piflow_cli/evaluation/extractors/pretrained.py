@@ -16,14 +16,13 @@ from ...weights.stored import INDEX_SUFFIX, shards_of
 
 CONFIG = "config.json"
 WEIGHTS = "model*.safetensors*"
-# Where a repository has nothing newer, as that of CLIP ViT-L/14@336.
+# Names of pickled weights, for repositories without newer files, as that of CLIP ViT-L/14@336.
 PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", f"pytorch_model.bin{INDEX_SUFFIX}")
 AGAIN = "copy or download them again"
 
 
 def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
-    """The folder of a model of the type ``kind`` (as its config.json says); of a
-    repository only what is needed is fetched.
+    """The folder of a model of the type ``kind`` (in its config.json); the Hub is asked only for what is needed.
 
     Args:
         source: a folder that transformers can read, or a Hub id.
@@ -60,11 +59,9 @@ def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
 
 
 def load_network(kind: Any, folder: Path, device: torch.device) -> Any:
-    """The network of the transformers class ``kind`` in ``folder``, float32, to be
-    looked with alone; no pickle's code is run.
+    """The network of the transformers class ``kind`` in ``folder``, float32, for inference; no pickle's code is run.
 
-    Raises RunError where weights are missing or damaged: what a file lacks would be
-    random, and numbers of it look like any.
+    Raises RunError where weights are missing or damaged: missing ones would be random, and their numbers look like any.
     """
     options = {"dtype": torch.float32, "output_loading_info": True}
     try:

@@ -1,4 +1,4 @@
-"""How far a student's pictures are from its teacher's fine solution of the same noise."""
+"""The distance of a student's pictures from its teacher's fine solution of the same noise."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def alignments(measuring: Measuring) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Over ``count`` pictures: mean square per number of the states; mean PSNR in dB and mean LPIPS of pictures.
+    """Means over ``count`` pictures: mean square per number of the states, PSNR in dB and LPIPS of pictures.
 
     ``psnr`` is of pictures clipped to [-1, 1], one by one, as viewers see them; infinite where a picture is matched
     exactly. ``lpips`` is None where its weights are not at hand.

@@ -1,4 +1,4 @@
-"""How well pictures fit their prompts, by CLIP (Hessel et al., arXiv 2104.08718)."""
+"""CLIP score: how well pictures fit their prompts (Hessel et al., arXiv 2104.08718)."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ BATCH = 32
 CLIP = "openai/clip-vit-large-patch14-336"
 
 
-def open_look(request: EvalRequest, device: torch.device) -> ClipLook:
+def open_clip(request: EvalRequest, device: torch.device) -> ClipExtractor:
     """The CLIP that was named, or that of the paper."""
-    return ClipLook(ClipScore(CLIP if request.clip is None else request.clip, device))
+    return ClipExtractor(ClipScore(CLIP if request.clip is None else request.clip, device))
 
 
 def clip_scores(measuring: Measuring) -> Iterator[Row]:
-    look = measuring.looks["clip"]
-    assert isinstance(look, ClipLook), "it was opened by open_look"
+    extractor = measuring.metric_extractors["clip"]
+    assert isinstance(extractor, ClipExtractor), "it was opened by open_clip"
     for candidate in measuring.candidates:
-        scores = torch.cat(list(measuring.generation.features(candidate, look.tag)))
-        names = {"extractor": look.clip.name, "resize": "its own"}
+        scores = torch.cat(list(measuring.generation.features(candidate, extractor.tag)))
+        names = {"extractor": extractor.clip.name, "resize": "its own"}
         yield measuring.row(candidate, "clip", scores.double().mean().item(), len(scores), **names)
 
 
 @dataclass(frozen=True)
-class ClipLook:
-    """CLIP, which is shown pictures with their prompts: one number a picture."""
+class ClipExtractor:
+    """CLIP as an extractor that reads pictures with their prompts: one number a picture."""
 
     clip: ClipScore
 
@@ -62,7 +62,7 @@ class ClipLook:
 
 
 class ClipScore:
-    """The cosine of CLIP's embeddings of a picture and of its prompt, between -1 and 1, neither scaled nor clipped.
+    """The cosine of CLIP's embeddings of a picture and of its prompt, in [-1, 1], neither scaled nor clipped.
 
     ``identity`` tells its files from others of the same name, for caches.
 
@@ -88,8 +88,7 @@ class ClipScore:
 
     @torch.no_grad()
     def scores(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """Cosines (B,), float32 on the CPU, of pictures (B, 1 or 3, H, W) around
-        [-1, 1] and their texts; long texts are cut."""
+        """Cosines (B,), float32 on the CPU, of pictures (B, 1 or 3, H, W) around [-1, 1] and texts, cut if long."""
         levels = quantised(images).cpu()
         parts = [
             self._scores(levels[start : start + BATCH], texts[start : start + BATCH])

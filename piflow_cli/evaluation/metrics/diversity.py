@@ -1,4 +1,4 @@
-"""How different the pictures of one label or prompt are, beside those of the teacher."""
+"""Diversity of the pictures of one label or prompt, beside that of the teacher's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def diversities(measuring: Measuring) -> Iterator[Row]:
 
 
 def group_numbers(specs: Sequence[ImageSpec]) -> Tensor:
-    """Which label or prompt each picture is of, (N,) int64."""
+    """The number of each picture's label or prompt, (N,) int64."""
     return torch.tensor([spec.label if spec.number is None else spec.number for spec in specs])
 
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 
 def frechet_distance(one: Moments, other: Moments) -> float:
-    """Squared Frechet distance of two Gaussians, |m1 - m2|^2 + tr(C1 + C2 - 2
-    (C1 C2)^(1/2)) (Heusel et al., 1706.08500).
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), the squared Frechet distance of two Gaussians (arXiv 1706.08500).
 
     The trace of the root is the sum of the singular values of C1^(1/2) C2^(1/2): real and non-negative by construction,
     also where covariances lack rank, which a matrix root of the product is not.

@@ -1,4 +1,4 @@
-"""What a Frechet distance from few samples says of the distance from many."""
+"""From the Frechet distance of few samples to that of many."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SAMPLES_A_DIMENSION = 6
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Where the Frechet distance of ``at`` samples is expected, judged from ``count`` of them.
+class FrechetInterval:
+    """The interval of the Frechet distance of ``at`` samples, estimated from ``count`` of them.
 
     ``measured`` is the distance of the samples at hand, biased upwards because they are few; ``estimate``
     leaves out the part of that bias which ``at`` samples do not have, ``infinite`` all of it. [``low``,
@@ -53,7 +53,7 @@ def frechet_interval(
     groups: int = GROUPS,
     level: float = 0.95,
     seed: int = 0,
-) -> Interval:
+) -> FrechetInterval:
     """The Frechet distance to a reference that ``at`` samples would show, judged from ``features`` (N, D).
 
     The expected distance is linear in 1/N (Chong and Forsyth, arXiv 1911.07023), so the distances without each of G
@@ -61,11 +61,11 @@ def frechet_interval(
     groups of unequal size Busing, Meijer and van der Leeden 1999).
 
     Args:
-        reference: moments that stay as they are; or features (N, D) from the same
-        noise, row by row, of which there would be
-            ``at`` as well: what both sides owe to the noise cancels, so a row is left out of both at once.
+        reference: moments that stay as they are; or features (N, D) from the same noise, row by row, of which there
+            would be ``at`` as well: what both sides owe to the noise cancels, so a row is left out of both at once.
         at: how many samples the interval is for; at least N, and the interval is the measured distance's own where it
-        is N. seed: of the partition into groups.
+            is N.
+        seed: of the partition into groups.
 
     Raises:
         UsageError: fewer samples than groups.
@@ -90,23 +90,25 @@ def frechet_interval(
     # The `at` samples are others than these, and have a spread of their own.
     width = _student_quantile(level, groups - 1) * math.sqrt(variance * (1 + count / at))
     low, high = (max(0.0, estimate + side * width) for side in (-1, 1))
-    return Interval(whole, max(0.0, estimate), low, high, max(0.0, infinite), count, at, level, distance.enough)
+    return FrechetInterval(whole, max(0.0, estimate), low, high, max(0.0, infinite), count, at, level, distance.enough)
 
 
 def enough_samples(reference: Moments) -> int:
-    """How many samples an interval around the distance to ``reference`` takes to hold what it promises."""
+    """The number of samples from which the interval around the distance to ``reference`` holds."""
     return _enough(square_root(reference.covariance))
 
 
 def _enough(root: Tensor) -> int:
-    """Of a covariance's root (D, D): by how many equal standard deviations have the
-    same sum, and sum of squares, as its own."""
+    """The effective dimension of a covariance, from its root (D, D).
+
+    It is the number of equal standard deviations with the same sum, and sum of squares.
+    """
     dimension = root.trace().square() / root.square().sum().clamp(min=1e-300)
     return math.ceil(SAMPLES_A_DIMENSION * dimension.item())
 
 
 class _Paired:
-    """Frechet distances between the rows that are left of two sets of features (N, D)."""
+    """Frechet distances between the remaining rows of two sets of features (N, D)."""
 
     def __init__(self, features: Tensor, reference: Tensor) -> None:
         if features.shape != reference.shape:
@@ -142,7 +144,7 @@ class _Downdating:
         """The distance without the rows ``left_out``."""
         centred, rotated = self.centred[left_out], self.rotated[left_out]
         remaining = len(self.centred) - len(left_out)
-        # What remains sums to minus what is left out.
+        # The centred rows sum to zero, so the rest sums to minus the rows left out.
         shift, turned = -centred.sum(dim=0) / remaining, -rotated.sum(dim=0) / remaining
         scatter = self.scatter - rotated.T @ rotated - remaining * torch.outer(turned, turned)
         overlap = torch.linalg.eigvalsh(scatter / (remaining - 1)).clamp(min=0).sqrt().sum()
@@ -152,8 +154,7 @@ class _Downdating:
 
 
 def _student_quantile(level: float, freedom: int) -> float:
-    """Two-sided quantile of Student's t by the expansion about the normal's
-    (Abramowitz and Stegun 26.7.5), to 1e-3 from 10 on."""
+    """Two-sided quantile of Student's t, to 1e-3 from 10 on (Abramowitz and Stegun 26.7.5)."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96

@@ -20,8 +20,7 @@ def inception_scores(sides: Sides) -> list[Measure]:
 
 
 def inception_score(logits: Tensor, splits: int = 10) -> float:
-    """exp(E KL(p(class | picture) || p(class))) of logits (N, classes), mean over
-    ``splits`` (Salimans et al., 1606.03498).
+    """exp(E KL(p(class | picture) || p(class))) of logits (N, classes), mean over ``splits`` (arXiv 1606.03498).
 
     Between 1 and the number of classes. Splits are runs of the order given, as is usual. UsageError below one a split.
     """

@@ -16,11 +16,10 @@ def kid(sides: Sides) -> list[Measure]:
 
 
 def kernel_distance(features: Tensor, reference: Tensor, seed: int = 0) -> float:
-    """KID of features (N, D) and (M, D): unbiased squared MMD under the kernel (x·y /
-    D + 1)^3 (Binkowski et al., 1801.01401).
+    """KID of features (N, D) and (M, D): unbiased squared MMD under (x·y / D + 1)^3 (arXiv 1801.01401).
 
-    By clean-fid: the mean over 100 random subsets of at most 1,000 of each.
-    ``seed`` is of the subsets. It can be negative.
+    By clean-fid: the mean over 100 random subsets of at most 1,000 of each. ``seed`` is of the subsets. It can be
+    negative.
 
     Raises:
         UsageError: fewer than two of either.

@@ -23,12 +23,12 @@ BATCH = 32
 
 
 def lpips_weights() -> Path:
-    """Where the weights of AlexNet lie, or would."""
+    """The path of AlexNet's weights, whether or not they are there."""
     return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
 
 
 def why_no_lpips() -> str | None:
-    """Why LPIPS cannot be computed here; None where it can."""
+    """The reason why LPIPS cannot be computed here; None where it can."""
     if find_spec("lpips") is None:
         return 'LPIPS needs pip install "piflow[eval]"'
     if not lpips_weights().is_file():
@@ -43,8 +43,9 @@ def why_no_lpips() -> str | None:
 
 
 def open_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """Distances (B,), float32 on the CPU, of two batches of pictures (B, 1 or 3, H, W) in
-    [-1, 1]; None where LPIPS is not at hand.
+    """A function to distances (B,), float32 on the CPU, of two batches of pictures; None where LPIPS is not at hand.
+
+    Pictures are (B, 1 or 3, H, W) in [-1, 1].
 
     Version 0.1 on AlexNet. Nothing is downloaded. Pictures with a side below 64 are enlarged to it, bilinearly.
     """

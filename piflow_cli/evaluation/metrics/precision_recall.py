@@ -23,7 +23,7 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = 3, chunk: int = 1024) -> PrecisionRecall:
-    """Improved precision and recall of features (N, D) against (M, D) (Kynkäänniemi et al., arXiv 1904.06991).
+    """Improved precision and recall of features (N, D) against (M, D) (arXiv 1904.06991).
 
     A point lies among others if it is within the distance of one of them to its ``neighbours``-th nearest neighbour.
     Distances are computed ``chunk`` rows at a time. Both numbers depend on N and M: compare only equal ones.

@@ -1,4 +1,4 @@
-"""Where the time of sampling goes: the network, the policy, and how many pictures come of it a second."""
+"""Speed of sampling: seconds of the network and of the policy, and pictures a second."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUNDS = 3
 def speeds(measuring: Measuring) -> Iterator[Row]:
     measuring.console.say("timing")
     request, opened = measuring.request, measuring.compared.opened
-    specs = measuring.generation.blocks[0].specs[: measuring.generation.batch_size]
+    specs = measuring.generation.chunks[0].specs[: measuring.generation.batch_size]
     for candidate in measuring.candidates:
         if candidate.kind == TEACHER:
             found = teacher_speed(opened, measuring.teacher, specs, candidate.evaluations)
@@ -59,7 +59,7 @@ class Speed:
 def student_speed(
     opened: OpenedModel, specs: Sequence[ImageSpec], steps: int, substeps: int | None, temperature: float | str | None
 ) -> Speed:
-    """Sample ``shots`` of one size with the student's scheduler, and tell network and policy apart."""
+    """Sample ``specs`` of one size with the student's scheduler, and time network and policy apart."""
     student, noise, conditioning = opened.student, opened.noise(specs), opened.conditioning(specs)
     scheduler = student.scheduler(substeps=substeps, temperature=temperature)
     inside = 0.0
@@ -83,8 +83,7 @@ def student_speed(
 
 @torch.no_grad()
 def teacher_speed(opened: OpenedModel, teacher: OwnTeacher, specs: Sequence[ImageSpec], steps: int) -> Speed:
-    """Time one evaluation of the guided teacher on ``shots`` of one size; an
-    Euler step costs next to nothing beside it."""
+    """Time one evaluation of the guided teacher on ``specs`` of one size; an Euler step costs next to nothing."""
     noise, conditioning = opened.noise(specs), opened.conditioning(specs)
     sigma = noise.new_ones(len(specs))
     with opened.computing():
@@ -96,7 +95,7 @@ def teacher_speed(opened: OpenedModel, teacher: OwnTeacher, specs: Sequence[Imag
 
 
 def timed(call: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
-    """Seconds of a call, to the end of what it started on the device, and what it returned."""
+    """Seconds of a call, until the device has done what the call started, and its result."""
     _synchronise(device)
     started = time.perf_counter()
     output = call()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ...sampling.opened import OpenedModel
     from ..measuring import Measuring
 
-# Pictures whose paths are followed: as many as `piflow inspect-policy` looks at.
+# Pictures whose paths are followed: as many as `piflow inspect-policy` takes.
 PATHS = 16
 
 
@@ -45,7 +45,7 @@ def trajectory_errors(
     substeps: int | None = None,
     temperature: float | str | None = None,
 ) -> list[VelocityError]:
-    """Errors at POINTS times of each evaluation, in the order of the path, pooled over the first PATHS of ``shots``."""
+    """Errors at POINTS times of each evaluation, in the order of the path, pooled over the first PATHS ``specs``."""
     student = opened.student
     settings: dict[str, Any] = {"steps": steps, "substeps": substeps, "temperature": temperature}
     measured = []

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...core.tensors import all_finite
 from ...errors import RunError, UsageError
 from ...students.adapters import LORA_A, LORA_B, adapter_tensors, holding, write_adapter
-from ...students.locate import WEIGHTS_NAME, locate_student
+from ...students.locate import WEIGHTS_NAME
 from ...students.student import Student
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
@@ -52,7 +52,7 @@ images = piflow.sample({place!r}, labels=[0, 1, 2], seeds=[0, 1, 2])
 
 
 class AdapterFormat:
-    """config.json and one safetensors file: what is trained, and nothing of the base."""
+    """config.json and one safetensors file with everything that was trained, and nothing of the base."""
 
     name = "adapter"
 
@@ -69,7 +69,7 @@ class AdapterFormat:
             raise UsageError("an adapter never holds its base", "leave --no-base out")
 
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
-        source = StoredWeights(locate_student(request.student, request.subfolder).weights)
+        source = StoredWeights(request.find().files.weights)
         self._intended, report = adapter_tensors(student), {}
         if request.rank is not None:
             report = self._reduce(student, request.rank)
@@ -84,8 +84,10 @@ class AdapterFormat:
         return report
 
     def _told(self, student: Student, request: ExportRequest, console: Console) -> Student:
-        """The student as the file tells of it: sampling finds a base on this
-        machine by its path, which the Hub is not told."""
+        """The student with the facts of the file.
+
+        Sampling finds a base on this machine by its path, which the Hub must not see.
+        """
         if not is_of_this_machine(student.facts.base):
             return student
         public = request.push_to_hub is not None
@@ -103,7 +105,7 @@ class AdapterFormat:
                 )
         expected = velocities(student, inputs)
         if request.rank is not None:
-            # A lower rank is what was asked for: what is read is held against the adapters as they were cut.
+            # A lower rank was asked for, so the comparison is with the adapters as they were cut.
             with holding(student, StoredWeights(folder, self._intended)):
                 expected = velocities(student, inputs)
         with holding(student, stored):
@@ -120,7 +122,7 @@ class AdapterFormat:
         return TEXT_SNIPPET.format(place=place, **told)
 
     def _reduce(self, student: Student, rank: int) -> dict[str, object]:
-        """Cut every adapter to ``rank``; what that takes of the adapters, and how far policies move by it."""
+        """Cut every adapter to ``rank``; returns the loss of the adapters, and how far policies move by it."""
         firsts = [name for name in self._intended if name.endswith(LORA_A)]
         if not firsts:
             raise UsageError("--rank is of adapters, and this student is trained in full", "leave --rank out")
@@ -140,9 +142,9 @@ class AdapterFormat:
 def reduced(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:
     """The best ``rank`` approximation of the product ``second`` (O, R) @ ``first`` (R, I), in factors of equal norm.
 
-    By the singular values of the R x R core between the orthogonal parts of both, so that the product is
-    never formed (Eckart and Young, 1936). Also the squared Frobenius norms of what is lost and of the
-    whole; factors that are low enough stay.
+    By the singular values of the R x R core between the orthogonal parts of both, so that the product is never formed
+    (Eckart and Young, 1936). Also the squared Frobenius norms of what is lost and of the whole; factors that are low
+    enough stay.
     """
     if rank >= first.shape[0]:
         gram = (second.double().T @ second.double()) * (first.double() @ first.double().T)

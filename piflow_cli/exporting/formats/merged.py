@@ -1,5 +1,4 @@
-"""The network in one piece, adapters fused into the base: for ``AutoModel.from_pretrained(folder,
-trust_remote_code=True)``."""
+"""The network in one piece, with adapters fused into the base, for ``AutoModel.from_pretrained``."""
 
 from __future__ import annotations
 
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
     from ..request import ExportRequest
 
 FP8 = "fp8"
-# Of tiny random networks, whose layers are too narrow for errors to average out; fp8 shows 0.07, the others have not
-# been run.
+# Measured on tiny random networks, whose layers are too narrow for errors to average out: fp8 shows 0.07. The others
+# have not been run.
 TOLERANCES_IN_BITS = {FP8: 0.2, "int8": 0.2, "nf4": 0.5}
 
 
@@ -77,8 +76,7 @@ for timestep in scheduler.timesteps:
 
 
 class MergedFormat(ExportFormat):
-    """The same folder as a pipeline's ``transformer/``, optionally in fewer
-    bits, and the scheduler in ``scheduler/``."""
+    """The ``transformer/`` of a pipeline as a folder, optionally quantised, with the scheduler in ``scheduler/``."""
 
     name = "merged"
     dtype: torch.dtype
@@ -140,8 +138,7 @@ class MergedFormat(ExportFormat):
 
 
 def cast_weights(student: Student) -> set[str]:
-    """The weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: of
-    linear layers, but for what is delicate."""
+    """Weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: of linear layers but delicate ones."""
     model = root(student.model)
     patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *head_class(student.facts.policy).layers)
     layers = {path for path in linear_layers(model) if not any(re.search(pattern, path) for pattern in patterns)}
@@ -149,7 +146,7 @@ def cast_weights(student: Student) -> set[str]:
 
 
 def _write_in_bits(student: Student, folder: Path, dtype: torch.dtype, precision: str) -> None:
-    """By way of a folder in ``dtype``, which diffusers loads in fewer bits and saves again."""
+    """Write a folder in ``dtype``, which diffusers then loads in fewer bits and saves again."""
     keep = [student.family.head_site(root(student.model)).projection, *student.family.trained_in_full]
     with tempfile.TemporaryDirectory(dir=folder.parent) as whole:
         write_network(student, Path(whole), dtype)

@@ -1,4 +1,4 @@
-"""DX students for PiflowScheduler of diffusers, which knows their policy by itself."""
+"""DX students for PiflowScheduler of diffusers, which knows their policy."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ SELF_CONTAINED = "choose --format pipeline, which brings its own scheduler"
 
 
 class PiflowSchedulerFormat(ExportFormat):
-    """``transformer/``, as a class of diffusers where one fits, and
-    ``scheduler/`` with the settings of PiflowScheduler.
+    """``transformer/``, if possible of a class of diffusers, and ``scheduler/`` for PiflowScheduler.
 
     That scheduler takes states and outputs with channels last, the outputs reshaped to (..., N, C), and a policy spans
     one step. Packed tokens are such already; others have their channels moved last.
@@ -134,7 +133,7 @@ for timestep in scheduler.timesteps:
 
 
 def by_piflow_scheduler(student: Student, model: Network, scheduler: Any) -> SampleFunction:
-    """Samples of ``model`` under PiflowScheduler, by as many evaluations as the student was trained for."""
+    """Samples of ``model`` under PiflowScheduler, with the number of evaluations that the student was trained for."""
     family = student.family
 
     @torch.no_grad()
@@ -152,8 +151,7 @@ def by_piflow_scheduler(student: Student, model: Network, scheduler: Any) -> Sam
 
 
 def fits_its_own_class(student: Student) -> bool:
-    """Whether the base's own class, with more output channels in its config,
-    has just the weights of the widened model."""
+    """Whether the base's own class, with more output channels, has just the weights of the widened model."""
     if not isinstance(student.family, TextToImageFamily) or student.family.head_site(root(student.model)).unpatchify:
         return False
     with torch.device("meta"):

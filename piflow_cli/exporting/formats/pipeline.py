@@ -1,5 +1,4 @@
-"""A folder that ``DiffusionPipeline.from_pretrained(folder,
-trust_remote_code=True)`` runs where piflow is not installed."""
+"""A folder that ``DiffusionPipeline.from_pretrained`` runs where piflow is not installed."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ if TYPE_CHECKING:
 
 
 class PipelineFormat(ExportFormat):
-    """The base merged, or named (``--no-base``) with the student's own
-    weights beside; text encoders and VAE likewise."""
+    """A pipeline that holds the merged base, or names it (``--no-base``) beside the student's own weights."""
 
     name = "pipeline"
     dtype: torch.dtype
@@ -83,7 +81,7 @@ class PipelineFormat(ExportFormat):
         ]
         device = next(root(student.model).parameters()).device
         with reading_back():
-            # Neither text encoders nor VAE have a say in what is compared, and they are large.
+            # Text encoders and VAE do not affect the comparison, and they are large.
             pipeline = DiffusionPipeline.from_pretrained(
                 folder, trust_remote_code=True, torch_dtype=dtype, **dict.fromkeys(others)
             )

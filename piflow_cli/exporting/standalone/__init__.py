@@ -1,1 +1,1 @@
-"""Code that travels beside exported weights, so that diffusers runs them where piflow is not installed."""
+"""Code that travels beside exported weights, for diffusers where piflow is not installed."""

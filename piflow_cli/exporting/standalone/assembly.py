@@ -1,4 +1,4 @@
-"""One readable file out of several of our modules: the definitions that are asked for, and what they stand on."""
+"""One readable file from several of our modules: the wanted definitions, and those that they use."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ _CROSS_REFERENCE = re.compile(r":\w+:`~?(?:piflow_cli\.)?(?:\w+\.)*(\w+)`")
 
 @dataclass(frozen=True)
 class Definition:
-    """A statement at the top of a module ("" for none): its ``text`` with the comments
-    above it, and the names that occur in it."""
+    """A statement at the top of a module ("" for none): its ``text`` with comments above it, and its names."""
 
     module: str
     name: str
@@ -26,8 +25,7 @@ class Definition:
 
 
 def assemble(modules: Sequence[str | Definition], wanted: Sequence[str]) -> str:
-    """The definitions ``wanted`` and all that they use, out of ``modules``, in
-    that order and without imports among them.
+    """The definitions ``wanted`` and all that they use, from ``modules``, in order and without imports among them.
 
     Args:
         modules: files, relative to the package, each before those that use it; a definition stands for itself.

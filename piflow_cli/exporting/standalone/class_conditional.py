@@ -1,4 +1,4 @@
-"""A pipeline of diffusers for students that are told a class; travels beside exported weights."""
+"""A pipeline of diffusers for class-conditional students; it travels beside exported weights."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple:
         """One picture for each label, from ``latents`` (B, C, H, W) or from noise of ``generator``.
 
-        ``output_type``: ``pil``, ``np`` (B, H, W, C), ``pt`` (B, C, H, W), both in
-        [0, 1], or ``latent``: states as they are.
+        ``output_type``: ``pil``, ``np`` (B, H, W, C), ``pt`` (B, C, H, W), both in [0, 1], or ``latent``: states as
+        they are.
         """
         network, scheduler, device = self.transformer, self.scheduler, self._execution_device
         labels = torch.as_tensor(class_labels, dtype=torch.int64, device=device)
@@ -57,7 +57,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _shown(self, x: Tensor, output_type: str):
-        """States as pictures, in the form that is asked for."""
+        """States as pictures, in the ``output_type`` that is asked for."""
         if self.vae is not None:
             shift = 0.0 if self.vae.config.shift_factor is None else self.vae.config.shift_factor
             x = self.vae.decode(x.to(self.vae.dtype) / self.vae.config.scaling_factor + shift, return_dict=False)[0]

@@ -1,4 +1,4 @@
-"""The files of Python that lie beside exported weights, assembled from this package."""
+"""The Python files beside exported weights, assembled from this package."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def scheduler_code(policy: str) -> str:
 
 
 def class_conditional_code() -> str:
-    """The pipeline of students that are told a class."""
+    """The pipeline of class-conditional students."""
     return _headed(
         "The pipeline of a student that is told a class.",
         assemble([_own(CLASS_CONDITIONAL)], ["ClassConditionalPipeline"]),
@@ -54,23 +54,22 @@ def class_conditional_code() -> str:
 
 
 def component_code() -> str:
-    """What stands for a part of the base that is not copied."""
+    """The stand-in for a part of the base that is not copied."""
     return _headed("A part of this pipeline that lies elsewhere.", assemble([_own(COMPONENT)], ["Elsewhere"]))
 
 
 def transformer_module(kind: type[nn.Module]) -> str:
-    """Name of the file, without its suffix, and of the module that diffusers makes of it."""
+    """The name of the file without its suffix, and of the module that diffusers makes of it."""
     return f"policy_{kind.__name__.lower()}"
 
 
 def transformer_class(kind: type[nn.Module]) -> str:
-    """Name of the class of a model of class ``kind`` with a policy head."""
+    """The name of the class: a model of class ``kind`` with a policy head."""
     return f"Policy{kind.__name__}"
 
 
 def transformer_code(kind: type[nn.Module], policy: str) -> str:
-    """The class of a model of class ``kind`` with the head of ``policy``, with its
-    own architecture where diffusers lacks it."""
+    """A model class ``kind`` with the head of ``policy``, and the architecture itself where diffusers lacks it."""
     head = head_class(policy)
     parts, wanted = (
         [*_files_of(head), _only("head_class", policy, head), _layers(head), _own("policy_model")],
@@ -91,8 +90,7 @@ def transformer_code(kind: type[nn.Module], policy: str) -> str:
 
 
 def _files_of(kind: type) -> list[str]:
-    """The files that ``kind`` and the classes below it are written in, each before
-    those that use it; torch's own left out."""
+    """The files of ``kind`` and its base classes, each before those that use it; torch's own left out."""
     classes = [
         cls for cls in reversed(kind.__mro__) if cls.__module__.partition(".")[0] not in ("abc", "builtins", "torch")
     ]

@@ -1,4 +1,4 @@
-"""A part of a pipeline that lies elsewhere; travels in the folder that it stands for."""
+"""A part of a pipeline that lies elsewhere; it travels in the folder that it stands for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LIBRARIES = ("diffusers", "transformers")
 
 
 class Elsewhere(nn.Module):
-    """Loads the part that ``elsewhere.json`` names: ``library`` and ``class``,
-    and ``place``, ``subfolder``, ``revision``.
+    """Loads the part that ``elsewhere.json`` names.
 
-    Never made itself; it is a module so that diffusers hands on the dtype.
+    That file has ``library`` and ``class``, and ``place``, ``subfolder``, ``revision``. No object of this class is
+    made; it is a module so that diffusers hands on the dtype.
     """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a transformer with a policy head does besides what its own class does; travels beside exported weights."""
+"""What a transformer with a policy head does besides its own class; it travels beside exported weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def require_diffusers(oldest: str) -> None:
 
 
 class PolicyModel:
-    """A diffusers model whose output projection has given way to a policy head.
+    """A diffusers model with a policy head in place of its output projection.
 
     The config entry ``policy`` says which: ``kind``, ``components``, ``logstd_width``, ``embedding_dim`` (width of the
     timestep embedding that the head sees) and ``site`` (where it sits). ``base``: None, or where the weights below the

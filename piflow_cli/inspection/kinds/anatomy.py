@@ -1,4 +1,4 @@
-"""What inspection looks at in one kind of policy, besides what it looks at in every policy."""
+"""The anatomy of a kind of policy: what inspection measures in it besides what it measures in every policy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from ...core.policies.kinds import policy_kind, policy_kinds, policy_names
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of a policy; None: it has no such thing.
+    """The parts of a policy that inspection measures and shows; None where it has no such part.
 
-    ``by_sample``: a named tuple of numbers (B, ...) of what it is made of, positions summed up. ``by_position``: its
-    components as a named tuple of (B, ...) tensors, ``effective`` (B, *S) among them. ``switching``: how its posterior
-    changes along a path. ``density``: that of one channel of x_0 at a single position, (V, T).
-
-    ``summarise``: a dataclass of what ``by_sample`` and ``switching`` found in a segment, given the raw time of its
-    source and how much of it a policy spans; it stands in policy.json under ``name``. ``lines``: what the verdict says
-    of it. ``heading``, ``text`` and ``figure``, which makes the picture called ``name``: its section in the report.
-    ``colours``: of such students in all figures, the other shade where there are two.
+    Attributes:
+        name: of its numbers in policy.json, and of its picture.
+        heading, text, figure: its section in the report: a heading, sentences, and a function to the figure.
+        colours: of such students in all figures; the second is for another student of the kind.
+        by_sample: a function to a named tuple of numbers (B, ...), summed up over positions.
+        by_position: a function to a named tuple of tensors (B, ...) of its components, with ``effective`` (B, *S).
+        switching: a function to the changes of its posterior along a path.
+        density: a function to the density (V, T) of one channel of x_0 at a single position.
+        summarise: a function to a dataclass, from what ``by_sample`` and ``switching`` found in a segment, the raw time
+            of its source and the raw length that the policy spans.
+        lines: a function from that dataclass to lines of the verdict.
     """
 
     name: str = ""
@@ -40,7 +43,7 @@ class Anatomy:
 
 
 def anatomy_named(kind: str) -> Anatomy:
-    """The anatomy that the row of this ``kind`` names; of one that names none nothing in particular is looked at."""
+    """The anatomy that the row of this ``kind`` names; an empty one where the row names none."""
     place = policy_kind(kind).anatomy
     if place is None:
         return Anatomy()
@@ -49,13 +52,13 @@ def anatomy_named(kind: str) -> Anatomy:
 
 
 def anatomy_of(policy: Policy) -> Anatomy:
-    """The same by the policy itself; one that has no row has no anatomy either."""
+    """The anatomy of a policy, by its class; an empty one for a policy without a row."""
     names = [kind.name for kind in policy_kinds() if kind.policy is type(policy)]
     return anatomy_named(names[0]) if names else Anatomy()
 
 
 def anatomies() -> list[Anatomy]:
-    """All that have a section in the report, each once."""
+    """All anatomies that have a section in the report, each once."""
     found = {anatomy.name: anatomy for anatomy in map(anatomy_named, policy_names()) if anatomy.figure is not None}
     return list(found.values())
 

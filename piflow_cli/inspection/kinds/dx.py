@@ -20,9 +20,9 @@ CURVE_POINTS = 9
 class Curve(NamedTuple):
     """The x_0 of one evaluation as a function of raw time, at even times from the segment's end to its source.
 
-    ``slope`` (B, N-1) and ``curvature`` (B, N-2): root mean squares over positions and channels of the
-    first and the second derivative with respect to raw time, from differences; ``travel`` (B,): that
-    of x_0 at the end minus x_0 at the source.
+    ``slope`` (B, N-1) and ``curvature`` (B, N-2): root mean squares over positions and channels of the first and the
+    second derivative with respect to raw time, from differences; ``travel`` (B,): that of x_0 at the end minus x_0 at
+    the source.
     """
 
     slope: Tensor
@@ -31,9 +31,9 @@ class Curve(NamedTuple):
 
 
 def curve(policy: DXPolicy) -> Curve:
-    """How x_0 moves with time in a DX policy (pi-Flow, arXiv 2510.14974, section 3.1).
+    """x_0 of a DX policy at times of the segment (pi-Flow, arXiv 2510.14974, section 3.1).
 
-    A grid has its own N points; a polynomial is looked at in CURVE_POINTS of them.
+    A grid is read at its own N points, a polynomial at CURVE_POINTS.
     """
     points = CURVE_POINTS if policy.polynomial else policy.grid.shape[1]
     shares = torch.linspace(1, 0, points, dtype=torch.float64).tolist()
@@ -53,8 +53,8 @@ def curve(policy: DXPolicy) -> Curve:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """x_0 over raw time: root mean squares of slope and curvature between the points at ``raws``, the source last."""
+class GridSummary:
+    """Root mean squares of slope and curvature of x_0 between the points at ``raws``, the source last."""
 
     raws: list[float]
     slope: list[float]
@@ -62,12 +62,12 @@ class Grid:
     travel: float
 
 
-def summarise(found: Curve, switching: None, source: float, span: float) -> Grid:
-    """The curves of all samples as one, from raw time ``source`` over ``span``, where so much is left."""
+def summarise(found: Curve, switching: None, source: float, span: float) -> GridSummary:
+    """The curves of all samples as one, from raw time ``source`` over ``span``, as far as raw time 0."""
     span = min(span, source)
     # A single point has no slope, and two have no curvature.
     gaps = found.slope.shape[1]
-    return Grid(
+    return GridSummary(
         raws=[source - span * (gaps - index) / max(gaps, 1) for index in range(gaps + 1)],
         slope=root_mean(found.slope.square()),
         curvature=root_mean(found.curvature.square()),
@@ -75,8 +75,8 @@ def summarise(found: Curve, switching: None, source: float, span: float) -> Grid
     )
 
 
-def lines(grid: Grid) -> Iterator[tuple[str, str]]:
-    """What the verdict says of it."""
+def lines(grid: GridSummary) -> Iterator[tuple[str, str]]:
+    """The lines of the verdict on it."""
     highest = (
         f"{max(grid.curvature):.2f} per squared raw time" if grid.curvature else "none: it has fewer than 3 points"
     )
@@ -86,7 +86,7 @@ def lines(grid: Grid) -> Iterator[tuple[str, str]]:
 ANATOMY = Anatomy(
     name="grid",
     heading="Composition: x_0 over time",
-    text="A DX policy is the course of x_0 over the segment. Where it bends, points are well spent.",
+    text="A DX policy says where x_0 is at each time of the segment. Where it bends, points are well spent.",
     colours=("#d9730d", "#a6761d"),
     by_sample=curve,
     summarise=summarise,

@@ -1,4 +1,4 @@
-"""What the policies of one kind are made of, drawn for one student or two."""
+"""Figures of the policies of one kind, for one student or two."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def mixture_figure(drawn: Sequence[StudentCurve]) -> Figure:
-    """Of GM students: how much each component is used, how many are in effect on the way, and where they change."""
+    """Figure of GM students: use of components, components in effect on the way, and where they change."""
     figure, (bars, effect, moved) = figure_of(3)
     switch_times = len(drawn[0].summary.close.part.posterior_effective)
     for number, curve in enumerate(drawn):
@@ -38,7 +38,7 @@ def mixture_figure(drawn: Sequence[StudentCurve]) -> Figure:
 
 
 def momentum_figure(drawn: Sequence[StudentCurve]) -> Figure:
-    """Of momentum students: how much each component is used, and at which rates velocities grow or decay."""
+    """Figure of momentum students: use of components, and the rates at which velocities grow or decay."""
     from matplotlib.ticker import LogLocator
 
     figure, (bars, rates) = figure_of(2)
@@ -61,7 +61,7 @@ def momentum_figure(drawn: Sequence[StudentCurve]) -> Figure:
 
 
 def grid_figure(drawn: Sequence[StudentCurve]) -> Figure:
-    """Of DX students: how fast x_0 moves with raw time, and how much that bends."""
+    """Figure of DX students: how fast x_0 moves with raw time, and how much that bends."""
     figure, (slopes, curvatures) = figure_of(2)
     for curve in drawn:
         for step in curve.summary.steps:

@@ -1,4 +1,4 @@
-"""The mixture of a GM policy: how many components there are in effect, and where it changes its mind."""
+"""The mixture of a GM policy: components in effect, and where its posterior changes components."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .figures import mixture_figure
 SWITCH_TIMES = 33
 
 
-class Mixed(NamedTuple):
+class MixtureMaps(NamedTuple):
     """The mixture of one evaluation by position, as the network predicts it, before any sampling temperature.
 
     weights (B, K, *S); ``effective`` (B, *S): exp of their entropy, between 1 and K; ``spread`` (B, *S): root mean
@@ -36,10 +36,12 @@ class Mixed(NamedTuple):
     std: Tensor
 
 
-class MixedNumbers(NamedTuple):
-    """The same by sample: ``effective`` (B, 3), the tenth, half and nine tenths of positions below; ``usage`` and
-    ``highest`` (B, K), mean and largest weight of each component; ``varying`` (B,), the standard deviation of weights
-    over positions; ``spread``, ``logstd``, ``std`` (B,).
+class MixtureNumbers(NamedTuple):
+    """The mixture by sample.
+
+    ``effective`` (B, 3): the values that a tenth, half and nine tenths of positions stay below. ``usage`` and
+    ``highest`` (B, K): mean and largest weight of each component. ``varying`` (B,): standard deviation of weights over
+    positions. ``spread``, ``logstd``, ``std`` (B,).
     """
 
     effective: Tensor
@@ -51,15 +53,14 @@ class MixedNumbers(NamedTuple):
     std: Tensor
 
 
-def mixed(policy: GMFlowPolicy) -> Mixed:
-    """The mixture of a GM policy (arXiv 2504.05304): how many components
-    there are in effect, how wide, how far apart."""
+def mixed(policy: GMFlowPolicy) -> MixtureMaps:
+    """The mixture of a GM policy (arXiv 2504.05304): components in effect, their widths and distances."""
     means, logweights, variance = policy.with_temperature(1.0).mixture
     weights = logweights.exp()
     centre = (weights * means).sum(dim=1, keepdim=True)
     distance = (means - centre).square_().mean(dim=2)
     weights = weights.squeeze(2)
-    return Mixed(
+    return MixtureMaps(
         weights=weights,
         effective=entropy(weights, 1).exp(),
         spread=(weights * distance).sum(dim=1).sqrt(),
@@ -69,9 +70,12 @@ def mixed(policy: GMFlowPolicy) -> Mixed:
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """``effective``: components per position, the tenth, half and nine tenths of positions below;
-    ``effective_overall``: of the mean weights; ``dead``: indices; ``std`` and ``spread`` in units of x_0."""
+class MixtureSummary:
+    """The mixture of all samples.
+
+    ``effective``: the numbers of components that a tenth, half and nine tenths of positions stay below.
+    ``effective_overall``: of the mean weights. ``dead``: indices. ``std`` and ``spread``: in units of x_0.
+    """
 
     components: int
     effective: tuple[float, float, float]
@@ -89,9 +93,9 @@ class Mixture:
     shift: float
 
 
-def summarise(numbers: MixedNumbers, switching: Switching, source: float, span: float) -> Mixture:
+def summarise(numbers: MixtureNumbers, switching: Switching, source: float, span: float) -> MixtureSummary:
     """The numbers of all samples as one."""
-    return Mixture(
+    return MixtureSummary(
         components=numbers.usage.shape[1],
         effective=tuple(numbers.effective.mean(dim=0).tolist()),
         effective_overall=overall_effective(numbers.usage),
@@ -110,8 +114,9 @@ def summarise(numbers: MixedNumbers, switching: Switching, source: float, span: 
 
 
 class Switching(NamedTuple):
-    """The posterior along one segment, at SWITCH_TIMES even raw times from source to end, over the positions of
-    :func:`~piflow_cli.inspection.tensors.thin`.
+    """The posterior along one segment, at SWITCH_TIMES even raw times from source to end.
+
+    Numbers are over the positions of :func:`~piflow_cli.inspection.tensors.thin`.
 
     ``effective`` (B, T): mean over positions of exp of the entropy of the posterior weights; ``moved`` (B, T-1): share
     of positions whose heaviest component is another than one time before; ``switches`` (B,): such changes per position;
@@ -146,8 +151,7 @@ def switching(path: PolicyPath, substeps: int) -> Switching:
 
 
 def marginal(policy: GMFlowPolicy, x: Tensor, raw: Tensor, values: Tensor, axis: int) -> Tensor:
-    """Density (V,) at ``values`` of channel ``axis`` of x_0 under the posterior of a
-    single position, given ``x`` at ``raw``."""
+    """Density (V,) at ``values`` of channel ``axis`` of x_0 at a single position, given ``x`` at ``raw``."""
     means, logweights, variance = policy.posterior(x, raw)
     std = variance.sqrt().reshape(1)
     centres, weights = means[0, :, axis].flatten(), logweights[0, :, 0].flatten().exp()
@@ -160,11 +164,11 @@ def densities(policy: GMFlowPolicy, states: list[Tensor], raws: list[float], val
     return torch.stack([marginal(policy, x, times(raw, x), values, axis) for raw, x in zip(raws, states)], dim=1).cpu()
 
 
-def by_sample(policy: GMFlowPolicy) -> MixedNumbers:
-    """The mixture, positions summed up, sample by sample."""
+def by_sample(policy: GMFlowPolicy) -> MixtureNumbers:
+    """The mixture of each sample, summed up over positions."""
     found = mixed(policy)
     weights = found.weights.flatten(2)
-    return MixedNumbers(
+    return MixtureNumbers(
         effective=quantiles(found.effective),
         usage=weights.mean(dim=2),
         highest=weights.amax(dim=2),
@@ -175,8 +179,8 @@ def by_sample(policy: GMFlowPolicy) -> MixedNumbers:
     )
 
 
-def lines(mixture: Mixture) -> Iterator[tuple[str, str]]:
-    """What the verdict says of it."""
+def lines(mixture: MixtureSummary) -> Iterator[tuple[str, str]]:
+    """The lines of the verdict on it."""
     yield in_effect(mixture)
     yield "log-std", f"{mixture.logstd:.2f}, that is {mixture.std:.2g} in x_0; means {mixture.spread:.2g} apart"
     yield "switches", f"{mixture.switches:.1f} of the heaviest component at a position"

@@ -1,4 +1,4 @@
-"""The rates of a momentum policy, and how much each counts."""
+"""The rates of a momentum policy, and the weight of each."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .figures import momentum_figure
 
 
 class Spectrum(NamedTuple):
-    """The components of a momentum policy at one evaluation, by position: weights
-    (B, K, *S) and ``effective`` (B, *S) as in
-    :class:`Mixed`; loggammas (B, K, *S), zero for the first component.
+    """The components of a momentum policy at one evaluation, by position.
+
+    weights (B, K, *S) and ``effective`` (B, *S) are as in :class:`MixtureMaps`; loggammas (B, K, *S) are zero for the
+    first component.
     """
 
     weights: Tensor
@@ -27,8 +28,10 @@ class Spectrum(NamedTuple):
 
 
 class SpectrumNumbers(NamedTuple):
-    """The same by sample: ``effective``, ``usage``, ``highest`` as in :class:`MixedNumbers`; loggammas (B, K, 3), the
-    tenth, half and nine tenths of positions below.
+    """The components by sample.
+
+    ``effective``, ``usage``, ``highest`` are as in :class:`MixtureNumbers`. loggammas (B, K, 3): the values that a
+    tenth, half and nine tenths of positions stay below.
     """
 
     effective: Tensor
@@ -38,16 +41,18 @@ class SpectrumNumbers(NamedTuple):
 
 
 def spectrum(policy: MomentumPolicy) -> Spectrum:
-    """The rates of a momentum policy (ArcFlow, arXiv 2602.09014) and how much each counts."""
+    """The rates of a momentum policy (ArcFlow, arXiv 2602.09014), and their weights."""
     weights = policy.weights.squeeze(2)
     loggammas = policy.loggammas.squeeze(2).to(weights.dtype)
     return Spectrum(weights, entropy(weights, 1).exp(), torch.cat([torch.zeros_like(weights[:, :1]), loggammas], dim=1))
 
 
 @dataclass(frozen=True)
-class Momentum:
-    """The components of a momentum policy, in the terms of :class:`Mixture`; ``gammas`` of each: the tenth, half and
-    nine tenths of positions below."""
+class MomentumSummary:
+    """The components of a momentum policy, in the terms of :class:`MixtureSummary`.
+
+    ``gammas`` of each component: the values that a tenth, half and nine tenths of positions stay below.
+    """
 
     components: int
     effective: tuple[float, float, float]
@@ -57,9 +62,9 @@ class Momentum:
     gammas: list[tuple[float, float, float]]
 
 
-def summarise(numbers: SpectrumNumbers, switching: None, source: float, span: float) -> Momentum:
+def summarise(numbers: SpectrumNumbers, switching: None, source: float, span: float) -> MomentumSummary:
     """The numbers of all samples as one."""
-    return Momentum(
+    return MomentumSummary(
         components=numbers.usage.shape[1],
         effective=tuple(numbers.effective.mean(dim=0).tolist()),
         effective_overall=overall_effective(numbers.usage),
@@ -70,14 +75,14 @@ def summarise(numbers: SpectrumNumbers, switching: None, source: float, span: fl
 
 
 def by_sample(policy: MomentumPolicy) -> SpectrumNumbers:
-    """The rates, positions summed up, sample by sample."""
+    """The rates of each sample, summed up over positions."""
     found = spectrum(policy)
     weights, rates = found.weights.flatten(2), quantiles(found.loggammas, start=2)
     return SpectrumNumbers(quantiles(found.effective), weights.mean(dim=2), weights.amax(dim=2), rates)
 
 
-def lines(momentum: Momentum) -> Iterator[tuple[str, str]]:
-    """What the verdict says of it."""
+def lines(momentum: MomentumSummary) -> Iterator[tuple[str, str]]:
+    """The lines of the verdict on it."""
     yield in_effect(momentum)
     halves = [half for _, half, _ in momentum.gammas]
     yield "gammas", f"{min(halves):.2g} to {max(halves):.2g} at half of the positions"

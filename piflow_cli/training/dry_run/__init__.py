@@ -1,1 +1,1 @@
-"""What a training would take, found out without weights."""
+"""Memory and disk of a training, found out without weights."""

@@ -1,4 +1,4 @@
-"""What a run will take of a GPU's memory and of the disk: arithmetic on shapes, before any weight is loaded."""
+"""The GPU memory and the disk that a run will take: arithmetic on shapes, before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Bytes(int):
 
 @dataclass(frozen=True)
 class Trace:
-    """What one forward pass of the student over one sample keeps for the backward pass, as autograd counts it; bytes.
+    """Bytes that one forward pass of the student over one sample keeps for the backward pass, as autograd counts them.
 
     ``inputs``: of each block, what checkpointing keeps; ``kept``: by each block besides; ``outside``: by everything
     else; ``largest``: the largest tensor in the computing dtype; ``output``: elements of the network's output;
@@ -41,11 +41,11 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Elements: ``linear`` weights of the frozen base that can be quantised, its
-    ``other`` parameters, and what is ``trained``.
+class WeightCounts:
+    """Numbers of weights.
 
-    ``matrix``: of the largest of the linear ones; ``block``: of all in the largest block.
+    ``linear``: of the frozen base, in layers that can be quantised. ``other``: its remaining parameters. ``trained``:
+    of the student. ``matrix``: in the largest linear layer. ``block``: in the largest block.
     """
 
     linear: int
@@ -56,8 +56,8 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a preset says that memory depends on; ``query``: states in a batch of the teacher, per sample."""
+class MemorySettings:
+    """The settings of a preset that memory depends on; ``query``: states in a batch of the teacher, per sample."""
 
     base: str
     compute: str
@@ -93,19 +93,19 @@ class Estimate:
         return {field.name.replace("_", " "): getattr(self, field.name) for field in fields(self)}
 
 
-def estimate(weights: Weights, trace: Trace, settings: Settings) -> Estimate:
+def estimate(weights: WeightCounts, trace: Trace, settings: MemorySettings) -> Estimate:
     """The memory of a pi-ID step on one device.
 
     - base: its linear weights at the bytes of their precision, the rest in bfloat16 (float32 where base or arithmetic
       is); offloaded, only the matrices of one block are there, while the backward pass goes through it.
     - adapters (or student), gradients, average: 4 bytes an element; optimiser: AdamW's two moments.
-    - activations: what autograd keeps of a sample, times the samples. With checkpointing a step holds all
-      block inputs and, while it goes back, what one block keeps; in bfloat16 the forward pass holds
-      bfloat16 copies of what is trained instead.
-    - teacher query: PASSING of the largest tensors for each state asked at once. It
-      comes while the student's graph is alive.
-    - policy: POLICY_COPIES float32 copies of the network's output, and twice
-      the states that the teacher is asked about.
+    - activations: what autograd keeps of a sample, times the samples. With checkpointing a step holds all block inputs
+      and, while it goes back, what one block keeps; in bfloat16 the forward pass holds bfloat16 copies of what is
+      trained instead.
+    - teacher query: PASSING of the largest tensors for each state asked at once. It comes while the student's graph is
+      alive.
+    - policy: POLICY_COPIES float32 copies of the network's output, and twice the states that the teacher is asked
+      about.
     - peak: all of the standing parts, and the largest of forward, query and backward.
     """
     kept = sum(trace.kept) + sum(trace.inputs) + trace.outside
@@ -138,16 +138,15 @@ def estimate(weights: Weights, trace: Trace, settings: Settings) -> Estimate:
     )
 
 
-def base_bytes(weights: Weights, settings: Settings) -> float:
+def base_bytes(weights: WeightCounts, settings: MemorySettings) -> float:
     """The frozen weights on the device."""
     other = WIDE if "fp32" in (settings.base, settings.compute) else NARROW
     linear = weights.block if settings.offload else weights.linear
     return BASE_BYTES[settings.base] * linear + other * weights.other
 
 
-def _unpacked(weights: Weights, settings: Settings) -> float:
-    """What a base is unpacked or widened into: a matrix at a time; of fp8 and bf16 the
-    graph holds on to it, for want of a kernel."""
+def _unpacked(weights: WeightCounts, settings: MemorySettings) -> float:
+    """Bytes of unpacked or widened base weights, a matrix at a time; of fp8 and bf16 the graph keeps all of them."""
     if settings.base in ("fp32", settings.compute):
         return 0
     held = weights.block if settings.checkpointing else weights.linear

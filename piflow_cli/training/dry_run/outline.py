@@ -1,4 +1,4 @@
-"""Teacher and student without their weights: what will be trained, and the memory and disk that it takes."""
+"""Teacher and student without their weights: the trained parameters, and the memory and disk they take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ...teachers.base import ClassConditionalFamily, TeacherFamily
 from ...teachers.folders import outline_folder
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.quantisation import delicate
-from .memory import WIDE, Bytes, Estimate, Settings, Weights, checkpoint_bytes, estimate
+from .memory import WIDE, Bytes, Estimate, MemorySettings, WeightCounts, checkpoint_bytes, estimate
 from .tracing import blocks_of, trace
 
 if TYPE_CHECKING:
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outline:
-    """A student of a preset on the meta device. ``teacher``: parameters of its teacher;
-    ``text_encoders``: their bytes, if known."""
+    """A student of a preset on the meta device.
+
+    ``teacher``: parameters of its teacher. ``text_encoders``: their bytes, if known.
+    """
 
     preset: Preset
     student: Student
-    weights: Weights
+    weights: WeightCounts
     teacher: int
     text_encoders: int | None
 
@@ -66,13 +68,12 @@ def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
             student = adapted_student(model, family, facts, preset.adapter, preset.seed)
             student.model.shared.train_adapters()
     linear, largest = sum(matrices.values()), max(matrices.values())
-    weights = Weights(linear, count(teacher) - linear, count(student.model.parameters()), largest, block)
+    weights = WeightCounts(linear, count(teacher) - linear, count(student.model.parameters()), largest, block)
     return Outline(preset, student, weights, count(teacher), encoders)
 
 
 def _matrices(model: nn.Module, whole: set[str], fp8: bool) -> dict[int, int]:
-    """Elements of the linear weights that can be quantised, by identity; fp8
-    spares what the class marks as delicate."""
+    """Sizes of the linear weights that can be quantised, by identity; fp8 spares layers marked as delicate."""
     spared = delicate(type(model), whole) if fp8 else tuple(f"^{re.escape(path)}$" for path in whole)
     return {
         id(layer.weight): layer.weight.numel()
@@ -98,10 +99,10 @@ def memory_of(outline: Outline, samples: int) -> Estimate:
     return estimate(outline.weights, traced, settings_of(preset, samples))
 
 
-def settings_of(preset: Preset, samples: int) -> Settings:
-    """What the memory of ``preset`` depends on."""
+def settings_of(preset: Preset, samples: int) -> MemorySettings:
+    """The settings of ``preset`` that its memory depends on."""
     adapter, imitation = preset.adapter, preset.imitation
-    return Settings(
+    return MemorySettings(
         base="fp32" if adapter is None else adapter.base_precision,
         compute=preset.optimisation.precision,
         optimizer=preset.optimisation.optimizer,
@@ -124,7 +125,7 @@ def state_shape(preset: Preset, student: Student) -> tuple[int, ...]:
 
 
 def trained_parts(outline: Outline) -> dict[str, int]:
-    """How many parameters of each kind the student trains."""
+    """The number of parameters of each kind that the student trains."""
     student = outline.student
     if outline.preset.adapter is None:
         return {"all weights": count(student.model.parameters())}
@@ -137,8 +138,10 @@ def trained_parts(outline: Outline) -> dict[str, int]:
 
 
 def disk_of(outline: Outline, local: LocalSamples | None) -> dict[str, Bytes]:
-    """What a run leaves on the disk, and what the cache takes: an entry of it, and all
-    where ``local`` says how many there are."""
+    """Bytes that a run leaves on the disk and in the cache.
+
+    Of the cache it gives one entry, and all of them where ``local`` counts the samples.
+    """
     preset, trained = outline.preset, outline.weights.trained
     checkpoint = checkpoint_bytes(trained, preset.optimisation.optimizer)
     disk = {
@@ -164,5 +167,5 @@ def disk_of(outline: Outline, local: LocalSamples | None) -> dict[str, Bytes]:
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
-    """How many numbers they hold."""
+    """The number of elements of some tensors."""
     return sum(parameter.numel() for parameter in parameters)

@@ -1,4 +1,4 @@
-"""What a run is going to do, said before it starts."""
+"""The plan of a run, said before it starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
     """The plan in words, section by section; builds the models without their weights to count what will be trained."""
-    # What needs no network first: it may be wrong already.
+    # Sections that need no network come first: they may be wrong already.
     if told(preset.teacher.family) == CLASS:
         require_source(preset)
     batches, chosen, local = batch_plan(preset, processes), choose_device(device), local_samples(preset.data)
@@ -70,7 +70,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
 
 
 def _counted(preset: Preset) -> str:
-    """What the batch counts: a trajectory brings gradients of all its segments, a sample those of one."""
+    """The unit of the batch: a trajectory brings gradients of all its segments, a sample those of one."""
     if not preset.data_free:
         return "samples"
     return f"trajectories of {preset.policy.nfe} segment{'s' if preset.policy.nfe > 1 else ''}"

@@ -1,5 +1,4 @@
-"""The student on the meta device: what autograd would keep of a forward pass,
-without a weight or an activation in memory."""
+"""The student on the meta device: what autograd would keep of a forward pass, without a weight in memory."""
 
 from __future__ import annotations
 
@@ -22,9 +21,9 @@ OUTSIDE = -1
 def trace(model: nn.Module, forward: Callable[[], Tensor], state: int, dtype: torch.dtype) -> Trace:
     """Run ``forward`` of ``model``, all of it on the meta device, and count.
 
-    ``state``: elements of its input; ``dtype``: what autocast computes in. Tensors that share memory
-    count once, parameters and buffers do not. The blocks are the members of the model's lists of
-    modules: what checkpointing is applied to.
+    ``state``: elements of its input; ``dtype``: what autocast computes in. Tensors that share memory count once,
+    parameters and buffers do not. The blocks are the members of the model's lists of modules: what checkpointing is
+    applied to.
     """
     counter = Counter(model)
     with (

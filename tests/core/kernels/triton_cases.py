@@ -29,13 +29,13 @@ def on_device(policy):
 
 
 def states(backend, policy, x, raws, substeps):
-    return backend.states(policy, x, backend.plan(policy, raws, substeps, averaged=False))
+    return backend.states(policy, x, backend.coefficient_table(policy, raws, substeps, averaged=False))
 
 
 def integral_and_gradients(backend, policy, x, raws, substeps, averaged=True):
-    plan = backend.plan(policy, raws, substeps, averaged=averaged)
+    table = backend.coefficient_table(policy, raws, substeps, averaged=averaged)
     seed = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype).to(x.device)
-    return (backend.integral(policy, x, plan)[0], *backend.integral_backward(policy, x, plan, seed))
+    return (backend.integral(policy, x, table)[0], *backend.integral_backward(policy, x, table, seed))
 
 
 def assert_backends_agree(policy: GMFlowPolicy, substeps: int = 10, **tolerance) -> None:
@@ -118,11 +118,11 @@ def test_float32_is_at_most_twice_as_far_from_float64_as_the_reference(case: str
     there, raws = on_device(policy), [start.to(DEVICE), end.to(DEVICE)]
     for averaged, call in ((False, reference.rollout), (True, reference.mean_velocity)):
         truth = call(exact, exact.x_src, start, end)
-        plan = gm_triton.plan(there, raws, 128, averaged=averaged)
+        table = gm_triton.coefficient_table(there, raws, 128, averaged=averaged)
         if averaged:
-            fused, _ = gm_triton.integral(there, there.x_src, plan)
+            fused, _ = gm_triton.integral(there, there.x_src, table)
         else:
-            fused = gm_triton.states(there, there.x_src, plan)
+            fused = gm_triton.states(there, there.x_src, table)
         fused = fused.cpu().reshape(truth.shape)
         plain = call(policy, policy.x_src, start, end)
         floor = torch.finfo(torch.float32).eps * truth.abs().max().item()
@@ -137,8 +137,8 @@ def test_the_table_equals_the_one_on_the_host(averaged: bool) -> None:
     start = torch.ones(5, dtype=torch.float64)
     end = 1 - torch.tensor([0.0, 0.5, 1.5, 2.5, 100.0], dtype=torch.float64) / 128
     raws = [start, end] if averaged else [start, end, end * 0.5, end * 0.5]
-    wanted = gm_cpu.plan(policy, raws, 128, averaged=averaged)
-    table = gm_triton.plan(on_device(policy), [raw.to(DEVICE) for raw in raws], 128, averaged=averaged)
+    wanted = gm_cpu.coefficient_table(policy, raws, 128, averaged=averaged)
+    table = gm_triton.coefficient_table(on_device(policy), [raw.to(DEVICE) for raw in raws], 128, averaged=averaged)
     assert table.ends.tolist() == wanted.ends.tolist()
     for sample, count in enumerate(wanted.ends[:, -1].tolist()):
         torch.testing.assert_close(
@@ -165,7 +165,9 @@ def test_autograd_goes_through_the_kernels() -> None:
 def test_a_known_bound_on_the_length_narrows_the_table_and_changes_nothing() -> None:
     policy = on_device(gm_policy((2, 2, 3), 3))
     raws = [policy.raw_src, policy.raw_src - 3 / 128]
-    wide, narrow = (gm_triton.plan(policy, raws, 128, averaged=True, longest=longest) for longest in (1.0, 3 / 128))
+    wide, narrow = (
+        gm_triton.coefficient_table(policy, raws, 128, averaged=True, longest=longest) for longest in (1.0, 3 / 128)
+    )
     assert (wide.scalars.shape[1], narrow.scalars.shape[1]) == (129, 4)
     found = [
         (

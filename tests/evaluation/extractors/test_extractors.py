@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from piflow_cli.data.labelled_images import load_images
-from piflow_cli.embedded.digits_classifier import HELD_OUT, PROGRAM, Recipe, accuracy, split, train
+from piflow_cli.embedded.digits_classifier import HELD_OUT, PROGRAM, ClassifierRecipe, accuracy, split, train
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.evaluation.extractors import centre_patches, open_extractor
 from piflow_cli.evaluation.extractors.digits_classifier import load_classifier
@@ -60,7 +60,7 @@ def test_the_shipped_classifier_is_as_right_as_its_metadata_say() -> None:
     _, held_out = split(len(images))
     right = accuracy(load_classifier(), images[held_out], labels[held_out])
     assert right == pytest.approx(float(facts["held_out_accuracy"]), abs=1e-4) and right > 0.98
-    assert json.loads(facts["recipe"]) == vars(Recipe()) and facts["program"] == PROGRAM
+    assert json.loads(facts["recipe"]) == vars(ClassifierRecipe()) and facts["program"] == PROGRAM
     text = (presets_root() / "digits" / "ATTRIBUTION.md").read_text(encoding="utf-8")
     assert PROGRAM in text and f"{100 * right:.1f} % right" in text
     assert path.stat().st_size < 300_000
@@ -74,7 +74,7 @@ def test_training_and_held_out_images_share_none() -> None:
 
 def test_training_the_classifier_twice_gives_the_same_weights() -> None:
     images, labels = load_images(presets_root() / "digits" / "images.safetensors")
-    recipe = Recipe(iterations=3, batch_size=16)
+    recipe = ClassifierRecipe(iterations=3, batch_size=16)
     first, second = (train(recipe, images[:50], labels[:50]).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -19,16 +19,16 @@ from zoo import WIDTH, ZOO, Row, every_family, student_of, zoo_preset
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers import family_of
-from piflow_cli.training.dry_run.memory import Bytes, Settings, Trace, Weights, checkpoint_bytes, estimate
+from piflow_cli.training.dry_run.memory import Bytes, MemorySettings, Trace, WeightCounts, checkpoint_bytes, estimate
 from piflow_cli.training.dry_run.outline import settings_of
 from piflow_cli.training.dry_run.tracing import trace
 from piflow_cli.training.optimizer import make_optimizer
 from piflow_cli.training.settings import imitation_config
 
 CONFIGS = Path(__file__).parent.parent.parent / "data" / "configs"
-WEIGHTS = Weights(linear=1000, other=10, trained=100, matrix=50, block=200)
+WEIGHTS = WeightCounts(linear=1000, other=10, trained=100, matrix=50, block=200)
 TRACE = Trace(inputs=(7, 7), kept=(300, 500), outside=20, largest=40, output=3, state=2)
-SETTINGS = Settings("bf16", "bf16", "adamw", checkpointing=True, offload=False, samples=2, states=4, query=4)
+SETTINGS = MemorySettings("bf16", "bf16", "adamw", checkpointing=True, offload=False, samples=2, states=4, query=4)
 
 
 def test_the_parts_are_those_counted_by_hand() -> None:

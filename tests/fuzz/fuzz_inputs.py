@@ -18,7 +18,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True)
-class Material:
+class FuzzInputs:
     """Valid inputs below ``root``: two students with their presets, and files of every kind that a command reads."""
 
     root: Path
@@ -32,7 +32,7 @@ class Material:
         return self.root / "made" / f"{rng.getrandbits(64):016x}{suffix}"
 
 
-def build(root: Path) -> Material:
+def build(root: Path) -> FuzzInputs:
     """Make everything in ``root``; takes some seconds."""
     from tiny_pipeline import whole_pipeline
     from zoo import ZOO, disturb, student_of, zoo_preset
@@ -61,7 +61,7 @@ def build(root: Path) -> Material:
     disturb(student)
     save_adapter(student, root / "flux" / "adapter")
     (root / "made").mkdir()
-    return Material(root, run, root / "flux" / "adapter", preset, _files(root / "files"))
+    return FuzzInputs(root, run, root / "flux" / "adapter", preset, _files(root / "files"))
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -120,9 +120,9 @@ def damage(path: Path, rng: random.Random) -> str:
     return kind
 
 
-def damaged_copy(material: Material, source: Path, rng: random.Random, inside: str = "") -> tuple[Path, str]:
+def damaged_copy(inputs: FuzzInputs, source: Path, rng: random.Random, inside: str = "") -> tuple[Path, str]:
     """A copy of the file or folder ``source`` in which the file ``inside`` it, or itself, is spoiled; and how."""
-    copy = material.fresh(rng, source.suffix)
+    copy = inputs.fresh(rng, source.suffix)
     if source.is_dir():
         shutil.copytree(source, copy, dirs_exist_ok=True)
     else:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from fuzz_material import WEIGHTS, _files
+from fuzz_inputs import WEIGHTS, _files
 from safetensors.torch import load_file, save_file
 from tiny_pipeline import whole_pipeline
 from zoo import ZOO, student_of, zoo_preset
@@ -16,7 +16,7 @@ from piflow_cli.app import main
 from piflow_cli.students.adapters import save_adapter
 
 
-def material(root: Path, teacher: Path) -> dict[str, Path]:
+def inputs(root: Path, teacher: Path) -> dict[str, Path]:
     """Everything in ``root``, by the words that stand for it in braces; ``teacher``: the preset of a tiny one."""
     files = _files(root / "files")
     for name, policy in {"run": "gm", "dx": "dx"}.items():

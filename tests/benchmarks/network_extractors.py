@@ -1,5 +1,4 @@
-"""What looks at pictures in the throughput benchmark: the extractors of `piflow
-eval` at full size, with random weights."""
+"""The extractors of the throughput benchmark: those of `piflow eval` at full size, with random weights."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.extractors.base import Extractor
-from piflow_cli.evaluation.generate import Look
+from piflow_cli.evaluation.generate import FeatureFunction
 from piflow_cli.sampling.request import ImageSpec
 
 FILE = "inception-2015-12-05.pt"
@@ -79,22 +78,22 @@ class SmallNetwork(nn.Module):
         return found.cpu()
 
 
-def look_of(extractor: Extractor) -> Look:
+def features_by(extractor: Extractor) -> FeatureFunction:
     return lambda pictures, specs: extractor.features(pictures)
 
 
-def inception(folder: Path, device: torch.device) -> Look:
+def inception(folder: Path, device: torch.device) -> FeatureFunction:
     """Inception in TorchScript through clean-fid: its resizing and its wrapper, the weights random."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(FeaturesAndClasses(Trunk()).eval()).save(str(folder / FILE))
-    return look_of(open_extractor("inception", device, folder / FILE, trust=True))
+    return features_by(open_extractor("inception", device, folder / FILE, trust=True))
 
 
-def dinov2(folder: Path, device: torch.device) -> Look:
+def dinov2(folder: Path, device: torch.device) -> FeatureFunction:
     """DINOv2 of the size of dinov2-small, through transformers."""
     from transformers import Dinov2Config, Dinov2Model
 
     configuration = Dinov2Config(hidden_size=384, num_attention_heads=6, num_hidden_layers=12, image_size=518)
     Dinov2Model(configuration).save_pretrained(folder / "dinov2")
-    return look_of(open_extractor(f"dinov2:{folder / 'dinov2'}", device))
+    return features_by(open_extractor(f"dinov2:{folder / 'dinov2'}", device))
