@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import islice
+from pathlib import Path
+
+SHOWN_NAME = 60
 
 
 def few(names: Collection[str], shown: int = 3, separator: str = ", ") -> str:
     """The first of ``names`` and the number of the others: "a, b, c and 2 more"."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return separator.join(islice(names, shown)) + more
+
+
+def shortened(name: str | Path) -> str:
+    """``name``, or its beginning where it is longer than a line should be."""
+    text = str(name)
+    return text if len(text) <= SHOWN_NAME else f"{text[:SHOWN_NAME]}..."

@@ -52,6 +52,7 @@ from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
 from piflow_cli.sampling.limits import check_shift
 from piflow_cli.students.naming import student_name
+from piflow_cli.wording import shortened
 
 EXAMPLES = examples(
     ("piflow sample runs/digits", "64 images and a grid"),
@@ -125,8 +126,13 @@ def _named(student: str | None, prompts: list[str] | None, teacher: str | None) 
     """Student and prompts; beside a teacher, an argument with a space in it that is no file is a prompt."""
     told = () if prompts is None else tuple(prompts)
     # Unlike pathlib's, this test takes a text that is too long for a name.
-    if teacher is not None and student is not None and " " in student.strip() and not os.path.exists(student):
-        return None, (student, *told)
+    if student is not None and " " in student.strip() and not os.path.exists(student):
+        if teacher is not None:
+            return None, (student, *told)
+        raise UsageError(
+            f"there is no student at {shortened(student)}",
+            'a prompt needs a model: --teacher NAME; or a student before it: piflow sample RUN "a red fox"',
+        )
     if student is None and teacher is None:
         raise UsageError(
             "neither a student nor a teacher given", "type piflow sample FOLDER, or piflow sample --teacher NAME"

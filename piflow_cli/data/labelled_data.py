@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..presets.folders import SHIPPED_PREFIX
+from ..presets.places import expanded
 from ..teachers.base import ClassConditionalFamily, Conditioning
 from ..teachers.encoders import EncoderFactory
 from ..teachers.folders import outline_folder
@@ -93,7 +94,7 @@ def place_of(images: str) -> Path:
 
     Only a file that is shipped or on the Hub is fetched.
     """
-    path = Path(images).expanduser()
+    path = expanded(images)
     if images.startswith(SHIPPED_PREFIX) or (not path.exists() and hub_id(images) is not None):
         return locate(images, option="--data DIR")
     if not path.exists():

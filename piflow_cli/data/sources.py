@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..presets.families import CLASS, told
+from ..presets.places import expanded
 from ..system.files import user_cache
 from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
 from ..teachers.encoders import EncoderFactory
@@ -133,7 +134,7 @@ def describe_data(preset: Preset, family: TeacherFamily, local: LocalSamples | N
 
 def _describe_latents(preset: Preset) -> dict[str, str]:
     """The cache of pictures that will be encoded; nothing where they are latents or pixels already."""
-    path = Path(str(preset.data.images)).expanduser()
+    path = expanded(str(preset.data.images))
     if preset.teacher.vae is None or not path.exists() or (path.suffix == ".safetensors" and holds_latents(path)):
         return {}
     root = user_cache(None if preset.data.cache is None else Path(preset.data.cache))

@@ -45,8 +45,19 @@ class FolderRequest:
     save_to: Path | None = None
 
 
-def evaluate_folder(request: FolderRequest, device: torch.device, console: Console) -> list[Measure]:
+def extractor_of(request: FolderRequest, device: torch.device, console: Console) -> Extractor:
+    """The extractor that ``request`` names; raises as :func:`~piflow_cli.evaluation.extractors.open_extractor` does."""
+    return open_extractor(
+        request.extractor, device, request.inception_weights, console, trust=request.trust_weights, cache=request.cache
+    )
+
+
+def evaluate_folder(
+    request: FolderRequest, device: torch.device, console: Console, extractor: Extractor | None = None
+) -> list[Measure]:
     """The numbers of a folder of pictures, each with its protocol; cheap inputs are read first.
+
+    ``extractor``: :func:`extractor_of` the request, where it is open already.
 
     Raises:
         UsageError: whatever is wrong with a folder, the reference or the metrics.
@@ -57,9 +68,8 @@ def evaluate_folder(request: FolderRequest, device: torch.device, console: Conso
     if unknown:
         raise UsageError(f"folders of pictures have no metric {unknown[0]}", f"known: {', '.join(known)}")
     folder = open_folder(request.images, request.count, console)
-    extractor = open_extractor(
-        request.extractor, device, request.inception_weights, console, trust=request.trust_weights, cache=request.cache
-    )
+    if extractor is None:
+        extractor = extractor_of(request, device, console)
     whole = None if request.metrics is None else tuple(name for name in request.metrics if name not in of_patches)
     numbers: list[Measure] = []
     if whole is None or whole:

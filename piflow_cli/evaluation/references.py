@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..data.labelled_images import load_images
 from ..errors import PiflowError, UsageError
-from ..system.files import cache_key, expanded, identity_of, user_cache
+from ..presets.places import expanded
+from ..system.files import cache_key, identity_of, user_cache
 from ..weights.locate import locate
 from .extractors import Extractor
 from .extractors.base import INCEPTION, RESIZE_TENSORFLOW
@@ -171,7 +172,8 @@ def _training_set(
         return collector.finish()
     if section.captioned is not None and (folder := expanded(section.captioned)).is_dir():
         return _kept_features(open_folder(folder, count, console), extractor, console, batch_size, cache, keep)
+    trained = f"trains on {section.source}, which are no pictures on this machine"
     raise UsageError(
-        f"the preset {preset.name} trains on {section.source}, which are no pictures on this machine",
+        f"the preset {preset.name} {'names nothing to train on' if section.source is None else trained}",
         "name a folder of pictures or a file of statistics: --reference PATH",
     )

@@ -13,6 +13,7 @@ from ..console import format_pairs
 from ..packages import named
 from ..reports.images import to_images
 from ..sampling.text import WIDEST_ROW
+from ..students.locate import path_or_hub_id
 from ..students.naming import student_names
 from ..system.devices import keep_freed_memory
 from ..system.files import cache_folder, check_writable, user_cache
@@ -22,7 +23,8 @@ from ..weights.cache import Cache
 from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractors, reference_of
 from .compared import Compared, open_compared
-from .folder_run import FolderRequest, evaluate_folder
+from .extractors import check_extractor
+from .folder_run import FolderRequest, evaluate_folder, extractor_of
 from .generate import Generation
 from .measuring import Measuring
 from .metric_kinds import FINE, OWN_TEACHER, STUDENT, metric_kind, needing
@@ -61,6 +63,10 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
         RunError: weights or packages are missing, or files are damaged.
     """
     request.check()
+    for student in request.students:
+        path_or_hub_id(student)
+    for name in request.extractors:
+        check_extractor(name)
     _check_folders(request)
     started = time.perf_counter()
     processes = open_processes(request.device)
@@ -114,23 +120,38 @@ def _recipe(request: EvalRequest, processes: Processes) -> dict:
     }
 
 
+def folder_requests(request: EvalRequest) -> list[FolderRequest]:
+    """What is asked of the folder of pictures, once for each extractor."""
+    assert request.images is not None
+    return [
+        FolderRequest(
+            images=request.images,
+            reference=request.reference,
+            extractor=name,
+            metrics=request.measures if request.protocol == "quick" else request.metrics,
+            count=request.num_images,
+            batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
+            inception_weights=request.inception_weights if name.startswith("inception") else None,
+            trust_weights=request.trust_weights,
+            cache=request.cache,
+            save_to=request.save_statistics,
+        )
+        for name in request.extractors or ("inception",)
+    ]
+
+
 def _folder_rows(request: EvalRequest, processes: Processes, report: Report, console: Console) -> None:
     """One process is enough where nothing is generated."""
     if not processes.first:
         return
-    assert request.images is not None
-    for extractor in request.extractors or ("inception",):
-        folder = FolderRequest(
-            images=request.images, reference=request.reference, extractor=extractor,
-            metrics=request.measures if request.protocol == "quick" else request.metrics,
-            count=request.num_images, batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
-            inception_weights=request.inception_weights, trust_weights=request.trust_weights, cache=request.cache,
-            save_to=request.save_statistics,
-        )  # fmt: skip
-        for found in evaluate_folder(folder, processes.device, console):
+    requests = folder_requests(request)
+    # All are opened before the first of them measures: what is missing for one is known at once.
+    extractors = [extractor_of(folder, processes.device, console) for folder in requests]
+    for folder, extractor in zip(requests, extractors, strict=True):
+        for found in evaluate_folder(folder, processes.device, console, extractor):
             report.rows.append(
                 Row(
-                    str(request.images),
+                    str(folder.images),
                     "images",
                     "",
                     None,

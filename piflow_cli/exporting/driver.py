@@ -13,6 +13,7 @@ from ..errors import RunError, UsageError, explain
 from ..sampling.limits import faults_of, listed
 from ..sampling.request import SampleRequest
 from ..sampling.sample import sample
+from ..students.locate import path_or_hub_id
 from ..system.devices import choose_device
 from ..system.files import check_writable, replacing_folder
 from ..teachers import family_of
@@ -104,6 +105,7 @@ def _check_request(request: ExportRequest) -> None:
         )
     if request.private and request.push_to_hub is None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
+    path_or_hub_id(request.student)
     output = request.output
     check_writable(output)
     if output.is_dir() and any(output.iterdir()):

@@ -12,11 +12,11 @@ import torch
 
 from ..core.policies.kinds import policy_class
 from ..errors import UsageError
+from ..presets.places import expanded
 from ..students.adapter_configs import OF_FILES
 from ..students.facts import StudentFacts
 from ..students.shared_base import root
 from ..students.student import Student
-from ..system.files import expanded
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import hub_id, locate

@@ -14,6 +14,7 @@ from ..sampling.limits import BasePrecision, faults_of, listed
 from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import SampleRequest
 from ..sampling.teacher import OwnTeacher, own_teacher
+from ..students.locate import path_or_hub_id
 from ..students.naming import student_names
 from ..students.open import FoundStudent, find_student
 from ..system.devices import choose_device
@@ -84,6 +85,8 @@ class Inspection(TypedDict):
 def inspect_policy(request: InspectRequest, console: Console) -> Inspection:
     """Inspect what ``request`` names, and write the report to its output if it has one."""
     request.check()
+    for student in request.students:
+        path_or_hub_id(student)
     if request.output is not None:
         _check_output(request.output, request.overwrite)
     _check_count(request)

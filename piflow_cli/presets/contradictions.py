@@ -40,7 +40,7 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if data is not None and imitation is not None and imitation.data_free is False and data.source in WITHOUT_PICTURES:
         yield (
             "imitation.data_free",
-            f"is false, and {data.source} bring no pictures to add noise to; give some: --data SOURCE",
+            f"is false, and {data.source} bring no pictures to add noise to; in their place give some: --data SOURCE",
         )
     # Rows of policies import torch, which takes a second: only a policy of few parts is worth that.
     if (

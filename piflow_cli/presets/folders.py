@@ -8,6 +8,7 @@ from pathlib import Path
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.families import family_kind, family_names
+from piflow_cli.presets.places import expanded
 
 SHIPPED_PREFIX = "preset:"
 
@@ -45,11 +46,11 @@ def preset_path(name_or_path: str | Path, folder: Path = Path(), word: str = "te
     """The file of one of the :func:`available` presets, by its name, or of any other, by its path from ``folder``.
 
     Raises:
-        UsageError: no preset, which the message calls a ``word``, has that name.
+        UsageError: no preset, which the message calls a ``word``, has that name, or nobody has the home that ~ names.
     """
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text:
-        return folder / name_or_path
+        return folder / expanded(name_or_path)
     names = available()
     if text not in names:
         close = difflib.get_close_matches(text, names, n=1)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from piflow_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from piflow_cli.presets.schema import Preset
 
@@ -23,6 +25,14 @@ def with_full_paths(preset: Preset) -> Preset:
     teacher = {key: _full(getattr(preset.teacher, key)) for key in TEACHER_KEYS}
     data = {key: _full(getattr(preset.data, key)) for key in DATA_KEYS}
     return replace(preset, teacher=replace(preset.teacher, **teacher), data=replace(preset.data, **data))
+
+
+def expanded(path: str | Path) -> Path:
+    """``path`` with the home folder in place of a leading ~; raises UsageError where nobody has such a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: there is no such home folder", "write the path out, without ~") from error
 
 
 def _full(text: str | None) -> str | None:

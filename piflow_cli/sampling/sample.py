@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..presets.idle import idle_options
 from ..presets.resolve import load
 from ..reports.images import GRID_KEY, image_grid, save_png, to_images
+from ..students.locate import path_or_hub_id
 from ..students.open import FoundStudent, LoadedStudent, find_student
 from ..students.student import Student
 from ..system.devices import choose_device
@@ -44,6 +45,8 @@ CLASS_BATCH = 64
 def sample(request: SampleRequest, console: Console) -> dict:
     """Write one PNG per picture, and a grid, to ``request.output``; returns what was written and how fast."""
     request.check()
+    if isinstance(request.student, (str, Path)):
+        path_or_hub_id(request.student)
     check_writable(request.output)
     device = choose_device(request.device)
     sampler = (

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from ..errors import PiflowError, UsageError
-from ..system.files import expanded
+from ..presets.places import expanded
 from ..weights.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
 from ..weights.stored import INDEX_SUFFIX, shards_of
-from ..wording import few
+from ..wording import few, shortened
 from .runs import RunFolder
 
 CONFIG_NAME = "config.json"
@@ -42,15 +43,30 @@ def locate_student(student: str | Path, subfolder: str | None = None) -> Student
         UsageError: there is no student there, or more than one.
         RunError: the Hub cannot be reached or denies access, or shards are missing.
     """
+    found = path_or_hub_id(student)
+    if isinstance(found, Path):
+        return _local(found if subfolder is None else found / subfolder, run=subfolder is None)
+    repository, inside = found
+    return _on_hub(repository, str(PurePosixPath(inside, subfolder or "")))
+
+
+def path_or_hub_id(student: str | Path) -> Path | tuple[str, str]:
+    """What ``student`` names: something on this machine, or a repository on the Hub and the place in it; nothing is
+    asked of the Hub yet.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if not str(student).strip():
+        raise UsageError("the name of the student is empty", f"{NAME_ONE}, for example runs/digits")
     if isinstance(student, str) and student.startswith("~"):
         student = expanded(student)
-    path, hub = Path(student), hub_id(str(student))
-    if path.exists():
-        return _local(path if subfolder is None else path / subfolder, run=subfolder is None)
-    if hub is None:
-        raise UsageError(f"there is no student at {student}", f"{NAME_ONE}, for example runs/digits")
-    repository, inside = hub
-    return _on_hub(repository, str(PurePosixPath(inside, subfolder or "")))
+    # Unlike pathlib's, this test takes a text that is too long for a name.
+    if os.path.exists(student):
+        return Path(student)
+    if (hub := hub_id(str(student))) is None:
+        raise UsageError(f"there is no student at {shortened(student)}", f"{NAME_ONE}, for example runs/digits")
+    return hub
 
 
 def _local(path: Path, run: bool = False) -> StudentFiles:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import UsageError
+from ..wording import shortened
 from .exchange import exchange
 from .folders import in_folder, sync_file, sync_folder
 
@@ -23,7 +24,6 @@ CHUNK = 1 << 24  # bytes
 _ASIDE = re.compile(r"\.(.+)\.[0-9a-z_]+\.(?:tmp|old)")
 # Bytes of the name of a file or folder: file systems take 255, and names are written aside with a suffix.
 LONGEST_NAME = 200
-SHOWN_NAME = 60
 NAME_CACHE = "export XDG_CACHE_HOME=DIR"
 
 
@@ -59,14 +59,6 @@ def cache_folder(named: Path | None, hint: str = f"--cache DIR, or {NAME_CACHE}"
     return folder
 
 
-def expanded(path: str | Path) -> Path:
-    """``path`` with the home folder in place of a leading ~; raises UsageError where nobody has such a home."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{path}: there is no such home folder", "write the path out, without ~") from error
-
-
 def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> None:
     """Make sure, before anything is computed, that files can be made in ``folder``, which need not be there yet.
 
@@ -80,13 +72,13 @@ def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> 
             place = place.parent
     except OSError as error:
         raise UsageError(
-            f"{what}{_shortened(folder)} cannot be a folder: {error.strerror}", f"name another: {hint}"
+            f"{what}{shortened(folder)} cannot be a folder: {error.strerror}", f"name another: {hint}"
         ) from error
     if not place.is_dir():
         raise UsageError(f"{what}{place} is a file", f"name a folder: {hint}")
     for part in () if place == folder else folder.relative_to(place).parts:
         if len(os.fsencode(part)) > LONGEST_NAME:
-            raise UsageError(f"{what}{_shortened(part)} is too long for the name of a folder", f"name another: {hint}")
+            raise UsageError(f"{what}{shortened(part)} is too long for the name of a folder", f"name another: {hint}")
     try:
         # A file is made, since permissions alone do not tell: a file system may be read-only, or hold no files.
         with tempfile.TemporaryDirectory(dir=place, prefix="."):
@@ -97,11 +89,6 @@ def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> 
         raise UsageError(
             f"{what}{place} cannot be written to: {error.strerror}", f"choose a folder you may write to: {hint}"
         ) from error
-
-
-def _shortened(path: str | Path) -> str:
-    text = str(path)
-    return text if len(text) <= SHOWN_NAME else f"{text[:SHOWN_NAME]}..."
 
 
 def cache_key(**what: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RunError, UsageError, explain, is_unreachable
 from ..presets.folders import SHIPPED_PREFIX, beside_presets
-from ..system.files import expanded
+from ..presets.places import expanded
 from .configs import check_configs
 from .digests import check_shipped
 from .stored import INDEX_SUFFIX, shards_of

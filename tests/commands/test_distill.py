@@ -103,7 +103,7 @@ def test_data_from_prompts_alone_is_refused(cli, training):
     arguments = ["--prompts", "p.txt", "--no-data-free", "--set", "data.resolution=512"]
     outcome = cli("distill", "--teacher", "flux-dev", *arguments)
     assert outcome.code == 2 and not training.runs
-    assert "prompts bring no pictures to add noise to; give some: --data SOURCE" in outcome.err
+    assert "prompts bring no pictures to add noise to; in their place give some: --data SOURCE" in outcome.err
 
 
 @pytest.mark.parametrize("before", [True, False])

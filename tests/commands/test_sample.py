@@ -5,6 +5,8 @@ import math
 from inspect import signature
 from pathlib import Path
 
+import pytest
+
 from piflow_cli.sampling.request import SampleRequest
 
 
@@ -41,6 +43,13 @@ def test_a_prompt_beside_a_teacher_may_be_longer_than_any_file_name(cli, request
     prompt = "a red fox " * 300
     cli("sample", "--teacher", "flux-dev", prompt)
     assert (requests[0].student, requests[0].prompts) == (None, (prompt,))
+
+
+@pytest.mark.parametrize("prompt", ["a red fox", "a red fox " * 300])
+def test_a_prompt_without_a_model_is_told_what_it_needs(cli, requests, prompt):
+    outcome = cli("sample", prompt)
+    assert outcome.code == 2 and "there is no student at a red fox" in outcome.err and not requests
+    assert 'piflow sample RUN "a red fox"' in outcome.err and "--teacher NAME" in outcome.err
 
 
 def test_num_images_counts_seeds_from_zero(cli, requests):

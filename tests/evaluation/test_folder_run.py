@@ -10,7 +10,7 @@ from inception import save_random_inception
 
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation import distributions, folder_run
+from piflow_cli.evaluation import distributions, folder_run, run
 from piflow_cli.evaluation.distributions import COLUMNS, measure
 from piflow_cli.evaluation.extractors.features import FeatureSet
 from piflow_cli.evaluation.extractors.moments import moments
@@ -19,6 +19,7 @@ from piflow_cli.evaluation.metrics.frechet import frechet_distance
 from piflow_cli.evaluation.metrics.inception_score import inception_score
 from piflow_cli.evaluation.metrics.kid import kernel_distance
 from piflow_cli.evaluation.metrics.precision_recall import precision_recall
+from piflow_cli.evaluation.request import EvalRequest
 from piflow_cli.reports.images import save_png, to_images
 
 CPU = torch.device("cpu")
@@ -180,3 +181,27 @@ def test_the_error_bar_of_same_noise_leaves_rows_out_of_both_sides() -> None:
     assert apart.value == together.value == pytest.approx(1)
     # All of the distance is the step; none of it is owed to the noise.
     assert together.high - together.low == pytest.approx(0, abs=1e-6) and apart.high - apart.low > 0.1
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [("nothing", "there is no extractor nothing"), ("dinov2:{}/nowhere", "nowhere")],
+    ids=["unknown", "without weights"],
+)
+def test_all_extractors_are_there_before_the_first_one_measures(cli, folders, monkeypatch, tmp_path, second, said):
+    monkeypatch.setattr(run, "evaluate_folder", lambda *given: pytest.fail("measures"))
+    names = ["--extractor", "pixels", "--extractor", second.format(tmp_path)]
+    outcome = cli("eval", "--images", str(folders[0]), "--reference", str(folders[1]), "--metrics", "fid", *names)
+    assert outcome.code == 2 and said in outcome.err
+
+
+def test_weights_of_inception_are_for_inception_alone(folders) -> None:
+    request = EvalRequest(
+        students=(), images=folders[0], reference=str(folders[1]), extractors=("pixels", "inception"),
+        inception_weights=Path("weights.pt"),
+    )  # fmt: skip
+    request.check()
+    assert [(one.extractor, one.inception_weights) for one in run.folder_requests(request)] == [
+        ("pixels", None),
+        ("inception", Path("weights.pt")),
+    ]

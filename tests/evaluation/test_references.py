@@ -63,6 +63,8 @@ def test_data_is_the_training_set() -> None:
 def test_data_of_a_student_without_pictures_and_of_no_student() -> None:
     with pytest.raises(UsageError, match="imagenet-fm trains on labels, which are no pictures"):
         opened("data", preset=load("imagenet-fm"))
+    with pytest.raises(UsageError, match="the preset flux-dev names nothing to train on"):
+        opened("data", preset=load("flux-dev"))
     with pytest.raises(UsageError, match="no student is given"):
         opened("data")
 

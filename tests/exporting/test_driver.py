@@ -49,7 +49,7 @@ def test_a_folder_that_is_there_is_left_alone_unless_it_is_an_export(tmp_path) -
     run(tmp_path / "out")
     before = contents(tmp_path / "out")
     with pytest.raises(UsageError, match="exists already") as caught:
-        run(tmp_path / "out", student="nowhere")
+        run(tmp_path / "out", student=str(tmp_path))
     assert "--overwrite" in caught.value.hint and contents(tmp_path / "out") == before
     run(tmp_path / "out", overwrite=True, dtype="bf16")
     after = contents(tmp_path / "out")

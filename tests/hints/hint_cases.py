@@ -17,8 +17,8 @@ class Case:
     """``line``: a wrong one, to which ``module`` gives the ``hint``, as it is in the source. ``fill``, ``it`` and
     ``pick``: as `hint_typing.retyped` has them.
 
-    ``then``: what the line that was typed says where it cannot succeed here, for a reason of its own; None: it
-    succeeds.
+    ``env``: variables of the environment. ``spoken``: the line succeeds, and the hint is said meanwhile. ``then``:
+    what the line that was typed says where it cannot succeed here, for a reason of its own; None: it succeeds.
     """
 
     module: str
@@ -28,6 +28,8 @@ class Case:
     it: Sequence[str] = ()
     then: str | None = None
     pick: int = 0
+    env: Mapping[str, str] = field(default_factory=dict)
+    spoken: bool = False
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ from piflow_cli.app import main
 from piflow_cli.students.adapters import save_adapter
 
 
-def inputs(root: Path, teacher: Path) -> dict[str, str]:
+def inputs(root: Path, teacher: Path) -> dict[str, Path]:
     """Everything in ``root``, by the words that stand for it in braces; ``teacher``: the preset of a tiny one."""
     files = _files(root / "files")
     for name, policy in {"run": "gm", "dx": "dx"}.items():
@@ -25,8 +25,10 @@ def inputs(root: Path, teacher: Path) -> dict[str, str]:
             "distill", "--teacher", str(teacher), "--policy", policy, "--iterations", "1", "--output", str(root / name)
         )
     files |= text_student(root / "flux")
-    files["run2"] = shutil.copytree(files["run"], root / "run2")
+    for name in ("run2", "run3"):
+        files[name] = shutil.copytree(files["run"], root / name)
     files |= {"teacher": teacher, "teacherbase": teacher.parent / "teacher"}
+    files["labelled"] = teacher.parent / "images.safetensors"
     files["unfinished"] = shutil.copytree(files["run"], root / "unfinished")
     shutil.rmtree(files["unfinished"] / "adapter")
     files["several"] = root / "several"
@@ -51,7 +53,7 @@ def inputs(root: Path, teacher: Path) -> dict[str, str]:
     files["exported"] = root / "exported"
     done("export", str(files["run"]), "--format", "adapter", "--output", str(files["exported"]))
     files["exported2"] = shutil.copytree(files["exported"], root / "exported2")
-    return {name: str(path) for name, path in files.items()}
+    return files
 
 
 def text_student(folder: Path) -> dict[str, Path]:

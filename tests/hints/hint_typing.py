@@ -11,7 +11,7 @@ from typer.main import get_command
 from piflow_cli.app import app
 
 # Alternatives of a hint; the first is typed.
-ALTERNATIVES = re.compile(r"; |, or |, and | or (?=--|leave )|, then |, which |, of which ")
+ALTERNATIVES = re.compile(r"; |, or |, (?=name another folder)|, and | or (?=--|leave )|, then |, which |, of which ")
 CHOICES = re.compile(
     r"(?:choose one of|choose among|name one of them:|name one of(?! them)|known:|at or below)"
     r" (?!--)([^ ,;]+)"
@@ -19,7 +19,8 @@ CHOICES = re.compile(
 WHOLE = re.compile(r"piflow ([a-z-]+)")
 LEAVE_OUT = re.compile(r"leave (it|them|--[a-z-]+) out")
 OUT_OF_LIST = re.compile(r"leave ([a-z-]+) out of (--[a-z-]+)")
-ADDED = re.compile(r"(--[a-z][a-z-]+)((?: (?!out\b|with\b|too\b|to\b|is\b|alone\b)(?:\"[^\"]*\"|[^ ]+))*)")
+SHELL = re.compile(r"(?:^|: )(rm .+)$")
+ADDED = re.compile(r"(--[a-z][a-z-]+)((?: (?!--|out\b|with\b|too\b|to\b|is\b|alone\b)(?:\"[^\"]*\"|[^ ]+))*)")
 
 
 def commands(hint: str) -> list[str]:
@@ -38,26 +39,37 @@ def retyped(
     part = commands(hint)[pick]
     if (whole := WHOLE.search(part)) and whole[1] in {*get_command(app).commands, "--help"}:
         return [filled(word, fill) for word in whole_command(part[whole.start(1) :])]
-    if part.startswith("keep ") or part.endswith(" alone"):
+    if (it and part.startswith(("keep ", "in their place"))) or part.endswith(" alone"):
         for name in it:
             line = without(line, name)
-        return list(line)
+        if not part.startswith("in their place"):
+            return list(line)
     if found := OUT_OF_LIST.search(part):
         name, option = found.groups()
         listed = line[list(line).index(option) + 1].split(",")
-        return with_option(line, option, ",".join(value for value in listed if value != name))
+        gone = it if name == "it" else [name]
+        return with_option(line, option, ",".join(value for value in listed if value not in gone))
     if found := LEAVE_OUT.search(part):
         names = it if found[1] in ("it", "them") else (found[1],)
         for name in names:
             line = without(line, name)
         return list(line)
     if found := CHOICES.search(part):
-        return with_option(without(line, it[0]), it[0], found[1])
+        value = filled(found[1], fill)
+        if not it[0].startswith("--"):
+            return [value if word == it[0] else word for word in line]
+        return with_option(without(line, it[0]), it[0], value)
     options = ADDED.findall(part)
     assert options, f"nothing to type in {part!r}"
     for name, rest in options:
         line = with_option(line, name, *[filled(word.rstrip(",:;"), fill) for word in shlex.split(rest)])
     return list(line)
+
+
+def for_the_shell(hint: str, pick: int = 0) -> list[str] | None:
+    """What another program than piflow is to do before the line is typed again; None where nothing is."""
+    found = SHELL.search(commands(hint)[pick])
+    return None if found is None else shlex.split(found[1])
 
 
 def whole_command(text: str) -> list[str]:

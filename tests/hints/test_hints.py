@@ -4,6 +4,7 @@ reader has typed, or of the one it names."""
 from __future__ import annotations
 
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from hint_texts import OPTION, PACKAGE, hints_of, modules
 from typer.main import get_command
 
 from piflow_cli.app import app
+from piflow_cli.errors.table import INSTALL_HINTS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
 
 ALL = ("distill", "sample", "eval", "export", "inspect-policy")
 # Which commands lead to the modules of a folder, or to one module; what is not here is led to by all.
@@ -51,6 +58,9 @@ ANSWERS = {
     "teachers/base.py": ("choose --base-precision",),
     "students/locate.py": ("leave --subfolder out", "choose one: --subfolder", "export that with --format adapter"),
 }
+
+
+EXTRA = re.compile(r'pip install "piflow\[(\w+)\]"')
 
 
 @cache
@@ -133,7 +143,8 @@ def test_every_whole_command_of_a_hint_is_parsed(name, arguments):
     """Read by the program's own parser; --help and --list-teachers end it early, as they do for a person."""
     command = get_command(app).commands[name]
     given = [word for word in arguments if word not in ("--help", "--list-teachers")]
-    context = command.make_context(name, given, obj=list(given))
+    # Nothing is missing beside --help.
+    context = command.make_context(name, given, obj=list(given), resilient_parsing="--help" in arguments)
     assert context.args == []
 
 
@@ -150,3 +161,18 @@ def test_an_option_that_a_hint_gives_a_value_takes_one(path):
     }
     given = [option for _, hint in hints_of(path) for option in re.findall(r"(--[a-z-]+) (?:[A-Z]{2,}\b|\{\})", hint)]
     assert not flags & set(given)
+
+
+def test_what_is_to_be_installed_brings_the_package() -> None:
+    """Of every missing package that is known, and in every hint: the extra is one, and has the package in it."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        name: {re.split("[<>=;]", package)[0].strip() for package in packages}
+        for name, packages in project["optional-dependencies"].items()
+    }
+    # Named otherwise by those who publish it; and a package that is never there without the other.
+    published = {"cleanfid": "clean-fid", "pyarrow": "datasets"}
+    for package, hint in INSTALL_HINTS.items():
+        assert published.get(package, package) in extras[EXTRA.fullmatch(hint)[1]]
+    named = {extra for path in modules() for _, hint in hints_of(path) for extra in EXTRA.findall(hint)}
+    assert {EXTRA.fullmatch(hint)[1] for hint in INSTALL_HINTS.values()} <= named <= extras.keys()

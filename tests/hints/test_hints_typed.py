@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
+from accelerate.state import AcceleratorState
 from hint_cases import CASES, NOT_TYPED, Case
+from hint_damage import damaged
 from hint_inputs import inputs
-from hint_texts import to_type
-from hint_typing import retyped
+from hint_texts import OPTION, to_type
+from hint_typing import for_the_shell, retyped
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, tiny_teacher) -> dict[str, str]:
-    return inputs(tmp_path_factory.mktemp("hints"), tiny_teacher)
+def files(tmp_path_factory, tiny_teacher, tiny_vae) -> Iterator[dict[str, str]]:
+    root = tmp_path_factory.mktemp("hints")
+    whole = inputs(root, tiny_teacher)
+    with ExitStack() as stack:
+        files = whole | damaged(root / "damaged", whole, tiny_vae, stack)
+        yield {name: str(path) for name, path in files.items()}
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator() -> Iterator[None]:
+    """What a run has set of the process for itself is of that run alone."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class Reached(Exception):
@@ -30,6 +47,7 @@ COMPUTING = (
     "piflow_cli.sampling.sample.batches",
     "piflow_cli.evaluation.generate.Generation.run",
     "piflow_cli.inspection.inspect.examine",
+    "piflow_cli.training.run.train_step",
 )
 
 
@@ -40,10 +58,15 @@ def test_every_hint_with_something_to_type_has_a_case_or_a_reason():
     assert not cased & NOT_TYPED.keys()
 
 
-def said(err: str) -> tuple[str, str]:
-    """Message and hint of a command that failed."""
-    message, _, hint = err.strip().partition("\n  → ")
-    return message.rpartition("Error: ")[2], " ".join(hint.split())
+def said(err: str, hint: re.Pattern[str]) -> tuple[str, str]:
+    """Message and hint of a command: of a fault or a warning the hint is the last part of the message itself."""
+    message, _, told = err.strip().partition("\n  → ")
+    if hint.search(told := " ".join(told.split())):
+        return message.rpartition("Error: ")[2], told
+    found = hint.search(" ".join(re.sub(r"\b(Error|Warning): ", "", message).split()))
+    assert found is not None, err
+    wrong, _, told = found[0].partition(": ")
+    return found[0], told if OPTION.search(wrong) else found[0]
 
 
 def shown_by(template: str) -> re.Pattern[str]:
@@ -63,13 +86,19 @@ def test_what_a_hint_says_is_typed(cli, files, tmp_path, monkeypatch, case: Case
     def placed(text: str) -> str:
         return re.sub(r"\{([^{}]+)\}", lambda found: names[found[1]], text)
 
+    for name, value in case.env.items():
+        monkeypatch.setenv(name, value)
     line = shlex.split(placed(case.line))
     outcome = cli(*line)
-    assert outcome.code in (1, 2) and "Reached" not in outcome.err, outcome
-    message, hint = said(outcome.err)
-    assert shown_by(case.hint).search(hint), outcome.err
+    assert (outcome.code in (1, 2) and "Reached" not in outcome.err) != case.spoken, outcome
+    message, hint = said(outcome.err, shown_by(case.hint))
     fill = {word: placed(path) for word, path in case.fill.items()}
-    again = cli(*retyped(line, hint, fill, [placed(name) for name in case.it], case.pick))
+    if (command := for_the_shell(hint, case.pick)) is not None:
+        subprocess.run(command, check=True)
+        again = cli(*line)
+    else:
+        again = cli(*retyped(line, hint, fill, [placed(name) for name in case.it], case.pick))
+    assert not case.spoken or message not in again.err, again.err
     if case.then is None:
         assert again.code == 0 or "Reached" in again.err, again.err
     else:

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from piflow_cli.console import Console
+from piflow_cli.core.validation import PolicyError
 from piflow_cli.inspection.image_figures import ends_figure
 from piflow_cli.inspection.report import is_of_report
 from piflow_cli.sampling.denoise import sample_teacher
@@ -298,6 +299,16 @@ def test_not_a_student_is_refused(cli, tiny_teacher, tmp_path) -> None:
     }.items():
         outcome = cli("inspect-policy", str(folder), "--output", str(tmp_path / "out"))
         assert outcome.code in (1, 2) and message in outcome.err and "→" in outcome.err
+
+
+def test_what_is_no_policy_comes_with_what_to_try(cli, gm, tmp_path, monkeypatch) -> None:
+    def refuse(*given: object) -> None:
+        raise PolicyError("means", "holds a value that is not finite")
+
+    monkeypatch.setattr("piflow_cli.inspection.inspect.examine", refuse)
+    outcome = cli("inspect-policy", str(gm), "--seeds", "0", "--output", str(tmp_path / "out"))
+    assert outcome.code == 1 and "emits what is no policy" in outcome.err
+    assert "try --base-precision fp32; else distil again" in outcome.err
 
 
 def test_a_folder_that_is_there_is_kept(cli, gm, tmp_path) -> None:

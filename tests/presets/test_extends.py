@@ -99,6 +99,18 @@ def test_a_path_is_read_from_the_folder_of_the_file_that_names_it(tmp_path, monk
     assert load(near).seed == 7
 
 
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    written(tmp_path / "home", "base.yaml", extends="digits", seed=7)
+    near = written(tmp_path, "near.yaml", extends="~/base.yaml")
+    assert load(near).seed == load("~/base.yaml").seed == 7
+
+
+def test_a_home_that_nobody_has_is_reported(tmp_path):
+    error = refusal(written(tmp_path, extends="~nobody-of-that-name/base.yaml"))
+    assert "extends: ~nobody-of-that-name/base.yaml: there is no such home folder" in error.message
+
+
 def test_an_own_policy_brings_the_values_that_the_extended_preset_has_for_it(tmp_path):
     mine = written(tmp_path, extends="digits", policy={"kind": "dx"})
     own = {"name": "mine", "summary": "a test"}

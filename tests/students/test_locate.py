@@ -99,6 +99,20 @@ def test_a_slip_in_the_path_of_a_run_is_not_looked_for_on_the_hub(tmp_path, monk
         locate_student("runs/digit")
 
 
+@pytest.mark.parametrize("command", ["sample", "eval", "inspect-policy", "export --format adapter"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("a" * 300, f"there is no student at {'a' * 60}..."), ("", " is empty"), (" ", " is empty")],
+)
+def test_a_name_that_no_student_can_have_is_said_of_the_student(cli, tmp_path, monkeypatch, command, name, said):
+    """Not of the folder for what is made, whose name is the student's."""
+    monkeypatch.chdir(tmp_path)
+    first, *options = command.split()
+    outcome = cli(first, name, *options)
+    assert outcome.code == 2 and said in " ".join(outcome.err.split()) and "--output" not in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_with_two_adapters_names_them(adapter, tmp_path) -> None:
     shutil.copytree(adapter, tmp_path / "both")
     shutil.copy(adapter / WEIGHTS_NAME, tmp_path / "both" / "other.safetensors")

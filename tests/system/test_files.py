@@ -6,12 +6,12 @@ import sys
 import pytest
 
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.places import expanded
 from piflow_cli.system import files
 from piflow_cli.system.files import (
     LONGEST_NAME,
     cache_folder,
     check_writable,
-    expanded,
     recover,
     replacing_file,
     replacing_folder,

@@ -71,7 +71,7 @@ def open_extractor(
         UsageError: no such extractor, ``weights`` for one that takes none, or others than the published ones.
         RunError: weights that are not there and cannot be downloaded, or a package that is not installed.
     """
-    kind = name.partition(":")[0]
+    kind = check_extractor(name)
     if weights is not None and kind not in ("inception", "inception-tf"):
         raise UsageError(
             f"the extractor {name} takes no Inception weights",
@@ -86,9 +86,15 @@ def open_extractor(
         return import_module(f"{__package__}.inception").open_inception(
             name, device, weights, console, trust=trust, cache=cache
         )
-    if kind == "dinov2" and name.removeprefix(DINO) not in ("", name):
-        return import_module(f"{__package__}.dino").Dino(name.removeprefix(DINO), device)
-    raise UsageError(f"there is no extractor {name}", f"known: {', '.join(KNOWN)}")
+    return import_module(f"{__package__}.dino").Dino(name.removeprefix(DINO), device)
+
+
+def check_extractor(name: str) -> str:
+    """The kind of the extractor ``name``, which is what stands before the weights; raises UsageError where there is no
+    such extractor."""
+    if name not in KNOWN and name.removeprefix(DINO) in ("", name):
+        raise UsageError(f"there is no extractor {name}", f"known: {', '.join(KNOWN)}")
+    return name.partition(":")[0]
 
 
 @dataclass(frozen=True)

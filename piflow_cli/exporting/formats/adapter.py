@@ -63,7 +63,7 @@ class AdapterFormat:
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
         if request.quantise is not None:
             raise UsageError(
-                "--quantise is for a base, and an adapter holds none", "choose --format merged, or --dtype bf16"
+                "--quantise is for a base, and an adapter holds none", "leave --quantise out, or choose --format merged"
             )
         if not request.with_base:
             raise UsageError("an adapter never holds its base", "leave --no-base out")
