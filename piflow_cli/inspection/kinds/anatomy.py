@@ -9,6 +9,7 @@ from typing import Any
 
 from ...core.policies.base import Policy
 from ...core.policies.kinds import policy_kind, policy_kinds, policy_names
+from ..remedies import AdviceParts, SettingOf
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Anatomy:
         summarise: a function to a dataclass, from what ``by_sample`` and ``switching`` found in a segment, the raw time
             of its source and the raw length that the policy spans.
         lines: a function from that dataclass to lines of the verdict.
+        advice: a function from that dataclass and the settings to advice.
+        steers: whether the policy reacts to where its path really went.
     """
 
     name: str = ""
@@ -39,6 +42,8 @@ class Anatomy:
     density: Callable[..., Any] | None = None
     summarise: Callable[[Any, Any, float, float], Any] | None = None
     lines: Callable[[Any], Iterator[tuple[str, str]]] = lambda part: iter(())
+    advice: Callable[[Any, SettingOf], Iterator[AdviceParts]] = lambda part, setting: iter(())
+    steers: bool = False
     figure: Callable[[Any], Any] | None = None
 
 
@@ -61,11 +66,3 @@ def anatomies() -> list[Anatomy]:
     """All anatomies that have a section in the report, each once."""
     found = {anatomy.name: anatomy for anatomy in map(anatomy_named, policy_names()) if anatomy.figure is not None}
     return list(found.values())
-
-
-def in_effect(part: Any) -> tuple[str, str]:
-    """The line of the verdict on how many of the components of a policy count."""
-    return (
-        "components in effect",
-        f"{part.effective[1]:.1f} of {part.components} at a position, {part.effective_overall:.1f} overall",
-    )

@@ -14,11 +14,16 @@ from ...core.policies.gmflow import GMFlowPolicy
 from ...core.rollout import rollout_through
 from ...sampling.trajectory import PolicyPath, times
 from ..entropy import DEAD_WEIGHT, dead_components, entropy, overall_effective, quantiles
+from ..remedies import AdviceParts, SettingOf, longer, more_dropout, set_key
 from ..tensors import thin
-from .anatomy import Anatomy, in_effect
+from .anatomy import Anatomy
+from .components import COLLAPSED, component_advice, in_effect
 from .figures import mixture_figure
 
 SWITCH_TIMES = 33
+# The head has no clamp; outside of this range a width has lost its use: e^-8 is a point, and e is wider than the data.
+LOGSTD_RANGE = (-8.0, 1.0)
+STILL = 0.01
 
 
 class MixtureMaps(NamedTuple):
@@ -186,6 +191,25 @@ def lines(mixture: MixtureSummary) -> Iterator[tuple[str, str]]:
     yield "switches", f"{mixture.switches:.1f} of the heaviest component at a position"
 
 
+def advice(mixture: MixtureSummary, setting: SettingOf) -> Iterator[AdviceParts]:
+    """Advice on its components, their width and their weights."""
+    yield from component_advice(mixture, 1, setting)
+    low, high = mixture.logstd_range
+    if low < LOGSTD_RANGE[0] or high > LOGSTD_RANGE[1]:
+        width = "points" if low < LOGSTD_RANGE[0] else "wider than the data"
+        yield (
+            "log-std at its edge",
+            f"the log-std runs from {low:.2f} to {high:.2f}: components are {width}, and their width has no use",
+            set_key("optimisation.learning_rate", setting("optimisation.learning_rate", 1e-4) / 2),
+        )
+    if mixture.components > 1 and mixture.effective[1] >= COLLAPSED and mixture.shift < STILL:
+        yield (
+            "weights never move",
+            f"the weights change by {mixture.shift:.2g} at most from source to end: the mixture acts like its mean",
+            f"{longer(setting)}, or {more_dropout(setting)}",
+        )
+
+
 ANATOMY = Anatomy(
     name="mixture",
     heading="Composition: mixtures",
@@ -198,5 +222,7 @@ ANATOMY = Anatomy(
     density=densities,
     summarise=summarise,
     lines=lines,
+    advice=advice,
+    steers=True,
     figure=mixture_figure,
 )

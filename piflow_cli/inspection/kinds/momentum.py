@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ...core.policies.momentum import MomentumPolicy
 from ..entropy import dead_components, entropy, overall_effective, quantiles
-from .anatomy import Anatomy, in_effect
+from ..remedies import AdviceParts, SettingOf
+from .anatomy import Anatomy
+from .components import component_advice, in_effect
 from .figures import momentum_figure
 
 
@@ -88,6 +90,11 @@ def lines(momentum: MomentumSummary) -> Iterator[tuple[str, str]]:
     yield "gammas", f"{min(halves):.2g} to {max(halves):.2g} at half of the positions"
 
 
+def advice(momentum: MomentumSummary, setting: SettingOf) -> Iterator[AdviceParts]:
+    """Advice on its components."""
+    yield from component_advice(momentum, 2, setting)
+
+
 ANATOMY = Anatomy(
     name="momentum",
     heading="Composition: momentum",
@@ -98,5 +105,6 @@ ANATOMY = Anatomy(
     by_position=spectrum,
     summarise=summarise,
     lines=lines,
+    advice=advice,
     figure=momentum_figure,
 )
