@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from outside_packages import run_commands
+from outside_packages import installed
 
 FAMILY = "from piflow_cli.presets.families import FamilyKind\nROW = FamilyKind"
 METRIC = "from piflow_cli.evaluation.metric_kinds import MetricKind\nROW = MetricKind"
@@ -22,13 +22,14 @@ LIST, EVAL = ["distill", "--list-teachers"], ["eval", "run", "--metrics", "fid"]
         ("metrics", EVAL, "import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
     ],
 )
-def test_a_package_that_brings_no_row_is_named(tmp_path, group, command, module, said) -> None:
+def test_a_package_that_brings_no_row_is_named(cli, tmp_path, monkeypatch, group, command, module, said) -> None:
     info = tmp_path / "broken_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-package\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[piflow.{group}]\nbroken = broken_module:ROW\n")
     (tmp_path / "broken_module.py").write_text(module + "\n")
-    done = run_commands([command], tmp_path, packages=tmp_path)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 2, done.stderr
-    assert "broken-package brings broken as broken_module:ROW" in done.stderr and said in done.stderr
-    assert "pip uninstall broken-package" in done.stderr
+    with installed(monkeypatch, tmp_path):
+        outcome = cli(*command)
+    assert outcome.code == 1 and len(outcome.err.splitlines()) == 2, outcome.err
+    assert "broken-package brings broken as broken_module:ROW" in outcome.err and said in outcome.err
+    assert "pip uninstall broken-package" in outcome.err

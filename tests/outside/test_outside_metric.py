@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from outside_packages import run_commands
+from outside_packages import installed, run_commands
 from PIL import Image
 
 
@@ -52,13 +52,13 @@ def test_metrics_of_another_package_are_measured_of_folders_and_students(tmp_pat
     assert not {"brightness", "brightness-gain"} & found_in(tmp_path / "usual").keys()
 
 
-def test_they_are_named_beside_ours_where_a_name_is_wrong(tmp_path) -> None:
-    done = run_commands([["eval", "run", "--metrics", "brigtness"]], tmp_path)
-    assert (
-        done.returncode == 2 and "did you mean brightness?" in done.stderr and "speed,brightness,bright" in done.stderr
-    )
+def test_they_are_named_beside_ours_where_a_name_is_wrong(cli, monkeypatch) -> None:
+    with installed(monkeypatch):
+        outcome = cli("eval", "run", "--metrics", "brigtness")
+    assert outcome.code == 2 and "did you mean brightness?" in outcome.err and "speed,brightness,bright" in outcome.err
 
 
-def test_what_they_need_is_asked_for(tmp_path) -> None:
-    done = run_commands([["eval", "--images", "a", "--reference", "b", "--metrics", "brightness-gain"]], tmp_path)
-    assert done.returncode == 2 and "--metrics brightness-gain needs a student" in done.stderr
+def test_what_they_need_is_asked_for(cli, monkeypatch) -> None:
+    with installed(monkeypatch):
+        outcome = cli("eval", "--images", "a", "--reference", "b", "--metrics", "brightness-gain")
+    assert outcome.code == 2 and "--metrics brightness-gain needs a student" in outcome.err

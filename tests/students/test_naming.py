@@ -42,11 +42,10 @@ def test_two_of_one_name_are_called_by_their_paths() -> None:
         (["export", "--format", "adapter"], "exports"),
     ],
 )
-def test_an_output_that_is_a_file_is_refused_before_the_student_is_looked_for(
-    cli, tmp_path, command, folder: str
-) -> None:
+def test_an_output_that_is_a_file_is_refused_before_the_student_is_read(cli, tmp_path, command, folder: str) -> None:
     (tmp_path / "taken").write_text("")
-    outcome = cli(*command, str(tmp_path / "nowhere"), "--output", str(tmp_path / "taken" / folder))
+    (tmp_path / "empty").mkdir()
+    outcome = cli(*command, str(tmp_path / "empty"), "--output", str(tmp_path / "taken" / folder))
     assert (
         outcome.code == 2 and outcome.err == f"Error: {tmp_path / 'taken'} is a file\n  → name a folder: --output DIR\n"
     )
