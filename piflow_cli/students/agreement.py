@@ -1,8 +1,6 @@
 """Checks that the files of a student agree where they say the same twice.
 
-That holds for its facts, its ``policy_config``, the fields of its config, and the config of a shipped teacher.
-
-That is its facts, its ``policy_config``, the fields of its config, and the config of a shipped teacher.
+They are its facts, its ``policy_config``, the fields of its config, and the config of a shipped teacher.
 
 Digests tell that files are as they were saved, and old files and those of other tools have none.
 """
