@@ -20,6 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = pytest.importorskip("tomli")
 
+ROOT = Path(__file__).parents[2]
 ALL = ("distill", "sample", "eval", "export", "inspect-policy")
 # Which commands lead to the modules of a folder, or to one module; what is not here is led to by all.
 LED_TO_BY = {
@@ -165,7 +166,7 @@ def test_an_option_that_a_hint_gives_a_value_takes_one(path):
 
 def test_what_is_to_be_installed_brings_the_package() -> None:
     """Of every missing package that is known, and in every hint: the extra is one, and has the package in it."""
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {
         name: {re.split("[<>=;]", package)[0].strip() for package in packages}
         for name, packages in project["optional-dependencies"].items()

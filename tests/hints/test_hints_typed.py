@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -74,6 +75,10 @@ def shown_by(template: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(part) for part in template.split("{}")))
 
 
+def with_bitsandbytes(name: str, package: str | None = None, find=importlib.util.find_spec) -> object:
+    return find("math" if name == "bitsandbytes" else name, package)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.key}, {case.pick}")
 def test_what_a_hint_says_is_typed(cli, files, tmp_path, monkeypatch, case: Case):
     monkeypatch.chdir(tmp_path)
@@ -81,6 +86,8 @@ def test_what_a_hint_says_is_typed(cli, files, tmp_path, monkeypatch, case: Case
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for place in COMPUTING:
         monkeypatch.setattr(place, reached)
+    # Where it is not installed, the lack of it is all that is said.
+    monkeypatch.setattr(importlib.util, "find_spec", with_bitsandbytes)
     names = {"tmp": str(tmp_path), **files}
 
     def placed(text: str) -> str:
