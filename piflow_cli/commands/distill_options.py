@@ -48,7 +48,7 @@ Kind = Annotated[
 ]
 Evaluations = Annotated[int | None, setting("--nfe", "Network evaluations per image.", POLICY, "N")]
 Components = Annotated[
-    int | None, setting("--components", "Components (gm, momentum), grid points (dx) or terms (dx-poly).", POLICY, "N")
+    int | None, setting("--components", "Parts of the policy: components, grid points or terms.", POLICY, "N")
 ]
 
 Prompts = Annotated[

@@ -178,6 +178,7 @@ def open_dataset(source: str, split: str, wanted: Mapping[str, str]) -> Dataset:
     import datasets
     from datasets.exceptions import DatasetsError
 
+    shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
         dataset = datasets.load_dataset(source, split=split)
@@ -187,6 +188,9 @@ def open_dataset(source: str, split: str, wanted: Mapping[str, str]) -> Dataset:
             f"cannot read the split {split} of the data set {source}: {reason}",
             "check its name and the network; where it is gated, accept its terms and type: hf auth login",
         ) from error
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
     texts = [
         name for name, kind in dataset.features.items() if getattr(kind, "dtype", None) in ("string", "large_string")
     ]

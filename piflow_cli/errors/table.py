@@ -114,7 +114,15 @@ DISK_TABLE: tuple[TableEntry, ...] = (
     ),
 )
 
+
+def _unusable_policy(exc: BaseException) -> PiflowError:
+    package = getattr(exc, "package", "the package")
+    hint = f"install another version of {package}, or remove it: pip uninstall {package}"
+    return RunError(str(exc), hint)
+
+
 TABLE: tuple[TableEntry, ...] = (
+    (named("OutsidePolicyError"), _unusable_policy),
     (_is_unreadable_model, _unreadable_model),
     (is_a(KeyboardInterrupt), _interrupted),
     *DISK_TABLE,

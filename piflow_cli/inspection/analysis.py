@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,9 +22,6 @@ from ..students.facts import StudentFacts
 from ..teachers.text_to_image import TextToImageFamily
 from .against_teacher import Comparison, PathDistance, compare
 from .kinds.anatomy import anatomy_of
-from .kinds.dx import Curve
-from .kinds.mixture import MixtureMaps, MixtureNumbers, Switching
-from .kinds.momentum import Spectrum, SpectrumNumbers
 from .motion import Motion, motion, straightness
 from .robustness import Response, component_dropout, perturb
 from .slices import Position, Slice, slice_of
@@ -50,9 +47,9 @@ class EvaluationFindings:
 
     index: int
     raws: tuple[float, ...]
-    composition: MixtureNumbers | SpectrumNumbers | Curve | None
+    composition: Any
     motion: Motion
-    switching: Switching | None
+    switching: Any
     convergence: Convergence
     errors: list[VelocityError] | None
     apart: PathDistance | None
@@ -69,7 +66,7 @@ class CloseUp:
 
     responses: dict[str, Response]
     dropout: Tensor | None
-    maps: list[MixtureMaps | Spectrum] | None
+    maps: list[Any] | None
     shown_raws: tuple[float, ...]
     estimates: list[list[Image]]
     teacher_estimates: list[list[Image]] | None
@@ -211,7 +208,7 @@ class _Batch:
         return to_images(self.opened.decode(states[:SHOWN]))
 
 
-def _maps(found: MixtureMaps | Spectrum) -> list[MixtureMaps | Spectrum]:
+def _maps(found: Any) -> list[Any]:
     """The components of the first SHOWN samples one by one, since pictures of different sizes do not stack."""
     return [
         type(found)(*(value[index : index + 1].cpu() for value in found))

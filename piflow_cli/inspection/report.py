@@ -203,8 +203,8 @@ def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.StudentCur
         "Robustness",
         (
             "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state"
-            " (all DX) lets it shrink with sigma (grey), whatever it does to the picture; one whose velocity does not"
-            " (momentum) carries all of it to the end. A teacher answers with another x_0, and a mixture can do so too:"
+            " lets it shrink with sigma (grey), whatever it does to the picture; one whose velocity does not"
+            " carries all of it to the end. A teacher answers with another x_0, and a mixture can do so too:"
             " a steering ratio of 1 is the teacher's answer, 0 is none."
         ),
         "robustness",

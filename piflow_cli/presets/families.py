@@ -5,10 +5,13 @@ Nothing here imports torch, since presets and commands read it before any model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from piflow_cli.errors import RunError
 from piflow_cli.packages import outside_names, outside_row
 
 # Other packages list theirs under this entry point: name = "module:ROW". The module is imported by every command that
@@ -62,6 +65,13 @@ def family_names() -> tuple[str, ...]:
 def family_kind(name: str) -> FamilyKind:
     """The row called ``name``; raises KeyError where there is none."""
     return ROWS[name] if name in ROWS else outside_row(ENTRY_POINT, name, FamilyKind)
+
+
+def usable_families() -> Iterator[FamilyKind]:
+    """All rows that can be used, ours first: one of another package that cannot stops only those who ask for it."""
+    for name in family_names():
+        with suppress(RunError):
+            yield family_kind(name)
 
 
 def told(family: object) -> str | None:

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from piflow_cli.errors import UsageError
-from piflow_cli.presets.families import family_kind, family_names
+from piflow_cli.presets.families import usable_families
 from piflow_cli.presets.places import expanded
 
 SHIPPED_PREFIX = "preset:"
@@ -21,7 +21,7 @@ def presets_root() -> Path:
 
 def preset_folders() -> tuple[Path, ...]:
     """Ours, then those of other packages."""
-    others = (family_kind(name).presets for name in family_names())
+    others = (family.presets for family in usable_families())
     return (presets_root(), *dict.fromkeys(folder for folder in others if folder is not None))
 
 

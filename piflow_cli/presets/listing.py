@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from piflow_cli.presets.families import family_kind, family_names
 from piflow_cli.presets.resolve import available, load
 
 
@@ -19,7 +20,12 @@ class TeacherRow(TypedDict):
 
 
 def teacher_rows() -> list[TeacherRow]:
-    """A row for each shipped preset, in the order of their names."""
+    """A row for each shipped preset, in the order of their names.
+
+    Raises RunError where another package brings a family that cannot be used.
+    """
+    for family in family_names():
+        family_kind(family)
     return [
         {
             "name": name,

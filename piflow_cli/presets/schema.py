@@ -79,7 +79,7 @@ class PolicySection:
     kind: PolicyName
     """Kind of policy."""
     components: Components
-    """Number of components (gm, momentum), grid points (dx) or terms (dx-poly)."""
+    """Number of the policy's parts: components, grid points or terms."""
     nfe: Evaluations
     """Network evaluations per image."""
     final_step_scale: Annotated[float, Strict(), Field(gt=0, le=1)] = 1.0

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..packages import named
-from ..presets.families import family_kind, family_names
+from ..presets.families import family_kind, family_names, usable_families
 
 if TYPE_CHECKING:
     from .base import TeacherFamily
 
 
 def families() -> dict[str, type[TeacherFamily]]:
-    """The class of every family by the name that presets use."""
-    return {name: _class_of(name) for name in family_names()}
+    """The class of every family that can be used, by the name that presets use."""
+    return {family.name: named(family.family) for family in usable_families()}
 
 
 def family_of(name: str, guidance: float = 1.0) -> TeacherFamily:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -92,26 +93,56 @@ class PolicyKind:
     anatomy: str | None = None
 
 
+class OutsidePolicyError(Exception):
+    """A policy of another package cannot be used; ``package`` is its name."""
+
+    def __init__(self, point: EntryPoint, why: str) -> None:
+        self.package = "the package" if point.dist is None else point.dist.name
+        super().__init__(f"{self.package} brings {point.name} as {point.value}, which {why}")
+
+
 @cache
-def _places() -> Mapping[str, str]:
-    return {**{point.name: point.value for point in entry_points(group=ENTRY_POINT)}, **ROWS}
+def _outside() -> Mapping[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT) if point.name not in ROWS}
 
 
 def policy_names() -> tuple[str, ...]:
     """The names of all policies, ours first; none of them is imported."""
-    return (*ROWS, *sorted(_places().keys() - ROWS.keys()))
+    return (*ROWS, *sorted(_outside()))
 
 
 @cache
 def policy_kind(name: str) -> PolicyKind:
-    """The row called ``name``; raises KeyError where there is none."""
-    module, _, row = _places()[name].partition(":")
-    return getattr(import_module(module), row)
+    """The row called ``name``.
+
+    Raises:
+        KeyError: there is none.
+        OutsidePolicyError: it is another package's, and cannot be imported, or is no PolicyKind of that name.
+    """
+    if name in ROWS:
+        module, _, row = ROWS[name].partition(":")
+        return getattr(import_module(module), row)
+    point = _outside()[name]
+    try:
+        found = point.load()
+    except Exception as error:
+        # A stranger's module may raise anything, and that is no fault of the student or preset that is being read.
+        raise OutsidePolicyError(point, f"cannot be imported: {error}") from error
+    if not isinstance(found, PolicyKind) or found.name != name:
+        raise OutsidePolicyError(point, "is no PolicyKind of that name")
+    return found
 
 
 def policy_kinds() -> tuple[PolicyKind, ...]:
-    """All rows, ours first."""
-    return tuple(policy_kind(name) for name in policy_names())
+    """All rows that can be used, ours first.
+
+    One of another package that cannot stops only those who ask for it, and :func:`policy_kind` names it to them.
+    """
+    found = []
+    for name in policy_names():
+        with suppress(OutsidePolicyError):
+            found.append(policy_kind(name))
+    return tuple(found)
 
 
 def policy_class(name: str) -> type[Policy]:
