@@ -19,6 +19,7 @@ from piflow_cli.presets.types import (
     GuidanceScale,
     Interval,
     Iterations,
+    Name,
     NonNegative,
     Positive,
     Probability,
@@ -236,7 +237,7 @@ class Preset:
 
     __pydantic_config__ = SECTION
 
-    name: Text
+    name: Name
     """Name of the preset, and of the run's folder unless --output names another."""
     summary: Text
     """The preset in one line."""

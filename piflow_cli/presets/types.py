@@ -27,6 +27,15 @@ def check_temperature(value: object) -> float | str:
     return float(value)
 
 
+def check_name(value: str) -> str:
+    """A name that a folder of runs can have; raises ValueError otherwise."""
+    if value != value.strip() or value.startswith(("-", ".")) or not value.isprintable() or {"/", "\\"} & set(value):
+        raise ValueError(
+            f"must be a folder's name, without slashes and no dash, dot or space before it, not {value!r:.60}"
+        )
+    return value
+
+
 def check_sizes(value: object) -> tuple[tuple[int, int], ...]:
     """A list of [width, height] pairs of whole numbers of pixels; raises ValueError otherwise."""
     pairs = value if isinstance(value, (list, tuple)) else [value]
@@ -43,6 +52,12 @@ def check_sizes(value: object) -> tuple[tuple[int, int], ...]:
 
 # Strict: a quoted "3" or a `yes` where a number belongs is a slip to report, not a value to convert.
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[
+    str,
+    Field(min_length=1),
+    AfterValidator(check_name),
+    TypeWords("text", "without slashes, and no dash, dot or space before it"),
+]
 Flag = Annotated[bool, Strict()]
 Evaluations = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.EVALUATIONS.check)]
 Substeps = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.SUBSTEPS.check)]

@@ -222,3 +222,11 @@ def test_a_value_is_checked_once(monkeypatch):
     checked.clear()
     from_dict(data, "run.yaml")
     assert checked.count(3.1415) == 1
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "a\\\\b", "-x", ".hidden", " x", "two\\nlines"])
+def test_a_name_stays_in_the_folder_of_runs(cli, tmp_path, name) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f'extends: digits\nname: "{name}"\nsummary: a test\n')
+    outcome = cli("distill", "--teacher", str(path), "--dry-run")
+    assert outcome.code == 2 and "name: must be a folder's name" in outcome.err and outcome.out == ""

@@ -222,7 +222,11 @@ def test_imagenet_presets_bring_the_config_of_their_checkpoint(name, time_scale)
 
 REALS = st.floats(1e-9, 1e9, allow_nan=False)
 # PyYAML writes the text 1e5 without quotes, which YAML 1.2 and the loader here read as a number.
-NAMES = st.text(min_size=1, max_size=20).filter(lambda text: re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", text) is None)
+LIKE_A_NUMBER = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")
+NAMES = st.text(min_size=1, max_size=20).filter(lambda text: LIKE_A_NUMBER.fullmatch(text) is None)
+FOLDERS = NAMES.map(lambda text: re.sub(r"[^\w ]", "", text).strip()).filter(
+    lambda text: text != "" and text.isprintable() and LIKE_A_NUMBER.fullmatch(text) is None
+)
 SHARES = st.floats(0, 1)
 BELOW_ONE = st.floats(0, 1, exclude_max=True)
 
@@ -265,7 +269,7 @@ def any_preset(draw: st.DrawFn) -> Preset:
     data = draw(any_data())
     family = st.just("dit") if data.source in ("images", "labels") else NAMES.filter(lambda name: name != "dit")
     return Preset(
-        name=draw(NAMES),
+        name=draw(FOLDERS),
         summary=draw(NAMES),
         seed=draw(st.integers(0, 2**63 - 1)),
         teacher=draw(
