@@ -80,11 +80,11 @@ def test_two_processes_train_and_resume_as_one_does(cli, text_encoders, tiny_tea
     # One process encodes the texts, by the fixture's encoders; the two find them in the cache.
     arguments = ["distill", *student(tiny_teacher, tmp_path), "--quiet", "--device", "cpu"]
     assert cli(*arguments, "--output", str(tmp_path / "one")).code == 0
-    # The first half of a student of adapters is made by one process: a run goes on with another number of them.
-    first = [] if student is adapters else ["--num-processes", "2"]
+    # Each half by another number of processes, which a run may go on with.
+    first, second = ([], ["--num-processes", "2"]) if student is adapters else (["--num-processes", "2"], [])
     two = [*arguments, "--output", str(tmp_path / "two")]
     assert cli(*two, *first, "--iterations", "2").code == 0
-    assert cli(*two, "--num-processes", "2", "--iterations", "4").code == 0
+    assert cli(*two, *second, "--iterations", "4").code == 0
     # Sums in another order.
     same(tmp_path / "two", tmp_path / "one", 1e-5)
 
