@@ -5,8 +5,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from piflow_cli.core.constants import ImitationConfig
 from piflow_cli.core.decoding import PolicyDecoder
-from piflow_cli.core.imitation import ImitationConfig, data_free_losses
+from piflow_cli.core.imitation import data_free_losses
 from piflow_cli.core.policies.base import Policy
 from piflow_cli.core.rollout import rollout
 from piflow_cli.core.timegrid import TimeGrid
@@ -14,7 +15,7 @@ from piflow_cli.core.timegrid import TimeGrid
 POINTS, SPREAD = 48, 0.05  # the data: normal clouds of this standard deviation along a spiral
 COMPONENTS, SUBSTEPS = 16, 64
 GRID = TimeGrid(nfe=1)  # one network evaluation: one segment, from noise (raw time 1) to data (0)
-CONFIG = ImitationConfig(GRID, states=2, window=2, substeps=SUBSTEPS, dropout=0.05)
+CONFIG = ImitationConfig(GRID, states=2, window=2, substeps=SUBSTEPS, dropout=0.05, components=COMPONENTS)
 DECODER = PolicyDecoder("gm", COMPONENTS)
 
 

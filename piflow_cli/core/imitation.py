@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from .constants import ImitationConfig
+from .draws import SegmentDraws, StartDraws, draw_segment, draw_segments, draw_start
 from .policies.base import Policy
 from .rollout import mean_velocity, rollout, rollout_through
-from .tensors import per_sample
-from .timegrid import TimeGrid, to_sigma
+from .tensors import per_sample, to_device
+from .timegrid import to_sigma
 
 StudentPolicy = Callable[[Tensor, Tensor], Policy]
 """States (B, C, *S) and raw times (B,) → the policy of one network evaluation; conditioning is bound."""
 
 TeacherVelocity = Callable[[Tensor, Tensor], Tensor]
 """States and noise levels (B,) → velocities. A batch of n B rows holds n states of each sample, state-major."""
-
-
-@dataclass(frozen=True)
-class ImitationConfig:
-    """Constants of one pi-ID step.
-
-    ``states`` S asked of the teacher per segment; ``window`` W, the micro-window in substeps; ``substeps`` per unit of
-    raw time; ``dropout`` of components; ``loss_scale``; ``states_per_query`` bounds how many states share one teacher
-    batch (0: all that can).
-    """
-
-    grid: TimeGrid
-    states: int = 2
-    window: int = 0
-    substeps: int = 128
-    dropout: float = 0.0
-    loss_scale: float = 1.0
-    states_per_query: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,23 +46,18 @@ def teacher_ratio(iteration: int, mixing_iterations: int) -> float:
     return 0.0 if mixing_iterations == 0 else 1 - min(iteration, mixing_iterations) / mixing_iterations
 
 
-def draw_intervals(
-    length: Tensor, config: ImitationConfig, ratio: float, generator: torch.Generator | None
-) -> Intervals:
+def cut_intervals(length: Tensor, config: ImitationConfig, ratio: float, draws: SegmentDraws) -> Intervals:
     """Cut segments of raw ``length`` (B,) into S student gaps and S teacher moves.
 
     Gaps are the differences of S sorted uniforms on (1 - ratio)(length - window), moves the S pieces of ratio (length -
-    window) cut at S - 1 sorted uniforms. Random numbers come from the CPU, so that a run does not depend on the device.
+    window) cut at S - 1 sorted uniforms.
     """
-    count, batch = config.states, length.shape[0]
     substep = length / (length * config.substeps).round().clamp(min=1)
     window = torch.minimum(config.window * substep, length)
     free = length - window
-    stops = torch.rand(count, batch, generator=generator, dtype=torch.float64).sort(dim=0).values.to(length.device)
-    cuts = torch.rand(count - 1, batch, generator=generator, dtype=torch.float64).sort(dim=0).values.to(length.device)
     zero, one = torch.zeros_like(length).unsqueeze(0), torch.ones_like(length).unsqueeze(0)
-    gaps = torch.cat([zero, stops]).diff(dim=0) * (1 - ratio) * free
-    moves = torch.cat([zero, cuts, one]).diff(dim=0) * ratio * free
+    gaps = torch.cat([zero, draws.stops]).diff(dim=0) * (1 - ratio) * free
+    moves = torch.cat([zero, draws.cuts, one]).diff(dim=0) * ratio * free
     return Intervals(gaps, moves, window)
 
 
@@ -87,16 +67,19 @@ def segment_loss(
     segment: Segment,
     config: ImitationConfig,
     ratio: float = 0.0,
-    generator: torch.Generator | None = None,
+    draws: SegmentDraws | None = None,
 ) -> tuple[Tensor, Callable[[], Tensor]]:
     """Loss (scalar) of one segment, and a function that gives the state (B, C, *S) at the end of the segment.
 
     One student evaluation gives the policy; its detached copy, with dropout, walks; the teacher answers at S states;
-    the policy's mean velocity over what follows each state is matched to the answer by half the mean square.
+    the policy's mean velocity over what follows each state is matched to the answer by half the mean square. ``draws``
+    lie on the device of the segment; None draws them.
     """
+    if draws is None:
+        draws = to_device(draw_segment(segment.x.shape[0], config), segment.x.device)
     policy = student(segment.x, segment.raw)
-    walker = policy.detach().with_dropout(config.dropout, generator)
-    intervals = draw_intervals(segment.length, config, ratio, generator)
+    walker = policy.detach().without(draws.dropped)
+    intervals = cut_intervals(segment.length, config, ratio, draws)
     walk = _walk_alone if ratio == 0 else _walk_with_teacher
     states, raws, answers, last, raw_last = walk(walker, teacher, segment, intervals, config)
     scale = config.loss_scale / 2 / config.states
@@ -151,16 +134,18 @@ def data_dependent_loss(
     x_0: Tensor,
     config: ImitationConfig,
     ratio: float = 0.0,
-    generator: torch.Generator | None = None,
+    draws: tuple[StartDraws, SegmentDraws] | None = None,
 ) -> Tensor:
-    """Loss (scalar) from noised data ``x_0`` (B, C, *S) at the sources of segments drawn uniformly in raw time."""
-    batch = x_0.shape[0]
-    drawn = 1 - torch.rand(batch, generator=generator, dtype=torch.float64)
-    noise = torch.randn(x_0.shape, generator=generator).to(x_0)
-    raw, length = (times.to(x_0.device) for times in config.grid.enclosing(drawn))
-    sigma = per_sample(to_sigma(raw, config.grid.shift), x_0)
-    segment = Segment((1 - sigma) * x_0 + sigma * noise, raw, length)
-    loss, _ = segment_loss(student, teacher, segment, config, ratio, generator)
+    """Loss (scalar) from noised data ``x_0`` (B, C, *S) at the sources of segments drawn uniformly in raw time.
+
+    ``draws`` lie on the device of the data; None draws them.
+    """
+    if draws is None:
+        draws = to_device((draw_start(x_0.shape, config.grid), draw_segment(x_0.shape[0], config)), x_0.device)
+    start, of_segment = draws
+    sigma = per_sample(to_sigma(start.raw, config.grid.shift), x_0)
+    segment = Segment((1 - sigma) * x_0 + sigma * start.noise.to(x_0), start.raw, start.length)
+    loss, _ = segment_loss(student, teacher, segment, config, ratio, of_segment)
     return loss
 
 
@@ -170,18 +155,20 @@ def data_free_losses(
     noise: Tensor,
     config: ImitationConfig,
     ratio: float = 0.0,
-    generator: torch.Generator | None = None,
+    draws: Sequence[SegmentDraws] | None = None,
 ) -> Iterator[Tensor]:
     """Losses (scalars) of the nfe segments in order from ``noise`` (B, C, *S), each weighted by its raw length.
 
     Their sum is the loss of the step. The caller runs backward() on each before it asks for the next, so that one
-    graph is alive at a time.
+    graph is alive at a time. ``draws``, one for each segment, lie on the device of the noise; None draws them.
     """
     x, batch = noise, noise.shape[0]
-    for upper, lower in zip(config.grid.edges, config.grid.edges[1:]):
+    if draws is None:
+        draws = to_device(draw_segments(batch, config), noise.device)
+    for (upper, lower), of_segment in zip(pairwise(config.grid.edges), draws, strict=True):
         raw = torch.full((batch,), upper, dtype=torch.float64, device=noise.device)
         segment = Segment(x, raw, torch.full_like(raw, upper - lower))
-        loss, finish = segment_loss(student, teacher, segment, config, ratio, generator)
+        loss, finish = segment_loss(student, teacher, segment, config, ratio, of_segment)
         yield loss * (upper - lower)
         if lower > 0:
             with torch.no_grad():

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from itertools import accumulate
+from math import prod
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
+
+Nest = TypeVar("Nest")
+ALIGNMENT = 16  # bytes; every dtype can be read there
 
 
 def working(value: Tensor) -> Tensor:
@@ -25,3 +33,54 @@ def all_finite(value: Tensor) -> bool:
     # A sum is quicker than a test of every number, and no NaN or infinity gets lost in it; it may only overflow by
     # itself.
     return bool(value.sum(dtype=torch.float32).isfinite()) or bool(value.isfinite().all())
+
+
+def to_device(nest: Nest, device: torch.device, keep: Collection[str] = ()) -> Nest:
+    """``nest``, of dicts, tuples, named tuples, tensors and None, on another device.
+
+    Entries of dicts that are called as in ``keep`` stay where they are. A GPU takes all that lies in host memory in one
+    copy, for which the host does not wait.
+    """
+    found = list(_tensors(nest, keep))
+    moved = _copied_together(found, device) if device.type == "cuda" else [value.to(device) for value in found]
+    return _rebuilt(nest, iter(moved), keep)
+
+
+def _copied_together(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
+    waiting = [value for value in tensors if value.device.type == "cpu"]
+    rooms = [-(-value.nbytes // ALIGNMENT) * ALIGNMENT for value in waiting]
+    begins = [0, *accumulate(rooms)]
+    # Only from pinned memory does a copy go on while the host does; torch keeps it until the copy has ended.
+    host = torch.empty(begins[-1], dtype=torch.uint8, pin_memory=True)
+    for value, begin in zip(waiting, begins, strict=False):
+        _part(host, begin, value).copy_(value)
+    there = host.to(device, non_blocking=True)
+    places = {id(value): _part(there, begin, value) for value, begin in zip(waiting, begins, strict=False)}
+    return [places[id(value)] if id(value) in places else value.to(device) for value in tensors]
+
+
+def _part(memory: Tensor, begin: int, like: Tensor) -> Tensor:
+    """Room in ``memory`` (bytes) for a tensor like ``like``."""
+    return memory[begin : begin + prod(like.shape) * like.itemsize].view(like.dtype).view(like.shape)
+
+
+def _tensors(nest: Any, keep: Collection[str]) -> Iterator[Tensor]:
+    if isinstance(nest, Tensor):
+        yield nest
+    elif isinstance(nest, dict):
+        for name, part in nest.items():
+            yield from () if name in keep else _tensors(part, keep)
+    elif nest is not None:
+        for part in nest:
+            yield from _tensors(part, keep)
+
+
+def _rebuilt(nest: Any, values: Iterator[Tensor], keep: Collection[str]) -> Any:
+    if isinstance(nest, Tensor):
+        return next(values)
+    if isinstance(nest, dict):
+        return {name: part if name in keep else _rebuilt(part, values, keep) for name, part in nest.items()}
+    if nest is None:
+        return None
+    parts = [_rebuilt(part, values, keep) for part in nest]
+    return type(nest)(*parts) if hasattr(nest, "_fields") else tuple(parts)

@@ -47,6 +47,8 @@ def denoise(
 
     Raises RunError where the network's output is no policy, or leads to states that are not finite.
     """
+    # Known here, the index need not be read off a timestep that lies on the device.
+    scheduler.set_begin_index(0)
     with _explained():
         for timestep in scheduler.timesteps[:steps]:
             sigma = (timestep / scheduler.config.num_train_timesteps).expand(x.shape[0]).to(x.device)

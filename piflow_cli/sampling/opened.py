@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..core.tensors import to_device
 from ..students.open import FoundStudent
 from ..students.shared_base import root
 from ..students.student import Student
-from ..teachers.base import ClassConditionalFamily, Conditioning, to_device
+from ..teachers.base import ClassConditionalFamily, Conditioning
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, decode_each
 from ..weights.quantisation import check_precision, store_in_fp8
@@ -49,7 +50,7 @@ class OpenedModel:
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> Conditioning:
         """Conditioning for specs of one size, with ``negative_`` entries where they guide the teacher."""
-        return to_device(self.condition(specs), self.device)
+        return to_device(self.condition(specs), self.device, self.student.family.read_on_host)
 
     def computing(self) -> AbstractContextManager:
         """The precision in which networks are to be run, as in training: states stay float32 beside a bf16 base."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .. import __version__
+from ..core.tensors import to_device
 from ..errors import UsageError
 from ..presets.idle import idle_options
 from ..presets.resolve import load
@@ -21,7 +22,7 @@ from ..students.student import Student
 from ..system.devices import choose_device
 from ..system.files import check_writable
 from ..teachers import family_of
-from ..teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of, to_device
+from ..teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of
 from ..teachers.folders import on_base, teacher_folder
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core.decoding import PolicyDecoder
 from ..core.policies.base import Policy
 from ..core.rollout import rollout
-from ..core.tensors import working
+from ..core.tensors import to_device, working
 from ..core.timegrid import TimeGrid, renoising, to_raw, to_sigma
 
 
@@ -96,7 +96,8 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         self.raws = TimeGrid(num_inference_steps, self.config.final_step_scale, self.config.shift).edges
         sigma = [to_sigma(raw, self.config.shift) for raw in self.raws]
         self.sigmas = torch.tensor(sigma, dtype=torch.float32)
-        self.timesteps = (self.sigmas[:-1] * self.config.num_train_timesteps).to(device)
+        self._on_host = self.sigmas[:-1] * self.config.num_train_timesteps
+        self.timesteps = to_device(self._on_host, torch.device("cpu" if device is None else device))
         self._step_index = None
 
     @property
@@ -153,7 +154,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
 
     def _index_of(self, timestep: Tensor | float) -> int:
         """The step whose timestep is nearest: pipelines hand the value back, now and then in another precision."""
-        return int((self.timesteps.cpu() - float(timestep)).abs().argmin())
+        return int((self._on_host - float(timestep)).abs().argmin())
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps

@@ -43,6 +43,7 @@ class TeacherFamily(ABC):
         config_not_published: fields of the base's config that published GM adapters leave out.
         usual_fields: values that released networks have in fields of the config which no tensor shows.
         embeds_guidance: whether its networks have an input for the guidance scale.
+        read_on_host: entries of the conditioning, of both halves of guidance, that :meth:`call` reads in host memory.
         guidance: the value of that input.
     """
 
@@ -54,6 +55,7 @@ class TeacherFamily(ABC):
     config_not_published: ClassVar[tuple[str, ...]] = ()
     usual_fields: ClassVar[Mapping[str, tuple[float, ...]]] = MappingProxyType({})
     embeds_guidance: ClassVar[bool] = False
+    read_on_host: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, guidance: float = 1.0) -> None:
         self.guidance = guidance
@@ -161,11 +163,6 @@ def matching(model: Network, pattern: str) -> list[str]:
     return [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear) and re.fullmatch(pattern, name)
     ]
-
-
-def to_device(conditioning: Conditioning, device: torch.device) -> Conditioning:
-    """The conditioning on another device."""
-    return {name: value.to(device) for name, value in conditioning.items()}
 
 
 def repeat(conditioning: Conditioning, times: int) -> Conditioning:

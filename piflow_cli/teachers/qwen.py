@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .packed import PackedFamily
 from .packing import SIDE, pack, unpack
-from .text_to_image import longest_masked, masked
+from .text_to_image import MASK, MASKS, longest_masked, masked
 
 
 class QwenImageFamily(PackedFamily):
@@ -21,6 +22,7 @@ class QwenImageFamily(PackedFamily):
     model_name = "QwenImageTransformer2DModel"
     pipeline_name = "QwenImagePipeline"
     vae_name = "AutoencoderKLQwenImage"
+    read_on_host = MASKS
     config_not_published = (*PackedFamily.config_not_published, "guidance_embeds")
 
     def adapter_targets(self, model: Network) -> list[str]:
@@ -31,18 +33,22 @@ class QwenImageFamily(PackedFamily):
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
+        mask = conditioning[MASK]
         tokens = model(
             hidden_states=pack(x),
             timestep=sigma.to(x.dtype),
             encoder_hidden_states=conditioning["prompt_embeds"],
-            encoder_hidden_states_mask=conditioning["prompt_embeds_mask"],
+            # Under a mask attention has no fast kernel, and a batch of one has nothing to mask.
+            encoder_hidden_states_mask=None if mask.all() else to_device(mask, x.device),
             img_shapes=[[(1, height // SIDE, width // SIDE)]] * x.shape[0],
             return_dict=False,
         )[0]
         return unpack(tokens, height, width)
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        return {**conditioning, "true_cfg_scale": self.guidance if negative_of(conditioning) else 1.0}
+        embeds = conditioning["prompt_embeds"]
+        masks = {name: value.to(embeds.device) for name, value in conditioning.items() if name in self.read_on_host}
+        return {**conditioning, **masks, "true_cfg_scale": self.guidance if negative_of(conditioning) else 1.0}
 
     def longest_conditioning(self, model: Network) -> Conditioning:
         return longest_masked(self.text_length, model.config.joint_attention_dim)

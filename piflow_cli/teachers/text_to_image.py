@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import quantised_loading
 from .base import Conditioning, Network, TeacherFamily
-from .encoders import EncoderFactory, negative_of
+from .encoders import NEGATIVE_PREFIX, EncoderFactory, negative_of
 from .loading import load_model
 from .long_texts import hushed, length_note
 from .packing import pack, unpack
@@ -23,6 +23,9 @@ from .text_parts import encoder_bytes, missing_parts, text_encoders
 
 if TYPE_CHECKING:
     from ..presets.schema import TeacherSection
+
+MASK = "prompt_embeds_mask"
+MASKS = (MASK, NEGATIVE_PREFIX + MASK)
 
 
 class TextToImageFamily(TeacherFamily):
@@ -268,13 +271,13 @@ def decode_each(family: TextToImageFamily, vae: Network, latents: Tensor) -> Ten
 
 def masked(embeds: Tensor) -> dict[str, Tensor]:
     """Embeddings (L, D) of a text as they are, and a mask (L,) that says that all of them count."""
-    return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(embeds.shape[0], dtype=torch.long)}
+    return {"prompt_embeds": embeds, MASK: torch.ones(embeds.shape[0], dtype=torch.long)}
 
 
 def longest_masked(length: int, width: int) -> Conditioning:
     """Shapes of one text of ``length`` embeddings of ``width`` as :func:`masked` has it, in the encoders' bfloat16."""
     embeds = torch.empty(1, length, width, dtype=torch.bfloat16, device="meta")
-    return {"prompt_embeds": embeds, "prompt_embeds_mask": torch.ones(1, length, dtype=torch.long, device="meta")}
+    return {"prompt_embeds": embeds, MASK: torch.ones(1, length, dtype=torch.long, device="cpu")}
 
 
 def _from_diffusers(name: str) -> Any:

@@ -12,7 +12,7 @@ from ..core.heads import HeadSite
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .long_texts import chat_lengths
-from .text_to_image import TextToImageFamily, longest_masked, masked
+from .text_to_image import MASK, MASKS, TextToImageFamily, longest_masked, masked
 
 FINAL_LAYER = "all_final_layer.2-1"
 MOST_EMBEDDING_CHANNELS = 256
@@ -26,6 +26,7 @@ class ZImageFamily(TextToImageFamily):
     pipeline_name = "ZImagePipeline"
     token_positions = None
     text_length = 512
+    read_on_host = MASKS
     trained_in_full = (f"{FINAL_LAYER}.adaLN_modulation.1",)
 
     def head_site(self, model: Network) -> HeadSite:
@@ -60,9 +61,7 @@ class ZImageFamily(TextToImageFamily):
         }
 
     def longest_conditioning(self, model: Network) -> Conditioning:
-        # Its forward() cuts the captions to length.
-        mask = torch.ones(1, self.text_length, dtype=torch.long, device="cpu")
-        return longest_masked(self.text_length, model.config.cap_feat_dim) | {"prompt_embeds_mask": mask}
+        return longest_masked(self.text_length, model.config.cap_feat_dim)
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}
@@ -79,6 +78,6 @@ class ZImageFamily(TextToImageFamily):
 
 
 def _captions(conditioning: Conditioning) -> list[Tensor]:
-    """The texts (L, D) of a batch without their padding."""
-    lengths = conditioning["prompt_embeds_mask"].sum(dim=1).tolist()
+    """The texts (L, D) of a batch without their padding, whose length is read in host memory."""
+    lengths = conditioning[MASK].sum(dim=1).tolist()
     return [text[:length] for text, length in zip(conditioning["prompt_embeds"], lengths)]

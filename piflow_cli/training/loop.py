@@ -11,13 +11,23 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ..core.constants import ImitationConfig
+from ..core.draws import draw_segment, draw_segments, draw_start
 from ..core.ema import karras_decay, update_average
 from ..core.guidance import Guidance
-from ..core.imitation import ImitationConfig, data_dependent_loss, data_free_losses, teacher_ratio
+from ..core.imitation import (
+    StudentPolicy,
+    TeacherVelocity,
+    data_dependent_loss,
+    data_free_losses,
+    teacher_ratio,
+)
+from ..core.policies.base import Policy
+from ..core.tensors import to_device
 from ..core.validation import values_unchecked
 from ..data.batches import Batch, TrainingData, mixed_seed
 from ..students.student import Student
-from ..teachers.base import Network, teacher_velocity, to_device
+from ..teachers.base import Conditioning, Network, teacher_velocity
 from .checkpoints import TrainingState
 from .optimizer import learning_rate
 from .previews import Gallery
@@ -139,23 +149,34 @@ def _backward(session: Session, round_: int) -> Tensor:
 
 
 def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterator[Tensor]:
-    batch, device = _batch(session, round_), session.accelerator.device
-    conditioning = to_device(batch.conditioning, device)
+    """The losses of one round; all that it needs is drawn on the host and goes to the device in one copy."""
+    batch, config = _batch(session, round_), session.config
+    count, told = batch.shape[0], batch.conditioning
+    device, on_host = session.accelerator.device, session.student.family.read_on_host
     ratio = teacher_ratio(session.iteration, session.preset.imitation.mixing_iterations)
+    if session.preset.data_free:
+        noise, segments = torch.randn(batch.shape, generator=generator), draw_segments(count, config, generator)
+        noise, segments, told = to_device((noise, segments, told), device, on_host)
+        yield from data_free_losses(*_players(session, told), noise, config, ratio, segments)
+    else:
+        assert batch.x_0 is not None, "data-dependent training has data"
+        drawn = draw_start(batch.shape, config.grid, generator), draw_segment(count, config, generator)
+        x_0, drawn, told = to_device((batch.x_0, drawn, told), device, on_host)
+        yield data_dependent_loss(*_players(session, told), x_0, config, ratio, drawn)
 
-    def student(x: Tensor, raw: Tensor):
+
+def _players(session: Session, conditioning: Conditioning) -> tuple[StudentPolicy, TeacherVelocity]:
+    """Student and teacher, told ``conditioning``."""
+    family = session.student.family
+
+    def student(x: Tensor, raw: Tensor) -> Policy:
         return session.student.policy(session.model, x, raw, conditioning)
 
     def teacher(x: Tensor, sigma: Tensor) -> Tensor:
         with session.accelerator.autocast():
-            return teacher_velocity(session.student.family, session.teacher, session.guidance, x, sigma, conditioning)
+            return teacher_velocity(family, session.teacher, session.guidance, x, sigma, conditioning)
 
-    if session.preset.data_free:
-        noise = torch.randn(batch.shape, generator=generator).to(device)
-        yield from data_free_losses(student, teacher, noise, session.config, ratio, generator)
-    else:
-        assert batch.x_0 is not None, "data-dependent training has data"
-        yield data_dependent_loss(student, teacher, batch.x_0.to(device), session.config, ratio, generator)
+    return student, teacher
 
 
 def _place(session: Session, round_: int) -> int:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ..core.guidance import Guidance
+from ..core.tensors import to_device
 from ..reports.images import image_grid, save_png, to_images
 from ..sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from ..students.student import Student
 from ..system.files import replacing_file
-from ..teachers.base import ClassConditionalFamily, Conditioning, Network, to_device
+from ..teachers.base import ClassConditionalFamily, Conditioning, Network
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, open_decoder
 
@@ -55,7 +56,7 @@ def open_gallery(
             return None
         batch = data.batch(preset.seed, 0, TEXT_COLUMNS)
         noise = seeded_noise(seeded_generators(range(TEXT_COLUMNS)), batch.shape[1:])
-        return Gallery(noise.to(device), to_device(batch.conditioning, device), show, TEXT_COLUMNS)
+        return Gallery(noise.to(device), to_device(batch.conditioning, device, family.read_on_host), show, TEXT_COLUMNS)
     assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
     seeds = range(PREVIEW_ROWS * COLUMNS)
     shape = family.sample_shape(student.model)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..core.imitation import ImitationConfig
+from ..core.constants import ImitationConfig
+from ..core.policies.kinds import policy_kind
 from ..core.timegrid import TimeGrid
 from ..errors import UsageError
 
@@ -56,13 +57,14 @@ def time_grid(preset: Preset) -> TimeGrid:
 
 def imitation_config(preset: Preset) -> ImitationConfig:
     """The constants of a pi-ID step under this preset."""
-    imitation = preset.imitation
+    imitation, mixes = preset.imitation, "imitation.dropout" in policy_kind(preset.policy.kind).settings
     return ImitationConfig(
         grid=time_grid(preset),
         states=imitation.states,
         window=imitation.window,
         substeps=preset.policy.substeps,
-        dropout=imitation.dropout,
+        dropout=imitation.dropout if mixes else 0.0,
+        components=preset.policy.components if mixes else 0,
         loss_scale=imitation.loss_scale,
         states_per_query=imitation.states_per_query,
     )

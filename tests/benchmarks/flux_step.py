@@ -26,15 +26,17 @@ import torch
 from common import elapsed, machine, medians, write_json
 
 from piflow_cli.console import Console, format_table
+from piflow_cli.core.draws import draw_segments
 from piflow_cli.core.ema import update_average
 from piflow_cli.core.imitation import data_free_losses
+from piflow_cli.core.tensors import to_device
 from piflow_cli.core.timegrid import to_sigma
 from piflow_cli.data.collect import EncodedCache
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.presets.schema import Preset
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.base import repeat, teacher_velocity, to_device
+from piflow_cli.teachers.base import repeat, teacher_velocity
 from piflow_cli.training.dry_run.outline import memory_of, outline_of
 from piflow_cli.training.loop import Session, train_step
 from piflow_cli.training.opening import open_session
@@ -97,7 +99,7 @@ def works(session: Session) -> dict[str, Callable[[], object]]:
     """The parts of a step, each on its own."""
     device, config, student = session.accelerator.device, session.config, session.student
     batch = session.data.batch(0, 0, 1)
-    conditioning = to_device(batch.conditioning, device)
+    conditioning = to_device(batch.conditioning, device, session.student.family.read_on_host)
     x, one = torch.randn(batch.shape, device=device), torch.ones(1, dtype=torch.float64, device=device)
     grid, states = config.grid, config.states
     with torch.no_grad(), session.accelerator.autocast():
@@ -120,9 +122,8 @@ def works(session: Session) -> dict[str, Callable[[], object]]:
         def imagined(state, raw):
             return student.decoder.policy(output.detach().requires_grad_(), state, raw)
 
-        for loss in data_free_losses(
-            imagined, lambda state, sigma: state, x, config, generator=torch.Generator().manual_seed(0)
-        ):
+        draws = to_device(draw_segments(len(x), config, torch.Generator().manual_seed(0)), x.device)
+        for loss in data_free_losses(imagined, lambda state, sigma: state, x, config, draws=draws):
             loss.backward()
 
     def optimiser() -> None:
@@ -150,7 +151,10 @@ def one_at_a_time(session: Session) -> None:
 def sampling(session: Session, device: torch.device, rounds: int) -> dict[str, float]:
     """Milliseconds of an image's latents, and of as many bare network calls."""
     batch, student = session.data.batch(0, 0, 1), session.student
-    conditioning, x = to_device(batch.conditioning, device), torch.randn(batch.shape, device=device)
+    conditioning, x = (
+        to_device(batch.conditioning, device, session.student.family.read_on_host),
+        torch.randn(batch.shape, device=device),
+    )
     nfe = student.facts.nfe
 
     @torch.no_grad()

@@ -9,12 +9,13 @@ from helpers import MixtureFlow, random_gm, seeded
 from hypothesis import given
 from hypothesis import strategies as st
 
+from piflow_cli.core.constants import ImitationConfig
+from piflow_cli.core.draws import draw_segment, draw_segments, draw_start
 from piflow_cli.core.imitation import (
-    ImitationConfig,
     Segment,
+    cut_intervals,
     data_dependent_loss,
     data_free_losses,
-    draw_intervals,
     segment_loss,
     teacher_ratio,
 )
@@ -46,7 +47,11 @@ def test_data_free_losses_of_two_steps_equal_the_hand_computed_ones() -> None:
     """
     config = ImitationConfig(TimeGrid(2), states=1, loss_scale=3.0)
     noise = torch.randn(4, 1, 2, generator=seeded(), dtype=torch.float64)
-    losses = list(data_free_losses(constant_student(0.0), constant_teacher(1.0), noise, config, generator=seeded(5)))
+    losses = list(
+        data_free_losses(
+            constant_student(0.0), constant_teacher(1.0), noise, config, draws=draw_segments(4, config, seeded(5))
+        )
+    )
     generator = seeded(5)
     for loss, source in zip(losses, (1.0, 0.5), strict=True):
         gap = 0.5 * torch.rand(1, 4, generator=generator, dtype=torch.float64)[0]
@@ -62,7 +67,8 @@ def test_data_free_segments_start_where_the_policy_ended() -> None:
         return constant_student(0.0)(x, raw)
 
     noise = torch.randn(3, 1, 2, generator=seeded(), dtype=torch.float64)
-    list(data_free_losses(student, constant_teacher(1.0), noise, ImitationConfig(TimeGrid(2)), generator=seeded()))
+    config = ImitationConfig(TimeGrid(2))
+    list(data_free_losses(student, constant_teacher(1.0), noise, config, draws=draw_segments(3, config, seeded())))
     torch.testing.assert_close(starts[1], noise / 2)
 
 
@@ -74,11 +80,10 @@ def test_data_dependent_and_data_free_losses_agree_on_a_two_step_case() -> None:
     config = ImitationConfig(TimeGrid(2, 0.5), states=2, loss_scale=1.0)
     student, teacher = constant_student(0.0), bounded_teacher
     shape = (60_000, 1)
-    dependent = data_dependent_loss(
-        student, teacher, torch.zeros(shape, dtype=torch.float64), config, generator=seeded(1)
-    )
+    draws = draw_start(shape, config.grid, seeded(1)), draw_segment(shape[0], config, seeded(3))
+    dependent = data_dependent_loss(student, teacher, torch.zeros(shape, dtype=torch.float64), config, draws=draws)
     noise = torch.zeros(shape, dtype=torch.float64)
-    free = sum(data_free_losses(student, teacher, noise, config, generator=seeded(2)))
+    free = sum(data_free_losses(student, teacher, noise, config, draws=draw_segments(shape[0], config, seeded(2))))
     segment = 2 / 3
     # E[sigma] is a segment's middle and E[sigma^2] follows from its uniform gaps; the velocities differ by sigma.
     exact = (
@@ -106,7 +111,9 @@ def test_sources_of_noised_data_lie_on_the_grid_and_are_noised_to_their_level() 
         return constant_student(0.0)(x, raw)
 
     x_0 = torch.full((30_000, 1), 4.0, dtype=torch.float64)
-    data_dependent_loss(student, constant_teacher(0.0), x_0, ImitationConfig(grid, states=1), generator=seeded())
+    config = ImitationConfig(grid, states=1)
+    draws = draw_start(x_0.shape, grid, seeded()), draw_segment(len(x_0), config, seeded())
+    data_dependent_loss(student, constant_teacher(0.0), x_0, config, draws=draws)
     for edge, share in zip(grid.edges, (0.4, 0.4, 0.2)):
         drawn = seen["raw"] == edge
         assert drawn.double().mean().item() == pytest.approx(share, abs=0.01)
@@ -119,7 +126,7 @@ def test_sources_of_noised_data_lie_on_the_grid_and_are_noised_to_their_level() 
 def test_intervals_fit_into_their_segment(states: int, window: int, ratio: float, length: float, seed: int) -> None:
     config = ImitationConfig(TimeGrid(1), states=states, window=window)
     lengths = torch.tensor([length, length / 2], dtype=torch.float64)
-    intervals = draw_intervals(lengths, config, ratio, seeded(seed))
+    intervals = cut_intervals(lengths, config, ratio, draw_segment(2, config, seeded(seed)))
     substep = lengths / (lengths * 128).round().clamp(min=1)
     torch.testing.assert_close(intervals.window, torch.minimum(window * substep, lengths))
     free = lengths - intervals.window
@@ -145,7 +152,8 @@ def exact_teacher(x, sigma):
 def test_a_student_that_knows_the_teachers_flow_has_no_loss(ratio: float) -> None:
     config = ImitationConfig(TimeGrid(2), states=3, window=0)
     noise = torch.randn(16, 2, 2, generator=seeded(), dtype=torch.float64)
-    losses = list(data_free_losses(exact_student, exact_teacher, noise, config, 0.0 if ratio == 0 else ratio, seeded()))
+    draws = draw_segments(16, config, seeded())
+    losses = list(data_free_losses(exact_student, exact_teacher, noise, config, ratio, draws))
     if ratio == 0:
         assert sum(losses).item() < 1e-12
     else:
@@ -164,7 +172,7 @@ def test_with_mixing_the_state_moves_along_the_teachers_answer() -> None:
     x = torch.randn(4, 2, 3, generator=seeded(), dtype=torch.float64)
     one = torch.ones(4, dtype=torch.float64)
     config = ImitationConfig(TimeGrid(1), states=3)
-    segment_loss(constant_student(0.0), teacher, Segment(x, one, one), config, 1.0, seeded())
+    segment_loss(constant_student(0.0), teacher, Segment(x, one, one), config, 1.0)
     assert len(asked) == 3
     torch.testing.assert_close(asked[0][0], x)
     for (state, sigma), (following, sigma_next) in pairwise(asked):
@@ -182,7 +190,7 @@ def test_without_mixing_states_are_the_policys_own_and_asked_for_at_once() -> No
     x = torch.randn(2, 2, 3, generator=seeded(), dtype=torch.float64)
     one = torch.ones(2, dtype=torch.float64)
     config = ImitationConfig(TimeGrid(1), states=4)
-    segment_loss(exact_student, teacher, Segment(x, one, one), config, 0.0, seeded(3))
+    segment_loss(exact_student, teacher, Segment(x, one, one), config, 0.0)
     assert [call[0].shape[0] for call in calls] == [8]
     states, sigmas = calls[0][0].chunk(4), calls[0][1].chunk(4)
     here, at = x, one
@@ -191,10 +199,11 @@ def test_without_mixing_states_are_the_policys_own_and_asked_for_at_once() -> No
         torch.testing.assert_close(state, here)
         at = sigma
     calls.clear()
-    loss_all, _ = segment_loss(exact_student, teacher, Segment(x, one, one), config, 0.0, seeded(3))
+    draws = draw_segment(2, config, seeded(3))
+    loss_all, _ = segment_loss(exact_student, teacher, Segment(x, one, one), config, 0.0, draws)
     calls.clear()
     loss_three, _ = segment_loss(
-        exact_student, teacher, Segment(x, one, one), replace(config, states_per_query=3), 0.0, seeded(3)
+        exact_student, teacher, Segment(x, one, one), replace(config, states_per_query=3), 0.0, draws
     )
     assert [call[0].shape[0] for call in calls] == [6, 2]
     torch.testing.assert_close(loss_all, loss_three)
@@ -209,10 +218,12 @@ def test_gradients_of_the_loss_match_finite_differences(ratio: float) -> None:
     def loss(means, logweights, logstds):
         policy = Frozen(means, logweights, logstds, base.x_src, base.raw_src)
         segment = Segment(base.x_src, base.raw_src, base.raw_src)
-        return segment_loss(lambda x, raw: policy, exact_teacher, segment, config, ratio, seeded())[0]
+        return segment_loss(lambda x, raw: policy, exact_teacher, segment, config, ratio, draws)[0]
+
+    draws = draw_segment(2, config, seeded())
 
     class Frozen(type(base)):
-        def with_dropout(self, probability, generator=None):
+        def without(self, dropped):
             return base
 
     leaves = [value.clone().requires_grad_() for value in (base.means, base.logweights, base.logstds)]
@@ -220,19 +231,20 @@ def test_gradients_of_the_loss_match_finite_differences(ratio: float) -> None:
 
 
 def test_dropout_touches_the_walk_and_not_the_policy_that_learns() -> None:
-    policies = []
+    walked = []
     base = random_gm(batch=2, components=4, raw_src=1.0)
 
     class Watched(type(base)):
-        def with_dropout(self, probability, generator=None):
-            policies.append(probability)
-            return super().with_dropout(probability, generator)
+        def without(self, dropped):
+            walked.append(dropped)
+            return super().without(dropped)
 
     policy = Watched(base.means.clone().requires_grad_(), base.logweights, base.logstds, base.x_src, base.raw_src)
-    config = ImitationConfig(TimeGrid(1), states=2, dropout=0.3)
+    config = ImitationConfig(TimeGrid(1), states=2, dropout=0.3, components=4)
+    draws = draw_segment(2, config, seeded())
     segment = Segment(base.x_src, base.raw_src, base.raw_src)
-    loss, _ = segment_loss(lambda x, raw: policy, lambda x, s: torch.zeros_like(x), segment, config, 0.0, seeded())
+    loss, _ = segment_loss(lambda x, raw: policy, lambda x, s: torch.zeros_like(x), segment, config, 0.0, draws)
     loss.backward()
-    assert policies == [0.3]
+    assert walked == [draws.dropped] and draws.dropped.any()
     assert policy.means.grad.abs().sum((0, 2, 3, 4)).gt(0).all()
     assert policy.dropped is None

@@ -8,6 +8,7 @@ from helpers import MixtureFlow, close, golden, golden_dx, golden_gm, random_dx,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from piflow_cli.core.draws import draw_dropped
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.core.timegrid import to_raw, to_sigma
 
@@ -104,12 +105,11 @@ def test_dropped_components_leave_the_policy_of_the_others() -> None:
 
 
 def test_dropout_is_per_component_at_its_rate_and_never_total() -> None:
-    policy = random_gm(batch=4000, components=2, channels=1, space=(1,))
-    dropped = policy.with_dropout(0.5, seeded()).dropped
+    dropped = draw_dropped(4000, 2, 0.5, seeded())
     assert not dropped.all(1).any()
     # Of four equally likely masks the one that drops both becomes the one that keeps both.
     assert dropped.double().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert policy.with_dropout(0.0).dropped is None
+    assert draw_dropped(4000, 2, 0.0) is None
 
 
 @pytest.mark.parametrize("point", range(4))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
 
 from piflow_cli.core import kernels, reference
+from piflow_cli.core.draws import draw_dropped
 from piflow_cli.core.kernels import blocks
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
@@ -54,7 +55,7 @@ def gradients(
 def test_states_of_any_shape_equal_the_reference(shape, components, block, drop, temperature) -> None:
     policy = replace(gm_policy(shape, components), temperature=temperature)
     if drop:
-        policy = policy.with_dropout(0.5, torch.Generator().manual_seed(0))
+        policy = policy.without(draw_dropped(*policy.means.shape[:2], 0.5, torch.Generator().manual_seed(0)))
     raws = descending(policy, [0.5, 0.7])
     x = policy.x_src + 0.1
     with pytest.MonkeyPatch.context() as patch:
@@ -71,7 +72,7 @@ def test_gradients_of_any_shape_equal_autograd_through_the_reference(
 ) -> None:
     policy = replace(gm_policy(shape, components), temperature=temperature)
     if drop:
-        policy = policy.with_dropout(0.5, torch.Generator().manual_seed(0))
+        policy = policy.without(draw_dropped(*policy.means.shape[:2], 0.5, torch.Generator().manual_seed(0)))
     start, end = descending(policy, [0.8, 0.6])[1:]
     x = policy.x_src + 0.1
     with pytest.MonkeyPatch.context() as patch:

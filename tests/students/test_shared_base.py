@@ -9,9 +9,11 @@ from tiny_students import facts, tiny_dit
 from torch import Tensor
 from zoo import GRID, RAW, ZOO, Row, conditioning, disturb, every_family, facts_of, states, student_of
 
+from piflow_cli.core.constants import ImitationConfig
+from piflow_cli.core.draws import draw_segments
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.heads import attach_head
-from piflow_cli.core.imitation import ImitationConfig, data_free_losses
+from piflow_cli.core.imitation import data_free_losses
 from piflow_cli.core.timegrid import to_sigma
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.schema import AdapterSection
@@ -33,13 +35,13 @@ def losses(row: Row, student: Student, model: Network, teacher: Network):
     """The pi-ID losses of one data-free step, as the training loop asks for them."""
     family, given = student.family, conditioning(row)
     guidance = Guidance(row.guidance if row.guidance_mode == "plain" else 1.0)
-    config = ImitationConfig(GRID, states=2, window=1, substeps=16, dropout=0.2)
+    config = ImitationConfig(GRID, states=2, window=1, substeps=16, dropout=0.2, components=student.facts.components)
     return data_free_losses(
         lambda x, raw: student.policy(model, x, raw, given),
         lambda x, sigma: teacher_velocity(family, teacher, guidance, x, sigma, given),
         states(),
         config,
-        generator=seeded(5),
+        draws=draw_segments(len(states()), config, seeded(5)),
     )
 
 

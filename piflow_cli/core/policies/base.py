@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from ..tensors import per_sample, working
@@ -70,8 +69,8 @@ class Policy(ABC):
         """The same policy, cut from the graph of the network."""
         return replace(self, **{name: getattr(self, name).detach() for name in (*self.outputs, "x_src")})
 
-    def with_dropout(self, probability: float, generator: torch.Generator | None = None) -> Self:
-        """The policy without some of its components, each left out with ``probability``; itself where it has none."""
+    def without(self, dropped: Tensor | None) -> Self:
+        """The policy without the components (B, K) that are marked; itself where it has none."""
         return self
 
     def with_temperature(self, temperature: float) -> Self:

@@ -32,16 +32,9 @@ class ComponentPolicy(Policy):
     logweights: Tensor
     dropped: Tensor | None
 
-    def with_dropout(self, probability: float, generator: torch.Generator | None = None) -> Self:
-        """Drop whole components, each with ``probability``, the same ones at all positions of a sample.
-
-        Where all components of a sample would fall, all stay (arXiv 2510.14974, GM dropout).
-        """
-        if probability == 0:
-            return self
-        draw = torch.rand(self.means.shape[:2], generator=generator) < probability
-        draw &= ~draw.all(dim=1, keepdim=True)
-        return replace(self, dropped=draw.to(self.means.device))
+    def without(self, dropped: Tensor | None) -> Self:
+        """Leave out whole components, the same ones at all positions of a sample."""
+        return replace(self, dropped=dropped)
 
     def kept_logweights(self) -> Tensor:
         """The log-weights (B, K, 1, *S), minus infinity where a component is dropped."""

@@ -1,0 +1,30 @@
+"""The constants of a pi-ID step (pi-Flow, arXiv 2510.14974, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .timegrid import TimeGrid
+
+
+@dataclass(frozen=True)
+class ImitationConfig:
+    """Constants of one pi-ID step.
+
+    ``states`` S asked of the teacher per segment; ``window`` W, the micro-window in substeps; ``substeps`` per unit of
+    raw time; ``dropout`` of the policies' ``components``; ``loss_scale``; ``states_per_query`` bounds how many states
+    share one teacher batch (0: all that can).
+    """
+
+    grid: TimeGrid
+    states: int = 2
+    window: int = 0
+    substeps: int = 128
+    dropout: float = 0.0
+    components: int = 0
+    loss_scale: float = 1.0
+    states_per_query: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dropout > 0 and self.components < 1:
+            raise ValueError("dropout needs the number of components that it chooses from")
