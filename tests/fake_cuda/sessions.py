@@ -26,7 +26,7 @@ from piflow_cli.training import opening
 from piflow_cli.training.loop import Session
 
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"
-DEPTHS = {"num_layers": 2, "num_single_layers": 2, "n_layers": 2, "n_refiner_layers": 1}  # of a small model, as wide
+DEPTHS = {"num_layers": 1, "num_single_layers": 1, "n_layers": 1, "n_refiner_layers": 1}  # of a small model, as wide
 SHARED = ["optimisation.optimizer=adamw"]  # bitsandbytes' own kernels know no fake tensors
 
 
@@ -68,7 +68,7 @@ def session_of(
 ) -> Session:
     """The session that ``piflow distill --teacher NAME`` opens, of a teacher with random weights, on "cuda".
 
-    ``small``: two blocks of each kind, as wide as ever. A step takes ``rounds`` of ``batch`` trajectories. Call it
+    ``small``: one block of each kind, as wide as ever. A step takes ``rounds`` of ``batch`` trajectories. Call it
     under a FakeTensorMode.
     """
     section = load(name).teacher

@@ -1,0 +1,131 @@
+"""Run cases on a GPU that is not there, and say what a GPU would not do, or would wait for.
+
+    python tests/fake_cuda/check.py [PRESET ...] [--full] [--planted]
+
+Without names all cases run, with one block of each kind, as wide as ever; ``--full`` takes the networks as they are.
+``--planted`` runs the first of them once under each fault of :mod:`faults` instead. It writes a JSON object a case:
+what was wrong, and the launches, waits and copies. It ends with 1 where anything was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import no_gpu
+from cases import ALLOWED, CASES, COPIES, Case
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("presets", nargs="*")
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--planted", action="store_true")
+    options = parser.parse_args()
+    if "libcuda.so.1" not in os.environ.get("LD_PRELOAD", ""):
+        made = no_gpu.library(Path(tempfile.mkdtemp()))
+        os.execve(sys.executable, [sys.executable, *sys.argv], no_gpu.environment(made))
+    import diffusers.loaders.peft  # noqa: F401  before its imports would make fake tensors
+
+    cases, failed = [case for case in CASES if not options.presets or case.preset in options.presets], False
+    for case, fault in planted(cases[0]) if options.planted else ((case, nullcontext()) for case in cases):
+        with fault:
+            report = check(case, small=not options.full)
+        failed |= bool(report["faults"])
+        print(json.dumps(report), flush=True)
+    return int(failed)
+
+
+def planted(case: Case) -> Iterator[tuple[Case, AbstractContextManager]]:
+    """The step of a case under each of the faults."""
+    from faults import FAULTS
+
+    for name, fault in FAULTS.items():
+        yield replace(case, settings=(), nfes=(), label=name), fault()
+
+
+def check(case: Case, *, small: bool) -> dict[str, Any]:
+    """What was wrong in a case, in words, and what was counted in each of its works."""
+    from accelerate.state import AcceleratorState
+    from kernels import Launches
+    from sessions import parameters_that_move
+    from watching import Watch
+
+    report: dict[str, Any] = {"case": case.name, "faults": [], "works": {}}
+    begun = time.perf_counter()
+    AcceleratorState._reset_state(True)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    # What it has remembered of copies to the host, torch 2.14 cannot repeat inside of another copy.
+    mode.cache_enabled = not case.label
+    with mode, parameters_that_move(), Watch(mode) as watch, Launches() as launches:
+        try:
+            for title, work in works_of(case, watch, small=small):
+                watch.clear()
+                launches.counts.clear()
+                work()
+                report["faults"] += forbidden(title, watch.waits, watch.copies, case)
+                report["works"][title] = {
+                    "waits": dict(watch.waits),
+                    "copies": watch.copies.total(),
+                    "launches": dict(launches.counts),
+                }
+        except Exception as error:
+            if os.environ.get("PIFLOW_DEBUG") == "1":
+                raise
+            # Whatever a case raises is what a GPU would raise.
+            report["faults"].append(f"{type(error).__name__}: {str(error).strip()[:400]}")
+    return report | {"seconds": round(time.perf_counter() - begun, 1)}
+
+
+def works_of(case: Case, watch: Any, *, small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
+    """A step, and a sampling for each number of evaluations."""
+    from sessions import noise_of, session_of
+
+    from piflow_cli.sampling.denoise import sample_student
+    from piflow_cli.training.loop import train_step
+
+    session = session_of(case.preset, case.settings, small=small, batch=case.batch, rounds=case.rounds)
+    session.iteration, watch.host_is_real = case.iteration, True
+    noise, told = noise_of(session)
+
+    def sampling(nfe: int) -> Callable[[], object]:
+        def work() -> None:
+            with session.accelerator.autocast():
+                sample_student(session.average, noise, told, steps=nfe)
+
+        return work
+
+    yield "step", lambda: train_step(session)
+    for nfe in case.nfes:
+        yield f"sampling of {nfe}", sampling(nfe)
+
+
+def forbidden(title: str, waits: Counter[str], copies: Counter[str], case: Case) -> list[str]:
+    """Waits and copies of a work beyond those that are allowed."""
+    found, left = [], {wait: wait.times for wait in ALLOWED}
+    for place, times in waits.items():
+        for wait in ALLOWED:
+            if wait.place in place and title.startswith(wait.during):
+                times, left[wait] = max(0, times - left[wait]), max(0, left[wait] - times)
+        if times:
+            found.append(f"{title} waits {times} times for the device: {place}")
+    kind = title.split()[0]
+    most = COPIES[kind] * (case.rounds if kind == "step" else 1)
+    if copies.total() > most:
+        found.append(f"{title} copies {copies.total()} times, {most} allowed: {'; '.join(copies)}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Training and sampling on a GPU that is not there: devices, kernels and waits of every shipped preset.
+
+`PIFLOW_CUDA=all pytest -n 0 tests/fake_cuda` takes the networks in full size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from piflow_cli.presets.resolve import available
+
+HERE = Path(__file__).parent
+FULL = os.environ.get("PIFLOW_CUDA") == "all"
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or find_spec("triton") is None or shutil.which("cc") is None or torch.version.cuda is None,
+    reason="needs Linux, Triton, a C compiler and a CUDA build of torch",
+)
+
+
+def reports(*options: str) -> dict[str, dict]:
+    """What :mod:`check` says of each case, by its name."""
+    command = [sys.executable, str(HERE / "check.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert lines and done.returncode in (0, 1), done.stderr[-4000:]
+    return {line["case"]: line for line in lines}
+
+
+def test_a_gpu_refuses_nothing_and_is_waited_for_nowhere_else_than_allowed() -> None:
+    found = reports(*(["--full"] if FULL else []))
+    assert {name: report["faults"] for name, report in found.items() if report["faults"]} == {}
+    assert {name.split(",")[0] for name in found} == set(available())
+
+
+def test_each_planted_fault_is_seen() -> None:
+    found = reports("imagenet-fm", "--planted")
+    assert len(found) == 5
+    seen = {name: " ".join(report["faults"]) for name, report in found.items()}
+    assert "_to_copy" in seen["back_to_the_host"]
+    assert "same device" in seen["on_the_wrong_device"]
+    assert "_local_scalar_dense" in seen["an_item"]
+    assert "CompilationError" in seen["a_constant_that_is_called"]
+    assert "float" in seen["an_argument_of_the_wrong_type"]
