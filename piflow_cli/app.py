@@ -14,7 +14,7 @@ from typer.main import get_command
 from piflow_cli import __version__, streams
 from piflow_cli.commands import distill, eval, export, inspect_policy, sample
 from piflow_cli.commands.options import Json, Quiet, switch
-from piflow_cli.console import Console, dumps
+from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
     DEBUG_VARIABLE,
     Interrupted,
@@ -27,6 +27,7 @@ from piflow_cli.errors import (
 from piflow_cli.ranks import is_first
 
 SECONDS_TO_SPEAK = 2
+NO_COMMAND = UsageError("no command given", "piflow --help lists the commands")
 
 app = typer.Typer(
     name="piflow",
@@ -54,7 +55,7 @@ def piflow(
         _print_version(Console(json=json))
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise UsageError("no command given", "piflow --help lists the commands")
+        raise NO_COMMAND
     # Given before the command, the two hold for it as if they were given after it.
     inherited = {name: True for name, given in (("json", json), ("quiet", quiet)) if given}
     context.default_map = {context.invoked_subcommand: inherited}
@@ -64,24 +65,36 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
     silent = _is_silent(args)
+    streams.occupy()
     if os.environ.get(DEBUG_VARIABLE) != "1":
         streams.calm()
     # Progress and warnings that nobody reads any more are no reason to stop anything.
     with streams.unbreakable("stderr"):
-        code = _run(args, silent)
+        code = _flushed(_run(args, silent), args)
     if silent and argv is None:
         streams.hush()
+    return code
+
+
+def _flushed(code: int, args: list[str]) -> int:
+    """``code``, or that of a failure where stdout does not take what was printed."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         # Python would try again at its end, and turn the exit code into one of its own.
         streams.silence(sys.stdout)
+        # Help that is piped into `head` has been read.
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            return _report(unprinted(error), args)
     return code
 
 
 def _run(args: list[str], silent: bool) -> int:
     try:
+        if is_first() and not streams.takes_data():
+            # Every command has a result: one that cannot be printed is not worth the hours that it may take.
+            raise RunError("stdout is closed, and results go there", "where nobody is to read them: > /dev/null")
         with streams.only_ours(silent):
             code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
@@ -119,7 +132,7 @@ def _is_silent(args: list[str]) -> bool:
 def _report(exc: BaseException, args: list[str]) -> int:
     """Print message and hint on stderr, and return the exit code."""
     if type(exc).__name__ == "NoArgsIsHelpError":
-        return UsageError.exit_code  # the help is on the screen already
+        exc = NO_COMMAND  # the help is on the screen already
     if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exception(exc)
     error = _usage_error(exc, args) or explain(exc) or _unknown(exc)

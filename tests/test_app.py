@@ -48,9 +48,9 @@ def test_the_module_is_the_command():
     assert done.stderr.startswith("Error: No such command 'nonsense'.\n  → piflow --help")
 
 
-def test_without_arguments_the_help_is_shown(cli):
+def test_without_arguments_the_help_is_shown_and_what_is_missing_is_said(cli):
     outcome = cli()
-    assert outcome.code == 2 and outcome.err == ""
+    assert (outcome.code, outcome.err) == (2, "Error: no command given\n  → piflow --help lists the commands\n")
     assert outcome.out.split() == cli("--help").out.split()
     assert {"distill", "sample"} <= set(outcome.out.split())
 
