@@ -45,7 +45,7 @@ def test_the_line_to_nobody_leaves_the_exit_code(tmp_path):
 
 
 def test_a_result_does_not_need_the_other_streams(tmp_path):
-    options = "--teacher digits --steps 1 --seeds 0 --output out --json".split()
+    options = ["--teacher", "digits", "--steps", "1", "--seeds", "0", "--output", "out", "--json"]
     done = run("<&- 2>&-", "sample", *options, cwd=tmp_path)
     assert (done.returncode, Path(json.loads(done.stdout)["grid"])) == (0, Path("out/grid.png"))
     # Were a picture opened as stderr, words would be in it.

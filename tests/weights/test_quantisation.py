@@ -15,6 +15,7 @@ from piflow_cli.errors import UsageError
 from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.training.opening import open_models
+from piflow_cli.training.dry_run import plan
 from piflow_cli.weights.quantisation import check_offloading, check_precision, offload, quantised_loading, store_in_fp8
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -131,7 +132,7 @@ def test_the_layers_that_are_trained_are_kept_out_of_the_quantised_ones(monkeypa
     assert family_of("flux").kept_whole(ZOO["flux"].build()) == set(keep)
 
 
-def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path) -> None:
+def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path, monkeypatch) -> None:
     (tmp_path / "p.txt").write_text("a\n")
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     arguments = [
@@ -151,10 +152,12 @@ def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path) -> None:
     checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
     outcome = cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "nf4")
     assert outcome.code == 2 and "excludes adapter.base_precision nf4" in outcome.err
-    plan = json.loads(
+    # A plan needs the weights of no GPU.
+    monkeypatch.setattr(plan, "choose_device", lambda name: CUDA)
+    told = json.loads(
         cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "fp8", "--dry-run", "--json").out
     )
-    assert "the base is frozen in fp8" in plan["student"]["trained"]
+    assert "the base is frozen in fp8" in told["student"]["trained"]
 
 
 def test_a_family_that_is_not_quantised_says_so(tmp_path) -> None:
