@@ -87,7 +87,16 @@ def _gpu_full(exc: BaseException) -> PiflowError:
     )
 
 
-DISK_TABLE: tuple[TableEntry, ...] = (
+DISK_def _not_downloaded(exc: BaseException) -> PiflowError:
+    # What it knows takes a moment to import, which --help has not got.
+    from .network import network_reason
+
+    return RunError(
+        f"a file cannot be downloaded: {network_reason(exc)}", "check the network and run the same command again"
+    )
+
+
+TABLE: tuple[TableEntry, ...] = (
     (
         is_number(errno.ENOSPC),
         run_error("the disk is full{place}", "free some space, then run the same command again"),
@@ -128,6 +137,7 @@ TABLE: tuple[TableEntry, ...] = (
     *DISK_TABLE,
     (_is_missing_package, _missing_package),
     *HUB_TABLE,
+    (named("URLError"), _not_downloaded),
     (_is_too_long, _too_long),
     (is_a(PermissionError), run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
     (

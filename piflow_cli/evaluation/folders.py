@@ -142,7 +142,8 @@ def open_folder(path: Path, count: int | None = None, console: Console | None = 
         UsageError: no such folder, fewer than two readable pictures in it, or fewer than ``count``.
     """
     if not path.is_dir():
-        raise UsageError(f"there is no folder {path}", "name a folder of pictures")
+        what = f"{path} is no folder" if path.exists() else f"there is no folder {path}"
+        raise UsageError(what, "name a folder of pictures")
     files = files_below(path)
     entries, unreadable, grids = _looked_at(path, [file for file in files if file.suffix.lower() in COUNTED], count)
     _refuse_too_few(path, entries, unreadable, count)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..data.labelled_images import load_images
+from ..data.pictures import SUFFIXES
 from ..errors import PiflowError, UsageError
 from ..presets.places import expanded
 from ..system.files import cache_key, identity_of, user_cache
@@ -53,7 +54,7 @@ def open_reference(
             them.
 
     Raises:
-        UsageError: nothing of the kind is there, too few pictures are, or another extractor or resize mode made it.
+        UsageError: nothing is there or another kind of file, too few pictures are, or another extractor or resize mode made it.
         RunError: a file is damaged, or statistics cannot be downloaded.
     """
     if text == DATA:
@@ -63,11 +64,13 @@ def open_reference(
         return _kept_features(open_folder(path, count, console), extractor, console, batch_size, cache, keep)
     if text.startswith(CLEAN_FID):
         reference = clean_fid_statistics(text, console, cache)
-    elif path.suffix == ".npz":
+    elif path.suffix.lower() == ".npz":
         reference = npz_statistics(path)
-    elif path.suffix == ".safetensors":
+    elif path.suffix.lower() == ".safetensors":
         reference = load_features(path)
         reference.tell(console)
+    elif path.exists():
+        raise UsageError(f"{text} is {_kind_of(path)}, and that is no reference", f"name {KNOWN}")
     else:
         raise UsageError(f"there is no reference {text}", f"name {KNOWN}")
     refuse_mixing(extractor, reference)
@@ -77,6 +80,14 @@ def open_reference(
             f"take --num-images {reference.count}",
         )
     return reference
+
+
+def _kind_of(path: Path) -> str:
+    """What ``path`` is, in the words of a user who named it."""
+    if not path.is_file():
+        return "neither a file nor a folder"
+    suffix = path.suffix.lower()
+    return "one picture" if suffix in SUFFIXES else f"a {suffix} file" if suffix else "a file without a suffix"
 
 
 @dataclass

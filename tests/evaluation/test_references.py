@@ -184,7 +184,7 @@ def test_a_clean_fid_name_without_network_or_of_another_form(tmp_path: Path, mon
         RunError, match="ffhq_clean_train_256.npz is not on this machine and cannot be downloaded: no network"
     ) as caught:
         opened("clean-fid:ffhq/256/train")
-    assert str(tmp_path / "piflow" / "statistics") in caught.value.hint
+    assert str(tmp_path / "piflow" / "statistics") in caught.value.hint and "--reference DIR" in caught.value.hint
     with pytest.raises(UsageError, match="no name of clean-fid's"):
         opened("clean-fid:ffhq/256")
 
@@ -193,6 +193,32 @@ def test_a_reference_that_is_nothing_known(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no reference") as caught:
         opened(tmp_path / "absent")
     assert "clean-fid:NAME" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("notes.txt", "is a .txt file"),
+        ("samples.ZIP", "is a .zip file"),
+        ("picture.png", "is one picture"),
+        ("statistics", "is a file without a suffix"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_text("words")
+    with pytest.raises(UsageError, match=f"{name} {what}, and that is no reference") as caught:
+        opened(tmp_path / name)
+    assert "a folder of pictures, a .safetensors or .npz file of statistics" in caught.value.hint
+
+
+def test_what_is_no_file_at_all_is_no_reference() -> None:
+    with pytest.raises(UsageError, match="/dev/null is neither a file nor a folder"):
+        opened("/dev/null")
+
+
+def test_suffixes_of_statistics_may_be_in_capitals(tmp_path: Path, inception) -> None:
+    adm_file(tmp_path / "a.npz").rename(tmp_path / "A.NPZ")
+    assert opened(tmp_path / "A.NPZ", inception["inception-tf"]).source == "A.NPZ"
 
 
 def test_moments_alone_are_kept_of_a_folder_where_nothing_else_is_wanted(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, stud
 from piflow_cli.errors import UsageError
 from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
-from piflow_cli.training.opening import open_models
 from piflow_cli.training.dry_run import plan
+from piflow_cli.training.opening import open_models
 from piflow_cli.weights.quantisation import check_offloading, check_precision, offload, quantised_loading, store_in_fp8
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

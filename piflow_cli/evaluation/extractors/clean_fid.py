@@ -89,8 +89,17 @@ class _LookUp:
         else:
             path, self.moments = ours, self._kept(ours)
             if self.moments is None:
-                self.moments = npz_moments(download(url, ours, self.console), str(ours))
+                self.moments = npz_moments(self._fetched(url, ours), str(ours))
         return str(path)
+
+    def _fetched(self, url: str, path: Path) -> Path:
+        try:
+            return download(url, path, self.console)
+        except RunError as error:
+            hint = (
+                f"check the name and the network, or put it at {path}; offline: --reference DIR, a folder of pictures"
+            )
+            raise RunError(error.message, hint) from error
 
     def _kept(self, path: Path) -> Moments | None:
         if not path.is_file():

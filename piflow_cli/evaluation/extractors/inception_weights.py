@@ -70,7 +70,8 @@ def weight_places(cache: Path | None) -> list[Path]:
 
 def _copy_given(copy: Path, given: Path, trust: bool) -> str:
     if not given.is_file():
-        raise UsageError(f"there are no Inception weights at {given}", f"name the file {FILE}")
+        what = f"{given} is no file of weights" if given.exists() else f"there are no Inception weights at {given}"
+        raise UsageError(what, f"name the file {FILE}")
     shutil.copyfile(given, copy)
     found = files_digest([copy])
     if found != DIGEST and not trust:
