@@ -87,16 +87,7 @@ def _gpu_full(exc: BaseException) -> PiflowError:
     )
 
 
-DISK_def _not_downloaded(exc: BaseException) -> PiflowError:
-    # What it knows takes a moment to import, which --help has not got.
-    from .network import network_reason
-
-    return RunError(
-        f"a file cannot be downloaded: {network_reason(exc)}", "check the network and run the same command again"
-    )
-
-
-TABLE: tuple[TableEntry, ...] = (
+DISK_TABLE: tuple[TableEntry, ...] = (
     (
         is_number(errno.ENOSPC),
         run_error("the disk is full{place}", "free some space, then run the same command again"),
@@ -128,6 +119,15 @@ def _unusable_policy(exc: BaseException) -> PiflowError:
     package = getattr(exc, "package", "the package")
     hint = f"install another version of {package}, or remove it: pip uninstall {package}"
     return RunError(str(exc), hint)
+
+
+def _not_downloaded(exc: BaseException) -> PiflowError:
+    # What it knows takes a moment to import, which --help has not got.
+    from .network import network_reason
+
+    return RunError(
+        f"a file cannot be downloaded: {network_reason(exc)}", "check the network and run the same command again"
+    )
 
 
 TABLE: tuple[TableEntry, ...] = (

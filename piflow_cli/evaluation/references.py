@@ -54,7 +54,8 @@ def open_reference(
             them.
 
     Raises:
-        UsageError: nothing is there or another kind of file, too few pictures are, or another extractor or resize mode made it.
+        UsageError: nothing is there, or another kind of file; too few pictures; or another extractor or resize mode
+            made it.
         RunError: a file is damaged, or statistics cannot be downloaded.
     """
     if text == DATA:
