@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from piflow_cli import __version__, streams
 from piflow_cli.commands import distill, eval, export, inspect_policy, sample
-from piflow_cli.commands.options import Json, Quiet, switch
+from piflow_cli.commands.options import Json, Quiet, refuse_empty_paths, switch
 from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
     DEBUG_VARIABLE,
@@ -95,8 +95,11 @@ def _run(args: list[str], silent: bool) -> int:
         if is_first() and not streams.takes_data():
             # Every command has a result: one that cannot be printed is not worth the hours that it may take.
             raise RunError("stdout is closed, and results go there", "where nobody is to read them: > /dev/null")
+        program = get_command(app)
+        if (name := _command_in(args)) is not None:
+            refuse_empty_paths(getattr(program, "commands", {})[name].params, args)
         with streams.only_ours(silent):
-            code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
+            code = program.main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, args)
     if code == Interrupted.exit_code:
@@ -112,6 +115,12 @@ def _print_version(console: Console) -> None:
     from piflow_cli.system.versions import collect
 
     console.result(collect(), "")
+
+
+def _command_in(args: list[str]) -> str | None:
+    """The command that is named; None where none is."""
+    known = {command.name for command in app.registered_commands}
+    return next((arg for arg in args if arg in known), None)
 
 
 def _options(args: list[str]) -> list[str]:
@@ -159,8 +168,8 @@ def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
         return None
     context = getattr(exc, "ctx", None)
     # A fault in how options are written comes without a context.
-    named = [arg for arg in args if arg in {command.name for command in app.registered_commands}]
-    command = " ".join(["piflow", *named[:1]]) if context is None else context.command_path
+    named = _command_in(args)
+    command = f"piflow {named or ''}".rstrip() if context is None else context.command_path
     # Checks that Typer hands to pydantic come back with this prefix, which says nothing.
     message = " ".join(said().split()).replace("Value error, ", "")
     return UsageError(message, f"{command} --help lists what there is")

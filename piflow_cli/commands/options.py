@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -98,6 +99,22 @@ def _number(text: str) -> float:
         return math.nan
 
 
+def refuse_empty_paths(options: Sequence[Any], arguments: Sequence[str]) -> None:
+    """Raise UsageError for an option of a path, among a command's ``options``, that is given none in ``arguments``.
+
+    An empty path would be read as the current folder, or as an option that was not given.
+    """
+    named = {name: option for option in options if option.metavar in OF_PATHS for name in option.opts}
+    for place, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if word == "--":
+            return
+        if (option := named.get(name)) is not None:
+            given = [value] if equals else arguments[place + 1 : place + 1 + option.nargs]
+            if "" in given:
+                raise UsageError(f"{name}: nothing is named, its value is empty", f"name one: {name} {option.metavar}")
+
+
 def as_typed(context: typer.Context, *names: str) -> dict[str, Any]:
     """The options of a command that its request takes under the same names and unchanged (paths excepted)."""
     return {name: context.params[name] for name in names}
@@ -105,6 +122,10 @@ def as_typed(context: typer.Context, *names: str) -> dict[str, Any]:
 
 MODEL, POLICY, DATA, PRESET = "Model", "Policy", "Data", "Preset"
 OPTIMISATION, MEMORY, SAMPLING, OUTPUT = "Optimisation", "Memory", "Sampling", "Output"
+
+
+# What stands for the value of such an option in the help.
+OF_PATHS = ("DIR", "FILE", "PATH", "PATH[:SCALE]", "SOURCE", "STUDENT", "A B", "WHAT", "FOLDER")
 
 
 def examples(*rows: tuple[str, str], closing: str) -> str:
@@ -167,4 +188,4 @@ Teacher = Annotated[
 TextColumn = Annotated[
     str | None, setting("--text-column", "The column of prompts or captions; default: text.", DATA, "NAME")
 ]
-Subfolder = Annotated[str | None, setting("--subfolder", "A folder inside that of the student.", MODEL, "NAME")]
+Subfolder = Annotated[str | None, setting("--subfolder", "A folder inside that of the student.", MODEL, "FOLDER")]
