@@ -1,7 +1,7 @@
 """The files of a preset: its own, those that it extends, and the variants of each under another policy.
 
 `extends: flux-dev` at the top of a preset names another one, shipped or in a file (its path starts at that file's
-folder). The preset then gives only the keys that differ; the nearer file wins.
+folder). The preset then gives its name and the keys that differ; the nearer file wins.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from piflow_cli.presets.yaml_files import Fault, describe
 
 DEEPEST = 8
 # A preset is called by its own name: that of another would share its folder of runs.
-NOT_INHERITED = ("name", "summary")
+NOT_INHERITED = ("name",)
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,8 @@ def test_every_option_of_a_path_is_known_as_one():
     }
     functions = [command.callback for command in app.registered_commands]
     options = [option for function in functions for option in signature(function, eval_str=True).parameters.values()]
-    typed = {option.annotation.__metadata__[0].param_decls[0] for option in options if "Path" in str(option.annotation)}
+    paths = [option.annotation for option in options if "pathlib" in str(getattr(option.annotation, "__origin__", ""))]
+    typed = {written.__metadata__[0].default for written in paths}
     assert {"--output", "--cache"} < typed <= told
 
 
