@@ -96,10 +96,10 @@ class _LookUp:
         try:
             return download(url, path, self.console)
         except RunError as error:
-            hint = (
-                f"check the name and the network, or put it at {path}; offline: --reference DIR, a folder of pictures"
-            )
-            raise RunError(error.message, hint) from error
+            raise RunError(
+                error.message,
+                f"check the name and the network, or put it at {path}; offline: --reference DIR, a folder of pictures",
+            ) from error
 
     def _kept(self, path: Path) -> Moments | None:
         if not path.is_file():
