@@ -90,7 +90,8 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
 def _check_folders(request: EvalRequest) -> None:
     """Refuse folders that cannot be written to, or not without loss, before anything is computed."""
     if request.save_statistics is not None:
-        check_writable(request.save_statistics.parent, "--save-statistics FILE")
+        saved = request.save_statistics
+        check_writable(saved.parent, "--save-statistics FILE", f"--save-statistics {saved}: ")
     if request.measured:
         if request.output is not None:
             check_writable(request.output)
