@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -64,10 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
     silent = _is_silent(args)
-    if os.environ.get(DEBUG_VARIABLE) != "1":
-        streams.calm()
+    debugged = os.environ.get(DEBUG_VARIABLE) == "1"
     # Progress and warnings that nobody reads any more are no reason to stop anything.
-    with streams.unbreakable("stderr"):
+    with streams.unbreakable("stderr"), nullcontext() if debugged else streams.calm():
         code = _run(args, silent)
     if silent and argv is None:
         streams.hush()

@@ -73,10 +73,17 @@ def unbreakable(*names: str) -> Generator[None]:
             setattr(sys, name, stream)
 
 
-def calm() -> None:
-    """Reduce libraries that warn of nothing a user can act on to their errors."""
+@contextmanager
+def calm() -> Generator[None]:
+    """Reduce, for the block, libraries that warn of nothing a user can act on to their errors."""
+    levels = {name: logging.getLogger(name).level for name in CHATTY}
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def out() -> TextIO | UnbreakableStream:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
-from ..console import SILENT, Console
+from ..console import SILENT
 from ..presets.listing import TeacherRow, teacher_rows
-from .arguments import Place, explained
+from .arguments import Device, FileOrFolder, Keys, Source, Speaker, Switch
+from .calls import public
 
 
-@explained
+@public()
 def list_teachers() -> list[TeacherRow]:
     """The teachers that presets are shipped for, as `piflow distill --list-teachers` shows them.
 
@@ -24,16 +24,16 @@ def list_teachers() -> list[TeacherRow]:
     return teacher_rows()
 
 
-@explained
+@public()
 def distill(
-    teacher: Place,
-    output: Place | None = None,
+    teacher: Source,
+    output: FileOrFolder | None = None,
     *,
-    config: Place | None = None,
-    settings: Mapping[str, object] | None = None,
-    device: str = "auto",
-    resume: bool = True,
-    console: Console = SILENT,
+    config: FileOrFolder | None = None,
+    settings: Keys | None = None,
+    device: Device = "auto",
+    resume: Switch = True,
+    console: Speaker = SILENT,
 ) -> Path:
     """Distil a teacher into a student that samples in a few network evaluations, as `piflow distill` does.
 

@@ -25,6 +25,7 @@ from piflow_cli.presets.schema import (
     Preset,
     TeacherSection,
 )
+from piflow_cli.presets.shortcuts import PICTURES
 
 if TYPE_CHECKING:
     from piflow_cli.presets.yaml_files import Fault
@@ -45,9 +46,6 @@ __all__ = [
     "resolve",
     "to_dict",
 ]
-
-
-PICTURES = "data"
 
 
 def load(name_or_path: str | Path) -> Preset:
