@@ -169,7 +169,7 @@ WRONG = [
     (lambda: piflow.sample(RUN, labels=[-1]), "labels must be at least 0, not -1"),
     (lambda: piflow.sample(RUN, steps=0), "steps must be at least 1"),
     (lambda: piflow.sample(RUN, steps=2.5), "steps must be a whole number"),
-    (lambda: piflow.sample(RUN, temperature=2), "temperature 2: not auto"),
+    (lambda: piflow.sample(RUN, temperature=2), "temperature=2: not auto"),
     (lambda: piflow.sample(RUN, temperature="warm"), "temperature warm: not auto"),
     (lambda: piflow.sample(RUN, substeps=0), "substeps must be at least 1"),
     (lambda: piflow.sample(RUN, batch_size=0), "batch_size must be at least 1"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import IMAGES, Bound
+from piflow_cli.presets.choices import BasePrecision as Precision
 from piflow_cli.sampling.limits import (
     LARGEST_VALUE,
     check_guidance,
@@ -138,7 +139,7 @@ Json = Annotated[bool, switch("--json", "Print the result as JSON on stdout.", O
 Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.", OUTPUT)]
 Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder, file or Hub id.", MODEL, "PATH")]
 BasePrecision = Annotated[
-    Literal["fp32", "bf16", "fp8", "int8", "nf4"] | None,
+    Precision | None,
     setting(
         "--base-precision", "Precision of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY
     ),

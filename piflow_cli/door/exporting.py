@@ -28,7 +28,7 @@ def export(
 
     Args:
         student: as ``load_student`` takes it.
-        format: adapter, pipeline, merged or piflow-scheduler.
+        format: one of those that `piflow export --help` lists.
         output: folder of the export; default: exports/<name>-<format>.
         dtype: precision of the weights: bf16, fp16 or fp32; default: as stored.
         rank: largest rank of the adapters; default: as stored.

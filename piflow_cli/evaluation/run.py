@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from ..console import format_pairs
-from ..packages import named
+from ..packages import object_at
 from ..reports.images import to_images
 from ..sampling.text import WIDEST_ROW
 from ..students.locate import path_or_hub_id
@@ -259,7 +259,7 @@ def _check(request: EvalRequest, compared: Compared) -> None:
         compared.need_teacher("--reference teacher")
     for kind in asked:
         if kind.refuse is not None:
-            named(kind.refuse)(compared)
+            object_at(kind.refuse)(compared)
 
 
 def _add_samples(report: Report, compared: Compared, generation: Generation, candidates: Sequence[Candidate]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from piflow_cli.console import plain
 from piflow_cli.errors import UsageError
-from piflow_cli.presets.families import CLASS, told
+from piflow_cli.presets.families import CLASS, conditioning_of
 from piflow_cli.presets.folders import available, presets_root
 from piflow_cli.presets.schema import (
     AdapterSection,
@@ -128,4 +128,4 @@ def _meant(key: str, family: object) -> str:
     """The key that an option stands for with a teacher of ``family``."""
     if key != PICTURES:
         return key
-    return "data.images" if told(family) == CLASS else "data.captioned"
+    return "data.images" if conditioning_of(family) == CLASS else "data.captioned"
