@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from piflow_cli.sampling.limits import (
     LARGEST_VALUE,
     check_guidance,
     check_lora,
+    check_shift,
     check_stochastic,
     check_temperature,
 )
@@ -99,9 +101,23 @@ def _number(text: str) -> float:
         return math.nan
 
 
+PARSERS: Mapping[str, Callable[[Any], Any]] = {
+    "labels": lambda text: parse_ranges(text, "--labels"),
+    "seeds": lambda text: parse_ranges(text, "--seeds"),
+    "temperature": parse_temperature,
+    "stochastic": parse_stochastic,
+    "guidance": parse_guidance,
+    "shift": check_shift,
+}
+"""Options by name, with the readers of what was typed: all commands mean the same by one name."""
+
+
 def as_typed(context: typer.Context, *names: str) -> dict[str, Any]:
-    """The options of a command that its request takes under the same names and unchanged (paths excepted)."""
-    return {name: context.params[name] for name in names}
+    """The options of a command that its request takes under the same names, read; one that was not given is None."""
+    given = {name: context.params[name] for name in names}
+    return {
+        name: PARSERS[name](value) if name in PARSERS and value is not None else value for name, value in given.items()
+    }
 
 
 MODEL, POLICY, DATA, PRESET = "Model", "Policy", "Data", "Preset"
