@@ -155,6 +155,7 @@ WRONG = [
     (lambda: piflow.distill("digits", "o", settings={"policy.nfe": 0, "optimisation.iteration": 1}), "policy.nfe"),
     (lambda: piflow.distill("digits", "o", settings={"policy.nfe": 0, "optimisation.iteration": 1}), "iterations"),
     (lambda: piflow.distill("digits", "o", config="nowhere.yaml"), "nowhere.yaml"),
+    (lambda: piflow.distill("digits", "o", settings={"data": "nowhere.safetensors"}), "no pictures at nowhere"),
     (lambda: piflow.distill("digits", "o", device="gpu"), "'gpu' is not a device"),
     (lambda: piflow.load_student("nowhere"), "no student at nowhere"),
     (lambda: piflow.load_student(RUN, teacher="flux-dev"), "was trained for the teacher tiny"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from types import NoneType, UnionType
@@ -75,8 +76,13 @@ def _signature(function: Callable, hints: Mapping[str, Any], options: type | Non
     parameters = [value for name, value in own.parameters.items() if name != OPTIONS]
     taken = [] if options is None else [name for name in hints if name in options.__annotations__]
     parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name]) for name in taken]
-    typed = [parameter.replace(annotation=plain[parameter.name]) for parameter in parameters]
+    typed = [parameter.replace(annotation=_written(plain[parameter.name])) for parameter in parameters]
     return own.replace(parameters=typed, return_annotation=plain["return"])
+
+
+def _written(hint: Any) -> Any:
+    """A union as it is written today: str | None, where Python gives Optional[str]."""
+    return functools.reduce(operator.or_, get_args(hint)) if get_origin(hint) is Union else hint
 
 
 def _bound(

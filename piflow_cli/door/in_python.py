@@ -18,8 +18,20 @@ from ..presets.shortcuts import SHORTCUTS
 
 Arguments = Mapping[str, inspect.Parameter]
 # Options whose arguments have other names here; the argument must be the function's.
-RENAMED = {"extractor": "extractors", "lora": "loras", "slice": "position", "prompts": "prompts_from"}
-PROTOCOLS = {"quick": 'protocol="quick"', "full": 'protocol="full"'}
+RENAMED = {
+    "extractor": "extractors",
+    "lora": "loras",
+    "slice": "position",
+    "prompts": "prompts_from",
+    "prompt": "prompts",
+}
+# Options without a value that are a value of an argument.
+SET = {
+    "quick": ("protocol", '"quick"'),
+    "full": ("protocol", '"full"'),
+    "no_resume": ("resume", "False"),
+    "no_base": ("with_base", "False"),
+}
 COMMANDS = {"eval": "evaluate", "inspect-policy": "inspect"}
 
 _HELP = re.compile(r"piflow ([a-z-]+) --help")
@@ -27,14 +39,19 @@ _COMMAND = re.compile(r"piflow [a-z][^,;\n]*")
 _PLACEHOLDER = r"[A-Z]{1,}(?:[./:][A-Za-z]+)*"
 _RANGES = r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*"
 _NUMBER = r"\d+(?:\.\d+)?"
-_CHOICE = r"auto|cpu|cuda(?::\d+)?|model|teacher|inception|(?:fp|bf|int|nf)\d+"
+_LORA = r"(?P<path>[\w./]+\.\w+):(?P<scale>\d+(?:\.\d+)?)|PATH\[:SCALE\]"
+# A lower-case word beside an option is its value where the clause ends with it, but for those of the sentence itself.
+_WORD = r"(?!(?:out|too|alone|file|it|them)\b)[a-z~./][\w~./:-]*(?=$|[,;)]\s|\n| or )"
 _ENDS = r"(?![\w.,:/-]*\w)"  # the end of a word
-_OPTION = re.compile(
-    rf"(?P<type>[Tt]ype )?(?<![\w-])--(?P<name>[a-z][a-z-]*[a-z])"
-    rf"(?: (?:(?P<place>{_PLACEHOLDER}){_ENDS}|(?P<ranges>{_RANGES}){_ENDS}|(?P<number>{_NUMBER}){_ENDS}"
-    rf"|(?P<lora>[\w./]+:{_NUMBER}){_ENDS}"
-    rf"|(?P<choice>{_CHOICE}){_ENDS}|(?P<key>[a-z_]+(?:\.[a-z_]+)?)=(?P<value>[^\s,;]+)))?"
+_VALUES = (
+    rf"(?P<lora>{_LORA})",
+    rf"(?P<place>{_PLACEHOLDER}){_ENDS}",
+    rf"(?P<ranges>{_RANGES}){_ENDS}",
+    rf"(?P<number>{_NUMBER}){_ENDS}",
+    rf"(?P<word>{_WORD})",
+    r"(?P<key>[a-z_]+(?:\.[a-z_]+)?)=(?P<value>[^\s,;]+)",
 )
+_OPTION = re.compile(rf"(?P<type>[Tt]ype )?(?<![\w-])--(?P<name>[a-z][a-z-]*[a-z])(?: (?:{'|'.join(_VALUES)}))?")
 
 
 def tell_in_python(error: PiflowError, arguments: Arguments) -> None:
@@ -72,11 +89,8 @@ def _argument(found: re.Match[str], after: str, arguments: Arguments) -> str | N
     if "settings" in arguments and (key := found["key"] if option == "set" else SHORTCUTS.get(option)) is not None:
         value = _setting(found["value"]) if option == "set" else _value(found, many=False)
         return key if value is None else f'settings={{"{key}": {value}}}'
-    if option in PROTOCOLS and "protocol" in arguments:
-        return PROTOCOLS[option]
-    denied = option.removeprefix("no_")
-    if denied in arguments and denied != option:
-        return f"{denied}=False"
+    if option in SET and SET[option][0] in arguments:
+        return "=".join(SET[option])
     name = RENAMED[option] if RENAMED.get(option) in arguments else option
     if name not in arguments:
         return None
@@ -97,11 +111,11 @@ def _value(found: re.Match[str], many: bool) -> str | None:
         numbers = found["ranges"]
         return _numbers(numbers) if many else numbers if numbers.isdigit() else None
     if found["lora"] is not None:
-        path, _, scale = found["lora"].partition(":")
-        return f'[("{path}", {scale})]'
-    if found["choice"] is not None:
-        return f'["{found["choice"]}"]' if many else f'"{found["choice"]}"'
-    return found["place"] if found["place"] is not None else found["number"]
+        return "[(PATH, SCALE)]" if found["path"] is None else f'[("{found["path"]}", {found["scale"]})]'
+    value = found["number"] if found["place"] is None else found["place"]
+    if found["word"] is not None:
+        value = f'"{found["word"]}"'
+    return value if value is None or not many else f"[{value}]"
 
 
 def _setting(value: str) -> str:
@@ -110,7 +124,7 @@ def _setting(value: str) -> str:
 
 
 def _numbers(ranges: str) -> str:
-    """0-3 as range(4), 0-3,7 as [0, 1, 2, 3, 7]."""
+    """0-3 as range(4), 3,5 as [3, 5], 0-3,7 as [*range(0, 4), 7]."""
     spans = [tuple(map(int, span.split("-"))) for span in ranges.split(",")]
     if len(spans) == 1 and len(spans[0]) == 2:
         first, last = spans[0]
