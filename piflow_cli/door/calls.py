@@ -38,10 +38,9 @@ def public(
     """
 
     def made(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-        hints = get_type_hints(function, include_extras=True)
-        hints |= {} if options is None else get_type_hints(options, include_extras=True)
+        hints = get_type_hints(function, include_extras=True) | _hints_of(options, include_extras=True)
         name = function.__name__  # ty: ignore[missing-attribute]
-        signature = _signature(function, hints, options, request)
+        signature = _signature(function, options, request)
 
         @functools.wraps(function)
         def call(*arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
@@ -68,13 +67,16 @@ def request_of(kind: type[Request], options: Mapping[str, Any], **given: Any) ->
     return kind(**options, **given)
 
 
-def _signature(function: Callable, hints: Mapping[str, Any], options: type | None, request: Any) -> inspect.Signature:
+def _hints_of(options: type | None, include_extras: bool = False) -> dict[str, Any]:
+    return {} if options is None else get_type_hints(options, include_extras=include_extras)
+
+
+def _signature(function: Callable, options: type | None, request: Any) -> inspect.Signature:
     """The function's own signature with its options in the place of ``**options``, types without our marks."""
-    own = inspect.signature(function)
-    plain = get_type_hints(function) | ({} if options is None else get_type_hints(options))
+    own, taken = inspect.signature(function), _hints_of(options)
+    plain = get_type_hints(function) | taken
     defaults = {} if request is None else {field.name: field.default for field in fields(request)}
     parameters = [value for name, value in own.parameters.items() if name != OPTIONS]
-    taken = [] if options is None else [name for name in hints if name in options.__annotations__]
     parameters += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name]) for name in taken]
     typed = [parameter.replace(annotation=_written(plain[parameter.name])) for parameter in parameters]
     return own.replace(parameters=typed, return_annotation=plain["return"])

@@ -22,7 +22,7 @@ from .arguments import Device, FileOrFolder, Source, Speaker, Taken, Texts, Word
 from .calls import public, request_of
 from .options import SampleOptions
 
-Precision = Annotated[torch.dtype, Taken("a dtype, like torch.bfloat16", instance_of(torch.dtype))]
+Dtype = Annotated[torch.dtype, Taken("a dtype, like torch.bfloat16", instance_of(torch.dtype))]
 Loaded = Annotated[Student, Taken("a loaded student", instance_of(Student))]
 
 
@@ -31,7 +31,7 @@ def load_student(
     student: Source,
     *,
     device: Device = "cpu",
-    dtype: Precision | None = None,
+    dtype: Dtype | None = None,
     teacher: Source | None = None,
     base: Source | None = None,
     subfolder: Word | None = None,

@@ -2,8 +2,8 @@
 
 All lie in one folder (:func:`~piflow_cli.system.files.user_cache`): what was generated (EVAL), statistics of folders of
 pictures (STATISTICS), hashes and sizes of pictures (PICTURES), and texts and latents, in a folder for each set of
-encoders. A file that is not as it was written is removed, and what it held is made anew. Files of piflow 0.1 and 0.2.0
-that have another form are not read, and what they held is made anew too.
+encoders. A file that is not as it was written is removed, and what it held is made anew. What older versions of piflow
+kept in files of another form is made anew too.
 
 Two folders beside them are no caches of tensors. A converted teacher (TEACHERS) is loaded by programs that take a
 folder with a config, and is too large to be copied out of a shard: it has a list of digests
