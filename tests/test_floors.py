@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ UPWARDS = {
 PLACE = re.compile(r"piflow_cli\.(\w+)\.[\w.]+:\w+")
 
 
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Every file of the package, by its place in it."""
+    return {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+
+
 def test_nothing_imports_upwards_and_there_is_no_circle() -> None:
     # A process of its own: import-linter reads the configuration of the folder that it is started in.
     command = [
@@ -42,10 +49,9 @@ def test_nothing_imports_upwards_and_there_is_no_circle() -> None:
 def test_only_rows_name_what_stands_above_them() -> None:
     """The names of modules in texts, from one room to another."""
     found: dict[str, set[str]] = {}
-    for path in PACKAGE.rglob("*.py"):
-        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    for place, tree in trees().items():
+        texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
         rooms = {match[1] for text in texts if isinstance(text, str) and (match := PLACE.fullmatch(text))}
-        place = path.relative_to(PACKAGE)
         if others := rooms - {place.parts[0]}:
             found[place.as_posix()] = others
     assert found == UPWARDS
@@ -84,9 +90,9 @@ def test_reading_a_row_loads_nothing_above_it(program: str, rooms: set[str]) -> 
 def test_what_rows_name_is_looked_up_by_its_own_floor_alone() -> None:
     """``anatomy`` is a column that no other class has as a field."""
     users = {
-        path.relative_to(PACKAGE).parts[0]
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        place.parts[0]
+        for place, tree in trees().items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr == "anatomy"
     }
     assert users == {"inspection"}

@@ -40,14 +40,15 @@ def public(
     def made(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         hints = get_type_hints(function, include_extras=True) | _hints_of(options, include_extras=True)
         name = function.__name__  # ty: ignore[missing-attribute]
+        hint = f"help(piflow.{name}) lists what there is"
         signature = _signature(function, options, request)
 
         @functools.wraps(function)
         def call(*arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
             try:
-                given = _bound(name, signature, arguments, named)
+                given = _read(_bound(name, signature, arguments, named, hint), hints, hint)
                 with calm():
-                    return function(**_read(given, hints))  # ty: ignore[missing-argument]
+                    return function(**given)  # ty: ignore[missing-argument]
             except Exception as error:
                 if (known := explain(error)) is None:
                     raise
@@ -88,22 +89,21 @@ def _written(hint: Any) -> Any:
 
 
 def _bound(
-    name: str, signature: inspect.Signature, arguments: tuple[object, ...], named: Mapping[str, object]
+    name: str, signature: inspect.Signature, arguments: tuple[object, ...], named: Mapping[str, object], hint: str
 ) -> dict[str, Any]:
     """The arguments of a call by name; raises UsageError for those that do not fit the signature."""
-    where = f"help(piflow.{name}) lists what there is"
     known = list(signature.parameters)
     if unknown := [word for word in named if word not in known]:
         close = difflib.get_close_matches(unknown[0], known, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(f"{name} takes no argument {', '.join(unknown)}{meant}", where)
+        raise UsageError(f"{name} takes no argument {', '.join(unknown)}{meant}", hint)
     try:
         return signature.bind(*arguments, **named).arguments
     except TypeError as error:
-        raise UsageError(f"{name}: {error}", where) from error
+        raise UsageError(f"{name}: {error}", hint) from error
 
 
-def _read(given: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
+def _read(given: Mapping[str, Any], hints: Mapping[str, Any], hint: str) -> dict[str, Any]:
     """The arguments as requests take them; raises UsageError with all that are of a wrong type."""
     read, faults = {}, []
     for name, value in given.items():
@@ -121,7 +121,7 @@ def _read(given: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any]:
             words = ", or ".join(kind.words for kind in taken)
             faults.append(f"{name} must be {words}, not {value!r:.{SHOWN}}")
     if faults:
-        raise UsageError(listed(faults), "write them as said" if len(faults) > 1 else "write it as said")
+        raise UsageError(listed(faults), hint)
     return read
 
 
