@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -66,10 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else argv
     silent = _is_silent(args)
     streams.occupy()
-    if os.environ.get(DEBUG_VARIABLE) != "1":
-        streams.calm()
+    debugged = os.environ.get(DEBUG_VARIABLE) == "1"
     # Progress and warnings that nobody reads any more are no reason to stop anything.
-    with streams.unbreakable("stderr"):
+    with streams.unbreakable("stderr"), nullcontext() if debugged else streams.calm():
         code = _flushed(_run(args, silent), args)
     if silent and argv is None:
         streams.hush()

@@ -38,6 +38,9 @@ class Console:
         self.quiet = quiet or not self.speaks
         self._warned: set[str] = set()
 
+    def __repr__(self) -> str:
+        return f"Console(json={self.json}, quiet={self.quiet})"
+
     @contextmanager
     def listening(self) -> Generator[None]:
         """Print what the package logs within the context, and hide warnings that nobody can act on.

@@ -105,10 +105,17 @@ def takes_data() -> bool:
     return True
 
 
-def calm() -> None:
-    """Reduce libraries that warn of nothing a user can act on to their errors."""
+@contextmanager
+def calm() -> Generator[None]:
+    """Reduce, for the block, libraries that warn of nothing a user can act on to their errors."""
+    levels = {name: logging.getLogger(name).level for name in CHATTY}
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def out() -> TextIO | UnbreakableStream:

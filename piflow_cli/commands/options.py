@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import IMAGES, Bound
+from piflow_cli.presets.choices import BasePrecision as Precision
 from piflow_cli.sampling.limits import (
     LARGEST_VALUE,
     check_guidance,
     check_lora,
+    check_shift,
     check_stochastic,
     check_temperature,
 )
@@ -115,9 +117,23 @@ def refuse_empty_paths(options: Sequence[Any], arguments: Sequence[str]) -> None
                 raise UsageError(f"{name}: nothing is named, its value is empty", f"name one: {name} {option.metavar}")
 
 
+PARSERS: Mapping[str, Callable[[Any], Any]] = {
+    "labels": lambda text: parse_ranges(text, "--labels"),
+    "seeds": lambda text: parse_ranges(text, "--seeds"),
+    "temperature": parse_temperature,
+    "stochastic": parse_stochastic,
+    "guidance": parse_guidance,
+    "shift": check_shift,
+}
+"""Options by name, with the readers of what was typed: all commands mean the same by one name."""
+
+
 def as_typed(context: typer.Context, *names: str) -> dict[str, Any]:
-    """The options of a command that its request takes under the same names and unchanged (paths excepted)."""
-    return {name: context.params[name] for name in names}
+    """The options of a command that its request takes under the same names, read; one that was not given is None."""
+    given = {name: context.params[name] for name in names}
+    return {
+        name: PARSERS[name](value) if name in PARSERS and value is not None else value for name, value in given.items()
+    }
 
 
 MODEL, POLICY, DATA, PRESET = "Model", "Policy", "Data", "Preset"
@@ -159,7 +175,7 @@ Json = Annotated[bool, switch("--json", "Print the result as JSON on stdout.", O
 Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.", OUTPUT)]
 Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder, file or Hub id.", MODEL, "PATH")]
 BasePrecision = Annotated[
-    Literal["fp32", "bf16", "fp8", "int8", "nf4"] | None,
+    Precision | None,
     setting(
         "--base-precision", "Precision of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY
     ),

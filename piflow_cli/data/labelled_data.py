@@ -89,7 +89,7 @@ class LabelledLatents:
         return Batch(tuple(x_0.shape), self.condition(self.latents.labels[chosen].tolist()), x_0)
 
 
-def place_of(images: str) -> Path:
+def labelled_place(images: str) -> Path:
     """The place of `data.images`; raises UsageError where there is nothing.
 
     Only a file that is shipped or on the Hub is fetched.
@@ -111,7 +111,7 @@ def open_labelled(
 
     Raises UsageError where there are none, or none that the teacher could have been trained on.
     """
-    path = place_of(str(preset.data.images))
+    path = labelled_place(str(preset.data.images))
     # The teacher is not in memory yet.
     outline = family.outline(outline_folder(family, preset.teacher))
     shape, classes = family.sample_shape(outline), family.class_count(outline)

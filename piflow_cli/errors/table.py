@@ -7,7 +7,7 @@ import re
 
 from .base import Interrupted, PiflowError, RunError, UsageError
 from .hub import HUB_TABLE
-from .recognition import TableEntry, first_line, is_a, is_number, is_unnumbered, named, run_error
+from .recognition import TableEntry, first_line, is_a, is_called, is_number, is_unnumbered, run_error
 
 SHOWN = 60  # characters of a name that is too long
 
@@ -131,13 +131,13 @@ def _not_downloaded(exc: BaseException) -> PiflowError:
 
 
 TABLE: tuple[TableEntry, ...] = (
-    (named("OutsidePolicyError"), _unusable_policy),
+    (is_called("OutsidePolicyError"), _unusable_policy),
     (_is_unreadable_model, _unreadable_model),
     (is_a(KeyboardInterrupt), _interrupted),
     *DISK_TABLE,
     (_is_missing_package, _missing_package),
     *HUB_TABLE,
-    (named("URLError"), _not_downloaded),
+    (is_called("URLError"), _not_downloaded),
     (_is_too_long, _too_long),
     (is_a(PermissionError), run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
     (
@@ -155,13 +155,13 @@ TABLE: tuple[TableEntry, ...] = (
         run_error("a file could not be written or read: {text}", "look at the disk, then run the same command again"),
     ),
     (
-        named("SafetensorError"),
+        is_called("SafetensorError"),
         run_error(
             "a safetensors file is corrupt or cut short: {text}",
             "copy or download it again; for a run, delete that checkpoint and the one before it is used",
         ),
     ),
-    (named("OutOfMemoryError"), _gpu_full),
+    (is_called("OutOfMemoryError"), _gpu_full),
     (
         is_a(MemoryError),
         run_error("out of memory", "close other programs; distill, sample and eval: a smaller --batch-size"),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.picture_folders import files_below
-from ..data.pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, is_grid, mode_of, opened
+from ..data.pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, is_grid, mode_of, opened_picture
 from ..errors import UsageError
 from ..system.devices import usable_cores
 from ..wording import few
@@ -170,7 +170,7 @@ def _looked_at(path: Path, files: Sequence[Path], count: int | None) -> tuple[li
             break
         name = str(file.relative_to(path))
         try:
-            with opened(file) as picture:
+            with opened_picture(file) as picture:
                 if is_grid(picture):
                     grids.append(name)
                 else:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..data.labelled_images import load_images
 from ..data.pictures import SUFFIXES
-from ..errors import PiflowError, UsageError
+from ..errors import UsageError
 from ..presets.places import expanded
 from ..system.files import cache_key, identity_of, user_cache
+from ..weights.cache import STATISTICS, Cache
 from ..weights.locate import locate
 from .extractors import Extractor
 from .extractors.base import INCEPTION, RESIZE_TENSORFLOW
@@ -138,22 +139,16 @@ def _kept_features(
         version=__version__, files=identity_of(entry.path for entry in folder.entries), resize=extractor.resize,
         extractor=extractor.name, weights=extractor.identity, keep=keep,
     )  # fmt: skip
-    path = user_cache(cache) / "statistics" / f"{key}.safetensors"
-    kept = _whole(path)
-    if kept is None:
-        folder_features(folder, extractor, console, batch_size, keep).save(path)
-        kept = load_features(path)
-    else:
+    statistics = Cache(user_cache(cache) / STATISTICS)
+    entry = statistics.get(key)
+    if entry is not None:
+        kept = FeatureSet.of_entry(entry)
         kept.tell(console)
-    return replace(kept, source=str(folder.path))
-
-
-def _whole(path: Path) -> FeatureSet | None:
-    """Statistics of the cache; None where there are none, or damaged ones, which are made again."""
-    try:
-        return load_features(path)
-    except PiflowError:
-        return None
+        return replace(kept, source=str(folder.path))
+    made = folder_features(folder, extractor, console, batch_size, keep)
+    statistics.put(key, made.entry())
+    statistics.forget_unused()
+    return made
 
 
 def _training_set(

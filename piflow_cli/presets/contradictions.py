@@ -7,7 +7,8 @@ from typing import Any
 
 from piflow_cli.core.policies.kinds import policy_kind
 from piflow_cli.core.segments import segment_length
-from piflow_cli.presets.families import CLASS, TEXT, told
+from piflow_cli.presets.choices import BITSANDBYTES
+from piflow_cli.presets.families import CLASS, TEXT, conditioning_of
 from piflow_cli.presets.schema import (
     DATA_SOURCES,
     TOLD_A_TEXT,
@@ -66,7 +67,7 @@ def _offload_contradictions(
 ) -> Iterator[tuple[str, str]]:
     if not adapter.offload_base:
         return
-    if adapter.base_precision in ("int8", "nf4"):
+    if adapter.base_precision in BITSANDBYTES:
         yield "adapter.offload_base", f"excludes adapter.base_precision {adapter.base_precision}; take fp8 or bf16"
     if optimisation is not None and not optimisation.gradient_checkpointing:
         yield (
@@ -82,7 +83,7 @@ def segment_substeps(policy: PolicySection) -> int:
 
 def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> Iterator[tuple[str, str]]:
     given = [name for name in DATA_SOURCES if getattr(data, name) is not None]
-    wanted = None if teacher is None else told(teacher.family)
+    wanted = None if teacher is None else conditioning_of(teacher.family)
     misplaced = [name for name in given if wanted not in (None, TEXT if name in TOLD_A_TEXT else CLASS)]
     if misplaced:
         other = CLASS if wanted == TEXT else TEXT

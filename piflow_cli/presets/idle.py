@@ -8,7 +8,7 @@ from typing import Any
 
 from piflow_cli.console import plain
 from piflow_cli.core.policies.kinds import policy_class, policy_kind
-from piflow_cli.presets.families import CLASS, told
+from piflow_cli.presets.families import CLASS, conditioning_of
 from piflow_cli.presets.parsing import Layer
 from piflow_cli.presets.schema import SECTIONS, Preset
 from piflow_cli.presets.yaml_files import Fault
@@ -41,13 +41,13 @@ def _without_components(preset: Preset) -> str | None:
 def _without_texts(preset: Preset) -> str | None:
     return (
         "is for teachers that are told a text, and this one is told a class"
-        if told(preset.teacher.family) == CLASS
+        if conditioning_of(preset.teacher.family) == CLASS
         else None
     )
 
 
 def _without_encoding(preset: Preset) -> str | None:
-    pixels = told(preset.teacher.family) == CLASS and preset.teacher.vae is None
+    pixels = conditioning_of(preset.teacher.family) == CLASS and preset.teacher.vae is None
     return "does nothing: nothing is encoded for a teacher of classes and pixels" if pixels else None
 
 

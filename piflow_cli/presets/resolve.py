@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from piflow_cli.console import plain
 from piflow_cli.errors import UsageError
-from piflow_cli.presets.families import CLASS, told
+from piflow_cli.presets.families import CLASS, conditioning_of
 from piflow_cli.presets.folders import available, presets_root
 from piflow_cli.presets.schema import (
     AdapterSection,
@@ -25,6 +25,7 @@ from piflow_cli.presets.schema import (
     Preset,
     TeacherSection,
 )
+from piflow_cli.presets.shortcuts import PICTURES
 
 if TYPE_CHECKING:
     from piflow_cli.presets.yaml_files import Fault
@@ -45,9 +46,6 @@ __all__ = [
     "resolve",
     "to_dict",
 ]
-
-
-PICTURES = "data"
 
 
 def load(name_or_path: str | Path) -> Preset:
@@ -130,4 +128,4 @@ def _meant(key: str, family: object) -> str:
     """The key that an option stands for with a teacher of ``family``."""
     if key != PICTURES:
         return key
-    return "data.images" if told(family) == CLASS else "data.captioned"
+    return "data.images" if conditioning_of(family) == CLASS else "data.captioned"

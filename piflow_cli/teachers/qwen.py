@@ -10,7 +10,7 @@ from torch import Tensor
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .packed import PackedFamily
-from .packing import SIDE, pack, unpack
+from .packing import SIDE
 from .text_to_image import longest_masked, masked
 
 
@@ -31,15 +31,9 @@ class QwenImageFamily(PackedFamily):
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
-        tokens = model(
-            hidden_states=pack(x),
-            timestep=sigma.to(x.dtype),
-            encoder_hidden_states=conditioning["prompt_embeds"],
-            encoder_hidden_states_mask=conditioning["prompt_embeds_mask"],
-            img_shapes=[[(1, height // SIDE, width // SIDE)]] * x.shape[0],
-            return_dict=False,
-        )[0]
-        return unpack(tokens, height, width)
+        shapes = [[(1, height // SIDE, width // SIDE)]] * x.shape[0]
+        mask = conditioning["prompt_embeds_mask"]
+        return self.through(model, x, sigma, conditioning, encoder_hidden_states_mask=mask, img_shapes=shapes)
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         return {**conditioning, "true_cfg_scale": self.guidance if negative_of(conditioning) else 1.0}

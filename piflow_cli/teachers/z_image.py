@@ -27,6 +27,7 @@ class ZImageFamily(TextToImageFamily):
     token_positions = None
     text_length = 512
     trained_in_full = (f"{FINAL_LAYER}.adaLN_modulation.1",)
+    asks_for_dtype = ("t_embedder",)
 
     def head_site(self, model: Network) -> HeadSite:
         return HeadSite(

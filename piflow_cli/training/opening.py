@@ -89,7 +89,7 @@ def open_models(preset: Preset, family: TeacherFamily) -> tuple[Network, Student
     if adapter.base_precision == "fp8":
         store_in_fp8(base, family.kept_whole(base), torch.float32 if whole else None)
     if whole:
-        compute_in_float32(base)
+        compute_in_float32(base, family.asks_for_dtype)
     student.model.shared.train_adapters()
     return student.model.shared.view("teacher"), student
 

@@ -20,7 +20,7 @@ import piflow_cli
 from piflow_cli.core.policies import kinds as policies
 from piflow_cli.evaluation import metric_kinds
 from piflow_cli.exporting.formats import FORMATS
-from piflow_cli.presets.families import TEXT, told
+from piflow_cli.presets.families import TEXT, conditioning_of
 from piflow_cli.presets.resolve import available, load
 
 FIGURE_BYTES = 150_000
@@ -120,7 +120,7 @@ def test_every_setting_and_option_has_a_meaning() -> None:
         ("evaluation", metric_kinds.ROWS),
         ("exports", FORMATS),
         ("configuration", policies.ROWS),
-        ("text-to-image", [name for name in available() if told(load(name).teacher.family) == TEXT]),
+        ("text-to-image", [name for name in available() if conditioning_of(load(name).teacher.family) == TEXT]),
         ("imagenet", [name for name in available() if name.startswith("imagenet")]),
     ],
 )

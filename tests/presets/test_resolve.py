@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from piflow_cli.errors import UsageError
 from piflow_cli.presets import resolve as presets
 from piflow_cli.presets.contradictions import segment_substeps
-from piflow_cli.presets.families import CLASS, told
+from piflow_cli.presets.families import CLASS, conditioning_of
 from piflow_cli.presets.parsing import known_keys
 from piflow_cli.presets.resolve import available, from_dict, load, presets_root, resolve, to_dict
 from piflow_cli.presets.schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, PolicySection, Preset
@@ -35,7 +35,7 @@ def test_every_shipped_preset_takes_every_policy(name, kind):
 def test_every_shipped_preset_opens_with_its_command_and_memory(name):
     comments = [line for line in (presets_root() / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     assert comments[0] == f"# piflow distill --teacher {name}" + (
-        "" if told(load(name).teacher.family) == CLASS else " --prompts prompts.txt"
+        "" if conditioning_of(load(name).teacher.family) == CLASS else " --prompts prompts.txt"
     )
     assert any(line.startswith("# Memory:") for line in comments)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -16,7 +17,14 @@ from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.training.dry_run import plan
 from piflow_cli.training.opening import open_models
-from piflow_cli.weights.quantisation import check_offloading, check_precision, offload, quantised_loading, store_in_fp8
+from piflow_cli.weights.quantisation import (
+    check_offloading,
+    check_precision,
+    compute_in_float32,
+    offload,
+    quantised_loading,
+    store_in_fp8,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -50,6 +58,17 @@ def test_a_base_in_fp8_trains_as_one_that_was_rounded(row: Row, checkpointing: b
         student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection).weight.dtype
         == torch.float32
     )
+
+
+@every_family
+@torch.no_grad()
+def test_a_base_in_bf16_computes_in_float32_as_one_that_was_widened(row: Row) -> None:
+    family, narrow = family_of(row.family), row.build().bfloat16()
+    whole = deepcopy(narrow).float()
+    compute_in_float32(narrow, family.asks_for_dtype)
+    found, expected = (family.call(model, states(), RAW, conditioning(row)) for model in (narrow, whole))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert found.dtype == torch.float32 and torch.bfloat16 in {value.dtype for value in narrow.parameters()}
 
 
 @every_family

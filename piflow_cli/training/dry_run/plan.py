@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...core.timegrid import to_sigma
 from ...data.sources import describe_data, local_samples, require_source
 from ...errors import UsageError
-from ...presets.families import CLASS, told
+from ...presets.families import CLASS, conditioning_of
 from ...system.devices import choose_device
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
@@ -27,7 +27,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
     Raises UsageError for whatever the run refuses before it loads anything, but that nothing to train on is named.
     """
     # Sections that need no network come first: they may be wrong already.
-    if told(preset.teacher.family) == CLASS:
+    if conditioning_of(preset.teacher.family) == CLASS:
         require_source(preset)
     batches, chosen = batch_plan(preset, processes), choose_device(device)
     check_machine(preset, chosen)
