@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import docs_pages
@@ -88,6 +89,12 @@ def test_a_hundred_lines_bring_a_student_of_one_evaluation_to_its_teacher(capsys
     distances = {line[:18].strip(): float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[1:]}
     assert distances["untrained student"] > 10 * CLOSE
     assert distances["student"] < CLOSE
+
+
+def test_a_section_of_the_changelog_is_one_list() -> None:
+    """A blank line between two of its points would set all of them wider."""
+    parts = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n\n")
+    assert not [after for before, after in pairwise(parts) if before.startswith("- ") and after.startswith("- ")]
 
 
 MESSAGE = re.compile(r"^\| (`[^|]+`(?:, `[^|]+`)*)(?: [^|`]+)? \| ", re.MULTILINE)
