@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from own_process import piflow
 
 import piflow_cli
 
@@ -43,7 +44,7 @@ def test_nothing_heavy_is_imported_before_there_is_work(arguments, heavy):
 
 
 def test_the_module_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "piflow_cli", "nonsense"], capture_output=True, text=True)
+    done = subprocess.run(piflow("nonsense"), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: No such command 'nonsense'.\n  → piflow --help")
 

@@ -25,11 +25,7 @@ from piflow_cli.reports.images import save_png, to_images
 
 CPU = torch.device("cpu")
 PIXELS = open_extractor("pixels", CPU)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def opened(text: str | Path, extractor=PIXELS, **options):
