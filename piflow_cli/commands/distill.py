@@ -128,26 +128,10 @@ def _resolved(
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """The settings of the preset that the command's ``options`` give, by key; None is not given."""
-    from piflow_cli.presets.resolve import PICTURES
+    from piflow_cli.presets.flags import FLAGS
 
-    return {
-        "teacher.base": options["base"],
-        "policy.kind": options["policy"],
-        "policy.nfe": options["nfe"],
-        "policy.components": options["components"],
-        "data.prompts": options["prompts"],
-        PICTURES: options["data"],
-        "data.text_column": options["text_column"],
-        "data.cache": None if options["cache"] is None else str(Path(options["cache"])),
-        "data.offload_text_encoder": options["offload_text_encoder"],
-        "imitation.data_free": options["data_free"],
-        "adapter.base_precision": options["base_precision"],
-        "adapter.offload_base": options["offload_base"],
-        "optimisation.iterations": options["iterations"],
-        "optimisation.batch_size": options["batch_size"],
-        "optimisation.learning_rate": options["learning_rate"],
-        "seed": options["seed"],
-    }
+    given = {key: options[option.removeprefix("--").replace("-", "_")] for key, option in FLAGS.items()}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
 
 def _print_config(preset: Preset, console: Console) -> None:
