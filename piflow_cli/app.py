@@ -144,6 +144,10 @@ def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     said = getattr(exc, "format_message", None)
     if said is None:
         return None
+    from piflow_cli.commands.misread import misread
+
+    if (error := misread(exc)) is not None:
+        return error
     context = getattr(exc, "ctx", None)
     # A fault in how options are written comes without a context.
     named = [arg for arg in args if arg in {command.name for command in app.registered_commands}]

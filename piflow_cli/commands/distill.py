@@ -101,7 +101,7 @@ def distill(
     processes = _processes(folder, num_processes, device)
     with console.listening():
         if dry_run:
-            _plan(preset, folder, device, processes, console)
+            _plan(preset, folder, device, processes, resume, console)
         else:
             _start(processes, context, lambda: _run(preset, folder, device, resume, console))
 
@@ -182,9 +182,13 @@ def _refuse_missing(preset: Preset) -> None:
         read_prompts(preset.data.prompts)
 
 
-def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Console) -> None:
+def _plan(preset: Preset, folder: Path, device: str, processes: int, resume: bool, console: Console) -> None:
+    from piflow_cli.students.runs import RunFolder
     from piflow_cli.training import describe
 
+    if resume:
+        # A run would refuse a folder of another one too.
+        RunFolder(folder).check(preset)
     plan = describe(preset, folder, device, processes)
     console.result(plan, format_pairs(plan))
 

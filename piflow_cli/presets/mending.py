@@ -84,11 +84,16 @@ def is_allowed(key: str, value: Any) -> bool:
     return True
 
 
+def shown(key: str) -> list[Any]:
+    """The values of ``key`` in the presets that show every key, where they give it one."""
+    values = [_value(_shown(name), key) for name in SHOWING]
+    return [value for value in values if value is not MISSING and value is not None]
+
+
 def _values(key: str, layers: Sequence[Layer], others: Sequence[Any] = ()) -> Iterator[Any]:
     """Values that ``key`` may have, the likeliest first; ``others`` come last."""
     given = [value for layer in layers if (value := _value(layer.values, key)) is not MISSING]
-    shown = [value for values in map(_shown, SHOWING) if (value := _value(values, key)) is not MISSING]
-    for value in (*reversed(given[:-1]), *shown, *others):
+    for value in (*reversed(given[:-1]), *shown(key), *others):
         if value is not None and is_allowed(key, value):
             yield value
 

@@ -19,27 +19,29 @@ def refuse(faults: list[Fault]) -> None:
     if not faults:
         return
     if len(faults) == 1:
-        raise UsageError(str(faults[0]), _hint(faults))
+        raise UsageError(str(faults[0]), _mending_hint(faults))
     sources = {fault.source for fault in faults}
     if len(sources) > 1:
-        raise UsageError("\n  ".join([f"{len(faults)} faults:", *map(str, faults)]), _hint(faults))
+        raise UsageError("\n  ".join([f"{len(faults)} faults:", *map(str, faults)]), _mending_hint(faults))
     rows = [str(Fault("", fault.key, fault.what)) for fault in faults]
-    raise UsageError("\n  ".join([f"{sources.pop()}: {len(faults)} faults:", *rows]), _hint(faults))
+    raise UsageError("\n  ".join([f"{sources.pop()}: {len(faults)} faults:", *rows]), _mending_hint(faults))
 
 
-def _hint(faults: list[Fault]) -> str:
-    """What mends the first of some faults, and the others with it where all of them are options with a value."""
+def _mending_hint(faults: list[Fault]) -> str:
+    """What mends the first of some faults, and the others with it where options alone mend all of them."""
     first = faults[0]
     if not _on_command_line(first):
         return _file_hint(first)
     if not first.mends:
         return _leaving_hint(first)
+    words = _typed(first.mends)
+    if first.mends[0].instead:
+        return f"type {words} in its place"
     if len(faults) == 1 and first.mends[0].meant:
-        return f"did you mean {first.mends[0].value}? type {_typed(first.mends)}"
-    together = [fault for fault in faults if _on_command_line(fault)]
-    if any(mend.instead for fault in together for mend in fault.mends):
-        return f"type {_typed(first.mends)}{' in its place' if first.mends[0].instead else ''}"
-    return f"type {_typed(tuple(mend for fault in together for mend in fault.mends))}"
+        return f"did you mean {first.mends[0].value}? type {words}"
+    if all(_on_command_line(fault) and not any(mend.instead for mend in fault.mends) for fault in faults):
+        words = _typed(tuple(mend for fault in faults for mend in fault.mends))
+    return f"type {words}"
 
 
 def _leaving_hint(fault: Fault) -> str:
@@ -54,8 +56,8 @@ def _file_hint(fault: Fault) -> str:
     if not fault.key:
         return f"keep one of the two lines in {fault.source}"
     if not fault.mends or fault.key in OF_FILES:
-        left = f"take {_place(fault.key)} out of {fault.source}"
-        return f"{left}; piflow distill --teacher digits --print-config shows every key"
+        place = f"{_place(fault.key)} out of {fault.source}"
+        return f"take {place}; piflow distill --teacher digits --print-config shows every key"
     mend = fault.mends[0]
     section, _, name = mend.key.rpartition(".")
     if not mend.instead or fault.key in SECTIONS:
@@ -71,7 +73,7 @@ def _file_hint(fault: Fault) -> str:
 
 def _on_command_line(fault: Fault) -> bool:
     """Whether it is mended there: a shipped preset is no file of the user's to change."""
-    return fault.typed or Path(fault.source).parent in preset_folders()
+    return fault.typed or (bool(fault.mends) and Path(fault.source).parent in preset_folders())
 
 
 def _place(key: str) -> str:
