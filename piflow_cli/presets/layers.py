@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from piflow_cli.presets.schema import ALTERNATIVES
+from piflow_cli.presets.schema import ALTERNATIVES, SECTIONS
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
     sources: dict[str, str] = {}
     for layer in layers:
         for section, value in layer.values.items():
-            if isinstance(value, Mapping) and merged.get(section) is not None:
+            if isinstance(value, Mapping) and section in SECTIONS and merged.get(section) is not None:
                 # A section that is no mapping stays as it is, so that this is what gets reported.
                 if isinstance(merged[section], Mapping):
                     overruled = _overruled(section, value)
