@@ -166,6 +166,10 @@ def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     said = getattr(exc, "format_message", None)
     if said is None:
         return None
+    from piflow_cli.commands.misread import misread
+
+    if (error := misread(exc)) is not None:
+        return error
     context = getattr(exc, "ctx", None)
     # A fault in how options are written comes without a context.
     named = _command_in(args)

@@ -128,10 +128,10 @@ def _resolved(
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """The settings of the preset that the command's ``options`` give, by key; None is not given."""
-    from piflow_cli.presets.shortcuts import SHORTCUTS
+    from piflow_cli.presets.flags import OPTIONS
 
-    given = {**options, "cache": None if options["cache"] is None else str(Path(options["cache"]))}
-    return {key: given[name] for name, key in SHORTCUTS.items()}
+    given = {key: options[name] for name, key in OPTIONS.items()}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
 
 def _print_config(preset: Preset, console: Console) -> None:
@@ -187,6 +187,7 @@ def _plan(preset: Preset, folder: Path, device: str, processes: int, resume: boo
     from piflow_cli.training import describe
 
     if resume:
+        # A run would refuse a folder of another one too.
         RunFolder(folder).check(preset)
     plan = describe(preset, folder, device, processes)
     console.result(plan, format_pairs(plan))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 NO_LABEL = "without a label"
-NAME_DATA = "name labelled pictures or latents: --data DIR"
+NAME_DATA = "name labelled pictures or latents, a folder or a file of them: --data SOURCE"
 
 Condition = Callable[[Sequence[int]], Conditioning]
 
@@ -96,7 +96,7 @@ def labelled_place(images: str) -> Path:
     """
     path = expanded(images)
     if images.startswith(SHIPPED_PREFIX) or (not path.exists() and hub_id(images) is not None):
-        return locate(images, option="--data DIR")
+        return locate(images, option="--data SOURCE")
     if not path.exists():
         raise UsageError(f"there are no pictures at {images}", NAME_DATA)
     if path.is_file() and path.suffix not in (".safetensors", ".tar"):

@@ -61,9 +61,9 @@ def distill(
     >>> sorted(path.name for path in run.iterdir() if path.is_dir())
     ['adapter', 'checkpoints']
     """
+    from ..presets.flags import PICTURES
     from ..presets.places import with_full_paths
     from ..presets.resolve import resolve
-    from ..presets.shortcuts import PICTURES
     from ..students.runs import usual_folder
     from ..training import distill as run
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import yaml
 
 from ..errors import PiflowError
-from ..presets.shortcuts import SHORTCUTS
+from ..presets.flags import OPTIONS
 
 Arguments = Mapping[str, inspect.Parameter]
 # Options whose arguments have other names here; the argument must be the function's.
@@ -86,7 +86,7 @@ def _options_in(text: str, arguments: Arguments) -> str:
 def _argument(found: re.Match[str], after: str, arguments: Arguments) -> str | None:
     """One option with its value, as the call writes it; None for one that the function does not take."""
     option = found["name"].replace("-", "_")
-    if "settings" in arguments and (key := found["key"] if option == "set" else SHORTCUTS.get(option)) is not None:
+    if "settings" in arguments and (key := found["key"] if option == "set" else OPTIONS.get(option)) is not None:
         value = _setting(found["value"]) if option == "set" else _value(found, many=False)
         return key if value is None else f'settings={{"{key}": {value}}}'
     if option in SET and SET[option][0] in arguments:

@@ -9,9 +9,9 @@ from typing import Any
 from piflow_cli.console import plain
 from piflow_cli.core.policies.kinds import policy_class, policy_kind
 from piflow_cli.presets.families import CLASS, conditioning_of
-from piflow_cli.presets.parsing import Layer
+from piflow_cli.presets.faults import Fault, Mend
+from piflow_cli.presets.layers import Layer
 from piflow_cli.presets.schema import SECTIONS, Preset
-from piflow_cli.presets.yaml_files import Fault
 
 Reason = Callable[[Preset], str | None]
 """Why a key does nothing under a preset; None where it does something."""
@@ -97,7 +97,7 @@ def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:
             section, _, name = key.partition(".")
             values = layer.values.get(section)
             if isinstance(values, dict) and name in values and (what := reason(preset)) is not None:
-                yield Fault(layer.source, key, what)
+                yield Fault(layer.place(key), key, what, (Mend(key, 0),) if key == "imitation.dropout" else ())
 
 
 def idle_options(policy: str, substeps: int | None, temperature: float | str | None) -> list[str]:

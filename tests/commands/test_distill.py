@@ -96,7 +96,7 @@ def test_two_sources_of_data_are_refused(cli, training):
         "distill", "--teacher", "flux-dev", "--prompts", "p.txt", "--data", "d", "--set", "data.resolution=512"
     )
     assert outcome.code == 2 and not training.runs
-    assert "command line: data.captioned: excludes data.prompts" in outcome.err
+    assert "--data d: excludes data.prompts" in outcome.err
 
 
 def test_data_from_prompts_alone_is_refused(cli, training):

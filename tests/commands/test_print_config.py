@@ -114,7 +114,7 @@ def test_a_whole_preset_as_config_still_may_not_ask_for_what_does_nothing(cli, t
         (["--teacher", "digits", "--print-config", "--dry-run"], "--print-config and --dry-run both print and stop"),
         (["--list-teachers", "--print-config"], "--list-teachers lists and stops, and takes no --print-config"),
         (["--print-config"], "no teacher given"),
-        (["--teacher", "digits", "--print-config", "--nfe", "0"], "policy.nfe: must be at least 1"),
+        (["--teacher", "digits", "--print-config", "--nfe", "0"], "--nfe 0: must be at least 1"),
     ],
 )
 def test_what_cannot_be_printed_is_refused(cli, options, complaint):

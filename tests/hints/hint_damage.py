@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
 from fuzz_inputs import WEIGHTS
+from hint_settings import settings
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sit import sit_weights
@@ -37,6 +39,7 @@ def damaged(root: Path, files: Mapping[str, Path], vae: Path, stack: ExitStack) 
         **runs(root / "runs", files, stack),
         **data(root / "data"),
         **latents(root / "latents", vae),
+        **settings(root / "settings"),
     }
 
 
@@ -104,6 +107,10 @@ def runs(root: Path, files: Mapping[str, Path], stack: ExitStack) -> dict[str, P
     (made["unreadable"] / "run.yaml").write_text("{")
     for record in made["torn_run"].glob("checkpoints/*/state.json"):
         record.write_text("{")
+    for name in ("cut_run", "emptied_run"):
+        made[name] = copied(files["run"], root / name)
+    os.truncate(made["cut_run"] / "adapter" / WEIGHTS, 1000)
+    (made["emptied_run"] / "adapter" / WEIGHTS).unlink()
     for name in ("cosine", "cosine2"):
         made[name] = root / name
         made[name].mkdir()

@@ -17,7 +17,7 @@ CHOICES = re.compile(
     r" (?!--)([^ ,;]+)"
 )
 WHOLE = re.compile(r"piflow ([a-z-]+)")
-LEAVE_OUT = re.compile(r"leave (it|them|--[a-z-]+) out")
+LEAVE_OUT = re.compile(r"leave (it|them|--[a-z-]+)(?: '[^']*'| [^ ]*=[^ ]*)? out")
 OUT_OF_LIST = re.compile(r"leave ([a-z-]+) out of (--[a-z-]+)")
 SHELL = re.compile(r"(?:^|: )(rm .+)$")
 ADDED = re.compile(r"(--[a-z][a-z-]+)((?: (?!--|out\b|with\b|too\b|to\b|is\b|alone\b)(?:\"[^\"]*\"|[^ ]+))*)")
@@ -39,10 +39,11 @@ def retyped(
     part = commands(hint)[pick]
     if (whole := WHOLE.search(part)) and whole[1] in {*get_command(app).commands, "--help"}:
         return [filled(word, fill) for word in whole_command(part[whole.start(1) :])]
-    if (it and part.startswith(("keep ", "in their place"))) or part.endswith(" alone"):
+    replaces = part.startswith("in their place") or part.endswith(" in its place")
+    if (it and part.startswith("keep ")) or part.endswith(" alone") or replaces:
         for name in it:
             line = without(line, name)
-        if not part.startswith("in their place"):
+        if not replaces:
             return list(line)
     if found := OUT_OF_LIST.search(part):
         name, option = found.groups()

@@ -110,7 +110,7 @@ def test_every_option_of_a_hint_can_be_typed(path):
     assert not wrong
 
 
-COMMAND = re.compile(rf"piflow ({'|'.join(ALL)})((?: (?:--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{{\}}))*)")
+COMMAND = re.compile(rf"piflow ({'|'.join(ALL)})((?: (?:--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{{\}}|digits))*)")
 # What stands for a path, a name or a number in a hint, as its reader would fill it in.
 FILLED = "1"
 
@@ -121,7 +121,7 @@ def typed(path: Path) -> list[tuple[str, list[str]]]:
     found = []
     for _, hint in hints_of(path):
         for name, rest in COMMAND.findall(hint):
-            words = re.findall(r"--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{\}", rest)
+            words = re.findall(r"--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{\}|digits", rest)
             found.append(
                 (
                     name,

@@ -200,7 +200,7 @@ def test_an_inherited_variant_is_checked_when_it_is_chosen(tmp_path):
     """The window of digits' DX policy is too long for a segment here, and whoever trains another never needs it."""
     mine = written(tmp_path, extends="digits", policy={"nfe": 16}, imitation={"states": 1})
     assert load(mine).policy.nfe == 16
-    with pytest.raises(UsageError, match=r"imitation\.window: is 10 substeps, longer than a segment, which has 8"):
+    with pytest.raises(UsageError, match=r"imitation\.window is 10 substeps, longer than a segment, which has 8"):
         resolve(mine, None, [], {"policy.kind": "dx"})
 
 
