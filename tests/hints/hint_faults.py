@@ -1,0 +1,181 @@
+"""What may be wrong with a machine, or with what it computes: brought about for a line, and mended by what its hint
+says.
+
+Each is a context, told by a word which fault it is to be; it ends where another program has mended the fault.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import reduce
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+
+from piflow_cli.exporting import driver
+
+Patch = pytest.MonkeyPatch
+FIND_SPEC = importlib.util.find_spec
+
+
+class Reached(Exception):
+    """All that can be refused has been looked at, and the pictures would be made now."""
+
+
+def reached(*given: object, **options: object) -> None:
+    raise Reached
+
+
+# Where the commands that take longest begin to compute.
+COMPUTING = (
+    "piflow_cli.sampling.sample.batches",
+    "piflow_cli.evaluation.generate.Generation.run",
+    "piflow_cli.inspection.inspect.examine",
+    "piflow_cli.training.run.train_step",
+)
+
+
+class Hiding(MetaPathFinder):
+    """A finder of modules that does not see one package."""
+
+    def __init__(self, finder: Any, package: str) -> None:
+        self.finder, self.package = finder, package
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        return None if name.partition(".")[0] == self.package else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finder, name)
+
+
+def hidden(patch: Patch, package: str) -> None:
+    """The package is not installed."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        patch.delitem(sys.modules, name)
+    patch.setattr(sys, "meta_path", [Hiding(finder, package) for finder in sys.meta_path])
+    patch.setattr(importlib.util, "find_spec", FIND_SPEC)
+
+
+def needed(patch: Patch, package: str) -> None:
+    """What computes imports the package first."""
+
+    def compute(*given: object, **options: object) -> None:
+        import_module(package)
+        raise Reached
+
+    for place in COMPUTING:
+        patch.setattr(place, compute)
+
+
+def unfit(patch: Patch, package: str) -> None:
+    """The package was built for another version of what it stands on."""
+
+    class Failing(MetaPathFinder):
+        def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> None:
+            if name.partition(".")[0] == package:
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    hidden(patch, package)
+    patch.setattr(sys, "meta_path", [Failing(), *sys.meta_path])
+
+
+def old_diffusers(patch: Patch, name: str) -> None:
+    """diffusers has no class of that name yet."""
+    import diffusers
+
+    known = {one: getattr(diffusers, one) for one in ("AutoModel", "__version__")}
+    patch.setattr("piflow_cli.exporting.formats.piflow_scheduler.diffusers", SimpleNamespace(**known))
+
+
+def refused(patch: Patch, told: str) -> None:
+    """The system refuses to write pictures in a folder, with the error of that number: "EACCES FOLDER"."""
+    number, folder = told.split()
+    save = PIL.Image.Image.save
+
+    def save_elsewhere(image: PIL.Image.Image, path: Any, *given: Any, **options: Any) -> None:
+        if str(path).startswith(folder):
+            raise OSError(getattr(errno, number), "refused", str(path))
+        save(image, path, *given, **options)
+
+    patch.setattr(PIL.Image.Image, "save", save_elsewhere)
+
+
+@contextmanager
+def small_files(size: str) -> Iterator[None]:
+    """The system lets files be of so many bytes only."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def small_memory(patch: Patch, told: str) -> None:
+    """The memory is too small, with that error, until a setting is what it has to be: "MemoryError KEY=VALUE"."""
+    name, setting = told.split()
+    error = {"MemoryError": MemoryError(), "OutOfMemoryError": torch.OutOfMemoryError("CUDA out of memory")}[name]
+    key, _, enough = setting.partition("=")
+
+    def batches(specs: Sequence[object], size: int) -> None:
+        raise Reached if str(size) == enough else error
+
+    def step(session: Any) -> None:
+        value = reduce(lambda part, word: getattr(part, word, None), key.split("."), session.preset)
+        raise Reached if str(value) == enough else error
+
+    patch.setattr("piflow_cli.sampling.sample.batches", batches)
+    patch.setattr("piflow_cli.training.run.train_step", step)
+
+
+def gpus(patch: Patch, count: str) -> None:
+    """torch sees so many GPUs."""
+    patch.setattr(torch.cuda, "is_available", lambda: True)
+    patch.setattr(torch.cuda, "device_count", lambda: int(count))
+
+
+def own_fault(patch: Patch, place: str) -> None:
+    """The program has a fault of its own there."""
+
+    def fail(*given: object, **options: object) -> None:
+        raise ValueError("odd")
+
+    patch.setattr(place, fail)
+
+
+def coarse(patch: Patch, difference: str) -> None:
+    """What is written in another dtype than the student's is so far from it."""
+    whole = driver._verified
+
+    def verified(writer: Any, found: float, request: Any) -> float:
+        return whole(writer, found if request.dtype is None else float(difference), request)
+
+    patch.setattr(driver, "_verified", verified)
+
+
+def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractContextManager[None]]:
+    @contextmanager
+    def context(told: str) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            make(patch, told)
+            yield
+
+    return context
+
+
+PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse)
+FAULTS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
+    "small_files": small_files,
+    **{made.__name__: patched(made) for made in PATCHES},
+}
