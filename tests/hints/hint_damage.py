@@ -83,7 +83,13 @@ def class_bases(root: Path, whole: Path) -> dict[str, Path]:
 
 def text_bases(root: Path, whole: Path) -> dict[str, Path]:
     """Bases of texts that are another model than the student's, lack a part, or bring code."""
-    made = {name: copied(whole, root / name) for name in ("coded", "deeper", "without_vae")}
+    made = {name: copied(whole, root / name) for name in ("coded", "deeper", "without_vae", "loud")}
+    weights = load_file(made["loud"] / "text_encoder" / "model.safetensors")
+    save_file(
+        {name: torch.full_like(value, 3e38) if "final_layer_norm.weight" in name else value for name, value in weights.items()},
+        made["loud"] / "text_encoder" / "model.safetensors",
+        {"format": "pt"},
+    )
     config = made["coded"] / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "code.Model"}}))
     own = FluxTransformer2DModel.load_config(whole / "transformer")
@@ -138,7 +144,11 @@ def data(root: Path) -> dict[str, Path]:
 
 def latents(root: Path, vae: Path) -> dict[str, Path]:
     root.mkdir(parents=True)
-    return {"imagenet": tiny_imagenet(root, vae), "vae": vae}
+    loud = copied(vae, root / "loud_vae")
+    weights = load_file(vae / WEIGHTS)
+    large = {name: torch.full_like(weights[name], 1e38) for name in ("quant_conv.weight", "post_quant_conv.weight")}
+    save_file(weights | large, loud / WEIGHTS)
+    return {"imagenet": tiny_imagenet(root, vae), "vae": vae, "loud_vae": loud}
 
 
 def copied(folder: Path, target: Path) -> Path:

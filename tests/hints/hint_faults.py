@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import resource
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,7 +24,11 @@ import PIL.Image
 import pytest
 import torch
 
+from piflow_cli.app import main
+from piflow_cli.core.validation import PolicyError
 from piflow_cli.exporting import driver
+from piflow_cli.training.loop import train_step
+from piflow_cli.weights.cache import Cache
 
 Patch = pytest.MonkeyPatch
 FIND_SPEC = importlib.util.find_spec
@@ -164,6 +169,49 @@ def coarse(patch: Patch, difference: str) -> None:
     patch.setattr(driver, "_verified", verified)
 
 
+def infinite_states(patch: Patch, module: str) -> None:
+    """What a student draws is not finite, as a module sees it."""
+    patch.setattr(f"{module}.all_finite", lambda states: False)
+
+
+def losing(patch: Patch, folder: str) -> None:
+    """A cache there loses what is put into it."""
+    put = Cache.put
+
+    def put_elsewhere(cache: Cache, key: str, entry: Any) -> None:
+        if not cache.folder.is_relative_to(folder):
+            put(cache, key, entry)
+
+    patch.setattr(Cache, "put", put_elsewhere)
+
+
+def typed_before(patch: Patch, line: str) -> None:
+    """Another line was typed before."""
+    assert main(shlex.split(line)) == 0
+
+
+def no_policy(patch: Patch, dtype: str) -> None:
+    """A student emits no policy where its base computes in that dtype."""
+
+    def examine(opened: Any, *given: object) -> None:
+        model = opened.student.model
+        found = next(value.dtype for value in model.parameters() if value.ndim == 2)
+        raise PolicyError("means", "holds a value that is not finite") if str(found) == dtype else Reached
+
+    patch.setattr("piflow_cli.inspection.inspect.examine", examine)
+
+
+def diverging(patch: Patch, rate: str) -> None:
+    """From that learning rate on, the weights are infinite after a step."""
+
+    def step(session: Any) -> None:
+        train_step(session)
+        if session.preset.optimisation.learning_rate >= float(rate):
+            torch.nn.init.constant_(next(session.model.parameters()), torch.inf)
+
+    patch.setattr("piflow_cli.training.run.train_step", step)
+
+
 def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractContextManager[None]]:
     @contextmanager
     def context(told: str) -> Iterator[None]:
@@ -174,7 +222,7 @@ def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractConte
     return context
 
 
-PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse)
+PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse, infinite_states, losing, typed_before, no_policy, diverging)
 FAULTS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
     "small_files": small_files,
     **{made.__name__: patched(made) for made in PATCHES},

@@ -45,7 +45,7 @@ def test_every_hint_with_something_to_type_has_a_case_or_a_reason():
 
 def said(err: str, hint: re.Pattern[str]) -> tuple[str, str]:
     """Message and hint of a command: of a fault or a warning the hint is the last part of the message itself."""
-    message, _, told = err.strip().partition("\n  → ")
+    message, _, told = err.strip().rpartition("\n  → ")
     if hint.search(told := " ".join(told.split())):
         return message.rpartition("Error: ")[2], told
     found = hint.search(" ".join(re.sub(r"\b(Error|Warning): ", "", message).split()))
