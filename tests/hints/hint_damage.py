@@ -133,6 +133,10 @@ def data(root: Path) -> dict[str, Path]:
         (folder / "fox.txt").write_text("a red fox")
     (made["spoilt"] / "fox.png").write_text("no picture")
     shutil.copy(made["older"] / "fox.png", made["older"] / "cat.png")
+    made["classed"] = root / "classed"
+    for name in ("cat", "fox"):
+        (made["classed"] / name).mkdir(parents=True)
+        shutil.copy(made["older"] / "fox.png", made["classed"] / name)
     # As many numbers as the pictures of the students of classes and of texts have, and those of hint_inputs.
     for side, channels in ((4, 1), (8, 3), (16, 3)):
         features = torch.rand(4, channels * side * side, generator=torch.Generator().manual_seed(0))

@@ -20,9 +20,11 @@ from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import PIL.Image
 import pytest
 import torch
+from huggingface_hub.errors import LocalTokenNotFoundError
 
 from piflow_cli.app import main
 from piflow_cli.core.validation import PolicyError
@@ -212,6 +214,24 @@ def diverging(patch: Patch, rate: str) -> None:
     patch.setattr("piflow_cli.training.run.train_step", step)
 
 
+def token_wanted(patch: Patch, name: str) -> None:
+    """The Hub's client wants a token of its own accord."""
+    whole = getattr(huggingface_hub, name)
+
+    def ask(*given: Any, **options: Any) -> Any:
+        if huggingface_hub.get_token() is None:
+            raise LocalTokenNotFoundError("no token")
+        return whole(*given, **options)
+
+    patch.setattr(huggingface_hub, name, ask)
+
+
+def offline(patch: Patch, value: str) -> None:
+    """The environment forbids asking the Hub."""
+    patch.setenv("HF_HUB_OFFLINE", value)
+    patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
 def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractContextManager[None]]:
     @contextmanager
     def context(told: str) -> Iterator[None]:
@@ -222,7 +242,7 @@ def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractConte
     return context
 
 
-PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse, infinite_states, losing, typed_before, no_policy, diverging)
+PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse, infinite_states, losing, typed_before, no_policy, diverging, token_wanted, offline)
 FAULTS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
     "small_files": small_files,
     **{made.__name__: patched(made) for made in PATCHES},

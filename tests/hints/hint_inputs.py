@@ -50,6 +50,9 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
         shutil.copy(files["lora"], files["loras"] / f"{name}.safetensors")
     files["many"] = root / "many.txt"
     files["many"].write_text("a red fox\n" * 5000)
+    files["dataset"] = root / "dataset"
+    files["dataset"].mkdir()
+    shutil.copy(files[".csv"], files["dataset"] / "train.csv")
     # Of an eval that nobody knows, of an inspection, and of an export.
     for name, content in {"notours": ("report.json", "{}"), "report": ("policy.json", '{"students": []}')}.items():
         files[name] = root / name

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -17,6 +18,11 @@ from hint_inputs import inputs
 from hint_programs import do, outside
 from hint_texts import OPTION, to_type
 from hint_typing import commands, retyped
+from hub_server import asked_at, served
+
+
+# Nobody listens there.
+NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,6 @@ def with_bitsandbytes(name: str, package: str | None = None, find=importlib.util
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.key}, {case.pick}")
 def test_what_a_hint_says_is_typed(cli, files, tmp_path, monkeypatch, case: Case):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for place in () if case.computes else COMPUTING:
         monkeypatch.setattr(place, reached)
@@ -81,7 +86,11 @@ def test_what_a_hint_says_is_typed(cli, files, tmp_path, monkeypatch, case: Case
         monkeypatch.setenv(name, placed(value))
     line = shlex.split(placed(case.line))
     mended = True
-    with ExitStack() as fault:
+    with ExitStack() as around, ExitStack() as fault:
+        asked_at(monkeypatch, NOWHERE, tmp_path)
+        if case.hub is not None:
+            folders = {"owner/name": Path(files["teacherbase"]), "owner/prompts": Path(files["dataset"])}
+            fault.callback(around.enter_context(served(folders, case.hub, tmp_path)).let_in)
         for name, told in case.faults.items():
             fault.enter_context(FAULTS[name](placed(told)))
         outcome = cli(*line)
