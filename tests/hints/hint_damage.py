@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
 from fuzz_inputs import WEIGHTS
+from inception import save_random_inception
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sit import sit_weights
@@ -137,6 +138,12 @@ def data(root: Path) -> dict[str, Path]:
     for name in ("cat", "fox"):
         (made["classed"] / name).mkdir(parents=True)
         shutil.copy(made["older"] / "fox.png", made["classed"] / name)
+    made["inception"] = save_random_inception(root)
+    made["statistics"] = root / "statistics.npz"
+    np.savez(made["statistics"], mu=np.zeros(2048), sigma=np.eye(2048))
+    for name, side in {"sizes": 8, "huge": 129}.items():
+        made[name] = copied(made["older"], root / name)
+        Image.fromarray(np.zeros((side, side), np.uint8)).save(made[name] / "large.png")
     # As many numbers as the pictures of the students of classes and of texts have, and those of hint_inputs.
     for side, channels in ((4, 1), (8, 3), (16, 3)):
         features = torch.rand(4, channels * side * side, generator=torch.Generator().manual_seed(0))

@@ -17,8 +17,10 @@ from functools import reduce
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import URLError
 
 import huggingface_hub
 import PIL.Image
@@ -28,7 +30,9 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 
 from piflow_cli.app import main
 from piflow_cli.core.validation import PolicyError
+from piflow_cli.evaluation.extractors import inception_weights
 from piflow_cli.exporting import driver
+from piflow_cli.system.files import files_digest
 from piflow_cli.training.loop import train_step
 from piflow_cli.weights.cache import Cache
 
@@ -232,6 +236,37 @@ def offline(patch: Patch, value: str) -> None:
     patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
+def published(patch: Patch, file: str) -> None:
+    """That file is the one that was published as Inception's weights."""
+    patch.setattr(inception_weights, "DIGEST", files_digest([Path(file)]))
+
+
+def weighted(patch: Patch, file: str) -> None:
+    """That file is in one of the usual places of Inception's weights."""
+    patch.setattr(inception_weights, "weight_places", lambda cache: [Path(file)])
+
+
+def weightless(patch: Patch, folder: str) -> None:
+    """Nothing can be downloaded, and no file of before is in the places of this machine."""
+    patch.setattr("tempfile.tempdir", folder)
+    patch.setenv("TORCH_HOME", folder)
+
+    def unreachable(*given: object, **options: object) -> None:
+        raise URLError("no network")
+
+    patch.setattr("torch.hub.download_url_to_file", unreachable)
+
+
+def computing_nowhere(patch: Patch, told: str) -> None:
+    """What is loaded for a GPU stays where it is."""
+    patch.setattr("piflow_cli.sampling.text.text_student_sampler", reached)
+
+
+def measuring_nothing(patch: Patch, told: str) -> None:
+    """Distances of 2,048 features would take half a minute."""
+    patch.setattr("piflow_cli.evaluation.folder_run.measure", reached)
+
+
 def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractContextManager[None]]:
     @contextmanager
     def context(told: str) -> Iterator[None]:
@@ -242,7 +277,7 @@ def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractConte
     return context
 
 
-PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse, infinite_states, losing, typed_before, no_policy, diverging, token_wanted, offline)
+PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse, infinite_states, losing, typed_before, no_policy, diverging, token_wanted, offline, published, weighted, weightless, computing_nowhere, measuring_nothing)
 FAULTS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
     "small_files": small_files,
     **{made.__name__: patched(made) for made in PATCHES},

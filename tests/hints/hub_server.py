@@ -52,7 +52,7 @@ class Hub(ThreadingHTTPServer):
         if self.matter in REFUSALS and token != TOKEN:
             status, code = REFUSALS[self.matter]
             return status, {"X-Error-Code": code, "X-Error-Message": "refused"}, b""
-        if path.endswith(("/repos/create", "/preupload/main", "/commit/main")):
+        if path.endswith(("/repos/create", "/preupload/main", "/commit/main", "/validate-yaml")):
             return self._taken(json.loads(sent) if sent.startswith(b"{") and sent.count(b"\n") < 2 else {})
         name = next((name for name in self.folders if f"/{name}/" in f"{path}/"), None)
         if name is None:
@@ -70,7 +70,8 @@ class Hub(ThreadingHTTPServer):
         """A new repository, and a commit to it, of which nothing is kept."""
         files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in told.get("files", ())]
         place = f"{self.address}/owner/new"
-        return _json({"url": place, "files": files, "commitUrl": f"{place}/commit/{COMMIT}", "commitOid": COMMIT})
+        made = {"commitUrl": f"{place}/commit/{COMMIT}", "commitOid": COMMIT}
+        return _json({"url": place, "files": files, "errors": [], "warnings": [], **made})
 
     def _listed(self, name: str, asked: str) -> tuple[int, dict[str, str], bytes]:
         folder = self.folders[name]

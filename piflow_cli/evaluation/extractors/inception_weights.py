@@ -70,7 +70,7 @@ def weight_places(cache: Path | None) -> list[Path]:
 
 def _copy_given(copy: Path, given: Path, trust: bool) -> str:
     if not given.is_file():
-        raise UsageError(f"there are no Inception weights at {given}", f"name the file {FILE}")
+        raise UsageError(f"there are no Inception weights at {given}", f"name the file: --inception-weights {FILE}")
     shutil.copyfile(given, copy)
     found = files_digest([copy])
     if found != DIGEST and not trust:
