@@ -19,7 +19,7 @@ class Case:
 
     ``env``: variables of the environment. ``spoken``: the line succeeds, and the hint is said meanwhile. ``then``:
     what the line that was typed says where it cannot succeed here, for a reason of its own; None: it succeeds.
-    ``hub``: what is the matter with the Hub, as `hub_server` has it; None: it cannot be reached.
+    ``needs``: a package without which there is nothing to type. ``hub``: what is the matter with the Hub, as `hub_server` has it; None: it cannot be reached.
     ``faults``: functions of `hint_faults`, and what each is told. ``computes``: the lines run to their end.
     """
 
@@ -34,6 +34,7 @@ class Case:
     spoken: bool = False
     faults: Mapping[str, str] = field(default_factory=dict)
     computes: bool = False
+    needs: str | None = None
     hub: str | None = None
 
     @property

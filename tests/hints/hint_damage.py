@@ -27,6 +27,9 @@ from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.runs import RunFolder
 from piflow_cli.system.locking import LOCK_NAME, FolderLock, LockHolder
 
+# Of both halves of a VAE; where all of them are large, nothing stays finite.
+LAST_LAYERS = ("encoder.conv_out.weight", "quant_conv.weight", "post_quant_conv.weight")
+
 
 def damaged(root: Path, files: Mapping[str, Path], vae: Path, stack: ExitStack) -> dict[str, Path]:
     """Everything in ``root``, by the words that stand for it in braces. ``files``: what is whole. ``vae``: of four
@@ -135,9 +138,8 @@ def data(root: Path) -> dict[str, Path]:
     (made["spoilt"] / "fox.png").write_text("no picture")
     shutil.copy(made["older"] / "fox.png", made["older"] / "cat.png")
     made["classed"] = root / "classed"
-    for name in ("cat", "fox"):
-        (made["classed"] / name).mkdir(parents=True)
-        shutil.copy(made["older"] / "fox.png", made["classed"] / name)
+    for number in range(5):
+        copied(made["older"], made["classed"] / str(number))
     made["inception"] = save_random_inception(root)
     made["statistics"] = root / "statistics.npz"
     np.savez(made["statistics"], mu=np.zeros(2048), sigma=np.eye(2048))
@@ -157,7 +159,7 @@ def latents(root: Path, vae: Path) -> dict[str, Path]:
     root.mkdir(parents=True)
     loud = copied(vae, root / "loud_vae")
     weights = load_file(vae / WEIGHTS)
-    large = {name: torch.full_like(weights[name], 1e38) for name in ("quant_conv.weight", "post_quant_conv.weight")}
+    large = {name: torch.full_like(weights[name], 1e38) for name in LAST_LAYERS}
     save_file(weights | large, loud / WEIGHTS)
     return {"imagenet": tiny_imagenet(root, vae), "vae": vae, "loud_vae": loud}
 

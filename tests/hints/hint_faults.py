@@ -30,11 +30,12 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 
 from piflow_cli.app import main
 from piflow_cli.core.validation import PolicyError
+from piflow_cli.core.policies.kinds import policy_names
 from piflow_cli.evaluation.extractors import inception_weights
 from piflow_cli.exporting import driver
 from piflow_cli.system.files import files_digest
 from piflow_cli.training.loop import train_step
-from piflow_cli.weights.cache import Cache
+from piflow_cli.weights.cache import Cache, ShardWriter
 
 Patch = pytest.MonkeyPatch
 FIND_SPEC = importlib.util.find_spec
@@ -259,12 +260,47 @@ def weightless(patch: Patch, folder: str) -> None:
 
 def computing_nowhere(patch: Patch, told: str) -> None:
     """What is loaded for a GPU stays where it is."""
-    patch.setattr("piflow_cli.sampling.text.text_student_sampler", reached)
+    patch.setattr("piflow_cli.sampling.text.StockEncoders", reached)
 
 
 def measuring_nothing(patch: Patch, told: str) -> None:
     """Distances of 2,048 features would take half a minute."""
     patch.setattr("piflow_cli.evaluation.folder_run.measure", reached)
+
+
+def losing_shards(patch: Patch, folder: str) -> None:
+    """What other processes encode goes into another cache than the one there."""
+    flush = ShardWriter.flush
+
+    def flush_elsewhere(writer: ShardWriter) -> None:
+        if not writer.folder.is_relative_to(folder):
+            flush(writer)
+
+    patch.setattr(ShardWriter, "flush", flush_elsewhere)
+
+
+def homeless(patch: Patch, told: str) -> None:
+    """The user has no home."""
+
+    def home() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    patch.setattr(Path, "home", home)
+
+
+def changed_files(patch: Patch, told: str) -> None:
+    """No file that came with piflow is as it was."""
+    patch.setattr("piflow_cli.weights.digests.files_digest", lambda paths: told)
+
+
+def unknown_facts(patch: Patch, name: str) -> None:
+    """A student was saved by a newer piflow, and this one does not know all that it says."""
+    patch.setattr("piflow_cli.students.facts.out_of_range", lambda values: [f"{name} is unknown"])
+
+
+def unknown_policy(patch: Patch, name: str) -> None:
+    """This piflow has no such policy yet."""
+    patch.setattr("piflow_cli.students.facts.policy_names", lambda: [one for one in policy_names() if one != name])
 
 
 def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractContextManager[None]]:
@@ -277,7 +313,7 @@ def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractConte
     return context
 
 
-PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse, infinite_states, losing, typed_before, no_policy, diverging, token_wanted, offline, published, weighted, weightless, computing_nowhere, measuring_nothing)
+PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse, infinite_states, losing, typed_before, no_policy, diverging, token_wanted, offline, published, weighted, weightless, computing_nowhere, measuring_nothing, losing_shards, homeless, changed_files, unknown_facts, unknown_policy)
 FAULTS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
     "small_files": small_files,
     **{made.__name__: patched(made) for made in PATCHES},

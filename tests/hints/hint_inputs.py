@@ -53,6 +53,8 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
     files["dataset"] = root / "dataset"
     files["dataset"].mkdir()
     shutil.copy(files[".csv"], files["dataset"] / "train.csv")
+    files["merged"] = root / "merged"
+    done("export", str(files["run"]), "--format", "merged", "--output", str(files["merged"]))
     # Of an eval that nobody knows, of an inspection, and of an export.
     for name, content in {"notours": ("report.json", "{}"), "report": ("policy.json", '{"students": []}')}.items():
         files[name] = root / name

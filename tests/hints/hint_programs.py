@@ -29,7 +29,7 @@ else:
 
 # What a part of a hint has another program do, or has the reader do before the line is typed again.
 OUTSIDE = re.compile(
-    r"(?:^|[ `])(rm .+|pip install [^;)]+|hf auth [a-z]+|wandb login|ulimit .+|unset .+|set [A-Z_]+=\S+|put \S+ at \S+|run the same"
+    r"(?:^|[ `])(rm .+|pip install [^;)]+|hf auth [a-z]+|wandb login|ulimit .+|unset .+|(?:set|export) [A-Z_]+=\S+|put \S+ at \S+|run the same"
     r" command again|wait some minutes)"
 )
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -103,6 +103,7 @@ PROGRAMS: dict[str, Callable[[Sequence[str], str | None, Sequence[str]], None]] 
     "ulimit": lambda given, missing, it: _run(["bash", "-c", shlex.join(["ulimit", *given])]),
     "unset": lambda given, missing, it: [os.environ.pop(name) for name in given] and None,
     "set": lambda given, missing, it: os.environ.update([given[0].split("=")]),
+    "export": lambda given, missing, it: os.environ.update(XDG_CACHE_HOME=str(Path.cwd())),
     "put": lambda given, missing, it: put(it[0], Path(given[-1])),
     "pip": _pip,
     "hf": _hf,
@@ -114,7 +115,7 @@ PROGRAMS: dict[str, Callable[[Sequence[str], str | None, Sequence[str]], None]] 
 
 
 # Those that change what the reader has, and nothing of the fault.
-LEAVING = ("set", "put", "hf auth login")
+LEAVING = ("set", "export", "put", "hf auth login")
 
 
 def put(file: str, place: Path) -> None:

@@ -38,10 +38,10 @@ def retyped(
     part = commands(hint)[pick]
     if (whole := WHOLE.search(part)) and whole[1] in {*get_command(app).commands, "--help", "--version"}:
         return [filled(word, fill) for word in whole_command(part[whole.start(1) :])]
-    if (it and part.startswith(("keep ", "in their place"))) or part.endswith(" alone"):
+    if (it and part.startswith(("keep ", "in their place", "in the student's place"))) or part.endswith(" alone"):
         for name in it:
             line = without(line, name)
-        if not part.startswith("in their place"):
+        if not part.startswith("in the"):
             return list(line)
     if found := OUT_OF_LIST.search(part):
         name, option = found.groups()

@@ -57,7 +57,7 @@ ANSWERS = {
     "weights/quantisation.py": ("choose --base-precision", "leave --offload-"),
     **dict.fromkeys(("students/student.py", "students/facts.py"), ("leave --shift out", "choose --base-precision")),
     "teachers/base.py": ("choose --base-precision",),
-    "students/locate.py": ("leave --subfolder out", "choose one: --subfolder", "export that with --format adapter"),
+    "students/locate.py": ("leave --subfolder out", "choose one: --subfolder", "piflow export RUN --format adapter"),
 }
 
 
