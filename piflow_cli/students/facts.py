@@ -77,7 +77,9 @@ class StudentFacts:
             except ValueError:
                 faults.append(f"{METADATA_PREFIX}{field.name} is {text!r}")
         if "policy" in values and values["policy"] not in policy_names():
-            raise RunError(f"the student has a policy of unknown type '{values['policy']}'", "update it: pip install -U piflow")
+            raise RunError(
+                f"the student has a policy of unknown type '{values['policy']}'", "update it: pip install -U piflow"
+            )
         faults += [METADATA_PREFIX + fault for fault in out_of_range(values)]
         if faults:
             raise RunError(

@@ -145,7 +145,8 @@ def _pipeline(folder: Path) -> UsageError:
     if _brings_code(folder / "transformer" / CONFIG_NAME):
         return _export(folder)
     return UsageError(
-        f"{folder} is a whole pipeline of diffusers, not a student", f"{NAME_ONE}; as the base of one: piflow sample RUN --base {quote(str(folder))}"
+        f"{folder} is a whole pipeline of diffusers, not a student",
+        f"{NAME_ONE}; as the base of one: piflow sample RUN --base {quote(str(folder))}",
     )
 
 

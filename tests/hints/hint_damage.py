@@ -90,7 +90,10 @@ def text_bases(root: Path, whole: Path) -> dict[str, Path]:
     made = {name: copied(whole, root / name) for name in ("coded", "deeper", "without_vae", "loud")}
     weights = load_file(made["loud"] / "text_encoder" / "model.safetensors")
     save_file(
-        {name: torch.full_like(value, 3e38) if "final_layer_norm.weight" in name else value for name, value in weights.items()},
+        {
+            name: torch.full_like(value, 3e38) if "final_layer_norm.weight" in name else value
+            for name, value in weights.items()
+        },
         made["loud"] / "text_encoder" / "model.safetensors",
         {"format": "pt"},
     )

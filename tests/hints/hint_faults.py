@@ -29,12 +29,14 @@ import torch
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from piflow_cli.app import main
-from piflow_cli.core.validation import PolicyError
 from piflow_cli.core.policies.kinds import policy_names
+from piflow_cli.core.validation import PolicyError
 from piflow_cli.evaluation.extractors import inception_weights
 from piflow_cli.exporting import driver
 from piflow_cli.system.files import files_digest
+from piflow_cli.teachers import family_of
 from piflow_cli.training.loop import train_step
+from piflow_cli.training.opening import open_models
 from piflow_cli.weights.cache import Cache, ShardWriter
 
 Patch = pytest.MonkeyPatch
@@ -303,6 +305,16 @@ def unknown_policy(patch: Patch, name: str) -> None:
     patch.setattr("piflow_cli.students.facts.policy_names", lambda: [one for one in policy_names() if one != name])
 
 
+def not_placed(patch: Patch, told: str) -> None:
+    """A run on GPUs opens its models, and nothing of them is moved there."""
+
+    def opened(preset: Any, *given: object) -> None:
+        open_models(preset, family_of(preset.teacher.family))
+        raise Reached
+
+    patch.setattr("piflow_cli.training.run.open_session", opened)
+
+
 def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractContextManager[None]]:
     @contextmanager
     def context(told: str) -> Iterator[None]:
@@ -313,7 +325,35 @@ def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractConte
     return context
 
 
-PATCHES = (hidden, needed, unfit, old_diffusers, refused, small_memory, gpus, own_fault, coarse, infinite_states, losing, typed_before, no_policy, diverging, token_wanted, offline, published, weighted, weightless, computing_nowhere, measuring_nothing, losing_shards, homeless, changed_files, unknown_facts, unknown_policy)
+PATCHES = (
+    hidden,
+    needed,
+    unfit,
+    old_diffusers,
+    refused,
+    small_memory,
+    gpus,
+    own_fault,
+    coarse,
+    infinite_states,
+    losing,
+    typed_before,
+    no_policy,
+    diverging,
+    token_wanted,
+    offline,
+    published,
+    weighted,
+    weightless,
+    computing_nowhere,
+    measuring_nothing,
+    losing_shards,
+    homeless,
+    changed_files,
+    unknown_facts,
+    unknown_policy,
+    not_placed,
+)
 FAULTS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
     "small_files": small_files,
     **{made.__name__: patched(made) for made in PATCHES},

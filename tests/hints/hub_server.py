@@ -48,7 +48,9 @@ class Hub(ThreadingHTTPServer):
     def answer(self, path: str, token: str | None, sent: bytes) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and content."""
         if path.startswith("/api/whoami"):
-            return _json({"name": "reader", "type": "user", "auth": {"accessToken": {"displayName": "t", "role": "read"}}})
+            return _json(
+                {"name": "reader", "type": "user", "auth": {"accessToken": {"displayName": "t", "role": "read"}}}
+            )
         if self.matter in REFUSALS and token != TOKEN:
             status, code = REFUSALS[self.matter]
             return status, {"X-Error-Code": code, "X-Error-Message": "refused"}, b""
@@ -68,7 +70,9 @@ class Hub(ThreadingHTTPServer):
 
     def _taken(self, told: Mapping[str, Any]) -> tuple[int, dict[str, str], bytes]:
         """A new repository, and a commit to it, of which nothing is kept."""
-        files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in told.get("files", ())]
+        files = [
+            {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in told.get("files", ())
+        ]
         place = f"{self.address}/owner/new"
         made = {"commitUrl": f"{place}/commit/{COMMIT}", "commitOid": COMMIT}
         return _json({"url": place, "files": files, "errors": [], "warnings": [], **made})

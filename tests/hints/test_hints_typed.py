@@ -16,10 +16,10 @@ from hint_damage import damaged
 from hint_faults import COMPUTING, FAULTS, reached
 from hint_inputs import inputs
 from hint_programs import do, outside
+from hint_refusals import KEYS
 from hint_texts import OPTION, to_type
 from hint_typing import commands, retyped
 from hub_server import asked_at, served
-
 
 # Nobody listens there.
 NOWHERE = "http://127.0.0.1:9"
@@ -44,7 +44,7 @@ def no_accelerator() -> Iterator[None]:
 
 def test_every_hint_with_something_to_type_has_a_case_or_a_reason():
     """A new one has neither, and fails here."""
-    cased = {case.key for case in CASES}
+    cased = {case.key for case in CASES} | KEYS
     assert cased | NOT_TYPED.keys() == to_type()
     assert not cased & NOT_TYPED.keys()
 
@@ -54,7 +54,8 @@ def said(err: str, hint: re.Pattern[str]) -> tuple[str, str]:
     message, arrow, told = err.strip().rpartition("\n  → ")
     if hint.search(told := " ".join(told.split())) and arrow:
         return message.rpartition("Error: ")[2], told
-    found = hint.search(" ".join(re.sub(r"\b(Error|Warning): ", "", message).split()))
+    spoken = message if arrow else err
+    found = hint.search(" ".join(re.sub(r"\b(Error|Warning): ", "", spoken).split()))
     assert found is not None, err
     wrong, _, told = found[0].partition(": ")
     return found[0], told if OPTION.search(wrong) else found[0]
