@@ -83,7 +83,7 @@ def _gpu_full(exc: BaseException) -> PiflowError:
         f"the GPU ran out of memory{short}",
         "distill: --no-resume and --set optimisation.gradient_checkpointing=true, then --set"
         " optimisation.device_batch_size=1, then --set imitation.states_per_query=1, then --base-precision nf4, or"
-        " --offload-base; --dry-run shows what each takes; sample: --batch-size 1, or --offload model",
+        " --offload-base; distill: --dry-run shows what each takes; sample: --batch-size 1, or --offload model",
     )
 
 

@@ -19,7 +19,8 @@ class Case:
 
     ``env``: variables of the environment. ``spoken``: the line succeeds, and the hint is said meanwhile. ``then``:
     what the line that was typed says where it cannot succeed here, for a reason of its own; None: it succeeds.
-    ``needs``: a package without which there is nothing to type. ``hub``: what is the matter with the Hub, as `hub_server` has it; None: it cannot be reached.
+    ``needs``: a package without which there is nothing to type. ``hub``: what is the matter with the Hub, as
+    `hub_server` has it; None: it cannot be reached.
     ``faults``: functions of `hint_faults`, and what each is told. ``computes``: the lines run to their end.
     """
 

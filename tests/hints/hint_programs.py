@@ -29,8 +29,8 @@ else:
 
 # What a part of a hint has another program do, or has the reader do before the line is typed again.
 OUTSIDE = re.compile(
-    r"(?:^|[ `])(rm .+|pip install [^;)]+|hf auth [a-z]+|wandb login|ulimit .+|unset .+|(?:set|export) [A-Z_]+=\S+|put \S+ at \S+|run the same"
-    r" command again|wait some minutes)"
+    r"(?:^|[ `])(rm .+|pip install [^;)]+|hf auth [a-z]+|wandb login|ulimit .+|unset .+|(?:set|export) [A-Z_]+=\S+"
+    r"|put \S+ at \S+|run the same command again|wait some minutes)"
 )
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Named otherwise by those who publish it; and a package that is never there without the other.

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 from hint_cases import CASES, NOT_TYPED, Case
+from hint_computed import COMPUTING, reached
 from hint_damage import damaged
-from hint_faults import COMPUTING, FAULTS, reached
+from hint_faults import FAULTS
 from hint_inputs import inputs
 from hint_programs import do, outside
 from hint_refusals import KEYS
