@@ -6,7 +6,7 @@ from .base import PiflowError, RunError, UsageError
 from .recognition import TableEntry, first_line, is_called, run_error
 
 
-def _status(exc: BaseException) -> int | None:
+def _status(exc: BaseException | None) -> int | None:
     """The HTTP status that the Hub answered with."""
     return getattr(getattr(exc, "response", None), "status_code", None)
 
@@ -25,6 +25,9 @@ def _gated(exc: BaseException) -> PiflowError:
 
 def _unreachable(exc: BaseException) -> PiflowError:
     chain = (exc, exc.__cause__)
+    if (answered := next((link for link in chain if _status(link) is not None), None)) is not None:
+        # The client looks into its cache after some refusals, and says then that the cache lacks files.
+        return _hub_answer(answered)
     if any(type(link).__name__ == "OfflineModeIsEnabled" for link in chain):
         return RunError("it is not in the cache, and HF_HUB_OFFLINE forbids asking the Hub", "unset HF_HUB_OFFLINE")
     return RunError(

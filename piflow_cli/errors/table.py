@@ -81,9 +81,9 @@ def _gpu_full(exc: BaseException) -> PiflowError:
         short = f": {more}{wanted[1]} {wanted[2]} wanted, {free[1]} {free[2]} free"
     return RunError(
         f"the GPU ran out of memory{short}",
-        "distill: --set optimisation.gradient_checkpointing=true, then --set optimisation.device_batch_size=1,"
-        " --base-precision nf4, --set imitation.states_per_query=1, --offload-base, of which --dry-run shows what each"
-        " takes; sample: --batch-size 1, --offload model",
+        "distill: --no-resume and --set optimisation.gradient_checkpointing=true, then --set"
+        " optimisation.device_batch_size=1, then --set imitation.states_per_query=1, then --base-precision nf4, or"
+        " --offload-base; distill: --dry-run shows what each takes; sample: --batch-size 1, or --offload model",
     )
 
 
@@ -164,6 +164,10 @@ TABLE: tuple[TableEntry, ...] = (
     (is_called("OutOfMemoryError"), _gpu_full),
     (
         is_a(MemoryError),
-        run_error("out of memory", "close other programs; distill, sample and eval: a smaller --batch-size"),
+        run_error(
+            "out of memory",
+            "close other programs; sample and eval: --batch-size 1; distill: --no-resume and --set"
+            " optimisation.device_batch_size=1",
+        ),
     ),
 )

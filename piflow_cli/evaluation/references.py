@@ -72,9 +72,9 @@ def open_reference(
         reference = load_features(path)
         reference.tell(console)
     elif path.exists():
-        raise UsageError(f"{text} is {_kind_of(path)}, and that is no reference", f"name {KNOWN}")
+        raise UsageError(f"{text} is {_kind_of(path)}, and that is no reference", f"name {KNOWN}: --reference PATH")
     else:
-        raise UsageError(f"there is no reference {text}", f"name {KNOWN}")
+        raise UsageError(f"there is no reference {text}", f"name {KNOWN}: --reference PATH")
     refuse_mixing(extractor, reference)
     if count is not None and 0 < reference.count < count:
         raise UsageError(
@@ -127,7 +127,7 @@ def npz_statistics(path: Path) -> FeatureSet:
         RunError: it is damaged, or holds values that are not finite or no covariance.
     """
     if not path.is_file():
-        raise UsageError(f"there are no statistics at {path}", f"name {KNOWN}")
+        raise UsageError(f"there are no statistics at {path}", f"name {KNOWN}: --reference PATH")
     return FeatureSet(INCEPTION, RESIZE_TENSORFLOW, path.name, 0, npz_moments(path, str(path)))
 
 
@@ -163,7 +163,7 @@ def _training_set(
     if preset is None:
         raise UsageError(
             "the reference data is what a student trained on, and no student is given",
-            f"name {KNOWN.removesuffix(', or data')}",
+            f"name {KNOWN.removesuffix(', or data')}: --reference PATH",
         )
     section = preset.data
     if section.images is not None and preset.teacher.vae is None:

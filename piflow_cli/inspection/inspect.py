@@ -141,7 +141,8 @@ def _inspected(
     except PolicyError as error:
         raise RunError(
             f"{found.named} emits what is no policy: {error}",
-            "try --base-precision fp32; else distil again with half of optimisation.learning_rate",
+            "try --base-precision fp32; else distil again with half the rate:"
+            " piflow distill --teacher NAME --learning-rate RATE",
         ) from error
     summary = summarise(findings)
     warned = advice(summary, _preset(found), _distilling_again(found))

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 from ..errors import PiflowError, UsageError
 from ..presets.places import expanded
@@ -147,14 +148,15 @@ def _pipeline(folder: Path) -> UsageError:
     if _brings_code(folder / "transformer" / CONFIG_NAME):
         return _export(folder)
     return UsageError(
-        f"{folder} is a whole pipeline of diffusers, not a student", f"{NAME_ONE}; a teacher's weights go to --base"
+        f"{folder} is a whole pipeline of diffusers, not a student",
+        f"{NAME_ONE}; as the base of one: piflow sample RUN --base {quote(str(folder))}",
     )
 
 
 def _export(folder: Path) -> UsageError:
     return UsageError(
         f"{folder} is an export for diffusers, which loads it; piflow itself reads runs and adapters",
-        "its README.md has the code; for piflow, name the run that it was exported from, or export that with --format"
+        "its README.md has the code; for piflow, name the run that it was exported from, or: piflow export RUN --format"
         " adapter",
     )
 

@@ -166,7 +166,7 @@ def find_student(
 def _damage_hint(files: StudentFiles, hint: str | None) -> str | None:
     """What mends damaged files; a run writes its student again, and does not have it copied from elsewhere."""
     run = run_of(files.weights.parent)
-    if run is None or hint is None:
+    if run is None or hint is None or "copy" not in hint:
         return hint
     others = hint.partition("; ")[2]
     return f"write it again: {run.command()}{'; ' * bool(others)}{others}"

@@ -183,7 +183,7 @@ class ShardWriter:
         if not all(map(all_finite, entry.values())):
             raise RunError(
                 f"the encoder gave values that are not finite for {what}",
-                "encode in full precision: --set optimisation.precision=fp32; or name another base: --base PATH",
+                "name another base: --base PATH; of a teacher of classes another VAE: --set teacher.vae=PATH",
             )
         # Rows of a batch share its memory, and safetensors refuses tensors that do.
         self._entries[key] = {name: value.detach().cpu().contiguous().clone() for name, value in entry.items()}

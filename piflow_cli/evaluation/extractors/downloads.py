@@ -39,6 +39,6 @@ def download(url: str, path: Path, console: Console | None, digest: str | None =
             raise
         raise RunError(
             f"{path.name} is not on this machine and cannot be downloaded: {network_reason(error)}",
-            f"check the network, or put it at {path}",
+            f"put it at {path}",
         ) from error
     return path

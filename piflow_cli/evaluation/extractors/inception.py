@@ -73,6 +73,6 @@ def open_inception(
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise RunError(
                 f"{place} is not the Inception network that clean-fid reads: {reason}",
-                f"name the published file {FILE}",
+                f"name the published file: --inception-weights {FILE}",
             ) from error
     return Inception(network, digest, name == "inception-tf", device)

@@ -72,7 +72,7 @@ def weight_places(cache: Path | None) -> list[Path]:
 def _copy_given(copy: Path, given: Path, trust: bool) -> str:
     if not given.is_file():
         what = f"{given} is no file of weights" if given.exists() else f"there are no Inception weights at {given}"
-        raise UsageError(what, f"name the file {FILE}")
+        raise UsageError(what, f"name the file: --inception-weights {FILE}")
     shutil.copyfile(given, copy)
     found = files_digest([copy])
     if found != DIGEST and not trust:
