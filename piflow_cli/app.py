@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import traceback
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -13,8 +14,8 @@ from typer.main import get_command
 
 from piflow_cli import __version__, streams
 from piflow_cli.commands import distill, eval, export, inspect_policy, sample
-from piflow_cli.commands.options import Json, Quiet, switch
-from piflow_cli.console import Console, dumps
+from piflow_cli.commands.options import Json, Quiet, refuse_empty_paths, switch
+from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
     DEBUG_VARIABLE,
     Interrupted,
@@ -27,6 +28,7 @@ from piflow_cli.errors import (
 from piflow_cli.ranks import is_first
 
 SECONDS_TO_SPEAK = 2
+NO_COMMAND = UsageError("no command given", "piflow --help lists the commands")
 
 app = typer.Typer(
     name="piflow",
@@ -54,7 +56,7 @@ def piflow(
         _print_version(Console(json=json))
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise UsageError("no command given", "piflow --help lists the commands")
+        raise NO_COMMAND
     # Given before the command, the two hold for it as if they were given after it.
     inherited = {name: True for name, given in (("json", json), ("quiet", quiet)) if given}
     context.default_map = {context.invoked_subcommand: inherited}
@@ -64,26 +66,40 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
     silent = _is_silent(args)
-    if os.environ.get(DEBUG_VARIABLE) != "1":
-        streams.calm()
+    streams.occupy()
+    debugged = os.environ.get(DEBUG_VARIABLE) == "1"
     # Progress and warnings that nobody reads any more are no reason to stop anything.
-    with streams.unbreakable("stderr"):
-        code = _run(args, silent)
+    with streams.unbreakable("stderr"), nullcontext() if debugged else streams.calm():
+        code = _flushed(_run(args, silent), args)
     if silent and argv is None:
         streams.hush()
+    return code
+
+
+def _flushed(code: int, args: list[str]) -> int:
+    """``code``, or that of a failure where stdout does not take what was printed."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         # Python would try again at its end, and turn the exit code into one of its own.
         streams.silence(sys.stdout)
+        # Help that is piped into `head` has been read.
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            return _report(unprinted(error), args)
     return code
 
 
 def _run(args: list[str], silent: bool) -> int:
     try:
+        if is_first() and not streams.takes_data():
+            # Every command has a result: one that cannot be printed is not worth the hours that it may take.
+            raise RunError("stdout is closed, and results go there", "where nobody is to read them: > /dev/null")
+        program = get_command(app)
+        if (name := _command_in(args)) is not None:
+            refuse_empty_paths(getattr(program, "commands", {})[name].params, args)
         with streams.only_ours(silent):
-            code = get_command(app).main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
+            code = program.main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, args)
     if code == Interrupted.exit_code:
@@ -99,6 +115,12 @@ def _print_version(console: Console) -> None:
     from piflow_cli.system.versions import collect
 
     console.result(collect(), "")
+
+
+def _command_in(args: list[str]) -> str | None:
+    """The command that is named; None where none is."""
+    known = {command.name for command in app.registered_commands}
+    return next((arg for arg in args if arg in known), None)
 
 
 def _options(args: list[str]) -> list[str]:
@@ -119,7 +141,7 @@ def _is_silent(args: list[str]) -> bool:
 def _report(exc: BaseException, args: list[str]) -> int:
     """Print message and hint on stderr, and return the exit code."""
     if type(exc).__name__ == "NoArgsIsHelpError":
-        return UsageError.exit_code  # the help is on the screen already
+        exc = NO_COMMAND  # the help is on the screen already
     if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exception(exc)
     error = _usage_error(exc, args) or explain(exc) or _unknown(exc)
@@ -144,10 +166,14 @@ def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     said = getattr(exc, "format_message", None)
     if said is None:
         return None
+    from piflow_cli.commands.misread import misread
+
+    if (error := misread(exc)) is not None:
+        return error
     context = getattr(exc, "ctx", None)
     # A fault in how options are written comes without a context.
-    named = [arg for arg in args if arg in {command.name for command in app.registered_commands}]
-    command = " ".join(["piflow", *named[:1]]) if context is None else context.command_path
+    named = _command_in(args)
+    command = f"piflow {named or ''}".rstrip() if context is None else context.command_path
     # Checks that Typer hands to pydantic come back with this prefix, which says nothing.
     message = " ".join(said().split()).replace("Value error, ", "")
     return UsageError(message, f"{command} --help lists what there is")

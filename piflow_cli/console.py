@@ -18,8 +18,7 @@ from piflow_cli.ranks import is_first
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-TERMINAL_INTERVAL = 0.5
-LOG_INTERVAL = 10.0
+TERMINAL_INTERVAL = 0.5  # seconds
 # A text shows a longer list by its ends and its length; JSON has it all.
 LONGEST_LIST = 4
 
@@ -38,6 +37,9 @@ class Console:
         self.json = json
         self.quiet = quiet or not self.speaks
         self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"Console(json={self.json}, quiet={self.quiet})"
 
     @contextmanager
     def listening(self) -> Generator[None]:
@@ -84,21 +86,23 @@ class Console:
             _write_data(text)
 
     def progress(self, total: int, initial: int = 0, description: str = "") -> tqdm:
-        """A progress bar on stderr (use it as a context manager); no bar with --json and --quiet.
+        """A progress bar on stderr (use it as a context manager); nothing with --json and --quiet.
 
-        In a terminal it is redrawn twice a second, in a log file every ten seconds.
+        In a terminal it is redrawn twice a second; a log file gets a line at times.
         """
+        if self.json or self.quiet or not streams.err().isatty():
+            from piflow_cli.progress import ProgressLines
+
+            silent = self.json or self.quiet
+            return ProgressLines(total, initial=initial, desc=description, file=streams.err(), disable=silent)
         from tqdm import tqdm
 
-        interval = TERMINAL_INTERVAL if streams.err().isatty() else LOG_INTERVAL
         return tqdm(
             total=total,
             initial=initial,
             desc=description,
             file=streams.err(),
-            disable=self.json or self.quiet,
-            mininterval=interval,
-            maxinterval=max(interval, LOG_INTERVAL),
+            mininterval=TERMINAL_INTERVAL,
             dynamic_ncols=True,
         )
 
@@ -195,11 +199,18 @@ def _write_data(text: str) -> None:
         raise RunError(
             "what was reading the output has gone", "let it read to the end, or write to a file: > FILE"
         ) from error
+    except OSError as error:
+        raise unprinted(error) from error
+
+
+def unprinted(error: OSError) -> RunError:
+    """The error for a result that stdout did not take."""
+    return RunError(f"the result cannot be printed: {error.strerror}", "write it where there is room: > FILE")
 
 
 def _write_error(text: str) -> None:
     tqdm_module = sys.modules.get("tqdm")
-    if tqdm_module is None:
+    if tqdm_module is None or not streams.err().isatty():
         print(text, file=streams.err(), flush=True)
     else:
         # Through tqdm a line lands above a bar that is being drawn, not in the middle of it.

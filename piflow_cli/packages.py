@@ -13,7 +13,7 @@ from .errors import RunError
 AnyRow = TypeVar("AnyRow")
 
 
-def named(place: str) -> Any:
+def object_at(place: str) -> Any:
     """The object NAME of a module, from "module:NAME"; imports the module."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)

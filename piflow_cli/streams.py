@@ -5,6 +5,7 @@ With --json and --quiet, output of libraries goes nowhere, down to the C level.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-_OUT, _ERR = 1, 2
+_IN, _OUT, _ERR = 0, 1, 2
 # No user can act on the warnings that these give at import, such as kernels that a CPU could have too.
 CHATTY = ("bitsandbytes",)
 _ours: tuple[TextIO | UnbreakableStream, TextIO | UnbreakableStream] | None = None
@@ -73,10 +74,48 @@ def unbreakable(*names: str) -> Generator[None]:
             setattr(sys, name, stream)
 
 
-def calm() -> None:
-    """Reduce libraries that warn of nothing a user can act on to their errors."""
+def occupy() -> None:
+    """Lead those of stdin, stdout and stderr that were closed before the start to nowhere.
+
+    Else the next file that is opened would take such a number, and get what libraries and children print.
+    """
+    for number in (_IN, _OUT, _ERR):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened == number:
+                os.set_inheritable(number, True)
+            else:
+                os.dup2(opened, number)
+                os.close(opened)
+
+
+def takes_data() -> bool:
+    """Whether there is a stdout, and it is open for writing; whether somebody reads it does not matter here."""
+    if sys.stdout is None:
+        return False
+    # Streams that tests put in the place of the real one have no file.
+    with suppress(ValueError, AttributeError, OSError):
+        number = sys.stdout.fileno()
+        try:
+            os.write(number, b"")
+        except OSError as error:
+            return error.errno != errno.EBADF
+    return True
+
+
+@contextmanager
+def calm() -> Generator[None]:
+    """Reduce, for the block, libraries that warn of nothing a user can act on to their errors."""
+    levels = {name: logging.getLogger(name).level for name in CHATTY}
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def out() -> TextIO | UnbreakableStream:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -134,28 +134,17 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     import yaml
     from safetensors.torch import save_file
-
-    from piflow_cli.teachers.dit_network import DiT
+    from tiny_presets import SUMMARY, optimisation
+    from tiny_students import tiny_dit
 
     folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    model = DiT(
-        sample_size=4,
-        patch_size=2,
-        in_channels=1,
-        num_layers=1,
-        num_attention_heads=2,
-        attention_head_dim=8,
-        num_classes=3,
-    )
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+    model = tiny_dit(in_channels=1)
     model.save_pretrained(folder / "teacher")
     images = torch.randint(0, 256, (20, 4, 4), dtype=torch.uint8)
     save_file({"images": images, "labels": torch.arange(20) % 3}, folder / "images.safetensors")
     preset = {
         "name": "tiny",
-        "summary": "a random teacher for tests",
+        "summary": SUMMARY,
         "teacher": {"family": "dit", "base": str(folder / "teacher"), "license": "none", "memory": "none"},
         "data": {"images": str(folder / "images.safetensors")},
         "policy": {"kind": "gm", "components": 3, "nfe": 1, "substeps": 16, "logstd_width": 8},
@@ -167,21 +156,39 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "loss_scale": 1.0,
             "data_free": False,
         },
-        "optimisation": {
-            "iterations": 6,
-            "batch_size": 8,
-            "learning_rate": 1e-3,
-            "betas": [0.9, 0.95],
-            "weight_decay": 0.0,
-            "warmup": 2,
-            "gradient_clip": 50.0,
-            "precision": "fp32",
-        },
+        "optimisation": optimisation(iterations=6, batch_size=8, warmup=2),
         "output": {"preview_every": 3, "checkpoint_every": 2, "keep_checkpoints": 2},
     }
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(preset))
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a student of two evaluations, barely trained. Tests read it, and write nothing into it."""
+    from piflow_cli.app import main
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    told = ["--teacher", str(tiny_teacher), "--nfe", "2", "--iterations", "2", "--quiet"]
+    assert main(["distill", *told, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def other_precision() -> Iterator[None]:
+    """accelerate keeps the precision of a process for good."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command keeps stays in the folder of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")

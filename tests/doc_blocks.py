@@ -1,4 +1,4 @@
-"""The blocks of code in README and docs, in the order in which a reader meets them.
+"""The blocks of code in README, CONTRIBUTING and docs, in the order in which a reader meets them.
 
 A fence may have a title. `title="Needs a GPU and weights"` and its like mark commands that a test reads by their
 programs' own parsers and does not run. A title that is the name of a file says what that file holds. All else is run.
@@ -16,11 +16,14 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "pages"
+CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
 # Why a command is not run. The help's examples are parsed; the pages show the same ones run.
 MARKS = (
     "Needs weights",
     "Needs the Hub",
     "Needs your own files",
+    "Needs a network",
+    "Writes into the repository",
     "Needs a GPU and weights",
     "Needs several GPUs and weights",
     "Takes minutes",
@@ -69,15 +72,14 @@ def _joined(words: list[str]) -> Iterator[list[str]]:
 
 
 def read_order() -> list[Path]:
-    """README, then the pages as the site lists them."""
+    """README and CONTRIBUTING, then the pages as the site lists them."""
 
     def names(entry: object) -> Iterator[str]:
         for value in entry if isinstance(entry, list) else entry.values() if isinstance(entry, dict) else []:
             yield from [value] if isinstance(value, str) else names(value)
 
-    # The loader of mkdocs knows tags that PyYAML refuses.
-    text = re.sub(r"\[!relative .*\]", "[]", (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8"))
-    return [ROOT / "README.md", *(PAGES / name for name in names(yaml.safe_load(text)["nav"]))]
+    site = yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8"))
+    return [ROOT / "README.md", CONTRIBUTING, *(PAGES / name for name in names(site["nav"]))]
 
 
 def blocks() -> list[Block]:

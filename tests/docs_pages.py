@@ -1,7 +1,7 @@
 """The pages of docs/ that are made from the program itself: `python tests/docs_pages.py` writes them.
 
-``settings.md`` comes from the schema of presets, ``commands.md`` from the Typer app, and the tables of ``results.md``
-from the files under tests/benchmarks/results.
+``settings.md`` comes from the schema of presets, ``commands.md`` from the Typer app, the tables of ``results.md`` from
+the files under tests/benchmarks/results, and the programs in ``adding.md`` and ``hundred_lines.md`` from their files.
 """
 
 from __future__ import annotations
@@ -208,14 +208,31 @@ def results(page: str) -> str:
     return page
 
 
+# Programs
+
+
+SHOWN = re.compile(r"(<!-- file: (\S+) -->\n\n```[^\n]*\n).*?(^```\n\n<!-- end -->)", re.MULTILINE | re.DOTALL)
+
+
+def programs(page: str) -> str:
+    """``page`` with every fence between <!-- file: PATH --> and <!-- end --> holding that file of the repository."""
+
+    def fence(found: re.Match[str]) -> str:
+        text = (ROOT / found[2]).read_text(encoding="utf-8")
+        assert "```" not in text, f"{found[2]} would end its fence"
+        return found[1] + text + found[3]
+
+    assert SHOWN.search(page), "the page has no place for a file"
+    return SHOWN.sub(fence, page)
+
+
+MADE_IN = {"results.md": results, "adding.md": programs, "hundred_lines.md": programs}
+
+
 def pages() -> dict[Path, str]:
     """What each made page holds."""
-    there = PAGES / "results.md"
-    return {
-        PAGES / "settings.md": settings(),
-        PAGES / "commands.md": commands(),
-        there: results(there.read_text(encoding="utf-8")),
-    }
+    kept = {PAGES / name: make((PAGES / name).read_text(encoding="utf-8")) for name, make in MADE_IN.items()}
+    return {PAGES / "settings.md": settings(), PAGES / "commands.md": commands(), **kept}
 
 
 if __name__ == "__main__":

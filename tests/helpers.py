@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -38,7 +38,8 @@ def at(raw: float | Tensor, batch: int) -> Tensor:
     return torch.as_tensor(raw, dtype=torch.float64).expand(batch)
 
 
-def random_gm(
+def _random_components(
+    kind: type[GMFlowPolicy] | type[MomentumPolicy],
     batch: int = 2,
     components: int = 3,
     channels: int = 2,
@@ -49,38 +50,17 @@ def random_gm(
     logstd: float = -2.0,
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
-) -> GMFlowPolicy:
+) -> GMFlowPolicy | MomentumPolicy:
+    """A policy of components; ``logstd`` is that of a GM, and momentum has none."""
     draw = drawing(seed, dtype)
-    return GMFlowPolicy(
-        means=draw(batch, components, channels, *space),
-        logweights=draw(batch, components, 1, *space),
-        logstds=logstd + 0.3 * draw(batch),
-        x_src=draw(batch, channels, *space),
-        raw_src=at(raw_src, batch),
-        shift=shift,
-    )
+    means, logweights = draw(batch, components, channels, *space), draw(batch, components, 1, *space)
+    gm = kind is GMFlowPolicy
+    last = logstd + 0.3 * draw(batch) if gm else draw(batch, components - 1, 1, *space)
+    return kind(means, logweights, last, draw(batch, channels, *space), at(raw_src, batch), shift)
 
 
-def random_momentum(
-    batch: int = 2,
-    components: int = 3,
-    channels: int = 2,
-    space: tuple[int, ...] = (3, 2),
-    *,
-    raw_src: float | Tensor = 0.9,
-    shift: float = 1.0,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
-) -> MomentumPolicy:
-    draw = drawing(seed, dtype)
-    return MomentumPolicy(
-        means=draw(batch, components, channels, *space),
-        logweights=draw(batch, components, 1, *space),
-        loggammas=draw(batch, components - 1, 1, *space),
-        x_src=draw(batch, channels, *space),
-        raw_src=at(raw_src, batch),
-        shift=shift,
-    )
+random_gm = partial(_random_components, GMFlowPolicy)
+random_momentum = partial(_random_components, MomentumPolicy)
 
 
 def random_dx(

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from own_process import piflow
 
 import piflow_cli
 
@@ -43,14 +44,14 @@ def test_nothing_heavy_is_imported_before_there_is_work(arguments, heavy):
 
 
 def test_the_module_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "piflow_cli", "nonsense"], capture_output=True, text=True)
+    done = subprocess.run(piflow("nonsense"), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: No such command 'nonsense'.\n  → piflow --help")
 
 
-def test_without_arguments_the_help_is_shown(cli):
+def test_without_arguments_the_help_is_shown_and_what_is_missing_is_said(cli):
     outcome = cli()
-    assert outcome.code == 2 and outcome.err == ""
+    assert (outcome.code, outcome.err) == (2, "Error: no command given\n  → piflow --help lists the commands\n")
     assert outcome.out.split() == cli("--help").out.split()
     assert {"distill", "sample"} <= set(outcome.out.split())
 
@@ -106,21 +107,26 @@ def test_version_as_json_holds_what_a_bug_report_needs(cli, arguments):
     [
         (["distill"], "no teacher given", "--list-teachers"),
         (["distill", "--teacher", "digts"], "no teacher is named 'digts'", "did you mean digits?"),
-        (["distill", "--teacher", "digits", "--nfe", "0"], "policy.nfe: must be at least 1, not 0", ""),
+        (["distill", "--teacher", "digits", "--nfe", "0"], "--nfe 0: must be at least 1, not 0", "type --nfe 1"),
         (
             ["distill", "--teacher", "digits", "--policy", "dy"],
-            "policy.kind: must be gm, dx, dx-poly or momentum, not 'dy'",
-            "",
+            "--policy dy: must be gm, dx, dx-poly or momentum, not 'dy'",
+            "type --policy gm",
         ),
-        (["distill", "--teacher", "digits", "--nfe", "two"], "'--nfe'", "piflow distill --help"),
+        (["distill", "--teacher", "digits", "--nfe", "two"], "--nfe two: must be a whole number", "type --nfe 1"),
         (["distill", "--teacher", "digits", "--sed", "1"], "No such option: --sed", "piflow distill --help"),
         (["distill", "--teacher", "digits", "--device", "gpu"], "no such kind of device", "--device auto"),
         (["sample"], "neither a student nor a teacher", "piflow sample --teacher NAME"),
-        (["sample", "x", "--steps", "0"], "'--steps'", ""),
-        (["sample", "x", "--steps", "-1"], "'--steps'", ""),
-        (["sample", "x", "--substeps", "0"], "'--substeps'", ""),
-        (["sample", "x", "--batch-size", "0"], "'--batch-size'", ""),
-        (["sample", "x", "--num-images", "0"], "'--num-images'", ""),
+        (["sample", "x", "--steps", "0"], "--steps 0: must be at least 1", "type --steps 4"),
+        (["sample", "x", "--steps", "-1"], "--steps -1: must be at least 1", "type --steps 4"),
+        (["sample", "x", "--substeps", "0"], "--substeps 0: must be at least 1", "type --substeps 1"),
+        (["sample", "x", "--steps", "1e+06"], "--steps 1e+06: must be a whole number", "type --steps 1000, or less"),
+        (["sample", "x", "--steps", "1000000"], "--steps 1000000: more than 1,000", "type --steps 1000, or less"),
+        (["sample", "x", "--offload", "grup"], "--offload grup: must be none, model", "type --offload group"),
+        (["sample", "x", "--seeds"], "--seeds has no value", "type --seeds 0-3"),
+        (["sample", "x", "--lora"], "requires an argument", "piflow sample --help"),
+        (["sample", "x", "--batch-size", "0"], "--batch-size 0: must be at least 1", "type --batch-size 1"),
+        (["sample", "x", "--num-images", "0"], "--num-images 0: must be at least 1", "type --num-images 64"),
         (["sample", "x", "--num-images", "99999999999"], "more than 10,000,000", "type --num-images 10000000"),
         (["sample", "x", "--seeds", "5-2"], "runs backwards", "type --seeds 2-5"),
         (["sample", "x", "--labels", "a"], "'a' is neither a number nor a range", "--labels 0-3,7"),

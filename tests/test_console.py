@@ -13,6 +13,7 @@ import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from own_process import piflow
 from PIL import Image
 
 from piflow_cli.console import (
@@ -110,9 +111,27 @@ def test_a_line_is_written_above_a_live_bar_and_not_into_it(monkeypatch):
     assert "distilling" in stream.getvalue()
 
 
-def test_a_bar_in_a_log_file_is_drawn_every_ten_seconds(capsys):
-    with Console().progress(total=10) as bar:
-        assert bar.mininterval == 10.0 and not bar.disable
+def test_a_log_file_gets_whole_lines_in_place_of_a_bar(capsys):
+    console = Console()
+    with console.progress(total=1000, initial=400, description="distilling") as bar:
+        assert (bar.mininterval, bar.miniters, bar.disable) == (10.0, 10, False)
+        bar.set_postfix(loss="0.41", refresh=False)
+        bar.mininterval = 0
+        for _ in range(30):
+            console.say("saved")
+            bar.update()
+    said = capsys.readouterr().err
+    lines = said.splitlines()
+    assert "\r" not in said and lines.count("saved") == 30
+    shown = [line for line in lines if line != "saved"]
+    assert [line.split(" [")[0] for line in shown] == [f"distilling: {n // 10}% {n}/1000" for n in (410, 420, 430, 430)]
+    assert all(line.endswith("loss=0.41]") for line in shown)
+
+
+def test_lines_of_progress_come_at_most_every_ten_seconds(capsys):
+    with Console().progress(total=1000, description="sampling") as bar:
+        bar.update(999)
+    assert capsys.readouterr().err.startswith("sampling: 100% 999/1000 [")
 
 
 @pytest.mark.parametrize(
@@ -148,21 +167,13 @@ def test_whatever_is_printed_is_strict_json_and_plain_is_its_content(value):
     assert json.loads(dumps(value), parse_constant=refuse) == plain(value)
 
 
-def test_libraries_keep_off_the_screen_with_json():
+def test_libraries_keep_off_the_screen_with_json(tmp_path):
     """diffusers warns of a key in the published config of Qwen-Image, which nobody here can help."""
-    config = Path(__file__).parent / "data" / "configs" / "qwen-image.json"
-    command = [
-        sys.executable,
-        "-m",
-        "piflow_cli",
-        "distill",
-        "--teacher",
-        "qwen-image",
-        "--base",
-        str(config),
-        "--dry-run",
-        "--json",
-    ]
+    published = Path(__file__).parent / "data" / "configs" / "qwen-image.json"
+    config = tmp_path / "config.json"
+    # A layer says what sixty say.
+    config.write_text(json.dumps(json.loads(published.read_text()) | {"num_layers": 1}))
+    command = piflow("distill", "--teacher", "qwen-image", "--base", str(config), "--dry-run", "--json")
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and json.loads(done.stdout)["teacher"]["name"] == "qwen-image"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+from urllib.error import URLError
 
 import pytest
 
@@ -58,6 +60,12 @@ KNOWN = [
         RunError,
         "corrupt or cut short: a/b",
         "again",
+    ),
+    (
+        URLError(socket.gaierror(-2, "Name or service not known")),
+        RunError,
+        "a file cannot be downloaded: its server is not found, or there is no network",
+        "check the network",
     ),
     (MemoryError(), RunError, "out of memory", "--batch-size"),
     (ModuleNotFoundError("no", name="bitsandbytes.nn"), RunError, "bitsandbytes is not installed", "piflow[lowvram]"),

@@ -9,8 +9,9 @@ import pytest
 
 import piflow_cli
 from piflow_cli.evaluation.metric_kinds import ROWS as METRICS
-from piflow_cli.evaluation.metric_kinds import numbers
+from piflow_cli.evaluation.metric_kinds import metric_numbers
 from piflow_cli.exporting.formats import FORMATS
+from piflow_cli.packages import object_at
 from piflow_cli.presets.families import ROWS as FAMILIES
 
 PACKAGE = Path(piflow_cli.__file__).parent
@@ -39,7 +40,7 @@ def test_families_are_named_in_their_table_and_their_own_files_alone():
 def test_metrics_are_named_in_their_table_and_their_own_files_alone(room):
     own = [PACKAGE / "evaluation" / "metrics", PACKAGE / "evaluation" / "metric_kinds.py"]
     files = [path for path in (PACKAGE / room).rglob("*.py") if not any(path.is_relative_to(place) for place in own)]
-    words = (METRICS.keys() | numbers().keys()) - OTHER[room]
+    words = (METRICS.keys() | metric_numbers().keys()) - OTHER[room]
     found = {str(path): constants(ast.parse(path.read_text(encoding="utf-8"))) & words for path in files}
     assert len(files) > 10 and not any(found.values()), {path: names for path, names in found.items() if names}
 
@@ -48,6 +49,16 @@ def test_nothing_is_decided_by_the_name_of_a_format():
     files = [*(PACKAGE / "exporting").rglob("*.py"), PACKAGE / "commands" / "export.py"]
     found = {str(path): compared(ast.parse(path.read_text(encoding="utf-8"))) & FORMATS.keys() for path in files}
     assert len(files) > 10 and not any(found.values()), {path: names for path, names in found.items() if names}
+
+
+def test_layers_and_words_of_families_are_their_own():
+    """The names of modules and of published folders that only some families have."""
+    words = {name for row in FAMILIES.values() for name in row.published}
+    words |= {name for row in FAMILIES.values() for name in object_at(row.family).asks_for_dtype}
+    own = [PACKAGE / "teachers", PACKAGE / "presets" / "families.py"]
+    files = [path for path in PACKAGE.rglob("*.py") if not any(path.is_relative_to(place) for place in own)]
+    found = {str(path): constants(ast.parse(path.read_text(encoding="utf-8"))) & words for path in files}
+    assert len(words) == 3 and not any(found.values()), {path: names for path, names in found.items() if names}
 
 
 def test_such_names_would_be_found():

@@ -29,12 +29,12 @@ def facts(policy: str = "gm", components: int = 3) -> StudentFacts:
     )
 
 
-def tiny_dit() -> DiT:
+def tiny_dit(in_channels: int = 2) -> DiT:
     torch.manual_seed(0)
     model = DiT(
         sample_size=4,
         patch_size=2,
-        in_channels=2,
+        in_channels=in_channels,
         num_layers=1,
         num_attention_heads=2,
         attention_head_dim=8,

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from helpers import seeded
+from tiny_presets import SUMMARY, optimisation
 from torch import Tensor, nn
 
 from piflow_cli.core.timegrid import TimeGrid
@@ -194,7 +195,7 @@ def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]
     row.build().save_pretrained(folder / "base" / "transformer")
     preset = {
         "name": "tiny",
-        "summary": "a random teacher for tests",
+        "summary": SUMMARY,
         "teacher": {
             "family": row.family,
             "base": str(folder / "base"),
@@ -215,16 +216,7 @@ def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]
             "logstd_width": 8,
         },
         "imitation": {"states": 2, "window": 1, "dropout": 0.1, "mixing_iterations": 0, "loss_scale": 1.0},
-        "optimisation": {
-            "iterations": 4,
-            "batch_size": 2,
-            "learning_rate": 1e-3,
-            "betas": [0.9, 0.95],
-            "weight_decay": 0.0,
-            "warmup": 1,
-            "gradient_clip": 50.0,
-            "precision": "fp32",
-        },
+        "optimisation": optimisation(iterations=4, batch_size=2, warmup=1),
         "output": {"preview_every": 0, "checkpoint_every": 2, "keep_checkpoints": 2},
     }
     path = folder / "tiny.yaml"

@@ -101,7 +101,7 @@ def distill(
     processes = _processes(folder, num_processes, device)
     with console.listening():
         if dry_run:
-            _plan(preset, folder, device, processes, console)
+            _plan(preset, folder, device, processes, resume, console)
         else:
             _start(processes, context, lambda: _run(preset, folder, device, resume, console))
 
@@ -128,26 +128,10 @@ def _resolved(
 
 def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """The settings of the preset that the command's ``options`` give, by key; None is not given."""
-    from piflow_cli.presets.resolve import PICTURES
+    from piflow_cli.presets.flags import OPTIONS
 
-    return {
-        "teacher.base": options["base"],
-        "policy.kind": options["policy"],
-        "policy.nfe": options["nfe"],
-        "policy.components": options["components"],
-        "data.prompts": options["prompts"],
-        PICTURES: options["data"],
-        "data.text_column": options["text_column"],
-        "data.cache": None if options["cache"] is None else str(Path(options["cache"])),
-        "data.offload_text_encoder": options["offload_text_encoder"],
-        "imitation.data_free": options["data_free"],
-        "adapter.base_precision": options["base_precision"],
-        "adapter.offload_base": options["offload_base"],
-        "optimisation.iterations": options["iterations"],
-        "optimisation.batch_size": options["batch_size"],
-        "optimisation.learning_rate": options["learning_rate"],
-        "seed": options["seed"],
-    }
+    given = {key: options[name] for name, key in OPTIONS.items()}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
 
 def _print_config(preset: Preset, console: Console) -> None:
@@ -198,9 +182,13 @@ def _refuse_missing(preset: Preset) -> None:
         read_prompts(preset.data.prompts)
 
 
-def _plan(preset: Preset, folder: Path, device: str, processes: int, console: Console) -> None:
+def _plan(preset: Preset, folder: Path, device: str, processes: int, resume: bool, console: Console) -> None:
+    from piflow_cli.students.runs import RunFolder
     from piflow_cli.training import describe
 
+    if resume:
+        # A run would refuse a folder of another one too.
+        RunFolder(folder).check(preset)
     plan = describe(preset, folder, device, processes)
     console.result(plan, format_pairs(plan))
 

@@ -41,7 +41,6 @@ from piflow_cli.commands.options import (
     as_typed,
     examples,
     parse_ranges,
-    parse_temperature,
 )
 from piflow_cli.commands.sample_options import Height, PromptsFrom, Seeds, Substeps, Temperature, Width
 from piflow_cli.console import Console
@@ -104,13 +103,10 @@ def eval(
     told = as_typed(
         context,
         *("reference", "trust_weights", "clip", "num_images", "height", "width", "substeps", "fine_steps", "teacher"),
-        *("base", "subfolder", "batch_size", "save_images", "device", "text_column"),
+        *("base", "subfolder", "batch_size", "save_images", "device", "text_column", "seeds", "labels", "temperature"),
     )
     told |= {
-        "seeds": None if seeds is None else parse_ranges(seeds, "--seeds"),
-        "labels": None if labels is None else parse_ranges(labels, "--labels"),
         "steps": _counts(steps, "--steps", EVALUATIONS),
-        "temperature": None if temperature is None else parse_temperature(temperature),
         "teacher_steps": _counts(teacher_steps, "--teacher-steps", TEACHER_STEPS),
         "protocol": _protocol(quick, full),
         "output": _folder(named, subfolder, images) if output is None else output,

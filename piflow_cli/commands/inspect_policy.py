@@ -20,7 +20,6 @@ from piflow_cli.commands.options import (
     TextColumn,
     as_typed,
     examples,
-    parse_ranges,
 )
 from piflow_cli.commands.sample_options import Height, Labels, Prompts, PromptsFrom, Student, Vae, Width
 from piflow_cli.console import Console, format_table
@@ -69,22 +68,18 @@ def inspect_policy(
     """
     students, prompts = _students(student, prompts, compare)
     position = None if slice is None else parse_slice(slice)
-    drawn = {
-        "labels": None if labels is None else parse_ranges(labels, "--labels"),
-        "seeds": None if seeds is None else parse_ranges(seeds, "--seeds"),
-    }
+    same = ("prompts_from", "text_column", "height", "width", "at", "teacher", "base", "subfolder", "vae")
+    told = as_typed(context, *same, "base_precision", "overwrite", "device", "labels", "seeds")
     console = Console(json=json, quiet=quiet)
     from piflow_cli.inspection.inspect import InspectRequest
     from piflow_cli.inspection.inspect import inspect_policy as inspect
 
-    same = ("prompts_from", "text_column", "height", "width", "at", "teacher", "base", "subfolder", "vae")
     request = InspectRequest(
         students=students,
         prompts=tuple(prompts),
         position=position,
         output=_folder(students, subfolder) if output is None else output,
-        **as_typed(context, *same, "base_precision", "overwrite", "device"),
-        **drawn,
+        **told,
     )
     with console.listening():
         result = inspect(request, console)

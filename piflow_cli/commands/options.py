@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import IMAGES, Bound
+from piflow_cli.presets.choices import BasePrecision as Precision
 from piflow_cli.sampling.limits import (
     LARGEST_VALUE,
     check_guidance,
     check_lora,
+    check_shift,
     check_stochastic,
     check_temperature,
 )
@@ -98,13 +101,47 @@ def _number(text: str) -> float:
         return math.nan
 
 
+def refuse_empty_paths(options: Sequence[Any], arguments: Sequence[str]) -> None:
+    """Raise UsageError for an option of a path, among a command's ``options``, that is given none in ``arguments``.
+
+    An empty path would be read as the current folder, or as an option that was not given.
+    """
+    named = {name: option for option in options if option.metavar in OF_PATHS for name in option.opts}
+    for place, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if word == "--":
+            return
+        if (option := named.get(name)) is not None:
+            given = [value] if equals else arguments[place + 1 : place + 1 + option.nargs]
+            if "" in given:
+                raise UsageError(f"{name}: nothing is named, its value is empty", f"name one: {name} {option.metavar}")
+
+
+PARSERS: Mapping[str, Callable[[Any], Any]] = {
+    "labels": lambda text: parse_ranges(text, "--labels"),
+    "seeds": lambda text: parse_ranges(text, "--seeds"),
+    "temperature": parse_temperature,
+    "stochastic": parse_stochastic,
+    "guidance": parse_guidance,
+    "shift": check_shift,
+}
+"""Options by name, with the readers of what was typed: all commands mean the same by one name."""
+
+
 def as_typed(context: typer.Context, *names: str) -> dict[str, Any]:
-    """The options of a command that its request takes under the same names and unchanged (paths excepted)."""
-    return {name: context.params[name] for name in names}
+    """The options of a command that its request takes under the same names, read; one that was not given is None."""
+    given = {name: context.params[name] for name in names}
+    return {
+        name: PARSERS[name](value) if name in PARSERS and value is not None else value for name, value in given.items()
+    }
 
 
 MODEL, POLICY, DATA, PRESET = "Model", "Policy", "Data", "Preset"
 OPTIMISATION, MEMORY, SAMPLING, OUTPUT = "Optimisation", "Memory", "Sampling", "Output"
+
+
+# What stands for the value of such an option in the help.
+OF_PATHS = ("DIR", "FILE", "PATH", "PATH[:SCALE]", "SOURCE", "STUDENT", "A B", "WHAT", "FOLDER")
 
 
 def examples(*rows: tuple[str, str], closing: str) -> str:
@@ -138,7 +175,7 @@ Json = Annotated[bool, switch("--json", "Print the result as JSON on stdout.", O
 Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.", OUTPUT)]
 Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder, file or Hub id.", MODEL, "PATH")]
 BasePrecision = Annotated[
-    Literal["fp32", "bf16", "fp8", "int8", "nf4"] | None,
+    Precision | None,
     setting(
         "--base-precision", "Precision of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY
     ),
@@ -167,4 +204,4 @@ Teacher = Annotated[
 TextColumn = Annotated[
     str | None, setting("--text-column", "The column of prompts or captions; default: text.", DATA, "NAME")
 ]
-Subfolder = Annotated[str | None, setting("--subfolder", "A folder inside that of the student.", MODEL, "NAME")]
+Subfolder = Annotated[str | None, setting("--subfolder", "A folder inside that of the student.", MODEL, "FOLDER")]

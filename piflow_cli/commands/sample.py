@@ -18,11 +18,8 @@ from piflow_cli.commands.options import (
     TextColumn,
     as_typed,
     examples,
-    parse_guidance,
     parse_lora,
     parse_ranges,
-    parse_stochastic,
-    parse_temperature,
 )
 from piflow_cli.commands.sample_options import (
     BatchSize,
@@ -50,7 +47,6 @@ from piflow_cli.commands.sample_options import (
 )
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
-from piflow_cli.sampling.limits import check_shift
 from piflow_cli.students.naming import student_name
 from piflow_cli.wording import shortened
 
@@ -105,18 +101,14 @@ def sample(
     options = as_typed(
         context,
         *("subfolder", "teacher", "base", "vae", "prompts_from", "text_column", "height", "width", "base_precision"),
-        *("offload", "compile", "steps", "substeps", "grid", "metadata", "device", "batch_size"),
+        *("offload", "compile", "steps", "substeps", "grid", "metadata", "device", "batch_size", "labels", "shift"),
+        *("temperature", "stochastic", "guidance"),
     )
     options |= dict(
         student=student,
-        labels=None if labels is None else parse_ranges(labels, "--labels"),
         prompts=told,
         loras=tuple(parse_lora(text) for text in ([] if lora is None else lora)),
         seeds=_seeds(seeds, num_images),
-        shift=None if shift is None else check_shift(shift),
-        temperature=None if temperature is None else parse_temperature(temperature),
-        stochastic=parse_stochastic(stochastic),
-        guidance=None if guidance is None else parse_guidance(guidance),
         output=_folder(student, subfolder, teacher) if output is None else output,
     )
     _run(options, Console(json=json, quiet=quiet))

@@ -27,8 +27,8 @@ def buckets_of(section: DataSection, multiple: int) -> list[Size]:
     """The sizes a preset asks for; raises UsageError for the first that is no multiple of ``multiple`` pixels."""
     if section.sizes:
         for width, height in section.sizes:
-            _check(width, multiple, f"data.sizes holds {width}x{height}, and its width")
-            _check(height, multiple, f"data.sizes holds {width}x{height}, and its height")
+            for side, name in ((width, "width"), (height, "height")):
+                _check(side, multiple, f"data.sizes holds {width}x{height}, and its {name}", section.sizes)
         return list(dict.fromkeys(section.sizes))
     if section.resolution is None:
         raise UsageError("no size is given", "--set data.resolution=1024, or --set data.sizes=[[832,1216]]")
@@ -84,10 +84,17 @@ def _tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1).contiguous()
 
 
-def _check(side: int, multiple: int, what: str) -> None:
+def _check(side: int, multiple: int, what: str, sizes: Sequence[Size] = ()) -> None:
+    """Raise UsageError where ``side`` is no multiple; ``sizes``: all that are asked for, where it is a side of one."""
     if side % multiple:
         near = sorted({max(multiple, side // multiple * multiple), (side // multiple + 1) * multiple})
+        mended = [
+            f"data.sizes={[[other if value == side else value for value in size] for size in sizes]}".replace(" ", "")
+            if sizes
+            else f"data.resolution={other}"
+            for other in near
+        ]
         raise UsageError(
             f"{what} is no multiple of {multiple} pixels, which this teacher needs",
-            f"take {' or '.join(map(str, near))} in the place of {side}",
+            f"take the nearest: --set {', or --set '.join(mended)}",
         )

@@ -32,8 +32,10 @@ def list_pictures(section: DataSection) -> list[Picture]:
     if path.is_dir():
         return _of_folder(path, captions(section.text_column))
     if path.exists() or path.suffix == ".tar" or not names_dataset(source):
+        kind = f"{source} is neither a folder nor a .tar shard"
         raise UsageError(
-            f"there are no pictures at {source}", "name a folder, a .tar shard, or a data set as OWNER/NAME"
+            kind if path.exists() else f"there are no pictures at {source}",
+            "name a folder, a .tar shard, or a data set as OWNER/NAME",
         )
     return _of_dataset(source, section)
 

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from ..errors import UsageError
 from ..system.files import cache_folder, cache_key, replacing_file
 from ..teachers.encoders import EncoderFactory
-from ..weights.cache import ShardedCache
+from ..weights.cache import PICTURES, Cache, ShardedCache
 from ..weights.shards import remove_damaged
 from ..wording import few
 from .buckets import Size, buckets_of, nearest_bucket
@@ -45,7 +45,7 @@ class EncodedCache:
         self.identity = dict(factory.identity)
         self.folder = root / cache_key(identity=self.identity)[:16]
         # Hashes and sizes of pictures do not depend on the model.
-        self.pictures = root / "pictures"
+        self.pictures = Cache(root / PICTURES)
         self.texts, self.latents = ShardedCache(self.folder / "texts"), ShardedCache(self.folder / "latents")
 
     def text_key(self, text: str) -> str:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 NO_LABEL = "without a label"
-NAME_DATA = "name labelled pictures or latents: --data DIR"
+NAME_DATA = "name labelled pictures or latents, a folder or a file of them: --data SOURCE"
 
 Condition = Callable[[Sequence[int]], Conditioning]
 
@@ -89,14 +89,14 @@ class LabelledLatents:
         return Batch(tuple(x_0.shape), self.condition(self.latents.labels[chosen].tolist()), x_0)
 
 
-def place_of(images: str) -> Path:
+def labelled_place(images: str) -> Path:
     """The place of `data.images`; raises UsageError where there is nothing.
 
     Only a file that is shipped or on the Hub is fetched.
     """
     path = expanded(images)
     if images.startswith(SHIPPED_PREFIX) or (not path.exists() and hub_id(images) is not None):
-        return locate(images, option="--data DIR")
+        return locate(images, option="--data SOURCE")
     if not path.exists():
         raise UsageError(f"there are no pictures at {images}", NAME_DATA)
     if path.is_file() and path.suffix not in (".safetensors", ".tar"):
@@ -111,7 +111,7 @@ def open_labelled(
 
     Raises UsageError where there are none, or none that the teacher could have been trained on.
     """
-    path = place_of(str(preset.data.images))
+    path = labelled_place(str(preset.data.images))
     # The teacher is not in memory yet.
     outline = family.outline(outline_folder(family, preset.teacher))
     shape, classes = family.sample_shape(outline), family.class_count(outline)

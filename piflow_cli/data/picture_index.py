@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+
+import torch
 
 from ..system.devices import usable_cores
-from ..system.files import cache_key, replacing_file
+from ..system.files import cache_key
+from ..weights.cache import Cache, as_bytes, as_text
 from .picture import Picture
 from .pictures import Unreadable, upright_size
 
 # Reading and hashing leave Python's lock to others; more threads than this only make a disk seek.
 MOST_THREADS = 16
-DIGEST, PICTURES = "sha256", "pictures"
+STAMPS, DIGESTS, SIZES = "stamps", "sha256", "sizes"
+LOGGER = logging.getLogger("piflow.data")
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,15 @@ class PictureFacts:
     size: tuple[int, int]
 
 
-def look_at(pictures: Sequence[Picture], folder: Path) -> list[PictureFacts | Unreadable | OSError]:
+def look_at(pictures: Sequence[Picture], records: Cache) -> list[PictureFacts | Unreadable | OSError]:
     """Hash and size of each picture, in their order, or the error of reading it.
 
-    A picture whose file has the path, size and time of change that ``folder`` has on record is not read again.
+    A picture whose file has the path, size and time of change that ``records`` has is not read again.
     """
     stamps = [_stamp(picture) for picture in pictures]
     places = sorted({str(picture.file.resolve().parent) for picture in pictures if picture.file is not None})
-    record = folder / f"{cache_key(places=places)}.json"
-    known = _read(record)
+    record = cache_key(places=places)
+    known = _read(records, record)
 
     def look(picture: Picture, stamp: str | None) -> PictureFacts | Unreadable | OSError:
         if stamp in known:
@@ -50,9 +54,13 @@ def look_at(pictures: Sequence[Picture], folder: Path) -> list[PictureFacts | Un
         found = list(pool.map(look, pictures, stamps))
     now = {stamp: seen for stamp, seen in zip(stamps, found) if stamp is not None and isinstance(seen, PictureFacts)}
     if now != known:
-        with replacing_file(record) as aside:
-            noted = {stamp: [seen.sha256, *seen.size] for stamp, seen in now.items()}
-            aside.write_text(json.dumps({DIGEST: _digest(noted), PICTURES: noted}))
+        digests = [list(bytes.fromhex(seen.sha256)) for seen in now.values()]
+        noted = {
+            STAMPS: as_bytes(json.dumps(list(now))),
+            DIGESTS: torch.tensor(digests, dtype=torch.uint8),
+            SIZES: torch.tensor([seen.size for seen in now.values()], dtype=torch.int32),
+        }
+        records.put(record, noted)
     return found
 
 
@@ -67,23 +75,16 @@ def _stamp(picture: Picture) -> str | None:
     return f"{picture.file.resolve()}:{picture.offset}:{state.st_size}:{state.st_mtime_ns}"
 
 
-def _read(record: Path) -> dict[str, PictureFacts]:
-    """The record, or an empty one unless it is as we wrote it: it can be made again.
-
-    With one wrong byte a picture would be another, in another bucket.
-    """
-    try:
-        content = json.loads(record.read_text())
-        pictures = content[PICTURES]
-        if content[DIGEST] != _digest(pictures):
-            return {}
-        return {
-            stamp: PictureFacts(str(sha256), (int(width), int(height)))
-            for stamp, (sha256, width, height) in pictures.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+def _read(records: Cache, record: str) -> dict[str, PictureFacts]:
+    """What is on record; nothing where the record is damaged, since with one wrong byte a picture would be another."""
+    older = records.folder / f"{record}.json"
+    if older.is_file():
+        LOGGER.info("%s is of an older piflow: the pictures are looked at anew, once", older)
+        older.unlink(missing_ok=True)
+    if (entry := records.get(record)) is None:
         return {}
-
-
-def _digest(pictures: Mapping[str, Sequence[object]]) -> str:
-    return hashlib.sha256(json.dumps(pictures, sort_keys=True).encode()).hexdigest()
+    digests, sizes = entry[DIGESTS].numpy(), entry[SIZES].tolist()
+    return {
+        stamp: PictureFacts(digest.tobytes().hex(), (width, height))
+        for stamp, digest, (width, height) in zip(json.loads(as_text(entry[STAMPS])), digests, sizes)
+    }

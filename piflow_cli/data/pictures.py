@@ -44,7 +44,7 @@ class Unreadable(Exception):
 
 
 @contextmanager
-def opened(source: Path | bytes) -> Generator[Image.Image]:
+def opened_picture(source: Path | bytes) -> Generator[Image.Image]:
     """The picture in a file or in bytes, with its header read; of an animation the first frame.
 
     Raises Unreadable for whatever goes wrong inside, for more than MOST_PIXELS, and for modes whose range nothing
@@ -92,19 +92,19 @@ def in_eight_bits(picture: Image.Image, mode: str) -> Image.Image:
 
 def as_stored(path: Path, grey: bool) -> np.ndarray:
     """Pixels (H, W) or (H, W, 3) uint8 of a file, neither turned upright nor laid on white; raises Unreadable."""
-    with opened(path) as picture:
+    with opened_picture(path) as picture:
         return np.asarray(in_eight_bits(picture, GREY if grey else "RGB"))
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
     """Width and height as a person sees the picture, from its header; raises Unreadable."""
-    with opened(data) as picture:
+    with opened_picture(data) as picture:
         return picture.size[::-1] if _turned(picture, data) else picture.size
 
 
 def open_picture(data: bytes) -> Image.Image:
     """The picture upright, in RGB of 8 bits, on white where it is transparent; raises Unreadable."""
-    with opened(data) as picture:
+    with opened_picture(data) as picture:
         wide, upright = mode_of(picture) == SIXTEEN_BITS, ImageOps.exif_transpose(picture)
         if wide:
             # Turned, it has lost its format, by which mode_of() knows it.

@@ -77,7 +77,8 @@ def read_prompts(source: str, text_column: str | None = None, split: str = "trai
         faults.refuse("leave those rows out of the data set")
     else:
         raise UsageError(
-            f"there are no prompts at {path}", f"name a {', '.join(_READERS)} file, or a data set as OWNER/NAME"
+            f"there are no prompts at {path}",
+            f"name a {', '.join(_READERS)} file, or a data set as OWNER/NAME: --prompts PATH",
         )
     if not prompts:
         raise UsageError(f"{source} holds no prompts", MEND)

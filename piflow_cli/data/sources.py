@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..presets.families import CLASS, told
+from ..presets.families import CLASS, conditioning_of
 from ..presets.places import expanded
 from ..system.files import user_cache
 from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
@@ -19,7 +19,7 @@ from .buckets import buckets_of
 from .captioned import list_pictures
 from .collect import EMPTY, EncodedCache, training_prompts
 from .encode import open_encoded
-from .labelled_data import open_labelled, place_of
+from .labelled_data import labelled_place, open_labelled
 from .labelled_images import holds_latents
 from .rows import names_dataset
 
@@ -45,7 +45,7 @@ def require_source(preset: Preset) -> None:
     """Raise UsageError where nothing is named to train on."""
     if preset.data.source is not None:
         return
-    if told(preset.teacher.family) == CLASS:
+    if conditioning_of(preset.teacher.family) == CLASS:
         raise UsageError(
             f"{preset.name} is trained on labelled pictures, and none are given",
             "name the folder of ImageNet's training pictures, or of others of the teacher's classes: --data DIR",
@@ -62,7 +62,7 @@ def local_samples(section: DataSection) -> LocalSamples | None:
     source is not there or faulty.
     """
     if section.images is not None:
-        place_of(section.images)
+        labelled_place(section.images)
     source = section.captioned if section.prompts is None else section.prompts
     if source is None:
         return None

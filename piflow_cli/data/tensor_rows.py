@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..weights.stored import opened
+from ..weights.stored import opened_tensors
 
 # The dtypes of safetensors, by its own names.
 DTYPES = {
@@ -51,7 +51,7 @@ class Rows:
 
 def tensors_in(path: Path) -> tuple[dict[str, str], dict[str, Rows]]:
     """The metadata and the tensors of a safetensors file, none of them read; raises RunError where it is damaged."""
-    with opened(path, "np"):
+    with opened_tensors(path, "np"):
         # It has looked whether header and length are right.
         pass
     with path.open("rb") as file:

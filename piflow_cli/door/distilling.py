@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
-from ..console import SILENT, Console
+from ..console import SILENT
 from ..presets.listing import TeacherRow, teacher_rows
-from .arguments import Place, explained
+from .arguments import Device, FileOrFolder, Keys, Source, Speaker, Switch
+from .calls import public
 
 
-@explained
+@public()
 def list_teachers() -> list[TeacherRow]:
     """The teachers that presets are shipped for, as `piflow distill --list-teachers` shows them.
 
@@ -24,16 +24,16 @@ def list_teachers() -> list[TeacherRow]:
     return teacher_rows()
 
 
-@explained
+@public()
 def distill(
-    teacher: Place,
-    output: Place | None = None,
+    teacher: Source,
+    output: FileOrFolder | None = None,
     *,
-    config: Place | None = None,
-    settings: Mapping[str, object] | None = None,
-    device: str = "auto",
-    resume: bool = True,
-    console: Console = SILENT,
+    config: FileOrFolder | None = None,
+    settings: Keys | None = None,
+    device: Device = "auto",
+    resume: Switch = True,
+    console: Speaker = SILENT,
 ) -> Path:
     """Distil a teacher into a student that samples in a few network evaluations, as `piflow distill` does.
 
@@ -41,7 +41,8 @@ def distill(
         teacher: a shipped preset, or the path of a preset file.
         output: folder of the run; default: runs/<preset>.
         config: a YAML file with some of the preset's keys.
-        settings: any key of the preset as ``section.key``, over preset and ``config``.
+        settings: any key of the preset as ``section.key``, over preset and ``config``; ``data``: a source of pictures,
+            labelled or captioned.
         device: where to compute: auto, cpu, cuda or cuda:N.
         resume: go on from the last checkpoint in the folder; else an earlier run moves out of the way.
         console: takes progress and warnings.
@@ -60,13 +61,16 @@ def distill(
     >>> sorted(path.name for path in run.iterdir() if path.is_dir())
     ['adapter', 'checkpoints']
     """
+    from ..presets.flags import PICTURES
     from ..presets.places import with_full_paths
     from ..presets.resolve import resolve
     from ..students.runs import usual_folder
     from ..training import distill as run
 
-    assignments = [_assignment(key, value) for key, value in (settings or {}).items()]
-    preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, {}))
+    given = dict(settings or {})
+    pictures = {PICTURES: str(given.pop(PICTURES))} if PICTURES in given else {}
+    assignments = [_assignment(key, value) for key, value in given.items()]
+    preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, pictures))
     folder = usual_folder(preset) if output is None else Path(output)
     run(preset, output=folder, device=device, resume=resume, console=console)
     return folder

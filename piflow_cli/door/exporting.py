@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from ..console import SILENT, Console
+from typing_extensions import Unpack
+
+from ..console import SILENT
 from ..exporting.driver import export as run
 from ..exporting.request import ExportRequest, usual_folder
-from .arguments import Place, explained, text, texts
+from .arguments import Device, FileOrFolder, Source, Speaker, Word
+from .calls import public, request_of
+from .options import ExportOptions
 
 
-@explained
+@public(ExportOptions, ExportRequest)
 def export(
-    student: Place,
-    format: str,
-    output: Place | None = None,
+    student: Source,
+    format: Word,
+    output: FileOrFolder | None = None,
     *,
-    dtype: str | None = None,
-    rank: int | None = None,
-    quantise: str | None = None,
-    with_base: bool = ExportRequest.with_base,
-    teacher: Place | None = None,
-    base: Place | None = None,
-    subfolder: str | None = None,
-    prompts: str | Iterable[str] = (),
-    changed: bool = ExportRequest.changed,
-    push_to_hub: str | None = None,
-    private: bool = ExportRequest.private,
-    device: str = ExportRequest.device,
-    overwrite: bool = ExportRequest.overwrite,
-    console: Console = SILENT,
+    device: Device = ExportRequest.device,
+    console: Speaker = SILENT,
+    **options: Unpack[ExportOptions],
 ) -> Path:
     """Write a student where others can load it, as `piflow export` does; what was written is read back and compared.
 
     Args:
-        student: as :func:`load_student` takes it.
-        format: adapter, pipeline, merged or piflow-scheduler.
+        student: as ``load_student`` takes it.
+        format: one of those that `piflow export --help` lists.
         output: folder of the export; default: exports/<name>-<format>.
         dtype: precision of the weights: bf16, fp16 or fp32; default: as stored.
         rank: largest rank of the adapters; default: as stored.
@@ -47,7 +39,7 @@ def export(
         push_to_hub: repository OWNER/NAME that the folder is uploaded to, too.
         private: make the repository private.
         overwrite: replace an earlier export in that folder.
-        teacher, base, subfolder, device: as in :func:`sample`.
+        teacher, base, subfolder, device: as in ``sample``.
 
     Returns the folder.
 
@@ -60,13 +52,7 @@ def export(
     >>> (folder / "diffusion_pytorch_model.safetensors").is_file()
     True
     """
-
     named = str(student)
-    folder = usual_folder(named, subfolder, format) if output is None else Path(output)
-    request = ExportRequest(
-        student=named, format=format, output=folder, dtype=dtype, rank=rank, quantise=quantise, with_base=with_base,
-        teacher=text(teacher), base=text(base), subfolder=subfolder, prompts=texts(prompts), changed=changed,
-        push_to_hub=push_to_hub, private=private, device=device, overwrite=overwrite,
-    )  # fmt: skip
-    run(request, console)
+    folder = usual_folder(named, options.get("subfolder"), format) if output is None else Path(output)
+    run(request_of(ExportRequest, options, student=named, format=format, output=folder, device=device), console)
     return folder

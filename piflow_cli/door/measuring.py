@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated
 
-from ..console import SILENT, Console
+from typing_extensions import Unpack
+
+from ..console import SILENT
 from ..evaluation.request import EvalReport, EvalRequest, parse_metrics
 from ..evaluation.run import evaluate as run_evaluation
 from ..inspection.inspect import Inspection, InspectRequest, inspect_policy
 from ..inspection.slices import Position
-from ..sampling.limits import BasePrecision
-from .arguments import Place, explained, numbers, numbers_if_given, path, text, texts
+from .arguments import Device, FileOrFolder, Sources, Speaker, Taken, Texts, whole_numbers
+from .calls import public, request_of
+from .options import EvalOptions, InspectOptions
+
+Cut = Annotated[
+    tuple[int, int] | tuple[int, int, int],
+    Taken("a column and a row, or those and a channel, like (3, 4)", lambda given: Position(*whole_numbers(given))),
+]
 
 
-@explained
+@public(EvalOptions, EvalRequest)
 def evaluate(
-    students: Place | Iterable[Place] = (),
+    students: Sources = (),
     *,
-    metrics: str | Iterable[str] | None = None,
-    reference: Place | None = None,
-    images: Place | None = None,
-    protocol: str | None = None,
-    num_images: int | None = None,
-    seeds: Iterable[int] | None = None,
-    labels: Iterable[int] | None = None,
-    steps: Iterable[int] = (),
-    substeps: int | None = None,
-    temperature: float | str | None = None,
-    teacher_steps: Iterable[int] = (),
-    fine_steps: int | None = None,
-    extractors: Iterable[str] = (),
-    teacher: Place | None = None,
-    base: Place | None = None,
-    subfolder: str | None = None,
-    prompts_from: Place | None = None,
-    text_column: str | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    inception_weights: Place | None = None,
-    trust_weights: bool = EvalRequest.trust_weights,
-    clip: Place | None = None,
-    device: str = EvalRequest.device,
-    batch_size: int | None = None,
-    cache: Place | None = None,
-    save_images: bool = EvalRequest.save_images,
-    save_statistics: Place | None = None,
-    output: Place | None = None,
-    console: Console = SILENT,
+    output: FileOrFolder | None = None,
+    device: Device = EvalRequest.device,
+    console: Speaker = SILENT,
+    **options: Unpack[EvalOptions],
 ) -> EvalReport:
     """How good students are, and how far from their teacher, as `piflow eval` measures it.
 
     Args:
-        students: one or several, as :func:`load_student` takes them.
+        students: one or several, as ``load_student`` takes them.
         metrics: names of metrics, like fid and alignment; default: all that need no further weights.
         reference: data, teacher, a folder, a file of statistics or clean-fid:NAME; default: the data, or else the
             teacher.
@@ -65,7 +48,7 @@ def evaluate(
         fine_steps: Euler steps of the teacher's fine solution.
         extractors: names of feature extractors.
         cache: folder that keeps what was generated; default: ~/.cache/piflow.
-        output: a folder that takes the report as a page, with its plots. The others are those of :func:`sample`, and
+        output: a folder that takes the report as a page, with its plots. The others are those of ``sample``, and
             the options of `piflow eval` of the same names.
 
     Returns what `piflow eval --json` prints: ``results`` has a row for each number, with ``model``, ``nfe``,
@@ -80,54 +63,33 @@ def evaluate(
     >>> [(row["metric"], row["nfe"], row["images"]) for row in report["results"] if row["kind"] == "student"]
     [('mse', 2, 8), ('psnr', 2, 8)]
     """
-    request = EvalRequest(
-        students=texts(students), metrics=None if metrics is None else parse_metrics(",".join(texts(metrics))),
-        reference=text(reference), images=path(images), protocol=protocol, num_images=num_images,
-        seeds=numbers_if_given(seeds), labels=numbers_if_given(labels), steps=numbers(steps), substeps=substeps,
-        temperature=temperature, teacher_steps=numbers(teacher_steps), fine_steps=fine_steps,
-        extractors=texts(extractors), teacher=text(teacher), base=text(base), subfolder=subfolder,
-        prompts_from=text(prompts_from), text_column=text_column, height=height, width=width,
-        inception_weights=path(inception_weights), trust_weights=trust_weights, clip=text(clip), device=device,
-        batch_size=batch_size, cache=path(cache), save_images=save_images, save_statistics=path(save_statistics),
-        output=path(output),
-    )  # fmt: skip
-    return run_evaluation(request, console)[0]
+    request = request_of(EvalRequest, options, students=students, output=output, device=device)
+    named = None if request.metrics is None else parse_metrics(",".join(request.metrics))
+    return run_evaluation(replace(request, metrics=named), console)[0]
 
 
-@explained
+@public(InspectOptions, InspectRequest)
 def inspect(
-    students: Place | Iterable[Place],
-    prompts: str | Iterable[str] = (),
+    students: Sources,
+    prompts: Texts = (),
     *,
-    at: int = InspectRequest.at,
-    position: tuple[int, ...] | None = None,
-    seeds: Iterable[int] | None = None,
-    labels: Iterable[int] | None = None,
-    teacher: Place | None = None,
-    base: Place | None = None,
-    subfolder: str | None = None,
-    vae: Place | None = None,
-    base_precision: BasePrecision | None = None,
-    prompts_from: Place | None = None,
-    text_column: str | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    device: str = InspectRequest.device,
-    output: Place | None = None,
-    overwrite: bool = InspectRequest.overwrite,
-    console: Console = SILENT,
+    position: Cut | None = None,
+    output: FileOrFolder | None = None,
+    device: Device = InspectRequest.device,
+    console: Speaker = SILENT,
+    **options: Unpack[InspectOptions],
 ) -> Inspection:
     """What a student's network decided, and how its policy holds against the teacher, as `piflow inspect-policy` tells.
 
     Args:
-        students: one, or two in the same figures, as :func:`load_student` takes them.
+        students: one, or two in the same figures, as ``load_student`` takes them.
         at: network evaluation of the close-up, from 1.
         position: column, row and, if not 0, channel of the slice through the state.
         output: a folder that takes the page and its pictures.
         overwrite: replace an earlier report in that folder.
         seeds: seeds of the images to inspect; default: the first 16.
 
-    The other arguments are those of :func:`sample`.
+    The other arguments are those of ``sample``.
 
     Returns what `piflow inspect-policy --json` prints: ``students`` with all numbers of each, ``verdict`` with a row
     for each thing that was measured, and the ``files`` that were written.
@@ -141,11 +103,7 @@ def inspect(
     >>> found["students"][0]["nfe"], found["verdict"][0]["what"]
     (2, 'policy')
     """
-    request = InspectRequest(
-        students=texts(students), prompts=texts(prompts), at=at, seeds=numbers_if_given(seeds),
-        position=None if position is None else Position(*numbers(position)), labels=numbers_if_given(labels),
-        teacher=text(teacher), base=text(base), subfolder=subfolder, vae=text(vae), base_precision=base_precision,
-        prompts_from=text(prompts_from), text_column=text_column, height=height, width=width, device=device,
-        output=path(output), overwrite=overwrite,
-    )  # fmt: skip
+    request = request_of(
+        InspectRequest, options, students=students, prompts=prompts, position=position, output=output, device=device
+    )
     return inspect_policy(request, console)

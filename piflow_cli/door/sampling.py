@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, cast
 
 import torch
 from PIL import Image
+from typing_extensions import Unpack
 
-from ..console import SILENT, Console
+from ..console import SILENT
 from ..errors import UsageError
-from ..sampling.limits import BasePrecision, Offload
 from ..sampling.request import SampleRequest
 from ..sampling.sample import sample as run
 from ..students.open import find_student
 from ..students.shared_base import View
 from ..students.student import Student
 from ..system.devices import choose_device
-from .arguments import Place, explained, numbers_if_given, text, texts
+from .arguments import Device, FileOrFolder, Source, Speaker, Taken, Texts, Word, instance_of
+from .calls import public, request_of
+from .options import SampleOptions
+
+Dtype = Annotated[torch.dtype, Taken("a dtype, like torch.bfloat16", instance_of(torch.dtype))]
+Loaded = Annotated[Student, Taken("a loaded student", instance_of(Student))]
 
 
-@explained
+@public()
 def load_student(
-    student: Place,
+    student: Source,
     *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-    teacher: Place | None = None,
-    base: Place | None = None,
-    subfolder: str | None = None,
-    console: Console = SILENT,
+    device: Device = "cpu",
+    dtype: Dtype | None = None,
+    teacher: Source | None = None,
+    base: Source | None = None,
+    subfolder: Word | None = None,
+    console: Speaker = SILENT,
 ) -> Student:
     """A student with its weights, ready to be called.
 
@@ -57,8 +61,10 @@ def load_student(
     >>> student.facts.policy, student.facts.nfe, student.scheduler(substeps=64).config.substeps
     ('gm', 2, 64)
     """
-    place = choose_device(str(device))
-    found = find_student(student, text(teacher), text(base), subfolder=subfolder, say=console.say)
+    place = choose_device(device)
+    # As texts, which they are by now.
+    preset, folder = cast("str | None", teacher), cast("str | None", base)
+    found = find_student(student, preset, folder, subfolder=subfolder, say=console.say)
     loaded = found.load(dtype=dtype)
     if dtype not in (None, torch.float32) and not isinstance(loaded.model, View):
         raise UsageError(
@@ -68,40 +74,20 @@ def load_student(
     return loaded
 
 
-@explained
+@public(SampleOptions, SampleRequest)
 def sample(
-    student: Place | Student | None = None,
-    prompts: str | Iterable[str] = (),
+    student: Source | Loaded | None = None,
+    prompts: Texts = (),
     *,
-    seeds: Iterable[int] | None = None,
-    labels: Iterable[int] | None = None,
-    steps: int | None = None,
-    shift: float | None = None,
-    substeps: int | None = None,
-    temperature: float | str | None = None,
-    stochastic: float = SampleRequest.stochastic,
-    guidance: float | None = None,
-    teacher: Place | None = None,
-    base: Place | None = None,
-    subfolder: str | None = None,
-    vae: Place | None = None,
-    prompts_from: Place | None = None,
-    text_column: str | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    loras: Iterable[tuple[Place, float]] = (),
-    base_precision: BasePrecision | None = None,
-    offload: Offload = SampleRequest.offload,
-    compile: bool = SampleRequest.compile,
-    device: str | None = None,
-    batch_size: int | None = None,
-    output: Place | None = None,
-    console: Console = SILENT,
+    output: FileOrFolder | None = None,
+    device: Device | None = None,
+    console: Speaker = SILENT,
+    **options: Unpack[SampleOptions],
 ) -> list[Image.Image]:
     """Images of a student, or of a teacher for comparison, as `piflow sample` makes them.
 
     Args:
-        student: as :func:`load_student` takes or gives it; None samples ``teacher`` itself.
+        student: as ``load_student`` takes or gives it; None samples ``teacher`` itself.
         prompts: a text, or several, of a text-to-image student.
         seeds: one image for each seed and prompt; default: 0 to 63, or one for each prompt.
         labels: classes of a class-conditional student; seed s shows label s modulo their number; default: all.
@@ -112,7 +98,7 @@ def sample(
         stochastic: noise put back between steps; 0 is none.
         guidance: guidance scale of a teacher; a student has its own distilled in.
         teacher: a preset; beside a student, the one that it must have been distilled from.
-        base, subfolder: as in :func:`load_student`.
+        base, subfolder: as in ``load_student``.
         vae: the VAE that decodes latents; default: as trained.
         prompts_from, text_column: a file or data set of prompts.
         height, width: size in pixels.
@@ -134,28 +120,19 @@ def sample(
     >>> len(images), images[0].size
     (4, (8, 8))
     """
-    request = SampleRequest(
-        student=student if isinstance(student, Student) else text(student), prompts=texts(prompts), loras=_loras(loras),
-        seeds=numbers_if_given(seeds), labels=numbers_if_given(labels), steps=steps, shift=shift, substeps=substeps,
-        temperature=temperature, stochastic=stochastic, guidance=guidance, teacher=text(teacher), base=text(base),
-        subfolder=subfolder, vae=text(vae), prompts_from=text(prompts_from), text_column=text_column, height=height,
-        width=width, base_precision=base_precision, offload=offload, compile=compile, batch_size=batch_size,
-        device=_device(student, device), grid=output is not None,
-    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        made = run(replace(request, output=Path(folder if output is None else output)), console)
-        return [_read(path) for path in made["images"]]
+        request = request_of(
+            SampleRequest, options, student=student, prompts=prompts, device=_device(student, device),
+            output=Path(folder if output is None else output), grid=output is not None,
+        )  # fmt: skip
+        return [_read(path) for path in run(request, console)["images"]]
 
 
-def _device(student: Place | Student | None, device: str | None) -> str:
+def _device(student: object, device: str | None) -> str:
     """A loaded student stays on its device, unless another is asked for."""
     if device is not None:
         return device
     return str(student.device) if isinstance(student, Student) else SampleRequest.device
-
-
-def _loras(loras: Iterable[tuple[Place, float]]) -> tuple[tuple[str, float], ...]:
-    return tuple((str(path), scale) for path, scale in loras)
 
 
 def _read(path: Path) -> Image.Image:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .base import PiflowError, RunError, UsageError
-from .recognition import TableEntry, first_line, named, run_error
+from .recognition import TableEntry, first_line, is_called, run_error
 
 
-def _status(exc: BaseException) -> int | None:
+def _status(exc: BaseException | None) -> int | None:
     """The HTTP status that the Hub answered with."""
     return getattr(getattr(exc, "response", None), "status_code", None)
 
@@ -25,6 +25,9 @@ def _gated(exc: BaseException) -> PiflowError:
 
 def _unreachable(exc: BaseException) -> PiflowError:
     chain = (exc, exc.__cause__)
+    if (answered := next((link for link in chain if _status(link) is not None), None)) is not None:
+        # The client looks into its cache after some refusals, and says then that the cache lacks files.
+        return _hub_answer(answered)
     if any(type(link).__name__ == "OfflineModeIsEnabled" for link in chain):
         return RunError("it is not in the cache, and HF_HUB_OFFLINE forbids asking the Hub", "unset HF_HUB_OFFLINE")
     return RunError(
@@ -49,38 +52,41 @@ def is_unreachable(exc: BaseException) -> bool:
 
 # A network that is away has another class under each HTTP library that the Hub's client has used: httpx, requests,
 # urllib3.
-_UNREACHABLE = named("OfflineModeIsEnabled", "TransportError", "RequestException", "MaxRetryError")
+_UNREACHABLE = is_called("OfflineModeIsEnabled", "TransportError", "RequestException", "MaxRetryError")
 
 
 HUB_TABLE: tuple[TableEntry, ...] = (
-    (named("GatedRepoError"), _gated),
-    (named("LocalTokenNotFoundError"), run_error("the Hub wants to know who asks", "hf auth login")),
+    (is_called("GatedRepoError"), _gated),
+    (is_called("LocalTokenNotFoundError"), run_error("the Hub wants to know who asks", "hf auth login")),
     (
-        named("RepositoryNotFoundError"),
+        is_called("RepositoryNotFoundError"),
         lambda exc: UsageError(
             "there is no such repository on the Hub, or it is private",
             "check the name; for a private one: hf auth login",
         ),
     ),
     (
-        named("RevisionNotFoundError"),
+        is_called("RevisionNotFoundError"),
         lambda exc: UsageError(
             "the repository has no such revision", "take the newest; distill: --set teacher.revision=null"
         ),
     ),
     (
-        named("RemoteEntryNotFoundError"),
+        is_called("RemoteEntryNotFoundError"),
         lambda exc: UsageError("the repository has no such file", "look at the files on its page on the Hub"),
     ),
     (
-        named("IncompleteSnapshotError"),
+        is_called("IncompleteSnapshotError"),
         run_error(
             "its download is incomplete, and the Hub cannot be reached",
             "check the network and run the same command again",
         ),
     ),
-    (named("LocalEntryNotFoundError"), _unreachable),
-    (named("HFValidationError"), lambda exc: UsageError("this is no name of a repository", "write it as owner/name")),
-    (named("HfHubHTTPError", "FileMetadataError"), _hub_answer),
+    (is_called("LocalEntryNotFoundError"), _unreachable),
+    (
+        is_called("HFValidationError"),
+        lambda exc: UsageError("this is no name of a repository", "write it as owner/name"),
+    ),
+    (is_called("HfHubHTTPError", "FileMetadataError"), _hub_answer),
     (_UNREACHABLE, _unreachable),
 )

@@ -11,7 +11,7 @@ Recognise = Callable[[BaseException], bool]
 TableEntry = tuple[Recognise, Callable[[BaseException], PiflowError]]
 
 
-def named(*names: str) -> Recognise:
+def is_called(*names: str) -> Recognise:
     """Recognise a class by name: asking for the class itself would import torch or safetensors to report an error."""
     return lambda exc: any(cls.__name__ in names for cls in type(exc).__mro__)
 
@@ -29,7 +29,7 @@ def system_number(exc: BaseException) -> int | None:
     if isinstance(exc, OSError):
         return exc.errno
     # safetensors wraps the system's error in a class of its own and keeps the number in the text only.
-    found = _SYSTEM_NUMBER.search(str(exc)) if named("SafetensorError")(exc) else None
+    found = _SYSTEM_NUMBER.search(str(exc)) if is_called("SafetensorError")(exc) else None
     return None if found is None else int(found[1])
 
 
@@ -40,7 +40,7 @@ def is_of_the_system(exc: BaseException) -> bool:
 
 def is_unnumbered(exc: BaseException) -> bool:
     """Whether it is the error of safetensors for a file that ends while it writes."""
-    return named("SafetensorError")(exc) and "I/O error" in str(exc)
+    return is_called("SafetensorError")(exc) and "I/O error" in str(exc)
 
 
 def is_number(*numbers: int) -> Recognise:
@@ -48,7 +48,7 @@ def is_number(*numbers: int) -> Recognise:
     return lambda exc: system_number(exc) in numbers
 
 
-def place_of(exc: BaseException) -> str:
+def named_file(exc: BaseException) -> str:
     """ ": FILE" where the exception has one, to end a message with."""
     name = getattr(exc, "filename", None)
     return f": {name}" if name is not None else ""
@@ -61,4 +61,4 @@ def first_line(exc: BaseException) -> str:
 
 def run_error(message: str, hint: str) -> Callable[[BaseException], PiflowError]:
     """An entry whose message may use {place} (the file) and {text} (the exception's own first line)."""
-    return lambda exc: RunError(message.format(place=place_of(exc), text=first_line(exc)), hint)
+    return lambda exc: RunError(message.format(place=named_file(exc), text=first_line(exc)), hint)

@@ -7,7 +7,7 @@ import re
 
 from .base import Interrupted, PiflowError, RunError, UsageError
 from .hub import HUB_TABLE
-from .recognition import TableEntry, first_line, is_a, is_number, is_unnumbered, named, run_error
+from .recognition import TableEntry, first_line, is_a, is_called, is_number, is_unnumbered, run_error
 
 SHOWN = 60  # characters of a name that is too long
 
@@ -81,9 +81,9 @@ def _gpu_full(exc: BaseException) -> PiflowError:
         short = f": {more}{wanted[1]} {wanted[2]} wanted, {free[1]} {free[2]} free"
     return RunError(
         f"the GPU ran out of memory{short}",
-        "distill: --set optimisation.gradient_checkpointing=true, then --set optimisation.device_batch_size=1,"
-        " --base-precision nf4, --set imitation.states_per_query=1, --offload-base, of which --dry-run shows what each"
-        " takes; sample: --batch-size 1, --offload model",
+        "distill: --no-resume and --set optimisation.gradient_checkpointing=true, then --set"
+        " optimisation.device_batch_size=1, then --set imitation.states_per_query=1, then --base-precision nf4, or"
+        " --offload-base; distill: --dry-run shows what each takes; sample: --batch-size 1, or --offload model",
     )
 
 
@@ -121,13 +121,23 @@ def _unusable_policy(exc: BaseException) -> PiflowError:
     return RunError(str(exc), hint)
 
 
+def _not_downloaded(exc: BaseException) -> PiflowError:
+    # What it knows takes a moment to import, which --help has not got.
+    from .network import network_reason
+
+    return RunError(
+        f"a file cannot be downloaded: {network_reason(exc)}", "check the network and run the same command again"
+    )
+
+
 TABLE: tuple[TableEntry, ...] = (
-    (named("OutsidePolicyError"), _unusable_policy),
+    (is_called("OutsidePolicyError"), _unusable_policy),
     (_is_unreadable_model, _unreadable_model),
     (is_a(KeyboardInterrupt), _interrupted),
     *DISK_TABLE,
     (_is_missing_package, _missing_package),
     *HUB_TABLE,
+    (is_called("URLError"), _not_downloaded),
     (_is_too_long, _too_long),
     (is_a(PermissionError), run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
     (
@@ -145,15 +155,19 @@ TABLE: tuple[TableEntry, ...] = (
         run_error("a file could not be written or read: {text}", "look at the disk, then run the same command again"),
     ),
     (
-        named("SafetensorError"),
+        is_called("SafetensorError"),
         run_error(
             "a safetensors file is corrupt or cut short: {text}",
             "copy or download it again; for a run, delete that checkpoint and the one before it is used",
         ),
     ),
-    (named("OutOfMemoryError"), _gpu_full),
+    (is_called("OutOfMemoryError"), _gpu_full),
     (
         is_a(MemoryError),
-        run_error("out of memory", "close other programs; distill, sample and eval: a smaller --batch-size"),
+        run_error(
+            "out of memory",
+            "close other programs; sample and eval: --batch-size 1; distill: --no-resume and --set"
+            " optimisation.device_batch_size=1",
+        ),
     ),
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..packages import named
+from ..packages import object_at
 from ..sampling.request import ImageSpec
 from .candidates import TEACHER, Candidate
 from .compared import Compared
@@ -110,7 +110,7 @@ class ChosenExtractors:
                     "leave it out of --metrics",
                 )
             if kind.name not in self.metric_extractors:
-                self.metric_extractors[kind.name] = named(kind.extractor)(self.request, self.device)
+                self.metric_extractors[kind.name] = object_at(kind.extractor)(self.request, self.device)
             self.metric_extractors[kind.name].warn(compared.specs, self.console)
         return self.metric_extractors
 

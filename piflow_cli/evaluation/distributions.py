@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..errors import UsageError
-from ..packages import named
+from ..packages import object_at
 from .extractors.features import FeatureSet, refuse_length, refuse_mixing
 from .metric_kinds import CLASSES, EACH, REFERENCE, STUDENT, metric_kind, metric_names, needing
 
@@ -67,7 +67,7 @@ def measure(
     if unknown:
         raise UsageError(f"there is no metric {unknown[0]}", f"known: {', '.join(known)}")
     sides = Sides(ours, reference, extractor, same_noise)
-    return [number for name in metrics for number in named(metric_kind(name).measure)(sides)]
+    return [number for name in metrics for number in object_at(metric_kind(name).measure)(sides)]
 
 
 def each_is_needed(metrics: Sequence[str]) -> bool:

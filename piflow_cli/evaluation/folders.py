@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.picture_folders import files_below
-from ..data.pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, is_grid, mode_of, opened
+from ..data.pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, is_grid, mode_of, opened_picture
 from ..errors import UsageError
 from ..system.devices import usable_cores
 from ..wording import few
@@ -142,7 +142,8 @@ def open_folder(path: Path, count: int | None = None, console: Console | None = 
         UsageError: no such folder, fewer than two readable pictures in it, or fewer than ``count``.
     """
     if not path.is_dir():
-        raise UsageError(f"there is no folder {path}", "name a folder of pictures")
+        what = f"{path} is no folder" if path.exists() else f"there is no folder {path}"
+        raise UsageError(what, "name a folder of pictures")
     files = files_below(path)
     entries, unreadable, grids = _looked_at(path, [file for file in files if file.suffix.lower() in COUNTED], count)
     _refuse_too_few(path, entries, unreadable, count)
@@ -169,7 +170,7 @@ def _looked_at(path: Path, files: Sequence[Path], count: int | None) -> tuple[li
             break
         name = str(file.relative_to(path))
         try:
-            with opened(file) as picture:
+            with opened_picture(file) as picture:
                 if is_grid(picture):
                     grids.append(name)
                 else:

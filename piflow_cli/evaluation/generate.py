@@ -181,7 +181,7 @@ class Generation:
         if not all_finite(states):
             raise RunError(
                 f"{candidate.title}: samples of seeds {specs[0].seed} to {specs[-1].seed} are not finite",
-                "piflow inspect-policy says where they come from; or try an earlier checkpoint",
+                "piflow inspect-policy STUDENT says where they come from",
             )
         return states
 

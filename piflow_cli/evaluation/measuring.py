@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..packages import named
+from ..packages import object_at
 from ..sampling.teacher import OwnTeacher
 from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractor, ChosenExtractors, feature_set, reference_of
@@ -53,7 +53,7 @@ class Measuring:
             if OWN_TEACHER in kind.needs and self.compared.teacher is None:
                 self.note(f"no {kind.name}: {self.compared.why_not}")
             else:
-                self.report.rows += named(kind.measure)(self)
+                self.report.rows += object_at(kind.measure)(self)
 
     def note(self, text: str) -> None:
         """Add what a reader of the numbers must know."""

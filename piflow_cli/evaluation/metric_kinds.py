@@ -251,6 +251,6 @@ def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:
     )
 
 
-def numbers() -> dict[str, Number]:
+def metric_numbers() -> dict[str, Number]:
     """Every number that some metric gives, by its name, in the order of columns."""
     return {number.name: number for kind in metric_kinds() for number in kind.numbers}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..sampling.trajectory import VelocityError
-from .metric_kinds import numbers
+from .metric_kinds import metric_numbers
 from .rows import Row, by_metric
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def quality_figure(rows: Sequence[Row]) -> Figure | None:
     """
     from matplotlib.figure import Figure
 
-    known = numbers()
+    known = metric_numbers()
     drawn = {
         title: column for title, column in by_metric(rows).items() if known[column[0].metric].drawn and _known(column)
     }

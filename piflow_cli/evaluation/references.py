@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..data.labelled_images import load_images
-from ..errors import PiflowError, UsageError
+from ..data.pictures import SUFFIXES
+from ..errors import UsageError
 from ..presets.places import expanded
 from ..system.files import cache_key, identity_of, user_cache
+from ..weights.cache import STATISTICS, Cache
 from ..weights.locate import locate
 from .extractors import Extractor
 from .extractors.base import INCEPTION, RESIZE_TENSORFLOW
@@ -53,7 +55,8 @@ def open_reference(
             them.
 
     Raises:
-        UsageError: nothing of the kind is there, too few pictures are, or another extractor or resize mode made it.
+        UsageError: nothing is there, or another kind of file; too few pictures; or another extractor or resize mode
+            made it.
         RunError: a file is damaged, or statistics cannot be downloaded.
     """
     if text == DATA:
@@ -63,13 +66,15 @@ def open_reference(
         return _kept_features(open_folder(path, count, console), extractor, console, batch_size, cache, keep)
     if text.startswith(CLEAN_FID):
         reference = clean_fid_statistics(text, console, cache)
-    elif path.suffix == ".npz":
+    elif path.suffix.lower() == ".npz":
         reference = npz_statistics(path)
-    elif path.suffix == ".safetensors":
+    elif path.suffix.lower() == ".safetensors":
         reference = load_features(path)
         reference.tell(console)
+    elif path.exists():
+        raise UsageError(f"{text} is {_kind_of(path)}, and that is no reference", f"name {KNOWN}: --reference PATH")
     else:
-        raise UsageError(f"there is no reference {text}", f"name {KNOWN}")
+        raise UsageError(f"there is no reference {text}", f"name {KNOWN}: --reference PATH")
     refuse_mixing(extractor, reference)
     if count is not None and 0 < reference.count < count:
         raise UsageError(
@@ -77,6 +82,14 @@ def open_reference(
             f"take --num-images {reference.count}",
         )
     return reference
+
+
+def _kind_of(path: Path) -> str:
+    """What ``path`` is, in the words of a user who named it."""
+    if not path.is_file():
+        return "neither a file nor a folder"
+    suffix = path.suffix.lower()
+    return "one picture" if suffix in SUFFIXES else f"a {suffix} file" if suffix else "a file without a suffix"
 
 
 @dataclass
@@ -114,7 +127,7 @@ def npz_statistics(path: Path) -> FeatureSet:
         RunError: it is damaged, or holds values that are not finite or no covariance.
     """
     if not path.is_file():
-        raise UsageError(f"there are no statistics at {path}", f"name {KNOWN}")
+        raise UsageError(f"there are no statistics at {path}", f"name {KNOWN}: --reference PATH")
     return FeatureSet(INCEPTION, RESIZE_TENSORFLOW, path.name, 0, npz_moments(path, str(path)))
 
 
@@ -126,22 +139,16 @@ def _kept_features(
         version=__version__, files=identity_of(entry.path for entry in folder.entries), resize=extractor.resize,
         extractor=extractor.name, weights=extractor.identity, keep=keep,
     )  # fmt: skip
-    path = user_cache(cache) / "statistics" / f"{key}.safetensors"
-    kept = _whole(path)
-    if kept is None:
-        folder_features(folder, extractor, console, batch_size, keep).save(path)
-        kept = load_features(path)
-    else:
+    statistics = Cache(user_cache(cache) / STATISTICS)
+    entry = statistics.get(key)
+    if entry is not None:
+        kept = FeatureSet.of_entry(entry)
         kept.tell(console)
-    return replace(kept, source=str(folder.path))
-
-
-def _whole(path: Path) -> FeatureSet | None:
-    """Statistics of the cache; None where there are none, or damaged ones, which are made again."""
-    try:
-        return load_features(path)
-    except PiflowError:
-        return None
+        return replace(kept, source=str(folder.path))
+    made = folder_features(folder, extractor, console, batch_size, keep)
+    statistics.put(key, made.entry())
+    statistics.forget_unused()
+    return made
 
 
 def _training_set(
@@ -156,7 +163,7 @@ def _training_set(
     if preset is None:
         raise UsageError(
             "the reference data is what a student trained on, and no student is given",
-            f"name {KNOWN.removesuffix(', or data')}",
+            f"name {KNOWN.removesuffix(', or data')}: --reference PATH",
         )
     section = preset.data
     if section.images is not None and preset.teacher.vae is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..console import format_table
 from ..reports.page import Page, figure_png
 from ..sampling.trajectory import VelocityError
-from .metric_kinds import numbers
+from .metric_kinds import metric_numbers
 from .plots import colours_of, error_figure, quality_figure, sample_figure
 from .report_folder import NUMBERS, PAGE, write_files
 from .rows import Row, by_metric, protocols, table_of
@@ -118,7 +118,7 @@ def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
     page.heading("Protocol")
     told = [{"metric": names, "measured": protocol} for names, protocol in protocols(report.rows)]
     page.table(told, ["metric", "measured"])
-    known = numbers()
+    known = metric_numbers()
     meanings = {known[row.metric].title: known[row.metric].meaning for row in report.rows}
     page.table([{"metric": name, "what it is": what} for name, what in meanings.items()], ["metric", "what it is"])
     page.heading("Settings")

@@ -190,7 +190,9 @@ class EvalRequest:
         twice = sorted({name for name in self.students if self.students.count(name) > 1})
         faults = [f"the student {name} comes twice: name each once" for name in twice]
         if self.save_statistics is not None:
-            faults.append("--save-statistics keeps those of --images DIR, and no folder is given")
+            faults.append(
+                "--save-statistics keeps those of a folder, and none is given: in the student's place --images DIR"
+            )
         if self.text_column is not None and self.prompts_from is None:
             faults.append("--text-column belongs to a file of prompts, and none is given: name it, --prompts FILE")
         if self.prompts_from is None:

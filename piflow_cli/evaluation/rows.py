@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from .metric_kinds import numbers
+from .metric_kinds import metric_numbers
 
 METRIC = "metric"
 
@@ -62,7 +62,7 @@ def titled(model: str, kind: str, nfe: int) -> str:
 
 def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows by title, in the order of the metrics; the title names the extractor where there are several."""
-    known = numbers()
+    known = metric_numbers()
     order = list(known)
     several = {row.metric for row in rows if len({other.extractor for other in rows if other.metric == row.metric}) > 1}
     named: dict[str, list[Row]] = {}

@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from ..console import format_pairs
-from ..packages import named
+from ..packages import object_at
 from ..reports.images import to_images
 from ..sampling.text import WIDEST_ROW
 from ..students.locate import path_or_hub_id
@@ -19,7 +19,7 @@ from ..system.devices import keep_freed_memory
 from ..system.files import cache_folder, check_writable, user_cache
 from ..system.processes import Processes, open_processes
 from ..system.versions import collect
-from ..weights.cache import Cache
+from ..weights.cache import EVAL, Cache
 from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractors, reference_of
 from .compared import Compared, open_compared
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from ..console import Console
 
 CLASS_BATCH, TEXT_BATCH = 128, 1
-KEPT_IN = "eval"
 FOLDER_BATCH = 64
 # Options that shape pictures or numbers and stand in no row; the report tells those that were given.
 SETTINGS = (
@@ -90,7 +89,8 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
 def _check_folders(request: EvalRequest) -> None:
     """Refuse folders that cannot be written to, or not without loss, before anything is computed."""
     if request.save_statistics is not None:
-        check_writable(request.save_statistics.parent, "--save-statistics FILE")
+        saved = request.save_statistics
+        check_writable(saved.parent, "--save-statistics FILE", f"--save-statistics {saved}: ")
     if request.measured:
         if request.output is not None:
             check_writable(request.output)
@@ -175,7 +175,7 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     A teacher that several share gets its rows once.
     """
     extractors = ChosenExtractors(request, processes.device, console)
-    cache = Cache(user_cache(request.cache) / KEPT_IN)
+    cache = Cache(user_cache(request.cache) / EVAL)
     if processes.first:
         cache.forget_unused()
     told: set[str] = set()
@@ -259,7 +259,7 @@ def _check(request: EvalRequest, compared: Compared) -> None:
         compared.need_teacher("--reference teacher")
     for kind in asked:
         if kind.refuse is not None:
-            named(kind.refuse)(compared)
+            object_at(kind.refuse)(compared)
 
 
 def _add_samples(report: Report, compared: Compared, generation: Generation, candidates: Sequence[Candidate]) -> None:

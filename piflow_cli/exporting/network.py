@@ -123,10 +123,10 @@ def base_reference(facts: StudentFacts, request: ExportRequest) -> dict[str, Any
     """The place of the base's transformer, as ``from_pretrained`` of diffusers takes it."""
     base, revision = facts.base_at(request.base)
     inside = TRANSFORMER if (locate(base, revision) / TRANSFORMER).is_dir() else ""
-    return place_of(base, revision, inside)
+    return base_entry(base, revision, inside)
 
 
-def place_of(base: str, revision: str | None, inside: str) -> dict[str, Any]:
+def base_entry(base: str, revision: str | None, inside: str) -> dict[str, Any]:
     """``place``, ``subfolder`` and ``revision`` of the folder ``inside`` a base; local ones by absolute path."""
     found = hub_id(base)
     if found is None:

@@ -10,7 +10,7 @@ from ..teachers.latents import vae_folder
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import ENCODERS, locate
 from .copies import LIBRARIES, copy_part, read_index
-from .network import SCHEDULER_FOLDER, TRANSFORMER, place_of, write_json
+from .network import SCHEDULER_FOLDER, TRANSFORMER, base_entry, write_json
 from .standalone.code import (
     CLASS_CONDITIONAL,
     COMPONENT,
@@ -57,7 +57,7 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
             _copy(source / name, folder / name, source, console)
             entries[name] = value
         else:
-            entries[name] = _name_part(folder / name, value, place_of(base, revision, name))
+            entries[name] = _name_part(folder / name, value, base_entry(base, revision, name))
     missing = [
         name
         for name, value in entries.items()

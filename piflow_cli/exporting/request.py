@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ..packages import named
+from ..packages import object_at
 from ..students.naming import student_name
 
 if TYPE_CHECKING:
@@ -111,4 +111,4 @@ class FormatKind:
 
     def open(self) -> ExportFormat:
         """The format itself."""
-        return named(self.writer)()
+        return object_at(self.writer)()

@@ -21,6 +21,7 @@ from ..students.student import Student
 from ..teachers.base import ClassConditionalFamily, Conditioning, Network
 from ..teachers.text_to_image import TextToImageFamily
 from ..wording import few
+from .request import ExportFormat, ExportRequest
 from .standalone.class_conditional import ClassConditionalPipeline
 from .weights import Weights, base_dtype
 
@@ -39,6 +40,16 @@ class Inputs:
     x: Tensor
     raw: Tensor
     conditioning: Conditioning
+
+
+class ComparedFormat(ExportFormat):
+    """A format whose samples are compared in the dtype that the weights are written in."""
+
+    dtype: torch.dtype
+    """Known when they are written."""
+
+    def tolerance(self, request: ExportRequest) -> float:
+        return TOLERANCES[self.dtype]
 
 
 SampleFunction = Callable[[Inputs], Tensor]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from .kinds.anatomy import anatomy_named
 from .numbers import Step, Summary
-from .remedies import AdviceParts, SettingOf, longer, more_dropout, set_key
+from .remedies import AdviceParts, SettingOf, distilled_again, longer, more_dropout, set_key
 from .robustness import MEASURED
 from .substeps import ENOUGH
 
@@ -30,8 +31,11 @@ class Advice:
     remedy: str
 
 
-def advice(summary: Summary, preset: Preset | None) -> list[Advice]:
-    """All advice on a student; remedies start from the values of the ``preset`` that it was distilled with."""
+def advice(summary: Summary, preset: Preset | None, command: str) -> list[Advice]:
+    """All advice on a student; remedies start from the values of the ``preset`` that it was distilled with.
+
+    ``command``: what distils it again, in another folder, up to the options that a remedy changes.
+    """
 
     def setting(key: str, usual: float) -> float:
         if preset is None:
@@ -39,15 +43,21 @@ def advice(summary: Summary, preset: Preset | None) -> list[Advice]:
         section, name = key.split(".")
         return getattr(getattr(preset, section), name)
 
-    if not _finite(asdict(summary)):
-        return [
-            Advice(
-                "not finite",
-                "the network emits values that are not finite, and all that follows from them is void",
-                "piflow sample with --base-precision fp32; else distil again with"
-                f" {set_key('optimisation.learning_rate', setting('optimisation.learning_rate', 1e-4) / 2)}",
-            )
-        ]
+    found = [] if _finite(asdict(summary)) else [_not_finite(setting)]
+    found = found or _of_numbers(summary, setting)
+    return [replace(item, remedy=distilled_again(item.remedy, command)) for item in found]
+
+
+def _not_finite(setting: SettingOf) -> Advice:
+    return Advice(
+        "not finite",
+        "the network emits values that are not finite, and all that follows from them is void",
+        "piflow sample with --base-precision fp32; else distil again:"
+        f" {set_key('optimisation.learning_rate', setting('optimisation.learning_rate', 1e-4) / 2)}",
+    )
+
+
+def _of_numbers(summary: Summary, setting: SettingOf) -> list[Advice]:
     found = []
     for step in summary.steps:
         where = "" if summary.nfe == 1 else f"evaluation {step.step}: "
@@ -68,7 +78,10 @@ def _of_step(step: Step, summary: Summary, setting: SettingOf) -> Iterator[Advic
                 f"{summary.substeps} substeps are too few to follow this policy to {ENOUGH:.0%} of its way; it takes"
                 f" {at_least}{wanted}"
             ),
-            f"piflow sample --substeps {wanted}; in training {set_key('policy.substeps', wanted)}",
+            (
+                f"piflow sample {quote(summary.student)} --substeps {wanted}; in training:"
+                f" {set_key('policy.substeps', wanted)}"
+            ),
         )
     if step.velocity_error is not None:
         yield from _of_errors(step, setting)

@@ -26,7 +26,7 @@ from .motion import Motion, motion, straightness
 from .robustness import Response, component_dropout, perturb
 from .slices import Position, Slice, slice_of
 from .substeps import Convergence, convergence
-from .tensors import joined, mean_square, to_host, told
+from .tensors import joined, mean_square, present, to_host
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -219,7 +219,7 @@ def _maps(found: Any) -> list[Any]:
 def _merged(batches: list[Findings]) -> Findings:
     """The findings of several batches as if they had been one; pictures are those of the first SHOWN samples."""
     first = batches[0]
-    gaps, teacher_ends = told(batch.gap for batch in batches), told(batch.teacher_ends for batch in batches)
+    gaps, teacher_ends = present(batch.gap for batch in batches), present(batch.teacher_ends for batch in batches)
     return Findings(
         path=first.path,
         facts=first.facts,
@@ -236,8 +236,8 @@ def _merged(batches: list[Findings]) -> Findings:
 
 def _merged_evaluation(parts: Sequence[EvaluationFindings]) -> EvaluationFindings:
     first = parts[0]
-    compositions, switchings = told(part.composition for part in parts), told(part.switching for part in parts)
-    errors, aparts = told(part.errors for part in parts), told(part.apart for part in parts)
+    compositions, switchings = present(part.composition for part in parts), present(part.switching for part in parts)
+    errors, aparts = present(part.errors for part in parts), present(part.apart for part in parts)
     counts = [len(part.motion.straightness) for part in parts]
     return EvaluationFindings(
         index=first.index,
@@ -257,8 +257,8 @@ def _merged_close(parts: Sequence[CloseUp]) -> CloseUp:
     def pictures(columns: list[list[list[Image]]]) -> list[list[Image]]:
         return [_first(column) for column in zip(*columns)]
 
-    dropouts, maps = told(part.dropout for part in parts), told(part.maps for part in parts)
-    teacher_estimates = told(part.teacher_estimates for part in parts)
+    dropouts, maps = present(part.dropout for part in parts), present(part.maps for part in parts)
+    teacher_estimates = present(part.teacher_estimates for part in parts)
     return CloseUp(
         responses={name: joined([part.responses[name] for part in parts]) for name in first.responses},
         dropout=torch.cat(dropouts) if dropouts else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..core.validation import PolicyError
@@ -17,6 +18,7 @@ from ..sampling.teacher import OwnTeacher, own_teacher
 from ..students.locate import path_or_hub_id
 from ..students.naming import student_names
 from ..students.open import FoundStudent, find_student
+from ..students.runs import run_of
 from ..system.devices import choose_device
 from ..system.files import check_writable, replacing_folder
 from .advice import advice
@@ -139,13 +141,25 @@ def _inspected(
     except PolicyError as error:
         raise RunError(
             f"{found.named} emits what is no policy: {error}",
-            "try --base-precision fp32; else distil again with half of optimisation.learning_rate",
+            "try --base-precision fp32; else distil again with half the rate:"
+            " piflow distill --teacher NAME --learning-rate RATE",
         ) from error
     summary = summarise(findings)
-    warned = advice(summary, _preset(found))
+    warned = advice(summary, _preset(found), _distilling_again(found))
     for item in warned:
         console.warn(f"{name}: {item.text}\n  → {item.remedy}")
     return Inspected(name, findings, summary, warned, missing)
+
+
+def _distilling_again(found: FoundStudent) -> str:
+    """The command that distils a student again, in another folder than its own."""
+    run = run_of(found.folder)
+    if run is None:
+        teacher = found.facts.teacher if found.teacher is None else found.teacher
+        settings, output = teacher, f"runs/{Path(teacher).stem}-again"
+    else:
+        settings, output = str(run.settings), f"{run.path}-again"
+    return f"piflow distill --teacher {quote(settings)} --output {quote(output)}"
 
 
 def _opened(found: FoundStudent, request: InspectRequest, device: torch.device, console: Console) -> OpenedModel:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 AdviceParts = tuple[str, str, str]
 """A name for programs, what was seen, and what to type."""
 SettingOf = Callable[[str, float], float]
 """A dotted key of the student's preset, and a value for where the preset is not at hand."""
+
+
+OPTION = re.compile("--(?:set|iterations) ")
+
+
+def distilled_again(remedy: str, command: str) -> str:
+    """``remedy`` with the ``command`` that trains such a student before the first of its options."""
+    return OPTION.sub(lambda found: f"{command} {found[0]}", remedy, count=1)
 
 
 def set_key(key: str, value: float) -> str:
@@ -24,4 +33,4 @@ def longer(setting: SettingOf) -> str:
     """The options for twice the training."""
     # A run whose rate follows a cosine cannot be made longer afterwards.
     iterations = 2 * int(setting("optimisation.iterations", 10_000))
-    return f"train for longer, in a folder of its own: --iterations {iterations} --output DIR"
+    return f"train for longer: --iterations {iterations}"

@@ -92,7 +92,7 @@ def to_host(numbers: Numbers) -> Numbers:
     return type(numbers)(*(value.cpu() if isinstance(value, Tensor) else None for value in numbers))
 
 
-def told(values: Iterable[T | None]) -> list[T]:
+def present(values: Iterable[T | None]) -> list[T]:
     """Those of ``values`` that are not None: all, or none at all."""
     return [value for value in values if value is not None]
 

@@ -49,7 +49,7 @@ class Bound:
         def check(value: AnyNumber) -> AnyNumber:
             if value is not None and self.fault(value) is not None:
                 raise UsageError(
-                    f"{name} {value:g}: more than {self.text}, {self.reason}", f"type {name} {self.most:.0f}, or less"
+                    f"{name} {value}: more than {self.text}, {self.reason}", f"type {name} {self.most:.0f}, or less"
                 )
             return value
 

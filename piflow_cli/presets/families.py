@@ -1,13 +1,14 @@
 """The table of teacher families: one row each; the class is imported when it is asked for.
 
-Nothing here imports torch, since presets and commands read it before any model.
+Nothing here imports torch, since presets and commands read it before any model. That is why the table stands below
+the room of the teachers, and names their classes as texts; that room alone looks them up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,8 @@ class FamilyKind:
         told: whether its models are conditioned on a class or on a text.
         presets: the folder of its own presets, NAME.yaml, and of files that they call ``preset:FILE``; None: that of
             piflow.
+        published: by the first word of a published folder's name, the preset of its students' teacher, where config and
+            tensors do not tell.
 
     Raises:
         ValueError: ``told`` is neither class nor text.
@@ -38,6 +41,7 @@ class FamilyKind:
     family: str
     told: Literal["class", "text"]
     presets: Path | None = None
+    published: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.told not in (CLASS, TEXT):
@@ -47,7 +51,12 @@ class FamilyKind:
 ROWS = {
     row.name: row
     for row in (
-        FamilyKind("dit", "piflow_cli.teachers.dit:DiTFamily", CLASS),
+        FamilyKind(
+            "dit",
+            "piflow_cli.teachers.dit:DiTFamily",
+            CLASS,
+            published={"gmdit": "imagenet-fm", "gmrepa": "imagenet-repa"},
+        ),
         FamilyKind("flux", "piflow_cli.teachers.flux:FluxFamily", TEXT),
         FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT),
         FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT),
@@ -74,6 +83,6 @@ def usable_families() -> Iterator[FamilyKind]:
             yield family_kind(name)
 
 
-def told(family: object) -> str | None:
+def conditioning_of(family: object) -> str | None:
     """CLASS or TEXT, the conditioning of teachers of ``family``; None where no family has that name."""
     return family_kind(str(family)).told if family in family_names() else None

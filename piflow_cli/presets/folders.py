@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.families import usable_families
@@ -50,7 +51,10 @@ def preset_path(name_or_path: str | Path, folder: Path = Path(), word: str = "te
     """
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text:
-        return folder / expanded(name_or_path)
+        path = folder / expanded(name_or_path)
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, and no {word}'s file", _file_hint(path))
+        return path
     names = available()
     if text not in names:
         close = difflib.get_close_matches(text, names, n=1)
@@ -60,3 +64,11 @@ def preset_path(name_or_path: str | Path, folder: Path = Path(), word: str = "te
             f"{suggestion}piflow distill --list-teachers describes them",
         )
     return preset_file(text)
+
+
+def _file_hint(folder: Path) -> str:
+    """What to type in the place of a ``folder``: a file of settings in it, or a preset, and the folder as its base."""
+    files = sorted(folder.glob("*.yaml"))
+    if files:
+        return f"type --teacher {quote(str(files[0]))}"
+    return f"name a preset and the weights apart: --teacher NAME --base {quote(str(folder))}"

@@ -8,10 +8,10 @@ from typing import Any
 
 from piflow_cli.console import plain
 from piflow_cli.core.policies.kinds import policy_class, policy_kind
-from piflow_cli.presets.families import CLASS, told
-from piflow_cli.presets.parsing import Layer
+from piflow_cli.presets.families import CLASS, conditioning_of
+from piflow_cli.presets.faults import Fault, Mend
+from piflow_cli.presets.layers import Layer
 from piflow_cli.presets.schema import SECTIONS, Preset
-from piflow_cli.presets.yaml_files import Fault
 
 Reason = Callable[[Preset], str | None]
 """Why a key does nothing under a preset; None where it does something."""
@@ -41,13 +41,13 @@ def _without_components(preset: Preset) -> str | None:
 def _without_texts(preset: Preset) -> str | None:
     return (
         "is for teachers that are told a text, and this one is told a class"
-        if told(preset.teacher.family) == CLASS
+        if conditioning_of(preset.teacher.family) == CLASS
         else None
     )
 
 
 def _without_encoding(preset: Preset) -> str | None:
-    pixels = told(preset.teacher.family) == CLASS and preset.teacher.vae is None
+    pixels = conditioning_of(preset.teacher.family) == CLASS and preset.teacher.vae is None
     return "does nothing: nothing is encoded for a teacher of classes and pixels" if pixels else None
 
 
@@ -97,7 +97,7 @@ def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:
             section, _, name = key.partition(".")
             values = layer.values.get(section)
             if isinstance(values, dict) and name in values and (what := reason(preset)) is not None:
-                yield Fault(layer.source, key, what)
+                yield Fault(layer.place(key), key, what, (Mend(key, 0),) if key == "imitation.dropout" else ())
 
 
 def idle_options(policy: str, substeps: int | None, temperature: float | str | None) -> list[str]:

@@ -1,26 +1,30 @@
 """The files of a preset: its own, those that it extends, and the variants of each under another policy.
 
 `extends: flux-dev` at the top of a preset names another one, shipped or in a file (its path starts at that file's
-folder). The preset then gives only the keys that differ; the nearer file wins.
+folder). The preset then gives its name and the keys that differ; the nearer file wins.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.faults import Fault, Mend
 from piflow_cli.presets.folders import preset_path
-from piflow_cli.presets.parsing import OF_FILES, Layer, merge, nested, parse, read_file
+from piflow_cli.presets.keys import OF_FILES, VARIANTS
+from piflow_cli.presets.layers import Layer, merge, nested
+from piflow_cli.presets.parsing import parse, read_file
 from piflow_cli.presets.schema import POLICY_KINDS
-from piflow_cli.presets.yaml_files import Fault, describe
+from piflow_cli.presets.yaml_files import describe
 
 DEEPEST = 8
 # A preset is called by its own name: that of another would share its folder of runs.
-NOT_INHERITED = ("name", "summary")
+NOT_INHERITED = ("name",)
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,15 @@ def _with_file(parents: PresetFiles, layer: Layer, inherited: bool) -> PresetFil
         return PresetFiles(alone.parts, [*alone.faults, Fault(base.source, "variants", "must be a section per policy")])
     wrong = {kind: what for kind, values in written.items() if (what := _variant_fault(kind, values, alone.kind))}
     variants = {kind: Layer(base.source, values) for kind, values in written.items() if kind not in wrong}
-    faults = [Fault(base.source, f"variants.{kind}", what) for kind, what in wrong.items()]
+    faults = [Fault(base.source, f"variants.{kind}", what, _policy_meant(kind)) for kind, what in wrong.items()]
     whole = PresetFiles((*parents.parts, Part(base, variants)), [*alone.faults, *faults])
     return PresetFiles(whole.parts, [*whole.faults, *_faults_of_variants(whole)])
+
+
+def _policy_meant(kind: str) -> tuple[Mend, ...]:
+    """The policy that the name of a variant was meant to be."""
+    close = difflib.get_close_matches(kind, POLICY_KINDS, n=1) if kind not in POLICY_KINDS else []
+    return tuple(Mend(f"{VARIANTS}.{name}", None, instead=True) for name in close)
 
 
 def _variant_fault(kind: str, values: object, own_kind: str) -> str | None:
@@ -155,10 +165,14 @@ def _faults_of_variants(preset: PresetFiles) -> list[Fault]:
     for kind, layer in variants.items():
         chosen = Layer(preset.source, nested({"policy.kind": kind}))
         found = parse([*preset.layers(kind), chosen], preset.source)[1]
-        faults += [
-            Fault(preset.source, f"variants.{kind}.{fault.key}", fault.what) for fault in found if fault not in known
-        ]
+        faults += [_within(f"{VARIANTS}.{kind}", fault, preset.source) for fault in found if fault not in known]
         if policy_asked(layer.values):
             what = "is given by the variant's name; remove it"
             faults.append(Fault(preset.source, f"variants.{kind}.policy.kind", what))
     return faults
+
+
+def _within(variant: str, fault: Fault, source: str) -> Fault:
+    """A fault of the preset under a ``variant``, as one of the variant."""
+    mends = tuple(replace(mend, key=f"{variant}.{mend.key}") for mend in fault.mends)
+    return Fault(source, f"{variant}.{fault.key}", fault.what, mends)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from piflow_cli.console import plain
 from piflow_cli.errors import UsageError
-from piflow_cli.presets.families import CLASS, told
+from piflow_cli.presets.families import CLASS, conditioning_of
+from piflow_cli.presets.flags import PICTURES, source_of
 from piflow_cli.presets.folders import available, presets_root
 from piflow_cli.presets.schema import (
     AdapterSection,
@@ -27,7 +28,7 @@ from piflow_cli.presets.schema import (
 )
 
 if TYPE_CHECKING:
-    from piflow_cli.presets.yaml_files import Fault
+    from piflow_cli.presets.faults import Fault
 
 __all__ = [
     "AdapterSection",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 
-PICTURES = "data"
+COMMAND_LINE = "command line"
 
 
 def load(name_or_path: str | Path) -> Preset:
@@ -64,14 +65,15 @@ def resolve(
         name_or_path: a shipped preset, or the path of a YAML file.
         config: a YAML file with any subset of a preset's keys.
         assignments: `section.key=value` texts; values are read as YAML.
-        flags: dotted key → value of an option; None means it was not given. PICTURES stands for the key of pictures,
+        flags: dotted key → value of its option; None means it was not given. PICTURES stands for the key of pictures,
             which have labels or captions as the teacher is told a class or a text.
 
     Raises:
         UsageError: unknown name, unreadable file, or all faults of all places in one message.
     """
     from piflow_cli.presets.idle import changed, idle_faults
-    from piflow_cli.presets.parsing import COMMAND_LINE, Layer, merge, nested, parse, read_assignment, read_file
+    from piflow_cli.presets.layers import Layer, merge, nested
+    from piflow_cli.presets.parsing import parse, read_assignment, read_file
     from piflow_cli.presets.preset_files import policy_asked, read_preset
 
     files = read_preset(name_or_path)
@@ -81,8 +83,9 @@ def resolve(
         given.append(layer)
         faults += repeated
     family = _of_teacher(merge([*files.layers(files.kind), *given])[0])
-    meant = {_meant(key, family): value for key, value in flags.items() if value is not None}
-    given.append(Layer(COMMAND_LINE, nested(meant)))
+    meant = {_meant(key, family): (key, value) for key, value in flags.items() if value is not None}
+    options = {key: source_of(option, value) for key, (option, value) in meant.items()}
+    given.append(Layer(COMMAND_LINE, nested({key: value for key, (_, value) in meant.items()}), options))
     own = files.layers(policy_asked(merge([*files.layers(""), *given])[0]))
     preset, found = parse([*own, *given], files.source)
     if preset is not None:
@@ -98,7 +101,8 @@ def from_dict(data: object, source: str) -> Preset:
     Raises:
         UsageError: all faults in one message.
     """
-    from piflow_cli.presets.parsing import Layer, parse
+    from piflow_cli.presets.layers import Layer
+    from piflow_cli.presets.parsing import parse
     from piflow_cli.presets.yaml_files import describe
 
     if not isinstance(data, Mapping):
@@ -113,9 +117,9 @@ def to_dict(preset: Preset) -> dict[str, Any]:
 
 
 def _checked(preset: Preset | None, faults: list[Fault]) -> Preset:
-    from piflow_cli.presets.parsing import refuse
+    from piflow_cli.presets.refusal import refuse
 
-    refuse(faults, hint=f"digits.yaml and flux-dev.yaml show every key and its unit: {presets_root()}")
+    refuse(faults)
     assert preset is not None, "a preset without faults is a preset"
     return preset
 
@@ -130,4 +134,4 @@ def _meant(key: str, family: object) -> str:
     """The key that an option stands for with a teacher of ``family``."""
     if key != PICTURES:
         return key
-    return "data.images" if told(family) == CLASS else "data.captioned"
+    return "data.images" if conditioning_of(family) == CLASS else "data.captioned"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict
 
 from piflow_cli.core.policies.kinds import policy_names
+from piflow_cli.presets.choices import BasePrecision
 from piflow_cli.presets.types import (
     BatchSize,
     Components,
@@ -107,7 +108,7 @@ class AdapterSection:
     """Scale of the adapters: their product is multiplied by alpha / rank."""
     dropout: Probability = 0.05
     """Dropout on the input of the adapters."""
-    base_precision: Literal["fp32", "bf16", "int8", "nf4", "fp8"] = "bf16"
+    base_precision: BasePrecision = "bf16"
     """Precision of the frozen weights; int8 and nf4 need CUDA."""
     offload_base: Flag = False
     """Keep the frozen weights in the CPU's memory until they are used; needs gradient checkpointing."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainValidator, Strict
 
 from piflow_cli.presets import bounds
+from piflow_cli.presets.choices import TEMPERATURES, is_temperature
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,11 @@ class TypeWords:
     bounds: str
 
 
-def check_temperature(value: object) -> float | str:
+def as_temperature(value: object) -> float | str:
     """`auto` or a number in (0, 1]; raises ValueError otherwise."""
-    if value == "auto":
-        return "auto"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise ValueError(f"must be auto or a number above 0 and at most 1, not {value!r}")
-    return float(value)
+    if not is_temperature(value):
+        raise ValueError(f"must be {TEMPERATURES}, not {value!r}")
+    return value if isinstance(value, str) else float(value)
 
 
 def check_name(value: str) -> str:
@@ -83,5 +82,5 @@ Sizes = Annotated[
     TypeWords("list of [width, height]", f"each at least 1, at most {bounds.SIDE.text}"),
 ]
 Temperature = Annotated[
-    float | Literal["auto"], PlainValidator(check_temperature), TypeWords("number or auto", "above 0, at most 1")
+    float | Literal["auto"], PlainValidator(as_temperature), TypeWords("number or auto", "above 0, at most 1")
 ]

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from piflow_cli.console import plain
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.faults import Fault
 
 MOST_VALUES = 100_000  # a preset has some eighty
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One fault: the place where it was written, the dotted key ("" for the whole), and what is wrong."""
-
-    source: str
-    key: str
-    what: str
-
-    def __str__(self) -> str:
-        # `--set policy.nfe=0` names its key already.
-        key = "" if self.source.startswith(f"--set {self.key}=") else self.key
-        return ": ".join(part for part in (self.source, key, self.what) if part)
 
 
 class PresetLoader(yaml.SafeLoader):
@@ -110,6 +97,12 @@ def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def yaml_word(value: object) -> str:
+    """A value as it stands behind a key, on one line."""
+    text = yaml.dump(plain(value), Dumper=PresetDumper, default_flow_style=True, width=float("inf"))
+    return text.removesuffix("...\n").rstrip("\n")
 
 
 def describe(value: object) -> str:

@@ -22,6 +22,10 @@ RECIPE_KEY = "piflow"
 GRID_KEY = "grid"
 GRID_CELL = 64
 LARGEST_CELL = 512
+DIVERGED = (
+    "a training that has diverged makes such ones: distil again with half the rate, piflow distill --teacher NAME"
+    " --learning-rate RATE"
+)
 
 
 def to_images(x: Tensor) -> list[Image.Image]:
@@ -30,10 +34,7 @@ def to_images(x: Tensor) -> list[Image.Image]:
     Raises RunError for values that are not finite: rounded, they would pass for black.
     """
     if not all_finite(x):
-        raise RunError(
-            "pictures have values that are not finite",
-            "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate",
-        )
+        raise RunError("pictures have values that are not finite", DIVERGED)
     pixels = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to("cpu").numpy().astype(np.uint8)
     return [Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0)) for picture in pixels]
 

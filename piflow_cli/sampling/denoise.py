@@ -15,16 +15,14 @@ from ..core.guidance import Guidance
 from ..core.tensors import all_finite
 from ..core.validation import PolicyError
 from ..errors import RunError
+from ..reports.images import DIVERGED
 from ..students.student import Student
 from ..teachers.base import Conditioning, Network, TeacherFamily, teacher_velocity
 
 if TYPE_CHECKING:
     from ..teachers.text_to_image import TextToImageFamily
 
-DIVERGED = (
-    "a training that has diverged makes such ones: distil again with half of optimisation.learning_rate, or leave"
-    " --lora out"
-)
+DIVERGED_OR_LORA = f"{DIVERGED}; or leave --lora out"
 Evaluate = Callable[[Tensor, Tensor], Tensor]
 """States (B, C, *S) and noise levels (B,) → what the scheduler's step() takes."""
 
@@ -120,11 +118,11 @@ def _explained() -> Generator[None]:
     try:
         yield
     except PolicyError as error:
-        raise RunError(f"the network's output is no policy: {error}", DIVERGED) from error
+        raise RunError(f"the network's output is no policy: {error}", DIVERGED_OR_LORA) from error
 
 
 def _finite(states: Tensor) -> Tensor:
     """``states``, all finite: others would become black pixels, and raise RunError here."""
     if not all_finite(states):
-        raise RunError("sampling ended in states that are not finite", DIVERGED)
+        raise RunError("sampling ended in states that are not finite", DIVERGED_OR_LORA)
     return states

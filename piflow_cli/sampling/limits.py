@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeGuard, get_args
+from typing import Literal, get_args
 
 from ..errors import UsageError
 from ..presets.bounds import (
@@ -23,9 +23,9 @@ from ..presets.bounds import (
     WIDTH,
     Bound,
 )
+from ..presets.choices import TEMPERATURES, BasePrecision, is_number, is_temperature
 
 Offload = Literal["none", "model", "sequential", "group"]
-BasePrecision = Literal["fp32", "bf16", "fp8", "int8", "nf4"]
 LARGEST_VALUE = 2**63 - 1
 _INT64 = Bound(LARGEST_VALUE, "which is the largest number that a seed can be")
 
@@ -65,17 +65,16 @@ NEVER_EMPTY = ("labels", "seeds")
 
 def check_temperature(value: float | str, told: str | None = None) -> float | str:
     """``auto``, or a number above 0 and at most 1; ``told`` is the value as typed, for the message."""
-    if value != "auto" and (isinstance(value, str) or not (_is_number(value) and 0 < value <= 1)):
+    if not is_temperature(value):
         raise UsageError(
-            f"--temperature {value if told is None else told}: not auto or a number above 0 and at most 1",
-            "type --temperature auto",
+            f"--temperature {value if told is None else told}: not {TEMPERATURES}", "type --temperature auto"
         )
     return value
 
 
 def check_stochastic(value: float, told: str | None = None) -> float:
     """The share of re-noising between evaluations: 0 is the ODE, inf re-noises fully."""
-    if not (_is_number(value) and value >= 0):
+    if not (is_number(value) and value >= 0):
         raise UsageError(
             f"--stochastic {value if told is None else told}: not a number of at least 0, or inf",
             "type --stochastic 0, 1 or inf",
@@ -85,7 +84,7 @@ def check_stochastic(value: float, told: str | None = None) -> float:
 
 def check_shift(value: float) -> float:
     """A number above 0."""
-    if not (_is_number(value) and 0 < value < math.inf):
+    if not (is_number(value) and 0 < value < math.inf):
         raise UsageError(f"--shift {value}: not a number above 0", "type --shift 3.2, or leave it out")
     SHIFT.option("--shift")(value)
     return value
@@ -93,7 +92,7 @@ def check_shift(value: float) -> float:
 
 def check_guidance(value: float, told: str | None = None) -> float:
     """A guidance scale of at least 1; 1 is no guidance."""
-    if not (_is_number(value) and 1 <= value < math.inf):
+    if not (is_number(value) and 1 <= value < math.inf):
         raise UsageError(
             f"--guidance {value if told is None else told}: not a number of at least 1",
             "type --guidance 3.5, or leave it out",
@@ -105,7 +104,7 @@ def check_guidance(value: float, told: str | None = None) -> float:
 def check_lora(lora: tuple[str, float], told: str | None = None) -> tuple[str, float]:
     """The path of a LoRA, and a scale that is a number."""
     path, scale = lora
-    if not path or not (_is_number(scale) and math.isfinite(scale)):
+    if not path or not (is_number(scale) and math.isfinite(scale)):
         raise UsageError(
             f"--lora {f'{path}:{scale}' if told is None else told}: not a path, or a path and a scale",
             "write it like --lora style.safetensors:0.8",
@@ -167,7 +166,3 @@ def _said(check: Callable[..., object], value: object) -> Iterator[str]:
         check(value)
     except UsageError as error:
         yield error.message
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)

@@ -15,12 +15,11 @@ from ..students.open import FoundStudent
 from ..students.shared_base import root
 from ..students.student import Student
 from ..teachers.base import ClassConditionalFamily, Conditioning
-from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily, decode_each
 from ..weights.quantisation import check_precision, store_in_fp8
 from .denoise import seeded_generators, seeded_noise
 from .request import ImageSpec, SampleRequest, class_specs
-from .sample import vae_of
+from .sample import class_decoder
 from .text import EncodedPrompts, latent_shape
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def _class_model(found: FoundStudent, request: SampleRequest, device: torch.devi
         device=device,
         condition=lambda specs: family.condition(model, [spec.of_class for spec in specs]),
         shape_of=lambda spec: shape,
-        decode=latent_decoder(vae_of(request, found.facts), shape[0], device),
+        decode=class_decoder(request, found.facts.vae, shape[0], device),
     )
 
 

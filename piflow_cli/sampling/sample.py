@@ -24,7 +24,7 @@ from ..system.files import check_writable
 from ..teachers import family_of
 from ..teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of
 from ..teachers.folders import on_base, teacher_folder
-from ..teachers.latents import latent_decoder
+from ..teachers.latents import PICTURE_CHANNELS, latent_decoder
 from ..teachers.text_to_image import TextToImageFamily
 from .denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from .request import ImageSpec, Sampler, SampleRequest, batches, class_specs
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..presets.schema import Preset
     from ..students.facts import StudentFacts
+    from ..teachers.latents import Decode
 
 GRID_COLUMNS = 10
 GRID_NAME = "grid.png"
@@ -171,7 +172,7 @@ def _class_student_sampler(
     facts, family = student.facts, student.family
     assert isinstance(family, ClassConditionalFamily), "a student is told a text or a class"
     shape = family.sample_shape(student.model)
-    decode = latent_decoder(vae_of(request, facts), shape[0], device)
+    decode = class_decoder(request, facts.vae, shape[0], device)
     options: dict[str, Any] = {
         "steps": request.steps,
         "shift": request.shift,
@@ -192,9 +193,14 @@ def _class_student_sampler(
     return _class_sampler(request, draw, family.class_count(student.model), recipe)
 
 
-def vae_of(request: SampleRequest, facts: StudentFacts) -> str | None:
-    """The VAE that shows a class-conditional student's latents, as asked or as trained; None for pixels."""
-    return request.vae if request.vae is not None else facts.vae if facts.vae else None
+def class_decoder(request: SampleRequest, trained: str | None, channels: int, device: torch.device) -> Decode:
+    """The decoder of a class-conditional model's states, by the VAE that is asked for or was ``trained`` with.
+
+    Raises UsageError as :func:`~piflow_cli.teachers.latents.latent_decoder` does, and for a VAE of a model of pixels.
+    """
+    if request.vae is not None and not trained and channels in PICTURE_CHANNELS:
+        raise UsageError("--vae decodes latents, and this model makes pictures without one", "leave --vae out")
+    return latent_decoder(request.vae if request.vae is not None else trained if trained else None, channels, device)
 
 
 def _teacher_sampler(request: SampleRequest, device: torch.device, console: Console) -> Sampler:
@@ -215,10 +221,9 @@ def _teacher_sampler(request: SampleRequest, device: torch.device, console: Cons
         )
     assert request.teacher is not None
     preset = load(request.teacher)
-    given = {"vae": request.vae, "guidance": request.guidance}
-    section = replace(
-        on_base(preset.teacher, request.base), **{name: value for name, value in given.items() if value is not None}
-    )
+    section = on_base(preset.teacher, request.base)
+    if request.guidance is not None:
+        section = replace(section, guidance=request.guidance)
     preset = replace(preset, teacher=section)
     family = family_of(preset.teacher.family, preset.teacher.guidance)
     recipe = {"piflow": __version__, "teacher": preset.name}
@@ -234,7 +239,7 @@ def _class_teacher_sampler(
     assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
     model = family.load(teacher_folder(family, preset.teacher)).to(device)
     shape = family.sample_shape(model)
-    decode = latent_decoder(preset.teacher.vae, shape[0], device)
+    decode = class_decoder(request, preset.teacher.vae, shape[0], device)
     guidance = guidance_of(preset.teacher)
     steps = family.fine_steps if request.steps is None else request.steps
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data.prompts import Prompt, read_prompts
 from ..errors import UsageError
 from ..presets.bounds import IMAGES, SIDE
+from ..presets.choices import BITSANDBYTES
 from ..students.lora_files import check_files
 from ..students.loras import add_loras, cast_adapters, layers_under_magnitudes
 from ..students.open import FoundStudent, LoadedStudent
@@ -24,7 +25,7 @@ from ..teachers.folders import teacher_folder
 from ..teachers.long_texts import told_of
 from ..teachers.text_to_image import StockEncoders, TextToImageFamily, decode_each
 from ..weights.locate import ENCODERS, locate
-from ..weights.quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
+from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
 from .request import ImageSpec, Sampler, SampleRequest
 

@@ -19,6 +19,7 @@ from ..errors import RunError
 from ..system.files import files_digest
 from ..weights.digests import tensors_digest
 from ..weights.stored import StoredWeights, shards_of
+from .runs import run_of
 
 WEIGHTS_DIGEST, CONFIG_DIGEST, DTYPES = "piflow.sha256", "piflow.config_sha256", "piflow.dtypes"
 DIGESTS = (WEIGHTS_DIGEST, CONFIG_DIGEST, DTYPES)
@@ -44,6 +45,9 @@ def check_digests(weights: StoredWeights, config: Path | None, say: Callable[[st
         return
     if missing:
         raise _changed(weights.path, f"its metadata lack {missing[0]}")
+    # Weights that were copied alone are a student too, and a run has both.
+    if config is None and run_of(weights.path.parent) is not None:
+        raise _changed(weights.path, "the config.json that was saved with it is missing")
     if config is not None and files_digest([config]) != told[CONFIG_DIGEST]:
         raise _changed(weights.path, f"{config.name} is not the one that was saved with it")
     dtypes = _dtypes(weights.dtypes.values())
@@ -67,7 +71,7 @@ def check_digests(weights: StoredWeights, config: Path | None, say: Callable[[st
 
 
 def _changed(path: Path, what: str) -> RunError:
-    accept = f"piflow export {shlex.quote(str(path))} --format adapter --accept-changed --output DIR"
+    accept = f"piflow export {shlex.quote(str(path))} --format adapter --accept-changed"
     return RunError(f"{path} is not as it was saved: {what}", f"copy it again; if the change is meant: {accept}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.policies.kinds import policy_kind, policy_names
 from ..presets import bounds
-from ..presets.types import check_temperature
+from ..presets.types import as_temperature
 
 LONGEST = 4096  # characters: a path of the system is no longer
 DTYPES = ("float32", "bfloat16")
@@ -25,7 +25,7 @@ def _is_text(value: str) -> bool:
 
 def _is_temperature(value: str) -> bool:
     try:
-        check_temperature(value if value == "auto" else float(value))
+        as_temperature(value if value == "auto" else float(value))
     except ValueError:
         return False
     return True

@@ -77,12 +77,14 @@ class StudentFacts:
             except ValueError:
                 faults.append(f"{METADATA_PREFIX}{field.name} is {text!r}")
         if "policy" in values and values["policy"] not in policy_names():
-            raise RunError(f"the student has a policy of unknown type '{values['policy']}'", "update piflow")
+            raise RunError(
+                f"the student has a policy of unknown type '{values['policy']}'", "update it: pip install -U piflow"
+            )
         faults += [METADATA_PREFIX + fault for fault in out_of_range(values)]
         if faults:
             raise RunError(
                 "the student does not say how to sample it: " + few(faults, NAMED_FAULTS, "; "),
-                "use a student that `piflow distill` saved, or update piflow",
+                "use a student that `piflow distill` saved, or: pip install -U piflow",
             )
         return cls(**values)
 

@@ -13,13 +13,14 @@ from ..presets.places import expanded
 from ..weights.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
 from ..weights.stored import INDEX_SUFFIX, shards_of
 from ..wording import few, shortened
-from .runs import RunFolder
+from .runs import RunFolder, run_of
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 PIPELINE_NAME = "model_index.json"
 ON_THE_HUB = (CONFIG_NAME, "diffusion_pytorch_model*.safetensors*")
 NAME_ONE = "name a run folder, an adapter folder, a .safetensors file or a Hub id"
+OR_MAKE_ONE = f"{NAME_ONE}; piflow distill --teacher digits makes runs/digits"
 NAMED = 5
 
 
@@ -58,14 +59,14 @@ def path_or_hub_id(student: str | Path) -> Path | tuple[str, str]:
         UsageError: it is neither.
     """
     if not str(student).strip():
-        raise UsageError("the name of the student is empty", f"{NAME_ONE}, for example runs/digits")
+        raise UsageError("the name of the student is empty", OR_MAKE_ONE)
     if isinstance(student, str) and student.startswith("~"):
         student = expanded(student)
     # Unlike pathlib's, this test takes a text that is too long for a name.
     if os.path.exists(student):
         return Path(student)
     if (hub := hub_id(str(student))) is None:
-        raise UsageError(f"there is no student at {shortened(student)}", f"{NAME_ONE}, for example runs/digits")
+        raise UsageError(f"there is no student at {shortened(student)}", OR_MAKE_ONE)
     return hub
 
 
@@ -74,15 +75,14 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         raise UsageError(f"there is no folder {path}", "leave --subfolder out, or name another")
     if path.is_file():
         if not path.name.endswith((*CHECKPOINT_SUFFIXES, INDEX_SUFFIX)):
-            raise UsageError(f"{path} is no file of weights", NAME_ONE)
+            raise UsageError(f"{path} is no file of weights", OR_MAKE_ONE)
         return _files(path)
     folder = RunFolder(path)
     if run and folder.settings.is_file():
         if not folder.adapter.is_dir():
             raise UsageError(
                 f"the run {path} has not finished: it holds no student yet",
-                # The run's settings, since the preset's name leaves out what was changed on the command line.
-                f"finish it: piflow distill --teacher {quote(str(folder.settings))} --output {quote(str(path))}",
+                f"finish it: {folder.command()}",
             )
         path = folder.adapter
     if (path / PIPELINE_NAME).is_file():
@@ -102,7 +102,10 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
             f"{path} is a folder of runs: {few([folder.name for folder in runs], NAMED)}",
             f"name one of them: {runs[0]}",
         )
-    raise UsageError(f"{path} is not a student: there are no weights in it", NAME_ONE)
+    message = f"{path} is not a student: there are no weights in it"
+    if (of := run_of(path)) is not None:
+        raise UsageError(message, f"write it again: {of.command()}")
+    raise UsageError(message, OR_MAKE_ONE)
 
 
 def _only_weights(folder: Path) -> Path | None:
@@ -145,14 +148,15 @@ def _pipeline(folder: Path) -> UsageError:
     if _brings_code(folder / "transformer" / CONFIG_NAME):
         return _export(folder)
     return UsageError(
-        f"{folder} is a whole pipeline of diffusers, not a student", f"{NAME_ONE}; a teacher's weights go to --base"
+        f"{folder} is a whole pipeline of diffusers, not a student",
+        f"{NAME_ONE}; as the base of one: piflow sample RUN --base {quote(str(folder))}",
     )
 
 
 def _export(folder: Path) -> UsageError:
     return UsageError(
         f"{folder} is an export for diffusers, which loads it; piflow itself reads runs and adapters",
-        "its README.md has the code; for piflow, name the run that it was exported from, or export that with --format"
+        "its README.md has the code; for piflow, name the run that it was exported from, or: piflow export RUN --format"
         " adapter",
     )
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 from ..presets.resolve import available, load
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from .adapters import load_adapter, read_facts
 from .facts import StudentFacts
 from .locate import StudentFiles, locate_student
-from .runs import RunFolder, read_settings
+from .runs import RunFolder, read_settings, run_of
 from .shared_base import View, root
 
 if TYPE_CHECKING:
@@ -154,10 +154,22 @@ def find_student(
         RunError: files are corrupt or do not belong together, or the Hub cannot be reached.
     """
     files = locate_student(named, subfolder)
-    facts = read_facts(files, teacher=teacher, base=base, changed=changed, say=say)
+    try:
+        facts = read_facts(files, teacher=teacher, base=base, changed=changed, say=say)
+    except RunError as error:
+        raise RunError(error.message, _damage_hint(files, error.hint)) from error
     # Before the base is read, which may take minutes.
     _check_teacher(named, facts, teacher)
     return FoundStudent(str(named), files, facts, teacher, base, changed, say)
+
+
+def _damage_hint(files: StudentFiles, hint: str | None) -> str | None:
+    """What mends damaged files; a run writes its student again, and does not have it copied from elsewhere."""
+    run = run_of(files.weights.parent)
+    if run is None or hint is None or "copy" not in hint:
+        return hint
+    others = hint.partition("; ")[2]
+    return f"write it again: {run.command()}{'; ' * bool(others)}{others}"
 
 
 def open_student(

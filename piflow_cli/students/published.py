@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.policies.kinds import PolicyKind, policy_kind, policy_kinds
 from ..core.timegrid import TimeGrid
 from ..errors import RunError, UsageError
+from ..presets.families import usable_families
 from ..presets.resolve import available, load, resolve
 from ..teachers import families, family_of
 from ..teachers.base import Network
@@ -25,11 +26,9 @@ from .student import Student
 if TYPE_CHECKING:
     from ..presets.schema import Preset, TeacherSection
 
-# Published folders are called like gmflux_k8_piid_4step, dxqwen_p10_piid_4step (a polynomial of 10 terms) and
-# gmrepa_k32_imagenet_piid_2step; the ImageNet ones tell their teacher.
-FOLDER = re.compile(r"([a-z]+\d?)_[knp]\d+_(?:[a-z]+_)?piid_(\d+)step")
-WHOLE_SEGMENT = 1.0  # what a DX policy spans where nothing is said, as in the published class; a polynomial needs none
-IMAGENET_PRESETS = {"gmdit": "imagenet-fm", "gmrepa": "imagenet-repa"}
+# Published folders are called like gmflux_k8_piid_4step and gmrepa_k32_imagenet_piid_2step: policy and teacher in one
+# word, number of parts, evaluations.
+FOLDER = re.compile(r"([a-z]+\d?)_[a-z]\d+_(?:[a-z]+_)?piid_(\d+)step")
 NAME_PRESET = "name the preset of its teacher: --teacher NAME"
 
 
@@ -68,7 +67,10 @@ def facts_of_published(
     facts = replace(facts, **sizes)
     if not kind.own_segment:
         return facts
-    spans = {"segment_size": policy_config.get("segment_size", WHOLE_SEGMENT), "shift": policy_config.get("shift")}
+    spans = {
+        "segment_size": policy_config.get("segment_size", kind.published.segment),
+        "shift": policy_config.get("shift"),
+    }
     if wrong := [
         f"{name} {value!r}"
         for name, value in spans.items()
@@ -149,8 +151,9 @@ def _preset(
     config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, published: re.Match[str] | None
 ) -> Preset:
     """The shipped preset of the student's class, policy and, where its folder tells them, evaluations."""
-    if published is not None and published[1] in IMAGENET_PRESETS:
-        first = load(IMAGENET_PRESETS[published[1]])
+    teachers = {word: name for family in usable_families() for word, name in family.published.items()}
+    if published is not None and published[1] in teachers:
+        first = load(teachers[published[1]])
     elif config is not None and any(".lora_A." in name for name in weights):
         first = _first_preset(config, kind)
     else:

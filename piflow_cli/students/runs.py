@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import yaml
@@ -62,6 +63,11 @@ class RunFolder:
     @property
     def previews(self) -> Path:
         return self.path / "previews"
+
+    def command(self) -> str:
+        """The command that goes on with the run, or writes its student again."""
+        # The run's settings, since the preset's name leaves out what was changed on the command line.
+        return f"piflow distill --teacher {quote(str(self.settings))} --output {quote(str(self.path))}"
 
     def _is_empty(self) -> bool:
         """Whether a folder holds nothing but the lock, and leftovers of a start that was killed."""
@@ -151,13 +157,19 @@ def read_settings(path: Path) -> Preset:
         raise UsageError(f"{path} is not YAML", "the folder is damaged: name another with --output DIR") from error
 
 
+def run_of(adapter: Path) -> RunFolder | None:
+    """The run that holds the folder ``adapter``; None where none does."""
+    run = RunFolder(adapter.parent)
+    return run if adapter.name == ADAPTER_NAME and run.settings.is_file() else None
+
+
 def iterations_asked(adapter: Path) -> int | None:
     """The number of iterations of the run that holds the folder ``adapter``; None where none does."""
-    settings = RunFolder(adapter.parent).settings
-    if adapter.name != ADAPTER_NAME or not settings.is_file():
+    run = run_of(adapter)
+    if run is None:
         return None
     try:
-        return read_settings(settings).optimisation.iterations
+        return read_settings(run.settings).optimisation.iterations
     except UsageError:
         # A damaged record of the run takes nothing from a student that is whole.
         return None

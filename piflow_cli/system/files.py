@@ -74,8 +74,10 @@ def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> 
         raise UsageError(
             f"{what}{shortened(folder)} cannot be a folder: {error.strerror}", f"name another: {hint}"
         ) from error
+    # The folder that was named comes first, and then what is there of it.
     if not place.is_dir():
-        raise UsageError(f"{what}{place} is a file", f"name a folder: {hint}")
+        inside = "" if place == folder else f"{folder} cannot be made: "
+        raise UsageError(f"{what}{inside}{place} is a file", f"name a folder: {hint}")
     for part in () if place == folder else folder.relative_to(place).parts:
         if len(os.fsencode(part)) > LONGEST_NAME:
             raise UsageError(f"{what}{shortened(part)} is too long for the name of a folder", f"name another: {hint}")
@@ -86,8 +88,12 @@ def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> 
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
+        # "No such file" where a folder takes none, as in /proc, would be read as if it were not there.
+        reason = "no files can be made in it" if error.errno == errno.ENOENT else str(error.strerror)
+        fault = f"{place} cannot be written to: {reason}"
         raise UsageError(
-            f"{what}{place} cannot be written to: {error.strerror}", f"choose a folder you may write to: {hint}"
+            f"{what}{fault}" if place == folder else f"{what}{folder} cannot be made: {fault}",
+            f"choose a folder you may write to: {hint}",
         ) from error
 
 

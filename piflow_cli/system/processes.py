@@ -60,7 +60,8 @@ def process_count(asked: int | None, device: str) -> int:
     chosen = choose_device(device)
     if ":" in device:
         raise UsageError(
-            f"--device {device} is one device, and there are to be {wanted} processes", "type --device cuda, or cpu"
+            f"--device {device} is one device, and there are to be {wanted} processes",
+            "type --device cuda, or --device cpu",
         )
     if chosen.type == "cuda":
         import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..packages import named
+from ..packages import object_at
 from ..presets.families import family_kind, family_names, usable_families
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def families() -> dict[str, type[TeacherFamily]]:
     """The class of every family that can be used, by the name that presets use."""
-    return {family.name: named(family.family) for family in usable_families()}
+    return {family.name: object_at(family.family) for family in usable_families()}
 
 
 def family_of(name: str, guidance: float = 1.0) -> TeacherFamily:
@@ -25,4 +25,4 @@ def family_of(name: str, guidance: float = 1.0) -> TeacherFamily:
 
 
 def _class_of(name: str) -> type[TeacherFamily]:
-    return named(family_kind(name).family)
+    return object_at(family_kind(name).family)

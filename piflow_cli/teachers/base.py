@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..core.guidance import Guidance
 from ..core.heads import HeadSite
 from ..errors import UsageError
-from ..weights.quantisation import BITSANDBYTES, COMPUTED_IN
+from ..presets.choices import BITSANDBYTES
+from ..weights.quantisation import COMPUTED_IN
 
 if TYPE_CHECKING:
     from ..presets.schema import TeacherSection
@@ -42,6 +43,7 @@ class TeacherFamily(ABC):
         trained_in_full: dotted paths of linear layers that a student with adapters trains in full, besides the head.
         config_not_published: fields of the base's config that published GM adapters leave out.
         usual_fields: values that released networks have in fields of the config which no tensor shows.
+        asks_for_dtype: names of modules that ask their first layer for its dtype before they compute.
         embeds_guidance: whether its networks have an input for the guidance scale.
         read_on_host: entries of the conditioning, of both halves of guidance, that :meth:`call` reads in host memory.
         guidance: the value of that input.
@@ -54,6 +56,7 @@ class TeacherFamily(ABC):
     trained_in_full: ClassVar[tuple[str, ...]] = ()
     config_not_published: ClassVar[tuple[str, ...]] = ()
     usual_fields: ClassVar[Mapping[str, tuple[float, ...]]] = MappingProxyType({})
+    asks_for_dtype: ClassVar[tuple[str, ...]] = ()
     embeds_guidance: ClassVar[bool] = False
     read_on_host: ClassVar[tuple[str, ...]] = ()
 
@@ -109,9 +112,9 @@ class TeacherFamily(ABC):
     def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
         """The conditioning of the other half in classifier-free guidance."""
 
-    @abstractmethod
     def embedding_dim(self, model: Network) -> int:
-        """Width of the timestep embedding that the head taps."""
+        """Width of the timestep embedding that the head taps: that of the tokens, where a family does not differ."""
+        return model.config.num_attention_heads * model.config.attention_head_dim
 
     def adapter_targets(self, model: Network) -> list[str]:
         """Dotted paths of the linear layers that carry adapters; none where students are trained in full."""

@@ -88,9 +88,6 @@ class DiTFamily(ClassConditionalFamily):
     def sample_shape(self, model: Network) -> tuple[int, ...]:
         return (model.config.in_channels, model.config.sample_size, model.config.sample_size)
 
-    def embedding_dim(self, model: Network) -> int:
-        return model.config.num_attention_heads * model.config.attention_head_dim
-
 
 def read_config(path: Path) -> dict[str, Any]:
     """The fields of a DiT's config.json; raises UsageError where the file is none or is of another model."""

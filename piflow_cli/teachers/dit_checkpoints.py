@@ -24,6 +24,7 @@ from ..core.tensors import all_finite
 from ..errors import PiflowError, RunError, UsageError
 from ..system.files import NAME_CACHE, cache_folder, replacing_folder
 from ..system.locking import waiting_for
+from ..weights.cache import TEACHERS
 from ..weights.digests import is_whole, write_manifest
 from ..weights.stored import read_checkpoint
 from ..wording import few
@@ -66,7 +67,7 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
     status = real.stat()
     identity = [CONVERTER, str(real), status.st_size, status.st_mtime_ns, sorted(given.items())]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    folder = cache_folder(None, NAME_CACHE) / "teachers" / f"{path.stem}-{key}"
+    folder = cache_folder(None, NAME_CACHE) / TEACHERS / f"{path.stem}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The processes of one run ask at the same time; the first converts.
     with waiting_for(folder.with_name(f".{folder.name}.lock"), f"it converts {path.name}"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .base import Conditioning, Network, matching
 from .packed import PackedFamily
-from .packing import SIDE, pack, unpack
+from .packing import SIDE
 
 
 class FluxFamily(PackedFamily):
@@ -27,21 +27,16 @@ class FluxFamily(PackedFamily):
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
-        embeds = conditioning["prompt_embeds"]
-        tokens = model(
-            hidden_states=pack(x),
-            timestep=sigma.to(x.dtype),
-            guidance=torch.full_like(sigma, self.guidance, dtype=x.dtype),
-            encoder_hidden_states=embeds,
+        return self.through(
+            model,
+            x,
+            sigma,
+            conditioning,
+            guidance=self.scales(x),
             pooled_projections=conditioning["pooled_prompt_embeds"],
             img_ids=_image_ids(height // SIDE, width // SIDE, x),
-            txt_ids=x.new_zeros(embeds.shape[1], 3),
-            return_dict=False,
-        )[0]
-        return unpack(tokens, height, width)
-
-    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        return {**conditioning, "guidance_scale": self.guidance}
+            txt_ids=x.new_zeros(conditioning["prompt_embeds"].shape[1], 3),
+        )
 
     def longest_conditioning(self, model: Network) -> Conditioning:
         embeds = torch.empty(1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta")

@@ -36,20 +36,9 @@ class Flux2Family(PackedFamily):
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
-        embeds = conditioning["prompt_embeds"]
-        tokens = model(
-            hidden_states=pack(x),
-            timestep=sigma.to(x.dtype),
-            guidance=torch.full_like(sigma, self.guidance, dtype=x.dtype) if self.embeds_guidance else None,
-            encoder_hidden_states=embeds,
-            img_ids=_ids((1, height // SIDE, width // SIDE, 1), x.device),
-            txt_ids=_ids((1, 1, 1, embeds.shape[1]), x.device),
-            return_dict=False,
-        )[0]
-        return unpack(tokens, height, width)
-
-    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        return {**conditioning, "guidance_scale": self.guidance}
+        positions = _ids((1, height // SIDE, width // SIDE, 1), x.device)
+        words = _ids((1, 1, 1, conditioning["prompt_embeds"].shape[1]), x.device)
+        return self.through(model, x, sigma, conditioning, guidance=self.scales(x), img_ids=positions, txt_ids=words)
 
     def to_pipeline(self, x: Tensor) -> Tensor:
         # The pipeline makes tokens of cells (B, 4 C, H/2, W/2).

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core.tensors import all_finite
 from ..errors import RunError, UsageError
-from ..weights.stored import INDEX_SUFFIX, opened, shards_of, weight_map
+from ..weights.stored import INDEX_SUFFIX, opened_tensors, shards_of, weight_map
 from ..wording import few
 
 # Names of weights, in the order in which from_pretrained looks for them.
@@ -87,7 +87,7 @@ def _refuse_other_shards(folder: Path, kind: Any) -> None:
     """Open every shard: the libraries believe the index, and do not say which file is cut short."""
     index, held = weights_in(folder), set()
     for shard in shards_of(index):
-        with opened(shard) as file:
+        with opened_tensors(shard) as file:
             held.update(file.keys())
     if index.suffix == ".json":
         listed = weight_map(index).keys()
@@ -111,7 +111,7 @@ def _refuse_not_finite(folder: Path, values: Collection[tuple[str, Tensor]] | It
 
 def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
     for shard in shards_of(weights_in(folder)):
-        with opened(shard) as file:
+        with opened_tensors(shard) as file:
             for name in file.keys():
                 yield name, file.get_tensor(name)
 

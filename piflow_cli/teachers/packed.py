@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from ..core.heads import HeadSite
-from .base import Network
-from .packing import POSITIONS
+from .base import Conditioning, Network
+from .packing import POSITIONS, pack, unpack
 from .text_to_image import TextToImageFamily
 
 
@@ -28,5 +30,20 @@ class PackedFamily(TextToImageFamily):
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         return config["in_channels"] // POSITIONS
 
-    def embedding_dim(self, model: Network) -> int:
-        return model.config.num_attention_heads * model.config.attention_head_dim
+    def through(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning, **own: Any) -> Tensor:
+        """The output (B, C', H, W) of ``model`` at latents ``x`` (B, C, H, W); ``own``: what else the model takes."""
+        tokens = model(
+            hidden_states=pack(x),
+            timestep=sigma.to(x.dtype),
+            encoder_hidden_states=conditioning["prompt_embeds"],
+            return_dict=False,
+            **own,
+        )[0]
+        return unpack(tokens, *x.shape[-2:])
+
+    def scales(self, x: Tensor) -> Tensor | None:
+        """The guidance scale of each sample (B,), for networks that take one."""
+        return x.new_full(x.shape[:1], self.guidance) if self.embeds_guidance else None
+
+    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        return {**conditioning, "guidance_scale": self.guidance}

@@ -11,7 +11,7 @@ from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .packed import PackedFamily
-from .packing import SIDE, pack, unpack
+from .packing import SIDE
 from .text_to_image import MASK, MASKS, longest_masked, masked
 
 
@@ -33,17 +33,10 @@ class QwenImageFamily(PackedFamily):
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
-        mask = conditioning[MASK]
-        tokens = model(
-            hidden_states=pack(x),
-            timestep=sigma.to(x.dtype),
-            encoder_hidden_states=conditioning["prompt_embeds"],
-            # Under a mask attention has no fast kernel, and a batch of one has nothing to mask.
-            encoder_hidden_states_mask=None if mask.all() else to_device(mask, x.device),
-            img_shapes=[[(1, height // SIDE, width // SIDE)]] * x.shape[0],
-            return_dict=False,
-        )[0]
-        return unpack(tokens, height, width)
+        shapes = [[(1, height // SIDE, width // SIDE)]] * x.shape[0]
+        # Under a mask attention has no fast kernel, and texts of one length have nothing to mask.
+        mask = None if conditioning[MASK].all() else to_device(conditioning[MASK], x.device)
+        return self.through(model, x, sigma, conditioning, encoder_hidden_states_mask=mask, img_shapes=shapes)
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         embeds = conditioning["prompt_embeds"]

@@ -28,6 +28,7 @@ class ZImageFamily(TextToImageFamily):
     text_length = 512
     read_on_host = MASKS
     trained_in_full = (f"{FINAL_LAYER}.adaLN_modulation.1",)
+    asks_for_dtype = ("t_embedder",)
 
     def head_site(self, model: Network) -> HeadSite:
         return HeadSite(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..core.policies.kinds import head_class
 from ..data.sources import open_data
-from ..errors import UsageError
 from ..students.facts import StudentFacts
 from ..students.shared_base import root
 from ..students.student import Student, adapted_student, student_of
@@ -23,8 +21,9 @@ from ..system.processes import environment
 from ..teachers import family_of
 from ..teachers.base import ClassConditionalFamily, Conditioning, Network, TeacherFamily, guidance_of
 from ..teachers.folders import teacher_folder
-from ..weights.quantisation import check_offloading, check_precision, compute_in_float32, offload, store_in_fp8
+from ..weights.quantisation import compute_in_float32, offload, store_in_fp8
 from .loop import Session
+from .machine import check_machine
 from .optimizer import make_optimizer
 from .previews import open_gallery
 from .settings import batch_plan, imitation_config
@@ -36,15 +35,11 @@ if TYPE_CHECKING:
 
 def open_session(preset: Preset, output: Path, device: str, console: Console) -> Session:
     """Load the teacher and the data, and make the student, its average and the optimiser; writes nothing."""
-    accelerator = _accelerator(preset, output, choose_device(device))
+    chosen = choose_device(device)
+    check_machine(preset, chosen)
+    accelerator = _accelerator(preset, output, chosen)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-    if preset.adapter is not None:
-        check_precision(preset.adapter.base_precision, accelerator.device)
-    if preset.adapter is not None and preset.adapter.offload_base:
-        check_offloading("base", accelerator.device)
-    if preset.data.offload_text_encoder:
-        check_offloading("text encoder", accelerator.device)
     batches = batch_plan(preset, accelerator.num_processes)
     family = family_of(preset.teacher.family, preset.teacher.guidance)
 
@@ -94,7 +89,7 @@ def open_models(preset: Preset, family: TeacherFamily) -> tuple[Network, Student
     if adapter.base_precision == "fp8":
         store_in_fp8(base, family.kept_whole(base), torch.float32 if whole else None)
     if whole:
-        compute_in_float32(base)
+        compute_in_float32(base, family.asks_for_dtype)
     student.model.shared.train_adapters()
     return student.model.shared.view("teacher"), student
 
@@ -117,10 +112,6 @@ def _spare_frozen(model: nn.Module) -> None:
 
 def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelerator:
     tracker = preset.output.tracker
-    if tracker != "none" and importlib.util.find_spec(tracker) is None:
-        raise UsageError(
-            f"the tracker {tracker} is not installed", 'pip install "piflow[trackers]", or --set output.tracker=none'
-        )
     chosen = {} if device.type == "cpu" or device.index is None else {"ACCELERATE_TORCH_DEVICE": str(device)}
     with environment(chosen, without="ACCELERATE_"):
         return Accelerator(

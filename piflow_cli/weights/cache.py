@@ -1,4 +1,15 @@
-"""Caches of tensors by key, in safetensors files of a folder, which are checked when they are read."""
+"""The caches: tensors by key, in safetensors files of a folder, which are checked when they are read.
+
+All lie in one folder (:func:`~piflow_cli.system.files.user_cache`): what was generated (EVAL), statistics of folders of
+pictures (STATISTICS), hashes and sizes of pictures (PICTURES), and texts and latents, in a folder for each set of
+encoders. A file that is not as it was written is removed, and what it held is made anew. What older versions of piflow
+kept in files of another form is made anew too.
+
+Two folders beside them are no caches of tensors. A converted teacher (TEACHERS) is loaded by programs that take a
+folder with a config, and is too large to be copied out of a shard: it has a list of digests
+(:mod:`piflow_cli.weights.digests`) and a lock. Downloads (WEIGHTS, and files of clean-fid in STATISTICS) stay as
+their makers published them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -18,6 +30,7 @@ from ..errors import RunError
 from ..system.files import cache_key
 from .shards import UNREADABLE, open_shard, write_shard
 
+EVAL, STATISTICS, PICTURES, TEACHERS, WEIGHTS = "eval", "statistics", "pictures", "teachers", "weights"
 KEPT_DAYS = 30
 # A shard is written when it holds this much; an interruption costs at most the work on one.
 SHARD_BYTES = 64 << 20
@@ -25,6 +38,16 @@ SHARD_ENTRIES = 1024
 AGAIN = "run the same command again: what it held is made anew"
 # Mapped files, not memory: as many as all of ImageNet takes, whose latents are visited in no order.
 OPEN_SHARDS = 2048
+
+
+def as_bytes(text: str) -> Tensor:
+    """A text as a tensor (bytes,) uint8, for an entry."""
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
+
+
+def as_text(value: Tensor) -> str:
+    """The text of :func:`as_bytes`."""
+    return value.numpy().tobytes().decode()
 
 
 class Cache:
@@ -160,7 +183,7 @@ class ShardWriter:
         if not all(map(all_finite, entry.values())):
             raise RunError(
                 f"the encoder gave values that are not finite for {what}",
-                "encode in full precision: --set optimisation.precision=fp32; or name another base: --base PATH",
+                "name another base: --base PATH; of a teacher of classes another VAE: --set teacher.vae=PATH",
             )
         # Rows of a batch share its memory, and safetensors refuses tensors that do.
         self._entries[key] = {name: value.detach().cpu().contiguous().clone() for name, value in entry.items()}

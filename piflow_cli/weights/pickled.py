@@ -57,7 +57,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         or not tensors
         or not all(isinstance(value, Tensor) for value in tensors.values())
     ):
-        raise UsageError("it holds no state dict", "name the checkpoint of a DiT or SiT: --base PATH")
+        raise UsageError("it holds no state dict", "name a file of weights: --base PATH")
     found = {str(name).removeprefix("module."): value for name, value in tensors.items()}
     _refuse_impossible(found, path.stat().st_size)
     return found

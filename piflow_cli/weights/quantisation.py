@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import UsageError
+from ..presets.choices import BITSANDBYTES
 
-BITSANDBYTES = ("int8", "nf4")
 # The dtype in which a base of each precision is loaded and computes; fp8 is stored in 8 bits afterwards.
 COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
 OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
 STORED_AS = torch.float8_e4m3fn
-ASKED = (
-    "t_embedder"  # Z-Image's asks its first layer for a dtype before that is widened: it is small, and widened for good
-)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # what diffusers widens while it computes
 
 
@@ -65,15 +62,20 @@ def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype
     apply_layerwise_casting(model, STORED_AS, dtype, skip_modules_pattern=(*delicate(type(model), keep), *OURS))
 
 
-def compute_in_float32(model: nn.Module) -> None:
+def compute_in_float32(model: nn.Module, asked: Collection[str] = ()) -> None:
     """Let a base of 16 bits compute in float32: its layers are widened while they compute, the rest is widened now.
 
+    ``asked``: names of small modules that ask a layer for its dtype before it is widened; they are widened for good.
     What the model is told is widened too: text encoders answer in bfloat16. Adapters and heads, which are float32
     already, are left alone, and so are layers of fewer bits, which widen themselves.
     """
     from diffusers.hooks import apply_layerwise_casting_hook
 
-    layers = [layer for name, layer in model.named_modules() if isinstance(layer, LAYERS) and ASKED not in name]
+    layers = [
+        layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, LAYERS) and not any(part in name for part in asked)
+    ]
     for layer in layers:
         if layer.weight.dtype == torch.bfloat16:
             apply_layerwise_casting_hook(layer, torch.bfloat16, torch.float32, non_blocking=False)

@@ -48,7 +48,7 @@ class StoredWeights:
                 self._note(name, value, path)
 
     def _note_file(self, file: Path, first: bool) -> None:
-        with opened(file) as tensors:
+        with opened_tensors(file) as tensors:
             if first:
                 self.metadata = tensors.metadata() or {}
             for key in tensors.keys():
@@ -74,7 +74,7 @@ class StoredWeights:
         if self._held is not None:
             return self._held[key]
         # Opened anew each time: pages of a mapped file count as memory until the mapping goes.
-        with opened(file) as tensors:
+        with opened_tensors(file) as tensors:
             return tensors.get_tensor(key)
 
 
@@ -107,12 +107,12 @@ def shards_of(path: Path) -> list[Path]:
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file; raises RunError where it is corrupt or cut short."""
-    with opened(path) as file:
+    with opened_tensors(path) as file:
         return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
 
 
 @contextmanager
-def opened(path: Path, framework: str = "pt") -> Generator[Any]:
+def opened_tensors(path: Path, framework: str = "pt") -> Generator[Any]:
     """A safetensors file with tensors of ``framework``; raises RunError where it is corrupt or cut short."""
     try:
         with safe_open(path, framework) as file:

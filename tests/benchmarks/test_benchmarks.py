@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import digits
@@ -13,7 +12,6 @@ import overhead
 import pytest
 import rollout
 import step
-from accelerate.state import AcceleratorState
 
 MACHINE = {"benchmark", "device", "threads", "versions", "date", "results"}
 ROLLOUT = {"case", "shape", "parts", "substeps", "mode", "reference_ms", "fused_ms", "ratio"}
@@ -53,14 +51,6 @@ def test_the_step_benchmark_compares_with_the_networks_alone(tmp_path: Path) -> 
     rows = {row["work"]: row for row in json.loads(file.read_text())["rows"]}
     assert rows["networks alone"]["ratio"] == 1
     assert rows["iteration"]["milliseconds"] > 0 and rows["iteration, reference rollout"]["ratio"] > 0
-
-
-@pytest.fixture
-def other_precision() -> Iterator[None]:
-    """accelerate keeps the precision of a process for good."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_the_flux_benchmark_splits_a_step_and_compares_it_with_the_estimate(other_precision, tmp_path: Path) -> None:

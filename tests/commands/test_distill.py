@@ -79,7 +79,7 @@ def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher,
 
 
 def test_the_row_of_each_family_says_its_name_and_what_it_is_told():
-    from piflow_cli.presets.families import CLASS, TEXT, told
+    from piflow_cli.presets.families import CLASS, TEXT, conditioning_of
     from piflow_cli.teachers import families
     from piflow_cli.teachers.base import ClassConditionalFamily
     from piflow_cli.teachers.text_to_image import TextToImageFamily
@@ -87,8 +87,8 @@ def test_the_row_of_each_family_says_its_name_and_what_it_is_told():
     bases = {CLASS: ClassConditionalFamily, TEXT: TextToImageFamily}
     assert len(families()) == 6
     for name, family in families().items():
-        assert family.name == name and issubclass(family, bases[told(name)])
-    assert told("unet") is None and told(["dit"]) is None
+        assert family.name == name and issubclass(family, bases[conditioning_of(name)])
+    assert conditioning_of("unet") is None and conditioning_of(["dit"]) is None
 
 
 def test_two_sources_of_data_are_refused(cli, training):
@@ -96,7 +96,7 @@ def test_two_sources_of_data_are_refused(cli, training):
         "distill", "--teacher", "flux-dev", "--prompts", "p.txt", "--data", "d", "--set", "data.resolution=512"
     )
     assert outcome.code == 2 and not training.runs
-    assert "command line: data.captioned: excludes data.prompts" in outcome.err
+    assert "--data d: excludes data.prompts" in outcome.err
 
 
 def test_data_from_prompts_alone_is_refused(cli, training):

@@ -120,7 +120,7 @@ def test_two_students_and_a_prompt(cli, asked) -> None:
         (["runs/a", "--compare", "runs/b"], "--compare"),
         (["--compare", "runs/a", "runs/a"], "runs/a is named twice"),
         (["runs/a", "--at", "x"], "--at"),
-        (["runs/a", "--base-precision", "int4"], "'int4' is not one of"),
+        (["runs/a", "--base-precision", "int4"], "--base-precision int4: must be fp32, bf16, fp8, int8 or nf4"),
         (["runs/a", "--device", "tpu"], "--device tpu"),
     ],
 )

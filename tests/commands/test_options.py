@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.main import get_command
 
+from piflow_cli.app import app
 from piflow_cli.commands.options import (
     LARGEST_VALUE,
+    OF_PATHS,
     check_device,
     complete_teacher,
     parse_guidance,
@@ -153,3 +157,42 @@ def test_teachers_complete_from_what_was_typed():
     assert "digits" in complete_teacher("")
     assert complete_teacher("digi") == ["digits"]
     assert complete_teacher("no such teacher") == []
+
+
+COMMANDS = get_command(app).commands
+# Each option whose value is a path, or may be one.
+PATHS = [
+    (name, option.opts[0])
+    for name, command in COMMANDS.items()
+    for option in command.params
+    if option.metavar in OF_PATHS and option.opts[0].startswith("--")
+]
+
+
+def test_every_option_of_a_path_is_known_as_one():
+    told = {option for _, option in PATHS}
+    assert told == {
+        *("--base", "--cache", "--clip", "--compare", "--config", "--data", "--images", "--inception-weights"),
+        *("--lora", "--output", "--prompts", "--reference", "--save-statistics", "--subfolder", "--vae"),
+    }
+    functions = [command.callback for command in app.registered_commands]
+    options = [option for function in functions for option in signature(function, eval_str=True).parameters.values()]
+    paths = [option.annotation for option in options if "pathlib" in str(getattr(option.annotation, "__origin__", ""))]
+    typed = {written.__metadata__[0].default for written in paths}
+    assert {"--output", "--cache"} < typed <= told
+
+
+@pytest.mark.parametrize("equals", [False, True])
+@pytest.mark.parametrize(("command", "option"), PATHS)
+def test_an_empty_path_is_named_by_its_option(cli, training, requests, command, option, equals):
+    written = [f"{option}="] if equals else [option, "", "x"]
+    outcome = cli(command, *written)
+    first, second = outcome.err.splitlines()
+    assert (outcome.code, outcome.out) == (2, "")
+    assert first == f"Error: {option}: nothing is named, its value is empty"
+    assert second.startswith(f"  → name one: {option} ") and not training.runs and not requests
+
+
+def test_an_empty_prompt_is_no_empty_path(cli, requests):
+    assert cli("sample", "runs/a", "", "--quiet").code == 0 and requests[0].prompts == ("",)
+    assert cli("sample", "runs/a", "--quiet", "--", "--output", "").code == 0

@@ -76,6 +76,18 @@ def test_what_is_printed_under_any_options_is_read_back(cli, tmp_path_factory, n
     assert (again.code, again.err, again.out) == (0, "", printed.out)
 
 
+def test_beside_another_teacher_it_sets_all_and_may_do_nothing_there(cli, tmp_path):
+    """As configuration.md says."""
+    path = tmp_path / "c.yaml"
+    path.write_text(cli("distill", "--teacher", "flux-dev", "--print-config").out)
+    command = ["distill", "--config", str(path), "--print-config", "--teacher"]
+    teacher = json.loads(cli(*command, "qwen-image", "--json").out)["teacher"]
+    assert teacher["base"] == load("flux-dev").teacher.base
+    path.write_text(cli("distill", "--teacher", "digits", "--print-config").out)
+    outcome = cli(*command, "flux-dev")
+    assert outcome.code == 2 and "policy.final_step_scale: does nothing at policy.nfe 1" in outcome.err
+
+
 def test_everything_the_command_line_changes_is_in_it(cli, tmp_path):
     (tmp_path / "c.yaml").write_text("policy: {substeps: 64, nfe: 2}\n")
     (tmp_path / "prompts.txt").write_text("a hat\n")
@@ -102,7 +114,7 @@ def test_a_whole_preset_as_config_still_may_not_ask_for_what_does_nothing(cli, t
         (["--teacher", "digits", "--print-config", "--dry-run"], "--print-config and --dry-run both print and stop"),
         (["--list-teachers", "--print-config"], "--list-teachers lists and stops, and takes no --print-config"),
         (["--print-config"], "no teacher given"),
-        (["--teacher", "digits", "--print-config", "--nfe", "0"], "policy.nfe: must be at least 1"),
+        (["--teacher", "digits", "--print-config", "--nfe", "0"], "--nfe 0: must be at least 1"),
     ],
 )
 def test_what_cannot_be_printed_is_refused(cli, options, complaint):

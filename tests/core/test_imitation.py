@@ -148,6 +148,17 @@ def exact_teacher(x, sigma):
     return FLOW.velocity(x, sigma)
 
 
+def asked_teacher():
+    """The exact teacher, and the list of what it is asked."""
+    asked = []
+
+    def teacher(x, sigma):
+        asked.append((x, sigma))
+        return exact_teacher(x, sigma)
+
+    return teacher, asked
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.4, 1.0])
 def test_a_student_that_knows_the_teachers_flow_has_no_loss(ratio: float) -> None:
     config = ImitationConfig(TimeGrid(2), states=3, window=0)
@@ -163,12 +174,7 @@ def test_a_student_that_knows_the_teachers_flow_has_no_loss(ratio: float) -> Non
 
 def test_with_mixing_the_state_moves_along_the_teachers_answer() -> None:
     """Ratio 1: no policy gaps, so every state lies on Euler steps of the teacher from the source."""
-    asked = []
-
-    def teacher(x, sigma):
-        asked.append((x, sigma))
-        return exact_teacher(x, sigma)
-
+    teacher, asked = asked_teacher()
     x = torch.randn(4, 2, 3, generator=seeded(), dtype=torch.float64)
     one = torch.ones(4, dtype=torch.float64)
     config = ImitationConfig(TimeGrid(1), states=3)
@@ -181,12 +187,7 @@ def test_with_mixing_the_state_moves_along_the_teachers_answer() -> None:
 
 
 def test_without_mixing_states_are_the_policys_own_and_asked_for_at_once() -> None:
-    calls = []
-
-    def teacher(x, sigma):
-        calls.append((x, sigma))
-        return exact_teacher(x, sigma)
-
+    teacher, calls = asked_teacher()
     x = torch.randn(2, 2, 3, generator=seeded(), dtype=torch.float64)
     one = torch.ones(2, dtype=torch.float64)
     config = ImitationConfig(TimeGrid(1), states=4)

@@ -92,10 +92,26 @@ def test_sizes_of_a_preset():
 @pytest.mark.parametrize(
     ("section", "message", "hint"),
     [
-        (DataSection(prompts="p", resolution=1000), "data.resolution 1000 is no multiple of 16 pixels", "992 or 1008"),
-        (DataSection(prompts="p", resolution=5), "data.resolution 5 is no multiple of 16 pixels", "take 16 in"),
-        (DataSection(prompts="p", sizes=((32, 32), (64, 72))), "data.sizes holds 64x72, and its height", "64 or 80"),
-        (DataSection(prompts="p", sizes=((72, 64),)), "data.sizes holds 72x64, and its width", "64 or 80"),
+        (
+            DataSection(prompts="p", resolution=1000),
+            "data.resolution 1000 is no multiple of 16 pixels",
+            "--set data.resolution=992, or --set data.resolution=1008",
+        ),
+        (
+            DataSection(prompts="p", resolution=5),
+            "data.resolution 5 is no multiple of 16 pixels",
+            "--set data.resolution=16",
+        ),
+        (
+            DataSection(prompts="p", sizes=((32, 32), (64, 72))),
+            "data.sizes holds 64x72, and its height",
+            "[64,64]], or --set data.sizes=[[32,32],[64,80]]",
+        ),
+        (
+            DataSection(prompts="p", sizes=((72, 64),)),
+            "data.sizes holds 72x64, and its width",
+            "--set data.sizes=[[64,64]], or --set data.sizes=[[80,64]]",
+        ),
         (DataSection(prompts="p"), "no size is given", "data.resolution=1024"),
     ],
 )

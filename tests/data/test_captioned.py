@@ -251,8 +251,10 @@ def test_sources_without_pictures(tmp_path):
     assert "holds no pictures" in refusal(tmp_path / "empty")
     assert "holds both pictures and .tar shards" in refusal(tmp_path / "both")
     assert "hold no pictures" in refusal(tmp_path / "no.tar")
-    for source in ("nowhere", tmp_path / "nowhere.tar", tmp_path / "empty" / "notes.txt"):
+    for source in ("nowhere", tmp_path / "nowhere.tar"):
         assert "there are no pictures at" in refusal(source)
+    notes = tmp_path / "empty" / "notes.txt"
+    assert f"{notes} is neither a folder nor a .tar shard" in refusal(notes)
 
 
 def test_damaged_shards_are_all_named(tmp_path):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from picture_files import encoded, put, shard
 from PIL import Image
 
@@ -16,6 +19,8 @@ from piflow_cli.data.picture import Picture
 from piflow_cli.data.picture_index import PictureFacts, look_at
 from piflow_cli.data.pictures import Unreadable
 from piflow_cli.presets.schema import DataSection
+from piflow_cli.system.files import cache_key
+from piflow_cli.weights.cache import Cache, as_bytes, as_text
 
 
 def listed(source: Path) -> list[Picture]:
@@ -39,21 +44,21 @@ def source(request, tmp_path) -> Path:
 
 def test_every_picture_has_its_own_hash_and_size_in_order_and_is_read_once(source, tmp_path) -> None:
     pictures = listed(source)
-    found = look_at(pictures, tmp_path / "index")
+    found = look_at(pictures, Cache(tmp_path / "index"))
     assert found == [
         PictureFacts(hashlib.sha256(picture.read()).hexdigest(), (4 + number, 3))
         for number, picture in enumerate(pictures)
     ]
-    assert look_at(sealed(pictures), tmp_path / "index") == found
+    assert look_at(sealed(pictures), Cache(tmp_path / "index")) == found
     # Fewer of them, in another order.
-    assert look_at(sealed(pictures[7:2:-1]), tmp_path / "index") == found[7:2:-1]
+    assert look_at(sealed(pictures[7:2:-1]), Cache(tmp_path / "index")) == found[7:2:-1]
 
 
 @pytest.mark.parametrize("change", ["content", "time", "record"])
 def test_a_picture_that_may_have_changed_is_read_again(tmp_path, change) -> None:
     folder = put(tmp_path / "pictures", {"a.png": encoded((5, 4)), "b.png": encoded((6, 4))})
-    before = look_at(listed(folder), tmp_path / "index")
-    (record,) = (tmp_path / "index").iterdir()
+    before = look_at(listed(folder), Cache(tmp_path / "index"))
+    (record,) = (tmp_path / "index").rglob("*.safetensors")
     if change == "content":
         Image.new("RGB", (9, 4), "blue").save(folder / "a.png")
     elif change == "time":
@@ -61,22 +66,22 @@ def test_a_picture_that_may_have_changed_is_read_again(tmp_path, change) -> None
     else:
         record.write_text("[1, 2")
     with pytest.raises(AssertionError, match="read again"):
-        look_at(sealed(listed(folder)), tmp_path / "index")
-    after = look_at(listed(folder), tmp_path / "index")
+        look_at(sealed(listed(folder)), Cache(tmp_path / "index"))
+    after = look_at(listed(folder), Cache(tmp_path / "index"))
     assert after[1] == before[1] and (after[0] != before[0]) == (change == "content")
     assert after[0].size == ((9, 4) if change == "content" else (5, 4))
 
 
 def test_no_flipped_byte_of_the_record_makes_another_picture(tmp_path) -> None:
     pictures = listed(put(tmp_path / "pictures", {"a.png": encoded((5, 4)), "b.png": encoded((6, 4))}))
-    found = look_at(pictures, tmp_path / "index")
-    (record,) = (tmp_path / "index").iterdir()
+    found = look_at(pictures, Cache(tmp_path / "index"))
+    (record,) = (tmp_path / "index").rglob("*.safetensors")
     whole = record.read_bytes()
     for place in range(len(whole)):
         record.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert look_at(pictures, tmp_path / "index") == found
+        assert look_at(pictures, Cache(tmp_path / "index")) == found
         # What is made again is whole again.
-        assert look_at(sealed(pictures), tmp_path / "index") == found
+        assert look_at(sealed(pictures), Cache(tmp_path / "index")) == found
 
 
 def test_what_cannot_be_read_is_said_each_time_and_not_recorded(tmp_path) -> None:
@@ -84,7 +89,7 @@ def test_what_cannot_be_read_is_said_each_time_and_not_recorded(tmp_path) -> Non
     pictures = listed(folder)
     (folder / "c.png").unlink()
     for _ in range(2):
-        first, second, third = look_at(pictures, tmp_path / "index")
+        first, second, third = look_at(pictures, Cache(tmp_path / "index"))
         assert (
             isinstance(first, Unreadable) and isinstance(second, PictureFacts) and isinstance(third, FileNotFoundError)
         )
@@ -92,5 +97,25 @@ def test_what_cannot_be_read_is_said_each_time_and_not_recorded(tmp_path) -> Non
 
 def test_pictures_without_a_file_of_their_own_are_read_each_time(tmp_path) -> None:
     picture = Picture("rows[0]", "a", encoded)
-    assert look_at([picture], tmp_path / "index")[0].size == (4, 3)
+    assert look_at([picture], Cache(tmp_path / "index"))[0].size == (4, 3)
     assert not (tmp_path / "index").exists()
+
+
+def test_a_record_of_an_older_piflow_is_made_anew_and_that_is_said(tmp_path, caplog) -> None:
+    folder = put(tmp_path / "pictures", {"a.png": encoded((5, 4))})
+    records = Cache(tmp_path / "index")
+    older = records.folder / f"{cache_key(places=[str(folder.resolve())])}.json"
+    older.parent.mkdir()
+    older.write_text("{}")
+    with caplog.at_level("INFO", "piflow.data"):
+        found = look_at(listed(folder), records)
+    assert f"{older} is of an older piflow" in caplog.text and not older.exists()
+    caplog.clear()
+    with caplog.at_level("INFO", "piflow.data"):
+        assert look_at(sealed(listed(folder)), records) == found
+    assert not caplog.records
+
+
+@given(st.text())
+def test_a_text_in_an_entry_is_the_same_text(text: str) -> None:
+    assert as_text(as_bytes(json.dumps(text))) == json.dumps(text)

@@ -133,7 +133,7 @@ def test_every_mode_is_the_same_picture_in_training_and_evaluation(tmp_path, mod
 def test_what_is_transparent_lies_on_white(monkeypatch, mode: str) -> None:
     clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     picture = clear.convert({"La": "LA", "RGBa": "RGBA"}.get(mode, mode)).convert(mode)
-    monkeypatch.setattr("piflow_cli.data.pictures.opened", lambda source: nullcontext(picture))
+    monkeypatch.setattr("piflow_cli.data.pictures.opened_picture", lambda source: nullcontext(picture))
     assert np.asarray(open_picture(b"")).tolist() == [[[255, 255, 255]] * 2]
 
 

@@ -1,4 +1,4 @@
-"""What README and docs say can be typed: it is run, or it is marked and read by the program's own parser."""
+"""What README, CONTRIBUTING and docs say can be typed: it is run, or marked and read by the program's own parser."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import runpy
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from doc_blocks import MARKS, ROOT, blocks
+from doc_blocks import MARKS, ROOT, Block, blocks
 from typer.main import get_command
 
 from piflow_cli.app import app
@@ -27,12 +28,19 @@ SHORTER = {
     "eval": ["--num-images", "24", "--fine-steps", "4", "--batch-size", "24", "--cache", "cache"],
     "inspect-policy": ["--seeds", "0"],
 }
-# What other tests run: of pytest it is this suite, and reports are drawn for seconds.
+# What is run elsewhere, and where: reports are drawn for seconds, and what runs this suite runs in .ci/run.
 ELSEWHERE = {
-    "python docs/hundred_lines.py": "tests/docs/test_pages.py",
-    "pytest": "tests",
-    "piflow inspect-policy runs/digits --slice 3,4 --overwrite": "tests/inspection/test_inspect.py",
-    "piflow inspect-policy --compare runs/digits runs/digits-dx --overwrite": "tests/inspection/test_inspect.py",
+    "python docs/hundred_lines.py": (
+        "tests/docs/test_pages.py::test_a_hundred_lines_bring_a_student_of_one_evaluation_to_its_teacher"
+    ),
+    "piflow inspect-policy runs/digits --slice 3,4 --overwrite": (
+        "tests/inspection/test_inspect.py::test_an_earlier_report_goes_when_it_is_told_to"
+    ),
+    "piflow inspect-policy --compare runs/digits runs/digits-dx --overwrite": (
+        "tests/inspection/test_inspect.py::test_a_momentum_student_shows_its_rates"
+    ),
+    "pytest": ".ci/run",
+    "python tests/empty_environment.py": ".ci/run",
 }
 BLOCKS = blocks()
 
@@ -46,9 +54,27 @@ def test_every_fence_is_run_or_marked() -> None:
     assert not wrong, f"titles are one of {MARKS}, or the name of a file"
 
 
-def test_what_other_tests_run_is_still_said() -> None:
+def test_what_is_run_elsewhere_is_still_said() -> None:
     said = {" ".join(command) for block in BLOCKS if block.language == "bash" for command in block.commands}
-    assert said >= ELSEWHERE.keys() and all((ROOT / test).exists() for test in ELSEWHERE.values())
+    assert said >= ELSEWHERE.keys()
+
+
+@pytest.mark.parametrize("command", ELSEWHERE)
+def test_what_is_run_elsewhere_is_run_there(command: str) -> None:
+    """A script has the command itself; a test has the program of the command, or piflow's command and its options."""
+    path, _, name = ELSEWHERE[command].partition("::")
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if not name:
+        run = Block(path, 1, "bash", "", text).commands
+        assert command.split() in run
+        return
+    [test] = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef) and node.name == name]
+    strings = {node.value for node in ast.walk(test) if isinstance(node, ast.Constant)}
+    program, *words = command.split()
+    if program == "python":
+        assert strings >= {*Path(words[0]).parts} and words[1:] == []
+    else:
+        assert strings >= {words[0], *(word for word in words if word.startswith("--"))}
 
 
 def test_there_is_something_to_run_and_something_to_parse() -> None:
@@ -93,8 +119,14 @@ class Parsed(Exception):
 
 
 def python(words: list[str]) -> None:
-    """A program of this repository: its own parser takes the arguments."""
+    """A program of this repository: its own parser takes the arguments, where it has one."""
     script, *arguments = words
+    if script == "-m":
+        assert arguments[0] in ("venv", "build")
+        return
+    if "ArgumentParser" not in (ROOT / script).read_text(encoding="utf-8"):
+        assert not arguments
+        return
     read = argparse.ArgumentParser.parse_args
 
     def stop(self: argparse.ArgumentParser, given: list[str] | None = None, *others: object) -> None:
@@ -112,18 +144,50 @@ def pip(words: list[str]) -> None:
     """Extras are those of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert words[0] == "install"
-    for name in words[1:]:
-        known, _, extra = name.rstrip("]").partition("[")
-        assert known in (".", "piflow", "torch", "torchvision")
-        assert not extra or extra in project["optional-dependencies"]
+    for name in words[2 if words[1] == "-e" else 1 :]:
+        known, _, extras = name.rstrip("]").partition("[")
+        assert known in (".", "piflow", "torch", "torchvision", "build")
+        assert not extras or {*extras.split(",")} <= project["optional-dependencies"].keys()
 
 
 def cp(words: list[str]) -> None:
     assert (ROOT / words[0]).is_file()
 
 
-def pytest_(words: list[str]) -> None:
-    assert words[0] == "-k" and len(words) == 2
+def pytest_(words: list[str], config: pytest.Config) -> None:
+    """Options are those of pytest and of its plugins; marks and places are there."""
+    told, unknown = config._parser.parse_known_and_unknown_args(words)
+    assert not unknown and all((ROOT / place).exists() for place in told.file_or_dir)
+    marks = {mark.partition(":")[0] for mark in config.getini("markers")}
+    assert {*told.markexpr.split()} <= {*marks, "not"}
+
+
+def checks(program: str) -> Callable[[list[str]], None]:
+    """Of what .ci/run asks for too."""
+
+    def known(words: list[str]) -> None:
+        run = Block(".ci/run", 1, "bash", "", (ROOT / ".ci" / "run").read_text(encoding="utf-8")).commands
+        assert any(command[:2] == [program, words[0]] for command in run)
+
+    return known
+
+
+def installed(program: str) -> Callable[[list[str]], None]:
+    """Of a package that the extra ``test`` brings: it takes no arguments."""
+
+    def known(words: list[str]) -> None:
+        assert not words and entry_points(group="console_scripts", name=program)
+
+    return known
+
+
+def written(*commands: str) -> Callable[[list[str]], None]:
+    """Of programs that are not of this repository, and that a test must not run: as a person has read them."""
+
+    def known(words: list[str]) -> None:
+        assert " ".join(words) in commands
+
+    return known
 
 
 PARSERS: dict[str, Callable[[list[str]], None]] = {
@@ -133,7 +197,15 @@ PARSERS: dict[str, Callable[[list[str]], None]] = {
     "python": python,
     "pip": pip,
     "cp": cp,
-    "pytest": pytest_,
+    "ruff": checks("ruff"),
+    "ty": checks("ty"),
+    "lint-imports": installed("lint-imports"),
+    "bash": written(".ci/run"),
+    "python3": written("-m venv .venv"),
+    "source": written(".venv/bin/activate"),
+    "git": written("clone YOUR-FORK"),
+    "cd": written("piflow"),
+    "pre-commit": written("install"),
 }
 
 
@@ -147,8 +219,16 @@ PARSERS: dict[str, Callable[[list[str]], None]] = {
         if block.title or words[0] == "pip" or (words[0] == "piflow" and " ".join(words) in ELSEWHERE)
     ],
 )
-def test_a_marked_command_is_taken_by_its_parser(words: list[str]) -> None:
-    PARSERS[words[0]](words[1:])
+def test_a_marked_command_is_taken_by_its_parser(words: list[str], pytestconfig: pytest.Config) -> None:
+    first = next(place for place, word in enumerate(words) if "=" not in word)
+    if words[first] == "pytest":
+        pytest_(words[first + 1 :], pytestconfig)
+    else:
+        PARSERS[words[first]](words[first + 1 :])
+    for variable in words[:first]:
+        name = variable.partition("=")[0]
+        readers = [path for path in (ROOT / "tests").rglob("*.py") if f'"{name}"' in path.read_text(encoding="utf-8")]
+        assert readers, f"nothing reads {name}"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +245,7 @@ def test_a_marked_program_names_what_there_is(block) -> None:
 
 
 def test_what_is_not_marked_runs(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """README and docs from their beginning to their end, in one folder, each command once."""
+    """README, CONTRIBUTING and docs from beginning to end, in one folder, each command once."""
     monkeypatch.chdir(tmp_path)
     for block in BLOCKS:
         if block.file is not None and "/" not in block.file and block.language in ("text", "yaml"):

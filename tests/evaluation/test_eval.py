@@ -444,3 +444,12 @@ def test_pictures_alone_are_measured_without_any_model(evaluate, tmp_path) -> No
         "--images", tmp_path / "one", "--reference", tmp_path / "two", "--extractor", "pixels", "--num-images", "7"
     )
     assert refused.code == 2 and "holds 6 readable pictures, and 7 are wanted" in refused.err
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux has a folder in which nobody makes files")
+def test_statistics_that_cannot_be_saved_are_named_as_they_were_typed(cli, tmp_path) -> None:
+    place = "/proc/foo.safetensors"
+    outcome = cli("eval", "--images", str(tmp_path), "--extractor", "pixels", "--save-statistics", place)
+    first, second = outcome.err.splitlines()
+    assert (outcome.code, second) == (2, "  → choose a folder you may write to: --save-statistics FILE")
+    assert first == f"Error: --save-statistics {place}: /proc cannot be written to: no files can be made in it"

@@ -23,11 +23,7 @@ from piflow_cli.evaluation.request import EvalRequest
 from piflow_cli.reports.images import save_png, to_images
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def folder_of(folder: Path, images: torch.Tensor) -> Path:

@@ -17,7 +17,6 @@ from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.evaluation import references
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.extractors.clean_fid import clean_fid_module, clean_fid_statistics
-from piflow_cli.evaluation.extractors.features import load_features
 from piflow_cli.evaluation.extractors.moments import MOST_FEATURES, moments
 from piflow_cli.evaluation.metrics.frechet import frechet_distance
 from piflow_cli.evaluation.references import npz_statistics, open_reference
@@ -26,11 +25,7 @@ from piflow_cli.reports.images import save_png, to_images
 
 CPU = torch.device("cpu")
 PIXELS = open_extractor("pixels", CPU)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def opened(text: str | Path, extractor=PIXELS, **options):
@@ -93,7 +88,7 @@ def test_a_folder_is_looked_at_once_until_something_in_it_changes(tmp_path: Path
     assert (
         opened(folder, count=5).count == 5 and opened(folder, open_extractor("digits-classifier", CPU)).dimension == 64
     )
-    assert len(looked) == 3 and len(list((tmp_path / "cache" / "piflow" / "statistics").iterdir())) == 3
+    assert len(looked) == 3 and len(list((tmp_path / "cache" / "piflow" / "statistics").rglob("*.safetensors"))) == 3
     save_png(to_images(torch.zeros(1, 1, 8, 8))[0], folder / "003.png")
     assert not torch.equal(opened(folder).features[3], first.features[3]) and len(looked) == 4
     opened(folder, cache=tmp_path / "elsewhere")
@@ -184,7 +179,7 @@ def test_a_clean_fid_name_without_network_or_of_another_form(tmp_path: Path, mon
         RunError, match="ffhq_clean_train_256.npz is not on this machine and cannot be downloaded: no network"
     ) as caught:
         opened("clean-fid:ffhq/256/train")
-    assert str(tmp_path / "piflow" / "statistics") in caught.value.hint
+    assert str(tmp_path / "piflow" / "statistics") in caught.value.hint and "--reference DIR" in caught.value.hint
     with pytest.raises(UsageError, match="no name of clean-fid's"):
         opened("clean-fid:ffhq/256")
 
@@ -193,6 +188,32 @@ def test_a_reference_that_is_nothing_known(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no reference") as caught:
         opened(tmp_path / "absent")
     assert "clean-fid:NAME" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("notes.txt", "is a .txt file"),
+        ("samples.ZIP", "is a .zip file"),
+        ("picture.png", "is one picture"),
+        ("statistics", "is a file without a suffix"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).write_text("words")
+    with pytest.raises(UsageError, match=f"{name} {what}, and that is no reference") as caught:
+        opened(tmp_path / name)
+    assert "a folder of pictures, a .safetensors or .npz file of statistics" in caught.value.hint
+
+
+def test_what_is_no_file_at_all_is_no_reference() -> None:
+    with pytest.raises(UsageError, match="/dev/null is neither a file nor a folder"):
+        opened("/dev/null")
+
+
+def test_suffixes_of_statistics_may_be_in_capitals(tmp_path: Path, inception) -> None:
+    adm_file(tmp_path / "a.npz").rename(tmp_path / "A.NPZ")
+    assert opened(tmp_path / "A.NPZ", inception["inception-tf"]).source == "A.NPZ"
 
 
 def test_moments_alone_are_kept_of_a_folder_where_nothing_else_is_wanted(tmp_path: Path) -> None:
@@ -236,7 +257,7 @@ def test_labelled_pictures_of_another_form_are_refused(
 def test_a_damaged_entry_of_the_cache_is_made_again_in_the_same_run(tmp_path: Path) -> None:
     folder = folder_of(torch.rand(6, 1, 4, 4, generator=seeded()) * 2 - 1, tmp_path / "pictures")
     first = opened(folder)
-    (entry,) = (tmp_path / "cache" / "piflow" / "statistics").iterdir()
+    (entry,) = (tmp_path / "cache" / "piflow" / "statistics").rglob("*.safetensors")
     whole = entry.read_bytes()
     for place in (7, 30, len(whole) // 2, len(whole) - 1):
         entry.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
@@ -244,7 +265,7 @@ def test_a_damaged_entry_of_the_cache_is_made_again_in_the_same_run(tmp_path: Pa
         assert torch.equal(again.features, first.features) and torch.equal(
             again.moments.covariance, first.moments.covariance
         )
-        assert torch.equal(load_features(entry).features, first.features)
+        assert entry.read_bytes() == whole
 
 
 def test_what_was_left_out_is_said_each_time_from_the_cache_and_from_saved_statistics_too(

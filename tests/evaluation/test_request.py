@@ -47,7 +47,7 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
             {"images": Path("d"), "reference": "r", "labels": (1,), "base": "b"},
             "--labels, --base: settings of a student",
         ),
-        ({"students": ("a",), "save_statistics": Path("s.safetensors")}, "those of --images DIR"),
+        ({"students": ("a",), "save_statistics": Path("s.safetensors")}, "in the student's place --images DIR"),
         ({"images": Path("d"), "save_statistics": Path("s.npz")}, "called .safetensors"),
         (
             {"images": Path("d"), "save_statistics": Path("s.safetensors"), "metrics": ("fid",)},

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.commands.options import parse_ranges
-from piflow_cli.evaluation.metric_kinds import numbers
+from piflow_cli.evaluation.metric_kinds import metric_numbers
 from piflow_cli.evaluation.rows import Row, protocols, ranges, table_of
 
 SEEDS = st.lists(st.integers(0, 300), min_size=1, max_size=60, unique=True)
@@ -62,4 +62,4 @@ def test_models_of_different_protocols_are_told_apart() -> None:
 
 def test_json_leaves_out_what_does_not_apply() -> None:
     assert set(row("images-per-second").as_dict) == {"model", "kind", "policy", "nfe", "metric", "value", "images"}
-    assert all(number.title and number.what for number in numbers().values())
+    assert all(number.title and number.what for number in metric_numbers().values())

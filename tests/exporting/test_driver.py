@@ -132,7 +132,7 @@ def test_no_write_permission_is_known_before_the_weights_are_read(cli, tmp_path,
     )
     assert (
         outcome.code == 2
-        and f"{tmp_path} cannot be written to: Permission denied" in outcome.err
+        and f"{tmp_path / 'out'} cannot be made: {tmp_path} cannot be written to: Permission denied" in outcome.err
         and "--output DIR" in outcome.err
     )
 

@@ -1,4 +1,4 @@
-"""Wrong lines and what their hints are to come to: cases.yaml, read.
+"""Wrong lines and what their hints are to come to: cases.yaml and cases_of_faults.yaml, read.
 
 Words of a line in braces are files of `hint_inputs`, and {tmp} is a fresh folder.
 """
@@ -19,6 +19,9 @@ class Case:
 
     ``env``: variables of the environment. ``spoken``: the line succeeds, and the hint is said meanwhile. ``then``:
     what the line that was typed says where it cannot succeed here, for a reason of its own; None: it succeeds.
+    ``needs``: a package without which there is nothing to type. ``hub``: what is the matter with the Hub, as
+    `hub_server` has it; None: it cannot be reached.
+    ``faults``: functions of `hint_faults`, and what each is told. ``computes``: the lines run to their end.
     """
 
     module: str
@@ -30,6 +33,10 @@ class Case:
     pick: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     spoken: bool = False
+    faults: Mapping[str, str] = field(default_factory=dict)
+    computes: bool = False
+    needs: str | None = None
+    hub: str | None = None
 
     @property
     def key(self) -> str:
@@ -37,6 +44,15 @@ class Case:
         return f"{self.module}: {self.hint}"
 
 
-_READ = yaml.safe_load(Path(__file__).with_name("cases.yaml").read_text(encoding="utf-8"))
-CASES = tuple(Case(module, **entry) for module, entries in _READ["typed"].items() for entry in entries)
+def _read(name: str) -> dict:
+    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+_READ, _OF_FAULTS = _read("cases.yaml"), _read("cases_of_faults.yaml")
+CASES = tuple(
+    Case(module, **entry)
+    for cases in (_READ["typed"], _OF_FAULTS)
+    for module, entries in cases.items()
+    for entry in entries
+)
 NOT_TYPED = {hint: reason for reason, hints in _READ["not_typed"].items() for hint in hints}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
 from fuzz_inputs import WEIGHTS
+from hint_settings import settings
+from inception import save_random_inception
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sit import sit_weights
@@ -26,6 +29,9 @@ from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.runs import RunFolder
 from piflow_cli.system.locking import LOCK_NAME, FolderLock, LockHolder
 
+# Of both halves of a VAE; where all of them are large, nothing stays finite.
+LAST_LAYERS = ("encoder.conv_out.weight", "quant_conv.weight", "post_quant_conv.weight")
+
 
 def damaged(root: Path, files: Mapping[str, Path], vae: Path, stack: ExitStack) -> dict[str, Path]:
     """Everything in ``root``, by the words that stand for it in braces. ``files``: what is whole. ``vae``: of four
@@ -37,6 +43,7 @@ def damaged(root: Path, files: Mapping[str, Path], vae: Path, stack: ExitStack) 
         **runs(root / "runs", files, stack),
         **data(root / "data"),
         **latents(root / "latents", vae),
+        **settings(root / "settings"),
     }
 
 
@@ -83,7 +90,16 @@ def class_bases(root: Path, whole: Path) -> dict[str, Path]:
 
 def text_bases(root: Path, whole: Path) -> dict[str, Path]:
     """Bases of texts that are another model than the student's, lack a part, or bring code."""
-    made = {name: copied(whole, root / name) for name in ("coded", "deeper", "without_vae")}
+    made = {name: copied(whole, root / name) for name in ("coded", "deeper", "without_vae", "loud")}
+    weights = load_file(made["loud"] / "text_encoder" / "model.safetensors")
+    save_file(
+        {
+            name: torch.full_like(value, 3e38) if "final_layer_norm.weight" in name else value
+            for name, value in weights.items()
+        },
+        made["loud"] / "text_encoder" / "model.safetensors",
+        {"format": "pt"},
+    )
     config = made["coded"] / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "code.Model"}}))
     own = FluxTransformer2DModel.load_config(whole / "transformer")
@@ -104,6 +120,10 @@ def runs(root: Path, files: Mapping[str, Path], stack: ExitStack) -> dict[str, P
     (made["unreadable"] / "run.yaml").write_text("{")
     for record in made["torn_run"].glob("checkpoints/*/state.json"):
         record.write_text("{")
+    for name in ("cut_run", "emptied_run"):
+        made[name] = copied(files["run"], root / name)
+    os.truncate(made["cut_run"] / "adapter" / WEIGHTS, 1000)
+    (made["emptied_run"] / "adapter" / WEIGHTS).unlink()
     for name in ("cosine", "cosine2"):
         made[name] = root / name
         made[name].mkdir()
@@ -127,6 +147,15 @@ def data(root: Path) -> dict[str, Path]:
         (folder / "fox.txt").write_text("a red fox")
     (made["spoilt"] / "fox.png").write_text("no picture")
     shutil.copy(made["older"] / "fox.png", made["older"] / "cat.png")
+    made["classed"] = root / "classed"
+    for number in range(5):
+        copied(made["older"], made["classed"] / str(number))
+    made["inception"] = save_random_inception(root)
+    made["statistics"] = root / "statistics.npz"
+    np.savez(made["statistics"], mu=np.zeros(2048), sigma=np.eye(2048))
+    for name, side in {"sizes": 8, "huge": 129}.items():
+        made[name] = copied(made["older"], root / name)
+        Image.fromarray(np.zeros((side, side), np.uint8)).save(made[name] / "large.png")
     # As many numbers as the pictures of the students of classes and of texts have, and those of hint_inputs.
     for side, channels in ((4, 1), (8, 3), (16, 3)):
         features = torch.rand(4, channels * side * side, generator=torch.Generator().manual_seed(0))
@@ -138,7 +167,11 @@ def data(root: Path) -> dict[str, Path]:
 
 def latents(root: Path, vae: Path) -> dict[str, Path]:
     root.mkdir(parents=True)
-    return {"imagenet": tiny_imagenet(root, vae), "vae": vae}
+    loud = copied(vae, root / "loud_vae")
+    weights = load_file(vae / WEIGHTS)
+    large = {name: torch.full_like(weights[name], 1e38) for name in LAST_LAYERS}
+    save_file(weights | large, loud / WEIGHTS)
+    return {"imagenet": tiny_imagenet(root, vae), "vae": vae, "loud_vae": loud}
 
 
 def copied(folder: Path, target: Path) -> Path:

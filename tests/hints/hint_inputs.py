@@ -15,6 +15,9 @@ from zoo import ZOO, student_of, zoo_preset
 from piflow_cli.app import main
 from piflow_cli.students.adapters import save_adapter
 
+# Of the two factors of a LoRA on a layer of the tiny FLUX.
+SHAPES = {"A": (2, 32), "B": (32, 2)}
+
 
 def inputs(root: Path, teacher: Path) -> dict[str, Path]:
     """Everything in ``root``, by the words that stand for it in braces; ``teacher``: the preset of a tiny one."""
@@ -38,13 +41,20 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
     save_file(load_file(files["run"] / "adapter" / WEIGHTS), files["bare"])
     files["lora"] = root / "style.safetensors"
     name = "transformer.transformer_blocks.0.attn.to_q.lora_{}.weight"
-    save_file({name.format("A"): torch.zeros(2, 32), name.format("B"): torch.zeros(32, 2)}, files["lora"])
+    save_file({name.format(one): torch.zeros(shape) for one, shape in SHAPES.items()}, files["lora"])
+    files["strong"] = root / "strong.safetensors"
+    save_file({name.format(one): torch.full(shape, 1e30) for one, shape in SHAPES.items()}, files["strong"])
     files["loras"] = root / "loras"
     files["loras"].mkdir()
     for name in ("one", "two"):
         shutil.copy(files["lora"], files["loras"] / f"{name}.safetensors")
     files["many"] = root / "many.txt"
     files["many"].write_text("a red fox\n" * 5000)
+    files["dataset"] = root / "dataset"
+    files["dataset"].mkdir()
+    shutil.copy(files[".csv"], files["dataset"] / "train.csv")
+    files["merged"] = root / "merged"
+    done("export", str(files["run"]), "--format", "merged", "--output", str(files["merged"]))
     # Of an eval that nobody knows, of an inspection, and of an export.
     for name, content in {"notours": ("report.json", "{}"), "report": ("policy.json", '{"students": []}')}.items():
         files[name] = root / name

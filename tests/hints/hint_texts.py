@@ -1,8 +1,8 @@
 """Every hint that the program can give, read off its source.
 
-Three kinds: the hint of an error, and constants that hints are filled with; news and warnings that name something to
-type; and faults that say in themselves what to type, since they are reported together under one hint. What an
-inspection advises is typed in tests/inspection/test_advice.py.
+Three kinds: the hint of an error, with what functions called ..._hint return and constants that hints are filled with;
+news and warnings that name something to type; and faults that say in themselves what to type, since they are reported
+together under one hint. What an inspection advises is typed in tests/inspection/test_advice.py.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ def hints_of(path: Path) -> list[tuple[int, str]]:
             names = node.targets if isinstance(node, ast.Assign) else [node.target]
             if all(getattr(target, "id", "").isupper() for target in names):
                 found += [(node.lineno, text) for text in texts_of(node.value) if is_part(text)]
+        elif isinstance(node, ast.FunctionDef) and node.name.endswith("_hint"):
+            returned = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
+            found += [(node.lineno, text) for value in returned for text in texts_of(value)]
         elif isinstance(node, ast.FunctionDef) and any(word in node.name for word in OF_FAULTS):
             found += with_commands(faults_in(node))
     return list(dict.fromkeys(found))
@@ -94,6 +97,8 @@ def texts_of(node: ast.expr | None) -> list[str]:
         parts = [node.elt]
     elif isinstance(node, ast.DictComp):
         parts = [node.key]
+    elif isinstance(node, ast.Call) and called(node) == "Finding":
+        parts = node.args
     elif isinstance(node, ast.Call) and called(node) == "get":
         parts = node.args[1:]
     else:

@@ -17,9 +17,8 @@ CHOICES = re.compile(
     r" (?!--)([^ ,;]+)"
 )
 WHOLE = re.compile(r"piflow ([a-z-]+)")
-LEAVE_OUT = re.compile(r"leave (it|them|--[a-z-]+) out")
+LEAVE_OUT = re.compile(r"leave (it|them|--[a-z-]+)(?: '[^']*'| [^ ]*=[^ ]*)? out")
 OUT_OF_LIST = re.compile(r"leave ([a-z-]+) out of (--[a-z-]+)")
-SHELL = re.compile(r"(?:^|: )(rm .+)$")
 ADDED = re.compile(r"(--[a-z][a-z-]+)((?: (?!--|out\b|with\b|too\b|to\b|is\b|alone\b)(?:\"[^\"]*\"|[^ ]+))*)")
 
 
@@ -37,12 +36,13 @@ def retyped(
     "them" are, and the one a bare value is for. ``pick``: which of the alternatives.
     """
     part = commands(hint)[pick]
-    if (whole := WHOLE.search(part)) and whole[1] in {*get_command(app).commands, "--help"}:
+    if (whole := WHOLE.search(part)) and whole[1] in {*get_command(app).commands, "--help", "--version"}:
         return [filled(word, fill) for word in whole_command(part[whole.start(1) :])]
-    if (it and part.startswith(("keep ", "in their place"))) or part.endswith(" alone"):
+    replaces = part.startswith(("in their place", "in the student's place")) or part.endswith(" in its place")
+    if (it and part.startswith("keep ")) or part.endswith(" alone") or replaces:
         for name in it:
             line = without(line, name)
-        if not part.startswith("in their place"):
+        if not replaces:
             return list(line)
     if found := OUT_OF_LIST.search(part):
         name, option = found.groups()
@@ -66,12 +66,6 @@ def retyped(
     return list(line)
 
 
-def for_the_shell(hint: str, pick: int = 0) -> list[str] | None:
-    """What another program than piflow is to do before the line is typed again; None where nothing is."""
-    found = SHELL.search(commands(hint)[pick])
-    return None if found is None else shlex.split(found[1])
-
-
 def whole_command(text: str) -> list[str]:
     """A command and what belongs to it, up to the first word of the sentence around it."""
     first, *words = shlex.split(text.replace("`", ""))
@@ -85,7 +79,7 @@ def whole_command(text: str) -> list[str]:
 
 
 def takes_value(command: str, name: str) -> bool:
-    return name != "--help" and not getattr(parameter(command, name), "is_flag", False)
+    return not command.startswith("--") and name != "--help" and not getattr(parameter(command, name), "is_flag", False)
 
 
 def filled(word: str, fill: Mapping[str, str]) -> str:

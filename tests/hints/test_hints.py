@@ -34,9 +34,8 @@ LED_TO_BY = {
     "commands/export": ("export",),
     "commands/inspect": ("inspect-policy",),
     "commands/options": (),  # the reader of an option names it itself
-    **dict.fromkeys(
-        ("data/prompts", "data/rows", "data/pictures", "data/picture_folders", "data/labelled_images"), ALL
-    ),
+    **dict.fromkeys(("data/rows", "data/pictures", "data/picture_folders", "data/labelled_images"), ALL),
+    "data/prompts": ("distill", "sample", "eval", "inspect-policy"),
     "data/": ("distill",),
     "sampling/request": ("sample", "eval", "inspect-policy"),
     "sampling": ("sample",),
@@ -57,7 +56,7 @@ ANSWERS = {
     "weights/quantisation.py": ("choose --base-precision", "leave --offload-"),
     **dict.fromkeys(("students/student.py", "students/facts.py"), ("leave --shift out", "choose --base-precision")),
     "teachers/base.py": ("choose --base-precision",),
-    "students/locate.py": ("leave --subfolder out", "choose one: --subfolder", "export that with --format adapter"),
+    "students/locate.py": ("leave --subfolder out", "choose one: --subfolder", "piflow export RUN --format adapter"),
 }
 
 
@@ -110,7 +109,7 @@ def test_every_option_of_a_hint_can_be_typed(path):
     assert not wrong
 
 
-COMMAND = re.compile(rf"piflow ({'|'.join(ALL)})((?: (?:--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{{\}}))*)")
+COMMAND = re.compile(rf"piflow ({'|'.join(ALL)})((?: (?:--format adapter|--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{{\}}|digits))*)")
 # What stands for a path, a name or a number in a hint, as its reader would fill it in.
 FILLED = "1"
 
@@ -121,7 +120,7 @@ def typed(path: Path) -> list[tuple[str, list[str]]]:
     found = []
     for _, hint in hints_of(path):
         for name, rest in COMMAND.findall(hint):
-            words = re.findall(r"--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{\}", rest)
+            words = re.findall(r"--[a-z-]+|(?<=--format )adapter|\"[^\"]*\"|[A-Z]+|\{\}|digits", rest)
             found.append(
                 (
                     name,

@@ -5,17 +5,26 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
 from hint_cases import CASES, NOT_TYPED, Case
+from hint_computed import COMPUTING, reached
 from hint_damage import damaged
+from hint_faults import FAULTS
 from hint_inputs import inputs
+from hint_programs import do, outside
+from hint_refusals import KEYS
+from hint_settings import edited
 from hint_texts import OPTION, to_type
-from hint_typing import for_the_shell, retyped
+from hint_typing import commands, retyped
+from hub_server import asked_at, served
+
+# Nobody listens there.
+NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
@@ -35,36 +44,20 @@ def no_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-class Reached(Exception):
-    """All that can be refused has been looked at, and the pictures would be made now."""
-
-
-def reached(*given: object, **options: object) -> None:
-    raise Reached
-
-
-# Where the commands that take longest begin to compute.
-COMPUTING = (
-    "piflow_cli.sampling.sample.batches",
-    "piflow_cli.evaluation.generate.Generation.run",
-    "piflow_cli.inspection.inspect.examine",
-    "piflow_cli.training.run.train_step",
-)
-
-
 def test_every_hint_with_something_to_type_has_a_case_or_a_reason():
     """A new one has neither, and fails here."""
-    cased = {case.key for case in CASES}
+    cased = {case.key for case in CASES} | KEYS
     assert cased | NOT_TYPED.keys() == to_type()
     assert not cased & NOT_TYPED.keys()
 
 
 def said(err: str, hint: re.Pattern[str]) -> tuple[str, str]:
     """Message and hint of a command: of a fault or a warning the hint is the last part of the message itself."""
-    message, _, told = err.strip().partition("\n  → ")
-    if hint.search(told := " ".join(told.split())):
+    message, arrow, told = err.strip().rpartition("\n  → ")
+    if hint.search(told := " ".join(told.split())) and arrow:
         return message.rpartition("Error: ")[2], told
-    found = hint.search(" ".join(re.sub(r"\b(Error|Warning): ", "", message).split()))
+    spoken = message if arrow else err
+    found = hint.search(" ".join(re.sub(r"\b(Error|Warning): ", "", spoken).split()))
     assert found is not None, err
     wrong, _, told = found[0].partition(": ")
     return found[0], told if OPTION.search(wrong) else found[0]
@@ -81,10 +74,11 @@ def with_bitsandbytes(name: str, package: str | None = None, find=importlib.util
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.key}, {case.pick}")
 def test_what_a_hint_says_is_typed(cli, files, tmp_path, monkeypatch, case: Case):
+    if case.needs is not None:
+        pytest.importorskip(case.needs)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for place in COMPUTING:
+    for place in () if case.computes else COMPUTING:
         monkeypatch.setattr(place, reached)
     # Where it is not installed, the lack of it is all that is said.
     monkeypatch.setattr(importlib.util, "find_spec", with_bitsandbytes)
@@ -94,19 +88,30 @@ def test_what_a_hint_says_is_typed(cli, files, tmp_path, monkeypatch, case: Case
         return re.sub(r"\{([^{}]+)\}", lambda found: names[found[1]], text)
 
     for name, value in case.env.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, placed(value))
     line = shlex.split(placed(case.line))
-    outcome = cli(*line)
-    assert (outcome.code in (1, 2) and "Reached" not in outcome.err) != case.spoken, outcome
-    message, hint = said(outcome.err, shown_by(case.hint))
-    fill = {word: placed(path) for word, path in case.fill.items()}
-    if (command := for_the_shell(hint, case.pick)) is not None:
-        subprocess.run(command, check=True)
-        again = cli(*line)
-    else:
-        again = cli(*retyped(line, hint, fill, [placed(name) for name in case.it], case.pick))
+    mended = True
+    with ExitStack() as around, ExitStack() as fault:
+        asked_at(monkeypatch, NOWHERE, tmp_path)
+        if case.hub is not None:
+            folders = {"owner/name": Path(files["teacherbase"]), "owner/prompts": Path(files["dataset"])}
+            fault.callback(around.enter_context(served(folders, case.hub, tmp_path)).let_in)
+        for name, told in case.faults.items():
+            fault.enter_context(FAULTS[name](placed(told)))
+        outcome = cli(*line)
+        assert (outcome.code != 0 and "Reached" not in outcome.err) != case.spoken, outcome
+        message, hint = said(outcome.err, shown_by(case.hint))
+        it = [placed(name) for name in case.it]
+        part = commands(hint)[case.pick]
+        typed = line
+        if (words := outside(part)) is not None:
+            if mended := do(words, case.faults.get("hidden"), it):
+                fault.close()
+        elif not edited(part):
+            typed = retyped(line, hint, {word: placed(path) for word, path in case.fill.items()}, it, case.pick)
+        again = cli(*typed)
     assert not case.spoken or message not in again.err, again.err
     if case.then is None:
         assert again.code == 0 or "Reached" in again.err, again.err
     else:
-        assert again.code != 0 and case.then in again.err and message not in again.err, again.err
+        assert case.then in again.err and not (mended and message in again.err), again.err

@@ -15,6 +15,7 @@ from piflow_cli.presets.resolve import load
 from piflow_cli.presets.schema import SECTIONS
 
 PRESET = load("digits")
+AGAIN = "piflow distill --teacher digits --output runs/digits-again"
 
 
 def mixture(**changes) -> MixtureSummary:
@@ -81,14 +82,14 @@ ILL = {
 
 
 def test_a_healthy_student_is_left_in_peace() -> None:
-    assert advice(summary(), PRESET) == []
+    assert advice(summary(), PRESET, AGAIN) == []
     assert all(row["verdict"] in ("fine", "") for row in verdict_rows([summary()], ["digits"], [[]]))
 
 
 @pytest.mark.parametrize("name", ILL)
 @pytest.mark.parametrize("preset", [PRESET, None])
 def test_each_ill_is_named_alone_with_a_remedy_that_presets_know(name: str, preset) -> None:
-    (warning,) = advice(ILL[name], preset)
+    (warning,) = advice(ILL[name], preset, AGAIN)
     assert warning.name == name
     keys = re.findall(r"--set (\w+)\.(\w+)=([\d.e-]+)", warning.remedy)
     assert keys
@@ -96,31 +97,45 @@ def test_each_ill_is_named_alone_with_a_remedy_that_presets_know(name: str, pres
         assert key in [field.name for field in fields(SECTIONS[section])]
 
 
+@pytest.mark.parametrize("name", ILL)
+@pytest.mark.parametrize("preset", [PRESET, None])
+def test_a_remedy_has_a_command_that_can_be_typed(cli, tmp_path, monkeypatch, name: str, preset) -> None:
+    monkeypatch.chdir(tmp_path)
+    (warning,) = advice(ILL[name], preset, AGAIN)
+    told = re.search(rf"{AGAIN} (--set|--iterations) ([\w.=-]+)", warning.remedy)
+    assert told is not None, warning.remedy
+    outcome = cli(*AGAIN.split()[1:], *told.groups(), "--print-config")
+    assert outcome.code == 0, outcome.err
+
+
 @pytest.mark.parametrize("name", [name for name in ILL if name != "not finite"])
 def test_the_verdict_of_one_line_says_it(name: str) -> None:
-    rows = verdict_rows([ILL[name]], ["digits"], [advice(ILL[name], PRESET)])
+    rows = verdict_rows([ILL[name]], ["digits"], [advice(ILL[name], PRESET, AGAIN)])
     assert [row["verdict"] for row in rows if row["verdict"] not in ("fine", "")] == [name]
 
 
 def test_remedies_start_from_what_the_student_was_trained_with() -> None:
-    (warning,) = advice(ILL["error at the end"], PRESET)
+    (warning,) = advice(ILL["error at the end"], PRESET, AGAIN)
     assert f"imitation.window={2 * PRESET.imitation.window}," in warning.remedy
     assert f"policy.substeps={2 * PRESET.policy.substeps}" in warning.remedy
 
 
 @pytest.mark.parametrize("name", ["weights never move", "does not steer back"])
 def test_a_longer_run_is_one_of_its_own_since_a_cosine_cannot_be_made_longer(name: str) -> None:
-    (warning,) = advice(ILL[name], PRESET)
-    assert f"in a folder of its own: --iterations {2 * PRESET.optimisation.iterations} --output DIR" in warning.remedy
+    (warning,) = advice(ILL[name], PRESET, AGAIN)
+    assert AGAIN in warning.remedy
+    assert f"train for longer: --iterations {2 * PRESET.optimisation.iterations}" in warning.remedy.replace(
+        f"{AGAIN} ", ""
+    )
 
 
 def test_every_substep_count_that_is_not_enough_is_said() -> None:
-    (warning,) = advice(summary(steps=[step(substeps_enough=None)]), PRESET)
+    (warning,) = advice(summary(steps=[step(substeps_enough=None)]), PRESET, AGAIN)
     assert warning.name == "too few substeps" and "more than 256" in warning.text
 
 
 def test_a_warning_says_which_evaluation_it_is_about() -> None:
-    (warning,) = advice(summary(nfe=2, steps=[step(), step(step=2, part=mixture(dead=[0]))]), PRESET)
+    (warning,) = advice(summary(nfe=2, steps=[step(), step(step=2, part=mixture(dead=[0]))]), PRESET, AGAIN)
     assert warning.text.startswith("evaluation 2: ")
 
 
@@ -131,12 +146,12 @@ def test_what_the_teacher_would_tell_is_left_out_without_one() -> None:
         trajectory_error=None,
         endpoint_error=None,
     )
-    assert advice(alone, None) == []
+    assert advice(alone, None, AGAIN) == []
 
 
 def test_dx_is_not_blamed_for_what_it_cannot_do() -> None:
     student = summary(policy="dx", steps=[dx_step()], robustness=robustness(0.0))
-    assert advice(student, PRESET) == []
+    assert advice(student, PRESET, AGAIN) == []
     (line,) = [row for row in verdict_rows([student], ["digits"], [[]]) if row["what"] == "steering back"]
     assert line["verdict"] == "DX never does"
 
@@ -151,7 +166,7 @@ def test_momentum_has_no_fewer_than_two_components_and_does_not_react() -> None:
         gammas=[(1.0, 1.0, 1.0), (0.2, 0.2, 0.2)],
     )
     student = summary(policy="momentum", steps=[step(part=rates)], robustness=robustness(0.0))
-    (warning,) = advice(student, PRESET)
+    (warning,) = advice(student, PRESET, AGAIN)
     assert warning.name == "dead components" and "--set policy.components=2" in warning.remedy
     (line,) = [row for row in verdict_rows([student], ["digits"], [[]]) if row["what"] == "steering back"]
     assert line["verdict"] == "momentum keeps what is in the state"

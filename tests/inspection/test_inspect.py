@@ -370,9 +370,8 @@ def test_an_earlier_report_goes_when_it_is_told_to(cli, gm, tmp_path) -> None:
 
 def test_a_momentum_student_shows_its_rates(cli, gm, tiny_teacher, tmp_path) -> None:
     student = distilled(tiny_teacher, tmp_path / "run", "momentum", "--components", "3")
-    outcome = cli(
-        "inspect-policy", "--compare", str(gm), str(student), "--seeds", "0-2", "--output", str(tmp_path / "out")
-    )
+    told = ["--seeds", "0-2", "--output", str(tmp_path / "out"), "--overwrite"]
+    outcome = cli("inspect-policy", "--compare", str(gm), str(student), *told)
     assert outcome.code == 0, outcome.err
     _, theirs = read(tmp_path / "out")
     momentum = theirs["steps"][0]["momentum"]

@@ -8,7 +8,7 @@ import pytest
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.described import Setting, described, sections
-from piflow_cli.presets.parsing import known_keys
+from piflow_cli.presets.keys import known_keys
 from piflow_cli.presets.resolve import from_dict, load, resolve, to_dict
 from piflow_cli.presets.schema import SECTIONS
 from piflow_cli.presets.yaml_files import read_yaml

@@ -133,12 +133,15 @@ def test_what_a_file_says_counts_over_the_variants_of_what_it_extends_and_under_
     assert [components(kind) for kind in ("gm", "dx", "dx-poly", "momentum")] == [5, 5, 6, 5]
 
 
-def test_name_and_summary_are_of_the_preset_itself(tmp_path):
+def test_a_name_is_of_the_preset_itself_and_all_else_may_be_inherited(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: digits\n")
     error = refusal(path)
-    assert f"{path}: 2 faults:" in error.message
-    assert "name: is missing" in error.message and "summary: is missing" in error.message
+    assert error.message == f"{path}: name: is missing"
+    path.write_text("extends: digits\nname: mine\n")
+    assert to_dict(load(path)) == to_dict(load("digits")) | {"name": "mine"}
+    path.write_text("extends: digits\nname: mine\nsummary: two evaluations\npolicy: {nfe: 2}\n")
+    assert (load(path).summary, load(path).policy.nfe) == ("two evaluations", 2)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_an_inherited_variant_is_checked_when_it_is_chosen(tmp_path):
     """The window of digits' DX policy is too long for a segment here, and whoever trains another never needs it."""
     mine = written(tmp_path, extends="digits", policy={"nfe": 16}, imitation={"states": 1})
     assert load(mine).policy.nfe == 16
-    with pytest.raises(UsageError, match=r"imitation\.window: is 10 substeps, longer than a segment, which has 8"):
+    with pytest.raises(UsageError, match=r"imitation\.window is 10 substeps, longer than a segment, which has 8"):
         resolve(mine, None, [], {"policy.kind": "dx"})
 
 

@@ -63,18 +63,19 @@ def test_what_a_preset_says_itself_holds_for_all_its_policies(name, kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "value"),
+    ("name", "given"),
     [
-        ("digits", "data.prompts", "p.txt"),
-        ("digits", "data.captioned", "photos"),
-        ("flux-dev", "data.images", "x.safetensors"),
-        ("flux-dev", "data.labels", "uniform"),
+        ("digits", "data.prompts=p.txt"),
+        ("digits", "data.captioned=photos"),
+        ("flux-dev", "data.images=x.safetensors"),
+        ("flux-dev", "data.labels=uniform"),
     ],
 )
-def test_data_of_the_other_kind_of_teacher_is_refused(name, key, value):
-    with pytest.raises(UsageError, match=f"{key}: is for teachers that are told") as caught:
-        resolve(name, None, [], {key: value})
+def test_data_of_the_other_kind_of_teacher_is_refused(name, given):
+    with pytest.raises(UsageError, match=f"^--set {given}: is for teachers that are told") as caught:
+        resolve(name, None, [given], {})
     assert "\n" not in caught.value.message
+    assert caught.value.hint == f"leave --set {given} out"
 
 
 def test_every_rule_is_tried():

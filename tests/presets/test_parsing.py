@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.contradictions import segment_substeps
-from piflow_cli.presets.parsing import nearest
+from piflow_cli.presets.keys import nearest
 from piflow_cli.presets.resolve import load, resolve, to_dict
 from piflow_cli.presets.schema import PolicySection, Preset
 from piflow_cli.presets.yaml_files import MOST_VALUES, read_yaml
@@ -110,7 +110,7 @@ def test_sources_of_data_that_exclude_each_other(tmp_path):
 @pytest.mark.parametrize("source", ["prompts", "captioned"])
 def test_prompts_and_pictures_need_a_size(source):
     message = refusal("digits", None, [f"data.{source}=x", "teacher.family=flux"], {})
-    assert f"data.resolution: is missing: data.{source} needs the pictures' side in pixels, or data.sizes" in message
+    assert f"data.resolution is missing: data.{source} needs the pictures' side in pixels, or data.sizes" in message
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_each_fault_names_the_place_it_was_written_in(tmp_path):
         f"{config}: policy.substeps: must be at least 1, not 0",
         "--set policy.shift=-1: must be above 0, not -1",
         "--set seed: write it as section.key=value",
-        "command line: policy.nfe: must be at least 1, not 0",
-        "command line: seed: must be at least 0, not -1",
+        "--nfe 0: must be at least 1, not 0",
+        "--seed -1: must be at least 0, not -1",
     ):
         assert expected in message
 

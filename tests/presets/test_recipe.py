@@ -7,7 +7,7 @@ import pytest
 import recipe_table
 from recipe_table import Row, constant_rows, fields_of, flat, published, rows, variant_rows
 
-from piflow_cli.presets.parsing import known_keys
+from piflow_cli.presets.keys import known_keys
 from piflow_cli.presets.resolve import available
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from piflow_cli.errors import UsageError
 from piflow_cli.presets import resolve as presets
 from piflow_cli.presets.contradictions import segment_substeps
-from piflow_cli.presets.families import CLASS, told
-from piflow_cli.presets.parsing import known_keys
+from piflow_cli.presets.families import CLASS, conditioning_of
+from piflow_cli.presets.keys import known_keys
 from piflow_cli.presets.resolve import available, from_dict, load, presets_root, resolve, to_dict
 from piflow_cli.presets.schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, PolicySection, Preset
 from piflow_cli.presets.yaml_files import read_yaml, write_yaml
@@ -35,7 +35,7 @@ def test_every_shipped_preset_takes_every_policy(name, kind):
 def test_every_shipped_preset_opens_with_its_command_and_memory(name):
     comments = [line for line in (presets_root() / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     assert comments[0] == f"# piflow distill --teacher {name}" + (
-        "" if told(load(name).teacher.family) == CLASS else " --prompts prompts.txt"
+        "" if conditioning_of(load(name).teacher.family) == CLASS else " --prompts prompts.txt"
     )
     assert any(line.startswith("# Memory:") for line in comments)
 
@@ -137,7 +137,7 @@ def test_momentum_presets_have_the_figures_of_arcflow(name, guidance, mixing, it
 
 
 def test_a_momentum_policy_has_two_components_or_more():
-    with pytest.raises(UsageError, match="policy.components: must be at least 2 for a momentum policy"):
+    with pytest.raises(UsageError, match="--components 1: must be at least 2 for a momentum policy"):
         resolve("digits", None, [], {"policy.kind": "momentum", "policy.components": 1})
 
 

@@ -22,43 +22,18 @@ from piflow_cli.students.open import find_student
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def run(tiny_teacher, tmp_path_factory) -> Path:
-    from piflow_cli.app import main
-
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    assert (
-        main(
-            [
-                "distill",
-                "--teacher",
-                str(tiny_teacher),
-                "--nfe",
-                "2",
-                "--iterations",
-                "2",
-                "--quiet",
-                "--output",
-                str(folder),
-            ]
-        )
-        == 0
-    )
-    return folder
-
-
-def test_the_end_of_the_path_is_the_sampled_picture(cli, run, tmp_path) -> None:
-    assert cli("sample", str(run), "--seeds", "3,8", "--output", str(tmp_path), "--quiet").code == 0
-    opened = open_model(find_student(run), SampleRequest(seeds=(3, 8)), device=CPU, console=Console(quiet=True))
+def test_the_end_of_the_path_is_the_sampled_picture(cli, tiny_run, tmp_path) -> None:
+    assert cli("sample", str(tiny_run), "--seeds", "3,8", "--output", str(tmp_path), "--quiet").code == 0
+    opened = open_model(find_student(tiny_run), SampleRequest(seeds=(3, 8)), device=CPU, console=Console(quiet=True))
     *_, last = walk(opened.student, opened.noise(opened.specs), opened.conditioning(opened.specs))
     for spec, image in zip(opened.specs, to_images(opened.decode(last.end)), strict=True):
         with Image.open(tmp_path / f"{spec.stem}.png") as file:
             assert abs(np.asarray(file).astype(int) - np.asarray(image).astype(int)).max() <= 1
 
 
-def test_a_teacher_is_that_of_the_run(run, tiny_teacher) -> None:
-    opened = open_model(find_student(run), SampleRequest(seeds=(0, 1)), device=CPU, console=Console(quiet=True))
-    teacher, section = own_teacher(opened.student, run), load(tiny_teacher).teacher
+def test_a_teacher_is_that_of_the_run(tiny_run, tiny_teacher) -> None:
+    opened = open_model(find_student(tiny_run), SampleRequest(seeds=(0, 1)), device=CPU, console=Console(quiet=True))
+    teacher, section = own_teacher(opened.student, tiny_run), load(tiny_teacher).teacher
     given, noise = opened.conditioning(opened.specs), opened.noise(opened.specs)
     model = opened.student.family.load(Path(section.base))
     expected = sample_teacher(
@@ -76,6 +51,6 @@ def test_a_teacher_is_that_of_the_run(run, tiny_teacher) -> None:
         own_teacher(opened.student)
 
 
-def test_what_sampling_refuses_an_opened_model_refuses(run) -> None:
+def test_what_sampling_refuses_an_opened_model_refuses(tiny_run) -> None:
     with pytest.raises(UsageError, match="class labels, not text"):
-        open_model(find_student(run), SampleRequest(prompts=("a fox",)), device=CPU, console=Console(quiet=True))
+        open_model(find_student(tiny_run), SampleRequest(prompts=("a fox",)), device=CPU, console=Console(quiet=True))

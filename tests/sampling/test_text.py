@@ -47,19 +47,7 @@ from piflow_cli.teachers.text_to_image import TextToImageFamily, decode_each
 
 SIZE = ["--height", "64", "--width", "96"]
 FLUX_TINY = GOLDEN / "flux-tiny"
-
-
-@pytest.fixture(autouse=True)
-def text_encoders(monkeypatch) -> None:
-    """A prompt of n letters becomes the zoo's text of n tokens."""
-    pipeline = SimpleNamespace(to=lambda device: pipeline)
-    for row in ZOO.values():
-        kind = families()[row.family]
-        monkeypatch.setattr(kind, "text_pipeline", lambda self, folder: pipeline)
-        monkeypatch.setattr(
-            kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 2) for text in texts]
-        )
-        monkeypatch.setattr(kind, "token_counts", lambda self, used, texts: [len(text) for text in texts])
+pytestmark = pytest.mark.usefixtures("text_encoders")
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +98,7 @@ def test_a_picture_is_the_one_that_training_previews(cli, row: Row, tmp_path) ->
     run(cli, adapter, "a fox", "cat", *SIZE, "--seeds", "3,5", "--batch-size", "4", "--output", tmp_path / "out")
     student = open_student(adapter)
     vae = student.family.load_vae(tmp_path / "base")
-    given = collate([row.encode(7), row.encode(7), row.encode(5), row.encode(5)])
+    given = collate([row.encode(6), row.encode(6), row.encode(4), row.encode(4)])
     noise = seeded_noise(seeded_generators([3, 5, 3, 5]), (4, 8, 12))
     with torch.no_grad():
         states = decode_each(student.family, vae, sample_student(student, noise, given))
@@ -282,7 +270,7 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
     family = families()[row.family](row.guidance)
     pipeline = family.pipeline(row.build(), scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    text, empty, noise = row.encode(7), row.encode(2), seeded_noise(seeded_generators([4]), (4, 8, 12))
+    text, empty, noise = row.encode(6), row.encode(1), seeded_noise(seeded_generators([4]), (4, 8, 12))
     size = {"height": 64, "width": 96, "num_inference_steps": 3, "output_type": "latent"}
     if row.family == "z-image":
         given = {
@@ -421,7 +409,7 @@ def test_a_lora_adds_its_product_to_the_weights(cli, flux, layer, tmp_path) -> N
     with torch.no_grad():
         weight += 0.3 * factors[f"transformer.{layer}.lora_B.weight"] @ factors[f"transformer.{layer}.lora_A.weight"]
         noise = seeded_noise(seeded_generators([0]), (4, 8, 12))
-        states = sample_student(student, noise, collate([ZOO["flux"].encode(5)]))
+        states = sample_student(student, noise, collate([ZOO["flux"].encode(4)]))
         expected = to_images(decode_each(student.family, student.family.load_vae(flux.parent / "base"), states))[0]
     found = pixels(tmp_path / "with" / "0000-000000.png")
     assert abs(found - np.asarray(expected).astype(int)).max() <= 1 and (found != plain).any()

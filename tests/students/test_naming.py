@@ -47,5 +47,8 @@ def test_an_output_that_is_a_file_is_refused_before_the_student_is_read(cli, tmp
     (tmp_path / "empty").mkdir()
     outcome = cli(*command, str(tmp_path / "empty"), "--output", str(tmp_path / "taken" / folder))
     assert (
-        outcome.code == 2 and outcome.err == f"Error: {tmp_path / 'taken'} is a file\n  → name a folder: --output DIR\n"
+        outcome.code == 2
+        and outcome.err
+        == f"Error: {tmp_path / 'taken' / folder} cannot be made: {tmp_path / 'taken'} is a file\n"
+        "  → name a folder: --output DIR\n"
     )

@@ -2,6 +2,7 @@ import errno
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,10 +51,23 @@ def test_a_folder_is_writable_before_it_is_there_and_nothing_is_left_in_it(tmp_p
 
 def test_a_file_in_the_way_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "deep" / "folder"):
-        with pytest.raises(UsageError, match="file is a file") as caught:
+    deep = tmp_path / "file" / "deep" / "folder"
+    for folder, named in {tmp_path / "file": "", deep: f"{deep} cannot be made: "}.items():
+        with pytest.raises(UsageError) as caught:
             check_writable(folder)
-        assert "--output" in caught.value.hint
+        assert caught.value.message == f"{named}{tmp_path / 'file'} is a file" and "--output" in caught.value.hint
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux has a folder in which nobody makes files")
+def test_what_was_named_comes_first_where_the_folder_above_takes_no_files() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_writable(Path("/proc/foo/deep"))
+    assert caught.value.message == (
+        "/proc/foo/deep cannot be made: /proc cannot be written to: no files can be made in it"
+    )
+    with pytest.raises(UsageError) as caught:
+        check_writable(Path("/proc"))
+    assert caught.value.message == "/proc cannot be written to: no files can be made in it"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from own_process import piflow
 
 from piflow_cli.errors import UsageError
 from piflow_cli.system import locking
@@ -174,17 +175,7 @@ def test_whoever_waits_for_another_process_says_so(tmp_path, monkeypatch, caplog
 
 
 def test_two_starts_at_once_leave_one_run(tiny_teacher, tmp_path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "piflow_cli",
-        "distill",
-        "--teacher",
-        str(tiny_teacher),
-        "--quiet",
-        "--iterations",
-        "100000",
-    ]
+    command = piflow("distill", "--teacher", str(tiny_teacher), "--quiet", "--iterations", "100000")
     command += ["--output", str(tmp_path / "out"), "--device", "cpu"]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) for _ in range(2)]
     deadline = time.monotonic() + 120

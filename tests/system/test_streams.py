@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from own_process import piflow
 
 from piflow_cli.app import main
 from piflow_cli.streams import UnbreakableStream, unbreakable
@@ -52,7 +53,7 @@ def test_streams_come_back_and_closed_ones_lead_to_nowhere(monkeypatch) -> None:
 
 
 def started(tiny_teacher: Path, folder: Path, *options: str, **streams) -> subprocess.Popen:
-    command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", str(tiny_teacher), "--device", "cpu"]
+    command = piflow("distill", "--teacher", str(tiny_teacher), "--device", "cpu")
     return subprocess.Popen([*command, "--output", str(folder / "out"), *options], cwd=folder, **streams)
 
 
@@ -77,7 +78,7 @@ def test_a_run_goes_on_when_its_terminal_closes(tiny_teacher, tmp_path) -> None:
 
 
 def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path) -> None:
-    command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", "nowhere"]
+    command = piflow("distill", "--teacher", "nowhere")
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         process.stdout.close()
         assert process.wait(60) == 2

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from piflow_cli.students.open import open_student
 from piflow_cli.system.locking import FolderLock
-from piflow_cli.training import opening, run
+from piflow_cli.training import machine, opening, run
 
 REGIMES = {
     "gm": [],
@@ -318,7 +318,7 @@ def test_what_cannot_run_says_so_before_anything_is_written(
     cli, tiny_teacher, tmp_path, monkeypatch, arguments, message
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(opening.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), *arguments)
     assert outcome.code == 2
     assert message in outcome.err and "→" in outcome.err
@@ -335,7 +335,7 @@ def test_a_tracker_that_does_not_start_is_named(cli, tiny_teacher, tmp_path, mon
     def refuse(*given: object, **options: object) -> None:
         raise CommError("no API key configured\nuse `wandb login`")
 
-    monkeypatch.setattr(opening.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: object())
     whole = opening.Accelerator
     monkeypatch.setattr(opening, "Accelerator", lambda log_with, **options: whole(**options))
     monkeypatch.setattr(whole, "init_trackers", refuse)

@@ -145,8 +145,8 @@ def test_the_plan_needs_the_configuration_alone(cli, tmp_path):
     ("options", "message", "hint"),
     [
         ([], "imagenet-repa-2nfe is trained on labelled pictures, and none are given", "--data DIR"),
-        (["--data", "nowhere"], "there are no pictures at nowhere", "--data DIR"),
-        (["--data", "{file}"], "is neither a .safetensors file nor a .tar shard", "--data DIR"),
+        (["--data", "nowhere"], "there are no pictures at nowhere", "--data SOURCE"),
+        (["--data", "{file}"], "is neither a .safetensors file nor a .tar shard", "--data SOURCE"),
     ],
 )
 def test_pictures_that_are_missing_are_said_before_any_download(

@@ -3,12 +3,11 @@ bits: the arithmetic is float32 nevertheless."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
+from tiny_presets import texts
 from tiny_vae import tiny_vae
 from zoo import ZOO, Row, every_family, zoo_preset
 
@@ -17,6 +16,8 @@ from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers.text_to_image import StockEncoders
 from piflow_cli.training.loop import Session, take_pending, train_step
 from piflow_cli.training.opening import open_session
+
+pytestmark = pytest.mark.usefixtures("other_precision")
 
 
 @pytest.fixture
@@ -31,14 +32,6 @@ def real_texts(text_encoders, monkeypatch) -> None:
         ]
 
     monkeypatch.setattr(StockEncoders, "encode_text", in_bfloat16)
-
-
-@pytest.fixture(autouse=True)
-def other_precision() -> Iterator[None]:
-    """accelerate keeps the precision of a process for good."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def session_of(row: Row, folder: Path, precision: str) -> Session:
@@ -83,15 +76,7 @@ def test_a_base_of_fewer_bits_trains_as_one_of_float32_with_the_same_values(
 def test_a_run_in_float32_trains_to_its_end_with_pictures(cli, real_texts, precision, tmp_path) -> None:
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
-    (tmp_path / "prompts.txt").write_text("cat\ndog\n")
-    options = [
-        "--prompts",
-        str(tmp_path / "prompts.txt"),
-        "--cache",
-        str(tmp_path / "cache"),
-        "--set",
-        "data.sizes=[[32, 32]]",
-    ]
+    options = texts(tmp_path, "cat", "dog")
     options += ["--base-precision", precision, "--iterations", "2", "--set", "output.preview_every=2"]
     outcome = cli("distill", "--teacher", str(path), *options, "--quiet", "--output", str(tmp_path / "out"))
     assert (outcome.code, outcome.err) == (0, "")

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_process import piflow
 from safetensors.torch import load_file
+from tiny_presets import texts
 from zoo import ZOO, zoo_preset
 
 from piflow_cli.errors import UsageError
@@ -53,15 +55,7 @@ def whole(tiny_teacher: Path, folder: Path) -> list[str]:
 def adapters(tiny_teacher: Path, folder: Path) -> list[str]:
     """A student of adapters with dropout, from noise alone over two segments."""
     path, _ = zoo_preset(ZOO["flux"], folder)
-    (folder / "prompts.txt").write_text("cat\ndog\na sun\nrain\n")
-    sources = [
-        "--prompts",
-        str(folder / "prompts.txt"),
-        "--cache",
-        str(folder / "cache"),
-        "--set",
-        "data.sizes=[[32, 32]]",
-    ]
+    sources = texts(folder, "cat", "dog", "a sun", "rain")
     checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
     return [
         "--teacher",
@@ -91,17 +85,7 @@ def test_two_processes_train_and_resume_as_one_does(cli, text_encoders, tiny_tea
 
 def test_ctrl_c_stops_all_processes_at_one_step(tiny_teacher, tmp_path) -> None:
     folder = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "piflow_cli",
-        "distill",
-        *whole(tiny_teacher, tmp_path),
-        "--device",
-        "cpu",
-        "--output",
-        str(folder),
-    ]
+    command = piflow("distill", *whole(tiny_teacher, tmp_path), "--device", "cpu", "--output", str(folder))
     command += ["--num-processes", "2", "--iterations", "100000"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         deadline = time.monotonic() + 120
@@ -117,18 +101,7 @@ def test_ctrl_c_stops_all_processes_at_one_step(tiny_teacher, tmp_path) -> None:
 
 
 def test_what_the_processes_cannot_do_is_said_once_with_their_exit_code(tmp_path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "piflow_cli",
-        "distill",
-        "--teacher",
-        "digits",
-        "--num-processes",
-        "2",
-        "--device",
-        "cpu",
-    ]
+    command = piflow("distill", "--teacher", "digits", "--num-processes", "2", "--device", "cpu")
     done = subprocess.run([*command, "--batch-size", "3"], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "") and not list(tmp_path.iterdir())
     error, hint = done.stderr.splitlines()

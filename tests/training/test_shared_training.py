@@ -2,12 +2,10 @@
 head, from prompts or pictures to a student."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from interruptions import interrupted_at
 from PIL import Image
 from safetensors.torch import load_file
@@ -174,14 +172,6 @@ def test_a_checkpoint_holds_what_is_trained_its_average_and_the_optimiser(
     assert parts["student"] == parts["average"] == names
     assert len(parts["optimizer"]) == 3 * len(names)
     assert sum(map(len, parts.values())) == len(tensors)
-
-
-@pytest.fixture
-def other_precision() -> Iterator[None]:
-    """accelerate keeps the precision of a process for good."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_base_in_bf16_is_trained_under_autocast(other_precision, text_encoders, sources, tmp_path) -> None:

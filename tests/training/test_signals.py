@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from interruptions import interrupted_at
+from own_process import piflow
 
 from piflow_cli.training import run
 from piflow_cli.training.signals import StopRequest
@@ -103,18 +103,7 @@ def test_sigterm_twice_in_a_moment_is_one_request() -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="reads the list of processes from /proc")
 def test_workers_save_and_end_when_their_launcher_is_killed(tiny_teacher, tmp_path) -> None:
     folder = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "piflow_cli",
-        "distill",
-        "--teacher",
-        str(tiny_teacher),
-        "--device",
-        "cpu",
-        "--output",
-        str(folder),
-    ]
+    command = piflow("distill", "--teacher", str(tiny_teacher), "--device", "cpu", "--output", str(folder))
     command += ["--num-processes", "2", "--iterations", "100000", "--set", "output.checkpoint_every=50000", "--quiet"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         assert waited_for(

@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from piflow_cli.data.labelled_data import place_of
+from piflow_cli.data.labelled_data import labelled_place
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.presets.resolve import presets_root
 from piflow_cli.students.lora_files import read_lora
@@ -176,7 +176,7 @@ def test_each_failure_of_the_hub_is_one_line_with_what_to_do(hub, failure, kind,
 
 OPTIONS = [
     (lambda: read_lora("owner/name/a.safetensors"), "--lora PATH"),
-    (lambda: place_of("owner/name"), "--data DIR"),
+    (lambda: labelled_place("owner/name"), "--data DIR"),
     (lambda: vae_folder("owner/name"), "distill: --set teacher.vae=PATH; sample and inspect-policy: --vae PATH"),
 ]
 

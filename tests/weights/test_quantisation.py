@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -14,8 +15,16 @@ from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, stud
 from piflow_cli.errors import UsageError
 from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
+from piflow_cli.training.dry_run import plan
 from piflow_cli.training.opening import open_models
-from piflow_cli.weights.quantisation import check_offloading, check_precision, offload, quantised_loading, store_in_fp8
+from piflow_cli.weights.quantisation import (
+    check_offloading,
+    check_precision,
+    compute_in_float32,
+    offload,
+    quantised_loading,
+    store_in_fp8,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -49,6 +58,17 @@ def test_a_base_in_fp8_trains_as_one_that_was_rounded(row: Row, checkpointing: b
         student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection).weight.dtype
         == torch.float32
     )
+
+
+@every_family
+@torch.no_grad()
+def test_a_base_in_bf16_computes_in_float32_as_one_that_was_widened(row: Row) -> None:
+    family, narrow = family_of(row.family), row.build().bfloat16()
+    whole = deepcopy(narrow).float()
+    compute_in_float32(narrow, family.asks_for_dtype)
+    found, expected = (family.call(model, states(), RAW, conditioning(row)) for model in (narrow, whole))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert found.dtype == torch.float32 and torch.bfloat16 in {value.dtype for value in narrow.parameters()}
 
 
 @every_family
@@ -131,7 +151,7 @@ def test_the_layers_that_are_trained_are_kept_out_of_the_quantised_ones(monkeypa
     assert family_of("flux").kept_whole(ZOO["flux"].build()) == set(keep)
 
 
-def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path) -> None:
+def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path, monkeypatch) -> None:
     (tmp_path / "p.txt").write_text("a\n")
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     arguments = [
@@ -151,10 +171,12 @@ def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path) -> None:
     checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
     outcome = cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "nf4")
     assert outcome.code == 2 and "excludes adapter.base_precision nf4" in outcome.err
-    plan = json.loads(
+    # A plan needs the weights of no GPU.
+    monkeypatch.setattr(plan, "choose_device", lambda name: CUDA)
+    told = json.loads(
         cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "fp8", "--dry-run", "--json").out
     )
-    assert "the base is frozen in fp8" in plan["student"]["trained"]
+    assert "the base is frozen in fp8" in told["student"]["trained"]
 
 
 def test_a_family_that_is_not_quantised_says_so(tmp_path) -> None:

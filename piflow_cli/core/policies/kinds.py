@@ -1,4 +1,8 @@
-"""The table of policies: one row each, loaded when it is asked for. Nothing here imports torch."""
+"""The table of policies: one row each, loaded when it is asked for. Nothing here imports torch.
+
+A row names its anatomy, which stands on a floor above, as a text: a policy has one row, and the core imports nothing.
+Inspection alone looks it up, when it meets such a policy.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,7 @@ class PublishedNames:
         sizes: by the name of a student's fact, the config field and the tensor (by its rows) that show it.
         mark: a tensor that only such files have, which identifies one without a ``policy_config``.
         scheduler: the scheduler of diffusers that follows such policies itself.
+        segment: raw length that such a policy spans where its file does not say, if it was trained with one.
     """
 
     type: str
@@ -45,6 +50,7 @@ class PublishedNames:
     sizes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     mark: str | None = None
     scheduler: str | None = None
+    segment: float = 1.0
 
 
 @dataclass(frozen=True)

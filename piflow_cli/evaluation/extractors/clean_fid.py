@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import PiflowError, RunError, UsageError
 from ...system.files import user_cache
+from ...weights.cache import STATISTICS
 from .base import INCEPTION, RESIZE_CLEAN
 from .downloads import download
 from .features import FeatureSet
@@ -62,7 +63,7 @@ def clean_fid_statistics(text: str, console: Console, cache: Path | None = None)
             f"write {CLEAN_FID}NAME/RESOLUTION/SPLIT, as in {CLEAN_FID}cifar10/32/train",
         )
     name, resolution, split = parts if len(parts) == 3 else (parts[0], "na", "custom")
-    look_up = _LookUp(user_cache(cache) / "statistics", console)
+    look_up = _LookUp(user_cache(cache) / STATISTICS, console)
     with _in_place(features, look_up):
         features.get_reference_statistics(name, resolution, mode="clean", split=split)
     assert look_up.moments is not None, "clean-fid reads statistics without asking for their file"
@@ -89,8 +90,17 @@ class _LookUp:
         else:
             path, self.moments = ours, self._kept(ours)
             if self.moments is None:
-                self.moments = npz_moments(download(url, ours, self.console), str(ours))
+                self.moments = npz_moments(self._fetched(url, ours), str(ours))
         return str(path)
+
+    def _fetched(self, url: str, path: Path) -> Path:
+        try:
+            return download(url, path, self.console)
+        except RunError as error:
+            raise RunError(
+                error.message,
+                f"check the name and the network, or put it at {path}; offline: --reference DIR, a folder of pictures",
+            ) from error
 
     def _kept(self, path: Path) -> Moments | None:
         if not path.is_file():

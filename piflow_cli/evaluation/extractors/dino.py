@@ -7,17 +7,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...system.files import identity_of_place
-from .base import DINO, in_batches
-from .pictures import quantised
+from .base import DINO
+from .pictures import EightBitExtractor
 from .pretrained import load_network, model_folder
 
 SIDE = 224
-BATCH = 32
 # Statistics of DINOv2's training pictures, per channel, as shares of 255.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Dino:
+class Dino(EightBitExtractor):
     """The class token after the last norm, of 8-bit pictures resized to 224 x 224 whatever their shape.
 
     ``source`` is a folder that transformers can read, or a Hub id; errors are those of ``model_folder``.
@@ -33,10 +32,7 @@ class Dino:
         self.identity = identity_of_place(folder)
         self.network = load_network(Dinov2Model, folder, device)
 
-    def features(self, images: Tensor) -> Tensor:
-        return in_batches(quantised(images), BATCH, self._features)
-
-    def _features(self, levels: Tensor) -> Tensor:
+    def features_of_levels(self, levels: Tensor) -> Tensor:
         pictures = levels.to(self.device).float() / 255
         pictures = F.interpolate(pictures, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
         mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))

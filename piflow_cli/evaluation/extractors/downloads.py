@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import RunError
+from ...errors import RunError, is_of_the_system
+from ...errors.network import NETWORK, network_reason
 from ...system.files import files_digest, replacing_file
 
 if TYPE_CHECKING:
@@ -33,9 +33,12 @@ def download(url: str, path: Path, console: Console | None, digest: str | None =
                 raise RunError(
                     f"what was downloaded as {path.name} is another file than the published one", f"put it at {path}"
                 )
-    except (OSError, HTTPException) as error:
-        # urllib's own errors are OSErrors; a connection that breaks off may raise one of http.client.
+    except (OSError, *NETWORK) as error:
+        if not isinstance(error, NETWORK) and is_of_the_system(error):
+            # Of the disk.
+            raise
         raise RunError(
-            f"{path.name} is not on this machine and cannot be downloaded: {error}", f"put it at {path}"
+            f"{path.name} is not on this machine and cannot be downloaded: {network_reason(error)}",
+            f"put it at {path}",
         ) from error
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...core.tensors import all_finite
 from ...errors import RunError, UsageError
+from ...weights.cache import as_bytes, as_text
 from ...weights.sealed import read_sealed, save_sealed
 from . import Extractor
 from .moments import MomentAccumulator, Moments, check_moments, check_shapes
@@ -61,13 +63,28 @@ class FeatureSet:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: float64 mean and covariance, kept features, all names, and a digest."""
-        tensors = {"mean": self.moments.mean, "covariance": self.moments.covariance}
-        if self.features is not None:
-            tensors["features"] = self.features
-        facts = {name: str(getattr(self, name)) for name in FACTS}
-        save_sealed(
-            tensors, path, {"format": FORMAT, "count": str(self.count), "warnings": json.dumps(self.warnings), **facts}
-        )
+        save_sealed(self._tensors, path, {"format": FORMAT, **self._facts})
+
+    def entry(self) -> dict[str, Tensor]:
+        """All of it as tensors, for a cache."""
+        return {**self._tensors, "facts": as_bytes(json.dumps(self._facts))}
+
+    @classmethod
+    def of_entry(cls, entry: Mapping[str, Tensor]) -> FeatureSet:
+        """The statistics of which :meth:`entry` was made."""
+        facts = json.loads(as_text(entry["facts"]))
+        facts |= {"count": int(facts["count"]), "warnings": tuple(json.loads(facts["warnings"]))}
+        return cls(**facts, moments=Moments(entry["mean"], entry["covariance"]), features=entry.get("features"))
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        kept = {} if self.features is None else {"features": self.features}
+        return {"mean": self.moments.mean, "covariance": self.moments.covariance, **kept}
+
+    @property
+    def _facts(self) -> dict[str, str]:
+        named = {name: str(getattr(self, name)) for name in FACTS}
+        return {"count": str(self.count), "warnings": json.dumps(self.warnings), **named}
 
 
 class FeatureCollector:

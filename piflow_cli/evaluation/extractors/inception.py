@@ -12,18 +12,16 @@ import torch
 from torch import Tensor
 
 from ...errors import RunError
-from .base import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW, in_batches
+from .base import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW
 from .clean_fid import clean_fid_module
 from .inception_weights import FILE, copy_weights
-from .pictures import quantised, resized_by
+from .pictures import EightBitExtractor, resized_by
 
 if TYPE_CHECKING:
     from ...console import Console
 
-BATCH = 32
 
-
-class Inception:
+class Inception(EightBitExtractor):
     """2,048 features of 8-bit pictures.
 
     ``resize_inside`` leaves resizing to the network, as TensorFlow's evaluators do.
@@ -36,10 +34,7 @@ class Inception:
         self.resize = RESIZE_TENSORFLOW if resize_inside else RESIZE_CLEAN
         self._resizer: Callable | None = None if resize_inside else clean_fid_module("resize").build_resizer("clean")
 
-    def features(self, images: Tensor) -> Tensor:
-        return in_batches(quantised(images), BATCH, self._features)
-
-    def _features(self, levels: Tensor) -> Tensor:
+    def features_of_levels(self, levels: Tensor) -> Tensor:
         pictures = levels.float() if self._resizer is None else resized_by(self._resizer, levels)
         return self.network(pictures.to(self.device))
 
@@ -78,6 +73,6 @@ def open_inception(
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise RunError(
                 f"{place} is not the Inception network that clean-fid reads: {reason}",
-                f"name the published file {FILE}",
+                f"name the published file: --inception-weights {FILE}",
             ) from error
     return Inception(network, digest, name == "inception-tf", device)

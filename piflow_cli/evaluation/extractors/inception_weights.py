@@ -17,6 +17,7 @@ import torch
 
 from ...errors import RunError, UsageError
 from ...system.files import files_digest, user_cache
+from ...weights.cache import WEIGHTS
 from .clean_fid import clean_fid_module
 from .downloads import download
 
@@ -64,13 +65,14 @@ def copy_weights(
 
 def weight_places(cache: Path | None) -> list[Path]:
     """The places of weights: clean-fid's folder, torch.hub's, and last our own, to which they are downloaded."""
-    own = user_cache(cache) / "weights"
+    own = user_cache(cache) / WEIGHTS
     return [folder / FILE for folder in (Path(tempfile.gettempdir()), Path(torch.hub.get_dir()) / "checkpoints", own)]
 
 
 def _copy_given(copy: Path, given: Path, trust: bool) -> str:
     if not given.is_file():
-        raise UsageError(f"there are no Inception weights at {given}", f"name the file {FILE}")
+        what = f"{given} is no file of weights" if given.exists() else f"there are no Inception weights at {given}"
+        raise UsageError(what, f"name the file: --inception-weights {FILE}")
     shutil.copyfile(given, copy)
     found = files_digest([copy])
     if found != DIGEST and not trust:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,8 +14,22 @@ from torch import Tensor
 from ...core.tensors import all_finite
 from ...errors import RunError
 from ...system.devices import usable_cores
+from .base import in_batches
 
+BATCH = 32
 RESIZERS = min(8, usable_cores())
+
+
+class EightBitExtractor(ABC):
+    """A network that was trained on files: it gets 8-bit pictures, BATCH at a time."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """As every :class:`~piflow_cli.evaluation.extractors.base.Extractor`."""
+        return in_batches(quantised(images), BATCH, self.features_of_levels)
+
+    @abstractmethod
+    def features_of_levels(self, levels: Tensor) -> Tensor:
+        """Features (B, D) of pictures (B, 3, H, W) uint8."""
 
 
 def quantised(images: Tensor) -> Tensor:

@@ -92,7 +92,9 @@ class AdapterFormat:
             return student
         public = request.push_to_hub is not None
         how = "a folder" if public else "named by its path"
-        console.warn(f"the base is {how} on this machine, {student.facts.base}: others add --base PATH")
+        console.warn(
+            f"the base is {how} on this machine, {student.facts.base}: others type piflow sample RUN --base PATH"
+        )
         return Student(student.family, student.model, portable(student.facts)) if public else student
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:

@@ -15,13 +15,14 @@ from diffusers.utils.dynamic_modules_utils import get_class_from_dynamic_module
 
 from ...core.policies.kinds import head_class
 from ...errors import UsageError
+from ...presets.choices import BITSANDBYTES
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
 from ...students.student import Student
 from ...system.devices import choose_device
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
-from ...weights.quantisation import BITSANDBYTES, STORED_AS, delicate, quantised_loading
+from ...weights.quantisation import STORED_AS, delicate, quantised_loading
 from ..card import sampling_call
 from ..network import (
     SCHEDULER_FOLDER,
@@ -31,9 +32,8 @@ from ..network import (
     write_network,
     write_scheduler,
 )
-from ..request import ExportFormat
 from ..standalone.code import SCHEDULER
-from ..verify import TOLERANCES, by_pipeline, check_weights, difference, reading_back
+from ..verify import ComparedFormat, by_pipeline, check_weights, difference, reading_back
 from ..weights import SHARD_SIZE, linear_layers, merged_weights
 
 if TYPE_CHECKING:
@@ -75,11 +75,10 @@ for timestep in scheduler.timesteps:
 """
 
 
-class MergedFormat(ExportFormat):
+class MergedFormat(ComparedFormat):
     """The ``transformer/`` of a pipeline as a folder, optionally quantised, with the scheduler in ``scheduler/``."""
 
     name = "merged"
-    dtype: torch.dtype
 
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
         check_whole(facts, request)
@@ -126,7 +125,7 @@ class MergedFormat(ExportFormat):
             return difference(student, self.dtype, by_pipeline(student, model, scheduler))
 
     def tolerance(self, request: ExportRequest) -> float:
-        return TOLERANCES[self.dtype] if request.quantise is None else TOLERANCES_IN_BITS[request.quantise]
+        return super().tolerance(request) if request.quantise is None else TOLERANCES_IN_BITS[request.quantise]
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
         family = family_of(facts.family)

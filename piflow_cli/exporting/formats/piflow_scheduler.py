@@ -30,9 +30,8 @@ from ..network import (
     write_network,
 )
 from ..portable import portable
-from ..request import ExportFormat
 from ..standalone.code import transformer_class
-from ..verify import TOLERANCES, Inputs, SampleFunction, check_weights, computing_in, difference, reading_back
+from ..verify import ComparedFormat, Inputs, SampleFunction, check_weights, computing_in, difference, reading_back
 from ..weights import Weights, merged_weights, save_weights
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ OLDEST_DIFFUSERS = "0.42"
 SELF_CONTAINED = "choose --format pipeline, which brings its own scheduler"
 
 
-class PiflowSchedulerFormat(ExportFormat):
+class PiflowSchedulerFormat(ComparedFormat):
     """``transformer/``, if possible of a class of diffusers, and ``scheduler/`` for PiflowScheduler.
 
     That scheduler takes states and outputs with channels last, the outputs reshaped to (..., N, C), and a policy spans
@@ -52,7 +51,6 @@ class PiflowSchedulerFormat(ExportFormat):
     """
 
     name = "piflow-scheduler"
-    dtype: torch.dtype
     # Whether the class is diffusers' own: known when it is written.
     stock = True
 
@@ -115,9 +113,6 @@ class PiflowSchedulerFormat(ExportFormat):
             model = model.to(next(root(student.model).parameters()).device)
             check_weights(_stock_weights(student) if self.stock else merged_weights(student), model)
             return difference(student, self.dtype, by_piflow_scheduler(student, model, scheduler))
-
-    def tolerance(self, request: ExportRequest) -> float:
-        return TOLERANCES[self.dtype]
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
         trusted = "" if self.stock else ", trust_remote_code=True"

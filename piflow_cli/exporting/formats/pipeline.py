@@ -29,23 +29,19 @@ from ..network import (
     write_scheduler,
 )
 from ..parts import INDEX_NAME, OWN, class_parts, text_parts
-from ..request import ExportFormat
 from ..standalone.code import SCHEDULER, transformer_class, transformer_module
-from ..verify import TOLERANCES, by_pipeline, check_weights, difference, reading_back
+from ..verify import ComparedFormat, by_pipeline, check_weights, difference, reading_back
 from ..weights import merged_weights
 
 if TYPE_CHECKING:
-    import torch
-
     from ...console import Console
     from ..request import ExportRequest
 
 
-class PipelineFormat(ExportFormat):
+class PipelineFormat(ComparedFormat):
     """A pipeline that holds the merged base, or names it (``--no-base``) beside the student's own weights."""
 
     name = "pipeline"
-    dtype: torch.dtype
 
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
         check_whole(facts, request)
@@ -89,9 +85,6 @@ class PipelineFormat(ExportFormat):
             if request.with_base:
                 check_weights(merged_weights(student), transformer)
             return difference(student, dtype, by_pipeline(student, transformer, pipeline.scheduler))
-
-    def tolerance(self, request: ExportRequest) -> float:
-        return TOLERANCES[self.dtype]
 
     def snippet(self, facts: StudentFacts, place: str) -> str:
         # Class-conditional students are small, and some of them made on a CPU.

@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..entropy import dead_components, overall_effective
 from ..remedies import AdviceParts, SettingOf, more_dropout, set_key
 
 COLLAPSED = 1.2
+
+
+def component_numbers(numbers: Any) -> dict[str, Any]:
+    """The fields that summaries of such policies share, of the numbers (B, ...) of all samples."""
+    return {
+        "components": numbers.usage.shape[1],
+        "effective": tuple(numbers.effective.mean(dim=0).tolist()),
+        "effective_overall": overall_effective(numbers.usage),
+        "usage": numbers.usage.mean(dim=0).tolist(),
+        "dead": dead_components(numbers.highest),
+    }
 
 
 def component_advice(part: Any, fewest: int, setting: SettingOf) -> Iterator[AdviceParts]:

@@ -13,11 +13,11 @@ from torch import Tensor
 from ...core.policies.gmflow import GMFlowPolicy
 from ...core.rollout import rollout_through
 from ...sampling.trajectory import PolicyPath, times
-from ..entropy import DEAD_WEIGHT, dead_components, entropy, overall_effective, quantiles
+from ..entropy import DEAD_WEIGHT, entropy, quantiles
 from ..remedies import AdviceParts, SettingOf, longer, more_dropout, set_key
 from ..tensors import thin
 from .anatomy import Anatomy
-from .components import COLLAPSED, component_advice, in_effect
+from .components import COLLAPSED, component_advice, component_numbers, in_effect
 from .figures import mixture_figure
 
 SWITCH_TIMES = 33
@@ -101,11 +101,7 @@ class MixtureSummary:
 def summarise(numbers: MixtureNumbers, switching: Switching, source: float, span: float) -> MixtureSummary:
     """The numbers of all samples as one."""
     return MixtureSummary(
-        components=numbers.usage.shape[1],
-        effective=tuple(numbers.effective.mean(dim=0).tolist()),
-        effective_overall=overall_effective(numbers.usage),
-        usage=numbers.usage.mean(dim=0).tolist(),
-        dead=dead_components(numbers.highest),
+        **component_numbers(numbers),
         varying=numbers.varying.mean().item(),
         logstd=numbers.logstd.mean().item(),
         logstd_range=(numbers.logstd.min().item(), numbers.logstd.max().item()),

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ...core.policies.momentum import MomentumPolicy
-from ..entropy import dead_components, entropy, overall_effective, quantiles
+from ..entropy import entropy, quantiles
 from ..remedies import AdviceParts, SettingOf
 from .anatomy import Anatomy
-from .components import component_advice, in_effect
+from .components import component_advice, component_numbers, in_effect
 from .figures import momentum_figure
 
 
@@ -67,11 +67,7 @@ class MomentumSummary:
 def summarise(numbers: SpectrumNumbers, switching: None, source: float, span: float) -> MomentumSummary:
     """The numbers of all samples as one."""
     return MomentumSummary(
-        components=numbers.usage.shape[1],
-        effective=tuple(numbers.effective.mean(dim=0).tolist()),
-        effective_overall=overall_effective(numbers.usage),
-        usage=numbers.usage.mean(dim=0).tolist(),
-        dead=dead_components(numbers.highest),
+        **component_numbers(numbers),
         gammas=[tuple(levels) for levels in numbers.loggammas.mean(dim=0).exp().tolist()],
     )
 

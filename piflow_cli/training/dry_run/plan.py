@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from ...core.timegrid import to_sigma
 from ...data.sources import describe_data, local_samples, require_source
 from ...errors import UsageError
-from ...presets.families import CLASS, told
+from ...presets.families import CLASS, conditioning_of
 from ...system.devices import choose_device
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
+from ..machine import check_machine
 from ..settings import batch_plan, time_grid
 from .memory import Bytes
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
 
 
 def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
-    """The plan in words, section by section; builds the models without their weights to count what will be trained."""
+    """The plan in words, section by section; builds the models without their weights to count what will be trained.
+
+    Raises UsageError for whatever the run refuses before it loads anything, but that nothing to train on is named.
+    """
     # Sections that need no network come first: they may be wrong already.
-    if told(preset.teacher.family) == CLASS:
+    if conditioning_of(preset.teacher.family) == CLASS:
         require_source(preset)
-    batches, chosen, local = batch_plan(preset, processes), choose_device(device), local_samples(preset.data)
+    batches, chosen = batch_plan(preset, processes), choose_device(device)
+    check_machine(preset, chosen)
+    local = local_samples(preset.data)
     family = family_of(preset.teacher.family)
     outline = outline_of(preset, family)
     grid = time_grid(preset)

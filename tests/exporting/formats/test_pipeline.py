@@ -20,7 +20,7 @@ from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.exporting import verify, weights
 from piflow_cli.exporting.formats.pipeline import PipelineFormat
-from piflow_cli.exporting.network import place_of
+from piflow_cli.exporting.network import base_entry
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.exporting.standalone.code import scheduler_code
 from piflow_cli.presets.resolve import load
@@ -74,14 +74,14 @@ def test_without_its_base_a_folder_holds_what_the_student_brings(base, tmp_path)
 
 
 def test_a_base_is_named_as_diffusers_wants_it(tmp_path) -> None:
-    assert place_of("owner/name", "abc", "vae") == {"place": "owner/name", "subfolder": "vae", "revision": "abc"}
-    assert place_of("owner/name/deep/er", None, "vae") == {
+    assert base_entry("owner/name", "abc", "vae") == {"place": "owner/name", "subfolder": "vae", "revision": "abc"}
+    assert base_entry("owner/name/deep/er", None, "vae") == {
         "place": "owner/name",
         "subfolder": "deep/er/vae",
         "revision": None,
     }
-    assert place_of("owner/name", None, "") == {"place": "owner/name", "subfolder": None, "revision": None}
-    assert place_of(str(tmp_path / "x" / ".."), "abc", "") == {
+    assert base_entry("owner/name", None, "") == {"place": "owner/name", "subfolder": None, "revision": None}
+    assert base_entry(str(tmp_path / "x" / ".."), "abc", "") == {
         "place": str(tmp_path),
         "subfolder": None,
         "revision": None,

@@ -19,6 +19,7 @@ from zoo import WIDTH, ZOO, Row, every_family, student_of, zoo_preset
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers import family_of
+from piflow_cli.training.dry_run import plan
 from piflow_cli.training.dry_run.memory import Bytes, MemorySettings, Trace, WeightCounts, checkpoint_bytes, estimate
 from piflow_cli.training.dry_run.outline import settings_of
 from piflow_cli.training.dry_run.tracing import trace
@@ -144,29 +145,29 @@ def test_the_trace_counts_what_autograd_keeps(row: Row, monkeypatch) -> None:
 def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, total: float, trained: float) -> None:
     outcome = cli("distill", "--teacher", name, "--base", str(CONFIGS / f"{name}.json"), "--dry-run", "--json")
     assert outcome.code == 0, outcome.err
-    plan = json.loads(outcome.out)
-    assert f"{total:.2f} M parameters" in plan["teacher"]["weights"] and plan["student"]["trained"].startswith(
+    told = json.loads(outcome.out)
+    assert f"{total:.2f} M parameters" in told["teacher"]["weights"] and told["student"]["trained"].startswith(
         f"{trained:.2f} M"
     )
-    memory = plan["memory"]
+    memory = told["memory"]
     assert memory["base"] == pytest.approx(2e6 * total, rel=1e-5) and memory["adapters"] == memory[
         "gradients"
     ] == pytest.approx(4e6 * trained, rel=1e-4)
     standing = sum(memory[part] for part in ("base", "adapters", "gradients", "optimiser", "average", "policy"))
     assert standing < memory["peak"] < standing + 12e9
     assert memory["activations without checkpointing"] > 10 * memory["activations with checkpointing"]
-    assert plan["disk"]["checkpoint"] == pytest.approx((8 + 2.03125) * 1e6 * trained, rel=1e-4)
+    assert told["disk"]["checkpoint"] == pytest.approx((8 + 2.03125) * 1e6 * trained, rel=1e-4)
 
 
 def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) -> None:
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     for weights in (tmp_path / "base" / "transformer").glob("*.safetensors"):
         weights.unlink()
-    plan = json.loads(cli("distill", "--teacher", str(path), "--dry-run", "--json").out)
-    assert plan["memory"] == {"peak": "unknown: no size is given"}
-    plan = json.loads(cli("distill", "--teacher", str(path), "--set", "data.resolution=64", "--dry-run", "--json").out)
-    assert plan["memory"]["peak"] > plan["memory"]["base"] > 0
-    assert plan["disk"]["cache, each text, at most"] == 2 * (512 * WIDTH + 24)
+    told = json.loads(cli("distill", "--teacher", str(path), "--dry-run", "--json").out)
+    assert told["memory"] == {"peak": "unknown: no size is given"}
+    told = json.loads(cli("distill", "--teacher", str(path), "--set", "data.resolution=64", "--dry-run", "--json").out)
+    assert told["memory"]["peak"] > told["memory"]["base"] > 0
+    assert told["disk"]["cache, each text, at most"] == 2 * (512 * WIDTH + 24)
 
 
 @pytest.mark.parametrize(("source", "texts", "pictures"), [("prompts", 4, 0), ("pictures", 3, 2), ("captions", 3, 0)])
@@ -184,22 +185,23 @@ def test_a_plan_says_what_the_cache_takes_in_all(cli, tmp_path, source, texts, p
     )
     given += ["--data-free"] if source == "captions" else []
     cache = ["--cache", str(tmp_path / "cache"), "--set", "data.resolution=64"]
-    plan = json.loads(cli("distill", "--teacher", str(path), *given, *cache, "--dry-run", "--json").out)
-    assert plan["disk"]["cache, in all, at most"] == texts * 2 * (512 * WIDTH + 24) + pictures * 2 * 4 * (4 * 8 * 8)
+    told = json.loads(cli("distill", "--teacher", str(path), *given, *cache, "--dry-run", "--json").out)
+    assert told["disk"]["cache, in all, at most"] == texts * 2 * (512 * WIDTH + 24) + pictures * 2 * 4 * (4 * 8 * 8)
 
 
 @pytest.mark.parametrize("offload", [False, True])
-def test_a_plan_says_what_text_encoders_take(cli, tmp_path, offload) -> None:
+def test_a_plan_says_what_text_encoders_take(cli, tmp_path, monkeypatch, offload) -> None:
+    monkeypatch.setattr(plan, "choose_device", lambda name: torch.device("cuda"))
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     config = T5Config(
         vocab_size=64, d_model=6, d_kv=3, d_ff=8, num_layers=1, num_heads=2, architectures=["T5EncoderModel"]
     )
     config.save_pretrained(tmp_path / "base" / "text_encoder_2")
     options = ["--set", "data.resolution=64", *(["--offload-text-encoder"] if offload else [])]
-    plan = json.loads(cli("distill", "--teacher", str(path), *options, "--dry-run", "--json").out)
+    told = json.loads(cli("distill", "--teacher", str(path), *options, "--dry-run", "--json").out)
     # A table of 64 x 6; attention 4 x 36 and 64 biases; feed-forward 2 x 48; norms 18. The two largest: the table, and
     # what holds biases and 36.
-    assert plan["memory"]["text encoders, before training"] == 2 * (384 + 64 if offload else 384 + 144 + 64 + 96 + 18)
+    assert told["memory"]["text encoders, before training"] == 2 * (384 + 64 if offload else 384 + 144 + 64 + 96 + 18)
 
 
 @pytest.mark.parametrize(("asked", "together"), [(0, 4), (1, 1), (3, 3), (9, 4)])

@@ -1,0 +1,201 @@
+"""What may be wrong with a machine, or with what it computes: brought about for a line, and mended by what its hint
+says.
+
+Each is a context, told by a word which fault it is to be; it ends where another program has mended the fault.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.error import URLError
+
+import huggingface_hub
+import PIL.Image
+import pytest
+import torch
+from hint_computed import COMPUTED, COMPUTING, Reached
+from huggingface_hub.errors import LocalTokenNotFoundError
+
+from piflow_cli.evaluation.extractors import inception_weights
+from piflow_cli.system.files import files_digest
+
+Patch = pytest.MonkeyPatch
+FIND_SPEC = importlib.util.find_spec
+
+
+class Hiding(MetaPathFinder):
+    """A finder of modules that does not see one package."""
+
+    def __init__(self, finder: Any, package: str) -> None:
+        self.finder, self.package = finder, package
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        return None if name.partition(".")[0] == self.package else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finder, name)
+
+
+def hidden(patch: Patch, package: str) -> None:
+    """The package is not installed."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        patch.delitem(sys.modules, name)
+    patch.setattr(sys, "meta_path", [Hiding(finder, package) for finder in sys.meta_path])
+    patch.setattr(importlib.util, "find_spec", FIND_SPEC)
+
+
+def needed(patch: Patch, package: str) -> None:
+    """What computes imports the package first."""
+
+    def compute(*given: object, **options: object) -> None:
+        import_module(package)
+        raise Reached
+
+    for place in COMPUTING:
+        patch.setattr(place, compute)
+
+
+def unfit(patch: Patch, package: str) -> None:
+    """The package was built for another version of what it stands on."""
+
+    class Failing(MetaPathFinder):
+        def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> None:
+            if name.partition(".")[0] == package:
+                raise RuntimeError("operator torchvision::nms does not exist")
+
+    hidden(patch, package)
+    patch.setattr(sys, "meta_path", [Failing(), *sys.meta_path])
+
+
+def old_diffusers(patch: Patch, name: str) -> None:
+    """diffusers has no class of that name yet."""
+    import diffusers
+
+    known = {one: getattr(diffusers, one) for one in ("AutoModel", "__version__")}
+    patch.setattr("piflow_cli.exporting.formats.piflow_scheduler.diffusers", SimpleNamespace(**known))
+
+
+def refused(patch: Patch, told: str) -> None:
+    """The system refuses to write pictures in a folder, with the error of that number: "EACCES FOLDER"."""
+    number, folder = told.split()
+    save = PIL.Image.Image.save
+
+    def save_elsewhere(image: PIL.Image.Image, path: Any, *given: Any, **options: Any) -> None:
+        if str(path).startswith(folder):
+            raise OSError(getattr(errno, number), "refused", str(path))
+        save(image, path, *given, **options)
+
+    patch.setattr(PIL.Image.Image, "save", save_elsewhere)
+
+
+@contextmanager
+def small_files(size: str) -> Iterator[None]:
+    """The system lets files be of so many bytes only."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def gpus(patch: Patch, count: str) -> None:
+    """torch sees so many GPUs."""
+    patch.setattr(torch.cuda, "is_available", lambda: True)
+    patch.setattr(torch.cuda, "device_count", lambda: int(count))
+
+
+def token_wanted(patch: Patch, name: str) -> None:
+    """The Hub's client wants a token of its own accord."""
+    whole = getattr(huggingface_hub, name)
+
+    def ask(*given: Any, **options: Any) -> Any:
+        if huggingface_hub.get_token() is None:
+            raise LocalTokenNotFoundError("no token")
+        return whole(*given, **options)
+
+    patch.setattr(huggingface_hub, name, ask)
+
+
+def offline(patch: Patch, value: str) -> None:
+    """The environment forbids asking the Hub."""
+    patch.setenv("HF_HUB_OFFLINE", value)
+    patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+def published(patch: Patch, file: str) -> None:
+    """That file is the one that was published as Inception's weights."""
+    patch.setattr(inception_weights, "DIGEST", files_digest([Path(file)]))
+
+
+def weighted(patch: Patch, file: str) -> None:
+    """That file is in one of the usual places of Inception's weights."""
+    patch.setattr(inception_weights, "weight_places", lambda cache: [Path(file)])
+
+
+def weightless(patch: Patch, folder: str) -> None:
+    """Nothing can be downloaded, and no file of before is in the places of this machine."""
+    patch.setattr("tempfile.tempdir", folder)
+    patch.setenv("TORCH_HOME", folder)
+
+    def unreachable(*given: object, **options: object) -> None:
+        raise URLError("no network")
+
+    patch.setattr("torch.hub.download_url_to_file", unreachable)
+
+
+def homeless(patch: Patch, told: str) -> None:
+    """The user has no home."""
+
+    def home() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    patch.setattr(Path, "home", home)
+
+
+def changed_files(patch: Patch, told: str) -> None:
+    """No file that came with piflow is as it was."""
+    patch.setattr("piflow_cli.weights.digests.files_digest", lambda paths: told)
+
+
+def patched(make: Callable[[Patch, str], None]) -> Callable[[str], AbstractContextManager[None]]:
+    @contextmanager
+    def context(told: str) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            make(patch, told)
+            yield
+
+    return context
+
+
+PATCHES = (
+    hidden,
+    needed,
+    unfit,
+    old_diffusers,
+    refused,
+    gpus,
+    token_wanted,
+    offline,
+    published,
+    weighted,
+    weightless,
+    homeless,
+    changed_files,
+    *COMPUTED,
+)
+FAULTS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
+    "small_files": small_files,
+    **{made.__name__: patched(made) for made in PATCHES},
+}
