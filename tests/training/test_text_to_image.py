@@ -230,5 +230,6 @@ def test_a_family_of_classes_takes_no_prompts(cli, tiny_teacher, source):
     )
     assert (
         outcome.code == 2
-        and "data.prompts: is for teachers that are told a text, and this one is told a class" in outcome.err
+        and f"--prompts {source['--prompts']}: is for teachers that are told a text, and this one is told a class"
+        in outcome.err
     )
