@@ -63,8 +63,11 @@ ALLOWED = (
         1,
         "whether samples are finite, at the end, before they are shown",
     ),
+    Wait("isfinite().all())", "pipeline", 1, "whether a picture is finite, at its end"),
+    Wait("text_ids.to(device)", "pipeline", 1, "FLUX.2's pipelines make positions on the host, once a picture"),
+    Wait("latent_ids.to(device)", "pipeline", 1, "FLUX.2's pipelines make positions on the host, once a picture"),
     Wait("transformer_qwenimage.py", "step", 2, "rotary tables go to the device at the first call of a process"),
     Wait("transformer_z_image.py", "step", 3, "rotary tables go to the device at the first call of a process"),
 )
-# Copies that do not wait: all that a round needs in one, and a sampling's timesteps.
-COPIES = {"step": 1, "sampling": 1}
+# Copies that do not wait: all that a round needs in one; a sampling's timesteps; these, noise and text of a picture.
+COPIES = {"step": 1, "sampling": 1, "pipeline": 2}

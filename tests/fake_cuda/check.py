@@ -27,6 +27,9 @@ from cases import ALLOWED, CASES, COPIES, Case
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 
+PIPELINE_NFE = 4
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("presets", nargs="*")
@@ -89,10 +92,12 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
 
 
 def works_of(case: Case, watch: Any, *, small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
-    """A step, and a sampling for each number of evaluations."""
+    """A step, a sampling for each number of evaluations, and a picture by the stock pipeline where there is one."""
+    from pipelines import picture_of
     from sessions import noise_of, session_of
 
     from piflow_cli.sampling.denoise import sample_student
+    from piflow_cli.teachers.text_to_image import TextToImageFamily
     from piflow_cli.training.loop import train_step
 
     session = session_of(case.preset, case.settings, small=small, batch=case.batch, rounds=case.rounds)
@@ -109,6 +114,9 @@ def works_of(case: Case, watch: Any, *, small: bool) -> Iterator[tuple[str, Call
     yield "step", lambda: train_step(session)
     for nfe in case.nfes:
         yield f"sampling of {nfe}", sampling(nfe)
+    family = session.student.family
+    if case.nfes and isinstance(family, TextToImageFamily):
+        yield f"pipeline of {PIPELINE_NFE}", picture_of(session, family, PIPELINE_NFE)
 
 
 def forbidden(title: str, waits: Counter[str], copies: Counter[str], case: Case) -> list[str]:
