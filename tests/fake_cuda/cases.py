@@ -38,6 +38,7 @@ class Wait:
     reason: str
 
 
+EXTRACTORS = "extractors"  # of `piflow eval`, in the place of a preset
 PRESETS = (
     "digits", "imagenet-fm", "imagenet-repa", "imagenet-repa-2nfe", "flux-dev", "flux-dev-8nfe", "flux-dev-dx",
     "flux-dev-momentum", "flux2-dev", "flux2-klein", "qwen-image", "qwen-image-dx", "qwen-image-momentum", "z-image",
@@ -53,6 +54,7 @@ CASES = (
     Case("flux-dev", ("optimisation.precision=fp32",)),
     Case("flux-dev", ("policy.kind=dx-poly",)),
     Case("imagenet-repa", ("optimisation.gradient_checkpointing=true",), batch=2, rounds=3),
+    Case(EXTRACTORS),
 )
 
 ALLOWED = (
@@ -64,10 +66,18 @@ ALLOWED = (
         "whether samples are finite, at the end, before they are shown",
     ),
     Wait("isfinite().all())", "pipeline", 1, "whether a picture is finite, at its end"),
-    Wait("text_ids.to(device)", "pipeline", 1, "FLUX.2's pipelines make positions on the host, once a picture"),
-    Wait("latent_ids.to(device)", "pipeline", 1, "FLUX.2's pipelines make positions on the host, once a picture"),
+    Wait("pipeline_flux.py", "pipeline", 2, "this pipeline makes positions on the host, once a picture"),
+    Wait("pipeline_flux2", "pipeline", 2, "this pipeline makes positions on the host, once a picture"),
+    Wait(
+        "isfinite().all())", "features", 1, "whether pictures are finite, or they would pass for black"
+    ),
+    Wait("images.split(size)]).cpu()", "features", 1, "features are wanted on the host: one fetch for all batches"),
+    Wait("pixels.py", "features", 1, "features are wanted on the host"),
+    Wait("torch.cat(parts).cpu()", "features", 1, "scores are wanted on the host: one fetch for all batches"),
+    Wait("levels = quantised(images).cpu()", "features of samples", 1, "CLIP's own processor resizes on the host"),
     Wait("transformer_qwenimage.py", "step", 2, "rotary tables go to the device at the first call of a process"),
     Wait("transformer_z_image.py", "step", 3, "rotary tables go to the device at the first call of a process"),
 )
-# Copies that do not wait: all that a round needs in one; a sampling's timesteps; these, noise and text of a picture.
-COPIES = {"step": 1, "sampling": 1, "pipeline": 2}
+# Copies that do not wait: all that a round needs in one; a sampling's timesteps; these, and what a picture needs; of
+# pictures, what a network takes at once.
+COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2}

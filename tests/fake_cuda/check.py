@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import no_gpu
-from cases import ALLOWED, CASES, COPIES, Case
+from cases import ALLOWED, CASES, COPIES, EXTRACTORS, Case
 from torch._subclasses.fake_tensor import FakeTensorMode
-
 
 PIPELINE_NFE = 4
 
@@ -92,7 +91,11 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
 
 
 def works_of(case: Case, watch: Any, *, small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
-    """A step, a sampling for each number of evaluations, and a picture by the stock pipeline where there is one."""
+    """A step, a sampling for each number of evaluations, and a picture by the stock pipeline where there is one.
+
+    Of the case of extractors: what each of them does.
+    """
+    from extractors import extractions
     from pipelines import picture_of
     from sessions import noise_of, session_of
 
@@ -100,6 +103,10 @@ def works_of(case: Case, watch: Any, *, small: bool) -> Iterator[tuple[str, Call
     from piflow_cli.teachers.text_to_image import TextToImageFamily
     from piflow_cli.training.loop import train_step
 
+    if case.preset == EXTRACTORS:
+        watch.host_is_real = True
+        yield from extractions(small)
+        return
     session = session_of(case.preset, case.settings, small=small, batch=case.batch, rounds=case.rounds)
     session.iteration, watch.host_is_real = case.iteration, True
     noise, told = noise_of(session)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...core.tensors import to_device
 from ...errors import RunError
 from .base import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW, in_batches
 from .clean_fid import clean_fid_module
@@ -41,7 +42,7 @@ class Inception:
 
     def _features(self, levels: Tensor) -> Tensor:
         pictures = levels.float() if self._resizer is None else resized_by(self._resizer, levels)
-        return self.network(pictures.to(self.device))
+        return self.network(to_device(pictures, self.device))
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
