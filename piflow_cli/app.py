@@ -25,6 +25,7 @@ from piflow_cli.errors import (
     explain,
 )
 from piflow_cli.ranks import is_first
+from piflow_cli.system.allocator import use_segments_that_grow
 
 SECONDS_TO_SPEAK = 2
 
@@ -63,6 +64,7 @@ def piflow(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
+    use_segments_that_grow()
     silent = _is_silent(args)
     if os.environ.get(DEBUG_VARIABLE) != "1":
         streams.calm()

@@ -27,7 +27,7 @@ from ..teachers.text_to_image import StockEncoders, TextToImageFamily, decode_ea
 from ..weights.locate import ENCODERS, locate
 from ..weights.quantisation import BITSANDBYTES, COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
-from .request import ImageSpec, Sampler, SampleRequest
+from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -37,7 +37,6 @@ USUAL_SIDE = 1024
 WIDEST_ROW = 10
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
-LAYERWISE = ("sequential", "group")
 EMPTY = ""
 PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,7 +20,7 @@ from ..students.facts import StudentFacts
 from ..students.shared_base import root
 from ..students.student import Student, adapted_student, student_of
 from ..system.devices import choose_device, keep_freed_memory
-from ..system.processes import environment
+from ..system.processes import LONGEST, environment
 from ..teachers import family_of
 from ..teachers.base import ClassConditionalFamily, Conditioning, Network, TeacherFamily, guidance_of
 from ..teachers.folders import teacher_folder
@@ -40,7 +41,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     if preset.adapter is not None:
-        check_precision(preset.adapter.base_precision, accelerator.device)
+        check_precision(preset.adapter.base_precision, accelerator.device, trained=True)
     if preset.adapter is not None and preset.adapter.offload_base:
         check_offloading("base", accelerator.device)
     if preset.data.offload_text_encoder:
@@ -95,6 +96,8 @@ def open_models(preset: Preset, family: TeacherFamily) -> tuple[Network, Student
         store_in_fp8(base, family.kept_whole(base), torch.float32 if whole else None)
     if whole:
         compute_in_float32(base)
+    else:
+        student.model.shared.cast_by_autocast()
     student.model.shared.train_adapters()
     return student.model.shared.view("teacher"), student
 
@@ -128,4 +131,9 @@ def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelera
             mixed_precision="bf16" if preset.optimisation.precision == "bf16" else "no",
             log_with=None if tracker == "none" else tracker,
             project_dir=output,
+            # Gradients in the buffers of their exchange, not beside them.
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=LONGEST),
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            ],
         )

@@ -43,6 +43,8 @@ PRESETS = (
     "digits", "imagenet-fm", "imagenet-repa", "imagenet-repa-2nfe", "flux-dev", "flux-dev-8nfe", "flux-dev-dx",
     "flux-dev-momentum", "flux2-dev", "flux2-klein", "qwen-image", "qwen-image-dx", "qwen-image-momentum", "z-image",
 )  # fmt: skip
+# One of each family that samples by a stock pipeline.
+PIPELINES = ("flux-dev", "flux2-dev", "flux2-klein", "qwen-image", "z-image")
 
 CASES = (
     *(Case(preset, nfes=(1, 4, 8)) for preset in PRESETS),
@@ -52,6 +54,7 @@ CASES = (
     Case("digits", ("imitation.mixing_iterations=1000",), batch=3, iteration=500),
     Case("flux-dev", ("adapter.base_precision=fp8",), batch=2),
     Case("flux-dev", ("optimisation.precision=fp32",)),
+    Case("z-image", ("adapter.offload_base=true",)),
     Case("flux-dev", ("policy.kind=dx-poly",)),
     Case("imagenet-repa", ("optimisation.gradient_checkpointing=true",), batch=2, rounds=3),
     Case(EXTRACTORS),
@@ -68,9 +71,7 @@ ALLOWED = (
     Wait("isfinite().all())", "pipeline", 1, "whether a picture is finite, at its end"),
     Wait("pipeline_flux.py", "pipeline", 2, "this pipeline makes positions on the host, once a picture"),
     Wait("pipeline_flux2", "pipeline", 2, "this pipeline makes positions on the host, once a picture"),
-    Wait(
-        "isfinite().all())", "features", 1, "whether pictures are finite, or they would pass for black"
-    ),
+    Wait("isfinite().all())", "features", 1, "whether pictures are finite, or they would pass for black"),
     Wait("images.split(size)]).cpu()", "features", 1, "features are wanted on the host: one fetch for all batches"),
     Wait("pixels.py", "features", 1, "features are wanted on the host"),
     Wait("torch.cat(parts).cpu()", "features", 1, "scores are wanted on the host: one fetch for all batches"),
@@ -81,3 +82,5 @@ ALLOWED = (
 # Copies that do not wait: all that a round needs in one; a sampling's timesteps; these, and what a picture needs; of
 # pictures, what a network takes at once.
 COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2}
+# Those of weights that are offloaded do not count.
+FETCHES = "visiting.py"
