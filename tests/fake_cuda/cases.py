@@ -10,7 +10,7 @@ class Case:
     """A training step and samplings of a preset.
 
     ``batch`` trajectories in each of ``rounds``; ``iteration``: of the step, where mixing, warm-up and the average
-    differ; ``nfes``: evaluations of the samplings.
+    differ; ``nfes``: evaluations of the samplings; ``offload``: how the network waits for a picture by its pipeline.
     """
 
     preset: str
@@ -19,6 +19,7 @@ class Case:
     rounds: int = 1
     iteration: int = 100_000
     nfes: tuple[int, ...] = ()
+    offload: str = ""
     label: str = ""
 
     @property
@@ -52,7 +53,7 @@ CASES = (
     Case("qwen-image", batch=2, rounds=2, iteration=0),
     Case("digits", batch=3, rounds=2, iteration=0),
     Case("digits", ("imitation.mixing_iterations=1000",), batch=3, iteration=500),
-    Case("flux-dev", ("adapter.base_precision=fp8",), batch=2),
+    Case("flux-dev", ("adapter.base_precision=fp8",), batch=2, offload="group"),
     Case("flux-dev", ("optimisation.precision=fp32",)),
     Case("z-image", ("adapter.offload_base=true",)),
     Case("flux-dev", ("policy.kind=dx-poly",)),
@@ -76,6 +77,7 @@ ALLOWED = (
     Wait("pixels.py", "features", 1, "features are wanted on the host"),
     Wait("torch.cat(parts).cpu()", "features", 1, "scores are wanted on the host: one fetch for all batches"),
     Wait("levels = quantised(images).cpu()", "features of samples", 1, "CLIP's own processor resizes on the host"),
+    Wait("group_offloading.py", "pipeline", 1000, "the first evaluation learns the order of layers"),
     Wait("transformer_qwenimage.py", "step", 2, "rotary tables go to the device at the first call of a process"),
     Wait("transformer_z_image.py", "step", 3, "rotary tables go to the device at the first call of a process"),
 )
@@ -83,4 +85,4 @@ ALLOWED = (
 # pictures, what a network takes at once.
 COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2}
 # Those of weights that are offloaded do not count.
-FETCHES = "visiting.py"
+FETCHES = ("visiting.py", "group_offloading.py")

@@ -122,8 +122,8 @@ def works_of(case: Case, watch: Any, *, small: bool) -> Iterator[tuple[str, Call
     for nfe in case.nfes:
         yield f"sampling of {nfe}", sampling(nfe)
     family = session.student.family
-    if case.nfes and case.preset in PIPELINES and isinstance(family, TextToImageFamily):
-        yield f"pipeline of {PIPELINE_NFE}", picture_of(session, family, PIPELINE_NFE)
+    if isinstance(family, TextToImageFamily) and (case.offload or (case.nfes and case.preset in PIPELINES)):
+        yield f"pipeline of {PIPELINE_NFE}", picture_of(session, family, PIPELINE_NFE, case.offload or "none")
 
 
 def forbidden(title: str, waits: Counter[str], copies: Counter[str], case: Case) -> list[str]:
@@ -137,7 +137,7 @@ def forbidden(title: str, waits: Counter[str], copies: Counter[str], case: Case)
             found.append(f"{title} waits {times} times for the device: {place}")
     kind = title.split()[0]
     most = COPIES[kind] * (case.rounds if kind == "step" else 1)
-    counted = {place: times for place, times in copies.items() if FETCHES not in place}
+    counted = {place: times for place, times in copies.items() if not any(fetch in place for fetch in FETCHES)}
     if sum(counted.values()) > most:
         found.append(f"{title} copies {sum(counted.values())} times, {most} allowed: {'; '.join(counted)}")
     return found

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from piflow_cli.evaluation import overlap
 from piflow_cli.evaluation.extractors import base, dino, inception, open_extractor
 from piflow_cli.evaluation.metrics import clip_score
 
@@ -44,6 +45,21 @@ def extractions(small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
         if name != "inception":
             made = torch.zeros(PICTURES, 3, side, side, device=DEVICE)
             yield f"features of samples, {name}", lambda: features(made)
+    yield "features beside generation", beside_generation
+
+
+def beside_generation() -> None:
+    """Raise AssertionError unless features are extracted on a stream that has waited for the pictures."""
+    seen: list[tuple[str, int]] = []
+
+    def waits(stream: torch.cuda.Stream, event: torch.cuda.Event) -> None:
+        seen.append(("waits", stream.cuda_stream))
+
+    with mock.patch.object(torch.cuda.Stream, "wait_event", waits), overlap.Overlap(DEVICE) as beside:
+        for _ in range(2):
+            beside.submit(lambda: seen.append(("works", torch.cuda.current_stream().cuda_stream)))
+    own, current = seen[0][1], torch.cuda.current_stream().cuda_stream
+    assert own != current and seen == 2 * [("waits", own), ("works", own)], seen
 
 
 def extractors(small: bool) -> Iterator[tuple[str, int, Callable[[Tensor], Tensor]]]:

@@ -28,6 +28,8 @@ def picture_of(session: Session, family: TextToImageFamily, steps: int, offload:
     rows, columns = batch.shape[-2:]
     spec = ImageSpec(0, prompt=PROMPT, number=0, size=(columns * family.vae_factor, rows * family.vae_factor))
     model = root(session.student.model)
+    if offload != "none":
+        model.to("cpu")
     texts = {name: value[0] for name, value in batch.conditioning.items() if not name.startswith("negative_")}
     encoded = EncodedPrompts(
         SampleRequest(output=Path(), prompts=(PROMPT,), offload=offload),  # ty: ignore

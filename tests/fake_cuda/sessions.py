@@ -49,7 +49,7 @@ class Texts:
 
 @contextlib.contextmanager
 def parameters_that_move() -> Iterator[None]:
-    """Fake tensors whose ``data`` may be set to those of another device, and ``nn.Module.to``, which does so."""
+    """Fake tensors that can be pinned, and whose ``data`` may be set to those of another device; ``nn.Module.to`` does."""
 
     def apply(module: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
         for part in module.modules() if recurse else (module,):
@@ -65,8 +65,15 @@ def parameters_that_move() -> Iterator[None]:
         Tensor.data.__set__(value, other)
         value.fake_device = other.device
 
+    def pinned(value: Tensor) -> Tensor:
+        return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value)
+
+    fakes = {"pin_memory": pinned, "is_pinned": lambda value: True}
     data = property(lambda value: Tensor.data.__get__(value), set_data)
-    with mock.patch.object(nn.Module, "_apply", apply), mock.patch.object(FakeTensor, "data", data, create=True):
+    with (
+        mock.patch.object(nn.Module, "_apply", apply),
+        mock.patch.multiple(FakeTensor, data=data, create=True, **fakes),
+    ):
         yield
 
 
