@@ -32,7 +32,7 @@ def visit(layers: Sequence[nn.Module], device: torch.device) -> None:
 def _fetch(pairs: Sequence[tuple[nn.Parameter, Tensor]], device: torch.device) -> Callable[..., None]:
     def fetch(*call: object) -> None:
         for value, home in pairs:
-            value.data = home.to(device, non_blocking=True)
+            value.data = home.to(device, non_blocking=True, copy=True)
 
     return fetch
 

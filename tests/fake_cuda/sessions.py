@@ -49,7 +49,7 @@ class Texts:
 
 @contextlib.contextmanager
 def parameters_that_move() -> Iterator[None]:
-    """Fake tensors that can be pinned, and whose ``data`` may be set to those of another device; ``nn.Module.to`` does."""
+    """Fake tensors whose ``data`` may be set to those of another device, as ``nn.Module.to`` does, and be pinned."""
 
     def apply(module: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
         for part in module.modules() if recurse else (module,):
