@@ -26,6 +26,7 @@ from piflow_cli.errors import (
     explain,
 )
 from piflow_cli.ranks import is_first
+from piflow_cli.system.allocator import use_segments_that_grow
 
 SECONDS_TO_SPEAK = 2
 NO_COMMAND = UsageError("no command given", "piflow --help lists the commands")
@@ -65,6 +66,7 @@ def piflow(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
+    use_segments_that_grow()
     silent = _is_silent(args)
     streams.occupy()
     debugged = os.environ.get(DEBUG_VARIABLE) == "1"

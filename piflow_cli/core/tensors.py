@@ -48,6 +48,8 @@ def to_device(nest: Nest, device: torch.device, keep: Collection[str] = ()) -> N
 
 def _copied_together(tensors: list[Tensor], device: torch.device) -> list[Tensor]:
     waiting = [value for value in tensors if value.device.type == "cpu"]
+    if not waiting:
+        return [value.to(device) for value in tensors]
     rooms = [-(-value.nbytes // ALIGNMENT) * ALIGNMENT for value in waiting]
     begins = [0, *accumulate(rooms)]
     # Only from pinned memory does a copy go on while the host does; torch keeps it until the copy has ended.

@@ -16,6 +16,7 @@ from .limits import BasePrecision, Offload, faults_of, listed
 if TYPE_CHECKING:
     from ..students.student import Student
 
+LAYERWISE = ("sequential", "group")  # ways of offloading
 CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is asked
 
 
@@ -63,6 +64,11 @@ class SampleRequest:
         faults = list(faults_of(self))
         if self.student is None and self.teacher is None:
             faults.append("neither a student nor a teacher given")
+        if self.compile and self.offload in LAYERWISE:
+            faults.append(
+                f"--offload {self.offload} excludes --compile, which would compile for every layer that moves;"
+                " take --offload model"
+            )
         if faults:
             raise UsageError(listed(faults), "piflow sample --help lists what there is")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..core.tensors import to_device
 from ..data.prompts import Prompt, read_prompts
 from ..errors import UsageError
 from ..presets.bounds import IMAGES, SIDE
@@ -27,7 +28,7 @@ from ..teachers.text_to_image import StockEncoders, TextToImageFamily, decode_ea
 from ..weights.locate import ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
-from .request import ImageSpec, Sampler, SampleRequest
+from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -37,7 +38,6 @@ USUAL_SIDE = 1024
 WIDEST_ROW = 10
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
-LAYERWISE = ("sequential", "group")
 EMPTY = ""
 PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
 
@@ -167,9 +167,10 @@ class EncodedPrompts:
         def draw(specs: Sequence[ImageSpec]) -> Tensor:
             generators = seeded_generators([spec.seed for spec in specs])
             noise = seeded_noise(generators, latent_shape(family, model, specs[0]))
+            noise, told = to_device((noise, self.conditioning(specs)), device, family.read_on_host)
             if isinstance(scheduler, PolicyScheduler):
                 scheduler.generator = generators
-            latents = sample_by_pipeline(family, pipeline, noise.to(device), self.conditioning(specs), steps)
+            latents = sample_by_pipeline(family, pipeline, noise, told, steps)
             return decode_each(family, vae, latents)
 
         loras = {"loras": [f"{path}:{scale:g}" for path, scale in request.loras]} if request.loras else {}
@@ -178,11 +179,11 @@ class EncodedPrompts:
         return Sampler(draw, self.specs, {**recipe, **base, **precision, **loras}, 1, _columns(self.specs))
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
-        """The conditioning of a batch, on the device; ``negative_`` entries where the pipeline guides."""
+        """The conditioning of a batch, in host memory; ``negative_`` entries where the pipeline guides."""
         batch = collate([self.texts[spec.text] for spec in specs])
         if self.guided:
             batch = with_negative(batch, collate([self.texts[EMPTY]] * len(specs)))
-        return {name: value.to(self.device) for name, value in batch.items()}
+        return batch
 
 
 def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, int, int]:

@@ -140,6 +140,14 @@ class SharedBase:
         """The base in one role."""
         return View(self, role)
 
+    def cast_by_autocast(self) -> None:
+        """Leave the dtype of what the adapters read to autocast, under which every call is to be.
+
+        peft would make float32 of it before, which autocast rounds back to the same numbers.
+        """
+        for layer in self.tuned:
+            layer.cast_input_dtype_enabled = False
+
     def train_adapters(self) -> None:
         """Let the dropout of the student's adapters act; everything else stays in evaluation mode."""
         for layer in self.tuned:

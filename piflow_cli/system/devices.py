@@ -14,7 +14,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3
 
 
 def choose_device(name: str) -> torch.device:
-    """The device ``name``; ``auto`` takes CUDA, or else the CPU.
+    """The device ``name``; ``auto`` takes CUDA, or else the CPU. One that has a number becomes the current one.
+
+    Libraries put what they make by themselves on the current device, bitsandbytes its quantised weights.
 
     Raises UsageError for a device that this machine lacks, or that has no float64 (MPS).
     """
@@ -32,6 +34,8 @@ def choose_device(name: str) -> torch.device:
             f"--device {name}: there are {torch.cuda.device_count()} CUDA devices",
             "devices are counted from 0: --device cuda:0",
         )
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     if device.type == "mps":
         raise UsageError("--device mps: times are computed in float64, which MPS lacks", "use --device cpu")
     return device

@@ -18,8 +18,8 @@ from ..ranks import launched_processes
 from ..streams import inherited
 from .devices import choose_device, usable_cores
 
-# The others wait while one makes its last block or the first one measures: hours, for a teacher's many steps. NCCL
-# would give up after ten minutes.
+# The others wait while one makes its last block, encodes its texts or measures: hours, for a teacher's many steps.
+# NCCL would give up after ten minutes.
 LONGEST = timedelta(days=7)
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
 SECONDS_TO_STOP = 1800
@@ -57,12 +57,12 @@ def process_count(asked: int | None, device: str) -> int:
         )
     if wanted == 1:
         return 1
-    chosen = choose_device(device)
     if ":" in device:
         raise UsageError(
             f"--device {device} is one device, and there are to be {wanted} processes",
             "type --device cuda, or --device cpu",
         )
+    chosen = choose_device(device)
     if chosen.type == "cuda":
         import torch
 

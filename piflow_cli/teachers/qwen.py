@@ -39,8 +39,13 @@ class QwenImageFamily(PackedFamily):
         return self.through(model, x, sigma, conditioning, encoder_hidden_states_mask=mask, img_shapes=shapes)
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        embeds = conditioning["prompt_embeds"]
-        masks = {name: value.to(embeds.device) for name, value in conditioning.items() if name in self.read_on_host}
+        device = conditioning["prompt_embeds"].device
+        # The pipeline drops a mask that hides nothing, and need not ask the device whether it does.
+        masks = {
+            name: value if value.all() else to_device(value, device)
+            for name, value in conditioning.items()
+            if name in self.read_on_host
+        }
         return {**conditioning, **masks, "true_cfg_scale": self.guidance if negative_of(conditioning) else 1.0}
 
     def longest_conditioning(self, model: Network) -> Conditioning:

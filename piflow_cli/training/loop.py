@@ -89,7 +89,8 @@ def train_step(session: Session) -> None:
     session.streak = 0 if finite else session.streak + 1
     if finite:
         session.optimizer.step()
-    session.optimizer.zero_grad(set_to_none=True)
+    # Several processes exchange gradients in place, and would make them anew beside what they exchange.
+    session.optimizer.zero_grad(set_to_none=session.accelerator.num_processes == 1)
     decay = karras_decay(max(0, iteration - settings.warmup), settings.ema_gamma)
     update_average(session.average.model.parameters(), session.student.model.parameters(), decay)
     session.iteration += 1

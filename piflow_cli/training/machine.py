@@ -22,7 +22,7 @@ def check_machine(preset: Preset, device: torch.device) -> None:
             f"the tracker {tracker} is not installed", 'pip install "piflow[trackers]", or --set output.tracker=none'
         )
     if preset.adapter is not None:
-        check_precision(preset.adapter.base_precision, device)
+        check_precision(preset.adapter.base_precision, device, trained=True)
         if preset.adapter.offload_base:
             check_offloading("base", device)
     if preset.data.offload_text_encoder:

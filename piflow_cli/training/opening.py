@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,7 +18,7 @@ from ..students.facts import StudentFacts
 from ..students.shared_base import root
 from ..students.student import Student, adapted_student, student_of
 from ..system.devices import choose_device, keep_freed_memory
-from ..system.processes import environment
+from ..system.processes import LONGEST, environment
 from ..teachers import family_of
 from ..teachers.base import ClassConditionalFamily, Conditioning, Network, TeacherFamily, guidance_of
 from ..teachers.folders import teacher_folder
@@ -90,6 +91,8 @@ def open_models(preset: Preset, family: TeacherFamily) -> tuple[Network, Student
         store_in_fp8(base, family.kept_whole(base), torch.float32 if whole else None)
     if whole:
         compute_in_float32(base, family.asks_for_dtype)
+    else:
+        student.model.shared.cast_by_autocast()
     student.model.shared.train_adapters()
     return student.model.shared.view("teacher"), student
 
@@ -119,4 +122,9 @@ def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelera
             mixed_precision="bf16" if preset.optimisation.precision == "bf16" else "no",
             log_with=None if tracker == "none" else tracker,
             project_dir=output,
+            # Gradients in the buffers of their exchange, not beside them.
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=LONGEST),
+                DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            ],
         )

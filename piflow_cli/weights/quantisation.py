@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
+from .visiting import visit
 
 # The dtype in which a base of each precision is loaded and computes; fp8 is stored in 8 bits afterwards.
 COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
@@ -20,8 +21,17 @@ STORED_AS = torch.float8_e4m3fn
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # what diffusers widens while it computes
 
 
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raise UsageError where this machine lacks what a base in ``precision`` needs."""
+def check_precision(precision: str, device: torch.device, *, trained: bool = False) -> None:
+    """Raise UsageError where this machine lacks what a base in ``precision`` needs.
+
+    ``trained``: a student is to be trained on it. In int8 none can be: the autograd functions of bitsandbytes keep
+    their inputs where checkpointing does not see them, so that it frees nothing.
+    """
+    if trained and precision == "int8":
+        raise UsageError(
+            "a student cannot be trained on a base in int8: gradient checkpointing would free none of its memory",
+            "choose --base-precision nf4, which takes half of that, or fp8",
+        )
     if precision in BITSANDBYTES and importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(f"a base in {precision} needs the package bitsandbytes", 'pip install "piflow[lowvram]"')
     if precision in BITSANDBYTES and device.type != "cuda":
@@ -43,7 +53,8 @@ def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:
 
     options = {"llm_int8_skip_modules": list(keep)}
     if precision == "int8":
-        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, **options)}
+        # Above its usual threshold columns are computed apart, and each layer waits for the device to learn which.
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0, **options)}
     four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
     return {"quantization_config": BitsAndBytesConfig(**four, **options)}
 
@@ -104,17 +115,12 @@ def delicate(kind: type[nn.Module], keep: Iterable[str]) -> tuple[str, ...]:
 def offload(model: nn.Module, device: torch.device) -> None:
     """Keep the linear layers of ``model`` in the CPU's memory, except while they compute on ``device``; move the rest.
 
-    Adapters and heads are the rest. Layer by layer, and without streams: fetching ahead would count on the order of the
-    forward pass, and checkpointing recomputes the blocks in the opposite one.
+    Adapters and heads are the rest. Layer by layer: checkpointing recomputes the blocks in the opposite order, and
+    fetching ahead would count on that of the forward pass.
     """
-    from diffusers.hooks import apply_group_offloading
-
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and not _ours(name)}
-    for layer in layers.values():
-        apply_group_offloading(
-            layer, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
-        )
-    waiting = {id(value) for layer in layers.values() for value in layer.parameters()}
+    layers = [layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and not _ours(name)]
+    visit(layers, device)
+    waiting = {id(value) for layer in layers for value in layer.parameters(recurse=False)}
     for value in [*model.parameters(), *model.buffers()]:
         if id(value) not in waiting:
             value.data = value.data.to(device)

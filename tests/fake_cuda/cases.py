@@ -10,7 +10,7 @@ class Case:
     """A training step and samplings of a preset.
 
     ``batch`` trajectories in each of ``rounds``; ``iteration``: of the step, where mixing, warm-up and the average
-    differ; ``nfes``: evaluations of the samplings.
+    differ; ``nfes``: evaluations of the samplings; ``offload``: how the network waits for a picture by its pipeline.
     """
 
     preset: str
@@ -19,6 +19,7 @@ class Case:
     rounds: int = 1
     iteration: int = 100_000
     nfes: tuple[int, ...] = ()
+    offload: str = ""
     label: str = ""
 
     @property
@@ -38,10 +39,13 @@ class Wait:
     reason: str
 
 
+EXTRACTORS = "extractors"  # of `piflow eval`, in the place of a preset
 PRESETS = (
     "digits", "imagenet-fm", "imagenet-repa", "imagenet-repa-2nfe", "flux-dev", "flux-dev-8nfe", "flux-dev-dx",
     "flux-dev-momentum", "flux2-dev", "flux2-klein", "qwen-image", "qwen-image-dx", "qwen-image-momentum", "z-image",
 )  # fmt: skip
+# One of each family that samples by a stock pipeline.
+PIPELINES = ("flux-dev", "flux2-dev", "flux2-klein", "qwen-image", "z-image")
 
 CASES = (
     *(Case(preset, nfes=(1, 4, 8)) for preset in PRESETS),
@@ -49,10 +53,11 @@ CASES = (
     Case("qwen-image", batch=2, rounds=2, iteration=0),
     Case("digits", batch=3, rounds=2, iteration=0),
     Case("digits", ("imitation.mixing_iterations=1000",), batch=3, iteration=500),
-    Case("flux-dev", ("adapter.base_precision=fp8",), batch=2),
-    Case("flux-dev", ("optimisation.precision=fp32",)),
+    Case("flux-dev", ("adapter.base_precision=fp8",), batch=2, offload="group"),
+    Case("flux-dev", ("optimisation.precision=fp32", "adapter.offload_base=true")),
     Case("flux-dev", ("policy.kind=dx-poly",)),
     Case("imagenet-repa", ("optimisation.gradient_checkpointing=true",), batch=2, rounds=3),
+    Case(EXTRACTORS),
 )
 
 ALLOWED = (
@@ -63,8 +68,20 @@ ALLOWED = (
         1,
         "whether samples are finite, at the end, before they are shown",
     ),
+    Wait("isfinite().all())", "pipeline", 1, "whether a picture is finite, at its end"),
+    Wait("pipeline_flux.py", "pipeline", 2, "this pipeline makes positions on the host, once a picture"),
+    Wait("pipeline_flux2", "pipeline", 2, "this pipeline makes positions on the host, once a picture"),
+    Wait("isfinite().all())", "features", 1, "whether pictures are finite, or they would pass for black"),
+    Wait("images.split(size)]).cpu()", "features", 1, "features are wanted on the host: one fetch for all batches"),
+    Wait("pixels.py", "features", 1, "features are wanted on the host"),
+    Wait("torch.cat(parts).cpu()", "features", 1, "scores are wanted on the host: one fetch for all batches"),
+    Wait("levels = quantised(images).cpu()", "features of samples", 1, "CLIP's own processor resizes on the host"),
+    Wait("group_offloading.py", "pipeline", 1000, "the first evaluation learns the order of layers"),
     Wait("transformer_qwenimage.py", "step", 2, "rotary tables go to the device at the first call of a process"),
     Wait("transformer_z_image.py", "step", 3, "rotary tables go to the device at the first call of a process"),
 )
-# Copies that do not wait: all that a round needs in one, and a sampling's timesteps.
-COPIES = {"step": 1, "sampling": 1}
+# Copies that do not wait: all that a round needs in one; a sampling's timesteps; these, and what a picture needs; of
+# pictures, what a network takes at once.
+COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2}
+# Those of weights that are offloaded do not count.
+FETCHES = ("visiting.py", "group_offloading.py")

@@ -14,6 +14,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from piflow_cli.console import SILENT
 from piflow_cli.core.tensors import to_device
@@ -48,18 +49,31 @@ class Texts:
 
 @contextlib.contextmanager
 def parameters_that_move() -> Iterator[None]:
-    """``nn.Module.to`` for fake parameters: torch cannot set their data, so new ones take their places."""
+    """Fake tensors whose ``data`` may be set to those of another device, as ``nn.Module.to`` does, and be pinned."""
 
     def apply(module: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
         for part in module.modules() if recurse else (module,):
-            held = [(name, value) for name, value in part._parameters.items() if value is not None]
-            part._parameters.update(
-                {name: nn.Parameter(fn(value.detach()), value.requires_grad) for name, value in held}
-            )
+            for name, value in part._parameters.items():
+                if isinstance(value, FakeTensor) and not value.is_meta:
+                    value.data = fn(value.data)
+                elif value is not None:
+                    part._parameters[name] = nn.Parameter(fn(value.detach()), value.requires_grad)
             part._buffers.update({name: fn(value) for name, value in part._buffers.items() if value is not None})
         return module
 
-    with mock.patch.object(nn.Module, "_apply", apply):
+    def set_data(value: FakeTensor, other: Tensor) -> None:
+        Tensor.data.__set__(value, other)
+        value.fake_device = other.device
+
+    def pinned(value: Tensor) -> Tensor:
+        return torch.empty_like(value, device="cpu", pin_memory=True).copy_(value)
+
+    fakes = {"pin_memory": pinned, "is_pinned": lambda value: True}
+    data = property(lambda value: Tensor.data.__get__(value), set_data)
+    with (
+        mock.patch.object(nn.Module, "_apply", apply),
+        mock.patch.multiple(FakeTensor, data=data, create=True, **fakes),
+    ):
         yield
 
 

@@ -557,6 +557,8 @@ def test_compilation_is_of_the_repeated_blocks(cli, flux, tmp_path, monkeypatch)
         (["cat", "--guidance", "0.5"], "--guidance 0.5: not a number of at least 1"),
         (["cat", "--offload", "disk"], "'disk' is not one of 'none', 'model', 'sequential', 'group'"),
         (["cat", "--offload", "model", "--device", "cpu"], "--offload model: the CPU is where weights are moved to"),
+        (["cat", "--offload", "group", "--compile"], "--offload group excludes --compile"),
+        (["cat", "--offload", "sequential", "--compile"], "--offload sequential excludes --compile"),
         (["cat", "--base-precision", "int4"], "'int4' is not one of 'fp32', 'bf16', 'fp8', 'int8', 'nf4'"),
         (["cat", "--base-precision", "nf4", "--device", "cpu"], "a base in nf4 needs"),
         (["cat", "--base", "{folder}/nowhere"], "there is nothing at"),

@@ -23,9 +23,14 @@ def test_a_mac_computes_on_its_cpu(monkeypatch) -> None:
 def test_devices_that_are_not_there_are_counted(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("auto") == torch.device("cuda") and choose_device("cuda:1") == torch.device("cuda:1")
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert choose_device("auto") == torch.device("cuda") and current == []
+    # Libraries ask torch for the current device.
+    assert choose_device("cuda:1") == torch.device("cuda:1") and current == [torch.device("cuda:1")]
     with pytest.raises(UsageError, match="there are 2 CUDA devices"):
         choose_device("cuda:2")
+    assert len(current) == 1
 
 
 def test_cores_that_the_process_may_not_use_do_not_count(monkeypatch) -> None:

@@ -14,7 +14,7 @@ from zoo import ZOO, Row, every_family, zoo_preset
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers.text_to_image import StockEncoders
-from piflow_cli.training.loop import Session, take_pending, train_step
+from piflow_cli.training.loop import Session, _backward, take_pending, train_step
 from piflow_cli.training.opening import open_session
 
 pytestmark = pytest.mark.usefixtures("other_precision")
@@ -34,12 +34,12 @@ def real_texts(text_encoders, monkeypatch) -> None:
     monkeypatch.setattr(StockEncoders, "encode_text", in_bfloat16)
 
 
-def session_of(row: Row, folder: Path, precision: str) -> Session:
+def session_of(row: Row, folder: Path, precision: str, *settings: str) -> Session:
     folder.mkdir()
     (folder / "prompts.txt").write_text("cat\ndog\n")
     path, _ = zoo_preset(row, folder)
     tiny_vae(row.family).save_pretrained(folder / "base" / "vae")
-    given = [f"data.cache={folder / 'cache'}", "data.sizes=[[32, 32]]", "adapter.dropout=0.0"]
+    given = [f"data.cache={folder / 'cache'}", "data.sizes=[[32, 32]]", "adapter.dropout=0.0", *settings]
     preset = resolve(
         path, None, given, {"data.prompts": str(folder / "prompts.txt"), "adapter.base_precision": precision}
     )
@@ -81,3 +81,22 @@ def test_a_run_in_float32_trains_to_its_end_with_pictures(cli, real_texts, preci
     outcome = cli("distill", "--teacher", str(path), *options, "--quiet", "--output", str(tmp_path / "out"))
     assert (outcome.code, outcome.err) == (0, "")
     assert (tmp_path / "out" / "previews" / "0000002.png").is_file() and (tmp_path / "out" / "samples.png").is_file()
+
+
+@every_family
+def test_adapters_under_autocast_read_what_peft_would_widen_before_them(row: Row, text_encoders, tmp_path) -> None:
+    """bfloat16 → float32 → bfloat16 is no rounding: gradients are the same, bit for bit."""
+    session = session_of(row, tmp_path / "run", "bf16", "optimisation.precision=bf16")
+    layers = session.student.model.shared.tuned
+    assert not any(layer.cast_input_dtype_enabled for layer in layers)
+    found = gradients(session)
+    for layer in layers:
+        layer.cast_input_dtype_enabled = True
+    for name, value in gradients(session).items():
+        assert torch.equal(value, found[name]), name
+
+
+def gradients(session: Session) -> dict[str, torch.Tensor]:
+    session.optimizer.zero_grad()
+    _backward(session, 0)
+    return {name: value.grad.clone() for name, value in session.student.model.named_parameters()}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from tiny_presets import texts
 from zoo import ZOO, zoo_preset
 
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.resolve import load
 from piflow_cli.system import processes
 from piflow_cli.system.processes import process_count
+from piflow_cli.training import opening
 
 TRAINING = "checkpoints/0000004/training.safetensors"
 
@@ -81,6 +84,15 @@ def test_two_processes_train_and_resume_as_one_does(cli, text_encoders, tiny_tea
     assert cli(*two, *second, "--iterations", "4").code == 0
     # Sums in another order.
     same(tmp_path / "two", tmp_path / "one", 1e-5)
+
+
+def test_the_others_wait_for_hours_and_gradients_lie_in_what_is_exchanged(monkeypatch, tmp_path, tiny_teacher) -> None:
+    made = []
+    monkeypatch.setattr(opening, "Accelerator", lambda **options: made.extend(options["kwargs_handlers"]))
+    opening._accelerator(load(str(tiny_teacher)), tmp_path, torch.device("cpu"))
+    waiting, exchange = (handler.to_kwargs() for handler in made)
+    assert waiting["timeout"] >= timedelta(days=1)
+    assert exchange == {"gradient_as_bucket_view": True}
 
 
 def test_ctrl_c_stops_all_processes_at_one_step(tiny_teacher, tmp_path) -> None:

@@ -102,6 +102,33 @@ def test_a_base_in_nf4_trains_as_what_is_left_of_its_weights(tmp_path) -> None:
         assert (found[name] - value).norm() <= 0.1 * value.norm() + 1e-6, name
 
 
+def held(value: Tensor) -> int:
+    """Bytes of activations that autograd functions hold by themselves, out of sight of checkpointing."""
+    found, nodes, waiting = {}, set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in nodes:
+            nodes.add(node)
+            waiting += [inner for inner, _ in node.next_functions]
+            kept = [part for part in getattr(node, "tensors", None) or () if part is not None]
+            found |= {part.data_ptr(): part.nbytes for part in kept if part.dtype == torch.bfloat16}
+    return sum(found.values())
+
+
+def test_checkpointing_frees_nothing_of_a_base_in_int8(tmp_path) -> None:
+    """The reason why no student is trained on one."""
+    zoo_preset(ROW, tmp_path)
+    x, told = inputs()
+    for precision in KINDS:
+        base = FAMILY.load_base(tmp_path / "base", precision)
+        student, bytes_held = student_of(ROW, base), []
+        for checkpointing in (False, True):
+            if checkpointing:
+                base.enable_gradient_checkpointing()
+            bytes_held.append(held(student.policy(student.model, x, RAW, told).velocity(x.float(), RAW).sum()))
+        assert bytes_held[0] == bytes_held[1] and (bytes_held[0] > 0) == (precision == "int8")
+
+
 @pytest.mark.parametrize("precision", KINDS)
 def test_a_student_is_loaded_onto_a_quantised_base(precision: str, tmp_path) -> None:
     _, preset = zoo_preset(ROW, tmp_path)

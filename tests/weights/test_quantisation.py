@@ -77,7 +77,7 @@ def test_an_offloaded_base_trains_as_one_that_stays(row: Row) -> None:
     base = row.build()
     student = student_of(row, base)
     offload(base, CPU)
-    hooked = [name for name, module in base.named_modules() if hasattr(module, "_diffusers_hook")]
+    hooked = [name for name, module in base.named_modules() if module._forward_pre_hooks]
     assert len(hooked) > 4 and not any(".lora_" in name or ".variants." in name for name in hooked)
     found = gradients(row, student, checkpointing=True)
     for name, value in expected.items():
@@ -121,6 +121,16 @@ def test_precisions_of_bitsandbytes_say_what_they_lack(precision: str, monkeypat
     check_precision(precision, CUDA)
 
 
+def test_no_student_is_trained_on_a_base_in_int8(cli, tmp_path) -> None:
+    (tmp_path / "p.txt").write_text("a\n")
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    arguments = ["--prompts", str(tmp_path / "p.txt"), "--set", "data.resolution=64", "--device", "cpu"]
+    outcome = cli("distill", "--teacher", str(path), *arguments, "--base-precision", "int8")
+    assert outcome.code == 2 and "cannot be trained on a base in int8" in outcome.err and "nf4" in outcome.err
+    for precision in ("fp32", "bf16", "fp8"):
+        check_precision(precision, CPU, trained=True)
+
+
 def test_what_needs_nothing_is_let_through_and_offloading_needs_a_gpu() -> None:
     for precision in ("fp32", "bf16", "fp8"):
         check_precision(precision, CPU)
@@ -140,6 +150,7 @@ def test_the_layers_that_are_trained_are_kept_out_of_the_quantised_ones(monkeypa
     keep = ["norm_out.linear", "proj_out"]
     assert quantised_loading("int8", keep)["quantization_config"] == {
         "load_in_8bit": True,
+        "llm_int8_threshold": 0.0,
         "llm_int8_skip_modules": keep,
     }
     four = quantised_loading("nf4", keep)["quantization_config"]

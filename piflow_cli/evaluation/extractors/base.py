@@ -138,6 +138,6 @@ def centre_patches(inner: Extractor) -> Extractor:
 
 
 def in_batches(images: Tensor, size: int, network: Callable[[Tensor], Tensor]) -> Tensor:
-    """Features (B, D), float32 on the CPU, of ``network`` on ``size`` pictures at a time."""
+    """Features (B, D), float32 on the CPU, of ``network`` on ``size`` pictures at a time; a GPU is waited for once."""
     with torch.no_grad():
-        return torch.cat([network(part).float().cpu() for part in images.split(size)])
+        return torch.cat([network(part).float() for part in images.split(size)]).cpu()

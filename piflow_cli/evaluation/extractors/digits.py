@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...core.tensors import to_device
 from ...errors import UsageError
 from ...system.files import identity_of
 from .base import in_batches
@@ -32,7 +33,7 @@ class DigitsClassifier:
                 f"digits-classifier sees pictures of {SIDE} x {SIDE}, not {width} x {height}",
                 "--extractor pixels, or inception",
             )
-        grey = images.to(self.device, torch.float32).mean(dim=1, keepdim=True)
+        grey = to_device(images.float(), self.device).mean(dim=1, keepdim=True)
         return in_batches(grey, BATCH, self.network.features)
 
     @torch.no_grad()

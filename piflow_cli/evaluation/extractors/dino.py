@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core.tensors import to_device
 from ...system.files import identity_of_place
 from .base import DINO
 from .pictures import EightBitExtractor
@@ -31,12 +32,12 @@ class Dino(EightBitExtractor):
         self.name, self.device = f"{DINO}{source}", device
         self.identity = identity_of_place(folder)
         self.network = load_network(Dinov2Model, folder, device)
+        self.mean, self.std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD))
 
     def features_of_levels(self, levels: Tensor) -> Tensor:
-        pictures = levels.to(self.device).float() / 255
+        pictures = to_device(levels, self.device).float() / 255
         pictures = F.interpolate(pictures, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (MEAN, STD))
-        return self.network(pixel_values=(pictures - mean) / std).pooler_output
+        return self.network(pixel_values=(pictures - self.mean) / self.std).pooler_output
 
     def logits(self, features: Tensor) -> Tensor | None:
         return None

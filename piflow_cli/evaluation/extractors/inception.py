@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...core.tensors import to_device
 from ...errors import RunError
 from .base import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW
 from .clean_fid import clean_fid_module
@@ -36,7 +37,7 @@ class Inception(EightBitExtractor):
 
     def features_of_levels(self, levels: Tensor) -> Tensor:
         pictures = levels.float() if self._resizer is None else resized_by(self._resizer, levels)
-        return self.network(pictures.to(self.device))
+        return self.network(to_device(pictures, self.device))
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core.tensors import to_device
 from ...sampling.request import ImageSpec
 from ...system.files import identity_of_place
 from ...teachers.long_texts import hushed, length_note, told_of
@@ -94,11 +95,11 @@ class ClipScore:
             self._scores(levels[start : start + BATCH], texts[start : start + BATCH])
             for start in range(0, len(texts), BATCH)
         ]
-        return torch.cat(parts)
+        return torch.cat(parts).cpu()
 
     def _scores(self, levels: Tensor, texts: Sequence[str]) -> Tensor:
         inputs = self.processor(
             text=list(texts), images=list(levels), return_tensors="pt", padding=True, truncation=True
-        ).to(self.device)
-        output = self.network(**inputs)
-        return F.cosine_similarity(output.image_embeds.float(), output.text_embeds.float(), dim=1).cpu()
+        )
+        output = self.network(**to_device(dict(inputs), self.device))
+        return F.cosine_similarity(output.image_embeds.float(), output.text_embeds.float(), dim=1)

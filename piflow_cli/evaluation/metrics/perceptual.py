@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...core.tensors import to_device
 from ...system.files import files_digest
 
 # The package lpips brings its linear layers; the network under them is torchvision's, which keeps it in torch.hub's
@@ -55,8 +56,9 @@ def open_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | Non
 
     @torch.no_grad()
     def distances(ours: Tensor, theirs: Tensor) -> Tensor:
-        pairs = zip(*(_large_enough(side).to(device).split(BATCH) for side in (ours, theirs)))
-        return torch.cat([network(one, other).flatten().float().cpu() for one, other in pairs])
+        sides = to_device((_large_enough(ours), _large_enough(theirs)), device)
+        pairs = zip(*(side.split(BATCH) for side in sides))
+        return torch.cat([network(one, other).flatten().float() for one, other in pairs]).cpu()
 
     return distances
 

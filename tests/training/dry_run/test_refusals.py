@@ -11,7 +11,7 @@ from zoo import ZOO, zoo_preset
 CHECKPOINTED = "--set optimisation.gradient_checkpointing=true --offload-base"
 # Options that no preset makes right on a machine without a GPU and trackers, and the line that they get.
 OF_TEXT = {
-    "--base-precision int8": "a base in int8 needs ",
+    "--base-precision int8": "a student cannot be trained on a base in int8",
     "--base-precision nf4": "a base in nf4 needs ",
     CHECKPOINTED: "nothing to offload the base from",
     f"{CHECKPOINTED} --base-precision fp8": "nothing to offload the base from",
