@@ -22,8 +22,9 @@ from .gm_triton_kernels import backward_kernel, forward_kernel
 from .layout import Gradients, collapse_positions, working_dtype
 from .triton_tables import COLUMNS, table_kernel
 
-TILE = 4096  # means of one program: 32 a thread at four warps, and as many again for their gradient
-LONGEST_BLOCK = 128
+THREADS = 128  # of a program: one warp for each of the four schedulers of a multiprocessor
+WARP = 32
+MOST_MEANS = {forward_kernel: 128, backward_kernel: 32}  # of a thread, all in registers, with what goes with each
 
 
 class TritonTable(NamedTuple):
@@ -80,8 +81,8 @@ def integral_backward(
     means, logweights = torch.empty_like(policy.means), torch.empty_like(policy.logweights)
     state = x.new_empty(x.shape)
     path = x.new_empty(table.scalars.shape[1], *x.shape, dtype=dtype)
-    blocks = triton.cdiv(x.shape[2:].numel(), program_sizes(*policy.means.shape[1:3])["BLOCK"])
-    logstds = x.new_empty(x.shape[0], blocks, dtype=dtype)
+    programs = _blocks(backward_kernel, policy, x)
+    logstds = x.new_empty(x.shape[0], programs * THREADS // WARP, dtype=dtype)
     _launch(backward_kernel, policy, x, table, (grad.to(dtype).contiguous(), path, state, logstds), (means, logweights))
     logstds = logstds.sum(dim=1).to(policy.logstds.dtype).reshape(policy.logstds.shape)
     return Gradients(means, logweights, logstds, state)
@@ -95,12 +96,26 @@ def _addressable(policy: GMFlowPolicy, x: Tensor) -> tuple[GMFlowPolicy, Tensor]
     return replace(policy, **tensors), x.contiguous()
 
 
-def program_sizes(components: int, channels: int) -> dict[str, int]:
-    """Compile-time sizes of a program: components, channels, their powers of two, positions and warps."""
-    padded = triton.next_power_of_2(components), triton.next_power_of_2(channels)
-    block = max(1, min(LONGEST_BLOCK, TILE // (padded[0] * padded[1])))
-    warps = min(16, 4 * triton.cdiv(padded[0] * padded[1] * block, TILE) ** 2)
-    return {"K": components, "C": channels, "KP": padded[0], "CP": padded[1], "BLOCK": block, "num_warps": warps}
+def program_sizes(kernel, components: int, channels: int) -> dict[str, int]:
+    """Compile-time sizes of a program: components, channels, the lanes that share each out, and threads.
+
+    The longer side of what a thread holds of the means is halved until they are few enough for its registers. Lanes
+    of one warp exchange sums in a few cycles; where a position takes more than a warp, Triton makes warps wait.
+    """
+    rows, columns, klanes, clanes = components, channels, 1, 1
+    while rows * columns > MOST_MEANS[kernel] and klanes * clanes < THREADS:
+        if rows > columns:
+            klanes *= 2
+        else:
+            clanes *= 2
+        rows, columns = triton.cdiv(components, klanes), triton.cdiv(channels, clanes)
+    return {"K": components, "C": channels, "KLANES": klanes, "CLANES": clanes, "THREADS": THREADS}
+
+
+def _blocks(kernel, policy: GMFlowPolicy, x: Tensor) -> int:
+    """Programs for each sample."""
+    sizes = program_sizes(kernel, *policy.means.shape[1:3])
+    return triton.cdiv(x.shape[2:].numel(), THREADS // (sizes["KLANES"] * sizes["CLANES"]))
 
 
 def _launch(
@@ -110,13 +125,12 @@ def _launch(
     inputs = (policy.means, policy.logweights, x, policy.x_src, *strided)
     sizes, views = collapse_positions(inputs, (3, 3, 2, 2, 3, 3)[: len(inputs)])
     dropped = policy.dropped if policy.dropped is None else policy.dropped.to(torch.uint8).contiguous()
-    shape = program_sizes(*policy.means.shape[1:3])
-    positions = x.shape[2:].numel()
-    blocks = triton.cdiv(positions, shape["BLOCK"])
+    blocks = _blocks(kernel, policy, x)
     with torch.cuda.device_of(x):
         kernel[(x.shape[0] * blocks,)](
             *views, policy.means if dropped is None else dropped, table.scalars, table.ends, *results,
-            x.shape[0], positions, blocks, table.scalars.shape[1], sizes[1], sizes[2],
+            x.shape[0], x.shape[2:].numel(), blocks, table.scalars.shape[1], sizes[1], sizes[2],
             *(view.stride() for view in views), 1 / policy.temperature,
-            LEGS=table.ends.shape[1], DROPPED=dropped is not None, **shape, **flags,
+            LEGS=table.ends.shape[1], DROPPED=dropped is not None, **program_sizes(kernel, *policy.means.shape[1:3]),
+            **flags, num_warps=THREADS // WARP,
         )  # fmt: skip

@@ -1,135 +1,148 @@
-"""The Triton kernels of GM rollouts: every substep of a block of positions in registers, forwards and backwards."""
+"""The Triton kernels of GM rollouts: every substep of a position in the registers of a thread, or of a few lanes.
+
+All values are vectors with one entry a thread, and tuples of them: means in the order (k, c), what belongs to a
+component, what belongs to a channel (see :mod:`.triton_lanes`). A position whose means are too many for one thread is
+shared by neighbouring lanes of a warp. A sum over what they share out costs a few shuffles, every other sum costs
+none, and no thread waits for another warp.
+"""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
+from .triton_lanes import (
+    axes_of_space,
+    entries,
+    largest_of_components,
+    load_channels,
+    offsets,
+    place_of_threads,
+    places_of_means,
+    stack,
+    store_channels,
+    sum_over_channels,
+    sum_over_components,
+    unstack,
+)
 from .triton_tables import COLUMNS
 
-
-@triton.jit
-def _offsets(position, size1, size2, strides, AXIS: tl.constexpr):
-    """Offsets of flat positions along the three axes of space that start at ``AXIS`` of a tensor with these strides."""
-    inner = position % size2
-    outer = position // size2
-    return (outer // size1) * strides[AXIS] + (outer % size1) * strides[AXIS + 1] + inner * strides[AXIS + 2]
+WARP = tl.constexpr(32)
+LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _places_of_means(means, strides, sample, space, k, c):
-    """The addresses of the block's means, (KP, CP, BLOCK)."""
-    rows, columns = k * strides[1], c * strides[2]
-    return means + sample * strides[0] + rows[:, None, None] + columns[None, :, None] + space[None, None, :]
+def _scaled(values, factor):
+    scaled = ()
+    for index in tl.static_range(len(values)):
+        scaled = scaled + (factor * values[index],)
+    return scaled
 
 
 @triton.jit
-def _read_means(means, strides, sample, space, inside, k, c, K: tl.constexpr, C: tl.constexpr, dtype: tl.constexpr):
-    """The block's means, (KP, CP, BLOCK), zero outside."""
-    place = _places_of_means(means, strides, sample, space, k, c)
-    mask = (k < K)[:, None, None] & (c < C)[None, :, None] & inside[None, None, :]
-    return tl.load(place, mask=mask, other=0).to(dtype)
+def _added(values, others, factor):
+    """values + factor others."""
+    added = ()
+    for index in tl.static_range(len(values)):
+        added = added + (values[index] + factor * others[index],)
+    return added
 
 
 @triton.jit
-def _read_prior(
-    logweights, strides, dropped, sample, space, inside, k, inverse_temperature,
-    K: tl.constexpr, DROPPED: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
-    """Log-weights (KP, BLOCK) at the policy's temperature, minus infinity where there is no component."""
-    place = logweights + sample * strides[0] + (k * strides[1])[:, None] + space[None, :]
-    there = k < K
-    value = tl.load(place, mask=there[:, None] & inside[None, :], other=0).to(dtype)
-    value = (value * inverse_temperature).to(dtype)
-    if DROPPED:
-        there = there & (tl.load(dropped + sample * K + k, mask=there, other=1) == 0)
-    return tl.where(there[:, None], value, float("-inf"))
+def _product(values, others):
+    """The inner product of what a thread holds of two tuples."""
+    total = values[0] * others[0]
+    for index in tl.static_range(1, len(values)):
+        total += values[index] * others[index]
+    return total
 
 
 @triton.jit
-def _read_state(x, strides, sample, space, inside, c, C: tl.constexpr, dtype: tl.constexpr):
-    """A state (CP, BLOCK), zero outside."""
-    place = x + sample * strides[0] + (c * strides[1])[:, None] + space[None, :]
-    return tl.load(place, mask=(c < C)[:, None] & inside[None, :], other=0).to(dtype)
+def _mixed(m, weights, CHANNELS: tl.constexpr):
+    """sum_k weights_k m_k over the components of a thread, for each of its channels."""
+    mixed = ()
+    for c in tl.static_range(CHANNELS):
+        value = weights[0] * m[c]
+        for k in tl.static_range(1, len(weights)):
+            value += weights[k] * m[k * CHANNELS + c]
+        mixed = mixed + (value,)
+    return mixed
 
 
 @triton.jit
-def _posterior(m, square, prior, y, source, row):
-    """Weights and energies (KP, BLOCK), mean and query p y + q x_s (CP, BLOCK) of the mixture in one substep."""
-    query = tl.load(row) * y + tl.load(row + 1) * source
-    energy = tl.sum(m * query[None, :, :], axis=1) + tl.load(row + 2) * square
-    logits = prior - energy
-    weights = tl.exp(logits - tl.max(logits, axis=0)[None, :])
-    weights = weights / tl.sum(weights, axis=0)[None, :]
-    return weights, energy, tl.sum(m * weights[:, None, :], axis=0), query
+def _whole(mixed, KLANES: tl.constexpr, CLANES: tl.constexpr):
+    """What :func:`_mixed` gives, over all components."""
+    whole = ()
+    for c in tl.static_range(len(mixed)):
+        whole = whole + (sum_over_components(mixed[c], KLANES, CLANES),)
+    return whole
 
 
 @triton.jit
-def _velocity(m, square, prior, y, source, row):
-    _weights, _energy, mean, _query = _posterior(m, square, prior, y, source, row)
-    return tl.load(row + 3) * y + tl.load(row + 4) * source + tl.load(row + 5) * mean
-
-
-@triton.jit
-def _read_block(
-    means, logweights, x, x_src, dropped, positions, blocks, size1, size2,
-    means_strides, logweights_strides, x_strides, src_strides, inverse_temperature,
-    DROPPED: tl.constexpr, K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
+def _read_mixture(
+    means, logweights, dropped, means_strides, logweights_strides, sample, space, inside, lanes, inverse_temperature,
+    DROPPED: tl.constexpr, K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr,
     dtype: tl.constexpr,
 ):  # fmt: skip
-    """The sample, positions and values of the program's block.
+    """Means, their squares over the channels of a thread, and log-weights at the policy's temperature.
 
-    It gives the positions that exist, the channels (CP, 1) that exist, means and their squares (KP, BLOCK),
-    log-weights, source and state.
+    Log-weights are minus infinity where there is no component. Of lanes that share out channels the first has them.
     """
-    sample = (tl.program_id(0) // blocks).to(tl.int64)
-    position = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = position < positions
-    k = tl.arange(0, KP).to(tl.int64)
-    c = tl.arange(0, CP).to(tl.int64)
-    m = _read_means(
-        means, means_strides, sample, _offsets(position, size1, size2, means_strides, 3), inside, k, c, K, C, dtype
-    )
-    space = _offsets(position, size1, size2, logweights_strides, 3)
-    prior = _read_prior(
-        logweights, logweights_strides, dropped, sample, space, inside, k, inverse_temperature, K, DROPPED, dtype
-    )
-    source = _read_state(
-        x_src, src_strides, sample, _offsets(position, size1, size2, src_strides, 2), inside, c, C, dtype
-    )
-    begin = _read_state(x, x_strides, sample, _offsets(position, size1, size2, x_strides, 2), inside, c, C, dtype)
-    return sample, position, inside, (c < C)[:, None], m, tl.sum(m * m, axis=1), prior, source, begin
+    COUNT: tl.constexpr = (K + KLANES - 1) // KLANES
+    CHANNELS: tl.constexpr = (C + CLANES - 1) // CLANES
+    places, there = places_of_means(means, means_strides, sample, space, inside, lanes, K, C, KLANES, CLANES)
+    m = unstack(tl.load(places, mask=there, other=0).to(dtype), COUNT * CHANNELS)
+    square = ()
+    for k in tl.static_range(COUNT):
+        total = m[k * CHANNELS] * m[k * CHANNELS]
+        for c in tl.static_range(1, CHANNELS):
+            total += m[k * CHANNELS + c] * m[k * CHANNELS + c]
+        square = square + (total,)
+    k = entries(lanes[0], KLANES, triton.next_power_of_2(COUNT))
+    places = logweights + offsets(sample, space, logweights_strides, 3)[None, :] + k * logweights_strides[1]
+    kept = k < K
+    prior = tl.load(places, mask=kept & inside[None, :], other=0).to(dtype)
+    if DROPPED:
+        kept = kept & (tl.load(dropped + sample * K + k, mask=kept, other=1) == 0)
+    prior = tl.where(kept, (prior * inverse_temperature).to(dtype), float("-inf"))
+    return m, square, unstack(tl.where((lanes[1] == 0)[None, :], prior, 0), COUNT)
 
 
 @triton.jit
-def _store_path(path, mask, stride, m, square, prior, y, source, rows, last):
-    """Store the states (CP, BLOCK) that the first ``last`` substeps start from at ``path``, a ``stride`` apart."""
-    for step in range(last):
-        tl.store(path + step * stride, y, mask=mask)
-        row = rows + step * COLUMNS
-        u = _velocity(m, square, prior, y, source, row)
-        y += tl.load(row + 6) * u
+def _query(y, source, row):
+    """p y + q x_s, whose product with a mean is the mean's energy but for the term of its square."""
+    return _added(_scaled(source, tl.load(row + 1)), y, tl.load(row))
 
 
 @triton.jit
-def _store_gradients(
-    grad_means, grad_logweights, means_strides, logweights_strides, m, sum_means, sum_square, sum_prior,
-    inverse_temperature, sample, position, inside, size1, size2,
-    K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr,
-):  # fmt: skip
-    """Store the gradients of the block's means (KP, CP, BLOCK) and log-weights (KP, BLOCK).
+def _weigh(m, square, prior, query, s, KLANES: tl.constexpr, CLANES: tl.constexpr):
+    """Posterior weights of the components up to a common factor, and their sum over all of them."""
+    logits = ()
+    for k in tl.static_range(len(prior)):
+        logit = prior[k] - s * square[k]
+        for c in tl.static_range(len(query)):
+            logit -= m[k * len(query) + c] * query[c]
+        logits = logits + (sum_over_channels(logit, KLANES, CLANES),)
+    top = logits[0]
+    for k in tl.static_range(1, len(prior)):
+        top = tl.maximum(top, logits[k])
+    top = largest_of_components(top, KLANES, CLANES) * LOG2E
+    weights = ()
+    for k in tl.static_range(len(prior)):
+        # One fused multiply-add a component; the rounding of the second product is a common factor.
+        weights = weights + (tl.exp2(logits[k] * LOG2E - top),)
+    total = weights[0]
+    for k in tl.static_range(1, len(prior)):
+        total += weights[k]
+    return weights, sum_over_components(total, KLANES, CLANES)
 
-    Those of the means take in the gradients through their squares.
-    """
-    k = tl.arange(0, KP).to(tl.int64)
-    c = tl.arange(0, CP).to(tl.int64)
-    there = (k < K)[:, None] & inside[None, :]
-    space = _offsets(position, size1, size2, means_strides, 3)
-    place = _places_of_means(grad_means, means_strides, sample, space, k, c)
-    tl.store(place, sum_means - 2 * sum_square[:, None, :] * m, mask=there[:, None, :] & (c < C)[None, :, None])
-    place = grad_logweights + sample * logweights_strides[0] + (k * logweights_strides[1])[:, None]
-    place = place + _offsets(position, size1, size2, logweights_strides, 3)[None, :]
-    tl.store(place, (sum_prior * inverse_temperature).to(sum_prior.dtype), mask=there)
+
+@triton.jit
+def _velocity(m, square, prior, y, source, row, KLANES: tl.constexpr, CLANES: tl.constexpr):
+    """Velocity a y + b x_s + c sum_k w_k m_k of a substep, whose scalars lie at ``row``."""
+    weights, total = _weigh(m, square, prior, _query(y, source, row), tl.load(row + 2), KLANES, CLANES)
+    u = _added(_scaled(y, tl.load(row + 3)), source, tl.load(row + 4))
+    return _added(u, _whole(_mixed(m, weights, len(y)), KLANES, CLANES), tl.load(row + 5) / total)
 
 
 @triton.jit
@@ -138,42 +151,78 @@ def forward_kernel(
     batch, positions, blocks, width, size1, size2,
     means_strides, logweights_strides, x_strides, src_strides, inverse_temperature: tl.float64,
     LEGS: tl.constexpr, DROPPED: tl.constexpr, INTEGRATE: tl.constexpr,
-    K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr, THREADS: tl.constexpr,
 ):  # fmt: skip
     """States at the ends of legs, out (LEGS, B, C, positions), or the integral of velocities, out (B, C, positions)."""
     dtype: tl.constexpr = scalars.dtype.element_ty
-    sample, position, inside, channels, m, square, prior, source, begin = _read_block(
-        means, logweights, x, x_src, dropped, positions, blocks, size1, size2,
-        means_strides, logweights_strides, x_strides, src_strides, inverse_temperature,
-        DROPPED, K, C, KP, CP, BLOCK, dtype,
+    sample, position, inside, lanes = place_of_threads(positions, blocks, KLANES, CLANES, THREADS)
+    space = axes_of_space(position, size1, size2)
+    m, square, prior = _read_mixture(
+        means, logweights, dropped, means_strides, logweights_strides, sample, space, inside, lanes,
+        inverse_temperature, DROPPED, K, C, KLANES, CLANES, dtype,
     )  # fmt: skip
-    wanted = channels & inside[None, :]
-    place = out + (sample * C + tl.arange(0, CP).to(tl.int64))[:, None] * positions + position[None, :]
-    y = begin - source
-    total = tl.zeros_like(y)
+    place = x_src + offsets(sample, space, src_strides, 2)
+    source = load_channels(place, src_strides[1], inside, lanes, C, CLANES, dtype)
+    start = x + offsets(sample, space, x_strides, 2)
+    y = _added(load_channels(start, x_strides[1], inside, lanes, C, CLANES, dtype), source, -1)
+    total = _scaled(y, 0)
+    place = out + sample * C * positions + position
     first = 0
     for leg in range(LEGS):
         last = tl.load(ends + sample * LEGS + leg)
         for step in range(first, last):
             row = scalars + (sample * width + step) * COLUMNS
-            u = _velocity(m, square, prior, y, source, row)
-            y += tl.load(row + 6) * u
+            u = _velocity(m, square, prior, y, source, row, KLANES, CLANES)
+            y = _added(y, u, tl.load(row + 6))
             if INTEGRATE:
-                total += tl.load(row + 7) * u
+                total = _added(total, u, tl.load(row + 7))
         first = last
         if not INTEGRATE:
             # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
-            tl.store(place, begin + (y - (begin - source)), mask=wanted)
+            begin = load_channels(start, x_strides[1], inside, lanes, C, CLANES, dtype)
+            state = _added(begin, _added(y, _added(begin, source, -1), -1), 1)
+            store_channels(place, positions, state, inside, lanes, C, CLANES)
             place += tl.cast(batch, tl.int64) * C * positions
     if INTEGRATE:
-        tl.store(place, total, mask=wanted)
+        store_channels(place, positions, total, inside, lanes, C, CLANES)
 
 
 @triton.jit
-def _slope(m, weights, pull):
-    """Adjoint (KP, BLOCK) of the logits, from that of the mean, (CP, BLOCK)."""
-    response = tl.sum(m * pull[None, :, :], axis=1)
-    return weights * (response - tl.sum(weights * response, axis=0)[None, :])
+def _slopes(m, weights, total, pull, KLANES: tl.constexpr, CLANES: tl.constexpr):
+    """Normalised weights w_k, the adjoints w_k (m_k.pull - M.pull) of the logits, and M.pull with M = sum_k w_k m_k."""
+    normalised = _scaled(weights, 1 / total)
+    responses = ()
+    for k in tl.static_range(len(weights)):
+        response = m[k * len(pull)] * pull[0]
+        for c in tl.static_range(1, len(pull)):
+            response += m[k * len(pull) + c] * pull[c]
+        responses = responses + (sum_over_channels(response, KLANES, CLANES),)
+    expected = sum_over_components(_product(normalised, responses), KLANES, CLANES)
+    slopes = ()
+    for k in tl.static_range(len(weights)):
+        slopes = slopes + (normalised[k] * (responses[k] - expected),)
+    return normalised, slopes, expected
+
+
+@triton.jit
+def _gradients_of_means(sums, weights, slopes, pull, query):
+    """``sums`` with the gradients w_k pull - slope_k query of one substep added."""
+    added = ()
+    for k in tl.static_range(len(weights)):
+        for c in tl.static_range(len(pull)):
+            added = added + (sums[k * len(pull) + c] + weights[k] * pull[c] - slopes[k] * query[c],)
+    return added
+
+
+@triton.jit
+def _with_squares(sums, m, sum_square):
+    """Gradients of the means, those through their squares added."""
+    CHANNELS: tl.constexpr = len(m) // len(sum_square)
+    added = ()
+    for k in tl.static_range(len(sum_square)):
+        for c in tl.static_range(CHANNELS):
+            added = added + (sums[k * CHANNELS + c] - 2 * sum_square[k] * m[k * CHANNELS + c],)
+    return added
 
 
 @triton.jit
@@ -183,56 +232,71 @@ def backward_kernel(
     means_strides, logweights_strides, x_strides, src_strides, grad_means_strides, grad_logweights_strides,
     inverse_temperature: tl.float64,
     LEGS: tl.constexpr, DROPPED: tl.constexpr,
-    K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr, THREADS: tl.constexpr,
 ):  # fmt: skip
-    """Adjoint of velocities integrated over one leg; path (width, B, C, positions): scratch; grad_logstds (B, blocks).
+    """Adjoint of velocities integrated over one leg.
 
-    With w the posterior weights, M = sum w m, E the energies and U the adjoint of the velocity: dlogit_k = c w_k
-    (m_k.U - M.U), and all else follows by the product rule on the equations of ``coefficients``.
+    path (width, B, C, positions) is scratch, of which a thread reads what it wrote itself; grad_logstds (B, blocks,
+    warps). With w the posterior weights, M = sum w m, E_k = m_k.query + s |m_k|^2 and U the adjoint of the velocity:
+    dlogit_k = c w_k (m_k.U - M.U), and all else follows by the product rule on the equations of ``coefficients``.
     """
     dtype: tl.constexpr = scalars.dtype.element_ty
-    sample, position, inside, channels, m, square, prior, source, begin = _read_block(
-        means, logweights, x, x_src, dropped, positions, blocks, size1, size2,
-        means_strides, logweights_strides, x_strides, src_strides, inverse_temperature,
-        DROPPED, K, C, KP, CP, BLOCK, dtype,
+    sample, position, inside, lanes = place_of_threads(positions, blocks, KLANES, CLANES, THREADS)
+    space = axes_of_space(position, size1, size2)
+    m, square, prior = _read_mixture(
+        means, logweights, dropped, means_strides, logweights_strides, sample, space, inside, lanes,
+        inverse_temperature, DROPPED, K, C, KLANES, CLANES, dtype,
     )  # fmt: skip
-    wanted = channels & inside[None, :]
-    within = (sample * C + tl.arange(0, CP).to(tl.int64))[:, None] * positions + position[None, :]
-    upstream = tl.load(grad + within, mask=wanted, other=0)
+    source = load_channels(
+        x_src + offsets(sample, space, src_strides, 2), src_strides[1], inside, lanes, C, CLANES, dtype
+    )
+    y = load_channels(x + offsets(sample, space, x_strides, 2), x_strides[1], inside, lanes, C, CLANES, dtype)
+    y = _added(y, source, -1)
+    within = sample * C * positions + position
+    upstream = load_channels(grad + within, positions, inside, lanes, C, CLANES, dtype)
     stride = tl.cast(batch, tl.int64) * C * positions
     last = tl.load(ends + sample)
-
-    y = begin - source
     rows = scalars + sample * width * COLUMNS
-    _store_path(path + within, wanted, stride, m, square, prior, y, source, rows, last)
-    # Other threads of the program may read what one of them stored.
-    tl.debug_barrier()
+    for step in range(last):
+        store_channels(path + within + step * stride, positions, y, inside, lanes, C, CLANES)
+        row = rows + step * COLUMNS
+        y = _added(y, _velocity(m, square, prior, y, source, row, KLANES, CLANES), tl.load(row + 6))
 
-    state = tl.zeros_like(y)
-    sum_means = tl.zeros_like(m)
-    sum_prior = tl.zeros_like(prior)
-    sum_square = tl.zeros_like(prior)
-    sum_logstd = tl.zeros_like(y)
-    sum_energy = tl.zeros_like(prior)
+    state = _scaled(y, 0)
+    sum_means = _scaled(m, 0)
+    sum_prior = _scaled(square, 0)
+    sum_square = _scaled(square, 0)
+    share = tl.zeros_like(y[0])
     for back in range(last):
         step = last - 1 - back
         row = rows + step * COLUMNS
-        y = tl.load(path + step * stride + within, mask=wanted, other=0)
-        weights, energy, mean, query = _posterior(m, square, prior, y, source, row)
-        adjoint = tl.load(row + 7) * upstream + tl.load(row + 6) * state
-        pull = tl.load(row + 5) * adjoint
-        slope = _slope(m, weights, pull)
-        sum_means += weights[:, None, :] * pull[None, :, :] - slope[:, None, :] * query[None, :, :]
-        sum_square += tl.load(row + 2) * slope
-        sum_prior += slope
-        state += tl.load(row + 3) * adjoint - tl.load(row) * tl.sum(slope[:, None, :] * m, axis=0)
+        y = load_channels(path + within + step * stride, positions, inside, lanes, C, CLANES, dtype)
+        query = _query(y, source, row)
+        s = tl.load(row + 2)
+        weights, total = _weigh(m, square, prior, query, s, KLANES, CLANES)
+        adjoint = _added(_scaled(upstream, tl.load(row + 7)), state, tl.load(row + 6))
+        pull = _scaled(adjoint, tl.load(row + 5))
+        weights, slopes, expected = _slopes(m, weights, total, pull, KLANES, CLANES)
+        sum_means = _gradients_of_means(sum_means, weights, slopes, pull, query)
+        sum_square = _added(sum_square, slopes, s)
+        sum_prior = _added(sum_prior, slopes, 1)
+        pushed = _mixed(m, slopes, len(y))
+        # Of sums over all components and channels each lane has its share: of sum_k slope_k E_k what it holds itself,
+        # and of what lies in several lanes the fraction.
         kappa = tl.load(row + 8)
-        sum_energy += kappa * slope * energy
-        sum_logstd += adjoint * (tl.load(row + 9) * y + tl.load(row + 10) * source) - kappa * pull * mean
+        share += kappa * (_product(pushed, query) + s * _product(slopes, square))
+        share += _product(adjoint, _added(_scaled(y, tl.load(row + 9)), source, tl.load(row + 10))) / KLANES
+        share -= kappa * expected / (KLANES * CLANES)
+        state = _added(state, adjoint, tl.load(row + 3))
+        state = _added(state, _whole(pushed, KLANES, CLANES), -tl.load(row))
 
-    _store_gradients(
-        grad_means, grad_logweights, grad_means_strides, grad_logweights_strides, m, sum_means, sum_square, sum_prior,
-        inverse_temperature, sample, position, inside, size1, size2, K, C, KP, CP,
-    )  # fmt: skip
-    tl.store(grad_x + within, state, mask=wanted)
-    tl.store(grad_logstds + tl.program_id(0), tl.sum(tl.sum(sum_logstd, axis=0)) + tl.sum(tl.sum(sum_energy, axis=0)))
+    places, there = places_of_means(grad_means, grad_means_strides, sample, space, inside, lanes, K, C, KLANES, CLANES)
+    tl.store(places, stack(_with_squares(sum_means, m, sum_square), places.shape[0]), mask=there)
+    k = entries(lanes[0], KLANES, triton.next_power_of_2(len(prior)))
+    places = grad_logweights + offsets(sample, space, grad_logweights_strides, 3)[None, :]
+    sum_prior = (stack(sum_prior, k.shape[0]) * inverse_temperature).to(dtype)
+    tl.store(places + k * grad_logweights_strides[1], sum_prior, mask=inside[None, :] & (k < K))
+    store_channels(grad_x + within, positions, state, inside, lanes, C, CLANES)
+    # All threads of a warp write the same.
+    warp = tl.program_id(0) * (THREADS // WARP) + tl.arange(0, THREADS) // WARP
+    tl.store(grad_logstds + warp, sum_over_channels(share, 1, WARP))
