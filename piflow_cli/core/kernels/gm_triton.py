@@ -24,7 +24,9 @@ from .triton_tables import COLUMNS, table_kernel
 
 THREADS = 128  # of a program: one warp for each of the four schedulers of a multiprocessor
 WARP = 32
-MOST_MEANS = {forward_kernel: 128, backward_kernel: 32}  # of a thread, all in registers, with what goes with each
+# Means that a thread holds at most: of its 255 registers, backward needs as many again for their gradients, and more
+# for what goes with each component and channel.
+FORWARD_MEANS, BACKWARD_MEANS = 128, 32
 
 
 class TritonTable(NamedTuple):
@@ -60,7 +62,7 @@ def states(policy: GMFlowPolicy, x: Tensor, table: TritonTable) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
     policy, x = _addressable(policy, x)
     out = x.new_empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
-    _launch(forward_kernel, policy, x, table, (out,), INTEGRATE=False)
+    _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), INTEGRATE=False)
     return out
 
 
@@ -68,7 +70,7 @@ def integral(policy: GMFlowPolicy, x: Tensor, table: TritonTable, *, keep: bool 
     """Sum of weight times velocity over the substeps, (B, C, *S); backward walks again and needs nothing kept."""
     policy, x = _addressable(policy, x)
     out = x.new_empty(x.shape, dtype=working_dtype(policy, x))
-    _launch(forward_kernel, policy, x, table, (out,), INTEGRATE=True)
+    _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), INTEGRATE=True)
     return out, None
 
 
@@ -81,9 +83,10 @@ def integral_backward(
     means, logweights = torch.empty_like(policy.means), torch.empty_like(policy.logweights)
     state = x.new_empty(x.shape)
     path = x.new_empty(table.scalars.shape[1], *x.shape, dtype=dtype)
-    programs = _blocks(backward_kernel, policy, x)
+    programs = _programs(program_sizes(*policy.means.shape[1:3], BACKWARD_MEANS), x)
     logstds = x.new_empty(x.shape[0], programs * THREADS // WARP, dtype=dtype)
-    _launch(backward_kernel, policy, x, table, (grad.to(dtype).contiguous(), path, state, logstds), (means, logweights))
+    scratch = (grad.to(dtype).contiguous(), path, state, logstds)
+    _launch(backward_kernel, BACKWARD_MEANS, policy, x, table, scratch, (means, logweights))
     logstds = logstds.sum(dim=1).to(policy.logstds.dtype).reshape(policy.logstds.shape)
     return Gradients(means, logweights, logstds, state)
 
@@ -96,15 +99,16 @@ def _addressable(policy: GMFlowPolicy, x: Tensor) -> tuple[GMFlowPolicy, Tensor]
     return replace(policy, **tensors), x.contiguous()
 
 
-def program_sizes(kernel, components: int, channels: int) -> dict[str, int]:
-    """Compile-time sizes of a program: components, channels, the lanes that share each out, and threads.
+def program_sizes(components: int, channels: int, most: int) -> dict[str, int]:
+    """Compile-time sizes of a program whose threads hold at most ``most`` means.
 
-    The longer side of what a thread holds of the means is halved until they are few enough for its registers. Lanes
-    of one warp exchange sums in a few cycles; where a position takes more than a warp, Triton makes warps wait.
+    Components, channels, the lanes that share each out, and threads. The longer side of what a thread holds is halved
+    until it is small enough. Lanes of a warp exchange sums in a few cycles; where a position takes more lanes than a
+    warp has, Triton makes warps wait for each other.
     """
     rows, columns, klanes, clanes = components, channels, 1, 1
-    while rows * columns > MOST_MEANS[kernel] and klanes * clanes < THREADS:
-        if rows > columns:
+    while rows * columns > most and klanes * clanes < THREADS:
+        if rows >= columns:
             klanes *= 2
         else:
             clanes *= 2
@@ -112,25 +116,24 @@ def program_sizes(kernel, components: int, channels: int) -> dict[str, int]:
     return {"K": components, "C": channels, "KLANES": klanes, "CLANES": clanes, "THREADS": THREADS}
 
 
-def _blocks(kernel, policy: GMFlowPolicy, x: Tensor) -> int:
-    """Programs for each sample."""
-    sizes = program_sizes(kernel, *policy.means.shape[1:3])
+def _programs(sizes: dict[str, int], x: Tensor) -> int:
+    """Programs for each sample of ``x``."""
     return triton.cdiv(x.shape[2:].numel(), THREADS // (sizes["KLANES"] * sizes["CLANES"]))
 
 
 def _launch(
-    kernel, policy: GMFlowPolicy, x: Tensor, table: TritonTable, results: tuple, strided: tuple = (), **flags
+    kernel, most: int, policy: GMFlowPolicy, x: Tensor, table: TritonTable, results: tuple, strided: tuple = (), **flags
 ) -> None:
     """Launch over blocks of positions; ``results`` are contiguous, ``strided`` lie like means and logweights."""
     inputs = (policy.means, policy.logweights, x, policy.x_src, *strided)
-    sizes, views = collapse_positions(inputs, (3, 3, 2, 2, 3, 3)[: len(inputs)])
+    space, views = collapse_positions(inputs, (3, 3, 2, 2, 3, 3)[: len(inputs)])
     dropped = policy.dropped if policy.dropped is None else policy.dropped.to(torch.uint8).contiguous()
-    blocks = _blocks(kernel, policy, x)
+    sizes = program_sizes(*policy.means.shape[1:3], most)
+    programs = _programs(sizes, x)
     with torch.cuda.device_of(x):
-        kernel[(x.shape[0] * blocks,)](
+        kernel[(x.shape[0] * programs,)](
             *views, policy.means if dropped is None else dropped, table.scalars, table.ends, *results,
-            x.shape[0], x.shape[2:].numel(), blocks, table.scalars.shape[1], sizes[1], sizes[2],
+            x.shape[0], x.shape[2:].numel(), programs, table.scalars.shape[1], space[1], space[2],
             *(view.stride() for view in views), 1 / policy.temperature,
-            LEGS=table.ends.shape[1], DROPPED=dropped is not None, **program_sizes(kernel, *policy.means.shape[1:3]),
-            **flags, num_warps=THREADS // WARP,
+            LEGS=table.ends.shape[1], DROPPED=dropped is not None, **sizes, **flags, num_warps=THREADS // WARP,
         )  # fmt: skip

@@ -13,11 +13,11 @@ import triton.language as tl
 
 from .triton_lanes import (
     axes_of_space,
-    entries,
     largest_of_components,
     load_channels,
     offsets,
     place_of_threads,
+    places_along,
     places_of_means,
     stack,
     store_channels,
@@ -90,7 +90,8 @@ def _read_mixture(
     """
     COUNT: tl.constexpr = (K + KLANES - 1) // KLANES
     CHANNELS: tl.constexpr = (C + CLANES - 1) // CLANES
-    places, there = places_of_means(means, means_strides, sample, space, inside, lanes, K, C, KLANES, CLANES)
+    first = means + offsets(sample, space, means_strides, 3)
+    places, there = places_of_means(first, means_strides, inside, lanes, K, C, KLANES, CLANES)
     m = unstack(tl.load(places, mask=there, other=0).to(dtype), COUNT * CHANNELS)
     square = ()
     for k in tl.static_range(COUNT):
@@ -98,8 +99,8 @@ def _read_mixture(
         for c in tl.static_range(1, CHANNELS):
             total += m[k * CHANNELS + c] * m[k * CHANNELS + c]
         square = square + (total,)
-    k = entries(lanes[0], KLANES, triton.next_power_of_2(COUNT))
-    places = logweights + offsets(sample, space, logweights_strides, 3)[None, :] + k * logweights_strides[1]
+    first = logweights + offsets(sample, space, logweights_strides, 3)
+    places, k = places_along(first, logweights_strides[1], lanes[0], KLANES, triton.next_power_of_2(COUNT))
     kept = k < K
     prior = tl.load(places, mask=kept & inside[None, :], other=0).to(dtype)
     if DROPPED:
@@ -109,9 +110,22 @@ def _read_mixture(
 
 
 @triton.jit
-def _query(y, source, row):
+def _scalars(table, width, step):
+    """The scalars p, q, s, a, b, c, change, weight, kappa, a_logstd and b_logstd of a substep, or of the nearest one.
+
+    The loops read them a substep ahead, so that nothing waits for memory.
+    """
+    row = table + tl.minimum(tl.maximum(step, 0), width - 1) * COLUMNS
+    values = ()
+    for column in tl.static_range(COLUMNS):
+        values = values + (tl.load(row + column),)
+    return values
+
+
+@triton.jit
+def _query(y, source, at):
     """p y + q x_s, whose product with a mean is the mean's energy but for the term of its square."""
-    return _added(_scaled(source, tl.load(row + 1)), y, tl.load(row))
+    return _added(_scaled(source, at[1]), y, at[0])
 
 
 @triton.jit
@@ -138,11 +152,11 @@ def _weigh(m, square, prior, query, s, KLANES: tl.constexpr, CLANES: tl.constexp
 
 
 @triton.jit
-def _velocity(m, square, prior, y, source, row, KLANES: tl.constexpr, CLANES: tl.constexpr):
-    """Velocity a y + b x_s + c sum_k w_k m_k of a substep, whose scalars lie at ``row``."""
-    weights, total = _weigh(m, square, prior, _query(y, source, row), tl.load(row + 2), KLANES, CLANES)
-    u = _added(_scaled(y, tl.load(row + 3)), source, tl.load(row + 4))
-    return _added(u, _whole(_mixed(m, weights, len(y)), KLANES, CLANES), tl.load(row + 5) / total)
+def _velocity(m, square, prior, y, source, at, KLANES: tl.constexpr, CLANES: tl.constexpr):
+    """Velocity a y + b x_s + c sum_k w_k m_k of the substep with the scalars ``at``."""
+    weights, total = _weigh(m, square, prior, _query(y, source, at), at[2], KLANES, CLANES)
+    u = _added(_scaled(y, at[3]), source, at[4])
+    return _added(u, _whole(_mixed(m, weights, len(y)), KLANES, CLANES), at[5] / total)
 
 
 @triton.jit
@@ -167,15 +181,18 @@ def forward_kernel(
     y = _added(load_channels(start, x_strides[1], inside, lanes, C, CLANES, dtype), source, -1)
     total = _scaled(y, 0)
     place = out + sample * C * positions + position
+    table = scalars + sample * width * COLUMNS
+    at = _scalars(table, width, 0)
     first = 0
     for leg in range(LEGS):
         last = tl.load(ends + sample * LEGS + leg)
         for step in range(first, last):
-            row = scalars + (sample * width + step) * COLUMNS
-            u = _velocity(m, square, prior, y, source, row, KLANES, CLANES)
-            y = _added(y, u, tl.load(row + 6))
+            ahead = _scalars(table, width, step + 1)
+            u = _velocity(m, square, prior, y, source, at, KLANES, CLANES)
+            y = _added(y, u, at[6])
             if INTEGRATE:
-                total = _added(total, u, tl.load(row + 7))
+                total = _added(total, u, at[7])
+            at = ahead
         first = last
         if not INTEGRATE:
             # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
@@ -256,46 +273,50 @@ def backward_kernel(
     upstream = load_channels(grad + within, positions, inside, lanes, C, CLANES, dtype)
     stride = tl.cast(batch, tl.int64) * C * positions
     last = tl.load(ends + sample)
-    rows = scalars + sample * width * COLUMNS
+    table = scalars + sample * width * COLUMNS
+    at = _scalars(table, width, 0)
     for step in range(last):
+        ahead = _scalars(table, width, step + 1)
         store_channels(path + within + step * stride, positions, y, inside, lanes, C, CLANES)
-        row = rows + step * COLUMNS
-        y = _added(y, _velocity(m, square, prior, y, source, row, KLANES, CLANES), tl.load(row + 6))
+        y = _added(y, _velocity(m, square, prior, y, source, at, KLANES, CLANES), at[6])
+        at = ahead
 
     state = _scaled(y, 0)
     sum_means = _scaled(m, 0)
     sum_prior = _scaled(square, 0)
     sum_square = _scaled(square, 0)
     share = tl.zeros_like(y[0])
+    at = _scalars(table, width, last - 1)
     for back in range(last):
         step = last - 1 - back
-        row = rows + step * COLUMNS
+        ahead = _scalars(table, width, step - 1)
         y = load_channels(path + within + step * stride, positions, inside, lanes, C, CLANES, dtype)
-        query = _query(y, source, row)
-        s = tl.load(row + 2)
-        weights, total = _weigh(m, square, prior, query, s, KLANES, CLANES)
-        adjoint = _added(_scaled(upstream, tl.load(row + 7)), state, tl.load(row + 6))
-        pull = _scaled(adjoint, tl.load(row + 5))
+        query = _query(y, source, at)
+        weights, total = _weigh(m, square, prior, query, at[2], KLANES, CLANES)
+        adjoint = _added(_scaled(upstream, at[7]), state, at[6])
+        pull = _scaled(adjoint, at[5])
         weights, slopes, expected = _slopes(m, weights, total, pull, KLANES, CLANES)
         sum_means = _gradients_of_means(sum_means, weights, slopes, pull, query)
-        sum_square = _added(sum_square, slopes, s)
+        sum_square = _added(sum_square, slopes, at[2])
         sum_prior = _added(sum_prior, slopes, 1)
         pushed = _mixed(m, slopes, len(y))
         # Of sums over all components and channels each lane has its share: of sum_k slope_k E_k what it holds itself,
         # and of what lies in several lanes the fraction.
-        kappa = tl.load(row + 8)
-        share += kappa * (_product(pushed, query) + s * _product(slopes, square))
-        share += _product(adjoint, _added(_scaled(y, tl.load(row + 9)), source, tl.load(row + 10))) / KLANES
-        share -= kappa * expected / (KLANES * CLANES)
-        state = _added(state, adjoint, tl.load(row + 3))
-        state = _added(state, _whole(pushed, KLANES, CLANES), -tl.load(row))
+        share += at[8] * (_product(pushed, query) + at[2] * _product(slopes, square))
+        share += _product(adjoint, _added(_scaled(y, at[9]), source, at[10])) / KLANES
+        share -= at[8] * expected / (KLANES * CLANES)
+        state = _added(state, adjoint, at[3])
+        state = _added(state, _whole(pushed, KLANES, CLANES), -at[0])
+        at = ahead
 
-    places, there = places_of_means(grad_means, grad_means_strides, sample, space, inside, lanes, K, C, KLANES, CLANES)
+    place = grad_means + offsets(sample, space, grad_means_strides, 3)
+    places, there = places_of_means(place, grad_means_strides, inside, lanes, K, C, KLANES, CLANES)
     tl.store(places, stack(_with_squares(sum_means, m, sum_square), places.shape[0]), mask=there)
-    k = entries(lanes[0], KLANES, triton.next_power_of_2(len(prior)))
-    places = grad_logweights + offsets(sample, space, grad_logweights_strides, 3)[None, :]
-    sum_prior = (stack(sum_prior, k.shape[0]) * inverse_temperature).to(dtype)
-    tl.store(places + k * grad_logweights_strides[1], sum_prior, mask=inside[None, :] & (k < K))
+    place = grad_logweights + offsets(sample, space, grad_logweights_strides, 3)
+    WIDTH: tl.constexpr = triton.next_power_of_2(len(prior))
+    places, k = places_along(place, grad_logweights_strides[1], lanes[0], KLANES, WIDTH)
+    sum_prior = (stack(sum_prior, WIDTH) * inverse_temperature).to(dtype)
+    tl.store(places, sum_prior, mask=inside[None, :] & (k < K))
     store_channels(grad_x + within, positions, state, inside, lanes, C, CLANES)
     # All threads of a warp write the same.
     warp = tl.program_id(0) * (THREADS // WARP) + tl.arange(0, THREADS) // WARP

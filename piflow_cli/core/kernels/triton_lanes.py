@@ -1,8 +1,8 @@
 """How the GM kernels share positions out among threads: places in memory, reading and storing, sums over lanes.
 
-A value is a vector with one entry a thread, or a tuple of such vectors. ``KLANES`` times ``CLANES`` neighbouring threads
-own a position together. Entry k of what belongs to components is component k KLANES + lane, entry c of what belongs to
-channels is channel c CLANES + lane; what is not shared out lies in all lanes alike.
+A value is a vector with one entry a thread, or a tuple of such vectors. ``KLANES`` times ``CLANES`` neighbouring
+threads own a position together. Entry k of what belongs to components is component k KLANES + lane, entry c of what
+belongs to channels is channel c CLANES + lane; what is not shared out lies in all lanes alike.
 
 Memory is read and written in blocks (entries, threads), and a block turns into a tuple and back without leaving the
 registers of a thread. That holds as long as every thread keeps the same column: the hints of contiguity below are
@@ -18,10 +18,9 @@ import triton.language as tl
 @triton.jit
 def place_of_threads(positions, blocks, KLANES: tl.constexpr, CLANES: tl.constexpr, THREADS: tl.constexpr):
     """The sample of this program; the position of each thread, whether there is one, and its lanes (k, c)."""
-    thread = tl.arange(0, THREADS)
+    thread = tl.max_contiguous(tl.arange(0, THREADS), 1)
     lane = thread % (KLANES * CLANES)
     position = (tl.program_id(0) % blocks) * (THREADS // (KLANES * CLANES)) + thread // (KLANES * CLANES)
-    position = tl.max_contiguous(position, 1)
     sample = tl.cast(tl.program_id(0) // blocks, tl.int64)
     return sample, position, position < positions, (lane // CLANES, lane % CLANES)
 
@@ -42,10 +41,9 @@ def offsets(sample, space, strides, AXIS: tl.constexpr):
 
 
 @triton.jit
-def entries(lane, LANES: tl.constexpr, WIDTH: tl.constexpr):
-    """Indices (WIDTH, threads) along an axis that lanes share out, int64."""
-    index = tl.max_contiguous(tl.arange(0, WIDTH)[:, None], [1, 1])
-    return (index * LANES + lane[None, :]).to(tl.int64)
+def rows_of(WIDTH: tl.constexpr):
+    """The numbers of the rows of a block, (WIDTH, 1), int64."""
+    return tl.max_contiguous(tl.arange(0, WIDTH)[:, None], [1, 1]).to(tl.int64)
 
 
 @triton.jit
@@ -127,31 +125,38 @@ def stack(values, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def places_along(first, stride, lane, LANES: tl.constexpr, WIDTH: tl.constexpr):
+    """Addresses (WIDTH, threads) along an axis that lanes share out, ``stride`` apart from ``first`` on, and indices.
+
+    What differs from thread to thread is one address; the rest is the same for all and takes no registers of theirs.
+    """
+    row = rows_of(WIDTH) * LANES
+    return (first + lane * stride)[None, :] + row * stride, row + lane[None, :]
+
+
+@triton.jit
 def load_channels(first, stride, inside, lanes, C: tl.constexpr, CLANES: tl.constexpr, dtype: tl.constexpr):
     """The channels of a state that lie ``stride`` apart from ``first`` on, zero where there are none."""
     COUNT: tl.constexpr = (C + CLANES - 1) // CLANES
-    c = entries(lanes[1], CLANES, triton.next_power_of_2(COUNT))
-    block = tl.load(first[None, :] + c * stride, mask=inside[None, :] & (c < C), other=0)
-    return unstack(block.to(dtype), COUNT)
+    places, c = places_along(first, stride, lanes[1], CLANES, triton.next_power_of_2(COUNT))
+    return unstack(tl.load(places, mask=inside[None, :] & (c < C), other=0).to(dtype), COUNT)
 
 
 @triton.jit
 def store_channels(first, stride, values, inside, lanes, C: tl.constexpr, CLANES: tl.constexpr):
     """The inverse of :func:`load_channels`; lanes that hold the same write the same, and read back what they wrote."""
     WIDTH: tl.constexpr = triton.next_power_of_2(len(values))
-    c = entries(lanes[1], CLANES, WIDTH)
-    tl.store(first[None, :] + c * stride, stack(values, WIDTH), mask=inside[None, :] & (c < C))
+    places, c = places_along(first, stride, lanes[1], CLANES, WIDTH)
+    tl.store(places, stack(values, WIDTH), mask=inside[None, :] & (c < C))
 
 
 @triton.jit
 def places_of_means(
-    means, strides, sample, space, inside, lanes,
-    K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr,
-):  # fmt: skip
-    """Addresses of the means, in the order (k, c) of their tuple, and which of them there are."""
-    COLUMNS: tl.constexpr = (C + CLANES - 1) // CLANES
-    entry = entries(lanes[0] * 0, 1, triton.next_power_of_2((K + KLANES - 1) // KLANES * COLUMNS))
-    k = (entry // COLUMNS) * KLANES + lanes[0][None, :]
-    c = (entry % COLUMNS) * CLANES + lanes[1][None, :]
-    places = means + offsets(sample, space, strides, 3)[None, :] + k * strides[1] + c * strides[2]
-    return places, inside[None, :] & (k < K) & (c < C)
+    first, strides, inside, lanes, K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr
+):
+    """Addresses of the means from ``first`` on, in the order (k, c) of their tuple, and which of them there are."""
+    CHANNELS: tl.constexpr = (C + CLANES - 1) // CLANES
+    row = rows_of(triton.next_power_of_2((K + KLANES - 1) // KLANES * CHANNELS))
+    k, c = row // CHANNELS * KLANES, row % CHANNELS * CLANES
+    places = (first + lanes[0] * strides[1] + lanes[1] * strides[2])[None, :] + k * strides[1] + c * strides[2]
+    return places, inside[None, :] & (k + lanes[0][None, :] < K) & (c + lanes[1][None, :] < C)
