@@ -68,3 +68,4 @@ ALLOWED = (
 )
 # Copies that do not wait: all that a round needs in one, and a sampling's timesteps.
 COPIES = {"step": 1, "sampling": 1}
+MOST_LAUNCHES = {}

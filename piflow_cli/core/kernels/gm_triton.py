@@ -20,7 +20,7 @@ from torch import Tensor
 from ..policies.gmflow import GMFlowPolicy
 from .gm_triton_kernels import backward_kernel, forward_kernel
 from .layout import Gradients, collapse_positions, working_dtype
-from .triton_tables import COLUMNS, table_kernel
+from .triton_tables import COLUMNS, table_kernel, times_of
 
 THREADS = 128  # of a program: one warp for each of the four schedulers of a multiprocessor
 WARP = 32
@@ -46,14 +46,14 @@ def coefficient_table(
     batch, device = policy.means.shape[0], policy.means.device
     legs = len(raws) - 1
     width = ceil(substeps * longest) + legs
-    times = torch.stack([raw.to(device, torch.float64) for raw in (policy.raw_src, *raws)])
+    times, strides = times_of(policy.raw_src, raws, device)
     scalars = torch.empty(batch, width, COLUMNS.value, device=device, dtype=working_dtype(policy, policy.x_src))
     ends = torch.empty(batch, legs, device=device, dtype=torch.int32)
     logstds = policy.logstds.reshape(-1)
     with torch.cuda.device_of(scalars):
         table_kernel[(batch,)](
-            times, logstds, scalars, ends, batch, width, logstds.stride(0), substeps, policy.shift, policy.temperature,
-            LEGS=legs, AVERAGED=averaged, WIDTH=triton.next_power_of_2(width), num_warps=1,
+            *times, logstds, scalars, ends, *strides, logstds.stride(0), width, substeps, policy.shift,
+            policy.temperature, LEGS=legs, AVERAGED=averaged, WIDTH=triton.next_power_of_2(width), num_warps=1,
         )  # fmt: skip
     return TritonTable(scalars, ends)
 
@@ -127,7 +127,7 @@ def _launch(
     """Launch over blocks of positions; ``results`` are contiguous, ``strided`` lie like means and logweights."""
     inputs = (policy.means, policy.logweights, x, policy.x_src, *strided)
     space, views = collapse_positions(inputs, (3, 3, 2, 2, 3, 3)[: len(inputs)])
-    dropped = policy.dropped if policy.dropped is None else policy.dropped.to(torch.uint8).contiguous()
+    dropped = policy.dropped if policy.dropped is None else policy.dropped.contiguous().view(torch.uint8)
     sizes = program_sizes(*policy.means.shape[1:3], most)
     programs = _programs(sizes, x)
     with torch.cuda.device_of(x):

@@ -1,0 +1,93 @@
+"""Launches of what is around the networks: of a rollout while sampling, and of a window of training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest import mock
+
+import torch
+from cases import MOST_LAUNCHES, Case
+from torch import Tensor
+
+from piflow_cli.core.decoding import PolicyDecoder
+from piflow_cli.core.draws import draw_segment
+from piflow_cli.core.imitation import Segment, segment_loss
+from piflow_cli.core.tensors import to_device
+from piflow_cli.students.scheduler import PolicyScheduler
+
+CALLS = "calls of torch"
+
+
+@dataclass
+class Seen:
+    """Launches by the name of what made them, as ``count`` gives all until now; ``calls`` is no launch, but all calls.
+
+    ``most``: the most of a ``rollout``, from what a network gave to the next state, of a ``window`` with its backward,
+    and of a ``segment`` of one window. ``output``: what the network gave last to be read as a policy.
+    """
+
+    count: Callable[[], Counter[str]]
+    most: dict[str, Counter[str]] = field(default_factory=dict)
+    output: Tensor | None = None
+
+    def note(self, name: str, launches: Counter[str]) -> None:
+        """Keep ``launches`` where they are the most."""
+        self.most[name] = max(launches, self.most.get(name, Counter()), key=Counter.total)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look at the samplers and decoders of the package while it is open."""
+        step, policy = PolicyScheduler.step, PolicyDecoder.policy
+
+        def counted(*given: Any, **named: Any) -> Any:
+            before = self.count()
+            out = step(*given, **named)
+            self.note("rollout", self.count() - before)
+            return out
+
+        def seen(decoder: PolicyDecoder, output: Tensor, *given: Any) -> Any:
+            self.output = output
+            return policy(decoder, output, *given)
+
+        with mock.patch.object(PolicyScheduler, "step", counted), mock.patch.object(PolicyDecoder, "policy", seen):
+            yield
+
+
+def of_windows(session: Any, seen: Seen) -> None:
+    """Note the launches of a segment of one window, and those of a window, without the networks.
+
+    What a segment of three windows launches more than one of two is of the third.
+    """
+    one, two, three = (_of_segment(session, seen, windows) for windows in (1, 2, 3))
+    seen.note("segment", one)
+    seen.note("window", three - two)
+
+
+def _of_segment(session: Any, seen: Seen, windows: int) -> Counter[str]:
+    assert seen.output is not None, "a step comes first"
+    batch, decoder, device = len(seen.output), session.student.decoder, torch.device("cuda")
+    config = replace(session.config, states=windows)
+    # The end of the network, so that gradients which come back in another form than they went count too.
+    output = torch.empty_like(seen.output).requires_grad_()
+    x = torch.empty(batch, *session.data.shape, device=device)
+    raw = torch.empty(batch, dtype=torch.float64, device=device)
+    draws = to_device(draw_segment(batch, config), device)
+    before = seen.count()
+    loss, _ = segment_loss(
+        lambda x, raw: decoder.policy(output, x, raw),
+        lambda x, sigma: torch.empty_like(x),
+        Segment(x, raw, raw),
+        config,
+        draws=draws,
+    )
+    loss.backward()
+    return seen.count() - before
+
+
+def beyond(found: dict[str, Counter[str]], case: Case) -> list[str]:
+    """Launches of a case beyond those that are allowed."""
+    return []
