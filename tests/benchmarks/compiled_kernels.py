@@ -19,11 +19,13 @@ from triton.compiler import ASTSource
 
 RANKS = {"means_strides": 6, "logweights_strides": 6, "x_strides": 5, "src_strides": 5}
 RANKS |= {"grad_means_strides": 6, "grad_logweights_strides": 6}
+RANKS |= {"grid_strides": 5, "grad_grid_strides": 5, "state_strides": 4, "source_strides": 4}
 FLOATS = {"shift": "fp64", "temperature": "fp64", "segment": "fp64", "inverse_temperature": "fp64"}
-POINTERS = {"times": "fp64", "gain": "fp64", "beta": "fp64", "ends": "i32", "dropped": "u8"} | dict.fromkeys(
-    ("logstds", "scalars", "x", "x_src", "out", "grad", "path", "grad_x", "grad_logstds"), "fp32"
-)
-PARAMETERS = ("means", "logweights", "grad_means", "grad_logweights")
+POINTERS = {"ends": "i32", "dropped": "u8"}
+POINTERS |= dict.fromkeys(("raw_src", "raw_start", "raw_ends", "gain", "beta"), "fp64")
+POINTERS |= dict.fromkeys(("logstds", "scalars", "x", "x_src", "out", "grad", "path"), "fp32")
+POINTERS |= dict.fromkeys(("grad_x", "grad_src", "grad_logstds"), "fp32")
+PARAMETERS = ("means", "logweights", "grid", "grad_means", "grad_logweights", "grad_grid")
 BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(.*?);")
 BARRIERS, MEMORY, SPILLS = ("BAR", "WARPSYNC"), ("LDG", "STG", "LDS", "STS"), ("LDL", "STL")

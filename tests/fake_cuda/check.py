@@ -26,7 +26,6 @@ import no_gpu
 from cases import ALLOWED, CASES, COPIES, Case
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-
 if TYPE_CHECKING:
     from launches import Seen
 
@@ -56,7 +55,7 @@ def planted(case: Case) -> Iterator[tuple[Case, AbstractContextManager]]:
     from faults import FAULTS
 
     for name, fault in FAULTS.items():
-        yield replace(case, settings=(), nfes=(), label=name), fault()
+        yield replace(case, settings=(), nfes=(1,), label=name), fault()
 
 
 def check(case: Case, *, small: bool) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
                 report["faults"] += forbidden(title, watch.waits, watch.copies, case)
                 report["works"][title] = {"waits": dict(watch.waits), "copies": watch.copies.total()}
             report["launches"] = {name: dict(counted) for name, counted in seen.most.items()}
-            report["faults"] += beyond(seen.most, case)
+            report["faults"] += beyond(seen)
         except Exception as error:
             if os.environ.get("PIFLOW_DEBUG") == "1":
                 raise

@@ -38,7 +38,7 @@ class Launches:
             if isinstance(value, JITFunction) and name.endswith("_kernel")
         ]
         for module, name, kernel in self._kept:
-            setattr(module, name, Stand(kernel, self._launch(kernel)))
+            setattr(module, name, Stand(self._launch(kernel)))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -59,19 +59,13 @@ class Launches:
 
 
 class Stand:
-    """What stands in a kernel's place: equal to it as a key, and launched the same way."""
+    """What stands in a kernel's place and is launched the same way."""
 
-    def __init__(self, kernel: Any, launch: Callable[..., None]) -> None:
-        self.kernel, self.launch = kernel, launch
+    def __init__(self, launch: Callable[..., None]) -> None:
+        self.launch = launch
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         return self.launch
-
-    def __eq__(self, other: object) -> bool:
-        return other is self or other is self.kernel
-
-    def __hash__(self) -> int:
-        return hash(self.kernel)
 
 
 def compile_for(kernel: Any, signature: dict, known: dict, capability: int, warps: int) -> Any:

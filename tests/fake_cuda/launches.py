@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from cases import MOST_LAUNCHES, Case
+from cases import MOST_LAUNCHES
 from torch import Tensor
 
 from piflow_cli.core.decoding import PolicyDecoder
@@ -27,16 +27,17 @@ class Seen:
     """Launches by the name of what made them, as ``count`` gives all until now; ``calls`` is no launch, but all calls.
 
     ``most``: the most of a ``rollout``, from what a network gave to the next state, of a ``window`` with its backward,
-    and of a ``segment`` of one window. ``output``: what the network gave last to be read as a policy.
+    and of a ``segment`` of one window. ``output``: what the network gave last to be read as a policy of this ``kind``.
     """
 
     count: Callable[[], Counter[str]]
+    kind: str = ""
     most: dict[str, Counter[str]] = field(default_factory=dict)
     output: Tensor | None = None
 
     def note(self, name: str, launches: Counter[str]) -> None:
         """Keep ``launches`` where they are the most."""
-        self.most[name] = max(launches, self.most.get(name, Counter()), key=Counter.total)
+        self.most[name] = max(launches, self.most.get(name, Counter()), key=total)
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -50,7 +51,7 @@ class Seen:
             return out
 
         def seen(decoder: PolicyDecoder, output: Tensor, *given: Any) -> Any:
-            self.output = output
+            self.output, self.kind = output, decoder.kind
             return policy(decoder, output, *given)
 
         with mock.patch.object(PolicyScheduler, "step", counted), mock.patch.object(PolicyDecoder, "policy", seen):
@@ -88,6 +89,16 @@ def _of_segment(session: Any, seen: Seen, windows: int) -> Counter[str]:
     return seen.count() - before
 
 
-def beyond(found: dict[str, Counter[str]], case: Case) -> list[str]:
-    """Launches of a case beyond those that are allowed."""
-    return []
+def beyond(seen: Seen) -> list[str]:
+    """Launches beyond those that are allowed."""
+    most = MOST_LAUNCHES[seen.kind]
+    return [
+        f"a {name} of {seen.kind} launches {total(counted)} times, {most[name]} allowed: {sorted(counted)}"
+        for name, counted in seen.most.items()
+        if name in most and total(counted) > most[name]
+    ]
+
+
+def total(counted: Counter[str]) -> int:
+    """The number of launches."""
+    return counted.total() - counted[CALLS]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import MOST_LAUNCHES
 
 from piflow_cli.presets.resolve import available
 
@@ -43,10 +44,18 @@ def test_a_gpu_refuses_nothing_and_is_waited_for_nowhere_else_than_allowed() -> 
 
 def test_each_planted_fault_is_seen() -> None:
     found = reports("imagenet-fm", "--planted")
-    assert len(found) == 5
+    assert len(found) == 6
     seen = {name: " ".join(report["faults"]) for name, report in found.items()}
     assert "_to_copy" in seen["back_to_the_host"]
     assert "same device" in seen["on_the_wrong_device"]
     assert "_local_scalar_dense" in seen["an_item"]
     assert "CompilationError" in seen["a_constant_that_is_called"]
     assert "float" in seen["an_argument_of_the_wrong_type"]
+    assert "a rollout of gm launches 3 times" in seen["a_launch_more"]
+    assert "a window of gm launches 8 times" in seen["a_launch_more"]
+
+
+def test_rollouts_and_windows_launch_few_kernels() -> None:
+    """:mod:`check` holds each case to these counts: more, and the host would be slower than the GPU it feeds."""
+    assert all(MOST_LAUNCHES[kind]["rollout"] <= 4 for kind in ("gm", "dx", "dx-poly"))
+    assert MOST_LAUNCHES["gm"]["window"] <= 8

@@ -71,7 +71,8 @@ class Watch(TorchDispatchMode):
             self.pinned.append(out.untyped_storage()._cdata)
             self.kept.append(out)
         self._count(name, devices, args, kwargs, out)
-        if any(value.device.type == "cuda" for value in tree_leaves((args, kwargs, out)) if isinstance(value, Tensor)):
+        there = any(value.device.type == "cuda" for value in tree_leaves((args, out)) if isinstance(value, Tensor))
+        if there and func.namespace == "aten":
             self.calls += 1
             self.launched[name] += _launches(func, name, devices, out)
         return out

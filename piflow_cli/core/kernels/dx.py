@@ -47,7 +47,7 @@ def mean_velocity(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int
     """
     if (fused := _fused(x)) is not None:
         maps = fused.linear_map(policy, raws, substeps, averaged=True)
-        return fused.applied(policy, x, maps, added=False)[0]
+        return fused.applied(policy, x, maps, added=False).squeeze(0)
     maps = linear_map(policy, raws, substeps, averaged=True)
     return _apply(policy, x, maps.gain[:, 0], maps.beta[:, 0])
 

@@ -40,7 +40,8 @@ def substeps_of(interval, substeps):
 @triton.jit
 def table_kernel(
     raw_src, raw_start, raw_ends, logstds, scalars, ends,
-    src_stride, start_stride, leg_stride, end_stride, logstd_stride, width, substeps, shift: tl.float64, temperature: tl.float64,
+    src_stride, start_stride, leg_stride, end_stride, logstd_stride, width, substeps,
+    shift: tl.float64, temperature: tl.float64,
     LEGS: tl.constexpr, AVERAGED: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Scalars of one sample's substeps, leg after leg: raw_src (B,), raw_start (B,), raw_ends (legs, B)."""

@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
 
 def small_cases() -> Iterator[Case]:
-    """Kernels of one warp a sample, with every branch that a constant chooses."""
+    """Kernels of tables and of DX, with every branch that a constant chooses."""
     table = {"LEGS": 4, "AVERAGED": False, "WIDTH": 256}
     yield Case(triton_tables.table_kernel, table, 1, 90)
     yield Case(triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, 1, 80)
@@ -45,6 +45,12 @@ def small_cases() -> Iterator[Case]:
     yield Case(dx_triton.map_kernel, constants | {"POLYNOMIAL": False}, 1, 80)
     yield Case(dx_triton.map_kernel, constants | {"POLYNOMIAL": True}, 1, 90)
     yield Case(dx_triton.map_kernel, constants | {"LEGS": 1, "AVERAGED": True, "POLYNOMIAL": True}, 1, 90)
+    constants = {"N": 10, "BLOCK": dx_triton.BLOCK}
+    for legs, capability in ((4, 80), (1, 90)):
+        own = constants | {"LEGS": legs, "ADDED": legs > 1}
+        yield Case(dx_triton.apply_kernel, own, dx_triton.WARPS, capability)
+        wanted = {"OF_X": legs > 1, "OF_SOURCE": legs > 1}
+        yield Case(dx_triton.adjoint_kernel, own | wanted, dx_triton.WARPS, capability)
 
 
 def mixture_cases(integers: str) -> Iterator[Case]:
