@@ -143,15 +143,14 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         source, end = (raw.expand(sample.shape[0]) for raw in self._spans[index])
         policy = self.decoder.policy(model_output, working(sample), source)
         policy = as_sampled(policy, config.temperature, index, self.num_inference_steps)
-        x = self.decoder.pack(rollout(policy, policy.x_src, source, end, substeps=config.substeps))
+        x = rollout(policy, policy.x_src, source, end, substeps=config.substeps)
         if memory < 1 and not last:
             sigma_next = to_sigma(self.raws[index + 1], config.shift)
-            noise = randn_tensor(
-                x.shape, generator=self.generator if generator is None else generator, device=x.device, dtype=x.dtype
-            )
+            generator = self.generator if generator is None else generator
+            noise = self.decoder.unpack(randn_tensor(sample.shape, generator=generator, device=x.device, dtype=x.dtype))
             x = (1 - sigma_next + sigma_next * memory) * x + sigma_next * math.sqrt(1 - memory**2) * noise
         self._step_index += 1
-        x = x.to(sample.dtype)
+        x = self.decoder.pack(x, sample.dtype)
         return PolicySchedulerOutput(prev_sample=x) if return_dict else (x,)
 
     def _span(self, index: int) -> tuple[float, float, float]:

@@ -67,13 +67,13 @@ ALLOWED = (
     Wait("transformer_z_image.py", "step", 3, "rotary tables go to the device at the first call of a process"),
 )
 # Copies that do not wait: all that a round needs in one, a sampling's times, and what three segments of windows draw.
-COPIES = {"step": 1, "sampling": 1, "windows": 3}
+COPIES = {"step": 1, "sampling": 1, "packed": 1, "windows": 3}
 
 # Launches, at most, from what a network gives to the next state, and of a window of training with its backward. A
 # policy in closed form has no kernels of its own.
 MOST_LAUNCHES = {
-    "gm": {"rollout": 2, "window": 7},
-    "dx": {"rollout": 2, "window": 4},
-    "dx-poly": {"rollout": 2, "window": 4},
+    "gm": {"rollout": 2, "packed rollout": 4, "window": 7},
+    "dx": {"rollout": 2, "packed rollout": 4, "window": 4},
+    "dx-poly": {"rollout": 2, "packed rollout": 4, "window": 4},
     "momentum": {"rollout": 70, "window": 195},
 }

@@ -92,8 +92,8 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
 
 
 def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
-    """A step, windows of one without the networks, and a sampling for each number of evaluations."""
-    from launches import of_windows
+    """A step, its windows without the networks, a step of a pipeline, and a sampling for each number of evaluations."""
+    from launches import of_pipeline, of_windows
     from sessions import noise_of, session_of
 
     from piflow_cli.sampling.denoise import sample_student
@@ -112,6 +112,7 @@ def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tup
 
     yield "step", lambda: train_step(session)
     yield "windows", lambda: of_windows(session, seen)
+    yield "packed sampling", lambda: of_pipeline(session)
     for nfe in case.nfes:
         yield f"sampling of {nfe}", sampling(nfe)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from piflow_cli.core.decoding import PolicyDecoder
 from piflow_cli.core.draws import draw_segment
 from piflow_cli.core.imitation import Segment, segment_loss
+from piflow_cli.core.policies.kinds import policy_class
 from piflow_cli.core.tensors import to_device
 from piflow_cli.students.scheduler import PolicyScheduler
 
@@ -24,10 +25,11 @@ CALLS = "calls of torch"
 
 @dataclass
 class Seen:
-    """Launches by the name of what made them, as ``count`` gives all until now; ``calls`` is no launch, but all calls.
+    """Launches by the name of what made them, as ``count`` gives all until now; among them all calls of torch.
 
-    ``most``: the most of a ``rollout``, from what a network gave to the next state, of a ``window`` with its backward,
-    and of a ``segment`` of one window. ``output``: what the network gave last to be read as a policy of this ``kind``.
+    ``most``: the most of a ``rollout``, from what a network gave to the next state, of a ``packed rollout``, which a
+    pipeline asks for, of a ``window`` with its backward, and of a ``segment`` of one window. ``output``: what the
+    network gave last to be read as a policy of this ``kind``.
     """
 
     count: Callable[[], Counter[str]]
@@ -44,10 +46,10 @@ class Seen:
         """Look at the samplers and decoders of the package while it is open."""
         step, policy = PolicyScheduler.step, PolicyDecoder.policy
 
-        def counted(*given: Any, **named: Any) -> Any:
+        def counted(scheduler: PolicyScheduler, *given: Any, **named: Any) -> Any:
             before = self.count()
-            out = step(*given, **named)
-            self.note("rollout", self.count() - before)
+            out = step(scheduler, *given, **named)
+            self.note("rollout" if scheduler.decoder.patch is None else "packed rollout", self.count() - before)
             return out
 
         def seen(decoder: PolicyDecoder, output: Tensor, *given: Any) -> Any:
@@ -56,6 +58,19 @@ class Seen:
 
         with mock.patch.object(PolicyScheduler, "step", counted), mock.patch.object(PolicyDecoder, "policy", seen):
             yield
+
+
+def of_pipeline(session: Any) -> None:
+    """One step of a sampling by a pipeline that packs positions of bfloat16 latents by four."""
+    scheduler, channels, patch = session.student.scheduler(patch=4), session.data.shape[0], 4
+    parts = policy_class(scheduler.decoder.kind).layout(scheduler.decoder.components, channels)
+    width = sum(1 if part is None else part[0] * part[1] * patch for part in parts)
+    output, latents = (
+        torch.empty(1, 16, last, dtype=torch.bfloat16, device="cuda") for last in (width, channels * patch)
+    )
+    scheduler.set_timesteps(4, device="cuda")
+    scheduler.set_begin_index(0)
+    scheduler.step(output, scheduler.timesteps[0], latents)
 
 
 def of_windows(session: Any, seen: Seen) -> None:

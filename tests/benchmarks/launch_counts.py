@@ -1,15 +1,16 @@
 """What the host asks of a GPU around the networks, counted on a GPU that is not there. Nothing here is timed.
 
-    python tests/benchmarks/launches.py [--column NAME] [--package FOLDER] [--json FILE]
+    python tests/benchmarks/launch_counts.py [--column NAME] [--package FOLDER] [--json FILE]
 
 For each policy, at batch 1 in the shape of FLUX.1 at 1024²: a **rollout** from what the network gives to the next state
-of a sampling; a **window** of training, the mean velocity from one state with its share of the loss and of the backward
-pass; a **segment** of one window, which holds what all windows share, the walk to the states and the head's gradient.
+of a sampling, in float32, and a **packed rollout** as pipelines ask for it, whose latents are bfloat16; a **window** of
+training, the mean velocity from one state with its share of the loss and of the backward pass; a **segment** of one
+window, which holds what all windows share, the walk to the states and the gradient of the head's output.
 
 ``launches`` are kernels, of Triton and of torch: each call of torch that writes something on the device counts as one.
-``calls`` are all calls of torch for tensors of the device, views and allocations too: the host's work. ``by`` says which
-kernels they are. A run fills one column of the file, "after" unless told otherwise, and leaves the others; ``--package``
-is a checkout to be counted instead of this one.
+``calls`` are all calls of torch for tensors of the device, views and allocations too: the host's work. ``by`` says
+which kernels they are. A run fills one column of the file, "after" unless told otherwise, and leaves the others;
+``--package`` is a checkout to be counted instead of this one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 import torch
 from common import machine, write_json
 
-RESULT = Path(__file__).parent / "results" / "launches.json"
+RESULT = Path(__file__).parent / "results" / "launch-counts.json"
 CHECK = Path(__file__).parents[1] / "fake_cuda" / "check.py"
 PRESETS = {"flux-dev": "gm", "flux-dev-dx": "dx", "flux-dev-momentum": "momentum"}
 DX_POLY = "flux-dev, policy.kind=dx-poly"
@@ -44,8 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
             row = rows.setdefault((policy, part), {"policy": policy, "part": part})
             calls = by.pop(CALLS)
             row[options.column] = {"launches": sum(by.values()), "calls": calls, "by": dict(sorted(by.items()))}
-            print(f"{policy:10}{part:10}{row[options.column]['launches']:5} launches {calls:5} calls")
-    write_json(options.json, {"benchmark": "launches", **machine(torch.device("cpu")), "results": list(rows.values())})
+            print(f"{policy:10}{part:16}{row[options.column]['launches']:5} launches {calls:5} calls")
+    head = {"benchmark": "launch-counts", **machine(torch.device("cpu"))}
+    write_json(options.json, head | {"results": list(rows.values())})
 
 
 def counted(package: Path) -> dict[str, dict[str, dict[str, int]]]:
