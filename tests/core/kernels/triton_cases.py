@@ -81,7 +81,7 @@ def test_the_sizes_of_the_presets_equal_the_twin_in_float64(components: int, cha
 def test_video_of_sizes_that_lanes_do_not_divide_equals_the_twin_in_float64(components: int, channels: int) -> None:
     """A thread, and a few lanes of a warp, hold a position together; some of them have a component or channel less."""
     policy = gm_policy((2, channels, 2, 2, 3), components)
-    assert_backends_agree(policy.with_dropout(0.5, torch.Generator().manual_seed(0)), 4)
+    assert_backends_agree(replace(policy, dropped=(torch.arange(components) % 3 == 1).expand(2, -1)), 4)
 
 
 @pytest.mark.parametrize(("components", "channels"), [(2, 3), (32, 16)])
