@@ -37,10 +37,10 @@ class Case(NamedTuple):
 
 
 def small_cases() -> Iterator[Case]:
-    """Kernels of one warp a sample, with every branch that a constant chooses."""
+    """Kernels that have a program for each sample, with every branch that a constant chooses."""
     table = {"LEGS": 4, "AVERAGED": False, "WIDTH": 256}
-    yield Case(triton_tables.table_kernel, table, 1, 90)
-    yield Case(triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, 1, 80)
+    yield Case(triton_tables.table_kernel, table, gm_triton.table_warps(256), 90)
+    yield Case(triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, gm_triton.table_warps(256), 80)
     constants = {"LEGS": 4, "AVERAGED": False, "N": 10, "NP": 16}
     yield Case(dx_triton.map_kernel, constants | {"POLYNOMIAL": False}, 1, 80)
     yield Case(dx_triton.map_kernel, constants | {"POLYNOMIAL": True}, 1, 90)
