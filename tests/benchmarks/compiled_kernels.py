@@ -28,7 +28,7 @@ POINTERS |= dict.fromkeys(("grad_x", "grad_src", "grad_logstds"), "fp32")
 PARAMETERS = ("means", "logweights", "grid", "grad_means", "grad_logweights", "grad_grid")
 BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(.*?);")
-BARRIERS, MEMORY, SPILLS = ("BAR", "WARPSYNC"), ("LDG", "STG", "LDS", "STS"), ("LDL", "STL")
+MEMORY, SPILLS = ("LDG", "STG", "LDS", "STS"), ("LDL", "STL")
 ARITHMETIC = ("FFMA", "FMUL", "FADD", "FFMA2", "FMUL2", "FADD2")  # on the lanes for float32; the last three do two
 
 
@@ -111,7 +111,7 @@ def code_of(compiled: Any) -> Code:
     loops = tuple(
         _loop([name for address, name, _ in lines if first <= address <= last]) for first, last in _innermost(lines)
     )
-    return Code(registers, spilled, shared, len(lines), sum(counts[kind] for kind in BARRIERS), loops)
+    return Code(registers, spilled, shared, len(lines), counts["BAR"], loops)
 
 
 def _read(program: str, *arguments: str) -> str:
@@ -144,7 +144,7 @@ def _loop(names: list[str]) -> Loop:
         exponentials=sum(name.startswith("MUFU.EX2") for name in names),
         special=counts["MUFU"],
         shuffles=counts["SHFL"],
-        barriers=sum(counts[kind] for kind in BARRIERS),
+        barriers=counts["BAR"],
         memory=sum(counts[kind] for kind in MEMORY),
         spills=sum(counts[kind] for kind in SPILLS),
     )

@@ -25,8 +25,8 @@ that of N = P L / (128 M) warps a scheduler as many as registers allow, W of the
 
 for the chain of additions, maxima and two special functions that a velocity waits for, at 4 cycles an addition and 25 a
 special function or a shuffle; backward, which has it twice, adds 4 (2 K' + 4) + 50 log2 of lanes over components. Rates
-are those of compute capability 9.0 in the CUDA C++ Programming Guide, latencies those that microbenchmarks agree on.
-The time of the launch itself, some 3 microseconds, is not in it.
+are those of compute capability 9.0 in the CUDA C++ Programming Guide; latencies and the clock, a tenth below the
+highest, are assumed. The time of the launch itself, some 3 microseconds, is not in it.
 """
 
 from __future__ import annotations
@@ -141,9 +141,9 @@ def roofline(work: Work, row: dict, gpu: Gpu) -> dict:
         "work": work.name, "kernel": work.kernel, "gpu": gpu.name, "positions": work.positions,
         "substeps": work.substeps, "bytes": moved, "multiply_adds": multiply_adds(work, components, channels),
         "exponentials": threads * work.substeps * sum(loop["exponentials"] for loop in row["loops"]),
-        "warps_a_scheduler": together, "microseconds": {unit: 1e6 * value for unit, value in seconds.items()},
-        "bound": max(seconds, key=seconds.__getitem__), "least_microseconds": 1e6 * max(seconds.values()),
-        "most_microseconds": 1e6 * most,
+        "warps_a_scheduler": together, "microseconds": {unit: round(1e6 * took, 2) for unit, took in seconds.items()},
+        "bound": max(seconds, key=seconds.__getitem__), "least_microseconds": round(1e6 * max(seconds.values()), 2),
+        "most_microseconds": round(1e6 * most, 2),
     }  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def latency(kernel: str, components: int, channels: int, klanes: int, clanes: in
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="one kernel of the digits")
-    parser.add_argument("--json", type=Path, help="write the results here; what it says of earlier kernels stays")
+    parser.add_argument("--json", type=Path, help="write the results here; what the file says of earlier kernels stays")
     options = parser.parse_args(arguments)
     rows = []
     for row in code_rows(options.small):

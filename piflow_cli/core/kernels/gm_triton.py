@@ -50,12 +50,18 @@ def coefficient_table(
     scalars = torch.empty(batch, width, COLUMNS.value, device=device, dtype=working_dtype(policy, policy.x_src))
     ends = torch.empty(batch, legs, device=device, dtype=torch.int32)
     logstds = policy.logstds.reshape(-1)
+    columns = triton.next_power_of_2(width)
     with torch.cuda.device_of(scalars):
         table_kernel[(batch,)](
             *times, logstds, scalars, ends, *strides, logstds.stride(0), width, substeps, policy.shift,
-            policy.temperature, LEGS=legs, AVERAGED=averaged, WIDTH=triton.next_power_of_2(width), num_warps=1,
+            policy.temperature, LEGS=legs, AVERAGED=averaged, WIDTH=columns, num_warps=table_warps(columns),
         )  # fmt: skip
     return TritonTable(scalars, ends)
+
+
+def table_warps(columns: int) -> int:
+    """Warps that fill the table of a sample: a thread a column, since a rollout cannot begin before its last one."""
+    return min(8, max(1, columns // WARP))
 
 
 def states(policy: GMFlowPolicy, x: Tensor, table: TritonTable) -> Tensor:
