@@ -10,6 +10,7 @@ from pathlib import Path
 
 import digits
 import flux_step
+import launch_counts
 import load_adapter
 import overhead
 import pytest
@@ -137,3 +138,13 @@ def test_no_kernel_of_the_record_waits_or_spills_in_a_loop() -> None:
         klanes, clanes = row["lanes"]
         was, now = (sum(loop["instructions"] for loop in one["loops"]) for one in (before, row))
         assert klanes * clanes * now < before["threads_a_position"] * was
+
+
+def test_counts_of_launches_stand_beside_those_of_another_package(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "counts.json"
+    for column, added in (("before", 3), ("after", 0)):
+        counts = {"gm": {"rollout": {"forward_kernel": 1, "add": added, launch_counts.CALLS: 20}}}
+        monkeypatch.setattr(launch_counts, "counted", lambda package, counts=counts: counts)
+        launch_counts.main(["--column", column, "--json", str(file)])
+    (row,) = json.loads(file.read_text())["results"]
+    assert (row["before"]["launches"], row["after"]["launches"], row["after"]["calls"]) == (4, 1, 20)
