@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,55 @@ def step_table() -> str:
     )
 
 
-TABLES = {"digits": digits_table, "rollouts": rollouts_table, "step": step_table}
+def kernels_table() -> str:
+    """What a GM kernel issues a substep on Hopper with bf16 parameters, as it was and as it is."""
+    found = json.loads((RESULTS / "kernel-code.json").read_text())
+    rows = [
+        [
+            row["shape"],
+            row["kernel"],
+            when,
+            str(row["threads_a_position"] if when == "0.2.0" else prod(row["lanes"])),
+            str(row["registers"]),
+            str(row["spilled"]),
+            *(" + ".join(str(loop[key]) for loop in row["loops"]) for key in ("instructions", "shuffles", "barriers")),
+        ]
+        for pair in zip(*(_hopper(found[part]) for part in ("before", "results")), strict=True)
+        for when, row in zip(("0.2.0", "now"), pair, strict=True)
+    ]
+    counted = ["registers", "bytes spilled", "instructions", "shuffles", "barriers"]
+    return table(["shape", "kernel", "version", "threads a position", *counted], rows)
+
+
+def _hopper(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["capability"] == 90 and row["dtype"] == "bf16"]
+
+
+def roofline_table() -> str:
+    """What a launch is expected to take, from its instructions and bytes."""
+    rows = [
+        [
+            row["work"],
+            row["kernel"],
+            row["gpu"],
+            str(row["substeps"]),
+            f"{row['bytes'] / 1e6:,.0f} MB",
+            f"{row['multiply_adds'] / 1e9:,.2f} G",
+            row["bound"],
+            f"{row['least_microseconds']:,.0f} to {row['most_microseconds']:,.0f} µs",
+        ]
+        for row in json.loads((RESULTS / "kernel-code.json").read_text())["roofline"]
+    ]
+    return table(["launch", "kernel", "GPU", "substeps", "moved", "multiply-adds", "bound by", "expected"], rows)
+
+
+TABLES = {
+    "digits": digits_table,
+    "rollouts": rollouts_table,
+    "kernels": kernels_table,
+    "roofline": roofline_table,
+    "step": step_table,
+}
 
 
 def results(page: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .policies.base import Policy
@@ -31,9 +32,12 @@ class PolicyDecoder:
         """A pipeline's state as (B, C, *S); packed tokens (B, tokens, C * patch) get S = (tokens, patch)."""
         return sample if self.patch is None else sample.unflatten(-1, (-1, self.patch)).movedim(1, 2)
 
-    def pack(self, x: Tensor) -> Tensor:
-        """The inverse of :meth:`unpack`."""
-        return x if self.patch is None else x.movedim(2, 1).flatten(2)
+    def pack(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The inverse of :meth:`unpack`, in ``dtype`` or that of ``x``; it copies once at most."""
+        dtype = x.dtype if dtype is None else dtype
+        if self.patch is None:
+            return x.to(dtype)
+        return x.movedim(2, 1).to(dtype, memory_format=torch.contiguous_format).flatten(2)
 
     def policy(self, output: Tensor, sample: Tensor, raw_src: Tensor) -> Policy:
         """The policy of one network evaluation at the state ``sample`` and raw times ``raw_src`` (B,).

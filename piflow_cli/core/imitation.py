@@ -82,14 +82,16 @@ def segment_loss(
     intervals = cut_intervals(segment.length, config, ratio, draws)
     walk = _walk_alone if ratio == 0 else _walk_with_teacher
     states, raws, answers, last, raw_last = walk(walker, teacher, segment, intervals, config)
-    scale = config.loss_scale / 2 / config.states
-    loss = torch.zeros((), device=segment.x.device)
     # A bound that the host knows: it sizes the kernels' tables without asking the device.
     longest = min(1.0, ratio * config.grid.segment + 2 * config.window / config.substeps)
-    for state, raw, move, answer in zip(states, raws, intervals.moves, answers):
-        end = raw - move - intervals.window
-        velocity = mean_velocity(policy, state, raw, end, substeps=config.substeps, longest=longest)
-        loss = loss + scale * (velocity - answer).square().mean()
+    ends = raws - intervals.moves - intervals.window
+    velocities = [
+        mean_velocity(policy, state, raw, end, substeps=config.substeps, longest=longest)
+        for state, raw, end in zip(states, raws, ends)
+    ]
+    # All states at once: on a GPU what follows costs no more for many than for one.
+    losses = (torch.stack(velocities) - torch.stack(answers)).square().flatten(1).mean(dim=1)
+    loss = (config.loss_scale / 2 / config.states * losses).sum()
     return loss, lambda: rollout(walker, last, raw_last, segment.raw - segment.length, substeps=config.substeps)
 
 
@@ -98,13 +100,13 @@ def _walk_alone(
     walker: Policy, teacher: TeacherVelocity, segment: Segment, intervals: Intervals, config: ImitationConfig
 ):
     """States that the policy alone visits: none depends on an answer, so one query asks the teacher about many."""
-    raws = list((segment.raw - intervals.gaps.cumsum(dim=0)).unbind(0))
+    raws = segment.raw - intervals.gaps.cumsum(dim=0)
     states = rollout_through(walker, segment.x, [segment.raw, *raws], substeps=config.substeps)
     per_query = config.states_per_query if config.states_per_query > 0 else len(states)
     answers = []
     for start in range(0, len(states), per_query):
         chosen = slice(start, start + per_query)
-        sigma = to_sigma(torch.cat(raws[chosen]), config.grid.shift)
+        sigma = to_sigma(raws[chosen].flatten(), config.grid.shift)
         answers += teacher(torch.cat(states[chosen]), sigma).chunk(len(states[chosen]))
     return states, raws, answers, states[-1], raws[-1]
 
@@ -125,7 +127,7 @@ def _walk_with_teacher(
         answers.append(answer)
         x = x + answer * per_sample(to_sigma(raw - move, shift) - to_sigma(raw, shift), x)
         raw = raw - move
-    return states, raws, answers, x, raw
+    return states, torch.stack(raws), answers, x, raw
 
 
 def data_dependent_loss(

@@ -60,10 +60,9 @@ def values_unchecked() -> Generator[None]:
 
 def check_finite(argument: str, value: Tensor, *, minus_infinity: bool = False) -> None:
     """Raise :class:`PolicyError` at NaN or infinity; ``minus_infinity`` passes, for log-weights."""
-    value = value.detach()
     if _unchecked.get() or not values_are_readable(value) or value.numel() == 0:
         return
-    low, high = torch.aminmax(value)
+    low, high = torch.aminmax(value.detach())
     if not torch.isfinite(high) or not (torch.isfinite(low) or (minus_infinity and low == -torch.inf)):
         raise PolicyError(argument, "holds a value that is not finite")
 

@@ -97,7 +97,10 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         sigma = [to_sigma(raw, self.config.shift) for raw in self.raws]
         self.sigmas = torch.tensor(sigma, dtype=torch.float32)
         self._on_host = self.sigmas[:-1] * self.config.num_train_timesteps
-        self.timesteps = to_device(self._on_host, torch.device("cpu" if device is None else device))
+        # Beside the timesteps, in one copy: a step makes no tensor of its own of them.
+        spans = torch.tensor([self._span(index)[:2] for index in range(num_inference_steps)], dtype=torch.float64)
+        place = torch.device("cpu" if device is None else device)
+        self.timesteps, self._spans = to_device((self._on_host, spans), place)
         self._step_index = None
 
     @property
@@ -134,23 +137,27 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
             self._step_index = self._index_of(timestep)
         index, config = self._step_index, self.config
         last = index == self.num_inference_steps - 1
-        raw, raw_next = self.raws[index], self.raws[index + 1]
-        sigma_next = to_sigma(raw_next, config.shift)
-        sigma_dst, memory = renoising(to_sigma(raw, config.shift), sigma_next, config.stochastic)
-
-        source = torch.full((sample.shape[0],), raw, dtype=torch.float64, device=sample.device)
-        policy = self.decoder.policy(working(model_output), working(sample), source)
+        _, _, memory = self._span(index)
+        if self._spans.device != sample.device:
+            self._spans = to_device(self._spans, sample.device)
+        source, end = (raw.expand(sample.shape[0]) for raw in self._spans[index])
+        policy = self.decoder.policy(model_output, working(sample), source)
         policy = as_sampled(policy, config.temperature, index, self.num_inference_steps)
-        end = torch.full_like(source, raw_next if memory == 1 else to_raw(sigma_dst, config.shift))
-        x = self.decoder.pack(rollout(policy, policy.x_src, source, end, substeps=config.substeps))
+        x = rollout(policy, policy.x_src, source, end, substeps=config.substeps)
         if memory < 1 and not last:
-            noise = randn_tensor(
-                x.shape, generator=self.generator if generator is None else generator, device=x.device, dtype=x.dtype
-            )
+            sigma_next = to_sigma(self.raws[index + 1], config.shift)
+            generator = self.generator if generator is None else generator
+            noise = self.decoder.unpack(randn_tensor(sample.shape, generator=generator, device=x.device, dtype=x.dtype))
             x = (1 - sigma_next + sigma_next * memory) * x + sigma_next * math.sqrt(1 - memory**2) * noise
         self._step_index += 1
-        x = x.to(sample.dtype)
+        x = self.decoder.pack(x, sample.dtype)
         return PolicySchedulerOutput(prev_sample=x) if return_dict else (x,)
+
+    def _span(self, index: int) -> tuple[float, float, float]:
+        """Raw times between which step ``index`` follows its policy, and the m_h of its re-noising."""
+        raw, raw_next, shift = self.raws[index], self.raws[index + 1], self.config.shift
+        sigma_dst, memory = renoising(to_sigma(raw, shift), to_sigma(raw_next, shift), self.config.stochastic)
+        return raw, raw_next if memory == 1 else to_raw(sigma_dst, shift), memory
 
     def _index_of(self, timestep: Tensor | float) -> int:
         """The step whose timestep is nearest: pipelines hand the value back, now and then in another precision."""

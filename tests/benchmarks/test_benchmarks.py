@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import digits
 import flux_step
+import launch_counts
 import load_adapter
 import overhead
 import pytest
 import rollout
 import step
+import torch
 
+needs_assembler = pytest.mark.skipif(
+    find_spec("triton") is None or sys.platform != "linux", reason="Triton brings an assembler for Linux alone"
+)
 MACHINE = {"benchmark", "device", "threads", "versions", "date", "results"}
 ROLLOUT = {"case", "shape", "parts", "substeps", "mode", "reference_ms", "fused_ms", "ratio"}
 ROLLOUT |= {"reference_error", "fused_error"}
@@ -73,3 +80,61 @@ def test_loading_an_adapter_takes_little_beside_its_base(tmp_path: Path) -> None
     assert row["base_bytes"] == 2 * row["base_parameters"] > 10 * row["adapter_bytes"]
     # The limit of the full case is 1.1; what Python itself takes on the way counts for more here.
     assert row["peak_over_base"] < 1.2
+
+
+@needs_assembler
+def test_the_code_of_a_kernel_is_counted(tmp_path: Path, monkeypatch) -> None:
+    import kernel_code
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    file = tmp_path / "code.json"
+    kernel_code.main(["--small", "--json", str(file)])
+    record = json.loads(file.read_text())
+    assert set(record) == MACHINE | {"roofline", "before"}
+    (row,) = record["results"]
+    (loop,) = row["loops"]
+    # A thread has the position's eight components of one channel: an exponential each, and two multiply-adds at least.
+    assert loop["exponentials"] == 8 and loop["arithmetic"] >= 16
+    assert loop["instructions"] > loop["arithmetic"] + loop["special"] + loop["memory"]
+
+
+@needs_assembler
+def test_the_roofline_counts_the_bytes_of_the_tensors() -> None:
+    import kernel_code
+
+    record = json.loads(kernel_code.RESULT.read_text())
+    works = {work.name: work for work in kernel_code.WORKS}
+    assert {row["work"] for row in record["roofline"]} == set(works)
+    for row in record["roofline"]:
+        components, channels = kernel_code.SHAPES[works[row["work"]].shape]
+        size = (row["positions"],)
+        means, logweights = (torch.empty(components * each, *size, dtype=torch.bfloat16, device="meta").nbytes
+                             for each in (channels, 1))  # fmt: skip
+        state = torch.empty(channels, *size, device="meta").nbytes
+        parameters, back = means + logweights, row["kernel"] == "backward"
+        # x, x_s and the result; or x, x_s, both gradients of states, and the path there and back.
+        states = 4 + 2 * row["substeps"] if back else 3
+        assert row["bytes"] == parameters * (1 + back) + states * state
+        assert row["least_microseconds"] == max(row["microseconds"].values()) <= row["most_microseconds"]
+
+
+def test_no_kernel_of_the_record_waits_or_spills_in_a_loop() -> None:
+    """What the table says: a position takes fewer instructions than before, whoever of its threads issues them."""
+    record = json.loads((Path(rollout.__file__).parent / "results" / "kernel-code.json").read_text())
+    for before, row in zip(record["before"], record["results"], strict=True):
+        assert all(before[name] == row[name] for name in ("shape", "kernel", "dtype", "capability"))
+        assert row["barriers"] == row["shared"] == 0 and not any(loop["spills"] for loop in row["loops"])
+        assert len(row["loops"]) == (1 if row["kernel"] == "forward" else 2)
+        klanes, clanes = row["lanes"]
+        was, now = (sum(loop["instructions"] for loop in one["loops"]) for one in (before, row))
+        assert klanes * clanes * now < before["threads_a_position"] * was
+
+
+def test_counts_of_launches_stand_beside_those_of_another_package(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "counts.json"
+    for column, added in (("before", 3), ("after", 0)):
+        counts = {"gm": {"rollout": {"forward_kernel": 1, "add": added, launch_counts.CALLS: 20}}}
+        monkeypatch.setattr(launch_counts, "counted", lambda package, counts=counts: counts)
+        launch_counts.main(["--column", column, "--json", str(file)])
+    (row,) = json.loads(file.read_text())["results"]
+    assert (row["before"]["launches"], row["after"]["launches"], row["after"]["calls"]) == (4, 1, 20)

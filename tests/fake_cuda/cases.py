@@ -55,7 +55,7 @@ CASES = (
     Case("digits", ("imitation.mixing_iterations=1000",), batch=3, iteration=500),
     Case("flux-dev", ("adapter.base_precision=fp8",), batch=2, offload="group"),
     Case("flux-dev", ("optimisation.precision=fp32", "adapter.offload_base=true")),
-    Case("flux-dev", ("policy.kind=dx-poly",)),
+    Case("flux-dev", ("policy.kind=dx-poly",), nfes=(1,)),
     Case("imagenet-repa", ("optimisation.gradient_checkpointing=true",), batch=2, rounds=3),
     Case(EXTRACTORS),
 )
@@ -80,8 +80,17 @@ ALLOWED = (
     Wait("transformer_qwenimage.py", "step", 2, "rotary tables go to the device at the first call of a process"),
     Wait("transformer_z_image.py", "step", 3, "rotary tables go to the device at the first call of a process"),
 )
-# Copies that do not wait: all that a round needs in one; a sampling's timesteps; these, and what a picture needs; of
-# pictures, what a network takes at once.
-COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2}
+# Copies that do not wait: all that a round needs in one; a sampling's times; these, and what a picture needs; of
+# pictures, what a network takes at once; and what three segments of windows draw.
+COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2, "packed": 1, "windows": 3}
 # Those of weights that are offloaded do not count.
 FETCHES = ("visiting.py", "group_offloading.py")
+
+# Launches, at most, from what a network gives to the next state, and of a window of training with its backward. A
+# policy in closed form has no kernels of its own.
+MOST_LAUNCHES = {
+    "gm": {"rollout": 2, "packed rollout": 4, "window": 7},
+    "dx": {"rollout": 2, "packed rollout": 4, "window": 4},
+    "dx-poly": {"rollout": 2, "packed rollout": 4, "window": 4},
+    "momentum": {"rollout": 70, "window": 195},
+}

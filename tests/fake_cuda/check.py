@@ -4,7 +4,7 @@
 
 Without names all cases run, with one block of each kind, as wide as ever; ``--full`` takes the networks as they are.
 ``--planted`` runs the first of them once under each fault of :mod:`faults` instead. It writes a JSON object a case:
-what was wrong, and the launches, waits and copies. It ends with 1 where anything was.
+what was wrong, and the waits, copies and launches. It ends with 1 where anything was.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import no_gpu
 from cases import ALLOWED, CASES, COPIES, EXTRACTORS, FETCHES, PIPELINES, Case
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+if TYPE_CHECKING:
+    from launches import Seen
 
 PIPELINE_NFE = 4
 
@@ -54,13 +57,14 @@ def planted(case: Case) -> Iterator[tuple[Case, AbstractContextManager]]:
     from faults import FAULTS
 
     for name, fault in FAULTS.items():
-        yield replace(case, settings=(), nfes=(), label=name), fault()
+        yield replace(case, settings=(), nfes=(1,), label=name), fault()
 
 
 def check(case: Case, *, small: bool) -> dict[str, Any]:
     """What was wrong in a case, in words, and what was counted in each of its works."""
     from accelerate.state import AcceleratorState
     from kernels import Launches
+    from launches import CALLS, Seen, beyond
     from sessions import parameters_that_move
     from watching import Watch
 
@@ -71,17 +75,16 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
     # What it has remembered of copies to the host, torch 2.14 cannot repeat inside of another copy.
     mode.cache_enabled = not case.label
     with mode, parameters_that_move(), Watch(mode) as watch, Launches() as launches:
+        seen = Seen(lambda: watch.launched + launches.counts + Counter({CALLS: watch.calls}))
         try:
-            for title, work in works_of(case, watch, small=small):
+            for title, work in works_of(case, watch, seen, small=small):
                 watch.clear()
-                launches.counts.clear()
-                work()
+                with seen.looking():
+                    work()
                 report["faults"] += forbidden(title, watch.waits, watch.copies, case)
-                report["works"][title] = {
-                    "waits": dict(watch.waits),
-                    "copies": watch.copies.total(),
-                    "launches": dict(launches.counts),
-                }
+                report["works"][title] = {"waits": dict(watch.waits), "copies": watch.copies.total()}
+            report["launches"] = {name: dict(counted) for name, counted in seen.most.items()}
+            report["faults"] += beyond(seen)
         except Exception as error:
             if os.environ.get("PIFLOW_DEBUG") == "1":
                 raise
@@ -90,12 +93,13 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
     return report | {"seconds": round(time.perf_counter() - begun, 1)}
 
 
-def works_of(case: Case, watch: Any, *, small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
-    """A step, a sampling for each number of evaluations, and a picture by the stock pipeline where there is one.
+def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
+    """A step, its windows without the networks, samplings, and a picture by the stock pipeline where there is one.
 
     Of the case of extractors: what each of them does.
     """
     from extractors import extractions
+    from launches import of_pipeline, of_windows
     from pipelines import picture_of
     from sessions import noise_of, session_of
 
@@ -119,6 +123,8 @@ def works_of(case: Case, watch: Any, *, small: bool) -> Iterator[tuple[str, Call
         return work
 
     yield "step", lambda: train_step(session)
+    yield "windows", lambda: of_windows(session, seen)
+    yield "packed sampling", lambda: of_pipeline(session)
     for nfe in case.nfes:
         yield f"sampling of {nfe}", sampling(nfe)
     family = session.student.family
@@ -136,7 +142,7 @@ def forbidden(title: str, waits: Counter[str], copies: Counter[str], case: Case)
         if times:
             found.append(f"{title} waits {times} times for the device: {place}")
     kind = title.split()[0]
-    most = COPIES[kind] * (case.rounds if kind == "step" else 1)
+    most = COPIES.get(kind, 0) * (case.rounds if kind == "step" else 1)
     counted = {place: times for place, times in copies.items() if not any(fetch in place for fetch in FETCHES)}
     if sum(counted.values()) > most:
         found.append(f"{title} copies {sum(counted.values())} times, {most} allowed: {'; '.join(counted)}")

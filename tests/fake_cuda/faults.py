@@ -10,6 +10,7 @@ from unittest import mock
 
 from piflow_cli.core import imitation
 from piflow_cli.core.kernels import gm_triton
+from piflow_cli.students import scheduler
 from piflow_cli.training import loop
 
 
@@ -60,6 +61,17 @@ def an_argument_of_the_wrong_type() -> AbstractContextManager:
     return mock.patch.object(gm_triton, "triton", divided)
 
 
+@contextmanager
+def a_launch_more() -> Iterator[None]:
+    """Nothing added, to a state while sampling and to a velocity while training."""
+    state, velocity = scheduler.rollout, imitation.mean_velocity
+    with (
+        mock.patch.object(scheduler, "rollout", lambda *given, **named: state(*given, **named) + 0),
+        mock.patch.object(imitation, "mean_velocity", lambda *given, **named: velocity(*given, **named) + 0),
+    ):
+        yield
+
+
 FAULTS: dict[str, Callable[[], AbstractContextManager]] = {
     function.__name__: function
     for function in (
@@ -68,5 +80,6 @@ FAULTS: dict[str, Callable[[], AbstractContextManager]] = {
         an_item,
         a_constant_that_is_called,
         an_argument_of_the_wrong_type,
+        a_launch_more,
     )
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +38,7 @@ class Launches:
             if isinstance(value, JITFunction) and name.endswith("_kernel")
         ]
         for module, name, kernel in self._kept:
-            setattr(module, name, defaultdict(lambda kernel=kernel: self._launch(kernel)))
+            setattr(module, name, Stand(self._launch(kernel)))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -56,6 +56,16 @@ class Launches:
                     compile_for(kernel, signature, known, capability, num_warps)
 
         return launch
+
+
+class Stand:
+    """What stands in a kernel's place and is launched the same way."""
+
+    def __init__(self, launch: Callable[..., None]) -> None:
+        self.launch = launch
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return self.launch
 
 
 def compile_for(kernel: Any, signature: dict, known: dict, capability: int, warps: int) -> Any:

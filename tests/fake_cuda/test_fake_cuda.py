@@ -1,4 +1,4 @@
-"""Training and sampling on a GPU that is not there: devices, kernels and waits of every shipped preset.
+"""Training and sampling on a GPU that is not there: devices, kernels, waits and launches of every shipped preset.
 
 `PIFLOW_CUDA=all pytest -n 0 tests/fake_cuda` takes the networks in full size.
 """
@@ -35,18 +35,30 @@ def reports(*options: str) -> dict[str, dict]:
     return {line["case"]: line for line in lines}
 
 
-def test_a_gpu_refuses_nothing_and_is_waited_for_nowhere_else_than_allowed() -> None:
+def test_a_gpu_refuses_nothing_waits_only_where_it_may_and_is_launched_on_seldom() -> None:
     found = reports(*(["--full"] if FULL else []))
     assert {name: report["faults"] for name, report in found.items() if report["faults"]} == {}
     assert {name.split(",")[0] for name in found} == {*available(), "extractors"}
+    # A closed form has no kernels of its own; check holds it to what it launches now.
+    parts = [report["launches"] for name, report in found.items() if "momentum" not in name]
+    most = {name: max(launches(part.get(name, {})) for part in parts) for name in ("rollout", "window")}
+    assert 0 < most["rollout"] <= 4
+    assert 0 < most["window"] <= 8
+
+
+def launches(counted: dict[str, int]) -> int:
+    """The number of launches among what was counted by name."""
+    return sum(number for name, number in counted.items() if name != "calls of torch")
 
 
 def test_each_planted_fault_is_seen() -> None:
     found = reports("imagenet-fm", "--planted")
-    assert len(found) == 5
+    assert len(found) == 6
     seen = {name: " ".join(report["faults"]) for name, report in found.items()}
     assert "_to_copy" in seen["back_to_the_host"]
     assert "same device" in seen["on_the_wrong_device"]
     assert "_local_scalar_dense" in seen["an_item"]
     assert "CompilationError" in seen["a_constant_that_is_called"]
     assert "float" in seen["an_argument_of_the_wrong_type"]
+    assert "a rollout of gm launches 3 times" in seen["a_launch_more"]
+    assert "a window of gm launches 8 times" in seen["a_launch_more"]

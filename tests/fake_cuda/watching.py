@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 # Operations whose answer has a size, or is a number, that only the device knows.
 ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero")
+# Operations that hand out memory or another look at it, besides the views that say so of themselves.
+STILL = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "_unsafe_view", "resize_", "set_")
 PACKAGE = "piflow_cli"
 
 
@@ -23,7 +25,9 @@ class Watch(TorchDispatchMode):
 
     ``waits``: copies that block, and numbers that are asked of the device (each is answered by 1). ``copies``: copies
     to the device that do not block. A place is the operation, and the innermost lines outside torch and inside the
-    package. While ``host_is_real`` tensors of the host have values.
+    package. ``launched``: calls of torch that make the device compute, by their names; each is one launch, if not more.
+    ``calls``: all calls of torch for tensors of the device, views too. While ``host_is_real`` tensors of the host have
+    values.
     """
 
     host_is_real = False
@@ -33,6 +37,8 @@ class Watch(TorchDispatchMode):
         self.mode = mode
         self.waits: Counter[str] = Counter()
         self.copies: Counter[str] = Counter()
+        self.launched: Counter[str] = Counter()
+        self.calls = 0
         # Storages of pinned memory, which are held on to: the place of one that is freed may be given to another.
         self.pinned: list[int] = []
         self.kept: list[Tensor] = []
@@ -65,6 +71,10 @@ class Watch(TorchDispatchMode):
             self.pinned.append(out.untyped_storage()._cdata)
             self.kept.append(out)
         self._count(name, devices, args, kwargs, out)
+        there = any(value.device.type == "cuda" for value in tree_leaves((args, out)) if isinstance(value, Tensor))
+        if there and func.namespace == "aten":
+            self.calls += 1
+            self.launched[name] += _launches(func, name, devices, out)
         return out
 
     def _count(self, name: str, devices: set[str], args: tuple, kwargs: dict, out: Any) -> None:
@@ -77,6 +87,15 @@ class Watch(TorchDispatchMode):
             (self.copies if free else self.waits)[place(name)] += 1
         elif name in ASKING and "cuda" in devices:
             self.waits[place(name)] += 1
+
+
+def _launches(func: Any, name: str, devices: set[str], out: Any) -> bool:
+    """Whether a call writes something on the device that does not come from the host, and is no look at it."""
+    written = [value for value in tree_leaves(out) if isinstance(value, Tensor)]
+    if not written:
+        return name.startswith("_foreach")
+    crosses = name in ("_to_copy", "copy_") and {*devices, written[0].device.type} == {"cpu", "cuda"}
+    return any(value.numel() for value in written) and not (crosses or func.is_view or name in STILL)
 
 
 def _on_host(devices: set[str], args: tuple, kwargs: dict) -> bool:

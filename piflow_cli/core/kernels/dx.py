@@ -6,11 +6,13 @@ An Euler substep x <- (1 + rho) x - rho x_0(raw) with rho = dsigma / sigma is li
     x_dst = x + gain (x - x_s) + drift x_s - sigma_s sum_n beta_n u_n
 
 with beta and alpha = 1 + gain from the products of the substeps, in float64, and drift = gain + sum beta, which is
-zero on a grid, whose basis sums to one. The sum over n is one pass over the network's output; gradients are
-autograd's.
+zero on a grid, whose basis sums to one. The sum over n is one pass over the network's output. On a GPU it is a kernel,
+with another one for its gradients; elsewhere they are autograd's.
 """
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -31,7 +33,10 @@ def follows(policy: DXPolicy, x: Tensor) -> bool:
 
 def rollout_through(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int) -> list[Tensor]:
     """States at the ends of the legs between ``raws``."""
-    maps = _map_of(policy, raws, substeps, averaged=False)
+    if (fused := _fused(x)) is not None:
+        maps = fused.linear_map(policy, raws, substeps, averaged=False)
+        return list(fused.applied(policy, x, maps, added=True).unbind(0))
+    maps = linear_map(policy, raws, substeps, averaged=False)
     return [x + _apply(policy, x, maps.gain[:, leg], maps.beta[:, leg]) for leg in range(len(raws) - 1)]
 
 
@@ -40,7 +45,10 @@ def mean_velocity(policy: DXPolicy, x: Tensor, raws: list[Tensor], substeps: int
 
     ``longest`` is there for other rollouts: the closed form takes any interval.
     """
-    maps = _map_of(policy, raws, substeps, averaged=True)
+    if (fused := _fused(x)) is not None:
+        maps = fused.linear_map(policy, raws, substeps, averaged=True)
+        return fused.applied(policy, x, maps, added=False).squeeze(0)
+    maps = linear_map(policy, raws, substeps, averaged=True)
     return _apply(policy, x, maps.gain[:, 0], maps.beta[:, 0])
 
 
@@ -67,13 +75,13 @@ def linear_map(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged:
     return LinearMap(gain, torch.where(local.unsqueeze(2), -here, beta / divisor.unsqueeze(2)))
 
 
-def _map_of(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged: bool) -> LinearMap:
-    device = raws[0].device.type
-    if device == "cuda" and backend(device) is not None:
-        from . import dx_triton
+def _fused(x: Tensor) -> ModuleType | None:
+    """The kernels for the device of ``x``, if there are any."""
+    if x.device.type != "cuda" or backend("cuda") is None:
+        return None
+    from . import dx_triton
 
-        return dx_triton.linear_map(policy, raws, substeps, averaged=averaged)
-    return linear_map(policy, raws, substeps, averaged=averaged)
+    return dx_triton
 
 
 def _apply(policy: DXPolicy, x: Tensor, gain: Tensor, beta: Tensor) -> Tensor:

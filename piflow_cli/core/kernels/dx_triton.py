@@ -1,82 +1,106 @@
-"""The coefficients of a DX rollout from one small Triton kernel, where PyTorch would launch some thirty."""
+"""DX rollouts by Triton kernels, differentiable in the grid and both states.
+
+Two launches: one program per sample computes the coefficients of the linear map in float64, where PyTorch would launch
+some thirty; one pass over grid and states applies it. A third one is backward. Tensors are read where they lie.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..policies.dx import DXPolicy
-from .layout import LinearMap
-from .triton_tables import SIGMA_FLOOR, sigma_of, substeps_of
+from .dx_triton_kernels import adjoint_kernel, apply_kernel, map_kernel
+from .layout import LinearMap, collapse_positions
+from .triton_tables import times_of
+
+BLOCK, WARPS = 512, 4  # elements and warps of a program
+MOST_AXES = 4  # of a state: kernels have strides for three besides the batch
 
 
 def linear_map(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged: bool) -> LinearMap:
     """The same as :func:`piflow_cli.core.kernels.dx.linear_map`, without asking the device for a number."""
     batch, points = policy.grid.shape[:2]
     device, legs = policy.grid.device, len(raws) - 1
-    times = torch.stack([raw.to(device, torch.float64) for raw in (policy.raw_src, *raws)])
+    times, strides = times_of(policy.raw_src, raws, device)
     gain = torch.empty(batch, legs, device=device, dtype=torch.float64)
     beta = torch.empty(batch, legs, points, device=device, dtype=torch.float64)
     with torch.cuda.device_of(gain):
         map_kernel[(batch,)](
-            times, gain, beta, batch, substeps, policy.shift, policy.segment,
+            *times, gain, beta, *strides, substeps, policy.shift, policy.segment,
             LEGS=legs, AVERAGED=averaged, POLYNOMIAL=policy.polynomial, N=points, NP=triton.next_power_of_2(points),
             num_warps=1,
         )  # fmt: skip
     return LinearMap(gain, beta)
 
 
-@triton.jit
-def _basis(elapsed, segment, index, POLYNOMIAL: tl.constexpr, N: tl.constexpr):
-    """Weights (NP,) of the N estimates of x_0 at a raw time ``elapsed`` below the source."""
-    if POLYNOMIAL:
-        weights = tl.where(index == 0, 1.0, 0.0).to(tl.float64)
-        power = elapsed * 0 + 1
-        for term in range(1, N):
-            power *= elapsed
-            weights = tl.where(index == term, power, weights)
-        return weights
-    position = tl.minimum(tl.maximum((1 - elapsed / segment) * (N - 1), 0), N - 1)
-    return tl.where(index < N, tl.maximum(1 - tl.abs(position - index), 0), 0)
+def applied(policy: DXPolicy, x: Tensor, maps: LinearMap, *, added: bool) -> Tensor:
+    """What ``maps`` make of states ``x`` (B, C, *S), (legs, B, C, *S); ``added``: to ``x`` itself."""
+    return _Applied.apply(
+        _Map(*maps, policy.raw_src.to(x.device, torch.float64), policy.shift, added), policy.grid, x, policy.x_src
+    )
 
 
-@triton.jit
-def map_kernel(
-    times, gain, beta, batch, substeps, shift: tl.float64, segment: tl.float64,
-    LEGS: tl.constexpr, AVERAGED: tl.constexpr, POLYNOMIAL: tl.constexpr, N: tl.constexpr, NP: tl.constexpr,
-):  # fmt: skip
-    """gain (B, LEGS) and beta (B, LEGS, N) of one sample. times (LEGS + 2, B): the source, then the ends of the legs.
+class _Map(NamedTuple):
+    """A linear map, and what else makes weights of it: raw times of the source (B,), shift, and whether x is added."""
 
-    A substep turns gain x + sum beta_n x_0^n of all before it, so that both follow by one recursion.
-    """
-    sample = tl.program_id(0).to(tl.int64)
-    index = tl.arange(0, NP)
-    source = tl.load(times + sample)
-    # A segment that would end below raw time 0 ends there.
-    segment = tl.minimum(tl.maximum(source, SIGMA_FLOOR), segment)
-    moved = source * 0
-    weights = moved + tl.zeros([NP], dtype=tl.float64)
-    for leg in range(LEGS):
-        raw_from = tl.load(times + (leg + 1) * batch + sample)
-        raw_to = tl.load(times + (leg + 2) * batch + sample)
-        exact = substeps_of(raw_from - raw_to, substeps)
-        count = exact.to(tl.int32)
-        for step in range(count):
-            raw = raw_from + (raw_to - raw_from) * (step / exact)
-            following = raw_from + (raw_to - raw_from) * ((step + 1) / exact)
-            rate = (sigma_of(following, shift) - sigma_of(raw, shift)) / tl.maximum(sigma_of(raw, shift), SIGMA_FLOOR)
-            moved += rate * (1 + moved)
-            weights += rate * (weights - _basis(source - raw, segment, index, POLYNOMIAL, N))
-        scaled, shares = moved, weights
-        if AVERAGED:
-            total = sigma_of(raw_to, shift) - sigma_of(raw_from, shift)
-            local = (count == 1) | (total == 0)
-            start = tl.maximum(sigma_of(raw_from, shift), SIGMA_FLOOR)
-            divisor = tl.where(local, 1.0, total)
-            scaled = tl.where(local, 1 / start, moved / divisor)
-            here = _basis(source - raw_from, segment, index, POLYNOMIAL, N)
-            shares = tl.where(local, -here / start, weights / divisor)
-        tl.store(gain + sample * LEGS + leg, scaled)
-        tl.store(beta + (sample * LEGS + leg) * N + index, shares, mask=index < N)
+    gain: Tensor
+    beta: Tensor
+    raw_src: Tensor
+    shift: float
+    added: bool
+
+
+class _Applied(torch.autograd.Function):
+    """States or mean velocities (legs, B, C, *S): a map of grid, state and source."""
+
+    @staticmethod
+    def forward(ctx, of: _Map, grid: Tensor, x: Tensor, x_src: Tensor):
+        ctx.of = of
+        # Its gradient will lie as it does; the grid itself need not be kept.
+        ctx.grid, ctx.dtypes = torch.empty_like(grid, device="meta"), (x.dtype, x_src.dtype)
+        dtype = torch.promote_types(torch.promote_types(grid.dtype, x.dtype), torch.float32)
+        out = torch.empty(of.gain.shape[1], *x.shape, device=x.device, dtype=dtype)
+        tensors = grid, x, x_src
+        if x.ndim > MOST_AXES:
+            tensors = [value.contiguous() for value in tensors]
+        space, views = collapse_positions(tensors, (2, 1, 1))
+        _launch(apply_kernel, of, (*views, of.gain, of.beta, of.raw_src, out), out, space, views)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        of, kept, grad = ctx.of, ctx.grid, grad.contiguous()
+        kept = kept.contiguous() if grad.ndim - 1 > MOST_AXES else kept
+        of_grid = torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype, device=grad.device)
+        of_x, of_source = (
+            grad.new_empty(grad.shape[1:], dtype=dtype) if wanted else None
+            for dtype, wanted in zip(ctx.dtypes, ctx.needs_input_grad[2:], strict=True)
+        )
+        space, views = collapse_positions([of_grid], (2,))
+        results = [grad if value is None else value for value in (of_x, of_source)]
+        wanted = {"OF_X": of_x is not None, "OF_SOURCE": of_source is not None}
+        _launch(
+            adjoint_kernel, of, (grad, of.gain, of.beta, of.raw_src, *views, *results), grad, space, views, **wanted
+        )
+        return None, of_grid, of_x, of_source
+
+
+def _launch(
+    kernel, of: _Map, tensors: Sequence[Tensor], like: Tensor, space: list[int], views: list[Tensor], **flags: bool
+) -> None:
+    """Launch over blocks of elements of each sample; ``like`` (legs, B, C, *S)."""
+    legs, batch, elements = like.shape[0], like.shape[1], like.shape[2:].numel()
+    blocks = triton.cdiv(elements, BLOCK)
+    with torch.cuda.device_of(like):
+        kernel[(batch * blocks,)](
+            *tensors, batch, elements, blocks, space[1], space[2], *(view.stride() for view in views),
+            of.raw_src.stride(0), of.shift, LEGS=legs, N=of.beta.shape[2], ADDED=of.added, **flags, BLOCK=BLOCK,
+            num_warps=WARPS,
+        )  # fmt: skip

@@ -241,8 +241,8 @@ def _backward_step(block: Block, kept: list[Tensor], at: GMCoefficients, upstrea
     sums.terms.extend([(weights, pull), (slope, query)])
     sums.square.addcmul_(slope, at.s)
     sums.logweights.add_(slope)
-    # Both may be infinite where a component has no weight.
-    energies = (block.logweights - logits).where(weights > 0, 0)
+    # Both may be infinite where a component is dropped.
+    energies = (block.logweights - logits).where(block.logweights > -torch.inf, 0)
     direct = ((y * at.a_logstd).addcmul_(block.x_src, at.b_logstd) * adjoint).sum(0)
     sums.logstd.add_(direct).addcmul_((slope * energies).sum(0).sub_(average), at.kappa)
     sums.state.addcmul_(adjoint, at.a)

@@ -20,10 +20,13 @@ from torch import Tensor
 from ..policies.gmflow import GMFlowPolicy
 from .gm_triton_kernels import backward_kernel, forward_kernel
 from .layout import Gradients, collapse_positions, working_dtype
-from .triton_tables import COLUMNS, table_kernel
+from .triton_tables import COLUMNS, table_kernel, times_of
 
-TILE = 4096  # means of one program: 32 a thread at four warps, and as many again for their gradient
-LONGEST_BLOCK = 128
+THREADS = 128  # of a program: one warp for each of the four schedulers of a multiprocessor
+WARP = 32
+# Means that a thread holds at most: of its 255 registers, backward needs as many again for their gradients, and more
+# for what goes with each component and channel.
+FORWARD_MEANS, BACKWARD_MEANS = 128, 32
 
 
 class TritonTable(NamedTuple):
@@ -43,23 +46,29 @@ def coefficient_table(
     batch, device = policy.means.shape[0], policy.means.device
     legs = len(raws) - 1
     width = ceil(substeps * longest) + legs
-    times = torch.stack([raw.to(device, torch.float64) for raw in (policy.raw_src, *raws)])
+    times, strides = times_of(policy.raw_src, raws, device)
     scalars = torch.empty(batch, width, COLUMNS.value, device=device, dtype=working_dtype(policy, policy.x_src))
     ends = torch.empty(batch, legs, device=device, dtype=torch.int32)
     logstds = policy.logstds.reshape(-1)
+    columns = triton.next_power_of_2(width)
     with torch.cuda.device_of(scalars):
         table_kernel[(batch,)](
-            times, logstds, scalars, ends, batch, width, logstds.stride(0), substeps, policy.shift, policy.temperature,
-            LEGS=legs, AVERAGED=averaged, WIDTH=triton.next_power_of_2(width), num_warps=1,
+            *times, logstds, scalars, ends, *strides, logstds.stride(0), width, substeps, policy.shift,
+            policy.temperature, LEGS=legs, AVERAGED=averaged, WIDTH=columns, num_warps=table_warps(columns),
         )  # fmt: skip
     return TritonTable(scalars, ends)
+
+
+def table_warps(columns: int) -> int:
+    """Warps that fill the table of a sample: a thread a column, since a rollout cannot begin before its last one."""
+    return min(8, max(1, columns // WARP))
 
 
 def states(policy: GMFlowPolicy, x: Tensor, table: TritonTable) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
     policy, x = _addressable(policy, x)
     out = x.new_empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
-    _launch(forward_kernel, policy, x, table, (out,), INTEGRATE=False)
+    _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), INTEGRATE=False)
     return out
 
 
@@ -67,7 +76,7 @@ def integral(policy: GMFlowPolicy, x: Tensor, table: TritonTable, *, keep: bool 
     """Sum of weight times velocity over the substeps, (B, C, *S); backward walks again and needs nothing kept."""
     policy, x = _addressable(policy, x)
     out = x.new_empty(x.shape, dtype=working_dtype(policy, x))
-    _launch(forward_kernel, policy, x, table, (out,), INTEGRATE=True)
+    _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), INTEGRATE=True)
     return out, None
 
 
@@ -80,9 +89,10 @@ def integral_backward(
     means, logweights = torch.empty_like(policy.means), torch.empty_like(policy.logweights)
     state = x.new_empty(x.shape)
     path = x.new_empty(table.scalars.shape[1], *x.shape, dtype=dtype)
-    blocks = triton.cdiv(x.shape[2:].numel(), program_sizes(*policy.means.shape[1:3])["BLOCK"])
-    logstds = x.new_empty(x.shape[0], blocks, dtype=dtype)
-    _launch(backward_kernel, policy, x, table, (grad.to(dtype).contiguous(), path, state, logstds), (means, logweights))
+    programs = _programs(program_sizes(*policy.means.shape[1:3], BACKWARD_MEANS), x)
+    logstds = x.new_empty(x.shape[0], programs * THREADS // WARP, dtype=dtype)
+    scratch = (grad.to(dtype).contiguous(), path, state, logstds)
+    _launch(backward_kernel, BACKWARD_MEANS, policy, x, table, scratch, (means, logweights))
     logstds = logstds.sum(dim=1).to(policy.logstds.dtype).reshape(policy.logstds.shape)
     return Gradients(means, logweights, logstds, state)
 
@@ -95,28 +105,41 @@ def _addressable(policy: GMFlowPolicy, x: Tensor) -> tuple[GMFlowPolicy, Tensor]
     return replace(policy, **tensors), x.contiguous()
 
 
-def program_sizes(components: int, channels: int) -> dict[str, int]:
-    """Compile-time sizes of a program: components, channels, their powers of two, positions and warps."""
-    padded = triton.next_power_of_2(components), triton.next_power_of_2(channels)
-    block = max(1, min(LONGEST_BLOCK, TILE // (padded[0] * padded[1])))
-    warps = min(16, 4 * triton.cdiv(padded[0] * padded[1] * block, TILE) ** 2)
-    return {"K": components, "C": channels, "KP": padded[0], "CP": padded[1], "BLOCK": block, "num_warps": warps}
+def program_sizes(components: int, channels: int, most: int) -> dict[str, int]:
+    """Compile-time sizes of a program whose threads hold at most ``most`` means.
+
+    Components, channels, the lanes that share each out, and threads. The longer side of what a thread holds is halved
+    until it is small enough. Lanes of a warp exchange sums in a few cycles; where a position takes more lanes than a
+    warp has, Triton makes warps wait for each other.
+    """
+    rows, columns, klanes, clanes = components, channels, 1, 1
+    while rows * columns > most and klanes * clanes < THREADS:
+        if rows >= columns:
+            klanes *= 2
+        else:
+            clanes *= 2
+        rows, columns = triton.cdiv(components, klanes), triton.cdiv(channels, clanes)
+    return {"K": components, "C": channels, "KLANES": klanes, "CLANES": clanes, "THREADS": THREADS}
+
+
+def _programs(sizes: dict[str, int], x: Tensor) -> int:
+    """Programs for each sample of ``x``."""
+    return triton.cdiv(x.shape[2:].numel(), THREADS // (sizes["KLANES"] * sizes["CLANES"]))
 
 
 def _launch(
-    kernel, policy: GMFlowPolicy, x: Tensor, table: TritonTable, results: tuple, strided: tuple = (), **flags
+    kernel, most: int, policy: GMFlowPolicy, x: Tensor, table: TritonTable, results: tuple, strided: tuple = (), **flags
 ) -> None:
     """Launch over blocks of positions; ``results`` are contiguous, ``strided`` lie like means and logweights."""
     inputs = (policy.means, policy.logweights, x, policy.x_src, *strided)
-    sizes, views = collapse_positions(inputs, (3, 3, 2, 2, 3, 3)[: len(inputs)])
-    dropped = policy.dropped if policy.dropped is None else policy.dropped.to(torch.uint8).contiguous()
-    shape = program_sizes(*policy.means.shape[1:3])
-    positions = x.shape[2:].numel()
-    blocks = triton.cdiv(positions, shape["BLOCK"])
+    space, views = collapse_positions(inputs, (3, 3, 2, 2, 3, 3)[: len(inputs)])
+    dropped = policy.dropped if policy.dropped is None else policy.dropped.contiguous().view(torch.uint8)
+    sizes = program_sizes(*policy.means.shape[1:3], most)
+    programs = _programs(sizes, x)
     with torch.cuda.device_of(x):
-        kernel[(x.shape[0] * blocks,)](
+        kernel[(x.shape[0] * programs,)](
             *views, policy.means if dropped is None else dropped, table.scalars, table.ends, *results,
-            x.shape[0], positions, blocks, table.scalars.shape[1], sizes[1], sizes[2],
+            x.shape[0], x.shape[2:].numel(), programs, table.scalars.shape[1], space[1], space[2],
             *(view.stride() for view in views), 1 / policy.temperature,
-            LEGS=table.ends.shape[1], DROPPED=dropped is not None, **shape, **flags,
+            LEGS=table.ends.shape[1], DROPPED=dropped is not None, **sizes, **flags, num_warps=THREADS // WARP,
         )  # fmt: skip

@@ -1,238 +1,218 @@
-"""The Triton kernels of GM rollouts: every substep of a block of positions in registers, forwards and backwards."""
+"""The Triton kernels of GM rollouts: every substep of a position in the registers of a thread, or of a few lanes.
+
+All values are vectors with one entry a thread, and tuples of them: means in the order (k, c), what belongs to a
+component, what belongs to a channel (see :mod:`.triton_lanes`). A position whose means are too many for one thread is
+shared by neighbouring lanes of a warp. A sum over what they share out costs a few shuffles, every other sum costs
+none, and no warp waits for another. Concatenation is how Triton's language adds to a tuple.
+"""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
+from .gm_triton_mixture import mixed, over_components, query_of, read_mixture, scalars_of, velocity, weigh
+from .triton_lanes import (
+    axes_of_space,
+    load_channels,
+    offsets,
+    place_of_threads,
+    places_along,
+    places_of_means,
+    stack,
+    store_channels,
+    sum_over_channels,
+    sum_over_components,
+)
 from .triton_tables import COLUMNS
+from .triton_tuples import added, product, scaled, zeros
+
+WARP = tl.constexpr(32)
+# They change from launch to launch. A kernel of its own for a 1 or a multiple of 16 is not worth the seconds.
+SIZES = ["batch", "positions", "blocks", "width", "size1", "size2"]
 
 
-@triton.jit
-def _offsets(position, size1, size2, strides, AXIS: tl.constexpr):
-    """Offsets of flat positions along the three axes of space that start at ``AXIS`` of a tensor with these strides."""
-    inner = position % size2
-    outer = position // size2
-    return (outer // size1) * strides[AXIS] + (outer % size1) * strides[AXIS + 1] + inner * strides[AXIS + 2]
-
-
-@triton.jit
-def _places_of_means(means, strides, sample, space, k, c):
-    """The addresses of the block's means, (KP, CP, BLOCK)."""
-    rows, columns = k * strides[1], c * strides[2]
-    return means + sample * strides[0] + rows[:, None, None] + columns[None, :, None] + space[None, None, :]
-
-
-@triton.jit
-def _read_means(means, strides, sample, space, inside, k, c, K: tl.constexpr, C: tl.constexpr, dtype: tl.constexpr):
-    """The block's means, (KP, CP, BLOCK), zero outside."""
-    place = _places_of_means(means, strides, sample, space, k, c)
-    mask = (k < K)[:, None, None] & (c < C)[None, :, None] & inside[None, None, :]
-    return tl.load(place, mask=mask, other=0).to(dtype)
-
-
-@triton.jit
-def _read_prior(
-    logweights, strides, dropped, sample, space, inside, k, inverse_temperature,
-    K: tl.constexpr, DROPPED: tl.constexpr, dtype: tl.constexpr,
-):  # fmt: skip
-    """Log-weights (KP, BLOCK) at the policy's temperature, minus infinity where there is no component."""
-    place = logweights + sample * strides[0] + (k * strides[1])[:, None] + space[None, :]
-    there = k < K
-    value = tl.load(place, mask=there[:, None] & inside[None, :], other=0).to(dtype)
-    value = (value * inverse_temperature).to(dtype)
-    if DROPPED:
-        there = there & (tl.load(dropped + sample * K + k, mask=there, other=1) == 0)
-    return tl.where(there[:, None], value, float("-inf"))
-
-
-@triton.jit
-def _read_state(x, strides, sample, space, inside, c, C: tl.constexpr, dtype: tl.constexpr):
-    """A state (CP, BLOCK), zero outside."""
-    place = x + sample * strides[0] + (c * strides[1])[:, None] + space[None, :]
-    return tl.load(place, mask=(c < C)[:, None] & inside[None, :], other=0).to(dtype)
-
-
-@triton.jit
-def _posterior(m, square, prior, y, source, row):
-    """Weights and energies (KP, BLOCK), mean and query p y + q x_s (CP, BLOCK) of the mixture in one substep."""
-    query = tl.load(row) * y + tl.load(row + 1) * source
-    energy = tl.sum(m * query[None, :, :], axis=1) + tl.load(row + 2) * square
-    logits = prior - energy
-    weights = tl.exp(logits - tl.max(logits, axis=0)[None, :])
-    weights = weights / tl.sum(weights, axis=0)[None, :]
-    return weights, energy, tl.sum(m * weights[:, None, :], axis=0), query
-
-
-@triton.jit
-def _velocity(m, square, prior, y, source, row):
-    _weights, _energy, mean, _query = _posterior(m, square, prior, y, source, row)
-    return tl.load(row + 3) * y + tl.load(row + 4) * source + tl.load(row + 5) * mean
-
-
-@triton.jit
-def _read_block(
-    means, logweights, x, x_src, dropped, positions, blocks, size1, size2,
-    means_strides, logweights_strides, x_strides, src_strides, inverse_temperature,
-    DROPPED: tl.constexpr, K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
-    dtype: tl.constexpr,
-):  # fmt: skip
-    """The sample, positions and values of the program's block.
-
-    It gives the positions that exist, the channels (CP, 1) that exist, means and their squares (KP, BLOCK),
-    log-weights, source and state.
-    """
-    sample = (tl.program_id(0) // blocks).to(tl.int64)
-    position = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = position < positions
-    k = tl.arange(0, KP).to(tl.int64)
-    c = tl.arange(0, CP).to(tl.int64)
-    m = _read_means(
-        means, means_strides, sample, _offsets(position, size1, size2, means_strides, 3), inside, k, c, K, C, dtype
-    )
-    space = _offsets(position, size1, size2, logweights_strides, 3)
-    prior = _read_prior(
-        logweights, logweights_strides, dropped, sample, space, inside, k, inverse_temperature, K, DROPPED, dtype
-    )
-    source = _read_state(
-        x_src, src_strides, sample, _offsets(position, size1, size2, src_strides, 2), inside, c, C, dtype
-    )
-    begin = _read_state(x, x_strides, sample, _offsets(position, size1, size2, x_strides, 2), inside, c, C, dtype)
-    return sample, position, inside, (c < C)[:, None], m, tl.sum(m * m, axis=1), prior, source, begin
-
-
-@triton.jit
-def _store_path(path, mask, stride, m, square, prior, y, source, rows, last):
-    """Store the states (CP, BLOCK) that the first ``last`` substeps start from at ``path``, a ``stride`` apart."""
-    for step in range(last):
-        tl.store(path + step * stride, y, mask=mask)
-        row = rows + step * COLUMNS
-        u = _velocity(m, square, prior, y, source, row)
-        y += tl.load(row + 6) * u
-
-
-@triton.jit
-def _store_gradients(
-    grad_means, grad_logweights, means_strides, logweights_strides, m, sum_means, sum_square, sum_prior,
-    inverse_temperature, sample, position, inside, size1, size2,
-    K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr,
-):  # fmt: skip
-    """Store the gradients of the block's means (KP, CP, BLOCK) and log-weights (KP, BLOCK).
-
-    Those of the means take in the gradients through their squares.
-    """
-    k = tl.arange(0, KP).to(tl.int64)
-    c = tl.arange(0, CP).to(tl.int64)
-    there = (k < K)[:, None] & inside[None, :]
-    space = _offsets(position, size1, size2, means_strides, 3)
-    place = _places_of_means(grad_means, means_strides, sample, space, k, c)
-    tl.store(place, sum_means - 2 * sum_square[:, None, :] * m, mask=there[:, None, :] & (c < C)[None, :, None])
-    place = grad_logweights + sample * logweights_strides[0] + (k * logweights_strides[1])[:, None]
-    place = place + _offsets(position, size1, size2, logweights_strides, 3)[None, :]
-    tl.store(place, (sum_prior * inverse_temperature).to(sum_prior.dtype), mask=there)
-
-
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     means, logweights, x, x_src, dropped, scalars, ends, out,
     batch, positions, blocks, width, size1, size2,
     means_strides, logweights_strides, x_strides, src_strides, inverse_temperature: tl.float64,
     LEGS: tl.constexpr, DROPPED: tl.constexpr, INTEGRATE: tl.constexpr,
-    K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr, THREADS: tl.constexpr,
 ):  # fmt: skip
     """States at the ends of legs, out (LEGS, B, C, positions), or the integral of velocities, out (B, C, positions)."""
     dtype: tl.constexpr = scalars.dtype.element_ty
-    sample, position, inside, channels, m, square, prior, source, begin = _read_block(
-        means, logweights, x, x_src, dropped, positions, blocks, size1, size2,
-        means_strides, logweights_strides, x_strides, src_strides, inverse_temperature,
-        DROPPED, K, C, KP, CP, BLOCK, dtype,
+    sample, position, inside, lanes = place_of_threads(positions, blocks, KLANES, CLANES, THREADS)
+    space = axes_of_space(position, size1, size2)
+    m, square, prior = read_mixture(
+        means, logweights, dropped, means_strides, logweights_strides, sample, space, inside, lanes,
+        inverse_temperature, DROPPED, K, C, KLANES, CLANES, dtype,
     )  # fmt: skip
-    wanted = channels & inside[None, :]
-    place = out + (sample * C + tl.arange(0, CP).to(tl.int64))[:, None] * positions + position[None, :]
-    y = begin - source
-    total = tl.zeros_like(y)
+    place = x_src + offsets(sample, space, src_strides, 2)
+    source = load_channels(place, src_strides[1], inside, lanes, C, CLANES, dtype)
+    start = x + offsets(sample, space, x_strides, 2)
+    y = added(load_channels(start, x_strides[1], inside, lanes, C, CLANES, dtype), source, -1)
+    total = zeros(y)
+    place = out + sample * C * positions + position
+    table = scalars + sample * width * COLUMNS
+    at = scalars_of(table, width, 0)
     first = 0
     for leg in range(LEGS):
         last = tl.load(ends + sample * LEGS + leg)
         for step in range(first, last):
-            row = scalars + (sample * width + step) * COLUMNS
-            u = _velocity(m, square, prior, y, source, row)
-            y += tl.load(row + 6) * u
+            ahead = scalars_of(table, width, step + 1)
+            u = velocity(m, square, prior, y, source, at, KLANES, CLANES)
+            y = added(y, u, at[6])
             if INTEGRATE:
-                total += tl.load(row + 7) * u
+                total = added(total, u, at[7])
+            at = ahead
         first = last
         if not INTEGRATE:
             # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
-            tl.store(place, begin + (y - (begin - source)), mask=wanted)
+            begin = load_channels(start, x_strides[1], inside, lanes, C, CLANES, dtype)
+            state = added(begin, added(y, added(begin, source, -1), -1), 1)
+            store_channels(place, positions, state, inside, lanes, C, CLANES)
             place += tl.cast(batch, tl.int64) * C * positions
     if INTEGRATE:
-        tl.store(place, total, mask=wanted)
+        store_channels(place, positions, total, inside, lanes, C, CLANES)
 
 
 @triton.jit
-def _slope(m, weights, pull):
-    """Adjoint (KP, BLOCK) of the logits, from that of the mean, (CP, BLOCK)."""
-    response = tl.sum(m * pull[None, :, :], axis=1)
-    return weights * (response - tl.sum(weights * response, axis=0)[None, :])
+def _slopes(m, weights, total, pull, KLANES: tl.constexpr, CLANES: tl.constexpr):
+    """Normalised weights w_k, the adjoints w_k (m_k.pull - M.pull) of the logits, and M.pull with M = sum_k w_k m_k."""
+    normalised = scaled(weights, 1 / total)
+    responses = ()
+    for k in tl.static_range(len(weights)):
+        response = m[k * len(pull)] * pull[0]
+        for c in tl.static_range(1, len(pull)):
+            response += m[k * len(pull) + c] * pull[c]
+        responses = responses + (sum_over_channels(response, KLANES, CLANES),)
+    expected = sum_over_components(product(normalised, responses), KLANES, CLANES)
+    slopes = ()
+    for k in tl.static_range(len(weights)):
+        slopes = slopes + (normalised[k] * (responses[k] - expected),)
+    return normalised, slopes, expected
 
 
 @triton.jit
+def _gradients_of_means(sums, weights, slopes, pull, query):
+    """``sums`` with the gradients w_k pull - slope_k query of one substep added."""
+    found = ()
+    for k in tl.static_range(len(weights)):
+        for c in tl.static_range(len(pull)):
+            found = found + (sums[k * len(pull) + c] + weights[k] * pull[c] - slopes[k] * query[c],)
+    return found
+
+
+@triton.jit
+def _with_squares(sums, m, sum_square):
+    """Gradients of the means, those through their squares added."""
+    CHANNELS: tl.constexpr = len(m) // len(sum_square)
+    found = ()
+    for k in tl.static_range(len(sum_square)):
+        for c in tl.static_range(CHANNELS):
+            found = found + (sums[k * CHANNELS + c] - 2 * sum_square[k] * m[k * CHANNELS + c],)
+    return found
+
+
+@triton.jit
+def _share_of_logstd(
+    pushed, query, slopes, square, adjoint, y, source, expected, at, KLANES: tl.constexpr, CLANES: tl.constexpr
+):
+    """What a lane adds to the gradient of the log-std in a substep.
+
+    Of kappa sum_k slope_k E_k it is what the lane holds, and of what lies in several lanes the fraction.
+    """
+    share = at[8] * (product(pushed, query) + at[2] * product(slopes, square))
+    share += product(adjoint, added(scaled(y, at[9]), source, at[10])) / KLANES
+    return share - at[8] * expected / (KLANES * CLANES)
+
+
+@triton.jit
+def _store_gradients(
+    grad_means, grad_logweights, means_strides, logweights_strides, m, sum_means, sum_square, sum_prior,
+    inverse_temperature, sample, space, inside, lanes,
+    K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr,
+):  # fmt: skip
+    first = grad_means + offsets(sample, space, means_strides, 3)
+    places, there = places_of_means(first, means_strides, inside, lanes, K, C, KLANES, CLANES)
+    tl.store(places, stack(_with_squares(sum_means, m, sum_square), places.shape[0]), mask=there)
+    WIDTH: tl.constexpr = triton.next_power_of_2(len(sum_prior))
+    first = grad_logweights + offsets(sample, space, logweights_strides, 3)
+    places, k = places_along(first, logweights_strides[1], lanes[0], KLANES, WIDTH)
+    value = (stack(sum_prior, WIDTH) * inverse_temperature).to(sum_prior[0].dtype)
+    tl.store(places, value, mask=inside[None, :] & (k < K))
+
+
+@triton.jit(do_not_specialize=SIZES)
 def backward_kernel(
     means, logweights, x, x_src, grad_means, grad_logweights, dropped, scalars, ends, grad, path, grad_x, grad_logstds,
     batch, positions, blocks, width, size1, size2,
     means_strides, logweights_strides, x_strides, src_strides, grad_means_strides, grad_logweights_strides,
     inverse_temperature: tl.float64,
     LEGS: tl.constexpr, DROPPED: tl.constexpr,
-    K: tl.constexpr, C: tl.constexpr, KP: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr, THREADS: tl.constexpr,
 ):  # fmt: skip
-    """Adjoint of velocities integrated over one leg; path (width, B, C, positions): scratch; grad_logstds (B, blocks).
+    """Adjoint of velocities integrated over one leg.
 
-    With w the posterior weights, M = sum w m, E the energies and U the adjoint of the velocity: dlogit_k = c w_k
-    (m_k.U - M.U), and all else follows by the product rule on the equations of ``coefficients``.
+    path (width, B, C, positions) is scratch, of which a thread reads what it wrote itself; grad_logstds (B, blocks,
+    warps). With w the posterior weights, M = sum w m, E_k = m_k.query + s |m_k|^2 and U the adjoint of the velocity:
+    dlogit_k = slope_k = c w_k (m_k.U - M.U), and all else follows by the product rule on the equations of
+    ``coefficients``.
     """
     dtype: tl.constexpr = scalars.dtype.element_ty
-    sample, position, inside, channels, m, square, prior, source, begin = _read_block(
-        means, logweights, x, x_src, dropped, positions, blocks, size1, size2,
-        means_strides, logweights_strides, x_strides, src_strides, inverse_temperature,
-        DROPPED, K, C, KP, CP, BLOCK, dtype,
+    sample, position, inside, lanes = place_of_threads(positions, blocks, KLANES, CLANES, THREADS)
+    space = axes_of_space(position, size1, size2)
+    m, square, prior = read_mixture(
+        means, logweights, dropped, means_strides, logweights_strides, sample, space, inside, lanes,
+        inverse_temperature, DROPPED, K, C, KLANES, CLANES, dtype,
     )  # fmt: skip
-    wanted = channels & inside[None, :]
-    within = (sample * C + tl.arange(0, CP).to(tl.int64))[:, None] * positions + position[None, :]
-    upstream = tl.load(grad + within, mask=wanted, other=0)
+    source = load_channels(
+        x_src + offsets(sample, space, src_strides, 2), src_strides[1], inside, lanes, C, CLANES, dtype
+    )
+    y = load_channels(x + offsets(sample, space, x_strides, 2), x_strides[1], inside, lanes, C, CLANES, dtype)
+    y = added(y, source, -1)
+    within = sample * C * positions + position
+    upstream = load_channels(grad + within, positions, inside, lanes, C, CLANES, dtype)
     stride = tl.cast(batch, tl.int64) * C * positions
     last = tl.load(ends + sample)
+    table = scalars + sample * width * COLUMNS
+    at = scalars_of(table, width, 0)
+    for step in range(last):
+        ahead = scalars_of(table, width, step + 1)
+        store_channels(path + within + step * stride, positions, y, inside, lanes, C, CLANES)
+        y = added(y, velocity(m, square, prior, y, source, at, KLANES, CLANES), at[6])
+        at = ahead
 
-    y = begin - source
-    rows = scalars + sample * width * COLUMNS
-    _store_path(path + within, wanted, stride, m, square, prior, y, source, rows, last)
-    # Other threads of the program may read what one of them stored.
-    tl.debug_barrier()
-
-    state = tl.zeros_like(y)
-    sum_means = tl.zeros_like(m)
-    sum_prior = tl.zeros_like(prior)
-    sum_square = tl.zeros_like(prior)
-    sum_logstd = tl.zeros_like(y)
-    sum_energy = tl.zeros_like(prior)
+    state = zeros(y)
+    sum_means = zeros(m)
+    sum_prior = zeros(square)
+    sum_square = zeros(square)
+    share = tl.zeros_like(y[0])
+    at = scalars_of(table, width, last - 1)
     for back in range(last):
         step = last - 1 - back
-        row = rows + step * COLUMNS
-        y = tl.load(path + step * stride + within, mask=wanted, other=0)
-        weights, energy, mean, query = _posterior(m, square, prior, y, source, row)
-        adjoint = tl.load(row + 7) * upstream + tl.load(row + 6) * state
-        pull = tl.load(row + 5) * adjoint
-        slope = _slope(m, weights, pull)
-        sum_means += weights[:, None, :] * pull[None, :, :] - slope[:, None, :] * query[None, :, :]
-        sum_square += tl.load(row + 2) * slope
-        sum_prior += slope
-        state += tl.load(row + 3) * adjoint - tl.load(row) * tl.sum(slope[:, None, :] * m, axis=0)
-        kappa = tl.load(row + 8)
-        sum_energy += kappa * slope * energy
-        sum_logstd += adjoint * (tl.load(row + 9) * y + tl.load(row + 10) * source) - kappa * pull * mean
+        ahead = scalars_of(table, width, step - 1)
+        y = load_channels(path + within + step * stride, positions, inside, lanes, C, CLANES, dtype)
+        query = query_of(y, source, at)
+        weights, total = weigh(m, square, prior, query, at[2], KLANES, CLANES)
+        adjoint = added(scaled(upstream, at[7]), state, at[6])
+        pull = scaled(adjoint, at[5])
+        weights, slopes, expected = _slopes(m, weights, total, pull, KLANES, CLANES)
+        sum_means = _gradients_of_means(sum_means, weights, slopes, pull, query)
+        sum_square = added(sum_square, slopes, at[2])
+        sum_prior = added(sum_prior, slopes, 1)
+        pushed = mixed(m, slopes, len(y))
+        share += _share_of_logstd(pushed, query, slopes, square, adjoint, y, source, expected, at, KLANES, CLANES)
+        state = added(state, adjoint, at[3])
+        state = added(state, over_components(pushed, KLANES, CLANES), -at[0])
+        at = ahead
 
     _store_gradients(
         grad_means, grad_logweights, grad_means_strides, grad_logweights_strides, m, sum_means, sum_square, sum_prior,
-        inverse_temperature, sample, position, inside, size1, size2, K, C, KP, CP,
+        inverse_temperature, sample, space, inside, lanes, K, C, KLANES, CLANES,
     )  # fmt: skip
-    tl.store(grad_x + within, state, mask=wanted)
-    tl.store(grad_logstds + tl.program_id(0), tl.sum(tl.sum(sum_logstd, axis=0)) + tl.sum(tl.sum(sum_energy, axis=0)))
+    store_channels(grad_x + within, positions, state, inside, lanes, C, CLANES)
+    # All threads of a warp write the same.
+    warp = tl.program_id(0) * (THREADS // WARP) + tl.arange(0, THREADS) // WARP
+    tl.store(grad_logstds + warp, sum_over_channels(share, 1, WARP))

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 COLUMNS = tl.constexpr(11)
 SIGMA_FLOOR = tl.constexpr(1e-6)
 DENOMINATOR_FLOOR = tl.constexpr(1e-6)
+
+
+def times_of(raw_src: Tensor, raws: list[Tensor], device: torch.device) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Raw times float64 on ``device`` and their strides: of the source (B,), the start (B,), the ends (legs, B).
+
+    They are read where they lie; only the ends of several legs are put together.
+    """
+    source, start, *ends = (raw.to(device, torch.float64) for raw in (raw_src, *raws))
+    stops = ends[0].unsqueeze(0) if len(ends) == 1 else torch.stack(ends)
+    return (source, start, stops), (source.stride(0), start.stride(0), *stops.stride())
 
 
 @triton.jit
@@ -27,20 +39,22 @@ def substeps_of(interval, substeps):
 
 @triton.jit
 def table_kernel(
-    times, logstds, scalars, ends, batch, width, logstd_stride, substeps, shift: tl.float64, temperature: tl.float64,
+    raw_src, raw_start, raw_ends, logstds, scalars, ends,
+    src_stride, start_stride, leg_stride, end_stride, logstd_stride, width, substeps,
+    shift: tl.float64, temperature: tl.float64,
     LEGS: tl.constexpr, AVERAGED: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Scalars of one sample's substeps, leg after leg. times (legs + 2, B): the source, then the ends of the legs."""
+    """Scalars of one sample's substeps, leg after leg: raw_src (B,), raw_start (B,), raw_ends (legs, B)."""
     sample = tl.program_id(0).to(tl.int64)
-    sigma_src = tl.maximum(sigma_of(tl.load(times + sample), shift), SIGMA_FLOOR)
+    sigma_src = tl.maximum(sigma_of(tl.load(raw_src + sample * src_stride), shift), SIGMA_FLOOR)
     odds_src = (1 - sigma_src) / sigma_src
     logstd = tl.load(logstds + sample * logstd_stride).to(tl.float64)
     variance = tl.exp(2 * logstd) * sigma_src * sigma_src * temperature
     step = tl.arange(0, WIDTH)
     first = 0
+    raw_from = tl.load(raw_start + sample * start_stride)
     for leg in range(LEGS):
-        raw_from = tl.load(times + (leg + 1) * batch + sample)
-        raw_to = tl.load(times + (leg + 2) * batch + sample)
+        raw_to = tl.load(raw_ends + leg * leg_stride + sample * end_stride)
         exact = tl.minimum(substeps_of(raw_from - raw_to, substeps), width - first)
         raw = raw_from + (raw_to - raw_from) * (step / exact)
         following = raw_from + (raw_to - raw_from) * ((step + 1) / exact)
@@ -70,3 +84,4 @@ def table_kernel(
         tl.store(row + 10, -2 * variance * gap * scale / denominator, mask=real)
         first += exact.to(tl.int32)
         tl.store(ends + sample * LEGS + leg, first)
+        raw_from = raw_to

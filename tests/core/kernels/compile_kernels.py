@@ -1,90 +1,82 @@
-"""Compile the kernels for NVIDIA GPUs without one at hand; fails where one does not compile or spills much.
+"""Compile the kernels for NVIDIA GPUs without one at hand, and look at their machine code.
 
-With `ones`, each is compiled as a launch does whose integers are all 1: Triton makes a constant of such an argument, so
-that what is called on a tensor does not exist on it.
+    python compile_kernels.py INTEGERS
+
+It fails where a kernel does not compile or spills registers in a loop, or where a GM kernel of a shipped shape shares
+memory, waits for other warps, or takes more shuffles than its lanes are there for. INTEGERS (1, 16 or 17) is what all
+integers of a launch are: of 1 Triton makes a constant, which has no methods of a tensor, and divisibility by 16 tempts
+it to wider accesses. Each kernel is compiled with each of them, for one or two kinds of GPU and shapes.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any, NamedTuple
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from compiled_kernels import Code, code_of, compiled
 from triton.runtime import JITFunction
 
 from piflow_cli.core.kernels import dx_triton, gm_triton, gm_triton_kernels, triton_tables
 
-RANKS = {"means_strides": 6, "logweights_strides": 6, "x_strides": 5, "src_strides": 5}
-RANKS |= {"grad_means_strides": 6, "grad_logweights_strides": 6}
-FLOATS = {"shift": "fp64", "temperature": "fp64", "segment": "fp64", "inverse_temperature": "fp64"}
-POINTERS = {"times": "fp64", "gain": "fp64", "beta": "fp64", "ends": "i32", "dropped": "u8"} | dict.fromkeys(
-    ("logstds", "scalars", "x", "x_src", "out", "grad", "path", "grad_x", "grad_logstds"), "fp32"
-)
-PARAMETERS = ("means", "logweights", "grad_means", "grad_logweights")
-STACK_ALLOWED = 64  # bytes a thread
+FORWARD, BACKWARD = gm_triton_kernels.forward_kernel, gm_triton_kernels.backward_kernel
+# Shapes (K, C) of FLUX.1 and its like, FLUX.2 and ImageNet; kinds of GPU are Ampere (80), Hopper (90), Blackwell (100).
+STACK_ALLOWED = 128  # bytes a thread, outside loops: addresses that are wanted at the end of a leg
+MIXTURES = {
+    "17": ((FORWARD, (8, 16), 90), (BACKWARD, (8, 16), 90)),
+    "16": ((FORWARD, (8, 32), 90), (FORWARD, (8, 16), 100), (BACKWARD, (32, 4), 90)),
+    "1": ((FORWARD, (32, 4), 80), (BACKWARD, (8, 16), 80)),
+}
 
 
-def compile_one(kernel, constants: dict, warps: int, capability: int, parameters: str = "bf16", ones: bool = False):
-    pointers = POINTERS | dict.fromkeys(PARAMETERS, parameters)
-    signature, known = {}, {}
-
-    def integer(kind: str, *where: int) -> str:
-        if not ones:
-            return kind
-        known[where] = 1
-        return "constexpr"
-
-    for index, name in enumerate(kernel.arg_names):
-        if name in constants:
-            known[(index,)], signature[name] = constants[name], "constexpr"
-        elif name in pointers:
-            signature[name] = "*" + pointers[name]
-        elif name in RANKS:
-            signature[name] = tuple(integer("i64", index, axis) for axis in range(RANKS[name]))
-        else:
-            signature[name] = FLOATS[name] if name in FLOATS else integer("i32", index)
-    source = ASTSource(kernel, signature, constexprs=known)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+class Case(NamedTuple):
+    kernel: JITFunction
+    constants: dict[str, Any]
+    warps: int
+    capability: int
 
 
-def stack_bytes(compiled) -> int:
-    """Bytes of local memory a thread of a compiled kernel takes."""
-    reader = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage = subprocess.run(
-            [str(reader), "-res-usage", file.name], capture_output=True, text=True, check=True
-        ).stdout
-    return max(int(found) for found in re.findall(r"STACK:(\d+)", usage))
-
-
-def cases() -> Iterator[tuple[JITFunction, dict, int, int]]:
-    """Kernel, constants, warps and capability of what is compiled: every
-    kernel, every branch that a constant chooses."""
+def small_cases() -> Iterator[Case]:
+    """Kernels of tables and of DX, with every branch that a constant chooses."""
     table = {"LEGS": 4, "AVERAGED": False, "WIDTH": 256}
-    yield triton_tables.table_kernel, table, 1, 90
-    yield triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, 1, 80
-    for capability, polynomial in ((80, False), (90, True)):
-        constants = {"LEGS": 4, "AVERAGED": False, "POLYNOMIAL": polynomial, "N": 10, "NP": 16}
-        yield dx_triton.map_kernel, constants, 1, capability
-    yield dx_triton.map_kernel, constants | {"LEGS": 1, "AVERAGED": True}, 1, 90
-    for components, channels, capability in ((8, 16, 90), (32, 4, 80)):
-        sizes = gm_triton.program_sizes(components, channels)
-        warps = sizes.pop("num_warps")
-        yield (
-            gm_triton_kernels.forward_kernel,
-            {"LEGS": 4, "DROPPED": True, "INTEGRATE": False, **sizes},
-            warps,
-            capability,
-        )
-        yield gm_triton_kernels.backward_kernel, {"LEGS": 1, "DROPPED": False, **sizes}, warps, capability
+    yield Case(triton_tables.table_kernel, table, gm_triton.table_warps(256), 90)
+    yield Case(triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, gm_triton.table_warps(256), 80)
+    constants = {"LEGS": 4, "AVERAGED": False, "N": 10, "NP": 16}
+    yield Case(dx_triton.map_kernel, constants | {"POLYNOMIAL": False}, 1, 80)
+    yield Case(dx_triton.map_kernel, constants | {"POLYNOMIAL": True}, 1, 90)
+    yield Case(dx_triton.map_kernel, constants | {"LEGS": 1, "AVERAGED": True, "POLYNOMIAL": True}, 1, 90)
+    constants = {"N": 10, "BLOCK": dx_triton.BLOCK}
+    for legs, capability in ((4, 80), (1, 90)):
+        own = constants | {"LEGS": legs, "ADDED": legs > 1}
+        yield Case(dx_triton.apply_kernel, own, dx_triton.WARPS, capability)
+        wanted = {"OF_X": legs > 1, "OF_SOURCE": legs > 1}
+        yield Case(dx_triton.adjoint_kernel, own | wanted, dx_triton.WARPS, capability)
+
+
+def mixture_cases(integers: str) -> Iterator[Case]:
+    for kernel, (components, channels), capability in MIXTURES[integers]:
+        constants = {"LEGS": 1, "DROPPED": integers == "1"}
+        if kernel is FORWARD:
+            constants |= {"INTEGRATE": True} if integers == "1" else {"LEGS": 4, "DROPPED": True, "INTEGRATE": False}
+        most = gm_triton.FORWARD_MEANS if kernel is FORWARD else gm_triton.BACKWARD_MEANS
+        constants |= gm_triton.program_sizes(components, channels, most)
+        yield Case(kernel, constants, gm_triton.THREADS // gm_triton.WARP, capability)
+
+
+def check_mixture(case: Case, code: Code) -> None:
+    """What each position of a shipped shape is to cost, whatever the GPU."""
+    rows, columns = (-(-case.constants[axis] // case.constants[f"{axis}LANES"]) for axis in "KC")
+    over_k, over_c = (case.constants[f"{axis}LANES"].bit_length() - 1 for axis in "KC")
+    # One for each logit over channels; for maximum, sum and mean over components. Backward as many for the responses,
+    # and two sums more.
+    walk = over_c * rows + over_k * (2 + columns)
+    shuffles = [walk] if case.kernel is FORWARD else [walk, 2 * over_c * rows + over_k * (3 + columns)]
+    assert code.barriers == 0, f"waits in {code.barriers} places"
+    assert code.shared == 0, f"shares {code.shared} bytes"
+    assert [loop.shuffles for loop in code.loops] == shuffles, f"{code.loops}, and {shuffles} shuffles would do"
+    if case.kernel is FORWARD:
+        # Half of what it issues are the multiply-adds of energies and mean, which it cannot do without.
+        assert code.loops[0].instructions <= 2 * 2 * rows * columns, f"{code.loops}"
 
 
 def kernels() -> set[str]:
@@ -94,14 +86,19 @@ def kernels() -> set[str]:
     return {kernel.__name__ for kernel in found if kernel.__name__.endswith("_kernel")}
 
 
-def main() -> None:
-    compiled = set()
-    for kernel, constants, warps, capability in cases():
-        stack = stack_bytes(compile_one(kernel, constants, warps, capability, ones="ones" in sys.argv))
-        assert stack <= STACK_ALLOWED, f"{kernel.__name__} {constants}: {stack} bytes of local memory a thread"
-        compiled.add(kernel.__name__)
-    assert compiled == kernels(), f"not compiled here: {kernels() - compiled}"
+def main(integers: str) -> None:
+    done = set()
+    for case in (*small_cases(), *mixture_cases(integers)):
+        code = code_of(compiled(case.kernel, case.constants, case.warps, case.capability, integers=integers))
+        named = f"{case.kernel.__name__} {case.constants} for sm_{case.capability}"
+        print(named, code, flush=True)
+        assert code.spilled <= STACK_ALLOWED, f"{code.spilled} bytes of local memory a thread"
+        assert not any(loop.spills for loop in code.loops), f"{code.loops}"
+        if case.kernel in (FORWARD, BACKWARD):
+            check_mixture(case, code)
+        done.add(case.kernel.__name__)
+    assert done == kernels(), f"not compiled here: {kernels() - done}"
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -78,6 +78,38 @@ def test_the_sizes_of_the_presets_equal_the_twin_in_float64(components: int, cha
     assert_backends_agree(gm_policy((1, channels, 3), components), 4)
 
 
+@pytest.mark.parametrize(("components", "channels"), [(40, 3), (5, 40), (9, 33)])
+def test_video_of_sizes_that_lanes_do_not_divide_equals_the_twin_in_float64(components: int, channels: int) -> None:
+    """A thread, and a few lanes of a warp, hold a position together; some of them have a component or channel less."""
+    policy = gm_policy((2, channels, 2, 2, 3), components)
+    assert_backends_agree(replace(policy, dropped=(torch.arange(components) % 3 == 1).expand(2, -1)), 4)
+
+
+@pytest.mark.parametrize(("components", "channels"), [(2, 3), (32, 16)])
+def test_a_rollout_of_length_zero_returns_the_state_bit_for_bit(components: int, channels: int) -> None:
+    policy = cast(gm_policy((2, channels, 5), components), torch.float32)
+    x = policy.x_src * 1.1 + 1e-3
+    found = states(gm_triton, on_device(policy), x.to(DEVICE), [policy.raw_src.to(DEVICE)] * 2, 8)
+    assert torch.equal(found[0].cpu(), x)
+
+
+@pytest.mark.parametrize(("apart", "beside"), [(2**30, 32), (32, 2**30)])
+def test_offsets_beyond_what_32_bits_hold_are_reached(apart: int, beside: int) -> None:
+    """The third sample, or the third position, lies 2^31 entries behind the first; of 4 GB a few pages are touched."""
+    policy = cast(gm_policy((3, 2, 3), 3), torch.bfloat16)
+    policy = replace(policy, x_src=policy.x_src.float())
+    far = torch.empty(2**31 + 2**10, dtype=torch.bfloat16, device=DEVICE)
+    views = [part.as_strided((3, 3, each, 3), (apart, 8, 2, beside)) for part, each in ((far, 2), (far[512:], 1))]
+    for view, value in zip(views, (policy.means, policy.logweights)):
+        view.copy_(value)
+    there, raws = on_device(policy), [policy.raw_src.to(DEVICE), policy.raw_src.to(DEVICE) * 0.5]
+    found, wanted = (
+        integral_and_gradients(gm_triton, one, one.x_src + 0.1, raws, 4)
+        for one in (replace(there, means=views[0], logweights=views[1]), there)
+    )
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
 def test_packed_tokens_are_read_where_they_lie() -> None:
     policy = packed(gm_policy((2, 3, 6, 4), 5))
     shared = policy.means.untyped_storage().data_ptr()
@@ -199,3 +231,53 @@ def test_the_map_of_a_dx_rollout_equals_the_one_on_the_host(batch, points, polyn
         found = dx_triton.linear_map(there, [raw.to(DEVICE) for raw in raws], substeps, averaged=averaged)
         for one, other in zip(found, wanted, strict=True):
             torch.testing.assert_close(one.cpu(), other, rtol=1e-10, atol=1e-10)
+
+
+@given(st.integers(1, 2), st.lists(st.integers(1, 4), max_size=4), st.integers(1, 5), st.booleans(), st.booleans())
+@settings(max_examples=12)
+def test_a_dx_rollout_and_its_gradients_equal_those_on_the_host(batch, space, points, polynomial, averaged) -> None:
+    """Of the grid, of the state and of the source; legs of a rollout together, or one mean velocity."""
+    policy = replace(dx_policy((batch, 3, *space), points, polynomial), segment=0.375)
+    middle = policy.raw_src * 0.7
+    raws = [policy.raw_src * 0.9, middle] if averaged else [policy.raw_src * 0.9, middle, middle, middle * 0.5]
+    x = policy.x_src + 0.1
+    found = [dx_outcome(on_device(policy), x.to(DEVICE), [raw.to(DEVICE) for raw in raws], averaged, dx_triton)]
+    found.append(dx_outcome(policy, x, raws, averaged, None))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.cpu(), other, **EXACT)
+
+
+def dx_outcome(policy, x, raws, averaged, kernels):
+    """States or mean velocity (legs, B, C, *S), and the gradients of an inner product with them."""
+    policy = replace(policy, grid=policy.grid.requires_grad_(), x_src=policy.x_src.requires_grad_())
+    x = x.detach().requires_grad_()
+    if kernels is not None:
+        out = kernels.applied(policy, x, kernels.linear_map(policy, raws, 8, averaged=averaged), added=not averaged)
+    elif averaged:
+        out = reference.mean_velocity(policy, x, *raws, substeps=8).unsqueeze(0)
+    else:
+        out = torch.stack(reference.rollout_through(policy, x, raws, substeps=8))
+    seed = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype).to(out.device)
+    return out.detach(), *torch.autograd.grad((out * seed).sum(), (policy.grid, x, policy.x_src))
+
+
+def test_a_dx_grid_in_bf16_is_read_where_it_lies_and_its_gradient_lies_there_too() -> None:
+    """As tokens hold it: channels and positions of a patch first, then tokens."""
+    exact = cast(dx_policy((2, 3, 6, 4), 5, False), torch.float32)
+    grid = exact.grid.to(torch.bfloat16).permute(0, 3, 1, 2, 4).contiguous().permute(0, 2, 3, 1, 4)
+    there = on_device(replace(exact, grid=grid))
+    there = replace(there, grid=there.grid.requires_grad_())
+    raws = [there.raw_src, there.raw_src * 0.5]
+    out = dx_triton.applied(there, there.x_src, dx_triton.linear_map(there, raws, 8, averaged=True), added=False)[0]
+    wide = replace(exact, grid=grid.float())
+    wanted = dx.mean_velocity(wide, wide.x_src, [raw.cpu() for raw in raws], 8, 1.0)
+    torch.testing.assert_close(out.cpu(), wanted)
+    (gradient,) = torch.autograd.grad(out.sum(), there.grid)
+    assert (gradient.dtype, gradient.stride()) == (torch.bfloat16, grid.stride())
+
+
+def test_a_dx_rollout_of_length_zero_returns_the_state_bit_for_bit() -> None:
+    policy = on_device(cast(dx_policy((2, 3, 5), 4, True), torch.float32))
+    x = policy.x_src * 1.1 + 1e-3
+    maps = dx_triton.linear_map(policy, [policy.raw_src, policy.raw_src], 8, averaged=False)
+    assert torch.equal(dx_triton.applied(policy, x, maps, added=True)[0], x)

@@ -1,0 +1,119 @@
+"""Launches of what is around the networks: of a rollout while sampling, and of a window of training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest import mock
+
+import torch
+from cases import MOST_LAUNCHES
+from torch import Tensor
+
+from piflow_cli.core.decoding import PolicyDecoder
+from piflow_cli.core.draws import draw_segment
+from piflow_cli.core.imitation import Segment, segment_loss
+from piflow_cli.core.policies.kinds import policy_class
+from piflow_cli.core.tensors import to_device
+from piflow_cli.students.scheduler import PolicyScheduler
+
+CALLS = "calls of torch"
+
+
+@dataclass
+class Seen:
+    """Launches by the name of what made them, as ``count`` gives all until now; among them all calls of torch.
+
+    ``most``: the most of a ``rollout``, from what a network gave to the next state, of a ``packed rollout``, which a
+    pipeline asks for, of a ``window`` with its backward, and of a ``segment`` of one window. ``output``: what the
+    network gave last to be read as a policy of this ``kind``.
+    """
+
+    count: Callable[[], Counter[str]]
+    kind: str = ""
+    most: dict[str, Counter[str]] = field(default_factory=dict)
+    output: Tensor | None = None
+
+    def note(self, name: str, launches: Counter[str]) -> None:
+        """Keep ``launches`` where they are the most."""
+        self.most[name] = max(launches, self.most.get(name, Counter()), key=total)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look at the samplers and decoders of the package while it is open."""
+        step, policy = PolicyScheduler.step, PolicyDecoder.policy
+
+        def counted(scheduler: PolicyScheduler, *given: Any, **named: Any) -> Any:
+            before = self.count()
+            out = step(scheduler, *given, **named)
+            self.note("rollout" if scheduler.decoder.patch is None else "packed rollout", self.count() - before)
+            return out
+
+        def seen(decoder: PolicyDecoder, output: Tensor, *given: Any) -> Any:
+            self.output, self.kind = output, decoder.kind
+            return policy(decoder, output, *given)
+
+        with mock.patch.object(PolicyScheduler, "step", counted), mock.patch.object(PolicyDecoder, "policy", seen):
+            yield
+
+
+def of_pipeline(session: Any) -> None:
+    """One step of a sampling by a pipeline that packs positions of bfloat16 latents by four."""
+    scheduler, channels, patch = session.student.scheduler(patch=4), session.data.shape[0], 4
+    parts = policy_class(scheduler.decoder.kind).layout(scheduler.decoder.components, channels)
+    width = sum(1 if part is None else part[0] * part[1] * patch for part in parts)
+    output, latents = (
+        torch.empty(1, 16, last, dtype=torch.bfloat16, device="cuda") for last in (width, channels * patch)
+    )
+    scheduler.set_timesteps(4, device="cuda")
+    scheduler.set_begin_index(0)
+    scheduler.step(output, scheduler.timesteps[0], latents)
+
+
+def of_windows(session: Any, seen: Seen) -> None:
+    """Note the launches of a segment of one window, and those of a window, without the networks.
+
+    What a segment of three windows launches more than one of two is of the third.
+    """
+    one, two, three = (_of_segment(session, seen, windows) for windows in (1, 2, 3))
+    seen.note("segment", one)
+    seen.note("window", three - two)
+
+
+def _of_segment(session: Any, seen: Seen, windows: int) -> Counter[str]:
+    assert seen.output is not None, "a step comes first"
+    batch, decoder, device = len(seen.output), session.student.decoder, torch.device("cuda")
+    config = replace(session.config, states=windows)
+    # The end of the network, so that gradients which come back in another form than they went count too.
+    output = torch.empty_like(seen.output).requires_grad_()
+    x = torch.empty(batch, *session.data.shape, device=device)
+    raw = torch.empty(batch, dtype=torch.float64, device=device)
+    draws = to_device(draw_segment(batch, config), device)
+    before = seen.count()
+    loss, _ = segment_loss(
+        lambda x, raw: decoder.policy(output, x, raw),
+        lambda x, sigma: torch.empty_like(x),
+        Segment(x, raw, raw),
+        config,
+        draws=draws,
+    )
+    loss.backward()
+    return seen.count() - before
+
+
+def beyond(seen: Seen) -> list[str]:
+    """Launches beyond those that are allowed."""
+    most = MOST_LAUNCHES[seen.kind]
+    return [
+        f"a {name} of {seen.kind} launches {total(counted)} times, {most[name]} allowed: {sorted(counted)}"
+        for name, counted in seen.most.items()
+        if name in most and total(counted) > most[name]
+    ]
+
+
+def total(counted: Counter[str]) -> int:
+    """The number of launches."""
+    return counted.total() - counted[CALLS]
