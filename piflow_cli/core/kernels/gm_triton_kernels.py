@@ -78,6 +78,20 @@ def forward_kernel(
 
 
 @triton.jit
+def _store_path(
+    place, stride, m, square, prior, y, source, table, width, last, positions, inside, lanes,
+    C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr,
+):  # fmt: skip
+    """Store the states that the first ``last`` substeps start from, ``stride`` apart from ``place`` on."""
+    at = scalars_of(table, width, 0)
+    for step in range(last):
+        ahead = scalars_of(table, width, step + 1)
+        store_channels(place + step * stride, positions, y, inside, lanes, C, CLANES)
+        y = added(y, velocity(m, square, prior, y, source, at, KLANES, CLANES), at[6])
+        at = ahead
+
+
+@triton.jit
 def _slopes(m, weights, total, pull, KLANES: tl.constexpr, CLANES: tl.constexpr):
     """Normalised weights w_k, the adjoints w_k (m_k.pull - M.pull) of the logits, and M.pull with M = sum_k w_k m_k."""
     normalised = scaled(weights, 1 / total)
@@ -167,22 +181,19 @@ def backward_kernel(
         means, logweights, dropped, means_strides, logweights_strides, sample, space, inside, lanes,
         inverse_temperature, DROPPED, K, C, KLANES, CLANES, dtype,
     )  # fmt: skip
-    source = load_channels(
-        x_src + offsets(sample, space, src_strides, 2), src_strides[1], inside, lanes, C, CLANES, dtype
-    )
-    y = load_channels(x + offsets(sample, space, x_strides, 2), x_strides[1], inside, lanes, C, CLANES, dtype)
-    y = added(y, source, -1)
+    place = x_src + offsets(sample, space, src_strides, 2)
+    source = load_channels(place, src_strides[1], inside, lanes, C, CLANES, dtype)
+    place = x + offsets(sample, space, x_strides, 2)
+    y = added(load_channels(place, x_strides[1], inside, lanes, C, CLANES, dtype), source, -1)
     within = sample * C * positions + position
     upstream = load_channels(grad + within, positions, inside, lanes, C, CLANES, dtype)
     stride = tl.cast(batch, tl.int64) * C * positions
     last = tl.load(ends + sample)
     table = scalars + sample * width * COLUMNS
-    at = scalars_of(table, width, 0)
-    for step in range(last):
-        ahead = scalars_of(table, width, step + 1)
-        store_channels(path + within + step * stride, positions, y, inside, lanes, C, CLANES)
-        y = added(y, velocity(m, square, prior, y, source, at, KLANES, CLANES), at[6])
-        at = ahead
+    _store_path(
+        path + within, stride, m, square, prior, y, source, table, width, last, positions, inside, lanes,
+        C, KLANES, CLANES,
+    )  # fmt: skip
 
     state = zeros(y)
     sum_means = zeros(m)
@@ -204,8 +215,7 @@ def backward_kernel(
         sum_prior = added(sum_prior, slopes, 1)
         pushed = mixed(m, slopes, len(y))
         share += _share_of_logstd(pushed, query, slopes, square, adjoint, y, source, expected, at, KLANES, CLANES)
-        state = added(state, adjoint, at[3])
-        state = added(state, over_components(pushed, KLANES, CLANES), -at[0])
+        state = added(added(state, adjoint, at[3]), over_components(pushed, KLANES, CLANES), -at[0])
         at = ahead
 
     _store_gradients(
