@@ -68,8 +68,8 @@ def linear_map(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged:
 
 
 def _map_of(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged: bool) -> LinearMap:
-    device = raws[0].device.type
-    if device == "cuda" and backend(device) is not None:
+    device = raws[0].device
+    if device.type == "cuda" and backend(device) is not None:
         from . import dx_triton
 
         return dx_triton.linear_map(policy, raws, substeps, averaged=averaged)
