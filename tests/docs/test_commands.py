@@ -31,6 +31,8 @@ SHORTER = {
 ELSEWHERE = {
     "python docs/hundred_lines.py": "tests/docs/test_pages.py",
     "pytest": "tests",
+    "piflow doctor": "tests/commands/test_doctor.py",
+    "piflow doctor --json": "tests/commands/test_doctor.py",
     "piflow inspect-policy runs/digits --slice 3,4 --overwrite": "tests/inspection/test_inspect.py",
     "piflow inspect-policy --compare runs/digits runs/digits-dx --overwrite": "tests/inspection/test_inspect.py",
 }
