@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 from ..errors import DEBUG_VARIABLE
 from ..streams import hush
-from .findings import Probe, Finding, broken, missing
+from .findings import Finding, Probe, broken, missing
 
 LONGEST = 55.0  # seconds of all checks
 SECONDS_TO_STOP = 1.0
