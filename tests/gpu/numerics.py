@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 places.share()
-from common import elapsed, machine, write_json  # noqa: E402
+from common import machine, write_json  # noqa: E402
 from rollout import worst  # noqa: E402
 
 from piflow_cli.core import kernels, reference, rollout  # noqa: E402
@@ -157,6 +158,18 @@ def measure(case: Case, device: torch.device) -> list[dict]:
     return rows
 
 
+def rows_of(case: Case, device: torch.device, tiny: bool) -> list[dict]:
+    """The rows of a case; of one that fails, why: the others are worth as much."""
+    if case.large and device.type == "cpu":
+        return [{"case": case.name, "what": "needs a GPU"}]
+    begun = time.perf_counter()
+    try:
+        rows = measure(small(case) if tiny else case, device)
+    except Exception as error:
+        rows = [{"case": case.name, "what": "failed", "why": f"{type(error).__name__}: {error}", "within": False}]
+    return [row | {"seconds": round(time.perf_counter() - begun, 2)} for row in rows]
+
+
 def used(device: torch.device) -> dict:
     """The module with GM rollouts that was asked: a reference that is compared with itself is always right."""
     backend = kernels.backend(device)
@@ -174,19 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
     for case in CASES:
         if options.only not in case.name:
             continue
-        if case.large and device.type == "cpu":
-            rows.append({"case": case.name, "what": "needs a GPU"})
-            continue
-        made: list[dict] = []
-        try:
-            seconds = elapsed(lambda: made.extend(measure(small(case) if options.small else case, device)), device)
-            rows += [row | {"seconds": seconds / 1000} for row in made]
-        except Exception as error:
-            # The other cases are worth as much; what has become of the device they will show.
-            rows.append(
-                {"case": case.name, "what": "failed", "why": f"{type(error).__name__}: {error}", "within": False}
-            )
-        for row in rows[-max(1, len(made)) :]:
+        rows += (made := rows_of(case, device, options.small))
+        for row in made:
             print(json.dumps(row), flush=True)
         if options.json is not None:
             write_json(options.json, {"benchmark": "numerics", **machine(device), **used(device), "results": rows})

@@ -3,7 +3,7 @@
     python tests/gpu/steps.py PRESET [--device cuda|cpu] [--small] [--json FILE]
 
 It says whether loss, gradients and samples are finite, what the host waits for (torch.cuda.set_sync_debug_mode), and
-the peak of memory beside what `piflow distill --dry-run` would estimate for such a network. ``--small``: a narrow network.
+the peak of memory beside the estimate of `piflow distill --dry-run` for such a network. ``--small``: a narrow one.
 """
 
 from __future__ import annotations
