@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import first_hour
@@ -108,6 +111,29 @@ def test_a_wrong_kernel_is_not_within(monkeypatch) -> None:
     }
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or find_spec("triton") is None or shutil.which("cc") is None or torch.version.cuda is None,
+    reason="needs Linux, Triton, a C compiler and a CUDA build of torch",
+)
+def test_on_the_gpu_that_is_not_there_every_answer_comes_from_a_kernel(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(first_hour.TESTS / "fake_cuda"))
+    import no_gpu
+
+    environment = no_gpu.environment(no_gpu.library(tmp_path))
+    program = [sys.executable, str(first_hour.HERE / "on_no_gpu.py"), "digits", "DX of video", "offsets beyond 2^31"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["case"], one["rows"]) for one in found] == [
+        ("digits", 6),
+        ("DX of video", 4),
+        ("offsets beyond 2^31", 6),
+    ]
+    assert all(sum(one["launches"].values()) >= 2 for one in found)
+    # States, mean velocity and gradients are a launch each at least.
+    assert all(any("backward" in name for name in one["launches"]) for one in (found[0], found[2]))
+
+
 def test_offsets_of_the_large_case_are_beyond_32_bits() -> None:
     (case,) = [case for case in numerics.CASES if case.large]
     elements = case.parts
@@ -138,7 +164,7 @@ def test_the_report_of_the_cases_is_read(tmp_path: Path) -> None:
     (tmp_path / "test_two.py").write_text("def test_one():\n    pass\n\n\ndef test_two():\n    assert 1 == 2\n")
     report = tmp_path / "report.xml"
     told = ["-q", "-n", "0", "-p", "no:cacheprovider", "-c", "/dev/null", f"--junitxml={report}", str(tmp_path)]
-    first_hour.subprocess.run([sys.executable, "-m", "pytest", *told], cwd=tmp_path, capture_output=True)
+    subprocess.run([sys.executable, "-m", "pytest", *told], cwd=tmp_path, capture_output=True)
     first, second = kernel_cases.rows_of(report)
     assert (first["case"], first["passed"]) == ("test_one", True) and "said" not in first
     assert (second["case"], second["passed"]) == ("test_two", False) and "1 == 2" in second["said"]
