@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from . import computing, installed, machine, places
+from . import computing, installed, machine, places, rollouts
 from .findings import Probe
 
 CHECKS = (
@@ -22,7 +22,7 @@ CHECKS = (
     Probe("GPU", machine.gpus, "trains students of larger teachers than digits"),
     Probe("formats", computing.formats, "hold large networks in little memory"),
     Probe("kernels", computing.kernels, "make rollouts many times faster"),
-    Probe("rollout", computing.rollout, "follows a policy"),
+    Probe("rollout", rollouts.rollout, "follows a policy"),
     Probe("torchvision", partial(installed.package, "torchvision", "torchvision", True), "runs Inception for FID"),
     Probe(
         "transformers",

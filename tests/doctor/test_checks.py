@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from types import SimpleNamespace
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from piflow_cli.core.kernels import trial
-from piflow_cli.doctor import CHECKS, computing, examine, installed, machine, places
+from piflow_cli.core.policies.kinds import ROWS
+from piflow_cli.doctor import CHECKS, computing, examine, installed, machine, places, rollouts
 
 ROW = ["580.1", "NVIDIA H100", "81559 MiB"]
 
@@ -17,7 +19,7 @@ ROW = ["580.1", "NVIDIA H100", "81559 MiB"]
 @pytest.fixture
 def one_gpu(monkeypatch) -> None:
     """torch sees a GPU, on which nothing can be computed."""
-    monkeypatch.setattr(computing, "_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(computing, "chosen_device", lambda: torch.device("cuda", 0))
 
 
 def test_names_are_told_apart() -> None:
@@ -100,11 +102,20 @@ def test_a_launch_that_fails_is_a_fault_and_no_triton_is_none(monkeypatch, one_g
 
 
 def test_wrong_numbers_are_faults(monkeypatch) -> None:
-    monkeypatch.setattr(computing, "CLOSE", 1e-12)
-    found = computing.rollout()
+    monkeypatch.setattr(rollouts, "CLOSE", 1e-12)
+    found = rollouts.rollout()
     assert found.state == "broken" and found.hint.startswith("export PIFLOW_KERNELS=off")
     monkeypatch.setattr(computing, "_stores_fp8", lambda device: False)
     assert computing.formats().hint.endswith("pip install -U torch")
+
+
+def test_a_policy_whose_rollout_is_wrong_is_named(monkeypatch) -> None:
+    right = rollouts.rollout()
+    assert right.state == "works" and set(right.facts["errors"]) == set(ROWS)
+    whole = rollouts._error
+    monkeypatch.setattr(rollouts, "_error", lambda kind, device: math.nan if kind == "dx" else whole(kind, device))
+    found = rollouts.rollout()
+    assert found.state == "broken" and "the policy dx is" in found.says
 
 
 def test_a_package_is_there_missing_or_does_not_import(monkeypatch, tmp_path) -> None:
