@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from piflow_cli import __version__, streams
-from piflow_cli.commands import distill, eval, export, inspect_policy, sample
+from piflow_cli.commands import distill, doctor, eval, export, inspect_policy, sample
 from piflow_cli.commands.options import Json, Quiet, refuse_empty_paths, switch
 from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
@@ -43,6 +43,7 @@ app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
 app.command("eval", epilog=eval.EXAMPLES)(eval.eval)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("inspect-policy", epilog=inspect_policy.EXAMPLES)(inspect_policy.inspect_policy)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 
 
 @app.callback(invoke_without_command=True)

@@ -28,6 +28,7 @@ HEAVY = {"torch", "numpy", "diffusers", "transformers", "peft", "accelerate", "m
         # From 0.29 on Typer itself reads options through pydantic, so it is there whatever this package does.
         (["distill", "--help"], HEAVY),
         (["sample", "--help"], HEAVY),
+        (["doctor", "--help"], HEAVY),
         (["--version"], HEAVY),
     ],
 )
@@ -56,7 +57,7 @@ def test_without_arguments_the_help_is_shown_and_what_is_missing_is_said(cli):
     assert {"distill", "sample"} <= set(outcome.out.split())
 
 
-@pytest.mark.parametrize("command", ["distill", "sample"])
+@pytest.mark.parametrize("command", ["distill", "sample", "doctor"])
 def test_the_help_ends_with_examples_that_are_not_wrapped(cli, command):
     outcome = cli(command, "--help")
     assert outcome.code == 0

@@ -60,6 +60,7 @@ def run(command: list[str], environment: dict[str, str], folder: Path) -> list[s
         (["distill", "--teacher", "digi"], ["digits"]),
         (["nonsense"], []),
         (["e"], ["eval", "export"]),
+        (["do"], ["doctor"]),
         (["ins"], ["inspect-policy"]),
     ],
 )

@@ -13,7 +13,7 @@ from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, pack
 
 from piflow_cli.core import kernels, reference
 from piflow_cli.core.draws import draw_dropped
-from piflow_cli.core.kernels import blocks
+from piflow_cli.core.kernels import blocks, trial
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
 from piflow_cli.core.validation import PolicyError
@@ -287,8 +287,8 @@ def test_the_off_switch_goes_back_to_the_reference_and_says_so_once(monkeypatch,
 
 def test_cuda_without_triton_warns_and_takes_the_reference(monkeypatch, caplog) -> None:
     kernels._chosen.cache_clear()
-    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    monkeypatch.setattr(trial, "find_spec", lambda name: None)
     with caplog.at_level(logging.INFO, logger="piflow.kernels"):
-        assert kernels.backend("cuda") is None
+        assert kernels.backend(torch.device("cuda")) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     kernels._chosen.cache_clear()

@@ -41,6 +41,8 @@ ELSEWHERE = {
     ),
     "pytest": ".ci/run",
     "python tests/empty_environment.py": ".ci/run",
+    "piflow doctor": "tests/commands/test_doctor.py::test_this_machine_trains_and_nothing_is_left_behind",
+    "piflow doctor --json": "tests/commands/test_doctor.py::test_this_machine_trains_and_nothing_is_left_behind",
 }
 BLOCKS = blocks()
 

@@ -1,4 +1,4 @@
-"""Training sessions of shipped presets on a fake GPU: teachers without weights, texts without words."""
+"""Training sessions of shipped presets, on a fake GPU or a real device: no teacher has weights, no text has words."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import contextlib
 import copy
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -78,21 +79,31 @@ def parameters_that_move() -> Iterator[None]:
 
 
 def session_of(
-    name: str, settings: Sequence[str] = (), *, small: bool = False, batch: int = 1, rounds: int = 1
+    name: str,
+    settings: Sequence[str] = (),
+    *,
+    small: bool = False,
+    batch: int = 1,
+    rounds: int = 1,
+    device: str = "cuda",
+    sizes: Mapping[str, Any] | None = None,
 ) -> Session:
-    """The session that ``piflow distill --teacher NAME`` opens, of a teacher with random weights, on "cuda".
+    """The session that ``piflow distill --teacher NAME`` opens, of a teacher with random weights, on ``device``.
 
-    ``small``: one block of each kind, as wide as ever. A step takes ``rounds`` of ``batch`` trajectories. Call it
-    under a FakeTensorMode.
+    ``small``: one block of each kind, as wide as ever. A step takes ``rounds`` of ``batch`` trajectories. ``sizes``:
+    other values of the network's configuration. Under a FakeTensorMode nothing is computed.
     """
     section = load(name).teacher
     family = family_of(section.family, section.guidance)
     of_class = isinstance(family, ClassConditionalFamily)
-    sizes = [f"optimisation.batch_size={batch * rounds}", f"optimisation.device_batch_size={batch}"]
+    sizes = {} if sizes is None else sizes
+    batches = [f"optimisation.batch_size={batch * rounds}", f"optimisation.device_batch_size={batch}"]
     source = {} if of_class else {"data.prompts": "-"}
-    preset = resolve(name, None, [*SHARED, *sizes, *settings], source)
+    preset = resolve(name, None, [*SHARED, *batches, *settings], source)
     with torch.device("meta"):
-        outline = family.outline(outline_folder(family, section)) if of_class else family.build(_config(name))
+        outline = (
+            family.outline(outline_folder(family, section)) if of_class else family.build({**_config(name), **sizes})
+        )
         told = family.longest_conditioning(outline)
     config = json.loads(outline.to_json_string()) | (
         {key: value for key, value in DEPTHS.items() if key in outline.config} if small else {}
@@ -100,7 +111,7 @@ def session_of(
     if guidance_of(preset.teacher).scale != 1 and not of_class:
         told |= {f"negative_{key}": value for key, value in told.items()}
     data = Texts(_state_shape(family, outline, preset.data.resolution), told, preset.data_free)
-    family = _without_weights(family, config)
+    family = _without_weights(family, config, device)
     with mock.patch.multiple(
         opening,
         family_of=lambda *given: family,
@@ -108,7 +119,7 @@ def session_of(
         open_data=lambda *given: data,
         open_gallery=lambda *given: None,
     ):
-        return opening.open_session(preset, Path(tempfile.mkdtemp()), "cuda", SILENT)
+        return opening.open_session(preset, Path(tempfile.mkdtemp()), device, SILENT)
 
 
 def _config(name: str) -> dict:
@@ -117,10 +128,38 @@ def _config(name: str) -> dict:
     return json.loads(max(known, key=lambda path: len(path.stem)).read_text()) if known else {}
 
 
-def _without_weights(family: TeacherFamily, config: dict) -> TeacherFamily:
+def _without_weights(family: TeacherFamily, config: dict, device: str) -> TeacherFamily:
+    """The family with a teacher of ``config`` in the place of a released one."""
+
+    def load(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+        if isinstance(torch.empty(()), FakeTensor):
+            return family.build(config).to(device, dtype).eval()
+        with init_empty_weights(include_buffers=False):
+            model = family.build(config)
+        return drawn(model, torch.device(device), dtype).eval()
+
     made = copy.copy(family)
-    made.load = lambda folder, dtype=torch.float32: family.build(config).to("cuda", dtype).eval()  # ty: ignore
+    made.load, made.outline = load, lambda folder: family.build(config)  # ty: ignore
     return made
+
+
+def drawn(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """``model`` on ``device`` with random matrices, gains of 1 and biases of 0; on a CPU billions take minutes.
+
+    What is no parameter stays where the constructor has put it until the model is moved, as after loading.
+    """
+    draw = torch.Generator(device).manual_seed(0)
+    for part in model.modules():
+        for name, value in part._parameters.items():
+            if value is None:
+                continue
+            made = torch.empty(value.shape, device=device, dtype=dtype)
+            if value.ndim > 1:
+                made.normal_(std=value[0].numel() ** -0.5, generator=draw)
+            else:
+                made.fill_(0.0 if name.endswith("bias") else 1.0)
+            part._parameters[name] = nn.Parameter(made, value.requires_grad)
+    return model.to(device, dtype)
 
 
 def _state_shape(family: Any, outline: Any, side: int | None) -> tuple[int, ...]:
@@ -133,6 +172,5 @@ def _state_shape(family: Any, outline: Any, side: int | None) -> tuple[int, ...]
 def noise_of(session: Session) -> tuple[Tensor, Conditioning]:
     """Noise and conditioning of one round, on the device."""
     batch, family = session.data.batch(0, 0, session.batches.device_batch), session.student.family
-    return torch.empty(batch.shape, device="cuda"), to_device(
-        batch.conditioning, torch.device("cuda"), family.read_on_host
-    )
+    device = session.accelerator.device
+    return torch.empty(batch.shape, device=device), to_device(batch.conditioning, device, family.read_on_host)

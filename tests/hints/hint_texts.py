@@ -16,7 +16,7 @@ from pathlib import Path
 import piflow_cli
 
 PACKAGE = Path(piflow_cli.__file__).parent
-ERRORS = {"UsageError", "RunError", "PiflowError", "Interrupted", "run_error", "refuse"}
+ERRORS = {"UsageError", "RunError", "PiflowError", "Interrupted", "run_error", "refuse", "missing", "broken"}
 SPOKEN = {"say", "warn", "info", "warning"}
 OF_FAULTS = ("fault", "check", "contradictions")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")

@@ -21,8 +21,9 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).parents[2]
-ALL = ("distill", "sample", "eval", "export", "inspect-policy")
-# Which commands lead to the modules of a folder, or to one module; what is not here is led to by all.
+OF_MODELS = ("distill", "sample", "eval", "export", "inspect-policy")
+ALL = (*OF_MODELS, "doctor")
+# Which commands lead to the modules of a folder, or to one module; to what is not here all do that open a model.
 LED_TO_BY = {
     "training": ("distill",),
     "evaluation": ("eval",),
@@ -33,8 +34,10 @@ LED_TO_BY = {
     "commands/eval": ("eval",),
     "commands/export": ("export",),
     "commands/inspect": ("inspect-policy",),
+    "doctor": ("doctor",),
+    "commands/doctor": ("doctor",),
     "commands/options": (),  # the reader of an option names it itself
-    **dict.fromkeys(("data/rows", "data/pictures", "data/picture_folders", "data/labelled_images"), ALL),
+    **dict.fromkeys(("data/rows", "data/pictures", "data/picture_folders", "data/labelled_images"), OF_MODELS),
     "data/prompts": ("distill", "sample", "eval", "inspect-policy"),
     "data/": ("distill",),
     "sampling/request": ("sample", "eval", "inspect-policy"),
@@ -71,7 +74,7 @@ def options_of(command: str) -> frozenset[str]:
 
 def commands_of(path: Path) -> tuple[str, ...]:
     place = path.relative_to(PACKAGE).as_posix()
-    return next((commands for start, commands in LED_TO_BY.items() if place.startswith(start)), ALL)
+    return next((commands for start, commands in LED_TO_BY.items() if place.startswith(start)), OF_MODELS)
 
 
 def wrong_options(hint: str, commands: tuple[str, ...]) -> list[str]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from functools import cache
-from importlib.util import find_spec
 from types import ModuleType
+
+import torch
+
+from .trial import launch_fault
 
 LOGGER = logging.getLogger("piflow.kernels")
 
@@ -16,28 +19,29 @@ def switched_off() -> bool:
     return os.environ.get("PIFLOW_KERNELS", "").strip().lower() == "off"
 
 
-def backend(device_type: str) -> ModuleType | None:
-    """The module with GM rollouts for a kind of device, or None for the reference; the choice is logged once."""
-    return _chosen(device_type, switched_off())
+def backend(device: torch.device) -> ModuleType | None:
+    """The module with GM rollouts for a device, or None for the reference; the choice is made and logged once.
+
+    On a GPU one kernel is launched on trial, and waited for.
+    """
+    return _chosen(device, switched_off())
 
 
 @cache
-def _chosen(device_type: str, off: bool) -> ModuleType | None:
+def _chosen(device: torch.device, off: bool) -> ModuleType | None:
     if off:
-        LOGGER.info("rollouts on %s: reference loop (PIFLOW_KERNELS=off)", device_type)
+        LOGGER.info("rollouts on %s: reference loop (PIFLOW_KERNELS=off)", device.type)
         return None
-    if device_type == "cpu":
+    if device.type == "cpu":
         LOGGER.info("rollouts on cpu: blocked PyTorch (no GPU in use)")
         from . import gm_cpu
 
         return gm_cpu
-    if device_type != "cuda":
-        LOGGER.info("rollouts on %s: reference loop (no fused kernel for this kind of device)", device_type)
+    if device.type != "cuda":
+        LOGGER.info("rollouts on %s: reference loop (no fused kernel for this kind of device)", device.type)
         return None
-    if find_spec("triton") is None:
-        LOGGER.warning(
-            "rollouts on cuda: reference loop, many times slower (Triton is not installed: pip install triton)"
-        )
+    if (fault := launch_fault(device)) is not None:
+        LOGGER.warning("rollouts on cuda: reference loop, many times slower (%s)", fault)
         return None
     LOGGER.info("rollouts on cuda: fused Triton kernels")
     from . import gm_triton

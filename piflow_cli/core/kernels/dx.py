@@ -77,7 +77,7 @@ def linear_map(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged:
 
 def _fused(x: Tensor) -> ModuleType | None:
     """The kernels for the device of ``x``, if there are any."""
-    if x.device.type != "cuda" or backend("cuda") is None:
+    if x.device.type != "cuda" or backend(x.device) is None:
         return None
     from . import dx_triton
 

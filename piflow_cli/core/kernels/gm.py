@@ -18,7 +18,7 @@ def follows(policy: GMFlowPolicy, x: Tensor) -> bool:
     """Whether there is a backend for the device of ``x`` that gives all gradients that are wanted."""
     # The backends hold the source state for data.
     suffices = not (torch.is_grad_enabled() and policy.x_src.requires_grad)
-    return suffices and backend_for(x.device.type) is not None
+    return suffices and backend_for(x.device) is not None
 
 
 def rollout_through(
@@ -53,7 +53,7 @@ def mean_velocity(
 
 
 def _backend(x: Tensor, given: ModuleType | None) -> ModuleType:
-    backend = backend_for(x.device.type) if given is None else given
+    backend = backend_for(x.device) if given is None else given
     assert backend is not None, "usable() is asked first"
     return backend
 

@@ -1,0 +1,187 @@
+"""The first hour on a real GPU, in ten minutes: numerics, steps of training, and the benchmarks that wait for one.
+
+    python tests/gpu/first_hour.py --output results.json [--only PART ...] [--device cuda|cpu] [--seconds 570] [--list]
+
+Every part is a program of its own, which writes JSON: what crashes, hangs or fails is written down, and the next part
+begins. The parts are in the order of their worth. The same command goes on where it was stopped: what is done is not
+done again. On a CPU all is tiny, and what needs a GPU says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TESTS, ROOT = HERE.parent, HERE.parents[1]
+DONE, NEEDS_GPU, NO_TIME = "done", "needs a GPU", "no time left"
+LEAST = 15.0  # seconds under which no part is begun
+SHOWN = 3000  # characters of what a part has written before it failed
+
+
+@dataclass(frozen=True)
+class Part:
+    """``program`` and its arguments, to which --device and --json are added; ``seconds`` bound it.
+
+    ``stdout``: what it prints is its result. ``small``: it takes --small, for a CPU.
+    """
+
+    name: str
+    program: tuple[str, ...]
+    seconds: float
+    needs_gpu: bool = False
+    stdout: bool = False
+    small: bool = True
+
+    def command(self, device: str, result: Path) -> list[str]:
+        """What is run."""
+        told = [] if self.stdout else ["--device", device, "--json", str(result)]
+        tiny = ["--small"] if self.small and device == "cpu" else []
+        return [sys.executable, *self.program, *told, *tiny]
+
+
+def step(preset: str, seconds: float = 60, cpu: bool = False) -> Part:
+    return Part(f"step of {preset}", (str(HERE / "steps.py"), preset), seconds, needs_gpu=not cpu)
+
+
+def benchmark(name: str, seconds: float, *options: str) -> Part:
+    return Part(name, (str(TESTS / "benchmarks" / f"{name}.py"), *options), seconds)
+
+
+PARTS = (
+    Part("doctor", ("-m", "piflow_cli", "doctor", "--json"), 75, stdout=True, small=False),
+    Part("numerics", (str(HERE / "numerics.py"),), 180),
+    step("flux-dev"),
+    step("digits", cpu=True),
+    step("imagenet-fm"),
+    step("qwen-image"),
+    step("z-image"),
+    step("flux2-klein"),
+    step("flux2-dev"),
+    benchmark("rollout", 150, "--rounds", "7"),
+    benchmark("overhead", 120, "--rounds", "11"),
+    Part("kernel cases", (str(HERE / "kernel_cases.py"),), 150, needs_gpu=True, small=False),
+    step("flux-dev-dx"),
+    step("flux-dev-momentum"),
+    # 24 GB are written and read: the part for which a lent machine may have no time left.
+    benchmark("flux_step", 300, "--precisions", "bf16", "--rounds", "3"),
+    benchmark("eval_throughput", 150),
+)
+
+
+def variables(device: str) -> dict[str, str]:
+    """The environment of a part: the package of this checkout, and no network."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    return found if device == "cuda" else {**found, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(part: Part, device: str, seconds: float) -> dict:
+    """The outcome of a part within ``seconds``: its state, and all that it has written until then."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        result, said = Path(folder) / "result.json", Path(folder) / "said.txt"
+        with said.open("wb") as log:
+            process = subprocess.Popen(
+                part.command(device, result),
+                cwd=ROOT,
+                env=variables(device),
+                stdin=subprocess.DEVNULL,
+                stdout=result.open("wb") if part.stdout else log,
+                stderr=log,
+                start_new_session=True,
+            )
+            state = ended(process, seconds)
+        outcome = {"state": state, "seconds": round(time.monotonic() - begun, 1)}
+        if state != DONE:
+            outcome["said"] = said.read_text(errors="replace")[-SHOWN:]
+        return outcome | read(result)
+
+
+def ended(process: subprocess.Popen, seconds: float) -> str:
+    """How a process has ended; it and what it has started are killed where they take longer."""
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"failed: not done after {seconds:.0f} seconds"
+    return DONE if code == 0 else f"failed: signal {-code}" if code < 0 else f"failed: exit code {code}"
+
+
+def read(result: Path) -> dict:
+    """What a part has left; of a part that was killed, the rows until then."""
+    try:
+        return {"result": json.loads(result.read_text())}
+    except (OSError, ValueError):
+        return {}
+
+
+def write(path: Path, record: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(aside, path)
+
+
+def go(parts: Sequence[Part], path: Path, device: str, seconds: float) -> dict:
+    """Run what is not done yet, and write the record after each part."""
+    record = {"program": "first_hour", "device": device, "parts": {}} | read(path).get("result", {})
+    if record["device"] != device:
+        raise SystemExit(f"{path} was begun with --device {record['device']}: name another --output")
+    end = time.monotonic() + seconds
+    for part in parts:
+        left, known = end - time.monotonic(), record["parts"].get(part.name, {})
+        if known.get("state") == DONE:
+            continue
+        if part.needs_gpu and device == "cpu":
+            outcome = {"state": NEEDS_GPU}
+        elif left < LEAST:
+            # What an earlier call has found is worth more.
+            outcome = known or {"state": NO_TIME}
+        else:
+            outcome = run(part, device, min(part.seconds, left))
+        record["parts"][part.name] = outcome
+        record["written"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        record["machine"] = machine(record["parts"])
+        write(path, record)
+        print(f"{part.name:24} {outcome['state']:40} {outcome.get('seconds', 0):6.1f} s", flush=True)
+    return record
+
+
+def machine(parts: dict) -> dict | None:
+    """Device, versions and date, as the first part with them has written them."""
+    keys = ("device", "threads", "versions", "date")
+    found = [outcome["result"] for outcome in parts.values() if "versions" in outcome.get("result", {})]
+    return {key: found[0][key] for key in keys} if found else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("first_hour.json"), help="the record; it is gone on with")
+    parser.add_argument("--only", action="append", default=[], help="parts whose name holds this text; may come again")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--seconds", type=float, default=570, help="of all parts together")
+    parser.add_argument("--list", action="store_true", help="name the parts and their bounds, and stop")
+    options = parser.parse_args(arguments)
+    parts = [part for part in PARTS if not options.only or any(text in part.name for text in options.only)]
+    if options.list or not parts:
+        print("\n".join(f"{part.name:24} at most {part.seconds:.0f} s" for part in parts or PARTS))
+        return 0 if options.list else 2
+    record = go(parts, options.output, options.device, options.seconds)
+    states = [record["parts"][part.name]["state"] for part in parts]
+    return int(any(state not in (DONE, NEEDS_GPU) for state in states))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
