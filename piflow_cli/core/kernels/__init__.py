@@ -19,12 +19,12 @@ def switched_off() -> bool:
     return os.environ.get("PIFLOW_KERNELS", "").strip().lower() == "off"
 
 
-def backend(device: torch.device) -> ModuleType | None:
+def backend(device: torch.device | str) -> ModuleType | None:
     """The module with GM rollouts for a device, or None for the reference; the choice is made and logged once.
 
     On a GPU one kernel is launched on trial, and waited for.
     """
-    return _chosen(device, switched_off())
+    return _chosen(torch.device(device), switched_off())
 
 
 @cache

@@ -51,7 +51,7 @@ def test_the_kernel_of_the_trial_multiplies() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_reference_is_taken_with_a_warning(caplog) -> None:
     with caplog.at_level(logging.INFO, logger="piflow.kernels"):
-        assert [kernels.backend(CUDA) for _ in range(2)] == [None, None]
+        assert [kernels.backend(device) for device in (CUDA, CUDA, "cuda:0")] == [None] * 3
     (record,) = caplog.records
     assert (
         record.levelname == "WARNING" and "reference loop, many times slower (a trial launch failed: " in record.message
