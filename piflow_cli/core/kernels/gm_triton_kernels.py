@@ -143,6 +143,37 @@ def _share_of_logstd(
 
 
 @triton.jit
+def _walk_back(
+    path, stride, m, square, prior, source, upstream, table, width, last, positions, inside, lanes,
+    C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the state, means, squares and log-weights, and a lane's share of that of the log-std."""
+    state = zeros(source)
+    sum_means = zeros(m)
+    sum_prior = zeros(square)
+    sum_square = zeros(square)
+    share = tl.zeros_like(source[0])
+    at = scalars_of(table, width, last - 1)
+    for back in range(last):
+        step = last - 1 - back
+        ahead = scalars_of(table, width, step - 1)
+        y = load_channels(path + step * stride, positions, inside, lanes, C, CLANES, dtype)
+        query = query_of(y, source, at)
+        weights, total = weigh(m, square, prior, query, at[2], KLANES, CLANES)
+        adjoint = added(scaled(upstream, at[7]), state, at[6])
+        pull = scaled(adjoint, at[5])
+        weights, slopes, expected = _slopes(m, weights, total, pull, KLANES, CLANES)
+        sum_means = _gradients_of_means(sum_means, weights, slopes, pull, query)
+        sum_square = added(sum_square, slopes, at[2])
+        sum_prior = added(sum_prior, slopes, 1)
+        pushed = mixed(m, slopes, len(y))
+        share += _share_of_logstd(pushed, query, slopes, square, adjoint, y, source, expected, at, KLANES, CLANES)
+        state = added(added(state, adjoint, at[3]), over_components(pushed, KLANES, CLANES), -at[0])
+        at = ahead
+    return state, sum_means, sum_square, sum_prior, share
+
+
+@triton.jit
 def _store_gradients(
     grad_means, grad_logweights, means_strides, logweights_strides, m, sum_means, sum_square, sum_prior,
     inverse_temperature, sample, space, inside, lanes,
@@ -195,29 +226,10 @@ def backward_kernel(
         C, KLANES, CLANES,
     )  # fmt: skip
 
-    state = zeros(y)
-    sum_means = zeros(m)
-    sum_prior = zeros(square)
-    sum_square = zeros(square)
-    share = tl.zeros_like(y[0])
-    at = scalars_of(table, width, last - 1)
-    for back in range(last):
-        step = last - 1 - back
-        ahead = scalars_of(table, width, step - 1)
-        y = load_channels(path + within + step * stride, positions, inside, lanes, C, CLANES, dtype)
-        query = query_of(y, source, at)
-        weights, total = weigh(m, square, prior, query, at[2], KLANES, CLANES)
-        adjoint = added(scaled(upstream, at[7]), state, at[6])
-        pull = scaled(adjoint, at[5])
-        weights, slopes, expected = _slopes(m, weights, total, pull, KLANES, CLANES)
-        sum_means = _gradients_of_means(sum_means, weights, slopes, pull, query)
-        sum_square = added(sum_square, slopes, at[2])
-        sum_prior = added(sum_prior, slopes, 1)
-        pushed = mixed(m, slopes, len(y))
-        share += _share_of_logstd(pushed, query, slopes, square, adjoint, y, source, expected, at, KLANES, CLANES)
-        state = added(added(state, adjoint, at[3]), over_components(pushed, KLANES, CLANES), -at[0])
-        at = ahead
-
+    state, sum_means, sum_square, sum_prior, share = _walk_back(
+        path + within, stride, m, square, prior, source, upstream, table, width, last, positions, inside, lanes,
+        C, KLANES, CLANES, dtype,
+    )  # fmt: skip
     _store_gradients(
         grad_means, grad_logweights, grad_means_strides, grad_logweights_strides, m, sum_means, sum_square, sum_prior,
         inverse_temperature, sample, space, inside, lanes, K, C, KLANES, CLANES,
