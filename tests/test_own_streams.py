@@ -21,7 +21,8 @@ def distill(preset, output, device, resume, console):
     os.write(1, b"noise"); os.write(2, b"noise"); ctypes.CDLL(None).puts(b"noise kept back by the C library")
     subprocess.run([sys.executable, "-c", "import sys; print('noise', file=sys.stderr)"])
     console.warn("ours"); console.say("news")
-    threading.Thread(target=console.warn, args=("ours from a thread",)).start()
+    other = threading.Thread(target=console.warn, args=("ours from a thread",))
+    other.start(); other.join()
     FAIL
     return {"loss": 1.0}
 sys.modules["piflow_cli.training"] = types.SimpleNamespace(distill=distill)

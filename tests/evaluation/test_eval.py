@@ -222,7 +222,7 @@ def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
         (["--height", "64", "--prompts", "PROMPTS"], "is told class labels, not text: --prompts, --height"),
         (["--substeps", "100001"], "--substeps 100001: more than 100,000"),
         (["--reference", "SMALL"], "has 16 features a picture by pixels, and three 3"),
-        (["--save-statistics", "x.safetensors"], "no folder is given"),
+        (["--save-statistics", "x.safetensors"], "keeps those of a folder, and none is given"),
         (["--device", "cuda"], "--device cuda"),
     ],
 )

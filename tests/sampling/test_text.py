@@ -112,7 +112,7 @@ def test_a_run_samples_its_last_preview(cli, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(TextToImageFamily, "beside_steps", 2)
     preset, _ = zoo_preset(ZOO["flux"], tmp_path)
     tiny_vae("flux").save_pretrained(tmp_path / "base" / "vae")
-    (tmp_path / "p.txt").write_text("cat\n")
+    (tmp_path / "p.txt").write_text("a cat\n")
     settings = [
         "--set",
         f"data.cache={tmp_path / 'cache'}",
@@ -135,7 +135,7 @@ def test_a_run_samples_its_last_preview(cli, tmp_path, monkeypatch) -> None:
         "--quiet",
     )
     assert outcome.code == 0, outcome.err
-    run(cli, tmp_path / "run", "cat", *SIZE, "--seeds", "0-3", "--output", tmp_path / "out")
+    run(cli, tmp_path / "run", "a cat", *SIZE, "--seeds", "0-3", "--output", tmp_path / "out")
     preview = pixels(tmp_path / "run" / "previews" / "0000002.png")
     assert preview.std() > 10 and abs(pixels(tmp_path / "out" / "grid.png") - preview).max() <= 1
 
@@ -555,11 +555,11 @@ def test_compilation_is_of_the_repeated_blocks(cli, flux, tmp_path, monkeypatch)
         (["cat", "--width", "7"], "width 7 is no multiple of 16 pixels"),
         (["cat", "--height", "0"], "--height"),
         (["cat", "--guidance", "0.5"], "--guidance 0.5: not a number of at least 1"),
-        (["cat", "--offload", "disk"], "'disk' is not one of 'none', 'model', 'sequential', 'group'"),
+        (["cat", "--offload", "disk"], "--offload disk: must be none, model, sequential or group"),
         (["cat", "--offload", "model", "--device", "cpu"], "--offload model: the CPU is where weights are moved to"),
         (["cat", "--offload", "group", "--compile"], "--offload group excludes --compile"),
         (["cat", "--offload", "sequential", "--compile"], "--offload sequential excludes --compile"),
-        (["cat", "--base-precision", "int4"], "'int4' is not one of 'fp32', 'bf16', 'fp8', 'int8', 'nf4'"),
+        (["cat", "--base-precision", "int4"], "--base-precision int4: must be fp32, bf16, fp8, int8 or nf4"),
         (["cat", "--base-precision", "nf4", "--device", "cpu"], "a base in nf4 needs"),
         (["cat", "--base", "{folder}/nowhere"], "there is nothing at"),
         (["cat", "--base", "{folder}/bare"], "bare has no VAE that shows latents"),

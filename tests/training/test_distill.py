@@ -309,8 +309,8 @@ def test_a_disk_that_takes_no_more_costs_nothing_that_was_saved(
         (["--set", "data.images=nowhere.safetensors"], "there are no pictures at nowhere.safetensors"),
         (["--set", "optimisation.device_batch_size=3"], "is no multiple of"),
         (["--set", "output.tracker=wandb"], "the tracker wandb is not installed"),
-        (["--nfe", "0"], "policy.nfe"),
-        (["--iterations", "-5"], "optimisation.iterations"),
+        (["--nfe", "0"], "--nfe 0: must be at least 1"),
+        (["--iterations", "-5"], "--iterations -5: must be at least 1"),
         (["--policy", "gmm"], "gmm"),
     ],
 )

@@ -176,7 +176,7 @@ def test_each_failure_of_the_hub_is_one_line_with_what_to_do(hub, failure, kind,
 
 OPTIONS = [
     (lambda: read_lora("owner/name/a.safetensors"), "--lora PATH"),
-    (lambda: labelled_place("owner/name"), "--data DIR"),
+    (lambda: labelled_place("owner/name"), "--data SOURCE"),
     (lambda: vae_folder("owner/name"), "distill: --set teacher.vae=PATH; sample and inspect-policy: --vae PATH"),
 ]
 
