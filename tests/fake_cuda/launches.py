@@ -106,6 +106,9 @@ def _of_segment(session: Any, seen: Seen, windows: int) -> Counter[str]:
 
 def beyond(seen: Seen) -> list[str]:
     """Launches beyond those that are allowed."""
+    if not seen.kind:
+        # No network was asked for a policy.
+        return []
     most = MOST_LAUNCHES[seen.kind]
     return [
         f"a {name} of {seen.kind} launches {total(counted)} times, {most[name]} allowed: {sorted(counted)}"
