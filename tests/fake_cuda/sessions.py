@@ -48,14 +48,19 @@ class Texts:
 
 @contextlib.contextmanager
 def parameters_that_move() -> Iterator[None]:
-    """``nn.Module.to`` for fake parameters: torch cannot set their data, so new ones take their places."""
+    """``nn.Module.to`` for fake parameters: torch cannot set their data, so new ones take the places of those that move.
+
+    Those that stay are kept: an optimiser may hold them.
+    """
+
+    def moved(value: nn.Parameter, fn: Any) -> nn.Parameter:
+        there = fn(here := value.detach())
+        return value if there is here else nn.Parameter(there, value.requires_grad)
 
     def apply(module: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
         for part in module.modules() if recurse else (module,):
             held = [(name, value) for name, value in part._parameters.items() if value is not None]
-            part._parameters.update(
-                {name: nn.Parameter(fn(value.detach()), value.requires_grad) for name, value in held}
-            )
+            part._parameters.update({name: moved(value, fn) for name, value in held})
             part._buffers.update({name: fn(value) for name, value in part._buffers.items() if value is not None})
         return module
 
