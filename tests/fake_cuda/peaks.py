@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import no_gpu
 import torch
@@ -28,6 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 if TYPE_CHECKING:
     from memory import Allocations, Held
 
+    from piflow_cli.training.dry_run.memory import Estimate
     from piflow_cli.training.loop import Session
 
 TRACED = 2  # segments or rounds
@@ -68,13 +70,16 @@ def row_of(preset: str, settings: Sequence[str] = (), *, small: bool) -> dict[st
     """Trace and estimate of a preset, in bytes."""
     with traced_session(preset, settings, small=small) as (session, allocations):
         traced = trace_step(session, allocations)
+    estimate = estimate_of(session)
     return {
         "preset": preset,
         "settings": list(settings),
         "blocks": "one of each kind" if small else "all",
         "batch": session.batches.device_batch,
-        "standing": traced.standing,
+        "estimate": estimate.peak,
         "traced": traced.peak,
+        "ratio": round(estimate.peak / traced.peak, 4),
+        "standing": traced.standing,
         "attention": traced.attention,
         "largest": [
             {"bytes": held.bytes, "shape": list(held.shape), "dtype": str(held.dtype)[6:], "place": held.place}
@@ -122,6 +127,19 @@ def trace_step(session: Session, allocations: Allocations) -> Traced:
     peak, alive = allocations.peak(begun)
     attention = {held.operation for held in allocations.all if "attention" in held.operation}
     return Traced(standing, peak, alive[:SHOWN], sorted(attention))
+
+
+def estimate_of(session: Session) -> Estimate:
+    """What the dry run says of the same step."""
+    from piflow_cli.teachers.text_to_image import TextToImageFamily
+    from piflow_cli.training.dry_run import outline
+
+    with (
+        mock.patch.object(outline, "outline_folder", lambda *given: Path()),
+        mock.patch.object(TextToImageFamily, "text_encoder_bytes", lambda *given: None),
+    ):
+        found = outline.outline_of(session.preset, session.student.family)
+        return outline.memory_of(found, session.batches.device_batch)
 
 
 def keep(path: Path, row: dict[str, Any]) -> None:

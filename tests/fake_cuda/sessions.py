@@ -48,9 +48,9 @@ class Texts:
 
 @contextlib.contextmanager
 def parameters_that_move() -> Iterator[None]:
-    """``nn.Module.to`` for fake parameters: torch cannot set their data, so new ones take the places of those that move.
+    """``nn.Module.to`` for fake parameters: torch cannot set their data, so new ones take the places of what moves.
 
-    Those that stay are kept: an optimiser may hold them.
+    What stays is kept: an optimiser may hold it.
     """
 
     def moved(value: nn.Parameter, fn: Any) -> nn.Parameter:
@@ -111,7 +111,13 @@ def _config(name: str) -> dict:
 def _without_weights(family: TeacherFamily, config: dict) -> TeacherFamily:
     made = copy.copy(family)
     made.load = lambda folder, dtype=torch.float32: family.build(config).to("cuda", dtype).eval()  # ty: ignore
+    made.outline = lambda folder: _unmade(family, config)  # ty: ignore
     return made
+
+
+def _unmade(family: TeacherFamily, config: dict) -> nn.Module:
+    with torch.device("meta"):
+        return family.build(config)
 
 
 def _state_shape(family: Any, outline: Any, side: int | None) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ WIDENED = {F.layer_norm, F.rms_norm, F.group_norm, F.softmax, torch.softmax, Ten
 
 
 class Live(TorchDispatchMode):
-    """Counts bytes ``now`` and ``highest`` of storages that come to be while it is open, and go.
+    """Counts bytes ``now`` and ``highest`` of storages on the meta device that come and go while it is open.
 
     It holds none of them. What is there before, and in ``standing``, does not count.
     """
@@ -30,29 +29,48 @@ class Live(TorchDispatchMode):
     def __init__(self, standing: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.now = self.highest = 0
-        self._known = {value.untyped_storage()._cdata for value in standing}
+        self._makes_new: dict[Any, bool] = {}
+        self._layouts: dict[tuple, tuple] = {}
+        # By place, what tells when a storage goes; that of standing memory is not waited for.
+        self._known: dict[int, weakref.ref | None] = {value.untyped_storage()._cdata: None for value in standing}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        given = {value.untyped_storage()._cdata for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
-        out = func(*args, **({} if kwargs is None else kwargs))
-        for value in tree_leaves(out):
-            if isinstance(value, Tensor):
-                self._meet(value.untyped_storage(), given)
+        out = self._answer(func, args, {} if kwargs is None else kwargs)
+        for value in (out,) if isinstance(out, Tensor) else tree_leaves(out):
+            if isinstance(value, Tensor) and value.is_meta:
+                self._meet(value.untyped_storage())
         return out
 
-    def _meet(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+    def _answer(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """What ``func`` answers; of one new tensor the layout is remembered: blocks repeat, and shapes take long."""
+        if func not in self._makes_new:
+            self._makes_new[func] = not func._schema.is_mutable and [
+                (str(value.type), value.alias_info) for value in func._schema.returns
+            ] == [("Tensor", None)]
+        if not self._makes_new[func]:
+            return func(*args, **kwargs)
+        key = (func, _layouts(args), _layouts(tuple(kwargs.items())))
+        if key in self._layouts:
+            shape, stride, dtype, device = self._layouts[key]
+            return torch.empty_strided(shape, stride, dtype=dtype, device=device)
+        out = func(*args, **kwargs)
+        if out.is_meta:
+            self._layouts[key] = _layout(out)
+        return out
+
+    def _meet(self, storage: torch.UntypedStorage) -> None:
         place = storage._cdata
-        if place in self._known or place in given:
+        if place in self._known:
             return
         size = -(-storage.nbytes() // PAGE) * PAGE
-        self._known.add(place)
+
+        def gone(reference: weakref.ref) -> None:
+            del self._known[place]
+            self.now -= size
+
+        self._known[place] = weakref.ref(storage, gone)
         self.now += size
         self.highest = max(self.highest, self.now)
-        weakref.finalize(storage, partial(self._forget, place, size)).atexit = False
-
-    def _forget(self, place: int, size: int) -> None:
-        self._known.remove(place)
-        self.now -= size
 
     @contextmanager
     def peak(self) -> Generator[list[int]]:
@@ -61,6 +79,17 @@ class Live(TorchDispatchMode):
         self.highest = self.now
         yield found
         found.append(self.highest)
+
+
+def _layout(value: Tensor) -> tuple:
+    return value.shape, value.stride(), value.dtype, value.device
+
+
+def _layouts(value: Any) -> Any:
+    """A nest of arguments with the layouts of its tensors in their places."""
+    if isinstance(value, Tensor):
+        return _layout(value)
+    return tuple(map(_layouts, value)) if isinstance(value, (tuple, list)) else value
 
 
 class _Fused(torch.autograd.Function):

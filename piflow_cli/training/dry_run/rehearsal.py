@@ -79,7 +79,8 @@ def graph_of(cast: Cast, *, checkpointing: bool) -> int:
     with _checkpointing(cast, checkpointing), torch.device("meta"):
         live, autocast = Live(_standing(cast)), Autocast(cast.dtype, cast.packed)
         with live, autocast:
-            policy = _policy(cast, torch.empty(cast.shape), repeat(cast.conditioning, cast.shape[0]), lambda: None)
+            x, told = torch.empty(cast.shape), repeat(cast.conditioning, cast.shape[0])
+            policy = _policy(cast, x, told, lambda: None)
             autocast.forget()
             held = live.now
     del policy
