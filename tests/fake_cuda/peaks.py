@@ -3,8 +3,11 @@
     python tests/fake_cuda/peaks.py [PRESET ...] [--full] [--set KEY=VALUE] [--json FILE]
 
 Without names it takes all shipped presets, with one block of each kind, as wide as ever; ``--full`` takes the networks
-as they are. It prints a JSON object a preset; in FILE it replaces those of the same presets. Of more than two segments,
-or two rounds of accumulation, two are traced: from the second on gradients are there, and nothing else changes.
+as they are. It prints a JSON object a preset; in FILE it replaces that of the same preset. Of more than two segments,
+or two rounds of accumulation, two are traced: from the second on gradients are there, and nothing else changes. Moments
+are those of plain AdamW in trace and estimate, since bitsandbytes' kernels know no fake tensors; ``shipped`` is the
+estimate under the preset's own optimiser. What libraries allocate of their own accord (cuBLAS, cuDNN), the CUDA
+context, and fragments that the allocator cannot use come on top.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -27,23 +29,13 @@ from cases import PRESETS
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 if TYPE_CHECKING:
-    from memory import Allocations, Held
+    from memory import Allocations
 
     from piflow_cli.training.dry_run.memory import Estimate
     from piflow_cli.training.loop import Session
 
 TRACED = 2  # segments or rounds
 SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A step that was traced: bytes that stand before it, the most in it, and the largest that were held then."""
-
-    standing: int
-    peak: int
-    largest: list[Held]
-    attention: list[str]
 
 
 def main() -> int:
@@ -62,7 +54,7 @@ def main() -> int:
         row = row_of(preset, options.settings, small=not options.full)
         print(json.dumps(row), flush=True)
         if options.json is not None:
-            keep(options.json, row)
+            keep(options.json, [row])
     return 0
 
 
@@ -70,21 +62,22 @@ def row_of(preset: str, settings: Sequence[str] = (), *, small: bool) -> dict[st
     """Trace and estimate of a preset, in bytes."""
     with traced_session(preset, settings, small=small) as (session, allocations):
         traced = trace_step(session, allocations)
-    estimate = estimate_of(session)
+    facts = {"preset": preset, "settings": list(settings), "blocks": "one of each kind" if small else "all"}
+    return facts | {"batch": session.batches.device_batch} | compared(traced, estimate_of(session), preset)
+
+
+def compared(traced: dict[str, Any], estimate: Estimate, preset: str) -> dict[str, Any]:
+    """The estimate beside a trace, and what it would be under the optimiser of the preset."""
+    from piflow_cli.presets.resolve import load
+    from piflow_cli.training.dry_run.memory import MOMENT_BYTES, WIDE
+
+    moments = MOMENT_BYTES[load(preset).optimisation.optimizer] * estimate.adapters / WIDE
     return {
-        "preset": preset,
-        "settings": list(settings),
-        "blocks": "one of each kind" if small else "all",
-        "batch": session.batches.device_batch,
-        "estimate": estimate.peak,
-        "traced": traced.peak,
-        "ratio": round(estimate.peak / traced.peak, 4),
-        "standing": traced.standing,
-        "attention": traced.attention,
-        "largest": [
-            {"bytes": held.bytes, "shape": list(held.shape), "dtype": str(held.dtype)[6:], "place": held.place}
-            for held in traced.largest
-        ],
+        "estimate": int(estimate.peak),
+        "traced": traced["traced"],
+        "ratio": round(estimate.peak / traced["traced"], 4),
+        "shipped": round(estimate.peak - estimate.optimiser + moments),
+        **{name: traced[name] for name in ("standing", "attention", "largest")},
     }
 
 
@@ -114,8 +107,11 @@ def traced_session(preset: str, settings: Sequence[str], *, small: bool) -> Iter
         yield session, allocations
 
 
-def trace_step(session: Session, allocations: Allocations) -> Traced:
-    """A step that is not the first: the optimiser has its moments."""
+def trace_step(session: Session, allocations: Allocations) -> dict[str, Any]:
+    """Bytes of a step that is not the first: those that stand before it, the most in it, and the largest tensors then.
+
+    The optimiser has its moments already.
+    """
     from piflow_cli.training.loop import train_step
 
     for value in session.student.model.parameters():
@@ -125,8 +121,15 @@ def trace_step(session: Session, allocations: Allocations) -> Traced:
     begun, standing = len(allocations.events), allocations.live()[-1]
     train_step(session)
     peak, alive = allocations.peak(begun)
-    attention = {held.operation for held in allocations.all if "attention" in held.operation}
-    return Traced(standing, peak, alive[:SHOWN], sorted(attention))
+    return {
+        "traced": peak,
+        "standing": standing,
+        "attention": sorted({held.operation for held in allocations.all if "attention" in held.operation}),
+        "largest": [
+            {"bytes": held.bytes, "shape": list(held.shape), "dtype": str(held.dtype)[6:], "place": held.place}
+            for held in alive[:SHOWN]
+        ],
+    }
 
 
 def estimate_of(session: Session) -> Estimate:
@@ -142,9 +145,16 @@ def estimate_of(session: Session) -> Estimate:
         return outline.memory_of(found, session.batches.device_batch)
 
 
-def keep(path: Path, row: dict[str, Any]) -> None:
-    rows = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps([*(old for old in rows if old["preset"] != row["preset"]), row], indent=1))
+def keep(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows into the results at ``path``, in the place of those of the same presets."""
+    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+    from common import machine, write_json
+
+    old = json.loads(path.read_text())["results"] if path.exists() else []
+    found = {row["preset"]: row for row in (*old, *rows)}
+    facts = machine(torch.device("cpu")) | {"device": "none: fake tensors, of a GPU of compute capability 9.0"}
+    results = [found[preset] for preset in PRESETS if preset in found]
+    write_json(path, {"benchmark": "peaks", **facts, "results": results})
 
 
 if __name__ == "__main__":

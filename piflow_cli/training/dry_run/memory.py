@@ -19,7 +19,7 @@ class Bytes(int):
 
 
 @dataclass(frozen=True)
-class Moments:
+class SegmentMemory:
     """Bytes that a segment holds besides weights, gradients and what the optimiser and the average keep.
 
     ``graph``: what the student's forward pass leaves for its backward pass. ``asked``: what the teacher takes on top.
@@ -86,7 +86,7 @@ class Estimate:
         return {field.name.replace("_", " "): getattr(self, field.name) for field in fields(self)}
 
 
-def estimate(weights: WeightCounts, moments: Moments, other_graph: int, settings: MemorySettings) -> Estimate:
+def estimate(weights: WeightCounts, segment: SegmentMemory, other_graph: int, settings: MemorySettings) -> Estimate:
     """The memory of a pi-ID step on one device.
 
     - base: its linear weights at the bytes of their precision, the rest in bfloat16 (float32 where base or arithmetic
@@ -94,7 +94,7 @@ def estimate(weights: WeightCounts, moments: Moments, other_graph: int, settings
     - adapters (or student), average: 4 bytes an element; optimiser: AdamW's two moments; gradients: 4 bytes an element,
       and as many again where processes exchange them, in the buckets of DDP.
     - activations: what the forward pass leaves for the backward pass, under the checkpointing of the preset
-      (``moments``) and without it, or with it (``other_graph``).
+      (``segment``) and without it, or with it (``other_graph``).
     - teacher query, policy: what they hold on top of the activations.
     - peak: all of the standing parts, and the most of the forward pass, the query and the backward pass. Of a quantised
       base one matrix more is unpacked at any time.
@@ -102,7 +102,7 @@ def estimate(weights: WeightCounts, moments: Moments, other_graph: int, settings
     buckets = 2 if settings.processes > 1 else 1
     base, optimiser = base_bytes(weights, settings), MOMENT_BYTES[settings.optimizer] * weights.trained
     standing = base + (2 + buckets) * WIDE * weights.trained + optimiser + _unpacked(weights, settings)
-    graphs = (moments.graph, other_graph) if settings.checkpointing else (other_graph, moments.graph)
+    graphs = (segment.graph, other_graph) if settings.checkpointing else (other_graph, segment.graph)
     return Estimate(
         base=Bytes(base),
         adapters=Bytes(WIDE * weights.trained),
@@ -111,9 +111,9 @@ def estimate(weights: WeightCounts, moments: Moments, other_graph: int, settings
         average=Bytes(WIDE * weights.trained),
         activations_without_checkpointing=Bytes(graphs[1]),
         activations_with_checkpointing=Bytes(graphs[0]),
-        teacher_query=Bytes(moments.asked),
-        policy=Bytes(moments.policy),
-        peak=Bytes(standing + max(moments.forward, moments.query, moments.backward)),
+        teacher_query=Bytes(segment.asked),
+        policy=Bytes(segment.policy),
+        peak=Bytes(standing + max(segment.forward, segment.query, segment.backward)),
     )
 
 

@@ -107,8 +107,8 @@ def memory_of(outline: Outline, samples: int, processes: int = 1) -> Estimate:
     """The memory of a step over ``samples`` of the largest size at once; raises UsageError where no size is given."""
     preset, cast = outline.preset, cast_of(outline, samples)
     on = preset.optimisation.gradient_checkpointing
-    moments, other = rehearse(cast, checkpointing=on), graph_of(cast, checkpointing=not on)
-    return estimate(outline.weights, moments, other, settings_of(preset, processes))
+    segment, other = rehearse(cast, checkpointing=on), graph_of(cast, checkpointing=not on)
+    return estimate(outline.weights, segment, other, settings_of(preset, processes))
 
 
 def cast_of(outline: Outline, samples: int) -> Cast:

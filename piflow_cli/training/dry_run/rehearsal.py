@@ -22,7 +22,7 @@ from ...students.shared_base import root
 from ...students.student import Student
 from ...teachers.base import Conditioning, Network, repeat, teacher_velocity
 from .live import Autocast, Live
-from .memory import Moments
+from .memory import SegmentMemory
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Cast:
         return ceil(config.substeps * min(1.0, mixed + 2 * config.window / config.substeps)) + 1
 
 
-def rehearse(cast: Cast, *, checkpointing: bool) -> Moments:
+def rehearse(cast: Cast, *, checkpointing: bool) -> SegmentMemory:
     """Play one segment of a step: the student's forward pass, a query of the teacher, the loss, the way back."""
     with _checkpointing(cast, checkpointing), torch.device("meta"):
         live, autocast = Live(_standing(cast)), Autocast(cast.dtype, cast.packed)
@@ -71,7 +71,7 @@ def rehearse(cast: Cast, *, checkpointing: bool) -> Moments:
             del policy, answers
             with live.peak() as backward:
                 torch.autograd.backward(loss)
-    return Moments(graph, query[0] - before, max(reached) - graph, forward[0], query[0], backward[0])
+    return SegmentMemory(graph, query[0] - before, max(reached) - graph, forward[0], query[0], backward[0])
 
 
 def graph_of(cast: Cast, *, checkpointing: bool) -> int:

@@ -21,7 +21,14 @@ from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers import family_of
 from piflow_cli.training.dry_run import live
 from piflow_cli.training.dry_run.live import Autocast, Live
-from piflow_cli.training.dry_run.memory import Bytes, MemorySettings, Moments, WeightCounts, checkpoint_bytes, estimate
+from piflow_cli.training.dry_run.memory import (
+    Bytes,
+    MemorySettings,
+    SegmentMemory,
+    WeightCounts,
+    checkpoint_bytes,
+    estimate,
+)
 from piflow_cli.training.dry_run.outline import cast_of, outline_of
 from piflow_cli.training.dry_run.rehearsal import graph_of, rehearse
 from piflow_cli.training.optimizer import make_optimizer
@@ -29,7 +36,7 @@ from piflow_cli.training.settings import imitation_config
 
 CONFIGS = Path(__file__).parent.parent.parent / "data" / "configs"
 WEIGHTS = WeightCounts(linear=1000, other=10, trained=100, matrix=50, block=200)
-MOMENTS = Moments(graph=60, asked=30, policy=5, forward=80, query=90, backward=70)
+MOMENTS = SegmentMemory(graph=60, asked=30, policy=5, forward=80, query=90, backward=70)
 SETTINGS = MemorySettings("bf16", "bf16", "adamw", checkpointing=True, offload=False, processes=1)
 
 
