@@ -175,3 +175,5 @@ def data_free_losses(
         if lower > 0:
             with torch.no_grad():
                 x = finish()
+            # Both hold the policy, which is as wide as the network's output, and the next segment brings its own.
+            del loss, finish

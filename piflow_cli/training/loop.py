@@ -146,6 +146,7 @@ def _backward(session: Session, round_: int) -> Tensor:
             loss = next(losses) / batches.accumulation
             accelerator.backward(loss)
         total = total + loss.detach()
+        del loss  # and with it the policy of the segment, before the next one comes
     return total
 
 

@@ -57,8 +57,8 @@ def parameters_that_move() -> Iterator[None]:
             for name, value in part._parameters.items():
                 if isinstance(value, FakeTensor) and not value.is_meta:
                     value.data = fn(value.data)
-                elif value is not None:
-                    part._parameters[name] = nn.Parameter(fn(value.detach()), value.requires_grad)
+                elif value is not None and (there := fn(here := value.detach())) is not here:
+                    part._parameters[name] = nn.Parameter(there, value.requires_grad)
             part._buffers.update({name: fn(value) for name, value in part._buffers.items() if value is not None})
         return module
 
@@ -139,7 +139,7 @@ def _without_weights(family: TeacherFamily, config: dict, device: str) -> Teache
         return drawn(model, torch.device(device), dtype).eval()
 
     made = copy.copy(family)
-    made.load, made.outline = load, lambda folder: family.build(config)  # ty: ignore
+    made.load, made.outline = load, lambda folder: _unmade(family, config)  # ty: ignore
     return made
 
 
@@ -160,6 +160,11 @@ def drawn(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Modu
                 made.fill_(0.0 if name.endswith("bias") else 1.0)
             part._parameters[name] = nn.Parameter(made, value.requires_grad)
     return model.to(device, dtype)
+
+
+def _unmade(family: TeacherFamily, config: dict) -> nn.Module:
+    with torch.device("meta"):
+        return family.build(config)
 
 
 def _state_shape(family: Any, outline: Any, side: int | None) -> tuple[int, ...]:

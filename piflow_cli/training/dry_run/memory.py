@@ -9,11 +9,6 @@ WIDE, NARROW = 4, 2  # bytes of a float32, of a bfloat16
 BASE_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 4 / 64}
 # Bytes of AdamW's two moments; in 8 bits with two float32 scales for 256 values.
 MOMENT_BYTES = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256)}
-# Copies of a policy's parameters that are alive at once: of the head its parts, their join and its unpacking, of the
-# policy the decoded parameters, what dropout leaves of them, and the gradients of the last three.
-POLICY_COPIES = 8
-# Tensors as large as the largest inside a block that a forward or backward pass through it holds at once.
-PASSING = 4
 
 
 class Bytes(int):
@@ -24,20 +19,20 @@ class Bytes(int):
 
 
 @dataclass(frozen=True)
-class Trace:
-    """Bytes that one forward pass of the student over one sample keeps for the backward pass, as autograd counts them.
+class SegmentMemory:
+    """Bytes that a segment holds besides weights, gradients and what the optimiser and the average keep.
 
-    ``inputs``: of each block, what checkpointing keeps; ``kept``: by each block besides; ``outside``: by everything
-    else; ``largest``: the largest tensor in the computing dtype; ``output``: elements of the network's output;
-    ``state``: of a state.
+    ``graph``: what the student's forward pass leaves for its backward pass. ``asked``: what the teacher takes on top.
+    ``policy``: what is there on top when the backward pass gets to the network. ``forward``, ``query``, ``backward``:
+    the most in each of these passes, in all.
     """
 
-    inputs: tuple[int, ...]
-    kept: tuple[int, ...]
-    outside: int
-    largest: int
-    output: int
-    state: int
+    graph: int
+    asked: int
+    policy: int
+    forward: int
+    query: int
+    backward: int
 
 
 @dataclass(frozen=True)
@@ -57,16 +52,14 @@ class WeightCounts:
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """The settings of a preset that memory depends on; ``query``: states in a batch of the teacher, per sample."""
+    """The settings of a preset that memory depends on, besides those of a segment; ``processes`` share the batch."""
 
     base: str
     compute: str
     optimizer: str
     checkpointing: bool
     offload: bool
-    samples: int
-    states: int
-    query: int
+    processes: int
 
 
 @dataclass(frozen=True)
@@ -93,48 +86,34 @@ class Estimate:
         return {field.name.replace("_", " "): getattr(self, field.name) for field in fields(self)}
 
 
-def estimate(weights: WeightCounts, trace: Trace, settings: MemorySettings) -> Estimate:
+def estimate(weights: WeightCounts, segment: SegmentMemory, other_graph: int, settings: MemorySettings) -> Estimate:
     """The memory of a pi-ID step on one device.
 
     - base: its linear weights at the bytes of their precision, the rest in bfloat16 (float32 where base or arithmetic
       is); offloaded, only the matrices of one block are there, while the backward pass goes through it.
-    - adapters (or student), gradients, average: 4 bytes an element; optimiser: AdamW's two moments.
-    - activations: what autograd keeps of a sample, times the samples. With checkpointing a step holds all block inputs
-      and, while it goes back, what one block keeps; in bfloat16 the forward pass holds bfloat16 copies of what is
-      trained instead.
-    - teacher query: PASSING of the largest tensors for each state asked at once. It comes while the student's graph is
-      alive.
-    - policy: POLICY_COPIES float32 copies of the network's output, and twice the states that the teacher is asked
-      about.
-    - peak: all of the standing parts, and the largest of forward, query and backward.
+    - adapters (or student), average: 4 bytes an element; optimiser: AdamW's two moments; gradients: 4 bytes an element,
+      and as many again where processes exchange them: in the first step the buckets of DDP do not hold them yet.
+    - activations: what the forward pass leaves for the backward pass, under the checkpointing of the preset
+      (``segment``) and without it, or with it (``other_graph``).
+    - teacher query, policy: what they hold on top of the activations.
+    - peak: all of the standing parts, and the most of the forward pass, the query and the backward pass. Of a quantised
+      base one matrix more is unpacked at any time.
     """
-    kept = sum(trace.kept) + sum(trace.inputs) + trace.outside
-    held = sum(trace.inputs) + trace.outside
-    block = max(trace.kept, default=0)
-    passing = PASSING * trace.largest * settings.samples
-    copies = NARROW * weights.trained if settings.compute == "bf16" else 0
-    query = PASSING * trace.largest * settings.samples * settings.query
-    if settings.checkpointing:
-        graph = held * settings.samples
-        backward = graph + block * settings.samples + passing
-    else:
-        graph = kept * settings.samples
-        backward = graph + passing
-    policy = WIDE * settings.samples * (POLICY_COPIES * trace.output + 2 * settings.states * trace.state)
-    base = base_bytes(weights, settings)
-    moments = MOMENT_BYTES[settings.optimizer] * weights.trained
-    standing = base + 3 * WIDE * weights.trained + moments + policy + _unpacked(weights, settings)
+    buckets = 2 if settings.processes > 1 else 1
+    base, optimiser = base_bytes(weights, settings), MOMENT_BYTES[settings.optimizer] * weights.trained
+    standing = base + (2 + buckets) * WIDE * weights.trained + optimiser + _unpacked(weights, settings)
+    graphs = (segment.graph, other_graph) if settings.checkpointing else (other_graph, segment.graph)
     return Estimate(
         base=Bytes(base),
         adapters=Bytes(WIDE * weights.trained),
-        gradients=Bytes(WIDE * weights.trained),
-        optimiser=Bytes(moments),
+        gradients=Bytes(buckets * WIDE * weights.trained),
+        optimiser=Bytes(optimiser),
         average=Bytes(WIDE * weights.trained),
-        activations_without_checkpointing=Bytes(kept * settings.samples),
-        activations_with_checkpointing=Bytes((held + block) * settings.samples),
-        teacher_query=Bytes(query),
-        policy=Bytes(policy),
-        peak=Bytes(standing + max(graph + copies + passing, graph + query, backward)),
+        activations_without_checkpointing=Bytes(graphs[1]),
+        activations_with_checkpointing=Bytes(graphs[0]),
+        teacher_query=Bytes(segment.asked),
+        policy=Bytes(segment.policy),
+        peak=Bytes(standing + max(segment.forward, segment.query, segment.backward)),
     )
 
 
@@ -145,14 +124,11 @@ def base_bytes(weights: WeightCounts, settings: MemorySettings) -> float:
     return BASE_BYTES[settings.base] * linear + other * weights.other
 
 
-def _unpacked(weights: WeightCounts, settings: MemorySettings) -> float:
-    """Bytes of unpacked or widened base weights, a matrix at a time; of fp8 and bf16 the graph keeps all of them."""
-    if settings.base in ("fp32", settings.compute):
+def _unpacked(weights: WeightCounts, settings: MemorySettings) -> int:
+    """Bytes of a matrix that bitsandbytes unpacks to compute; the graph does not keep it."""
+    if settings.base not in ("int8", "nf4"):
         return 0
-    held = weights.block if settings.checkpointing else weights.linear
-    return (NARROW if settings.compute == "bf16" else WIDE) * (
-        held if settings.base in ("bf16", "fp8") else weights.matrix
-    )
+    return (NARROW if settings.compute == "bf16" else WIDE) * weights.matrix
 
 
 def checkpoint_bytes(trained: int, optimizer: str) -> Bytes:

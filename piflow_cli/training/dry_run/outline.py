@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -17,12 +17,14 @@ from ...data.sources import LocalSamples
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
 from ...students.student import Student, adapted_student, widen
-from ...teachers.base import ClassConditionalFamily, TeacherFamily
+from ...teachers.base import ClassConditionalFamily, Network, TeacherFamily, guidance_of
+from ...teachers.encoders import NEGATIVE_PREFIX
 from ...teachers.folders import outline_folder
 from ...teachers.text_to_image import TextToImageFamily
-from ...weights.quantisation import delicate
+from ...weights.quantisation import LAYERS, delicate
+from ..settings import imitation_config
 from .memory import WIDE, Bytes, Estimate, MemorySettings, WeightCounts, checkpoint_bytes, estimate
-from .tracing import blocks_of, trace
+from .rehearsal import Cast, graph_of, rehearse
 
 if TYPE_CHECKING:
     from ...presets.schema import Preset
@@ -30,13 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outline:
-    """A student of a preset on the meta device.
+    """A student of a preset on the meta device, and its teacher.
 
-    ``teacher``: parameters of its teacher. ``text_encoders``: their bytes, if known.
+    ``matrices``: identities of the weights that can be quantised. ``teacher``: parameters of the teacher.
+    ``text_encoders``: their bytes, if known.
     """
 
     preset: Preset
     student: Student
+    frozen: Network
+    matrices: Collection[int]
     weights: WeightCounts
     teacher: int
     text_encoders: int | None
@@ -60,16 +65,29 @@ def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
             default=0,
         )
         if preset.adapter is None:
+            frozen = family.outline(folder).requires_grad_(False)
             student = widen(model, family, facts)
         else:
-            if preset.adapter.base_precision != "fp32":
-                for value in teacher:
-                    value.data = value.data.to(torch.bfloat16)
+            _narrow(model, preset)
             student = adapted_student(model, family, facts, preset.adapter, preset.seed)
+            if preset.optimisation.precision == "bf16":
+                student.model.shared.cast_by_autocast()
             student.model.shared.train_adapters()
+            frozen = student.model.shared.view("teacher")
     linear, largest = sum(matrices.values()), max(matrices.values())
     weights = WeightCounts(linear, count(teacher) - linear, count(student.model.parameters()), largest, block)
-    return Outline(preset, student, weights, count(teacher), encoders)
+    return Outline(preset, student, frozen, matrices, weights, count(teacher), encoders)
+
+
+def _narrow(model: nn.Module, preset: Preset) -> None:
+    """Give the base the dtypes that it computes in: bfloat16, but what float32 arithmetic widens for good."""
+    assert preset.adapter is not None, "only adapters sit on a base"
+    if preset.adapter.base_precision == "fp32":
+        return
+    layers = {id(value) for layer in model.modules() if isinstance(layer, LAYERS) for value in layer.parameters()}
+    for value in model.parameters():
+        if preset.optimisation.precision == "bf16" or id(value) in layers:
+            value.data = value.data.to(torch.bfloat16)
 
 
 def _matrices(model: nn.Module, whole: set[str], fp8: bool) -> dict[int, int]:
@@ -82,35 +100,50 @@ def _matrices(model: nn.Module, whole: set[str], fp8: bool) -> dict[int, int]:
     }
 
 
-def memory_of(outline: Outline, samples: int) -> Estimate:
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks, in order of the model's attributes."""
+    return [block for child in model.children() if isinstance(child, nn.ModuleList) for block in child]
+
+
+def memory_of(outline: Outline, samples: int, processes: int = 1) -> Estimate:
     """The memory of a step over ``samples`` of the largest size at once; raises UsageError where no size is given."""
+    preset, cast = outline.preset, cast_of(outline, samples)
+    on = preset.optimisation.gradient_checkpointing
+    segment, other = rehearse(cast, checkpointing=on), graph_of(cast, checkpointing=not on)
+    return estimate(outline.weights, segment, other, settings_of(preset, processes))
+
+
+def cast_of(outline: Outline, samples: int) -> Cast:
+    """Who takes part in a step over ``samples`` at once."""
     preset, student = outline.preset, outline.student
-    shape = state_shape(preset, student)
-    narrow = preset.optimisation.precision == "bf16"
+    guidance, narrow = guidance_of(preset.teacher), preset.optimisation.precision == "bf16"
     with torch.device("meta"):
-        x, sigma = torch.empty(1, *shape), torch.ones(1)
-        conditioning = student.family.longest_conditioning(root(student.model))
-    traced = trace(
-        root(student.model),
-        lambda: student.family.call(student.model, x, sigma, conditioning),
-        prod(shape),
-        torch.bfloat16 if narrow else torch.float32,
+        told = student.family.longest_conditioning(root(student.model))
+    if guidance.scale != 1 and isinstance(student.family, TextToImageFamily):
+        told |= {f"{NEGATIVE_PREFIX}{name}": value for name, value in told.items()}
+    return Cast(
+        student=student,
+        teacher=outline.frozen,
+        guidance=guidance,
+        config=imitation_config(preset),
+        mixes=preset.imitation.mixing_iterations > 0,
+        shape=(samples, *state_shape(preset, student)),
+        conditioning=told,
+        dtype=torch.bfloat16 if narrow else torch.float32,
+        packed=outline.matrices if preset.adapter is not None and preset.adapter.base_precision == "fp8" else (),
     )
-    return estimate(outline.weights, traced, settings_of(preset, samples))
 
 
-def settings_of(preset: Preset, samples: int) -> MemorySettings:
+def settings_of(preset: Preset, processes: int) -> MemorySettings:
     """The settings of ``preset`` that its memory depends on."""
-    adapter, imitation = preset.adapter, preset.imitation
+    adapter = preset.adapter
     return MemorySettings(
         base="fp32" if adapter is None else adapter.base_precision,
         compute=preset.optimisation.precision,
         optimizer=preset.optimisation.optimizer,
         checkpointing=preset.optimisation.gradient_checkpointing,
         offload=adapter is not None and adapter.offload_base,
-        samples=samples,
-        states=imitation.states,
-        query=min(imitation.states, imitation.states_per_query) if imitation.states_per_query else imitation.states,
+        processes=processes,
     )
 
 

@@ -13,7 +13,7 @@ from ...system.devices import choose_device
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ..machine import check_machine
-from ..settings import batch_plan, time_grid
+from ..settings import BatchPlan, batch_plan, time_grid
 from .memory import Bytes
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
 
@@ -69,7 +69,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
             "optimiser": optimisation.optimizer,
             "device": str(chosen),
         },
-        "memory": _memory(outline, batches.device_batch),
+        "memory": _memory(outline, batches),
         "disk": disk_of(outline, local),
         "folder": str(output),
     }
@@ -82,10 +82,10 @@ def _counted(preset: Preset) -> str:
     return f"trajectories of {preset.policy.nfe} segment{'s' if preset.policy.nfe > 1 else ''}"
 
 
-def _memory(outline: Outline, samples: int) -> dict:
+def _memory(outline: Outline, batches: BatchPlan) -> dict:
     """The memory of a step by part, what stands, what passes, and both."""
     try:
-        found = memory_of(outline, samples)
+        found = memory_of(outline, batches.device_batch, batches.processes)
     except UsageError as error:
         return {"peak": f"unknown: {error.message}"}
     parts = found.of_full_training() if outline.preset.adapter is None else found.parts()

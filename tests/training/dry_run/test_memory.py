@@ -19,43 +19,63 @@ from zoo import WIDTH, ZOO, Row, every_family, student_of, zoo_preset
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers import family_of
-from piflow_cli.training.dry_run import plan
-from piflow_cli.training.dry_run.memory import Bytes, MemorySettings, Trace, WeightCounts, checkpoint_bytes, estimate
-from piflow_cli.training.dry_run.outline import settings_of
-from piflow_cli.training.dry_run.tracing import trace
+from piflow_cli.training.dry_run import live, plan
+from piflow_cli.training.dry_run.live import Autocast, Live
+from piflow_cli.training.dry_run.memory import (
+    Bytes,
+    MemorySettings,
+    SegmentMemory,
+    WeightCounts,
+    checkpoint_bytes,
+    estimate,
+)
+from piflow_cli.training.dry_run.outline import cast_of, outline_of
+from piflow_cli.training.dry_run.rehearsal import graph_of, rehearse
 from piflow_cli.training.optimizer import make_optimizer
 from piflow_cli.training.settings import imitation_config
 
 CONFIGS = Path(__file__).parent.parent.parent / "data" / "configs"
 WEIGHTS = WeightCounts(linear=1000, other=10, trained=100, matrix=50, block=200)
-TRACE = Trace(inputs=(7, 7), kept=(300, 500), outside=20, largest=40, output=3, state=2)
-SETTINGS = MemorySettings("bf16", "bf16", "adamw", checkpointing=True, offload=False, samples=2, states=4, query=4)
+MOMENTS = SegmentMemory(graph=60, asked=30, policy=5, forward=80, query=90, backward=70)
+SETTINGS = MemorySettings("bf16", "bf16", "adamw", checkpointing=True, offload=False, processes=1)
 
 
 def test_the_parts_are_those_counted_by_hand() -> None:
-    found = estimate(WEIGHTS, TRACE, SETTINGS)
+    found = estimate(WEIGHTS, MOMENTS, 500, SETTINGS)
     assert (found.base, found.adapters, found.gradients, found.optimiser, found.average) == (2020, 400, 400, 800, 400)
-    assert found.activations_without_checkpointing == 2 * (14 + 800 + 20)
-    assert found.activations_with_checkpointing == 2 * (14 + 20 + 500)
-    assert found.teacher_query == 4 * 40 * 2 * 4
-    assert found.policy == 4 * 2 * (8 * 3 + 2 * 4 * 2)
-    # The backward pass: block inputs, what one block keeps, and what passes through it. The query takes less beside the
-    # inputs.
-    assert found.peak == 2020 + 400 + 400 + 800 + 400 + 320 + max(2 * 34 + 1280, 2 * 534 + 320, 2 * 34 + 200 + 320)
+    assert (found.activations_with_checkpointing, found.activations_without_checkpointing) == (60, 500)
+    assert (found.teacher_query, found.policy) == (30, 5)
+    # The teacher's query is the most demanding moment.
+    assert found.peak == 2020 + 400 + 400 + 800 + 400 + 90
+    assert estimate(WEIGHTS, replace(MOMENTS, forward=91), 500, SETTINGS).peak == found.peak + 1
+    assert estimate(WEIGHTS, replace(MOMENTS, backward=92), 500, SETTINGS).peak == found.peak + 2
+    plain = estimate(WEIGHTS, MOMENTS, 50, replace(SETTINGS, checkpointing=False))
+    assert (plain.activations_with_checkpointing, plain.activations_without_checkpointing) == (50, 60)
+
+
+def test_processes_that_exchange_gradients_hold_them_twice() -> None:
+    alone, together = (estimate(WEIGHTS, MOMENTS, 500, replace(SETTINGS, processes=count)) for count in (1, 2))
+    assert together.gradients == 2 * alone.gradients == 800 and together.peak == alone.peak + 400
 
 
 @pytest.mark.parametrize(
     ("base", "expected"), [("fp32", 4040), ("bf16", 2020), ("int8", 1020), ("fp8", 1020), ("nf4", 582)]
 )
 def test_the_base_by_precision(base: str, expected: int) -> None:
-    assert estimate(WEIGHTS, TRACE, replace(SETTINGS, base=base)).base == expected
+    assert estimate(WEIGHTS, MOMENTS, 500, replace(SETTINGS, base=base)).base == expected
 
 
-def test_without_checkpointing_all_is_kept_and_an_offloaded_base_leaves_a_few_matrices() -> None:
-    kept = replace(SETTINGS, checkpointing=False)
-    # The query comes beside all activations: 1668 + 1280.
-    assert estimate(WEIGHTS, TRACE, kept).peak == 2020 + 2000 + 320 + 1668 + 1280
-    assert estimate(WEIGHTS, TRACE, replace(SETTINGS, offload=True)).base == 2 * (200 + 10)
+def test_an_offloaded_base_leaves_a_few_matrices_and_bitsandbytes_unpacks_one() -> None:
+    plain = estimate(WEIGHTS, MOMENTS, 500, SETTINGS)
+    assert estimate(WEIGHTS, MOMENTS, 500, replace(SETTINGS, offload=True)).base == 2 * (200 + 10)
+    for base, compute, unpacked in (
+        ("int8", "bf16", 100),
+        ("nf4", "bf16", 100),
+        ("nf4", "fp32", 200),
+        ("fp8", "bf16", 0),
+    ):
+        found = estimate(WEIGHTS, MOMENTS, 500, replace(SETTINGS, base=base, compute=compute))
+        assert found.peak - found.base == plain.peak - plain.base + unpacked
 
 
 def test_a_checkpoint_holds_student_average_and_moments() -> None:
@@ -84,15 +104,31 @@ class TwoBlocks(nn.Module):
         return self.head(x)
 
 
-def test_a_small_network_keeps_what_can_be_counted_on_paper() -> None:
+def test_a_small_network_holds_what_can_be_counted_on_paper() -> None:
     with torch.device("meta"):
-        model, x = TwoBlocks(), torch.empty(3, 4)
-        found = trace(model, lambda: model(x), state=12, dtype=torch.float32)
-    # A block is given 3 x 4 numbers and keeps the 3 x 6 after its ReLU; the head keeps the 3 x 4 it is given.
-    assert found == Trace(inputs=(48, 48), kept=(72, 72), outside=48, largest=72, output=15, state=12)
+        model, x = TwoBlocks(), torch.empty(128, 4)
+        with Live([*model.parameters(), x]) as live, live.peak() as forward:
+            output = model(x)
+        # After a ReLU 128 x 6 numbers are kept, of each block 128 x 4, and the answer has 128 x 5.
+        assert live.now == forward[0] == 4 * 128 * (2 * (6 + 4) + 5)
+        with live, live.peak() as backward:
+            torch.autograd.backward(output.sum())
+        del output
+    # Gradients of six small matrices stay, each rounded up to 512 bytes.
+    assert live.now == 5 * 512 and backward[0] > forward[0]
+
+
+def test_autocast_makes_a_copy_of_a_trained_weight_once_and_of_a_frozen_one_each_time() -> None:
     with torch.device("meta"):
-        narrow = trace(model, lambda: model(x), state=12, dtype=torch.bfloat16)
-    assert narrow.output == 15 and narrow.largest == 36
+        x, weight = torch.empty(2, 256, dtype=torch.bfloat16), nn.Parameter(torch.empty(256, 256))
+        for trained, copies in ((True, 1), (False, 0)):
+            autocast = Autocast(torch.bfloat16)
+            with Live([weight.requires_grad_(trained), x]) as live, torch.no_grad(), autocast, live.peak() as found:
+                for _ in range(2):
+                    nn.functional.linear(x, weight)
+            assert (live.now, found[0]) == (copies * 2 * 256 * 256, 2 * 256 * 256 + 2 * 512)
+            autocast.forget()
+            assert live.now == 0
 
 
 def kept_by_autograd(model: nn.Module, run) -> int:
@@ -111,7 +147,8 @@ def kept_by_autograd(model: nn.Module, run) -> int:
 
 
 @every_family
-def test_the_trace_counts_what_autograd_keeps(row: Row, monkeypatch) -> None:
+def test_the_forward_pass_leaves_what_autograd_keeps(row: Row, monkeypatch) -> None:
+    monkeypatch.setattr(live, "PAGE", 1)
     family, base = family_of(row.family, row.guidance), row.build()
     monkeypatch.setattr(type(family), "text_length", 16)
     student = student_of(row, base)
@@ -125,12 +162,11 @@ def test_the_trace_counts_what_autograd_keeps(row: Row, monkeypatch) -> None:
         imagined = student_of(row, outline)
         x, told = torch.empty(1, 4, 32, 32), family.longest_conditioning(outline)
         told = {name: value.float() if value.is_floating_point() else value for name, value in told.items()}
-    found = trace(
-        outline, lambda: family.call(imagined.model, x, torch.ones(1, device="meta"), told), x.numel(), torch.float32
-    )
-    # Block inputs count with the blocks, and most of them autograd keeps too.
-    assert sum(found.kept) + found.outside + sum(found.inputs) == pytest.approx(expected, rel=0.1)
-    assert all(size < sum(found.kept) for size in found.inputs) and len(found.kept) == len(found.inputs) >= 2
+        # Some networks keep tables from their first call on.
+        family.call(imagined.model, x, torch.ones(1), told)
+        with Live([*outline.parameters(), *outline.buffers()]) as held, Autocast(torch.float32):
+            output = family.call(imagined.model, x, torch.ones(1), told)
+    assert held.now - output.nbytes == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -204,30 +240,47 @@ def test_a_plan_says_what_text_encoders_take(cli, tmp_path, monkeypatch, offload
     assert told["memory"]["text encoders, before training"] == 2 * (384 + 64 if offload else 384 + 144 + 64 + 96 + 18)
 
 
+def imagined_flux(tmp_path: Path, *settings: str):
+    """Who takes part in a step of a small FLUX, on the meta device."""
+    path, _ = zoo_preset(ZOO["flux"], tmp_path)
+    options = ["data.resolution=64", "adapter.base_precision=bf16", "optimisation.precision=bf16", *settings]
+    preset = resolve(str(path), None, options, {"data.prompts": "-"})
+    outline = outline_of(preset, family_of("flux"))
+    return outline, cast_of(outline, 1)
+
+
+def test_fp8_holds_the_cast_weights_that_the_backward_pass_needs(tmp_path, monkeypatch) -> None:
+    """Those of a block with checkpointing, without it those of all layers that gradients pass; bf16 holds none."""
+    monkeypatch.setattr(live, "PAGE", 1)
+    (outline, plain), (_, packed) = (
+        imagined_flux(tmp_path, f"adapter.base_precision={base}") for base in ("bf16", "fp8")
+    )
+    kept = [graph_of(cast, checkpointing=False) for cast in (plain, packed)]
+    inside = graph_of(packed, checkpointing=True) - graph_of(plain, checkpointing=True)
+    assert 2 * outline.weights.matrix < kept[1] - kept[0] <= 2 * outline.weights.linear
+    assert 0 <= inside < kept[1] - kept[0]
+    back = [rehearse(cast, checkpointing=True).backward for cast in (plain, packed)]
+    assert inside < back[1] - back[0] <= 2 * outline.weights.block + inside
+
+
+def test_checkpointing_leaves_less_and_two_samples_leave_twice_as_much(tmp_path) -> None:
+    _, cast = imagined_flux(tmp_path)
+    assert graph_of(cast, checkpointing=True) < graph_of(cast, checkpointing=False) / 2
+    moments = rehearse(cast, checkpointing=True)
+    assert moments.graph == graph_of(cast, checkpointing=True)
+    assert moments.forward <= moments.query + moments.asked and moments.query > moments.graph + moments.asked
+    assert all(value.grad is None for value in cast.student.model.parameters())
+    both = rehearse(replace(cast, shape=(2, *cast.shape[1:])), checkpointing=True)
+    # Copies of weights are there once.
+    assert 1.5 * moments.graph < both.graph < 2 * moments.graph
+    alone = rehearse(replace(cast, config=replace(cast.config, states_per_query=1)), checkpointing=True)
+    assert alone.asked < moments.asked
+
+
 @pytest.mark.parametrize(("asked", "together"), [(0, 4), (1, 1), (3, 3), (9, 4)])
 def test_states_that_share_a_query_are_as_the_preset_says(asked: int, together: int) -> None:
     preset = resolve("flux-dev", None, [], {"imitation.states_per_query": asked})
     assert imitation_config(preset).states_per_query == asked
-    assert settings_of(preset, 1).query == together
-
-
-def test_fp8_holds_the_cast_weights_that_the_backward_pass_needs() -> None:
-    plain = estimate(WEIGHTS, TRACE, replace(SETTINGS, base="int8")).peak - 2 * 50
-    assert estimate(WEIGHTS, TRACE, replace(SETTINGS, base="fp8")).peak == plain + 2 * 200
-    whole = replace(SETTINGS, checkpointing=False)
-    bare = estimate(WEIGHTS, TRACE, replace(whole, base="int8")).peak - 2 * 50
-    assert estimate(WEIGHTS, TRACE, replace(whole, base="fp8")).peak == bare + 2 * 1000
-
-
-@pytest.mark.parametrize(("base", "stored"), [("bf16", 2040), ("fp8", 1040)])
-def test_a_narrow_base_that_computes_in_float32_is_widened_while_it_does(base: str, stored: int) -> None:
-    """Four bytes an element of one block with checkpointing, of all linear layers
-    without; what is no matrix is float32 for good."""
-    for checkpointing, elements in ((True, 200), (False, 1000)):
-        settings = replace(SETTINGS, compute="fp32", checkpointing=checkpointing)
-        found, wide = (estimate(WEIGHTS, TRACE, replace(settings, base=kind)) for kind in (base, "fp32"))
-        assert found.base == stored
-        assert found.peak - found.base == wide.peak - wide.base + 4 * elements
 
 
 @pytest.mark.parametrize(
