@@ -9,7 +9,7 @@ from piflow_cli.core.policies.kinds import policy_kind
 from piflow_cli.core.segments import segment_length
 from piflow_cli.presets.choices import BITSANDBYTES
 from piflow_cli.presets.families import CLASS, TEXT, conditioning_of
-from piflow_cli.presets.faults import Finding, Mend
+from piflow_cli.presets.faults import Contradiction, Mend
 from piflow_cli.presets.schema import (
     DATA_SOURCES,
     TOLD_A_TEXT,
@@ -26,7 +26,7 @@ FEW = 4
 USUAL_SIDE = 1024  # pixels, as all the shipped presets of texts have it
 
 
-def contradictions(sections: Mapping[str, Any]) -> Iterator[Finding]:
+def contradictions(sections: Mapping[str, Any]) -> Iterator[Contradiction]:
     """Every pair of values that exclude each other, among sections that are valid.
 
     What is wrong continues the name of the key.
@@ -43,7 +43,7 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[Finding]:
     if data is not None:
         yield from _data_contradictions(data, teacher)
     if data is not None and imitation is not None and imitation.data_free is False and data.source in WITHOUT_PICTURES:
-        yield Finding(
+        yield Contradiction(
             "imitation.data_free",
             f"is false, and {data.source} bring no pictures to add noise to; in their place give some: --data SOURCE",
             (Mend("imitation.data_free", True),),
@@ -54,7 +54,7 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[Finding]:
         and policy.components < FEW
         and policy.components < (fewest := policy_kind(policy.kind).fewest)
     ):
-        yield Finding(
+        yield Contradiction(
             "policy.components",
             f"must be at least {fewest} for a {policy.kind} policy",
             (Mend("policy.components", fewest),),
@@ -64,18 +64,18 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _window_contradictions(policy, imitation)
 
 
-def _teacher_contradictions(teacher: TeacherSection) -> Iterator[Finding]:
+def _teacher_contradictions(teacher: TeacherSection) -> Iterator[Contradiction]:
     low, high = teacher.guidance_interval
     if low > high:
         key = "teacher.guidance_interval"
         what = f"must run from low to high sigma, not from {low:g} to {high:g}"
-        yield Finding(key, what, (Mend(key, [high, low]),))
+        yield Contradiction(key, what, (Mend(key, [high, low]),))
 
 
-def _window_contradictions(policy: PolicySection, imitation: ImitationSection) -> Iterator[Finding]:
+def _window_contradictions(policy: PolicySection, imitation: ImitationSection) -> Iterator[Contradiction]:
     longest = segment_substeps(policy)
     if imitation.window > longest:
-        yield Finding(
+        yield Contradiction(
             "imitation.window",
             (
                 f"is {imitation.window} substeps, longer than a segment, which has {longest} "
@@ -86,18 +86,20 @@ def _window_contradictions(policy: PolicySection, imitation: ImitationSection) -
         )
 
 
-def _offload_contradictions(adapter: AdapterSection, optimisation: OptimisationSection | None) -> Iterator[Finding]:
+def _offload_contradictions(
+    adapter: AdapterSection, optimisation: OptimisationSection | None
+) -> Iterator[Contradiction]:
     if not adapter.offload_base:
         return
     if adapter.base_precision in BITSANDBYTES:
-        yield Finding(
+        yield Contradiction(
             "adapter.offload_base",
             f"excludes adapter.base_precision {adapter.base_precision}; take fp8 or bf16",
             (Mend("adapter.base_precision", "fp8"),),
             ("adapter.base_precision",),
         )
     if optimisation is not None and not optimisation.gradient_checkpointing:
-        yield Finding(
+        yield Contradiction(
             "adapter.offload_base",
             "needs optimisation.gradient_checkpointing: else the backward pass holds all the weights",
             (Mend("optimisation.gradient_checkpointing", True),),
@@ -110,21 +112,21 @@ def segment_substeps(policy: PolicySection) -> int:
     return max(1, round(policy.substeps * segment_length(policy.nfe, policy.final_step_scale)))
 
 
-def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> Iterator[Finding]:
+def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> Iterator[Contradiction]:
     given = [name for name in DATA_SOURCES if getattr(data, name) is not None]
     wanted = None if teacher is None else conditioning_of(teacher.family)
     misplaced = [name for name in given if wanted not in (None, TEXT if name in TOLD_A_TEXT else CLASS)]
     if misplaced:
         other = CLASS if wanted == TEXT else TEXT
         what = f"is for teachers that are told a {other}, and this one is told a {wanted}; leave it out"
-        yield Finding(f"data.{misplaced[0]}", what, causes=("teacher.family",))
+        yield Contradiction(f"data.{misplaced[0]}", what, causes=("teacher.family",))
         return
     for name in given[1:]:
-        yield Finding(f"data.{name}", f"excludes data.{given[0]}; give one of them", causes=(f"data.{given[0]}",))
+        yield Contradiction(f"data.{name}", f"excludes data.{given[0]}; give one of them", causes=(f"data.{given[0]}",))
     if data.resolution is not None and data.sizes:
-        yield Finding("data.sizes", "excludes data.resolution; give one of them", causes=("data.resolution",))
+        yield Contradiction("data.sizes", "excludes data.resolution; give one of them", causes=("data.resolution",))
     if data.resolution is None and not data.sizes and set(TOLD_A_TEXT) & set(given):
-        yield Finding(
+        yield Contradiction(
             "data.resolution",
             f"is missing: data.{given[0]} needs the pictures' side in pixels, or data.sizes",
             (Mend("data.resolution", USUAL_SIDE),),
@@ -132,11 +134,11 @@ def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> I
         )
 
 
-def _optimisation_contradictions(optimisation: OptimisationSection) -> Iterator[Finding]:
+def _optimisation_contradictions(optimisation: OptimisationSection) -> Iterator[Contradiction]:
     size = optimisation.device_batch_size
     if size is not None and size > optimisation.batch_size:
         key = "optimisation.device_batch_size"
-        yield Finding(
+        yield Contradiction(
             key,
             f"is {size} and must not exceed optimisation.batch_size, {optimisation.batch_size}",
             (Mend(key, optimisation.batch_size),),

@@ -45,7 +45,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Contradiction:
     """What is wrong with a dotted key, before it is known where that was written.
 
     ``causes``: the other keys that have a part in it. ``mends``: as a :class:`Fault` has them, options aside.

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.contradictions import contradictions
 from piflow_cli.presets.demands import demand
-from piflow_cli.presets.faults import Fault, Finding
+from piflow_cli.presets.faults import Contradiction, Fault
 from piflow_cli.presets.flags import flag_of, is_flag
 from piflow_cli.presets.keys import OF_FILES, VARIANTS, nearest
 from piflow_cli.presets.layers import Layer, merge, nested
@@ -89,7 +89,9 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _validated(kind: type, values: Any, layers: Sequence[Layer], *section: str) -> tuple[Any | None, list[Finding]]:
+def _validated(
+    kind: type, values: Any, layers: Sequence[Layer], *section: str
+) -> tuple[Any | None, list[Contradiction]]:
     """The instance of ``kind`` that some values of ``layers`` are, or None and what is wrong."""
     try:
         return _adapter(kind).validate_python(values), []
@@ -97,7 +99,7 @@ def _validated(kind: type, values: Any, layers: Sequence[Layer], *section: str) 
         return None, [_translate(error, section, layers) for error in exc.errors(include_url=False)]
 
 
-def _translate(error: Mapping[str, Any], section: tuple[str, ...], layers: Sequence[Layer]) -> Finding:
+def _translate(error: Mapping[str, Any], section: tuple[str, ...], layers: Sequence[Layer]) -> Contradiction:
     """Dotted key, plain words and what to type for one pydantic error in a ``section``."""
     location = (*section, *error["loc"])
     key = ".".join(str(part) for part in location[:2])
@@ -105,19 +107,19 @@ def _translate(error: Mapping[str, Any], section: tuple[str, ...], layers: Seque
     if error["type"] == "unexpected_keyword_argument":
         if key in OF_FILES:
             what = "unknown key here: a preset's own file may have it, which --teacher FILE.yaml names"
-            return Finding(key, what, of_variants(error["input"]) if key == VARIANTS else ())
+            return Contradiction(key, what, of_variants(error["input"]) if key == VARIANTS else ())
         suggestion = nearest(key)
         what = f"unknown key; did you mean {suggestion}?" if suggestion else "unknown key"
-        return Finding(key, what, renamed(suggestion, error["input"], layers))
+        return Contradiction(key, what, renamed(suggestion, error["input"], layers))
     mends = allowed(key, error, layers)
     if error["type"] in ("missing", "missing_argument"):
-        return Finding(key, f"{place}is missing", mends)
+        return Contradiction(key, f"{place}is missing", mends)
     if error["type"] == "value_error":
-        return Finding(key, str(error["ctx"]["error"]), mends)
-    return Finding(key, f"{place}{demand(error)}, not {describe(error['input'])}", mends)
+        return Contradiction(key, str(error["ctx"]["error"]), mends)
+    return Contradiction(key, f"{place}{demand(error)}, not {describe(error['input'])}", mends)
 
 
-def _placed(finding: Finding, sources: Mapping[str, str], layers: Sequence[Layer], home: str) -> Fault:
+def _placed(finding: Contradiction, sources: Mapping[str, str], layers: Sequence[Layer], home: str) -> Fault:
     """The fault of the key itself where an option gives it, else of the one given last among those that cause it."""
     ranks = {place: rank for rank, layer in enumerate(layers) for place in (layer.source, *layer.options.values())}
     typed = sources.get(finding.key, home).startswith("--")

@@ -90,14 +90,14 @@ def traced_session(preset: str, settings: Sequence[str], *, small: bool) -> Iter
     from sessions import parameters_that_move, session_of
     from watching import Watch
 
-    from piflow_cli.presets.families import CLASS, told
+    from piflow_cli.presets.families import CLASS, conditioning_of
     from piflow_cli.presets.resolve import load
 
     shipped = load(preset)
     whole, batch = shipped.optimisation.batch_size, shipped.optimisation.device_batch_size
     segments = [f"policy.nfe={min(TRACED, shipped.policy.nfe)}"]
     batch = whole if batch is None else batch
-    rounds = min(TRACED, whole // batch) if told(shipped.teacher.family) == CLASS else 1
+    rounds = min(TRACED, whole // batch) if conditioning_of(shipped.teacher.family) == CLASS else 1
     AcceleratorState._reset_state(True)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode, parameters_that_move(), Watch(mode) as watch, Launches(()), Allocations() as allocations:

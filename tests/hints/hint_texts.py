@@ -97,7 +97,7 @@ def texts_of(node: ast.expr | None) -> list[str]:
         parts = [node.elt]
     elif isinstance(node, ast.DictComp):
         parts = [node.key]
-    elif isinstance(node, ast.Call) and called(node) == "Finding":
+    elif isinstance(node, ast.Call) and called(node) == "Contradiction":
         parts = node.args
     elif isinstance(node, ast.Call) and called(node) == "get":
         parts = node.args[1:]
