@@ -21,4 +21,6 @@ def library(folder: Path) -> Path:
 
 def environment(library: Path) -> dict[str, str]:
     """The variables of a process for which the library stands in the place of runtime and driver."""
-    return {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0"}
+    # Segments that grow ask the driver for more than this one knows.
+    left = {name: value for name, value in os.environ.items() if not name.endswith("ALLOC_CONF")}
+    return {**left, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0"}

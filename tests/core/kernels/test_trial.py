@@ -33,7 +33,9 @@ def chosen_anew():
 
 
 def answer(program: str, **variables: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "CC"} | variables
+    # A command that ran in this process may have said how memory is to be asked for.
+    kept = {name: value for name, value in os.environ.items() if name != "CC" and not name.endswith("ALLOC_CONF")}
+    environment = kept | variables
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
