@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import no_gpu
+import torch
 from cases import ALLOWED, CASES, COPIES, EXTRACTORS, FETCHES, PIPELINES, Case
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -74,7 +75,10 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     # What it has remembered of copies to the host, torch 2.14 cannot repeat inside of another copy.
     mode.cache_enabled = not case.label
-    with mode, parameters_that_move(), Watch(mode) as watch, Launches() as launches:
+    # A mode holds for the process whether it is inside of a call: a backward on threads of its own, as that of two
+    # devices is, would ask in the middle of another thread's, and take a tensor for one of no device.
+    one_thread = torch.autograd.set_multithreading_enabled(False)
+    with mode, one_thread, parameters_that_move(), Watch(mode) as watch, Launches() as launches:
         seen = Seen(lambda: watch.launched + launches.counts + Counter({CALLS: watch.calls}))
         try:
             for title, work in works_of(case, watch, seen, small=small):

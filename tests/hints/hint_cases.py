@@ -1,4 +1,4 @@
-"""Wrong lines and what their hints are to come to: cases.yaml and cases_of_faults.yaml, read.
+"""Wrong lines and what their hints are to come to: cases.yaml, and those of faults and of `piflow doctor`, read.
 
 Words of a line in braces are files of `hint_inputs`, and {tmp} is a fresh folder.
 """
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+OF_PACKAGES = ("hidden", "unloaded", "outdated", "misbuilt")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -22,6 +24,7 @@ class Case:
     ``needs``: a package without which there is nothing to type. ``hub``: what is the matter with the Hub, as
     `hub_server` has it; None: it cannot be reached.
     ``faults``: functions of `hint_faults`, and what each is told. ``computes``: the lines run to their end.
+    ``checks``: the one that `piflow doctor` makes; its hint is below what it found.
     """
 
     module: str
@@ -37,22 +40,22 @@ class Case:
     computes: bool = False
     needs: str | None = None
     hub: str | None = None
+    checks: str | None = None
 
     @property
     def key(self) -> str:
         """As `hint_texts.to_type` names it."""
         return f"{self.module}: {self.hint}"
 
+    @property
+    def package(self) -> str | None:
+        """The package that a fault is about, where it is to be installed."""
+        return next((self.faults[fault] for fault in OF_PACKAGES if fault in self.faults), None)
+
 
 def _read(name: str) -> dict:
     return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
-_READ, _OF_FAULTS = _read("cases.yaml"), _read("cases_of_faults.yaml")
-CASES = tuple(
-    Case(module, **entry)
-    for cases in (_READ["typed"], _OF_FAULTS)
-    for module, entries in cases.items()
-    for entry in entries
-)
-NOT_TYPED = {hint: reason for reason, hints in _READ["not_typed"].items() for hint in hints}
+READ = (_read("cases.yaml")["typed"], _read("cases_of_faults.yaml"), _read("cases_of_doctor.yaml"))
+CASES = tuple(Case(module, **entry) for cases in READ for module, entries in cases.items() for entry in entries)

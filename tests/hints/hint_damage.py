@@ -42,9 +42,19 @@ def damaged(root: Path, files: Mapping[str, Path], vae: Path, stack: ExitStack) 
         **text_bases(root / "text_bases", files["base"]),
         **runs(root / "runs", files, stack),
         **data(root / "data"),
+        **unweighted(root / "unweighted"),
         **latents(root / "latents", vae),
         **settings(root / "settings"),
     }
+
+
+def unweighted(root: Path) -> dict[str, Path]:
+    """Folders of models that transformers knows, of which no weights were copied."""
+    made = {name: root / name for name in ("clip", "dinov2")}
+    for name, folder in made.items():
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"model_type": name}))
+    return made
 
 
 def students(root: Path, files: Mapping[str, Path]) -> dict[str, Path]:

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
@@ -25,6 +25,7 @@ import PIL.Image
 import pytest
 import torch
 from hint_computed import COMPUTED, COMPUTING, Reached
+from hint_doctor import OF_MACHINES
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from piflow_cli.evaluation.extractors import inception_weights
@@ -66,16 +67,32 @@ def needed(patch: Patch, package: str) -> None:
         patch.setattr(place, compute)
 
 
+class Unimportable(MetaPathFinder, Loader):
+    """A finder of one package, whose import raises the error."""
+
+    def __init__(self, package: str, error: Exception) -> None:
+        self.package, self.error = package, error
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name.partition(".")[0] == self.package else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise self.error
+
+
 def unfit(patch: Patch, package: str) -> None:
     """The package was built for another version of what it stands on."""
+    _failing(patch, package, RuntimeError("operator torchvision::nms does not exist"))
 
-    class Failing(MetaPathFinder):
-        def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> None:
-            if name.partition(".")[0] == package:
-                raise RuntimeError("operator torchvision::nms does not exist")
 
+def unloaded(patch: Patch, package: str) -> None:
+    """A file of the package is not there."""
+    _failing(patch, package, ImportError("libcudart.so: cannot open shared object file"))
+
+
+def _failing(patch: Patch, package: str, error: Exception) -> None:
     hidden(patch, package)
-    patch.setattr(sys, "meta_path", [Failing(), *sys.meta_path])
+    patch.setattr(sys, "meta_path", [Unimportable(package, error), *sys.meta_path])
 
 
 def old_diffusers(patch: Patch, name: str) -> None:
@@ -114,6 +131,7 @@ def gpus(patch: Patch, count: str) -> None:
     """torch sees so many GPUs."""
     patch.setattr(torch.cuda, "is_available", lambda: True)
     patch.setattr(torch.cuda, "device_count", lambda: int(count))
+    patch.setattr(torch.cuda, "set_device", lambda device: None)
 
 
 def token_wanted(patch: Patch, name: str) -> None:
@@ -183,6 +201,7 @@ PATCHES = (
     hidden,
     needed,
     unfit,
+    unloaded,
     old_diffusers,
     refused,
     gpus,
@@ -194,6 +213,7 @@ PATCHES = (
     homeless,
     changed_files,
     *COMPUTED,
+    *OF_MACHINES,
 )
 FAULTS: dict[str, Callable[[str], AbstractContextManager[None]]] = {
     "small_files": small_files,

@@ -34,7 +34,7 @@ OUTSIDE = re.compile(
 )
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Named otherwise by those who publish it; and a package that is never there without the other.
-PUBLISHED = {"cleanfid": "clean-fid", "pyarrow": "datasets"}
+PUBLISHED = {"cleanfid": "clean-fid", "pyarrow": "datasets", "triton": "torch"}
 
 
 def outside(part: str) -> list[str] | None:
@@ -98,12 +98,16 @@ def _wandb(given: Sequence[str], missing: str | None, it: Sequence[str]) -> None
     assert given[0] in importlib.import_module("wandb.cli.cli").cli.commands
 
 
+def _export(name: str, value: str) -> None:
+    os.environ[name] = str(Path.cwd()) if value == "DIR" else value
+
+
 PROGRAMS: dict[str, Callable[[Sequence[str], str | None, Sequence[str]], None]] = {
     "rm": lambda given, missing, it: _run(["rm", *given]),
     "ulimit": lambda given, missing, it: _run(["bash", "-c", shlex.join(["ulimit", *given])]),
     "unset": lambda given, missing, it: [os.environ.pop(name) for name in given] and None,
     "set": lambda given, missing, it: os.environ.update([given[0].split("=")]),
-    "export": lambda given, missing, it: os.environ.update(XDG_CACHE_HOME=str(Path.cwd())),
+    "export": lambda given, missing, it: _export(*given[0].split("=")),
     "put": lambda given, missing, it: put(it[0], Path(given[-1])),
     "pip": _pip,
     "hf": _hf,
@@ -115,7 +119,7 @@ PROGRAMS: dict[str, Callable[[Sequence[str], str | None, Sequence[str]], None]] 
 
 
 # Those that change what the reader has, and nothing of the fault.
-LEAVING = ("set", "export", "put", "hf auth login")
+LEAVING = ("set", "export", "put", "hf auth login", "unset CUDA_VISIBLE_DEVICES")
 
 
 def put(file: str, place: Path) -> None:

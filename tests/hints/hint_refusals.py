@@ -12,11 +12,13 @@ from hint_typing import commands
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_students import tiny_student
+from zoo import ZOO, zoo_preset
 
 from piflow_cli.app import main
 from piflow_cli.console import SILENT
 from piflow_cli.data.buckets import buckets_of
 from piflow_cli.data.labelled_images import load_images
+from piflow_cli.data.sources import open_data
 from piflow_cli.evaluation.distributions import Sides, measure
 from piflow_cli.evaluation.extractors import open_extractor
 from piflow_cli.evaluation.extractors.features import FeatureSet
@@ -88,6 +90,20 @@ def named_first(hint: str) -> str:
     return hint.partition(": ")[2].partition(",")[0]
 
 
+def of_classes(folder: Path) -> object:
+    preset = resolve("flux-dev", None, [], {"data.prompts": "-"})
+    pictured = replace(preset, data=replace(preset.data, prompts=None, images=str(pictures(folder))))
+    return open_data(pictured, family_of("flux"), None, None, SILENT)
+
+
+def of_texts(folder: Path, hint: str) -> None:
+    (folder / "prompts.txt").write_text("a red fox\n")
+    preset, _ = zoo_preset(ZOO["flux"], folder)
+    typed = hint.removeprefix("give it ").replace("FILE", str(folder / "prompts.txt")).split()
+    line = f"distill --teacher {preset} --set data.resolution=64 --dry-run --quiet --device cpu --output {folder / 'd'}"
+    assert main([*line.split(), *typed]) == 0
+
+
 def helps(folder: Path, hint: str) -> None:
     assert main(hint.partition(" lists")[0].split()[1:]) == 0
 
@@ -101,6 +117,7 @@ REFUSALS = [
         lambda folder: load_images(folder / "nowhere"),
         lambda folder, hint: load_images(pictures(folder)),
     ),
+    Refusal("data/sources.py", "give it --prompts FILE", of_classes, of_texts),
     Refusal(
         "evaluation/distributions.py",
         "known: {}",

@@ -67,13 +67,13 @@ def is_part(text: str) -> bool:
 
 
 def faults_in(function: ast.FunctionDef) -> Iterator[ast.expr]:
-    """What the function puts into its list of faults."""
+    """What the function returns, or puts into its list of faults."""
     for node in ast.walk(function):
         if isinstance(node, ast.Call) and called(node) == "append":
             yield from node.args
         elif isinstance(node, (ast.List, ast.Dict, ast.ListComp, ast.DictComp)):
             yield node
-        elif isinstance(node, ast.Yield) and node.value is not None:
+        elif isinstance(node, (ast.Yield, ast.Return)) and node.value is not None:
             yield node.value
 
 

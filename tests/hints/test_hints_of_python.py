@@ -25,7 +25,7 @@ def test_a_refusal_that_only_python_meets_has_its_hint(tmp_path, refusal: Refusa
     refusal.mended(tmp_path, str(told))
 
 
-def test_without_triton_the_reference_computes_until_it_is_installed(caplog: Any) -> None:
+def test_without_triton_the_reference_computes_until_it_is_installed(caplog: Any, monkeypatch: Any) -> None:
     pytest.importorskip("triton")
     kernels._chosen.cache_clear()
     with caplog.at_level(logging.WARNING, kernels.LOGGER.name), FAULTS["hidden"]("triton"):
@@ -33,5 +33,7 @@ def test_without_triton_the_reference_computes_until_it_is_installed(caplog: Any
     words = outside(caplog.messages[0])
     assert caplog.messages[0] == TRITON and words is not None
     do(words, "triton", ())
+    # The trial launch, which needs a GPU.
+    monkeypatch.setattr("piflow_cli.core.kernels.triton_trial.product", lambda device: 6.0)
     kernels._chosen.cache_clear()
     assert kernels.backend("cuda").__name__.endswith("gm_triton")

@@ -28,7 +28,7 @@ class Dino(EightBitExtractor):
     def __init__(self, source: str, device: torch.device) -> None:
         from transformers import Dinov2Model
 
-        folder = model_folder(source, "dinov2")
+        folder = model_folder(source, "dinov2", f"--extractor {DINO}PATH")
         self.name, self.device = f"{DINO}{source}", device
         self.identity = identity_of_place(folder)
         self.network = load_network(Dinov2Model, folder, device)

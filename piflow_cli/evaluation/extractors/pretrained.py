@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import PiflowError, RunError, UsageError
-from ...weights.locate import LOCAL_COPY, hub_id, locate
+from ...weights.locate import locate
 from ...weights.pickled import read_pickled
 from ...weights.stored import INDEX_SUFFIX, shards_of
 
@@ -21,11 +21,12 @@ PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin", f"pytorch_model.bin{INDEX
 AGAIN = "copy or download them again"
 
 
-def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
+def model_folder(source: str, kind: str, option: str, also: Sequence[str] = ()) -> Path:
     """The folder of a model of the type ``kind`` (in its config.json); the Hub is asked only for what is needed.
 
     Args:
         source: a folder that transformers can read, or a Hub id.
+        option: what hints say to name another model with.
         also: patterns of files that are needed besides configuration and weights.
 
     Raises:
@@ -34,27 +35,16 @@ def model_folder(source: str, kind: str, also: Sequence[str] = ()) -> Path:
     """
     from transformers import AutoConfig
 
-    if hub_id(source) is None and not Path(source).is_dir():
-        raise UsageError(
-            f"there is no folder {source} that could hold a {kind} model", "name a folder or a Hub id, OWNER/NAME"
-        )
-    try:
-        folder = locate(source, only=(CONFIG, WEIGHTS, *also))
-        if not any(folder.glob(WEIGHTS)):
-            folder = locate(source, only=(CONFIG, *PICKLED, *also))
-    except PiflowError as error:
-        hint = (error.hint or LOCAL_COPY).replace(LOCAL_COPY, "name a local copy in its place, a folder")
-        raise type(error)(error.message, hint) from error
+    folder = locate(source, only=(CONFIG, WEIGHTS, *also), option=option)
+    if not any(folder.glob(WEIGHTS)):
+        folder = locate(source, only=(CONFIG, *PICKLED, *also), option=option)
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"{source} holds no model that transformers reads", f"name a {kind} model by folder or Hub id"
-        ) from error
+    except (OSError, ValueError, KeyError):
+        found = None
     if found != kind:
-        raise UsageError(
-            f"{source} holds a model of the type {found}, not {kind}", f"name a {kind} model by folder or Hub id"
-        )
+        held = "no model that transformers reads" if found is None else f"a model of the type {found}, not {kind}"
+        raise UsageError(f"{source} holds {held}", f"name a {kind} model by folder or Hub id: {option}")
     return folder
 
 
@@ -72,11 +62,26 @@ def load_network(kind: Any, folder: Path, device: torch.device) -> Any:
             config, tensors = kind.config_class.from_pretrained(folder), _pickled(folder)
             network, found = kind.from_pretrained(None, config=config, state_dict=tensors, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"the weights in {folder} cannot be read: {reason}", AGAIN) from error
+        raise _unreadable("weights", folder, error) from error
     if found["missing_keys"]:
         raise RunError(f"the weights in {folder} lack {sorted(found['missing_keys'])[0]}", AGAIN)
     return network.eval().requires_grad_(False).to(device)
+
+
+def load_processor(kind: Any, folder: Path) -> Any:
+    """What prepares pictures and texts for the network in ``folder``, of the transformers class ``kind``.
+
+    Raises RunError where its files are missing or damaged.
+    """
+    try:
+        return kind.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise _unreadable("tokenizer and the image processor", folder, error) from error
+
+
+def _unreadable(what: str, folder: Path, error: Exception) -> RunError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return RunError(f"the {what} in {folder} cannot be read: {reason}", AGAIN)
 
 
 def _pickled(folder: Path) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from ...sampling.request import ImageSpec
 from ...system.files import identity_of_place
 from ...teachers.long_texts import hushed, length_note, told_of
 from ..extractors.pictures import quantised
-from ..extractors.pretrained import load_network, model_folder
+from ..extractors.pretrained import load_network, load_processor, model_folder
 from ..rows import Row
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ class ClipScore:
     def __init__(self, source: str, device: torch.device) -> None:
         from transformers import CLIPModel, CLIPProcessor
 
-        folder = model_folder(source, "clip", also=TEXT)
+        folder = model_folder(source, "clip", "--clip PATH", also=TEXT)
         self.name, self.device = f"clip:{source}", device
         self.identity = identity_of_place(folder)
-        self.processor = CLIPProcessor.from_pretrained(folder)
+        self.processor = load_processor(CLIPProcessor, folder)
         self.network = load_network(CLIPModel, folder, device)
 
     def long_texts(self, texts: Sequence[str]) -> dict[str, str]:

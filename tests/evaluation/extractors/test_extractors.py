@@ -323,12 +323,13 @@ def test_a_model_that_cannot_be_fetched_says_what_can_be_typed(monkeypatch) -> N
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(RunError, match="nobody/nothing: it is not in the cache") as caught:
         open_extractor("dinov2:nobody/nothing", CPU)
-    assert "--base" not in caught.value.hint and "name a local copy in its place" in caught.value.hint
+    assert "--base" not in caught.value.hint and "name a local copy: --extractor dinov2:PATH" in caught.value.hint
 
 
 def test_a_place_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no folder .*absent that could hold a dinov2 model"):
+    with pytest.raises(UsageError, match="there is nothing at .*absent") as caught:
         open_extractor(f"dinov2:{tmp_path / 'absent'}", CPU)
+    assert caught.value.hint == "name a folder or a Hub id: --extractor dinov2:PATH"
     with pytest.raises(UsageError, match="holds no model that transformers reads"):
         ClipScore(str(tmp_path), CPU)
 
