@@ -43,7 +43,8 @@ settings.load_profile("piflow")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = listed()
     for item in items:
-        if f"{item.path.relative_to(Path(__file__).parent).as_posix()}::{item.originalname}" in slow:
+        name = f"{item.path.relative_to(Path(__file__).parent).as_posix()}::{item.originalname}"
+        if name in slow or item.get_closest_marker("long"):
             item.add_marker(pytest.mark.slow)
 
 

@@ -1,6 +1,6 @@
 """Training and sampling on a GPU that is not there: devices, kernels, waits and launches of every shipped preset.
 
-`PIFLOW_CUDA=all pytest -n 0 tests/fake_cuda` takes the networks in full size.
+`PIFLOW_CUDA=all pytest -n 0 -m long tests/fake_cuda` takes the networks in full size.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from cases import CASES, EXTRACTORS
 from piflow_cli.presets.resolve import available
 
 HERE = Path(__file__).parent
-# The other presets take a minute and a half, which .ci/run has and the suite has not.
-QUICK = ("digits", "imagenet-repa-2nfe")
 FULL = os.environ.get("PIFLOW_CUDA") == "all"
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or find_spec("triton") is None or shutil.which("cc") is None or torch.version.cuda is None,
@@ -42,8 +40,9 @@ def test_every_preset_has_a_case() -> None:
     assert {case.preset for case in CASES} == {*available(), EXTRACTORS}
 
 
+@pytest.mark.long
 def test_a_gpu_refuses_nothing_waits_only_where_it_may_and_is_launched_on_seldom() -> None:
-    found = reports(*(["--full"] if FULL else QUICK))
+    found = reports(*(["--full"] if FULL else []))
     assert {name: report["faults"] for name, report in found.items() if report["faults"]} == {}
     # A closed form has no kernels of its own; check holds it to what it launches now.
     parts = [report["launches"] for name, report in found.items() if "momentum" not in name]
@@ -57,6 +56,7 @@ def launches(counted: dict[str, int]) -> int:
     return sum(number for name, number in counted.items() if name != "calls of torch")
 
 
+@pytest.mark.long
 def test_each_planted_fault_is_seen() -> None:
     found = reports("imagenet-fm", "--planted")
     assert len(found) == 6

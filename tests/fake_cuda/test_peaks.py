@@ -1,6 +1,6 @@
 """The dry run's estimate of memory against the allocations of a step on a GPU that is not there.
 
-`PIFLOW_CUDA=all pytest -n 0 tests/fake_cuda` takes every shipped preset in full size.
+`PIFLOW_CUDA=all pytest -n 0 -m long tests/fake_cuda` takes every shipped preset in full size.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def rows(presets: Sequence[str], *options: str) -> dict[str, dict]:
     return {row["preset"]: row for row in found}
 
 
+@pytest.mark.long
 @needs_cuda_build
 def test_the_estimate_is_within_a_tenth_of_what_is_allocated() -> None:
     found = rows(sorted(available()), "--full") if FULL else rows(QUICK)
@@ -47,6 +48,7 @@ def test_the_estimate_is_within_a_tenth_of_what_is_allocated() -> None:
     assert set(found) == set(available() if FULL else QUICK)
 
 
+@pytest.mark.long
 @needs_cuda_build
 @pytest.mark.parametrize("setting", SETTINGS if FULL else SETTINGS[:1])
 def test_the_estimate_follows_the_settings_that_save_memory(setting: str) -> None:

@@ -111,6 +111,7 @@ def test_a_wrong_kernel_is_not_within(monkeypatch) -> None:
     }
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     sys.platform != "linux" or find_spec("triton") is None or shutil.which("cc") is None or torch.version.cuda is None,
     reason="needs Linux, Triton, a C compiler and a CUDA build of torch",

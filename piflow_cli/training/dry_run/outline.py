@@ -109,7 +109,10 @@ def memory_of(outline: Outline, samples: int, processes: int = 1) -> Estimate:
     """The memory of a step over ``samples`` of the largest size at once; raises UsageError where no size is given."""
     preset, cast = outline.preset, cast_of(outline, samples)
     on = preset.optimisation.gradient_checkpointing
-    segment, other = rehearse(cast, checkpointing=on), graph_of(cast, checkpointing=not on)
+    segment = rehearse(cast, checkpointing=on)
+    # What knows no checkpointing leaves the same with it.
+    knows = on or getattr(root(outline.student.model), "_supports_gradient_checkpointing", False)
+    other = graph_of(cast, checkpointing=not on) if knows else segment.graph
     return estimate(outline.weights, segment, other, settings_of(preset, processes))
 
 
