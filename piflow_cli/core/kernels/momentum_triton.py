@@ -33,7 +33,7 @@ def followed(policy: MomentumPolicy, x: Tensor, raws: list[Tensor], substeps: in
     times, strides = times_of(policy.raw_src, raws, x.device)
     dropped = policy.dropped if policy.dropped is None else policy.dropped.contiguous().view(torch.uint8)
     of = _Way(times, strides, dropped, substeps, policy.shift, added)
-    return _Followed.apply(of, policy.means, policy.logweights, policy.loggammas, x)
+    return _Momentum.apply(of, policy.means, policy.logweights, policy.loggammas, x)
 
 
 class _Way(NamedTuple):
@@ -51,7 +51,7 @@ class _Way(NamedTuple):
         return self.times[2].shape[0]
 
 
-class _Followed(torch.autograd.Function):
+class _Momentum(torch.autograd.Function):
     """States or a mean velocity (legs, B, C, *S) of means, log-weights, log-gammas and a state."""
 
     @staticmethod
