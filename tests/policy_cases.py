@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,10 @@ from torch import Tensor
 
 from piflow_cli.core.policies.dx import DXPolicy, DXPolynomialPolicy
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
+
+# Where Triton's kernels run in the tests that triton_cases.py and momentum_triton_cases.py hold.
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 HARD_CASES = ("random", "near source", "near data", "one component", "all but one dropped", "large logits")
 
@@ -61,8 +66,13 @@ def hard_case(name: str, seed: int = 0, batch: int = 3) -> tuple[GMFlowPolicy, T
 
 def cast(policy, dtype: torch.dtype):
     """The policy with its tensors (times apart) in another dtype."""
-    names = ("means", "logweights", "logstds", "x_src") if isinstance(policy, GMFlowPolicy) else ("grid", "x_src")
-    return replace(policy, **{name: getattr(policy, name).to(dtype) for name in names})
+    return replace(policy, **{name: getattr(policy, name).to(dtype) for name in (*policy.outputs, "x_src")})
+
+
+def on_device(policy):
+    """The policy where kernels run."""
+    tensors = {name: value.to(DEVICE) for name, value in vars(policy).items() if isinstance(value, Tensor)}
+    return replace(policy, **{name: value for name, value in tensors.items() if name != "sigma_src"})
 
 
 def packed(policy: GMFlowPolicy) -> GMFlowPolicy:

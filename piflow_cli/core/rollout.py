@@ -1,7 +1,8 @@
 """The front door to integration: follow a policy, or average its velocity, between two raw times.
 
-It checks its input and hands it to the fastest path. GM policies have a fused kernel and DX policies a closed form:
-each class of policies names its own. All others, and everything under ``PIFLOW_KERNELS=off``, take the reference.
+It checks its input and hands it to the fastest path. GM policies have a fused kernel, DX policies a closed form, and
+momentum policies kernels on a GPU: each class of policies names its own. All others, and everything under
+``PIFLOW_KERNELS=off``, take the reference.
 """
 
 from __future__ import annotations

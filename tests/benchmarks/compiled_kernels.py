@@ -19,6 +19,7 @@ from triton.compiler import ASTSource
 
 RANKS = {"means_strides": 6, "logweights_strides": 6, "x_strides": 5, "src_strides": 5}
 RANKS |= {"grad_means_strides": 6, "grad_logweights_strides": 6}
+RANKS |= {"loggammas_strides": 6, "grad_loggammas_strides": 6}
 RANKS |= {"grid_strides": 5, "grad_grid_strides": 5, "state_strides": 4, "source_strides": 4}
 FLOATS = {"shift": "fp64", "temperature": "fp64", "segment": "fp64", "inverse_temperature": "fp64"}
 POINTERS = {"ends": "i32", "dropped": "u8"}
@@ -26,6 +27,7 @@ POINTERS |= dict.fromkeys(("raw_src", "raw_start", "raw_ends", "gain", "beta"), 
 POINTERS |= dict.fromkeys(("logstds", "scalars", "x", "x_src", "out", "grad", "path"), "fp32")
 POINTERS |= dict.fromkeys(("grad_x", "grad_src", "grad_logstds"), "fp32")
 PARAMETERS = ("means", "logweights", "grid", "grad_means", "grad_logweights", "grad_grid")
+PARAMETERS += ("loggammas", "grad_loggammas")
 BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(.*?);")
 MEMORY, SPILLS = ("LDG", "STG", "LDS", "STS"), ("LDL", "STL")

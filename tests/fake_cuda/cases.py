@@ -86,11 +86,10 @@ COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2, "packed": 1, "
 # Those of weights that are offloaded do not count.
 FETCHES = ("visiting.py", "group_offloading.py")
 
-# Launches, at most, from what a network gives to the next state, and of a window of training with its backward. A
-# policy in closed form has no kernels of its own.
+# Launches, at most, from what a network gives to the next state, and of a window of training with its backward.
 MOST_LAUNCHES = {
     "gm": {"rollout": 2, "packed rollout": 4, "window": 7},
     "dx": {"rollout": 2, "packed rollout": 4, "window": 4},
     "dx-poly": {"rollout": 2, "packed rollout": 4, "window": 4},
-    "momentum": {"rollout": 70, "window": 195},
+    "momentum": {"rollout": 1, "packed rollout": 3, "window": 5},
 }

@@ -14,7 +14,7 @@ from triton.compiler import ASTSource
 from triton.runtime import JITFunction
 
 from piflow_cli.core import kernels
-from piflow_cli.core.kernels import dx_triton, gm_triton
+from piflow_cli.core.kernels import dx_triton, gm_triton, momentum_triton
 
 CAPABILITIES = (80, 90, 100)
 TYPES = {
@@ -34,7 +34,7 @@ class Launches:
     def __enter__(self) -> Launches:
         self._kept = [
             (module, name, value)
-            for module in (gm_triton, dx_triton)
+            for module in (gm_triton, dx_triton, momentum_triton)
             for name, value in vars(module).items()
             if isinstance(value, JITFunction) and name.endswith("_kernel")
         ]

@@ -1,4 +1,4 @@
-"""The cases of tests/core/kernels/triton_cases.py on a GPU: tables, maps and kernels against their twins in float64.
+"""The cases of Triton kernels in tests/core/kernels on a GPU: tables, maps and kernels against their twins in float64.
 
 python tests/gpu/kernel_cases.py [--device cuda] [--json FILE]
 """
@@ -19,7 +19,7 @@ import torch
 places.share()
 from common import machine, write_json  # noqa: E402
 
-CASES = places.TESTS / "core" / "kernels" / "triton_cases.py"
+CASES = [str(places.TESTS / "core" / "kernels" / f"{name}_cases.py") for name in ("triton", "momentum_triton")]
 
 
 def rows_of(report: Path) -> list[dict]:
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        code = subprocess.run([*command, str(CASES)], env={**os.environ, "TRITON_INTERPRET": interpreted}).returncode
+        code = subprocess.run([*command, *CASES], env={**os.environ, "TRITON_INTERPRET": interpreted}).returncode
         rows = rows_of(report) if report.exists() else []
     if options.json is not None:
         write_json(

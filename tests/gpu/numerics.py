@@ -76,6 +76,7 @@ CASES = (
     Case("polynomial DX of FLUX", (2, *FLUX), "dx-poly", 4, 3.2, QUARTER),
     Case("DX of video", (1, 16, 21, 60, 104), "dx", 10, 3.2, QUARTER),
     Case("momentum of FLUX", (1, *FLUX), "momentum", 16, 3.2, 0.5, ("flux-dev-momentum", "qwen-image-momentum")),
+    Case("momentum of FLUX in packed tokens", (2, 16, 4096, 4), "momentum", 16, 3.2, 0.5, dtype=BF16, patch=4),
     Case("offsets beyond 2^31", (1056, *FLUX), "gm", 8, 3.2, QUARTER, dtype=BF16, large=True),
 )  # fmt: skip
 

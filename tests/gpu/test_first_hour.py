@@ -28,6 +28,7 @@ FAILS = Part("fails", ("-c", "import sys; print('{}'); sys.exit('no such kernel'
 DIES = Part("dies", ("-c", "import os; os.abort()"), 60)
 HALF = "import sys, time; open(sys.argv[4], 'w').write('{\"results\": [1]}'); time.sleep(600)"
 HANGS = Part("hangs", ("-c", HALF), 3)
+MOMENTUM = "momentum of FLUX in packed tokens"
 GPU = Part("gpu", ("-c", ""), 60, needs_gpu=True)
 
 
@@ -121,18 +122,27 @@ def test_on_the_gpu_that_is_not_there_every_answer_comes_from_a_kernel(tmp_path:
     import no_gpu
 
     environment = no_gpu.environment(no_gpu.library(tmp_path))
-    program = [sys.executable, str(first_hour.HERE / "on_no_gpu.py"), "digits", "DX of video", "offsets beyond 2^31"]
+    program = [
+        sys.executable,
+        str(first_hour.HERE / "on_no_gpu.py"),
+        "digits",
+        "DX of video",
+        MOMENTUM,
+        "offsets beyond 2^31",
+    ]
     done = subprocess.run(program, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(one["case"], one["rows"]) for one in found] == [
         ("digits", 6),
         ("DX of video", 4),
+        (MOMENTUM, 5),
         ("offsets beyond 2^31", 6),
     ]
     assert all(sum(one["launches"].values()) >= 2 for one in found)
     # States, mean velocity and gradients are a launch each at least.
-    assert all(any("backward" in name for name in one["launches"]) for one in (found[0], found[2]))
+    assert all(any("backward" in name for name in one["launches"]) for one in (found[0], found[3]))
+    assert found[2]["launches"] == {"momentum_kernel": 2, "momentum_adjoint_kernel": 1}
 
 
 def test_offsets_of_the_large_case_are_beyond_32_bits() -> None:

@@ -34,6 +34,7 @@ class MomentumPolicy(ComponentPolicy):
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("means", "logweights", "loggammas")
+    fast_rollout: ClassVar[str | None] = "momentum"
     exact: ClassVar[bool] = True
 
     means: Tensor

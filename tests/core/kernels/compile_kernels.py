@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from compiled_kernels import Code, code_of, compiled
 from triton.runtime import JITFunction
 
-from piflow_cli.core.kernels import dx_triton, gm_triton, gm_triton_kernels, triton_tables
+from piflow_cli.core.kernels import dx_triton, gm_triton, gm_triton_kernels, momentum_triton, triton_tables
 
 FORWARD, BACKWARD = gm_triton_kernels.forward_kernel, gm_triton_kernels.backward_kernel
 # Shapes (K, C) of FLUX.1 and its like, FLUX.2 and ImageNet; kinds of GPU are Ampere (80), Hopper (90), Blackwell (100).
@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
 
 def small_cases() -> Iterator[Case]:
-    """Kernels of tables and of DX, with every branch that a constant chooses."""
+    """Kernels of tables, of DX and of momentum, with every branch that a constant chooses."""
     table = {"LEGS": 4, "AVERAGED": False, "WIDTH": 256}
     yield Case(triton_tables.table_kernel, table, gm_triton.table_warps(256), 90)
     yield Case(triton_tables.table_kernel, table | {"LEGS": 1, "AVERAGED": True}, gm_triton.table_warps(256), 80)
@@ -51,6 +51,11 @@ def small_cases() -> Iterator[Case]:
         yield Case(dx_triton.apply_kernel, own, dx_triton.WARPS, capability)
         wanted = {"OF_X": legs > 1, "OF_SOURCE": legs > 1}
         yield Case(dx_triton.adjoint_kernel, own | wanted, dx_triton.WARPS, capability)
+    # FLUX.1, digits, and as many channels as make a program hold more than its share.
+    for sizes, legs, capability in (((16, 16), 4, 90), ((8, 1), 1, 80), ((16, 128), 1, 100)):
+        own = {"ADDED": legs > 1, "DROPPED": legs > 1} | momentum_triton.program_sizes(*sizes)
+        yield Case(momentum_triton.momentum_kernel, own | {"LEGS": legs}, momentum_triton.WARPS, capability)
+        yield Case(momentum_triton.momentum_adjoint_kernel, own, momentum_triton.WARPS, capability)
 
 
 def mixture_cases(integers: str) -> Iterator[Case]:
@@ -81,7 +86,7 @@ def check_mixture(case: Case, code: Code) -> None:
 
 def kernels() -> set[str]:
     """Names of the kernels that are launched, as the modules define them."""
-    modules = (dx_triton, gm_triton_kernels, triton_tables)
+    modules = (dx_triton, gm_triton_kernels, momentum_triton, triton_tables)
     found = [value for module in modules for value in vars(module).values() if isinstance(value, JITFunction)]
     return {kernel.__name__ for kernel in found if kernel.__name__.endswith("_kernel")}
 

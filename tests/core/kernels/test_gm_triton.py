@@ -1,4 +1,7 @@
-"""Runs triton_cases.py in a process of its own: Triton decides at import whether it interprets its kernels."""
+"""Runs files of cases of Triton kernels, each in a process of its own.
+
+Triton decides at import whether it interprets its kernels.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,9 @@ def run(*arguments: str, **environment: str) -> None:
 
 
 @needs_triton
-def test_the_kernels_equal_their_twins() -> None:
-    cases = str(Path(__file__).with_name("triton_cases.py"))
+@pytest.mark.parametrize("name", ["triton_cases.py", "momentum_triton_cases.py"])
+def test_the_kernels_equal_their_twins(name: str) -> None:
+    cases = str(HERE / name)
     run(
         "-m",
         "pytest",

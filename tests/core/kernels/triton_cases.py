@@ -6,27 +6,18 @@ float32: shift and temperature are such that this loses nothing.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
+from policy_cases import DEVICE, EXACT, HARD_CASES, cast, dx_policy, gm_policy, hard_case, on_device, packed
 
 from piflow_cli.core import reference
 from piflow_cli.core.draws import draw_dropped
 from piflow_cli.core.kernels import dx, dx_triton, gm, gm_cpu, gm_triton
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
-
-DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-EXACT = {"rtol": 1e-9, "atol": 1e-9}
-
-
-def on_device(policy):
-    tensors = {name: value.to(DEVICE) for name, value in vars(policy).items() if isinstance(value, torch.Tensor)}
-    return replace(policy, **{name: value for name, value in tensors.items() if name != "sigma_src"})
 
 
 def states(backend, policy, x, raws, substeps):
