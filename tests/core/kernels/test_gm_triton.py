@@ -41,7 +41,8 @@ def test_the_kernels_equal_their_twins(name: str) -> None:
 
 @needs_triton
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton brings an assembler for Linux alone")
-@pytest.mark.parametrize("integers", ["1", *(pytest.param(number, marks=pytest.mark.long) for number in ("16", "17"))])
+@pytest.mark.long
+@pytest.mark.parametrize("integers", ["1", "16", "17"])
 def test_the_kernels_compile_for_gpus_without_one(tmp_path: Path, integers: str) -> None:
     """Whatever the integers, a position stays in the registers of its threads, and nothing waits for other warps.
 
