@@ -39,6 +39,7 @@ def test_a_small_run_writes_its_result(benchmark, keys: set[str], rows: int, tmp
         assert all(row["fused_error"] <= 2 * row["reference_error"] for row in forward)
 
 
+@pytest.mark.long
 def test_the_digits_benchmark_measures_teacher_and_students(tmp_path: Path, capsys) -> None:
     file = tmp_path / "digits.json"
     digits.main(["--students", "gm-1", "--iterations", "2", "--images", "20", "--json", str(file)])
@@ -72,6 +73,7 @@ def test_the_flux_benchmark_splits_a_step_and_compares_it_with_the_estimate(othe
         assert row["peak_bytes"] is None and row["estimate_bytes"]["peak"] > row["estimate_bytes"]["base"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not load_adapter.STATUS.exists(), reason="resident memory is read from /proc")
 def test_loading_an_adapter_takes_little_beside_its_base(tmp_path: Path) -> None:
     file = tmp_path / "load.json"

@@ -246,6 +246,7 @@ def test_a_marked_program_names_what_there_is(block) -> None:
 # Run
 
 
+@pytest.mark.long
 def test_what_is_not_marked_runs(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """README, CONTRIBUTING and docs from beginning to end, in one folder, each command once."""
     monkeypatch.chdir(tmp_path)

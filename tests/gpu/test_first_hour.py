@@ -36,6 +36,7 @@ def states(record: dict) -> dict[str, str]:
     return {name: outcome["state"] for name, outcome in record["parts"].items()}
 
 
+@pytest.mark.long
 def test_what_fails_is_written_down_and_the_next_part_begins(tmp_path: Path) -> None:
     record = first_hour.go([FAILS, DIES, HANGS, GPU, FINE], tmp_path / "r.json", "cpu", 300)
     assert states(record) == {
@@ -73,6 +74,7 @@ def test_every_part_is_a_program_that_is_there() -> None:
     assert sum(part.seconds for part in first_hour.PARTS[:2]) < 300
 
 
+@pytest.mark.long
 def test_on_a_cpu_the_parts_of_a_gpu_say_so(tmp_path: Path, capsys) -> None:
     told = ["--device", "cpu", "--output", str(tmp_path / "r.json"), "--only", "numerics", "--only", "flux2"]
     assert first_hour.main(told) == 0
@@ -162,6 +164,7 @@ def own_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["digits", "z-image"])
 def test_a_step_on_a_cpu_is_finite_and_estimated(own_accelerator, tmp_path: Path, name: str) -> None:
     assert steps.main([name, "--device", "cpu", "--small", "--json", str(tmp_path / "s.json")]) == 0

@@ -24,6 +24,7 @@ def run(*arguments: str, **environment: str) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
+@pytest.mark.long
 @needs_triton
 @pytest.mark.parametrize("name", ["triton_cases.py", "momentum_triton_cases.py"])
 def test_the_kernels_equal_their_twins(name: str) -> None:
