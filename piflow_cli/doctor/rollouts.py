@@ -18,6 +18,7 @@ CLOSE = 1e-4
 PARTS, SHIFT, SEGMENT = 8, 3.2, 0.25
 SHAPE = (1, 16, 6, 6)  # channels as FLUX has them
 WINDOW = 3 / 128
+LEGS = 4  # in one launch, as training takes them
 
 
 def rollout() -> Finding:
@@ -68,14 +69,14 @@ def _single(policy: Policy, device: str) -> Policy:
 
 
 def _walk(module, policy: Policy) -> list[Tensor]:
-    """The state after half of the segment, the mean velocity of three substeps from there, and its gradient."""
+    """States on the way through half of the segment, the mean velocity of three substeps from there, its gradient."""
     import torch
 
-    start, middle = policy.raw_src, policy.raw_src - SEGMENT / 2
+    stops = [policy.raw_src - SEGMENT / 2 * leg / LEGS for leg in range(LEGS + 1)]
     with torch.no_grad():
-        state = module.rollout(policy, policy.x_src, start, middle)
+        states = module.rollout_through(policy, policy.x_src, stops)
     name = policy.outputs[0]
     leaf = getattr(policy, name).detach().requires_grad_()
-    velocity = module.mean_velocity(replace(policy, **{name: leaf}), state, middle, middle - WINDOW)
+    velocity = module.mean_velocity(replace(policy, **{name: leaf}), states[-1], stops[-1], stops[-1] - WINDOW)
     (gradient,) = torch.autograd.grad(velocity.square().sum(), leaf)
-    return [state, velocity.detach(), gradient]
+    return [*states, velocity.detach(), gradient]

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ..core.attention import without_cudnn_attention
 from ..core.constants import ImitationConfig
 from ..core.draws import draw_segment, draw_segments, draw_start
 from ..core.ema import karras_decay, update_average
@@ -144,7 +145,8 @@ def _backward(session: Session, round_: int) -> Tensor:
         # Processes exchange gradients once a step, at its last backward pass.
         with contextlib.nullcontext() if last else accelerator.no_sync(session.model):
             loss = next(losses) / batches.accumulation
-            accelerator.backward(loss)
+            with without_cudnn_attention():
+                accelerator.backward(loss)
         total = total + loss.detach()
         del loss  # and with it the policy of the segment, before the next one comes
     return total
@@ -172,7 +174,8 @@ def _players(session: Session, conditioning: Conditioning) -> tuple[StudentPolic
     family = session.student.family
 
     def student(x: Tensor, raw: Tensor) -> Policy:
-        return session.student.policy(session.model, x, raw, conditioning)
+        with without_cudnn_attention():
+            return session.student.policy(session.model, x, raw, conditioning)
 
     def teacher(x: Tensor, sigma: Tensor) -> Tensor:
         with session.accelerator.autocast():

@@ -1,10 +1,11 @@
 """The first hour on a real GPU, in ten minutes: numerics, steps of training, and the benchmarks that wait for one.
 
-    python tests/gpu/first_hour.py --output results.json [--only PART ...] [--device cuda|cpu] [--seconds 570] [--list]
+    python tests/gpu/first_hour.py --output results.json [--only PART ...] [--device cuda|cpu] [--jobs N] [--list]
 
 Every part is a program of its own, which writes JSON: what crashes, hangs or fails is written down, and the next part
 begins. The parts are in the order of their worth. The same command goes on where it was stopped: what is done is not
-done again. On a CPU all is tiny, and what needs a GPU says so.
+done again. On a CPU all is tiny, and what needs a GPU says so. ``--jobs`` lets parts whose times are no result run
+beside each other, before those whose times are.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -33,7 +36,7 @@ SHOWN = 3000  # characters of what a part has written before it failed
 class Part:
     """``program`` and its arguments, to which --device and --json are added; ``seconds`` bound it.
 
-    ``stdout``: what it prints is its result. ``small``: it takes --small, for a CPU.
+    ``stdout``: what it prints is its result. ``small``: it takes --small, for a CPU. ``timed``: it wants the GPU alone.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Part:
     needs_gpu: bool = False
     stdout: bool = False
     small: bool = True
+    timed: bool = False
 
     def command(self, device: str, result: Path) -> list[str]:
         """What is run."""
@@ -55,7 +59,7 @@ def step(preset: str, seconds: float = 60, cpu: bool = False) -> Part:
 
 
 def benchmark(name: str, seconds: float, *options: str) -> Part:
-    return Part(name, (str(TESTS / "benchmarks" / f"{name}.py"), *options), seconds)
+    return Part(name, (str(TESTS / "benchmarks" / f"{name}.py"), *options), seconds, timed=True)
 
 
 PARTS = (
@@ -68,11 +72,12 @@ PARTS = (
     step("z-image"),
     step("flux2-klein"),
     step("flux2-dev"),
-    benchmark("rollout", 150, "--rounds", "7"),
-    benchmark("overhead", 120, "--rounds", "11"),
     Part("kernel cases", (str(HERE / "kernel_cases.py"),), 150, needs_gpu=True, small=False),
+    Part("commands", (str(HERE / "commands.py"),), 300),
     step("flux-dev-dx"),
     step("flux-dev-momentum"),
+    benchmark("rollout", 150, "--rounds", "7"),
+    benchmark("overhead", 120, "--rounds", "11"),
     # 24 GB are written and read: the part for which a lent machine may have no time left.
     benchmark("flux_step", 300, "--precisions", "bf16", "--rounds", "3"),
     benchmark("eval_throughput", 150),
@@ -134,29 +139,57 @@ def write(path: Path, record: dict) -> None:
     os.replace(aside, path)
 
 
-def go(parts: Sequence[Part], path: Path, device: str, seconds: float) -> dict:
-    """Run what is not done yet, and write the record after each part."""
-    record = {"program": "first_hour", "device": device, "parts": {}} | read(path).get("result", {})
-    if record["device"] != device:
-        raise SystemExit(f"{path} was begun with --device {record['device']}: name another --output")
-    end = time.monotonic() + seconds
-    for part in parts:
-        left, known = end - time.monotonic(), record["parts"].get(part.name, {})
-        if known.get("state") == DONE:
-            continue
-        if part.needs_gpu and device == "cpu":
-            outcome = {"state": NEEDS_GPU}
-        elif left < LEAST:
+@dataclass
+class Hour:
+    """The record at ``path``, and what is left of ``seconds`` from now on."""
+
+    path: Path
+    device: str
+    seconds: float
+    jobs: int = 1
+    begun: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        start = {"program": "first_hour", "device": self.device, "parts": {}}
+        self.record = start | read(self.path).get("result", {})
+        if self.record["device"] != self.device:
+            raise SystemExit(f"{self.path} was begun with --device {self.record['device']}: name another --output")
+
+    def outcome(self, part: Part) -> dict:
+        """What comes of a part in the time that is left."""
+        left = self.begun + self.seconds - time.monotonic()
+        if part.needs_gpu and self.device == "cpu":
+            return {"state": NEEDS_GPU}
+        if left < LEAST:
             # What an earlier call has found is worth more.
-            outcome = known or {"state": NO_TIME}
-        else:
-            outcome = run(part, device, min(part.seconds, left))
-        record["parts"][part.name] = outcome
-        record["written"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        record["machine"] = machine(record["parts"])
-        write(path, record)
-        print(f"{part.name:24} {outcome['state']:40} {outcome.get('seconds', 0):6.1f} s", flush=True)
-    return record
+            return self.record["parts"].get(part.name) or {"state": NO_TIME}
+        alone = {} if part.timed or self.jobs == 1 else {"beside": self.jobs - 1}
+        return run(part, self.device, min(part.seconds, left)) | alone
+
+    def take(self, part: Part) -> None:
+        """Run a part that is not done yet, and write the record."""
+        if self.record["parts"].get(part.name, {}).get("state") == DONE:
+            return
+        outcome = self.outcome(part)
+        with self.lock:
+            self.record["parts"][part.name] = outcome
+            self.record["written"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            self.record["machine"] = machine(self.record["parts"])
+            write(self.path, self.record)
+            print(f"{part.name:24} {outcome['state']:40} {outcome.get('seconds', 0):6.1f} s", flush=True)
+
+
+def go(parts: Sequence[Part], path: Path, device: str, seconds: float, jobs: int = 1) -> dict:
+    """Run what is not done yet, ``jobs`` parts at once where times do not count, and give the record."""
+    hour = Hour(path, device, seconds, jobs)
+    beside = [part for part in parts if jobs > 1 and not part.timed]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(hour.take, beside))
+    for part in parts:
+        if part not in beside:
+            hour.take(part)
+    return hour.record
 
 
 def machine(parts: dict) -> dict | None:
@@ -172,13 +205,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], help="parts whose name holds this text; may come again")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--seconds", type=float, default=570, help="of all parts together")
+    parser.add_argument("--jobs", type=int, default=1, help="parts at once, of those whose times are no result")
     parser.add_argument("--list", action="store_true", help="name the parts and their bounds, and stop")
     options = parser.parse_args(arguments)
     parts = [part for part in PARTS if not options.only or any(text in part.name for text in options.only)]
     if options.list or not parts:
         print("\n".join(f"{part.name:24} at most {part.seconds:.0f} s" for part in parts or PARTS))
         return 0 if options.list else 2
-    record = go(parts, options.output, options.device, options.seconds)
+    record = go(parts, options.output, options.device, options.seconds, options.jobs)
     states = [record["parts"][part.name]["state"] for part in parts]
     return int(any(state not in (DONE, NEEDS_GPU) for state in states))
 

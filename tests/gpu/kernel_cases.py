@@ -40,7 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
     interpreted = "1" if options.device == "cpu" else "0"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            str(os.cpu_count() if options.device != "cpu" else 0),
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={report}",
+        ]
         code = subprocess.run([*command, *CASES], env={**os.environ, "TRITON_INTERPRET": interpreted}).returncode
         rows = rows_of(report) if report.exists() else []
     if options.json is not None:

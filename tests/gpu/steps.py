@@ -2,8 +2,9 @@
 
     python tests/gpu/steps.py PRESET [--device cuda|cpu] [--small] [--json FILE]
 
-It says whether loss, gradients and samples are finite, what the host waits for (torch.cuda.set_sync_debug_mode), and
-the peak of memory beside the estimate of `piflow distill --dry-run` for such a network. ``--small``: a narrow one.
+It says whether loss, gradients and samples are finite, what the host waits for (torch.cuda.set_sync_debug_mode), which
+kernels take the time, and the peak of memory beside the estimate of `piflow distill --dry-run` for such a network.
+``--small``: a narrow one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unittest import mock
 
 import places
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 places.share()
 from common import elapsed, machine, write_json  # noqa: E402
@@ -83,6 +85,25 @@ def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device)
 
 
+def kernels_of(work: Callable[[], object], device: torch.device) -> dict[str, Any]:
+    """Launches in ``work``, and the kernels that take most of the GPU's time, in milliseconds; nothing on a CPU."""
+    if device.type == "cpu":
+        work()
+        return {}
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
+        work()
+        torch.cuda.synchronize(device)
+    rows = [event for event in seen.key_averages() if event.device_type == torch.autograd.DeviceType.CUDA]
+    rows.sort(key=lambda event: event.self_device_time_total, reverse=True)
+    return {
+        "launches": sum(event.count for event in rows),
+        "milliseconds": sum(event.self_device_time_total for event in rows) / 1000,
+        "longest": [
+            [event.key[:90], event.count, round(event.self_device_time_total / 1000, 3)] for event in rows[:14]
+        ],
+    }
+
+
 def estimate_of(session: Session) -> dict[str, Any]:
     """What the dry run says of such a network, in bytes by part."""
     with mock.patch.object(dry_run, "outline_folder", lambda *given: Path()):
@@ -110,6 +131,7 @@ def measure(name: str, device: torch.device, narrow: bool) -> dict[str, Any]:
     times = sorted(elapsed(step, device) / 1000 for _ in range(ROUNDS))
     sampling()
     sampling_waits = waits_of(sampling, device)
+    kernels, sampling_kernels = kernels_of(step, device), kernels_of(sampling, device)
     rows = take_pending(session)
     row = {
         "preset": name,
@@ -124,6 +146,8 @@ def measure(name: str, device: torch.device, narrow: bool) -> dict[str, Any]:
         "waits": waits,
         "sampling_waits": sampling_waits,
         "peak_bytes": peak,
+        "kernels": kernels,
+        "sampling_kernels": sampling_kernels,
     }
     try:
         estimate = estimate_of(session)

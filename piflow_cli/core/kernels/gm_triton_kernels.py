@@ -56,8 +56,9 @@ def forward_kernel(
     place = out + sample * C * positions + position
     table = scalars + sample * width * COLUMNS
     at = scalars_of(table, width, 0)
-    first = 0
     for leg in range(LEGS):
+        # Triton 3.6 forgets a value that one loop hands on if no more than the bounds of another use it.
+        first = tl.load(ends + sample * LEGS + leg - 1, mask=leg > 0, other=0)
         last = tl.load(ends + sample * LEGS + leg)
         for step in range(first, last):
             ahead = scalars_of(table, width, step + 1)
@@ -66,7 +67,6 @@ def forward_kernel(
             if INTEGRATE:
                 total = added(total, u, at[7])
             at = ahead
-        first = last
         if not INTEGRATE:
             # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
             begin = load_channels(start, x_strides[1], inside, lanes, C, CLANES, dtype)
