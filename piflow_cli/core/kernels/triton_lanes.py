@@ -132,6 +132,14 @@ def load_channels(first, stride, inside, lanes, C: tl.constexpr, CLANES: tl.cons
 
 
 @triton.jit
+def load_state(
+    first, strides, sample, space, inside, lanes, C: tl.constexpr, CLANES: tl.constexpr, dtype: tl.constexpr
+):
+    """The channels of a state (B, C, *space) with these strides."""
+    return load_channels(first + offsets(sample, space, strides, 2), strides[1], inside, lanes, C, CLANES, dtype)
+
+
+@triton.jit
 def store_channels(first, stride, values, inside, lanes, C: tl.constexpr, CLANES: tl.constexpr):
     """The inverse of :func:`load_channels`; lanes that hold the same write the same, and read back what they wrote."""
     WIDTH: tl.constexpr = triton.next_power_of_2(len(values))
