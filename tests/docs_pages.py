@@ -14,9 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from typer.main import get_command
-
-from piflow_cli.app import app
+from piflow_cli.app import program
 from piflow_cli.presets import bounds
 from piflow_cli.presets.described import Setting, described, sections
 
@@ -76,7 +74,7 @@ def _keys(of: Iterable[Setting]) -> str:
 
 def commands() -> str:
     """Every command with its options by panel, and the examples of its help."""
-    root = get_command(app)
+    root = program()
     parts = [
         "# Commands",
         f"{MADE}\nThe same is on the screen: `piflow COMMAND --help`.",

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 from doc_blocks import MARKS, ROOT, Block, blocks
-from typer.main import get_command
 
-from piflow_cli.app import app
+from piflow_cli.app import program
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -93,7 +92,7 @@ def test_there_is_something_to_run_and_something_to_parse() -> None:
 def piflow(words: list[str]) -> None:
     if words == ["--version", "--json"]:
         return
-    command = get_command(app).commands[words[0]]
+    command = program().commands[words[0]]
     given = [word for word in words[1:] if word != "--list-teachers"]
     assert command.make_context(words[0], given, obj=given).args == []
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from hint_texts import OPTION, PACKAGE, hints_of, modules
-from typer.main import get_command
 
-from piflow_cli.app import app
+from piflow_cli.app import program
 from piflow_cli.errors.table import INSTALL_HINTS
 
 if sys.version_info >= (3, 11):
@@ -68,7 +67,7 @@ EXTRA = re.compile(r'pip install "piflow\[(\w+)\]"')
 
 @cache
 def options_of(command: str) -> frozenset[str]:
-    options = get_command(app).commands[command].params
+    options = program().commands[command].params
     return frozenset(name for option in options for name in (*option.opts, *option.secondary_opts))
 
 
@@ -144,7 +143,7 @@ COMMANDS = sorted({(name, tuple(arguments)) for path in modules() for name, argu
 )
 def test_every_whole_command_of_a_hint_is_parsed(name, arguments):
     """Read by the program's own parser; --help and --list-teachers end it early, as they do for a person."""
-    command = get_command(app).commands[name]
+    command = program().commands[name]
     given = [word for word in arguments if word not in ("--help", "--list-teachers")]
     # Nothing is missing beside --help.
     context = command.make_context(name, given, obj=list(given), resilient_parsing="--help" in arguments)
@@ -158,7 +157,7 @@ def test_an_option_that_a_hint_gives_a_value_takes_one(path):
     flags = {
         name
         for command in ALL
-        for option in get_command(app).commands[command].params
+        for option in program().commands[command].params
         if getattr(option, "is_flag", False)
         for name in (*option.opts, *option.secondary_opts)
     }
