@@ -4,20 +4,15 @@ reader has typed, or of the one it names."""
 from __future__ import annotations
 
 import re
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 from hint_texts import OPTION, PACKAGE, hints_of, modules
+from project_file import PROJECT
 
 from piflow_cli.app import program
 from piflow_cli.errors.table import INSTALL_HINTS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).parents[2]
 OF_MODELS = ("distill", "sample", "eval", "export", "inspect-policy")
@@ -167,10 +162,9 @@ def test_an_option_that_a_hint_gives_a_value_takes_one(path):
 
 def test_what_is_to_be_installed_brings_the_package() -> None:
     """Of every missing package that is known, and in every hint: the extra is one, and has the package in it."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {
         name: {re.split("[<>=;]", package)[0].strip() for package in packages}
-        for name, packages in project["optional-dependencies"].items()
+        for name, packages in PROJECT["optional-dependencies"].items()
     }
     # Named otherwise by those who publish it; and a package that is never there without the other.
     published = {"cleanfid": "clean-fid", "pyarrow": "datasets"}
