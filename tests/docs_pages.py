@@ -11,6 +11,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,7 @@ def programs(page: str) -> str:
 MADE_IN = {"results.md": results, "adding.md": programs, "hundred_lines.md": programs}
 
 
+@cache
 def pages() -> dict[Path, str]:
     """What each made page holds."""
     kept = {PAGES / name: make((PAGES / name).read_text(encoding="utf-8")) for name, make in MADE_IN.items()}

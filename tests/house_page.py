@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from package_source import tree_of
 from project_file import ROOT, TOOLS
 
 PACKAGE = ROOT / "piflow_cli"
@@ -54,7 +55,7 @@ def _line(path: Path, room: Path) -> str:
 
 def _about(path: Path, whole: bool = False) -> str:
     """What a file says of itself: its first line, or all of it."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    text = ast.get_docstring(tree_of(path)) or ""
     return _plain(text if whole else text.partition("\n\n")[0].replace("\n", " "))
 
 
