@@ -7,9 +7,11 @@ import sys
 import time
 import traceback
 from contextlib import nullcontext
-from typing import Annotated
+from functools import cache
+from typing import Annotated, cast
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from piflow_cli import __version__, streams
@@ -64,6 +66,12 @@ def piflow(
     context.default_map = {context.invoked_subcommand: inherited}
 
 
+@cache
+def program() -> TyperGroup:
+    """The commands with their options, as they are read and run; Typer takes a hundredth of a second to make them."""
+    return cast(TyperGroup, get_command(app))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; the console script."""
     args = sys.argv[1:] if argv is None else argv
@@ -98,11 +106,10 @@ def _run(args: list[str], silent: bool) -> int:
         if is_first() and not streams.takes_data():
             # Every command has a result: one that cannot be printed is not worth the hours that it may take.
             raise RunError("stdout is closed, and results go there", "where nobody is to read them: > /dev/null")
-        program = get_command(app)
         if (name := _command_in(args)) is not None:
-            refuse_empty_paths(getattr(program, "commands", {})[name].params, args)
+            refuse_empty_paths(program().commands[name].params, args)
         with streams.only_ours(silent):
-            code = program.main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
+            code = program().main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, args)
     if code == Interrupted.exit_code:

@@ -1,7 +1,8 @@
 """The pages of docs/ that are made from the program itself: `python tests/docs_pages.py` writes them.
 
-``settings.md`` comes from the schema of presets, ``commands.md`` from the Typer app, the tables of ``results.md`` from
-the files under tests/benchmarks/results, and the programs in ``adding.md`` and ``hundred_lines.md`` from their files.
+``settings.md`` comes from the schema of presets, ``commands.md`` from the Typer app, ``house.md`` from the files of the
+package, the tables of ``results.md`` from the files under tests/benchmarks/results, and the programs in ``adding.md``
+and ``hundred_lines.md`` from their files.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from typer.main import get_command
+from house_page import house
 
-from piflow_cli.app import app
+from piflow_cli.app import program
 from piflow_cli.presets import bounds
 from piflow_cli.presets.described import Setting, described, sections
 
@@ -76,7 +78,7 @@ def _keys(of: Iterable[Setting]) -> str:
 
 def commands() -> str:
     """Every command with its options by panel, and the examples of its help."""
-    root = get_command(app)
+    root = program()
     parts = [
         "# Commands",
         f"{MADE}\nThe same is on the screen: `piflow COMMAND --help`.",
@@ -278,10 +280,12 @@ def programs(page: str) -> str:
 MADE_IN = {"results.md": results, "adding.md": programs, "hundred_lines.md": programs}
 
 
+@cache
 def pages() -> dict[Path, str]:
     """What each made page holds."""
     kept = {PAGES / name: make((PAGES / name).read_text(encoding="utf-8")) for name, make in MADE_IN.items()}
-    return {PAGES / "settings.md": settings(), PAGES / "commands.md": commands(), **kept}
+    made = {"settings.md": settings(), "commands.md": commands(), "house.md": house(MADE)}
+    return {PAGES / name: page for name, page in made.items()} | kept
 
 
 if __name__ == "__main__":

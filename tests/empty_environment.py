@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import venv
 from importlib.metadata import Distribution, distribution
@@ -22,11 +21,7 @@ from pathlib import Path
 from doc_blocks import ROOT, blocks
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from project_file import PROJECT
 
 PICTURES = 64
 
@@ -39,8 +34,7 @@ def commands() -> list[list[str]]:
 
 def declared() -> dict[str, Distribution]:
     """The distributions that the runtime dependencies of pyproject.toml need here, those of their dependencies too."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    waiting = [(Requirement(line), "") for line in project["dependencies"]]
+    waiting = [(Requirement(line), "") for line in PROJECT["dependencies"]]
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     while waiting:

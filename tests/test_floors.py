@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from package_source import tree_of
 
 from piflow_cli.core.policies.kinds import policy_kinds
 from piflow_cli.packages import object_at
@@ -31,7 +32,7 @@ PLACE = re.compile(r"piflow_cli\.(\w+)\.[\w.]+:\w+")
 @cache
 def trees() -> dict[Path, ast.Module]:
     """Every file of the package, by its place in it."""
-    return {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+    return {path.relative_to(PACKAGE): tree_of(path) for path in PACKAGE.rglob("*.py")}
 
 
 def test_nothing_imports_upwards_and_there_is_no_circle() -> None:

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from package_source import tree_of
 
 import piflow_cli
 from piflow_cli.evaluation.metric_kinds import ROWS as METRICS
@@ -32,7 +33,7 @@ def compared(tree: ast.AST) -> set[object]:
 def test_families_are_named_in_their_table_and_their_own_files_alone():
     own = [PACKAGE / "teachers", PACKAGE / "presets" / "families.py"]
     files = [path for path in PACKAGE.rglob("*.py") if not any(path.is_relative_to(place) for place in own)]
-    found = {str(path): constants(ast.parse(path.read_text(encoding="utf-8"))) & FAMILIES.keys() for path in files}
+    found = {str(path): constants(tree_of(path)) & FAMILIES.keys() for path in files}
     assert len(files) > 150 and not any(found.values()), {path: names for path, names in found.items() if names}
 
 
@@ -41,13 +42,13 @@ def test_metrics_are_named_in_their_table_and_their_own_files_alone(room):
     own = [PACKAGE / "evaluation" / "metrics", PACKAGE / "evaluation" / "metric_kinds.py"]
     files = [path for path in (PACKAGE / room).rglob("*.py") if not any(path.is_relative_to(place) for place in own)]
     words = (METRICS.keys() | metric_numbers().keys()) - OTHER[room]
-    found = {str(path): constants(ast.parse(path.read_text(encoding="utf-8"))) & words for path in files}
+    found = {str(path): constants(tree_of(path)) & words for path in files}
     assert len(files) > 10 and not any(found.values()), {path: names for path, names in found.items() if names}
 
 
 def test_nothing_is_decided_by_the_name_of_a_format():
     files = [*(PACKAGE / "exporting").rglob("*.py"), PACKAGE / "commands" / "export.py"]
-    found = {str(path): compared(ast.parse(path.read_text(encoding="utf-8"))) & FORMATS.keys() for path in files}
+    found = {str(path): compared(tree_of(path)) & FORMATS.keys() for path in files}
     assert len(files) > 10 and not any(found.values()), {path: names for path, names in found.items() if names}
 
 
@@ -57,7 +58,7 @@ def test_layers_and_words_of_families_are_their_own():
     words |= {name for row in FAMILIES.values() for name in object_at(row.family).asks_for_dtype}
     own = [PACKAGE / "teachers", PACKAGE / "presets" / "families.py"]
     files = [path for path in PACKAGE.rglob("*.py") if not any(path.is_relative_to(place) for place in own)]
-    found = {str(path): constants(ast.parse(path.read_text(encoding="utf-8"))) & words for path in files}
+    found = {str(path): constants(tree_of(path)) & words for path in files}
     assert len(words) == 3 and not any(found.values()), {path: names for path, names in found.items() if names}
 
 

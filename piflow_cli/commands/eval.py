@@ -38,9 +38,9 @@ from piflow_cli.commands.options import (
     Subfolder,
     Teacher,
     TextColumn,
-    as_typed,
     examples,
     parse_ranges,
+    read_options,
 )
 from piflow_cli.commands.sample_options import Height, PromptsFrom, Seeds, Substeps, Temperature, Width
 from piflow_cli.console import Console
@@ -100,7 +100,7 @@ def eval(
     """
     console = Console(json=json, quiet=quiet)
     named = tuple(students or ()) + tuple(compare or ())
-    told = as_typed(
+    told = read_options(
         context,
         *("reference", "trust_weights", "clip", "num_images", "height", "width", "substeps", "fine_steps", "teacher"),
         *("base", "subfolder", "batch_size", "save_images", "device", "text_column", "seeds", "labels", "temperature"),

@@ -18,8 +18,8 @@ from piflow_cli.commands.options import (
     Subfolder,
     Teacher,
     TextColumn,
-    as_typed,
     examples,
+    read_options,
 )
 from piflow_cli.commands.sample_options import Height, Labels, Prompts, PromptsFrom, Student, Vae, Width
 from piflow_cli.console import Console, format_table
@@ -69,7 +69,7 @@ def inspect_policy(
     students, prompts = _students(student, prompts, compare)
     position = None if slice is None else parse_slice(slice)
     same = ("prompts_from", "text_column", "height", "width", "at", "teacher", "base", "subfolder", "vae")
-    told = as_typed(context, *same, "base_precision", "overwrite", "device", "labels", "seeds")
+    told = read_options(context, *same, "base_precision", "overwrite", "device", "labels", "seeds")
     console = Console(json=json, quiet=quiet)
     from piflow_cli.inspection.inspect import InspectRequest
     from piflow_cli.inspection.inspect import inspect_policy as inspect

@@ -128,7 +128,7 @@ PARSERS: Mapping[str, Callable[[Any], Any]] = {
 """Options by name, with the readers of what was typed: all commands mean the same by one name."""
 
 
-def as_typed(context: typer.Context, *names: str) -> dict[str, Any]:
+def read_options(context: typer.Context, *names: str) -> dict[str, Any]:
     """The options of a command that its request takes under the same names, read; one that was not given is None."""
     given = {name: context.params[name] for name in names}
     return {

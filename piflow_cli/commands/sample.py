@@ -16,10 +16,10 @@ from piflow_cli.commands.options import (
     Subfolder,
     Teacher,
     TextColumn,
-    as_typed,
     examples,
     parse_lora,
     parse_ranges,
+    read_options,
 )
 from piflow_cli.commands.sample_options import (
     BatchSize,
@@ -98,7 +98,7 @@ def sample(
     Beside --teacher, an argument with a space in it is a prompt.
     """
     student, told = _named(student, prompts, teacher)
-    options = as_typed(
+    options = read_options(
         context,
         *("subfolder", "teacher", "base", "vae", "prompts_from", "text_column", "height", "width", "base_precision"),
         *("offload", "compile", "steps", "substeps", "grid", "metadata", "device", "batch_size", "labels", "shift"),

@@ -55,14 +55,14 @@ def _copied_together(tensors: list[Tensor], device: torch.device) -> list[Tensor
     # Only from pinned memory does a copy go on while the host does; torch keeps it until the copy has ended.
     host = torch.empty(begins[-1], dtype=torch.uint8, pin_memory=True)
     for value, begin in zip(waiting, begins, strict=False):
-        _part(host, begin, value).copy_(value)
+        room_for(value, host, begin).copy_(value)
     there = host.to(device, non_blocking=True)
-    places = {id(value): _part(there, begin, value) for value, begin in zip(waiting, begins, strict=False)}
+    places = {id(value): room_for(value, there, begin) for value, begin in zip(waiting, begins, strict=False)}
     return [places[id(value)] if id(value) in places else value.to(device) for value in tensors]
 
 
-def _part(memory: Tensor, begin: int, like: Tensor) -> Tensor:
-    """Room in ``memory`` (bytes) for a tensor like ``like``."""
+def room_for(like: Tensor, memory: Tensor, begin: int = 0) -> Tensor:
+    """Room for a tensor like ``like`` in ``memory`` (bytes), from the byte ``begin`` on."""
     return memory[begin : begin + prod(like.shape) * like.itemsize].view(like.dtype).view(like.shape)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
+from ..errors import first_line
 from ..reports.images import GRID_KEY, RECIPE_KEY
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -62,7 +63,7 @@ def opened_picture(source: Path | bytes) -> Generator[Image.Image]:
         raise Unreadable(f"more than {MOST_PIXELS:,} pixels") from error
     except Exception as error:
         # Pillow's decoders raise whatever their parsing runs into: OSError, SyntaxError, ValueError, struct.error, ...
-        raise Unreadable(_reason(error)) from error
+        raise Unreadable(first_line(error)) from error
 
 
 def mode_of(picture: Image.Image) -> str:
@@ -156,7 +157,3 @@ def _formats() -> tuple[str, ...]:
     """Those of FORMATS that this Pillow knows."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

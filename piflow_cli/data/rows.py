@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -183,9 +183,8 @@ def open_dataset(source: str, split: str, wanted: Mapping[str, str]) -> Dataset:
     try:
         dataset = datasets.load_dataset(source, split=split)
     except (OSError, ValueError, DatasetsError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"cannot read the split {split} of the data set {source}: {reason}",
+            f"cannot read the split {split} of the data set {source}: {first_line(error)}",
             "check its name and the network; where it is gated, accept its terms and type: hf auth login",
         ) from error
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..errors import explain
+from ..errors import explain, first_line
 
 State = Literal["works", "missing", "broken"]
 LONGEST = 200  # characters of what a library says
@@ -37,7 +37,7 @@ class Probe:
         except Exception as error:
             # The hints of the table are about the options of other commands.
             known = explain(error)
-            return broken(f"{type(error).__name__}: {first_line(error)}" if known is None else known.message)
+            return broken(f"{type(error).__name__}: {short_line(error)}" if known is None else known.message)
 
 
 def works(says: str, facts: Mapping[str, object] | None = None) -> Finding:
@@ -55,6 +55,6 @@ def broken(says: str, hint: str | None = None, facts: Mapping[str, object] | Non
     return Finding("broken", says, hint, {} if facts is None else facts)
 
 
-def first_line(error: BaseException) -> str:
+def short_line(error: BaseException) -> str:
     """What an exception says, in one line that is not too long."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:LONGEST]
+    return first_line(error)[:LONGEST]

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from ..errors.table import INSTALL_HINTS
-from .findings import Finding, broken, first_line, missing, works
+from .findings import Finding, broken, missing, short_line, works
 
 
 def package(module: str, published: str, loads: bool) -> Finding:
@@ -25,7 +25,7 @@ def package(module: str, published: str, loads: bool) -> Finding:
             import_module(module)
     except Exception as error:
         return broken(
-            f"{said} does not import: {first_line(error)}", f"install it again, beside this torch: {hint}", facts
+            f"{said} does not import: {short_line(error)}", f"install it again, beside this torch: {hint}", facts
         )
     return works(said, facts)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
-from .findings import Finding, broken, first_line, missing, works
+from .findings import Finding, broken, missing, short_line, works
 
 OLDEST_PYTHON, OLDEST_TORCH = (3, 10), (2, 6)
 SECONDS = 10
@@ -30,7 +30,7 @@ def torch_build() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return broken(f"it does not load: {first_line(error)}", "pip install --force-reinstall torch")
+        return broken(f"it does not load: {short_line(error)}", "pip install --force-reinstall torch")
     cuda, rocm = torch.version.cuda, torch.version.hip
     built = f"CUDA {cuda}" if cuda is not None else f"ROCm {rocm}" if rocm is not None else "the CPU alone"
     facts = {"torch": torch.__version__, "cuda": cuda, "rocm": rocm}
@@ -70,7 +70,7 @@ def driver() -> Finding:
     try:
         torch.cuda.init()
     except Exception as error:
-        return broken(f"{said}{first_line(error)}", "update the driver, or install a torch for an older CUDA", facts)
+        return broken(f"{said}{short_line(error)}", "update the driver, or install a torch for an older CUDA", facts)
     return broken(f"{said}CUDA_VISIBLE_DEVICES may hide it", "unset CUDA_VISIBLE_DEVICES", facts)
 
 

@@ -2,7 +2,7 @@
 
 from .base import Interrupted, PiflowError, Reported, RunError, UsageError
 from .hub import is_unreachable
-from .recognition import is_of_the_system, system_number
+from .recognition import first_line, is_of_the_system, system_number
 from .table import explain
 
 DEBUG_VARIABLE = "PIFLOW_DEBUG"
@@ -15,6 +15,7 @@ __all__ = [
     "RunError",
     "UsageError",
     "explain",
+    "first_line",
     "is_of_the_system",
     "is_unreachable",
     "system_number",

@@ -7,6 +7,8 @@ import ssl
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 
+from .recognition import first_line
+
 NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)
 
 
@@ -25,4 +27,4 @@ def network_reason(exc: BaseException) -> str:
         return "the connection broke off"
     if isinstance(inner, OSError) and inner.strerror:
         return f"its server cannot be reached ({inner.strerror})"
-    return (str(inner).strip().splitlines() or [type(inner).__name__])[0]
+    return first_line(inner)

@@ -43,7 +43,7 @@ def is_unnumbered(exc: BaseException) -> bool:
     return is_called("SafetensorError")(exc) and "I/O error" in str(exc)
 
 
-def is_number(*numbers: int) -> Recognise:
+def has_number(*numbers: int) -> Recognise:
     """Recognise an error of the system by its number."""
     return lambda exc: system_number(exc) in numbers
 
@@ -54,8 +54,8 @@ def named_file(exc: BaseException) -> str:
     return f": {name}" if name is not None else ""
 
 
-def first_line(exc: BaseException) -> str:
-    """The exception's own text, its first line."""
+def first_line(exc: BaseException | str) -> str:
+    """The first line of what an exception, or its reason, says; its type where it says nothing."""
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
 
 

@@ -7,7 +7,7 @@ import re
 
 from .base import Interrupted, PiflowError, RunError, UsageError
 from .hub import HUB_TABLE
-from .recognition import TableEntry, first_line, is_a, is_called, is_number, is_unnumbered, run_error
+from .recognition import TableEntry, first_line, has_number, is_a, is_called, is_unnumbered, run_error
 
 SHOWN = 60  # characters of a name that is too long
 
@@ -89,24 +89,24 @@ def _gpu_full(exc: BaseException) -> PiflowError:
 
 DISK_TABLE: tuple[TableEntry, ...] = (
     (
-        is_number(errno.ENOSPC),
+        has_number(errno.ENOSPC),
         run_error("the disk is full{place}", "free some space, then run the same command again"),
     ),
     (
-        is_number(errno.EDQUOT),
+        has_number(errno.EDQUOT),
         run_error(
             "your quota of this disk is used up{place}", "free some space of your own, then run the same command again"
         ),
     ),
     (
-        is_number(errno.EFBIG),
+        has_number(errno.EFBIG),
         run_error(
             "the file is larger than this system lets it be{place}",
             "raise the limit: ulimit -f unlimited; or choose another disk",
         ),
     ),
     (
-        is_number(errno.EIO),
+        has_number(errno.EIO),
         run_error(
             "the disk failed to read or write{place}",
             "look at the disk or its connection, then run the same command again",

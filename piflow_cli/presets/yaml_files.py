@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from piflow_cli.console import plain
-from piflow_cli.errors import UsageError
+from piflow_cli.errors import UsageError, first_line
 from piflow_cli.presets.faults import Fault
 
 MOST_VALUES = 100_000  # a preset has some eighty
@@ -90,7 +90,7 @@ def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
         raise UsageError(f"{source}{line}: not valid YAML: {exc.problem}", "mend that line and try again") from exc
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as exc:
         deep = isinstance(exc, RecursionError)
-        reason = "nested too deeply" if deep else (str(exc).splitlines() or [type(exc).__name__])[0]
+        reason = "nested too deeply" if deep else first_line(exc)
         raise UsageError(
             f"{source}: not valid YAML: {reason}", "write `section:` lines with `key: value` below"
         ) from exc

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..core.policies.kinds import policy_kind, policy_kinds
-from ..errors import RunError, UsageError
+from ..errors import RunError, UsageError, first_line
 from ..presets.resolve import load
 from ..teachers.base import Network, TeacherFamily
 from ..teachers.folders import on_base
@@ -70,8 +70,9 @@ def outlined_student(
     try:
         return unloaded_student(family, dict(config), facts)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{CONFIG_NAME} describes no {family.model_name}: {said:.100}", OTHER_CONFIG) from error
+        raise RunError(
+            f"{CONFIG_NAME} describes no {family.model_name}: {first_line(error):.100}", OTHER_CONFIG
+        ) from error
 
 
 def is_widened(key: str) -> bool:

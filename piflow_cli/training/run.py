@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..console import format_pairs
 from ..core.validation import PolicyError
 from ..data.sources import require_source
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted, RunError, first_line
 from ..ranks import is_first, launched_processes
 from ..students.adapters import save_adapter
 from ..students.runs import RunFolder
@@ -107,9 +107,10 @@ def _start_tracker(session: Session, name: str) -> None:
         session.accelerator.init_trackers("piflow", {"preset": session.preset.name, "seed": session.preset.seed})
     except Exception as error:
         # Each tracker has errors of its own.
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         login = "wandb login; or " if name == "wandb" else ""
-        raise RunError(f"the tracker {name} does not start: {said}", f"{login}--set output.tracker=none") from error
+        raise RunError(
+            f"the tracker {name} does not start: {first_line(error)}", f"{login}--set output.tracker=none"
+        ) from error
 
 
 def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: Console, stop: StopRequest) -> None:

@@ -8,6 +8,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from ..core.tensors import room_for
+
 # torch rounds pinned memory up to a power of two: a large one that many weights share wastes little.
 ROOM = 1 << 30
 ALIGNMENT = 512
@@ -54,7 +56,7 @@ def _homes(values: Sequence[Tensor], device: torch.device) -> list[Tensor]:
         size = _size(value)
         if size > len(room):
             room = torch.empty(max(size, min(ROOM, left)), dtype=torch.uint8, pin_memory=True)
-        homes.append(room[: prod(value.shape) * value.itemsize].view(value.dtype).view(value.shape).copy_(value))
+        homes.append(room_for(value, room).copy_(value))
         room, left = room[size:], left - size
     return homes
 

@@ -7,9 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.main import get_command
 
-from piflow_cli.app import app
+from piflow_cli.app import app, program
 from piflow_cli.commands.options import (
     LARGEST_VALUE,
     OF_PATHS,
@@ -159,7 +158,7 @@ def test_teachers_complete_from_what_was_typed():
     assert complete_teacher("no such teacher") == []
 
 
-COMMANDS = get_command(app).commands
+COMMANDS = program().commands
 # Each option whose value is a path, or may be one.
 PATHS = [
     (name, option.opts[0])

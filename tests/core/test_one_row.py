@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from package_source import tree_of
+
 import piflow_cli
 from piflow_cli.core.policies.kinds import ROWS, policy_kinds
 
@@ -27,7 +29,7 @@ def named(tree: ast.AST) -> Iterator[str]:
 
 def test_no_policy_is_named_outside_of_its_own_files():
     files = [path for path in sorted(PACKAGE.rglob("*.py")) if not any(path.is_relative_to(own) for own in OWN)]
-    found = {str(path): list(named(ast.parse(path.read_text(encoding="utf-8")))) for path in files}
+    found = {str(path): list(named(tree_of(path))) for path in files}
     assert len(files) > 150 and not {path: names for path, names in found.items() if names}
 
 

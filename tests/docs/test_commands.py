@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import runpy
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -13,14 +12,9 @@ from pathlib import Path
 
 import pytest
 from doc_blocks import MARKS, ROOT, Block, blocks
-from typer.main import get_command
+from project_file import PROJECT
 
-from piflow_cli.app import app
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    tomllib = pytest.importorskip("tomli")
+from piflow_cli.app import program
 
 # What makes a command of the docs one of seconds; the rest of it is as it is written there.
 SHORTER = {
@@ -93,7 +87,7 @@ def test_there_is_something_to_run_and_something_to_parse() -> None:
 def piflow(words: list[str]) -> None:
     if words == ["--version", "--json"]:
         return
-    command = get_command(app).commands[words[0]]
+    command = program().commands[words[0]]
     given = [word for word in words[1:] if word != "--list-teachers"]
     assert command.make_context(words[0], given, obj=given).args == []
 
@@ -144,12 +138,11 @@ def python(words: list[str]) -> None:
 
 def pip(words: list[str]) -> None:
     """Extras are those of pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert words[0] == "install"
     for name in words[2 if words[1] == "-e" else 1 :]:
         known, _, extras = name.rstrip("]").partition("[")
         assert known in (".", "piflow", "torch", "torchvision", "build")
-        assert not extras or {*extras.split(",")} <= project["optional-dependencies"].keys()
+        assert not extras or {*extras.split(",")} <= PROJECT["optional-dependencies"].keys()
 
 
 def cp(words: list[str]) -> None:

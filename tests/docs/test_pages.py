@@ -15,6 +15,7 @@ from pathlib import Path
 import docs_pages
 import pytest
 from doc_blocks import PAGES, ROOT, read_order
+from package_source import tree_of
 from recipe_table import TABLE
 
 import piflow_cli
@@ -105,7 +106,7 @@ def test_messages_of_troubleshooting_are_those_of_the_program() -> None:
     said = "\0".join(
         node.value
         for path in package.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
     cells = MESSAGE.findall((PAGES / "troubleshooting.md").read_text(encoding="utf-8"))

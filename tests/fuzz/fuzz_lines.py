@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fuzz_inputs import WEIGHTS, FuzzInputs, damaged_copy
-from typer.main import get_command
 
-from piflow_cli.app import app
+from piflow_cli.app import program
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def lines(seed: int, count: int, inputs: FuzzInputs) -> Iterator[Line]:
 
 
 def options_of(command: str) -> list:
-    return [option for option in get_command(app).commands[command].params if option.opts[0].startswith("--")]
+    return [option for option in program().commands[command].params if option.opts[0].startswith("--")]
 
 
 def filled(text: str, inputs: FuzzInputs, rng: random.Random) -> str:

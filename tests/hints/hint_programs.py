@@ -18,21 +18,15 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import huggingface_hub
-import pytest
 from hub_server import TOKEN
 from packaging.requirements import Requirement
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    tomllib = pytest.importorskip("tomli")
+from project_file import PROJECT
 
 # What a part of a hint has another program do, or has the reader do before the line is typed again.
 OUTSIDE = re.compile(
     r"(?:^|[ `])(rm .+|pip install [^;)]+|hf auth [a-z]+|wandb login|ulimit .+|unset .+|(?:set|export) [A-Z_]+=\S+"
     r"|put \S+ at \S+|run the same command again|wait some minutes)"
 )
-PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Named otherwise by those who publish it; and a package that is never there without the other.
 PUBLISHED = {"cleanfid": "clean-fid", "pyarrow": "datasets", "triton": "torch"}
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from package_source import tree_of
+
 import piflow_cli
 
 PACKAGE = Path(piflow_cli.__file__).parent
@@ -38,7 +40,7 @@ def modules() -> list[Path]:
 def hints_of(path: Path) -> list[tuple[int, str]]:
     """Every hint in a module, with its line; what is filled in is written as {}."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call) and called(node) in ERRORS:
             given = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "hint")]
             found += [(argument.lineno, text) for argument in given for text in texts_of(argument)]

@@ -6,9 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from typer.main import get_command
-
-from piflow_cli.app import app
+from piflow_cli.app import program
 
 # Alternatives of a hint; the first is typed.
 ALTERNATIVES = re.compile(r"; |, or |, (?=name another folder)|, and | or (?=--|leave )|, then |, which |, of which ")
@@ -36,7 +34,7 @@ def retyped(
     "them" are, and the one a bare value is for. ``pick``: which of the alternatives.
     """
     part = commands(hint)[pick]
-    if (whole := WHOLE.search(part)) and whole[1] in {*get_command(app).commands, "--help", "--version"}:
+    if (whole := WHOLE.search(part)) and whole[1] in {*program().commands, "--help", "--version"}:
         return [filled(word, fill) for word in whole_command(part[whole.start(1) :])]
     replaces = part.startswith(("in their place", "in the student's place")) or part.endswith(" in its place")
     if (it and part.startswith("keep ")) or part.endswith(" alone") or replaces:
@@ -92,7 +90,7 @@ def filled(word: str, fill: Mapping[str, str]) -> str:
 
 def parameter(command: str, name: str):
     return next(
-        option for option in get_command(app).commands[command].params if name in (*option.opts, *option.secondary_opts)
+        option for option in program().commands[command].params if name in (*option.opts, *option.secondary_opts)
     )
 
 

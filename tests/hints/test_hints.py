@@ -4,21 +4,15 @@ reader has typed, or of the one it names."""
 from __future__ import annotations
 
 import re
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 from hint_texts import OPTION, PACKAGE, hints_of, modules
-from typer.main import get_command
+from project_file import PROJECT
 
-from piflow_cli.app import app
+from piflow_cli.app import program
 from piflow_cli.errors.table import INSTALL_HINTS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).parents[2]
 OF_MODELS = ("distill", "sample", "eval", "export", "inspect-policy")
@@ -68,7 +62,7 @@ EXTRA = re.compile(r'pip install "piflow\[(\w+)\]"')
 
 @cache
 def options_of(command: str) -> frozenset[str]:
-    options = get_command(app).commands[command].params
+    options = program().commands[command].params
     return frozenset(name for option in options for name in (*option.opts, *option.secondary_opts))
 
 
@@ -144,7 +138,7 @@ COMMANDS = sorted({(name, tuple(arguments)) for path in modules() for name, argu
 )
 def test_every_whole_command_of_a_hint_is_parsed(name, arguments):
     """Read by the program's own parser; --help and --list-teachers end it early, as they do for a person."""
-    command = get_command(app).commands[name]
+    command = program().commands[name]
     given = [word for word in arguments if word not in ("--help", "--list-teachers")]
     # Nothing is missing beside --help.
     context = command.make_context(name, given, obj=list(given), resilient_parsing="--help" in arguments)
@@ -158,7 +152,7 @@ def test_an_option_that_a_hint_gives_a_value_takes_one(path):
     flags = {
         name
         for command in ALL
-        for option in get_command(app).commands[command].params
+        for option in program().commands[command].params
         if getattr(option, "is_flag", False)
         for name in (*option.opts, *option.secondary_opts)
     }
@@ -168,10 +162,9 @@ def test_an_option_that_a_hint_gives_a_value_takes_one(path):
 
 def test_what_is_to_be_installed_brings_the_package() -> None:
     """Of every missing package that is known, and in every hint: the extra is one, and has the package in it."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {
         name: {re.split("[<>=;]", package)[0].strip() for package in packages}
-        for name, packages in project["optional-dependencies"].items()
+        for name, packages in PROJECT["optional-dependencies"].items()
     }
     # Named otherwise by those who publish it; and a package that is never there without the other.
     published = {"cleanfid": "clean-fid", "pyarrow": "datasets"}

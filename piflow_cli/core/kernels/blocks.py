@@ -122,7 +122,7 @@ def _as_slice(rows: Tensor) -> Tensor | slice:
 def _blocks_of_rows(
     policy: GMFlowPolicy, x: Tensor, table: CpuTable, rows: Tensor | slice, width: int
 ) -> Iterator[Block]:
-    dtype = working_dtype(policy, x)
+    dtype = working_dtype(policy.means, x)
     ends = table.ends[rows]
     scalars = GMCoefficients(*(column[rows, : int(ends[0, -1])] for column in table.scalars))
     means, logweights, states, sources = (

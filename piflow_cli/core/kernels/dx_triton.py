@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from ..policies.dx import DXPolicy
 from .dx_triton_kernels import adjoint_kernel, apply_kernel, map_kernel
-from .layout import LinearMap, collapse_positions
+from .layout import LinearMap, collapse_positions, working_dtype
 from .triton_tables import times_of
 
 BLOCK, WARPS = 512, 4  # elements and warps of a program
@@ -64,8 +64,7 @@ class _Applied(torch.autograd.Function):
         ctx.of = of
         # Its gradient will lie as it does; the grid itself need not be kept.
         ctx.grid, ctx.dtypes = torch.empty_like(grid, device="meta"), (x.dtype, x_src.dtype)
-        dtype = torch.promote_types(torch.promote_types(grid.dtype, x.dtype), torch.float32)
-        out = torch.empty(of.gain.shape[1], *x.shape, device=x.device, dtype=dtype)
+        out = x.new_empty(of.gain.shape[1], *x.shape, dtype=working_dtype(grid, x))
         tensors = grid, x, x_src
         if x.ndim > MOST_AXES:
             tensors = [value.contiguous() for value in tensors]

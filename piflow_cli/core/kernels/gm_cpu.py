@@ -38,7 +38,7 @@ def coefficient_table(
 
 def states(policy: GMFlowPolicy, x: Tensor, table: CpuTable) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
-    out = torch.empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
+    out = torch.empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy.means, x))
     # Calls cost a tenth less in inference mode; tensors made outside of it may go on into autograd.
     with torch.inference_mode():
         flat = flatten_positions(out, 3)
@@ -59,7 +59,7 @@ def integral(
 
     Windows are kept, as their posteriors take less room than the means; longer walks are walked again.
     """
-    out, kept = torch.empty(x.shape, dtype=working_dtype(policy, x)), []
+    out, kept = torch.empty(x.shape, dtype=working_dtype(policy.means, x)), []
     keep = keep and table.scalars.change.shape[1] <= LONGEST_KEPT
     with torch.inference_mode():
         flat = flatten_positions(out, 2)

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from ..policies.gmflow import GMFlowPolicy
 from .gm_triton_kernels import backward_kernel, forward_kernel
-from .layout import Gradients, collapse_positions, working_dtype
+from .layout import Gradients, collapse_positions, marks_of, working_dtype
 from .triton_tables import COLUMNS, table_kernel, times_of
 
 THREADS = 128  # of a program: one warp for each of the four schedulers of a multiprocessor
 WARP = 32
+MOST_AXES = 5  # of a state: kernels have strides for three besides batch and channels
 # Means that a thread holds at most: of its 255 registers, backward needs as many again for their gradients, and more
 # for what goes with each component and channel.
 FORWARD_MEANS, BACKWARD_MEANS = 128, 32
@@ -47,7 +48,7 @@ def coefficient_table(
     legs = len(raws) - 1
     width = ceil(substeps * longest) + legs
     times, strides = times_of(policy.raw_src, raws, device)
-    scalars = torch.empty(batch, width, COLUMNS.value, device=device, dtype=working_dtype(policy, policy.x_src))
+    scalars = torch.empty(batch, width, COLUMNS.value, device=device, dtype=working_dtype(policy.means, policy.x_src))
     ends = torch.empty(batch, legs, device=device, dtype=torch.int32)
     logstds = policy.logstds.reshape(-1)
     columns = triton.next_power_of_2(width)
@@ -67,7 +68,7 @@ def table_warps(columns: int) -> int:
 def states(policy: GMFlowPolicy, x: Tensor, table: TritonTable) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
     policy, x = _addressable(policy, x)
-    out = x.new_empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy, x))
+    out = x.new_empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy.means, x))
     _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), INTEGRATE=False)
     return out
 
@@ -75,7 +76,7 @@ def states(policy: GMFlowPolicy, x: Tensor, table: TritonTable) -> Tensor:
 def integral(policy: GMFlowPolicy, x: Tensor, table: TritonTable, *, keep: bool = False) -> tuple[Tensor, None]:
     """Sum of weight times velocity over the substeps, (B, C, *S); backward walks again and needs nothing kept."""
     policy, x = _addressable(policy, x)
-    out = x.new_empty(x.shape, dtype=working_dtype(policy, x))
+    out = x.new_empty(x.shape, dtype=working_dtype(policy.means, x))
     _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), INTEGRATE=True)
     return out, None
 
@@ -85,7 +86,7 @@ def integral_backward(
 ) -> Gradients:
     """Gradients for means, logweights, logstds and x of the inner product of ``grad`` (B, C, *S) with the integral."""
     policy, x = _addressable(policy, x)
-    dtype = working_dtype(policy, x)
+    dtype = working_dtype(policy.means, x)
     means, logweights = torch.empty_like(policy.means), torch.empty_like(policy.logweights)
     state = x.new_empty(x.shape)
     path = x.new_empty(table.scalars.shape[1], *x.shape, dtype=dtype)
@@ -99,7 +100,7 @@ def integral_backward(
 
 def _addressable(policy: GMFlowPolicy, x: Tensor) -> tuple[GMFlowPolicy, Tensor]:
     """The same policy and state, copied only where space has more axes than the kernels have strides for."""
-    if x.ndim <= 5:
+    if x.ndim <= MOST_AXES:
         return policy, x
     tensors = {name: getattr(policy, name).contiguous() for name in ("means", "logweights", "x_src")}
     return replace(policy, **tensors), x.contiguous()
@@ -133,7 +134,7 @@ def _launch(
     """Launch over blocks of positions; ``results`` are contiguous, ``strided`` lie like means and logweights."""
     inputs = (policy.means, policy.logweights, x, policy.x_src, *strided)
     space, views = collapse_positions(inputs, (3, 3, 2, 2, 3, 3)[: len(inputs)])
-    dropped = policy.dropped if policy.dropped is None else policy.dropped.contiguous().view(torch.uint8)
+    dropped = marks_of(policy.dropped)
     sizes = program_sizes(*policy.means.shape[1:3], most)
     programs = _programs(sizes, x)
     with torch.cuda.device_of(x):

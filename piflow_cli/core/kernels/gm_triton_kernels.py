@@ -15,6 +15,7 @@ from .gm_triton_mixture import mixed, over_components, query_of, read_mixture, s
 from .triton_lanes import (
     axes_of_space,
     load_channels,
+    load_state,
     offsets,
     place_of_threads,
     places_along,
@@ -48,10 +49,8 @@ def forward_kernel(
         means, logweights, dropped, means_strides, logweights_strides, sample, space, inside, lanes,
         inverse_temperature, DROPPED, K, C, KLANES, CLANES, dtype,
     )  # fmt: skip
-    place = x_src + offsets(sample, space, src_strides, 2)
-    source = load_channels(place, src_strides[1], inside, lanes, C, CLANES, dtype)
-    start = x + offsets(sample, space, x_strides, 2)
-    y = added(load_channels(start, x_strides[1], inside, lanes, C, CLANES, dtype), source, -1)
+    source = load_state(x_src, src_strides, sample, space, inside, lanes, C, CLANES, dtype)
+    y = added(load_state(x, x_strides, sample, space, inside, lanes, C, CLANES, dtype), source, -1)
     total = zeros(y)
     place = out + sample * C * positions + position
     table = scalars + sample * width * COLUMNS
@@ -69,7 +68,7 @@ def forward_kernel(
             at = ahead
         if not INTEGRATE:
             # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
-            begin = load_channels(start, x_strides[1], inside, lanes, C, CLANES, dtype)
+            begin = load_state(x, x_strides, sample, space, inside, lanes, C, CLANES, dtype)
             state = added(begin, added(y, added(begin, source, -1), -1), 1)
             store_channels(place, positions, state, inside, lanes, C, CLANES)
             place += tl.cast(batch, tl.int64) * C * positions
@@ -212,10 +211,8 @@ def backward_kernel(
         means, logweights, dropped, means_strides, logweights_strides, sample, space, inside, lanes,
         inverse_temperature, DROPPED, K, C, KLANES, CLANES, dtype,
     )  # fmt: skip
-    place = x_src + offsets(sample, space, src_strides, 2)
-    source = load_channels(place, src_strides[1], inside, lanes, C, CLANES, dtype)
-    place = x + offsets(sample, space, x_strides, 2)
-    y = added(load_channels(place, x_strides[1], inside, lanes, C, CLANES, dtype), source, -1)
+    source = load_state(x_src, src_strides, sample, space, inside, lanes, C, CLANES, dtype)
+    y = added(load_state(x, x_strides, sample, space, inside, lanes, C, CLANES, dtype), source, -1)
     within = sample * C * positions + position
     upstream = load_channels(grad + within, positions, inside, lanes, C, CLANES, dtype)
     stride = tl.cast(batch, tl.int64) * C * positions

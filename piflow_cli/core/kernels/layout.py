@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..policies.gmflow import GMFlowPolicy
-
 
 class Gradients(NamedTuple):
     """Gradients of an integral of velocities, in the shapes and dtypes of the policy's tensors and of the state."""
@@ -30,9 +28,14 @@ class LinearMap(NamedTuple):
     beta: Tensor
 
 
-def working_dtype(policy: GMFlowPolicy, x: Tensor) -> torch.dtype:
-    """float32, or float64 where the means or the states come as float64."""
-    return torch.promote_types(torch.promote_types(policy.means.dtype, x.dtype), torch.float32)
+def working_dtype(output: Tensor, x: Tensor) -> torch.dtype:
+    """float32, or float64 where a network's output or the states come as float64."""
+    return torch.promote_types(torch.promote_types(output.dtype, x.dtype), torch.float32)
+
+
+def marks_of(dropped: Tensor | None) -> Tensor | None:
+    """The marks of dropped components (B, K) as bytes, which kernels read; None where there are none."""
+    return None if dropped is None else dropped.contiguous().view(torch.uint8)
 
 
 def flatten_positions(value: Tensor, space: int) -> Tensor:

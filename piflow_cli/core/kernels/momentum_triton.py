@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..policies.momentum import MomentumPolicy
-from .layout import collapse_positions
+from .layout import collapse_positions, marks_of, working_dtype
 from .momentum_triton_kernels import momentum_adjoint_kernel, momentum_kernel
 from .triton_tables import times_of
 
@@ -31,8 +31,7 @@ def followed(policy: MomentumPolicy, x: Tensor, raws: list[Tensor], substeps: in
     Gradients are those of a single leg: a rollout of several that wants them chains them.
     """
     times, strides = times_of(policy.raw_src, raws, x.device)
-    dropped = policy.dropped if policy.dropped is None else policy.dropped.contiguous().view(torch.uint8)
-    of = _Way(times, strides, dropped, substeps, policy.shift, added)
+    of = _Way(times, strides, marks_of(policy.dropped), substeps, policy.shift, added)
     return _Momentum.apply(of, policy.means, policy.logweights, policy.loggammas, x)
 
 
@@ -58,8 +57,7 @@ class _Momentum(torch.autograd.Function):
     def forward(ctx, of: _Way, means: Tensor, logweights: Tensor, loggammas: Tensor, x: Tensor):
         ctx.of, ctx.dtype = of, x.dtype
         ctx.save_for_backward(means, logweights, loggammas)
-        dtype = torch.promote_types(torch.promote_types(means.dtype, x.dtype), torch.float32)
-        out = torch.empty(of.legs, *x.shape, device=x.device, dtype=dtype)
+        out = x.new_empty(of.legs, *x.shape, dtype=working_dtype(means, x))
         _launch(momentum_kernel, of, (means, logweights, loggammas, x), SPACES, out, LEGS=of.legs)
         return out
 

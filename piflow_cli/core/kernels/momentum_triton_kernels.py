@@ -90,6 +90,30 @@ def _place(blocks, positions, size1, size2, C: tl.constexpr, CP: tl.constexpr, B
 
 
 @triton.jit
+def _open_mixture(
+    means, logweights, loggammas, dropped, means_strides, logweights_strides, loggammas_strides,
+    sample, space, channel, there, DROPPED: tl.constexpr, K: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """Where the parameters of component 0 lie, how far from one component to the next, and what weights are made of."""
+    first = (means + offsets(sample, space, means_strides, 3))[:, None] + (channel * means_strides[2])[None, :]
+    weights = logweights + offsets(sample, space, logweights_strides, 3)
+    rates = loggammas + offsets(sample, space, loggammas_strides, 3)
+    marks = dropped + sample * K
+    top, total = _normaliser(weights, logweights_strides[1], marks, there, DROPPED, K, dtype)
+    strides = (means_strides[1], logweights_strides[1], loggammas_strides[1])
+    return first, weights, rates, marks, strides, top, total
+
+
+@triton.jit
+def _component(mixture, k, past, length, there, inside, DROPPED: tl.constexpr, dtype: tl.constexpr):
+    """Weight, growth with its derivative in ln gamma, and mean of component ``k``."""
+    first, weights, rates, marks, strides, top, total = mixture
+    weight = tl.exp(_logweight(weights, strides[1], marks, k, there, DROPPED, dtype) - top) / total
+    grown, slope = _growth(_loggamma(rates, strides[2], k, there, dtype), past, length)
+    return weight, grown, slope, tl.load(first + k * strides[0], mask=inside, other=0).to(dtype)
+
+
+@triton.jit
 def momentum_kernel(
     means, logweights, loggammas, x, dropped, raw_src, raw_start, raw_ends, out,
     batch, positions, blocks, size1, size2, means_strides, logweights_strides, loggammas_strides, x_strides,
@@ -100,11 +124,10 @@ def momentum_kernel(
     """out (LEGS, B, C, positions): states from ``x`` on, where ADDED; else the mean velocity of each leg."""
     dtype: tl.constexpr = out.dtype.element_ty
     sample, position, space, there, channel, inside = _place(blocks, positions, size1, size2, C, CP, BLOCK)
-    weights = logweights + offsets(sample, space, logweights_strides, 3)
-    rates = loggammas + offsets(sample, space, loggammas_strides, 3)
-    first = (means + offsets(sample, space, means_strides, 3))[:, None] + (channel * means_strides[2])[None, :]
-    marks = dropped + sample * K
-    top, total = _normaliser(weights, logweights_strides[1], marks, there, DROPPED, K, dtype)
+    mixture = _open_mixture(
+        means, logweights, loggammas, dropped, means_strides, logweights_strides, loggammas_strides,
+        sample, space, channel, there, DROPPED, K, dtype,
+    )  # fmt: skip
     state = tl.zeros([BLOCK, CP], dtype=dtype)
     if ADDED:
         place = (x + offsets(sample, space, x_strides, 2))[:, None] + (channel * x_strides[1])[None, :]
@@ -116,9 +139,7 @@ def momentum_kernel(
         past, length, factor = _leg_of(source, raw_from, raw_to, substeps, shift, ADDED, dtype)
         mean = tl.zeros([BLOCK, CP], dtype=dtype)
         for k in range(K):
-            weight = tl.exp(_logweight(weights, logweights_strides[1], marks, k, there, DROPPED, dtype) - top) / total
-            grown, _ = _growth(_loggamma(rates, loggammas_strides[1], k, there, dtype), past, length)
-            velocity = tl.load(first + k * means_strides[1], mask=inside, other=0).to(dtype)
+            weight, grown, _, velocity = _component(mixture, k, past, length, there, inside, DROPPED, dtype)
             mean += (weight * grown)[:, None] * velocity
         if ADDED:
             state += factor * mean
@@ -146,22 +167,19 @@ def momentum_adjoint_kernel(
     """
     dtype: tl.constexpr = grad.dtype.element_ty
     sample, position, space, there, channel, inside = _place(blocks, positions, size1, size2, C, CP, BLOCK)
-    weights = logweights + offsets(sample, space, logweights_strides, 3)
-    rates = loggammas + offsets(sample, space, loggammas_strides, 3)
-    first = (means + offsets(sample, space, means_strides, 3))[:, None] + (channel * means_strides[2])[None, :]
-    marks = dropped + sample * K
-    top, total = _normaliser(weights, logweights_strides[1], marks, there, DROPPED, K, dtype)
+    mixture = _open_mixture(
+        means, logweights, loggammas, dropped, means_strides, logweights_strides, loggammas_strides,
+        sample, space, channel, there, DROPPED, K, dtype,
+    )  # fmt: skip
     source, raw_from = tl.load(raw_src + sample * src_stride), tl.load(raw_start + sample * start_stride)
     raw_to = tl.load(raw_ends + sample * end_stride)
     past, length, factor = _leg_of(source, raw_from, raw_to, substeps, shift, ADDED, dtype)
     place = grad + sample * C * positions + position[:, None] + (channel * positions)[None, :]
     upstream = factor * tl.load(place, mask=inside, other=0)
 
-    expected = tl.zeros_like(top)
+    expected = tl.zeros([BLOCK], dtype=dtype)
     for k in range(K):
-        weight = tl.exp(_logweight(weights, logweights_strides[1], marks, k, there, DROPPED, dtype) - top) / total
-        grown, _ = _growth(_loggamma(rates, loggammas_strides[1], k, there, dtype), past, length)
-        velocity = tl.load(first + k * means_strides[1], mask=inside, other=0).to(dtype)
+        weight, grown, _, velocity = _component(mixture, k, past, length, there, inside, DROPPED, dtype)
         expected += weight * grown * tl.sum(upstream * velocity, axis=1)
 
     of_means = (grad_means + offsets(sample, space, grad_means_strides, 3))[:, None]
@@ -169,9 +187,7 @@ def momentum_adjoint_kernel(
     of_weights = grad_logweights + offsets(sample, space, grad_logweights_strides, 3)
     of_rates = grad_loggammas + offsets(sample, space, grad_loggammas_strides, 3)
     for k in range(K):
-        weight = tl.exp(_logweight(weights, logweights_strides[1], marks, k, there, DROPPED, dtype) - top) / total
-        grown, slope = _growth(_loggamma(rates, loggammas_strides[1], k, there, dtype), past, length)
-        velocity = tl.load(first + k * means_strides[1], mask=inside, other=0).to(dtype)
+        weight, grown, slope, velocity = _component(mixture, k, past, length, there, inside, DROPPED, dtype)
         response = tl.sum(upstream * velocity, axis=1)
         tl.store(of_means + k * grad_means_strides[1], (weight * grown)[:, None] * upstream, mask=inside)
         tl.store(of_weights + k * grad_logweights_strides[1], weight * (grown * response - expected), mask=there)

@@ -47,43 +47,32 @@ def rows_of(WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _by_lanes(value, KLANES: tl.constexpr, CLANES: tl.constexpr):
-    """A vector as (positions, KLANES, CLANES)."""
-    return tl.reshape(value, [value.shape[0] // (KLANES * CLANES), KLANES, CLANES])
-
-
-@triton.jit
-def _in_all_lanes(value, KLANES: tl.constexpr, CLANES: tl.constexpr):
-    """The inverse of :func:`_by_lanes` for what has one entry along an axis of lanes."""
-    wide = tl.broadcast_to(value, [value.shape[0], KLANES, CLANES])
-    return tl.reshape(wide, [value.shape[0] * KLANES * CLANES])
+def _over_lanes(value, REDUCTION: tl.constexpr, AXIS: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr):
+    """A reduction over an axis of (positions, KLANES, CLANES), in all lanes."""
+    by_lanes = tl.reshape(value, [value.shape[0] // (KLANES * CLANES), KLANES, CLANES])
+    if by_lanes.shape[AXIS] == 1:
+        return value
+    else:
+        reduced = REDUCTION(by_lanes, axis=AXIS, keep_dims=True)
+        return tl.reshape(tl.broadcast_to(reduced, by_lanes.shape), value.shape)
 
 
 @triton.jit
 def sum_over_components(value, KLANES: tl.constexpr, CLANES: tl.constexpr):
     """The sum over the lanes that share out components, in all of them."""
-    if KLANES == 1:
-        return value
-    else:
-        return _in_all_lanes(tl.sum(_by_lanes(value, KLANES, CLANES), axis=1, keep_dims=True), KLANES, CLANES)
+    return _over_lanes(value, tl.sum, 1, KLANES, CLANES)
 
 
 @triton.jit
 def sum_over_channels(value, KLANES: tl.constexpr, CLANES: tl.constexpr):
     """The sum over the lanes that share out channels, in all of them."""
-    if CLANES == 1:
-        return value
-    else:
-        return _in_all_lanes(tl.sum(_by_lanes(value, KLANES, CLANES), axis=2, keep_dims=True), KLANES, CLANES)
+    return _over_lanes(value, tl.sum, 2, KLANES, CLANES)
 
 
 @triton.jit
 def largest_of_components(value, KLANES: tl.constexpr, CLANES: tl.constexpr):
     """The largest entry among the lanes that share out components, in all of them."""
-    if KLANES == 1:
-        return value
-    else:
-        return _in_all_lanes(tl.max(_by_lanes(value, KLANES, CLANES), axis=1, keep_dims=True), KLANES, CLANES)
+    return _over_lanes(value, tl.max, 1, KLANES, CLANES)
 
 
 @triton.jit
@@ -140,6 +129,14 @@ def load_channels(first, stride, inside, lanes, C: tl.constexpr, CLANES: tl.cons
     COUNT: tl.constexpr = (C + CLANES - 1) // CLANES
     places, c = places_along(first, stride, lanes[1], CLANES, triton.next_power_of_2(COUNT))
     return unstack(tl.load(places, mask=inside[None, :] & (c < C), other=0).to(dtype), COUNT)
+
+
+@triton.jit
+def load_state(
+    first, strides, sample, space, inside, lanes, C: tl.constexpr, CLANES: tl.constexpr, dtype: tl.constexpr
+):
+    """The channels of a state (B, C, *space) with these strides."""
+    return load_channels(first + offsets(sample, space, strides, 2), strides[1], inside, lanes, C, CLANES, dtype)
 
 
 @triton.jit

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ...errors import PiflowError, RunError, UsageError
+from ...errors import PiflowError, RunError, UsageError, first_line
 from ...system.files import user_cache
 from ...weights.cache import STATISTICS
 from .base import INCEPTION, RESIZE_CLEAN
@@ -38,7 +38,7 @@ def clean_fid_module(name: str) -> ModuleType:
     except RuntimeError as error:
         # A torchvision built for another torch fails when it registers its operators.
         raise RunError(
-            f"clean-fid does not import: {(str(error).splitlines() or [''])[0]}",
+            f"clean-fid does not import: {first_line(error)}",
             "install a pair that fits: pip install torch torchvision",
         ) from error
 

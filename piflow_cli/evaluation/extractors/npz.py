@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from zipfile import ZipFile
 
-from ...errors import PiflowError, RunError, UsageError
+from ...errors import PiflowError, RunError, UsageError, first_line
 from .base import INCEPTION_FEATURES
 from .moments import Moments, check_shapes, moments_of_arrays
 
@@ -43,9 +43,7 @@ def npz_moments(path: Path, source: str) -> Moments:
         raise
     except Exception as error:
         # numpy and zipfile raise whatever a damaged archive leads to.
-        raise RunError(
-            f"{source} cannot be read: {(str(error).splitlines() or [''])[0]}", "copy or download it again"
-        ) from error
+        raise RunError(f"{source} cannot be read: {first_line(error)}", "copy or download it again") from error
     return moments_of_arrays(mean, covariance, source)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import PiflowError, RunError, UsageError
+from ...errors import PiflowError, RunError, UsageError, first_line
 from ...weights.locate import locate
 from ...weights.pickled import read_pickled
 from ...weights.stored import INDEX_SUFFIX, shards_of
@@ -80,8 +80,7 @@ def load_processor(kind: Any, folder: Path) -> Any:
 
 
 def _unreadable(what: str, folder: Path, error: Exception) -> RunError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return RunError(f"the {what} in {folder} cannot be read: {reason}", AGAIN)
+    return RunError(f"the {what} in {folder} cannot be read: {first_line(error)}", AGAIN)
 
 
 def _pickled(folder: Path) -> dict[str, Tensor]:
