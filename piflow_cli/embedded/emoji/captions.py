@@ -16,8 +16,6 @@ SKIN_TONES = {
     "1F3FE": "medium dark",
     "1F3FF": "dark",
 }
-# Words of Unicode's names that say nothing of the picture.
-_IDLE = re.compile(r"\b(sign|symbol) for\b|\bcjk unified ideograph\b")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def _pictures(entry: Mapping[str, Any]) -> Iterator[CaptionedEmoji]:
 def plain(text: str) -> str:
     """Lower case of ASCII letters, digits and simple marks, one space between words."""
     letters = unicodedata.normalize("NFKD", text.replace("’", "'")).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"\s+", " ", _IDLE.sub("", letters.replace("_", " "))).strip(" -,")
+    return re.sub(r"[\s_]+", " ", letters.replace("cjk unified ideograph-", "ideograph ")).strip(" -,")
 
 
 def skin_words(tones: str) -> str:

@@ -28,7 +28,7 @@ class AutoencoderRecipe(Schedule):
     learning_rate: float = 2e-3
     ema: float = 0.995
     absolute: float = 0.1
-    kl: float = 1e-4
+    kl: float = 3e-4
     channels: tuple[int, ...] = (32, 64, 112)  # one for each halving, and one before
     latent_channels: int = 16
     norm_groups: int = 8

@@ -70,27 +70,38 @@ def write_pipelines(work: Path, output: Path, recipe: Recipe, facts: dict[str, A
     ).to(torch.bfloat16)
     with replacing_folder(output / DISTILLED) as aside:
         pipeline.save_pretrained(aside)
-        _readable_by_older(aside, work / "data")
+        _use_tokenizers(aside, work / "data")
+        _open_in_float32(aside)
         _describe(aside, README, facts)
     with replacing_folder(output / TWO_HALVES) as aside:
         teacher.transformer.to(torch.bfloat16).save_pretrained(aside / "transformer")
         _describe(aside, README_TWO_HALVES, facts)
 
 
-def _readable_by_older(folder: Path, data: Path) -> None:
+def _use_tokenizers(folder: Path, data: Path) -> None:
     """The tokenizers as they were written, and a name of their class that transformers 4 knows too."""
     for name in (CLIP, T5):
         rmtree(folder / name)
         copytree(data / name, folder / name)
-    index = folder / "model_index.json"
-    content = json.loads(index.read_text(encoding="utf-8"))
-    content["tokenizer_2"] = ["transformers", "PreTrainedTokenizerFast"]
-    index.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _amend(folder / "model_index.json", tokenizer_2=["transformers", "PreTrainedTokenizerFast"])
+
+
+def _open_in_float32(folder: Path) -> None:
+    """Where no dtype is named, transformers 5 opens encoders in their config's, and diffusers its models in float32."""
+    for name in ("text_encoder", "text_encoder_2"):
+        _amend(folder / name / "config.json", dtype="float32")
+
+
+def _amend(path: Path, **values: Any) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **values}, indent=2) + "\n", encoding="utf-8")
 
 
 def _describe(folder: Path, readme: str, facts: dict[str, Any]) -> None:
     (folder / "README.md").write_text(readme + ATTRIBUTION, encoding="utf-8")
     (folder / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod(0o644)
 
 
 def open_pipeline(output: Path, name: str, device: torch.device) -> FluxPipeline:
