@@ -40,7 +40,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for data, checkpoints and grids")
     parser.add_argument("--output", type=Path, help="folder for the teachers' folders; default: WORK/teachers")
-    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--stage", choices=STAGES, nargs="+", default=STAGES, help="default: all, one after the other")
     parser.add_argument("--package", type=Path, help="archive of the npm package; default: npm fetches it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads; another number rounds differently")
@@ -58,12 +58,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    return Recipe(
-        **{
-            stage: kind(**{field.name: getattr(arguments, f"{stage}_{field.name}") for field in fields(kind)})
-            for stage, kind in TRAINED.items()
-        }
-    )
+    recipes: dict[str, Any] = {
+        stage: kind(**{field.name: getattr(arguments, f"{stage}_{field.name}") for field in fields(kind)})
+        for stage, kind in TRAINED.items()
+    }
+    return Recipe(**recipes)
 
 
 class Stages:
@@ -126,12 +125,13 @@ def main(given: list[str] | None = None) -> None:
     arguments = parse_arguments(given)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    # Of what autocast leaves in float32.
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
     stages = Stages(arguments)
+    if stages.device.type == "cuda":
+        # Of what autocast leaves in float32.
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
     stages.work.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES if arguments.stage == "all" else [arguments.stage]:
+    for stage in arguments.stage:
         stages.run(stage)
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...system.files import replacing_file
+from ...teachers.base import Network
 from ...teachers.packing import pack
 from .data import load_pictures, to_unit
 from .loop import Limits, Run, average_of
@@ -22,9 +22,7 @@ CHECKPOINT, LATENTS = "autoencoder.pt", "latents.safetensors"
 AT_ONCE = 256
 
 
-def autoencoder_loss(
-    model: AutoencoderKL, pictures: Tensor, recipe: AutoencoderRecipe, generator: torch.Generator
-) -> Tensor:
+def autoencoder_loss(model: Network, pictures: Tensor, recipe: AutoencoderRecipe, generator: torch.Generator) -> Tensor:
     """Squared and absolute error of ``pictures`` (B, 3, H, W) and the divergence from a unit normal (1312.6114)."""
     posterior = model.encode(pictures).latent_dist
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
@@ -56,7 +54,7 @@ def train_autoencoder(work: Path, recipe: AutoencoderRecipe, limits: Limits, dev
 
 
 @torch.no_grad()
-def encode_all(model: AutoencoderKL, pictures: Tensor, place: Path) -> dict[str, float]:
+def encode_all(model: Network, pictures: Tensor, place: Path) -> dict[str, float]:
     """Write the packed latents of all pictures, normalised to mean 0 and standard deviation 1; return the figures."""
     batches = pictures.split(AT_ONCE)
     posteriors = [model.encode(to_unit(batch)).latent_dist for batch in batches]
@@ -89,7 +87,7 @@ def load_latents(work: Path) -> tuple[Tensor, Tensor]:
     return tensors["mean"], tensors["std"]
 
 
-def load_autoencoder(work: Path, recipe: AutoencoderRecipe, figures: dict[str, Any]) -> AutoencoderKL:
+def load_autoencoder(work: Path, recipe: AutoencoderRecipe, figures: dict[str, Any]) -> Network:
     """The trained autoencoder, with the factors that normalise its latents in its config."""
     model = new_autoencoder(recipe)
     model.load_state_dict(average_of(work / CHECKPOINT))

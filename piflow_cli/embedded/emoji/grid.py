@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FluxPipeline
 from PIL import Image
 from torch import Tensor
 
 from ...system.files import replacing_file
+from ...teachers.base import Network
 from .data import SIDE, load_captions, load_pictures, to_unit
 from .tokenizers import LENGTH
 from .write import DISTILLED, TWO_HALVES, open_pipeline
@@ -41,30 +41,18 @@ ASKED = 256  # captions of the figures
 AT_ONCE = 256
 
 
-def draw(
-    pipeline: FluxPipeline, prompts: list[str], steps: int, length: int = LENGTH, guidance: float = GUIDANCE
-) -> Tensor:
+def draw(pipeline: Network, prompts: list[str], steps: int, length: int = LENGTH) -> Tensor:
     """Pictures (N, 3, SIDE, SIDE) in [-1, 1] by the stock pipeline, from one seed; guided in the way of its network."""
     pipeline.set_progress_bar_config(disable=True)
-    embedded = pipeline.transformer.config.guidance_embeds
-    guided = {"guidance_scale": guidance} if embedded else {"negative_prompt": "", "true_cfg_scale": guidance}
     generator = torch.Generator().manual_seed(0)
-    drawn = [
-        pipeline(
-            prompts[start : start + AT_ONCE],
-            **{
-                name: [value] * len(prompts[start : start + AT_ONCE]) if name == "negative_prompt" else value
-                for name, value in guided.items()
-            },
-            height=SIDE,
-            width=SIDE,
-            num_inference_steps=steps,
-            max_sequence_length=length,
-            generator=generator,
-            output_type="pt",
-        ).images
-        for start in range(0, len(prompts), AT_ONCE)
-    ]
+    drawn = []
+    for start in range(0, len(prompts), AT_ONCE):
+        chosen = prompts[start : start + AT_ONCE]
+        guidance: dict[str, Any] = {"guidance_scale": GUIDANCE}
+        if not pipeline.transformer.config.guidance_embeds:
+            guidance = {"negative_prompt": [""] * len(chosen), "true_cfg_scale": GUIDANCE}
+        size = {"height": SIDE, "width": SIDE, "num_inference_steps": steps, "max_sequence_length": length}
+        drawn.append(pipeline(chosen, **guidance, **size, generator=generator, output_type="pt").images)
     return torch.cat(drawn).float() * 2 - 1
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from ...teachers.base import Network
 from .flow import Batch, FlowData, compile_blocks, stance
 from .loop import Limits, Run, average_of
 from .network import TextToImage, new_transformer, velocity
@@ -23,7 +23,7 @@ from .teacher import load_teacher
 CHECKPOINT = "guidance.pt"
 
 
-def new_student(teacher: TextToImage, recipe: Recipe) -> FluxTransformer2DModel:
+def new_student(teacher: TextToImage, recipe: Recipe) -> Network:
     """A transformer with a guidance input that has no effect yet."""
     torch.manual_seed(recipe.guidance.seed)
     student = new_transformer(recipe.teacher, recipe.autoencoder.latent_channels, guidance_embeds=True)
@@ -31,7 +31,7 @@ def new_student(teacher: TextToImage, recipe: Recipe) -> FluxTransformer2DModel:
     return student
 
 
-def load_student(work: Path, recipe: Recipe) -> FluxTransformer2DModel:
+def load_student(work: Path, recipe: Recipe) -> Network:
     """The trained student, its weights as shipped."""
     student = new_transformer(recipe.teacher, recipe.autoencoder.latent_channels, guidance_embeds=True)
     student.load_state_dict(average_of(work / CHECKPOINT))
@@ -39,7 +39,7 @@ def load_student(work: Path, recipe: Recipe) -> FluxTransformer2DModel:
 
 
 @torch.no_grad()
-def guided(teacher: nn.Module, batch: Batch, both: tuple[Tensor, Tensor], scale: Tensor) -> Tensor:
+def guided(teacher: Network, batch: Batch, both: tuple[Tensor, Tensor], scale: Tensor) -> Tensor:
     """The teacher's velocity under guidance ``scale`` (B,), by ``both`` texts: captions' half first, then none's."""
     conditional, unconditional = velocity(teacher, batch.x.repeat(2, 1, 1), batch.sigma.repeat(2), both).chunk(2)
     return unconditional + scale[:, None, None] * (conditional - unconditional)

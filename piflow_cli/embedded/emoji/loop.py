@@ -63,10 +63,8 @@ class Run:
         self.name, self.model, self.schedule, self.place, self.limits = name, model, schedule, place, limits
         self.device = next(model.parameters()).device
         self.ema = copy.deepcopy(model).eval().requires_grad_(False)
-        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.averages = [
-            average for average, own in zip(self.ema.parameters(), model.parameters()) if own.requires_grad
-        ]
+        self.trained: list[Tensor] = list(model.parameters())
+        self.averages: list[Tensor] = list(self.ema.parameters())
         # Its rate is that of the iteration, set in train().
         self.optimizer = torch.optim.AdamW(
             self.trained, lr=0.0, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
@@ -83,11 +81,14 @@ class Run:
     def train(self, loss_of: Loss) -> None:
         """Train to the end of the iterations or of the time; the mean loss and the rate are told on stderr."""
         course, limits = self.course, self.limits
+        if self.finished:
+            return
+        self.model.train()
+        self._warm_up(loss_of)
         before, began = course.seconds, time.monotonic()
         saved = began
         total = torch.zeros((), device=self.device)
         counted = 0
-        self.model.train()
         while not self.finished:
             self._step(loss_of, total)
             counted += 1
@@ -101,6 +102,14 @@ class Run:
                 if self.finished or time.monotonic() - saved >= limits.save_seconds:
                     self.save()
                     saved = time.monotonic()
+
+    def _warm_up(self, loss_of: Loss) -> None:
+        """Let the device compile and choose its kernels, which is no training; nothing of it stays."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss = loss_of(self.model, self.course.done, torch.Generator(self.device).manual_seed(0))
+        loss.backward()
+        self.optimizer.zero_grad()
+        loss.item()
 
     def _step(self, loss_of: Loss, total: Tensor) -> None:
         course, schedule = self.course, self.schedule

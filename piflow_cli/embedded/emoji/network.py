@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
+from ...teachers.base import Network
 from .recipe import AutoencoderRecipe, FlowRecipe, TeacherRecipe
 from .tokenizers import LENGTH
 
 
-def new_autoencoder(recipe: AutoencoderRecipe) -> AutoencoderKL:
+def new_autoencoder(recipe: AutoencoderRecipe) -> Network:
     """Pictures (B, 3, H, W) in [-1, 1] to latents of a quarter of the side, where there are three channels' widths."""
     blocks = len(recipe.channels)
-    return AutoencoderKL(
+    return diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
         block_out_channels=recipe.channels,
@@ -28,11 +29,11 @@ def new_autoencoder(recipe: AutoencoderRecipe) -> AutoencoderKL:
     )
 
 
-def new_transformer(recipe: TeacherRecipe, latent_channels: int, guidance_embeds: bool) -> FluxTransformer2DModel:
+def new_transformer(recipe: TeacherRecipe, latent_channels: int, guidance_embeds: bool) -> Network:
     """A transformer whose blocks add nothing at first, and whose velocity is zero (adaLN-Zero, arXiv 2212.09748)."""
     # Rotations come in pairs. FLUX.1 leaves an eighth of them to a third axis, which is always zero.
     across = 2 * ((recipe.head_width - recipe.head_width // 8) // 4)
-    model = FluxTransformer2DModel(
+    model: Network = diffusers.FluxTransformer2DModel(
         patch_size=1,
         in_channels=4 * latent_channels,
         num_layers=recipe.double_blocks,
@@ -98,7 +99,7 @@ class TextEncoders(nn.Module):
 class TextToImage(nn.Module):
     """The text encoders and the transformer, trained as one."""
 
-    def __init__(self, text: TextEncoders, transformer: FluxTransformer2DModel) -> None:
+    def __init__(self, text: TextEncoders, transformer: Network) -> None:
         super().__init__()
         self.text = text
         self.transformer = transformer
@@ -124,5 +125,5 @@ def velocity(
     )[0].float()
 
 
-def new_scheduler(recipe: FlowRecipe) -> FlowMatchEulerDiscreteScheduler:
-    return FlowMatchEulerDiscreteScheduler(shift=recipe.shift, use_dynamic_shifting=False)
+def new_scheduler(recipe: FlowRecipe) -> Network:
+    return diffusers.FlowMatchEulerDiscreteScheduler(shift=recipe.shift, use_dynamic_shifting=False)

@@ -65,7 +65,8 @@ def clip_tokenizer(texts: Sequence[str]) -> CLIPTokenizer:
     vocab = dict(model["vocab"])
     for token in (*(f"{letter}</w>" for letter in alphabet), START, END):
         vocab.setdefault(token, len(vocab))
-    return CLIPTokenizer(vocab=vocab, merges=[tuple(pair) for pair in model["merges"]], model_max_length=LENGTH)
+    merges: Any = [tuple(pair) for pair in model["merges"]]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
 
 
 def t5_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:

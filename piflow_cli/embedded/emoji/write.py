@@ -7,10 +7,11 @@ from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from ...system.files import replacing_folder
+from ...teachers.base import Network
 from .autoencoder import load_autoencoder
 from .guidance import load_student
 from .network import new_scheduler
@@ -59,7 +60,8 @@ def write_pipelines(work: Path, output: Path, recipe: Recipe, facts: dict[str, A
     """Write both folders into ``output``, in bfloat16; ``facts`` go into training.json."""
     teacher, student = load_teacher(work, recipe), load_student(work, recipe)
     clip, t5 = load_tokenizers(work / "data")
-    pipeline = FluxPipeline(
+    kind: Network = diffusers.FluxPipeline
+    pipeline = kind(
         scheduler=new_scheduler(recipe.teacher),
         vae=load_autoencoder(work, recipe.autoencoder, facts["autoencoder"]),
         text_encoder=teacher.text.clip,
@@ -104,11 +106,10 @@ def _describe(folder: Path, readme: str, facts: dict[str, Any]) -> None:
         weights.chmod(0o644)
 
 
-def open_pipeline(output: Path, name: str, device: torch.device) -> FluxPipeline:
+def open_pipeline(output: Path, name: str, device: torch.device) -> Network:
     """One of the two as a user opens it, in float32."""
+    pipeline: Network = diffusers.FluxPipeline
     if name == DISTILLED:
-        return FluxPipeline.from_pretrained(output / DISTILLED, torch_dtype=torch.float32).to(device)
-    transformer = FluxTransformer2DModel.from_pretrained(output / name / "transformer", torch_dtype=torch.float32)
-    return FluxPipeline.from_pretrained(output / DISTILLED, transformer=transformer, torch_dtype=torch.float32).to(
-        device
-    )
+        return pipeline.from_pretrained(output / DISTILLED).to(device)
+    transformer = diffusers.FluxTransformer2DModel.from_pretrained(output / name / "transformer")
+    return pipeline.from_pretrained(output / DISTILLED, transformer=transformer).to(device)
