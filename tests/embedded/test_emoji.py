@@ -20,7 +20,7 @@ from piflow_cli.embedded.emoji.grid import own_pictures
 from piflow_cli.embedded.emoji.guidance import guided, new_student
 from piflow_cli.embedded.emoji.loop import Course, Limits, Run, average_of, learning_rate
 from piflow_cli.embedded.emoji.network import new_autoencoder, new_transformer, velocity
-from piflow_cli.embedded.emoji.recipe import AutoencoderRecipe, FlowRecipe, Recipe, Schedule, TeacherRecipe
+from piflow_cli.embedded.emoji.recipe import AutoencoderRecipe, FlowRecipe, Recipe, Schedule, TransformerRecipe
 from piflow_cli.embedded.emoji.teacher import load_teacher, new_teacher, train_teacher
 from piflow_cli.embedded.emoji.write import open_pipeline
 
@@ -62,7 +62,7 @@ def parameters(*models: nn.Module) -> int:
 
 
 def test_the_networks_have_the_sizes_they_ship_with():
-    transformer = new_transformer(TeacherRecipe(), AutoencoderRecipe().latent_channels, guidance_embeds=True)
+    transformer = new_transformer(TransformerRecipe(), AutoencoderRecipe().latent_channels, guidance_embeds=True)
     assert 3_000_000 <= parameters(transformer) <= 6_000_000
     autoencoder = new_autoencoder(AutoencoderRecipe())
     assert parameters(autoencoder) <= 2_500_000

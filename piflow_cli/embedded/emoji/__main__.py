@@ -19,12 +19,12 @@ from .data import make_data
 from .grid import make_grids
 from .guidance import train_guidance
 from .loop import Limits
-from .recipe import AutoencoderRecipe, GuidanceRecipe, Recipe, TeacherRecipe
+from .recipe import AutoencoderRecipe, GuidanceRecipe, Recipe, TransformerRecipe
 from .teacher import train_teacher
 from .write import write_pipelines
 
 PROGRAM = "python -m piflow_cli.embedded.emoji"
-TRAINED = {"autoencoder": AutoencoderRecipe, "teacher": TeacherRecipe, "guidance": GuidanceRecipe}
+TRAINED = {"autoencoder": AutoencoderRecipe, "teacher": TransformerRecipe, "guidance": GuidanceRecipe}
 STAGES = ("data", *TRAINED, "write", "grid")
 PACKAGES = ("diffusers", "transformers", "tokenizers", "torch")
 

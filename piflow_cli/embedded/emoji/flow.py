@@ -18,7 +18,7 @@ from .tokenizers import load_tokenizers, token_ids
 
 
 @dataclass(frozen=True)
-class Batch:
+class NoisedLatents:
     """Noised latents ``x`` (B, T, C) at ``sigma`` (B,), their velocity ``target``, and the ids of their captions."""
 
     x: Tensor
@@ -59,7 +59,7 @@ class FlowData:
         )
         return FlowData(*(part.to(device) for part in parts))
 
-    def draw(self, recipe: FlowRecipe, iteration: int, generator: torch.Generator) -> Batch:
+    def draw(self, recipe: FlowRecipe, iteration: int, generator: torch.Generator) -> NoisedLatents:
         """A batch of pictures with one of their wordings each, or none."""
         padded = is_long(recipe, iteration)
         size = recipe.long_batch_size if padded else recipe.batch_size
@@ -74,7 +74,7 @@ class FlowData:
         x_0 = mean + self.std[chosen] * torch.randn(mean.shape, generator=generator, device=device)
         noise = torch.randn(mean.shape, generator=generator, device=device)
         sigma = noise_levels(recipe, size, generator)
-        return Batch(
+        return NoisedLatents(
             x=torch.lerp(x_0, noise, sigma[:, None, None]),
             sigma=sigma,
             target=noise - x_0,
@@ -87,7 +87,7 @@ class FlowData:
         """Ids padded to the stock pipeline's default; padding is T5's token 0."""
         return F.pad(t5_ids, (0, recipe.long_length - t5_ids.shape[-1]))
 
-    def empty(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def empty(self, batch: NoisedLatents) -> tuple[Tensor, Tensor]:
         """Ids of no caption, in the shape of a batch's."""
         padding = batch.t5_ids.shape[-1] - len(self.t5_empty)
         t5_ids = F.pad(self.t5_empty, (0, padding))

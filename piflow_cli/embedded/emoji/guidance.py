@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...teachers.base import Network
-from .flow import Batch, FlowData, compile_blocks, stance
+from .flow import FlowData, NoisedLatents, compile_blocks, stance
 from .loop import Limits, Run, average_of
 from .network import TextToImage, new_transformer, velocity
 from .recipe import GuidanceRecipe, Recipe
@@ -39,7 +39,7 @@ def load_student(work: Path, recipe: Recipe) -> Network:
 
 
 @torch.no_grad()
-def guided(teacher: Network, batch: Batch, both: tuple[Tensor, Tensor], scale: Tensor) -> Tensor:
+def guided(teacher: Network, batch: NoisedLatents, both: tuple[Tensor, Tensor], scale: Tensor) -> Tensor:
     """The teacher's velocity under guidance ``scale`` (B,), by ``both`` texts: captions' half first, then none's."""
     conditional, unconditional = velocity(teacher, batch.x.repeat(2, 1, 1), batch.sigma.repeat(2), both).chunk(2)
     return unconditional + scale[:, None, None] * (conditional - unconditional)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
 from ...teachers.base import Network
-from .recipe import AutoencoderRecipe, FlowRecipe, TeacherRecipe
+from .recipe import AutoencoderRecipe, FlowRecipe, TransformerRecipe
 from .tokenizers import LENGTH
 
 
@@ -29,7 +29,7 @@ def new_autoencoder(recipe: AutoencoderRecipe) -> Network:
     )
 
 
-def new_transformer(recipe: TeacherRecipe, latent_channels: int, guidance_embeds: bool) -> Network:
+def new_transformer(recipe: TransformerRecipe, latent_channels: int, guidance_embeds: bool) -> Network:
     """A transformer whose blocks add nothing at first, and whose velocity is zero (adaLN-Zero, arXiv 2212.09748)."""
     # Rotations come in pairs. FLUX.1 leaves an eighth of them to a third axis, which is always zero.
     across = 2 * ((recipe.head_width - recipe.head_width // 8) // 4)
@@ -60,7 +60,7 @@ def new_transformer(recipe: TeacherRecipe, latent_channels: int, guidance_embeds
 class TextEncoders(nn.Module):
     """CLIP's text model for one vector of a caption, and T5's encoder for its tokens."""
 
-    def __init__(self, recipe: TeacherRecipe, clip: PreTrainedTokenizerBase, t5: PreTrainedTokenizerBase) -> None:
+    def __init__(self, recipe: TransformerRecipe, clip: PreTrainedTokenizerBase, t5: PreTrainedTokenizerBase) -> None:
         super().__init__()
         self.clip = CLIPTextModel(
             CLIPTextConfig(

@@ -53,7 +53,7 @@ class FlowRecipe(Schedule):
 
 
 @dataclass(frozen=True)
-class TeacherRecipe(FlowRecipe):
+class TransformerRecipe(FlowRecipe):
     """The transformer, of `width` in heads of `head_width`, and the text encoders, trained jointly."""
 
     iterations: int = 12_000
@@ -84,5 +84,5 @@ class Recipe:
     """The defaults are the run that made the weights."""
 
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
-    teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    teacher: TransformerRecipe = field(default_factory=TransformerRecipe)
     guidance: GuidanceRecipe = field(default_factory=GuidanceRecipe)
