@@ -1,0 +1,182 @@
+"""One training loop for all stages: an average of the weights, a rate that ends at zero, resumable checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import RunError
+from ...system.files import replacing_file
+from .recipe import Schedule
+
+Loss = Callable[[nn.Module, int, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a run and paces its reports, and shapes no weights unless the time runs out.
+
+    seconds: of training, earlier sittings counted in; the rate's decay ends with them. None: no limit.
+    log_every: iterations from one line to the next; checkpoints are written there and nowhere else.
+    save_seconds: the shortest time from one checkpoint to the next.
+    """
+
+    seconds: float | None = None
+    log_every: int = 200
+    save_seconds: float = 60.0
+
+
+@dataclass
+class Course:
+    """How far a run has come: iterations done, seconds of training, and the mean loss before every line of the log."""
+
+    done: int = 0
+    seconds: float = 0.0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+
+    def progress(self, schedule: Schedule, limits: Limits) -> float:
+        """From 0 to 1, by iterations or by time, whichever is nearer to its end."""
+        by_time = 0.0 if limits.seconds is None else self.seconds / limits.seconds
+        return max(self.done / schedule.iterations, by_time)
+
+
+def learning_rate(done: int, progress: float, schedule: Schedule) -> float:
+    """Linear warm-up, then a cosine to zero at the end of the iterations or of the time."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return schedule.learning_rate * cosine * min(1.0, (done + 1) / schedule.warmup)
+
+
+class Run:
+    """A run with its checkpoint at ``place``, which it goes on from where there is one."""
+
+    def __init__(self, name: str, model: nn.Module, schedule: Schedule, place: Path, limits: Limits) -> None:
+        self.name, self.model, self.schedule, self.place, self.limits = name, model, schedule, place, limits
+        self.device = next(model.parameters()).device
+        self.ema = copy.deepcopy(model).eval().requires_grad_(False)
+        self.trained: list[Tensor] = list(model.parameters())
+        self.averages: list[Tensor] = list(self.ema.parameters())
+        # Its rate is that of the iteration, set in train().
+        self.optimizer = torch.optim.AdamW(
+            self.trained, lr=0.0, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
+        )
+        self.generator = torch.Generator(self.device).manual_seed(schedule.seed)
+        self.course = Course()
+        if place.exists():
+            self._resume()
+
+    @property
+    def finished(self) -> bool:
+        return self.course.progress(self.schedule, self.limits) >= 1
+
+    def train(self, loss_of: Loss) -> None:
+        """Train to the end of the iterations or of the time; the mean loss and the rate are told on stderr."""
+        course, limits = self.course, self.limits
+        if self.finished:
+            return
+        self.model.train()
+        self._warm_up(loss_of)
+        before, began = course.seconds, time.monotonic()
+        saved = began
+        total = torch.zeros((), device=self.device)
+        counted = 0
+        while not self.finished:
+            self._step(loss_of, total)
+            counted += 1
+            course.seconds = before + time.monotonic() - began
+            if course.done % limits.log_every == 0 or self.finished:
+                self._tell(total.item() / counted)
+                total.zero_()
+                counted = 0
+                # What the device still had to do is waited for now.
+                course.seconds = before + time.monotonic() - began
+                if self.finished or time.monotonic() - saved >= limits.save_seconds:
+                    self.save()
+                    saved = time.monotonic()
+
+    def _warm_up(self, loss_of: Loss) -> None:
+        """Let the device compile and choose its kernels, which is no training; nothing of it stays."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss = loss_of(self.model, self.course.done, torch.Generator(self.device).manual_seed(0))
+        loss.backward()
+        self.optimizer.zero_grad()
+        loss.item()
+
+    def _step(self, loss_of: Loss, total: Tensor) -> None:
+        course, schedule = self.course, self.schedule
+        rate = learning_rate(course.done, course.progress(schedule, self.limits), schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss = loss_of(self.model, course.done, self.generator)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, schedule.gradient_clip)
+        self.optimizer.step()
+        course.done += 1
+        # A short memory at first, or the random start would linger in the average.
+        decay = min(schedule.ema, course.done / (course.done + 9))
+        torch._foreach_lerp_(self.averages, self.trained, 1 - decay)
+        total += loss.detach()
+
+    def _tell(self, loss: float) -> None:
+        course = self.course
+        if not math.isfinite(loss):
+            raise RunError(
+                f"{self.name}: the loss is {loss} at iteration {course.done}",
+                f"lower the learning rate: --{self.name}-learning-rate {self.schedule.learning_rate / 2:g}",
+            )
+        course.losses.append((course.done, loss))
+        line = f"{self.name}: iteration {course.done} of {self.schedule.iterations}, loss {loss:.5f}"
+        print(f"{line}, {course.seconds:.1f} s", file=sys.stderr, flush=True)
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "course": {"done": self.course.done, "seconds": self.course.seconds, "losses": self.course.losses},
+        }
+        with replacing_file(self.place) as aside:
+            torch.save(state, aside)
+
+    def _resume(self) -> None:
+        state = read_checkpoint(self.place)
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        with contextlib.suppress(RuntimeError):  # a checkpoint of another kind of device has another generator's state
+            self.generator.set_state(state["generator"])
+        self.course = Course(**state["course"])
+
+    def facts(self) -> dict[str, Any]:
+        """What was made, for the metadata."""
+        return {
+            "iterations_done": self.course.done,
+            "seconds": round(self.course.seconds, 1),
+            "final_loss": self.course.losses[-1][1],
+            "losses": self.course.losses,
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "torch": torch.__version__,
+        }
+
+
+def read_checkpoint(place: Path) -> dict[str, Any]:
+    """A run's checkpoint, on the CPU."""
+    return torch.load(place, map_location="cpu", weights_only=True)
+
+
+def average_of(place: Path) -> dict[str, Tensor]:
+    """The averaged weights of a finished run, rounded to bfloat16 as they are shipped, in float32."""
+    state = read_checkpoint(place)["ema"]
+    return {name: value.bfloat16().float() if value.is_floating_point() else value for name, value in state.items()}
