@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.attention import without_cudnn_attention
 from ...errors import RunError
 from ...system.files import replacing_file
 from .recipe import Schedule
@@ -78,6 +79,7 @@ class Run:
     def finished(self) -> bool:
         return self.course.progress(self.schedule, self.limits) >= 1
 
+    @without_cudnn_attention()
     def train(self, loss_of: Loss) -> None:
         """Train to the end of the iterations or of the time; the mean loss and the rate are told on stderr."""
         course, limits = self.course, self.limits
