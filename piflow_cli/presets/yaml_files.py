@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -77,10 +79,9 @@ def write_yaml(data: Mapping[str, Any]) -> str:
 
 def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
     """The content of a YAML text and the keys repeated in it; a syntax error raises UsageError with its line."""
-    loader = None
     try:
-        loader = PresetLoader(text)
-        return loader.get_single_data(), [Fault(source, "", what) for what in loader.repeated]
+        data, repeated = _parsed(text)
+        return deepcopy(data), [Fault(source, "", what) for what in repeated]
     except yaml.MarkedYAMLError as exc:
         lines = text.splitlines()
         # YAML reports a bracket that stays open behind the last line.
@@ -94,9 +95,19 @@ def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
         raise UsageError(
             f"{source}: not valid YAML: {reason}", "write `section:` lines with `key: value` below"
         ) from exc
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: bytes | str) -> tuple[Any, tuple[str, ...]]:
+    """The content of a YAML text, and a line on each key repeated in it.
+
+    Kept, since a command reads the shipped presets several times where it looks for the one that is meant.
+    """
+    loader = PresetLoader(text)
+    try:
+        return loader.get_single_data(), tuple(loader.repeated)
     finally:
-        if loader is not None:
-            loader.dispose()
+        loader.dispose()
 
 
 def yaml_word(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import ceil
@@ -121,7 +121,7 @@ def _standing(cast: Cast) -> list[Tensor]:
     return [*weights, *(value.grad for value in weights if value.grad is not None)]
 
 
-def _policy(cast: Cast, x: Tensor, told: Conditioning, reached: Any) -> Policy:
+def _policy(cast: Cast, x: Tensor, told: Conditioning, reached: Callable[[], object]) -> Policy:
     """The policy of the student, whose network answers in float32; ``reached`` is called when gradients get to it."""
     model = convert_outputs_to_fp32(cast.student.model)
 
@@ -164,5 +164,6 @@ class _Followed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         state, *outputs = ctx.saved_tensors
+        # Held until the end, as the path of the walk is.
         _path = state.new_empty(ctx.scratch, *state.shape)
         return None, None, *(torch.empty_like(value) for value in outputs)
