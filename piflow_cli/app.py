@@ -170,8 +170,9 @@ def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     if said is None:
         return None
     from piflow_cli.commands.misread import misread
+    from piflow_cli.commands.misspelt import misspelt
 
-    if (error := misread(exc)) is not None:
+    if (error := misread(exc) or misspelt(exc)) is not None:
         return error
     context = getattr(exc, "ctx", None)
     # A fault in how options are written comes without a context.

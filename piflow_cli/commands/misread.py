@@ -32,8 +32,11 @@ def misread(exc: BaseException) -> UsageError | None:
     """The error for Typer's complaint ``exc`` about a value; None where it is about something else."""
     if type(exc).__name__ == "BadOptionUsage" and "requires an argument" in str(exc):
         option = str(getattr(exc, "option_name", ""))
-        example = _example(option)
-        return None if example is None else _with_value(f"{option} has no value", option, example)
+        value = example(option)
+        return None if value is None else _with_value(f"{option} has no value", option, value)
+    if type(exc).__name__ == "BadOptionUsage" and "does not take a value" in str(exc):
+        option = str(getattr(exc, "option_name", ""))
+        return UsageError(f"{option} takes no value", f"type {option}")
     param = getattr(exc, "param", None)
     # Typer reads values by pydantic, whose error has what was typed.
     found = getattr(exc.__cause__, "errors", None)
@@ -70,16 +73,16 @@ def _nearest(option: str, typed: str, error: Mapping[str, Any]) -> object:
     """The whole number that was meant, as in 1e3 and 4.0, or else the bound or the example."""
     if "ge" in error.get("ctx", {}):
         return max(error["ctx"]["ge"], EXAMPLES.get(option, 0))
-    example = _example(option)
+    usual = example(option)
     try:
         number = float(typed)
     except ValueError:
-        return 1 if example is None else example
+        return 1 if usual is None else usual
     whole = str(error["type"]).startswith("int_") and number.is_integer() and number >= 1
-    return int(number) if whole else 1 if example is None else example
+    return int(number) if whole else 1 if usual is None else usual
 
 
-def _example(option: str) -> object:
+def example(option: str) -> object:
     """A value of the option, that of a shipped preset where it gives a key of presets; None where none is known."""
     from piflow_cli.presets.flags import FLAGS
     from piflow_cli.presets.mending import shown
