@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -29,6 +30,8 @@ from piflow_cli.ranks import is_first
 from piflow_cli.system.allocator import use_segments_that_grow
 
 SECONDS_TO_SPEAK = 2
+# Typer's own suggestions: what is near enough to be meant is in the hint.
+SUGGESTED = re.compile(r" (\(Possible options: .*\)|Did you mean .*\?)$")
 NO_COMMAND = UsageError("no command given", "piflow --help lists the commands")
 
 app = typer.Typer(
@@ -103,12 +106,23 @@ def _run(args: list[str], silent: bool) -> int:
             refuse_empty_paths(getattr(program, "commands", {})[name].params, args)
         with streams.only_ours(silent):
             code = program.main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
+    except SystemExit as ended:
+        return _unread(ended, args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, args)
     if code == Interrupted.exit_code:
         # Typer turns Ctrl-C into this code on its way and says nothing.
         return _report(KeyboardInterrupt(), args)
     return code if isinstance(code, int) else 0
+
+
+def _unread(ended: SystemExit, args: list[str]) -> int:
+    """The exit code where Typer, or what draws the help, gives up, since the reader of stdout has gone."""
+    if not isinstance(ended.__context__, BrokenPipeError):
+        raise ended
+    if not args:
+        return _report(NO_COMMAND, args)
+    return 0 if _asks_for_help(args) else _report(ended.__context__, args)
 
 
 def _print_version(console: Console) -> None:
@@ -131,6 +145,10 @@ def _options(args: list[str]) -> list[str]:
     return args[: args.index("--")] if "--" in args else args
 
 
+def _asks_for_help(args: list[str]) -> bool:
+    return not {"--help", "-h"}.isdisjoint(_options(args))
+
+
 def _is_silent(args: list[str]) -> bool:
     """Whether only our own output is wanted: of several processes the first alone lets libraries speak.
 
@@ -138,7 +156,7 @@ def _is_silent(args: list[str]) -> bool:
     """
     options = set(_options(args))
     wanted = options & {"--json", "--quiet"} or not is_first()
-    return bool(wanted) and not options & {"--help", "-h"} and os.environ.get(DEBUG_VARIABLE) != "1"
+    return bool(wanted) and not _asks_for_help(args) and os.environ.get(DEBUG_VARIABLE) != "1"
 
 
 def _report(exc: BaseException, args: list[str]) -> int:
@@ -179,7 +197,7 @@ def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     named = _command_in(args)
     command = f"piflow {named or ''}".rstrip() if context is None else context.command_path
     # Checks that Typer hands to pydantic come back with this prefix, which says nothing.
-    message = " ".join(said().split()).replace("Value error, ", "")
+    message = SUGGESTED.sub("", " ".join(said().split()).replace("Value error, ", ""))
     return UsageError(message, f"{command} --help lists what there is")
 
 

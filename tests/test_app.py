@@ -127,6 +127,7 @@ def test_version_as_json_holds_what_a_bug_report_needs(cli, arguments):
         (["sample", "x", "--prompst", "a\nb"], "No such option: --prompst", "type --prompts SOURCE"),
         (["sample", "x", "--quite"], "No such option: --quite", "type --quiet"),
         (["sample", "x", "--colour"], "No such option: --colour", "piflow sample --help"),
+        (["sample", "x", "--bad"], "No such option: --bad\n", "piflow sample --help"),
         (["sample", "x", "--quiet=yes"], "--quiet takes no value", "type --quiet"),
         (["--jsn", "doctor"], "No such option: --jsn", "type --json"),
         (["sampel", "x"], "No such command: sampel", "type piflow sample"),
@@ -155,7 +156,7 @@ def test_version_as_json_holds_what_a_bug_report_needs(cli, arguments):
 def test_a_wrong_command_line_is_one_line_and_a_hint(cli, training, requests, arguments, message, hint):
     outcome = cli(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
-    first, second = outcome.err.splitlines()
+    first, second = outcome.err.splitlines(keepends=True)
     assert first.startswith("Error: ") and message in first
     assert second.startswith("  → ") and hint in second
     assert not training.runs and not requests
