@@ -68,7 +68,8 @@ def path_or_hub_id(student: str | Path) -> Path | tuple[str, str]:
         return Path(student)
     if (hub := hub_id(str(student))) is None:
         raise UsageError(
-            f"there is no student at {shortened(student)}: no such file or folder", _near_hint(Path(student), OR_MAKE_ONE)
+            f"there is no student at {shortened(student)}: no such file or folder",
+            _near_hint(Path(student), OR_MAKE_ONE),
         )
     return hub
 
