@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from piflow_cli import __version__, streams
 from piflow_cli.commands import distill, doctor, eval, export, inspect_policy, sample
-from piflow_cli.commands.options import Json, Quiet, refuse_empty_paths, switch
+from piflow_cli.commands.options import Json, Quiet, switch, with_read_paths
 from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
     DEBUG_VARIABLE,
@@ -103,7 +103,7 @@ def _run(args: list[str], silent: bool) -> int:
             raise RunError("stdout is closed, and results go there", "where nobody is to read them: > /dev/null")
         program = get_command(app)
         if (name := _command_in(args)) is not None:
-            refuse_empty_paths(getattr(program, "commands", {})[name].params, args)
+            args = with_read_paths(getattr(program, "commands", {})[name].params, args)
         with streams.only_ours(silent):
             code = program.main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except SystemExit as ended:

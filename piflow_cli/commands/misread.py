@@ -12,6 +12,7 @@ from piflow_cli.errors import UsageError
 # What to type where nothing that was typed is near to a value.
 EXAMPLES = {
     "--device": "auto",
+    "--format": "adapter",
     "--guidance": 3.5,
     "--height": 1024,
     "--labels": "0-3",
@@ -38,6 +39,8 @@ def misread(exc: BaseException) -> UsageError | None:
         option = str(getattr(exc, "option_name", ""))
         return UsageError(f"{option} takes no value", f"type {option}")
     param = getattr(exc, "param", None)
+    if type(exc).__name__ == "MissingParameter" and (value := example(param.opts[0])) is not None:
+        return _with_value(f"{param.opts[0]} is not given", param.opts[0], value)
     # Typer reads values by pydantic, whose error has what was typed.
     found = getattr(exc.__cause__, "errors", None)
     if param is None or found is None or not param.opts[0].startswith("--"):

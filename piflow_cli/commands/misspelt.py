@@ -15,7 +15,7 @@ from piflow_cli.wording import SHOWN_NAME
 ELSEWHERE = {"nfe": "--steps", "num-inference-steps": "--steps"}
 # Above the ratio of colour and lora, and below that of nef and nfe.
 NEAR = 0.65
-NO_COMMAND = "No such command"
+UNKNOWN = "No such command"
 
 
 def misspelt(exc: BaseException) -> UsageError | None:
@@ -29,11 +29,23 @@ def misspelt(exc: BaseException) -> UsageError | None:
     words = words[: words.index("--")] if "--" in words else words
     if type(exc).__name__ == "NoSuchOption":
         return _option(str(getattr(exc, "option_name", "")), words, context.command.params)
-    if str(getattr(exc, "message", "")).startswith(NO_COMMAND):
+    if str(getattr(exc, "message", "")).startswith(UNKNOWN):
         typed = next((word for word in words if not word.startswith("-")), "")
         meant = _nearest(typed, {name: name for name in context.command.commands})
-        return None if meant is None else UsageError(f"{NO_COMMAND}: {typed}", f"type piflow {meant}")
+        return None if meant is None else UsageError(f"{UNKNOWN}: {typed}", f"type piflow {meant}")
+    if str(getattr(exc, "message", "")).startswith("Got unexpected extra argument"):
+        return _argument(exc, context)
     return None
+
+
+def _argument(exc: Any, context: Any) -> UsageError | None:
+    """The error for a teacher that was named without its option, to a command that takes no argument."""
+    from piflow_cli.presets.resolve import available
+
+    typed = exc.message.rpartition(" (")[2].rstrip(")").partition(" ")[0]
+    if "teacher" not in context.params or typed not in available():
+        return None
+    return UsageError(f"unexpected argument: {typed}", f"type --teacher {typed}")
 
 
 def _option(named: str, words: Sequence[str], options: Sequence[Any]) -> UsageError | None:

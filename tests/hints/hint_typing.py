@@ -60,8 +60,8 @@ def retyped(
             return [value if word == it[0] else word for word in line]
         return with_option(without(line, it[0]), it[0], value)
     for name in it:
-        if name.startswith("--") and parameter(line[0], name) is None:
-            # What no command knows makes room for what it was meant to be.
+        # What no command knows makes room for what it was meant to be.
+        if parameter(line[0], name) is None:
             line = without(line, name)
     options = ADDED.findall(part)
     assert options, f"nothing to type in {part!r}"
