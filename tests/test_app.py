@@ -136,6 +136,8 @@ def test_version_as_json_holds_what_a_bug_report_needs(cli, arguments):
         (["export", "x", "--format"], "--format has no value", "type --format adapter"),
         (["--jsn", "doctor"], "No such option: --jsn", "type --json"),
         (["sampel", "x"], "No such command: sampel", "type piflow sample"),
+        (["sam\nple"], r"No such command: sam\nple", "type piflow sample"),
+        (["sample", "x", "--se\ned", "0"], r"No such option: --se\ned", "type --seeds 0"),
         (["--quiet", "inspect", "x"], "No such command: inspect", "type piflow inspect-policy"),
         (["distill", "--teacher", "digits", "--device", "gpu"], "no such kind of device", "--device auto"),
         (["sample"], "neither a student nor a teacher", "piflow sample --teacher NAME"),

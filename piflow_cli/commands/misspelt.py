@@ -9,7 +9,7 @@ from typing import Any
 
 from piflow_cli.commands.misread import example
 from piflow_cli.errors import UsageError
-from piflow_cli.wording import SHOWN_NAME
+from piflow_cli.wording import SHOWN_NAME, shortened
 
 # What another command, or diffusers, calls an option.
 ELSEWHERE = {"nfe": "--steps", "num-inference-steps": "--steps"}
@@ -32,7 +32,7 @@ def misspelt(exc: BaseException) -> UsageError | None:
     if str(getattr(exc, "message", "")).startswith(UNKNOWN):
         typed = next((word for word in words if not word.startswith("-")), "")
         meant = _nearest(typed, {name: name for name in context.command.commands})
-        return None if meant is None else UsageError(f"{UNKNOWN}: {typed}", f"type piflow {meant}")
+        return None if meant is None else UsageError(f"{UNKNOWN}: {shortened(typed)}", f"type piflow {meant}")
     if str(getattr(exc, "message", "")).startswith("Got unexpected extra argument"):
         return _argument(exc, context)
     return None
@@ -61,7 +61,7 @@ def _option(named: str, words: Sequence[str], options: Sequence[Any]) -> UsageEr
         return None
     given = value if equals else next(iter(words[words.index(typed) + 1 :] if typed in words else ()), "")
     shown = "" if getattr(known[meant], "is_flag", False) else f" {_value(meant, known[meant], given)}"
-    return UsageError(f"No such option: {bare}", f"type {meant}{shown}")
+    return UsageError(f"No such option: {shortened(bare)}", f"type {meant}{shown}")
 
 
 def _value(name: str, option: Any, given: str) -> object:

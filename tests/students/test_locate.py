@@ -118,6 +118,7 @@ NEAR = "choose among runs/digits, runs/dx, 'runs/two words'"
         ("runs/digits/adaptor", "name the run runs/digits"),
         ("runs/digits/checkpoints/0000100", "name the run runs/digits"),
         ("~/digit", NEAR),
+        ("runs/two word", "choose among 'runs/two words', runs/dx, runs/digits"),
     ],
 )
 def test_a_slip_in_the_path_of_a_run_is_answered_with_the_runs_near_it(
@@ -152,7 +153,12 @@ def test_where_there_is_no_run_it_is_said_how_one_is_made(tmp_path, monkeypatch)
 @pytest.mark.parametrize("command", ["sample", "eval", "inspect-policy", "export --format adapter"])
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("a" * 300, f"there is no student at {'a' * 60}..."), ("", " is empty"), (" ", " is empty")],
+    [
+        ("a" * 300, f"there is no student at {'a' * 60}..."),
+        ("a\nb\x1b[1m", r"there is no student at a\nb\x1b[1m: no such file"),
+        ("", " is empty"),
+        (" ", " is empty"),
+    ],
 )
 def test_a_name_that_no_student_can_have_is_said_of_the_student(cli, tmp_path, monkeypatch, command, name, said):
     """Not of the folder for what is made, whose name is the student's."""
