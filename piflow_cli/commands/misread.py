@@ -67,7 +67,7 @@ def _with_value(message: str, option: str, value: object) -> UsageError:
 
 def _not_among(option: str, typed: str, choices: Sequence[str]) -> UsageError:
     message = f"{option} {typed}: must be {', '.join(choices[:-1])} or {choices[-1]}"
-    if close := difflib.get_close_matches(typed, choices, n=1):
+    if close := difflib.get_close_matches(typed.lower(), choices, n=1):
         return UsageError(message, f"did you mean {close[0]}? type {option} {close[0]}")
     return _with_value(message, option, choices[0])
 

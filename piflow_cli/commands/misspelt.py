@@ -13,6 +13,8 @@ from piflow_cli.wording import SHOWN_NAME, shortened
 
 # What another command, or diffusers, calls an option.
 ELSEWHERE = {"nfe": "--steps", "num-inference-steps": "--steps"}
+# What other programs have as commands.
+AS_OPTIONS = {"help": "--help", "version": "--version"}
 # Above the ratio of colour and lora, and below that of nef and nfe.
 NEAR = 0.65
 UNKNOWN = "No such command"
@@ -28,10 +30,10 @@ def misspelt(exc: BaseException) -> UsageError | None:
     words = list(context.find_root().obj or ())
     words = words[: words.index("--")] if "--" in words else words
     if type(exc).__name__ == "NoSuchOption":
-        return _option(str(getattr(exc, "option_name", "")), words, context.command.params)
+        return _option(str(getattr(exc, "option_name", "")), words, context.command.get_params(context))
     if str(getattr(exc, "message", "")).startswith(UNKNOWN):
         typed = next((word for word in words if not word.startswith("-")), "")
-        meant = _nearest(typed, {name: name for name in context.command.commands})
+        meant = _nearest(typed, {**{name: name for name in context.command.commands}, **AS_OPTIONS})
         return None if meant is None else UsageError(f"{UNKNOWN}: {shortened(typed)}", f"type piflow {meant}")
     if str(getattr(exc, "message", "")).startswith("Got unexpected extra argument"):
         return _argument(exc, context)
