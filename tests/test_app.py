@@ -141,7 +141,6 @@ def test_version_as_json_holds_what_a_bug_report_needs(cli, arguments):
         (["version"], "No such command: version", "type piflow --version"),
         (["distill", "--teacher", "FLUX-dev"], "no teacher is named 'FLUX-dev'", "did you mean flux-dev?"),
         (["distill", "--teacher", "digits", "--policy", "DX"], "--policy DX: must be gm, dx", "type --policy dx"),
-        (["eval", "x", "--metrics", "FID"], "no metric 'FID'; did you mean fid?", "choose among fid,"),
         (["distill", "--teacher", "digits", "--set", "policy.NFE=2"], "mean policy.nfe?", "type --set policy.nfe=2"),
         (["sam\nple"], r"No such command: sam\nple", "type piflow sample"),
         (["sample", "x", "--se\ned", "0"], r"No such option: --se\ned", "type --seeds 0"),
