@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -16,7 +17,7 @@ from typer.main import get_command
 
 from piflow_cli import __version__, streams
 from piflow_cli.commands import distill, doctor, eval, export, inspect_policy, sample
-from piflow_cli.commands.options import Json, Quiet, refuse_empty_paths, switch
+from piflow_cli.commands.options import Json, Quiet, switch, with_read_paths
 from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
     DEBUG_VARIABLE,
@@ -31,6 +32,8 @@ from piflow_cli.ranks import is_first
 from piflow_cli.system.allocator import use_segments_that_grow
 
 SECONDS_TO_SPEAK = 2
+# Typer's own suggestions: what is near enough to be meant is in the hint.
+SUGGESTED = re.compile(r" (\(Possible options: .*\)|Did you mean .*\?)$")
 NO_COMMAND = UsageError("no command given", "piflow --help lists the commands")
 
 app = typer.Typer(
@@ -107,15 +110,26 @@ def _run(args: list[str], silent: bool) -> int:
             # Every command has a result: one that cannot be printed is not worth the hours that it may take.
             raise RunError("stdout is closed, and results go there", "where nobody is to read them: > /dev/null")
         if (name := _command_in(args)) is not None:
-            refuse_empty_paths(program().commands[name].params, args)
+            args = with_read_paths(program().commands[name].params, args)
         with streams.only_ours(silent):
             code = program().main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
+    except SystemExit as ended:
+        return _unread(ended, args)
     except (Exception, KeyboardInterrupt) as exc:
         return _report(exc, args)
     if code == Interrupted.exit_code:
         # Typer turns Ctrl-C into this code on its way and says nothing.
         return _report(KeyboardInterrupt(), args)
     return code if isinstance(code, int) else 0
+
+
+def _unread(ended: SystemExit, args: list[str]) -> int:
+    """The exit code where Typer, or what draws the help, gives up, since the reader of stdout has gone."""
+    if not isinstance(ended.__context__, BrokenPipeError):
+        raise ended
+    if not args:
+        return _report(NO_COMMAND, args)
+    return 0 if _asks_for_help(args) else _report(ended.__context__, args)
 
 
 def _print_version(console: Console) -> None:
@@ -138,6 +152,10 @@ def _options(args: list[str]) -> list[str]:
     return args[: args.index("--")] if "--" in args else args
 
 
+def _asks_for_help(args: list[str]) -> bool:
+    return not {"--help", "-h"}.isdisjoint(_options(args))
+
+
 def _is_silent(args: list[str]) -> bool:
     """Whether only our own output is wanted: of several processes the first alone lets libraries speak.
 
@@ -145,7 +163,7 @@ def _is_silent(args: list[str]) -> bool:
     """
     options = set(_options(args))
     wanted = options & {"--json", "--quiet"} or not is_first()
-    return bool(wanted) and not options & {"--help", "-h"} and os.environ.get(DEBUG_VARIABLE) != "1"
+    return bool(wanted) and not _asks_for_help(args) and os.environ.get(DEBUG_VARIABLE) != "1"
 
 
 def _report(exc: BaseException, args: list[str]) -> int:
@@ -177,15 +195,16 @@ def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     if said is None:
         return None
     from piflow_cli.commands.misread import misread
+    from piflow_cli.commands.misspelt import misspelt
 
-    if (error := misread(exc)) is not None:
+    if (error := misread(exc) or misspelt(exc)) is not None:
         return error
     context = getattr(exc, "ctx", None)
     # A fault in how options are written comes without a context.
     named = _command_in(args)
     command = f"piflow {named or ''}".rstrip() if context is None else context.command_path
     # Checks that Typer hands to pydantic come back with this prefix, which says nothing.
-    message = " ".join(said().split()).replace("Value error, ", "")
+    message = SUGGESTED.sub("", " ".join(said().split()).replace("Value error, ", ""))
     return UsageError(message, f"{command} --help lists what there is")
 
 

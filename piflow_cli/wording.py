@@ -16,6 +16,6 @@ def few(names: Collection[str], shown: int = 3, separator: str = ", ") -> str:
 
 
 def shortened(name: str | Path) -> str:
-    """``name``, or its beginning where it is longer than a line should be."""
-    text = str(name)
+    """``name`` in one line, or its beginning where it is longer than a line should be."""
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(name))
     return text if len(text) <= SHOWN_NAME else f"{text[:SHOWN_NAME]}..."

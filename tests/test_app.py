@@ -115,7 +115,36 @@ def test_version_as_json_holds_what_a_bug_report_needs(cli, arguments):
             "type --policy gm",
         ),
         (["distill", "--teacher", "digits", "--nfe", "two"], "--nfe two: must be a whole number", "type --nfe 1"),
-        (["distill", "--teacher", "digits", "--sed", "1"], "No such option: --sed", "piflow distill --help"),
+        (["distill", "--teacher", "digits", "--sed", "1"], "No such option: --sed", "type --seed 1"),
+        (["sample", "x", "--nffe", "4"], "No such option: --nffe", "type --steps 4"),
+        (["sample", "x", "--nffe=4"], "No such option: --nffe", "type --steps 4"),
+        (["distill", "--nffe", "--dry-run"], "No such option: --nffe", "type --nfe 1"),
+        (["sample", "x", "--batch_size", "2"], "No such option: --batch_size", "type --batch-size 2"),
+        (["sample", "x", "--temp", "0.5"], "No such option: --temp", "type --temperature 0.5"),
+        (["sample", "x", "-seeds", "3"], "No such option: -seeds", "type --seeds 3"),
+        (["sample", "x", "--outptu", "two words"], "No such option: --outptu", "type --output 'two words'"),
+        (["sample", "x", "--outptu"], "No such option: --outptu", "type --output DIR"),
+        (["sample", "x", "--prompst", "a\nb"], "No such option: --prompst", "type --prompts SOURCE"),
+        (["sample", "x", "--quite"], "No such option: --quite", "type --quiet"),
+        (["sample", "x", "--colour"], "No such option: --colour", "piflow sample --help"),
+        (["sample", "x", "--bad"], "No such option: --bad\n", "piflow sample --help"),
+        (["sample", "x", "--quiet=yes"], "--quiet takes no value", "type --quiet"),
+        (["distill", "digits"], "unexpected argument: digits", "type --teacher digits"),
+        (["distill", "colour"], "unexpected extra argument(s) (colour)", "piflow distill --help"),
+        (["doctor", "digits"], "unexpected extra argument(s) (digits)", "piflow doctor --help"),
+        (["export", "x"], "--format is not given", "type --format adapter"),
+        (["export", "x", "--format"], "--format has no value", "type --format adapter"),
+        (["--jsn", "doctor"], "No such option: --jsn", "type --json"),
+        (["sampel", "x"], "No such command: sampel", "type piflow sample"),
+        (["sample", "x", "--hlep"], "No such option: --hlep", "type --help"),
+        (["distill", "--no-resum"], "No such option: --no-resum", "type --no-resume"),
+        (["version"], "No such command: version", "type piflow --version"),
+        (["distill", "--teacher", "FLUX-dev"], "no teacher is named 'FLUX-dev'", "did you mean flux-dev?"),
+        (["distill", "--teacher", "digits", "--policy", "DX"], "--policy DX: must be gm, dx", "type --policy dx"),
+        (["distill", "--teacher", "digits", "--set", "policy.NFE=2"], "mean policy.nfe?", "type --set policy.nfe=2"),
+        (["sam\nple"], r"No such command: sam\nple", "type piflow sample"),
+        (["sample", "x", "--se\ned", "0"], r"No such option: --se\ned", "type --seeds 0"),
+        (["--quiet", "inspect", "x"], "No such command: inspect", "type piflow inspect-policy"),
         (["distill", "--teacher", "digits", "--device", "gpu"], "no such kind of device", "--device auto"),
         (["sample"], "neither a student nor a teacher", "piflow sample --teacher NAME"),
         (["sample", "x", "--steps", "0"], "--steps 0: must be at least 1", "type --steps 4"),
@@ -140,7 +169,7 @@ def test_version_as_json_holds_what_a_bug_report_needs(cli, arguments):
 def test_a_wrong_command_line_is_one_line_and_a_hint(cli, training, requests, arguments, message, hint):
     outcome = cli(*arguments)
     assert (outcome.code, outcome.out) == (2, "")
-    first, second = outcome.err.splitlines()
+    first, second = outcome.err.splitlines(keepends=True)
     assert first.startswith("Error: ") and message in first
     assert second.startswith("  → ") and hint in second
     assert not training.runs and not requests

@@ -12,6 +12,7 @@ from piflow_cli.errors import UsageError
 # What to type where nothing that was typed is near to a value.
 EXAMPLES = {
     "--device": "auto",
+    "--format": "adapter",
     "--guidance": 3.5,
     "--height": 1024,
     "--labels": "0-3",
@@ -32,9 +33,14 @@ def misread(exc: BaseException) -> UsageError | None:
     """The error for Typer's complaint ``exc`` about a value; None where it is about something else."""
     if type(exc).__name__ == "BadOptionUsage" and "requires an argument" in str(exc):
         option = str(getattr(exc, "option_name", ""))
-        example = _example(option)
-        return None if example is None else _with_value(f"{option} has no value", option, example)
+        value = example(option)
+        return None if value is None else _with_value(f"{option} has no value", option, value)
+    if type(exc).__name__ == "BadOptionUsage" and "does not take a value" in str(exc):
+        option = str(getattr(exc, "option_name", ""))
+        return UsageError(f"{option} takes no value", f"type {option}")
     param = getattr(exc, "param", None)
+    if type(exc).__name__ == "MissingParameter" and (value := example(param.opts[0])) is not None:
+        return _with_value(f"{param.opts[0]} is not given", param.opts[0], value)
     # Typer reads values by pydantic, whose error has what was typed.
     found = getattr(exc.__cause__, "errors", None)
     if param is None or found is None or not param.opts[0].startswith("--"):
@@ -61,7 +67,7 @@ def _with_value(message: str, option: str, value: object) -> UsageError:
 
 def _not_among(option: str, typed: str, choices: Sequence[str]) -> UsageError:
     message = f"{option} {typed}: must be {', '.join(choices[:-1])} or {choices[-1]}"
-    if close := difflib.get_close_matches(typed, choices, n=1):
+    if close := difflib.get_close_matches(typed.lower(), choices, n=1):
         return UsageError(message, f"did you mean {close[0]}? type {option} {close[0]}")
     return _with_value(message, option, choices[0])
 
@@ -70,16 +76,16 @@ def _nearest(option: str, typed: str, error: Mapping[str, Any]) -> object:
     """The whole number that was meant, as in 1e3 and 4.0, or else the bound or the example."""
     if "ge" in error.get("ctx", {}):
         return max(error["ctx"]["ge"], EXAMPLES.get(option, 0))
-    example = _example(option)
+    usual = example(option)
     try:
         number = float(typed)
     except ValueError:
-        return 1 if example is None else example
+        return 1 if usual is None else usual
     whole = str(error["type"]).startswith("int_") and number.is_integer() and number >= 1
-    return int(number) if whole else 1 if example is None else example
+    return int(number) if whole else 1 if usual is None else usual
 
 
-def _example(option: str) -> object:
+def example(option: str) -> object:
     """A value of the option, that of a shipped preset where it gives a key of presets; None where none is known."""
     from piflow_cli.presets.flags import FLAGS
     from piflow_cli.presets.mending import shown

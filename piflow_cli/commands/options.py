@@ -12,6 +12,7 @@ import typer
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import IMAGES, Bound
 from piflow_cli.presets.choices import BasePrecision as Precision
+from piflow_cli.presets.places import expanded
 from piflow_cli.sampling.limits import (
     LARGEST_VALUE,
     check_guidance,
@@ -101,20 +102,30 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def refuse_empty_paths(options: Sequence[Any], arguments: Sequence[str]) -> None:
-    """Raise UsageError for an option of a path, among a command's ``options``, that is given none in ``arguments``.
+def with_read_paths(options: Sequence[Any], arguments: Sequence[str]) -> list[str]:
+    """``arguments``, with the home folder in place of a leading ~ in the values of those ``options`` that are paths.
 
-    An empty path would be read as the current folder, or as an option that was not given.
+    A shell leaves it as it is in --output=~/pictures and in quotes, and a folder of that name would be made.
+
+    Raises UsageError where a path is empty, which would be read as the current folder, or as an option that was not
+    given; and where nobody has the home that ~ names.
     """
     named = {name: option for option in options if option.metavar in OF_PATHS for name in option.opts}
-    for place, word in enumerate(arguments):
+    words = list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    for place, word in enumerate(words[:end]):
         name, equals, value = word.partition("=")
-        if word == "--":
-            return
-        if (option := named.get(name)) is not None:
-            given = [value] if equals else arguments[place + 1 : place + 1 + option.nargs]
-            if "" in given:
-                raise UsageError(f"{name}: nothing is named, its value is empty", f"name one: {name} {option.metavar}")
+        if (option := named.get(name)) is None:
+            continue
+        given = [value] if equals else words[place + 1 : min(end, place + 1 + option.nargs)]
+        if "" in given:
+            raise UsageError(f"{name}: nothing is named, its value is empty", f"name one: {name} {option.metavar}")
+        read = [str(expanded(path)) if path.startswith("~") else path for path in given]
+        if equals:
+            words[place] = f"{name}={read[0]}"
+        else:
+            words[place + 1 : place + 1 + len(read)] = read
+    return words
 
 
 PARSERS: Mapping[str, Callable[[Any], Any]] = {

@@ -115,10 +115,9 @@ def sample(
 
 
 def _named(student: str | None, prompts: list[str] | None, teacher: str | None) -> tuple[str | None, tuple[str, ...]]:
-    """Student and prompts; beside a teacher, an argument with a space in it that is no file is a prompt."""
+    """Student and prompts; beside a teacher, an argument with a space in it that is no path is a prompt."""
     told = () if prompts is None else tuple(prompts)
-    # Unlike pathlib's, this test takes a text that is too long for a name.
-    if student is not None and " " in student.strip() and not os.path.exists(student):
+    if student is not None and " " in student.strip() and not _is_path(student):
         if teacher is not None:
             return None, (student, *told)
         raise UsageError(
@@ -130,6 +129,14 @@ def _named(student: str | None, prompts: list[str] | None, teacher: str | None) 
             "neither a student nor a teacher given", "type piflow sample FOLDER, or piflow sample --teacher NAME"
         )
     return student, told
+
+
+def _is_path(text: str) -> bool:
+    """Whether something is at ``text``, or the folder that it would lie in is there."""
+    place = os.path.expanduser(text)
+    folder = os.path.dirname(place.rstrip(os.sep))
+    # Unlike pathlib's, these tests take a text that is too long for a name; a prompt may begin with a slash.
+    return os.path.exists(place) or (folder != os.sep and os.path.isdir(folder))
 
 
 def _run(options: dict, console: Console) -> None:

@@ -12,14 +12,14 @@ from .findings import Finding, broken, missing, short_line, works
 
 OLDEST_PYTHON, OLDEST_TORCH = (3, 10), (2, 6)
 SECONDS = 10
-CUDA_BUILD = "install a build of torch for CUDA: its site on the web has the command"
+CUDA_BUILD = "on Linux: pip install --force-reinstall torch; elsewhere torch's site on the web has the command"
 
 
 def python() -> Finding:
     """The version, against the oldest that the package takes."""
     said, facts = f"{platform.python_version()} on {platform.platform()}", {"python": platform.python_version()}
     if sys.version_info[:2] < OLDEST_PYTHON:
-        return broken(f"{said}: too old", "install Python 3.10 or later", facts)
+        return broken(f"{said}: too old", "install Python 3.10 or later, and this package in it", facts)
     return works(said, facts)
 
 
@@ -70,7 +70,11 @@ def driver() -> Finding:
     try:
         torch.cuda.init()
     except Exception as error:
-        return broken(f"{said}{short_line(error)}", "update the driver, or install a torch for an older CUDA", facts)
+        return broken(
+            f"{said}{short_line(error)}",
+            "update the driver, or install a torch that was built for an older CUDA",
+            facts,
+        )
     return broken(f"{said}CUDA_VISIBLE_DEVICES may hide it", "unset CUDA_VISIBLE_DEVICES", facts)
 
 

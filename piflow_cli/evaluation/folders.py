@@ -131,6 +131,13 @@ class ImageFolder:
                 yield entries[start : start + step]
 
 
+def check_folder(path: Path) -> None:
+    """Raise UsageError where ``path`` is no folder."""
+    if not path.is_dir():
+        what = f"{path} is no folder" if path.exists() else f"there is no folder {path}"
+        raise UsageError(what, "name a folder of pictures")
+
+
 def open_folder(path: Path, count: int | None = None, console: Console | None = None) -> ImageFolder:
     """The pictures below ``path``, or the first ``count`` of them by name; headers are read, pixels are not.
 
@@ -141,9 +148,7 @@ def open_folder(path: Path, count: int | None = None, console: Console | None = 
     Raises:
         UsageError: no such folder, fewer than two readable pictures in it, or fewer than ``count``.
     """
-    if not path.is_dir():
-        what = f"{path} is no folder" if path.exists() else f"there is no folder {path}"
-        raise UsageError(what, "name a folder of pictures")
+    check_folder(path)
     files = files_below(path)
     entries, unreadable, grids = _looked_at(path, [file for file in files if file.suffix.lower() in COUNTED], count)
     _refuse_too_few(path, entries, unreadable, count)

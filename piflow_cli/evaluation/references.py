@@ -5,6 +5,7 @@ They are a folder, saved statistics, clean-fid's statistics by name, or a preset
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from ..presets.places import expanded
 from ..system.files import cache_key, identity_of, user_cache
 from ..weights.cache import STATISTICS, Cache
 from ..weights.locate import locate
+from ..wording import shortened
 from .extractors import Extractor
 from .extractors.base import INCEPTION, RESIZE_TENSORFLOW
 from .extractors.clean_fid import CLEAN_FID, clean_fid_statistics
@@ -71,10 +73,9 @@ def open_reference(
     elif path.suffix.lower() == ".safetensors":
         reference = load_features(path)
         reference.tell(console)
-    elif path.exists():
-        raise UsageError(f"{text} is {_kind_of(path)}, and that is no reference", f"name {KNOWN}: --reference PATH")
     else:
-        raise UsageError(f"there is no reference {text}", f"name {KNOWN}: --reference PATH")
+        check_reference(text)
+        raise UsageError(f"{text} is {_kind_of(path)}, and that is no reference", f"name {KNOWN}: --reference PATH")
     refuse_mixing(extractor, reference)
     if count is not None and 0 < reference.count < count:
         raise UsageError(
@@ -82,6 +83,12 @@ def open_reference(
             f"take --num-images {reference.count}",
         )
     return reference
+
+
+def check_reference(text: str) -> None:
+    """Raise UsageError where ``text`` is a path, and nothing is there."""
+    if text != DATA and not text.startswith(CLEAN_FID) and not os.path.exists(expanded(text)):
+        raise UsageError(f"there is no reference {shortened(text)}", f"name {KNOWN}: --reference PATH")
 
 
 def _kind_of(path: Path) -> str:

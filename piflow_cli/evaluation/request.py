@@ -210,7 +210,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")]
     unknown = [name for name in names if name not in known]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
+        close = difflib.get_close_matches(unknown[0].lower(), known, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(
             f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(known)}"

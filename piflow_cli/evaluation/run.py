@@ -25,9 +25,11 @@ from .chosen_extractors import ChosenExtractors, reference_of
 from .compared import Compared, open_compared
 from .extractors import check_extractor
 from .folder_run import FolderRequest, evaluate_folder, extractor_of
+from .folders import check_folder
 from .generate import Generation
 from .measuring import Measuring
 from .metric_kinds import FINE, OWN_TEACHER, STUDENT, metric_kind, needing
+from .references import check_reference
 from .report import Report, write_report
 from .report_folder import check_report_folder
 from .request import EvalReport, EvalRequest
@@ -66,6 +68,10 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
         path_or_hub_id(student)
     for name in request.extractors:
         check_extractor(name)
+    if request.images is not None:
+        check_folder(request.images)
+    if request.reference not in (None, TEACHER):
+        check_reference(request.reference)
     _check_folders(request)
     started = time.perf_counter()
     processes = open_processes(request.device)

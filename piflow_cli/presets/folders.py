@@ -57,7 +57,7 @@ def preset_path(name_or_path: str | Path, folder: Path = Path(), word: str = "te
         return path
     names = available()
     if text not in names:
-        close = difflib.get_close_matches(text, names, n=1)
+        close = difflib.get_close_matches(text.lower(), names, n=1)
         suggestion = f"did you mean {close[0]}? " if close else ""
         raise UsageError(
             f"no {word} is named {text!r}; known: {', '.join(names)}",

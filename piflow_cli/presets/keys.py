@@ -26,7 +26,7 @@ def nearest(key: str) -> str | None:
     own = [known for known in known_keys() if known.rpartition(".")[0] == section]
     for candidates in ([*own, *SECTIONS, *OF_FILES] if not section else own, known_keys()):
         names = {known.rpartition(".")[2]: known for known in candidates}
-        close = difflib.get_close_matches(name, names, n=1)
+        close = difflib.get_close_matches(name.lower(), names, n=1)
         if close:
             return names[close[0]]
     return None

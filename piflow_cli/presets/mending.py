@@ -32,7 +32,7 @@ def allowed(key: str, error: Mapping[str, Any], layers: Sequence[Layer]) -> tupl
     if key in SECTIONS:
         first = next(known for known in known_keys() if known.startswith(f"{key}."))
         return tuple(Mend(first, value, instead=True) for value in _values(first, layers))[:1]
-    if close := difflib.get_close_matches(str(error["input"]), choices(error), n=1):
+    if close := difflib.get_close_matches(str(error["input"]).lower(), choices(error), n=1):
         return (Mend(key, close[0], meant=True),)
     bounds = [error["ctx"][name] for name in ("ge", "le") if name in error.get("ctx", {})]
     return tuple(Mend(key, value) for value in _values(key, layers, [*bounds, *choices(error)]))[:1]
@@ -66,7 +66,7 @@ def of_variants(value: Any) -> tuple[Mend, ...]:
     """
     flat = dict(_flat(value))
     kinds = {name.partition(".")[0] for name in flat}
-    close = difflib.get_close_matches(next(iter(kinds)), POLICY_KINDS, n=1) if len(kinds) == 1 else []
+    close = difflib.get_close_matches(next(iter(kinds)).lower(), POLICY_KINDS, n=1) if len(kinds) == 1 else []
     given = {name.partition(".")[2]: item for name, item in flat.items()}
     if not close or not all(is_allowed(key, item) for key, item in given.items()):
         return ()

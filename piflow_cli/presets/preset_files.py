@@ -143,7 +143,7 @@ def _with_file(parents: PresetFiles, layer: Layer, inherited: bool) -> PresetFil
 
 def _policy_meant(kind: str) -> tuple[Mend, ...]:
     """The policy that the name of a variant was meant to be."""
-    close = difflib.get_close_matches(kind, POLICY_KINDS, n=1) if kind not in POLICY_KINDS else []
+    close = difflib.get_close_matches(kind.lower(), POLICY_KINDS, n=1) if kind not in POLICY_KINDS else []
     return tuple(Mend(f"{VARIANTS}.{name}", None, instead=True) for name in close)
 
 

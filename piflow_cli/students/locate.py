@@ -13,6 +13,7 @@ from ..presets.places import expanded
 from ..weights.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
 from ..weights.stored import INDEX_SUFFIX, shards_of
 from ..wording import few, shortened
+from .nearby import runs_near
 from .runs import RunFolder, run_of
 
 CONFIG_NAME = "config.json"
@@ -66,8 +67,19 @@ def path_or_hub_id(student: str | Path) -> Path | tuple[str, str]:
     if os.path.exists(student):
         return Path(student)
     if (hub := hub_id(str(student))) is None:
-        raise UsageError(f"there is no student at {shortened(student)}", OR_MAKE_ONE)
+        raise UsageError(
+            f"there is no student at {shortened(student)}: no such file or folder",
+            _near_hint(Path(student), OR_MAKE_ONE),
+        )
     return hub
+
+
+def _near_hint(path: Path, otherwise: str) -> str:
+    """What to name in the place of ``path``, which is not there: a run near to it, or else ``otherwise``."""
+    near = [quote(str(run)) for run in runs_near(path)]
+    if len(near) == 1:
+        return f"name the run {near[0]}"
+    return f"choose among {few(near, NAMED)}" if near else otherwise
 
 
 def _local(path: Path, run: bool = False) -> StudentFiles:
@@ -182,13 +194,15 @@ def _on_hub(repository: str, inside: str) -> StudentFiles:
 
 def _fetched(repository: str, inside: PurePosixPath, only: tuple[str, ...]) -> Path:
     """As :func:`~piflow_cli.weights.locate.locate`, with messages about a student in place of a base."""
+    named = repository if inside == PurePosixPath() else f"{repository}/{inside}"
     try:
-        return locate(repository if inside == PurePosixPath() else f"{repository}/{inside}", only=only)
+        return locate(named, only=only)
     except PiflowError as error:
         choices = _choices(repository) if isinstance(error, UsageError) else ""
-        raise type(error)(
-            error.message, choices + str(error.hint).replace(LOCAL_COPY, "name a local folder")
-        ) from error
+        # A slip in the name of a folder reads like a repository.
+        message = f"there is no folder {shortened(named)} here; on the Hub, {error.message}"
+        local = _near_hint(Path(named), "name a local folder")
+        raise type(error)(message, choices + str(error.hint).replace(LOCAL_COPY, local)) from error
 
 
 def _choices(repository: str) -> str:

@@ -78,7 +78,7 @@ def _local_copy(option: str) -> str:
 
 def _existing(path: Path, base: str, only: Sequence[str], option: str) -> Path:
     if not path.exists():
-        called = "" if str(path) == base else f", which the preset calls {base}"
+        called = "" if path == Path(base) else f", which the preset calls {base}"
         hint = f"name a folder or a Hub id: {option}"
         if _HUB_ID.fullmatch(base):
             hint += f"; a repository of that name is not looked for where there is a folder {base.partition('/')[0]}"

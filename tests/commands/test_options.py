@@ -19,6 +19,7 @@ from piflow_cli.commands.options import (
     parse_ranges,
     parse_stochastic,
     parse_temperature,
+    with_read_paths,
 )
 from piflow_cli.errors import UsageError
 
@@ -195,3 +196,23 @@ def test_an_empty_path_is_named_by_its_option(cli, training, requests, command, 
 def test_an_empty_prompt_is_no_empty_path(cli, requests):
     assert cli("sample", "runs/a", "", "--quiet").code == 0 and requests[0].prompts == ("",)
     assert cli("sample", "runs/a", "--quiet", "--", "--output", "").code == 0
+
+
+@pytest.mark.parametrize("written", [["--output=~/x y"], ["--output", "~/x y"]])
+def test_the_home_in_a_path_is_read_where_the_shell_has_left_it(cli, requests, tmp_path, monkeypatch, written):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cli("sample", "~/run", *written).code == 0
+    assert requests[0].output == tmp_path / "home" / "x y"
+    assert cli("sample", "x", "--output", "here/~/x").code == 0 and str(requests[1].output) == "here/~/x"
+    outcome = cli("sample", "x", *[word.replace("~", "~nobody-of-that-name") for word in written])
+    assert (outcome.code, outcome.out) == (2, "") and outcome.err == (
+        "Error: ~nobody-of-that-name/x y: there is no such home folder\n  → write the path out, without ~\n"
+    )
+
+
+def test_both_of_two_paths_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    read = with_read_paths(
+        COMMANDS["inspect-policy"].params, ["--compare", "~/a", "~/b", "--prompts", "-", "--", "~/c"]
+    )
+    assert read == ["--compare", f"{tmp_path}/a", f"{tmp_path}/b", "--prompts", "-", "--", "~/c"]

@@ -39,8 +39,9 @@ def test_sample_hands_over_what_was_asked(cli, requests):
     assert requests == [asked]
 
 
-def test_a_prompt_beside_a_teacher_may_be_longer_than_any_file_name(cli, requests):
-    prompt = "a red fox " * 300
+@pytest.mark.parametrize("prompt", ["a red fox " * 300, "/imagine a red fox", "a red/orange fox"])
+def test_a_prompt_beside_a_teacher_is_no_path(cli, requests, prompt):
+    """And may be longer than any name of a file."""
     cli("sample", "--teacher", "flux-dev", prompt)
     assert (requests[0].student, requests[0].prompts) == (None, (prompt,))
 
@@ -50,6 +51,16 @@ def test_a_prompt_without_a_model_is_told_what_it_needs(cli, requests, prompt):
     outcome = cli("sample", prompt)
     assert outcome.code == 2 and "there is no student at a red fox" in outcome.err and not requests
     assert 'piflow sample RUN "a red fox"' in outcome.err and "--teacher NAME" in outcome.err
+
+
+@pytest.mark.parametrize("named", ["my runs/digits", "my runs/digit", "my runs/digit/", "~/my runs/digit"])
+def test_a_path_with_a_space_is_no_prompt(cli, requests, tmp_path, monkeypatch, named):
+    """That of a student which is not there too, where its folder is."""
+    (tmp_path / "my runs" / "digits").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cli("sample", named).code == cli("sample", named, "--teacher", "flux-dev").code == 0
+    assert [(request.student, request.prompts) for request in requests] == [(named, ())] * 2
 
 
 def test_num_images_counts_seeds_from_zero(cli, requests):

@@ -30,7 +30,7 @@ def test_names_are_told_apart() -> None:
 def test_an_old_python_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(machine, "OLDEST_PYTHON", (99, 0))
     found = machine.python()
-    assert found.state == "broken" and found.hint == "install Python 3.10 or later"
+    assert found.state == "broken" and found.hint == "install Python 3.10 or later, and this package in it"
 
 
 @pytest.mark.parametrize(

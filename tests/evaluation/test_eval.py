@@ -453,3 +453,28 @@ def test_statistics_that_cannot_be_saved_are_named_as_they_were_typed(cli, tmp_p
     first, second = outcome.err.splitlines()
     assert (outcome.code, second) == (2, "  → choose a folder you may write to: --save-statistics FILE")
     assert first == f"Error: --save-statistics {place}: /proc cannot be written to: no files can be made in it"
+
+
+@pytest.mark.parametrize(
+    ("images", "reference", "message"),
+    [
+        ("absent", "here", "there is no folder absent"),
+        ("~/absent", "here", "there is no folder {home}/absent"),
+        ("here", "absent", "there is no reference absent"),
+        ("here", "absent/", "there is no reference absent/"),
+        ("here", "absent.npz", "there is no reference absent.npz"),
+        ("here", "~/absent.safetensors", "there is no reference {home}/absent.safetensors"),
+    ],
+)
+def test_pictures_that_are_not_there_are_named_before_inception_is_looked_for(
+    cli, tmp_path, monkeypatch, images, reference, message
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "h").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "h"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("piflow_cli.evaluation.run.extractor_of", None)
+    outcome = cli("eval", "--images", images, "--reference", reference)
+    # The beginning, since a long path is shortened.
+    said = f"Error: {message.format(home=tmp_path / 'h')}"[:60]
+    assert outcome.code == 2 and outcome.err.startswith(said)

@@ -22,7 +22,13 @@ def test_metrics_are_read_in_any_order_and_come_in_one(names, count: int) -> Non
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("fid,fidd", "did you mean fid"), ("", "there is no metric ''"), ("fid,,kid", "''"), ("a,b", "'a', 'b'")],
+    [
+        ("fid,fidd", "did you mean fid"),
+        ("FID", "mean fid"),
+        ("", "there is no metric ''"),
+        ("fid,,kid", "''"),
+        ("a,b", "'a', 'b'"),
+    ],
 )
 def test_an_unknown_metric_is_named(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:

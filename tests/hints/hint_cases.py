@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-OF_PACKAGES = ("hidden", "unloaded", "outdated", "misbuilt")
+OF_PACKAGES = ("hidden", "unloaded", "outdated", "misbuilt", "built_for_cpu")
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +25,9 @@ from piflow_cli.doctor.findings import Probe, works
 Patch = pytest.MonkeyPatch
 # Without it no training is possible, and a real one takes seconds.
 STEP = Probe("step", partial(works, "a step", {"device": "cpu"}), "is what a training is made of")
+
+# Read when the Hub's client is imported, so typed in test_hints_of_doctor.py, in a process of its own.
+IN_A_SHELL = {"doctor/places.py: export HF_HOME=DIR"}
 
 
 def ask_only(patch: Patch, name: str) -> None:
@@ -68,4 +76,55 @@ def unseen_gpu(patch: Patch, told: str) -> None:
     patch.setattr(torch.version, "cuda", "13.0")
 
 
-OF_MACHINES = (misbuilt, outdated, wrong_kernels, unseen_gpu)
+def built_for_cpu(patch: Patch, package: str) -> None:
+    """The driver sees a GPU, and torch was built without CUDA."""
+    unseen_gpu(patch, package)
+    patch.setattr(torch.cuda, "is_available", lambda: False)
+    patch.setattr(torch.version, "cuda", None)
+
+
+def uncompiled(patch: Patch, lacking: str) -> None:
+    """Triton finds no compiler, or one that fails, as the package ``lacking`` is not installed; another is in ./cc."""
+    programs, headers = Path.cwd() / "programs", Path.cwd() / "Python.h"
+    programs.mkdir()
+    _write(Path.cwd() / "cc", "")
+    compiler = f"sys.exit(not os.path.exists({str(headers)!r}))"
+    installed = {"gcc": partial(_write, programs / "gcc", compiler), "python3-dev": headers.touch}
+    installing = f"""
+if sys.argv[1] != "install" or not set(sys.argv[2:]) <= {set(installed)}:
+    sys.exit("no such command or package")
+if "gcc" in sys.argv:
+    with open({str(programs / "gcc")!r}, "w", opener=lambda path, flags: os.open(path, flags, 0o755)) as file:
+        file.write({_program(compiler)!r})
+if "python3-dev" in sys.argv:
+    open({str(headers)!r}, "w").close()
+"""
+    _write(programs / "apt", installing)
+    for package in installed.keys() - {lacking}:
+        installed[package]()
+    patch.setenv("PATH", str(programs))
+    patch.delenv("CC", raising=False)
+    patch.setattr("piflow_cli.core.kernels.trial.find_spec", lambda name: name)
+    patch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.3.0"))
+    patch.setitem(sys.modules, "piflow_cli.core.kernels.triton_trial", SimpleNamespace(product=_compiled_product))
+
+
+def _compiled_product(device: object) -> float:
+    """As Triton looks for a compiler and starts it; tests/core/kernels/test_trial.py has Triton itself."""
+    compiler = os.environ.get("CC") or shutil.which("gcc")
+    if compiler is None:
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable")
+    subprocess.check_call([compiler])
+    return 6.0
+
+
+def _program(text: str) -> str:
+    return f"#!{sys.executable}\nimport os, sys\n{text}\n"
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(_program(text))
+    file.chmod(0o755)
+
+
+OF_MACHINES = (misbuilt, outdated, wrong_kernels, unseen_gpu, built_for_cpu, uncompiled)

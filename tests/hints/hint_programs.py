@@ -24,8 +24,8 @@ from project_file import PROJECT
 
 # What a part of a hint has another program do, or has the reader do before the line is typed again.
 OUTSIDE = re.compile(
-    r"(?:^|[ `])(rm .+|pip install [^;)]+|hf auth [a-z]+|wandb login|ulimit .+|unset .+|(?:set|export) [A-Z_]+=\S+"
-    r"|put \S+ at \S+|run the same command again|wait some minutes)"
+    r"(?:^|[ `])(rm .+|(?:pip|apt) install [^;)]+|hf auth [a-z]+|wandb login|ulimit .+|unset .+"
+    r"|(?:set|export) [A-Z_]+=\S+|put \S+ at \S+|run the same command again|wait some minutes)"
 )
 # Named otherwise by those who publish it; and a package that is never there without the other.
 PUBLISHED = {"cleanfid": "clean-fid", "pyarrow": "datasets", "triton": "torch"}
@@ -92,8 +92,14 @@ def _wandb(given: Sequence[str], missing: str | None, it: Sequence[str]) -> None
     assert given[0] in importlib.import_module("wandb.cli.cli").cli.commands
 
 
-def _export(name: str, value: str) -> None:
-    os.environ[name] = str(Path.cwd()) if value == "DIR" else value
+def _apt(given: Sequence[str], missing: str | None, it: Sequence[str]) -> None:
+    """Through the shell, to the `apt` that a fault has put there: this machine's own is not asked."""
+    assert str(shutil.which("apt")).startswith(str(Path.cwd()))
+    _run(["/bin/sh", "-c", shlex.join(["apt", *given])])
+
+
+def _export(name: str, value: str, it: Sequence[str]) -> None:
+    os.environ[name] = {"DIR": str(Path.cwd()), "FILE": next(iter(it), "")}.get(value, value)
 
 
 PROGRAMS: dict[str, Callable[[Sequence[str], str | None, Sequence[str]], None]] = {
@@ -101,9 +107,10 @@ PROGRAMS: dict[str, Callable[[Sequence[str], str | None, Sequence[str]], None]] 
     "ulimit": lambda given, missing, it: _run(["bash", "-c", shlex.join(["ulimit", *given])]),
     "unset": lambda given, missing, it: [os.environ.pop(name) for name in given] and None,
     "set": lambda given, missing, it: os.environ.update([given[0].split("=")]),
-    "export": lambda given, missing, it: _export(*given[0].split("=")),
+    "export": lambda given, missing, it: _export(*given[0].split("="), it),
     "put": lambda given, missing, it: put(it[0], Path(given[-1])),
     "pip": _pip,
+    "apt": _apt,
     "hf": _hf,
     "wandb": _wandb,
     # The same again, when what was in the way is gone.
@@ -113,7 +120,7 @@ PROGRAMS: dict[str, Callable[[Sequence[str], str | None, Sequence[str]], None]] 
 
 
 # Those that change what the reader has, and nothing of the fault.
-LEAVING = ("set", "export", "put", "hf auth login", "unset CUDA_VISIBLE_DEVICES")
+LEAVING = ("set", "export", "put", "apt", "hf auth login", "unset CUDA_VISIBLE_DEVICES")
 
 
 def put(file: str, place: Path) -> None:

@@ -18,17 +18,29 @@ from package_source import tree_of
 import piflow_cli
 
 PACKAGE = Path(piflow_cli.__file__).parent
-ERRORS = {"UsageError", "RunError", "PiflowError", "Interrupted", "run_error", "refuse", "missing", "broken"}
+ERRORS = {
+    "UsageError",
+    "RunError",
+    "PiflowError",
+    "Interrupted",
+    "run_error",
+    "refuse",
+    "missing",
+    "broken",
+    "check_writable",
+} | {"check_writable"}
 SPOKEN = {"say", "warn", "info", "warning"}
 OF_FAULTS = ("fault", "check", "contradictions")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # What a hint has in it that is to be typed: an option, a program, or the name that is filled in last.
 TYPED = re.compile(
-    r"piflow [a-z-]+|(?<![\w-])--[a-z]|\{\} |: \{\}|\{\}$|pip install|hf auth|ulimit|unset|\brm |kill |PIFLOW_DEBUG"
+    r"piflow [a-z-]+|(?<![\w-])--[a-z]|\{\} |: \{\}|\{\}$|(?:pip|apt) install|hf auth|ulimit|unset|export [A-Z]"
+    r"|\brm |kill |PIFLOW_DEBUG"
 )
 # The same in what is no hint as a whole, and may begin with an option that is wrong.
 COMMAND = re.compile(
-    r"(?!^)(?<![\w-])--[a-z-]+ [A-Z]{2,}\b|: --[a-z-]+ \{\}$|keep --|piflow (?:[a-z-]+ [^a-z]|eval runs)|pip install"
+    r"(?!^)(?<![\w-])--[a-z-]+ [A-Z]{2,}\b|: --[a-z-]+ \{\}$|keep --|piflow (?:[a-z-]+ [^a-z]|eval runs)"
+    r"|(?:pip|apt) install"
 )
 
 

@@ -11,7 +11,7 @@ from piflow_cli.app import program
 # Alternatives of a hint; the first is typed.
 ALTERNATIVES = re.compile(r"; |, or |, (?=name another folder)|, and | or (?=--|leave )|, then |, which |, of which ")
 CHOICES = re.compile(
-    r"(?:choose one of|choose among|name one of them:|name one of(?! them)|known:|at or below)"
+    r"(?:choose one of|choose among|name one of them:|name one of(?! them)|name the run|known:|at or below)"
     r" (?!--)([^ ,;]+)"
 )
 WHOLE = re.compile(r"piflow ([a-z-]+)")
@@ -57,6 +57,10 @@ def retyped(
         if not it[0].startswith("--"):
             return [value if word == it[0] else word for word in line]
         return with_option(without(line, it[0]), it[0], value)
+    for name in it:
+        # What no command knows makes room for what it was meant to be.
+        if parameter(line[0], name) is None:
+            line = without(line, name)
     options = ADDED.findall(part)
     assert options, f"nothing to type in {part!r}"
     for name, rest in options:
@@ -89,9 +93,8 @@ def filled(word: str, fill: Mapping[str, str]) -> str:
 
 
 def parameter(command: str, name: str):
-    return next(
-        option for option in program().commands[command].params if name in (*option.opts, *option.secondary_opts)
-    )
+    options = program().commands[command].params
+    return next((option for option in options if name in (*option.opts, *option.secondary_opts)), None)
 
 
 def without(line: Sequence[str], name: str) -> list[str]:

@@ -87,22 +87,78 @@ def test_what_is_said_of_the_hub_names_no_option_of_a_base(monkeypatch, tmp_path
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", away)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="owner/name: it is not in the cache") as caught:
+    said = "there is no folder owner/name here; on the Hub, owner/name: it is not in the cache"
+    with pytest.raises(RunError, match=said) as caught:
         locate_student("owner/name")
     assert "--base" not in caught.value.hint and "name a local folder" in caught.value.hint
+    finished(tmp_path / "runs" / "digits")
+    with pytest.raises(RunError, match="there is no folder run/digits here") as caught:
+        locate_student("run/digits")
+    assert caught.value.hint.endswith("or name the run runs/digits")
 
 
-def test_a_slip_in_the_path_of_a_run_is_not_looked_for_on_the_hub(tmp_path, monkeypatch) -> None:
+def finished(folder: Path) -> None:
+    """What a run that has ended leaves behind, its student aside."""
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "run.yaml").touch()
+
+
+NEAR = "choose among runs/digits, runs/dx, 'runs/two words'"
+
+
+@pytest.mark.parametrize("command", ["sample", "eval", "inspect-policy", "export --format adapter"])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("runs/digit", NEAR),
+        ("runs/digit/", NEAR),
+        ("./digit", NEAR),
+        ("digit", NEAR),
+        ("runs/../digit", NEAR),
+        ("runs/digits/adaptor", "name the run runs/digits"),
+        ("runs/digits/checkpoints/0000100", "name the run runs/digits"),
+        ("~/digit", NEAR),
+        ("runs/two word", "choose among 'runs/two words', runs/dx, runs/digits"),
+    ],
+)
+def test_a_slip_in_the_path_of_a_run_is_answered_with_the_runs_near_it(
+    cli, tmp_path, monkeypatch, command, name, hint
+) -> None:
+    """The Hub is not asked, where there would be no answer."""
+    for run in ("digits", "dx", "two words"):
+        finished(tmp_path / "runs" / run)
+    (tmp_path / "runs" / "unfinished").mkdir()
+    (tmp_path / "runs" / "unfinished" / "run.yaml").touch()
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    first, *options = command.split()
+    outcome = cli(first, name, *options)
+    place = name.replace("~", str(tmp_path / "home"))
+    # Of a long path the beginning is said.
+    said = place if len(place) <= 60 else f"{place[:60]}..."
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"Error: there is no student at {said}: no such file or folder\n  → {hint}\n"
+
+
+def test_where_there_is_no_run_it_is_said_how_one_is_made(tmp_path, monkeypatch) -> None:
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="there is no student at runs/digit"):
-        locate_student("runs/digit")
+    with pytest.raises(UsageError, match="there is no student at runs/digits: no such file or folder") as caught:
+        locate_student("runs/digits")
+    assert caught.value.hint.endswith("piflow distill --teacher digits makes runs/digits")
 
 
 @pytest.mark.parametrize("command", ["sample", "eval", "inspect-policy", "export --format adapter"])
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("a" * 300, f"there is no student at {'a' * 60}..."), ("", " is empty"), (" ", " is empty")],
+    [
+        ("a" * 300, f"there is no student at {'a' * 60}..."),
+        ("a\nb\x1b[1m", r"there is no student at a\nb\x1b[1m: no such file"),
+        ("", " is empty"),
+        (" ", " is empty"),
+    ],
 )
 def test_a_name_that_no_student_can_have_is_said_of_the_student(cli, tmp_path, monkeypatch, command, name, said):
     """Not of the folder for what is made, whose name is the student's."""

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from own_process import piflow
 
-from piflow_cli.app import main
+from piflow_cli.app import app, main
 from piflow_cli.streams import UnbreakableStream, unbreakable
+
+COMMANDS = [(command.name,) for command in app.registered_commands]
 
 
 class Broken:
@@ -90,3 +92,37 @@ def test_other_commands_say_that_their_reader_has_gone(monkeypatch, capsys) -> N
     assert main(["distill", "--list-teachers"]) == 1
     said = capsys.readouterr().err
     assert "what was reading the output has gone" in said and "report it" not in said
+
+
+@pytest.mark.parametrize("arguments", [(), *COMMANDS])
+def test_help_that_is_no_longer_read_has_been_read(tmp_path, arguments) -> None:
+    """As in `piflow sample --help | head -1`: whether the reader leaves before the end or not is a matter of luck."""
+    assert unread(tmp_path, *arguments, "--help") == (0, "")
+
+
+def test_without_a_command_it_is_said_so_though_nobody_reads_the_help(tmp_path) -> None:
+    assert unread(tmp_path) == (2, "Error: no command given\n  → piflow --help lists the commands\n")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_said(monkeypatch, capsys) -> None:
+    """Typer ends at each with 1, without a word, and puts other streams in the place of these."""
+
+    def examine(checks: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "a worker has gone")
+
+    monkeypatch.setattr("piflow_cli.doctor.examine", examine)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    assert main(["doctor", "--quiet"]) == 1
+    assert "BrokenPipeError: [Errno 32] a worker has gone" in capsys.readouterr().err
+
+
+def unread(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and stderr of a command whose reader has gone before it begins."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(piflow(*arguments), cwd=folder, stdout=writing, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writing)
+    return done.returncode, done.stderr

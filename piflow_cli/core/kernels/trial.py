@@ -30,15 +30,15 @@ def launch_fault(device: torch.device) -> str | None:
 
         found = product(device)
     except Exception as error:
-        return f"a trial launch failed: {_reason(error)}"
+        return f"a trial launch failed: {_fault_of(error)}"
     return None if found == 6 else f"a trial launch answered {found:g} for 2 times 3"
 
 
-def _reason(error: Exception) -> str:
+def _fault_of(error: Exception) -> str:
     """The first line of an error; where it is known, what is to be installed instead."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0][:SHOWN]
     if "C compiler" in said:
-        return "there is no C compiler, which Triton needs at its first launch: apt install gcc, or set CC"
+        return "there is no C compiler, which Triton needs at its first launch: apt install gcc, or export CC=FILE"
     if isinstance(error, CalledProcessError):
         # What it lacks it has written to stderr itself.
         return "the C compiler fails, which Triton needs at its first launch: apt install gcc python3-dev"
