@@ -38,7 +38,7 @@ def misread(exc: BaseException) -> UsageError | None:
     if type(exc).__name__ == "BadOptionUsage" and "does not take a value" in str(exc):
         option = str(getattr(exc, "option_name", ""))
         return UsageError(f"{option} takes no value", f"type {option}")
-    param = getattr(exc, "param", None)
+    param: Any = getattr(exc, "param", None)
     if type(exc).__name__ == "MissingParameter" and (value := example(param.opts[0])) is not None:
         return _with_value(f"{param.opts[0]} is not given", param.opts[0], value)
     # Typer reads values by pydantic, whose error has what was typed.

@@ -27,7 +27,7 @@ def misspelt(exc: BaseException) -> UsageError | None:
     context = getattr(exc, "ctx", None)
     if context is None:
         return None
-    words = list(context.find_root().obj or ())
+    words: list[str] = list(context.find_root().obj or ())
     words = words[: words.index("--")] if "--" in words else words
     if type(exc).__name__ == "NoSuchOption":
         return _option(str(getattr(exc, "option_name", "")), words, context.command.get_params(context))

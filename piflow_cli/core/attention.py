@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 
 
 @contextlib.contextmanager
-def without_cudnn_attention() -> Iterator[None]:
+def without_cudnn_attention() -> Generator[None]:
     """Let flash attention take the place of cuDNN's, in this process, until the block is left.
 
     torch prefers cuDNN's on a Hopper GPU. Its backward pass ends every step of FLUX.1 there with an error of cuDNN or

@@ -54,7 +54,7 @@ class Part:
         return [sys.executable, *self.program, *told, *tiny]
 
 
-def step(preset: str, seconds: float = 60, cpu: bool = False) -> Part:
+def step(preset: str, seconds: float = 120, cpu: bool = False) -> Part:
     return Part(f"step of {preset}", (str(HERE / "steps.py"), preset), seconds, needs_gpu=not cpu)
 
 
