@@ -1,22 +1,21 @@
 """The pages of docs/ that are made from the program itself: `python tests/docs_pages.py` writes them.
 
 ``settings.md`` comes from the schema of presets, ``commands.md`` from the Typer app, ``house.md`` from the files of the
-package, the tables of ``results.md`` from the files under tests/benchmarks/results, and the programs in ``adding.md``
-and ``hundred_lines.md`` from their files.
+package, the tables of ``results.md`` and ``gpu.md`` from the files under tests/benchmarks/results, and the programs in
+``adding.md`` and ``hundred_lines.md`` from their files.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from house_page import house
+from result_tables import on_gpu, results, table
 
 from piflow_cli.app import program
 from piflow_cli.presets import bounds
@@ -24,18 +23,7 @@ from piflow_cli.presets.described import Setting, described, sections
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "pages"
-RESULTS = ROOT / "tests" / "benchmarks" / "results"
 MADE = "Made by `python tests/docs_pages.py`; a test compares this page with the program."
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; what Markdown would read in cells is escaped."""
-    cells = [
-        header,
-        ["---"] * len(header),
-        *([cell.replace("|", "\\|").replace("<", "\\<") for cell in row] for row in rows),
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 # Settings
@@ -143,122 +131,6 @@ def _meaning(option: Any) -> str:
     return option.help if told else f"{option.help} Default: `{option.default}`."
 
 
-# Tables of results
-
-
-def digits_table() -> str:
-    """Distances of the digits students: two files, of 200 and of 600 iterations."""
-    rows = _rows("digits-cpu.json", "") + [
-        row for row in _rows("digits-cpu-600-iterations.json", ", 600 iterations") if row[0].startswith("student")
-    ]
-    return table(
-        ["model", "evaluations", "to the data", "to the teacher's 128 steps", "squared distance, same noise"], rows
-    )
-
-
-def _rows(file: str, more: str) -> list[list[str]]:
-    return [
-        [
-            row["model"] + more,
-            str(row["evaluations"]),
-            *(f"{row[key]:.2f}" for key in ("to_data", "to_teacher")),
-            f"{row['squared_distance']:.3f}",
-        ]
-        for row in json.loads((RESULTS / file).read_text())["rows"]
-    ]
-
-
-def rollouts_table() -> str:
-    """Fused rollouts against the plain loop: how many times faster, and the errors of both against float64."""
-    modes = {"forward": "rollout", "window forward and backward": "micro-window, forward and backward"}
-    rows = [
-        [
-            row["case"],
-            str(row["parts"]),
-            str(row["substeps"]),
-            modes[row["mode"]],
-            f"{row['ratio']:.1f} times",
-            f"{row['reference_error']:.1e}",
-            f"{row['fused_error']:.1e}",
-        ]
-        for file in ("rollout-flux-cpu.json", "rollout-imagenet-cpu.json")
-        for row in json.loads((RESULTS / file).read_text())["results"]
-        if row["mode"] in modes
-    ]
-    header = ["shape", "parts", "substeps", "what", "faster", "error of the loop", "error of the fused path"]
-    return table(header, rows)
-
-
-def step_table() -> str:
-    """What an iteration on digits costs beside its networks."""
-    rows = json.loads((RESULTS / "step-cpu.json").read_text())["rows"]
-    return table(
-        ["work", "milliseconds", "ratio"],
-        [[row["work"], f"{row['milliseconds']:.0f}", f"{row['ratio']:.2f}"] for row in rows],
-    )
-
-
-def kernels_table() -> str:
-    """What a GM kernel issues a substep on Hopper with bf16 parameters, as it was and as it is."""
-    found = json.loads((RESULTS / "kernel-code.json").read_text())
-    rows = [
-        [
-            row["shape"],
-            row["kernel"],
-            when,
-            str(row["threads_a_position"] if when == "0.2.0" else prod(row["lanes"])),
-            str(row["registers"]),
-            str(row["spilled"]),
-            *(" + ".join(str(loop[key]) for loop in row["loops"]) for key in ("instructions", "shuffles", "barriers")),
-        ]
-        for pair in zip(*(_hopper(found[part]) for part in ("before", "results")), strict=True)
-        for when, row in zip(("0.2.0", "now"), pair, strict=True)
-    ]
-    counted = ["registers", "bytes spilled", "instructions", "shuffles", "barriers"]
-    return table(["shape", "kernel", "version", "threads a position", *counted], rows)
-
-
-def _hopper(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if row["capability"] == 90 and row["dtype"] == "bf16"]
-
-
-def roofline_table() -> str:
-    """What a launch is expected to take, from its instructions and bytes."""
-    rows = [
-        [
-            row["work"],
-            row["kernel"],
-            row["gpu"],
-            str(row["substeps"]),
-            f"{row['bytes'] / 1e6:,.0f} MB",
-            f"{row['multiply_adds'] / 1e9:,.2f} G",
-            row["bound"],
-            f"{row['least_microseconds']:,.0f} to {row['most_microseconds']:,.0f} µs",
-        ]
-        for row in json.loads((RESULTS / "kernel-code.json").read_text())["roofline"]
-    ]
-    return table(["launch", "kernel", "GPU", "substeps", "moved", "multiply-adds", "bound by", "expected"], rows)
-
-
-TABLES = {
-    "digits": digits_table,
-    "rollouts": rollouts_table,
-    "kernels": kernels_table,
-    "roofline": roofline_table,
-    "step": step_table,
-}
-
-
-def results(page: str) -> str:
-    """``page`` with every table between <!-- table: NAME --> and <!-- end --> made anew."""
-    for name, make in TABLES.items():
-        start, end = f"<!-- table: {name} -->\n", "<!-- end -->"
-        before, found, rest = page.partition(start)
-        assert found and end in rest, f"results.md has no place for the table {name}"
-        page = before + start + "\n" + make() + "\n\n" + end + rest.partition(end)[2]
-    return page
-
-
 # Programs
 
 
@@ -277,7 +149,7 @@ def programs(page: str) -> str:
     return SHOWN.sub(fence, page)
 
 
-MADE_IN = {"results.md": results, "adding.md": programs, "hundred_lines.md": programs}
+MADE_IN = {"results.md": results, "gpu.md": on_gpu, "adding.md": programs, "hundred_lines.md": programs}
 
 
 @cache

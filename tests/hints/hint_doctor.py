@@ -60,12 +60,12 @@ def outdated(patch: Patch, package: str) -> None:
 
 def wrong_kernels(patch: Patch, told: str) -> None:
     """Where kernels are not switched off, rollouts are twice what they should be."""
-    whole = rollout.rollout
+    whole = rollout.rollout_through
 
-    def doubled(*given: Any, **named: Any) -> torch.Tensor:
-        return whole(*given, **named) * (1 if switched_off() else 2)
+    def doubled(*given: Any, **named: Any) -> list[torch.Tensor]:
+        return [state * (1 if switched_off() else 2) for state in whole(*given, **named)]
 
-    patch.setattr(rollout, "rollout", doubled)
+    patch.setattr(rollout, "rollout_through", doubled)
 
 
 def unseen_gpu(patch: Patch, told: str) -> None:

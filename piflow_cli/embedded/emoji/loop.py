@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from ...core.attention import without_cudnn_attention
-from ...errors import RunError
 from ...system.files import replacing_file
 from .recipe import Schedule
 
@@ -133,10 +132,8 @@ class Run:
     def _tell(self, loss: float) -> None:
         course = self.course
         if not math.isfinite(loss):
-            raise RunError(
-                f"{self.name}: the loss is {loss} at iteration {course.done}",
-                f"lower the learning rate: --{self.name}-learning-rate {self.schedule.learning_rate / 2:g}",
-            )
+            lower = f"--{self.name}-learning-rate {self.schedule.learning_rate / 2:g}"
+            raise SystemExit(f"{self.name}: the loss is {loss} at iteration {course.done}; lower its rate: {lower}")
         course.losses.append((course.done, loss))
         line = f"{self.name}: iteration {course.done} of {self.schedule.iterations}, loss {loss:.5f}"
         print(f"{line}, {course.seconds:.1f} s", file=sys.stderr, flush=True)
