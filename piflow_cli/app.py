@@ -197,7 +197,7 @@ def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     from piflow_cli.commands.misread import misread
     from piflow_cli.commands.misspelt import misspelt
 
-    if (error := misread(exc) or misspelt(exc)) is not None:
+    if (error := misread(exc, _placeholders()) or misspelt(exc)) is not None:
         return error
     context = getattr(exc, "ctx", None)
     # A fault in how options are written comes without a context.
@@ -206,6 +206,12 @@ def _usage_error(exc: BaseException, args: list[str]) -> PiflowError | None:
     # Checks that Typer hands to pydantic come back with this prefix, which says nothing.
     message = SUGGESTED.sub("", " ".join(said().split()).replace("Value error, ", ""))
     return UsageError(message, f"{command} --help lists what there is")
+
+
+def _placeholders() -> dict[str, str]:
+    """What stands for the value of each option in the help of the commands."""
+    options = [option for command in program().commands.values() for option in command.params]
+    return {name: option.metavar for option in options if option.metavar for name in option.opts}
 
 
 def _unknown(exc: BaseException) -> PiflowError:

@@ -29,11 +29,15 @@ EXAMPLES = {
 _ONE_OF = re.compile(r"is not one of (.+?)\.?$")
 
 
-def misread(exc: BaseException) -> UsageError | None:
-    """The error for Typer's complaint ``exc`` about a value; None where it is about something else."""
+def misread(exc: BaseException, placeholders: Mapping[str, str]) -> UsageError | None:
+    """The error for Typer's complaint ``exc`` about a value; None where it is about something else.
+
+    ``placeholders``: what stands for the value of each option in the help.
+    """
     if type(exc).__name__ == "BadOptionUsage" and "requires an argument" in str(exc):
         option = str(getattr(exc, "option_name", ""))
         value = example(option)
+        value = placeholders.get(option) if value is None else value
         return None if value is None else _with_value(f"{option} has no value", option, value)
     if type(exc).__name__ == "BadOptionUsage" and "does not take a value" in str(exc):
         option = str(getattr(exc, "option_name", ""))

@@ -15,6 +15,7 @@ from piflow_cli.presets.contradictions import contradictions
 from piflow_cli.presets.demands import demand
 from piflow_cli.presets.faults import Contradiction, Fault
 from piflow_cli.presets.flags import flag_of, is_flag
+from piflow_cli.presets.folders import available
 from piflow_cli.presets.keys import OF_FILES, VARIANTS, nearest
 from piflow_cli.presets.layers import Layer, merge, nested
 from piflow_cli.presets.mending import allowed, of_variants, renamed, unassigned
@@ -22,6 +23,7 @@ from piflow_cli.presets.schema import SECTIONS, Preset
 from piflow_cli.presets.yaml_files import describe, read_yaml
 
 LARGEST_FILE = 1 << 20  # bytes
+WRONG_PATH = "check the path of the preset or --config file"
 
 
 def read_file(path: Path) -> tuple[Layer, list[Fault]]:
@@ -32,11 +34,12 @@ def read_file(path: Path) -> tuple[Layer, list[Fault]]:
             text = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
-        raise UsageError(f"cannot read {path}: {reason}", "check the path of the preset or --config file") from exc
+        slashed = f"name the preset without a slash: {path}" if str(path) in available() else WRONG_PATH
+        raise UsageError(f"cannot read {path}: {reason}", slashed) from exc
     if len(text) > LARGEST_FILE:
         raise UsageError(
             f"{path} is larger than {LARGEST_FILE:,} bytes, which no preset is",
-            "check the path of the preset or --config file",
+            WRONG_PATH,
         )
     data, faults = read_yaml(text, str(path))
     if not isinstance(data, Mapping):
