@@ -103,19 +103,20 @@ class Training:
         self.runs: list[dict] = []
         self.failure: BaseException | None = None
 
-    def describe(self, preset, output, device, processes):
+    def describe(self, preset, output, device, processes, parallel):
         return {
             "preset": preset.name,
             "policy": {"kind": preset.policy.kind, "nfe": preset.policy.nfe},
             "device": device,
             "processes": processes,
+            "parallel": parallel,
             "folder": str(output),
         }
 
-    def distill(self, preset, output, device, resume, console):
+    def distill(self, preset, output, device, resume, console, parallel):
         if self.failure is not None:
             raise self.failure
-        self.runs.append({"preset": preset, "output": output, "device": device, "resume": resume})
+        self.runs.append({"preset": preset, "output": output, "device": device, "resume": resume, "parallel": parallel})
         console.say("training")
         return {"output": output, "loss": math.nan}
 

@@ -28,6 +28,7 @@ from piflow_cli.commands.distill_options import (
     OffloadBase,
     OffloadTextEncoder,
     Output,
+    ParallelWay,
     Pictures,
     PrintConfig,
     Prompts,
@@ -56,6 +57,7 @@ def distill(
     base: Base = None,
     device: Device = "auto",
     num_processes: NumProcesses = None,
+    parallel: ParallelWay = "auto",
     policy: Kind = None,
     nfe: Evaluations = None,
     components: Components = None,
@@ -101,9 +103,9 @@ def distill(
     processes = _processes(folder, num_processes, device)
     with console.listening():
         if dry_run:
-            _plan(preset, folder, device, processes, resume, console)
+            _plan(preset, folder, device, processes, parallel, resume, console)
         else:
-            _start(processes, context, lambda: _run(preset, folder, device, resume, console))
+            _start(processes, context, lambda: _run(preset, folder, device, parallel, resume, console))
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
@@ -182,14 +184,16 @@ def _refuse_missing(preset: Preset) -> None:
         read_prompts(preset.data.prompts)
 
 
-def _plan(preset: Preset, folder: Path, device: str, processes: int, resume: bool, console: Console) -> None:
+def _plan(
+    preset: Preset, folder: Path, device: str, processes: int, parallel: str, resume: bool, console: Console
+) -> None:
     from piflow_cli.students.runs import RunFolder
     from piflow_cli.training import describe
 
     if resume:
         # A run would refuse a folder of another one too.
         RunFolder(folder).check(preset)
-    plan = describe(preset, folder, device, processes)
+    plan = describe(preset, folder, device, processes, parallel)
     console.result(plan, format_pairs(plan))
 
 
@@ -204,7 +208,7 @@ def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> N
         run()
 
 
-def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Console) -> None:
+def _run(preset: Preset, folder: Path, device: str, parallel: str, resume: bool, console: Console) -> None:
     from piflow_cli.streams import unbreakable_out
     from piflow_cli.system.processes import follow_launcher
     from piflow_cli.training import distill as run_distillation
@@ -212,6 +216,8 @@ def _run(preset: Preset, folder: Path, device: str, resume: bool, console: Conso
     follow_launcher()
     # A run of days goes on when nobody reads its output any more.
     with unbreakable_out():
-        result = run_distillation(preset, output=folder, device=device, resume=resume, console=console)
+        result = run_distillation(
+            preset, output=folder, device=device, resume=resume, console=console, parallel=parallel
+        )
         console.result(result, format_pairs(result))
         console.say(f"Next: piflow sample {folder}")

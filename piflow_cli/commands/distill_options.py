@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,6 +31,16 @@ NumProcesses = Annotated[
         "N",
         1,
         PROCESSES,
+    ),
+]
+
+ParallelWay = Annotated[
+    Literal["auto", "ddp", "fsdp2"],
+    setting(
+        "--parallel",
+        "How processes hold the weights: ddp, all on each; fsdp2, a share on each; auto (default): ddp where it fits.",
+        MODEL,
+        "HOW",
     ),
 ]
 

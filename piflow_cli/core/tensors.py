@@ -35,6 +35,22 @@ def all_finite(value: Tensor) -> bool:
     return bool(value.sum(dtype=torch.float32).isfinite()) or bool(value.isfinite().all())
 
 
+def whole(value: Tensor) -> Tensor:
+    """All of a tensor that processes share out (a DTensor), for which each of them must ask; any other as it is."""
+    gather = getattr(value, "full_tensor", None)
+    return value if gather is None else gather()
+
+
+def like_shared(value: Tensor, own: Tensor) -> Tensor:
+    """``value``, which every process has whole, shared out as ``own`` is; as it is where that is not shared out."""
+    if not hasattr(own, "full_tensor"):
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(own, DTensor)
+    return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+
+
 def to_device(nest: Nest, device: torch.device, keep: Collection[str] = ()) -> Nest:
     """``nest``, of dicts, tuples, named tuples, tensors and None, on another device.
 

@@ -59,6 +59,12 @@ def _device(given: Any) -> str:
     return instance_of(str)(given)
 
 
+def _sharing(given: Any) -> str:
+    if given not in ("auto", "ddp", "fsdp2"):
+        raise ValueError(given)
+    return given
+
+
 def _path(given: Any) -> Path:
     return Path(instance_of(Place)(given))
 
@@ -119,4 +125,5 @@ Keys = Annotated[Mapping[str, object], Taken("a dictionary of settings, like {'p
 BasePrecision = Annotated[Precision, Taken("a text", instance_of(str))]
 Offload = Annotated[Offloading, Taken("a text", instance_of(str))]
 Device = Annotated[str, Taken("auto, cpu, cuda or cuda:N", _device)]
+Sharing = Annotated[str, Taken("'auto', 'ddp' or 'fsdp2'", _sharing)]
 Speaker = Annotated[Console, Taken("a Console", instance_of(Console))]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..console import SILENT
 from ..presets.listing import TeacherRow, teacher_rows
-from .arguments import Device, FileOrFolder, Keys, Source, Speaker, Switch
+from .arguments import Device, FileOrFolder, Keys, Sharing, Source, Speaker, Switch
 from .calls import public
 
 
@@ -32,6 +32,7 @@ def distill(
     config: FileOrFolder | None = None,
     settings: Keys | None = None,
     device: Device = "auto",
+    parallel: Sharing = "auto",
     resume: Switch = True,
     console: Speaker = SILENT,
 ) -> Path:
@@ -44,6 +45,7 @@ def distill(
         settings: any key of the preset as ``section.key``, over preset and ``config``; ``data``: a source of pictures,
             labelled or captioned.
         device: where to compute: auto, cpu, cuda or cuda:N.
+        parallel: how processes hold the weights: ddp, fsdp2 or auto.
         resume: go on from the last checkpoint in the folder; else an earlier run moves out of the way.
         console: takes progress and warnings.
 
@@ -72,7 +74,7 @@ def distill(
     assignments = [_assignment(key, value) for key, value in given.items()]
     preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, pictures))
     folder = usual_folder(preset) if output is None else Path(output)
-    run(preset, output=folder, device=device, resume=resume, console=console)
+    run(preset, output=folder, device=device, resume=resume, console=console, parallel=parallel)
     return folder
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core.tensors import all_finite
+from ..core.tensors import all_finite, whole
 from ..errors import RunError, UsageError
 from ..system.files import replacing_folder
 from ..teachers import family_of
@@ -50,21 +50,27 @@ LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 
 
 def adapter_tensors(student: Student) -> dict[str, Tensor]:
-    """The student's weights under their published names, on the CPU."""
+    """The student's weights under their published names, on the CPU.
+
+    Where processes share them out, every process must ask.
+    """
     names = published_names(student)
     tensors = {}
     for name, value in student.model.state_dict().items():
         if name.endswith(LORA_B):
             # The published format has no alpha.
             value = value * student.model.shared.adapter_scale
-        tensors[names.get(name, name)] = value.detach().cpu().contiguous()
+        tensors[names.get(name, name)] = whole(value.detach()).cpu().contiguous()
     return tensors
 
 
-def save_adapter(student: Student, folder: Path) -> None:
-    """Write the student to ``folder``, aside first; an adapter that is there already stays whole until then."""
+def save_adapter(student: Student, folder: Path, tensors: dict[str, Tensor] | None = None) -> None:
+    """Write the student to ``folder``, aside first; an adapter that is there already stays whole until then.
+
+    ``tensors``: its :func:`adapter_tensors`, where they are known.
+    """
     with replacing_folder(folder) as aside:
-        write_adapter(student, aside, adapter_tensors(student), {})
+        write_adapter(student, aside, adapter_tensors(student) if tensors is None else tensors, {})
 
 
 def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..core.tensors import all_finite
+from ..core.tensors import all_finite, like_shared, whole
 from ..errors import RunError, is_of_the_system
 from ..system.files import files_digest, remove_folder, replacing_folder
 from ..teachers.base import Network
@@ -45,21 +45,37 @@ class TrainingState:
     iteration: int = 0
 
 
-def save_checkpoint(folder: Path, state: TrainingState, keep: int, metrics: str | None = None) -> Path:
+def training_tensors(state: TrainingState) -> dict[str, Tensor]:
+    """Everything of ``state`` but the iteration, whole and on the CPU.
+
+    So a checkpoint does not depend on how many processes wrote it, or on how they shared the weights. Where they share
+    them out, every process must ask.
+    """
+    parts = {"student": state.student.state_dict(), "average": state.average.state_dict()}
+    parts["optimizer"] = _flatten(state.optimizer)
+    named = {f"{part}.{name}": value for part, found in parts.items() for name, value in found.items()}
+    return {name: whole(value.detach()).cpu().contiguous() for name, value in named.items()}
+
+
+def save_checkpoint(
+    folder: Path,
+    state: TrainingState,
+    keep: int,
+    metrics: str | None = None,
+    tensors: dict[str, Tensor] | None = None,
+) -> Path:
     """Write ``folder``/<iteration>, aside first, then drop all but the newest ``keep``; returns its path.
 
-    ``metrics``: digest of the rows of metrics.jsonl so far. Raises RunError, and writes nothing, where a value is not
-    finite.
+    ``metrics``: digest of the rows of metrics.jsonl so far. ``tensors``: the :func:`training_tensors` of ``state``,
+    where they are known. Raises RunError, and writes nothing, where a value is not finite.
     """
     path = folder / name_of(state.iteration)
-    tensors = {f"student.{name}": value for name, value in state.student.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
-    tensors |= {f"optimizer.{name}": value for name, value in _flatten(state.optimizer).items()}
+    tensors = training_tensors(state) if tensors is None else tensors
     for name, value in tensors.items():
         if not all_finite(value):
             raise RunError(f"{name} of iteration {state.iteration} is not finite, and is not saved", GENTLER)
     with replacing_folder(path) as aside:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, aside / TENSORS_NAME)
+        save_file(tensors, aside / TENSORS_NAME)
         record = {
             "iteration": state.iteration,
             "files": {TENSORS_NAME: files_digest([aside / TENSORS_NAME])},
@@ -97,16 +113,16 @@ def load_checkpoint(path: Path, state: TrainingState) -> str | None:
         if name_of(record["iteration"]) != path.name:
             raise ValueError(f"{STATE_NAME} is of iteration {record['iteration']}")
         # piflow 0.1 wrote a CRC-32 of the tensors alone.
-        whole = (
+        intact = (
             record["files"] == {TENSORS_NAME: files_digest([path / TENSORS_NAME])}
             if "files" in record
             else (record["crc32"] == _checksum(path / TENSORS_NAME))
         )
-        if not whole:
+        if not intact:
             raise ValueError(f"the checksum of {TENSORS_NAME} does not match")
         _, tensors = read_safetensors(path / TENSORS_NAME)
-        state.student.load_state_dict(_part(tensors, "student."))
-        state.average.load_state_dict(_part(tensors, "average."))
+        _put(state.student, _part(tensors, "student."))
+        _put(state.average, _part(tensors, "average."))
         _unflatten(state.optimizer, _part(tensors, "optimizer."))
         state.iteration = record["iteration"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, RunError) as error:
@@ -142,6 +158,14 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def _put(model: Network, state: Mapping[str, Tensor]) -> None:
+    """Load ``state``, whole tensors, into a model whose own may be shared out."""
+    own = model.state_dict()
+    model.load_state_dict(
+        {name: like_shared(value, own[name]) if name in own else value for name, value in state.items()}
+    )
+
+
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as ``<parameter>.<entry>`` tensors; its settings come from the configuration."""
     tensors = {}
@@ -153,17 +177,20 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for name, value in {**entries, **inner}.items():
             if not isinstance(value, Mapping):
                 # A copy, since parameters share the table of 8-bit values, and safetensors refuses tensors that do.
-                tensors[f"{index}.{name}"] = torch.as_tensor(value).to("cpu", copy=True)
+                tensors[f"{index}.{name}"] = whole(torch.as_tensor(value)).to("cpu", copy=True)
     return tensors
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     entries: dict[int, dict[str, Any]] = {}
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
     for name, value in tensors.items():
         index, _, entry = name.partition(".")
+        own = parameters[int(index)]
+        value = like_shared(value, own) if value.shape == own.shape else value
         # A whole number was one of Python's: bitsandbytes counts its steps so.
-        whole = value.ndim == 0 and not value.is_floating_point()
-        entries.setdefault(int(index), {})[entry] = value.item() if whole else value
+        counted = value.ndim == 0 and not value.is_floating_point()
+        entries.setdefault(int(index), {})[entry] = value.item() if counted else value
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

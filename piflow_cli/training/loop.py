@@ -31,6 +31,7 @@ from ..students.student import Student
 from ..teachers.base import Conditioning, Network, teacher_velocity
 from .checkpoints import TrainingState
 from .optimizer import learning_rate
+from .parallel import clip_shards
 from .previews import Gallery
 from .settings import BatchPlan
 
@@ -45,7 +46,8 @@ class Session:
     """The objects of a training step.
 
     ``model``: the network of the student's forward pass, as accelerate prepared it. ``gallery``: the start of pictures,
-    None where nothing shows them. ``streak``: the number of steps that were skipped in a row until now.
+    None where nothing shows them. ``sharded``: whether processes share the weights out. ``streak``: the number of steps
+    that were skipped in a row until now.
     """
 
     preset: Preset
@@ -60,6 +62,7 @@ class Session:
     average: Student
     optimizer: torch.optim.Optimizer
     gallery: Gallery | None
+    sharded: bool = False
     iteration: int = 0
     streak: int = 0
     pending: list[dict] = field(default_factory=list)
@@ -91,7 +94,7 @@ def train_step(session: Session) -> None:
     if finite:
         session.optimizer.step()
     # Several processes exchange gradients in place, and would make them anew beside what they exchange.
-    session.optimizer.zero_grad(set_to_none=session.accelerator.num_processes == 1)
+    session.optimizer.zero_grad(set_to_none=session.sharded or session.accelerator.num_processes == 1)
     decay = karras_decay(max(0, iteration - settings.warmup), settings.ema_gamma)
     update_average(session.average.model.parameters(), session.student.model.parameters(), decay)
     session.iteration += 1
@@ -122,6 +125,8 @@ def take_pending(session: Session) -> list[dict]:
 def _clip(session: Session, largest: float | None) -> Tensor:
     """Norm of the gradients, which are scaled down to ``largest`` where that is given."""
     parameters = list(session.student.model.parameters())
+    if session.sharded:
+        return clip_shards(parameters, largest)
     known = session.accelerator.device.type == "cpu"
     if largest is None or known:
         norm = nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None])
@@ -142,8 +147,8 @@ def _backward(session: Session, round_: int) -> Tensor:
     total = torch.zeros((), device=accelerator.device)
     for index in range(count):
         last = round_ == batches.accumulation - 1 and index == count - 1
-        # Processes exchange gradients once a step, at its last backward pass.
-        with contextlib.nullcontext() if last else accelerator.no_sync(session.model):
+        # Whole gradients are exchanged once a step, at its last backward pass; parts are summed up where they belong.
+        with contextlib.nullcontext() if last or session.sharded else accelerator.no_sync(session.model):
             loss = next(losses) / batches.accumulation
             with without_cudnn_attention():
                 accelerator.backward(loss)

@@ -26,6 +26,7 @@ from ..weights.quantisation import compute_in_float32, offload, store_in_fp8
 from .loop import Session
 from .machine import check_machine
 from .optimizer import make_optimizer
+from .parallel import shard
 from .previews import open_gallery
 from .settings import batch_plan, imitation_config
 
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 
-def open_session(preset: Preset, output: Path, device: str, console: Console) -> Session:
-    """Load the teacher and the data, and make the student, its average and the optimiser; writes nothing."""
+def open_session(preset: Preset, output: Path, device: str, console: Console, sharded: bool = False) -> Session:
+    """Load the teacher and the data, and make the student, its average and the optimiser; writes nothing.
+
+    ``sharded``: processes share the weights out.
+    """
     chosen = choose_device(device)
     check_machine(preset, chosen)
     accelerator = _accelerator(preset, output, chosen)
@@ -54,11 +58,9 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
     average = student.average()
     if preset.optimisation.gradient_checkpointing:
         root(student.model).enable_gradient_checkpointing()
-    _place((teacher, student.model, average.model), preset, accelerator.device)
-    slow = head_class(preset.policy.kind).slow
-    optimizer = make_optimizer(student.model.named_parameters(), slow, preset.optimisation, accelerator.device, console)
-    _spare_frozen(root(student.model))
-    model, optimizer = accelerator.prepare(root(student.model), optimizer)
+    models = (teacher, student.model, average.model)
+    share = _share_out if sharded else _replicate
+    model, optimizer = share(models, preset, accelerator, console)
     return Session(
         preset=preset,
         accelerator=accelerator,
@@ -72,6 +74,7 @@ def open_session(preset: Preset, output: Path, device: str, console: Console) ->
         average=average,
         optimizer=optimizer,
         gallery=open_gallery(preset, student, data, accelerator.device, console.say),
+        sharded=sharded,
     )
 
 
@@ -95,6 +98,37 @@ def open_models(preset: Preset, family: TeacherFamily) -> tuple[Network, Student
         student.model.shared.cast_by_autocast()
     student.model.shared.train_adapters()
     return student.model.shared.view("teacher"), student
+
+
+def _replicate(
+    models: tuple[Network, Network, Network], preset: Preset, accelerator: Accelerator, console: Console
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """All weights on each device, and gradients exchanged as a whole: the student's forward pass and its optimiser."""
+    _place(models, preset, accelerator.device)
+    _, student, _ = models
+    optimizer = _optimizer(student, preset, accelerator.device, console)
+    _spare_frozen(root(student))
+    return accelerator.prepare(root(student), optimizer)
+
+
+def _share_out(
+    models: tuple[Network, Network, Network], preset: Preset, accelerator: Accelerator, console: Console
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A part of all weights on each device (FSDP2): the student's forward pass and the optimiser of the parts."""
+    roots = {id(root(model)): root(model) for model in models}
+    _, student, _ = models
+    # In evaluation accelerate leaves the processes out, and autocast in.
+    model = accelerator.prepare_model(root(student), device_placement=False, evaluation_mode=True)
+    for whole_model in roots.values():
+        shard(whole_model, accelerator.device)
+    return model, _optimizer(student, preset, accelerator.device, console, sharded=True)
+
+
+def _optimizer(
+    student: Network, preset: Preset, device: torch.device, console: Console, sharded: bool = False
+) -> torch.optim.Optimizer:
+    slow = head_class(preset.policy.kind).slow
+    return make_optimizer(student.named_parameters(), slow, preset.optimisation, device, console, sharded)
 
 
 def _place(models: Sequence[Network], preset: Preset, device: torch.device) -> None:

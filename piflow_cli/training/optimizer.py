@@ -20,9 +20,11 @@ def make_optimizer(
     settings: OptimisationSection,
     device: torch.device,
     console: Console,
+    sharded: bool = False,
 ) -> torch.optim.Optimizer:
     """AdamW over parameters by name, with 8-bit moments where they are asked for; says why where they cannot be had.
 
+    ``sharded``: processes share the parameters out.
     Each group has its ``share`` of the learning rate: layers called as one of ``slow`` have the share of log-gammas.
     """
     parameters = _groups(named, slow, settings.gamma_learning_rate)
@@ -31,7 +33,9 @@ def make_optimizer(
         "betas": settings.betas,
         "weight_decay": settings.weight_decay,
     }
-    if settings.optimizer == "adamw8bit":
+    if settings.optimizer == "adamw8bit" and sharded:
+        console.say("optimiser: plain AdamW, since 8-bit AdamW takes no weights that processes share out")
+    elif settings.optimizer == "adamw8bit":
         try:
             from bitsandbytes.optim import AdamW8bit
         except ImportError:

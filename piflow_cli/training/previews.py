@@ -66,14 +66,24 @@ def open_gallery(
     return Gallery(noise.to(device), to_device(conditioning, device), show, COLUMNS)
 
 
-def save_preview(student: Student, gallery: Gallery, path: Path) -> None:
-    """Save pictures of the fixed noise by the student as it is now, with the settings of `piflow sample`."""
+def save_preview(student: Student, gallery: Gallery, path: Path | None) -> None:
+    """Save pictures of the fixed noise by the student as it is now, with the settings of `piflow sample`.
+
+    ``path``: None on a process that draws because another could not do so without its part of the weights.
+    """
     states = sample_student(student, gallery.noise, gallery.conditioning)
+    if path is None:
+        return
     save_png(image_grid(to_images(gallery.show(states)), gallery.columns), path)
 
 
-def save_comparison(student: Student, teacher: Network, guidance: Guidance, gallery: Gallery, path: Path) -> None:
-    """Rows: the teacher at 1 step, the teacher at its best, the student at its NFE; one noise a column."""
+def save_comparison(
+    student: Student, teacher: Network, guidance: Guidance, gallery: Gallery, path: Path | None
+) -> None:
+    """Rows: the teacher at 1 step, the teacher at its best, the student at its NFE; one noise a column.
+
+    ``path``: as of :func:`save_preview`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -87,6 +97,8 @@ def save_comparison(student: Student, teacher: Network, guidance: Guidance, gall
         for steps in (1, family.beside_steps)
     }
     rows[f"student, {facts.nfe} NFE"] = sample_student(student, noise, conditioning)
+    if path is None:
+        return
     figure = Figure(figsize=(columns, len(rows) + 0.2), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), columns)

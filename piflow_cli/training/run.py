@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,19 +13,20 @@ from ..core.validation import PolicyError
 from ..data.sources import require_source
 from ..errors import Interrupted, RunError, first_line
 from ..ranks import is_first, launched_processes
-from ..students.adapters import save_adapter
 from ..students.runs import RunFolder
 from ..students.student import Student
+from ..system.devices import choose_device
 from ..system.files import check_writable
 from ..system.locking import FolderLock
 from ..system.processes import environment
-from .checkpoints import GENTLER, checkpoints, load_checkpoint, save_checkpoint
+from .checkpoints import GENTLER, checkpoints, load_checkpoint
 from .dry_run.plan import describe
 from .loop import LONGEST_STREAK, Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .opening import open_session
-from .previews import save_comparison, save_preview
-from .saved import is_saved
+from .parallel import AUTO, choose_parallel
+from .previews import Gallery, save_comparison, save_preview
+from .saved import save, save_again
 from .signals import StopRequest
 
 if TYPE_CHECKING:
@@ -34,10 +36,13 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 REPORT_EVERY = 10
+SAMPLES = "samples.png"
 
 
-def distill(preset: Preset, output: Path, device: str, resume: bool, console: Console) -> dict:
+def distill(preset: Preset, output: Path, device: str, resume: bool, console: Console, parallel: str = AUTO) -> dict:
     """Train the student of ``preset`` into the folder ``output``; goes on from its last checkpoint if ``resume``.
+
+    ``parallel``: how processes share the weights, ``auto``, ``ddp`` or ``fsdp2``; a run may go on in another way.
 
     Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or
     another run is at work in the folder, RunError where ten gradients in a row are not finite or a checkpoint is
@@ -47,18 +52,19 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
     check_writable(output)
     # One process writes for all of a run, and one lock is enough for all.
     with environment(without="ACCELERATE_"), FolderLock(output) if is_first() else nullcontext() as lock:
-        return _distill(preset, RunFolder(output), device, resume, lock, console)
+        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel)
 
 
 def _distill(
-    preset: Preset, run: RunFolder, device: str, resume: bool, lock: FolderLock | None, console: Console
+    preset: Preset, run: RunFolder, device: str, resume: bool, lock: FolderLock | None, console: Console, parallel: str
 ) -> dict:
     started = time.perf_counter()
     if resume:
         run.check(preset)
     require_source(preset)
-    console.say(format_pairs(describe(preset, run.path, device, launched_processes())))
-    session = open_session(preset, run.path, device, console)
+    way = choose_parallel(parallel, preset, launched_processes(), choose_device(device))
+    console.say(format_pairs(describe(preset, run.path, device, launched_processes(), parallel)))
+    session = open_session(preset, run.path, device, console, way.sharded)
     fingerprint = session.data.fingerprint
     if resume:
         run.check_data(fingerprint)
@@ -74,13 +80,13 @@ def _distill(
         run.write_settings(preset)
         run.write_data(fingerprint)
         metrics = Metrics(run.metrics, session.iteration, rows)
-        if found and not is_saved(_current(session), run.adapter):
-            console.say(f"the student of {found[-1]} is written again: {run.adapter} is not it")
-            save_adapter(_current(session), run.adapter)
+    if found and save_again(session, run, lock is not None):
+        console.say(f"the student of {found[-1]} is written again: {run.adapter} was not it")
     with StopRequest() as stop:
         _train(session, run, metrics, console, stop)
+    shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
     session.accelerator.end_training()
-    return _finish(session, run, metrics, started, console) if metrics is not None else {}
+    return _finish(session, run, metrics, started, shown) if metrics is not None else {}
 
 
 def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console) -> None:
@@ -133,9 +139,9 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
                 )
             # Amid such steps the weights may be diverging, and would push out a checkpoint of better ones.
             if (done % output.checkpoint_every == 0 and session.streak == 0) or ends:
-                _save(session, run, metrics)
-            if output.preview_every and done % output.preview_every == 0 and metrics is not None:
-                _preview(session, run.previews / f"{done:07d}.png", console)
+                save(session, run, metrics)
+            if output.preview_every and done % output.preview_every == 0:
+                _preview(session, run.previews / f"{done:07d}.png", metrics is not None, console)
             if stopped and done < total:
                 text = f"stopped at iteration {done} of {total}; everything is saved"
                 raise Interrupted(text, "run the same command again to go on", stop.number)
@@ -169,14 +175,33 @@ def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Conso
         )
 
 
-def _preview(session: Session, path: Path, console: Console) -> None:
-    if session.gallery is None:
-        return
+def _preview(session: Session, path: Path, first: bool, console: Console) -> bool:
+    """Save a preview of the student; whether it is there."""
+    return _drawn(lambda gallery, place: save_preview(_current(session), gallery, place), session, path, first, console)
+
+
+def _compare(session: Session, path: Path, first: bool, console: Console) -> bool:
+    """Save teacher and student beside each other; whether the picture is there."""
+
+    def draw(gallery: Gallery, place: Path | None) -> None:
+        save_comparison(_current(session), session.teacher, session.guidance, gallery, place)
+
+    return _drawn(draw, session, path, first, console)
+
+
+def _drawn(
+    draw: Callable[[Gallery, Path | None], None], session: Session, path: Path, first: bool, console: Console
+) -> bool:
+    """Let the first process ``draw`` into ``path``; where weights are shared out, the others draw and write nothing."""
+    if session.gallery is None or not (first or session.sharded):
+        return False
     try:
         with session.accelerator.autocast():
-            save_preview(_current(session), session.gallery, path)
+            draw(session.gallery, path if first else None)
     except (PolicyError, RunError) as error:
         console.warn(f"no picture {path}: {error}")
+        return False
+    return True
 
 
 def _diverged(what: str, run: RunFolder) -> RunError:
@@ -190,25 +215,9 @@ def _current(session: Session) -> Student:
     return session.average.at(session.iteration)
 
 
-def _save(session: Session, run: RunFolder, metrics: Metrics | None) -> None:
-    if metrics is not None:
-        metrics.sync()
-        save_checkpoint(run.checkpoints, session.state, session.preset.output.keep_checkpoints, metrics.digest)
-        save_adapter(_current(session), run.adapter)
-    session.accelerator.wait_for_everyone()
-
-
-def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float, console: Console) -> dict:
-    """Save the last pictures, and give the facts of the run."""
-    samples, curve = run.path / "samples.png", run.path / "loss.png"
-    shown = session.gallery is not None
-    if session.gallery is not None:
-        try:
-            with session.accelerator.autocast():
-                save_comparison(_current(session), session.teacher, session.guidance, session.gallery, samples)
-        except (PolicyError, RunError) as error:
-            shown = False
-            console.warn(f"no picture {samples}: {error}")
+def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float, shown: bool) -> dict:
+    """Draw the losses, and give the facts of the run; ``shown``: whether there is a picture of it."""
+    samples, curve = run.path / SAMPLES, run.path / "loss.png"
     draw_loss(metrics.rows, curve)
     return {
         "output": run.path,

@@ -35,15 +35,15 @@ def test_distill_hands_over_what_was_asked(cli, training, tmp_path):
             "seed": 7,
         },
     )
-    assert training.runs == [{"preset": expected, "output": tmp_path / "out", "device": "cuda:1", "resume": False}]
+    asked = {"device": "cuda:1", "resume": False, "parallel": "auto"}
+    assert training.runs == [{"preset": expected, "output": tmp_path / "out", **asked}]
     assert (expected.policy.substeps, expected.imitation.states, expected.policy.shift) == (64, 4, 2.0)
 
 
 def test_distill_without_options_is_the_preset_and_resumes(cli, training):
     outcome = cli("distill", "--teacher", "digits")
-    assert training.runs == [
-        {"preset": load("digits"), "output": Path("runs/digits"), "device": "auto", "resume": True}
-    ]
+    asked = {"device": "auto", "resume": True, "parallel": "auto"}
+    assert training.runs == [{"preset": load("digits"), "output": Path("runs/digits"), **asked}]
     assert outcome.out == f"output  {Path('runs/digits')}\nloss    nan\n"
     assert "training" in outcome.err and "piflow sample" in outcome.err
 
@@ -124,6 +124,7 @@ def test_dry_run_prints_the_plan_and_stops(cli, training):
         "policy": {"kind": "gm", "nfe": 1},
         "device": "auto",
         "processes": 1,
+        "parallel": "auto",
         "folder": str(Path("runs/digits")),
     }
     assert json.loads(outcome.out) == plan
@@ -142,5 +143,5 @@ def test_list_teachers(cli):
 def test_the_library_asks_for_just_that():
     from piflow_cli.training import describe, distill
 
-    assert list(signature(describe).parameters) == ["preset", "output", "device", "processes"]
-    assert list(signature(distill).parameters) == ["preset", "output", "device", "resume", "console"]
+    assert list(signature(describe).parameters) == ["preset", "output", "device", "processes", "parallel"]
+    assert list(signature(distill).parameters) == ["preset", "output", "device", "resume", "console", "parallel"]

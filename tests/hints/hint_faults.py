@@ -132,6 +132,7 @@ def gpus(patch: Patch, count: str) -> None:
     patch.setattr(torch.cuda, "is_available", lambda: True)
     patch.setattr(torch.cuda, "device_count", lambda: int(count))
     patch.setattr(torch.cuda, "set_device", lambda device: None)
+    patch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 10**9))
 
 
 def token_wanted(patch: Patch, name: str) -> None:

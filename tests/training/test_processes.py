@@ -10,66 +10,17 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
 from own_process import piflow
-from safetensors.torch import load_file
-from tiny_presets import texts
-from zoo import ZOO, zoo_preset
+from process_runs import adapters, same, trained, whole
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.resolve import load
 from piflow_cli.system import processes
 from piflow_cli.system.processes import process_count
 from piflow_cli.training import opening
-
-TRAINING = "checkpoints/0000004/training.safetensors"
-
-
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def same(one: Path, other: Path, tolerance: float) -> None:
-    """Losses and everything that is trained agree."""
-    assert losses(one) == pytest.approx(losses(other), rel=max(tolerance, 1e-12))
-    left, right = load_file(one / TRAINING), load_file(other / TRAINING)
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        torch.testing.assert_close(value, right[name], rtol=tolerance, atol=tolerance)
-
-
-def whole(tiny_teacher: Path, folder: Path) -> list[str]:
-    """A fully trained student, from noised pictures."""
-    return [
-        "--teacher",
-        str(tiny_teacher),
-        "--iterations",
-        "4",
-        "--batch-size",
-        "8",
-        "--set",
-        "optimisation.device_batch_size=4",
-    ]
-
-
-def adapters(tiny_teacher: Path, folder: Path) -> list[str]:
-    """A student of adapters with dropout, from noise alone over two segments."""
-    path, _ = zoo_preset(ZOO["flux"], folder)
-    sources = texts(folder, "cat", "dog", "a sun", "rain")
-    checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
-    return [
-        "--teacher",
-        str(path),
-        *sources,
-        *checkpointing,
-        "--batch-size",
-        "2",
-        "--set",
-        "optimisation.device_batch_size=1",
-    ]
 
 
 @pytest.mark.parametrize("student", [whole, adapters])
@@ -194,7 +145,7 @@ def test_all_processes_skip_the_step_that_one_cannot_take(tiny_teacher, tmp_path
     assert json.loads(done.stdout)["skipped"] == 1 and "iterations 2 (1 so far)" in done.stderr
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert [row["skipped"] for row in rows] == [False, True, False, False]
-    saved = load_file(tmp_path / "out" / TRAINING)
+    saved = trained(tmp_path / "out")
     assert all(value.isfinite().all() for value in saved.values())
 
 

@@ -52,7 +52,10 @@ class WeightCounts:
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """The settings of a preset that memory depends on, besides those of a segment; ``processes`` share the batch."""
+    """The settings of a preset that memory depends on, besides those of a segment.
+
+    ``processes`` share the batch; ``sharded``: the weights too.
+    """
 
     base: str
     compute: str
@@ -60,6 +63,7 @@ class MemorySettings:
     checkpointing: bool
     offload: bool
     processes: int
+    sharded: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,17 +102,22 @@ def estimate(weights: WeightCounts, segment: SegmentMemory, other_graph: int, se
     - teacher query, policy: what they hold on top of the activations.
     - peak: all of the standing parts, and the most of the forward pass, the query and the backward pass. Of a quantised
       base one matrix more is unpacked at any time.
+    - Where processes share the weights out, each has its share of all that stands. Two blocks are always whole, the
+      one that computes and the one that is fetched ahead, and so is what lies outside of blocks.
     """
-    buckets = 2 if settings.processes > 1 else 1
-    base, optimiser = base_bytes(weights, settings), MOMENT_BYTES[settings.optimizer] * weights.trained
-    standing = base + (2 + buckets) * WIDE * weights.trained + optimiser + _unpacked(weights, settings)
+    shares = settings.processes if settings.sharded else 1
+    buckets = 2 if settings.processes > shares else 1
+    base, trained = base_bytes(weights, settings) / shares, weights.trained / shares
+    optimiser = MOMENT_BYTES[settings.optimizer] * trained
+    standing = base + (2 + buckets) * WIDE * trained + optimiser + _unpacked(weights, settings)
+    standing += _gathered(weights, settings)
     graphs = (segment.graph, other_graph) if settings.checkpointing else (other_graph, segment.graph)
     return Estimate(
         base=Bytes(base),
-        adapters=Bytes(WIDE * weights.trained),
-        gradients=Bytes(buckets * WIDE * weights.trained),
+        adapters=Bytes(WIDE * trained),
+        gradients=Bytes(buckets * WIDE * trained),
         optimiser=Bytes(optimiser),
-        average=Bytes(WIDE * weights.trained),
+        average=Bytes(WIDE * trained),
         activations_without_checkpointing=Bytes(graphs[1]),
         activations_with_checkpointing=Bytes(graphs[0]),
         teacher_query=Bytes(segment.asked),
@@ -122,6 +131,16 @@ def base_bytes(weights: WeightCounts, settings: MemorySettings) -> float:
     other = WIDE if "fp32" in (settings.base, settings.compute) else NARROW
     linear = weights.block if settings.offload else weights.linear
     return BASE_BYTES[settings.base] * linear + other * weights.other
+
+
+def _gathered(weights: WeightCounts, settings: MemorySettings) -> float:
+    """Bytes of what processes hand each other while they compute, besides their own shares."""
+    if not settings.sharded:
+        return 0.0
+    other = WIDE if "fp32" in (settings.base, settings.compute) else NARROW
+    # Adapters and gradients of a block, as large a part of all as the block is of the base.
+    trained = weights.trained * weights.block / weights.linear
+    return 2 * (BASE_BYTES[settings.base] * weights.block + 2 * WIDE * trained) + other * weights.other
 
 
 def _unpacked(weights: WeightCounts, settings: MemorySettings) -> int:

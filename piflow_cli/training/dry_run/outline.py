@@ -105,15 +105,18 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return [block for child in model.children() if isinstance(child, nn.ModuleList) for block in child]
 
 
-def memory_of(outline: Outline, samples: int, processes: int = 1) -> Estimate:
-    """The memory of a step over ``samples`` of the largest size at once; raises UsageError where no size is given."""
+def memory_of(outline: Outline, samples: int, processes: int = 1, sharded: bool = False) -> Estimate:
+    """The memory of a step over ``samples`` of the largest size at once; raises UsageError where no size is given.
+
+    ``sharded``: ``processes`` share the weights out.
+    """
     preset, cast = outline.preset, cast_of(outline, samples)
     on = preset.optimisation.gradient_checkpointing
     segment = rehearse(cast, checkpointing=on)
     # What knows no checkpointing leaves the same with it.
     knows = on or getattr(root(outline.student.model), "_supports_gradient_checkpointing", False)
     other = graph_of(cast, checkpointing=not on) if knows else segment.graph
-    return estimate(outline.weights, segment, other, settings_of(preset, processes))
+    return estimate(outline.weights, segment, other, settings_of(preset, processes, sharded))
 
 
 def cast_of(outline: Outline, samples: int) -> Cast:
@@ -137,16 +140,18 @@ def cast_of(outline: Outline, samples: int) -> Cast:
     )
 
 
-def settings_of(preset: Preset, processes: int) -> MemorySettings:
+def settings_of(preset: Preset, processes: int, sharded: bool = False) -> MemorySettings:
     """The settings of ``preset`` that its memory depends on."""
     adapter = preset.adapter
     return MemorySettings(
         base="fp32" if adapter is None else adapter.base_precision,
         compute=preset.optimisation.precision,
-        optimizer=preset.optimisation.optimizer,
+        # Moments in 8 bits cannot be shared out.
+        optimizer="adamw" if sharded else preset.optimisation.optimizer,
         checkpointing=preset.optimisation.gradient_checkpointing,
         offload=adapter is not None and adapter.offload_base,
         processes=processes,
+        sharded=sharded,
     )
 
 

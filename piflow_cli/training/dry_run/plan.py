@@ -13,6 +13,7 @@ from ...system.devices import choose_device
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ..machine import check_machine
+from ..parallel import DDP, choose_parallel
 from ..settings import BatchPlan, batch_plan, time_grid
 from .memory import Bytes
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from ...presets.schema import Preset
 
 
-def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
+def describe(preset: Preset, output: Path, device: str, processes: int, parallel: str = DDP) -> dict:
     """The plan in words, section by section; builds the models without their weights to count what will be trained.
+
+    ``parallel``: how ``processes`` hold the weights, as :func:`choose_parallel` takes it.
 
     Raises UsageError for whatever the run refuses before it loads anything, but that nothing to train on is named.
     """
@@ -31,6 +34,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
         require_source(preset)
     batches, chosen = batch_plan(preset, processes), choose_device(device)
     check_machine(preset, chosen)
+    way = choose_parallel(parallel, preset, processes, chosen)
     local = local_samples(preset.data)
     family = family_of(preset.teacher.family)
     outline = outline_of(preset, family)
@@ -68,8 +72,9 @@ def describe(preset: Preset, output: Path, device: str, processes: int) -> dict:
             "gradient checkpointing": "yes" if optimisation.gradient_checkpointing else "no",
             "optimiser": optimisation.optimizer,
             "device": str(chosen),
+            **({} if processes == 1 else {"parallel": str(way)}),
         },
-        "memory": _memory(outline, batches),
+        "memory": _memory(outline, batches, way.sharded),
         "disk": disk_of(outline, local),
         "folder": str(output),
     }
@@ -82,10 +87,10 @@ def _counted(preset: Preset) -> str:
     return f"trajectories of {preset.policy.nfe} segment{'s' if preset.policy.nfe > 1 else ''}"
 
 
-def _memory(outline: Outline, batches: BatchPlan) -> dict:
+def _memory(outline: Outline, batches: BatchPlan, sharded: bool) -> dict:
     """The memory of a step by part, what stands, what passes, and both."""
     try:
-        found = memory_of(outline, batches.device_batch, batches.processes)
+        found = memory_of(outline, batches.device_batch, batches.processes, sharded)
     except UsageError as error:
         return {"peak": f"unknown: {error.message}"}
     parts = found.of_full_training() if outline.preset.adapter is None else found.parts()

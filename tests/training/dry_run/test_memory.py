@@ -58,6 +58,15 @@ def test_processes_that_exchange_gradients_hold_them_twice() -> None:
     assert together.gradients == 2 * alone.gradients == 800 and together.peak == alone.peak + 400
 
 
+def test_processes_that_share_weights_hold_a_part_of_what_stands_and_two_blocks() -> None:
+    alone = estimate(WEIGHTS, MOMENTS, 500, SETTINGS)
+    shared = estimate(WEIGHTS, MOMENTS, 500, replace(SETTINGS, processes=4, sharded=True))
+    standing = ("base", "adapters", "gradients", "optimiser", "average")
+    assert [4 * getattr(shared, part) for part in standing] == [getattr(alone, part) for part in standing]
+    # Of 1000 linear weights a block has 200, and so 20 of 100 trained ones; 10 lie outside of blocks.
+    assert shared.peak == (2020 + 400 + 400 + 800 + 400) // 4 + 90 + 2 * (2 * 200 + 2 * 4 * 20) + 2 * 10
+
+
 @pytest.mark.parametrize(
     ("base", "expected"), [("fp32", 4040), ("bf16", 2020), ("int8", 1020), ("fp8", 1020), ("nf4", 582)]
 )

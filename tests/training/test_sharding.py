@@ -1,0 +1,75 @@
+"""Weights that processes share out (FSDP2): the same losses, the same files, and either way goes on from the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from process_runs import adapters, losses, same, whole
+
+from piflow_cli.errors import UsageError
+from piflow_cli.presets.resolve import resolve
+from piflow_cli.presets.schema import Preset
+from piflow_cli.training.parallel import choose_parallel
+
+CUDA = torch.device("cuda", 0)
+FLUX = Path(__file__).parent.parent / "data" / "configs" / "flux-dev.json"
+
+
+def by(processes: int, way: str) -> list[str]:
+    return ["--num-processes", str(processes), "--parallel", way]
+
+
+@pytest.mark.parametrize("student", [whole, adapters])
+def test_a_run_goes_on_whoever_shares_its_weights(cli, text_encoders, tiny_teacher, tmp_path, student) -> None:
+    arguments = ["distill", *student(tiny_teacher, tmp_path), "--quiet", "--device", "cpu"]
+    assert cli(*arguments, "--output", str(tmp_path / "one")).code == 0
+    two = [*arguments, "--output", str(tmp_path / "two")]
+    # A student of adapters goes on with shared weights, a whole one begins with them.
+    first, second = ([], by(2, "fsdp2")) if student is adapters else (by(2, "fsdp2"), by(2, "ddp"))
+    assert cli(*two, *first, "--iterations", "2").code == 0
+    assert cli(*two, *second, "--iterations", "4").code == 0
+    same(tmp_path / "two", tmp_path / "one", 1e-5)
+    assert (tmp_path / "two" / "samples.png").exists() == (tmp_path / "one" / "samples.png").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("student", [whole, adapters])
+def test_twenty_steps_by_one_two_and_four_processes_are_those_of_one(
+    cli, text_encoders, tiny_teacher, tmp_path, student
+) -> None:
+    told = ["--batch-size", "4", "--set", "optimisation.device_batch_size=1", "--set", "output.checkpoint_every=4"]
+    arguments = ["distill", *student(tiny_teacher, tmp_path), *told, "--quiet", "--device", "cpu"]
+    assert cli(*arguments, "--iterations", "20", "--output", str(tmp_path / "one")).code == 0
+    many = [*arguments, "--output", str(tmp_path / "many")]
+    for until, shared in ((5, by(2, "fsdp2")), (9, []), (13, by(4, "fsdp2")), (17, by(2, "ddp")), (20, by(2, "fsdp2"))):
+        assert cli(*many, *shared, "--iterations", str(until)).code == 0
+    assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+
+
+def flux(**changes: object) -> Preset:
+    source = {"teacher.base": str(FLUX), "data.prompts": "-"}
+    return resolve("flux-dev", None, [f"{key}={value}" for key, value in changes.items()], source)
+
+
+@pytest.mark.parametrize(("gigabytes", "way"), [(24, "fsdp2"), (40, "fsdp2"), (48, "ddp"), (80, "ddp")])
+def test_weights_are_shared_where_they_would_not_fit(monkeypatch, gigabytes: int, way: str) -> None:
+    """With the gradients' buckets of DDP the plan of FLUX.1 takes 40.4 GB."""
+    there = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: there)
+    chosen = choose_parallel("auto", flux(), 8, CUDA)
+    assert chosen.way == way and f"40.4 GB on each GPU, which has {gigabytes}.0 GB" in chosen.reason
+
+
+def test_what_cannot_be_shared_is_refused_or_left_whole() -> None:
+    preset = flux(**{"adapter.base_precision": "nf4"})
+    assert choose_parallel("auto", preset, 8, CUDA).way == "ddp"
+    with pytest.raises(UsageError, match="a base in nf4 cannot be shared out, one in bf16 can"):
+        choose_parallel("fsdp2", preset, 8, CUDA)
+    with pytest.raises(UsageError, match="an offloaded base lies in host memory"):
+        choose_parallel("fsdp2", flux(**{"adapter.offload_base": True}), 8, CUDA)
+    with pytest.raises(UsageError, match="one process has nobody"):
+        choose_parallel("fsdp2", flux(), 1, CUDA)
+    assert choose_parallel("auto", flux(), 8, torch.device("cpu")).way == "ddp"
