@@ -40,10 +40,13 @@ class Wait:
 
 
 EXTRACTORS = "extractors"  # of `piflow eval`, in the place of a preset
-PRESETS = (
-    "digits", "imagenet-fm", "imagenet-repa", "imagenet-repa-2nfe", "flux-dev", "flux-dev-8nfe", "flux-dev-dx",
-    "flux-dev-momentum", "flux2-dev", "flux2-klein", "qwen-image", "qwen-image-dx", "qwen-image-momentum", "z-image",
-)  # fmt: skip
+# Seconds that all cases of a preset take in full size on a core of its own: the suite takes those under MINUTE so.
+PRESETS = {
+    "digits": 5, "imagenet-fm": 25, "imagenet-repa": 45, "imagenet-repa-2nfe": 12, "flux-dev": 300, "flux-dev-8nfe": 90,
+    "flux-dev-dx": 50, "flux-dev-momentum": 60, "flux2-dev": 90, "flux2-klein": 37, "qwen-image": 200,
+    "qwen-image-dx": 90, "qwen-image-momentum": 90, "z-image": 60,
+}  # fmt: skip
+MINUTE = 60
 # One of each family that samples by a stock pipeline.
 PIPELINES = ("flux-dev", "flux2-dev", "flux2-klein", "qwen-image", "z-image")
 

@@ -54,7 +54,7 @@ def main() -> int:
         failed |= bool(report["faults"])
         print(json.dumps(report), flush=True)
         if options.json is not None:
-            row = {"case": report.pop("case"), "blocks": "all" if options.full else "one of each kind", **report}
+            row = row_of(report, "all" if options.full else "one of each kind")
             keep(options.json, "fake-cuda", [row], "case", [case.name for case in CASES])
     return int(failed)
 
@@ -102,6 +102,23 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
             report["faults"].append(f"{type(error).__name__}: {str(error).strip()[:400]}")
     report["kernels"] = sorted({name for name, *_ in launches.compiled})
     return report | {"seconds": round(time.perf_counter() - begun, 1)}
+
+
+def row_of(report: dict[str, Any], blocks: str) -> dict[str, Any]:
+    """What is kept of a report on a network of these ``blocks``: waits of works that have any, numbers of launches."""
+    from launches import CALLS
+
+    works, launches = report["works"].items(), report.get("launches", {}).items()
+    return {
+        "case": report["case"],
+        "blocks": blocks,
+        "faults": report["faults"],
+        "waits": {title: work["waits"] for title, work in works if work["waits"]},
+        "copies": {title: work["copies"] for title, work in works if work["copies"]},
+        "launches": {part: sum(by.values()) - by[CALLS] for part, by in launches},
+        "kernels": report["kernels"],
+        "seconds": report["seconds"],
+    }
 
 
 def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tuple[str, Callable[[], object]]]:

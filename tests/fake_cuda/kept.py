@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 DEVICE = "none: fake tensors, of a GPU of compute capability 9.0"
 
 
-def keep(path: Path, benchmark: str, rows: Sequence[dict[str, Any]], key: str, order: Sequence[str]) -> None:
+def keep(path: Path, benchmark: str, rows: Iterable[dict[str, Any]], key: str, order: Iterable[str]) -> None:
     """Write ``rows`` into the results at ``path``, in the place of those with the same ``key``; others go as ``order``.
 
     Rows whose key is not in ``order`` any more are left out.
