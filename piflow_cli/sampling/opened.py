@@ -45,7 +45,8 @@ class OpenedModel:
 
     def noise(self, specs: Sequence[ImageSpec]) -> Tensor:
         """Initial states (B, C, *S) float32 for specs of one size, each from its seed alone, as in `piflow sample`."""
-        return seeded_noise(seeded_generators([spec.seed for spec in specs]), self.shape_of(specs[0])).to(self.device)
+        generators = seeded_generators([spec.seed for spec in specs])
+        return to_device(seeded_noise(generators, self.shape_of(specs[0])), self.device)
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> Conditioning:
         """Conditioning for specs of one size, with ``negative_`` entries where they guide the teacher."""

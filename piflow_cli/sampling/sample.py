@@ -182,8 +182,8 @@ def _class_student_sampler(
 
     def draw(specs: Sequence[ImageSpec]) -> Tensor:
         generators = seeded_generators([spec.seed for spec in specs])
-        noise = seeded_noise(generators, shape).to(device)
-        conditioning = to_device(family.condition(student.model, [spec.of_class for spec in specs]), device)
+        told = family.condition(student.model, [spec.of_class for spec in specs])
+        noise, conditioning = to_device((seeded_noise(generators, shape), told), device)
         return decode(
             sample_student(
                 student, noise, conditioning, **options, stochastic=request.stochastic, generators=generators
@@ -244,8 +244,8 @@ def _class_teacher_sampler(
     steps = family.fine_steps if request.steps is None else request.steps
 
     def draw(specs: Sequence[ImageSpec]) -> Tensor:
-        noise = seeded_noise(seeded_generators([spec.seed for spec in specs]), shape).to(device)
-        conditioning = to_device(family.condition(model, [spec.of_class for spec in specs]), device)
+        noise = seeded_noise(seeded_generators([spec.seed for spec in specs]), shape)
+        noise, conditioning = to_device((noise, family.condition(model, [spec.of_class for spec in specs])), device)
         return decode(sample_teacher(family, model, noise, conditioning, steps, preset.policy.shift, guidance))
 
     return _class_sampler(

@@ -40,6 +40,14 @@ def final_temperature(temperature: float | str, nfe: int) -> float:
     return min(max(0.1 * (nfe - 1), 0.0), 1.0) if temperature == "auto" else float(temperature)
 
 
+def _noise(generator: torch.Generator | list[torch.Generator] | None, shape: torch.Size, like: Tensor) -> Tensor:
+    """Noise of ``shape`` in the dtype and on the device of ``like``; it is drawn where its generators are."""
+    first = generator[0] if isinstance(generator, list) else generator
+    place = like.device if first is None else first.device
+    # Left to copy it, diffusers makes the host wait for the device.
+    return to_device(randn_tensor(shape, generator=generator, device=place, dtype=like.dtype), like.device)
+
+
 class PolicyScheduler(SchedulerMixin, ConfigMixin):
     """Reads ``model_output`` as a policy and follows it over one segment of raw time (pi-Flow, arXiv 2510.14974).
 
@@ -146,8 +154,7 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         x = rollout(policy, policy.x_src, source, end, substeps=config.substeps)
         if memory < 1 and not last:
             sigma_next = to_sigma(self.raws[index + 1], config.shift)
-            generator = self.generator if generator is None else generator
-            noise = self.decoder.unpack(randn_tensor(sample.shape, generator=generator, device=x.device, dtype=x.dtype))
+            noise = self.decoder.unpack(_noise(self.generator if generator is None else generator, sample.shape, x))
             x = (1 - sigma_next + sigma_next * memory) * x + sigma_next * math.sqrt(1 - memory**2) * noise
         self._step_index += 1
         x = self.decoder.pack(x, sample.dtype)

@@ -3,9 +3,10 @@
     python tests/benchmarks/launch_counts.py [--column NAME] [--package FOLDER] [--json FILE]
 
 For each policy, at batch 1 in the shape of FLUX.1 at 1024²: a **rollout** from what the network gives to the next state
-of a sampling, in float32, and a **packed rollout** as pipelines ask for it, whose latents are bfloat16; a **window** of
-training, the mean velocity from one state with its share of the loss and of the backward pass; a **segment** of one
-window, which holds what all windows share, the walk to the states and the gradient of the head's output.
+of a sampling, in float32, and a **packed rollout** as pipelines ask for it, whose latents are bfloat16; **stochastic**
+ones, which add noise that seeds have drawn on the host; a **window** of training, the mean velocity from one state with
+its share of the loss and of the backward pass; a **segment** of one window, which holds what all windows share, the
+walk to the states and the gradient of the head's output.
 
 ``launches`` are kernels, of Triton and of torch: each call of torch that writes something on the device counts as one.
 ``calls`` are all calls of torch for tensors of the device, views and allocations too: the host's work. ``by`` says
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
             row = rows.setdefault((policy, part), {"policy": policy, "part": part})
             calls = by.pop(CALLS)
             row[options.column] = {"launches": sum(by.values()), "calls": calls, "by": dict(sorted(by.items()))}
-            print(f"{policy:10}{part:16}{row[options.column]['launches']:5} launches {calls:5} calls")
+            print(f"{policy:10}{part:26}{row[options.column]['launches']:5} launches {calls:5} calls")
     head = {"benchmark": "launch-counts", **machine(torch.device("cpu"))}
     write_json(options.json, head | {"results": list(rows.values())})
 

@@ -40,10 +40,13 @@ class Wait:
 
 
 EXTRACTORS = "extractors"  # of `piflow eval`, in the place of a preset
-PRESETS = (
-    "digits", "imagenet-fm", "imagenet-repa", "imagenet-repa-2nfe", "flux-dev", "flux-dev-8nfe", "flux-dev-dx",
-    "flux-dev-momentum", "flux2-dev", "flux2-klein", "qwen-image", "qwen-image-dx", "qwen-image-momentum", "z-image",
-)  # fmt: skip
+# Seconds that all cases of a preset take in full size on a core of its own: the suite takes those under MINUTE so.
+PRESETS = {
+    "digits": 5, "imagenet-fm": 25, "imagenet-repa": 45, "imagenet-repa-2nfe": 12, "flux-dev": 300, "flux-dev-8nfe": 90,
+    "flux-dev-dx": 50, "flux-dev-momentum": 60, "flux2-dev": 90, "flux2-klein": 37, "qwen-image": 200,
+    "qwen-image-dx": 90, "qwen-image-momentum": 90, "z-image": 60,
+}  # fmt: skip
+MINUTE = 60
 # One of each family that samples by a stock pipeline.
 PIPELINES = ("flux-dev", "flux2-dev", "flux2-klein", "qwen-image", "z-image")
 
@@ -75,21 +78,35 @@ ALLOWED = (
     Wait("images.split(size)]).cpu()", "features", 1, "features are wanted on the host: one fetch for all batches"),
     Wait("pixels.py", "features", 1, "features are wanted on the host"),
     Wait("torch.cat(parts).cpu()", "features", 1, "scores are wanted on the host: one fetch for all batches"),
+    Wait("network(one, other)", "features", 1, "distances are wanted on the host: one fetch for all batches"),
     Wait("levels = quantised(images).cpu()", "features of samples", 1, "CLIP's own processor resizes on the host"),
     Wait("group_offloading.py", "pipeline", 1000, "the first evaluation learns the order of layers"),
     Wait("transformer_qwenimage.py", "step", 2, "rotary tables go to the device at the first call of a process"),
     Wait("transformer_z_image.py", "step", 3, "rotary tables go to the device at the first call of a process"),
 )
 # Copies that do not wait: all that a round needs in one; a sampling's times; these, and what a picture needs; of
-# pictures, what a network takes at once; and what three segments of windows draw.
-COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2, "packed": 1, "windows": 3}
+# pictures, what a network takes at once; what three segments of windows draw; and the noise of two stochastic steps.
+COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2, "packed": 1, "windows": 3, "stochastic": 4}
 # Those of weights that are offloaded do not count.
 FETCHES = ("visiting.py", "group_offloading.py")
 
-# Launches, at most, from what a network gives to the next state, and of a window of training with its backward.
+# Launches, at most, from what a network gives to the next state, to which a stochastic step adds noise, and of a window
+# of training with its backward.
 MOST_LAUNCHES = {
-    "gm": {"rollout": 2, "packed rollout": 4, "window": 7},
-    "dx": {"rollout": 2, "packed rollout": 4, "window": 4},
-    "dx-poly": {"rollout": 2, "packed rollout": 4, "window": 4},
-    "momentum": {"rollout": 1, "packed rollout": 3, "window": 5},
+    "gm": {"rollout": 2, "packed rollout": 4, "window": 7, "stochastic rollout": 5, "packed stochastic rollout": 7},
+    "dx": {"rollout": 2, "packed rollout": 4, "window": 4, "stochastic rollout": 5, "packed stochastic rollout": 7},
+    "dx-poly": {
+        "rollout": 2,
+        "packed rollout": 4,
+        "window": 4,
+        "stochastic rollout": 5,
+        "packed stochastic rollout": 7,
+    },
+    "momentum": {
+        "rollout": 1,
+        "packed rollout": 3,
+        "window": 5,
+        "stochastic rollout": 4,
+        "packed stochastic rollout": 6,
+    },
 }

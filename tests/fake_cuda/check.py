@@ -1,10 +1,11 @@
 """Run cases on a GPU that is not there, and say what a GPU would not do, or would wait for.
 
-    python tests/fake_cuda/check.py [PRESET ...] [--full] [--planted]
+    python tests/fake_cuda/check.py [PRESET ...] [--full] [--planted] [--json FILE]
 
 Without names all cases run, with one block of each kind, as wide as ever; ``--full`` takes the networks as they are.
 ``--planted`` runs the first of them once under each fault of :mod:`faults` instead. It writes a JSON object a case:
-what was wrong, and the waits, copies and launches. It ends with 1 where anything was.
+what was wrong, the waits, copies and launches, and the kernels that were compiled; in FILE it replaces that of the same
+case. Seconds are those of a core. It ends with 1 where anything was wrong.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import no_gpu
 import torch
 from cases import ALLOWED, CASES, COPIES, EXTRACTORS, FETCHES, PIPELINES, Case
+from kept import keep
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def main() -> int:
     parser.add_argument("presets", nargs="*")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--planted", action="store_true")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if "libcuda.so.1" not in os.environ.get("LD_PRELOAD", ""):
         made = no_gpu.library(Path(tempfile.mkdtemp()))
@@ -50,6 +53,9 @@ def main() -> int:
             report = check(case, small=not options.full)
         failed |= bool(report["faults"])
         print(json.dumps(report), flush=True)
+        if options.json is not None:
+            row = row_of(report, "all" if options.full else "one of each kind")
+            keep(options.json, "fake-cuda", [row], "case", [case.name for case in CASES])
     return int(failed)
 
 
@@ -70,7 +76,7 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
     from watching import Watch
 
     report: dict[str, Any] = {"case": case.name, "faults": [], "works": {}}
-    begun = time.perf_counter()
+    begun = time.process_time()
     AcceleratorState._reset_state(True)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     # What it has remembered of copies to the host, torch 2.14 cannot repeat inside of another copy.
@@ -94,7 +100,25 @@ def check(case: Case, *, small: bool) -> dict[str, Any]:
                 raise
             # Whatever a case raises is what a GPU would raise.
             report["faults"].append(f"{type(error).__name__}: {str(error).strip()[:400]}")
-    return report | {"seconds": round(time.perf_counter() - begun, 1)}
+    report["kernels"] = sorted({name for name, *_ in launches.compiled})
+    return report | {"seconds": round(time.process_time() - begun, 1)}
+
+
+def row_of(report: dict[str, Any], blocks: str) -> dict[str, Any]:
+    """What is kept of a report on a network of these ``blocks``: waits of works that have any, numbers of launches."""
+    from launches import CALLS
+
+    works, launches = report["works"].items(), report.get("launches", {}).items()
+    return {
+        "case": report["case"],
+        "blocks": blocks,
+        "faults": report["faults"],
+        "waits": {title: work["waits"] for title, work in works if work["waits"]},
+        "copies": {title: work["copies"] for title, work in works if work["copies"]},
+        "launches": {part: sum(by.values()) - by[CALLS] for part, by in launches},
+        "kernels": report["kernels"],
+        "seconds": report["seconds"],
+    }
 
 
 def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -103,7 +127,7 @@ def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tup
     Of the case of extractors: what each of them does.
     """
     from extractors import extractions
-    from launches import of_pipeline, of_windows
+    from launches import of_pipeline, of_stochastic, of_windows
     from pipelines import picture_of
     from sessions import noise_of, session_of
 
@@ -129,6 +153,7 @@ def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tup
     yield "step", lambda: train_step(session)
     yield "windows", lambda: of_windows(session, seen)
     yield "packed sampling", lambda: of_pipeline(session)
+    yield "stochastic sampling", lambda: of_stochastic(session)
     for nfe in case.nfes:
         yield f"sampling of {nfe}", sampling(nfe)
     family = session.student.family

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ from torch.nn import functional as F
 
 from piflow_cli.evaluation import overlap
 from piflow_cli.evaluation.extractors import base, dino, inception, open_extractor
-from piflow_cli.evaluation.metrics import clip_score
+from piflow_cli.evaluation.metrics import clip_score, perceptual
 
 DEVICE = torch.device("cuda")
 # More than a network takes at once.
@@ -34,10 +36,21 @@ class Pooled(nn.Module):
         return self.mix(F.adaptive_avg_pool2d(x, 8)).flatten(1)
 
 
+class Compared(nn.Module):
+    """In the place of the package lpips: a distance (B, 1, 1, 1) of two batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 8, 11, stride=4)
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        return (self.mix(one) - self.mix(other)).square().mean((1, 2, 3), keepdim=True)
+
+
 def extractions(small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
     """The extraction of features of pictures on the host, which folders hold, and on the device, which are made there.
 
-    ``small``: networks of transformers with one layer.
+    And LPIPS, of two batches on the device. ``small``: networks of transformers with one layer.
     """
     for name, side, features in extractors(small):
         yield f"features of a folder, {name}", lambda: features(torch.zeros(PICTURES, 3, side, side))
@@ -45,6 +58,10 @@ def extractions(small: bool) -> Iterator[tuple[str, Callable[[], object]]]:
         if name != "inception":
             made = torch.zeros(PICTURES, 3, side, side, device=DEVICE)
             yield f"features of samples, {name}", lambda: features(made)
+    distances = lpips_of_no_weights()
+    for side in (8, 256):
+        pictures = torch.zeros(PICTURES, 1 if side < 64 else 3, side, side, device=DEVICE)
+        yield f"features of pairs of side {side}, LPIPS", lambda: distances(pictures, pictures)
     yield "features beside generation", beside_generation
 
 
@@ -74,6 +91,18 @@ def extractors(small: bool) -> Iterator[tuple[str, int, Callable[[Tensor], Tenso
         seen, clip = dino.Dino("", DEVICE), clip_score.ClipScore("", DEVICE)
     yield "dinov2", 32, seen.features
     yield "clip", 32, lambda pictures: clip.scores(pictures, ["a red fox"] * len(pictures))
+
+
+def lpips_of_no_weights() -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS on the package's own network, as it is made; a stand-in where the package is not installed."""
+
+    def network() -> nn.Module:
+        if find_spec("lpips") is None:
+            return Compared()
+        return import_module("lpips").LPIPS(net="alex", pnet_rand=True, pretrained=False, verbose=False)
+
+    with mock.patch.multiple(perceptual, why_no_lpips=lambda: None, _lpips=network):
+        return perceptual.open_lpips(DEVICE)
 
 
 @contextlib.contextmanager

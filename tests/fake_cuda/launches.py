@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from piflow_cli.core.tensors import to_device
 from piflow_cli.students.scheduler import PolicyScheduler
 
 CALLS = "calls of torch"
+PATCH, TOKENS = 4, 16  # positions per token of a pipeline's latents; tokens
 
 
 @dataclass
@@ -28,8 +30,8 @@ class Seen:
     """Launches by the name of what made them, as ``count`` gives all until now; among them all calls of torch.
 
     ``most``: the most of a ``rollout``, from what a network gave to the next state, of a ``packed rollout``, which a
-    pipeline asks for, of a ``window`` with its backward, and of a ``segment`` of one window. ``output``: what the
-    network gave last to be read as a policy of this ``kind``.
+    pipeline asks for, of ``stochastic`` ones, which draw noise at their end, of a ``window`` with its backward, and of
+    a ``segment`` of one window. ``output``: what the network gave last to be read as a policy of this ``kind``.
     """
 
     count: Callable[[], Counter[str]]
@@ -49,7 +51,8 @@ class Seen:
         def counted(scheduler: PolicyScheduler, *given: Any, **named: Any) -> Any:
             before = self.count()
             out = step(scheduler, *given, **named)
-            self.note("rollout" if scheduler.decoder.patch is None else "packed rollout", self.count() - before)
+            packed = "" if scheduler.decoder.patch is None else "packed "
+            self.note(f"{packed}{'stochastic ' if scheduler.config.stochastic else ''}rollout", self.count() - before)
             return out
 
         def seen(decoder: PolicyDecoder, output: Tensor, *given: Any) -> Any:
@@ -62,15 +65,29 @@ class Seen:
 
 def of_pipeline(session: Any) -> None:
     """One step of a sampling by a pipeline that packs positions of bfloat16 latents by four."""
-    scheduler, channels, patch = session.student.scheduler(patch=4), session.data.shape[0], 4
-    parts = policy_class(scheduler.decoder.kind).layout(scheduler.decoder.components, channels)
-    width = sum(1 if part is None else part[0] * part[1] * patch for part in parts)
-    output, latents = (
-        torch.empty(1, 16, last, dtype=torch.bfloat16, device="cuda") for last in (width, channels * patch)
-    )
+    _step(session, session.student.scheduler(patch=PATCH), torch.bfloat16)
+
+
+def of_stochastic(session: Any) -> None:
+    """One step that re-noises fully, of a state and of a pipeline's packed latents; seeds draw on the host."""
+    generators = [torch.Generator().manual_seed(0)]
+    _step(session, session.student.scheduler(stochastic=math.inf), torch.float32, generators)
+    _step(session, session.student.scheduler(patch=PATCH, stochastic=math.inf), torch.bfloat16, generators)
+
+
+def _step(session: Any, scheduler: PolicyScheduler, dtype: torch.dtype, generators: Any = None) -> None:
+    channels, *sides = session.data.shape
+    parts, patch = policy_class(scheduler.decoder.kind).layout(scheduler.decoder.components, channels), PATCH
+    if scheduler.decoder.patch is None:
+        latents = (1, channels, *sides)
+        shape = (1, sum(1 if part is None else part[0] * part[1] for part in parts), *sides)
+    else:
+        latents = (1, TOKENS, channels * patch)
+        shape = (1, TOKENS, sum(1 if part is None else part[0] * part[1] * patch for part in parts))
+    output, sample = (torch.empty(size, dtype=dtype, device="cuda") for size in (shape, latents))
     scheduler.set_timesteps(4, device="cuda")
     scheduler.set_begin_index(0)
-    scheduler.step(output, scheduler.timesteps[0], latents)
+    scheduler.step(output, scheduler.timesteps[0], sample, generator=generators)
 
 
 def of_windows(session: Any, seen: Seen) -> None:

@@ -26,6 +26,7 @@ from unittest import mock
 import no_gpu
 import torch
 from cases import PRESETS
+from kept import keep
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def main() -> int:
         row = row_of(preset, options.settings, small=not options.full)
         print(json.dumps(row), flush=True)
         if options.json is not None:
-            keep(options.json, [row])
+            keep(options.json, "peaks", [row], "preset", PRESETS)
     return 0
 
 
@@ -143,18 +144,6 @@ def estimate_of(session: Session) -> Estimate:
     ):
         found = outline.outline_of(session.preset, session.student.family)
         return outline.memory_of(found, session.batches.device_batch)
-
-
-def keep(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows into the results at ``path``, in the place of those of the same presets."""
-    sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-    from common import machine, write_json
-
-    old = json.loads(path.read_text())["results"] if path.exists() else []
-    found = {row["preset"]: row for row in (*old, *rows)}
-    facts = machine(torch.device("cpu")) | {"device": "none: fake tensors, of a GPU of compute capability 9.0"}
-    results = [found[preset] for preset in PRESETS if preset in found]
-    write_json(path, {"benchmark": "peaks", **facts, "results": results})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Training and sampling on a GPU that is not there: devices, kernels, waits and launches of every shipped preset.
 
-`PIFLOW_CUDA=all pytest -n 0 -m long tests/fake_cuda` takes the networks in full size.
+Networks have one block of each kind, or all of them where that takes under a minute.
+`PIFLOW_CUDA=all pytest -n 0 -m long tests/fake_cuda` takes all of them in full size too.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, EXTRACTORS
+from cases import CASES, EXTRACTORS, MINUTE, PRESETS
 
 from piflow_cli.presets.resolve import available
 
 HERE = Path(__file__).parent
 FULL = os.environ.get("PIFLOW_CUDA") == "all"
-pytestmark = pytest.mark.skipif(
+RESULTS = HERE.parent / "benchmarks" / "results" / "fake-cuda.json"
+KERNELS = {
+    "forward_kernel", "backward_kernel", "table_kernel", "map_kernel", "apply_kernel", "adjoint_kernel",
+    "momentum_kernel", "momentum_adjoint_kernel",
+}  # fmt: skip
+needs_cuda_build = pytest.mark.skipif(
     sys.platform != "linux" or find_spec("triton") is None or shutil.which("cc") is None or torch.version.cuda is None,
     reason="needs Linux, Triton, a C compiler and a CUDA build of torch",
 )
@@ -41,8 +47,13 @@ def test_every_preset_has_a_case() -> None:
 
 
 @pytest.mark.long
-def test_a_gpu_refuses_nothing_waits_only_where_it_may_and_is_launched_on_seldom() -> None:
-    found = reports(*(["--full"] if FULL else []))
+@needs_cuda_build
+@pytest.mark.parametrize("full", [True, False], ids=["in full size", "one block of each kind"])
+def test_a_gpu_refuses_nothing_waits_only_where_it_may_and_is_launched_on_seldom(full: bool) -> None:
+    seconds = PRESETS | {EXTRACTORS: 0}
+    presets = [preset for preset in seconds if (FULL or seconds[preset] < MINUTE) == full]
+    found = reports(*presets, *(["--full"] if full else []))
+    assert set(found) == {case.name for case in CASES if case.preset in presets or not presets}
     assert {name: report["faults"] for name, report in found.items() if report["faults"]} == {}
     parts = [report["launches"] for report in found.values()]
     most = {name: max(launches(part.get(name, {})) for part in parts) for name in ("rollout", "window")}
@@ -55,7 +66,20 @@ def launches(counted: dict[str, int]) -> int:
     return sum(number for name, number in counted.items() if name != "calls of torch")
 
 
+def test_the_table_holds_every_case_in_full_size_and_nothing_was_wrong() -> None:
+    kept = json.loads(RESULTS.read_text())["results"]
+    assert [row["case"] for row in kept] == [case.name for case in CASES]
+    assert all(row["blocks"] == "all" for row in kept)
+    assert {row["case"]: row["faults"] for row in kept if row["faults"]} == {}
+    assert {name for row in kept for name in row["kernels"]} == KERNELS
+    for case, row in zip(CASES, kept, strict=True):
+        if case.preset != EXTRACTORS:
+            assert row["copies"]["step"] >= case.rounds and sum(row["waits"]["step"].values()) >= 1
+            assert 0 < row["launches"]["window"] <= 8 and 0 < row["launches"]["packed rollout"] <= 4
+
+
 @pytest.mark.long
+@needs_cuda_build
 def test_each_planted_fault_is_seen() -> None:
     found = reports("imagenet-fm", "--planted")
     assert len(found) == 6

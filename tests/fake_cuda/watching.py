@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 # Operations whose answer has a size, or is a number, that only the device knows.
 ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "is_nonzero")
@@ -53,7 +54,8 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name, kwargs = func._schema.name.removeprefix("aten::"), {} if kwargs is None else kwargs
-        devices = {value.device.type for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+        given = tensors_in(args, kwargs.values())
+        devices = {value.device.type for value in given}
         if name == "_local_scalar_dense" and "cuda" in devices:
             self.waits[place(name)] += 1
             return 1
@@ -61,9 +63,12 @@ class Watch(TorchDispatchMode):
             kwargs.get("pin_memory", False),
             {**kwargs, "pin_memory": False} if "pin_memory" in kwargs else kwargs,
         )
-        if self.host_is_real and _on_host(devices, args, kwargs):
+        fakes = sum(isinstance(value, FakeTensor) for value in given)
+        if self.host_is_real and not fakes and _on_host(devices, kwargs):
             with unset_fake_temporarily():
                 out = func(*args, **kwargs)
+        elif fakes == len(given):
+            out = func(*args, **kwargs)
         else:
             # FakeTensors would copy a real one to the device in earnest.
             out = func(*tree_map(self._fake, args), **tree_map(self._fake, kwargs))
@@ -71,10 +76,10 @@ class Watch(TorchDispatchMode):
             self.pinned.append(out.untyped_storage()._cdata)
             self.kept.append(out)
         self._count(name, devices, args, kwargs, out)
-        there = any(value.device.type == "cuda" for value in tree_leaves((args, out)) if isinstance(value, Tensor))
-        if there and func.namespace == "aten":
+        made = tensors_in((out,))
+        if func.namespace == "aten" and ("cuda" in devices or any(value.device.type == "cuda" for value in made)):
             self.calls += 1
-            self.launched[name] += _launches(func, name, devices, out)
+            self.launched[name] += _launches(func, name, devices, made)
         return out
 
     def _count(self, name: str, devices: set[str], args: tuple, kwargs: dict, out: Any) -> None:
@@ -89,21 +94,30 @@ class Watch(TorchDispatchMode):
             self.waits[place(name)] += 1
 
 
-def _launches(func: Any, name: str, devices: set[str], out: Any) -> bool:
+def tensors_in(*nests: Iterable[Any]) -> list[Tensor]:
+    """The tensors in arguments or answers of torch, which are nested in lists and tuples; quicker than torch's own."""
+    found: list[Tensor] = []
+    for nest in nests:
+        for value in nest:
+            if isinstance(value, Tensor):
+                found.append(value)
+            elif isinstance(value, (list, tuple)):
+                found += tensors_in(value)
+    return found
+
+
+def _launches(func: Any, name: str, devices: set[str], made: list[Tensor]) -> bool:
     """Whether a call writes something on the device that does not come from the host, and is no look at it."""
-    written = [value for value in tree_leaves(out) if isinstance(value, Tensor)]
-    if not written:
+    if not made:
         return name.startswith("_foreach")
-    crosses = name in ("_to_copy", "copy_") and {*devices, written[0].device.type} == {"cpu", "cuda"}
-    return any(value.numel() for value in written) and not (crosses or func.is_view or name in STILL)
+    crosses = name in ("_to_copy", "copy_") and {*devices, made[0].device.type} == {"cpu", "cuda"}
+    return any(value.numel() for value in made) and not (crosses or func.is_view or name in STILL)
 
 
-def _on_host(devices: set[str], args: tuple, kwargs: dict) -> bool:
-    """Whether a call has only real tensors of the host to read, and makes such ones."""
+def _on_host(devices: set[str], kwargs: dict) -> bool:
+    """Whether a call reads tensors of the host alone, which lie on ``devices``, and makes such ones."""
     into = kwargs.get("device")
-    if devices - {"cpu"} or (into is not None and torch.device(into).type != "cpu"):
-        return False
-    return not any(isinstance(value, FakeTensor) for value in tree_leaves((args, kwargs)))
+    return not devices - {"cpu"} and (into is None or torch.device(into).type == "cpu")
 
 
 def place(operation: str) -> str:

@@ -17,7 +17,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 PAGE = 512  # bytes that torch's allocator for GPUs rounds up to
 # What autocast computes in the narrow dtype, and what in float32, of all that networks call.
 NARROWED = {F.linear, F.conv1d, F.conv2d, F.conv3d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm}
-WIDENED = {F.layer_norm, F.rms_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax}
+WIDENED = {F.layer_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax}
+
+
+def widened() -> set[Callable]:
+    """What the installed torch's autocast computes in float32 on a GPU: ``rms_norm`` only since torch 2.12."""
+    widens = torch._C._dispatch_has_kernel_for_dispatch_key("aten::rms_norm", "AutocastCUDA")
+    return WIDENED | ({F.rms_norm} if widens else set())
 
 
 class Live(TorchDispatchMode):
@@ -124,6 +130,7 @@ class Autocast(TorchFunctionMode):
         super().__init__()
         self.dtype = dtype
         self.packed = packed
+        self._widened = widened() if dtype != torch.float32 else set()
         self._copies: dict[int, Tensor] = {}
 
     def forget(self) -> None:
@@ -139,7 +146,7 @@ class Autocast(TorchFunctionMode):
             return torch.native_dropout(args[0], kwargs.get("p", 0.5), True)[0]
         if func in NARROWED:
             args, kwargs = tree_map(self._narrow, (args, kwargs))
-        elif func in WIDENED and self.dtype != torch.float32:
+        elif func in self._widened:
             args, kwargs = tree_map(_widen, (args, kwargs))
         return func(*args, **kwargs)
 
