@@ -117,7 +117,6 @@ def row_of(report: dict[str, Any], blocks: str) -> dict[str, Any]:
         "copies": {title: work["copies"] for title, work in works if work["copies"]},
         "launches": {part: sum(by.values()) - by[CALLS] for part, by in launches},
         "kernels": report["kernels"],
-        "seconds": report["seconds"],
     }
 
 
