@@ -56,13 +56,12 @@ STAND_INS = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
 }
-# What pickles of protocol 3 hold whose content is dicts, lists, tuples, texts, bytes and numbers, and the three words by
-# which an array is made. Of these none takes more memory than the pickle has bytes.
-WORDS = frozenset(
-    "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 BINUNICODE BINBYTES SHORT_BINBYTES EMPTY_DICT SETITEM"
-    " SETITEMS EMPTY_LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT BINGET LONG_BINGET"
-    " GLOBAL REDUCE BUILD".split()
-)
+# All that a pickle of protocol 3 says of texts, bytes and numbers in dicts, lists and tuples, and the words by which
+# an array is made. None of them takes more memory than the pickle has bytes.
+VALUES = ("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "BINUNICODE", "BINBYTES", "SHORT_BINBYTES")
+GROUPS = ("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "MARK")
+FILLING = ("SETITEM", "SETITEMS", "APPEND", "APPENDS", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET")
+WORDS = frozenset({"PROTO", "STOP", "GLOBAL", "REDUCE", "BUILD", *VALUES, *GROUPS, *FILLING})
 
 
 class _Unpickler(pickle.Unpickler):
@@ -91,5 +90,5 @@ def read_arrays(content: bytes) -> dict[str, list[Tensor]]:
 def _check_words(content: bytes) -> None:
     """Raise ValueError for a word that such pickles do not have, or a number of a place that would fill the memory."""
     for word, argument, _ in pickletools.genops(content):
-        if word.name not in WORDS or (word.name == "LONG_BINPUT" and argument > len(content)):
+        if word.name not in WORDS or (word.name == "LONG_BINPUT" and int(argument or 0) > len(content)):
             raise ValueError(f"it says {word.name}, which arrays do not need")

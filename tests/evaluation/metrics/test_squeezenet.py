@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import matplotlib
@@ -12,9 +13,15 @@ from helpers import seeded
 from PIL import Image
 from torch.nn import functional as F
 
+from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.evaluation.metrics import squeezenet, squeezenet_weights
 from piflow_cli.evaluation.metrics.squeezenet import open_squeezenet
+from piflow_cli.sampling.denoise import sample_student
+from piflow_cli.sampling.opened import open_model
+from piflow_cli.sampling.request import SampleRequest
+from piflow_cli.sampling.teacher import own_teacher
+from piflow_cli.students.open import find_student
 from piflow_cli.weights.pickled_arrays import read_arrays
 from piflow_cli.weights.sealed import read_sealed
 
@@ -86,6 +93,24 @@ def test_a_picture_is_nearer_to_a_blurred_one_than_to_another(cache: Path) -> No
         distances(grey, -grey),
         distances(*(F.interpolate(x.expand(-1, 3, -1, -1), scale_factor=8, mode="bilinear") for x in (grey, -grey))),
     )
+
+
+def test_the_command_compares_with_the_fine_solution_of_the_same_noise(cache: Path, evaluate, tiny_run) -> None:
+    """Pictures of the student and of its teacher, by hand; the teacher at its finest is no candidate."""
+    outcome = evaluate(tiny_run, "--metrics", "squeezenet", "--fine-steps", "4", "--seeds", "0-4", "--batch-size", "3")
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)["results"]
+    opened = open_model(
+        find_student(tiny_run), SampleRequest(seeds=tuple(range(5))), device=CPU, console=Console(quiet=True)
+    )
+    noise, conditioning = opened.noise(opened.specs), opened.conditioning(opened.specs)
+    fine = own_teacher(opened.student, tiny_run).sample(noise, conditioning, 4)
+    sides = [
+        opened.decode(states).clamp(-1, 1) for states in (sample_student(opened.student, noise, conditioning), fine)
+    ]
+    expected = open_squeezenet(CPU, cache)(*sides).mean().item()
+    assert (row["metric"], row["nfe"], row["images"]) == ("squeezenet", 2, 5)
+    assert row["value"] == pytest.approx(expected, rel=1e-4) and row["reference"] == "the teacher's 4 steps"
 
 
 def test_the_pickle_is_read_once_and_a_damaged_copy_is_made_again(cache: Path, network, monkeypatch) -> None:
