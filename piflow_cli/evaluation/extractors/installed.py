@@ -13,7 +13,7 @@ from ...system.files import files_digest
 def module_beside_torchvision(name: str, package: str) -> ModuleType:
     """The module ``name`` of ``package``, which imports torchvision.
 
-    Raises RunError where the package is not installed, or torchvision does not fit the torch beside it.
+    Raises RunError where torchvision does not fit the torch beside it, ModuleNotFoundError where one is not installed.
     """
     try:
         return import_module(name)

@@ -56,7 +56,7 @@ def open_squeezenet(device: torch.device, cache: Path | None = None) -> Callable
     The seven layers count alike, and so do the channels of each. Pictures with a side below 64 are enlarged to it,
     bilinearly. ``cache``: piflow's folder in place of the one in the user's cache.
 
-    Raises RunError where a package is not installed or holds other weights.
+    Raises RunError where a package holds other weights, ModuleNotFoundError where one is not installed.
     """
     package = module_beside_torchvision("lpips", "lpips")
     with warnings.catch_warnings():

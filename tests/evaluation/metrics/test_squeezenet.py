@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from piflow_cli.console import Console
-from piflow_cli.errors import RunError, UsageError
+from piflow_cli.errors import RunError, UsageError, explain
 from piflow_cli.evaluation.metrics import squeezenet, squeezenet_weights
 from piflow_cli.evaluation.metrics.squeezenet import open_squeezenet
 from piflow_cli.sampling.denoise import sample_student
@@ -150,3 +150,10 @@ def test_without_a_package_it_says_what_to_install(package: str, monkeypatch) ->
     with pytest.raises(UsageError, match=f"the package {package} is not installed") as caught:
         squeezenet.refuse(None)
     assert caught.value.hint == INSTALL
+
+
+def test_in_python_too(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(squeezenet_weights, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        squeezenet_weights.squeezenet_weights(tmp_path)
+    assert explain(caught.value).hint == INSTALL and not list(tmp_path.iterdir())
