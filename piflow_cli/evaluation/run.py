@@ -23,7 +23,7 @@ from ..weights.cache import EVAL, Cache
 from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractors, reference_of
 from .compared import Compared, open_compared
-from .extractors import check_extractor
+from .extractor_kinds import extractor_kind
 from .folder_run import FolderRequest, evaluate_folder, extractor_of
 from .folders import check_folder
 from .generate import Generation
@@ -67,7 +67,7 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
     for student in request.students:
         path_or_hub_id(student)
     for name in request.extractors:
-        check_extractor(name)
+        extractor_kind(name)
     if request.images is not None:
         check_folder(request.images)
     if request.reference not in (None, TEACHER):
@@ -137,7 +137,7 @@ def folder_requests(request: EvalRequest) -> list[FolderRequest]:
             metrics=request.measures if request.protocol == "quick" else request.metrics,
             count=request.num_images,
             batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
-            inception_weights=request.inception_weights if name.startswith("inception") else None,
+            inception_weights=request.inception_weights if extractor_kind(name).takes_weights else None,
             trust_weights=request.trust_weights,
             cache=request.cache,
             save_to=request.save_statistics,

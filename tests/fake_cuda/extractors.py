@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from piflow_cli.evaluation import overlap
-from piflow_cli.evaluation.extractors import base, dino, inception, open_extractor
+from piflow_cli.evaluation.extractors import base, dino, efficientnet, inception, open_extractor
 from piflow_cli.evaluation.metrics import clip_score, perceptual
 
 DEVICE = torch.device("cuda")
@@ -34,6 +34,16 @@ class Pooled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mix(F.adaptive_avg_pool2d(x, 8)).flatten(1)
+
+
+class Headed(Pooled):
+    """In the place of EfficientNet-Lite0, which need not be installed."""
+
+    def forward_features(self, pictures: Tensor) -> Tensor:
+        return self.mix(pictures)
+
+    def forward_head(self, features: Tensor, pre_logits: bool) -> Tensor:
+        return features.mean(dim=(2, 3))
 
 
 class Compared(nn.Module):
@@ -86,6 +96,8 @@ def extractors(small: bool) -> Iterator[tuple[str, int, Callable[[Tensor], Tenso
     for name in ("inception", "inception-tf"):
         network = inception.Inception(Pooled(), "", name == "inception-tf", DEVICE)
         yield name, 32, network.features
+    lite = efficientnet.EfficientNetLite0(Headed(), DEVICE)
+    yield "efficientnet-lite0", 32, lite.features
     yield "centre patches", 300, base.centre_patches(network).features
     with without_files(small):
         seen, clip = dino.Dino("", DEVICE), clip_score.ClipScore("", DEVICE)

@@ -28,7 +28,8 @@ from hint_computed import COMPUTED, COMPUTING, Reached
 from hint_doctor import OF_MACHINES
 from huggingface_hub.errors import LocalTokenNotFoundError
 
-from piflow_cli.evaluation.extractors import inception_weights
+from piflow_cli.evaluation.extractors import efficientnet, inception_weights
+from piflow_cli.evaluation.metrics import squeezenet_weights
 from piflow_cli.system.files import files_digest
 
 Patch = pytest.MonkeyPatch
@@ -174,6 +175,12 @@ def weightless(patch: Patch, folder: str) -> None:
     patch.setattr("torch.hub.download_url_to_file", unreachable)
 
 
+def other_weights(patch: Patch, network: str) -> None:
+    """The package that brings the weights of that network brings others."""
+    modules = {"efficientnet": efficientnet, "squeezenet": squeezenet_weights}
+    patch.setattr(modules[network], "DIGEST", "0" * 64)
+
+
 def homeless(patch: Patch, told: str) -> None:
     """The user has no home."""
 
@@ -211,6 +218,7 @@ PATCHES = (
     published,
     weighted,
     weightless,
+    other_weights,
     homeless,
     changed_files,
     *COMPUTED,

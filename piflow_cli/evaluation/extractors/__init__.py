@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .base import Extractor, centre_patches, check_extractor, open_extractor
+from .base import Extractor, centre_patches, open_extractor
 
-__all__ = ["Extractor", "centre_patches", "check_extractor", "open_extractor"]
+__all__ = ["Extractor", "centre_patches", "open_extractor"]

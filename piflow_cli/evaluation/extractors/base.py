@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
+from ...packages import object_at
+from ..extractor_kinds import extractor_kind
 
 if TYPE_CHECKING:
     from ...console import Console
@@ -20,8 +21,6 @@ INCEPTION = "inception-2015-12-05"
 INCEPTION_FEATURES = 2048
 RESIZE_CLEAN = "clean, 299 (bicubic, antialiased, float)"
 RESIZE_TENSORFLOW = "tensorflow, 299 (bilinear, inside the network)"
-DINO = "dinov2:"
-KNOWN = ("pixels", "digits-classifier", "inception", "inception-tf", f"{DINO}PATH or {DINO}OWNER/NAME")
 PATCH = 299
 
 
@@ -48,6 +47,18 @@ class Extractor(Protocol):
         """Logits (B, classes) of the extractor's own classifier for features; None where it has none."""
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What an extractor is opened with; the arguments of :func:`open_extractor`."""
+
+    name: str
+    device: torch.device
+    weights: Path | None = None
+    console: Console | None = None
+    trust: bool = False
+    cache: Path | None = None
+
+
 def open_extractor(
     name: str,
     device: torch.device,
@@ -57,7 +68,7 @@ def open_extractor(
     trust: bool = False,
     cache: Path | None = None,
 ) -> Extractor:
-    """The extractor ``name``: pixels, digits-classifier, inception, inception-tf, or dinov2:PATH_OR_HUB_ID.
+    """The extractor ``name``, of the rows of :mod:`piflow_cli.evaluation.extractor_kinds`.
 
     Args:
         name: ``inception`` resizes as clean-fid does, ``inception-tf`` inside the network, as the evaluators of ADM do.
@@ -71,30 +82,14 @@ def open_extractor(
         UsageError: no such extractor, ``weights`` for one that takes none, or others than the published ones.
         RunError: weights that are not there and cannot be downloaded, or a package that is not installed.
     """
-    kind = check_extractor(name)
-    if weights is not None and kind not in ("inception", "inception-tf"):
+    kind = extractor_kind(name)
+    if weights is not None and not kind.takes_weights:
         raise UsageError(
             f"the extractor {name} takes no Inception weights",
             "leave --inception-weights out, or: --extractor inception",
         )
     # A module an extractor, imported when it is asked for: clean-fid and transformers take seconds.
-    if name == "pixels":
-        return import_module(f"{__package__}.pixels").Pixels()
-    if name == "digits-classifier":
-        return import_module(f"{__package__}.digits").DigitsClassifier(device)
-    if name in ("inception", "inception-tf"):
-        return import_module(f"{__package__}.inception").open_inception(
-            name, device, weights, console, trust=trust, cache=cache
-        )
-    return import_module(f"{__package__}.dino").Dino(name.removeprefix(DINO), device)
-
-
-def check_extractor(name: str) -> str:
-    """The kind of the extractor ``name``, which is what stands before the weights; raises UsageError where there is no
-    such extractor."""
-    if name not in KNOWN and name.removeprefix(DINO) in ("", name):
-        raise UsageError(f"there is no extractor {name}", f"known: {', '.join(KNOWN)}")
-    return name.partition(":")[0]
+    return object_at(kind.opens)(Opening(name, device, weights, console, trust, cache))
 
 
 @dataclass(frozen=True)

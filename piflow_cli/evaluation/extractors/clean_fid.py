@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ...errors import PiflowError, RunError, UsageError, first_line
+from ...errors import PiflowError, RunError, UsageError
 from ...system.files import user_cache
 from ...weights.cache import STATISTICS
 from .base import INCEPTION, RESIZE_CLEAN
 from .downloads import download
 from .features import FeatureSet
+from .installed import module_beside_torchvision
 from .moments import Moments
 from .npz import npz_moments
 
@@ -29,18 +29,8 @@ CLEAN_FID = "clean-fid:"
 
 
 def clean_fid_module(name: str) -> ModuleType:
-    """A module of clean-fid.
-
-    Raises RunError where clean-fid is not installed, or torchvision does not fit the torch beside it.
-    """
-    try:
-        return import_module(f"cleanfid.{name}")
-    except RuntimeError as error:
-        # A torchvision built for another torch fails when it registers its operators.
-        raise RunError(
-            f"clean-fid does not import: {first_line(error)}",
-            "install a pair that fits: pip install torch torchvision",
-        ) from error
+    """A module of clean-fid; raises RunError where it does not import."""
+    return module_beside_torchvision(f"cleanfid.{name}", "clean-fid")
 
 
 def clean_fid_statistics(text: str, console: Console, cache: Path | None = None) -> FeatureSet:

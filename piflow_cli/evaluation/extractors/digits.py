@@ -8,7 +8,7 @@ from torch import Tensor
 from ...core.tensors import to_device
 from ...errors import UsageError
 from ...system.files import identity_of
-from .base import in_batches
+from .base import Opening, in_batches
 from .digits_classifier import load_classifier, shipped_classifier
 
 SIDE = 8
@@ -39,3 +39,7 @@ class DigitsClassifier:
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
         return self.network.logits(features.to(self.device)).cpu()
+
+
+def open_digits(opening: Opening) -> DigitsClassifier:
+    return DigitsClassifier(opening.device)

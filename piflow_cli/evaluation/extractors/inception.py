@@ -6,20 +6,17 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core.tensors import to_device
 from ...errors import RunError
-from .base import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW
+from .base import INCEPTION, RESIZE_CLEAN, RESIZE_TENSORFLOW, Opening
 from .clean_fid import clean_fid_module
 from .inception_weights import FILE, copy_weights
 from .pictures import EightBitExtractor, resized_by
-
-if TYPE_CHECKING:
-    from ...console import Console
 
 
 class Inception(EightBitExtractor):
@@ -46,34 +43,29 @@ class Inception(EightBitExtractor):
         return (features.to(self.device) @ weight.float().T).cpu()
 
 
-def open_inception(
-    name: str,
-    device: torch.device,
-    weights: Path | None,
-    console: Console | None,
-    *,
-    trust: bool = False,
-    cache: Path | None = None,
-) -> Inception:
-    """``inception`` (resized as clean-fid does) or ``inception-tf``, with ``weights`` or those in a usual cache.
+def open_inception(opening: Opening) -> Inception:
+    """``inception`` (resized as clean-fid does) or ``inception-tf``, with weights named or in a usual cache.
 
     Raises:
-        UsageError: there is no file at ``weights``, or one that is not the published one, without ``trust``.
+        UsageError: the named weights are no file, or not the published one, and are not trusted.
         RunError: no weights anywhere and no way to download them; a file that is no such network; no clean-fid.
     """
     wrapper = clean_fid_module("inception_torchscript").InceptionV3W
+    resize_inside = opening.name == "inception-tf"
     # The wrapper takes a folder, and the name of the file in it is not ours to choose.
     with tempfile.TemporaryDirectory() as folder:
-        place, digest = copy_weights(Path(folder) / FILE, weights, trust=trust, cache=cache, console=console)
+        place, digest = copy_weights(
+            Path(folder) / FILE, opening.weights, trust=opening.trust, cache=opening.cache, console=opening.console
+        )
         try:
             with warnings.catch_warnings():
                 # torch calls TorchScript deprecated; the weights exist in no other form, and no user can change that.
                 warnings.simplefilter("ignore", FutureWarning)
-                network = wrapper(folder, download=False, resize_inside=name == "inception-tf")
+                network = wrapper(folder, download=False, resize_inside=resize_inside)
         except (RuntimeError, AttributeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise RunError(
                 f"{place} is not the Inception network that clean-fid reads: {reason}",
                 f"name the published file: --inception-weights {FILE}",
             ) from error
-    return Inception(network, digest, name == "inception-tf", device)
+    return Inception(network, digest, resize_inside, opening.device)

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from ...core.tensors import all_finite
+from ...core.tensors import all_finite, to_device
 from ...errors import RunError
 from ...system.devices import usable_cores
 from .base import in_batches
@@ -51,3 +52,14 @@ def resized_by(resize: Callable[[NDArray], NDArray], images: Tensor) -> Tensor:
     with ThreadPoolExecutor(RESIZERS) as pool:
         pictures = list(pool.map(resize, arrays))
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().contiguous()
+
+
+def resized_to(side: int) -> str:
+    """The resize mode of :func:`resized`, in words."""
+    return f"{side} (bicubic, antialiased, float)"
+
+
+def resized(levels: Tensor, side: int, device: torch.device) -> Tensor:
+    """Pictures (B, 3, H, W) uint8 of any shape → (B, 3, side, side) float32 in [0, 1] on ``device``."""
+    pictures = to_device(levels, device).float() / 255
+    return F.interpolate(pictures, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,12 @@ def open_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | Non
     """
     if why_no_lpips() is not None:
         return None
-    network = _lpips().eval().requires_grad_(False).to(device)
+    return distances_by(_lpips(), device)
+
+
+def distances_by(network: nn.Module, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function to distances of a ``network`` of the package lpips, which runs on ``device``."""
+    network = network.eval().requires_grad_(False).to(device)
 
     @torch.no_grad()
     def distances(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -63,6 +69,14 @@ def open_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | Non
     return distances
 
 
+def layers_of(stored: Mapping[str, Tensor], network: Any) -> dict[str, Tensor]:
+    """The tensors of a network of torchvision's, under the names they have in ``network`` of the package lpips.
+
+    The package cuts torchvision's features into slices, and numbers layers in them as torchvision does.
+    """
+    return {name: stored[f"features.{name.partition('.')[2]}"] for name in network.net.state_dict()}
+
+
 def _lpips() -> nn.Module:
     """LPIPS with AlexNet's weights filled in here: torchvision would load them as a pickle, whatever that does."""
     with warnings.catch_warnings():
@@ -70,10 +84,7 @@ def _lpips() -> nn.Module:
         warnings.simplefilter("ignore", UserWarning)
         network = import_module("lpips").LPIPS(net="alex", pnet_rand=True, verbose=False)
     stored = torch.load(lpips_weights(), map_location="cpu", weights_only=True)
-    # The package cuts torchvision's features into slices, and numbers layers in them as torchvision does.
-    network.net.load_state_dict(
-        {name: stored[f"features.{name.partition('.')[2]}"] for name in network.net.state_dict()}
-    )
+    network.net.load_state_dict(layers_of(stored, network))
     return network
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.errors import RunError, UsageError, explain
-from piflow_cli.evaluation.extractors import clean_fid
+from piflow_cli.evaluation.extractors import installed
 from piflow_cli.evaluation.metrics.diversity import diversity
 from piflow_cli.evaluation.metrics.inception_score import inception_score
 from piflow_cli.evaluation.metrics.kid import kernel_distance
@@ -53,7 +53,7 @@ def test_kernel_distance_leaves_numpy_s_generator_alone() -> None:
 
 
 def test_without_clean_fid_it_says_what_to_install(monkeypatch) -> None:
-    monkeypatch.setattr(clean_fid, "import_module", _missing)
+    monkeypatch.setattr(installed, "import_module", _missing)
     with pytest.raises(ModuleNotFoundError) as caught:
         kernel_distance(torch.zeros(3, 2), torch.zeros(3, 2))
     assert explain(caught.value).hint == 'pip install "piflow[eval]"'
@@ -67,7 +67,7 @@ def test_a_torchvision_of_another_torch_is_named(monkeypatch) -> None:
     def mismatch(name: str):
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(clean_fid, "import_module", mismatch)
+    monkeypatch.setattr(installed, "import_module", mismatch)
     with pytest.raises(RunError, match="torchvision::nms"):
         kernel_distance(torch.zeros(3, 2), torch.zeros(3, 2))
 
