@@ -58,6 +58,7 @@ ROWS = {
             published={"gmdit": "imagenet-fm", "gmrepa": "imagenet-repa"},
         ),
         FamilyKind("flux", "piflow_cli.teachers.flux:FluxFamily", TEXT),
+        FamilyKind("flux-cfg", "piflow_cli.teachers.flux:FluxCfgFamily", TEXT),
         FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT),
         FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT),
         FamilyKind("qwen-image", "piflow_cli.teachers.qwen:QwenImageFamily", TEXT),

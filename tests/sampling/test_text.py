@@ -42,8 +42,9 @@ from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import student_of as trained_in_full
 from piflow_cli.teachers import families, family_of
 from piflow_cli.teachers.base import teacher_velocity
+from piflow_cli.teachers.decoders import decode_each
 from piflow_cli.teachers.encoders import collate
-from piflow_cli.teachers.text_to_image import TextToImageFamily, decode_each
+from piflow_cli.teachers.text_to_image import TextToImageFamily
 
 SIZE = ["--height", "64", "--width", "96"]
 FLUX_TINY = GOLDEN / "flux-tiny"
