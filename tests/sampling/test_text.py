@@ -284,7 +284,7 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
         if row.guidance_mode == "embedded":
             given["guidance_scale"] = row.guidance
         else:
-            scale = "true_cfg_scale" if row.family == "qwen-image" else "guidance_scale"
+            scale = "true_cfg_scale" if row.family in ("qwen-image", "flux-cfg") else "guidance_scale"
             given |= {f"negative_{name}": value[None] for name, value in empty.items()} | {scale: 4.0}
     latents = row.unpacked(pipeline, pipeline(**given, latents=row.packed(pipeline, noise), **size).images, noise)
     with torch.no_grad():
