@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from ..errors import UsageError
+from ..weights.digests import shipped_digest
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import quantised_loading
 from .base import Conditioning, Network, TeacherFamily
@@ -74,11 +75,13 @@ class TextToImageFamily(TeacherFamily):
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         self._config(folder)
-        return load_model(self.model_class, _transformer(folder), dtype)
+        return load_model(self.model_class, transformer_folder(folder), dtype)
 
     def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
         self._config(folder)
-        return load_model(self.model_class, _transformer(folder), torch.bfloat16, **quantised_loading(precision, keep))
+        return load_model(
+            self.model_class, transformer_folder(folder), torch.bfloat16, **quantised_loading(precision, keep)
+        )
 
     def outline(self, folder: Path) -> nn.Module:
         with torch.device("meta"):
@@ -87,7 +90,7 @@ class TextToImageFamily(TeacherFamily):
     def _config(self, folder: Path) -> dict:
         """The config in ``folder``; raises UsageError where it is another model's or none."""
         try:
-            config = self.model_class.load_config(_transformer(folder))
+            config = self.model_class.load_config(transformer_folder(folder))
         except OSError as error:
             raise UsageError(
                 f"there is no model in {folder}", "name the folder of a pipeline or a transformer: --base PATH"
@@ -118,7 +121,7 @@ class TextToImageFamily(TeacherFamily):
     def encoders(self, section: TeacherSection) -> EncoderFactory:
         """The text encoders and VAE of the stock pipeline of a preset's teacher."""
         folder, configs = Path(section.base), locate(section.base, section.revision, CONFIGS)
-        sized = self.sized_by(configs)
+        sized, shipped = self.sized_by(configs), shipped_digest(configs, ENCODERS)
         return EncoderFactory(
             identity={
                 "model": str(folder.resolve()) if folder.exists() else section.base,
@@ -126,6 +129,8 @@ class TextToImageFamily(TeacherFamily):
                 "pipeline": self.pipeline_name,
                 "text": f"{sized.text_length} tokens, bfloat16",
                 "latents": "mean and std of the posterior, float32",
+                # A name of ours stays, while its files may change with piflow.
+                **({} if shipped is None else {"files": shipped}),
             },
             latent_channels=self.latent_channels(self._config(configs)),
             downsampling=sized.vae_factor,
@@ -281,7 +286,7 @@ def _from_diffusers(name: str) -> Any:
     return getattr(diffusers, name)
 
 
-def _transformer(folder: Path) -> Path:
+def transformer_folder(folder: Path) -> Path:
     """The transformer's folder in that of a pipeline; a transformer's folder is its own."""
     inside = folder / "transformer"
     return inside if inside.is_dir() else folder
