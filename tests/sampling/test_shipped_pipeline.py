@@ -105,7 +105,7 @@ def test_pictures_are_encoded_at_its_factor(cli, pipeline: Path, tmp_path) -> No
 @pytest.fixture
 def run(cli, pipeline: Path, tmp_path) -> Path:
     """A student of it, hardly trained from prompts."""
-    (tmp_path / "prompts.txt").write_text(f"a fox\na cat\n{LONG}\n")
+    (tmp_path / "prompts.txt").write_text(f"a fox\na cat\nred\nred cat\n{LONG}\n")
     asked = ["--teacher", "small", "--prompts", str(tmp_path / "prompts.txt"), "--output", str(tmp_path / "run")]
     outcome = cli("distill", *asked, "--set", "output.preview_every=1")
     assert outcome.code == 0, outcome.err
