@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-
-AGAIN = "copy or download it again, or name another: --base PATH"
+from .loading import MEND
 
 
 def vae_factor(folder: Path) -> int | None:
@@ -25,7 +24,7 @@ def vae_factor(folder: Path) -> int | None:
     for key, more in halvings.items():
         if key in config:
             if not isinstance(config[key], list) or not config[key]:
-                raise RunError(f"{path} is damaged: {key} is {config[key]!r}, and no list of stages", AGAIN)
+                raise RunError(f"{path} is damaged: {key} is {config[key]!r}, and no list of stages", MEND)
             return 2 ** (len(config[key]) + more)
     return None
 
@@ -39,7 +38,7 @@ def tokens_read(folder: Path, tokenizer: str) -> int | None:
     most = _read(path).get("model_max_length")
     if most is None or (isinstance(most, int | float) and most >= 1):
         return None if most is None else int(most)
-    raise RunError(f"{path} is damaged: model_max_length is {most!r}, and no number of tokens", AGAIN)
+    raise RunError(f"{path} is damaged: model_max_length is {most!r}, and no number of tokens", MEND)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -49,4 +48,4 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{path} is damaged: it is no JSON object", AGAIN) from error
+        raise RunError(f"{path} is damaged: it is no JSON object", MEND) from error
