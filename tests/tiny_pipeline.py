@@ -32,7 +32,8 @@ def tokenizer(length: int) -> PreTrainedTokenizerFast:
     )
 
 
-def whole_pipeline(folder: Path) -> diffusers.FluxPipeline:
+def whole_pipeline(folder: Path, family: str = "flux", factor: int = 8, words: int = 512) -> diffusers.FluxPipeline:
+    """A pipeline of the class of FLUX in ``folder``: a VAE of ``factor``, and texts of at most ``words`` tokens."""
     torch.manual_seed(0)
     clip = CLIPTextModel(
         CLIPTextConfig(
@@ -49,7 +50,13 @@ def whole_pipeline(folder: Path) -> diffusers.FluxPipeline:
     t5 = T5EncoderModel(T5Config(vocab_size=8, d_model=32, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     pipeline = diffusers.FluxPipeline(
-        scheduler, tiny_vae("flux"), clip.eval(), tokenizer(16), t5.eval(), tokenizer(512), ZOO["flux"].build()
+        scheduler,
+        tiny_vae(family, factor),
+        clip.eval(),
+        tokenizer(16),
+        t5.eval(),
+        tokenizer(words),
+        ZOO[family].build(),
     )
     pipeline.save_pretrained(folder)
     return pipeline

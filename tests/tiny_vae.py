@@ -9,23 +9,25 @@ from torch import nn
 from piflow_cli.teachers import family_of
 
 
-def tiny_vae(name: str) -> nn.Module:
-    """The VAE of the family ``name``: latents of four channels, eight pixels a position."""
+def tiny_vae(name: str, factor: int = 8) -> nn.Module:
+    """The VAE of the family ``name``: latents of four channels, ``factor`` pixels a position each way."""
     torch.manual_seed(0)
+    stages = factor.bit_length()
     if family_of(name).vae_name == "AutoencoderKLQwenImage":
         return diffusers.AutoencoderKLQwenImage(
             base_dim=8,
             z_dim=4,
-            dim_mult=[1, 1, 1, 1],
+            dim_mult=[1] * stages,
+            temperal_downsample=[False, True, True][: stages - 1],
             num_res_blocks=1,
             attn_scales=[],
             latents_mean=[0.5, -1.0, 2.0, 0.0],
             latents_std=[2.0, 3.0, 0.5, 1.0],
         ).eval()
     blocks = {
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "block_out_channels": (8, 8, 8, 8),
+        "down_block_types": ["DownEncoderBlock2D"] * stages,
+        "up_block_types": ["UpDecoderBlock2D"] * stages,
+        "block_out_channels": (8,) * stages,
     }
     if family_of(name).vae_name == "AutoencoderKLFlux2":
         vae = diffusers.AutoencoderKLFlux2(

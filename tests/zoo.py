@@ -99,22 +99,18 @@ def padded_text(length: int) -> dict[str, Tensor]:
     }
 
 
+def flux(guidance_embeds: bool) -> dict:
+    return dict(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=WIDTH, pooled_projection_dim=24, axes_dims_rope=(4, 4, 8), guidance_embeds=guidance_embeds,
+    )  # fmt: skip
+
+
 ZOO = {
     row.family: row
     for row in (
-        Row(
-            "flux",
-            "FluxTransformer2DModel",
-            dict(
-                patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16,
-                num_attention_heads=2,
-                joint_attention_dim=WIDTH, pooled_projection_dim=24, axes_dims_rope=(4, 4, 8), guidance_embeds=True,
-            ),
-            3.5,
-            "embedded",
-            padded_text,
-            {"guidance_scale": 3.5},
-        ),
+        Row("flux", "FluxTransformer2DModel", flux(True), 3.5, "embedded", padded_text, {"guidance_scale": 3.5}),
+        Row("flux-cfg", "FluxTransformer2DModel", flux(False), 4.0, "plain", padded_text, {"true_cfg_scale": 1.0}),
         Row("flux2", "Flux2Transformer2DModel", flux2(True), 4.0, "embedded", fixed_text, {"guidance_scale": 4.0}),
         Row("flux2-klein", "Flux2Transformer2DModel", flux2(False), 4.0, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row(

@@ -43,8 +43,14 @@ PromptsFrom = Annotated[
         "SOURCE",
     ),
 ]
-Height = Annotated[int | None, setting("--height", "Height in pixels; default: 1024.", SAMPLING, "N", 1, SIDE)]
-Width = Annotated[int | None, setting("--width", "Width in pixels; default: 1024.", SAMPLING, "N", 1, SIDE)]
+Height = Annotated[
+    int | None,
+    setting("--height", "Height in pixels; default: that of training, if known, or 1024.", SAMPLING, "N", 1, SIDE),
+]
+Width = Annotated[
+    int | None,
+    setting("--width", "Width in pixels; default: that of training, if known, or 1024.", SAMPLING, "N", 1, SIDE),
+]
 Labels = Annotated[
     str | None, setting("--labels", "Classes, like 0-9 or 3,5; default: all, by seed.", SAMPLING, "RANGES")
 ]

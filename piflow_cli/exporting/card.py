@@ -11,11 +11,14 @@ import torch
 
 from ..core.policies.kinds import policy_kind
 from ..errors import UsageError
+from ..presets.contradictions import USUAL_SIDE
+from ..presets.folders import SHIPPED_PREFIX
+from ..sampling.text_specs import usual_size
 from ..students.facts import StudentFacts
-from ..students.open import preset_of
+from ..students.open import FoundStudent, preset_of
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
-from ..weights.locate import hub_id
+from ..weights.locate import CONFIGS, hub_id, locate
 from .request import FormatKind
 
 CARD_NAME = "README.md"
@@ -146,10 +149,37 @@ def _evaluations(nfe: int) -> str:
     return "one network evaluation" if nfe == 1 else f"{nfe} network evaluations"
 
 
-def sampling_call(facts: StudentFacts) -> str:
-    """The arguments of a pipeline's call: a prompt or classes, and those that keep it from guiding by itself."""
+def sizes_told(found: FoundStudent) -> str:
+    """Arguments of a pipeline's call for a student whose pictures or texts are not of the sizes that it would take.
+
+    The stock pipelines take the usual size for 8 pixels a latent position, and texts of the usual length, whatever
+    their VAE and tokenizers are.
+    """
+    family = found.family
+    if not isinstance(family, TextToImageFamily):
+        return ""
+    sized, (width, height) = family.sized_by(locate(*found.base, CONFIGS)), usual_size(found)
+    told = {}
+    if sized.vae_factor != family.vae_factor or (width, height) != (USUAL_SIDE, USUAL_SIDE):
+        told |= {"height": height, "width": width}
+    if sized.text_length != family.text_length:
+        told["max_sequence_length"] = sized.text_length
+    return "".join(f", {name}={value}" for name, value in told.items())
+
+
+def base_told(base: str) -> tuple[str, str]:
+    """A line of imports, and the base as ``from_pretrained`` takes it: piflow alone knows where its own lies."""
+    if base.startswith(SHIPPED_PREFIX):
+        return "from piflow_cli.weights.locate import locate\n", f"locate({base!r})"
+    return "", repr(base)
+
+
+def sampling_call(facts: StudentFacts, sizes: str = "") -> str:
+    """The arguments of a pipeline's call: a prompt or classes, those against guidance of its own, and ``sizes``."""
     family = family_of(facts.family, facts.guidance)
     steps = f"num_inference_steps={facts.nfe}"
     return (
-        f'"a red fox", {steps}, {unguided(family)}' if isinstance(family, TextToImageFamily) else f"[0, 1, 2], {steps}"
+        f'"a red fox", {steps}, {unguided(family)}{sizes}'
+        if isinstance(family, TextToImageFamily)
+        else f"[0, 1, 2], {steps}"
     )

@@ -19,7 +19,7 @@ from ..system.files import check_writable, replacing_folder
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.digests import changed_files, write_manifest
-from .card import CARD_NAME, PICTURE_NAME, is_export, write_card
+from .card import CARD_NAME, PICTURE_NAME, is_export, sizes_told, write_card
 from .formats import FORMATS
 from .portable import portable, portable_place
 from .request import DTYPES, ExportFormat, ExportRequest
@@ -55,7 +55,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         _add_picture(folder, facts, request, console)
         place = portable_place(str(request.output.absolute())) if request.push_to_hub is None else request.push_to_hub
         told = portable(facts)
-        kind, snippet = FORMATS[request.format], writer.snippet(told, place)
+        kind, snippet = FORMATS[request.format], writer.snippet(told, place, sizes_told(found))
         write_card(folder, told, Path(place).name, snippet, report, kind, found.folder, request.teacher)
         list_files(folder)
     report = {

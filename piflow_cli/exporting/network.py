@@ -12,6 +12,7 @@ import torch
 
 from ..core.policies.kinds import policy_class
 from ..errors import UsageError
+from ..presets.folders import SHIPPED_PREFIX
 from ..presets.places import expanded
 from ..students.adapter_configs import OF_FILES
 from ..students.facts import StudentFacts
@@ -137,10 +138,16 @@ def base_entry(base: str, revision: str | None, inside: str) -> dict[str, Any]:
 
 
 def check_whole(facts: StudentFacts, request: ExportRequest) -> None:
-    """Raise UsageError for options about adapters, where they are fused or where there are none."""
+    """Raise UsageError for options about adapters or a base, where they are fused, or where there are none to name."""
     if not request.with_base and not isinstance(family_of(facts.family), TextToImageFamily):
         raise UsageError(
             "--no-base: the student brings all of its weights, and has no base to leave out", "leave --no-base out"
+        )
+    base, _ = facts.base_at(request.base)
+    if not request.with_base and base.startswith(SHIPPED_PREFIX):
+        raise UsageError(
+            f"--no-base: the base {base} comes with piflow, and is nowhere that an export could name",
+            "leave --no-base out",
         )
     if request.rank is not None:
         raise UsageError(

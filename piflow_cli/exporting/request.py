@@ -88,8 +88,11 @@ class ExportFormat(Protocol):
     def tolerance(self, request: ExportRequest) -> float:
         """The largest difference that rounding to the dtype asked for explains."""
 
-    def snippet(self, facts: StudentFacts, place: str) -> str:
-        """Python that samples from the folder or repository ``place``, for the model card."""
+    def snippet(self, facts: StudentFacts, place: str, sizes: str = "") -> str:
+        """Python that samples from the folder or repository ``place``, for the model card.
+
+        ``sizes``: arguments of a pipeline's call, as :func:`~piflow_cli.exporting.card.sizes_told` has them.
+        """
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from piflow_cli.core.policies.kinds import policy_kind
 from piflow_cli.core.segments import segment_length
 from piflow_cli.presets.choices import BITSANDBYTES
-from piflow_cli.presets.families import CLASS, TEXT, conditioning_of
+from piflow_cli.presets.families import CLASS, INPUT, TEXT, conditioning_of, guided_by
 from piflow_cli.presets.faults import Contradiction, Mend
 from piflow_cli.presets.schema import (
     DATA_SOURCES,
@@ -23,6 +23,7 @@ from piflow_cli.presets.schema import (
 )
 
 FEW = 4
+PLAIN, EMBEDDED = "plain", "embedded"
 USUAL_SIDE = 1024  # pixels, as all the shipped presets of texts have it
 
 
@@ -70,6 +71,14 @@ def _teacher_contradictions(teacher: TeacherSection) -> Iterator[Contradiction]:
         key = "teacher.guidance_interval"
         what = f"must run from low to high sigma, not from {low:g} to {high:g}"
         yield Contradiction(key, what, (Mend(key, [high, low]),))
+    guided, mode = guided_by(teacher.family), teacher.guidance_mode
+    # Without guidance either is the same.
+    if guided is not None and teacher.guidance != 1 and (guided == INPUT) != (mode == EMBEDDED):
+        key = "teacher.guidance_mode"
+        has = "are told the scale as an input" if guided == INPUT else "have no input for the scale"
+        right = EMBEDDED if guided == INPUT else PLAIN
+        what = f"is {mode}, and networks of the family {teacher.family} {has}: give {right}"
+        yield Contradiction(key, what, (Mend(key, right),), ("teacher.family",))
 
 
 def _window_contradictions(policy: PolicySection, imitation: ImitationSection) -> Iterator[Contradiction]:

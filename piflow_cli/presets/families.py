@@ -19,6 +19,7 @@ from piflow_cli.packages import outside_names, outside_row
 # lists teachers, so that it had better import no torch, and leave that to the module of the class.
 ENTRY_POINT = "piflow.teachers"
 CLASS, TEXT = "class", "text"
+INPUT, HALVES = "input", "halves"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class FamilyKind:
             piflow.
         published: by the first word of a published folder's name, the preset of its students' teacher, where config and
             tensors do not tell.
+        guided: how its models are: by the scale as their input, or by two halves, with what they are told and without;
+            None: not said here.
 
     Raises:
         ValueError: ``told`` is neither class nor text.
@@ -42,6 +45,7 @@ class FamilyKind:
     told: Literal["class", "text"]
     presets: Path | None = None
     published: Mapping[str, str] = field(default_factory=dict)
+    guided: Literal["input", "halves"] | None = None
 
     def __post_init__(self) -> None:
         if self.told not in (CLASS, TEXT):
@@ -56,12 +60,14 @@ ROWS = {
             "piflow_cli.teachers.dit:DiTFamily",
             CLASS,
             published={"gmdit": "imagenet-fm", "gmrepa": "imagenet-repa"},
+            guided=HALVES,
         ),
-        FamilyKind("flux", "piflow_cli.teachers.flux:FluxFamily", TEXT),
-        FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT),
-        FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT),
-        FamilyKind("qwen-image", "piflow_cli.teachers.qwen:QwenImageFamily", TEXT),
-        FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT),
+        FamilyKind("flux", "piflow_cli.teachers.flux:FluxFamily", TEXT, guided=INPUT),
+        FamilyKind("flux-cfg", "piflow_cli.teachers.flux:FluxCfgFamily", TEXT, guided=HALVES),
+        FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT, guided=INPUT),
+        FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT, guided=HALVES),
+        FamilyKind("qwen-image", "piflow_cli.teachers.qwen:QwenImageFamily", TEXT, guided=HALVES),
+        FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT, guided=HALVES),
     )
 }
 
@@ -81,6 +87,11 @@ def usable_families() -> Iterator[FamilyKind]:
     for name in family_names():
         with suppress(RunError):
             yield family_kind(name)
+
+
+def guided_by(family: object) -> str | None:
+    """INPUT or HALVES, the way in which teachers of ``family`` are guided; None where that is not said."""
+    return family_kind(str(family)).guided if family in family_names() else None
 
 
 def conditioning_of(family: object) -> str | None:

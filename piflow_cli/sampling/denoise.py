@@ -101,12 +101,14 @@ def sample_by_pipeline(
     Errors are those of :func:`denoise`.
     """
     rows, columns = x.shape[-2:]
+    # Its own, which is not that of the base where the pipeline has no VAE.
+    factor = pipeline.vae_scale_factor
     with _explained():
         latents = pipeline(
             **family.pipeline_inputs(conditioning),
             latents=family.to_pipeline(x),
-            height=rows * family.vae_factor,
-            width=columns * family.vae_factor,
+            height=rows * factor,
+            width=columns * factor,
             num_inference_steps=steps,
             output_type="latent",
         ).images

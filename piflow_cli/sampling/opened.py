@@ -15,12 +15,14 @@ from ..students.open import FoundStudent
 from ..students.shared_base import root
 from ..students.student import Student
 from ..teachers.base import ClassConditionalFamily, Conditioning
-from ..teachers.text_to_image import TextToImageFamily, decode_each
+from ..teachers.decoders import decode_each
+from ..teachers.text_to_image import TextToImageFamily
 from ..weights.quantisation import check_precision, store_in_fp8
 from .denoise import seeded_generators, seeded_noise
 from .request import ImageSpec, SampleRequest, class_specs
 from .sample import class_decoder
 from .text import EncodedPrompts, latent_shape
+from .text_specs import usual_size
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -96,7 +98,8 @@ def _text_model(
     check_precision(precision, device)
     # The teacher's half without a text; a network that is told the scale needs none.
     guided = facts.guidance != 1 and not family.embeds_guidance
-    encoded = EncodedPrompts.open(request, family, *found.base, precision, guided, device, console)
+    usual = usual_size(found)
+    encoded = EncodedPrompts.open(request, family, *found.base, precision, guided, usual, device, console)
     student = found.load(precision=precision)
     if precision == "fp8":
         store_in_fp8(root(student.model), family.kept_whole(root(student.model)))
@@ -108,7 +111,7 @@ def _text_model(
         specs=encoded.specs,
         device=device,
         condition=encoded.conditioning,
-        shape_of=lambda spec: latent_shape(family, root(student.model), spec),
+        shape_of=lambda spec: latent_shape(encoded.family, root(student.model), spec),
         decode=torch.no_grad()(lambda states: decode_each(family, vae, states)),
         dtype=encoded.dtype,
     )

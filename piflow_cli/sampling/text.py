@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.tensors import to_device
-from ..data.prompts import Prompt, read_prompts
 from ..errors import UsageError
-from ..presets.bounds import IMAGES, SIDE
 from ..presets.choices import BITSANDBYTES
 from ..students.lora_files import check_files
 from ..students.loras import add_loras, cast_adapters, layers_under_magnitudes
@@ -21,20 +19,22 @@ from ..students.open import FoundStudent, LoadedStudent
 from ..students.scheduler import PolicyScheduler
 from ..students.shared_base import View, root
 from ..teachers.base import Network, guidance_of
+from ..teachers.decoders import decode_each
 from ..teachers.encoders import collate, with_negative
 from ..teachers.folders import teacher_folder
 from ..teachers.long_texts import told_of
-from ..teachers.text_to_image import StockEncoders, TextToImageFamily, decode_each
-from ..weights.locate import ENCODERS, locate
+from ..teachers.text_to_image import StockEncoders, TextToImageFamily
+from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
 from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest
+from .text_specs import size_of, specs_of, usual_size
 
 if TYPE_CHECKING:
     from ..console import Console
+    from ..data.buckets import Size
     from ..presets.schema import Preset
 
-USUAL_SIDE = 1024
 WIDEST_ROW = 10
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
@@ -52,7 +52,8 @@ def text_student_sampler(
 ) -> Sampler:
     """The sampler of the student that was ``found``; guidance is distilled in, so batches have no second half."""
     precision = _precision(request, found.base_precision, device)
-    encoded = EncodedPrompts.open(request, family, *found.base, precision, False, device, console)
+    usual = usual_size(found)
+    encoded = EncodedPrompts.open(request, family, *found.base, precision, False, usual, device, console)
     student = found.load(precision=precision)
     options = {
         "shift": request.shift,
@@ -86,7 +87,9 @@ def text_teacher_sampler(
     # A preset may want its base quantised for training; pictures are made with the weights that were quantised.
     precision = _precision(request, "fp32" if trained == "fp32" else "bf16", device)
     guided = guidance_of(section).scale != 1
-    encoded = EncodedPrompts.open(request, family, section.base, section.revision, precision, guided, device, console)
+    usual, place = size_of(preset.data), (section.base, section.revision)
+    encoded = EncodedPrompts.open(request, family, *place, precision, guided, usual, device, console)
+    family = encoded.family
     model = family.load_base(teacher_folder(family, section), precision)
     own = encoded.folder / "scheduler"
     kind = FlowMatchEulerDiscreteScheduler
@@ -127,11 +130,13 @@ class EncodedPrompts:
         revision: str | None,
         precision: str,
         guided: bool,
+        usual: Size,
         device: torch.device,
         console: Console,
     ) -> EncodedPrompts:
         """Check everything that can be wrong, encode the prompts and free the encoders before the network comes."""
-        specs = specs_of(request, family)
+        family = family.sized_by(locate(base, revision, CONFIGS))
+        specs = specs_of(request, family, usual)
         if request.offload != "none" and device.type == "cpu":
             raise UsageError(
                 f"--offload {request.offload}: the CPU is where weights are moved to",
@@ -191,72 +196,6 @@ def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> 
     assert spec.size is not None
     width, height = spec.size
     return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
-
-
-def specs_of(request: SampleRequest, family: TextToImageFamily) -> tuple[ImageSpec, ...]:
-    """Every prompt with every seed; options win over the lines of a file of prompts.
-
-    Raises UsageError where there is no prompt, a size that the family cannot make, or an option for other models.
-    """
-    if request.labels is not None:
-        raise UsageError(
-            "--labels: the model is told a text, not a class", 'type a prompt instead: piflow sample RUN "a red fox"'
-        )
-    if request.vae is not None:
-        raise UsageError("--vae: the VAE of a text-to-image model is that of its base", "leave --vae out")
-    if request.prompts and request.prompts_from is not None:
-        raise UsageError("a prompt is given, and --prompts too", "keep one of them")
-    if not request.prompts and request.prompts_from is None:
-        raise UsageError(
-            "the model is told a text, and none is given",
-            'type a prompt: piflow sample RUN "a red fox", or --prompts FILE',
-        )
-    if request.text_column is not None and str(request.prompts_from).lower().endswith(".txt"):
-        raise UsageError(
-            f"--text-column {request.text_column}: {request.prompts_from} has no columns", "leave --text-column out"
-        )
-    if request.text_column is not None and request.prompts_from is None:
-        raise UsageError(
-            "--text-column belongs to a file of prompts, and none is given",
-            "name it: --prompts FILE; or leave --text-column out",
-        )
-    sampler = request.prompts_from
-    told = [prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in request.prompts]
-    if any(not prompt.text.strip() for prompt in told):
-        raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
-    prompts = told if sampler is None else read_prompts(sampler, request.text_column)
-    specs = []
-    if request.seeds is not None and len(prompts) * len(request.seeds) > IMAGES.most:
-        raise UsageError(
-            f"{len(prompts)} prompts times {len(request.seeds)} seeds: more than {IMAGES.text} pictures",
-            "ask for fewer: --seeds 0-3",
-        )
-    for number, prompt in enumerate(prompts):
-        place = f" (prompt {number + 1}{'' if sampler is None else f' of {sampler}'})"
-        size = _size(request, prompt, family, place)
-        for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
-            specs.append(ImageSpec(seed, prompt=prompt.text, number=number, size=size))
-    return tuple(specs)
-
-
-def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, place: str) -> tuple[int, int]:
-    size = []
-    for name in ("width", "height"):
-        given, told = getattr(request, name), getattr(prompt, name)
-        side = given if given is not None else told if told is not None else USUAL_SIDE
-        where = place if given is None else ""
-        if side > SIDE.most:
-            raise UsageError(
-                f"{name} {side}{where}: more than {SIDE.text}, {SIDE.reason}", f"type --{name} {SIDE.most:.0f}, or less"
-            )
-        if side % family.size_multiple:
-            mended = max(1, round(side / family.size_multiple)) * family.size_multiple
-            raise UsageError(
-                f"{name} {side}{where} is no multiple of {family.size_multiple} pixels",
-                f"the nearest is {mended}: --{name} {mended}",
-            )
-        size.append(side)
-    return size[0], size[1]
 
 
 def _precision(request: SampleRequest, usual: str, device: torch.device) -> str:

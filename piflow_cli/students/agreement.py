@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import RunError
 from ..presets.resolve import available, load
+from ..teachers.text_to_image import transformer_folder
 from ..weights.locate import CONFIGS, SHIPPED_PREFIX, locate
 from ..weights.stored import StoredWeights
 from ..wording import few
@@ -102,7 +103,8 @@ def _shipped_config(facts: StudentFacts) -> Mapping[str, Any]:
     place = teacher.base if teacher.config is None else teacher.config
     if not place.startswith(SHIPPED_PREFIX):
         return {}
-    return json.loads((locate(place, only=CONFIGS) / CONFIG_NAME).read_text(encoding="utf-8"))
+    folder = transformer_folder(locate(place, only=CONFIGS))
+    return json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -116,6 +116,10 @@ class LoadedStudent:
         """The place of its base, and the revision."""
         return self.facts.base_at()
 
+    def preset(self) -> Preset:
+        """The preset that it was distilled with, as :func:`preset_of` finds it."""
+        return preset_of(self.facts)
+
     @property
     def base_precision(self) -> str:
         """The precision of its weights, as `--base-precision` has it; raises UsageError for one without a name."""

@@ -1,4 +1,4 @@
-"""FLUX.1: packed latents, guidance as an input of the network."""
+"""FLUX.1: packed latents, guidance as an input of the network, or by two halves where it has no such input."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning, Network, matching
+from .encoders import negative_of
 from .packed import PackedFamily
 from .packing import SIDE
 
@@ -19,6 +20,7 @@ class FluxFamily(PackedFamily):
     name = "flux"
     model_name = "FluxTransformer2DModel"
     pipeline_name = "FluxPipeline"
+    length_from = "tokenizer_2"
     embeds_guidance = True
 
     def adapter_targets(self, model: Network) -> list[str]:
@@ -52,6 +54,16 @@ class FluxFamily(PackedFamily):
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
         # T5 counts alone: CLIP reads the first 77 tokens of every prompt, for one vector of its gist.
         return [len(pipeline.tokenizer_2(text).input_ids) for text in texts]
+
+
+class FluxCfgFamily(FluxFamily):
+    """FLUX.1 without an input for guidance: classifier-free guidance against the empty prompt."""
+
+    name = "flux-cfg"
+    embeds_guidance = False
+
+    def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
+        return {**conditioning, "true_cfg_scale": self.guidance if negative_of(conditioning) else 1.0}
 
 
 def _image_ids(rows: int, columns: int, like: Tensor) -> Tensor:

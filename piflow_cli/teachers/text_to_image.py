@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from ..errors import UsageError
+from ..weights.digests import shipped_digest
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import quantised_loading
 from .base import Conditioning, Network, TeacherFamily
@@ -19,6 +22,7 @@ from .encoders import NEGATIVE_PREFIX, EncoderFactory, negative_of
 from .loading import load_model
 from .long_texts import hushed, length_note
 from .packing import pack, unpack
+from .sizes import tokens_read, vae_factor
 from .text_parts import encoder_bytes, missing_parts, text_encoders
 
 if TYPE_CHECKING:
@@ -32,17 +36,32 @@ class TextToImageFamily(TeacherFamily):
     """A transformer of diffusers and the stock pipeline that samples from it.
 
     ``token_positions``: latent positions per token where the pipeline packs latents, None where the model does.
-    ``text_length``: tokens that a prompt is cut to. ``vae_factor``: pixels a latent position spans, each way.
+    ``text_length``: tokens that a prompt is cut to. ``vae_factor``: pixels a latent position spans, each way. Both are
+    those of the published bases, until :meth:`sized_by` has seen another. ``length_from``: the tokenizer whose own
+    limit bounds a prompt too.
     """
 
     pipeline_name: ClassVar[str]
     token_positions: ClassVar[int | None]
-    text_length: ClassVar[int]
+    text_length: int
+    length_from: ClassVar[str | None] = None
     vae_name: ClassVar[str] = "AutoencoderKL"
-    vae_factor: ClassVar[int] = 8
+    vae_factor: int = 8
     # A picture takes minutes, where one of a class takes none.
     fine_steps = 50
     beside_steps = 32
+
+    def sized_by(self, folder: Path) -> Self:
+        """This family with the sizes of the base in ``folder``; those that it does not state stay as they are.
+
+        Raises RunError where a config in it is damaged.
+        """
+        sized = copy(self)
+        factor = vae_factor(folder)
+        length = None if self.length_from is None else tokens_read(folder, self.length_from)
+        sized.vae_factor = self.vae_factor if factor is None else factor
+        sized.text_length = self.text_length if length is None else min(self.text_length, length)
+        return sized
 
     @property
     def size_multiple(self) -> int:
@@ -56,11 +75,13 @@ class TextToImageFamily(TeacherFamily):
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         self._config(folder)
-        return load_model(self.model_class, _transformer(folder), dtype)
+        return load_model(self.model_class, transformer_folder(folder), dtype)
 
     def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
         self._config(folder)
-        return load_model(self.model_class, _transformer(folder), torch.bfloat16, **quantised_loading(precision, keep))
+        return load_model(
+            self.model_class, transformer_folder(folder), torch.bfloat16, **quantised_loading(precision, keep)
+        )
 
     def outline(self, folder: Path) -> nn.Module:
         with torch.device("meta"):
@@ -69,7 +90,7 @@ class TextToImageFamily(TeacherFamily):
     def _config(self, folder: Path) -> dict:
         """The config in ``folder``; raises UsageError where it is another model's or none."""
         try:
-            config = self.model_class.load_config(_transformer(folder))
+            config = self.model_class.load_config(transformer_folder(folder))
         except OSError as error:
             raise UsageError(
                 f"there is no model in {folder}", "name the folder of a pipeline or a transformer: --base PATH"
@@ -99,20 +120,23 @@ class TextToImageFamily(TeacherFamily):
 
     def encoders(self, section: TeacherSection) -> EncoderFactory:
         """The text encoders and VAE of the stock pipeline of a preset's teacher."""
-        folder = Path(section.base)
+        folder, configs = Path(section.base), locate(section.base, section.revision, CONFIGS)
+        sized, shipped = self.sized_by(configs), shipped_digest(configs, ENCODERS)
         return EncoderFactory(
             identity={
                 "model": str(folder.resolve()) if folder.exists() else section.base,
                 "revision": "newest" if section.revision is None else section.revision,
                 "pipeline": self.pipeline_name,
-                "text": f"{self.text_length} tokens, bfloat16",
+                "text": f"{sized.text_length} tokens, bfloat16",
                 "latents": "mean and std of the posterior, float32",
+                # A name of ours stays, while its files may change with piflow.
+                **({} if shipped is None else {"files": shipped}),
             },
-            latent_channels=self.latent_channels(self._config(locate(section.base, section.revision, CONFIGS))),
-            downsampling=self.vae_factor,
-            size_multiple=self.size_multiple,
+            latent_channels=self.latent_channels(self._config(configs)),
+            downsampling=sized.vae_factor,
+            size_multiple=sized.size_multiple,
             open=lambda device, offload: StockEncoders(
-                self, locate(section.base, section.revision, ENCODERS), device, offload
+                sized, locate(section.base, section.revision, ENCODERS), device, offload
             ),
         )
 
@@ -244,31 +268,6 @@ class StockEncoders:
             torch.cuda.empty_cache()
 
 
-def open_decoder(
-    family: TextToImageFamily, section: TeacherSection, device: torch.device
-) -> Callable[[Tensor], Tensor] | None:
-    """A function from latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]; None where the base has no VAE.
-
-    The VAE is loaded for each call: between pictures its memory belongs to the training.
-    """
-    folder = locate(section.base, section.revision, ("vae/*",))
-    if not (folder / "vae").is_dir():
-        return None
-
-    @torch.no_grad()
-    def decode(latents: Tensor) -> Tensor:
-        return decode_each(family, family.load_vae(folder).to(device), latents)
-
-    return decode
-
-
-def decode_each(family: TextToImageFamily, vae: Network, latents: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1] of ``latents`` (B, C, h, w), one at a time: a decoder's activations are large."""
-    # Previews are drawn under a run's autocast, and are to equal what `piflow sample` shows.
-    with torch.autocast(latents.device.type, enabled=False):
-        return torch.cat([family.decode_latents(vae, latent) for latent in latents.float().split(1)])
-
-
 def masked(embeds: Tensor) -> dict[str, Tensor]:
     """Embeddings (L, D) of a text as they are, and a mask (L,) that says that all of them count."""
     return {"prompt_embeds": embeds, MASK: torch.ones(embeds.shape[0], dtype=torch.long)}
@@ -287,7 +286,7 @@ def _from_diffusers(name: str) -> Any:
     return getattr(diffusers, name)
 
 
-def _transformer(folder: Path) -> Path:
+def transformer_folder(folder: Path) -> Path:
     """The transformer's folder in that of a pipeline; a transformer's folder is its own."""
     inside = folder / "transformer"
     return inside if inside.is_dir() else folder

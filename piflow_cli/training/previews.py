@@ -17,8 +17,9 @@ from ..sampling.denoise import sample_student, sample_teacher, seeded_generators
 from ..students.student import Student
 from ..system.files import replacing_file
 from ..teachers.base import ClassConditionalFamily, Conditioning, Network
+from ..teachers.decoders import open_decoder
 from ..teachers.latents import latent_decoder
-from ..teachers.text_to_image import TextToImageFamily, open_decoder
+from ..teachers.text_to_image import TextToImageFamily
 
 if TYPE_CHECKING:
     from ..data.batches import TrainingData

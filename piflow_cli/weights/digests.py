@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -61,6 +62,18 @@ def check_shipped(paths: Iterable[Path]) -> None:
     for path in (path for path in paths if path.is_relative_to(root)):
         if files_digest([path]) != listed.get(path.relative_to(root).as_posix()):
             raise RunError(f"{path} is damaged: it is not the file that came with piflow", AGAIN)
+
+
+def shipped_digest(folder: Path, patterns: Iterable[str]) -> str | None:
+    """SHA-256 over the list of the shipped files in ``folder`` that any of ``patterns`` takes; None for others."""
+    root = presets_root()
+    if not folder.is_relative_to(root):
+        return None
+    inside = f"{folder.relative_to(root).as_posix()}/"
+    taken = [f"{inside}{pattern}" for pattern in patterns]
+    listed = sorted(_shipped(root).items())
+    lines = [f"{digest}  {name}" for name, digest in listed if any(fnmatch(name, pattern) for pattern in taken)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @cache

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from piflow_cli.errors import UsageError
 from piflow_cli.presets import resolve as presets
 from piflow_cli.presets.contradictions import segment_substeps
-from piflow_cli.presets.families import CLASS, conditioning_of
+from piflow_cli.presets.families import CLASS, ROWS, conditioning_of
 from piflow_cli.presets.keys import known_keys
 from piflow_cli.presets.resolve import available, from_dict, load, presets_root, resolve, to_dict
 from piflow_cli.presets.schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, PolicySection, Preset
 from piflow_cli.presets.yaml_files import read_yaml, write_yaml
+from piflow_cli.teachers import family_of
 
 
 @pytest.mark.parametrize("name", available())
@@ -411,3 +412,28 @@ def test_a_run_folder_with_another_content_is_refused(data):
 def test_presets_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load("digits").policy.nfe = 2
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "told"),
+    [
+        ("flux-dev", "plain", "networks of the family flux are told the scale as an input: give embedded"),
+        ("flux-dev", "orthogonal", "networks of the family flux are told the scale as an input: give embedded"),
+        ("qwen-image", "embedded", "networks of the family qwen-image have no input for the scale: give plain"),
+        ("imagenet-repa", "embedded", "networks of the family dit have no input for the scale: give plain"),
+    ],
+)
+def test_guidance_is_of_the_kind_that_the_family_knows(name, mode, told):
+    """Else a scale would act twice, or not at all; a scale of 1 acts in neither way."""
+    with pytest.raises(UsageError, match=re.escape(f"teacher.guidance_mode={mode}: is {mode}, and {told}")) as caught:
+        resolve(name, None, [f"teacher.guidance_mode={mode}", "teacher.guidance=2"], {})
+    assert "teacher.guidance_mode=" in caught.value.hint
+    family = "flux-cfg" if mode == "plain" else None
+    if family is not None:
+        other = resolve(name, None, [f"teacher.guidance_mode={mode}", f"teacher.family={family}"], {})
+        assert (other.teacher.family, other.teacher.guidance_mode) == ("flux-cfg", "plain")
+
+
+@pytest.mark.parametrize("kind", ROWS.values(), ids=ROWS)
+def test_the_table_says_of_guidance_what_the_class_of_the_family_says(kind):
+    assert (kind.guided == "input") == family_of(kind.name).embeds_guidance and kind.guided is not None

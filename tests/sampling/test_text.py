@@ -42,8 +42,9 @@ from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import student_of as trained_in_full
 from piflow_cli.teachers import families, family_of
 from piflow_cli.teachers.base import teacher_velocity
+from piflow_cli.teachers.decoders import decode_each
 from piflow_cli.teachers.encoders import collate
-from piflow_cli.teachers.text_to_image import TextToImageFamily, decode_each
+from piflow_cli.teachers.text_to_image import TextToImageFamily
 
 SIZE = ["--height", "64", "--width", "96"]
 FLUX_TINY = GOLDEN / "flux-tiny"
@@ -283,7 +284,7 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
         if row.guidance_mode == "embedded":
             given["guidance_scale"] = row.guidance
         else:
-            scale = "true_cfg_scale" if row.family == "qwen-image" else "guidance_scale"
+            scale = "true_cfg_scale" if row.family in ("qwen-image", "flux-cfg") else "guidance_scale"
             given |= {f"negative_{name}": value[None] for name, value in empty.items()} | {scale: 4.0}
     latents = row.unpacked(pipeline, pipeline(**given, latents=row.packed(pipeline, noise), **size).images, noise)
     with torch.no_grad():

@@ -28,6 +28,7 @@ from piflow_cli.weights.quantisation import store_in_fp8
 FLUX = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k", "transformer_blocks.0.ff.net.2")
 MODULES = {
     "flux": FLUX,
+    "flux-cfg": FLUX,
     "flux2": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
     "flux2-klein": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
     "qwen-image": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mlp.net.2"),

@@ -21,9 +21,10 @@ from piflow_cli.sampling.denoise import sample_student, sample_teacher
 from piflow_cli.students.shared_base import root
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import repeat, teacher_velocity
+from piflow_cli.teachers.decoders import decode_each
 from piflow_cli.teachers.encoders import negative_of
 from piflow_cli.teachers.packing import pack, unpack
-from piflow_cli.teachers.text_to_image import StockEncoders, decode_each
+from piflow_cli.teachers.text_to_image import StockEncoders
 
 
 def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) -> Tensor:
@@ -127,7 +128,7 @@ def test_an_outline_has_the_names_and_shapes_of_the_model_and_no_weights(row: Ro
 
 @every_family
 def test_a_base_of_another_architecture_is_refused(row: Row, tmp_path) -> None:
-    other = next(other for other in ZOO.values() if other is not row)
+    other = next(other for other in ZOO.values() if other.model_name != row.model_name)
     other.build().save_pretrained(tmp_path / "other")
     for load in (family_of(row.family).load, family_of(row.family).outline):
         with pytest.raises(UsageError, match=f"holds a {other.model_name}, not a {row.model_name}"):
@@ -281,14 +282,14 @@ def test_encoders_are_known_before_they_are_opened(row: Row, tmp_path, monkeypat
     _, preset = zoo_preset(row, tmp_path)
     tiny_vae(row.family).save_pretrained(tmp_path / "base" / "vae")
     family = family_of(row.family)
-    factory = family.encoders(preset.teacher)
-    assert (factory.latent_channels, factory.downsampling, factory.size_multiple) == (4, 8, 16)
-    assert factory.identity["model"] == str(tmp_path / "base") and factory.identity["revision"] == "newest"
     pipeline = SimpleNamespace(to=lambda device: pipeline)
     monkeypatch.setattr(family, "text_pipeline", lambda folder: pipeline, raising=False)
     monkeypatch.setattr(
         family, "encode_prompts", lambda used, texts: [row.encode(len(text)) for text in texts], raising=False
     )
+    factory = family.encoders(preset.teacher)
+    assert (factory.latent_channels, factory.downsampling, factory.size_multiple) == (4, 8, 16)
+    assert factory.identity["model"] == str(tmp_path / "base") and factory.identity["revision"] == "newest"
     encoders = factory.open(torch.device("cpu"), False)
     found = encoders.encode_text(["four", "sevenly"])
     torch.testing.assert_close(found[0]["prompt_embeds"], row.encode(4)["prompt_embeds"])

@@ -17,7 +17,7 @@ from ...students.student import Student
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.stored import StoredWeights
-from ..card import unguided
+from ..card import base_told, sampling_call
 from ..portable import is_of_this_machine, portable
 from ..request import DTYPES, ExportRequest
 from ..verify import fixed_inputs, largest_difference, velocities
@@ -36,12 +36,12 @@ from diffusers import {pipeline}
 
 student = piflow.load_student({place!r}, dtype=torch.bfloat16)
 pipeline = {pipeline}.from_pretrained(
-    {base!r},
+    {base},
     transformer=student.model.base,
     scheduler=student.scheduler(patch=student.family.token_positions),
     torch_dtype=torch.bfloat16,
 ).to("cuda")
-image = pipeline("a red fox", num_inference_steps={nfe}, {guidance}).images[0]
+image = pipeline({call}).images[0]
 image.save("fox.png")
 """
 CLASS_SNIPPET = """\
@@ -116,12 +116,13 @@ class AdapterFormat:
     def tolerance(self, request: ExportRequest) -> float:
         return TOLERANCES[request.dtype]
 
-    def snippet(self, facts: StudentFacts, place: str) -> str:
+    def snippet(self, facts: StudentFacts, place: str, sizes: str = "") -> str:
         family = family_of(facts.family, facts.guidance)
         if not isinstance(family, TextToImageFamily):
             return CLASS_SNIPPET.format(place=place)
-        told = {"pipeline": family.pipeline_name, "guidance": unguided(family), "base": facts.base, "nfe": facts.nfe}
-        return TEXT_SNIPPET.format(place=place, **told)
+        imports, base = base_told(facts.base)
+        told = {"pipeline": family.pipeline_name, "base": base, "call": sampling_call(facts, sizes)}
+        return imports + TEXT_SNIPPET.format(place=place, **told)
 
     def _reduce(self, student: Student, rank: int) -> dict[str, object]:
         """Cut every adapter to ``rank``; returns the loss of the adapters, and how far policies move by it."""

@@ -23,7 +23,7 @@ from ...system.devices import choose_device
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.quantisation import STORED_AS, delicate, quantised_loading
-from ..card import sampling_call
+from ..card import base_told, sampling_call
 from ..network import (
     SCHEDULER_FOLDER,
     check_whole,
@@ -60,7 +60,7 @@ scheduler = kind.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
 """
 TEXT_SAMPLING = """\
 pipeline = {pipeline}.from_pretrained(
-    {base!r}, transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16
+    {base}, transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16
 ).to("cuda")
 pipeline({call}).images[0].save("image.png")
 """
@@ -127,12 +127,13 @@ class MergedFormat(ComparedFormat):
     def tolerance(self, request: ExportRequest) -> float:
         return super().tolerance(request) if request.quantise is None else TOLERANCES_IN_BITS[request.quantise]
 
-    def snippet(self, facts: StudentFacts, place: str) -> str:
+    def snippet(self, facts: StudentFacts, place: str, sizes: str = "") -> str:
         family = family_of(facts.family)
         if isinstance(family, TextToImageFamily):
-            return LOADING.format(place=place, pipeline=f", {family.pipeline_name}") + TEXT_SAMPLING.format(
-                pipeline=family.pipeline_name, base=facts.base, call=sampling_call(facts)
-            )
+            imports, base = base_told(facts.base)
+            loading = LOADING.format(place=place, pipeline=f", {family.pipeline_name}")
+            told = {"pipeline": family.pipeline_name, "base": base, "call": sampling_call(facts, sizes)}
+            return imports + loading + TEXT_SAMPLING.format(**told)
         return LOADING.format(place=place, pipeline="") + CLASS_SAMPLING.format(nfe=facts.nfe)
 
 

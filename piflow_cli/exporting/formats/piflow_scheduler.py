@@ -114,7 +114,7 @@ class PiflowSchedulerFormat(ComparedFormat):
             check_weights(_stock_weights(student) if self.stock else merged_weights(student), model)
             return difference(student, self.dtype, by_piflow_scheduler(student, model, scheduler))
 
-    def snippet(self, facts: StudentFacts, place: str) -> str:
+    def snippet(self, facts: StudentFacts, place: str, sizes: str = "") -> str:
         trusted = "" if self.stock else ", trust_remote_code=True"
         return f"""from diffusers import AutoModel, PiflowScheduler
 

@@ -86,7 +86,7 @@ class PipelineFormat(ComparedFormat):
                 check_weights(merged_weights(student), transformer)
             return difference(student, dtype, by_pipeline(student, transformer, pipeline.scheduler))
 
-    def snippet(self, facts: StudentFacts, place: str) -> str:
+    def snippet(self, facts: StudentFacts, place: str, sizes: str = "") -> str:
         # Class-conditional students are small, and some of them made on a CPU.
         large = isinstance(family_of(facts.family), TextToImageFamily)
         header, options, device = (
@@ -95,5 +95,5 @@ class PipelineFormat(ComparedFormat):
         return f"""{header}from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained({place!r}, trust_remote_code=True{options}){device}
-pipeline({sampling_call(facts)}).images[0].save("image.png")
+pipeline({sampling_call(facts, sizes)}).images[0].save("image.png")
 """

@@ -49,12 +49,10 @@ class Outline:
 
 def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
     """Build what ``preset`` asks for from the configuration of its teacher alone."""
-    folder, facts = outline_folder(family, preset.teacher), StudentFacts.of(preset)
-    encoders = (
-        family.text_encoder_bytes(folder, preset.data.offload_text_encoder)
-        if isinstance(family, TextToImageFamily)
-        else None
-    )
+    folder, facts, encoders = outline_folder(family, preset.teacher), StudentFacts.of(preset), None
+    if isinstance(family, TextToImageFamily):
+        family = family.sized_by(folder)
+        encoders = family.text_encoder_bytes(folder, preset.data.offload_text_encoder)
     with torch.device("meta"):
         model = family.outline(folder)
         teacher = list(model.parameters())

@@ -1,0 +1,100 @@
+"""What pictures of prompts are asked for: texts, seeds and sizes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..data.prompts import Prompt, read_prompts
+from ..errors import RunError, UsageError
+from ..presets.bounds import IMAGES, SIDE
+from ..presets.contradictions import USUAL_SIDE
+from .request import ImageSpec, SampleRequest
+
+if TYPE_CHECKING:
+    from ..data.buckets import Size
+    from ..presets.schema import DataSection
+    from ..students.open import FoundStudent, LoadedStudent
+    from ..teachers.text_to_image import TextToImageFamily
+
+
+def usual_size(found: FoundStudent | LoadedStudent) -> Size:
+    """Width and height of a student's pictures where none are asked for: those of its training, if they are known."""
+    try:
+        return size_of(found.preset().data)
+    except (UsageError, RunError):
+        # A student can be sampled without its preset.
+        return USUAL_SIDE, USUAL_SIDE
+
+
+def size_of(section: DataSection) -> Size:
+    """Width and height of the pictures that a preset trains on; the first of several."""
+    if section.sizes:
+        return section.sizes[0]
+    side = USUAL_SIDE if section.resolution is None else section.resolution
+    return side, side
+
+
+def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Size) -> tuple[ImageSpec, ...]:
+    """Every prompt with every seed; options win over the lines of a file of prompts, and those over the ``usual`` size.
+
+    Raises UsageError where there is no prompt, a size that the family cannot make, or an option for other models.
+    """
+    if request.labels is not None:
+        raise UsageError(
+            "--labels: the model is told a text, not a class", 'type a prompt instead: piflow sample RUN "a red fox"'
+        )
+    if request.vae is not None:
+        raise UsageError("--vae: the VAE of a text-to-image model is that of its base", "leave --vae out")
+    if request.prompts and request.prompts_from is not None:
+        raise UsageError("a prompt is given, and --prompts too", "keep one of them")
+    if not request.prompts and request.prompts_from is None:
+        raise UsageError(
+            "the model is told a text, and none is given",
+            'type a prompt: piflow sample RUN "a red fox", or --prompts FILE',
+        )
+    if request.text_column is not None and str(request.prompts_from).lower().endswith(".txt"):
+        raise UsageError(
+            f"--text-column {request.text_column}: {request.prompts_from} has no columns", "leave --text-column out"
+        )
+    if request.text_column is not None and request.prompts_from is None:
+        raise UsageError(
+            "--text-column belongs to a file of prompts, and none is given",
+            "name it: --prompts FILE; or leave --text-column out",
+        )
+    sampler = request.prompts_from
+    told = [prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in request.prompts]
+    if any(not prompt.text.strip() for prompt in told):
+        raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
+    prompts = told if sampler is None else read_prompts(sampler, request.text_column)
+    specs = []
+    if request.seeds is not None and len(prompts) * len(request.seeds) > IMAGES.most:
+        raise UsageError(
+            f"{len(prompts)} prompts times {len(request.seeds)} seeds: more than {IMAGES.text} pictures",
+            "ask for fewer: --seeds 0-3",
+        )
+    for number, prompt in enumerate(prompts):
+        place = f" (prompt {number + 1}{'' if sampler is None else f' of {sampler}'})"
+        size = _size(request, prompt, family, usual, place)
+        for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
+            specs.append(ImageSpec(seed, prompt=prompt.text, number=number, size=size))
+    return tuple(specs)
+
+
+def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, usual: Size, place: str) -> Size:
+    size = []
+    for name, otherwise in zip(("width", "height"), usual):
+        given, told = getattr(request, name), getattr(prompt, name)
+        side = given if given is not None else told if told is not None else otherwise
+        where = place if given is None else ""
+        if side > SIDE.most:
+            raise UsageError(
+                f"{name} {side}{where}: more than {SIDE.text}, {SIDE.reason}", f"type --{name} {SIDE.most:.0f}, or less"
+            )
+        if side % family.size_multiple:
+            mended = max(1, round(side / family.size_multiple)) * family.size_multiple
+            raise UsageError(
+                f"{name} {side}{where} is no multiple of {family.size_multiple} pixels",
+                f"the nearest is {mended}: --{name} {mended}",
+            )
+        size.append(side)
+    return size[0], size[1]

@@ -1,0 +1,51 @@
+"""The sizes that a base's own files state: pixels of a latent position, tokens of a text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError
+from .loading import MEND
+
+
+def vae_factor(folder: Path) -> int | None:
+    """Pixels that a latent position of the base in ``folder`` spans, each way; None where it has no VAE.
+
+    The stock pipelines of diffusers count alike: an AutoencoderKL halves the sides between two of its blocks, and a VAE
+    of videos in each stage of which it says whether the time is halved too.
+
+    Raises RunError where the config is damaged.
+    """
+    path = folder / "vae" / "config.json"
+    config = _read(path)
+    halvings = {"block_out_channels": -1, "temperal_downsample": 0}
+    for key, more in halvings.items():
+        if key in config:
+            if not isinstance(config[key], list) or not config[key]:
+                raise RunError(f"{path} is damaged: {key} is {config[key]!r}, and no list of stages", MEND)
+            return 2 ** (len(config[key]) + more)
+    return None
+
+
+def tokens_read(folder: Path, tokenizer: str) -> int | None:
+    """The most tokens that the ``tokenizer`` of the base in ``folder`` makes of a text; None where it does not say.
+
+    Raises RunError where the config is damaged.
+    """
+    path = folder / tokenizer / "tokenizer_config.json"
+    most = _read(path).get("model_max_length")
+    if most is None or (isinstance(most, int | float) and most >= 1):
+        return None if most is None else int(most)
+    raise RunError(f"{path} is damaged: model_max_length is {most!r}, and no number of tokens", MEND)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object in the file ``path``; {} where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: it is no JSON object", MEND) from error
