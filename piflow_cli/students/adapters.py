@@ -21,13 +21,10 @@ from ..core.tensors import all_finite, whole
 from ..errors import RunError, UsageError
 from ..system.files import replacing_folder
 from ..teachers import family_of
-from ..teachers.base import Network
 from ..weights.locate import locate
 from ..weights.quantisation import COMPUTED_IN
 from ..weights.stored import StoredWeights
-from ..wording import few
 from .adapter_configs import (
-    OTHER_BASE,
     OTHER_CONFIG,
     base_config,
     check_architecture,
@@ -38,15 +35,14 @@ from .adapter_configs import (
     widened_config,
 )
 from .adapter_digests import check_digests, with_digests
+from .adapter_fit import LORA_A, LORA_B, check_ranks, ranks_of, refuse_misfits
 from .agreement import check_config, check_policy
 from .facts import StudentFacts, has_facts
 from .locate import CONFIG_NAME, WEIGHTS_NAME, StudentFiles
-from .published import facts_of_published, no_head, published_names
+from .published import facts_of_published, published_names
 from .runs import iterations_asked
 from .shared_base import View, root
 from .student import Student, loaded_student
-
-LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 
 
 def adapter_tensors(student: Student) -> dict[str, Tensor]:
@@ -121,7 +117,7 @@ def load_adapter(
     if not changed:
         check_digests(weights, files.config)
     family = family_of(facts.family, facts.guidance)
-    ranks = _ranks(weights)
+    ranks = ranks_of(weights)
     if not ranks:
         if precision not in (None, "fp32"):
             raise UsageError(
@@ -143,7 +139,7 @@ def load_adapter(
     if config is not None:
         refuse_unknown(config, type(model))
         check_architecture(config, model, family)
-    _check_ranks(ranks, model)
+    check_ranks(ranks, model)
     student = loaded_student(model, family, facts, ranks)
     check_config(config, student, weights, say)
     fill(student, weights, None if as_stored else dtype)
@@ -199,7 +195,7 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
     where names or shapes differ, or values are not finite.
     """
     slots = parameter_slots(student)
-    _refuse_misfits(student, weights, {name: getattr(*slot).shape for name, slot in slots.items()})
+    refuse_misfits(student, weights, {name: getattr(*slot).shape for name, slot in slots.items()})
     held = [value.device for value in root(student.model).parameters() if not value.is_meta]
     for name, (module, leaf) in slots.items():
         old, value = getattr(module, leaf), weights.read(name)
@@ -246,60 +242,6 @@ def parameter_slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
     return slots
 
 
-def _ranks(weights: StoredWeights) -> dict[str, int]:
-    """Rank of the adapter at each dotted path; raises RunError for a factor that is no matrix."""
-    firsts = {name.removesuffix(LORA_A): shape for name, shape in weights.shapes.items() if name.endswith(LORA_A)}
-    if wrong := [path for path, shape in firsts.items() if len(shape) != 2 or 0 in shape]:
-        raise RunError(
-            f"{weights.path} is damaged: {wrong[0]}{LORA_A} is {tuple(firsts[wrong[0]])}, no matrix", "copy it again"
-        )
-    return {path: shape[0] for path, shape in firsts.items()}
-
-
-def _check_ranks(ranks: Mapping[str, int], model: Network) -> None:
-    """Raise RunError where an adapter has no linear layer, or a rank above what its layer can use."""
-    modules = dict(model.named_modules())
-    if absent := sorted(path for path in ranks if not hasattr(modules.get(path), "in_features")):
-        raise RunError(f"the adapter has weights for {absent[0]}, which the base lacks", OTHER_BASE)
-    for path, rank in ranks.items():
-        widest = max(modules[path].in_features, modules[path].out_features)
-        if rank > widest:
-            raise RunError(f"the adapter of {path} has rank {rank}, and the layer is {widest} wide", OTHER_BASE)
-
-
 def _computing(stored: torch.dtype) -> torch.dtype:
     """The dtype in which adapters are held: their own, but float32 for 8-bit floats."""
     return torch.float32 if stored.itemsize == 1 else stored
-
-
-def _refuse_misfits(student: Student, weights: StoredWeights, expected: Mapping[str, torch.Size]) -> None:
-    """Raise RunError where ``weights`` have other names or shapes than ``expected``; ranks of adapters may differ."""
-    expected = {name: _at_rank(name, shape, weights) for name, shape in expected.items()}
-    facts, head = student.facts, list(published_names(student).values())
-    if not any(name in weights for name in head):
-        raise no_head(weights.path, adapters=any(name.endswith(LORA_A) for name in weights))
-    faults = [f"{name} is missing" for name in expected if name not in weights]
-    faults += [f"{name} is unknown" for name in weights if name not in expected]
-    wrong = [name for name in expected if name in weights and weights.shapes[name] != expected[name]]
-    faults += [f"{name} is {tuple(weights.shapes[name])}, not {tuple(expected[name])}" for name in wrong]
-    whole = [name for name in weights if not weights.dtypes[name].is_floating_point]
-    faults += [f"{name} is stored in {weights.dtypes[name]}, not in floats" for name in whole]
-    if head[0] in wrong and (rows := weights.shapes[head[0]][0] * facts.components) % expected[head[0]][0] == 0:
-        faults.insert(
-            0, f"its head has {rows // expected[head[0]][0]} components, and it is said to have {facts.components}"
-        )
-    if faults:
-        hint = f"{OTHER_CONFIG}; {OTHER_BASE}" if isinstance(student.model, View) else OTHER_CONFIG
-        raise RunError(
-            f"{weights.path} does not fit a {facts.policy} student of {facts.teacher}: {few(faults, separator='; ')}",
-            hint,
-        )
-
-
-def _at_rank(name: str, shape: torch.Size, weights: StoredWeights) -> torch.Size:
-    """The shape of a tensor, for a factor of an adapter at the rank that its first factor has in ``weights``."""
-    first = name.removesuffix(LORA_B) + LORA_A if name.endswith(LORA_B) else name
-    if not name.endswith((LORA_A, LORA_B)) or len(weights.shapes.get(first, ())) != 2:
-        return shape
-    rank = weights.shapes[first][0]
-    return torch.Size((rank, shape[1]) if name.endswith(LORA_A) else (shape[0], rank))

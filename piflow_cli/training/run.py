@@ -21,10 +21,11 @@ from ..system.locking import FolderLock
 from ..system.processes import environment
 from .checkpoints import GENTLER, checkpoints, load_checkpoint
 from .dry_run.plan import describe
+from .dry_run.sharing import choose_parallel
 from .loop import LONGEST_STREAK, Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .opening import open_session
-from .parallel import AUTO, choose_parallel
+from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
 from .saved import save, save_again
 from .signals import StopRequest

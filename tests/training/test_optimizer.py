@@ -64,6 +64,6 @@ def test_a_rate_of_their_own_is_a_setting_of_the_policies_that_have_one() -> Non
 def test_gradients_are_scaled_down_to_the_largest_norm_and_never_up(largest: float | None, left: float) -> None:
     model = torch.nn.Linear(2, 1, bias=False)
     model.weight.grad = torch.tensor([[3.0, -4.0]])
-    session = SimpleNamespace(accelerator=Accelerator(cpu=True), student=SimpleNamespace(model=model))
+    session = SimpleNamespace(accelerator=Accelerator(cpu=True), student=SimpleNamespace(model=model), sharded=False)
     assert _clip(session, largest).item() == pytest.approx(5)
     torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6, -0.8]]) * left)

@@ -12,7 +12,7 @@ from process_runs import adapters, losses, same, whole
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.presets.schema import Preset
-from piflow_cli.training.parallel import choose_parallel
+from piflow_cli.training.dry_run.sharing import choose_parallel
 
 CUDA = torch.device("cuda", 0)
 FLUX = Path(__file__).parent.parent / "data" / "configs" / "flux-dev.json"

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...core.tensors import all_finite
 from ...errors import RunError, UsageError
-from ...students.adapters import LORA_A, LORA_B, adapter_tensors, holding, write_adapter
+from ...students.adapter_fit import LORA_A, LORA_B
+from ...students.adapters import adapter_tensors, holding, write_adapter
 from ...students.locate import WEIGHTS_NAME
 from ...students.student import Student
 from ...teachers import family_of

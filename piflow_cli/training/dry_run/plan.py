@@ -13,10 +13,11 @@ from ...system.devices import choose_device
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ..machine import check_machine
-from ..parallel import DDP, choose_parallel
+from ..parallel import DDP
 from ..settings import BatchPlan, batch_plan, time_grid
 from .memory import Bytes
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
+from .sharing import choose_parallel
 
 if TYPE_CHECKING:
     from ...presets.schema import Preset

@@ -1,0 +1,60 @@
+"""Whether processes are to share the weights of a run out, by what each of them would have to hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...errors import UsageError
+from ...teachers import family_of
+from ..parallel import DDP, FSDP2, Parallel
+from ..settings import batch_plan
+from .memory import Bytes
+from .outline import memory_of, outline_of
+
+if TYPE_CHECKING:
+    from ...presets.schema import Preset
+
+# Of a GPU's memory; the rest is for the driver, cuBLAS and fragments.
+USABLE = 0.9
+
+
+def choose_parallel(asked: str, preset: Preset, processes: int, device: torch.device) -> Parallel:
+    """The way of a run; ``auto`` takes FSDP2 where all weights on each GPU would not fit, and DDP otherwise.
+
+    Raises UsageError for FSDP2 on one process, and over a base that cannot be shared out.
+    """
+    refused = _refused(preset)
+    if asked == FSDP2:
+        if processes == 1:
+            raise UsageError("--parallel fsdp2: one process has nobody to share weights with", "type --num-processes 2")
+        if refused is not None:
+            raise UsageError(f"--parallel fsdp2: {refused}", "type --parallel ddp")
+        return Parallel(FSDP2, "as asked")
+    if asked == DDP or processes == 1:
+        return Parallel(DDP, "as asked" if asked == DDP else "one process holds everything")
+    if device.type != "cuda":
+        return Parallel(DDP, "processes on a CPU share its memory")
+    if refused is not None:
+        return Parallel(DDP, refused)
+    needed, there = _needed(preset, processes), torch.cuda.get_device_properties(device).total_memory
+    compared = f"{needed} on each GPU, which has {Bytes(there)}"
+    return Parallel(FSDP2 if needed > USABLE * there else DDP, f"all weights would take {compared}")
+
+
+def _refused(preset: Preset) -> str | None:
+    """Why the weights of a preset cannot be shared out; None where they can."""
+    adapter = preset.adapter
+    if adapter is None:
+        return None
+    if adapter.offload_base:
+        return "an offloaded base lies in host memory"
+    if adapter.base_precision not in ("fp32", "bf16"):
+        return f"a base in {adapter.base_precision} cannot be shared out, one in bf16 can"
+    return None
+
+
+def _needed(preset: Preset, processes: int) -> Bytes:
+    outline = outline_of(preset, family_of(preset.teacher.family, preset.teacher.guidance))
+    return memory_of(outline, batch_plan(preset, processes).device_batch, processes).peak
