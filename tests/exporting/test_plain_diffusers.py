@@ -210,6 +210,7 @@ def bases(tmp_path_factory) -> dict[str, Path]:
     return {name: whole_base(name, folder / name) for name in ZOO}
 
 
+@pytest.mark.long
 def test_every_export_gives_the_same_latents_in_plain_diffusers(bases, tmp_path) -> None:
     """One test, since the environment's start takes longer than all the samples:
     a failure names the exports that differ."""

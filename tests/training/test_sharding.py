@@ -22,7 +22,7 @@ def by(processes: int, way: str) -> list[str]:
     return ["--num-processes", str(processes), "--parallel", way]
 
 
-@pytest.mark.parametrize("student", [whole, adapters])
+@pytest.mark.parametrize("student", [pytest.param(whole, marks=pytest.mark.long), adapters])
 def test_a_run_goes_on_whoever_shares_its_weights(cli, text_encoders, tiny_teacher, tmp_path, student) -> None:
     arguments = ["distill", *student(tiny_teacher, tmp_path), "--quiet", "--device", "cpu"]
     assert cli(*arguments, "--output", str(tmp_path / "one")).code == 0
