@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -142,6 +142,26 @@ def usual_folder(preset: Preset) -> Path:
 
 def read_settings(path: Path) -> Preset:
     """The configuration that a run was started with; raises UsageError where the file is damaged."""
+    return from_dict(_recorded(path), str(path))
+
+
+def recorded_length(path: Path) -> int:
+    """The iterations that a run was started for, without a look at its other settings, some of which need torch.
+
+    Raises UsageError where the file is damaged.
+    """
+    found = _recorded(path)
+    section = found.get("optimisation") if isinstance(found, dict) else None
+    length = section.get("iterations") if isinstance(section, dict) else None
+    if not isinstance(length, int):
+        raise UsageError(
+            f"{path} says of no number of iterations", "the folder is damaged: name another with --output DIR"
+        )
+    return length
+
+
+def _recorded(path: Path) -> Any:
+    """The content of a settings file, whose digest is checked."""
     try:
         text = path.read_bytes().decode()
         if text.startswith(DIGEST):
@@ -152,7 +172,7 @@ def read_settings(path: Path) -> Preset:
                     "copy it again, or name another folder: --output DIR; where you changed it yourself, take out its"
                     " first line",
                 )
-        return from_dict(yaml.safe_load(text), str(path))
+        return yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML", "the folder is damaged: name another with --output DIR") from error
 

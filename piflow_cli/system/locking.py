@@ -140,6 +140,25 @@ class FolderLock:
         logger.info(f"taking over {self.folder} from {held}, which is gone")
 
 
+def holder_of(folder: Path) -> LockHolder | None:
+    """The process that is at work in ``folder``; None where none is. The lock stays as it is."""
+    try:
+        number = os.open(folder / LOCK_NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        held, here = LockHolder.read(os.read(number, 4096).decode(errors="replace")), LockHolder.here()
+        if held is None or held.host != here.host:
+            # Of other machines the file alone tells.
+            return held
+        if held.boot != here.boot or not _may_live(held.pid):
+            return None
+        # A process of that number may be another one by now.
+        return None if _flock(number, fcntl.LOCK_SH if fcntl else 0) else held
+    finally:
+        os.close(number)
+
+
 @contextmanager
 def waiting_for(path: Path, what: str) -> Generator[None]:
     """Hold the lock file ``path``; a line says ``what`` is waited for where that takes longer than a moment."""
@@ -168,12 +187,15 @@ def _unknown(lock: FolderLock, held: LockHolder, why: str) -> UsageError:
     )
 
 
-def _flock(number: int) -> bool | None:
-    """Lock an open file; False where another process has, None where the file system knows no locks."""
+def _flock(number: int, kind: int | None = None) -> bool | None:
+    """Lock an open file, by default against all others.
+
+    False where another process has locked it, None where the file system knows no locks.
+    """
     if fcntl is None:
         return None
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(number, (fcntl.LOCK_EX if kind is None else kind) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

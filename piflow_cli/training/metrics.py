@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
+from ..students.run_status import metric_lines
 from ..system.files import replacing_file
 from ..system.folders import sync_file
 
@@ -26,7 +26,7 @@ class Metrics:
 
     def __init__(self, path: Path, iteration: int, digest: str | None = None) -> None:
         self.path = path
-        kept = [(line, row) for line, row in _lines(path) if row["iteration"] <= iteration]
+        kept = [(line, row) for line, row in metric_lines(path) if row["iteration"] <= iteration]
         self.rows = [row for _, row in kept]
         text = "".join(f"{line}\n" for line, _ in kept)
         self._digest = hashlib.sha256(text.encode())
@@ -64,17 +64,6 @@ class Metrics:
     def sync(self) -> None:
         """Write everything so far to the disk."""
         sync_file(self.path)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict]]:
-    """The lines of a metrics file and their content; none where there is no file. A line cut short is passed over."""
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
-        try:
-            row = json.loads(line)
-            if isinstance(row["iteration"], int) and isinstance(row["loss"], (float, int, type(None))):
-                yield line, row
-        except (ValueError, KeyError, TypeError):
-            continue
 
 
 def draw_loss(rows: list[dict], path: Path) -> None:

@@ -1,0 +1,178 @@
+"""Where a run stands, read from its folder alone: while it runs and after, from any machine that sees the files."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import quote
+from typing import Literal
+
+from ..errors import PiflowError, UsageError
+from ..system.locking import LockHolder, holder_of
+from .runs import RunFolder, recorded_length
+
+State = Literal["finished", "running", "stopped", "broken"]
+SMOOTHING = 25  # iterations whose mean loss is shown
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run's state, and how far it has come.
+
+    ``why``: what is broken, and nothing else. ``loss``: the mean of the last iterations; ``rate``: iterations a second
+    since it was started, of a running one. ``next``: what to type; None where there is nothing to do but wait.
+    """
+
+    folder: Path
+    state: State
+    why: str | None = None
+    iteration: int = 0
+    iterations: int | None = None
+    loss: float | None = None
+    skipped: int = 0
+    rate: float | None = None
+    process: LockHolder | None = None
+    checkpoint: Path | None = None
+    preview: Path | None = None
+    next: str | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate until now; None where that is not known."""
+        if self.rate is None or self.iterations is None or self.rate <= 0:
+            return None
+        return (self.iterations - self.iteration) / self.rate
+
+    def record(self) -> dict[str, object]:
+        """The status for a program; what is not known is null."""
+        process = self.process
+        return {
+            "folder": self.folder,
+            "state": self.state,
+            "why": self.why,
+            "iteration": self.iteration,
+            "iterations": self.iterations,
+            "loss": self.loss,
+            "skipped": self.skipped,
+            "iterations_per_second": self.rate,
+            "seconds_left": self.seconds_left,
+            "process": None if process is None else {"pid": process.pid, "host": process.host, "since": process.since},
+            "checkpoint": self.checkpoint,
+            "preview": self.preview,
+            "next": self.next,
+        }
+
+    def pairs(self) -> dict[str, object]:
+        """The status for people: what is known, in words."""
+        of = "" if self.iterations is None else f" of {self.iterations}"
+        said: dict[str, object] = {
+            "run": self.folder,
+            "state": self.state if self.why is None else f"broken: {self.why}",
+        }
+        if self.process is not None:
+            said["by"] = str(self.process)
+        said["iteration"] = f"{self.iteration}{of}"
+        if self.loss is not None:
+            said["loss"] = f"{self.loss:.4g}, the mean of the last {min(SMOOTHING, self.iteration)}"
+        if self.skipped:
+            said["skipped"] = f"{self.skipped} steps, whose gradients were not finite"
+        if self.rate is not None:
+            said["rate"] = f"{self.rate:.3g} iterations a second"
+        if self.seconds_left is not None:
+            said["left"] = duration(self.seconds_left)
+        for name in ("checkpoint", "preview", "next"):
+            if (value := getattr(self, name)) is not None:
+                said[name] = value
+        return said
+
+
+def duration(seconds: float) -> str:
+    """The two largest units of a time: "2 h 5 min"."""
+    whole = max(0, round(seconds))
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    first = next((place for place, (_, size) in enumerate(units) if whole >= size), len(units) - 1)
+    parts = []
+    for name, size in units[first : first + 2]:
+        parts.append(f"{whole // size} {name}")
+        whole %= size
+    return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"
+
+
+def status_of(path: Path) -> RunStatus:
+    """The status of the run in the folder ``path``; nothing in it is touched. Raises UsageError where there is none."""
+    run = RunFolder(path)
+    if not run.settings.is_file():
+        there = "holds no run" if path.is_dir() else "is not there"
+        raise UsageError(f"{path} {there}", "name the folder of a run: piflow status RUN")
+    process = holder_of(path)
+    try:
+        asked = recorded_length(run.settings)
+    except PiflowError as error:
+        return RunStatus(path, "broken", error.message, process=process)
+    rows = [row for _, row in metric_lines(run.metrics)]
+    checkpoint = max(_numbered(run.checkpoints), default=None, key=lambda found: int(found.name))
+    preview = max(_numbered(run.previews, ".png"), default=None, key=lambda found: int(found.stem))
+    done = rows[-1]["iteration"] if rows else 0
+    losses = [row["loss"] for row in rows[-SMOOTHING:] if row["loss"] is not None]
+    found = RunStatus(
+        path,
+        "stopped",
+        iteration=done,
+        iterations=asked,
+        loss=math.fsum(losses) / len(losses) if losses else None,
+        skipped=sum(row.get("skipped", False) for row in rows),
+        process=process,
+        checkpoint=checkpoint,
+        preview=preview,
+        next=run.command(),
+    )
+    if process is not None:
+        return replace(found, state="running", rate=_rate(run, process, done), next=None)
+    if (why := _fault(run, checkpoint)) is not None:
+        return replace(found, state="broken", why=why)
+    if checkpoint is not None and int(checkpoint.name) >= asked:
+        return replace(found, state="finished", next=f"piflow sample {quote(str(path))}")
+    return found
+
+
+def metric_lines(path: Path) -> Iterator[tuple[str, dict]]:
+    """The lines of a metrics file and their content; none where there is no file. A line cut short is passed over."""
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []:
+        try:
+            row = json.loads(line)
+            if isinstance(row["iteration"], int) and isinstance(row["loss"], (float, int, type(None))):
+                yield line, row
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+def _numbered(folder: Path, ending: str = "") -> list[Path]:
+    """What lies in ``folder`` under the number of an iteration."""
+    found = folder.iterdir() if folder.is_dir() else []
+    return [path for path in found if path.suffix == ending and len(path.stem) >= 7 and path.stem.isdigit()]
+
+
+def _fault(run: RunFolder, checkpoint: Path | None) -> str | None:
+    """What is missing of a run that nobody is at work on; its tensors are not read."""
+    if checkpoint is None:
+        return None
+    names = ("state.json", "training.safetensors")
+    missing = [checkpoint / name for name in names if not (checkpoint / name).is_file()]
+    if not missing and not run.adapter.is_dir():
+        missing = [run.adapter]
+    return f"{missing[0]} is missing" if missing else None
+
+
+def _rate(run: RunFolder, process: LockHolder, done: int) -> float | None:
+    """Iterations a second since the process began, or since its first checkpoint, after which nothing is loaded."""
+    began = time.mktime(time.strptime(process.since, "%Y-%m-%d %H:%M:%S"))
+    marks = [(path.stat().st_mtime, int(path.name)) for path in _numbered(run.checkpoints)]
+    before = max((number for moment, number in marks if moment < began), default=0)
+    later = min(((moment, number) for moment, number in marks if moment >= began), default=(began, before))
+    start, first = later if later[1] < done else (began, before)
+    seconds = run.metrics.stat().st_mtime - start if run.metrics.is_file() else 0.0
+    return (done - first) / seconds if seconds > 0 and done > first else None
