@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,15 +15,16 @@ EXAMPLES = examples(
     ("piflow status runs/digits --json", "the same for a program"),
     closing="It reads the folder alone, from any machine that sees it. Exit code 1 means that the run is broken.",
 )
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
 
 
 def status(run: Run, json: Json = False, quiet: Quiet = False) -> None:
     """Say where a run stands: its state, iteration, loss, rate, time left and last files."""
     console = Console(json=json, quiet=quiet)
+    from piflow_cli.presets.places import expanded
     from piflow_cli.students.run_status import status_of
 
-    found = status_of(run)
+    found = status_of(expanded(run))
     console.result(found.record(), format_pairs(found.pairs()))
     if found.why is not None:
         raise RunError(

@@ -29,6 +29,11 @@ def test_what_is_no_run_ends_with_2(cli, tmp_path: Path) -> None:
     assert (said.code, said.out) == (2, "") and "is not there" in said.err
 
 
+def test_a_tilde_is_the_home(cli, tiny_run: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tiny_run.parent))
+    assert cli("status", f"~/{tiny_run.name}").code == 0
+
+
 def test_it_needs_no_torch(tiny_run: Path) -> None:
     program = (
         "import sys; from piflow_cli.app import main; code = main(sys.argv[1:]);"
