@@ -101,6 +101,8 @@ def test_weights_are_bfloat16_and_their_story_is_beside_them(made, recipe):
     assert story["recipe"] == json.loads(json.dumps(asdict(recipe)))
     assert [story[stage]["iterations_done"] for stage in TRAINED] == [4, 4, 4]
     assert [count for count, _ in story["teacher"]["losses"]] == [2, 4]
+    (sitting,) = story["teacher"]["sittings"]
+    assert (sitting["from"], sitting["device"], sitting["batch_size"]) == (0, "cpu", 4)
     for needed in ("Noto Emoji", "Google", "Apache", "What was changed"):
         assert (
             needed in (folder / "README.md").read_text()
@@ -141,7 +143,8 @@ def test_going_on_equals_never_having_stopped(made, recipe, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(FlowData, "draw", draw)
         train_teacher(made, recipe, limits, CPU)
-    assert train_teacher(made, recipe, limits, CPU)["iterations_done"] == 4
+    facts = train_teacher(made, recipe, limits, CPU)
+    assert facts["iterations_done"] == 4 and [sitting["from"] for sitting in facts["sittings"]] == [0, 2]
     again = average_of(made / "teacher.pt")
     assert all(torch.equal(again[name], value) for name, value in whole.items())
 

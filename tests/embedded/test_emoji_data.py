@@ -15,7 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.embedded.emoji.captions import WORDINGS, captioned, plain, skin_words, wordings
-from piflow_cli.embedded.emoji.data import SIDE, load_captions, load_pictures, make_data, to_unit, write_data
+from piflow_cli.embedded.emoji.data import (
+    SIDE,
+    load_captions,
+    load_pictures,
+    load_shares,
+    make_data,
+    to_unit,
+    write_data,
+)
 from piflow_cli.embedded.emoji.tokenizers import LENGTH, load_tokenizers, token_ids, write_tokenizers
 
 
@@ -134,3 +142,14 @@ def test_older_releases_of_transformers_find_what_they_read(tokenizers):
     assert json.loads((tokenizers / "tokenizer" / "vocab.json").read_text()) == clip.get_vocab()
     first, *merges = (tokenizers / "tokenizer" / "merges.txt").read_text().splitlines()
     assert first.startswith("#version") and all(merge.count(" ") == 1 for merge in merges)
+
+
+def test_every_name_is_drawn_equally_often_whatever_its_skin_tones(tmp_path):
+    hand = entry("HAND", "hand", image="270c-fe0f.png")
+    hand["skin_variations"] = {
+        tone: {"image": f"270c-{tone.lower()}.png", "has_img_google": True}
+        for tone in ("1F3FB", "1F3FC", "1F3FB-1F3FC")
+    }
+    emoji = captioned([hand, entry("FOOT", "foot", image="1f9b6.png")])
+    write_data(tmp_path / "data", emoji, np.zeros((len(emoji), SIDE, SIDE, 3), np.uint8))
+    assert load_shares(tmp_path / "data").tolist() == pytest.approx([1 / 8] * 4 + [1 / 2])

@@ -39,6 +39,14 @@ def _pictures(entry: Mapping[str, Any]) -> Iterator[CaptionedEmoji]:
             yield CaptionedEmoji(variation["image"], wordings(entry, skin_words(tones)))
 
 
+def without_tones(image: str) -> str:
+    """The file name of a picture less its skin tones, the same for all pictures of one name.
+
+    A tone stands in the place of U+FE0F, which asks for the coloured form.
+    """
+    return re.sub("|".join(f"-{code}" for code in (*SKIN_TONES, "FE0F")), "", image, flags=re.IGNORECASE)
+
+
 def plain(text: str) -> str:
     """Lower case of ASCII letters, digits and simple marks, one space between words."""
     letters = unicodedata.normalize("NFKD", text.replace("’", "'")).encode("ascii", "ignore").decode().lower()

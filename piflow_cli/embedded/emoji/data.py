@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...system.files import replacing_folder
-from .captions import CaptionedEmoji, captioned
+from .captions import CaptionedEmoji, captioned, without_tones
 from .tokenizers import write_tokenizers
 
 PACKAGE = "emoji-datasource-google@16.0.0"
@@ -90,6 +91,17 @@ def load_captions(folder: Path) -> list[list[str]]:
     """The captions of every picture, in the order of the pictures."""
     content = json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))
     return [one["captions"] for one in content["emoji"]]
+
+
+def load_shares(folder: Path) -> Tensor:
+    """How often each picture is drawn (N,), which sum to 1: every name equally often, whatever its skin tones.
+
+    Half of the pictures are skin tones of a sixth of the names, and much alike.
+    """
+    content = json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))
+    names = [without_tones(one["image"]) for one in content["emoji"]]
+    of_name = Counter(names)
+    return torch.tensor([1 / of_name[name] for name in names]) / len(of_name)
 
 
 def load_pictures(folder: Path) -> Tensor:

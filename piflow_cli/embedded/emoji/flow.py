@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .autoencoder import load_latents
-from .data import load_captions
+from .data import load_captions, load_shares
 from .recipe import FlowRecipe
 from .tokenizers import load_tokenizers, token_ids
 
@@ -32,11 +32,13 @@ class NoisedLatents:
 class FlowData:
     """All pictures' latents and captions, on one device.
 
-    mean, std: of the latents (N, T, C). clip_ids, t5_ids: (N, wordings, L). clip_empty, t5_empty: of no caption, (L,).
+    mean, std: of the latents (N, T, C). shares: how often each is drawn (N,). clip_ids, t5_ids: (N, wordings, L).
+    clip_empty, t5_empty: of no caption, (L,).
     """
 
     mean: Tensor
     std: Tensor
+    shares: Tensor
     clip_ids: Tensor
     t5_ids: Tensor
     clip_empty: Tensor
@@ -52,6 +54,7 @@ class FlowData:
         parts = (
             mean,
             std,
+            load_shares(work / "data"),
             clip_ids[1:].unflatten(0, (len(captions), -1)),
             t5_ids[1:].unflatten(0, (len(captions), -1)),
             clip_ids[0],
@@ -64,7 +67,7 @@ class FlowData:
         padded = is_long(recipe, iteration)
         size = recipe.long_batch_size if padded else recipe.batch_size
         device = self.mean.device
-        chosen = torch.randint(len(self.mean), (size,), generator=generator, device=device)
+        chosen = torch.multinomial(self.shares, size, replacement=True, generator=generator)
         wording = torch.randint(self.clip_ids.shape[1], (size,), generator=generator, device=device)
         dropped = torch.rand(size, 1, generator=generator, device=device) < recipe.caption_dropout
         t5_ids = torch.where(dropped, self.t5_empty, self.t5_ids[chosen, wording])

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,15 @@ class Limits:
 
 @dataclass
 class Course:
-    """How far a run has come: iterations done, seconds of training, and the mean loss before every line of the log."""
+    """How far a run has come: iterations done, seconds of training, and the mean loss before every line of the log.
+
+    sittings: one a start of the program: the iteration it began at, its device, and the schedule it was asked for.
+    """
 
     done: int = 0
     seconds: float = 0.0
     losses: list[tuple[int, float]] = field(default_factory=list)
+    sittings: list[dict[str, Any]] = field(default_factory=list)
 
     def progress(self, schedule: Schedule, limits: Limits) -> float:
         """From 0 to 1, by iterations or by time, whichever is nearer to its end."""
@@ -85,6 +89,7 @@ class Run:
         if self.finished:
             return
         self.model.train()
+        course.sittings.append({"from": course.done, **self._device_facts(), **asdict(self.schedule)})
         self._warm_up(loss_of)
         before, began = course.seconds, time.monotonic()
         saved = began
@@ -144,7 +149,7 @@ class Run:
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "course": {"done": self.course.done, "seconds": self.course.seconds, "losses": self.course.losses},
+            "course": asdict(self.course),
         }
         with replacing_file(self.place) as aside:
             torch.save(state, aside)
@@ -165,8 +170,14 @@ class Run:
             "seconds": round(self.course.seconds, 1),
             "final_loss": self.course.losses[-1][1],
             "losses": self.course.losses,
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
-            "torch": torch.__version__,
+            "sittings": self.course.sittings,
+        }
+
+    def _device_facts(self) -> dict[str, Any]:
+        on_gpu = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            "torch": str(torch.__version__),  # whose own kind of text is no plain one
         }
 
 
