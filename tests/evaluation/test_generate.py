@@ -26,7 +26,7 @@ from piflow_cli.sampling.opened import OpenedModel
 from piflow_cli.sampling.request import ImageSpec
 from piflow_cli.students.locate import StudentFiles
 from piflow_cli.students.open import FoundStudent
-from piflow_cli.system.processes import Processes, open_processes
+from piflow_cli.system.group import Processes, open_processes
 from piflow_cli.weights.cache import Cache
 
 CPU = torch.device("cpu")
