@@ -15,11 +15,20 @@ from piflow_cli.system.group import Processes
 
 
 class Board:
-    """Where threads leave what they tell."""
+    """Where threads leave what they tell. One works at a time: libraries do not make models in two threads at once."""
 
     def __init__(self, count: int) -> None:
         self.told: list[bytes] = [b""] * count
         self.all = threading.Barrier(count, timeout=120)
+        self.turn = threading.Lock()
+
+    def wait(self) -> None:
+        """Let the others work until all are here; for one that holds the turn."""
+        self.turn.release()
+        try:
+            self.all.wait()
+        finally:
+            self.turn.acquire()
 
 
 class ThreadPeers:
@@ -30,9 +39,9 @@ class ThreadPeers:
 
     def tell_all(self, told: object) -> list[Any]:
         self.board.told[self.rank] = pickle.dumps(told)
-        self.board.all.wait()
+        self.board.wait()
         answers = [pickle.loads(content) for content in self.board.told]
-        self.board.all.wait()
+        self.board.wait()
         return answers
 
     def tell_first(self, told: object) -> list[Any]:
@@ -46,7 +55,8 @@ def in_threads(count: int, work: Callable[[Processes], Any]) -> list[Any]:
 
     def run(rank: int) -> Any:
         try:
-            return work(Processes(torch.device("cpu"), rank, count, ThreadPeers(board, rank)))
+            with board.turn:
+                return work(Processes(torch.device("cpu"), rank, count, ThreadPeers(board, rank)))
         except Exception as error:
             if not isinstance(error, PiflowError):
                 # A process that ends so ends the others too.
