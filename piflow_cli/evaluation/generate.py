@@ -155,7 +155,7 @@ class Generation:
                     if self.processes.first:
                         gathered.save(parts)
 
-    def _drawn(self, gathered: Gathered, overlap: Overlap, bar: tqdm) -> dict[int, Part]:
+    def _drawn(self, gathered: Gathered, overlap: Overlap, bar: tqdm) -> dict[int, MadeBatch]:
         """This process's share of a turn, when all of it has been looked at."""
         self._draw(gathered, overlap, bar)
         overlap.finish()
@@ -231,7 +231,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Part:
+class MadeBatch:
     """What came of one batch: features by the tag of their extractor, states if they are kept, and PNGs if wanted."""
 
     features: Mapping[str, Tensor]
@@ -249,7 +249,7 @@ class Gathered:
     generation: Generation
     candidate: Candidate
     chunks: Sequence[Chunk]
-    parts: dict[int, Part] = field(default_factory=dict)
+    parts: dict[int, MadeBatch] = field(default_factory=dict)
 
     def batch(
         self, place: int, chunk: Chunk, specs: Sequence[ImageSpec], states: Tensor, pictures: Tensor
@@ -264,11 +264,11 @@ class Gathered:
             if generation.images is not None:
                 for spec, image in zip(specs, to_images(pictures), strict=True):
                     shown[spec.stem] = png_of(image, {**self.candidate.identity, **spec.recipe})
-            self.parts[place] = Part(features, states.cpu() if chunk.aligned else None, shown)
+            self.parts[place] = MadeBatch(features, states.cpu() if chunk.aligned else None, shown)
 
         return work
 
-    def save(self, found: Iterable[Mapping[int, Part]]) -> None:
+    def save(self, found: Iterable[Mapping[int, MadeBatch]]) -> None:
         """Store the chunks, of which all processes have ``found`` their parts."""
         generation, cache = self.generation, self.generation.cache
         parts = ChainMap(*map(dict, found))

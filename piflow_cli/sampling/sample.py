@@ -63,10 +63,11 @@ def sample(request: SampleRequest, console: Console) -> dict:
     check(request)
     processes = open_processes(request.device)
     sampler = processes.together(lambda: _sampler(request, processes, console))
+    if processes.first:
+        _tell_of_older(request, sampler, console)
     size = sampler.batch_size if request.batch_size is None else request.batch_size
     parts = list(batches(sampler.specs, size))
     if processes.first:
-        _tell_of_older(request, sampler, console)
         _tell_of_idle(processes, parts, size, console)
     grid = _grid(request, sampler, console)
     started = time.perf_counter()

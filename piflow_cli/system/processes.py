@@ -77,7 +77,7 @@ def check_devices(device: torch.device, asked: int | None = None) -> None:
     if (started := launched_here()) > devices:
         raise UsageError(
             f"torchrun or accelerate has started {started} processes on this machine: there are {devices} CUDA devices",
-            f"type torchrun --nproc-per-node={devices}, or accelerate launch --num_processes={devices}",
+            f"type --device cpu, or let it start {devices} here",
         )
 
 

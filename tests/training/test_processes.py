@@ -107,7 +107,7 @@ def test_more_processes_than_devices_are_refused_by_both_numbers(cli, monkeypatc
     for name, value in {"WORLD_SIZE": "12", "LOCAL_WORLD_SIZE": "6", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     started = cli(*command, "--device", "cuda", "--output", str(tmp_path))
-    assert started.code == 2 and "--nproc-per-node=4" in started.err
+    assert started.code == 2 and "type --device cpu, or let it start 4 here" in started.err
     assert "has started 6 processes on this machine: there are 4 CUDA devices" in started.err
     assert process_count(None, "cpu") == 12
 
