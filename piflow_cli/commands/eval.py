@@ -151,7 +151,7 @@ def _run(
         with console.listening():
             console.result(*evaluate(request, console))
 
-    if processes is not None and request.images is not None:
+    if processes not in (None, 1) and request.images is not None:
         raise UsageError(
             f"--num-processes {processes}: nothing is generated for a folder of pictures, and one process measures it",
             "leave --num-processes out",
