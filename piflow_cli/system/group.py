@@ -97,7 +97,7 @@ def open_processes(device: str) -> Processes:
     from accelerate import PartialState
 
     state = PartialState(cpu=chosen.type == "cpu", timeout=LONGEST)
-    own = state.device if chosen.type == "cuda" else chosen
+    own = chosen if chosen.type == "cpu" or state.device is None else state.device
     return Processes(own, state.process_index, state.num_processes, _OverGloo())
 
 
