@@ -79,7 +79,7 @@ class Processes:
         return found if self.peers is None else self.peers.tell_all(found)[0]
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This process's share of ``items``: every so-manieth, so that shares do not depend on how long items take."""
+        """This process's share of ``items``: every N-th for N processes, whatever time each item takes."""
         return items[self.rank :: self.count]
 
     def turns(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
