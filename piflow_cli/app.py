@@ -174,12 +174,12 @@ def _report(exc: BaseException, args: list[str]) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exception(exc)
     error = _usage_error(exc, args) or explain(exc) or _unknown(exc)
-    if isinstance(error, Reported):
-        return error.exit_code
-    if not is_first() and isinstance(error, (UsageError, Interrupted)):
+    if not is_first() and isinstance(error, (UsageError, Interrupted, Reported)):
         # All processes of a run meet these; what launched them ends the others once one is gone, so the first speaks
         # first.
         time.sleep(SECONDS_TO_SPEAK)
+        return error.exit_code
+    if isinstance(error, Reported):
         return error.exit_code
     if "--json" in _options(args):
         record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}

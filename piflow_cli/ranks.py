@@ -10,6 +10,11 @@ def launched_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def launched_here() -> int:
+    """The number of those on this machine, where what started them says so, or else 1."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def is_first() -> bool:
     """Whether this process writes for all processes of a run."""
     return launched_processes() == 1 or os.environ.get("RANK", "0") == "0"

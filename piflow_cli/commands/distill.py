@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from piflow_cli.commands.distill_options import (
     Kind,
     LearningRate,
     ListTeachers,
-    NumProcesses,
     OffloadBase,
     OffloadTextEncoder,
     Output,
@@ -35,7 +34,18 @@ from piflow_cli.commands.distill_options import (
     Resume,
     Seed,
 )
-from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Teacher, TextColumn, examples
+from piflow_cli.commands.options import (
+    Base,
+    BasePrecision,
+    Device,
+    Json,
+    NumProcesses,
+    Quiet,
+    Teacher,
+    TextColumn,
+    examples,
+)
+from piflow_cli.commands.starting import start
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
 
@@ -105,7 +115,7 @@ def distill(
         if dry_run:
             _plan(preset, folder, device, processes, parallel, resume, console)
         else:
-            _start(processes, context, lambda: _run(preset, folder, device, parallel, resume, console))
+            start(processes, context, lambda: _run(preset, folder, device, parallel, resume, console))
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
@@ -197,23 +207,10 @@ def _plan(
     console.result(plan, format_pairs(plan))
 
 
-def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> None:
-    """Launch ``processes`` of this command, or ``run`` it here where it is launched already or needs no other."""
-    from piflow_cli.ranks import launched_processes
-    from piflow_cli.system.processes import launch
-
-    if processes > launched_processes():
-        launch(context.find_root().obj, processes)
-    else:
-        run()
-
-
 def _run(preset: Preset, folder: Path, device: str, parallel: str, resume: bool, console: Console) -> None:
     from piflow_cli.streams import unbreakable_out
-    from piflow_cli.system.processes import follow_launcher
     from piflow_cli.training import distill as run_distillation
 
-    follow_launcher()
     # A run of days goes on when nobody reads its output any more.
     with unbreakable_out():
         result = run_distillation(

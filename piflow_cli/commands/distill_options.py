@@ -19,21 +19,8 @@ from piflow_cli.commands.options import (
     switch,
 )
 from piflow_cli.core.policies.kinds import ROWS, policy_names
-from piflow_cli.presets.bounds import PROCESSES
 
 ListTeachers = Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)]
-NumProcesses = Annotated[
-    int | None,
-    setting(
-        "--num-processes",
-        "Processes on this machine, one for each GPU; default: 1, or as torchrun says.",
-        MODEL,
-        "N",
-        1,
-        PROCESSES,
-    ),
-]
-
 ParallelWay = Annotated[
     Literal["auto", "ddp", "fsdp2"],
     setting(

@@ -34,6 +34,7 @@ from piflow_cli.commands.options import (
     Base,
     Device,
     Json,
+    NumProcesses,
     Quiet,
     Subfolder,
     Teacher,
@@ -43,6 +44,7 @@ from piflow_cli.commands.options import (
     read_options,
 )
 from piflow_cli.commands.sample_options import Height, PromptsFrom, Seeds, Substeps, Temperature, Width
+from piflow_cli.commands.starting import start
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import EVALUATIONS, TEACHER_STEPS, Bound
@@ -66,6 +68,7 @@ def eval(
     teacher: Teacher = None,
     base: Base = None,
     device: Device = "auto",
+    num_processes: NumProcesses = None,
     reference: Reference = None,
     metrics: Metrics = None,
     extractor: Extractor = None,
@@ -112,7 +115,8 @@ def eval(
         "output": _folder(named, subfolder, images) if output is None else output,
     }
     told |= dict(images=images, inception_weights=inception_weights, cache=cache, save_statistics=save_statistics)
-    _run(named, metrics, dict(extractors=tuple(extractor or ()), prompts_from=prompts, **told), console)
+    told |= dict(extractors=tuple(extractor or ()), prompts_from=prompts)
+    _run(context, num_processes, named, metrics, told, console)
 
 
 def _protocol(quick: bool, full: bool) -> str | None:
@@ -121,15 +125,38 @@ def _protocol(quick: bool, full: bool) -> str | None:
     return "quick" if quick else "full" if full else None
 
 
-def _run(students: tuple[str, ...], metrics: str | None, told: dict[str, Any], console: Console) -> None:
+def _run(
+    context: typer.Context,
+    processes: int | None,
+    students: tuple[str, ...],
+    metrics: str | None,
+    told: dict[str, Any],
+    console: Console,
+) -> None:
     # Takes seconds to import, which a slip in the options need not wait for.
     from piflow_cli.evaluation.request import EvalRequest, parse_metrics
-    from piflow_cli.evaluation.run import evaluate
+    from piflow_cli.system.processes import process_count
 
     wanted = None if metrics is None else parse_metrics(metrics)
     request = EvalRequest(students=students, metrics=wanted, **told)
-    with console.listening():
-        console.result(*evaluate(request, console))
+
+    def check() -> None:
+        from piflow_cli.evaluation.run import check as check_evaluation
+
+        check_evaluation(request)
+
+    def run() -> None:
+        from piflow_cli.evaluation.run import evaluate
+
+        with console.listening():
+            console.result(*evaluate(request, console))
+
+    if processes not in (None, 1) and request.images is not None:
+        raise UsageError(
+            f"--num-processes {processes}: nothing is generated for a folder of pictures, and one process measures it",
+            "leave --num-processes out",
+        )
+    start(process_count(processes, request.device), context, run, check)
 
 
 def _counts(text: str | None, option: str, bound: Bound) -> tuple[int, ...]:

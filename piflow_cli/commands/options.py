@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from piflow_cli.errors import UsageError
-from piflow_cli.presets.bounds import IMAGES, Bound
+from piflow_cli.presets.bounds import IMAGES, PROCESSES, Bound
 from piflow_cli.presets.choices import BasePrecision as Precision
 from piflow_cli.presets.places import expanded
 from piflow_cli.sampling.limits import (
@@ -199,6 +199,17 @@ Device = Annotated[
         help="Where to compute: auto, cpu, cuda or cuda:N.",
         callback=check_device,
         rich_help_panel=MODEL,
+    ),
+]
+NumProcesses = Annotated[
+    int | None,
+    setting(
+        "--num-processes",
+        "Processes on this machine, one for each GPU; default: 1, or as torchrun says.",
+        MODEL,
+        "N",
+        1,
+        PROCESSES,
     ),
 ]
 Teacher = Annotated[

@@ -12,6 +12,7 @@ from piflow_cli.commands.options import (
     BasePrecision,
     Device,
     Json,
+    NumProcesses,
     Quiet,
     Subfolder,
     Teacher,
@@ -45,6 +46,7 @@ from piflow_cli.commands.sample_options import (
     Vae,
     Width,
 )
+from piflow_cli.commands.starting import start
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
 from piflow_cli.students.naming import student_name
@@ -70,6 +72,7 @@ def sample(
     lora: Loras = None,
     compile: Compile = False,
     device: Device = "auto",
+    num_processes: NumProcesses = None,
     base_precision: BasePrecision = None,
     offload: Offload = "none",
     prompts_from: PromptsFrom = None,
@@ -111,7 +114,7 @@ def sample(
         seeds=_seeds(seeds, num_images),
         output=_folder(student, subfolder, teacher) if output is None else output,
     )
-    _run(options, Console(json=json, quiet=quiet))
+    _run(context, num_processes, options, Console(json=json, quiet=quiet))
 
 
 def _named(student: str | None, prompts: list[str] | None, teacher: str | None) -> tuple[str | None, tuple[str, ...]]:
@@ -139,14 +142,26 @@ def _is_path(text: str) -> bool:
     return os.path.exists(place) or (folder != os.sep and os.path.isdir(folder))
 
 
-def _run(options: dict, console: Console) -> None:
+def _run(context: typer.Context, processes: int | None, options: dict, console: Console) -> None:
     # Takes seconds to import, which a slip in the options need not wait for.
     from piflow_cli.sampling.request import SampleRequest
-    from piflow_cli.sampling.sample import sample as run_sampling
+    from piflow_cli.system.processes import process_count
 
-    with console.listening():
-        result = run_sampling(SampleRequest(**options), console)
-    console.result(result, format_pairs(result))
+    request = SampleRequest(**options)
+
+    def check() -> None:
+        from piflow_cli.sampling.sample import check as check_sampling
+
+        check_sampling(request)
+
+    def run() -> None:
+        from piflow_cli.sampling.sample import sample as run_sampling
+
+        with console.listening():
+            result = run_sampling(request, console)
+        console.result(result, format_pairs(result))
+
+    start(process_count(processes, request.device), context, run, check)
 
 
 def _seeds(seeds: str | None, num_images: int | None) -> tuple[int, ...] | None:

@@ -109,7 +109,8 @@ def sample(
         console: takes progress and warnings.
 
     Returns the images in the order of prompts and seeds, 8 bits a channel; ``image.info["piflow"]`` is the recipe of
-    each as JSON. An image depends on its seed, and its label or prompt, not on the batch it is made in.
+    each as JSON. An image depends on its seed, and its label or prompt, not on the batch it is made in. Processes that
+    torchrun or accelerate started share the work, and the first of them gets the images; the others get none.
 
     Raises:
         UsageError: what is asked does not go together, or is not there, with all faults of the numbers.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,15 +16,17 @@ from torch import Tensor
 
 from ..core.tensors import all_finite
 from ..errors import RunError
-from ..reports.images import save_png, to_images
+from ..reports.images import png_of, to_images, write_png
 from ..sampling.request import ImageSpec, batches
 from ..system.files import cache_key
-from ..system.processes import Processes
+from ..system.group import Processes
 from ..weights.cache import Cache
 from .candidates import Candidate
 from .overlap import Overlap
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from ..console import Console
     from ..sampling.opened import OpenedModel
 
@@ -104,19 +109,21 @@ class Generation:
         return [spec for chunk in self._chunks(aligned=True) for spec in chunk.specs]
 
     def run(self, candidate: Candidate, console: Console, *, aligned: bool = False) -> None:
-        """Make whatever the cache lacks of ``candidate``, this process its share, and wait for the others.
+        """Make whatever the cache of the first process lacks of ``candidate``; each process makes its share.
 
         ``aligned``: of the aligned specs alone.
         """
-        # Shares go by place, not by what is missing: others may add to the cache before this process looks into it.
-        share = self._chunks(aligned)[self.processes.rank :: self.processes.count]
-        mine = [chunk for chunk in share if self._lacks(candidate, chunk) or self.images is not None]
         self._tell_of_older(candidate, console)
-        if mine:
-            self._make(candidate, mine, console)
+        chunks = self._chunks(aligned)
+        lacking = self.processes.of_first(
+            lambda: [
+                place for place, chunk in enumerate(chunks) if self.images is not None or self._lacks(candidate, chunk)
+            ]
+        )
+        if lacking:
+            self._make(candidate, [chunks[place] for place in lacking], console)
         else:
             console.say(f"{candidate.title}: from the cache")
-        self.processes.wait()
 
     def _tell_of_older(self, candidate: Candidate, console: Console) -> None:
         """Warn of pictures that are there already and stay, since they would be taken for some of these."""
@@ -130,18 +137,42 @@ class Generation:
             console.warn(f"{folder} holds {count} of other seeds, and they stay: name another folder with --output DIR")
 
     def _make(self, candidate: Candidate, chunks: Sequence[Chunk], console: Console) -> None:
+        """Make ``chunks`` in turns of one for each process.
+
+        Processes share the batches of a turn, so that all have work where there are few chunks, and a batch is that of
+        one process. The first stores what they made: the others need not see its cache.
+        """
         total = sum(len(chunk.specs) for chunk in chunks)
         with console.progress(total, description=candidate.title) as bar, Overlap(self.opened.device) as overlap:
-            for chunk in chunks:
-                gathered = _Gathered(self, candidate, chunk)
-                kept = self._found(self.states_key(candidate, chunk)) if chunk.aligned else None
-                for start in range(0, len(chunk.specs), self.batch_size):
-                    specs = chunk.specs[start : start + self.batch_size]
+            for turn in self.processes.turns(chunks):
+                gathered = Gathered(self, candidate, turn)
+                if self.processes.count == 1:
+                    # What is stored has been looked at by then, and the next turn is on its way.
+                    self._draw(gathered, overlap, bar)
+                    overlap.submit(partial(gathered.save, [gathered.parts]))
+                else:
+                    parts = self.processes.gather(partial(self._drawn, gathered, overlap, bar))
+                    if self.processes.first:
+                        gathered.save(parts)
+
+    def _drawn(self, gathered: Gathered, overlap: Overlap, bar: tqdm) -> dict[int, MadeBatch]:
+        """This process's share of a turn, when all of it has been looked at."""
+        self._draw(gathered, overlap, bar)
+        overlap.finish()
+        return gathered.parts
+
+    def _draw(self, gathered: Gathered, overlap: Overlap, bar: tqdm) -> None:
+        candidate, place = gathered.candidate, 0
+        for chunk in gathered.chunks:
+            kept = self._found(self.states_key(candidate, chunk)) if chunk.aligned else None
+            for start in range(0, len(chunk.specs), self.batch_size):
+                specs = chunk.specs[start : start + self.batch_size]
+                if place % self.processes.count == self.processes.rank:
                     states = self._states(candidate, specs, None if kept is None else kept[start : start + len(specs)])
                     pictures = self.opened.decode(states)
-                    overlap.submit(gathered.batch(specs, states, pictures), [states, pictures])
-                    bar.update(len(specs))
-                overlap.submit(gathered.save)
+                    overlap.submit(gathered.batch(place, chunk, specs, states, pictures), [states, pictures])
+                bar.update(len(specs))
+                place += 1
 
     def states(self, candidate: Candidate) -> Iterator[Tensor]:
         """States (n, C, *S) of the aligned specs, chunk by chunk."""
@@ -194,41 +225,64 @@ class Generation:
         if found is None:
             raise RunError(
                 f"the cache lost a chunk of features: {self.cache.path(key)}",
-                "run the same command again; several processes must share the folder: --cache DIR",
+                "run the same command again; another folder is named by --cache DIR",
             )
         return found
 
 
+@dataclass(frozen=True)
+class MadeBatch:
+    """What came of one batch: features by the tag of their extractor, states if they are kept, and PNGs if wanted."""
+
+    features: Mapping[str, Tensor]
+    states: Tensor | None
+    pictures: Mapping[str, bytes]
+
+
 @dataclass
-class _Gathered:
-    """The features of one chunk so far; only the thread of the features touches it."""
+class Gathered:
+    """What this process has made of some chunks so far, by the place of a batch among all of theirs.
+
+    Only the thread of the features touches ``parts`` before they are whole.
+    """
 
     generation: Generation
     candidate: Candidate
-    chunk: Chunk
-    features: dict[str, list[Tensor]] = field(default_factory=dict)
-    states: list[Tensor] = field(default_factory=list)
+    chunks: Sequence[Chunk]
+    parts: dict[int, MadeBatch] = field(default_factory=dict)
 
-    def batch(self, specs: Sequence[ImageSpec], states: Tensor, pictures: Tensor) -> Callable[[], None]:
+    def batch(
+        self, place: int, chunk: Chunk, specs: Sequence[ImageSpec], states: Tensor, pictures: Tensor
+    ) -> Callable[[], None]:
         """The work on one batch: extract the features of its pictures."""
+        generation = self.generation
 
         @torch.no_grad()
         def work() -> None:
-            for tag, extractor in self.generation.extractors.items():
-                self.features.setdefault(tag, []).append(extractor(pictures, specs))
-            if self.chunk.aligned:
-                self.states.append(states.cpu())
-            if self.generation.images is not None:
-                folder = self.generation.images / self.candidate.folder
+            features = {tag: extractor(pictures, specs) for tag, extractor in generation.extractors.items()}
+            shown = {}
+            if generation.images is not None:
                 for spec, image in zip(specs, to_images(pictures), strict=True):
-                    save_png(image, folder / f"{spec.stem}.png", {**self.candidate.identity, **spec.recipe})
+                    shown[spec.stem] = png_of(image, {**self.candidate.identity, **spec.recipe})
+            self.parts[place] = MadeBatch(features, states.cpu() if chunk.aligned else None, shown)
 
         return work
 
-    def save(self) -> None:
-        """Store the chunk, now that all of its batches are through."""
+    def save(self, found: Iterable[Mapping[int, MadeBatch]]) -> None:
+        """Store the chunks, of which all processes have ``found`` their parts."""
         generation, cache = self.generation, self.generation.cache
-        for tag, parts in self.features.items():
-            cache.put(generation.features_key(self.candidate, self.chunk, tag), {ROWS: torch.cat(parts).float()})
-        if self.chunk.aligned:
-            cache.put(generation.states_key(self.candidate, self.chunk), {ROWS: torch.cat(self.states).float()})
+        parts = ChainMap(*map(dict, found))
+        places = iter(range(len(parts)))
+        for chunk in self.chunks:
+            count = -(-len(chunk.specs) // generation.batch_size)
+            own = [parts[place] for place in islice(places, count)]
+            for tag in generation.extractors:
+                key = generation.features_key(self.candidate, chunk, tag)
+                cache.put(key, {ROWS: torch.cat([part.features[tag] for part in own]).float()})
+            if chunk.aligned:
+                states = torch.cat([part.states for part in own if part.states is not None])
+                cache.put(generation.states_key(self.candidate, chunk), {ROWS: states.float()})
+            for part in own:
+                for stem, png in part.pictures.items():
+                    assert generation.images is not None, "pictures are made where a folder takes them"
+                    write_png(png, generation.images / self.candidate.folder / f"{stem}.png")

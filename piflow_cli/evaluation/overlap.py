@@ -41,6 +41,11 @@ class Overlap:
         while len(self._pending) > WAITING + 1:
             self._pending.popleft().result()
 
+    def finish(self) -> None:
+        """Wait until all work is done. Raises errors of it."""
+        while self._pending:
+            self._pending.popleft().result()
+
     def __enter__(self) -> Overlap:
         return self
 
@@ -48,8 +53,8 @@ class Overlap:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            while self._pending and kind is None:
-                self._pending.popleft().result()
+            if kind is None:
+                self.finish()
         finally:
             if self._worker is not None:
                 self._worker.shutdown(wait=True, cancel_futures=True)

@@ -6,27 +6,29 @@ import gc
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
 from ..console import format_pairs
 from ..packages import object_at
+from ..ranks import is_first
 from ..reports.images import to_images
 from ..sampling.text import WIDEST_ROW
 from ..students.locate import path_or_hub_id
 from ..students.naming import student_names
 from ..system.devices import keep_freed_memory
 from ..system.files import cache_folder, check_writable, user_cache
-from ..system.processes import Processes, open_processes
+from ..system.group import Processes, open_processes
 from ..system.versions import collect
 from ..weights.cache import EVAL, Cache
 from .candidates import TEACHER, Candidate
-from .chosen_extractors import ChosenExtractors, reference_of
+from .chosen_extractors import ChosenExtractor, ChosenExtractors, reference_of
 from .compared import Compared, open_compared
 from .extractor_kinds import extractor_kind
 from .folder_run import FolderRequest, evaluate_folder, extractor_of
 from .folders import check_folder
-from .generate import Generation
+from .generate import Generation, MetricExtractor
 from .measuring import Measuring
 from .metric_kinds import FINE, OWN_TEACHER, STUDENT, metric_kind, needing
 from .references import check_reference
@@ -56,13 +58,8 @@ SETTINGS = (
 )
 
 
-def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
-    """Measure what ``request`` names and write the report; returns it for --json, and as text.
-
-    Raises:
-        UsageError: what is asked does not go together or is not there; nothing has been generated then.
-        RunError: weights or packages are missing, or files are damaged.
-    """
+def check(request: EvalRequest) -> None:
+    """Refuse what can be refused before anything is loaded, and before other processes are started."""
     request.check()
     for student in request.students:
         path_or_hub_id(student)
@@ -72,7 +69,20 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
         check_folder(request.images)
     if request.reference not in (None, TEACHER):
         check_reference(request.reference)
-    _check_folders(request)
+    if is_first():
+        _check_folders(request)
+
+
+def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
+    """Measure what ``request`` names and write the report; returns it for --json, and as text.
+
+    Several processes share what is generated. The first of them measures and writes, and the others return nothing.
+
+    Raises:
+        UsageError: what is asked does not go together or is not there; nothing has been generated then.
+        RunError: weights or packages are missing, or files are damaged.
+    """
+    check(request)
     started = time.perf_counter()
     processes = open_processes(request.device)
     if processes.device.type == "cpu":
@@ -187,7 +197,7 @@ def _student_rows(request: EvalRequest, processes: Processes, report: Report, co
     told: set[str] = set()
     teachers: dict[str, str] = {}
     for path, name in zip(request.students, student_names(request.students, request.subfolder)):
-        compared = open_compared(path, name, request, processes.device, console)
+        compared = processes.together(partial(open_compared, path, name, request, processes.device, console))
         _rows_of(request, named_apart(compared, teachers), extractors, cache, processes, report, told, console)
         # The next student is opened when nothing of this one is left, nor of its base.
         del compared
@@ -205,8 +215,7 @@ def _rows_of(
     console: Console,
 ) -> None:
     """Add one student's rows and samples; ``told``: the teachers that have theirs."""
-    _check(request, compared)
-    all_chosen, own = extractors.of(compared), extractors.metric_extractors_of(compared)
+    all_chosen, own = processes.together(lambda: _checked(request, compared, extractors))
     generation = Generation(
         compared.opened, compared.specs, {one.tag: one for one in [*all_chosen, *own.values()]}, cache, processes,
         batch_size=(TEXT_BATCH if compared.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
@@ -254,8 +263,13 @@ def _fine(request: EvalRequest, compared: Compared) -> Candidate | None:
     return compared.fine if is_compared or reference_of(request, compared) == TEACHER else None
 
 
-def _check(request: EvalRequest, compared: Compared) -> None:
-    """Refuse what this student cannot be asked, before anything is generated."""
+def _checked(
+    request: EvalRequest, compared: Compared, extractors: ChosenExtractors
+) -> tuple[list[ChosenExtractor], dict[str, MetricExtractor]]:
+    """The extractors that are to see this student's pictures, and those of one metric alone.
+
+    What the student cannot be asked is refused here, before anything is generated.
+    """
     kinds = [metric_kind(name) for name in request.measures]
     asked = [kind for kind in kinds if request.asks(kind.name)]
     for kind in asked:
@@ -266,6 +280,7 @@ def _check(request: EvalRequest, compared: Compared) -> None:
     for kind in asked:
         if kind.refuse is not None:
             object_at(kind.refuse)(compared)
+    return extractors.of(compared), extractors.metric_extractors_of(compared)
 
 
 def _add_samples(report: Report, compared: Compared, generation: Generation, candidates: Sequence[Candidate]) -> None:

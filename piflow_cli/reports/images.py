@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,10 +60,28 @@ def image_grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     return grid
 
 
-def save_png(image: Image.Image, path: Path, recipe: dict | None = None) -> None:
-    """Write a PNG, aside first, with ``recipe`` as JSON under the text key ``piflow``."""
-    info = PngInfo()
+def png_of(image: Image.Image, recipe: dict | None = None) -> bytes:
+    """The content of a PNG, with ``recipe`` as JSON under the text key ``piflow``."""
+    info, content = PngInfo(), BytesIO()
     if recipe is not None:
         info.add_text(RECIPE_KEY, dumps(recipe))
+    image.save(content, format="PNG", pnginfo=info)
+    return content.getvalue()
+
+
+def read_png(content: bytes) -> Image.Image:
+    """The picture in what :func:`png_of` gave."""
+    with Image.open(BytesIO(content)) as image:
+        image.load()
+        return image
+
+
+def write_png(content: bytes, path: Path) -> None:
+    """Write what :func:`png_of` gave, aside first."""
     with replacing_file(path) as aside:
-        image.save(aside, format="PNG", pnginfo=info)
+        aside.write_bytes(content)
+
+
+def save_png(image: Image.Image, path: Path, recipe: dict | None = None) -> None:
+    """Write a PNG, aside first, with its ``recipe``."""
+    write_png(png_of(image, recipe), path)

@@ -14,6 +14,7 @@ from ..core.tensors import to_device
 from ..students.open import FoundStudent
 from ..students.shared_base import root
 from ..students.student import Student
+from ..system.group import Processes
 from ..teachers.base import ClassConditionalFamily, Conditioning
 from ..teachers.decoders import decode_each
 from ..teachers.text_to_image import TextToImageFamily
@@ -99,7 +100,8 @@ def _text_model(
     # The teacher's half without a text; a network that is told the scale needs none.
     guided = facts.guidance != 1 and not family.embeds_guidance
     usual = usual_size(found)
-    encoded = EncodedPrompts.open(request, family, *found.base, precision, guided, usual, device, console)
+    # Which pictures are for which process is known later, so each encodes all prompts.
+    encoded = EncodedPrompts.open(request, family, *found.base, precision, guided, usual, Processes(device), console)
     student = found.load(precision=precision)
     if precision == "fp8":
         store_in_fp8(root(student.model), family.kept_whole(root(student.model)))

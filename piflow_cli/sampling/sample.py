@@ -15,12 +15,13 @@ from ..core.tensors import to_device
 from ..errors import UsageError
 from ..presets.idle import idle_options
 from ..presets.resolve import load
-from ..reports.images import GRID_KEY, image_grid, save_png, to_images
+from ..ranks import is_first
+from ..reports.images import GRID_KEY, image_grid, png_of, read_png, save_png, to_images, write_png
 from ..students.locate import path_or_hub_id
 from ..students.open import FoundStudent, LoadedStudent, find_student
 from ..students.student import Student
-from ..system.devices import choose_device
 from ..system.files import check_writable
+from ..system.group import Processes, open_processes
 from ..teachers import family_of
 from ..teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of
 from ..teachers.folders import on_base, teacher_folder
@@ -44,39 +45,75 @@ MOST_IN_GRID = 1000
 CLASS_BATCH = 64
 
 
-def sample(request: SampleRequest, console: Console) -> dict:
-    """Write one PNG per picture, and a grid, to ``request.output``; returns what was written and how fast."""
+def check(request: SampleRequest) -> None:
+    """Refuse what can be refused before anything is loaded, and before other processes are started."""
     request.check()
     if isinstance(request.student, (str, Path)):
         path_or_hub_id(request.student)
-    check_writable(request.output)
-    device = choose_device(request.device)
-    sampler = (
-        _student_sampler(_found(request.student, request, console), request, device, console)
-        if request.student is not None
-        else _teacher_sampler(request, device, console)
-    )
-    _tell_of_older(request, sampler, console)
+    if is_first():
+        check_writable(request.output)
+
+
+def sample(request: SampleRequest, console: Console) -> dict:
+    """Write one PNG per picture, and a grid, to ``request.output``; returns what was written and how fast.
+
+    Several processes take turns with the batches, so that pictures are those of one process. The first of them writes,
+    and on the others there are no ``images`` in what is returned.
+    """
+    check(request)
+    processes = open_processes(request.device)
+    sampler = processes.together(lambda: _sampler(request, processes, console))
+    if processes.first:
+        _tell_of_older(request, sampler, console)
     size = sampler.batch_size if request.batch_size is None else request.batch_size
+    parts = list(batches(sampler.specs, size))
+    if processes.first:
+        _tell_of_idle(processes, parts, size, console)
     grid = _grid(request, sampler, console)
     started = time.perf_counter()
-    images = {}
+    pictures: dict[ImageSpec, bytes] = {}
     with console.progress(len(sampler.specs), description="sampling") as bar:
-        for specs in batches(sampler.specs, size):
-            for spec, image in zip(specs, to_images(sampler.draw(specs)), strict=True):
-                recipe = {**sampler.recipe, **spec.recipe} if request.metadata else None
-                save_png(image, _file(request, spec), recipe)
-                if grid is not None:
-                    images[spec] = image
-            bar.update(len(specs))
+        for turn in processes.turns(parts):
+            for made in processes.gather(lambda: _drawn(request, sampler, processes.share(turn))):
+                for spec, png in made.items():
+                    write_png(png, _file(request, spec))
+                    if grid is not None:
+                        pictures[spec] = png
+            bar.update(sum(map(len, turn)))
     seconds = time.perf_counter() - started
-    if grid is not None:
+    if processes.first and grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
-        whole = image_grid([images[spec] for spec in sampler.specs], sampler.columns)
+        whole = image_grid([read_png(pictures[spec]) for spec in sampler.specs], sampler.columns)
         # Marked even where no recipe is wanted, so that nobody counts it among the pictures.
         save_png(whole, grid, {**(sampler.recipe if request.metadata else {}), GRID_KEY: True})
-    files = [_file(request, spec) for spec in sampler.specs]
+    files = [_file(request, spec) for spec in sampler.specs] if processes.first else []
     return {"images": files, "grid": grid, "seconds": round(seconds, 3), **sampler.recipe}
+
+
+def _sampler(request: SampleRequest, processes: Processes, console: Console) -> Sampler:
+    if request.student is None:
+        return _teacher_sampler(request, processes, console)
+    return _student_sampler(_found(request.student, request, console), request, processes, console)
+
+
+def _drawn(request: SampleRequest, sampler: Sampler, parts: Sequence[Sequence[ImageSpec]]) -> dict[ImageSpec, bytes]:
+    """PNGs of the pictures of ``parts``: to compress them takes long, and each process does it for its own."""
+    made = {}
+    for specs in parts:
+        for spec, image in zip(specs, to_images(sampler.draw(specs)), strict=True):
+            made[spec] = png_of(image, {**sampler.recipe, **spec.recipe} if request.metadata else None)
+    return made
+
+
+def _tell_of_idle(processes: Processes, parts: Sequence[Sequence[ImageSpec]], size: int, console: Console) -> None:
+    """Warn where some processes have nothing to do; to make smaller batches unasked would change the last digits."""
+    if len(parts) >= processes.count:
+        return
+    pictures = sum(map(len, parts))
+    smaller = max(1, pictures // processes.count)
+    batch = "1 batch" if len(parts) == 1 else f"{len(parts)} batches"
+    remedy = f": --batch-size {smaller} would make more" if smaller < size and pictures >= processes.count else ""
+    console.warn(f"{batch} for {processes.count} processes, of which {processes.count - len(parts)} wait{remedy}")
 
 
 def _tell_of_older(request: SampleRequest, sampler: Sampler, console: Console) -> None:
@@ -104,7 +141,7 @@ def _file(request: SampleRequest, spec: ImageSpec) -> Path:
 
 
 def _student_sampler(
-    found: FoundStudent | LoadedStudent, request: SampleRequest, device: torch.device, console: Console
+    found: FoundStudent | LoadedStudent, request: SampleRequest, processes: Processes, console: Console
 ) -> Sampler:
     facts = found.facts
     recipe = {
@@ -123,9 +160,9 @@ def _student_sampler(
     embeds = family_of(facts.family).embeds_guidance and request.guidance is not None
     family = family_of(facts.family, request.guidance if embeds else facts.guidance)
     if isinstance(family, TextToImageFamily):
-        return text_student_sampler(request, found, family, recipe, device, console)
+        return text_student_sampler(request, found, family, recipe, processes, console)
     request.refuse_text(found.named)
-    return _class_student_sampler(request, found, recipe, device)
+    return _class_student_sampler(request, found, recipe, processes.device)
 
 
 def _found(student: str | Student, request: SampleRequest, console: Console) -> FoundStudent | LoadedStudent:
@@ -203,7 +240,7 @@ def class_decoder(request: SampleRequest, trained: str | None, channels: int, de
     return latent_decoder(request.vae if request.vae is not None else trained if trained else None, channels, device)
 
 
-def _teacher_sampler(request: SampleRequest, device: torch.device, console: Console) -> Sampler:
+def _teacher_sampler(request: SampleRequest, processes: Processes, console: Console) -> Sampler:
     if (
         request.substeps is not None
         or request.temperature is not None
@@ -228,9 +265,9 @@ def _teacher_sampler(request: SampleRequest, device: torch.device, console: Cons
     family = family_of(preset.teacher.family, preset.teacher.guidance)
     recipe = {"piflow": __version__, "teacher": preset.name}
     if isinstance(family, TextToImageFamily):
-        return text_teacher_sampler(request, preset, family, recipe, device, console)
+        return text_teacher_sampler(request, preset, family, recipe, processes, console)
     request.refuse_text(f"the teacher {preset.name}")
-    return _class_teacher_sampler(request, preset, family, recipe, device)
+    return _class_teacher_sampler(request, preset, family, recipe, processes.device)
 
 
 def _class_teacher_sampler(

@@ -18,6 +18,7 @@ from ..students.loras import add_loras, cast_adapters, layers_under_magnitudes
 from ..students.open import FoundStudent, LoadedStudent
 from ..students.scheduler import PolicyScheduler
 from ..students.shared_base import View, root
+from ..system.group import Processes
 from ..teachers.base import Network, guidance_of
 from ..teachers.decoders import decode_each
 from ..teachers.encoders import collate, with_negative
@@ -27,7 +28,7 @@ from ..teachers.text_to_image import StockEncoders, TextToImageFamily
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
-from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest
+from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest, batches
 from .text_specs import size_of, specs_of, usual_size
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 WIDEST_ROW = 10
+TEXT_BATCH = 1
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
 EMPTY = ""
@@ -47,13 +49,13 @@ def text_student_sampler(
     found: FoundStudent | LoadedStudent,
     family: TextToImageFamily,
     recipe: dict,
-    device: torch.device,
+    processes: Processes,
     console: Console,
 ) -> Sampler:
     """The sampler of the student that was ``found``; guidance is distilled in, so batches have no second half."""
-    precision = _precision(request, found.base_precision, device)
+    precision = _precision(request, found.base_precision, processes.device)
     usual = usual_size(found)
-    encoded = EncodedPrompts.open(request, family, *found.base, precision, False, usual, device, console)
+    encoded = EncodedPrompts.open(request, family, *found.base, precision, False, usual, processes, console)
     student = found.load(precision=precision)
     options = {
         "shift": request.shift,
@@ -71,7 +73,7 @@ def text_teacher_sampler(
     preset: Preset,
     family: TextToImageFamily,
     recipe: dict,
-    device: torch.device,
+    processes: Processes,
     console: Console,
 ) -> Sampler:
     """The sampler of the teacher, with the scheduler of its base or Euler steps at the preset's shift."""
@@ -85,10 +87,10 @@ def text_teacher_sampler(
         )
     trained = "bf16" if preset.adapter is None else preset.adapter.base_precision
     # A preset may want its base quantised for training; pictures are made with the weights that were quantised.
-    precision = _precision(request, "fp32" if trained == "fp32" else "bf16", device)
+    precision = _precision(request, "fp32" if trained == "fp32" else "bf16", processes.device)
     guided = guidance_of(section).scale != 1
     usual, place = size_of(preset.data), (section.base, section.revision)
-    encoded = EncodedPrompts.open(request, family, *place, precision, guided, usual, device, console)
+    encoded = EncodedPrompts.open(request, family, *place, precision, guided, usual, processes, console)
     family = encoded.family
     model = family.load_base(teacher_folder(family, section), precision)
     own = encoded.folder / "scheduler"
@@ -102,8 +104,8 @@ def text_teacher_sampler(
 class EncodedPrompts:
     """What samplers of students and teachers share: image specs, their encoded prompts, and the folder of the VAE.
 
-    ``texts``: conditioning of each prompt, in the dtype that the network computes in. ``guided``: the pipeline also
-    asks for the empty prompt. ``console``: says what is left out.
+    ``texts``: conditioning of each prompt of this process, in the dtype that the network computes in. ``guided``: the
+    pipeline also asks for the empty prompt. ``console``: says what is left out.
     """
 
     request: SampleRequest
@@ -131,10 +133,14 @@ class EncodedPrompts:
         precision: str,
         guided: bool,
         usual: Size,
-        device: torch.device,
+        processes: Processes,
         console: Console,
     ) -> EncodedPrompts:
-        """Check everything that can be wrong, encode the prompts and free the encoders before the network comes."""
+        """Check everything that can be wrong, encode the prompts and free the encoders before the network comes.
+
+        Of ``processes`` each encodes what its own batches are told.
+        """
+        device = processes.device
         family = family.sized_by(locate(base, revision, CONFIGS))
         specs = specs_of(request, family, usual)
         if request.offload != "none" and device.type == "cpu":
@@ -149,7 +155,11 @@ class EncodedPrompts:
         prompts = dict.fromkeys([*(spec.text for spec in specs), *([EMPTY] if guided else [])])
         console.say(f"encoding {len(prompts)} prompt{'s' if len(prompts) != 1 else ''}")
         encoders = StockEncoders(family, folder, device, offload=request.offload in LAYERWISE)
-        texts = {text: _in_dtype(encoders.encode_text([text])[0], COMPUTED_IN[precision]) for text in prompts}
+        mine = processes.share(list(batches(specs, TEXT_BATCH if request.batch_size is None else request.batch_size)))
+        own = {spec.text for part in mine for spec in part} | {EMPTY}
+        texts = {
+            text: _in_dtype(encoders.encode_text([text])[0], COMPUTED_IN[precision]) for text in prompts if text in own
+        }
         if long := encoders.long_texts(list(prompts)):
             console.warn(told_of(long, len(prompts) - guided))
         encoders.close()
@@ -181,7 +191,7 @@ class EncodedPrompts:
         loras = {"loras": [f"{path}:{scale:g}" for path, scale in request.loras]} if request.loras else {}
         base = {"base": request.base} if request.base is not None else {}
         precision = {"base_precision": self.precision} if request.base_precision is not None else {}
-        return Sampler(draw, self.specs, {**recipe, **base, **precision, **loras}, 1, _columns(self.specs))
+        return Sampler(draw, self.specs, {**recipe, **base, **precision, **loras}, TEXT_BATCH, _columns(self.specs))
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
         """The conditioning of a batch, in host memory; ``negative_`` entries where the pipeline guides."""

@@ -6,15 +6,14 @@ import ctypes
 import logging
 import os
 import signal
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 
 from ..errors import Reported, RunError, UsageError
-from ..ranks import launched_processes
+from ..ranks import launched_here, launched_processes
 from ..streams import inherited
 from .devices import choose_device, usable_cores
 
@@ -62,15 +61,24 @@ def process_count(asked: int | None, device: str) -> int:
             f"--device {device} is one device, and there are to be {wanted} processes",
             "type --device cuda, or --device cpu",
         )
-    chosen = choose_device(device)
-    if chosen.type == "cuda":
-        import torch
-
-        if asked is not None and wanted > (devices := torch.cuda.device_count()):
-            raise UsageError(
-                f"--num-processes {wanted}: there are {devices} CUDA devices", f"type --num-processes {devices}"
-            )
+    check_devices(choose_device(device), wanted if started == 1 else None)
     return wanted
+
+
+def check_devices(device: torch.device, asked: int | None = None) -> None:
+    """Raise UsageError where this machine has fewer GPUs than processes, ``asked`` for or started; CPUs are shared."""
+    if device.type != "cuda":
+        return
+    devices = torch.cuda.device_count()
+    if asked is not None and asked > devices:
+        raise UsageError(
+            f"--num-processes {asked}: there are {devices} CUDA devices", f"type --num-processes {devices}"
+        )
+    if (started := launched_here()) > devices:
+        raise UsageError(
+            f"torchrun or accelerate has started {started} processes on this machine: there are {devices} CUDA devices",
+            f"type --device cpu, or let it start {devices} here",
+        )
 
 
 def launch(arguments: Sequence[str], processes: int) -> None:
@@ -140,29 +148,3 @@ def _signals(known: str) -> list[str]:
     if hang_up is None or signal.getsignal(hang_up) != signal.SIG_IGN or "--signals-to-handle" not in known:
         return []
     return ["--signals-to-handle=SIGTERM,SIGINT,SIGQUIT"]
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process among those that torchrun or accelerate started. ``wait`` returns when all have come to it."""
-
-    device: torch.device
-    rank: int = 0
-    count: int = 1
-    wait: Callable[[], None] = lambda: None
-
-    @property
-    def first(self) -> bool:
-        return self.rank == 0
-
-
-def open_processes(device: str) -> Processes:
-    """The process group of the environment, or this process alone; raises UsageError for a missing device."""
-    chosen = choose_device(device)
-    if launched_processes() == 1:
-        return Processes(chosen)
-    from accelerate import PartialState
-
-    state = PartialState(cpu=chosen.type == "cpu", timeout=LONGEST)
-    own = chosen if state.device is None else state.device
-    return Processes(own, state.process_index, state.num_processes, state.wait_for_everyone)

@@ -46,7 +46,7 @@ from piflow_cli.students.locate import StudentFiles
 from piflow_cli.students.open import FoundStudent
 from piflow_cli.students.student import student_of
 from piflow_cli.system.devices import choose_device, keep_freed_memory
-from piflow_cli.system.processes import Processes
+from piflow_cli.system.group import Processes
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.cache import Cache
 from piflow_cli.weights.locate import locate

@@ -201,6 +201,7 @@ PARSERS: dict[str, Callable[[list[str]], None]] = {
     "git": written("clone YOUR-FORK"),
     "cd": written("piflow"),
     "pre-commit": written("install"),
+    "sbatch": written("flux-dev.sbatch"),
 }
 
 

@@ -6,17 +6,17 @@ from __future__ import annotations
 import os
 import weakref
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from thread_processes import in_threads
 from tiny_students import tiny_student
 
 from piflow_cli.console import Console
-from piflow_cli.errors import RunError
+from piflow_cli.errors import Reported, RunError
 from piflow_cli.evaluation import generate
 from piflow_cli.evaluation.candidates import Candidate
 from piflow_cli.evaluation.generate import Generation, chunks_of
@@ -26,7 +26,7 @@ from piflow_cli.sampling.opened import OpenedModel
 from piflow_cli.sampling.request import ImageSpec
 from piflow_cli.students.locate import StudentFiles
 from piflow_cli.students.open import FoundStudent
-from piflow_cli.system.processes import Processes, open_processes
+from piflow_cli.system.group import Processes
 from piflow_cli.weights.cache import Cache
 
 CPU = torch.device("cpu")
@@ -195,19 +195,42 @@ def test_everything_that_shapes_features_is_in_their_key(tmp_path, other: dict) 
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_processes_make_disjoint_shares_of_one_whole(tmp_path, count: int) -> None:
-    """One after another, so that each looks into a cache that the others have been adding to."""
-    whole, drawn, waited = opened(40), [], []
+def test_processes_share_batches_and_the_first_stores_the_whole(tmp_path, count: int) -> None:
+    """Each has a cache of its own, as on several machines. The first has some of it already."""
+    whole, drawn = opened(40), []
 
     def counting(noise, conditioning):
         drawn.append(len(noise))
         return doubled(noise, conditioning)
 
-    for rank in range(count):
-        made = generation(whole, tmp_path, processes=Processes(CPU, rank, count, lambda rank=rank: waited.append(rank)))
+    generation(whole, tmp_path / "alone").run(candidate(), QUIET)
+    generation(opened(8), tmp_path / "0").run(candidate(), QUIET)
+
+    def make(processes: Processes) -> None:
+        made = Generation(
+            whole, whole.specs, {"flat": flat}, Cache(tmp_path / str(processes.rank)), processes, 3, tmp_path / "images"
+        )
         made.run(candidate(counting), QUIET)
-    assert sum(drawn) == 40 and waited == list(range(count))
-    torch.testing.assert_close(torch.cat(list(made.features(candidate(), "flat"))), expected(whole.specs))
+
+    assert in_threads(count, make) == [None] * count
+    # Pictures are wanted of the first block too, of which the first process alone knows the states: batches of 3, 3, 2.
+    assert sum(drawn) == 40 - sum((3, 3, 2)[::count])
+    assert not any((tmp_path / str(rank)).exists() for rank in range(1, count))
+    first, alone = generation(whole, tmp_path / "0"), generation(whole, tmp_path / "alone")
+    torch.testing.assert_close(torch.cat(list(first.features(candidate(), "flat"))), expected(whole.specs))
+    for kept, other in zip(first.states(candidate()), alone.states(candidate()), strict=True):
+        assert torch.equal(kept, other)
+    assert len(list((tmp_path / "images" / "doubler-1").iterdir())) == 40
+
+
+def test_what_one_process_cannot_make_ends_all(tmp_path) -> None:
+    def make(processes: Processes) -> None:
+        bad = candidate(lambda noise, conditioning: noise / processes.rank if processes.rank else noise / 0)
+        generation(opened(20), tmp_path, processes=processes).run(bad, QUIET)
+
+    first, other = in_threads(2, make)
+    assert isinstance(first, RunError) and "samples of seeds 0 to 3 are not finite" in first.message
+    assert isinstance(other, Reported) and not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_damaged_block_is_made_anew(tmp_path) -> None:
@@ -299,21 +322,3 @@ def test_samples_that_are_not_finite_are_refused_and_not_kept(tmp_path) -> None:
     with pytest.raises(RunError, match="doubler, 1 NFE: samples of seeds 0 to 3 are not finite"):
         made.run(diverged, QUIET)
     assert not list(tmp_path.rglob("*.safetensors"))
-
-
-def test_processes_wait_for_hours(monkeypatch) -> None:
-    """NCCL's ten minutes are over before a teacher's fine solution of one chunk is made."""
-    import accelerate
-
-    asked = {}
-
-    class State:
-        device, process_index, num_processes, wait_for_everyone = CPU, 1, 2, None
-
-        def __init__(self, cpu: bool, timeout: timedelta) -> None:
-            asked.update(cpu=cpu, timeout=timeout)
-
-    monkeypatch.setattr(accelerate, "PartialState", State)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    processes = open_processes("cpu")
-    assert asked["cpu"] and asked["timeout"] > timedelta(hours=24) and (processes.rank, processes.count) == (1, 2)

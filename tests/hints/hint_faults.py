@@ -21,7 +21,6 @@ from typing import Any
 from urllib.error import URLError
 
 import huggingface_hub
-import PIL.Image
 import pytest
 import torch
 from hint_computed import COMPUTED, COMPUTING, Reached
@@ -107,14 +106,14 @@ def old_diffusers(patch: Patch, name: str) -> None:
 def refused(patch: Patch, told: str) -> None:
     """The system refuses to write pictures in a folder, with the error of that number: "EACCES FOLDER"."""
     number, folder = told.split()
-    save = PIL.Image.Image.save
+    write = Path.write_bytes
 
-    def save_elsewhere(image: PIL.Image.Image, path: Any, *given: Any, **options: Any) -> None:
+    def write_elsewhere(path: Path, content: bytes) -> None:
         if str(path).startswith(folder):
             raise OSError(getattr(errno, number), "refused", str(path))
-        save(image, path, *given, **options)
+        write(path, content)
 
-    patch.setattr(PIL.Image.Image, "save", save_elsewhere)
+    patch.setattr(Path, "write_bytes", write_elsewhere)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ LED_TO_BY = {
     "sampling": ("sample",),
     "presets/bounds": (),
     "presets": ("distill",),
-    "system/processes": ("distill",),
+    **dict.fromkeys(("system/processes", "system/group"), ("distill", "sample", "eval")),
     "students/runs": ("distill",),
     "students/lora": ("sample",),
     "weights/cache": ("distill",),

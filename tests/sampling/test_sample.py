@@ -354,14 +354,14 @@ def test_one_state_that_is_not_finite_is_enough() -> None:
 
 
 def test_a_full_disk_leaves_whole_pictures_only(cli, student, tmp_path, monkeypatch) -> None:
-    save = Image.Image.save
+    write = Path.write_bytes
 
-    def fills(self, path, *arguments, **options):
-        save(self, path, *arguments, **options)
-        if "000001" in str(path):
-            raise OSError(28, "No space left on device", str(path))
+    def fills(self, content: bytes) -> None:
+        write(self, content)
+        if "000001" in self.name:
+            raise OSError(28, "No space left on device", str(self))
 
-    monkeypatch.setattr(Image.Image, "save", fills)
+    monkeypatch.setattr(Path, "write_bytes", fills)
     outcome = cli("sample", str(student), "--seeds", "0-3", "--output", str(tmp_path / "out"))
     assert outcome.code == 1 and "the disk is full" in outcome.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["000000.png"]

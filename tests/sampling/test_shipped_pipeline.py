@@ -22,6 +22,7 @@ from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import seeded_generators, seeded_noise
 from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.sampling.text import text_teacher_sampler
+from piflow_cli.system.group import Processes
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.packing import pack
 from piflow_cli.weights.digests import read_manifest
@@ -60,7 +61,7 @@ def test_the_teacher_is_drawn_as_its_stock_pipeline_draws_it(pipeline: Path) -> 
     section = preset.teacher
     family = family_of(section.family, section.guidance)
     asked = SampleRequest(teacher="small", prompts=(PROMPT, LONG), seeds=(4,), steps=3, device="cpu")
-    sampler = text_teacher_sampler(asked, preset, family, {}, torch.device("cpu"), Console(quiet=True))
+    sampler = text_teacher_sampler(asked, preset, family, {}, Processes(torch.device("cpu")), Console(quiet=True))
     assert [spec.size for spec in sampler.specs] == [(SIDE, SIDE)] * 2
     stock = diffusers.FluxPipeline.from_pretrained(pipeline)
     guided = {"guidance_scale": 3.5}

@@ -96,6 +96,22 @@ def test_processes_that_do_not_fit_are_refused(monkeypatch, started, asked, devi
         process_count(asked, device)
 
 
+@pytest.mark.parametrize("command", [["sample", "none"], ["eval", "none"], ["distill", "--teacher", "digits"]])
+def test_more_processes_than_devices_are_refused_by_both_numbers(cli, monkeypatch, tmp_path, command) -> None:
+    """A CPU is shared by as many as there are to be."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    asked = cli(*command, "--device", "cuda", "--num-processes", "5", "--output", str(tmp_path))
+    assert asked.code == 2 and "--num-processes 5: there are 4 CUDA devices\n  → type --num-processes 4" in asked.err
+    # As torchrun has it on two machines, one of which has fewer GPUs than processes.
+    for name, value in {"WORLD_SIZE": "12", "LOCAL_WORLD_SIZE": "6", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    started = cli(*command, "--device", "cuda", "--output", str(tmp_path))
+    assert started.code == 2 and "type --device cpu, or let it start 4 here" in started.err
+    assert "has started 6 processes on this machine: there are 4 CUDA devices" in started.err
+    assert process_count(None, "cpu") == 12
+
+
 def test_processes_that_were_started_are_counted(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert process_count(None, "cpu") == process_count(2, "cpu") == 2

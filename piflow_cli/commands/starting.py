@@ -1,0 +1,26 @@
+"""One command on one process or on several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+
+def start(
+    processes: int, context: typer.Context, run: Callable[[], None], check: Callable[[], None] | None = None
+) -> None:
+    """Launch ``processes`` of this command, or ``run`` it here where it is launched already or needs no other.
+
+    ``check``: refuses what can be refused at once, so that nothing is launched for it.
+    """
+    from piflow_cli.ranks import launched_processes
+    from piflow_cli.system.processes import follow_launcher, launch
+
+    if processes > launched_processes():
+        if check is not None:
+            check()
+        launch(context.find_root().obj, processes)
+    else:
+        follow_launcher()
+        run()
