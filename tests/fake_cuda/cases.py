@@ -95,20 +95,12 @@ FETCHES = ("visiting.py", "group_offloading.py")
 # Launches, at most, from what a network gives to the next state, to which a stochastic step adds noise, and of a window
 # of training with its backward.
 MOST_LAUNCHES = {
-    "gm": {"rollout": 2, "packed rollout": 4, "window": 7, "stochastic rollout": 5, "packed stochastic rollout": 7},
-    "dx": {"rollout": 2, "packed rollout": 4, "window": 4, "stochastic rollout": 5, "packed stochastic rollout": 7},
-    "dx-poly": {
-        "rollout": 2,
-        "packed rollout": 4,
-        "window": 4,
-        "stochastic rollout": 5,
-        "packed stochastic rollout": 7,
-    },
-    "momentum": {
-        "rollout": 1,
-        "packed rollout": 3,
-        "window": 5,
-        "stochastic rollout": 4,
-        "packed stochastic rollout": 6,
-    },
+    kind: {
+        "rollout": rollout,
+        "packed rollout": rollout + 2,
+        "stochastic rollout": rollout + 1,
+        "packed stochastic rollout": rollout + 2,
+        "window": window,
+    }
+    for kind, rollout, window in (("gm", 2, 7), ("dx", 2, 4), ("dx-poly", 2, 4), ("momentum", 1, 5))
 }

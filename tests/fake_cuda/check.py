@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import no_gpu
 import torch
@@ -125,6 +126,7 @@ def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tup
 
     Of the case of extractors: what each of them does.
     """
+    from evaluations import those_that_differ
     from extractors import extractions
     from launches import of_pipeline, of_stochastic, of_windows
     from pipelines import picture_of
@@ -141,10 +143,11 @@ def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tup
     session = session_of(case.preset, case.settings, small=small, batch=case.batch, rounds=case.rounds)
     session.iteration, watch.host_is_real = case.iteration, True
     noise, told = noise_of(session)
+    evaluate = those_that_differ(session.student.family.call)
 
     def sampling(nfe: int) -> Callable[[], object]:
         def work() -> None:
-            with session.accelerator.autocast():
+            with session.accelerator.autocast(), mock.patch.object(session.student.family, "call", evaluate):
                 sample_student(session.average, noise, told, steps=nfe)
 
         return work
