@@ -5,7 +5,8 @@
 Without names all cases run, with one block of each kind, as wide as ever; ``--full`` takes the networks as they are.
 ``--planted`` runs the first of them once under each fault of :mod:`faults` instead. It writes a JSON object a case:
 what was wrong, the waits, copies and launches, and the kernels that were compiled; in FILE it replaces that of the same
-case. Seconds are those of a core. It ends with 1 where anything was wrong.
+case. Seconds are those of a core. It ends with 1 where anything was wrong. A sampling evaluates its network twice on
+inputs of one kind, and takes what the second evaluation has answered for the others.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import CASES, EXTRACTORS, PRESETS, WHOLE
+from evaluations import those_that_differ
 
 from piflow_cli.presets.resolve import available
 
@@ -60,6 +61,28 @@ def test_a_gpu_refuses_nothing_waits_only_where_it_may_and_is_launched_on_seldom
     most = {name: max(launches(part.get(name, {})) for part in parts) for name in (*ROLLOUTS, "window")}
     assert all(0 < most[name] <= 4 for name in ROLLOUTS)
     assert 0 < most["window"] <= 8
+
+
+def test_a_network_is_evaluated_twice_on_each_kind_of_inputs() -> None:
+    seen = []
+
+    def call(model: str, x: torch.Tensor, sigma: torch.Tensor, conditioning: dict) -> torch.Tensor:
+        seen.append((model, x.dtype, x.stride(), sorted(conditioning)))
+        return x.new_zeros(2, 5).t()
+
+    evaluate, x, sigma = those_that_differ(call), torch.ones(2, 3), torch.ones(2)
+    kinds = [
+        ("a", x, {}),
+        ("b", x, {}),
+        ("a", x.bfloat16(), {}),
+        ("a", x.t().reshape(2, 3).t(), {}),
+        ("a", x, {"y": x}),
+    ]
+    for model, value, told in kinds:
+        answers = [evaluate(model, value, sigma, told) for _ in range(4)]
+        assert {(one.shape, one.stride(), one.dtype) for one in answers} == {((5, 2), (1, 5), value.dtype)}
+    wanted = [(model, value.dtype, value.stride(), sorted(told)) for model, value, told in kinds for _ in range(2)]
+    assert seen == wanted
 
 
 def launches(counted: dict[str, int]) -> int:
