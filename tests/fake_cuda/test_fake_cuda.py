@@ -101,7 +101,8 @@ def test_the_table_holds_every_case_in_full_size_and_nothing_was_wrong() -> None
         if case.preset != EXTRACTORS:
             assert row["copies"]["step"] >= case.rounds and sum(row["waits"]["step"].values()) >= 1
             assert 0 < row["launches"]["window"] <= 8
-            assert all(0 < row["launches"][name] <= 4 for name in ROLLOUTS)
+            # Without a sampling there is no rollout of unpacked states.
+            assert all(0 < row["launches"][name] <= 4 for name in (ROLLOUTS if case.nfes else ROLLOUTS[1:]))
 
 
 @pytest.mark.long
