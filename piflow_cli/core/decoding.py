@@ -39,6 +39,12 @@ class PolicyDecoder:
             return x.to(dtype)
         return x.movedim(2, 1).to(dtype, memory_format=torch.contiguous_format).flatten(2)
 
+    def packed_sum(self, packed: Tensor, x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+        """``packed`` plus ``scale`` times a state ``x`` (B, C, *S), packed, in ``dtype``."""
+        # Torch writes sums in any order of axes and any dtype, but gradients do not pass through memory that is given.
+        room = None if x.requires_grad else self.unpack(torch.empty_like(packed, dtype=dtype))
+        return self.pack(torch.add(self.unpack(packed), x, alpha=scale, out=room), dtype)
+
     def policy(self, output: Tensor, sample: Tensor, raw_src: Tensor) -> Policy:
         """The policy of one network evaluation at the state ``sample`` and raw times ``raw_src`` (B,).
 

@@ -10,7 +10,6 @@ import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ..core.decoding import PolicyDecoder
@@ -40,12 +39,22 @@ def final_temperature(temperature: float | str, nfe: int) -> float:
     return min(max(0.1 * (nfe - 1), 0.0), 1.0) if temperature == "auto" else float(temperature)
 
 
-def _noise(generator: torch.Generator | list[torch.Generator] | None, shape: torch.Size, like: Tensor) -> Tensor:
-    """Noise of ``shape`` in the dtype and on the device of ``like``; it is drawn where its generators are."""
-    first = generator[0] if isinstance(generator, list) else generator
-    place = like.device if first is None else first.device
-    # Left to copy it, diffusers makes the host wait for the device.
-    return to_device(randn_tensor(shape, generator=generator, device=place, dtype=like.dtype), like.device)
+def _noise(
+    generator: torch.Generator | list[torch.Generator] | None, shape: torch.Size, deviation: float, like: Tensor
+) -> Tensor:
+    """Noise of ``shape`` in the dtype and on the device of ``like``; it is drawn where its generators are.
+
+    One generator draws for all samples, several draw for one each.
+    """
+    generators = generator if isinstance(generator, list) else [generator]
+    place = like.device if generators[0] is None else generators[0].device
+    # Drawn with its deviation, the noise takes no launch to be scaled.
+    noise = torch.empty(shape, dtype=like.dtype, device=place)
+    parts = [noise] if len(generators) == 1 else noise.split(1)
+    for index, part in enumerate(parts):
+        part.normal_(std=deviation, generator=generators[index])
+    # A plain copy would make the host wait for the device.
+    return to_device(noise, like.device)
 
 
 class PolicyScheduler(SchedulerMixin, ConfigMixin):
@@ -154,10 +163,12 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         x = rollout(policy, policy.x_src, source, end, substeps=config.substeps)
         if memory < 1 and not last:
             sigma_next = to_sigma(self.raws[index + 1], config.shift)
-            noise = self.decoder.unpack(_noise(self.generator if generator is None else generator, sample.shape, x))
-            x = (1 - sigma_next + sigma_next * memory) * x + sigma_next * math.sqrt(1 - memory**2) * noise
+            deviation = sigma_next * math.sqrt(1 - memory**2)
+            noise = _noise(self.generator if generator is None else generator, sample.shape, deviation, x)
+            x = self.decoder.packed_sum(noise, x, 1 - sigma_next + sigma_next * memory, sample.dtype)
+        else:
+            x = self.decoder.pack(x, sample.dtype)
         self._step_index += 1
-        x = self.decoder.pack(x, sample.dtype)
         return PolicySchedulerOutput(prev_sample=x) if return_dict else (x,)
 
     def _span(self, index: int) -> tuple[float, float, float]:

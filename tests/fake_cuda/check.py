@@ -5,7 +5,8 @@
 Without names all cases run, with one block of each kind, as wide as ever; ``--full`` takes the networks as they are.
 ``--planted`` runs the first of them once under each fault of :mod:`faults` instead. It writes a JSON object a case:
 what was wrong, the waits, copies and launches, and the kernels that were compiled; in FILE it replaces that of the same
-case. Seconds are those of a core. It ends with 1 where anything was wrong.
+case. Seconds are those of a core. It ends with 1 where anything was wrong. A sampling evaluates its network twice on
+inputs of one kind, and takes what the second evaluation has answered for the others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import no_gpu
 import torch
@@ -125,6 +127,7 @@ def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tup
 
     Of the case of extractors: what each of them does.
     """
+    from evaluations import those_that_differ
     from extractors import extractions
     from launches import of_pipeline, of_stochastic, of_windows
     from pipelines import picture_of
@@ -141,10 +144,11 @@ def works_of(case: Case, watch: Any, seen: Seen, *, small: bool) -> Iterator[tup
     session = session_of(case.preset, case.settings, small=small, batch=case.batch, rounds=case.rounds)
     session.iteration, watch.host_is_real = case.iteration, True
     noise, told = noise_of(session)
+    evaluate = those_that_differ(session.student.family.call)
 
     def sampling(nfe: int) -> Callable[[], object]:
         def work() -> None:
-            with session.accelerator.autocast():
+            with session.accelerator.autocast(), mock.patch.object(session.student.family, "call", evaluate):
                 sample_student(session.average, noise, told, steps=nfe)
 
         return work

@@ -169,6 +169,59 @@ def test_full_renoising_rolls_to_clean_data_and_back() -> None:
     torch.testing.assert_close(after, 0.5 * target + 0.5 * noise, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("stochastic", [0.5, math.inf])
+@pytest.mark.parametrize(
+    ("patch", "dtype", "near"),
+    [(None, torch.float64, 1e-12), (None, torch.float32, 2e-6), (4, torch.float32, 2e-6), (4, torch.bfloat16, 1e-2)],
+)
+@pytest.mark.parametrize("generators", [[seeded(0), seeded(1)], [seeded(7)], seeded(7)], ids=["each", "first", "one"])
+def test_a_stochastic_step_rolls_further_down_and_back_up_by_noise(
+    stochastic: float, patch: int | None, dtype: torch.dtype, near: float, generators
+) -> None:
+    """The formula of :func:`~piflow_cli.core.timegrid.renoising` for a policy whose clean data is known."""
+    scheduler = PolicyScheduler("dx", 1, patch=patch, stochastic=stochastic)
+    scheduler.set_timesteps(4)
+    scheduler.set_begin_index(1)
+    source, e, data = 0.75, 0.5, -0.5
+    x = torch.randn((2, 3, 4, 4) if patch is None else (2, 6, 3 * patch), generator=seeded(3)).to(dtype)
+    memory = (e * (1 - source) / (source * (1 - e))) ** (stochastic**2)
+    rolled = data + (x.double() - data) * e * memory / (1 - e + e * memory) / source
+    several = isinstance(generators, list) and len(generators) == 2
+    seeds = [seeded(0), seeded(1)] if several else [seeded(7)]
+    shape, kept = (1 if several else 2, *x.shape[1:]), torch.promote_types(dtype, torch.float32)
+    noise = torch.cat([torch.randn(shape, generator=one, dtype=kept) for one in seeds])
+    output = (x - data) / source
+    after = scheduler.step(output, scheduler.timesteps[1], x, generator=again(generators)).prev_sample
+    assert after.dtype == dtype and after.is_contiguous()
+    expected = (1 - e + e * memory) * rolled + e * math.sqrt(1 - memory**2) * noise
+    torch.testing.assert_close(after.double(), expected.double(), rtol=near, atol=near)
+
+
+def again(generators):
+    """The same generators from their beginnings: each case of a test begins there."""
+    for one in generators if isinstance(generators, list) else [generators]:
+        one.manual_seed(one.initial_seed())
+    return generators
+
+
+def test_a_stochastic_step_hands_gradients_on() -> None:
+    scheduler = PolicyScheduler("dx", 1, patch=4, stochastic=math.inf)
+    scheduler.set_timesteps(2)
+    x = torch.randn(1, 3, 8, generator=seeded())
+    output = torch.randn(1, 3, 8, generator=seeded(1)).requires_grad_()
+    scheduler.step(output, scheduler.timesteps[0], x, generator=seeded()).prev_sample.sum().backward()
+    # The clean data x - output is scaled by 1 - e, which is a half.
+    torch.testing.assert_close(output.grad, torch.full_like(output, -0.5), rtol=1e-3, atol=1e-3)
+
+
+def test_fewer_generators_than_samples_are_refused() -> None:
+    scheduler = PolicyScheduler("dx", 1, stochastic=math.inf)
+    scheduler.set_timesteps(2)
+    x = torch.zeros(3, 1, 2, 2)
+    with pytest.raises(IndexError):
+        scheduler.step(x, scheduler.timesteps[0], x, generator=[seeded(0), seeded(1)])
+
+
 def test_a_saved_scheduler_comes_back_with_its_settings(tmp_path) -> None:
     scheduler = PolicyScheduler(
         "dx-poly", 5, segment=0.4, shift=3.2, final_step_scale=0.5, temperature=0.7, stochastic=0.5

@@ -14,14 +14,12 @@ import triton.language as tl
 from .gm_triton_mixture import mixed, over_components, query_of, read_mixture, scalars_of, velocity, weigh
 from .triton_lanes import (
     axes_of_space,
-    load_channels,
+    load_along,
     load_state,
     offsets,
     place_of_threads,
-    places_along,
-    places_of_means,
-    stack,
-    store_channels,
+    store_along,
+    store_means,
     sum_over_channels,
     sum_over_components,
 )
@@ -70,10 +68,10 @@ def forward_kernel(
             # The change is added to x itself, so that a rollout of length zero returns x bit for bit.
             begin = load_state(x, x_strides, sample, space, inside, lanes, C, CLANES, dtype)
             state = added(begin, added(y, added(begin, source, -1), -1), 1)
-            store_channels(place, positions, state, inside, lanes, C, CLANES)
+            store_along(place, positions, lanes[1], inside, state, C, CLANES)
             place += tl.cast(batch, tl.int64) * C * positions
     if INTEGRATE:
-        store_channels(place, positions, total, inside, lanes, C, CLANES)
+        store_along(place, positions, lanes[1], inside, total, C, CLANES)
 
 
 @triton.jit
@@ -85,7 +83,7 @@ def _store_path(
     at = scalars_of(table, width, 0)
     for step in range(last):
         ahead = scalars_of(table, width, step + 1)
-        store_channels(place + step * stride, positions, y, inside, lanes, C, CLANES)
+        store_along(place + step * stride, positions, lanes[1], inside, y, C, CLANES)
         y = added(y, velocity(m, square, prior, y, source, at, KLANES, CLANES), at[6])
         at = ahead
 
@@ -156,7 +154,7 @@ def _walk_back(
     for back in range(last):
         step = last - 1 - back
         ahead = scalars_of(table, width, step - 1)
-        y = load_channels(path + step * stride, positions, inside, lanes, C, CLANES, dtype)
+        y = load_along(path + step * stride, positions, lanes[1], inside, C, CLANES, dtype)
         query = query_of(y, source, at)
         weights, total = weigh(m, square, prior, query, at[2], KLANES, CLANES)
         adjoint = added(scaled(upstream, at[7]), state, at[6])
@@ -179,13 +177,12 @@ def _store_gradients(
     K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr,
 ):  # fmt: skip
     first = grad_means + offsets(sample, space, means_strides, 3)
-    places, there = places_of_means(first, means_strides, inside, lanes, K, C, KLANES, CLANES)
-    tl.store(places, stack(_with_squares(sum_means, m, sum_square), places.shape[0]), mask=there)
-    WIDTH: tl.constexpr = triton.next_power_of_2(len(sum_prior))
+    store_means(first, means_strides, inside, lanes, _with_squares(sum_means, m, sum_square), K, C, KLANES, CLANES)
     first = grad_logweights + offsets(sample, space, logweights_strides, 3)
-    places, k = places_along(first, logweights_strides[1], lanes[0], KLANES, WIDTH)
-    value = (stack(sum_prior, WIDTH) * inverse_temperature).to(sum_prior[0].dtype)
-    tl.store(places, value, mask=inside[None, :] & (k < K))
+    found = ()
+    for k in tl.static_range(len(sum_prior)):
+        found = found + ((sum_prior[k] * inverse_temperature).to(sum_prior[0].dtype),)
+    store_along(first, logweights_strides[1], lanes[0], inside, found, K, KLANES)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -214,7 +211,7 @@ def backward_kernel(
     source = load_state(x_src, src_strides, sample, space, inside, lanes, C, CLANES, dtype)
     y = added(load_state(x, x_strides, sample, space, inside, lanes, C, CLANES, dtype), source, -1)
     within = sample * C * positions + position
-    upstream = load_channels(grad + within, positions, inside, lanes, C, CLANES, dtype)
+    upstream = load_along(grad + within, positions, lanes[1], inside, C, CLANES, dtype)
     stride = tl.cast(batch, tl.int64) * C * positions
     last = tl.load(ends + sample)
     table = scalars + sample * width * COLUMNS
@@ -231,7 +228,7 @@ def backward_kernel(
         grad_means, grad_logweights, grad_means_strides, grad_logweights_strides, m, sum_means, sum_square, sum_prior,
         inverse_temperature, sample, space, inside, lanes, K, C, KLANES, CLANES,
     )  # fmt: skip
-    store_channels(grad_x + within, positions, state, inside, lanes, C, CLANES)
+    store_along(grad_x + within, positions, lanes[1], inside, state, C, CLANES)
     # All threads of a warp write the same.
     warp = tl.program_id(0) * (THREADS // WARP) + tl.arange(0, THREADS) // WARP
     tl.store(grad_logstds + warp, sum_over_channels(share, 1, WARP))

@@ -10,12 +10,11 @@ import triton.language as tl
 
 from .triton_lanes import (
     largest_of_components,
+    load_along,
+    load_means,
     offsets,
-    places_along,
-    places_of_means,
     sum_over_channels,
     sum_over_components,
-    unstack,
 )
 from .triton_tables import COLUMNS
 from .triton_tuples import added, scaled
@@ -57,8 +56,7 @@ def read_mixture(
     COUNT: tl.constexpr = (K + KLANES - 1) // KLANES
     CHANNELS: tl.constexpr = (C + CLANES - 1) // CLANES
     first = means + offsets(sample, space, means_strides, 3)
-    places, there = places_of_means(first, means_strides, inside, lanes, K, C, KLANES, CLANES)
-    m = unstack(tl.load(places, mask=there, other=0).to(dtype), COUNT * CHANNELS)
+    m = load_means(first, means_strides, inside, lanes, K, C, KLANES, CLANES, dtype)
     square = ()
     for k in tl.static_range(COUNT):
         total = m[k * CHANNELS] * m[k * CHANNELS]
@@ -66,13 +64,16 @@ def read_mixture(
             total += m[k * CHANNELS + c] * m[k * CHANNELS + c]
         square = square + (total,)
     first = logweights + offsets(sample, space, logweights_strides, 3)
-    places, k = places_along(first, logweights_strides[1], lanes[0], KLANES, triton.next_power_of_2(COUNT))
-    kept = k < K
-    prior = tl.load(places, mask=kept & inside[None, :], other=0).to(dtype)
-    if DROPPED:
-        kept = kept & (tl.load(dropped + sample * K + k, mask=kept, other=1) == 0)
-    prior = tl.where(kept, (prior * inverse_temperature).to(dtype), float("-inf"))
-    return m, square, unstack(tl.where((lanes[1] == 0)[None, :], prior, 0), COUNT)
+    read = load_along(first, logweights_strides[1], lanes[0], inside, K, KLANES, dtype)
+    prior = ()
+    for entry in tl.static_range(COUNT):
+        k = lanes[0] + entry * KLANES
+        kept = k < K
+        if DROPPED:
+            kept = kept & (tl.load(dropped + sample * K + k, mask=kept, other=1) == 0)
+        value = tl.where(kept, (read[entry] * inverse_temperature).to(dtype), float("-inf"))
+        prior = prior + (tl.where(lanes[1] == 0, value, 0),)
+    return m, square, prior
 
 
 @triton.jit

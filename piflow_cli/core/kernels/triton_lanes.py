@@ -4,9 +4,10 @@ A value is a vector with one entry a thread, or a tuple of such vectors. ``KLANE
 threads own a position together. Entry k of what belongs to components is component k KLANES + lane, entry c of what
 belongs to channels is channel c CLANES + lane; what is not shared out lies in all lanes alike.
 
-Memory is read and written in blocks (entries, threads), and a block turns into a tuple and back without leaving the
-registers of a thread. That holds as long as every thread keeps the same column: the hints of contiguity below are
-smaller than the truth, so that Triton does not hand the entries out anew for the sake of wider loads.
+Memory is read and written entry by entry, and each entry is a vector with one element a thread. A block of entries and
+threads would be one instruction of Triton's, but Triton 3.3 to 3.7 share its rows out among threads and hand them over
+through memory, in 13,000 instructions for FLUX. The hint of contiguity below is smaller than the truth for the same
+reason: no thread is to read what another one owns for the sake of wider loads.
 """
 
 from __future__ import annotations
@@ -41,12 +42,6 @@ def offsets(sample, space, strides, AXIS: tl.constexpr):
 
 
 @triton.jit
-def rows_of(WIDTH: tl.constexpr):
-    """The numbers of the rows of a block, (WIDTH, 1), int64."""
-    return tl.max_contiguous(tl.arange(0, WIDTH)[:, None], [1, 1]).to(tl.int64)
-
-
-@triton.jit
 def _over_lanes(value, REDUCTION: tl.constexpr, AXIS: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr):
     """A reduction over an axis of (positions, KLANES, CLANES), in all lanes."""
     by_lanes = tl.reshape(value, [value.shape[0] // (KLANES * CLANES), KLANES, CLANES])
@@ -76,59 +71,28 @@ def largest_of_components(value, KLANES: tl.constexpr, CLANES: tl.constexpr):
 
 
 @triton.jit
-def unstack(block, COUNT: tl.constexpr):
-    """The first ``COUNT`` rows of a block (entries, threads) as a tuple."""
-    WIDTH: tl.constexpr = block.shape[0]
-    parts = (tl.trans(block),)
-    for level in tl.static_range(31):
-        if WIDTH >> level > 1:
-            halves = ()
-            for index in tl.static_range(len(parts)):
-                part = tl.reshape(parts[index], [block.shape[1], 2, WIDTH >> (level + 1)])
-                first, second = tl.split(tl.trans(part, 0, 2, 1))
-                halves = halves + (first, second)
-            parts = halves
+def load_along(first, stride, lane, inside, SIZE: tl.constexpr, LANES: tl.constexpr, dtype: tl.constexpr):
+    """Entries of an axis that lanes share out, ``stride`` apart from ``first`` on, zero where there are none.
+
+    What differs from thread to thread is one address; the rest is the same for all and takes no registers of theirs.
+    """
+    step = tl.cast(stride, tl.int64)
+    own = first + lane * step
     values = ()
-    for index in tl.static_range(COUNT):
-        values = values + (tl.reshape(parts[index], [block.shape[1]]),)
+    for entry in tl.static_range((SIZE + LANES - 1) // LANES):
+        there = inside & (lane + entry * LANES < SIZE)
+        values = values + (tl.load(own + entry * LANES * step, mask=there, other=0).to(dtype),)
     return values
 
 
 @triton.jit
-def stack(values, WIDTH: tl.constexpr):
-    """A tuple as the first rows of a block (WIDTH, threads), and zero behind them."""
-    threads: tl.constexpr = values[0].shape[0]
-    parts = values
-    for _ in tl.static_range(WIDTH - len(values)):
-        parts = parts + (tl.zeros_like(values[0]),)
-    for level in tl.static_range(31):
-        if WIDTH >> level > 1:
-            pairs = ()
-            for index in tl.static_range(len(parts) // 2):
-                pair = tl.join(parts[2 * index], parts[2 * index + 1])
-                if level > 0:
-                    pair = tl.trans(pair, 0, 2, 1)
-                pairs = pairs + (tl.reshape(pair, [threads, 2 << level]),)
-            parts = pairs
-    return tl.trans(tl.reshape(parts[0], [threads, WIDTH]))
-
-
-@triton.jit
-def places_along(first, stride, lane, LANES: tl.constexpr, WIDTH: tl.constexpr):
-    """Addresses (WIDTH, threads) along an axis that lanes share out, ``stride`` apart from ``first`` on, and indices.
-
-    What differs from thread to thread is one address; the rest is the same for all and takes no registers of theirs.
-    """
-    row = rows_of(WIDTH) * LANES
-    return (first + lane * stride)[None, :] + row * stride, row + lane[None, :]
-
-
-@triton.jit
-def load_channels(first, stride, inside, lanes, C: tl.constexpr, CLANES: tl.constexpr, dtype: tl.constexpr):
-    """The channels of a state that lie ``stride`` apart from ``first`` on, zero where there are none."""
-    COUNT: tl.constexpr = (C + CLANES - 1) // CLANES
-    places, c = places_along(first, stride, lanes[1], CLANES, triton.next_power_of_2(COUNT))
-    return unstack(tl.load(places, mask=inside[None, :] & (c < C), other=0).to(dtype), COUNT)
+def store_along(first, stride, lane, inside, values, SIZE: tl.constexpr, LANES: tl.constexpr):
+    """The inverse of :func:`load_along`; lanes that hold the same write the same, and read back what they wrote."""
+    step = tl.cast(stride, tl.int64)
+    own = first + lane * step
+    for entry in tl.static_range(len(values)):
+        there = inside & (lane + entry * LANES < SIZE)
+        tl.store(own + entry * LANES * step, values[entry], mask=there)
 
 
 @triton.jit
@@ -136,24 +100,35 @@ def load_state(
     first, strides, sample, space, inside, lanes, C: tl.constexpr, CLANES: tl.constexpr, dtype: tl.constexpr
 ):
     """The channels of a state (B, C, *space) with these strides."""
-    return load_channels(first + offsets(sample, space, strides, 2), strides[1], inside, lanes, C, CLANES, dtype)
+    return load_along(first + offsets(sample, space, strides, 2), strides[1], lanes[1], inside, C, CLANES, dtype)
 
 
 @triton.jit
-def store_channels(first, stride, values, inside, lanes, C: tl.constexpr, CLANES: tl.constexpr):
-    """The inverse of :func:`load_channels`; lanes that hold the same write the same, and read back what they wrote."""
-    WIDTH: tl.constexpr = triton.next_power_of_2(len(values))
-    places, c = places_along(first, stride, lanes[1], CLANES, WIDTH)
-    tl.store(places, stack(values, WIDTH), mask=inside[None, :] & (c < C))
+def load_means(
+    first, strides, inside, lanes,
+    K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """The means of a position from ``first`` on, in the order (k, c), zero where there are none."""
+    step = tl.cast(strides[1], tl.int64)
+    own = first + lanes[0] * step
+    values = ()
+    for k in tl.static_range((K + KLANES - 1) // KLANES):
+        there = inside & (lanes[0] + k * KLANES < K)
+        values = values + load_along(own + k * KLANES * step, strides[2], lanes[1], there, C, CLANES, dtype)
+    return values
 
 
 @triton.jit
-def places_of_means(
-    first, strides, inside, lanes, K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr
+def store_means(
+    first, strides, inside, lanes, values, K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr
 ):
-    """Addresses of the means from ``first`` on, in the order (k, c) of their tuple, and which of them there are."""
+    """The inverse of :func:`load_means`."""
     CHANNELS: tl.constexpr = (C + CLANES - 1) // CLANES
-    row = rows_of(triton.next_power_of_2((K + KLANES - 1) // KLANES * CHANNELS))
-    k, c = row // CHANNELS * KLANES, row % CHANNELS * CLANES
-    places = (first + lanes[0] * strides[1] + lanes[1] * strides[2])[None, :] + k * strides[1] + c * strides[2]
-    return places, inside[None, :] & (k + lanes[0][None, :] < K) & (c + lanes[1][None, :] < C)
+    step = tl.cast(strides[1], tl.int64)
+    own = first + lanes[0] * step
+    for k in tl.static_range((K + KLANES - 1) // KLANES):
+        there = inside & (lanes[0] + k * KLANES < K)
+        of_component = ()
+        for c in tl.static_range(CHANNELS):
+            of_component = of_component + (values[k * CHANNELS + c],)
+        store_along(own + k * KLANES * step, strides[2], lanes[1], there, of_component, C, CLANES)
