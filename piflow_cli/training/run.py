@@ -13,13 +13,14 @@ from ..core.validation import PolicyError
 from ..data.sources import require_source
 from ..errors import Interrupted, RunError, first_line
 from ..ranks import is_first, launched_processes
+from ..students.run_checkpoints import checkpoints, set_aside_damaged
 from ..students.runs import RunFolder
 from ..students.student import Student
 from ..system.devices import choose_device
 from ..system.files import check_writable
 from ..system.locking import FolderLock
 from ..system.processes import environment
-from .checkpoints import GENTLER, checkpoints, load_checkpoint
+from .checkpoints import GENTLER, load_checkpoint
 from .dry_run.plan import describe
 from .dry_run.sharing import choose_parallel
 from .loop import LONGEST_STREAK, Session, take_pending, train_step
@@ -95,6 +96,8 @@ def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console)
     if resume:
         for path in run.clear_leftovers():
             console.say(f"{path} was put back: the start before this one was killed while it replaced it")
+        for line in set_aside_damaged(run.checkpoints):
+            console.warn(line)
     elif (aside := run.set_aside()) is not None:
         lock.follow(aside)
         console.say(f"the earlier run is now {aside}")
