@@ -8,10 +8,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..console import format_pairs
 from ..core.validation import PolicyError
 from ..data.sources import require_source
-from ..errors import Interrupted, RunError, first_line
+from ..errors import Preempted, RunError, first_line
 from ..ranks import is_first, launched_processes
 from ..students.run_checkpoints import checkpoints, set_aside_damaged
 from ..students.runs import RunFolder
@@ -19,6 +21,7 @@ from ..students.student import Student
 from ..system.devices import choose_device
 from ..system.files import check_writable
 from ..system.locking import FolderLock
+from ..system.preemption import PREEMPTION
 from ..system.processes import environment
 from .checkpoints import GENTLER, load_checkpoint
 from .dry_run.plan import describe
@@ -29,7 +32,7 @@ from .opening import open_session
 from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
 from .saved import save, save_again
-from .signals import StopRequest
+from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -47,18 +50,29 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
     ``parallel``: how processes share the weights, ``auto``, ``ddp`` or ``fsdp2``; a run may go on in another way.
 
     Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or
-    another run is at work in the folder, RunError where ten gradients in a row are not finite or a checkpoint is
-    damaged, Interrupted after Ctrl-C, SIGTERM or SIGHUP. Variables of accelerate's own have no effect: the preset says
+    another run is at work in the folder, RunError where ten gradients in a row are not finite or no checkpoint is
+    whole, Interrupted after Ctrl-C or SIGHUP, and its kind Preempted after SIGTERM or SIGUSR1. Variables of accelerate's own have no effect: the preset says
     everything that they could.
     """
     check_writable(output)
     # One process writes for all of a run, and one lock is enough for all.
-    with environment(without="ACCELERATE_"), FolderLock(output) if is_first() else nullcontext() as lock:
-        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel)
+    with (
+        environment(without="ACCELERATE_"),
+        FolderLock(output) if is_first() else nullcontext() as lock,
+        preemptible() as preemption,
+    ):
+        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel, preemption)
 
 
 def _distill(
-    preset: Preset, run: RunFolder, device: str, resume: bool, lock: FolderLock | None, console: Console, parallel: str
+    preset: Preset,
+    run: RunFolder,
+    device: str,
+    resume: bool,
+    lock: FolderLock | None,
+    console: Console,
+    parallel: str,
+    preemption: Preemptible,
 ) -> dict:
     started = time.perf_counter()
     if resume:
@@ -86,6 +100,10 @@ def _distill(
         console.say(f"the student of {found[-1]} is written again: {run.adapter} was not it")
     with StopRequest() as stop:
         _train(session, run, metrics, console, stop)
+        preemption.state = f"all {session.iteration} iterations are done and saved, but the last pictures are not drawn"
+        # Asked during the last step or its save: the pictures may take longer than the system waits.
+        if _asked_to_stop(session, stop) in PREEMPTION:
+            raise Preempted(preemption.state, GO_ON)
     shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
     session.accelerator.end_training()
     return _finish(session, run, metrics, started, shown) if metrics is not None else {}
@@ -132,7 +150,7 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
             train_step(session)
             done = session.iteration
             stopped = _asked_to_stop(session, stop)
-            ends = done == total or stopped
+            ends = done == total or stopped > 0
             diverged = session.streak == LONGEST_STREAK
             if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or ends or diverged:
                 _report(session, metrics, bar, console)
@@ -147,18 +165,20 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
             if output.preview_every and done % output.preview_every == 0:
                 _preview(session, run.previews / f"{done:07d}.png", metrics is not None, console)
             if stopped and done < total:
-                text = f"stopped at iteration {done} of {total}; everything is saved"
-                raise Interrupted(text, "run the same command again to go on", stop.number)
+                raise stopped_by(stopped, done, total)
 
 
-def _asked_to_stop(session: Session, stop: StopRequest) -> bool:
-    """Whether any process was asked to: all must leave at the same step, or the others would wait for it for ever."""
-    accelerator = session.accelerator
-    if accelerator.num_processes == 1:
-        return stop.asked
-    if stop.asked:
-        accelerator.set_trigger()
-    return accelerator.check_trigger()
+def _asked_to_stop(session: Session, stop: StopRequest) -> int:
+    """The signal by which any process was asked to, 0 for none.
+
+    All must leave at the same step, and for the same reason, or the others would wait for it for ever.
+    """
+    own = stop.number if stop.asked else 0
+    if session.accelerator.num_processes == 1:
+        return own
+    asked = session.accelerator.gather(torch.tensor([own], device=session.accelerator.device))
+    # Ctrl-C, of several: a launcher that has got it sends SIGTERM too.
+    return min((number for number in asked.tolist() if number), default=0)
 
 
 def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Console) -> None:
