@@ -17,7 +17,7 @@ from ..errors import Preempted, Reported, RunError, UsageError
 from ..ranks import launched_processes
 from ..streams import inherited
 from .devices import choose_device, usable_cores
-from .preemption import PREEMPTION, passing_on
+from .preemption import passing_on
 
 # The others wait while one makes its last block, encodes its texts or measures: hours, for a teacher's many steps.
 # NCCL would give up after ten minutes.

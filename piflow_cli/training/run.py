@@ -51,8 +51,8 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
 
     Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or
     another run is at work in the folder, RunError where ten gradients in a row are not finite or no checkpoint is
-    whole, Interrupted after Ctrl-C or SIGHUP, and its kind Preempted after SIGTERM or SIGUSR1. Variables of accelerate's own have no effect: the preset says
-    everything that they could.
+    whole, Interrupted after Ctrl-C or SIGHUP, and its kind Preempted after SIGTERM or SIGUSR1. Variables of
+    accelerate's own have no effect: the preset says everything that they could.
     """
     check_writable(output)
     # One process writes for all of a run, and one lock is enough for all.

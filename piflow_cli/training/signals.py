@@ -39,9 +39,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         respected = [
-            number
-            for number in self.SIGNALS
-            if number != self.HANG_UP or signal.getsignal(number) != signal.SIG_IGN
+            number for number in self.SIGNALS if number != self.HANG_UP or signal.getsignal(number) != signal.SIG_IGN
         ]
         self._before = _handled(respected, self._ask)
         return self

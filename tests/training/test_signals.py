@@ -16,7 +16,6 @@ from own_process import piflow
 from piflow_cli.training import run
 from piflow_cli.training.signals import StopRequest
 
-
 CODES = {"SIGINT": 130, "SIGHUP": 129, "SIGTERM": 0, "SIGUSR1": 0}
 
 
