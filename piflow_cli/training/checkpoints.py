@@ -54,13 +54,15 @@ def save_checkpoint(
     folder: Path,
     state: TrainingState,
     keep: int,
+    keep_every: int = 0,
     metrics: str | None = None,
     tensors: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write ``folder``/<iteration>, aside first, then drop all but the newest ``keep``; returns its path.
 
-    ``metrics``: digest of the rows of metrics.jsonl so far. ``tensors``: the :func:`training_tensors` of ``state``,
-    where they are known. Raises RunError, and writes nothing, where a value is not finite.
+    Those whose iteration is a multiple of ``keep_every`` stay too, where that is not 0. ``metrics``: digest of the rows
+    of metrics.jsonl so far. ``tensors``: the :func:`training_tensors` of ``state``, where they are known. Raises
+    RunError, and writes nothing, where a value is not finite.
     """
     path = folder / name_of(state.iteration)
     tensors = training_tensors(state) if tensors is None else tensors
@@ -71,6 +73,8 @@ def save_checkpoint(
         save_file(tensors, aside / TENSORS_NAME)
         write_record(aside, state.iteration, metrics)
     for old in checkpoints(folder)[:-keep]:
+        if keep_every and int(old.name) % keep_every == 0:
+            continue
         try:
             remove_folder(old)
         except OSError as error:

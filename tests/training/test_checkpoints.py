@@ -147,6 +147,16 @@ def test_the_older_checkpoint_goes_after_the_newer_is_on_the_disk(tmp_path, monk
     assert order[-4:] == ["rename .0000002", place, "rename 0000001", place]
 
 
+@pytest.mark.parametrize(
+    ("keep", "every", "left"),
+    [(2, 0, [8, 9]), (2, 3, [3, 6, 8, 9]), (1, 4, [4, 8, 9]), (3, 10, [7, 8, 9]), (1, 1, list(range(1, 10)))],
+)
+def test_the_newest_stay_and_every_so_many(tmp_path, keep, every, left) -> None:
+    for iteration in range(1, 10):
+        save_checkpoint(tmp_path, state_at(iteration), keep, every)
+    assert [int(path.name) for path in checkpoints(tmp_path)] == left
+
+
 @pytest.mark.parametrize("name", ["state.json", "training.safetensors"])
 def test_one_flipped_bit_is_noticed_wherever_it_is(tmp_path, name) -> None:
     path = save_checkpoint(tmp_path, state_at(7), keep=1, metrics="0" * 64)
