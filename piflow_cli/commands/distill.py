@@ -20,6 +20,7 @@ from piflow_cli.commands.distill_options import (
     DataFree,
     DryRun,
     Evaluations,
+    Fork,
     Iterations,
     Kind,
     LearningRate,
@@ -77,6 +78,7 @@ def distill(
     assignments: Assignments = None,
     output: Output = None,
     resume: Resume = True,
+    fork: Fork = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
     json: Json = False,
@@ -105,7 +107,7 @@ def distill(
         if dry_run:
             _plan(preset, folder, device, processes, parallel, resume, console)
         else:
-            _start(processes, context, lambda: _run(preset, folder, device, parallel, resume, console))
+            _start(processes, context, lambda: _run(preset, folder, device, parallel, resume, fork, console))
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
@@ -208,7 +210,9 @@ def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> N
         run()
 
 
-def _run(preset: Preset, folder: Path, device: str, parallel: str, resume: bool, console: Console) -> None:
+def _run(
+    preset: Preset, folder: Path, device: str, parallel: str, resume: bool, fork: Path | None, console: Console
+) -> None:
     from piflow_cli.streams import unbreakable_out
     from piflow_cli.system.processes import follow_launcher
     from piflow_cli.training import distill as run_distillation
@@ -217,7 +221,7 @@ def _run(preset: Preset, folder: Path, device: str, parallel: str, resume: bool,
     # A run of days goes on when nobody reads its output any more.
     with unbreakable_out():
         result = run_distillation(
-            preset, output=folder, device=device, resume=resume, console=console, parallel=parallel
+            preset, output=folder, device=device, resume=resume, console=console, parallel=parallel, fork=fork
         )
         console.result(result, format_pairs(result))
         console.say(f"Next: piflow sample {folder}")

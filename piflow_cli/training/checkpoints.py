@@ -90,9 +90,9 @@ def load_checkpoint(path: Path, state: TrainingState) -> str | None:
     try:
         record = read_record(path)
         _, tensors = read_safetensors(path / TENSORS_NAME)
-        _put(state.student, _part(tensors, "student."))
-        _put(state.average, _part(tensors, "average."))
-        _unflatten(state.optimizer, _part(tensors, "optimizer."))
+        put_weights(state.student, part_of(tensors, "student."))
+        put_weights(state.average, part_of(tensors, "average."))
+        _unflatten(state.optimizer, part_of(tensors, "optimizer."))
         state.iteration = record["iteration"]
     except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
         if is_of_the_system(error):
@@ -104,11 +104,12 @@ def load_checkpoint(path: Path, state: TrainingState) -> str | None:
     return record.get("metrics")
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those of ``tensors`` whose names begin with ``prefix``, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _put(model: Network, state: Mapping[str, Tensor]) -> None:
+def put_weights(model: Network, state: Mapping[str, Tensor]) -> None:
     """Load ``state``, whole tensors, into a model whose own may be shared out."""
     own = model.state_dict()
     model.load_state_dict(

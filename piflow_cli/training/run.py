@@ -16,6 +16,7 @@ from ..data.sources import require_source
 from ..errors import Preempted, RunError, first_line
 from ..ranks import is_first, launched_processes
 from ..students.run_checkpoints import checkpoints, set_aside_damaged
+from ..students.run_versions import other_versions, write_versions
 from ..students.runs import RunFolder
 from ..students.student import Student
 from ..system.devices import choose_device
@@ -26,6 +27,7 @@ from ..system.processes import environment
 from .checkpoints import GENTLER, load_checkpoint
 from .dry_run.plan import describe
 from .dry_run.sharing import choose_parallel
+from .forking import begin_with, source_of
 from .loop import LONGEST_STREAK, Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .opening import open_session
@@ -44,10 +46,19 @@ REPORT_EVERY = 10
 SAMPLES = "samples.png"
 
 
-def distill(preset: Preset, output: Path, device: str, resume: bool, console: Console, parallel: str = AUTO) -> dict:
+def distill(
+    preset: Preset,
+    output: Path,
+    device: str,
+    resume: bool,
+    console: Console,
+    parallel: str = AUTO,
+    fork: Path | None = None,
+) -> dict:
     """Train the student of ``preset`` into the folder ``output``; goes on from its last checkpoint if ``resume``.
 
     ``parallel``: how processes share the weights, ``auto``, ``ddp`` or ``fsdp2``; a run may go on in another way.
+    ``fork``: the run whose student and average this one begins with, until it has a checkpoint of its own.
 
     Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or
     another run is at work in the folder, RunError where ten gradients in a row are not finite or no checkpoint is
@@ -61,7 +72,7 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
         FolderLock(output) if is_first() else nullcontext() as lock,
         preemptible() as preemption,
     ):
-        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel, preemption)
+        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel, fork, preemption)
 
 
 def _distill(
@@ -72,11 +83,13 @@ def _distill(
     lock: FolderLock | None,
     console: Console,
     parallel: str,
+    fork: Path | None,
     preemption: Preemptible,
 ) -> dict:
     started = time.perf_counter()
     if resume:
         run.check(preset)
+    source = source_of(run, fork, resume)
     require_source(preset)
     way = choose_parallel(parallel, preset, launched_processes(), choose_device(device))
     console.say(format_pairs(describe(preset, run.path, device, launched_processes(), parallel)))
@@ -84,6 +97,9 @@ def _distill(
     fingerprint = session.data.fingerprint
     if resume:
         run.check_data(fingerprint)
+    if source is not None:
+        begin_with(session.state, source)
+        console.say(f"the run begins with the weights of {source}")
     if lock is not None:
         _make_room(run, resume, lock, console)
     session.accelerator.wait_for_everyone()
@@ -93,12 +109,20 @@ def _distill(
         console.say(f"resuming from {found[-1]}")
     metrics = None
     if lock is not None:
+        if found and (changed := other_versions(run.path)) is not None:
+            console.warn(changed)
         run.write_settings(preset)
         run.write_data(fingerprint)
+        write_versions(run.path)
         metrics = Metrics(run.metrics, session.iteration, rows)
     if found and save_again(session, run, lock is not None):
         console.say(f"the student of {found[-1]} is written again: {run.adapter} was not it")
     with StopRequest() as stop:
+        if source is not None:
+            if metrics is not None:
+                run.write_fork(source)
+            # From here on the run depends on no other.
+            save(session, run, metrics)
         _train(session, run, metrics, console, stop)
         preemption.state = f"all {session.iteration} iterations are done and saved, but the last pictures are not drawn"
         # Asked during the last step or its save: the pictures may take longer than the system waits.
