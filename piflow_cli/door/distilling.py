@@ -76,15 +76,8 @@ def distill(
     assignments = [_assignment(key, value) for key, value in given.items()]
     preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, pictures))
     folder = usual_folder(preset) if output is None else Path(output)
-    run(
-        preset,
-        output=folder,
-        device=device,
-        resume=resume,
-        console=console,
-        parallel=parallel,
-        fork=None if fork is None else Path(fork),
-    )
+    begun = None if fork is None else Path(fork)
+    run(preset, output=folder, device=device, resume=resume, console=console, parallel=parallel, fork=begun)
     return folder
 
 

@@ -111,7 +111,7 @@ def set_aside_damaged(folder: Path) -> Iterator[str]:
     if whole is None and damaged:
         raise RunError(
             f"no checkpoint in {folder} is whole: " + ", ".join(f"{one.path.name} ({one.reason})" for one in damaged),
-            "copy one of them there again, or start over with --no-resume, which moves this run aside",
+            "copy one of them there again, or start over with --no-resume",
         )
     for one in damaged:
         aside = _free_name(one.path)

@@ -95,8 +95,8 @@ class RunFolder:
         if changed:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
-                "keep what it was with --set KEY=VALUE, name another folder with --output DIR, start over with"
-                f" --no-resume, or begin another with its weights: --fork {quote(str(self.path))} --output DIR",
+                "keep what it was with --set KEY=VALUE, name another folder with --output DIR, or start over with"
+                f" --no-resume; to begin another with its weights: --fork {quote(str(self.path))} --output DIR",
             )
 
     def check_data(self, fingerprint: str) -> None:

@@ -99,7 +99,7 @@ def load_checkpoint(path: Path, state: TrainingState) -> str | None:
             raise
         raise RunError(
             f"the checkpoint {path} is not of this student: {str(error).splitlines()[0]}",
-            "start over with --no-resume, which moves this run aside, or name another folder with --output DIR",
+            "start over with --no-resume, or name another folder with --output DIR",
         ) from error
     return record.get("metrics")
 

@@ -15,8 +15,7 @@ from ..core.validation import PolicyError
 from ..data.sources import require_source
 from ..errors import Preempted, RunError, first_line
 from ..ranks import is_first, launched_processes
-from ..students.run_checkpoints import checkpoints, set_aside_damaged
-from ..students.run_versions import other_versions, write_versions
+from ..students.run_checkpoints import checkpoints
 from ..students.runs import RunFolder
 from ..students.student import Student
 from ..system.devices import choose_device
@@ -24,16 +23,17 @@ from ..system.files import check_writable
 from ..system.locking import FolderLock
 from ..system.preemption import PREEMPTION
 from ..system.processes import environment
-from .checkpoints import GENTLER, load_checkpoint
+from .beginning import begin
+from .checkpoints import GENTLER
 from .dry_run.plan import describe
 from .dry_run.sharing import choose_parallel
-from .forking import begin_with, source_of
+from .forking import source_of
 from .loop import LONGEST_STREAK, Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .opening import open_session
 from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
-from .saved import save, save_again
+from .saved import save
 from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
 
 if TYPE_CHECKING:
@@ -94,35 +94,8 @@ def _distill(
     way = choose_parallel(parallel, preset, launched_processes(), choose_device(device))
     console.say(format_pairs(describe(preset, run.path, device, launched_processes(), parallel)))
     session = open_session(preset, run.path, device, console, way.sharded)
-    fingerprint = session.data.fingerprint
-    if resume:
-        run.check_data(fingerprint)
-    if source is not None:
-        begin_with(session.state, source)
-        console.say(f"the run begins with the weights of {source}")
-    if lock is not None:
-        _make_room(run, resume, lock, console)
-    session.accelerator.wait_for_everyone()
-    found, rows = checkpoints(run.checkpoints), None
-    if found:
-        rows = _restore(session, found[-1])
-        console.say(f"resuming from {found[-1]}")
-    metrics = None
-    if lock is not None:
-        if found and (changed := other_versions(run.path)) is not None:
-            console.warn(changed)
-        run.write_settings(preset)
-        run.write_data(fingerprint)
-        write_versions(run.path)
-        metrics = Metrics(run.metrics, session.iteration, rows)
-    if found and save_again(session, run, lock is not None):
-        console.say(f"the student of {found[-1]} is written again: {run.adapter} was not it")
+    metrics = begin(session, run, source, resume, lock, console)
     with StopRequest() as stop:
-        if source is not None:
-            if metrics is not None:
-                run.write_fork(source)
-            # From here on the run depends on no other.
-            save(session, run, metrics)
         _train(session, run, metrics, console, stop)
         preemption.state = f"all {session.iteration} iterations are done and saved, but the last pictures are not drawn"
         # Asked during the last step or its save: the pictures may take longer than the system waits.
@@ -131,26 +104,6 @@ def _distill(
     shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
     session.accelerator.end_training()
     return _finish(session, run, metrics, started, shown) if metrics is not None else {}
-
-
-def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console) -> None:
-    """Clear away what earlier starts left in the folder, or move all of it out of the way."""
-    if resume:
-        for path in run.clear_leftovers():
-            console.say(f"{path} was put back: the start before this one was killed while it replaced it")
-        for line in set_aside_damaged(run.checkpoints):
-            console.warn(line)
-    elif (aside := run.set_aside()) is not None:
-        lock.follow(aside)
-        console.say(f"the earlier run is now {aside}")
-
-
-def _restore(session: Session, path: Path) -> str | None:
-    """Go on from a checkpoint; returns the digest of the metrics until then."""
-    state = session.state
-    rows = load_checkpoint(path, state)
-    session.iteration = state.iteration
-    return rows
 
 
 def _start_tracker(session: Session, name: str) -> None:
