@@ -233,6 +233,8 @@ def test_a_folder_with_other_things_in_it_is_refused(cli, tiny_teacher, tmp_path
     [
         (OSError(errno.ENOSPC, "No space left on device", "a/b"), "the disk is full: a/b"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "a/b"), "your quota of this disk is used up: a/b"),
+        (OSError(errno.EROFS, "Read-only file system", "a/b"), "the disk is read-only: a/b"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "permission denied: a/b"),
         (
             SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
             "your quota of this disk is used up",
