@@ -35,6 +35,7 @@ from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
 from .saved import save
 from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
+from .spikes import WINDOW
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -160,13 +161,15 @@ def _asked_to_stop(session: Session, stop: StopRequest) -> int:
 
 def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Console) -> None:
     """Read the losses, show and write them, and say which steps were skipped."""
-    rows = take_pending(session)
+    rows, spikes = take_pending(session), []
     for row in rows:
         session.accelerator.log({key: row[key] for key in row if key != "iteration"}, step=row["iteration"])
-        if metrics is not None:
-            metrics.add(row)
+        if metrics is not None and (times := metrics.add(row)) is not None:
+            spikes.append(f"iteration {row['iteration']}, {times:.0f}")
         bar.set_postfix(loss=f"{row['loss']:.4f}", teacher_ratio=f"{row['teacher_ratio']:.2f}", refresh=False)
         bar.update()
+    if spikes:
+        console.warn(f"a spike of the loss: {'; '.join(spikes)} times the median of the {WINDOW} before it")
     skipped = [row["iteration"] for row in rows if row["skipped"]]
     if skipped and metrics is not None:
         places = ", ".join(map(str, skipped))
@@ -227,6 +230,7 @@ def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float, 
         "loss_curve": curve,
         "iterations": session.iteration,
         "skipped": metrics.skipped,
+        "spikes": metrics.spikes,
         "loss": metrics.last_loss,
         "seconds": round(time.perf_counter() - started, 1),
     }
