@@ -36,6 +36,7 @@ from .previews import Gallery, save_comparison, save_preview
 from .saved import save
 from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
 from .spikes import WINDOW
+from .waiting import limited_waiting, step_timeout
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -90,13 +91,15 @@ def _distill(
     started = time.perf_counter()
     if resume:
         run.check(preset)
+    if launched_processes() > 1:
+        step_timeout()
     source = source_of(run, fork, resume)
     require_source(preset)
     way = choose_parallel(parallel, preset, launched_processes(), choose_device(device))
     console.say(format_pairs(describe(preset, run.path, device, launched_processes(), parallel)))
     session = open_session(preset, run.path, device, console, way.sharded)
     metrics = begin(session, run, source, resume, lock, console)
-    with StopRequest() as stop:
+    with StopRequest() as stop, limited_waiting(session):
         _train(session, run, metrics, console, stop)
         preemption.state = f"all {session.iteration} iterations are done and saved, but the last pictures are not drawn"
         # Asked during the last step or its save: the pictures may take longer than the system waits.
