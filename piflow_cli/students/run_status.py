@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 from typing import Literal
@@ -174,11 +176,21 @@ def _numbered(folder: Path, ending: str = "") -> list[Path]:
 
 
 def _rate(run: RunFolder, process: LockHolder, done: int) -> float | None:
-    """Iterations a second since the process began, or since its first checkpoint, after which nothing is loaded."""
-    began = time.mktime(time.strptime(process.since, "%Y-%m-%d %H:%M:%S"))
-    marks = [(path.stat().st_mtime, int(path.name)) for path in _numbered(run.checkpoints)]
-    before = max((number for moment, number in marks if moment < began), default=0)
-    later = min(((moment, number) for moment, number in marks if moment >= began), default=(began, before))
-    start, first = later if later[1] < done else (began, before)
-    seconds = run.metrics.stat().st_mtime - start if run.metrics.is_file() else 0.0
-    return (done - first) / seconds if seconds > 0 and done > first else None
+    """Iterations a second since the process began, or between its checkpoints, before which something was loaded.
+
+    A clock that is set back or forward meanwhile makes one of the spans negative or long, and another one is taken.
+    """
+    try:
+        began = time.mktime(time.strptime(process.since, "%Y-%m-%d %H:%M:%S"))
+    except (ValueError, OverflowError):
+        return None
+    marks = sorted((int(path.name), path.stat().st_mtime) for path in _numbered(run.checkpoints))
+    before = max((number for number, moment in marks if moment < began), default=0)
+    points = [mark for mark in marks if mark[1] >= began and mark[0] < done]
+    points = points if points else [(before, began)]
+    if run.metrics.is_file():
+        points.append((done, run.metrics.stat().st_mtime))
+    spans = [
+        (last - first, end - start) for (first, start), (last, end) in pairwise(points) if last > first and end > start
+    ]
+    return statistics.median_high([count / seconds for count, seconds in spans]) if spans else None

@@ -63,6 +63,47 @@ def test_a_running_one_names_its_process_and_the_time_left(run: Path) -> None:
     assert status_of(run).state == "stopped"
 
 
+T = 1_000_000_000  # seconds since 1970
+
+
+@pytest.mark.parametrize(
+    ("marks", "end", "rate"),
+    [
+        ({10: T + 20, 20: T + 30}, T + 40, 1.0),
+        # The first ten took longer: something was loaded. Half an hour was lost on the way.
+        ({10: T + 20, 20: T + 1820}, T + 1830, 1.0),
+        ({10: T + 20, 20: T + 30}, T + 30 + 86_400, 1.0),
+        ({10: T + 86_420, 20: T + 30}, T + 40, 1.0),  # set back by a day
+        ({10: T - 500, 20: T - 400}, T - 300, None),  # and before all that is there
+        ({}, T - 300, None),
+    ],
+)
+def test_a_clock_that_was_set_meanwhile_leaves_another_span_or_none(
+    run: Path, marks: dict[int, int], end: int, rate
+) -> None:
+    lengthen(run, 60)
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps(row | {"iteration": number}) + "\n" for number in range(1, 31))
+    )
+    with FolderLock(run):
+        shutil.rmtree(run / "checkpoints")
+        for number, moment in marks.items():
+            (run / "checkpoints" / f"{number:07d}").mkdir(parents=True)
+            os.utime(run / "checkpoints" / f"{number:07d}", (moment, moment))
+        held = asdict(LockHolder.here()) | {"since": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(T))}
+        (run / LOCK_NAME).write_text(json.dumps(held))
+        os.utime(run / "metrics.jsonl", (end, end))
+        found = status_of(run)
+    assert found.state == "running" and found.rate == (None if rate is None else pytest.approx(rate))
+
+
+def test_a_lock_whose_time_is_none_makes_no_rate(run: Path) -> None:
+    held = asdict(LockHolder.here()) | {"host": "elsewhere", "since": "lately"}
+    (run / LOCK_NAME).write_text(json.dumps(held))
+    assert (status_of(run).state, status_of(run).rate) == ("running", None)
+
+
 @pytest.mark.parametrize(
     ("changes", "state"),
     [
