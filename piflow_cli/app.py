@@ -23,6 +23,7 @@ from piflow_cli.errors import (
     DEBUG_VARIABLE,
     Interrupted,
     PiflowError,
+    Preempted,
     Reported,
     RunError,
     UsageError,
@@ -181,7 +182,11 @@ def _report(exc: BaseException, args: list[str]) -> int:
         return error.exit_code
     if isinstance(error, Reported):
         return error.exit_code
-    if "--json" in _options(args):
+    if isinstance(error, Preempted):
+        record = {"stopped": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        plain = f"{error.message[:1].upper()}{error.message[1:]}: {error.hint}"
+        print(dumps(record) if "--json" in _options(args) else plain, file=sys.stderr)
+    elif "--json" in _options(args):
         record = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         print(dumps(record), file=sys.stderr)
     else:

@@ -20,6 +20,7 @@ from piflow_cli.commands.distill_options import (
     DataFree,
     DryRun,
     Evaluations,
+    Fork,
     Iterations,
     Kind,
     LearningRate,
@@ -87,6 +88,7 @@ def distill(
     assignments: Assignments = None,
     output: Output = None,
     resume: Resume = True,
+    fork: Fork = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
     json: Json = False,
@@ -115,7 +117,11 @@ def distill(
         if dry_run:
             _plan(preset, folder, device, processes, parallel, resume, console)
         else:
-            start(processes, context, lambda: _run(preset, folder, device, parallel, resume, console))
+
+            def run() -> None:
+                _run(preset, folder, device, parallel, resume, fork, console)
+
+            start(processes, context, run, goes_on=True)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
@@ -207,14 +213,16 @@ def _plan(
     console.result(plan, format_pairs(plan))
 
 
-def _run(preset: Preset, folder: Path, device: str, parallel: str, resume: bool, console: Console) -> None:
+def _run(
+    preset: Preset, folder: Path, device: str, parallel: str, resume: bool, fork: Path | None, console: Console
+) -> None:
     from piflow_cli.streams import unbreakable_out
     from piflow_cli.training import distill as run_distillation
 
     # A run of days goes on when nobody reads its output any more.
     with unbreakable_out():
         result = run_distillation(
-            preset, output=folder, device=device, resume=resume, console=console, parallel=parallel
+            preset, output=folder, device=device, resume=resume, console=console, parallel=parallel, fork=fork
         )
         console.result(result, format_pairs(result))
         console.say(f"Next: piflow sample {folder}")

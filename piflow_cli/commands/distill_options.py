@@ -88,6 +88,10 @@ Output = Annotated[Path | None, setting("--output", "Folder of the run; default:
 Resume = Annotated[
     bool, switch("--resume/--no-resume", "Go on from the last checkpoint in the folder (default).", OUTPUT)
 ]
+Fork = Annotated[
+    Path | None,
+    setting("--fork", "Begin with the weights of this run, at iteration 0, in another folder.", OUTPUT, "RUN"),
+]
 DryRun = Annotated[bool, switch("--dry-run", "Print the plan and stop.", OUTPUT)]
 PrintConfig = Annotated[
     bool, switch("--print-config", "Print the resolved preset as YAML, for --config, and stop.", OUTPUT)

@@ -8,11 +8,16 @@ import typer
 
 
 def start(
-    processes: int, context: typer.Context, run: Callable[[], None], check: Callable[[], None] | None = None
+    processes: int,
+    context: typer.Context,
+    run: Callable[[], None],
+    check: Callable[[], None] | None = None,
+    goes_on: bool = False,
 ) -> None:
     """Launch ``processes`` of this command, or ``run`` it here where it is launched already or needs no other.
 
-    ``check``: refuses what can be refused at once, so that nothing is launched for it.
+    ``check``: refuses what can be refused at once, so that nothing is launched for it. ``goes_on``: as
+    :func:`~piflow_cli.system.processes.launch` has it.
     """
     from piflow_cli.ranks import launched_processes
     from piflow_cli.system.processes import follow_launcher, launch
@@ -20,7 +25,7 @@ def start(
     if processes > launched_processes():
         if check is not None:
             check()
-        launch(context.find_root().obj, processes)
+        launch(context.find_root().obj, processes, goes_on)
     else:
         follow_launcher()
         run()

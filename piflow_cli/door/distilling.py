@@ -34,6 +34,7 @@ def distill(
     device: Device = "auto",
     parallel: Sharing = "auto",
     resume: Switch = True,
+    fork: FileOrFolder | None = None,
     console: Speaker = SILENT,
 ) -> Path:
     """Distil a teacher into a student that samples in a few network evaluations, as `piflow distill` does.
@@ -47,6 +48,7 @@ def distill(
         device: where to compute: auto, cpu, cuda or cuda:N.
         parallel: how processes hold the weights: ddp, fsdp2 or auto.
         resume: go on from the last checkpoint in the folder; else an earlier run moves out of the way.
+        fork: the folder of a run whose weights this one begins with, at iteration 0, in another folder.
         console: takes progress and warnings.
 
     Returns the folder of the run: its student is what the other functions take, and its ``metrics.jsonl`` has a line
@@ -54,7 +56,7 @@ def distill(
 
     Raises:
         UsageError: settings, data or device do not fit, with all faults of the settings; nothing is written.
-        RunError: the run diverged, or a checkpoint is damaged.
+        RunError: the run diverged, or no checkpoint is whole.
         Interrupted: a signal stopped it; the same call goes on.
 
     >>> import piflow_cli as piflow
@@ -74,7 +76,8 @@ def distill(
     assignments = [_assignment(key, value) for key, value in given.items()]
     preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, pictures))
     folder = usual_folder(preset) if output is None else Path(output)
-    run(preset, output=folder, device=device, resume=resume, console=console, parallel=parallel)
+    begun = None if fork is None else Path(fork)
+    run(preset, output=folder, device=device, resume=resume, console=console, parallel=parallel, fork=begun)
     return folder
 
 

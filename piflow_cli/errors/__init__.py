@@ -1,6 +1,6 @@
 """Errors that a user can cause, and a message with the next command for those that libraries raise."""
 
-from .base import Interrupted, PiflowError, Reported, RunError, UsageError
+from .base import Interrupted, PiflowError, Preempted, Reported, RunError, UsageError
 from .hub import is_unreachable
 from .recognition import first_line, is_of_the_system, system_number
 from .table import explain
@@ -11,6 +11,7 @@ __all__ = [
     "DEBUG_VARIABLE",
     "Interrupted",
     "PiflowError",
+    "Preempted",
     "Reported",
     "RunError",
     "UsageError",

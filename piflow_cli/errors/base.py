@@ -44,6 +44,14 @@ class Interrupted(PiflowError):
         self.exit_code = 128 + number
 
 
+class Preempted(Interrupted):
+    """The system takes the machine away (SIGTERM, SIGUSR1): what is done is saved, and nothing has failed."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.exit_code = 0
+
+
 class Reported(PiflowError):
     """An error that other processes of this run have reported already; only their exit code is left."""
 

@@ -109,6 +109,10 @@ DISK_TABLE: tuple[TableEntry, ...] = (
         ),
     ),
     (
+        has_number(errno.EROFS),
+        run_error("the disk is read-only{place}", "make it writable, then run the same command again"),
+    ),
+    (
         has_number(errno.EIO),
         run_error(
             "the disk failed to read or write{place}",

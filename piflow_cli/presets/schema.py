@@ -228,6 +228,8 @@ class OutputSection:
     """Iterations between checkpoints."""
     keep_checkpoints: Iterations
     """Number of checkpoints that stay, the newest ones."""
+    keep_every: Interval = 0
+    """Checkpoints whose iteration is a multiple of it stay too; 0: none."""
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
     """Tracker that also gets the curves."""
 

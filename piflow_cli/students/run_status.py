@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 from typing import Literal
 
 from ..errors import PiflowError, UsageError
 from ..system.locking import LockHolder, holder_of
+from .run_checkpoints import newest_whole, those_set_aside
 from .runs import RunFolder, recorded_length
 
 State = Literal["finished", "running", "stopped", "broken"]
@@ -23,8 +26,10 @@ SMOOTHING = 25  # iterations whose mean loss is shown
 class RunStatus:
     """A run's state, and how far it has come.
 
-    ``why``: what is broken, and nothing else. ``loss``: the mean of the last iterations; ``rate``: iterations a second
-    since it was started, of a running one. ``next``: what to type; None where there is nothing to do but wait.
+    ``why``: what is broken, and nothing else. ``damaged``: the checkpoints that are not as they were written, and those
+    that were set aside for it; the run goes on from ``checkpoint``, the newest whole one. ``loss``: the mean of the
+    last iterations; ``rate``: iterations a second since it was started, of a running one. ``next``: what to type; None
+    where there is nothing to do but wait.
     """
 
     folder: Path
@@ -37,6 +42,7 @@ class RunStatus:
     rate: float | None = None
     process: LockHolder | None = None
     checkpoint: Path | None = None
+    damaged: tuple[str, ...] = ()
     preview: Path | None = None
     next: str | None = None
 
@@ -62,6 +68,7 @@ class RunStatus:
             "seconds_left": self.seconds_left,
             "process": None if process is None else {"pid": process.pid, "host": process.host, "since": process.since},
             "checkpoint": self.checkpoint,
+            "damaged": list(self.damaged),
             "preview": self.preview,
             "next": self.next,
         }
@@ -84,6 +91,8 @@ class RunStatus:
             said["rate"] = f"{self.rate:.3g} iterations a second"
         if self.seconds_left is not None:
             said["left"] = duration(self.seconds_left)
+        if self.damaged:
+            said["damaged"] = "; ".join(self.damaged)
         for name in ("checkpoint", "preview", "next"):
             if (value := getattr(self, name)) is not None:
                 said[name] = value
@@ -103,7 +112,10 @@ def duration(seconds: float) -> str:
 
 
 def status_of(path: Path) -> RunStatus:
-    """The status of the run in the folder ``path``; nothing in it is touched. Raises UsageError where there is none."""
+    """The status of the run in the folder ``path``; nothing in it is touched. Raises UsageError where there is none.
+
+    Where nobody is at work, the newest checkpoint is read whole and held against its checksums, as a start would.
+    """
     run = RunFolder(path)
     if not run.settings.is_file():
         there = "holds no run" if path.is_dir() else "is not there"
@@ -130,10 +142,17 @@ def status_of(path: Path) -> RunStatus:
         preview=preview,
         next=run.command(),
     )
+    aside = tuple(f"{path.name} was set aside" for path in those_set_aside(run.checkpoints))
     if process is not None:
-        return replace(found, state="running", rate=_rate(run, process, done), next=None)
-    if (why := _fault(run, checkpoint)) is not None:
-        return replace(found, state="broken", why=why)
+        return replace(found, state="running", rate=_rate(run, process, done), damaged=aside, next=None)
+    checkpoint, faults = newest_whole(run.checkpoints)
+    found = replace(
+        found, checkpoint=checkpoint, damaged=(*(f"{one.path.name}: {one.reason}" for one in faults), *aside)
+    )
+    if checkpoint is None and faults:
+        return replace(found, state="broken", why=faults[0].message)
+    if checkpoint is not None and not run.adapter.is_dir():
+        return replace(found, state="broken", why=f"{run.adapter} is missing")
     if checkpoint is not None and int(checkpoint.name) >= asked:
         return replace(found, state="finished", next=f"piflow sample {quote(str(path))}")
     return found
@@ -156,23 +175,22 @@ def _numbered(folder: Path, ending: str = "") -> list[Path]:
     return [path for path in found if path.suffix == ending and len(path.stem) >= 7 and path.stem.isdigit()]
 
 
-def _fault(run: RunFolder, checkpoint: Path | None) -> str | None:
-    """What is missing of a run that nobody is at work on; its tensors are not read."""
-    if checkpoint is None:
-        return None
-    names = ("state.json", "training.safetensors")
-    missing = [checkpoint / name for name in names if not (checkpoint / name).is_file()]
-    if not missing and not run.adapter.is_dir():
-        missing = [run.adapter]
-    return f"{missing[0]} is missing" if missing else None
-
-
 def _rate(run: RunFolder, process: LockHolder, done: int) -> float | None:
-    """Iterations a second since the process began, or since its first checkpoint, after which nothing is loaded."""
-    began = time.mktime(time.strptime(process.since, "%Y-%m-%d %H:%M:%S"))
-    marks = [(path.stat().st_mtime, int(path.name)) for path in _numbered(run.checkpoints)]
-    before = max((number for moment, number in marks if moment < began), default=0)
-    later = min(((moment, number) for moment, number in marks if moment >= began), default=(began, before))
-    start, first = later if later[1] < done else (began, before)
-    seconds = run.metrics.stat().st_mtime - start if run.metrics.is_file() else 0.0
-    return (done - first) / seconds if seconds > 0 and done > first else None
+    """Iterations a second since the process began, or between its checkpoints, before which something was loaded.
+
+    A clock that is set back or forward meanwhile makes one of the spans negative or long, and another one is taken.
+    """
+    try:
+        began = time.mktime(time.strptime(process.since, "%Y-%m-%d %H:%M:%S"))
+    except (ValueError, OverflowError):
+        return None
+    marks = sorted((int(path.name), path.stat().st_mtime) for path in _numbered(run.checkpoints))
+    before = max((number for number, moment in marks if moment < began), default=0)
+    points = [mark for mark in marks if mark[1] >= began and mark[0] < done]
+    points = points if points else [(before, began)]
+    if run.metrics.is_file():
+        points.append((done, run.metrics.stat().st_mtime))
+    spans = [
+        (last - first, end - start) for (first, start), (last, end) in pairwise(points) if last > first and end > start
+    ]
+    return statistics.median_high([count / seconds for count, seconds in spans]) if spans else None

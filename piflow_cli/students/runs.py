@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SETTINGS_NAME = "run.yaml"
 ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
+FORK_NAME = "fork.json"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
 FREE_SETTINGS = (
     "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base", "summary", "teacher.memory",
@@ -34,7 +36,7 @@ LENGTH = "optimisation.iterations"
 # The file begins with the digest of what follows, as a comment; files of piflow 0.1 have none.
 DIGEST = "# sha256 of the rest: "
 _NUMBER = "[0-9]{7,}"
-_WRITTEN = re.compile(r"run\.yaml|data\.sha256|metrics\.jsonl|adapter|samples\.png|loss\.png")
+_WRITTEN = re.compile(r"run\.yaml|data\.sha256|versions\.json|fork\.json|metrics\.jsonl|adapter|samples\.png|loss\.png")
 _CHECKPOINT, _PREVIEW = re.compile(_NUMBER), re.compile(_NUMBER + r"\.png")
 
 
@@ -94,7 +96,7 @@ class RunFolder:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
                 "keep what it was with --set KEY=VALUE, name another folder with --output DIR, or start over with"
-                " --no-resume",
+                f" --no-resume; to begin another with its weights: --fork {quote(str(self.path))} --output DIR",
             )
 
     def check_data(self, fingerprint: str) -> None:
@@ -111,6 +113,19 @@ class RunFolder:
         """Record which data the run is trained on."""
         with replacing_file(self.path / DATA_NAME) as aside:
             aside.write_text(fingerprint + "\n")
+
+    def write_fork(self, source: Path) -> None:
+        """Record the checkpoint whose weights the run begins with."""
+        record = {"run": str(source.parent.parent.resolve()), "iteration": int(source.name)}
+        with replacing_file(self.path / FORK_NAME) as aside:
+            aside.write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+    def forked_from(self) -> Path | None:
+        """The run whose weights this one began with; None where it began with none, or the record is damaged."""
+        try:
+            return Path(json.loads((self.path / FORK_NAME).read_text(encoding="utf-8"))["run"])
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return None
 
     def clear_leftovers(self) -> list[Path]:
         """Remove what a killed start of this run left aside; returns what was put back under its name."""

@@ -12,10 +12,11 @@ from datetime import timedelta
 
 import torch
 
-from ..errors import Reported, RunError, UsageError
+from ..errors import Preempted, Reported, RunError, UsageError
 from ..ranks import launched_here, launched_processes
 from ..streams import inherited
 from .devices import choose_device, usable_cores
+from .preemption import passing_on
 
 # The others wait while one makes its last block, encodes its texts or measures: hours, for a teacher's many steps.
 # NCCL would give up after ten minutes.
@@ -23,6 +24,7 @@ LONGEST = timedelta(days=7)
 # After Ctrl-C the processes finish their step and save; a step of a large model may take minutes.
 SECONDS_TO_STOP = 1800
 
+PROGRAM = "piflow_cli"
 # Tells a process that piflow started which process that was.
 LAUNCHER = "PIFLOW_LAUNCHER"
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -81,11 +83,13 @@ def check_devices(device: torch.device, asked: int | None = None) -> None:
         )
 
 
-def launch(arguments: Sequence[str], processes: int) -> None:
+def launch(arguments: Sequence[str], processes: int, goes_on: bool = False) -> None:
     """Run the command line ``arguments`` of piflow in ``processes`` processes on this machine, and wait for them.
 
+    ``goes_on``: the command takes SIGTERM and SIGUSR1 as a wish to go on later, and does so when it is typed again.
+
     Raises Reported, with their exit code, where they were stopped or have said what failed; RunError where one was
-    killed.
+    killed; Preempted where SIGTERM or SIGUSR1 came before they had begun.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -106,17 +110,21 @@ def launch(arguments: Sequence[str], processes: int) -> None:
         f"--nproc-per-node={processes}",
         *_signals(parser.format_help()),
         "-m",
-        "piflow_cli",
+        PROGRAM,
         "--",
         *arguments,
     ]
     try:
-        with environment(changes), inherited():
+        with environment(changes), inherited(), passing_on(PROGRAM) as came:
             run.run(parser.parse_args(options))
     except SignalException as error:
         raise Reported(128 + error.sigval) from error
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        if -failure.exitcode in came and not goes_on:
+            raise Reported(128 - failure.exitcode) from error
+        if -failure.exitcode in came:
+            raise Preempted("stopped before the run had begun", "run the same command again") from error
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
             raise RunError(
@@ -143,8 +151,12 @@ def follow_launcher() -> None:
 
 
 def _signals(known: str) -> list[str]:
-    """Options of torchrun's launcher, described by ``known``, so that it ignores SIGHUP under nohup."""
-    hang_up = getattr(signal, "SIGHUP", None)
-    if hang_up is None or signal.getsignal(hang_up) != signal.SIG_IGN or "--signals-to-handle" not in known:
+    """Options of torchrun's launcher, described by ``known``: it ignores SIGHUP under nohup, and leaves SIGTERM to us.
+
+    A torchrun that has no such option ends its processes by SIGTERM, so that they save, with exit code 143 of its own.
+    """
+    if "--signals-to-handle" not in known:
         return []
-    return ["--signals-to-handle=SIGTERM,SIGINT,SIGQUIT"]
+    hang_up = getattr(signal, "SIGHUP", None)
+    ignored = hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN
+    return ["--signals-to-handle=SIGINT,SIGQUIT" if ignored else "--signals-to-handle=SIGINT,SIGHUP,SIGQUIT"]

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
-import shlex
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +14,12 @@ from torch import Tensor
 
 from ..core.tensors import all_finite, like_shared, whole
 from ..errors import RunError, is_of_the_system
-from ..system.files import files_digest, remove_folder, replacing_folder
+from ..students.run_checkpoints import TENSORS_NAME, checkpoints, name_of, read_record, write_record
+from ..system.files import remove_folder, replacing_folder
 from ..teachers.base import Network
 from ..weights.stored import read_safetensors
 
-STATE_NAME = "state.json"
-TENSORS_NAME = "training.safetensors"
 GENTLER = "train more gently in another folder: --output DIR with a lower --learning-rate RATE"
-_NAME = re.compile("[0-9]{7,}")
 
 logger = logging.getLogger("piflow.training")
 
@@ -61,13 +54,15 @@ def save_checkpoint(
     folder: Path,
     state: TrainingState,
     keep: int,
+    keep_every: int = 0,
     metrics: str | None = None,
     tensors: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write ``folder``/<iteration>, aside first, then drop all but the newest ``keep``; returns its path.
 
-    ``metrics``: digest of the rows of metrics.jsonl so far. ``tensors``: the :func:`training_tensors` of ``state``,
-    where they are known. Raises RunError, and writes nothing, where a value is not finite.
+    Those whose iteration is a multiple of ``keep_every`` stay too, where that is not 0. ``metrics``: digest of the rows
+    of metrics.jsonl so far. ``tensors``: the :func:`training_tensors` of ``state``, where they are known. Raises
+    RunError, and writes nothing, where a value is not finite.
     """
     path = folder / name_of(state.iteration)
     tensors = training_tensors(state) if tensors is None else tensors
@@ -76,13 +71,10 @@ def save_checkpoint(
             raise RunError(f"{name} of iteration {state.iteration} is not finite, and is not saved", GENTLER)
     with replacing_folder(path) as aside:
         save_file(tensors, aside / TENSORS_NAME)
-        record = {
-            "iteration": state.iteration,
-            "files": {TENSORS_NAME: files_digest([aside / TENSORS_NAME])},
-            "metrics": metrics,
-        }
-        (aside / STATE_NAME).write_text(_with_digest(record))
+        write_record(aside, state.iteration, metrics)
     for old in checkpoints(folder)[:-keep]:
+        if keep_every and int(old.name) % keep_every == 0:
+            continue
         try:
             remove_folder(old)
         except OSError as error:
@@ -90,75 +82,34 @@ def save_checkpoint(
     return path
 
 
-def name_of(iteration: int) -> str:
-    """The name of a checkpoint; folders of other names belong to somebody else."""
-    return f"{iteration:07d}"
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    found = (
-        [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()] if folder.is_dir() else []
-    )
-    return sorted((path for path in found if path.name == name_of(int(path.name))), key=lambda path: int(path.name))
-
-
 def load_checkpoint(path: Path, state: TrainingState) -> str | None:
-    """Put a checkpoint into ``state``; returns the digest of metrics.jsonl at that time, None where it has none.
+    """Put a checkpoint that is whole into ``state``; returns the digest of metrics.jsonl then, None where it has none.
 
-    Raises RunError naming the file and what to remove where it is damaged.
+    Raises RunError where the checkpoint is of another student.
     """
     try:
-        record = _read_state(path / STATE_NAME)
-        if name_of(record["iteration"]) != path.name:
-            raise ValueError(f"{STATE_NAME} is of iteration {record['iteration']}")
-        # piflow 0.1 wrote a CRC-32 of the tensors alone.
-        intact = (
-            record["files"] == {TENSORS_NAME: files_digest([path / TENSORS_NAME])}
-            if "files" in record
-            else (record["crc32"] == _checksum(path / TENSORS_NAME))
-        )
-        if not intact:
-            raise ValueError(f"the checksum of {TENSORS_NAME} does not match")
+        record = read_record(path)
         _, tensors = read_safetensors(path / TENSORS_NAME)
-        _put(state.student, _part(tensors, "student."))
-        _put(state.average, _part(tensors, "average."))
-        _unflatten(state.optimizer, _part(tensors, "optimizer."))
+        put_weights(state.student, part_of(tensors, "student."))
+        put_weights(state.average, part_of(tensors, "average."))
+        _unflatten(state.optimizer, part_of(tensors, "optimizer."))
         state.iteration = record["iteration"]
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, RunError) as error:
-        if is_of_the_system(error) and not isinstance(error, FileNotFoundError):
-            # A file that cannot be read today may be whole.
+    except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+        if is_of_the_system(error):
             raise
-        reason = str(error).splitlines()[0]
         raise RunError(
-            f"the checkpoint {path} is damaged: {reason}",
-            f"remove it to go on from the one before: rm -r {shlex.quote(str(path))}",
+            f"the checkpoint {path} is not of this student: {str(error).splitlines()[0]}",
+            "start over with --no-resume, or name another folder with --output DIR",
         ) from error
     return record.get("metrics")
 
 
-def _with_digest(record: Mapping[str, Any]) -> str:
-    text = json.dumps(record)
-    return json.dumps({**record, "sha256": hashlib.sha256(text.encode()).hexdigest()}) + "\n"
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """The record of a checkpoint; raises ValueError where a byte of it is not as it was written."""
-    text = path.read_bytes().decode()
-    record = json.loads(text)
-    if record.keys() == {"iteration", "crc32"}:
-        return record
-    rest = {key: value for key, value in record.items() if key != "sha256"}
-    if text != _with_digest(rest):
-        raise ValueError(f"the checksum of {path.name} does not match")
-    return rest
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those of ``tensors`` whose names begin with ``prefix``, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _put(model: Network, state: Mapping[str, Tensor]) -> None:
+def put_weights(model: Network, state: Mapping[str, Tensor]) -> None:
     """Load ``state``, whole tensors, into a model whose own may be shared out."""
     own = model.state_dict()
     model.load_state_dict(
@@ -192,11 +143,3 @@ def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) 
         counted = value.ndim == 0 and not value.is_floating_point()
         entries.setdefault(int(index), {})[entry] = value.item() if counted else value
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            checksum = zlib.crc32(block, checksum)
-    return checksum

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..students.run_status import metric_lines
 from ..system.files import replacing_file
 from ..system.folders import sync_file
+from .spikes import SpikeWatch
 
 logger = logging.getLogger("piflow.training")
 SMOOTHING = 25
@@ -28,6 +29,9 @@ class Metrics:
         self.path = path
         kept = [(line, row) for line, row in metric_lines(path) if row["iteration"] <= iteration]
         self.rows = [row for _, row in kept]
+        self._spikes = SpikeWatch()
+        for row in self.rows:
+            self._spikes.see(row["loss"])
         text = "".join(f"{line}\n" for line, _ in kept)
         self._digest = hashlib.sha256(text.encode())
         if digest is not None and digest != self.digest:
@@ -46,12 +50,20 @@ class Metrics:
         return sum(row.get("skipped", False) for row in self.rows)
 
     @property
+    def spikes(self) -> int:
+        """The number of losses far above those before them."""
+        return self._spikes.count
+
+    @property
     def last_loss(self) -> float | None:
         """The newest loss that is finite."""
         return next((row["loss"] for row in reversed(self.rows) if row["loss"] is not None), None)
 
-    def add(self, row: dict) -> None:
-        """Append a finished iteration; JSON has null for what is not finite."""
+    def add(self, row: dict) -> float | None:
+        """Append a finished iteration; JSON has null for what is not finite.
+
+        Returns how many times the median of those before it the loss is, where that is a spike.
+        """
         row = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
         }
@@ -60,6 +72,7 @@ class Metrics:
         self._digest.update(line.encode())
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line)
+        return self._spikes.see(row["loss"])
 
     def sync(self) -> None:
         """Write everything so far to the disk."""

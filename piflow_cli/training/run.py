@@ -8,27 +8,35 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..console import format_pairs
 from ..core.validation import PolicyError
 from ..data.sources import require_source
-from ..errors import Interrupted, RunError, first_line
+from ..errors import Preempted, RunError, first_line
 from ..ranks import is_first, launched_processes
+from ..students.run_checkpoints import checkpoints
 from ..students.runs import RunFolder
 from ..students.student import Student
 from ..system.devices import choose_device
 from ..system.files import check_writable
 from ..system.locking import FolderLock
+from ..system.preemption import PREEMPTION
 from ..system.processes import environment
-from .checkpoints import GENTLER, checkpoints, load_checkpoint
+from .beginning import begin
+from .checkpoints import GENTLER
 from .dry_run.plan import describe
 from .dry_run.sharing import choose_parallel
+from .forking import source_of
 from .loop import LONGEST_STREAK, Session, take_pending, train_step
 from .metrics import Metrics, draw_loss
 from .opening import open_session
 from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
-from .saved import save, save_again
-from .signals import StopRequest
+from .saved import save
+from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
+from .spikes import WINDOW
+from .waiting import limited_waiting, step_timeout
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -40,72 +48,66 @@ REPORT_EVERY = 10
 SAMPLES = "samples.png"
 
 
-def distill(preset: Preset, output: Path, device: str, resume: bool, console: Console, parallel: str = AUTO) -> dict:
+def distill(
+    preset: Preset,
+    output: Path,
+    device: str,
+    resume: bool,
+    console: Console,
+    parallel: str = AUTO,
+    fork: Path | None = None,
+) -> dict:
     """Train the student of ``preset`` into the folder ``output``; goes on from its last checkpoint if ``resume``.
 
     ``parallel``: how processes share the weights, ``auto``, ``ddp`` or ``fsdp2``; a run may go on in another way.
+    ``fork``: the run whose student and average this one begins with, until it has a checkpoint of its own.
 
     Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or
-    another run is at work in the folder, RunError where ten gradients in a row are not finite or a checkpoint is
-    damaged, Interrupted after Ctrl-C, SIGTERM or SIGHUP. Variables of accelerate's own have no effect: the preset says
-    everything that they could.
+    another run is at work in the folder, RunError where ten gradients in a row are not finite or no checkpoint is
+    whole, Interrupted after Ctrl-C or SIGHUP, and its kind Preempted after SIGTERM or SIGUSR1. Variables of
+    accelerate's own have no effect: the preset says everything that they could.
     """
     check_writable(output)
     # One process writes for all of a run, and one lock is enough for all.
-    with environment(without="ACCELERATE_"), FolderLock(output) if is_first() else nullcontext() as lock:
-        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel)
+    with (
+        environment(without="ACCELERATE_"),
+        FolderLock(output) if is_first() else nullcontext() as lock,
+        preemptible() as preemption,
+    ):
+        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel, fork, preemption)
 
 
 def _distill(
-    preset: Preset, run: RunFolder, device: str, resume: bool, lock: FolderLock | None, console: Console, parallel: str
+    preset: Preset,
+    run: RunFolder,
+    device: str,
+    resume: bool,
+    lock: FolderLock | None,
+    console: Console,
+    parallel: str,
+    fork: Path | None,
+    preemption: Preemptible,
 ) -> dict:
     started = time.perf_counter()
     if resume:
         run.check(preset)
+    if launched_processes() > 1:
+        step_timeout()
+    source = source_of(run, fork, resume)
     require_source(preset)
     way = choose_parallel(parallel, preset, launched_processes(), choose_device(device))
     console.say(format_pairs(describe(preset, run.path, device, launched_processes(), parallel)))
     session = open_session(preset, run.path, device, console, way.sharded)
-    fingerprint = session.data.fingerprint
-    if resume:
-        run.check_data(fingerprint)
-    if lock is not None:
-        _make_room(run, resume, lock, console)
-    session.accelerator.wait_for_everyone()
-    found, rows = checkpoints(run.checkpoints), None
-    if found:
-        rows = _restore(session, found[-1])
-        console.say(f"resuming from {found[-1]}")
-    metrics = None
-    if lock is not None:
-        run.write_settings(preset)
-        run.write_data(fingerprint)
-        metrics = Metrics(run.metrics, session.iteration, rows)
-    if found and save_again(session, run, lock is not None):
-        console.say(f"the student of {found[-1]} is written again: {run.adapter} was not it")
-    with StopRequest() as stop:
+    metrics = begin(session, run, source, resume, lock, console)
+    with StopRequest() as stop, limited_waiting(session):
         _train(session, run, metrics, console, stop)
+        preemption.state = f"all {session.iteration} iterations are done and saved, but the last pictures are not drawn"
+        # Asked during the last step or its save: the pictures may take longer than the system waits.
+        if _asked_to_stop(session, stop) in PREEMPTION:
+            raise Preempted(preemption.state, GO_ON)
     shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
     session.accelerator.end_training()
     return _finish(session, run, metrics, started, shown) if metrics is not None else {}
-
-
-def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console) -> None:
-    """Clear away what earlier starts left in the folder, or move all of it out of the way."""
-    if resume:
-        for path in run.clear_leftovers():
-            console.say(f"{path} was put back: the start before this one was killed while it replaced it")
-    elif (aside := run.set_aside()) is not None:
-        lock.follow(aside)
-        console.say(f"the earlier run is now {aside}")
-
-
-def _restore(session: Session, path: Path) -> str | None:
-    """Go on from a checkpoint; returns the digest of the metrics until then."""
-    state = session.state
-    rows = load_checkpoint(path, state)
-    session.iteration = state.iteration
-    return rows
 
 
 def _start_tracker(session: Session, name: str) -> None:
@@ -129,7 +131,7 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
             train_step(session)
             done = session.iteration
             stopped = _asked_to_stop(session, stop)
-            ends = done == total or stopped
+            ends = done == total or stopped > 0
             diverged = session.streak == LONGEST_STREAK
             if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or ends or diverged:
                 _report(session, metrics, bar, console)
@@ -144,29 +146,33 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
             if output.preview_every and done % output.preview_every == 0:
                 _preview(session, run.previews / f"{done:07d}.png", metrics is not None, console)
             if stopped and done < total:
-                text = f"stopped at iteration {done} of {total}; everything is saved"
-                raise Interrupted(text, "run the same command again to go on", stop.number)
+                raise stopped_by(stopped, done, total)
 
 
-def _asked_to_stop(session: Session, stop: StopRequest) -> bool:
-    """Whether any process was asked to: all must leave at the same step, or the others would wait for it for ever."""
-    accelerator = session.accelerator
-    if accelerator.num_processes == 1:
-        return stop.asked
-    if stop.asked:
-        accelerator.set_trigger()
-    return accelerator.check_trigger()
+def _asked_to_stop(session: Session, stop: StopRequest) -> int:
+    """The signal by which any process was asked to, 0 for none.
+
+    All must leave at the same step, and for the same reason, or the others would wait for it for ever.
+    """
+    own = stop.number if stop.asked else 0
+    if session.accelerator.num_processes == 1:
+        return own
+    asked = session.accelerator.gather(torch.tensor([own], device=session.accelerator.device))
+    # Ctrl-C, of several: a launcher that has got it sends SIGTERM too.
+    return min((number for number in asked.tolist() if number), default=0)
 
 
 def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Console) -> None:
     """Read the losses, show and write them, and say which steps were skipped."""
-    rows = take_pending(session)
+    rows, spikes = take_pending(session), []
     for row in rows:
         session.accelerator.log({key: row[key] for key in row if key != "iteration"}, step=row["iteration"])
-        if metrics is not None:
-            metrics.add(row)
+        if metrics is not None and (times := metrics.add(row)) is not None:
+            spikes.append(f"iteration {row['iteration']}, {times:.0f}")
         bar.set_postfix(loss=f"{row['loss']:.4f}", teacher_ratio=f"{row['teacher_ratio']:.2f}", refresh=False)
         bar.update()
+    if spikes:
+        console.warn(f"a spike of the loss: {'; '.join(spikes)} times the median of the {WINDOW} before it")
     skipped = [row["iteration"] for row in rows if row["skipped"]]
     if skipped and metrics is not None:
         places = ", ".join(map(str, skipped))
@@ -227,6 +233,7 @@ def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float, 
         "loss_curve": curve,
         "iterations": session.iteration,
         "skipped": metrics.skipped,
+        "spikes": metrics.spikes,
         "loss": metrics.last_loss,
         "seconds": round(time.perf_counter() - started, 1),
     }

@@ -32,8 +32,10 @@ def save(session: Session, run: RunFolder, metrics: Metrics | None) -> None:
         tensors, own = training_tensors(session.state), adapter_tensors(student)
         if metrics is not None:
             metrics.sync()
-            kept = session.preset.output.keep_checkpoints
-            save_checkpoint(run.checkpoints, session.state, kept, metrics.digest, tensors)
+            kept = session.preset.output
+            save_checkpoint(
+                run.checkpoints, session.state, kept.keep_checkpoints, kept.keep_every, metrics.digest, tensors
+            )
             save_adapter(student, run.adapter, own)
     session.accelerator.wait_for_everyone()
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import digits
+import endurance
 import flux_step
 import launch_counts
 import load_adapter
@@ -59,6 +60,23 @@ def test_the_step_benchmark_compares_with_the_networks_alone(tmp_path: Path) -> 
     rows = {row["work"]: row for row in json.loads(file.read_text())["rows"]}
     assert rows["networks alone"]["ratio"] == 1
     assert rows["iteration"]["milliseconds"] > 0 and rows["iteration, reference rollout"]["ratio"] > 0
+
+
+def test_the_endurance_benchmark_times_every_part_of_a_run(tmp_path: Path) -> None:
+    file = tmp_path / "endurance.json"
+    endurance.main(["--small", "--json", str(file)])
+    record = json.loads(file.read_text())
+    rows = {row["part"]: row for row in record["results"]}
+    assert set(record) == MACHINE and {part: row["calls"] for part, row in rows.items()} == {
+        "step": 12,
+        "checkpoint": 2,
+        "preview": 2,
+        "metrics": 3,
+    }
+    assert rows["step"]["share"] is None
+    for part, count in endurance.TIMES.items():
+        row, step = rows[part], rows["step"]
+        assert row["cpu_share"] == pytest.approx(count * row["cpu_seconds"] / (100 * step["cpu_seconds"]))
 
 
 def test_the_flux_benchmark_splits_a_step_and_compares_it_with_the_estimate(other_precision, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from piflow_cli.training import run
 
 FLIPS = 300 if os.environ.get("PIFLOW_FAULTS") == "all" else 3
 FILES = (
-    "run.yaml", "data.sha256", "metrics.jsonl", "checkpoints/0000004/state.json",
+    "run.yaml", "data.sha256", "versions.json", "metrics.jsonl", "checkpoints/0000004/state.json",
     "checkpoints/0000004/training.safetensors",
     "adapter/config.json", "adapter/diffusion_pytorch_model.safetensors",
 )  # fmt: skip

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from piflow_cli.training.checkpoints import checkpoints
+from piflow_cli.students.run_checkpoints import checkpoints
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")

@@ -19,8 +19,9 @@ from disk import KINDS, Disk, watched
 from safetensors.torch import load_file
 
 from piflow_cli.students.open import open_student
+from piflow_cli.students.run_checkpoints import check_checkpoint, checkpoints
 from piflow_cli.system import files
-from piflow_cli.training import checkpoints, run
+from piflow_cli.training import run
 
 ALL = os.environ.get("PIFLOW_FAULTS") == "all"
 # Without all of them: so many states lie between two that are started from.
@@ -69,14 +70,10 @@ def test_what_was_saved_is_whole_whenever_the_run_ends(recorded_run) -> None:
     exchanged = any(call.startswith("exchange") for call in disk.calls)
     for number, (call, kind, left) in enumerate(disk.all_states()):
         due = max((iteration for iteration, (end,) in numbers.items() if end < number // len(KINDS)), default=0)
-        found = checkpoints.checkpoints(left / "out" / "checkpoints")
+        found = checkpoints(left / "out" / "checkpoints")
         assert max((int(path.name) for path in found), default=0) >= due, (call, kind)
         for path in found:
-            record = checkpoints._read_state(path / "state.json")
-            assert files.files_digest([path / "training.safetensors"]) == record["files"]["training.safetensors"], (
-                call,
-                kind,
-            )
+            check_checkpoint(path)
         due = max((iteration for iteration, end in students.items() if end < number // len(KINDS)), default=0)
         if (left / "out" / "adapter").is_dir():
             assert open_student(left / "out" / "adapter").facts.iterations >= due, (call, kind)

@@ -26,6 +26,7 @@ from piflow_cli.evaluation.extractors.features import FeatureSet
 from piflow_cli.evaluation.extractors.moments import moments
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.students.adapters import save_adapter
+from piflow_cli.students.run_checkpoints import write_record
 from piflow_cli.students.runs import RunFolder
 from piflow_cli.system.locking import LOCK_NAME, FolderLock, LockHolder
 
@@ -121,7 +122,7 @@ def text_bases(root: Path, whole: Path) -> dict[str, Path]:
 
 def runs(root: Path, files: Mapping[str, Path], stack: ExitStack) -> dict[str, Path]:
     """Runs that cannot go on, for one reason each."""
-    names = ("other_data", "other_data2", "changed", "unreadable", "torn_run")
+    names = ("other_data", "other_data2", "changed", "unreadable", "torn_run", "other_run")
     made = {name: copied(files["run"], root / name) for name in names}
     for name in ("other_data", "other_data2"):
         (made[name] / "data.sha256").write_text("0" * 64 + "\n")
@@ -130,6 +131,9 @@ def runs(root: Path, files: Mapping[str, Path], stack: ExitStack) -> dict[str, P
     (made["unreadable"] / "run.yaml").write_text("{")
     for record in made["torn_run"].glob("checkpoints/*/state.json"):
         record.write_text("{")
+    [record] = made["other_run"].glob("checkpoints/*/state.json")
+    save_file({"student.other": torch.zeros(1)}, record.parent / "training.safetensors")
+    write_record(record.parent, int(record.parent.name), None)
     for name in ("cut_run", "emptied_run"):
         made[name] = copied(files["run"], root / name)
     os.truncate(made["cut_run"] / "adapter" / WEIGHTS, 1000)

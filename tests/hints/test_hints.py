@@ -39,7 +39,7 @@ LED_TO_BY = {
     "presets/bounds": (),
     "presets": ("distill",),
     **dict.fromkeys(("system/processes", "system/group"), ("distill", "sample", "eval")),
-    "students/runs": ("distill",),
+    "students/run": ("distill",),
     "students/lora": ("sample",),
     "weights/cache": ("distill",),
     "teachers/dit.py": ("sample", "eval", "inspect-policy"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from piflow_cli.errors import UsageError
+from piflow_cli.students.run_checkpoints import write_record
 from piflow_cli.students.run_status import duration, status_of
 from piflow_cli.system.locking import LOCK_NAME, FolderLock, LockHolder
 
@@ -62,6 +63,47 @@ def test_a_running_one_names_its_process_and_the_time_left(run: Path) -> None:
     assert status_of(run).state == "stopped"
 
 
+T = 1_000_000_000  # seconds since 1970
+
+
+@pytest.mark.parametrize(
+    ("marks", "end", "rate"),
+    [
+        ({10: T + 20, 20: T + 30}, T + 40, 1.0),
+        # The first ten took longer: something was loaded. Half an hour was lost on the way.
+        ({10: T + 20, 20: T + 1820}, T + 1830, 1.0),
+        ({10: T + 20, 20: T + 30}, T + 30 + 86_400, 1.0),
+        ({10: T + 86_420, 20: T + 30}, T + 40, 1.0),  # set back by a day
+        ({10: T - 500, 20: T - 400}, T - 300, None),  # and before all that is there
+        ({}, T - 300, None),
+    ],
+)
+def test_a_clock_that_was_set_meanwhile_leaves_another_span_or_none(
+    run: Path, marks: dict[int, int], end: int, rate
+) -> None:
+    lengthen(run, 60)
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps(row | {"iteration": number}) + "\n" for number in range(1, 31))
+    )
+    with FolderLock(run):
+        shutil.rmtree(run / "checkpoints")
+        for number, moment in marks.items():
+            (run / "checkpoints" / f"{number:07d}").mkdir(parents=True)
+            os.utime(run / "checkpoints" / f"{number:07d}", (moment, moment))
+        held = asdict(LockHolder.here()) | {"since": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(T))}
+        (run / LOCK_NAME).write_text(json.dumps(held))
+        os.utime(run / "metrics.jsonl", (end, end))
+        found = status_of(run)
+    assert found.state == "running" and found.rate == (None if rate is None else pytest.approx(rate))
+
+
+def test_a_lock_whose_time_is_none_makes_no_rate(run: Path) -> None:
+    held = asdict(LockHolder.here()) | {"host": "elsewhere", "since": "lately"}
+    (run / LOCK_NAME).write_text(json.dumps(held))
+    assert (status_of(run).state, status_of(run).rate) == ("running", None)
+
+
 @pytest.mark.parametrize(
     ("changes", "state"),
     [
@@ -77,14 +119,44 @@ def test_what_is_left_of_a_lock_does_not_run(run: Path, changes: dict, state: st
     assert status_of(run).state == state
 
 
-@pytest.mark.parametrize(
-    "name", ["adapter", "checkpoints/0000002/state.json", "checkpoints/0000002/training.safetensors"]
-)
-def test_a_run_that_lacks_a_part_is_broken(run: Path, name: str) -> None:
-    gone = run / name
-    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+def test_a_run_without_its_student_is_broken(run: Path) -> None:
+    shutil.rmtree(run / "adapter")
     found = status_of(run)
-    assert (found.state, found.why) == ("broken", f"{gone} is missing") and found.next is not None
+    assert (found.state, found.why) == ("broken", f"{run / 'adapter'} is missing") and found.next is not None
+
+
+def damage(path: Path, way: str) -> None:
+    if way == "missing":
+        path.unlink()
+    elif way == "cut short":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("way", ["missing", "cut short", "one bit"])
+@pytest.mark.parametrize("name", ["state.json", "training.safetensors"])
+def test_a_damaged_checkpoint_is_named_with_the_one_to_go_on_from(run: Path, name: str, way: str) -> None:
+    """Alone it breaks the run; beside an earlier whole one the run has only stopped."""
+    newest = run / "checkpoints" / "0000002"
+    damage(newest / name, way)
+    found = status_of(run)
+    assert found.state == "broken" and found.why is not None and found.why.startswith(f"the checkpoint {newest} is")
+    older = run / "checkpoints" / "0000001"
+    shutil.copytree(newest, older)
+    (older / "training.safetensors").write_bytes(b"tensors")
+    write_record(older, 1, None)
+    found = status_of(run)
+    assert (found.state, found.checkpoint) == ("stopped", older)
+    assert len(found.damaged) == 1 and found.damaged[0].startswith("0000002: ")
+    assert found.pairs()["damaged"] == found.damaged[0] and found.record()["damaged"] == list(found.damaged)
+
+
+def test_a_checkpoint_that_was_set_aside_is_named(run: Path) -> None:
+    (run / "checkpoints" / "0000003.damaged").mkdir()
+    assert status_of(run).damaged == ("0000003.damaged was set aside",) and status_of(run).state == "finished"
 
 
 def test_settings_that_were_damaged_are_named(run: Path) -> None:

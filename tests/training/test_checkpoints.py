@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import random
-import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +18,9 @@ from helpers import seeded
 from torch import Tensor, nn
 
 from piflow_cli.errors import RunError
+from piflow_cli.students.run_checkpoints import check_checkpoint, checkpoints, set_aside_damaged
 from piflow_cli.system import files
-from piflow_cli.training.checkpoints import (
-    TrainingState,
-    checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
+from piflow_cli.training.checkpoints import TrainingState, load_checkpoint, save_checkpoint
 
 # Eight bits are for large tensors; small ones stay in 32.
 SHAPES = ((128, 64), (8,))
@@ -152,6 +147,16 @@ def test_the_older_checkpoint_goes_after_the_newer_is_on_the_disk(tmp_path, monk
     assert order[-4:] == ["rename .0000002", place, "rename 0000001", place]
 
 
+@pytest.mark.parametrize(
+    ("keep", "every", "left"),
+    [(2, 0, [8, 9]), (2, 3, [3, 6, 8, 9]), (1, 4, [4, 8, 9]), (3, 10, [7, 8, 9]), (1, 1, list(range(1, 10)))],
+)
+def test_the_newest_stay_and_every_so_many(tmp_path, keep, every, left) -> None:
+    for iteration in range(1, 10):
+        save_checkpoint(tmp_path, state_at(iteration), keep, every)
+    assert [int(path.name) for path in checkpoints(tmp_path)] == left
+
+
 @pytest.mark.parametrize("name", ["state.json", "training.safetensors"])
 def test_one_flipped_bit_is_noticed_wherever_it_is(tmp_path, name) -> None:
     path = save_checkpoint(tmp_path, state_at(7), keep=1, metrics="0" * 64)
@@ -162,9 +167,10 @@ def test_one_flipped_bit_is_noticed_wherever_it_is(tmp_path, name) -> None:
         flipped = whole[:place] + bytes([whole[place] ^ (1 << draw.randrange(8))]) + whole[place + 1 :]
         (path / name).write_bytes(flipped)
         with pytest.raises(RunError, match=f"the checkpoint {path} is damaged: ") as caught:
-            load_checkpoint(path, state_at(0))
+            check_checkpoint(path)
         assert "\n" not in caught.value.message
     (path / name).write_bytes(whole)
+    check_checkpoint(path)
     assert load_checkpoint(path, state_at(0)) == "0" * 64
 
 
@@ -176,6 +182,7 @@ def test_checkpoints_of_piflow_0_1_are_read(tmp_path) -> None:
     after = state_at(0)
     with torch.no_grad():
         after.student[0].zero_()
+    check_checkpoint(path)
     assert load_checkpoint(path, after) is None and after.iteration == 7
     assert all(torch.equal(one, other) for one, other in zip(before.student, after.student, strict=True))
     for changes, what in (
@@ -184,16 +191,7 @@ def test_checkpoints_of_piflow_0_1_are_read(tmp_path) -> None:
     ):
         (path / "state.json").write_text(json.dumps({**record, **changes}) + "\n")
         with pytest.raises(RunError, match=what):
-            load_checkpoint(path, state_at(0))
-
-
-def test_the_way_out_of_a_damaged_checkpoint_can_be_typed(tmp_path) -> None:
-    path = save_checkpoint(tmp_path / "a run's folder", state_at(7), keep=1)
-    (path / "training.safetensors").unlink()
-    with pytest.raises(RunError) as caught:
-        load_checkpoint(path, state_at(0))
-    subprocess.run(caught.value.hint.partition(": ")[2], shell=True, check=True)
-    assert not path.exists() and path.parent.is_dir()
+            check_checkpoint(path)
 
 
 def test_a_disk_that_fails_is_no_damage(tmp_path, monkeypatch) -> None:
@@ -202,6 +200,38 @@ def test_a_disk_that_fails_is_no_damage(tmp_path, monkeypatch) -> None:
     def fails(*given):
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr("piflow_cli.training.checkpoints.files_digest", fails)
+    monkeypatch.setattr("piflow_cli.students.run_checkpoints.files_digest", fails)
     with pytest.raises(OSError, match="Input/output error"):
-        load_checkpoint(path, state_at(0))
+        check_checkpoint(path)
+
+
+def test_damaged_ones_are_set_aside_until_a_whole_one_is_found(tmp_path) -> None:
+    for iteration in (1, 2, 3):
+        save_checkpoint(tmp_path, state_at(iteration), keep=3)
+    (tmp_path / "0000003" / "state.json").unlink()
+    os.truncate(tmp_path / "0000002" / "training.safetensors", 100)
+    (tmp_path / "0000002.damaged").mkdir()  # of an earlier time
+    newest, older = set_aside_damaged(tmp_path)
+    assert "0000003 is damaged: state.json is missing; it is now" in newest
+    assert f"{tmp_path / '0000002.damaged.2'}, and the run goes on from {tmp_path / '0000001'}" in older
+    assert checkpoints(tmp_path) == [tmp_path / "0000001"]
+    assert (tmp_path / "0000003.damaged" / "training.safetensors").is_file()
+    assert list(set_aside_damaged(tmp_path)) == []
+
+
+def test_where_none_is_whole_nothing_is_renamed(tmp_path) -> None:
+    for iteration in (1, 2):
+        path = save_checkpoint(tmp_path, state_at(iteration), keep=2)
+        (path / "state.json").write_text("{}")
+    with pytest.raises(RunError, match="no checkpoint in .* is whole: 0000002 .*, 0000001 ") as caught:
+        list(set_aside_damaged(tmp_path))
+    assert caught.value.hint is not None and "--no-resume" in caught.value.hint
+    assert [path.name for path in checkpoints(tmp_path)] == ["0000001", "0000002"]
+
+
+def test_a_checkpoint_of_another_student_is_refused(tmp_path) -> None:
+    path = save_checkpoint(tmp_path, state_at(1), keep=1)
+    other = state_at(0)
+    other.student.append(torch.zeros(3))
+    with pytest.raises(RunError, match="is not of this student"):
+        load_checkpoint(path, other)

@@ -191,4 +191,4 @@ def test_under_nohup_the_launcher_goes_on_too(monkeypatch) -> None:
         processes.launch(["distill"], 2)
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert seen[0].signals_to_handle == "SIGTERM,SIGINT,SIGQUIT"
+    assert seen[0].signals_to_handle == "SIGINT,SIGQUIT"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -185,7 +185,7 @@ def disk_of(outline: Outline, local: LocalSamples | None) -> dict[str, Bytes]:
     checkpoint = checkpoint_bytes(trained, preset.optimisation.optimizer)
     disk = {
         "checkpoint": checkpoint,
-        "checkpoints kept": Bytes(preset.output.keep_checkpoints * checkpoint),
+        "checkpoints kept": Bytes(_checkpoints_kept(preset) * checkpoint),
         "student": Bytes(WIDE * trained),
     }
     family, model = outline.student.family, root(outline.student.model)
@@ -203,6 +203,15 @@ def disk_of(outline: Outline, local: LocalSamples | None) -> dict[str, Bytes]:
         # The empty text is always among them.
         disk["cache, in all, at most"] = Bytes(text * len({*local.texts, EMPTY}) + picture * local.pictures)
     return disk
+
+
+def _checkpoints_kept(preset: Preset) -> int:
+    """The number of checkpoints that lie there at the end of a run that nothing stops."""
+    output = preset.output
+    if not output.keep_every:
+        return output.keep_checkpoints
+    for_good = preset.optimisation.iterations // lcm(output.checkpoint_every, output.keep_every)
+    return output.keep_checkpoints + for_good
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:

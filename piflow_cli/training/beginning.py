@@ -1,0 +1,79 @@
+"""What a run begins with: its folder in order, and the weights of its last checkpoint or of another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..students.run_checkpoints import checkpoints, set_aside_damaged
+from ..students.run_versions import other_versions, write_versions
+from .checkpoints import load_checkpoint
+from .forking import begin_with
+from .metrics import Metrics
+from .saved import save, save_again
+
+if TYPE_CHECKING:
+    from ..console import Console
+    from ..students.runs import RunFolder
+    from ..system.locking import FolderLock
+    from .loop import Session
+
+
+def begin(
+    session: Session, run: RunFolder, source: Path | None, resume: bool, lock: FolderLock | None, console: Console
+) -> Metrics | None:
+    """Bring ``session`` to where the run in its folder stands, and record what the run is.
+
+    ``source``: the checkpoint of another run to begin with. Returns the metrics of the run, on the process that has its
+    ``lock``. Raises UsageError, before anything is written, where the run was begun with other data or ``source`` is of
+    another student; RunError where no checkpoint is whole.
+    """
+    fingerprint = session.data.fingerprint
+    if resume:
+        run.check_data(fingerprint)
+    if source is not None:
+        begin_with(session.state, source)
+        console.say(f"the run begins with the weights of {source}")
+    if lock is not None:
+        _make_room(run, resume, lock, console)
+    session.accelerator.wait_for_everyone()
+    found, rows = checkpoints(run.checkpoints), None
+    if found:
+        rows = _restore(session, found[-1])
+        console.say(f"resuming from {found[-1]}")
+    metrics = None
+    if lock is not None:
+        if found and (changed := other_versions(run.path)) is not None:
+            console.warn(changed)
+        run.write_settings(session.preset)
+        run.write_data(fingerprint)
+        write_versions(run.path)
+        metrics = Metrics(run.metrics, session.iteration, rows)
+    if found and save_again(session, run, lock is not None):
+        console.say(f"the student of {found[-1]} is written again: {run.adapter} was not it")
+    if source is not None:
+        if metrics is not None:
+            run.write_fork(source)
+        # From here on the run depends on no other.
+        save(session, run, metrics)
+    return metrics
+
+
+def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console) -> None:
+    """Clear away what earlier starts left in the folder, or move all of it out of the way."""
+    if resume:
+        for path in run.clear_leftovers():
+            console.say(f"{path} was put back: the start before this one was killed while it replaced it")
+        for line in set_aside_damaged(run.checkpoints):
+            console.warn(line)
+    elif (aside := run.set_aside()) is not None:
+        lock.follow(aside)
+        console.say(f"the earlier run is now {aside}")
+
+
+def _restore(session: Session, path: Path) -> str | None:
+    """Go on from a checkpoint; returns the digest of the metrics until then."""
+    state = session.state
+    rows = load_checkpoint(path, state)
+    session.iteration = state.iteration
+    return rows

@@ -1,0 +1,100 @@
+"""What checkpoints, metrics and previews cost beside the steps of the digits run.
+
+    python tests/benchmarks/endurance.py [--json FILE] [--iterations N] [--small]
+
+One run of piflow_cli.training on the CPU, with a checkpoint and a preview every six iterations, in which each part is
+timed where the loop calls it: medians, by the clock and by the processor time of this process. The ratios are those of
+the preset as it ships: a step a hundred times, against one checkpoint, one preview and ten reports of metrics. On a
+machine that is busy with other work the ratio of processor times is the fair one; it leaves out the wait for the disk,
+which the ratio by the clock has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from common import machine, write_json
+
+from piflow_cli.console import Console, format_table
+from piflow_cli.presets.resolve import load
+from piflow_cli.training import run
+
+RESULT = Path(__file__).parent / "results" / "endurance.json"
+PARTS = {"step": "train_step", "checkpoint": "save", "preview": "_preview", "metrics": "_report"}
+EVERY = 6
+STEPS = 100  # between two checkpoints and two previews of the preset
+TIMES = {"checkpoint": 1, "preview": 1, "metrics": STEPS // run.REPORT_EVERY}
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"seconds": time.perf_counter, "cpu_seconds": time.process_time}
+
+
+def timed(call: Callable, times: list[dict[str, float]]) -> Callable:
+    """``call``, whose duration by each clock goes to ``times``."""
+
+    def wrapped(*given):
+        began = {name: clock() for name, clock in CLOCKS.items()}
+        result = call(*given)
+        times.append({name: clock() - began[name] for name, clock in CLOCKS.items()})
+        return result
+
+    return wrapped
+
+
+def measured(iterations: int, batch_size: int | None, folder: Path) -> dict[str, list[dict[str, float]]]:
+    """The durations of each part of a run in ``folder``."""
+    times: dict[str, list[dict[str, float]]] = {part: [] for part in PARTS}
+    preset = load("digits")
+    optimisation = replace(preset.optimisation, iterations=iterations)
+    if batch_size is not None:
+        optimisation = replace(optimisation, batch_size=batch_size, device_batch_size=batch_size)
+    output = replace(preset.output, checkpoint_every=EVERY, preview_every=EVERY)
+    preset = replace(preset, optimisation=optimisation, output=output)
+    before = {name: getattr(run, name) for name in PARTS.values()}
+    try:
+        for part, name in PARTS.items():
+            setattr(run, name, timed(before[name], times[part]))
+        run.distill(preset, folder, "cpu", False, Console(quiet=True))
+    finally:
+        for name, call in before.items():
+            setattr(run, name, call)
+    return times
+
+
+def rows_of(times: dict[str, list[dict[str, float]]]) -> list[dict]:
+    """Medians of each part but for the first call, which allocates, and shares of the time of the steps."""
+    median = {
+        part: {name: statistics.median(one[name] for one in found[1:] or found) for name in CLOCKS}
+        for part, found in times.items()
+    }
+    rows = [{"part": part, "calls": len(times[part]), **values, "share": None, "cpu_share": None}
+            for part, values in median.items()]  # fmt: skip
+    for row in rows:
+        if (count := TIMES.get(row["part"])) is not None:
+            row["share"] = count * row["seconds"] / (STEPS * median["step"]["seconds"])
+            row["cpu_share"] = count * row["cpu_seconds"] / (STEPS * median["step"]["cpu_seconds"])
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--iterations", type=int, default=36)
+    parser.add_argument("--small", action="store_true", help="tiny batches, to see that it runs")
+    given = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        iterations, batch_size = (2 * EVERY, 4) if given.small else (given.iterations, None)
+        rows = rows_of(measured(iterations, batch_size, Path(folder) / "run"))
+    print(format_table(rows, tuple(rows[0])))
+    record = {"benchmark": "endurance", **machine(torch.device("cpu")), "results": rows}
+    write_json(given.json, record)
+
+
+if __name__ == "__main__":
+    main()

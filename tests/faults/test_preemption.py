@@ -1,0 +1,118 @@
+"""SIGTERM and SIGUSR1 at any time of a run: exit code 0, one line, and the same command ends as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from own_process import piflow
+from process_runs import adapters, whole
+from safetensors.torch import load_file
+
+from piflow_cli.training import run
+
+WEIGHTS = "adapter/diffusion_pytorch_model.safetensors"
+NUMBERS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def asked_in(monkeypatch: pytest.MonkeyPatch, place: object, name: str, number: int, due: Callable[[], bool]) -> None:
+    """Have the machine taken away before ``name`` of ``place`` is called, where that is ``due``."""
+    real = getattr(place, name)
+
+    def call(*given, **options):
+        if due():
+            os.kill(os.getpid(), number)
+        return real(*given, **options)
+
+    monkeypatch.setattr(place, name, call)
+
+
+def once() -> Callable[[], bool]:
+    left = [True]
+    return lambda: bool(left and left.pop())
+
+
+def third() -> Callable[[], bool]:
+    calls: list[None] = []
+    return lambda: calls.append(None) or len(calls) == 3
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(
+    ("name", "due", "says"),
+    [
+        ("save_preview", once, "Stopped at iteration 4 of 6; everything is saved: "),
+        ("save", once, "Stopped at iteration 3 of 6; everything is saved: "),
+        ("save", third, "All 6 iterations are done and saved, but the last pictures are not drawn: "),
+        ("save_comparison", once, "All 6 iterations are done and saved, but the last pictures are not drawn: "),
+    ],
+)
+def test_in_a_preview_a_save_and_at_the_end(cli, tiny_teacher, tmp_path, monkeypatch, name, due, says, number) -> None:
+    arguments = ["distill", "--teacher", str(tiny_teacher), "--device", "cpu", "--output"]
+    assert cli(*arguments, str(tmp_path / "whole"), "--quiet").code == 0
+    asked_in(monkeypatch, run, name, number, due())
+    outcome = cli(*arguments, str(tmp_path / "run"), "--quiet")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err == f"{says}run the same command again to go on\n"
+    assert not list((tmp_path / "run").rglob(".*")) and not (tmp_path / "run" / "run.lock").exists()
+    monkeypatch.undo()
+    assert cli(*arguments, str(tmp_path / "run"), "--quiet").code == 0
+    for path in ("metrics.jsonl", "previews/0000003.png"):
+        assert (tmp_path / "run" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes(), path
+    for path in ("checkpoints/0000006/training.safetensors", WEIGHTS):
+        found = load_file(tmp_path / "run" / path)
+        assert all(torch.equal(value, found[key]) for key, value in load_file(tmp_path / "whole" / path).items()), path
+    assert (tmp_path / "run" / "samples.png").is_file()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_while_prompts_are_encoded(cli, text_encoders, tmp_path, monkeypatch, number) -> None:
+    """Nothing of a run is there yet; what has been encoded is used by the next start."""
+    from piflow_cli.teachers import families
+
+    arguments = ["distill", *adapters(tmp_path, tmp_path), "--iterations", "2", "--device", "cpu"]
+    arguments += ["--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("piflow_cli.data.encode.TEXTS_AT_ONCE", 1)
+    kind, encoded = families()["flux"], []
+    real = kind.encode_prompts
+    monkeypatch.setattr(
+        kind, "encode_prompts", lambda self, used, texts: encoded.extend(texts) or real(self, used, texts)
+    )
+    with monkeypatch.context() as patch:
+        asked_in(patch, kind, "encode_prompts", number, third())
+        outcome = cli(*arguments, "--json")
+    said = json.loads(outcome.err)
+    assert (outcome.code, outcome.out, said["exit_code"]) == (0, "", 0)
+    assert said["stopped"] == "stopped before the first step; what was encoded until now is kept"
+    assert not (tmp_path / "out").exists()
+    assert len(encoded) == 2
+    assert cli(*arguments, "--quiet").code == 0
+    assert len(encoded) == len(set(encoded)) == 5
+    assert (tmp_path / "out" / WEIGHTS).is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_launched_several_processes_passes_it_on(tiny_teacher, tmp_path, number) -> None:
+    folder = tmp_path / "out"
+    command = piflow("distill", *whole(tiny_teacher, tmp_path), "--device", "cpu", "--output", str(folder))
+    command += ["--num-processes", "2", "--iterations", "100000", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while not list(folder.glob("checkpoints/[0-9]*")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        out, said = process.communicate(timeout=120)
+    assert (process.returncode, out) == (0, ""), said
+    [line] = said.splitlines()
+    assert line.startswith("Stopped at iteration ") and line.endswith(": run the same command again to go on")
+    stopped = int(line.split("iteration ")[1].split()[0])
+    assert load_file(folder / "checkpoints" / f"{stopped:07d}" / "training.safetensors")
+    assert not (folder / "run.lock").exists()

@@ -1,0 +1,94 @@
+"""A run that begins with the weights of another, and what is refused of it; a run that goes on with other versions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from interruptions import interrupted_at
+from safetensors.torch import load_file
+
+from piflow_cli.students.run_versions import VERSIONS_NAME, versions_here
+from piflow_cli.training import run
+
+TENSORS = "training.safetensors"
+
+
+@pytest.fixture
+def command(tiny_teacher: Path, tmp_path: Path) -> list[str]:
+    quiet = ["--device", "cpu", "--quiet", "--set", "output.preview_every=0"]
+    return ["distill", "--teacher", str(tiny_teacher), *quiet, "--nfe", "2", "--output"]
+
+
+def at(folder: Path, iteration: int) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / f"{iteration:07d}" / TENSORS)
+
+
+def test_it_begins_with_student_and_average_and_a_fresh_optimiser(
+    cli, command, tiny_run, tmp_path, monkeypatch
+) -> None:
+    """Under another learning rate, which a run that goes on may not have."""
+    new = [*command, str(tmp_path / "new"), "--fork", str(tiny_run), "--learning-rate", "1e-3", "--iterations", "2"]
+    monkeypatch.setattr(run, "train_step", interrupted_at(1))
+    assert cli(*new).code == 130
+    began, source = at(tmp_path / "new", 0), at(tiny_run, 2)
+    weights = {name: value for name, value in source.items() if not name.startswith("optimizer.")}
+    assert began.keys() == weights.keys() and all(torch.equal(value, began[name]) for name, value in weights.items())
+    assert json.loads((tmp_path / "new" / "fork.json").read_text()) == {"run": str(tiny_run), "iteration": 2}
+    monkeypatch.undo()
+    # The same command goes on, and a run that does not name the other one too: it depends on it no more.
+    assert cli(*new).code == 0
+    end = at(tmp_path / "new", 2)
+    assert any(not torch.equal(value, end[name]) for name, value in weights.items())
+    assert cli(*command, str(tmp_path / "new"), "--learning-rate", "1e-3", "--iterations", "3").code == 0
+    rows = (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["iteration"] for row in rows] == [1, 2, 3]
+
+
+def test_a_start_that_was_killed_before_its_first_checkpoint_forks_again(cli, command, tiny_run, tmp_path) -> None:
+    new = [*command, str(tmp_path / "new"), "--iterations", "1"]
+    assert cli(*new, "--fork", str(tiny_run)).code == 0
+    whole = at(tmp_path / "new", 1)
+    for left in ("checkpoints", "adapter"):
+        shutil.rmtree(tmp_path / "new" / left)
+    assert cli(*new).code == 0
+    assert all(torch.equal(value, whole[name]) for name, value in at(tmp_path / "new", 1).items())
+
+
+def test_another_student_is_refused_with_what_differs(cli, command, tiny_run, tmp_path) -> None:
+    outcome = cli(*command, str(tmp_path / "new"), "--fork", str(tiny_run), "--components", "4")
+    assert outcome.code == 2 and "is of another student: " in outcome.err and "run.yaml" in outcome.err
+    assert " there and is " in outcome.err and not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_forked_is_refused(cli, command, tiny_run, tmp_path) -> None:
+    for place, folder, says in (
+        (tmp_path / "nothing", tmp_path / "new", "is no run with a whole checkpoint"),
+        (tiny_run, tiny_run, "is a run that did not begin with the weights of"),
+    ):
+        outcome = cli(*command, str(folder), "--fork", str(place), "--iterations", "2")
+        assert outcome.code == 2 and says in outcome.err, outcome.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_changed_preset_is_refused_with_the_differences_and_the_way_to_fork(cli, command, tiny_run) -> None:
+    outcome = cli(*command, str(tiny_run), "--learning-rate", "0.5", "--iterations", "2")
+    assert outcome.code == 2 and "optimisation.learning_rate was " in outcome.err and "is 0.5" in outcome.err
+    assert f"--fork {tiny_run} --output DIR" in outcome.err
+
+
+def test_other_versions_are_said_once_and_written_down(cli, command, tiny_run, tmp_path) -> None:
+    folder = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    record = folder / VERSIONS_NAME
+    assert json.loads(record.read_text()) == versions_here()
+    record.write_text(json.dumps(versions_here() | {"torch": "2.6.0", "diffusers": None}))
+    loud = [word for word in command if word != "--quiet"] + [str(folder), "--iterations", "2"]
+    said = cli(*loud).err
+    assert said.count("Warning: ") == 1 and "goes on with other versions" in said
+    assert "torch was 2.6.0, is " in said and "diffusers was None, is " in said and "peft" not in said
+    assert "Warning: " not in cli(*loud).err
+    record.write_text("{")
+    assert cli(*loud).code == 0 and json.loads(record.read_text()) == versions_here()
