@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from piflow_cli.commands.distill_options import (
     Prompts,
     Resume,
     Seed,
+    TimeBudget,
 )
 from piflow_cli.commands.options import Base, BasePrecision, Device, Json, Quiet, Teacher, TextColumn, examples
 from piflow_cli.console import Console, format_pairs
@@ -70,6 +72,7 @@ def distill(
     offload_base: OffloadBase = None,
     offload_text_encoder: OffloadTextEncoder = None,
     iterations: Iterations = None,
+    budget: TimeBudget = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     seed: Seed = None,
@@ -86,6 +89,7 @@ def distill(
 
     Precedence: option, then --set, then --config, then the preset.
     """
+    began = time.monotonic()
     console = Console(json=json, quiet=quiet)
     if list_teachers:
         _list_teachers(context, console)
@@ -105,7 +109,7 @@ def distill(
         if dry_run:
             _plan(preset, folder, device, processes, parallel, resume, console)
         else:
-            _start(processes, context, lambda: _run(preset, folder, device, parallel, resume, console))
+            _start(processes, context, lambda: _run(preset, folder, device, parallel, resume, console, began))
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
@@ -208,16 +212,24 @@ def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> N
         run()
 
 
-def _run(preset: Preset, folder: Path, device: str, parallel: str, resume: bool, console: Console) -> None:
+def _run(
+    preset: Preset, folder: Path, device: str, parallel: str, resume: bool, console: Console, began: float
+) -> None:
     from piflow_cli.streams import unbreakable_out
-    from piflow_cli.system.processes import follow_launcher
+    from piflow_cli.system.processes import command_began, follow_launcher
     from piflow_cli.training import distill as run_distillation
 
     follow_launcher()
     # A run of days goes on when nobody reads its output any more.
     with unbreakable_out():
         result = run_distillation(
-            preset, output=folder, device=device, resume=resume, console=console, parallel=parallel
+            preset,
+            output=folder,
+            device=device,
+            resume=resume,
+            console=console,
+            parallel=parallel,
+            began=command_began(began),
         )
         console.result(result, format_pairs(result))
         console.say(f"Next: piflow sample {folder}")

@@ -29,6 +29,7 @@ from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
 from .saved import save, save_again
 from .signals import StopRequest
+from .spending import Spending, now, open_spending, refuse_spent
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -40,10 +41,19 @@ REPORT_EVERY = 10
 SAMPLES = "samples.png"
 
 
-def distill(preset: Preset, output: Path, device: str, resume: bool, console: Console, parallel: str = AUTO) -> dict:
+def distill(
+    preset: Preset,
+    output: Path,
+    device: str,
+    resume: bool,
+    console: Console,
+    parallel: str = AUTO,
+    began: float | None = None,
+) -> dict:
     """Train the student of ``preset`` into the folder ``output``; goes on from its last checkpoint if ``resume``.
 
     ``parallel``: how processes share the weights, ``auto``, ``ddp`` or ``fsdp2``; a run may go on in another way.
+    ``began``: when the time of a budget began, by :func:`.spending.now`; default: now.
 
     Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or
     another run is at work in the folder, RunError where ten gradients in a row are not finite or a checkpoint is
@@ -53,19 +63,34 @@ def distill(preset: Preset, output: Path, device: str, resume: bool, console: Co
     check_writable(output)
     # One process writes for all of a run, and one lock is enough for all.
     with environment(without="ACCELERATE_"), FolderLock(output) if is_first() else nullcontext() as lock:
-        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel)
+        return _distill(
+            preset, RunFolder(output), device, resume, lock, console, parallel, now() if began is None else began
+        )
 
 
 def _distill(
-    preset: Preset, run: RunFolder, device: str, resume: bool, lock: FolderLock | None, console: Console, parallel: str
+    preset: Preset,
+    run: RunFolder,
+    device: str,
+    resume: bool,
+    lock: FolderLock | None,
+    console: Console,
+    parallel: str,
+    began: float,
 ) -> dict:
-    started = time.perf_counter()
+    started, planned = time.perf_counter(), None
     if resume:
         run.check(preset)
+        planned = run.planned(preset)
+        preset = preset if planned is None else planned
     require_source(preset)
     way = choose_parallel(parallel, preset, launched_processes(), choose_device(device))
     console.say(format_pairs(describe(preset, run.path, device, launched_processes(), parallel)))
+    budget = preset.optimisation.budget
+    if budget is not None:
+        refuse_spent(budget, launched_processes(), began)
     session = open_session(preset, run.path, device, console, way.sharded)
+    spending = None if budget is None else open_spending(session, run, planned is not None, began, console)
     fingerprint = session.data.fingerprint
     if resume:
         run.check_data(fingerprint)
@@ -78,13 +103,15 @@ def _distill(
         console.say(f"resuming from {found[-1]}")
     metrics = None
     if lock is not None:
-        run.write_settings(preset)
+        if spending is not None:
+            spending.write()
+        run.write_settings(session.preset)
         run.write_data(fingerprint)
         metrics = Metrics(run.metrics, session.iteration, rows)
     if found and save_again(session, run, lock is not None):
         console.say(f"the student of {found[-1]} is written again: {run.adapter} was not it")
     with StopRequest() as stop:
-        _train(session, run, metrics, console, stop)
+        _train(session, run, metrics, console, stop, spending)
     shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
     session.accelerator.end_training()
     return _finish(session, run, metrics, started, shown) if metrics is not None else {}
@@ -120,14 +147,28 @@ def _start_tracker(session: Session, name: str) -> None:
         ) from error
 
 
-def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: Console, stop: StopRequest) -> None:
+def _train(
+    session: Session,
+    run: RunFolder,
+    metrics: Metrics | None,
+    console: Console,
+    stop: StopRequest,
+    spending: Spending | None,
+) -> None:
     output, total = session.preset.output, session.preset.optimisation.iterations
     if output.tracker != "none":
         _start_tracker(session, output.tracker)
+    if spending is not None:
+        spending.start()
     with console.progress(total, min(session.iteration, total), "distilling") as bar:
         while session.iteration < total:
             train_step(session)
             done = session.iteration
+            if spending is not None and spending.look(console):
+                total = bar.total = session.preset.optimisation.iterations
+                if metrics is not None:
+                    spending.write()
+                    run.write_settings(session.preset)
             stopped = _asked_to_stop(session, stop)
             ends = done == total or stopped
             diverged = session.streak == LONGEST_STREAK
@@ -140,7 +181,12 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
                 )
             # Amid such steps the weights may be diverging, and would push out a checkpoint of better ones.
             if (done % output.checkpoint_every == 0 and session.streak == 0) or ends:
+                began = now()
                 save(session, run, metrics)
+                if spending is not None:
+                    spending.saved(now() - began)
+                    if metrics is not None:
+                        spending.write()
             if output.preview_every and done % output.preview_every == 0:
                 _preview(session, run.previews / f"{done:07d}.png", metrics is not None, console)
             if stopped and done < total:
@@ -165,7 +211,8 @@ def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Conso
         session.accelerator.log({key: row[key] for key in row if key != "iteration"}, step=row["iteration"])
         if metrics is not None:
             metrics.add(row)
-        bar.set_postfix(loss=f"{row['loss']:.4f}", teacher_ratio=f"{row['teacher_ratio']:.2f}", refresh=False)
+        shown = {"loss": f"{row['loss']:.4f}", "teacher_ratio": f"{row['teacher_ratio']:.2f}"}
+        bar.set_postfix(**shown, evaluations=f"{row['evaluations']:,}", refresh=False)
         bar.update()
     skipped = [row["iteration"] for row in rows if row["skipped"]]
     if skipped and metrics is not None:
