@@ -6,6 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from piflow_cli.presets.bounds import PROCESSES
+
 FORMS = "a time such as 45s, 30m, 1h30m, 12h, 2d or 40gpu-h"
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 LEAST, MOST = 5, 366 * UNITS["d"]  # seconds
@@ -29,7 +31,8 @@ class Budget:
     def text(self, seconds: float, processes: int) -> str:
         """At least ``seconds`` on so many processes, as a budget of this kind is typed."""
         if self.shared:
-            return f"{math.ceil(100 * seconds * processes / UNITS['h']) / 100:g}gpu-h"
+            hundredths = math.ceil(100 * seconds * processes / UNITS["h"])
+            return f"{hundredths / 100:.2f}".rstrip("0").rstrip(".") + "gpu-h"
         return in_units(seconds)
 
 
@@ -47,7 +50,8 @@ def read_budget(value: object) -> Budget:
         )
     if budget is None:
         raise ValueError(f"must be {FORMS}, not {value!r:.60}")
-    if not LEAST <= budget.amount <= MOST:
+    most = PROCESSES.most * MOST if budget.shared else MOST
+    if not LEAST <= budget.amount <= most:
         raise ValueError(
             f"must be at least {LEAST}s, since torch alone takes seconds to load, and at most {in_units(MOST)}, not"
             f" {text}"

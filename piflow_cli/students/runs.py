@@ -46,7 +46,7 @@ _CHECKPOINT, _PREVIEW = re.compile(_NUMBER), re.compile(_NUMBER + r"\.png")
 
 @dataclass(frozen=True)
 class BudgetRecord:
-    """The seconds that a run under a budget has ``spent``, and the ``stretches`` of its schedule: start, progress, end."""
+    """Seconds that a run under a budget has ``spent``, and the ``stretches`` of its schedule: start, progress, end."""
 
     spent: float = 0.0
     stretches: tuple[tuple[int, float, int], ...] = ()
@@ -199,19 +199,20 @@ def read_settings(path: Path) -> Preset:
     return from_dict(_recorded(path), str(path))
 
 
-def recorded_length(path: Path) -> int:
-    """The iterations that a run was started for, without a look at its other settings, some of which need torch.
+def recorded_length(path: Path) -> tuple[int, str | None]:
+    """The iterations that a run was started for, and its budget if it has one.
 
-    Raises UsageError where the file is damaged.
+    Other settings are not looked at: some of them need torch. Raises UsageError where the file is damaged.
     """
     found = _recorded(path)
     section = found.get("optimisation") if isinstance(found, dict) else None
     length = section.get("iterations") if isinstance(section, dict) else None
+    budget = section.get("budget") if isinstance(section, dict) else None
     if not isinstance(length, int):
         raise UsageError(
             f"{path} says of no number of iterations", "the folder is damaged: name another with --output DIR"
         )
-    return length
+    return length, None if budget is None else str(budget)
 
 
 def _recorded(path: Path) -> Any:

@@ -59,15 +59,18 @@ class Plan:
 
 
 def choose_plan(
-    left: float, settings: OptimisationSection, processes: int, round_seconds: Callable[[int], float]
+    left: Callable[[], float],
+    settings: OptimisationSection,
+    processes: int,
+    round_seconds: Callable[[int], float],
 ) -> Plan:
-    """The plan of a run that may train for ``left`` seconds.
+    """The plan of a run that may train for the seconds that are ``left``, once all is measured.
 
     The batch is that of ``settings``, or the largest of its halves, quarters and eighths that gives ENOUGH warm-ups of
     iterations, or the smallest. The rate stays. The warm-up is that of ``settings``, or a tenth of a shorter run.
 
     Args:
-        left: seconds.
+        left: seconds; to measure another batch takes some.
         settings: as the preset has them.
         processes: their number; a batch is cut evenly among them.
         round_seconds: seconds of a round of accumulation at a device batch, optimiser and all.
@@ -81,7 +84,7 @@ def choose_plan(
         share = batch // processes
         device = share if settings.device_batch_size is None else math.gcd(share, settings.device_batch_size)
         seconds = round_seconds(device) * share / device
-        iterations = min(math.floor(left / seconds), int(ITERATIONS.most)) if left > 0 else 0
+        iterations = min(math.floor(max(0.0, left()) / seconds), int(ITERATIONS.most))
         if plan is None or iterations >= GAIN * plan.iterations:
             plan = Plan(iterations, min(warmup, max(1, iterations // 10)), batch, device, seconds)
         if iterations >= ENOUGH * max(1, warmup):

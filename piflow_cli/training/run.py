@@ -113,6 +113,8 @@ def _distill(
     with StopRequest() as stop:
         _train(session, run, metrics, console, stop, spending)
     shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
+    if spending is not None and metrics is not None:
+        spending.write()
     session.accelerator.end_training()
     return _finish(session, run, metrics, started, shown) if metrics is not None else {}
 

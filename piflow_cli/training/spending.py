@@ -12,23 +12,23 @@ from accelerate.utils import broadcast_object_list
 
 from ..errors import UsageError
 from ..presets.budgets import in_units, read_budget
+from ..sampling.denoise import sample_teacher
 from ..students.runs import BudgetRecord, RunFolder
 from .budget import Plan, TooSmall, choose_plan, new_length, stretched
 from .loop import Session, train_step
 from .optimizer import Stretch
-from .settings import BatchPlan, batch_plan, network_evaluations
+from .settings import BatchPlan, batch_plan
 
 if TYPE_CHECKING:
     from ..console import Console
     from ..presets.schema import OptimisationSection, Preset
 
 MEASURED, DISCARDED = 5, 2  # rounds; the first ones fetch, compile and warm up
+AGAIN = 3  # rounds of another batch, whose first is discarded
 LOOKS = 50  # how often a run looks at the clock
 WINDOW = 5  # looks over which the time of an iteration is taken
 # The curve of the losses is drawn, and the program ends; a slow core takes so many seconds for both.
 ENDING = 2.5
-# Pictures are few, and small batches are slower for each sample.
-SLOWER = 2.0
 
 
 def now() -> float:
@@ -74,10 +74,12 @@ class Spending:
             return False
         first, since = self.marks[0]
         moment = now()
-        if session.iteration == first:
+        full = len(self.marks) == WINDOW
+        self.marks.append((session.iteration, moment))
+        # A few steps say little.
+        if not full and length >= LOOKS:
             return False
         seconds = (moment - since) / (session.iteration - first)
-        self.marks.append((session.iteration, moment))
         left = self.budget - self.spent - self.ending - self.saving
         found = _of_first(session, new_length(session.iteration, length, left, seconds, self.budget))
         if found is None:
@@ -118,15 +120,19 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
         session.stretches = tuple(Stretch(*one) for one in record.stretches)
         return spending
     measured = Measured(session)
-    spending.ending += SLOWER * measured.pictures(settings)
-    left = _of_first(session, spending.budget - spending.spent - spending.ending)
+    spending.ending += _of_first(session, measured.pictures())
+
+    def left() -> float:
+        return _of_first(session, spending.budget - spending.spent - spending.ending)
+
     try:
         plan = choose_plan(left, settings, processes, measured.seconds)
     except TooSmall as error:
-        least = budget.text(spending.budget - left + error.seconds, processes)
+        other = spending.budget - left()
+        least = budget.text(other + error.seconds, processes)
         raise UsageError(
             f"--budget {settings.budget}: too small for a warm-up of {max(1, settings.warmup)} iterations; what comes"
-            f" before and after takes {spending.budget - left:.0f} s",
+            f" before and after takes {other:.0f} s",
             f"give it at least --budget {least}",
         ) from error
     console.say(_said(plan, settings, spending))
@@ -166,37 +172,44 @@ class Measured:
     def seconds(self, device_batch: int) -> float:
         """The median of the last of a few rounds, on the first process, each with an update of all weights."""
         if device_batch not in self._known:
-            self._known[device_batch] = _of_first(self.session, _measure(self.session, device_batch))
+            rounds = (AGAIN, 1) if self._known else (MEASURED, DISCARDED)
+            self._known[device_batch] = _of_first(self.session, _measure(self.session, device_batch, *rounds))
         return self._known[device_batch]
 
-    def pictures(self, settings: OptimisationSection) -> float:
-        """The time of the evaluations of the pictures at the end, at the speed of those of training."""
-        session = self.session
-        gallery, facts = session.gallery, session.student.facts
+    def pictures(self) -> float:
+        """The time of the pictures at the end, from a few steps of the teacher for as many of them."""
+        session, gallery = self.session, self.session.gallery
         if gallery is None:
             return 0.0
-        device_batch = session.batches.device_batch
-        evaluations = network_evaluations(session.preset) / settings.batch_size * device_batch
-        asked = 1 if session.guidance.scale == 1 else 2
-        shown = gallery.columns * (asked * (1 + session.student.family.beside_steps) + facts.nfe)
-        return shown * self.seconds(device_batch) / evaluations
+        family, facts = session.student.family, session.student.facts
+        noise = gallery.noise[: gallery.columns]
+        conditioning = {name: value[: gallery.columns] for name, value in gallery.conditioning.items()}
+        times = []
+        for _ in range(AGAIN):
+            began = now()
+            with session.accelerator.autocast():
+                drawn = sample_teacher(family, session.teacher, noise, conditioning, 1, facts.shift, session.guidance)
+            # On a GPU the answer has to be waited for.
+            drawn.sum().item()
+            times.append(now() - began)
+        return (1 + family.beside_steps + facts.nfe) * statistics.median(times[1:])
 
 
-def _measure(session: Session, device_batch: int) -> float:
+def _measure(session: Session, device_batch: int, rounds: int, discarded: int) -> float:
     preset, batches = session.preset, session.batches
     # At a rate of zero the weights, and their average, stay what they are.
     still = replace(preset.optimisation, learning_rate=0.0)
     session.preset = replace(preset, optimisation=still)
     session.batches = BatchPlan(batches.processes, device_batch, 1)
     times = []
-    for _ in range(MEASURED):
+    for _ in range(rounds):
         began = now()
         train_step(session)
         times.append(now() - began)
     session.preset, session.batches = preset, batches
     session.optimizer.state.clear()
     session.iteration, session.streak, session.pending = 0, 0, []
-    return statistics.median(times[DISCARDED:])
+    return statistics.median(times[discarded:])
 
 
 def _of_first(session: Session, value: Any) -> Any:
