@@ -29,7 +29,7 @@ from piflow_cli.training.dry_run.memory import (
     checkpoint_bytes,
     estimate,
 )
-from piflow_cli.training.dry_run.outline import cast_of, outline_of
+from piflow_cli.training.dry_run.outline import cast_of, memory_of, outline_of
 from piflow_cli.training.dry_run.rehearsal import graph_of, rehearse
 from piflow_cli.training.optimizer import make_optimizer
 from piflow_cli.training.settings import imitation_config
