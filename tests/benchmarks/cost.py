@@ -6,8 +6,8 @@ A step's time is taken to follow its network evaluations (``network_evaluations`
 checkpointing, + states x 1, or 2 under guidance)) and the tokens of a sample. Measured: seconds of the processor, on
 one thread, of training steps of digits and of a FLUX of 6 blocks of width 128 (random weights, float32, no GPU), the
 median over rounds in which every case has its turn. ``measured`` and ``predicted`` are over the first case of each
-teacher, and ``over`` is the one over the other. Memory: GB at the peak by `--dry-run`, of FLUX.1 [dev] in full size, for
-one GPU of the preset flux-dev but for what is named.
+teacher, and ``over`` is the one over the other. Memory: GB at the peak by `--dry-run`, of FLUX.1 [dev] in full size,
+for one GPU of the preset flux-dev but for what is named.
 """
 
 from __future__ import annotations

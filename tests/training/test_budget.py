@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -47,7 +46,7 @@ def test_a_short_one_takes_the_largest_smaller_batch_that_gives_ten_warm_ups() -
     plan = choose_plan(just(100.0), DIGITS, 1, even(0.01))
     assert (plan.iterations, plan.batch_size, plan.warmup) == (312, 32, 20)
     assert choose_plan(just(300.0), DIGITS, 1, even(0.01)).batch_size == 128
-    assert choose_plan(just(20.0), DIGITS, 1, even(0.01)).batch_size == 16 == 128 // SMALLEST
+    assert choose_plan(just(20.0), DIGITS, 1, even(0.01)).batch_size == 32 == 128 // SMALLEST
 
 
 def test_a_batch_whose_steps_are_no_quicker_is_not_made_smaller() -> None:
@@ -70,7 +69,6 @@ def test_a_plan_ends_in_time_and_can_be_run(left: float, each: float, fixed: flo
     try:
         plan = choose_plan(just(left), settings, processes, lambda device_batch: fixed + each * device_batch)
     except TooSmall as error:
-        assert error.seconds > left or error.seconds > 0
         again = choose_plan(just(error.seconds), settings, processes, lambda device_batch: fixed + each * device_batch)
         assert again.iterations >= DIGITS.warmup
         return
@@ -80,8 +78,8 @@ def test_a_plan_ends_in_time_and_can_be_run(left: float, each: float, fixed: flo
     applied = plan.applied(replace(load("digits"), optimisation=settings))
     assert batch_plan(applied, processes).device_batch == plan.device_batch_size
     if plan.batch_size < batch:
-        whole = left / (fixed + each * batch / processes)
-        assert plan.iterations >= GAIN * math.floor(whole) and whole < ENOUGH * DIGITS.warmup
+        whole = fixed + each * batch / processes
+        assert GAIN * plan.seconds <= whole * (1 + 1e-9) and left < ENOUGH * DIGITS.warmup * whole
 
 
 @given(seconds, seconds, seconds)
@@ -98,7 +96,7 @@ def test_more_time_never_means_fewer_samples_or_fewer_than_ten_warm_ups(left: fl
 def test_a_budget_without_room_for_a_warm_up_says_what_has_room() -> None:
     with pytest.raises(TooSmall) as caught:
         choose_plan(just(1.0), DIGITS, 1, even(0.01))
-    assert caught.value.seconds == pytest.approx(MARGIN * 0.16 * 20)
+    assert caught.value.seconds == pytest.approx(MARGIN * 0.32 * 20)
 
 
 def test_trajectory_mixing_takes_the_same_part_of_the_run() -> None:
