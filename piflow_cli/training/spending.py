@@ -40,6 +40,7 @@ def now() -> float:
 class Spending:
     """The time of a run under a budget.
 
+    ``share``: processes that spend a budget of GPU hours together, else 1; records are of all of them.
     ``budget``, ``before`` (earlier starts of the run), ``ending`` (after the last save), ``saving`` in
     seconds; ``began``: of
     the command, by :func:`now`.
@@ -51,6 +52,7 @@ class Spending:
     before: float
     began: float
     ending: float
+    share: int = 1
     saving: float = 0.0
     marks: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
@@ -98,7 +100,9 @@ class Spending:
 
     def write(self) -> None:
         """Record what is spent and how the schedule goes; for the first process."""
-        self.run.write_budget(BudgetRecord(self.spent, tuple(astuple(one) for one in self.session.stretches)))
+        self.run.write_budget(
+            BudgetRecord(self.share * self.spent, tuple(astuple(one) for one in self.session.stretches))
+        )
 
 
 def with_length(preset: Preset, iterations: int) -> Preset:
@@ -113,10 +117,11 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
     """
     settings, processes = session.preset.optimisation, session.batches.processes
     budget = read_budget(settings.budget)
-    spending = Spending(session, run, budget.seconds(processes), 0.0, began, ENDING)
+    share = processes if budget.shared else 1
+    spending = Spending(session, run, budget.seconds(processes), 0.0, began, ENDING, share)
     if resumed:
         record = _of_first(session, run.read_budget())
-        spending.before = record.spent
+        spending.before = record.spent / share
         session.stretches = tuple(Stretch(*one) for one in record.stretches)
         return spending
     measured = Measured(session)

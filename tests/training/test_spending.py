@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import torch
 import yaml
 from interruptions import interrupted_at
+from own_process import piflow
 from safetensors.torch import load_file
 
 from piflow_cli.training import loop, run, spending
@@ -155,9 +157,9 @@ def test_the_settings_of_a_run_go_on_with_it_too(cli, tiny_teacher, tmp_path, mo
 
 def test_a_batch_is_made_smaller_where_steps_are_few(cli, tiny_teacher, tmp_path, monkeypatch):
     clock = Clock(monkeypatch, lambda iteration, device_batch: 0.5 * device_batch)
-    outcome = cli(*told(tiny_teacher, tmp_path, "--budget", "110s"))
+    outcome = cli(*told(tiny_teacher, tmp_path, "--budget", "70s"))
     assert outcome.code == 0 and "iterations of 4 in place of 8, for more steps, at 2 s" in outcome.err
-    assert settings(tmp_path)["batch_size"] == 4 and 95 <= clock.moment - 1000 <= 110
+    assert settings(tmp_path)["batch_size"] == 4 and 63 <= clock.moment - 1000 <= 70
     assert rows(tmp_path)[-1]["evaluations"] == len(rows(tmp_path)) * 4 * 5
 
 
@@ -207,3 +209,17 @@ def test_a_plan_counts_network_evaluations(cli, tiny_teacher):
     assert plan["optimisation"]["network evaluations"] == "240 in all, 40 an iteration"
     timed = cli("distill", "--teacher", str(tiny_teacher), "--budget", "2h", "--dry-run", "--json")
     assert json.loads(timed.out)["optimisation"]["budget"].startswith("2h, which sets iterations")
+
+
+@pytest.mark.long
+def test_two_processes_spend_a_budget_of_gpu_hours_together_and_one_goes_on(tiny_teacher, tmp_path):
+    """In real time, of which nothing is asserted but that the run has ended, on one length."""
+    command = piflow(*told(tiny_teacher, tmp_path / "out", "--device", "cpu", "--quiet"))
+    command += ["--budget", "0.05gpu-h"]
+    done = subprocess.run([*command, "--num-processes", "2"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    chosen = settings(tmp_path / "out")
+    assert chosen["iterations"] == len(rows(tmp_path / "out")) and chosen["schedule"] == "cosine"
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert settings(tmp_path / "out") == chosen
