@@ -41,9 +41,8 @@ class Spending:
     """The time of a run under a budget.
 
     ``share``: processes that spend a budget of GPU hours together, else 1; records are of all of them.
-    ``budget``, ``before`` (earlier starts of the run), ``ending`` (after the last save), ``saving`` in
-    seconds; ``began``: of
-    the command, by :func:`now`.
+    In seconds: ``budget``; ``before``, of earlier starts of the run; ``saving``, of the longest save until now;
+    ``ending``, of what comes after the last save. ``began``: the start of the command, by :func:`now`.
     """
 
     session: Session
