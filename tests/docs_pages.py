@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from house_page import house
-from result_tables import on_gpu, results, table
+from result_tables import costs, on_gpu, results, table
 
 from piflow_cli.app import program
 from piflow_cli.presets import bounds
@@ -149,7 +149,13 @@ def programs(page: str) -> str:
     return SHOWN.sub(fence, page)
 
 
-MADE_IN = {"results.md": results, "gpu.md": on_gpu, "adding.md": programs, "hundred_lines.md": programs}
+MADE_IN = {
+    "results.md": results,
+    "gpu.md": on_gpu,
+    "cost.md": costs,
+    "adding.md": programs,
+    "hundred_lines.md": programs,
+}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The tables of docs/pages/results.md and gpu.md, made from the files under tests/benchmarks/results."""
+"""The tables of docs/pages/results.md, gpu.md and cost.md, made from the files under tests/benchmarks/results."""
 
 from __future__ import annotations
 
@@ -182,7 +182,33 @@ TABLES = {
 }
 
 
+def cost_time_table() -> str:
+    """Steps of training beside what the number of their network evaluations says."""
+    rows = [
+        [
+            row["teacher"],
+            row["case"],
+            str(row["evaluations"]),
+            *(f"{row[key]:.2f}" for key in ("predicted", "measured")),
+        ]
+        for row in _costs()["time"]
+    ]
+    return table(["teacher", "case", "evaluations", "formula", "measured"], rows)
+
+
+def cost_memory_table() -> str:
+    """Memory of a step of FLUX.1 by the plan."""
+    parts = ["base", "adapters", "activations with checkpointing", "teacher query", "peak"]
+    rows = [[row["case"], *(f"{row[part]:.1f}" for part in parts)] for row in _costs()["memory"]]
+    return table(["case", "base", "trained", "activations", "query", "peak"], rows)
+
+
+def _costs() -> dict[str, Any]:
+    return json.loads((RESULTS / "cost-cpu.json").read_text())
+
+
 GPU_TABLES = {"steps on a GPU": gpu_steps_table}
+COST_TABLES = {"cost-time": cost_time_table, "cost-memory": cost_memory_table}
 
 
 def filled(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
@@ -203,3 +229,8 @@ def results(page: str) -> str:
 def on_gpu(page: str) -> str:
     """gpu.md with its tables."""
     return filled(page, GPU_TABLES)
+
+
+def costs(page: str) -> str:
+    """cost.md with its tables."""
+    return filled(page, COST_TABLES)

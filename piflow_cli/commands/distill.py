@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from piflow_cli.commands.distill_options import (
     Prompts,
     Resume,
     Seed,
+    TimeBudget,
 )
 from piflow_cli.commands.options import (
     Base,
@@ -81,6 +83,7 @@ def distill(
     offload_base: OffloadBase = None,
     offload_text_encoder: OffloadTextEncoder = None,
     iterations: Iterations = None,
+    budget: TimeBudget = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     seed: Seed = None,
@@ -98,6 +101,7 @@ def distill(
 
     Precedence: option, then --set, then --config, then the preset.
     """
+    began = time.monotonic()
     console = Console(json=json, quiet=quiet)
     if list_teachers:
         _list_teachers(context, console)
@@ -119,7 +123,7 @@ def distill(
         else:
 
             def run() -> None:
-                _run(preset, folder, device, parallel, resume, fork, console)
+                _run(preset, folder, device, parallel, resume, fork, console, began)
 
             start(processes, context, run, goes_on=True)
 
@@ -214,15 +218,30 @@ def _plan(
 
 
 def _run(
-    preset: Preset, folder: Path, device: str, parallel: str, resume: bool, fork: Path | None, console: Console
+    preset: Preset,
+    folder: Path,
+    device: str,
+    parallel: str,
+    resume: bool,
+    fork: Path | None,
+    console: Console,
+    began: float,
 ) -> None:
     from piflow_cli.streams import unbreakable_out
+    from piflow_cli.system.processes import command_began
     from piflow_cli.training import distill as run_distillation
 
     # A run of days goes on when nobody reads its output any more.
     with unbreakable_out():
         result = run_distillation(
-            preset, output=folder, device=device, resume=resume, console=console, parallel=parallel, fork=fork
+            preset,
+            output=folder,
+            device=device,
+            resume=resume,
+            console=console,
+            parallel=parallel,
+            fork=fork,
+            began=command_began(began),
         )
         console.result(result, format_pairs(result))
         console.say(f"Next: piflow sample {folder}")

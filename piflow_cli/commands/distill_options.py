@@ -73,6 +73,15 @@ OffloadTextEncoder = Annotated[
 ]
 
 Iterations = Annotated[int | None, setting("--iterations", "Optimiser steps.", OPTIMISATION, "N")]
+TimeBudget = Annotated[
+    str | None,
+    setting(
+        "--budget",
+        "Time for all of the run, in place of --iterations: 45s, 30m, 12h, 2d, 40gpu-h.",
+        OPTIMISATION,
+        "TIME",
+    ),
+]
 BatchSize = Annotated[int | None, setting("--batch-size", "Global batch, over all devices.", OPTIMISATION, "N")]
 LearningRate = Annotated[
     float | None, setting("--learning-rate", "Peak rate, after the warm-up.", OPTIMISATION, "RATE")

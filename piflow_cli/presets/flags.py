@@ -18,6 +18,7 @@ FLAGS = {
     "adapter.base_precision": "--base-precision",
     "adapter.offload_base": "--offload-base",
     "optimisation.iterations": "--iterations",
+    "optimisation.budget": "--budget",
     "optimisation.batch_size": "--batch-size",
     "optimisation.learning_rate": "--learning-rate",
     "seed": "--seed",

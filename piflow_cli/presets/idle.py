@@ -59,6 +59,11 @@ def _beside_sizes(preset: Preset) -> str | None:
     return "does nothing beside data.sizes, which are the buckets themselves" if preset.data.sizes else None
 
 
+def _under_a_budget(preset: Preset) -> str | None:
+    budget = preset.optimisation.budget
+    return None if budget is None else f"excludes --budget {budget}, which sets it: give one of them"
+
+
 IDLE: dict[str, Reason] = {
     **{
         key: _unless_of_policy(key)
@@ -72,6 +77,8 @@ IDLE: dict[str, Reason] = {
     "data.cache": _without_encoding,
     "data.aspect_ratio": _beside_sizes,
     "data.text_column": _without_columns,
+    "optimisation.iterations": _under_a_budget,
+    "optimisation.schedule": _under_a_budget,
 }
 
 

@@ -21,6 +21,8 @@ from piflow_cli.presets.yaml_files import read_yaml
 SHOWING = ("digits", "flux-dev")
 USUAL = "policy.nfe"
 MISSING = object()
+# Of keys that no shipped preset gives a value.
+EXAMPLES = {"optimisation.budget": "12h"}
 
 
 def allowed(key: str, error: Mapping[str, Any], layers: Sequence[Layer]) -> tuple[Mend, ...]:
@@ -87,7 +89,8 @@ def is_allowed(key: str, value: Any) -> bool:
 def shown(key: str) -> list[Any]:
     """The values of ``key`` in the presets that show every key, where they give it one."""
     values = [_value(_shown(name), key) for name in SHOWING]
-    return [value for value in values if value is not MISSING and value is not None]
+    found = [value for value in values if value is not MISSING and value is not None]
+    return [EXAMPLES[key]] if key in EXAMPLES and not found else found
 
 
 def _values(key: str, layers: Sequence[Layer], others: Sequence[Any] = ()) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from piflow_cli.core.policies.kinds import policy_names
 from piflow_cli.presets.choices import BasePrecision
 from piflow_cli.presets.types import (
     BatchSize,
+    BudgetText,
     Components,
     Evaluations,
     Flag,
@@ -214,6 +215,8 @@ class OptimisationSection:
     """Compute activations again in the backward pass, in place of keeping them."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """Optimiser."""
+    budget: BudgetText | None = None
+    """Time of the whole run, which sets iterations, warm-up, batch, trajectory mixing and a cosine schedule."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PlainValidator, Strict
 
 from piflow_cli.presets import bounds
+from piflow_cli.presets.budgets import FORMS, LEAST, MOST, check_budget, in_units
 from piflow_cli.presets.choices import TEMPERATURES, is_temperature
 
 
@@ -80,6 +81,9 @@ Sizes = Annotated[
     tuple[tuple[int, int], ...],
     PlainValidator(check_sizes),
     TypeWords("list of [width, height]", f"each at least 1, at most {bounds.SIDE.text}"),
+]
+BudgetText = Annotated[
+    str, PlainValidator(check_budget), TypeWords(FORMS, f"at least {LEAST}s, at most {in_units(MOST)}")
 ]
 Temperature = Annotated[
     float | Literal["auto"], PlainValidator(as_temperature), TypeWords("number or auto", "above 0, at most 1")

@@ -28,8 +28,9 @@ class RunStatus:
 
     ``why``: what is broken, and nothing else. ``damaged``: the checkpoints that are not as they were written, and those
     that were set aside for it; the run goes on from ``checkpoint``, the newest whole one. ``loss``: the mean of the
-    last iterations; ``rate``: iterations a second since it was started, of a running one. ``next``: what to type; None
-    where there is nothing to do but wait.
+    last iterations; ``rate``: iterations a second since it was started, of a running one. ``evaluations``: of a
+    network, for one sample each. ``spent``: seconds of the ``budget`` until the last checkpoint. ``next``: what to
+    type; None where there is nothing to do but wait.
     """
 
     folder: Path
@@ -40,6 +41,9 @@ class RunStatus:
     loss: float | None = None
     skipped: int = 0
     rate: float | None = None
+    evaluations: int | None = None
+    budget: str | None = None
+    spent: float | None = None
     process: LockHolder | None = None
     checkpoint: Path | None = None
     damaged: tuple[str, ...] = ()
@@ -66,6 +70,9 @@ class RunStatus:
             "skipped": self.skipped,
             "iterations_per_second": self.rate,
             "seconds_left": self.seconds_left,
+            "evaluations": self.evaluations,
+            "budget": self.budget,
+            "seconds_spent": self.spent,
             "process": None if process is None else {"pid": process.pid, "host": process.host, "since": process.since},
             "checkpoint": self.checkpoint,
             "damaged": list(self.damaged),
@@ -93,6 +100,11 @@ class RunStatus:
             said["left"] = duration(self.seconds_left)
         if self.damaged:
             said["damaged"] = "; ".join(self.damaged)
+        spent = [] if self.evaluations is None else [f"{self.evaluations:,} network evaluations"]
+        if self.budget is not None and self.spent is not None:
+            spent.append(f"at the last checkpoint {duration(self.spent)} of a budget of {self.budget}")
+        if spent:
+            said["spent"] = "; ".join(spent)
         for name in ("checkpoint", "preview", "next"):
             if (value := getattr(self, name)) is not None:
                 said[name] = value
@@ -122,7 +134,8 @@ def status_of(path: Path) -> RunStatus:
         raise UsageError(f"{path} {there}", "name the folder of a run: piflow status RUN")
     process = holder_of(path)
     try:
-        asked = recorded_length(run.settings)
+        asked, budget = recorded_length(run.settings)
+        spent = None if budget is None else run.read_budget().spent
     except PiflowError as error:
         return RunStatus(path, "broken", error.message, process=process)
     rows = [row for _, row in metric_lines(run.metrics)]
@@ -137,6 +150,10 @@ def status_of(path: Path) -> RunStatus:
         iterations=asked,
         loss=math.fsum(losses) / len(losses) if losses else None,
         skipped=sum(row.get("skipped", False) for row in rows),
+        # Runs of earlier versions counted none.
+        evaluations=rows[-1].get("evaluations") if rows else None,
+        budget=budget,
+        spent=spent,
         process=process,
         checkpoint=checkpoint,
         preview=preview,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -27,17 +27,33 @@ SETTINGS_NAME = "run.yaml"
 ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
 FORK_NAME = "fork.json"
+BUDGET_NAME = "budget.yaml"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
 FREE_SETTINGS = (
     "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base", "summary", "teacher.memory",
     "teacher.license",
 )  # fmt: skip
 LENGTH = "optimisation.iterations"
+# Settings that a budget decides: they are as the first start has planned them.
+PLANNED = {
+    "optimisation": ("iterations", "batch_size", "device_batch_size", "warmup", "schedule"),
+    "imitation": ("mixing_iterations",),
+}
 # The file begins with the digest of what follows, as a comment; files of piflow 0.1 have none.
 DIGEST = "# sha256 of the rest: "
 _NUMBER = "[0-9]{7,}"
-_WRITTEN = re.compile(r"run\.yaml|data\.sha256|versions\.json|fork\.json|metrics\.jsonl|adapter|samples\.png|loss\.png")
+_WRITTEN = re.compile(
+    r"run\.yaml|budget\.yaml|data\.sha256|versions\.json|fork\.json|metrics\.jsonl|adapter|samples\.png|loss\.png"
+)
 _CHECKPOINT, _PREVIEW = re.compile(_NUMBER), re.compile(_NUMBER + r"\.png")
+
+
+@dataclass(frozen=True)
+class BudgetRecord:
+    """Seconds that a run under a budget has ``spent``, and the ``stretches`` of its schedule: start, progress, end."""
+
+    spent: float = 0.0
+    stretches: tuple[tuple[int, float, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,10 @@ class RunFolder:
     @property
     def settings(self) -> Path:
         return self.path / SETTINGS_NAME
+
+    @property
+    def budget(self) -> Path:
+        return self.path / BUDGET_NAME
 
     @property
     def checkpoints(self) -> Path:
@@ -145,9 +165,45 @@ class RunFolder:
 
     def write_settings(self, preset: Preset) -> None:
         """Record the resolved configuration."""
-        text = write_yaml(to_dict(preset))
-        with replacing_file(self.settings) as aside:
-            aside.write_text(f"{DIGEST}{_digest(text)}\n{text}", encoding="utf-8")
+        _write(self.settings, to_dict(preset))
+
+    def planned(self, preset: Preset) -> Preset | None:
+        """``preset`` with the numbers that a budget gave the run in this folder; None where it has none."""
+        if preset.optimisation.budget is None or not self.settings.is_file():
+            return None
+        before, sections = read_settings(self.settings), {}
+        for name, keys in PLANNED.items():
+            old = getattr(before, name)
+            sections[name] = replace(getattr(preset, name), **{key: getattr(old, key) for key in keys})
+        found = replace(preset, **sections)
+        stretches = self.read_budget().stretches
+        # A start that is killed between two files has written this one first.
+        length = stretches[-1][2] if stretches else found.optimisation.iterations
+        return replace(found, optimisation=replace(found.optimisation, iterations=length))
+
+    def write_budget(self, record: BudgetRecord) -> None:
+        """Record what is spent."""
+        _write(self.budget, {"spent": record.spent, "stretches": [list(one) for one in record.stretches]})
+
+    def read_budget(self) -> BudgetRecord:
+        """What was spent until the last checkpoint; raises UsageError where the file is damaged."""
+        if not self.budget.is_file():
+            return BudgetRecord()
+        found = _recorded(self.budget)
+        try:
+            stretches = tuple((int(start), float(progress), int(end)) for start, progress, end in found["stretches"])
+            return BudgetRecord(float(found["spent"]), stretches)
+        except (TypeError, ValueError, KeyError) as error:
+            raise UsageError(
+                f"{self.budget} is damaged", "take the file away, and the run counts as one that has spent nothing"
+            ) from error
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    """Write ``data`` as YAML below its digest."""
+    text = write_yaml(data)
+    with replacing_file(path) as aside:
+        aside.write_text(f"{DIGEST}{_digest(text)}\n{text}", encoding="utf-8")
 
 
 def usual_folder(preset: Preset) -> Path:
@@ -160,19 +216,20 @@ def read_settings(path: Path) -> Preset:
     return from_dict(_recorded(path), str(path))
 
 
-def recorded_length(path: Path) -> int:
-    """The iterations that a run was started for, without a look at its other settings, some of which need torch.
+def recorded_length(path: Path) -> tuple[int, str | None]:
+    """The iterations that a run was started for, and its budget if it has one.
 
-    Raises UsageError where the file is damaged.
+    Other settings are not looked at: some of them need torch. Raises UsageError where the file is damaged.
     """
     found = _recorded(path)
     section = found.get("optimisation") if isinstance(found, dict) else None
     length = section.get("iterations") if isinstance(section, dict) else None
+    budget = section.get("budget") if isinstance(section, dict) else None
     if not isinstance(length, int):
         raise UsageError(
             f"{path} says of no number of iterations", "the folder is damaged: name another with --output DIR"
         )
-    return length
+    return length, None if budget is None else str(budget)
 
 
 def _recorded(path: Path) -> Any:
@@ -222,6 +279,8 @@ def differences(before: Preset, now: Preset) -> list[str]:
         if before.optimisation.schedule == now.optimisation.schedule == "constant"
         else FREE_SETTINGS
     )
+    if before.optimisation.budget == now.optimisation.budget is not None:
+        free = (*free, *(f"{section}.{key}" for section, keys in PLANNED.items() for key in keys))
     keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(free)]
     # A section that only one of them has shows key by key.
     return [_changed(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]

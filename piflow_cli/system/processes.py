@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import signal
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,6 +28,8 @@ SECONDS_TO_STOP = 1800
 PROGRAM = "piflow_cli"
 # Tells a process that piflow started which process that was.
 LAUNCHER = "PIFLOW_LAUNCHER"
+# And when it was, by a clock that all processes of a machine share.
+BEGAN = "PIFLOW_BEGAN"
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -99,7 +102,8 @@ def launch(arguments: Sequence[str], processes: int, goes_on: bool = False) -> N
         "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SECONDS_TO_STOP),
     }
-    changes = {name: os.environ.get(name, value) for name, value in changes.items()} | {LAUNCHER: str(os.getpid())}
+    changes = {name: os.environ.get(name, value) for name, value in changes.items()}
+    changes |= {LAUNCHER: str(os.getpid()), BEGAN: str(time.monotonic())}
     # The process that failed reports its failure.
     elastic = logging.getLogger("torch.distributed.elastic")
     elastic.propagate = False
@@ -148,6 +152,11 @@ def follow_launcher() -> None:
     if os.getppid() != int(launcher):
         # It died before it could be followed.
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def command_began(own: float) -> float:
+    """When the command began, by time.monotonic: ``own``, or of the process that launched this one."""
+    return float(os.environ[BEGAN]) if LAUNCHER in os.environ and BEGAN in os.environ else own
 
 
 def _signals(known: str) -> list[str]:

@@ -17,16 +17,24 @@ if TYPE_CHECKING:
     from ..students.runs import RunFolder
     from ..system.locking import FolderLock
     from .loop import Session
+    from .spending import Spending
 
 
 def begin(
-    session: Session, run: RunFolder, source: Path | None, resume: bool, lock: FolderLock | None, console: Console
+    session: Session,
+    run: RunFolder,
+    source: Path | None,
+    resume: bool,
+    lock: FolderLock | None,
+    console: Console,
+    spending: Spending | None = None,
 ) -> Metrics | None:
     """Bring ``session`` to where the run in its folder stands, and record what the run is.
 
-    ``source``: the checkpoint of another run to begin with. Returns the metrics of the run, on the process that has its
-    ``lock``. Raises UsageError, before anything is written, where the run was begun with other data or ``source`` is of
-    another student; RunError where no checkpoint is whole.
+    ``source``: the checkpoint of another run to begin with. ``spending``: of a run under a budget.
+
+    Returns the metrics of the run, on the process that has its ``lock``. Raises UsageError, before anything is written,
+    where the run was begun with other data or ``source`` is of another student; RunError where no checkpoint is whole.
     """
     fingerprint = session.data.fingerprint
     if resume:
@@ -45,6 +53,9 @@ def begin(
     if lock is not None:
         if found and (changed := other_versions(run.path)) is not None:
             console.warn(changed)
+        if spending is not None:
+            # A planned length without its plan could not be gone on with.
+            spending.write()
         run.write_settings(session.preset)
         run.write_data(fingerprint)
         write_versions(run.path)

@@ -30,10 +30,10 @@ from ..data.batches import Batch, TrainingData, mixed_seed
 from ..students.student import Student
 from ..teachers.base import Conditioning, Network, teacher_velocity
 from .checkpoints import TrainingState
-from .optimizer import learning_rate
+from .optimizer import Stretch, learning_rate
 from .parallel import clip_shards
 from .previews import Gallery
-from .settings import BatchPlan
+from .settings import BatchPlan, network_evaluations
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
@@ -47,7 +47,7 @@ class Session:
 
     ``model``: the network of the student's forward pass, as accelerate prepared it. ``gallery``: the start of pictures,
     None where nothing shows them. ``sharded``: whether processes share the weights out. ``streak``: the number of steps
-    that were skipped in a row until now.
+    that were skipped in a row until now. ``stretches``: of the schedule of a run under a budget.
     """
 
     preset: Preset
@@ -66,6 +66,7 @@ class Session:
     iteration: int = 0
     streak: int = 0
     pending: list[dict] = field(default_factory=list)
+    stretches: tuple[Stretch, ...] = ()
 
     @property
     def state(self) -> TrainingState:
@@ -82,7 +83,7 @@ def train_step(session: Session) -> None:
     """
     settings, iteration = session.preset.optimisation, session.iteration
     for group in session.optimizer.param_groups:
-        group["lr"] = group["share"] * learning_rate(iteration, settings)
+        group["lr"] = group["share"] * learning_rate(iteration, settings, session.stretches)
     with values_unchecked():
         loss = sum(_backward(session, round_) for round_ in range(session.batches.accumulation))
     loss = session.accelerator.reduce(loss, reduction="mean")
@@ -109,13 +110,15 @@ def take_pending(session: Session) -> list[dict]:
     losses = torch.stack([row["loss"] for row in pending]).tolist()
     norms = torch.stack([torch.as_tensor(row["gradient_norm"]) for row in pending]).tolist()
     imitation, settings = session.preset.imitation, session.preset.optimisation
+    evaluations = network_evaluations(session.preset)
     return [
         {
             "iteration": row["iteration"],
             "loss": loss,
             "gradient_norm": norm,
             "teacher_ratio": teacher_ratio(row["iteration"] - 1, imitation.mixing_iterations),
-            "learning_rate": learning_rate(row["iteration"] - 1, settings),
+            "learning_rate": learning_rate(row["iteration"] - 1, settings, session.stretches),
+            "evaluations": row["iteration"] * evaluations,
             "skipped": row["skipped"],
         }
         for row, loss, norm in zip(pending, losses, norms)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,11 +56,32 @@ def _groups(named: Iterable[tuple[str, nn.Parameter]], slow: Collection[str], sl
     return [{"params": values, "share": share} for share, values in groups.items()]
 
 
-def learning_rate(iteration: int, settings: OptimisationSection) -> float:
-    """Linear warm-up from 1/warmup of the rate; then constant, or a cosine that would reach zero at ``iterations``."""
+@dataclass(frozen=True)
+class Stretch:
+    """From iteration ``start`` on, the schedule runs from ``progress`` (0 to 1) to 1 at the iteration ``end``."""
+
+    start: int
+    progress: float
+    end: int
+
+
+def learning_rate(iteration: int, settings: OptimisationSection, stretches: Sequence[Stretch] = ()) -> float:
+    """Linear warm-up from 1/warmup of the rate; then constant, or a cosine that would reach zero at ``iterations``.
+
+    ``stretches``: how the cosine goes where its length has changed on the way, which :func:`progress_at` reads.
+    """
     if iteration < settings.warmup:
         return settings.learning_rate * (iteration + 1) / settings.warmup
     if settings.schedule == "constant":
         return settings.learning_rate
-    done = (iteration - settings.warmup) / (settings.iterations - settings.warmup)
+    whole = Stretch(settings.warmup, 0.0, settings.iterations)
+    done = progress_at(iteration, stretches if stretches else (whole,))
     return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def progress_at(iteration: int, stretches: Sequence[Stretch]) -> float:
+    """The part of the schedule that lies before ``iteration``: the last stretch that has begun says it."""
+    stretch = next((one for one in reversed(stretches) if one.start <= iteration), stretches[0])
+    if iteration <= stretch.start:
+        return stretch.progress
+    return stretch.progress + (1 - stretch.progress) * ((iteration - stretch.start) / (stretch.end - stretch.start))

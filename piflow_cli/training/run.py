@@ -35,6 +35,7 @@ from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
 from .saved import save
 from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
+from .spending import Spending, now, open_spending, refuse_spent
 from .spikes import WINDOW
 from .waiting import limited_waiting, step_timeout
 
@@ -56,11 +57,13 @@ def distill(
     console: Console,
     parallel: str = AUTO,
     fork: Path | None = None,
+    began: float | None = None,
 ) -> dict:
     """Train the student of ``preset`` into the folder ``output``; goes on from its last checkpoint if ``resume``.
 
     ``parallel``: how processes share the weights, ``auto``, ``ddp`` or ``fsdp2``; a run may go on in another way.
     ``fork``: the run whose student and average this one begins with, until it has a checkpoint of its own.
+    ``began``: when the time of a budget began, by :func:`.spending.now`; default: now.
 
     Returns what was made. Raises UsageError before anything is written where the folder, data or device do not fit or
     another run is at work in the folder, RunError where ten gradients in a row are not finite or no checkpoint is
@@ -74,7 +77,8 @@ def distill(
         FolderLock(output) if is_first() else nullcontext() as lock,
         preemptible() as preemption,
     ):
-        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel, fork, preemption)
+        moment = now() if began is None else began
+        return _distill(preset, RunFolder(output), device, resume, lock, console, parallel, fork, moment, preemption)
 
 
 def _distill(
@@ -86,26 +90,36 @@ def _distill(
     console: Console,
     parallel: str,
     fork: Path | None,
+    began: float,
     preemption: Preemptible,
 ) -> dict:
-    started = time.perf_counter()
+    started, planned = time.perf_counter(), None
     if resume:
         run.check(preset)
     if launched_processes() > 1:
         step_timeout()
     source = source_of(run, fork, resume)
+    if resume:
+        planned = run.planned(preset)
+        preset = preset if planned is None else planned
     require_source(preset)
     way = choose_parallel(parallel, preset, launched_processes(), choose_device(device))
     console.say(format_pairs(describe(preset, run.path, device, launched_processes(), parallel)))
+    budget = preset.optimisation.budget
+    if budget is not None:
+        refuse_spent(budget, launched_processes(), began)
     session = open_session(preset, run.path, device, console, way.sharded)
-    metrics = begin(session, run, source, resume, lock, console)
+    spending = None if budget is None else open_spending(session, run, planned is not None, began, console)
+    metrics = begin(session, run, source, resume, lock, console, spending)
     with StopRequest() as stop, limited_waiting(session):
-        _train(session, run, metrics, console, stop)
+        _train(session, run, metrics, console, stop, spending)
         preemption.state = f"all {session.iteration} iterations are done and saved, but the last pictures are not drawn"
         # Asked during the last step or its save: the pictures may take longer than the system waits.
         if _asked_to_stop(session, stop) in PREEMPTION:
             raise Preempted(preemption.state, GO_ON)
     shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
+    if spending is not None and metrics is not None:
+        spending.write()
     session.accelerator.end_training()
     return _finish(session, run, metrics, started, shown) if metrics is not None else {}
 
@@ -122,14 +136,28 @@ def _start_tracker(session: Session, name: str) -> None:
         ) from error
 
 
-def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: Console, stop: StopRequest) -> None:
+def _train(
+    session: Session,
+    run: RunFolder,
+    metrics: Metrics | None,
+    console: Console,
+    stop: StopRequest,
+    spending: Spending | None,
+) -> None:
     output, total = session.preset.output, session.preset.optimisation.iterations
     if output.tracker != "none":
         _start_tracker(session, output.tracker)
+    if spending is not None:
+        spending.start()
     with console.progress(total, min(session.iteration, total), "distilling") as bar:
         while session.iteration < total:
             train_step(session)
             done = session.iteration
+            if spending is not None and spending.look(console):
+                total = bar.total = session.preset.optimisation.iterations
+                if metrics is not None:
+                    spending.write()
+                    run.write_settings(session.preset)
             stopped = _asked_to_stop(session, stop)
             ends = done == total or stopped > 0
             diverged = session.streak == LONGEST_STREAK
@@ -142,7 +170,12 @@ def _train(session: Session, run: RunFolder, metrics: Metrics | None, console: C
                 )
             # Amid such steps the weights may be diverging, and would push out a checkpoint of better ones.
             if (done % output.checkpoint_every == 0 and session.streak == 0) or ends:
+                began = now()
                 save(session, run, metrics)
+                if spending is not None:
+                    spending.saved(now() - began)
+                    if metrics is not None:
+                        spending.write()
             if output.preview_every and done % output.preview_every == 0:
                 _preview(session, run.previews / f"{done:07d}.png", metrics is not None, console)
             if stopped and done < total:
@@ -169,7 +202,8 @@ def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Conso
         session.accelerator.log({key: row[key] for key in row if key != "iteration"}, step=row["iteration"])
         if metrics is not None and (times := metrics.add(row)) is not None:
             spikes.append(f"iteration {row['iteration']}, {times:.0f}")
-        bar.set_postfix(loss=f"{row['loss']:.4f}", teacher_ratio=f"{row['teacher_ratio']:.2f}", refresh=False)
+        shown = {"loss": f"{row['loss']:.4f}", "teacher_ratio": f"{row['teacher_ratio']:.2f}"}
+        bar.set_postfix(**shown, evaluations=f"{row['evaluations']:,}", refresh=False)
         bar.update()
     if spikes:
         console.warn(f"a spike of the loss: {'; '.join(spikes)} times the median of the {WINDOW} before it")

@@ -9,6 +9,7 @@ from ..core.constants import ImitationConfig
 from ..core.policies.kinds import policy_kind
 from ..core.timegrid import TimeGrid
 from ..errors import UsageError
+from ..teachers.base import guidance_of
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
@@ -68,3 +69,16 @@ def imitation_config(preset: Preset) -> ImitationConfig:
         loss_scale=imitation.loss_scale,
         states_per_query=imitation.states_per_query,
     )
+
+
+def network_evaluations(preset: Preset) -> int:
+    """Network evaluations of one iteration, each of one state of one sample.
+
+    A segment takes one for the student's forward pass, two for its backward pass, one more where checkpointing computes
+    it again, and one for every state that the teacher is asked for, or two under classifier-free guidance. A
+    trajectory has all segments, a sample one.
+    """
+    asked = 1 if guidance_of(preset.teacher).scale == 1 else 2
+    student = 4 if preset.optimisation.gradient_checkpointing else 3
+    segments = preset.policy.nfe if preset.data_free else 1
+    return preset.optimisation.batch_size * segments * (student + asked * preset.imitation.states)

@@ -7,6 +7,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import budget
+import cost
 import digits
 import endurance
 import flux_step
@@ -158,3 +160,23 @@ def test_counts_of_launches_stand_beside_those_of_another_package(tmp_path: Path
         launch_counts.main(["--column", column, "--json", str(file)])
     (row,) = json.loads(file.read_text())["results"]
     assert (row["before"]["launches"], row["after"]["launches"], row["after"]["calls"]) == (4, 1, 20)
+
+
+def test_the_cost_benchmark_holds_steps_against_their_evaluations(tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    cost.main(["--small", "--rounds", "1", "--json", str(file)])
+    rows = json.loads(file.read_text())["time"]
+    assert [(row["evaluations"], row["predicted"]) for row in rows] == [(160, 1), (320, 2), (10, 1), (10, 1)]
+    assert rows[0]["measured"] == rows[2]["measured"] == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("clock", ["processor", "wall"])
+def test_the_budget_benchmark_runs_both_ways(tmp_path: Path, clock: str) -> None:
+    file = tmp_path / "budget.json"
+    told = ["--clock", clock, "--budget", "1m", "--seeds", "0", "--images", "40", "--json", str(file)]
+    budget.main(told)
+    record = json.loads(file.read_text())
+    assert [row["run"] for row in record["rows"]] == ["budget", "200 iterations, cut off"]
+    assert all(row["iterations"] > 0 and row["to_data"] > 0 for row in record["rows"])
+    assert record["clock"] == clock and record["means"][0]["seconds"]["error"] is None

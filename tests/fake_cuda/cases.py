@@ -39,6 +39,8 @@ class Wait:
     reason: str
 
 
+# bitsandbytes' kernels know no fake tensors: presets on its bases are those of others but for batch, rank and base.
+UNTRACED = ("flux-dev-24gb", "qwen-image-24gb")
 EXTRACTORS = "extractors"  # of `piflow eval`, in the place of a preset
 # Seconds that all cases of a preset take in full size on a core of its own. The suite takes those so that are under
 # WHOLE: together they take four minutes.

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, EXTRACTORS, PRESETS, WHOLE
+from cases import CASES, EXTRACTORS, PRESETS, UNTRACED, WHOLE
 from evaluations import those_that_differ
 
-from piflow_cli.presets.resolve import available
+from piflow_cli.presets.choices import BITSANDBYTES
+from piflow_cli.presets.resolve import available, load
 
 HERE = Path(__file__).parent
 FULL = os.environ.get("PIFLOW_CUDA") == "all"
@@ -45,7 +46,12 @@ def reports(*options: str) -> dict[str, dict]:
 
 
 def test_every_preset_has_a_case() -> None:
-    assert {case.preset for case in CASES} == {*available(), EXTRACTORS}
+    assert {case.preset for case in CASES} | set(UNTRACED) == {*available(), EXTRACTORS}
+
+
+def test_only_presets_on_a_base_of_bitsandbytes_have_none() -> None:
+    bases = {name: adapter.base_precision for name in available() if (adapter := load(name).adapter) is not None}
+    assert set(UNTRACED) == {name for name, base in bases.items() if base in BITSANDBYTES}
 
 
 @pytest.mark.long

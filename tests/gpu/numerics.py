@@ -59,7 +59,15 @@ BF16 = torch.bfloat16
 FLUX, FLUX2, IMAGENET = (16, 128, 128), (32, 128, 128), (4, 32, 32)
 QUARTER = 1 / 3.5  # the first of four segments, the last of which is half as long
 CASES = (
-    Case("FLUX, Qwen and Z-Image", (1, *FLUX), "gm", 8, 3.2, QUARTER, ("flux-dev", "qwen-image", "z-image")),
+    Case(
+        "FLUX, Qwen and Z-Image",
+        (1, *FLUX),
+        "gm",
+        8,
+        3.2,
+        QUARTER,
+        ("flux-dev", "flux-dev-24gb", "qwen-image", "qwen-image-24gb", "z-image"),
+    ),
     Case("the same in bf16", (1, *FLUX), "gm", 8, 3.2, QUARTER, dtype=BF16),
     Case("the same, batch 4", (4, *FLUX), "gm", 8, 3.2, QUARTER),
     Case("the same in packed tokens", (1, 16, 4096, 4), "gm", 8, 3.2, QUARTER, dtype=BF16, patch=4),

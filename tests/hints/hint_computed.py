@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from functools import reduce
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +109,14 @@ def no_policy(patch: Patch, dtype: str) -> None:
     patch.setattr("piflow_cli.inspection.inspect.examine", examine)
 
 
+def slow(patch: Patch, seconds: str) -> None:
+    """Whoever looks at the clock of a run finds it so many seconds later than the time before."""
+    clock = count(float(seconds), float(seconds))
+    patch.setattr("piflow_cli.commands.distill.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    for module in ("run", "spending"):
+        patch.setattr(f"piflow_cli.training.{module}.now", lambda: next(clock))
+
+
 def diverging(patch: Patch, rate: str) -> None:
     """From that learning rate on, the weights are infinite after a step."""
 
@@ -168,6 +178,7 @@ COMPUTED = (
     typed_before,
     no_policy,
     diverging,
+    slow,
     computing_nowhere,
     measuring_nothing,
     losing_shards,

@@ -35,9 +35,11 @@ def refusal(key: str, value: object) -> str:
 EDGES = {"at least": -1, "at most": 1, "above": 0, "below": 0}
 
 
-# What a name may be is no number; test_extends.py tries names.
+# What a name or a budget may be is no number; test_extends.py tries names, test_budgets.py budgets.
 @pytest.mark.parametrize(
-    "setting", [one for one in SETTINGS if one.bounds and one.key != "name"], ids=lambda one: one.key
+    "setting",
+    [one for one in SETTINGS if one.bounds and one.key not in ("name", "optimisation.budget")],
+    ids=lambda one: one.key,
 )
 def test_bounds_are_where_they_are_said_to_be(setting: Setting):
     """The value beside a bound, on its outer side, is refused, and the bound itself is taken where it is included."""

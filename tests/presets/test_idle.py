@@ -23,6 +23,8 @@ CASES = {
         {},
         {"policy.kind": "momentum"},
     ),
+    "optimisation.iterations": ("digits", ["optimisation.iterations=5"], {"optimisation.budget": "60s"}, {}),
+    "optimisation.schedule": ("digits", ["optimisation.schedule=cosine"], {"optimisation.budget": "60s"}, {}),
     "data.aspect_ratio": (
         "flux-dev",
         [*PROMPTS, "data.aspect_ratio=2", "data.sizes=[[64, 64]]"],

@@ -151,11 +151,28 @@ def test_a_polynomial_of_text_to_image_has_ten_terms(name):
     assert resolve(name, None, [], {"policy.kind": "dx-poly"}).policy.components == 10
 
 
-@pytest.mark.parametrize("name", [name for name in TEXT_TO_IMAGE if "momentum" not in name])
+@pytest.mark.parametrize("name", [name for name in TEXT_TO_IMAGE if not re.search("momentum|24gb", name)])
 def test_a_step_of_text_to_image_takes_64_trajectories(name):
     """Two a GPU on 32 GPUs; their four segments make the 256 that the paper counts."""
     optimisation = load(name).optimisation
     assert (optimisation.batch_size, optimisation.device_batch_size) == (64, 1)
+
+
+@pytest.mark.parametrize(("name", "like"), [("flux-dev-24gb", "flux-dev"), ("qwen-image-24gb", "qwen-image")])
+def test_a_preset_of_one_gpu_learns_as_the_published_one_but_for_batch_rank_and_base(name, like):
+    own, other = (to_dict(load(one)) for one in (name, like))
+    changed = {
+        f"{section}.{key}" for section in SECTIONS for key in own[section] if own[section][key] != other[section][key]
+    }
+    assert changed == {
+        "teacher.memory",
+        "adapter.rank",
+        "adapter.alpha",
+        "adapter.base_precision",
+        "imitation.states_per_query",
+        "optimisation.batch_size",
+    }
+    assert own["adapter"]["alpha"] == own["adapter"]["rank"]
 
 
 @pytest.mark.parametrize(("name", "like"), [("flux2-dev", "flux-dev"), ("flux2-klein", "qwen-image")])

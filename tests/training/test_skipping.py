@@ -129,7 +129,7 @@ def test_a_network_that_answers_with_nan_is_a_step_that_is_not_finite(cli, tiny_
 @pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
 def test_a_student_that_explodes_ends_the_run(cli, tiny_teacher, tmp_path, monkeypatch, policy) -> None:
     # The largest rate that a preset may have is far too small for it.
-    monkeypatch.setattr("piflow_cli.training.loop.learning_rate", lambda iteration, settings: 1e30)
+    monkeypatch.setattr("piflow_cli.training.loop.learning_rate", lambda iteration, settings, stretches: 1e30)
     arguments = ["--set", "optimisation.warmup=0", "--iterations", "30", "--policy", policy]
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), *arguments)
     assert outcome.code == 1 and "report it" not in outcome.err

@@ -14,7 +14,7 @@ from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ..machine import check_machine
 from ..parallel import DDP
-from ..settings import BatchPlan, batch_plan, time_grid
+from ..settings import BatchPlan, batch_plan, network_evaluations, time_grid
 from .memory import Bytes
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
 from .sharing import choose_parallel
@@ -63,7 +63,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
             "trajectory mixing": mixing,
         },
         "optimisation": {
-            "iterations": optimisation.iterations,
+            **_length(preset),
             "batch": f"{batches}, {_counted(preset)}",
             "learning rate": (
                 f"{optimisation.learning_rate:g}, {optimisation.schedule} after {optimisation.warmup} iterations of"
@@ -78,6 +78,21 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
         "memory": _memory(outline, batches, way.sharded),
         "disk": disk_of(outline, local),
         "folder": str(output),
+    }
+
+
+def _length(preset: Preset) -> dict[str, object]:
+    """The number of iterations, or what sets it, and the network evaluations that they take."""
+    each, optimisation = network_evaluations(preset), preset.optimisation
+    if optimisation.budget is not None:
+        return {
+            "budget": f"{optimisation.budget}, which sets iterations, batch, warm-up and a cosine after a few steps",
+            "network evaluations": f"{each:,} an iteration of the whole batch",
+        }
+    iterations = optimisation.iterations
+    return {
+        "iterations": iterations,
+        "network evaluations": f"{each * iterations:,} in all, {each:,} an iteration",
     }
 
 

@@ -29,7 +29,7 @@ from piflow_cli.training.dry_run.memory import (
     checkpoint_bytes,
     estimate,
 )
-from piflow_cli.training.dry_run.outline import cast_of, outline_of
+from piflow_cli.training.dry_run.outline import cast_of, memory_of, outline_of
 from piflow_cli.training.dry_run.rehearsal import graph_of, rehearse
 from piflow_cli.training.optimizer import make_optimizer
 from piflow_cli.training.settings import imitation_config
@@ -220,6 +220,24 @@ def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, tot
     assert standing < memory["peak"] < standing + 12e9
     assert memory["activations without checkpointing"] > 10 * memory["activations with checkpointing"]
     assert told["disk"]["checkpoint"] == pytest.approx((8 + 2.03125) * 1e6 * trained, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "least", "most"),
+    [
+        ("flux-dev-24gb", "flux-dev", 13, 22),
+        ("qwen-image-24gb", "qwen-image", 16, 22),
+        # As published, a GPU of 80 GB holds them.
+        ("flux-dev", "flux-dev", 35, 72),
+        ("qwen-image", "qwen-image", 55, 72),
+    ],
+)
+def test_a_preset_fits_the_gpu_it_is_for(name: str, config: str, least: int, most: int) -> None:
+    """GB of the estimate; what CUDA, its libraries and fragments take comes on top."""
+    preset = resolve(name, None, [], {"teacher.base": str(CONFIGS / f"{config}.json"), "data.prompts": "-"})
+    peak = memory_of(outline_of(preset, family_of(preset.teacher.family)), 1, 1).peak / 1e9
+    assert least < peak < most
+    assert preset.teacher.memory == f"{peak:.0f} GB VRAM" or not name.endswith("24gb")
 
 
 def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) -> None:
