@@ -113,7 +113,7 @@ class Training:
             "folder": str(output),
         }
 
-    def distill(self, preset, output, device, resume, console, parallel, fork=None):
+    def distill(self, preset, output, device, resume, console, parallel, fork=None, began=None):
         if self.failure is not None:
             raise self.failure
         self.runs.append({"preset": preset, "output": output, "device": device, "resume": resume, "parallel": parallel})

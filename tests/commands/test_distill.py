@@ -144,4 +144,12 @@ def test_the_library_asks_for_just_that():
     from piflow_cli.training import describe, distill
 
     assert list(signature(describe).parameters) == ["preset", "output", "device", "processes", "parallel"]
-    assert list(signature(distill).parameters) == ["preset", "output", "device", "resume", "console", "parallel"]
+    assert list(signature(distill).parameters) == [
+        "preset",
+        "output",
+        "device",
+        "resume",
+        "console",
+        "parallel",
+        "began",
+    ]
