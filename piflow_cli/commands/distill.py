@@ -205,7 +205,7 @@ def _start(processes: int, context: typer.Context, run: Callable[[], None]) -> N
     from piflow_cli.system.processes import launch
 
     if processes > launched_processes():
-        launch(context.find_root().obj, processes)
+        launch(context.find_root().obj, processes, preemptible=True)
     else:
         run()
 

@@ -75,8 +75,10 @@ def process_count(asked: int | None, device: str) -> int:
     return wanted
 
 
-def launch(arguments: Sequence[str], processes: int) -> None:
+def launch(arguments: Sequence[str], processes: int, preemptible: bool = False) -> None:
     """Run the command line ``arguments`` of piflow in ``processes`` processes on this machine, and wait for them.
+
+    ``preemptible``: they save by SIGTERM and SIGUSR1, and tell by their exit codes whether they could.
 
     Raises Reported, with their exit code, where they were stopped or have said what failed; RunError where one was
     killed; Preempted where SIGTERM or SIGUSR1 came before they had begun.
@@ -98,14 +100,14 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     options = [
         "--standalone",
         f"--nproc-per-node={processes}",
-        *_signals(parser.format_help()),
+        *_signals(parser.format_help(), preemptible),
         "-m",
         PROGRAM,
         "--",
         *arguments,
     ]
     try:
-        with environment(changes), inherited(), passing_on(PROGRAM) as came:
+        with environment(changes), inherited(), passing_on(PROGRAM if preemptible else None) as came:
             run.run(parser.parse_args(options))
     except SignalException as error:
         raise Reported(128 + error.sigval) from error
@@ -138,16 +140,18 @@ def follow_launcher() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _signals(known: str) -> list[str]:
+def _signals(known: str, preemptible: bool) -> list[str]:
     """Options of torchrun's launcher, described by ``known``: it ignores SIGHUP under nohup, and leaves SIGTERM to us.
 
     A torchrun that has no such option ends its processes by SIGTERM, so that they save, with exit code 143 of its own.
     """
-    if "--signals-to-handle" not in known:
-        return []
     hang_up = getattr(signal, "SIGHUP", None)
     ignored = hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN
-    return ["--signals-to-handle=SIGINT,SIGQUIT" if ignored else "--signals-to-handle=SIGINT,SIGHUP,SIGQUIT"]
+    if "--signals-to-handle" not in known or not (ignored or preemptible):
+        return []
+    left = [*(["SIGHUP"] if ignored else []), *(["SIGTERM"] if preemptible else [])]
+    handled = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if name not in left]
+    return [f"--signals-to-handle={','.join(handled)}"]
 
 
 @dataclass(frozen=True)
