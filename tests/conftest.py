@@ -116,7 +116,8 @@ class Training:
     def distill(self, preset, output, device, resume, console, parallel, fork=None, began=None):
         if self.failure is not None:
             raise self.failure
-        self.runs.append({"preset": preset, "output": output, "device": device, "resume": resume, "parallel": parallel})
+        asked = {"device": device, "resume": resume, "parallel": parallel, "fork": fork}
+        self.runs.append({"preset": preset, "output": output, **asked})
         console.say("training")
         return {"output": output, "loss": math.nan}
 

@@ -125,7 +125,7 @@ def distill(
             def run() -> None:
                 _run(preset, folder, device, parallel, resume, fork, console, began)
 
-            start(processes, context, run, goes_on=True)
+            start(processes, context, run, preemptible=True)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
