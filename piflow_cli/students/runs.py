@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..presets.places import with_full_paths
 from ..presets.resolve import from_dict, to_dict
 from ..presets.yaml_files import write_yaml
-from ..system.files import recover, replacing_file, stood_aside
+from ..system.files import TRIAL, recover, replacing_file, stood_aside
 from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
 
@@ -92,9 +92,10 @@ class RunFolder:
         return f"piflow distill --teacher {quote(str(self.settings))} --output {quote(str(self.path))}"
 
     def _is_empty(self) -> bool:
-        """Whether a folder holds nothing but the lock, and leftovers of a start that was killed."""
+        """Whether a folder holds nothing but the lock, leftovers of a start that was killed, and trials of another."""
         return not self.path.exists() or all(
-            found.name == LOCK_NAME or stood_aside(found, _WRITTEN) is not None for found in self.path.iterdir()
+            found.name == LOCK_NAME or found.name.startswith(TRIAL) or stood_aside(found, _WRITTEN) is not None
+            for found in self.path.iterdir()
         )
 
     def check(self, preset: Preset) -> None:
