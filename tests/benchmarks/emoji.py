@@ -7,10 +7,10 @@ not ship. Students are distilled by `piflow distill --teacher emoji` with the pr
 measured by `piflow eval`. Both leave what they made in RUNS, and a program that was stopped goes on.
 
 Every row is of two pictures for every fourth shipped prompt, from the same noise. `to_data` and `to_teacher` are
-Frechet distances of the features of EfficientNet-Lite0: to the pictures of all shipped prompts, and to the teacher's 50
-steps. Squared error (of latents) and distance by SqueezeNet are to those 50 steps, picture by picture. Diversity is that
-of two pictures of a prompt, over the teacher's. The row `pictures` is what a perfect model of the other prompts would
-score: pictures of the prompts asked, against those of all others.
+Frechet distances of the features of EfficientNet-Lite0: to the pictures of all shipped prompts, and to the teacher's
+50 steps. Squared error (of latents) and distance by SqueezeNet are to those 50 steps, picture by picture. Diversity
+is that of two pictures of a prompt, over the teacher's. The row `pictures` is what a perfect model of the other
+prompts would score: pictures of the prompts asked, against those of all others.
 """
 
 from __future__ import annotations
