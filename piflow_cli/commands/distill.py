@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,8 +111,7 @@ def distill(
         raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
     preset = _resolved(teacher, config, assignments, context.params)
     if print_config:
-        _print_config(preset, console)
-        return
+        return _print_config(preset, console)
     from piflow_cli.students.runs import usual_folder
 
     _refuse_missing(preset)
@@ -121,10 +121,7 @@ def distill(
         if dry_run:
             _plan(preset, folder, device, processes, parallel, resume, console)
         else:
-
-            def run() -> None:
-                _run(preset, folder, device, parallel, resume, fork, console, began)
-
+            run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
             start(processes, context, run, preemptible=True)
 
 
