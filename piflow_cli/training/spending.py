@@ -12,12 +12,13 @@ from accelerate.utils import broadcast_object_list
 
 from ..errors import UsageError
 from ..presets.budgets import in_units, read_budget
+from ..presets.expected import expected
 from ..sampling.denoise import sample_teacher
 from ..students.runs import BudgetRecord, RunFolder
 from .budget import Plan, TooSmall, choose_plan, new_length, stretched
 from .loop import Session, train_step
 from .optimizer import Stretch
-from .settings import BatchPlan, batch_plan
+from .settings import BatchPlan, batch_plan, network_evaluations
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -141,6 +142,9 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
         ) from error
     console.say(_said(plan, settings, spending))
     session.preset = plan.applied(session.preset)
+    hoped = expected(session.preset, plan.iterations * network_evaluations(session.preset))
+    if hoped is not None:
+        console.say(f"expect {hoped}")
     session.batches = batch_plan(session.preset, processes)
     session.stretches = (Stretch(plan.warmup, 0.0, plan.iterations),)
     return spending
