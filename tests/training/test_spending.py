@@ -153,6 +153,10 @@ def test_the_settings_of_a_run_go_on_with_it_too(cli, tiny_teacher, tmp_path, mo
     assert again.code == 0 and all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
     other = cli(*told(tiny_teacher, tmp_path, "--budget", "2m"))
     assert other.code == 2 and "optimisation.budget was 60s, is 2m" in other.err
+    without = cli(*told(tiny_teacher, tmp_path))
+    assert without.code == 2 and "optimisation.budget was 60s, is None" in without.err
+    # What a budget decides differs too, and follows from it.
+    assert "iterations was" not in other.err + without.err
 
 
 def test_a_batch_is_made_smaller_where_steps_are_few(cli, tiny_teacher, tmp_path, monkeypatch):
