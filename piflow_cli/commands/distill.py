@@ -223,7 +223,7 @@ def _plan(
     if fork is not None:
         from piflow_cli.training.forking import source_of
 
-        source_of(RunFolder(folder), fork, resume)
+        source_of(RunFolder(folder), fork, resume, console)
     plan = describe(preset, folder, device, processes, parallel)
     console.result(plan, format_pairs(plan))
 

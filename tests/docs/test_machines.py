@@ -34,6 +34,7 @@ if [ "$1" = show ]; then printf 'node1\\nnode2\\n'; else echo "$@" >> scontrol.t
 """
 PIFLOW = """#!/bin/bash
 echo "$@" > piflow.txt
+if [ -z "$STATE" ]; then exit 2; fi
 echo "{\\"state\\": \\"$STATE\\"}"
 """
 SLURM = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "77"}
@@ -43,12 +44,12 @@ needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is no
 @needs_bash
 @pytest.mark.parametrize(
     ("state", "ends", "requeued"),
-    [("stopped", 0, True), ("finished", 0, False), ("stopped", 1, False), ("broken", 1, False)],
+    [("stopped", 0, True), ("finished", 0, False), ("stopped", 1, False), ("broken", 1, False), ("", 0, True)],
 )
 def test_the_job_goes_back_into_the_queue_where_the_run_has_stopped_well(
     tmp_path: Path, state: str, ends: int, requeued: bool
 ) -> None:
-    """The launcher outlives Slurm's signal, and learns of all machines."""
+    """The launcher outlives Slurm's signal, and learns of all machines. Without a state there is no run yet."""
     for name, text in {"srun": SRUN, "torchrun": TORCHRUN, "scontrol": SCONTROL, "piflow": PIFLOW}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)

@@ -86,6 +86,21 @@ def test_a_start_that_was_killed_at_any_file_of_its_beginning_is_made_again(
     assert not (folder / "fork.json").exists() and not (folder / "checkpoints" / "0000000").exists()
 
 
+def test_a_fork_of_a_damaged_run_says_what_is_damaged(cli, command, tiny_run, tmp_path) -> None:
+    damaged = Path(shutil.copytree(tiny_run, tmp_path / "damaged"))
+    assert cli(*command, str(damaged), "--iterations", "3").code == 0
+    shutil.rmtree(damaged / "checkpoints" / "0000001", ignore_errors=True)
+    loud = [word for word in command if word != "--quiet"] + [str(tmp_path / "new"), "--iterations", "1"]
+    (damaged / "checkpoints" / "0000003" / TENSORS).write_bytes(b"tensors")
+    told = cli(*loud, "--fork", str(damaged), "--dry-run")
+    older = damaged / "checkpoints" / "0000002"
+    assert told.code == 0 and f"0000003 is damaged: the checksum of {TENSORS} does not match; {older} is" in told.err
+    (older / TENSORS).unlink()
+    refused = cli(*loud, "--fork", str(damaged))
+    assert refused.code == 2 and f"0000003 (the checksum of {TENSORS} does not match)" in refused.err
+    assert f"0000002 ({TENSORS} is missing)" in refused.err and not (tmp_path / "new").exists()
+
+
 def test_a_file_that_is_not_ours_is_no_leftover_of_a_start(cli, command, tmp_path) -> None:
     for name in ("budget.yaml", "fork.json"):
         (tmp_path / name).mkdir()
@@ -97,7 +112,9 @@ def test_a_file_that_is_not_ours_is_no_leftover_of_a_start(cli, command, tmp_pat
 
 def test_another_student_is_refused_with_what_differs(cli, command, tiny_run, tmp_path) -> None:
     outcome = cli(*command, str(tmp_path / "new"), "--fork", str(tiny_run), "--components", "4")
-    assert outcome.code == 2 and "is of another student: " in outcome.err and "run.yaml" in outcome.err
+    assert (
+        outcome.code == 2 and "is of another student: " in outcome.err and f"run.yaml --fork {tiny_run}" in outcome.err
+    )
     assert " there and is " in outcome.err and not (tmp_path / "new").exists()
 
 

@@ -117,9 +117,11 @@ def test_a_machine_that_gets_quicker_lengthens_it(cli, tiny_teacher, tmp_path, m
     assert 90 <= clock.moment - 1000 <= 100 and settings(tmp_path)["iterations"] > 200
 
 
-@pytest.mark.parametrize("slow", [False, True])
-def test_a_resumed_run_keeps_its_plan_and_spends_what_is_left(cli, tiny_teacher, tmp_path, monkeypatch, slow):
-    pace = (lambda iteration, device_batch: 0.5 if iteration < 40 else 0.7) if slow else lambda *_: 0.5
+@pytest.mark.parametrize(("since", "seconds"), [(0, 0.5), (40, 0.7), (102, 5.0)])
+def test_a_resumed_run_keeps_its_plan_and_spends_what_is_left(cli, tiny_teacher, tmp_path, monkeypatch, since, seconds):
+    def pace(iteration: int, device_batch: int) -> float:
+        return seconds if iteration >= since else 0.5
+
     clock = Clock(monkeypatch, pace)
     with monkeypatch.context() as patch:
         stops = interrupted_at(101)
