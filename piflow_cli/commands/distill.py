@@ -119,7 +119,7 @@ def distill(
     processes = _processes(folder, num_processes, device)
     with console.listening():
         if dry_run:
-            _plan(preset, folder, device, processes, parallel, resume, console)
+            _plan(preset, folder, device, processes, parallel, resume, fork, console)
         else:
             run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
             start(processes, context, run, preemptible=True)
@@ -202,7 +202,14 @@ def _refuse_missing(preset: Preset) -> None:
 
 
 def _plan(
-    preset: Preset, folder: Path, device: str, processes: int, parallel: str, resume: bool, console: Console
+    preset: Preset,
+    folder: Path,
+    device: str,
+    processes: int,
+    parallel: str,
+    resume: bool,
+    fork: Path | None,
+    console: Console,
 ) -> None:
     from piflow_cli.students.runs import RunFolder
     from piflow_cli.training import describe
@@ -210,6 +217,10 @@ def _plan(
     if resume:
         # A run would refuse a folder of another one too.
         RunFolder(folder).check(preset)
+    if fork is not None:
+        from piflow_cli.training.forking import source_of
+
+        source_of(RunFolder(folder), fork, resume, console)
     plan = describe(preset, folder, device, processes, parallel)
     console.result(plan, format_pairs(plan))
 

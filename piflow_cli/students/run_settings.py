@@ -89,7 +89,8 @@ def differences(before: Preset, now: Preset) -> list[str]:
         if before.optimisation.schedule == now.optimisation.schedule == "constant"
         else FREE_SETTINGS
     )
-    if before.optimisation.budget == now.optimisation.budget is not None:
+    # Where one has no budget, or another, that is the difference, and these follow from it.
+    if before.optimisation.budget is not None or now.optimisation.budget is not None:
         free = (*free, *(f"{section}.{key}" for section, keys in PLANNED.items() for key in keys))
     keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(free)]
     # A section that only one of them has shows key by key.

@@ -168,7 +168,7 @@ def status_of(path: Path) -> RunStatus:
         found, checkpoint=checkpoint, damaged=(*(f"{one.path.name}: {one.reason}" for one in faults), *aside)
     )
     if checkpoint is None and faults:
-        return replace(found, state="broken", why=faults[0].message)
+        return replace(found, state="broken", why=faults[0].message, next=f"{run.command()} --no-resume")
     if checkpoint is not None and not run.adapter.is_dir():
         return replace(found, state="broken", why=f"{run.adapter} is missing")
     if checkpoint is not None and int(checkpoint.name) >= asked:

@@ -14,7 +14,16 @@ from ..presets.resolve import to_dict
 from ..system.files import TRIAL, recover, replacing_file, stood_aside
 from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
-from .run_settings import LENGTH, PLANNED, differences, read_settings, read_yaml_record, said_change, write_yaml_record
+from .run_settings import (
+    DIGEST,
+    LENGTH,
+    PLANNED,
+    differences,
+    read_settings,
+    read_yaml_record,
+    said_change,
+    write_yaml_record,
+)
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
@@ -24,6 +33,8 @@ ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
 FORK_NAME = "fork.json"
 BUDGET_NAME = "budget.yaml"
+# What a start writes before the settings, which make a folder a run; and how those files of ours begin.
+EARLY = {BUDGET_NAME: DIGEST, FORK_NAME: '{"run": '}
 _NUMBER = "[0-9]{7,}"
 _WRITTEN = re.compile(
     r"run\.yaml|budget\.yaml|data\.sha256|versions\.json|fork\.json|metrics\.jsonl|adapter|samples\.png|loss\.png"
@@ -76,10 +87,24 @@ class RunFolder:
 
     def _is_empty(self) -> bool:
         """Whether a folder holds nothing but the lock, leftovers of a start that was killed, and trials of another."""
-        return not self.path.exists() or all(
-            found.name == LOCK_NAME or found.name.startswith(TRIAL) or stood_aside(found, _WRITTEN) is not None
+        if not self.path.exists():
+            return True
+        ours = (self.path / LOCK_NAME, *self._early())
+        return all(
+            found in ours or found.name.startswith(TRIAL) or stood_aside(found, _WRITTEN) is not None
             for found in self.path.iterdir()
         )
+
+    def _early(self) -> list[Path]:
+        """What was left by a start that was killed before it wrote the settings."""
+        if self.settings.exists():
+            return []
+        places = {self.path / name: begins for name, begins in EARLY.items()}
+        return [
+            place
+            for place, begins in places.items()
+            if place.is_file() and place.read_bytes().startswith(begins.encode())
+        ]
 
     def check(self, preset: Preset) -> None:
         """Raise UsageError unless the folder is new, empty, or belongs to this very configuration."""
@@ -126,10 +151,17 @@ class RunFolder:
 
     def forked_from(self) -> Path | None:
         """The run whose weights this one began with; None where it began with none, or the record is damaged."""
+        if not self.settings.is_file():
+            return None
         try:
             return Path(json.loads((self.path / FORK_NAME).read_text(encoding="utf-8"))["run"])
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
+
+    def clear_early(self) -> None:
+        """Remove what was left by a start that was killed before it wrote the settings."""
+        for place in self._early():
+            place.unlink()
 
     def clear_leftovers(self) -> list[Path]:
         """Remove what a killed start of this run left aside; returns what was put back under its name."""

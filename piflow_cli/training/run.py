@@ -98,7 +98,7 @@ def _distill(
         run.check(preset)
     if launched_processes() > 1:
         step_timeout()
-    source = source_of(run, fork, resume)
+    source = source_of(run, fork, resume, console)
     if resume:
         planned = run.planned(preset)
         preset = preset if planned is None else planned

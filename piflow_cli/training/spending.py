@@ -76,14 +76,13 @@ class Spending:
             return False
         first, since = self.marks[0]
         moment = now()
-        full = len(self.marks) == WINDOW
+        # A few steps say little, unless they take as long as those of so many looks should.
+        enough = len(self.marks) == WINDOW or length < LOOKS or moment - since >= self.budget * WINDOW / LOOKS
         self.marks.append((session.iteration, moment))
-        # A few steps say little.
-        if not full and length >= LOOKS:
-            return False
         seconds = (moment - since) / (session.iteration - first)
         left = self.budget - self.spent - self.ending - self.saving
-        found = _of_first(session, new_length(session.iteration, length, left, seconds, self.budget))
+        new = new_length(session.iteration, length, left, seconds, self.budget) if enough else None
+        found = _of_first(session, new)
         if found is None:
             return False
         console.say(
