@@ -28,11 +28,12 @@ from .checkpoints import GENTLER
 from .dry_run.plan import describe
 from .dry_run.sharing import choose_parallel
 from .forking import source_of
-from .loop import LONGEST_STREAK, Session, take_pending, train_step
+from .loop import LONGEST_STREAK, Session, train_step
 from .metrics import Metrics, draw_loss
 from .opening import open_session
 from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
+from .rows import take_pending
 from .saved import save
 from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
 from .spending import Spending, now, open_spending, refuse_spent
