@@ -36,6 +36,7 @@ from piflow_cli.commands.distill_options import (
     Resume,
     Seed,
     TimeBudget,
+    Tracked,
 )
 from piflow_cli.commands.options import (
     Base,
@@ -90,6 +91,7 @@ def distill(
     config: Config = None,
     assignments: Assignments = None,
     output: Output = None,
+    tracker: Tracked = None,
     resume: Resume = True,
     fork: Fork = None,
     dry_run: DryRun = False,
@@ -190,10 +192,15 @@ def _refuse_others(context: typer.Context) -> None:
 
 
 def _refuse_missing(preset: Preset) -> None:
-    """Raise UsageError for a missing base or prompts, before anything that takes seconds to import."""
+    """Raise UsageError for a missing base, prompts or tracker, before anything that takes seconds to import."""
     from piflow_cli.data.prompts import read_prompts
+    from piflow_cli.presets.choices import NO_TRACKER
     from piflow_cli.weights.locate import hub_id, locate
 
+    if preset.output.tracker != NO_TRACKER:
+        from piflow_cli.system.trackers import tracker_of
+
+        tracker_of(preset.output.tracker)
     if hub_id(preset.teacher.base) is None:
         locate(preset.teacher.base)
     if (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -28,6 +29,7 @@ ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
 FORK_NAME = "fork.json"
 BUDGET_NAME = "budget.yaml"
+TRACKERS_NAME = "trackers.json"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
 FREE_SETTINGS = (
     "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base", "summary", "teacher.memory",
@@ -43,7 +45,7 @@ PLANNED = {
 DIGEST = "# sha256 of the rest: "
 _NUMBER = "[0-9]{7,}"
 _WRITTEN = re.compile(
-    r"run\.yaml|budget\.yaml|data\.sha256|versions\.json|fork\.json|metrics\.jsonl|adapter|samples\.png|loss\.png"
+    r"run\.yaml|budget\.yaml|data\.sha256|versions\.json|fork\.json|trackers\.json|metrics\.jsonl|adapter|samples\.png|loss\.png"
 )
 _CHECKPOINT, _PREVIEW = re.compile(_NUMBER), re.compile(_NUMBER + r"\.png")
 
@@ -146,6 +148,19 @@ class RunFolder:
             return Path(json.loads((self.path / FORK_NAME).read_text(encoding="utf-8"))["run"])
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
+
+    def write_trackers(self, known: Mapping[str, str]) -> None:
+        """Record by what trackers know the run: tracker → identity."""
+        with replacing_file(self.path / TRACKERS_NAME) as aside:
+            aside.write_text(json.dumps(known) + "\n", encoding="utf-8")
+
+    def read_trackers(self) -> dict[str, str]:
+        """What :meth:`write_trackers` has recorded; nothing where the record is missing or damaged."""
+        try:
+            found = json.loads((self.path / TRACKERS_NAME).read_text(encoding="utf-8"))
+            return {str(name): str(own) for name, own in found.items()}
+        except (FileNotFoundError, ValueError, AttributeError):
+            return {}
 
     def clear_leftovers(self) -> list[Path]:
         """Remove what a killed start of this run left aside; returns what was put back under its name."""
@@ -273,7 +288,7 @@ def differences(before: Preset, now: Preset) -> list[str]:
     The number of iterations is one of them while the rate does not depend on it.
     """
     # Runs of 0.1.0 have paths as they were typed.
-    old, new = (_flat(to_dict(with_full_paths(preset))) for preset in (before, now))
+    old, new = (flat(to_dict(with_full_paths(preset))) for preset in (before, now))
     free = (
         (*FREE_SETTINGS, LENGTH)
         if before.optimisation.schedule == now.optimisation.schedule == "constant"
@@ -294,8 +309,9 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _flat(data: dict, prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
+def flat(data: dict, prefix: str = "") -> dict[str, object]:
+    """The values of nested settings, by section.key."""
+    found: dict[str, object] = {}
     for key, value in data.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return found

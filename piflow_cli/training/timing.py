@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -35,7 +35,7 @@ class StepClock:
             self._marks.append((part, event))
 
     @contextmanager
-    def during(self, part: str) -> Iterator[None]:
+    def during(self, part: str) -> Generator[None]:
         """A ``part`` amid another, which goes on after it."""
         before = self._marks[-1][0] if self._marks else part
         self.enter(part)
