@@ -90,10 +90,8 @@ def values_of(fake: StandIn, name: str) -> dict[int, dict[str, float]]:
     """The numbers that a tracker was told, by iteration."""
     found: dict[int, dict[str, float]] = {}
     for given, options in fake.named(ASKED[name].row):
-        if name == "aim":
-            values = {options["name"]: given[0]}
-        else:
-            values = dict([given]) if name == "comet" else given[0]
+        one_by_one = {"aim": lambda: {options["name"]: given[0]}, "comet": lambda: dict([given])}
+        values = one_by_one[name]() if name in one_by_one else given[0]
         numbers = {key: value for key, value in values.items() if isinstance(value, (int, float))}
         found.setdefault(options["step"], {}).update(numbers)
     return found
