@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,10 +124,7 @@ def distill(
         if dry_run:
             _plan(preset, folder, device, processes, parallel, resume, console)
         else:
-
-            def run() -> None:
-                _run(preset, folder, device, parallel, resume, fork, console, began)
-
+            run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
             start(processes, context, run, goes_on=True)
 
 

@@ -19,7 +19,7 @@ from piflow_cli.commands.options import (
     switch,
 )
 from piflow_cli.core.policies.kinds import ROWS, policy_names
-from piflow_cli.presets.choices import Tracker
+from piflow_cli.presets.choices import TrackerName
 
 ListTeachers = Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)]
 ParallelWay = Annotated[
@@ -96,8 +96,10 @@ Assignments = Annotated[
 
 Output = Annotated[Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")]
 Tracked = Annotated[
-    Tracker | None,
-    setting("--tracker", "Tracker that also gets settings, curves and pictures.", OUTPUT, "|".join(get_args(Tracker))),
+    TrackerName | None,
+    setting(
+        "--tracker", "Tracker that also gets settings, curves and pictures.", OUTPUT, "|".join(get_args(TrackerName))
+    ),
 ]
 Resume = Annotated[
     bool, switch("--resume/--no-resume", "Go on from the last checkpoint in the folder (default).", OUTPUT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -29,7 +28,6 @@ ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
 FORK_NAME = "fork.json"
 BUDGET_NAME = "budget.yaml"
-TRACKERS_NAME = "trackers.json"
 # Settings that may change between two starts of one run: they leave every iteration as it is.
 FREE_SETTINGS = (
     "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base", "summary", "teacher.memory",
@@ -148,19 +146,6 @@ class RunFolder:
             return Path(json.loads((self.path / FORK_NAME).read_text(encoding="utf-8"))["run"])
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
-
-    def write_trackers(self, known: Mapping[str, str]) -> None:
-        """Record by what trackers know the run: tracker → identity."""
-        with replacing_file(self.path / TRACKERS_NAME) as aside:
-            aside.write_text(json.dumps(known) + "\n", encoding="utf-8")
-
-    def read_trackers(self) -> dict[str, str]:
-        """What :meth:`write_trackers` has recorded; nothing where the record is missing or damaged."""
-        try:
-            found = json.loads((self.path / TRACKERS_NAME).read_text(encoding="utf-8"))
-            return {str(name): str(own) for name, own in found.items()}
-        except (FileNotFoundError, ValueError, AttributeError):
-            return {}
 
     def clear_leftovers(self) -> list[Path]:
         """Remove what a killed start of this run left aside; returns what was put back under its name."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RunError, first_line
 from ..presets.choices import NO_TRACKER
 from ..presets.resolve import to_dict
+from ..students.run_trackers import read_identities, write_identities
 from ..students.runs import RunFolder, flat
 from ..system.trackers import TRACKERS
 
@@ -67,12 +68,12 @@ def track_picture(accelerator: Accelerator, name: str, path: Path, iteration: in
 
 
 def _start(session: Session, run: RunFolder, name: str) -> None:
-    known = run.read_trackers()
+    known = read_identities(run.path)
     own, module = known.get(name), TRACKERS[name].module
     options = _options(name, run, own, session.iteration)
     preset = None if name in known else _settings(to_dict(session.preset))
     try:
-        with _apart():
+        with _unasked():
             session.accelerator.init_trackers(PROJECT, preset, {module: options})
             if not session.accelerator.trackers:
                 raise RuntimeError("accelerate does not take the version of it that is installed")
@@ -84,7 +85,7 @@ def _start(session: Session, run: RunFolder, name: str) -> None:
             f"the tracker {name} does not start: {first_line(error)}",
             f"{login}, or --tracker none" if login else "--tracker none",
         ) from error
-    run.write_trackers({**known, name: given})
+    write_identities(run.path, {**known, name: given})
 
 
 def _options(name: str, run: RunFolder, own: str | None, iteration: int) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def _identity(name: str, options: Mapping[str, Any], tracker: Any) -> str:
 def _surviving(accelerator: Accelerator, console: Console) -> Generator[None]:
     """Go on without a tracker that fails; it may know no network any more, and would cost every step a wait."""
     try:
-        with _apart():
+        with _unasked():
             yield
     except Exception as error:
         accelerator.trackers.clear()
@@ -130,10 +131,10 @@ def _surviving(accelerator: Accelerator, console: Console) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _apart() -> Generator[None]:
-    """Keep trackers from standard output, which is the command's own, and from asking anything."""
+def _unasked() -> Generator[None]:
+    """Keep trackers from asking anything: nobody answers, neither now nor in the night."""
     stdin = sys.stdin
-    with open(os.devnull) as nothing, contextlib.redirect_stdout(sys.stderr):
+    with open(os.devnull) as nothing:
         sys.stdin = nothing
         try:
             yield
