@@ -95,11 +95,10 @@ Assignments = Annotated[
 ]
 
 Output = Annotated[Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")]
+NAMES = "|".join(get_args(TrackerName))
 Tracked = Annotated[
     TrackerName | None,
-    setting(
-        "--tracker", "Tracker that also gets settings, curves and pictures.", OUTPUT, "|".join(get_args(TrackerName))
-    ),
+    setting("--tracker", "Tracker that gets settings, curves and pictures too.", OUTPUT, NAMES),
 ]
 Resume = Annotated[
     bool, switch("--resume/--no-resume", "Go on from the last checkpoint in the folder (default).", OUTPUT)

@@ -14,7 +14,7 @@ import yaml
 
 from ..errors import UsageError
 from ..presets.places import with_full_paths
-from ..presets.resolve import from_dict, to_dict
+from ..presets.resolve import flat, from_dict, to_dict
 from ..presets.yaml_files import write_yaml
 from ..system.files import recover, replacing_file, stood_aside
 from ..system.folders import sync_folder
@@ -292,11 +292,3 @@ def _changed(key: str, before: object, now: object) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def flat(data: dict, prefix: str = "") -> dict[str, object]:
-    """The values of nested settings, by section.key."""
-    found: dict[str, object] = {}
-    for key, value in data.items():
-        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return found

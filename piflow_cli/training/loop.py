@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,9 +93,9 @@ def train_step(session: Session) -> None:
         group["lr"] = group["share"] * learning_rate(iteration, settings, session.stretches)
     segments = SegmentLosses(session.config.grid)
     with values_unchecked():
-        loss = sum(_backward(session, round_, segments) for round_ in range(session.batches.accumulation))
+        rounds = [_backward(session, round_, segments) for round_ in range(session.batches.accumulation)]
     clock.enter("optimizer")
-    losses = session.accelerator.reduce(segments.beside(loss), reduction="mean")
+    losses = session.accelerator.reduce(segments.beside(reduce(torch.add, rounds)), reduction="mean")
     norm = _clip(session, settings.gradient_clip if iteration >= settings.warmup else None)
     # The one wait for the device in a step: whether it takes place cannot be left to the optimiser, 8-bit ones know no
     # skipping.

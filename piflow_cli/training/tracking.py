@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError, first_line
 from ..presets.choices import NO_TRACKER
-from ..presets.resolve import to_dict
+from ..presets.resolve import flat, to_dict
 from ..students.run_trackers import read_identities, write_identities
-from ..students.runs import RunFolder, flat
+from ..students.runs import RunFolder
 from ..system.trackers import TRACKERS
 
 if TYPE_CHECKING:

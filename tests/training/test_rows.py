@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from run_rows import MEASURED, rows_of
 from piflow_cli.core.timegrid import TimeGrid
 from piflow_cli.students.run_status import status_of
 from piflow_cli.system.devices import peak_memory
-from piflow_cli.training import timing
+from piflow_cli.training import rows, timing
 from piflow_cli.training.segments import SegmentLosses, membership, read_losses
 from piflow_cli.training.timing import PARTS, StepClock
 
@@ -135,12 +136,13 @@ def test_the_memory_of_a_gpu_is_that_of_its_allocator(monkeypatch) -> None:
 
 
 def test_the_memory_of_several_processes_is_that_of_the_fullest(monkeypatch) -> None:
-    from piflow_cli.training import rows
-
-    gathered = SimpleNamespace(device=torch.device("cpu"), num_processes=2, gather=lambda own: torch.tensor([*own, 5]))
+    gathered: Any = SimpleNamespace(
+        device=torch.device("cpu"), num_processes=2, gather=lambda own: torch.tensor([*own, 5])
+    )
+    holding: Any = SimpleNamespace(accelerator=gathered)
     for own, fullest in ((3, 5), (7, 7), (None, None)):
         monkeypatch.setattr(rows, "peak_memory", lambda device, own=own: own)
-        assert rows._peak_memory(SimpleNamespace(accelerator=gathered)) == fullest
+        assert rows._peak_memory(holding) == fullest
 
 
 def test_rows_of_earlier_versions_are_read(cli, tiny_teacher, tmp_path) -> None:
