@@ -7,24 +7,31 @@ timed where the loop calls it: medians, by the clock and by the processor time o
 the preset as it ships: a step a hundred times, against one checkpoint, one preview and ten reports of metrics. On a
 machine that is busy with other work the ratio of processor times is the fair one; it leaves out the wait for the disk,
 which the ratio by the clock has.
+
+What a step takes for its own clock and for the losses of its segments is the median of differences between steps with
+and without them, in turn in one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from common import machine, write_json
 
-from piflow_cli.console import Console, format_table
-from piflow_cli.presets.resolve import load
-from piflow_cli.training import run
+from piflow_cli.console import SILENT, Console, format_table
+from piflow_cli.core.imitation import data_dependent_loss
+from piflow_cli.presets.resolve import load, resolve
+from piflow_cli.training import loop, run
+from piflow_cli.training.opening import open_session
 
 RESULT = Path(__file__).parent / "results" / "endurance.json"
 PARTS = {"step": "train_step", "checkpoint": "save", "preview": "_preview", "metrics": "_report"}
@@ -67,6 +74,45 @@ def measured(iterations: int, batch_size: int | None, folder: Path) -> dict[str,
     return times
 
 
+class Unwatched:
+    """A clock of a step that looks at nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        pass
+
+    def enter(self, part: str) -> None:
+        pass
+
+    def during(self, part: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def stop(self) -> None:
+        pass
+
+
+def watching(pairs: int, batch_size: int | None, folder: Path) -> dict[str, object]:
+    """What a step takes for its clock and the losses of its segments, as a row."""
+    sizes = [] if batch_size is None else [f"optimisation.batch_size={batch_size}"]
+    session = open_session(resolve("digits", None, sizes, {}), folder, "cpu", SILENT)
+    plain = {
+        "StepClock": Unwatched,
+        "data_dependent_loss": lambda *given: data_dependent_loss(*given[:-1]),
+    }
+    times: dict[bool, list[dict[str, float]]] = {False: [], True: []}
+    for _ in range(pairs + 1):
+        for watched in times:
+            with contextlib.nullcontext() if watched else mock.patch.multiple(loop, **plain):
+                timed(loop.train_step, times[watched])(session)
+    row: dict[str, object] = {"part": "watching", "calls": pairs}
+    for name in CLOCKS:
+        without, differences = times[False][1:], [
+            one[name] - other[name] for one, other in zip(times[True][1:], times[False][1:], strict=True)
+        ]  # fmt: skip
+        row[name] = statistics.median(differences)
+        row["share" if name == "seconds" else "cpu_share"] = row[name] / statistics.median(one[name] for one in without)
+    return row
+
+
 def rows_of(times: dict[str, list[dict[str, float]]]) -> list[dict]:
     """Medians of each part but for the first call, which allocates, and shares of the time of the steps."""
     median = {
@@ -91,6 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         iterations, batch_size = (2 * EVERY, 4) if given.small else (given.iterations, None)
         rows = rows_of(measured(iterations, batch_size, Path(folder) / "run"))
+        watched = watching(iterations, batch_size, Path(folder))
+        rows.append({name: watched[name] for name in rows[0]})
     print(format_table(rows, tuple(rows[0])))
     record = {"benchmark": "endurance", **machine(torch.device("cpu")), "results": rows}
     write_json(given.json, record)
