@@ -107,14 +107,12 @@ def distill(
     began = time.monotonic()
     console = Console(json=json, quiet=quiet)
     if list_teachers:
-        _list_teachers(context, console)
-        return
+        return _list_teachers(context, console)
     if print_config and dry_run:
         raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
     preset = _resolved(teacher, config, assignments, context.params)
     if print_config:
-        _print_config(preset, console)
-        return
+        return _print_config(preset, console)
     from piflow_cli.students.runs import usual_folder
 
     _refuse_missing(preset)

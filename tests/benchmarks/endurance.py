@@ -19,9 +19,10 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -90,36 +91,40 @@ class Unwatched:
         pass
 
 
-def watching(pairs: int, batch_size: int | None, folder: Path) -> dict[str, object]:
+def watching(pairs: int, batch_size: int | None, folder: Path) -> dict[str, Any]:
     """What a step takes for its clock and the losses of its segments, as a row."""
     sizes = [] if batch_size is None else [f"optimisation.batch_size={batch_size}"]
     session = open_session(resolve("digits", None, sizes, {}), folder, "cpu", SILENT)
-    plain = {
-        "StepClock": Unwatched,
-        "data_dependent_loss": lambda *given: data_dependent_loss(*given[:-1]),
-    }
     times: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     for _ in range(pairs + 1):
-        for watched in times:
-            with contextlib.nullcontext() if watched else mock.patch.multiple(loop, **plain):
-                timed(loop.train_step, times[watched])(session)
-    row: dict[str, object] = {"part": "watching", "calls": pairs}
-    for name in CLOCKS:
-        without, differences = times[False][1:], [
-            one[name] - other[name] for one, other in zip(times[True][1:], times[False][1:], strict=True)
-        ]  # fmt: skip
-        row[name] = statistics.median(differences)
-        row["share" if name == "seconds" else "cpu_share"] = row[name] / statistics.median(one[name] for one in without)
+        for watched, found in times.items():
+            with contextlib.nullcontext() if watched else unwatched():
+                timed(loop.train_step, found)(session)
+    row: dict[str, Any] = {"part": "watching", "calls": pairs}
+    for name, share in (("seconds", "share"), ("cpu_seconds", "cpu_share")):
+        without, with_ = ([one[name] for one in times[watched][1:]] for watched in (False, True))
+        row[name] = statistics.median(more - less for more, less in zip(with_, without, strict=True))
+        row[share] = row[name] / statistics.median(without)
     return row
 
 
-def rows_of(times: dict[str, list[dict[str, float]]]) -> list[dict]:
+@contextlib.contextmanager
+def unwatched() -> Generator[None]:
+    """Steps without a clock, and without the losses of their segments."""
+    with (
+        mock.patch.object(loop, "StepClock", Unwatched),
+        mock.patch.object(loop, "data_dependent_loss", lambda *given: data_dependent_loss(*given[:-1])),
+    ):
+        yield
+
+
+def rows_of(times: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     """Medians of each part but for the first call, which allocates, and shares of the time of the steps."""
     median = {
         part: {name: statistics.median(one[name] for one in found[1:] or found) for name in CLOCKS}
         for part, found in times.items()
     }
-    rows = [{"part": part, "calls": len(times[part]), **values, "share": None, "cpu_share": None}
+    rows: list[dict[str, Any]] = [{"part": part, "calls": len(times[part]), **values, "share": None, "cpu_share": None}
             for part, values in median.items()]  # fmt: skip
     for row in rows:
         if (count := TIMES.get(row["part"])) is not None:
