@@ -113,10 +113,11 @@ class Training:
             "folder": str(output),
         }
 
-    def distill(self, preset, output, device, resume, console, parallel, fork=None):
+    def distill(self, preset, output, device, resume, console, parallel, fork=None, began=None):
         if self.failure is not None:
             raise self.failure
-        self.runs.append({"preset": preset, "output": output, "device": device, "resume": resume, "parallel": parallel})
+        asked = {"device": device, "resume": resume, "parallel": parallel, "fork": fork}
+        self.runs.append({"preset": preset, "output": output, **asked})
         console.say("training")
         return {"output": output, "loss": math.nan}
 

@@ -123,7 +123,7 @@ def distill(
             _plan(preset, folder, device, processes, parallel, resume, console)
         else:
             run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
-            start(processes, context, run, goes_on=True)
+            start(processes, context, run, preemptible=True)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:

@@ -12,11 +12,11 @@ def start(
     context: typer.Context,
     run: Callable[[], None],
     check: Callable[[], None] | None = None,
-    goes_on: bool = False,
+    preemptible: bool = False,
 ) -> None:
     """Launch ``processes`` of this command, or ``run`` it here where it is launched already or needs no other.
 
-    ``check``: refuses what can be refused at once, so that nothing is launched for it. ``goes_on``: as
+    ``check``: refuses what can be refused at once, so that nothing is launched for it. ``preemptible``: as
     :func:`~piflow_cli.system.processes.launch` has it.
     """
     from piflow_cli.ranks import launched_processes
@@ -25,7 +25,7 @@ def start(
     if processes > launched_processes():
         if check is not None:
             check()
-        launch(context.find_root().obj, processes, goes_on)
+        launch(context.find_root().obj, processes, preemptible)
     else:
         follow_launcher()
         run()

@@ -29,10 +29,16 @@ class Batch:
 
 
 class TrainingData(Protocol):
-    """Samples without end. Data that would train differently have different ``fingerprint``s."""
+    """Samples without end. Data that would train differently have different ``fingerprint``s.
+
+    ``left_out``: the number of pictures that could not be used, which were named as they were met.
+    """
 
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def left_out(self) -> int: ...
 
     def batch(self, seed: int, place: int, size: int) -> Batch:
         """``size`` samples at ``place`` = 0, 1, 2, … of the order that ``seed`` gives for batches of that size."""
@@ -45,6 +51,7 @@ class LabelledImages:
     images: Tensor
     labels: Tensor
     condition: Callable[[Sequence[int]], Conditioning]
+    left_out: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -63,6 +70,7 @@ class UniformLabels:
     classes: int
     shape: tuple[int, ...]
     condition: Callable[[Sequence[int]], Conditioning]
+    left_out: int = 0
 
     @property
     def fingerprint(self) -> str:

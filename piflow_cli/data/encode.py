@@ -203,7 +203,8 @@ def _finished(
     if skipped:
         console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
     _warn_of_long_texts(to_encode, cache.texts, console)
-    return EncodedData(buckets, cache.texts, cache.latents, cache.text_key(EMPTY) if negative else None)
+    empty = cache.text_key(EMPTY) if negative else None
+    return EncodedData(buckets, cache.texts, cache.latents, empty, len(skipped))
 
 
 def _warn_of_long_texts(to_encode: SamplesToEncode, texts: ShardedCache, console: Console) -> None:

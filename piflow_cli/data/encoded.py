@@ -34,13 +34,14 @@ class Bucket:
 class EncodedData:
     """Samples in buckets, and the caches that hold them.
 
-    ``negative``: key of the empty prompt, where guidance needs it.
+    ``negative``: key of the empty prompt, where guidance needs it. ``left_out``: pictures that could not be used.
     """
 
     buckets: Sequence[Bucket]
     texts: ShardedCache
     latents: ShardedCache
     negative: str | None = None
+    left_out: int = 0
 
     @property
     def fingerprint(self) -> str:

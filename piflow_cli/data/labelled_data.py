@@ -64,6 +64,7 @@ class CachedLatents:
     keys: Sequence[str]
     labels: Tensor
     cache: ShardedCache
+    left_out: int
 
     def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         entries = [self.cache[self.keys[row]] for row in rows.tolist()]
@@ -81,6 +82,7 @@ class LabelledLatents:
     latents: Posteriors
     fingerprint: str
     condition: Condition
+    left_out: int = 0
 
     def batch(self, seed: int, place: int, size: int) -> Batch:
         chosen = batch_indices(len(self.latents.labels), seed, place * size, size)
@@ -121,7 +123,7 @@ def open_labelled(
         return _pixels(path, shape, classes, condition)
     factory = vae_encoders(preset.teacher.vae, shape[0])
     latents = _encoded(preset, list_labelled(path, classes), shape, factory, accelerator, console)
-    return LabelledLatents(latents, latents.fingerprint(), condition)
+    return LabelledLatents(latents, latents.fingerprint(), condition, latents.left_out)
 
 
 def _stored(latents: StoredLatents, shape: tuple[int, ...], classes: int, condition: Condition) -> LabelledLatents:
@@ -192,7 +194,8 @@ def _encoded(
         raise UsageError(f"no picture of {preset.data.images} can be used: {summary(skipped)}", NAME_DATA)
     if skipped:
         console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
-    return CachedLatents([key for key, _ in keys], torch.tensor([label for _, label in keys]), cache.latents)
+    chosen = torch.tensor([label for _, label in keys])
+    return CachedLatents([key for key, _ in keys], chosen, cache.latents, len(skipped))
 
 
 def _keyed(

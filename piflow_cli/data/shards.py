@@ -36,6 +36,9 @@ def pictures_of_shards(shards: Sequence[Path], told: TextKind) -> list[Picture]:
         try:
             with tarfile.open(shard, "r:") as tar:
                 members = [member for member in tar if member.isfile() and not _hidden(member.name)]
+                # Cut between two members, it would lack some without a word.
+                if shard.stat().st_size < tar.offset + tarfile.BLOCKSIZE:
+                    raise tarfile.ReadError("unexpected end of data")
         except (tarfile.TarError, EOFError) as error:
             damaged.append(f"{shard}: {error}")
             continue

@@ -21,6 +21,7 @@ from .folders import in_folder, sync_file, sync_folder
 
 KEY_LENGTH = 32
 CHUNK = 1 << 24  # bytes
+TRIAL = ".trial-"  # begins the name of what is made for a moment, to see that a folder takes files
 _ASIDE = re.compile(r"\.(.+)\.[0-9a-z_]+\.(?:tmp|old)")
 # Bytes of the name of a file or folder: file systems take 255, and names are written aside with a suffix.
 LONGEST_NAME = 200
@@ -83,7 +84,7 @@ def check_writable(folder: Path, hint: str = "--output DIR", what: str = "") -> 
             raise UsageError(f"{what}{shortened(part)} is too long for the name of a folder", f"name another: {hint}")
     try:
         # A file is made, since permissions alone do not tell: a file system may be read-only, or hold no files.
-        with tempfile.TemporaryDirectory(dir=place, prefix="."):
+        with tempfile.TemporaryDirectory(dir=place, prefix=TRIAL):
             pass
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

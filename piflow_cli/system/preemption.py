@@ -13,10 +13,11 @@ PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if h
 
 
 @contextmanager
-def passing_on(program: str) -> Generator[list[int]]:
+def passing_on(program: str | None) -> Generator[list[int]]:
     """Pass them on, within the block, to this process's children that run ``program``; gives those that came.
 
-    So the children end by themselves, and their exit codes tell whether they have saved.
+    Where ``program`` is None, they do what they did before. So the children end by themselves, and their exit codes
+    tell whether they have saved.
     """
     came: list[int] = []
 
@@ -28,7 +29,7 @@ def passing_on(program: str) -> Generator[list[int]]:
                 if program in child.cmdline():
                     child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in PREEMPTION}
+    before = {} if program is None else {number: signal.signal(number, pass_on) for number in PREEMPTION}
     try:
         yield came
     finally:

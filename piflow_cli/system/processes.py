@@ -86,10 +86,10 @@ def check_devices(device: torch.device, asked: int | None = None) -> None:
         )
 
 
-def launch(arguments: Sequence[str], processes: int, goes_on: bool = False) -> None:
+def launch(arguments: Sequence[str], processes: int, preemptible: bool = False) -> None:
     """Run the command line ``arguments`` of piflow in ``processes`` processes on this machine, and wait for them.
 
-    ``goes_on``: the command takes SIGTERM and SIGUSR1 as a wish to go on later, and does so when it is typed again.
+    ``preemptible``: they save by SIGTERM and SIGUSR1, and tell by their exit codes whether they could.
 
     Raises Reported, with their exit code, where they were stopped or have said what failed; RunError where one was
     killed; Preempted where SIGTERM or SIGUSR1 came before they had begun.
@@ -112,21 +112,19 @@ def launch(arguments: Sequence[str], processes: int, goes_on: bool = False) -> N
     options = [
         "--standalone",
         f"--nproc-per-node={processes}",
-        *_signals(parser.format_help()),
+        *_signals(parser.format_help(), preemptible),
         "-m",
         PROGRAM,
         "--",
         *arguments,
     ]
     try:
-        with environment(changes), inherited(), passing_on(PROGRAM) as came:
+        with environment(changes), inherited(), passing_on(PROGRAM if preemptible else None) as came:
             run.run(parser.parse_args(options))
     except SignalException as error:
         raise Reported(128 + error.sigval) from error
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if -failure.exitcode in came and not goes_on:
-            raise Reported(128 - failure.exitcode) from error
         if -failure.exitcode in came:
             raise Preempted("stopped before the run had begun", "run the same command again") from error
         if failure.exitcode < 0:
@@ -159,13 +157,15 @@ def command_began(own: float) -> float:
     return float(os.environ[BEGAN]) if LAUNCHER in os.environ and BEGAN in os.environ else own
 
 
-def _signals(known: str) -> list[str]:
+def _signals(known: str, preemptible: bool) -> list[str]:
     """Options of torchrun's launcher, described by ``known``: it ignores SIGHUP under nohup, and leaves SIGTERM to us.
 
     A torchrun that has no such option ends its processes by SIGTERM, so that they save, with exit code 143 of its own.
     """
-    if "--signals-to-handle" not in known:
-        return []
     hang_up = getattr(signal, "SIGHUP", None)
     ignored = hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN
-    return ["--signals-to-handle=SIGINT,SIGQUIT" if ignored else "--signals-to-handle=SIGINT,SIGHUP,SIGQUIT"]
+    if "--signals-to-handle" not in known or not (ignored or preemptible):
+        return []
+    left = [*(["SIGHUP"] if ignored else []), *(["SIGTERM"] if preemptible else [])]
+    handled = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if name not in left]
+    return [f"--signals-to-handle={','.join(handled)}"]

@@ -264,6 +264,7 @@ def _finish(session: Session, run: RunFolder, metrics: Metrics, started: float, 
         "iterations": session.iteration,
         "skipped": metrics.skipped,
         "spikes": metrics.spikes,
+        "pictures_left_out": session.data.left_out,
         "loss": metrics.last_loss,
         "seconds": round(time.perf_counter() - started, 1),
     }

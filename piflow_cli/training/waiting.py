@@ -70,7 +70,6 @@ def limited_waiting(session: Session) -> Generator[None]:
 
 def _set_timeout(wait: timedelta) -> None:
     """Of all groups that exist: of the run, and of shares of it."""
-    # Public under a name of its own since torch 2.12 or so.
     # Newer torch has it in public.
     name = "set_timeout" if hasattr(distributed_c10d, "set_timeout") else "_set_pg_timeout"
     set_timeout = getattr(distributed_c10d, name)

@@ -35,14 +35,14 @@ def test_distill_hands_over_what_was_asked(cli, training, tmp_path):
             "seed": 7,
         },
     )
-    asked = {"device": "cuda:1", "resume": False, "parallel": "auto"}
+    asked = {"device": "cuda:1", "resume": False, "parallel": "auto", "fork": None}
     assert training.runs == [{"preset": expected, "output": tmp_path / "out", **asked}]
     assert (expected.policy.substeps, expected.imitation.states, expected.policy.shift) == (64, 4, 2.0)
 
 
 def test_distill_without_options_is_the_preset_and_resumes(cli, training):
     outcome = cli("distill", "--teacher", "digits")
-    asked = {"device": "auto", "resume": True, "parallel": "auto"}
+    asked = {"device": "auto", "resume": True, "parallel": "auto", "fork": None}
     assert training.runs == [{"preset": load("digits"), "output": Path("runs/digits"), **asked}]
     assert outcome.out == f"output  {Path('runs/digits')}\nloss    nan\n"
     assert "training" in outcome.err and "piflow sample" in outcome.err
@@ -144,4 +144,5 @@ def test_the_library_asks_for_just_that():
     from piflow_cli.training import describe, distill
 
     assert list(signature(describe).parameters) == ["preset", "output", "device", "processes", "parallel"]
-    assert list(signature(distill).parameters) == ["preset", "output", "device", "resume", "console", "parallel"]
+    asked = ["preset", "output", "device", "resume", "console", "parallel", "fork", "began"]
+    assert list(signature(distill).parameters) == asked

@@ -421,7 +421,7 @@ def test_pictures_that_cannot_be_used_are_counted_and_named(preset, pixels, tmp_
     with (folder / "metadata.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"file_name": "broken.png", "label": 1}))
     data = opened(folder, preset)
-    assert isinstance(data, LabelledLatents) and len(data.latents.labels) == COUNT
+    assert isinstance(data, LabelledLatents) and len(data.latents.labels) == COUNT and data.left_out == 2
     assert (
         "skipped 2 of the pictures: 1 unreadable (broken.png: not a picture), 1 without a label (unlisted.png)"
         in capsys.readouterr().err.replace("\n", " ")

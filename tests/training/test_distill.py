@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from piflow_cli.students.open import open_student
+from piflow_cli.system.files import TRIAL
 from piflow_cli.system.locking import FolderLock
 from piflow_cli.training import machine, opening, run
 
@@ -221,6 +222,13 @@ def test_starting_over_moves_the_earlier_run_aside(cli, tiny_teacher, finished) 
     assert cli(*arguments, "--components", "5").code == 0
     assert contents(finished.with_name("run.1")) == before
     assert open_student(finished / "adapter").facts.components == 5
+
+
+def test_what_another_start_tries_a_folder_by_makes_it_no_other(cli, tiny_teacher, tmp_path) -> None:
+    """A second start looks whether it may write, while the first looks whose folder it is."""
+    (tmp_path / "out" / f"{TRIAL}0123").mkdir(parents=True)
+    short = ["--iterations", "1", "--quiet", "--output", str(tmp_path / "out")]
+    assert cli("distill", "--teacher", str(tiny_teacher), *short).code == 0
 
 
 def test_a_folder_with_other_things_in_it_is_refused(cli, tiny_teacher, tmp_path) -> None:

@@ -181,6 +181,20 @@ def test_launching_leaves_the_environment_as_it_was(tmp_path, monkeypatch) -> No
     )
 
 
+def test_signals_that_processes_save_by_are_left_to_us(monkeypatch) -> None:
+    from torch.distributed import run
+
+    seen = []
+    monkeypatch.setattr(run, "run", lambda options: seen.append((options, signal.getsignal(signal.SIGUSR1))))
+    before = signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)
+    processes.launch(["distill"], 2, preemptible=True)
+    processes.launch(["another"], 2)
+    (first, passing), (second, as_before) = seen
+    assert first.signals_to_handle == "SIGINT,SIGHUP,SIGQUIT" and callable(passing)
+    assert second.signals_to_handle == "SIGTERM,SIGINT,SIGHUP,SIGQUIT" and as_before == before[0]
+    assert (signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGTERM)) == before
+
+
 def test_under_nohup_the_launcher_goes_on_too(monkeypatch) -> None:
     from torch.distributed import run
 
@@ -188,7 +202,8 @@ def test_under_nohup_the_launcher_goes_on_too(monkeypatch) -> None:
     monkeypatch.setattr(run, "run", seen.append)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        processes.launch(["distill"], 2)
+        processes.launch(["distill"], 2, preemptible=True)
+        processes.launch(["another"], 2)
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert seen[0].signals_to_handle == "SIGINT,SIGQUIT"
+    assert [options.signals_to_handle for options in seen] == ["SIGINT,SIGQUIT", "SIGTERM,SIGINT,SIGQUIT"]

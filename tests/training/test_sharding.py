@@ -46,6 +46,25 @@ def test_twenty_steps_by_one_two_and_four_processes_are_those_of_one(
     assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("student", [whole, adapters])
+def test_two_processes_fork_a_run_and_leave_a_damaged_checkpoint_aside(
+    cli, text_encoders, tiny_teacher, tmp_path, student
+) -> None:
+    """As one process does."""
+    told = ["--quiet", "--device", "cpu", "--set", "output.checkpoint_every=2", "--set", "output.preview_every=0"]
+    arguments = ["distill", *student(tiny_teacher, tmp_path), *told]
+    assert cli(*arguments, "--iterations", "2", "--output", str(tmp_path / "source")).code == 0
+    for name, shared in (("one", []), ("two", by(2, "fsdp2"))):
+        new = [*arguments, "--fork", str(tmp_path / "source"), "--output", str(tmp_path / name), "--iterations", "4"]
+        assert cli(*new, *shared).code == 0
+        newest = tmp_path / name / "checkpoints" / "0000004"
+        (newest / "training.safetensors").write_bytes(b"")
+        assert cli(*new, *shared).code == 0
+        assert newest.with_name("0000004.damaged").is_dir()
+    same(tmp_path / "two", tmp_path / "one", 1e-5)
+
+
 def flux(**changes: object) -> Preset:
     source = {"teacher.base": str(FLUX), "data.prompts": "-"}
     return resolve("flux-dev", None, [f"{key}={value}" for key, value in changes.items()], source)

@@ -21,7 +21,7 @@ from stand_ins import StandIn, stand_in
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.choices import NO_TRACKER, TrackerName
 from piflow_cli.presets.resolve import flat, to_dict
-from piflow_cli.students.runs import read_settings
+from piflow_cli.students.run_settings import read_settings
 from piflow_cli.system.trackers import TRACKERS, tracker_of
 from piflow_cli.training import run
 from piflow_cli.training.tracking import SHOW
