@@ -22,8 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from run_rows import course_of
 from safetensors.torch import load_file
+
+sys.path.append(str(Path(__file__).parents[1]))
+from run_rows import course_of
 
 from piflow_cli.app import main
 from piflow_cli.students.open import find_student
