@@ -37,6 +37,7 @@ from piflow_cli.commands.distill_options import (
     Resume,
     Seed,
     TimeBudget,
+    Tracked,
 )
 from piflow_cli.commands.options import (
     Base,
@@ -91,6 +92,7 @@ def distill(
     config: Config = None,
     assignments: Assignments = None,
     output: Output = None,
+    tracker: Tracked = None,
     resume: Resume = True,
     fork: Fork = None,
     dry_run: DryRun = False,
@@ -105,8 +107,7 @@ def distill(
     began = time.monotonic()
     console = Console(json=json, quiet=quiet)
     if list_teachers:
-        _list_teachers(context, console)
-        return
+        return _list_teachers(context, console)
     if print_config and dry_run:
         raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
     preset = _resolved(teacher, config, assignments, context.params)
@@ -187,10 +188,15 @@ def _refuse_others(context: typer.Context) -> None:
 
 
 def _refuse_missing(preset: Preset) -> None:
-    """Raise UsageError for a missing base or prompts, before anything that takes seconds to import."""
+    """Raise UsageError for a missing base, prompts or tracker, before anything that takes seconds to import."""
     from piflow_cli.data.prompts import read_prompts
+    from piflow_cli.presets.choices import NO_TRACKER
     from piflow_cli.weights.locate import hub_id, locate
 
+    if preset.output.tracker != NO_TRACKER:
+        from piflow_cli.system.trackers import tracker_of
+
+        tracker_of(preset.output.tracker)
     if hub_id(preset.teacher.base) is None:
         locate(preset.teacher.base)
     if (

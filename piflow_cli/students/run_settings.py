@@ -10,7 +10,7 @@ import yaml
 
 from ..errors import UsageError
 from ..presets.places import with_full_paths
-from ..presets.resolve import from_dict, to_dict
+from ..presets.resolve import flat, from_dict, to_dict
 from ..presets.yaml_files import write_yaml
 from ..system.files import replacing_file
 
@@ -83,7 +83,7 @@ def differences(before: Preset, now: Preset) -> list[str]:
     The number of iterations is one of them while the rate does not depend on it.
     """
     # Runs of 0.1.0 have paths as they were typed.
-    old, new = (_flat(to_dict(with_full_paths(preset))) for preset in (before, now))
+    old, new = (flat(to_dict(with_full_paths(preset))) for preset in (before, now))
     free = (
         (*FREE_SETTINGS, LENGTH)
         if before.optimisation.schedule == now.optimisation.schedule == "constant"
@@ -104,10 +104,3 @@ def said_change(key: str, before: object, now: object) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _flat(data: dict, prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in data.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat

@@ -37,7 +37,8 @@ BUDGET_NAME = "budget.yaml"
 EARLY = {BUDGET_NAME: DIGEST, FORK_NAME: '{"run": '}
 _NUMBER = "[0-9]{7,}"
 _WRITTEN = re.compile(
-    r"run\.yaml|budget\.yaml|data\.sha256|versions\.json|fork\.json|metrics\.jsonl|adapter|samples\.png|loss\.png"
+    r"run\.yaml|budget\.yaml|data\.sha256|versions\.json|fork\.json|trackers\.json"
+    r"|metrics\.jsonl|adapter|samples\.png|loss\.png"
 )
 _CHECKPOINT, _PREVIEW = re.compile(_NUMBER), re.compile(_NUMBER + r"\.png")
 

@@ -75,6 +75,7 @@ def test_the_endurance_benchmark_times_every_part_of_a_run(tmp_path: Path) -> No
         "checkpoint": 2,
         "preview": 2,
         "metrics": 3,
+        "watching": 12,
     }
     assert rows["step"]["share"] is None
     for part, count in endurance.TIMES.items():
