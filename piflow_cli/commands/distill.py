@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,19 +113,14 @@ def distill(
     if print_config:
         _print_config(preset, console)
         return
-    from piflow_cli.students.runs import usual_folder
-
     _refuse_missing(preset)
-    folder = usual_folder(preset) if output is None else output
+    folder = _folder(preset, output)
     processes = _processes(folder, num_processes, device)
     with console.listening():
         if dry_run:
             _plan(preset, folder, device, processes, parallel, resume, fork, console)
         else:
-
-            def run() -> None:
-                _run(preset, folder, device, parallel, resume, fork, console, began)
-
+            run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
             start(processes, context, run, preemptible=True)
 
 
@@ -162,6 +158,12 @@ def _print_config(preset: Preset, console: Console) -> None:
 
     data = to_dict(preset)
     console.result(data, write_yaml(data).rstrip("\n"))
+
+
+def _folder(preset: Preset, output: Path | None) -> Path:
+    from piflow_cli.students.runs import usual_folder
+
+    return usual_folder(preset) if output is None else output
 
 
 def _processes(folder: Path, asked: int | None, device: str) -> int:

@@ -16,7 +16,8 @@ from typing import Literal
 from ..errors import PiflowError, UsageError
 from ..system.locking import LockHolder, holder_of
 from .run_checkpoints import newest_whole, those_set_aside
-from .runs import RunFolder, recorded_length
+from .run_settings import recorded_length
+from .runs import RunFolder
 
 State = Literal["finished", "running", "stopped", "broken"]
 SMOOTHING = 25  # iterations whose mean loss is shown

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..presets.places import with_full_paths
-from ..presets.resolve import from_dict, to_dict
-from ..presets.yaml_files import write_yaml
+from ..presets.resolve import to_dict
 from ..system.files import TRIAL, recover, replacing_file, stood_aside
 from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
+from .run_settings import (
+    DIGEST,
+    LENGTH,
+    PLANNED,
+    change_line,
+    differences,
+    read_settings,
+    read_with_digest,
+    write_with_digest,
+)
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
@@ -28,19 +33,6 @@ ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
 FORK_NAME = "fork.json"
 BUDGET_NAME = "budget.yaml"
-# Settings that may change between two starts of one run: they leave every iteration as it is.
-FREE_SETTINGS = (
-    "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base", "summary", "teacher.memory",
-    "teacher.license",
-)  # fmt: skip
-LENGTH = "optimisation.iterations"
-# Settings that a budget decides: they are as the first start has planned them.
-PLANNED = {
-    "optimisation": ("iterations", "batch_size", "device_batch_size", "warmup", "schedule"),
-    "imitation": ("mixing_iterations",),
-}
-# The file begins with the digest of what follows, as a comment; files of piflow 0.1 have none.
-DIGEST = "# sha256 of the rest: "
 # What a start writes before the settings, which make a folder a run; and how those files of ours begin.
 EARLY = {BUDGET_NAME: DIGEST, FORK_NAME: '{"run": '}
 _NUMBER = "[0-9]{7,}"
@@ -122,7 +114,7 @@ class RunFolder:
             raise UsageError(f"{self.path} is not empty and holds no run", "name another folder: --output DIR")
         before = read_settings(self.settings)
         changed = differences(before, preset)
-        if changed == [_changed(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
+        if changed == [change_line(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
             raise UsageError(
                 f"{self.path} is a run of {before.optimisation.iterations} iterations on a cosine, whose rates all"
                 " depend on its length",
@@ -189,7 +181,7 @@ class RunFolder:
 
     def write_settings(self, preset: Preset) -> None:
         """Record the resolved configuration."""
-        _write(self.settings, to_dict(preset))
+        write_with_digest(self.settings, to_dict(preset))
 
     def planned(self, preset: Preset) -> Preset | None:
         """``preset`` with the numbers that a budget gave the run in this folder; None where it has none."""
@@ -207,13 +199,13 @@ class RunFolder:
 
     def write_budget(self, record: BudgetRecord) -> None:
         """Record what is spent."""
-        _write(self.budget, {"spent": record.spent, "stretches": [list(one) for one in record.stretches]})
+        write_with_digest(self.budget, {"spent": record.spent, "stretches": [list(one) for one in record.stretches]})
 
     def read_budget(self) -> BudgetRecord:
         """What was spent until the last checkpoint; raises UsageError where the file is damaged."""
         if not self.budget.is_file():
             return BudgetRecord()
-        found = _recorded(self.budget)
+        found = read_with_digest(self.budget)
         try:
             stretches = tuple((int(start), float(progress), int(end)) for start, progress, end in found["stretches"])
             return BudgetRecord(float(found["spent"]), stretches)
@@ -223,54 +215,9 @@ class RunFolder:
             ) from error
 
 
-def _write(path: Path, data: dict[str, Any]) -> None:
-    """Write ``data`` as YAML below its digest."""
-    text = write_yaml(data)
-    with replacing_file(path) as aside:
-        aside.write_text(f"{DIGEST}{_digest(text)}\n{text}", encoding="utf-8")
-
-
 def usual_folder(preset: Preset) -> Path:
     """The folder of a preset's runs, where none is asked for."""
     return Path("runs") / preset.name
-
-
-def read_settings(path: Path) -> Preset:
-    """The configuration that a run was started with; raises UsageError where the file is damaged."""
-    return from_dict(_recorded(path), str(path))
-
-
-def recorded_length(path: Path) -> tuple[int, str | None]:
-    """The iterations that a run was started for, and its budget if it has one.
-
-    Other settings are not looked at: some of them need torch. Raises UsageError where the file is damaged.
-    """
-    found = _recorded(path)
-    section = found.get("optimisation") if isinstance(found, dict) else None
-    length = section.get("iterations") if isinstance(section, dict) else None
-    budget = section.get("budget") if isinstance(section, dict) else None
-    if not isinstance(length, int):
-        raise UsageError(
-            f"{path} says of no number of iterations", "the folder is damaged: name another with --output DIR"
-        )
-    return length, None if budget is None else str(budget)
-
-
-def _recorded(path: Path) -> Any:
-    """The content of a settings file, whose digest is checked."""
-    try:
-        text = path.read_bytes().decode()
-        if text.startswith(DIGEST):
-            first, _, rest = text.partition("\n")
-            if first.removeprefix(DIGEST) != _digest(rest):
-                raise UsageError(
-                    f"{path} is damaged, or was changed by hand: its digest does not match",
-                    "copy it again, or name another folder: --output DIR; where you changed it yourself, take out its"
-                    " first line",
-                )
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML", "the folder is damaged: name another with --output DIR") from error
 
 
 def run_of(adapter: Path) -> RunFolder | None:
@@ -289,38 +236,3 @@ def iterations_asked(adapter: Path) -> int | None:
     except UsageError:
         # A damaged record of the run takes nothing from a student that is whole.
         return None
-
-
-def differences(before: Preset, now: Preset) -> list[str]:
-    """Lines ``section.key was A, is B`` for two configurations; settings that change no iteration are left out.
-
-    The number of iterations is one of them while the rate does not depend on it.
-    """
-    # Runs of 0.1.0 have paths as they were typed.
-    old, new = (_flat(to_dict(with_full_paths(preset))) for preset in (before, now))
-    free = (
-        (*FREE_SETTINGS, LENGTH)
-        if before.optimisation.schedule == now.optimisation.schedule == "constant"
-        else FREE_SETTINGS
-    )
-    # Where one has no budget, or another, that is the difference, and these follow from it.
-    if before.optimisation.budget is not None or now.optimisation.budget is not None:
-        free = (*free, *(f"{section}.{key}" for section, keys in PLANNED.items() for key in keys))
-    keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(free)]
-    # A section that only one of them has shows key by key.
-    return [_changed(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
-
-
-def _changed(key: str, before: object, now: object) -> str:
-    return f"{key} was {before}, is {now}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _flat(data: dict, prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in data.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
