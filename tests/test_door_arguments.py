@@ -132,6 +132,8 @@ TOLD = [
     ("sample", "--lora style.safetensors:0.8", 'loras=[("style.safetensors", 0.8)]'),
     ("sample", "encode anew: --base PATH", "encode anew: base=PATH"),
     ("sample", "type --nfe 4", "type --nfe 4"),
+    ("distill", "--set policy.nfe=0: must be at least 1", 'settings={"policy.nfe": 0}: must be at least 1'),
+    ("distill", "--set teacher.base=preset:x: is not there", "settings={\"teacher.base\": 'preset:x'}: is not there"),
     ("sample", "leave --offload-base out", "leave --offload-base out"),
     ("sample", "name a student: piflow sample RUN --lora PATH", "name a student: piflow sample RUN --lora PATH"),
     ("evaluate", "--save-images wants a folder: --output DIR", "save_images wants a folder: output=DIR"),

@@ -49,7 +49,7 @@ _VALUES = (
     rf"(?P<ranges>{_RANGES}){_ENDS}",
     rf"(?P<number>{_NUMBER}){_ENDS}",
     rf"(?P<word>{_WORD})",
-    r"(?P<key>[a-z_]+(?:\.[a-z_]+)?)=(?P<value>[^\s,;]+)",
+    r"(?P<key>[a-z_]+(?:\.[a-z_]+)?)=(?P<value>[^\s,;]+?)(?=:?(?:[\s,;]|$))",
 )
 _OPTION = re.compile(rf"(?P<type>[Tt]ype )?(?<![\w-])--(?P<name>[a-z][a-z-]*[a-z])(?: (?:{'|'.join(_VALUES)}))?")
 
