@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,12 +28,13 @@ from ..core.tensors import to_device
 from ..core.validation import values_unchecked
 from ..data.batches import Batch, TrainingData, mixed_seed
 from ..students.student import Student
-from ..teachers.base import Conditioning, Network, teacher_velocity
+from ..teachers.base import Conditioning, Network, Rows, teacher_velocity
+from .asked import count_evaluations, plan_queries
 from .checkpoints import TrainingState
 from .optimizer import Stretch, learning_rate
 from .parallel import clip_shards
 from .previews import Gallery
-from .settings import BatchPlan, network_evaluations
+from .settings import BatchPlan
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
@@ -47,7 +48,8 @@ class Session:
 
     ``model``: the network of the student's forward pass, as accelerate prepared it. ``gallery``: the start of pictures,
     None where nothing shows them. ``sharded``: whether processes share the weights out. ``streak``: the number of steps
-    that were skipped in a row until now. ``stretches``: of the schedule of a run under a budget.
+    that were skipped in a row until now. ``stretches``: of the schedule of a run under a budget. ``asked``: how often
+    this process has asked the teacher in the step at hand. ``evaluations``: of networks, as last reported.
     """
 
     preset: Preset
@@ -67,6 +69,8 @@ class Session:
     streak: int = 0
     pending: list[dict] = field(default_factory=list)
     stretches: tuple[Stretch, ...] = ()
+    asked: int = 0
+    evaluations: int = 0
 
     @property
     def state(self) -> TrainingState:
@@ -82,6 +86,7 @@ def train_step(session: Session) -> None:
     gradient norm stay on the device, in ``session.pending``.
     """
     settings, iteration = session.preset.optimisation, session.iteration
+    session.asked = 0
     for group in session.optimizer.param_groups:
         group["lr"] = group["share"] * learning_rate(iteration, settings, session.stretches)
     with values_unchecked():
@@ -99,7 +104,8 @@ def train_step(session: Session) -> None:
     decay = karras_decay(max(0, iteration - settings.warmup), settings.ema_gamma)
     update_average(session.average.model.parameters(), session.student.model.parameters(), decay)
     session.iteration += 1
-    session.pending.append({"iteration": session.iteration, "loss": loss, "gradient_norm": norm, "skipped": not finite})
+    row = {"iteration": session.iteration, "loss": loss, "gradient_norm": norm, "skipped": not finite}
+    session.pending.append({**row, "asked": session.asked})
 
 
 def take_pending(session: Session) -> list[dict]:
@@ -110,7 +116,7 @@ def take_pending(session: Session) -> list[dict]:
     losses = torch.stack([row["loss"] for row in pending]).tolist()
     norms = torch.stack([torch.as_tensor(row["gradient_norm"]) for row in pending]).tolist()
     imitation, settings = session.preset.imitation, session.preset.optimisation
-    evaluations = network_evaluations(session.preset)
+    counts = count_evaluations(session, [row["asked"] for row in pending])
     return [
         {
             "iteration": row["iteration"],
@@ -118,10 +124,10 @@ def take_pending(session: Session) -> list[dict]:
             "gradient_norm": norm,
             "teacher_ratio": teacher_ratio(row["iteration"] - 1, imitation.mixing_iterations),
             "learning_rate": learning_rate(row["iteration"] - 1, settings, session.stretches),
-            "evaluations": row["iteration"] * evaluations,
+            "evaluations": count,
             "skipped": row["skipped"],
         }
-        for row, loss, norm in zip(pending, losses, norms)
+        for row, loss, norm, count in zip(pending, losses, norms, counts)
     ]
 
 
@@ -168,18 +174,28 @@ def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterat
     ratio = teacher_ratio(session.iteration, session.preset.imitation.mixing_iterations)
     if session.preset.data_free:
         noise, segments = torch.randn(batch.shape, generator=generator), draw_segments(count, config, generator)
-        noise, segments, told = to_device((noise, segments, told), device, on_host)
-        yield from data_free_losses(*_players(session, told), noise, config, ratio, segments)
+        here = plan_queries(session, ratio, segments)
+        noise, segments, there, told = to_device((noise, segments, here, told), device, on_host)
+        yield from data_free_losses(*_players(session, told, here, there), noise, config, ratio, segments)
     else:
         assert batch.x_0 is not None, "data-dependent training has data"
         drawn = draw_start(batch.shape, config.grid, generator), draw_segment(count, config, generator)
-        x_0, drawn, told = to_device((batch.x_0, drawn, told), device, on_host)
-        yield data_dependent_loss(*_players(session, told), x_0, config, ratio, drawn)
+        here = plan_queries(session, ratio, drawn[1:], drawn[0])
+        x_0, drawn, there, told = to_device((batch.x_0, drawn, here, told), device, on_host)
+        yield data_dependent_loss(*_players(session, told, here, there), x_0, config, ratio, drawn)
 
 
-def _players(session: Session, conditioning: Conditioning) -> tuple[StudentPolicy, TeacherVelocity]:
-    """Student and teacher, told ``conditioning``."""
-    family = session.student.family
+def _players(
+    session: Session, conditioning: Conditioning, here: Sequence[Tensor], there: Sequence[Tensor]
+) -> tuple[StudentPolicy, TeacherVelocity]:
+    """Student and teacher, told ``conditioning``.
+
+    ``here`` and ``there``: the rows of each query that are guided, on the host and on the device.
+    """
+    family, guided = session.student.family, map(Rows, here, there)
+    count = len(next(iter(conditioning.values())))
+    # One batch holds both halves where a query may be as large; alike on all processes that share the weights out.
+    most = 0 if session.sharded else count * session.config.most_per_query
 
     def student(x: Tensor, raw: Tensor) -> Policy:
         with without_cudnn_attention():
@@ -187,7 +203,9 @@ def _players(session: Session, conditioning: Conditioning) -> tuple[StudentPolic
 
     def teacher(x: Tensor, sigma: Tensor) -> Tensor:
         with session.accelerator.autocast():
-            return teacher_velocity(family, session.teacher, session.guidance, x, sigma, conditioning)
+            return teacher_velocity(
+                family, session.teacher, session.guidance, x, sigma, conditioning, next(guided), most
+            )
 
     return student, teacher
 
