@@ -200,9 +200,9 @@ def teacher_velocity(
 ) -> Tensor:
     """Guided velocity (B, C, *S) of a teacher at states ``x`` and noise levels ``sigma`` (B,).
 
-    ``x`` may hold several states of each conditioned sample, state-major. ``guided``: the rows whose other half is asked
-    for, all where the guidance acts among them; None reads them off ``sigma``, and waits for its device. Both halves are
-    one batch where that has at most ``most`` rows, and what they are told has the same shapes.
+    ``x`` may hold several states of each conditioned sample, state-major. ``guided``: the rows whose other half is
+    asked for, all where the guidance acts among them; None reads them off ``sigma``, and waits for its device. Both
+    halves are one batch where that has at most ``most`` rows, and what they are told has the same shapes.
     """
     told = repeat(conditioning, x.shape[0] // next(iter(conditioning.values())).shape[0])
     if guided is None:
