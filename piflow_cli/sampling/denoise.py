@@ -18,7 +18,7 @@ from ..core.validation import PolicyError
 from ..errors import RunError
 from ..reports.images import DIVERGED
 from ..students.student import Student
-from ..teachers.base import Conditioning, Network, Rows, TeacherFamily, guided_rows, teacher_velocity
+from ..teachers.base import Conditioning, GuidedRows, Network, TeacherFamily, guided_rows, teacher_velocity
 
 if TYPE_CHECKING:
     from ..teachers.text_to_image import TextToImageFamily
@@ -90,7 +90,7 @@ def sample_teacher(
 
     def network(x: Tensor, sigma: Tensor) -> Tensor:
         size = len(x) if next(places) in guided else 0
-        rows = Rows(torch.arange(size), torch.arange(size, device=x.device))
+        rows = GuidedRows(torch.arange(size), torch.arange(size, device=x.device))
         return teacher_velocity(family, model, guidance, x, sigma, conditioning, rows)
 
     return denoise(network, _euler(steps, shift, x.device), x, steps)

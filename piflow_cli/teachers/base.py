@@ -173,7 +173,7 @@ def repeat(conditioning: Conditioning, times: int) -> Conditioning:
     return {name: value.repeat(times, *[1] * (value.ndim - 1)) for name, value in conditioning.items()}
 
 
-class Rows(NamedTuple):
+class GuidedRows(NamedTuple):
     """Rows (n,) int64 of a batch of states, ``here`` in host memory and ``there`` on the device."""
 
     here: Tensor
@@ -195,7 +195,7 @@ def teacher_velocity(
     x: Tensor,
     sigma: Tensor,
     conditioning: Conditioning,
-    guided: Rows | None = None,
+    guided: GuidedRows | None = None,
     most: int = 0,
 ) -> Tensor:
     """Guided velocity (B, C, *S) of a teacher at states ``x`` and noise levels ``sigma`` (B,).
@@ -207,7 +207,7 @@ def teacher_velocity(
     told = repeat(conditioning, x.shape[0] // next(iter(conditioning.values())).shape[0])
     if guided is None:
         rows = guided_rows(guidance, sigma)
-        guided = Rows(rows, rows.to(x.device))
+        guided = GuidedRows(rows, rows.to(x.device))
     if not len(guided.here):
         return family.call(model, x, sigma, told)
     chosen = {name: value[guided.here if value.device.type == "cpu" else guided.there] for name, value in told.items()}

@@ -4,39 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..core.constants import ImitationConfig
 from ..core.draws import SegmentDraws, StartDraws
+from ..core.guidance import Guidance
 from ..core.imitation import query_sigmas
 from ..teachers.base import guided_rows
-from .settings import student_evaluations
 
 if TYPE_CHECKING:
-    from .loop import Session
+    from accelerate import Accelerator
+
+
+class Queries(NamedTuple):
+    """The queries of a round in their order: ``rows`` (n,) int64 of each, of whose states guidance's other half is
+    asked too, in host memory. ``evaluations`` of the teacher's network that all of them take, each of one state.
+    """
+
+    rows: tuple[Tensor, ...]
+    evaluations: int
 
 
 def plan_queries(
-    session: Session, ratio: float, draws: Sequence[SegmentDraws], start: StartDraws | None = None
-) -> tuple[Tensor, ...]:
-    """The rows (n,) int64 of each query of a round whose other half of guidance is asked for, in the order of queries.
+    config: ImitationConfig,
+    guidance: Guidance,
+    ratio: float,
+    draws: Sequence[SegmentDraws],
+    start: StartDraws | None = None,
+    *,
+    sharded: bool = False,
+) -> Queries:
+    """What a teacher under ``guidance`` will be asked in a round.
 
-    ``draws``: of the segments of trajectories, or of the one from ``start``; in host memory, as the rows. What is asked
-    is counted in ``session.asked``.
+    ``draws``: of all segments of trajectories, or of the one that begins at ``start``; in host memory. ``sharded``:
+    processes share the weights out, and must call the network equally often, whatever each has drawn.
     """
-    sigmas = _sigmas(session, ratio, draws, start)
-    rows = tuple(guided_rows(session.guidance, sigma) for sigma in sigmas)
-    if session.sharded and session.guidance.scale != 1:
-        # Processes that share the weights out must call the network equally often, whatever each has drawn.
+    sigmas = _sigmas(config, ratio, draws, start)
+    rows = tuple(guided_rows(guidance, sigma) for sigma in sigmas)
+    if sharded and guidance.scale != 1:
         rows = tuple(found if len(found) else torch.zeros(1, dtype=torch.int64) for found in rows)
-    session.asked += sum(len(sigma) + len(found) for sigma, found in zip(sigmas, rows, strict=True))
-    return rows
+    return Queries(rows, sum(map(len, sigmas)) + sum(map(len, rows)))
 
 
-def _sigmas(session: Session, ratio: float, draws: Sequence[SegmentDraws], start: StartDraws | None) -> list[Tensor]:
-    config = session.config
+def _sigmas(
+    config: ImitationConfig, ratio: float, draws: Sequence[SegmentDraws], start: StartDraws | None
+) -> list[Tensor]:
     if start is not None:
         return query_sigmas(start.raw, start.length, config, ratio, draws[0])
     found = []
@@ -46,15 +61,12 @@ def _sigmas(session: Session, ratio: float, draws: Sequence[SegmentDraws], start
     return found
 
 
-def count_evaluations(session: Session, asked: Sequence[int]) -> list[int]:
-    """Network evaluations of the run, on all processes, until each of some steps in which this one asked so often.
+def count_evaluations(accelerator: Accelerator, before: int, student: int, asked: Sequence[int]) -> list[int]:
+    """Network evaluations of a run on all processes until each of some steps.
 
-    All processes of a run must call this for the same steps.
+    ``before``: until the first of them; ``student``: those of the student in one step of all processes; ``asked``:
+    those of the teacher that this process took in each. All processes must call this for the same steps.
     """
-    accelerator = session.accelerator
     if accelerator.num_processes > 1:
         asked = accelerator.reduce(torch.tensor(asked, device=accelerator.device), reduction="sum").tolist()
-    student = student_evaluations(session.preset)
-    _, *totals = accumulate((student + count for count in asked), initial=session.evaluations)
-    session.evaluations = totals[-1]
-    return totals
+    return list(accumulate((student + count for count in asked), initial=before))[1:]

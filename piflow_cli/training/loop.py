@@ -28,13 +28,13 @@ from ..core.tensors import to_device
 from ..core.validation import values_unchecked
 from ..data.batches import Batch, TrainingData, mixed_seed
 from ..students.student import Student
-from ..teachers.base import Conditioning, Network, Rows, teacher_velocity
-from .asked import count_evaluations, plan_queries
+from ..teachers.base import Conditioning, GuidedRows, Network, teacher_velocity
+from .asked import Queries, count_evaluations, plan_queries
 from .checkpoints import TrainingState
 from .optimizer import Stretch, learning_rate
 from .parallel import clip_shards
 from .previews import Gallery
-from .settings import BatchPlan
+from .settings import BatchPlan, student_evaluations
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
@@ -116,7 +116,9 @@ def take_pending(session: Session) -> list[dict]:
     losses = torch.stack([row["loss"] for row in pending]).tolist()
     norms = torch.stack([torch.as_tensor(row["gradient_norm"]) for row in pending]).tolist()
     imitation, settings = session.preset.imitation, session.preset.optimisation
-    counts = count_evaluations(session, [row["asked"] for row in pending])
+    asked, student = [row["asked"] for row in pending], student_evaluations(session.preset)
+    counts = count_evaluations(session.accelerator, session.evaluations, student, asked)
+    session.evaluations = counts[-1]
     return [
         {
             "iteration": row["iteration"],
@@ -174,25 +176,24 @@ def _losses(session: Session, round_: int, generator: torch.Generator) -> Iterat
     ratio = teacher_ratio(session.iteration, session.preset.imitation.mixing_iterations)
     if session.preset.data_free:
         noise, segments = torch.randn(batch.shape, generator=generator), draw_segments(count, config, generator)
-        here = plan_queries(session, ratio, segments)
-        noise, segments, there, told = to_device((noise, segments, here, told), device, on_host)
-        yield from data_free_losses(*_players(session, told, here, there), noise, config, ratio, segments)
+        queries = plan_queries(config, session.guidance, ratio, segments, sharded=session.sharded)
+        noise, segments, rows, told = to_device((noise, segments, queries.rows, told), device, on_host)
+        players = _players(session, told, queries, rows)
+        yield from data_free_losses(*players, noise, config, ratio, segments)
     else:
         assert batch.x_0 is not None, "data-dependent training has data"
         drawn = draw_start(batch.shape, config.grid, generator), draw_segment(count, config, generator)
-        here = plan_queries(session, ratio, drawn[1:], drawn[0])
-        x_0, drawn, there, told = to_device((batch.x_0, drawn, here, told), device, on_host)
-        yield data_dependent_loss(*_players(session, told, here, there), x_0, config, ratio, drawn)
+        queries = plan_queries(config, session.guidance, ratio, drawn[1:], drawn[0], sharded=session.sharded)
+        x_0, drawn, rows, told = to_device((batch.x_0, drawn, queries.rows, told), device, on_host)
+        yield data_dependent_loss(*_players(session, told, queries, rows), x_0, config, ratio, drawn)
 
 
 def _players(
-    session: Session, conditioning: Conditioning, here: Sequence[Tensor], there: Sequence[Tensor]
+    session: Session, conditioning: Conditioning, queries: Queries, rows: Sequence[Tensor]
 ) -> tuple[StudentPolicy, TeacherVelocity]:
-    """Student and teacher, told ``conditioning``.
-
-    ``here`` and ``there``: the rows of each query that are guided, on the host and on the device.
-    """
-    family, guided = session.student.family, map(Rows, here, there)
+    """Student and teacher, told ``conditioning``; ``rows`` are those of the ``queries``, on the device."""
+    session.asked += queries.evaluations
+    family, guided = session.student.family, map(GuidedRows, queries.rows, rows)
     count = len(next(iter(conditioning.values())))
     # One batch holds both halves where a query may be as large; alike on all processes that share the weights out.
     most = 0 if session.sharded else count * session.config.most_per_query

@@ -13,7 +13,7 @@ from zoo import ZOO, conditioning, states
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.sampling.denoise import sample_teacher
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.base import Conditioning, Rows, TeacherFamily, repeat, teacher_velocity
+from piflow_cli.teachers.base import Conditioning, GuidedRows, TeacherFamily, repeat, teacher_velocity
 
 LOW, HIGH = 0.2, 0.6
 BATCH = 2
@@ -124,6 +124,8 @@ def test_rows_that_are_asked_for_in_vain_change_nothing() -> None:
     """Processes that share the weights out ask for one row at least."""
     family, model, x, told = teacher_of("dit")
     counted, first = Counted(family), torch.zeros(1, dtype=torch.int64)
-    found = teacher_velocity(counted, model, Guidance(2.0, (LOW, HIGH)), x, torch.ones(2), told, Rows(first, first))
+    found = teacher_velocity(
+        counted, model, Guidance(2.0, (LOW, HIGH)), x, torch.ones(2), told, GuidedRows(first, first)
+    )
     assert counted.rows == [2, 1]
     torch.testing.assert_close(found, family.call(model, x, torch.ones(2), told), rtol=0, atol=0)

@@ -20,7 +20,7 @@ from ...core.policies.base import Policy
 from ...core.tensors import working
 from ...students.shared_base import root
 from ...students.student import Student
-from ...teachers.base import Conditioning, Network, Rows, repeat, teacher_velocity
+from ...teachers.base import Conditioning, GuidedRows, Network, repeat, teacher_velocity
 from .live import Autocast, Live
 from .memory import SegmentMemory
 
@@ -143,7 +143,7 @@ def _answers(cast: Cast, states: list[Tensor], told: Conditioning) -> list[Tenso
         x, sigma = torch.cat(chosen), torch.ones(count, dtype=torch.float64)
         # Guidance may act on all of them at once.
         rows = torch.arange(0 if cast.guidance.scale == 1 else count, device="cpu")
-        guided = Rows(rows, rows.to("meta"))
+        guided = GuidedRows(rows, rows.to("meta"))
         family = cast.student.family
         answers += teacher_velocity(family, cast.teacher, cast.guidance, x, sigma, told, guided).chunk(len(chosen))
     return answers
