@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 
 class Queries(NamedTuple):
-    """The queries of a round in their order: ``rows`` (n,) int64 of each, of whose states guidance's other half is
-    asked too, in host memory. ``evaluations`` of the teacher's network that all of them take, each of one state.
+    """The queries of a round.
+
+    ``rows`` (n,) int64 of each in their order: the states whose other half of guidance is asked for, in host memory.
+    ``evaluations``: of one state each, that the teacher's network makes in all of them.
     """
 
     rows: tuple[Tensor, ...]
