@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from piflow_cli.commands.distill_options import (
     Resume,
     Seed,
     TimeBudget,
+    Tracked,
 )
 from piflow_cli.commands.options import (
     Base,
@@ -90,6 +92,7 @@ def distill(
     config: Config = None,
     assignments: Assignments = None,
     output: Output = None,
+    tracker: Tracked = None,
     resume: Resume = True,
     fork: Fork = None,
     dry_run: DryRun = False,
@@ -104,14 +107,12 @@ def distill(
     began = time.monotonic()
     console = Console(json=json, quiet=quiet)
     if list_teachers:
-        _list_teachers(context, console)
-        return
+        return _list_teachers(context, console)
     if print_config and dry_run:
         raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
     preset = _resolved(teacher, config, assignments, context.params)
     if print_config:
-        _print_config(preset, console)
-        return
+        return _print_config(preset, console)
     from piflow_cli.students.runs import usual_folder
 
     _refuse_missing(preset)
@@ -119,12 +120,9 @@ def distill(
     processes = _processes(folder, num_processes, device)
     with console.listening():
         if dry_run:
-            _plan(preset, folder, device, processes, parallel, resume, console)
+            _plan(preset, folder, device, processes, parallel, resume, fork, console)
         else:
-
-            def run() -> None:
-                _run(preset, folder, device, parallel, resume, fork, console, began)
-
+            run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
             start(processes, context, run, preemptible=True)
 
 
@@ -190,10 +188,15 @@ def _refuse_others(context: typer.Context) -> None:
 
 
 def _refuse_missing(preset: Preset) -> None:
-    """Raise UsageError for a missing base or prompts, before anything that takes seconds to import."""
+    """Raise UsageError for a missing base, prompts or tracker, before anything that takes seconds to import."""
     from piflow_cli.data.prompts import read_prompts
+    from piflow_cli.presets.choices import NO_TRACKER
     from piflow_cli.weights.locate import hub_id, locate
 
+    if preset.output.tracker != NO_TRACKER:
+        from piflow_cli.system.trackers import tracker_of
+
+        tracker_of(preset.output.tracker)
     if hub_id(preset.teacher.base) is None:
         locate(preset.teacher.base)
     if (
@@ -205,7 +208,14 @@ def _refuse_missing(preset: Preset) -> None:
 
 
 def _plan(
-    preset: Preset, folder: Path, device: str, processes: int, parallel: str, resume: bool, console: Console
+    preset: Preset,
+    folder: Path,
+    device: str,
+    processes: int,
+    parallel: str,
+    resume: bool,
+    fork: Path | None,
+    console: Console,
 ) -> None:
     from piflow_cli.students.runs import RunFolder
     from piflow_cli.training import describe
@@ -213,6 +223,10 @@ def _plan(
     if resume:
         # A run would refuse a folder of another one too.
         RunFolder(folder).check(preset)
+    if fork is not None:
+        from piflow_cli.training.forking import source_of
+
+        source_of(RunFolder(folder), fork, resume, console)
     plan = describe(preset, folder, device, processes, parallel)
     console.result(plan, format_pairs(plan))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -19,6 +19,7 @@ from piflow_cli.commands.options import (
     switch,
 )
 from piflow_cli.core.policies.kinds import ROWS, policy_names
+from piflow_cli.presets.choices import TrackerName
 
 ListTeachers = Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)]
 ParallelWay = Annotated[
@@ -94,6 +95,11 @@ Assignments = Annotated[
 ]
 
 Output = Annotated[Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")]
+NAMES = "|".join(get_args(TrackerName))
+Tracked = Annotated[
+    TrackerName | None,
+    setting("--tracker", "Tracker that gets settings, curves and pictures too.", OUTPUT, NAMES),
+]
 Resume = Annotated[
     bool, switch("--resume/--no-resume", "Go on from the last checkpoint in the folder (default).", OUTPUT)
 ]

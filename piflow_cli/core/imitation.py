@@ -22,6 +22,9 @@ StudentPolicy = Callable[[Tensor, Tensor], Policy]
 TeacherVelocity = Callable[[Tensor, Tensor], Tensor]
 """States and noise levels (B,) → velocities. A batch of n B rows holds n states of each sample, state-major."""
 
+SampleLosses = Callable[[Tensor], None]
+"""Is told the losses (B,) of the samples, whose mean is the loss; no gradients reach them."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -97,12 +100,13 @@ def segment_loss(
     config: ImitationConfig,
     ratio: float = 0.0,
     draws: SegmentDraws | None = None,
+    seen: SampleLosses | None = None,
 ) -> tuple[Tensor, Callable[[], Tensor]]:
     """Loss (scalar) of one segment, and a function that gives the state (B, C, *S) at the end of the segment.
 
     One student evaluation gives the policy; its detached copy, with dropout, walks; the teacher answers at S states;
     the policy's mean velocity over what follows each state is matched to the answer by half the mean square. ``draws``
-    lie on the device of the segment; None draws them.
+    lie on the device of the segment; None draws them. ``seen`` is told what each sample has lost.
     """
     if draws is None:
         draws = to_device(draw_segment(segment.x.shape[0], config), segment.x.device)
@@ -119,8 +123,11 @@ def segment_loss(
         for state, raw, end in zip(states, raws, ends)
     ]
     # All states at once: on a GPU what follows costs no more for many than for one.
-    losses = (torch.stack(velocities) - torch.stack(answers)).square().flatten(1).mean(dim=1)
-    loss = (config.loss_scale / 2 / config.states * losses).sum()
+    squares = (torch.stack(velocities) - torch.stack(answers)).square()
+    scale = config.loss_scale / 2 / config.states
+    loss = (scale * squares.flatten(1).mean(dim=1)).sum()
+    if seen is not None:
+        seen(scale * squares.detach().flatten(2).mean(dim=2).sum(dim=0))
     return loss, lambda: rollout(walker, last, raw_last, segment.raw - segment.length, substeps=config.substeps)
 
 
@@ -163,17 +170,18 @@ def data_dependent_loss(
     config: ImitationConfig,
     ratio: float = 0.0,
     draws: tuple[StartDraws, SegmentDraws] | None = None,
+    seen: SampleLosses | None = None,
 ) -> Tensor:
     """Loss (scalar) from noised data ``x_0`` (B, C, *S) at the sources of segments drawn uniformly in raw time.
 
-    ``draws`` lie on the device of the data; None draws them.
+    ``draws`` lie on the device of the data; None draws them. ``seen`` is told what each sample has lost.
     """
     if draws is None:
         draws = to_device((draw_start(x_0.shape, config.grid), draw_segment(x_0.shape[0], config)), x_0.device)
     start, of_segment = draws
     sigma = per_sample(to_sigma(start.raw, config.grid.shift), x_0)
     segment = Segment((1 - sigma) * x_0 + sigma * start.noise.to(x_0), start.raw, start.length)
-    loss, _ = segment_loss(student, teacher, segment, config, ratio, of_segment)
+    loss, _ = segment_loss(student, teacher, segment, config, ratio, of_segment, seen)
     return loss
 
 

@@ -82,8 +82,9 @@ def step() -> Finding:
     """One step of the shipped digits recipe; nothing of it is kept."""
     from ..console import SILENT
     from ..presets.resolve import resolve
-    from ..training.loop import take_pending, train_step
+    from ..training.loop import train_step
     from ..training.opening import open_session
+    from ..training.rows import take_pending
 
     device = chosen_device()
     with tempfile.TemporaryDirectory() as folder:

@@ -53,8 +53,8 @@ def read_budget(value: object) -> Budget:
     most = PROCESSES.most * MOST if budget.shared else MOST
     if not LEAST <= budget.amount <= most:
         raise ValueError(
-            f"must be at least {LEAST}s, since torch alone takes seconds to load, and at most {in_units(MOST)}, not"
-            f" {text}"
+            f"must be at least {LEAST}s, since torch alone takes seconds to load, and at most"
+            f" {budget.text(MOST, int(PROCESSES.most))}, not {text}"
         )
     return budget
 

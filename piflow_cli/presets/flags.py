@@ -21,6 +21,7 @@ FLAGS = {
     "optimisation.budget": "--budget",
     "optimisation.batch_size": "--batch-size",
     "optimisation.learning_rate": "--learning-rate",
+    "output.tracker": "--tracker",
     "seed": "--seed",
 }
 

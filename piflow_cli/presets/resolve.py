@@ -135,3 +135,11 @@ def _meant(key: str, family: object) -> str:
     if key != PICTURES:
         return key
     return "data.images" if conditioning_of(family) == CLASS else "data.captioned"
+
+
+def flat(data: dict, prefix: str = "") -> dict[str, object]:
+    """The values of nested settings, by section.key."""
+    found: dict[str, object] = {}
+    for key, value in data.items():
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return found

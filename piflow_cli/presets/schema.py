@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict
 
 from piflow_cli.core.policies.kinds import policy_names
-from piflow_cli.presets.choices import BasePrecision
+from piflow_cli.presets.choices import BasePrecision, TrackerName
 from piflow_cli.presets.types import (
     BatchSize,
     BudgetText,
@@ -233,8 +233,8 @@ class OutputSection:
     """Number of checkpoints that stay, the newest ones."""
     keep_every: Interval = 0
     """Checkpoints whose iteration is a multiple of it stay too; 0: none."""
-    tracker: Literal["none", "tensorboard", "wandb"] = "none"
-    """Tracker that also gets the curves."""
+    tracker: TrackerName = "none"
+    """Tracker that also gets the settings, curves and pictures."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from ..teachers.text_to_image import TextToImageFamily
 from .adapters import load_adapter, read_facts
 from .facts import StudentFacts
 from .locate import StudentFiles, locate_student
-from .runs import RunFolder, read_settings, run_of
+from .run_settings import read_settings
+from .runs import RunFolder, run_of
 from .shared_base import View, root
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import Literal
 from ..errors import PiflowError, UsageError
 from ..system.locking import LockHolder, holder_of
 from .run_checkpoints import newest_whole, those_set_aside
-from .runs import RunFolder, recorded_length
+from .run_settings import recorded_length
+from .runs import RunFolder
 
 State = Literal["finished", "running", "stopped", "broken"]
 SMOOTHING = 25  # iterations whose mean loss is shown
@@ -28,9 +29,10 @@ class RunStatus:
 
     ``why``: what is broken, and nothing else. ``damaged``: the checkpoints that are not as they were written, and those
     that were set aside for it; the run goes on from ``checkpoint``, the newest whole one. ``loss``: the mean of the
-    last iterations; ``rate``: iterations a second since it was started, of a running one. ``evaluations``: of a
-    network, for one sample each. ``spent``: seconds of the ``budget`` until the last checkpoint. ``next``: what to
-    type; None where there is nothing to do but wait.
+    last iterations; ``rate``: iterations a second since it was started, of a running one. ``samples_per_second``: of
+    its last steps, without what is saved and drawn between them; ``peak_memory``: bytes, the most that a process has
+    had. ``evaluations``: of a network, for one sample each. ``spent``: seconds of the ``budget`` until the last
+    checkpoint. ``next``: what to type; None where there is nothing to do but wait.
     """
 
     folder: Path
@@ -41,6 +43,8 @@ class RunStatus:
     loss: float | None = None
     skipped: int = 0
     rate: float | None = None
+    samples_per_second: float | None = None
+    peak_memory: int | None = None
     evaluations: int | None = None
     budget: str | None = None
     spent: float | None = None
@@ -69,6 +73,8 @@ class RunStatus:
             "loss": self.loss,
             "skipped": self.skipped,
             "iterations_per_second": self.rate,
+            "samples_per_second": self.samples_per_second,
+            "peak_memory": self.peak_memory,
             "seconds_left": self.seconds_left,
             "evaluations": self.evaluations,
             "budget": self.budget,
@@ -96,6 +102,9 @@ class RunStatus:
             said["skipped"] = f"{self.skipped} steps, whose gradients were not finite"
         if self.rate is not None:
             said["rate"] = f"{self.rate:.3g} iterations a second"
+        if self.samples_per_second is not None:
+            memory = "" if self.peak_memory is None else f", {self.peak_memory / 1e9:.2f} GB of memory at most"
+            said["speed"] = f"{self.samples_per_second:.3g} samples a second of steps{memory}"
         if self.seconds_left is not None:
             said["left"] = duration(self.seconds_left)
         if self.damaged:
@@ -143,6 +152,8 @@ def status_of(path: Path) -> RunStatus:
     preview = max(_numbered(run.previews, ".png"), default=None, key=lambda found: int(found.stem))
     done = rows[-1]["iteration"] if rows else 0
     losses = [row["loss"] for row in rows[-SMOOTHING:] if row["loss"] is not None]
+    # Runs of earlier versions have measured nothing.
+    speeds = [row["samples_per_second"] for row in rows[-SMOOTHING:] if "samples_per_second" in row]
     found = RunStatus(
         path,
         "stopped",
@@ -150,6 +161,8 @@ def status_of(path: Path) -> RunStatus:
         iterations=asked,
         loss=math.fsum(losses) / len(losses) if losses else None,
         skipped=sum(row.get("skipped", False) for row in rows),
+        samples_per_second=statistics.median(speeds) if speeds else None,
+        peak_memory=rows[-1].get("peak_memory") if rows else None,
         # Runs of earlier versions counted none.
         evaluations=rows[-1].get("evaluations") if rows else None,
         budget=budget,
@@ -167,7 +180,7 @@ def status_of(path: Path) -> RunStatus:
         found, checkpoint=checkpoint, damaged=(*(f"{one.path.name}: {one.reason}" for one in faults), *aside)
     )
     if checkpoint is None and faults:
-        return replace(found, state="broken", why=faults[0].message)
+        return replace(found, state="broken", why=faults[0].message, next=f"{run.command()} --no-resume")
     if checkpoint is not None and not run.adapter.is_dir():
         return replace(found, state="broken", why=f"{run.adapter} is missing")
     if checkpoint is not None and int(checkpoint.name) >= asked:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..presets.places import with_full_paths
-from ..presets.resolve import from_dict, to_dict
-from ..presets.yaml_files import write_yaml
+from ..presets.resolve import to_dict
 from ..system.files import TRIAL, recover, replacing_file, stood_aside
 from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
+from .run_settings import (
+    DIGEST,
+    LENGTH,
+    PLANNED,
+    differences,
+    read_settings,
+    read_yaml_record,
+    said_change,
+    write_yaml_record,
+)
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
@@ -28,22 +33,12 @@ ADAPTER_NAME = "adapter"
 DATA_NAME = "data.sha256"
 FORK_NAME = "fork.json"
 BUDGET_NAME = "budget.yaml"
-# Settings that may change between two starts of one run: they leave every iteration as it is.
-FREE_SETTINGS = (
-    "output.", "data.cache", "data.offload_text_encoder", "adapter.offload_base", "summary", "teacher.memory",
-    "teacher.license",
-)  # fmt: skip
-LENGTH = "optimisation.iterations"
-# Settings that a budget decides: they are as the first start has planned them.
-PLANNED = {
-    "optimisation": ("iterations", "batch_size", "device_batch_size", "warmup", "schedule"),
-    "imitation": ("mixing_iterations",),
-}
-# The file begins with the digest of what follows, as a comment; files of piflow 0.1 have none.
-DIGEST = "# sha256 of the rest: "
+# What a start writes before the settings, which make a folder a run; and how those files of ours begin.
+EARLY = {BUDGET_NAME: DIGEST, FORK_NAME: '{"run": '}
 _NUMBER = "[0-9]{7,}"
 _WRITTEN = re.compile(
-    r"run\.yaml|budget\.yaml|data\.sha256|versions\.json|fork\.json|metrics\.jsonl|adapter|samples\.png|loss\.png"
+    r"run\.yaml|budget\.yaml|data\.sha256|versions\.json|fork\.json|trackers\.json"
+    r"|metrics\.jsonl|adapter|samples\.png|loss\.png"
 )
 _CHECKPOINT, _PREVIEW = re.compile(_NUMBER), re.compile(_NUMBER + r"\.png")
 
@@ -93,10 +88,24 @@ class RunFolder:
 
     def _is_empty(self) -> bool:
         """Whether a folder holds nothing but the lock, leftovers of a start that was killed, and trials of another."""
-        return not self.path.exists() or all(
-            found.name == LOCK_NAME or found.name.startswith(TRIAL) or stood_aside(found, _WRITTEN) is not None
+        if not self.path.exists():
+            return True
+        ours = (self.path / LOCK_NAME, *self._early())
+        return all(
+            found in ours or found.name.startswith(TRIAL) or stood_aside(found, _WRITTEN) is not None
             for found in self.path.iterdir()
         )
+
+    def _early(self) -> list[Path]:
+        """What was left by a start that was killed before it wrote the settings."""
+        if self.settings.exists():
+            return []
+        places = {self.path / name: begins for name, begins in EARLY.items()}
+        return [
+            place
+            for place, begins in places.items()
+            if place.is_file() and place.read_bytes().startswith(begins.encode())
+        ]
 
     def check(self, preset: Preset) -> None:
         """Raise UsageError unless the folder is new, empty, or belongs to this very configuration."""
@@ -106,7 +115,7 @@ class RunFolder:
             raise UsageError(f"{self.path} is not empty and holds no run", "name another folder: --output DIR")
         before = read_settings(self.settings)
         changed = differences(before, preset)
-        if changed == [_changed(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
+        if changed == [said_change(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
             raise UsageError(
                 f"{self.path} is a run of {before.optimisation.iterations} iterations on a cosine, whose rates all"
                 " depend on its length",
@@ -143,10 +152,17 @@ class RunFolder:
 
     def forked_from(self) -> Path | None:
         """The run whose weights this one began with; None where it began with none, or the record is damaged."""
+        if not self.settings.is_file():
+            return None
         try:
             return Path(json.loads((self.path / FORK_NAME).read_text(encoding="utf-8"))["run"])
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
+
+    def clear_early(self) -> None:
+        """Remove what was left by a start that was killed before it wrote the settings."""
+        for place in self._early():
+            place.unlink()
 
     def clear_leftovers(self) -> list[Path]:
         """Remove what a killed start of this run left aside; returns what was put back under its name."""
@@ -166,7 +182,7 @@ class RunFolder:
 
     def write_settings(self, preset: Preset) -> None:
         """Record the resolved configuration."""
-        _write(self.settings, to_dict(preset))
+        write_yaml_record(self.settings, to_dict(preset))
 
     def planned(self, preset: Preset) -> Preset | None:
         """``preset`` with the numbers that a budget gave the run in this folder; None where it has none."""
@@ -184,13 +200,13 @@ class RunFolder:
 
     def write_budget(self, record: BudgetRecord) -> None:
         """Record what is spent."""
-        _write(self.budget, {"spent": record.spent, "stretches": [list(one) for one in record.stretches]})
+        write_yaml_record(self.budget, {"spent": record.spent, "stretches": [list(one) for one in record.stretches]})
 
     def read_budget(self) -> BudgetRecord:
         """What was spent until the last checkpoint; raises UsageError where the file is damaged."""
         if not self.budget.is_file():
             return BudgetRecord()
-        found = _recorded(self.budget)
+        found = read_yaml_record(self.budget)
         try:
             stretches = tuple((int(start), float(progress), int(end)) for start, progress, end in found["stretches"])
             return BudgetRecord(float(found["spent"]), stretches)
@@ -200,54 +216,9 @@ class RunFolder:
             ) from error
 
 
-def _write(path: Path, data: dict[str, Any]) -> None:
-    """Write ``data`` as YAML below its digest."""
-    text = write_yaml(data)
-    with replacing_file(path) as aside:
-        aside.write_text(f"{DIGEST}{_digest(text)}\n{text}", encoding="utf-8")
-
-
 def usual_folder(preset: Preset) -> Path:
     """The folder of a preset's runs, where none is asked for."""
     return Path("runs") / preset.name
-
-
-def read_settings(path: Path) -> Preset:
-    """The configuration that a run was started with; raises UsageError where the file is damaged."""
-    return from_dict(_recorded(path), str(path))
-
-
-def recorded_length(path: Path) -> tuple[int, str | None]:
-    """The iterations that a run was started for, and its budget if it has one.
-
-    Other settings are not looked at: some of them need torch. Raises UsageError where the file is damaged.
-    """
-    found = _recorded(path)
-    section = found.get("optimisation") if isinstance(found, dict) else None
-    length = section.get("iterations") if isinstance(section, dict) else None
-    budget = section.get("budget") if isinstance(section, dict) else None
-    if not isinstance(length, int):
-        raise UsageError(
-            f"{path} says of no number of iterations", "the folder is damaged: name another with --output DIR"
-        )
-    return length, None if budget is None else str(budget)
-
-
-def _recorded(path: Path) -> Any:
-    """The content of a settings file, whose digest is checked."""
-    try:
-        text = path.read_bytes().decode()
-        if text.startswith(DIGEST):
-            first, _, rest = text.partition("\n")
-            if first.removeprefix(DIGEST) != _digest(rest):
-                raise UsageError(
-                    f"{path} is damaged, or was changed by hand: its digest does not match",
-                    "copy it again, or name another folder: --output DIR; where you changed it yourself, take out its"
-                    " first line",
-                )
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML", "the folder is damaged: name another with --output DIR") from error
 
 
 def run_of(adapter: Path) -> RunFolder | None:
@@ -266,37 +237,3 @@ def iterations_asked(adapter: Path) -> int | None:
     except UsageError:
         # A damaged record of the run takes nothing from a student that is whole.
         return None
-
-
-def differences(before: Preset, now: Preset) -> list[str]:
-    """Lines ``section.key was A, is B`` for two configurations; settings that change no iteration are left out.
-
-    The number of iterations is one of them while the rate does not depend on it.
-    """
-    # Runs of 0.1.0 have paths as they were typed.
-    old, new = (_flat(to_dict(with_full_paths(preset))) for preset in (before, now))
-    free = (
-        (*FREE_SETTINGS, LENGTH)
-        if before.optimisation.schedule == now.optimisation.schedule == "constant"
-        else FREE_SETTINGS
-    )
-    if before.optimisation.budget == now.optimisation.budget is not None:
-        free = (*free, *(f"{section}.{key}" for section, keys in PLANNED.items() for key in keys))
-    keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(free)]
-    # A section that only one of them has shows key by key.
-    return [_changed(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
-
-
-def _changed(key: str, before: object, now: object) -> str:
-    return f"{key} was {before}, is {now}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _flat(data: dict, prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in data.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat

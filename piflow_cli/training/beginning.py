@@ -54,9 +54,11 @@ def begin(
     if lock is not None:
         if found and (changed := other_versions(run.path)) is not None:
             console.warn(changed)
+        # Settings without these could not be gone on with: a planned length has its plan, and a fork its source.
         if spending is not None:
-            # A planned length without its plan could not be gone on with.
             spending.write()
+        if source is not None:
+            run.write_fork(source)
         run.write_settings(session.preset)
         run.write_data(fingerprint)
         write_versions(run.path)
@@ -65,8 +67,6 @@ def begin(
     if found and save_again(session, run, lock is not None):
         console.say(f"the student of {found[-1]} is written again: {run.adapter} was not it")
     if source is not None:
-        if metrics is not None:
-            run.write_fork(source)
         # From here on the run depends on no other.
         save(session, run, metrics)
     return metrics
@@ -74,6 +74,7 @@ def begin(
 
 def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console) -> None:
     """Clear away what earlier starts left in the folder, or move all of it out of the way."""
+    run.clear_early()
     if resume:
         for path in run.clear_leftovers():
             console.say(f"{path} was put back: the start before this one was killed while it replaced it")

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..errors import UsageError
 from ..students.run_checkpoints import TENSORS_NAME, checkpoints, newest_whole
-from ..students.runs import RunFolder
+from ..students.runs import SETTINGS_NAME, RunFolder
 from ..weights.stored import read_safetensors
 from .checkpoints import TrainingState, part_of, put_weights
+
+if TYPE_CHECKING:
+    from ..console import Console
 
 SHOWN = 4  # differences of shapes that are told one by one
 
 
-def source_of(run: RunFolder, fork: Path | None, resume: bool) -> Path | None:
+def source_of(run: RunFolder, fork: Path | None, resume: bool, console: Console) -> Path | None:
     """The checkpoint whose weights ``run`` begins with: that of ``fork``, or of the run that it was forked from before.
 
-    None where it begins with none, or has checkpoints of its own already. Raises UsageError where ``fork`` is no run
-    with a whole checkpoint, or not the one that ``run`` was forked from.
+    None where it begins with none, or has checkpoints of its own already. Warns of those that are newer and damaged.
+    Raises UsageError where ``fork`` is no run with a whole checkpoint, or not the one that ``run`` was forked from.
     """
     before = run.forked_from() if resume else None
     if fork is None:
@@ -37,9 +41,12 @@ def source_of(run: RunFolder, fork: Path | None, resume: bool) -> Path | None:
         raise UsageError(
             f"{fork} is the folder of this run itself", "name another folder for the new one: --output DIR"
         )
-    found, _ = newest_whole(RunFolder(fork).checkpoints)
+    found, damaged = newest_whole(RunFolder(fork).checkpoints)
     if found is None:
-        raise UsageError(f"{fork} is no run with a whole checkpoint", "name the folder of a run: --fork RUN")
+        reasons = ": " + ", ".join(f"{one.path.name} ({one.reason})" for one in damaged) if damaged else ""
+        raise UsageError(f"{fork} is no run with a whole checkpoint{reasons}", "name the folder of a run: --fork RUN")
+    for one in damaged:
+        console.warn(f"{one.message}; {found} is taken")
     return found
 
 
@@ -53,11 +60,12 @@ def begin_with(state: TrainingState, source: Path) -> None:
     found = {prefix: part_of(tensors, prefix) for prefix in networks}
     changed = differences(found["student."], state.student.state_dict())
     if changed:
+        run = source.parent.parent
         more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise UsageError(
             f"{source} is of another student: {', '.join(changed[:SHOWN])}{more}",
             "keep policy, base and adapters as they were there: piflow distill --teacher"
-            f" {quote(str(source.parent.parent / 'run.yaml'))}",
+            f" {quote(str(run / SETTINGS_NAME))} --fork {quote(str(run))} --output DIR",
         )
     for prefix, network in networks.items():
         put_weights(network, found[prefix])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import UsageError
+from ..presets.choices import NO_TRACKER
+from ..system.trackers import tracker_of
 from ..weights.quantisation import check_offloading, check_precision
 
 if TYPE_CHECKING:
@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 def check_machine(preset: Preset, device: torch.device) -> None:
     """Raise UsageError where ``device`` or the installed packages lack what ``preset`` asks for."""
-    tracker = preset.output.tracker
-    if tracker != "none" and importlib.util.find_spec(tracker) is None:
-        raise UsageError(
-            f"the tracker {tracker} is not installed", 'pip install "piflow[trackers]", or --set output.tracker=none'
-        )
+    if preset.output.tracker != NO_TRACKER:
+        tracker_of(preset.output.tracker)
     if preset.adapter is not None:
         check_precision(preset.adapter.base_precision, device, trained=True)
         if preset.adapter.offload_base:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 from ..students.run_status import metric_lines
 from ..system.files import replacing_file
@@ -64,9 +65,7 @@ class Metrics:
 
         Returns how many times the median of those before it the loss is, where that is a spike.
         """
-        row = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
-        }
+        row = _finite(row)
         self.rows.append(row)
         line = json.dumps(row) + "\n"
         self._digest.update(line.encode())
@@ -77,6 +76,15 @@ class Metrics:
     def sync(self) -> None:
         """Write everything so far to the disk."""
         sync_file(self.path)
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with None in place of the numbers in it that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def draw_loss(rows: list[dict], path: Path) -> None:

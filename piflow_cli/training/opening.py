@@ -14,11 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..core.policies.kinds import head_class
 from ..data.sources import open_data
+from ..presets.choices import NO_TRACKER
 from ..students.facts import StudentFacts
 from ..students.shared_base import root
 from ..students.student import Student, adapted_student, student_of
 from ..system.devices import choose_device, keep_freed_memory
 from ..system.processes import LONGEST, environment
+from ..system.trackers import TRACKERS
 from ..teachers import family_of
 from ..teachers.base import ClassConditionalFamily, Conditioning, Network, TeacherFamily, guidance_of
 from ..teachers.folders import teacher_folder
@@ -148,13 +150,13 @@ def _spare_frozen(model: nn.Module) -> None:
 
 
 def _accelerator(preset: Preset, output: Path, device: torch.device) -> Accelerator:
-    tracker = preset.output.tracker
+    name = preset.output.tracker
     chosen = {} if device.type == "cpu" or device.index is None else {"ACCELERATE_TORCH_DEVICE": str(device)}
     with environment(chosen, without="ACCELERATE_"):
         return Accelerator(
             cpu=device.type == "cpu",
             mixed_precision="bf16" if preset.optimisation.precision == "bf16" else "no",
-            log_with=None if tracker == "none" else tracker,
+            log_with=None if name == NO_TRACKER else TRACKERS[name].module,
             project_dir=output,
             # Gradients in the buffers of their exchange, not beside them.
             kwargs_handlers=[

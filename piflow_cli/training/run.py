@@ -13,7 +13,7 @@ import torch
 from ..console import format_pairs
 from ..core.validation import PolicyError
 from ..data.sources import require_source
-from ..errors import Preempted, RunError, first_line
+from ..errors import Preempted, RunError
 from ..ranks import is_first, launched_processes
 from ..students.run_checkpoints import checkpoints
 from ..students.runs import RunFolder
@@ -28,15 +28,17 @@ from .checkpoints import GENTLER
 from .dry_run.plan import describe
 from .dry_run.sharing import choose_parallel
 from .forking import source_of
-from .loop import LONGEST_STREAK, Session, take_pending, train_step
+from .loop import LONGEST_STREAK, Session, train_step
 from .metrics import Metrics, draw_loss
 from .opening import open_session
 from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
+from .rows import take_pending
 from .saved import save
 from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
 from .spending import Spending, now, open_spending, refuse_spent
 from .spikes import WINDOW
+from .tracking import track_picture, track_rows, tracked
 from .waiting import limited_waiting, step_timeout
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ def _distill(
         run.check(preset)
     if launched_processes() > 1:
         step_timeout()
-    source = source_of(run, fork, resume)
+    source = source_of(run, fork, resume, console)
     if resume:
         planned = run.planned(preset)
         preset = preset if planned is None else planned
@@ -111,29 +113,20 @@ def _distill(
     session = open_session(preset, run.path, device, console, way.sharded)
     spending = None if budget is None else open_spending(session, run, planned is not None, began, console)
     metrics = begin(session, run, source, resume, lock, console, spending)
-    with StopRequest() as stop, limited_waiting(session):
-        _train(session, run, metrics, console, stop, spending)
-        preemption.state = f"all {session.iteration} iterations are done and saved, but the last pictures are not drawn"
-        # Asked during the last step or its save: the pictures may take longer than the system waits.
-        if _asked_to_stop(session, stop) in PREEMPTION:
-            raise Preempted(preemption.state, GO_ON)
-    shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
+    with tracked(session, run, console):
+        with StopRequest() as stop, limited_waiting(session):
+            _train(session, run, metrics, console, stop, spending)
+            preemption.state = (
+                f"all {session.iteration} iterations are done and saved, but the last pictures are not drawn"
+            )
+            # Asked during the last step or its save: the pictures may take longer than the system waits.
+            if _asked_to_stop(session, stop) in PREEMPTION:
+                raise Preempted(preemption.state, GO_ON)
+        shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
     if spending is not None and metrics is not None:
         spending.write()
     session.accelerator.end_training()
     return _finish(session, run, metrics, started, shown) if metrics is not None else {}
-
-
-def _start_tracker(session: Session, name: str) -> None:
-    """Raise RunError where the tracker does not start: it knows no account, or has no network."""
-    try:
-        session.accelerator.init_trackers("piflow", {"preset": session.preset.name, "seed": session.preset.seed})
-    except Exception as error:
-        # Each tracker has errors of its own.
-        login = "wandb login; or " if name == "wandb" else ""
-        raise RunError(
-            f"the tracker {name} does not start: {first_line(error)}", f"{login}--set output.tracker=none"
-        ) from error
 
 
 def _train(
@@ -145,8 +138,6 @@ def _train(
     spending: Spending | None,
 ) -> None:
     output, total = session.preset.output, session.preset.optimisation.iterations
-    if output.tracker != "none":
-        _start_tracker(session, output.tracker)
     if spending is not None:
         spending.start()
     with console.progress(total, min(session.iteration, total), "distilling") as bar:
@@ -161,7 +152,9 @@ def _train(
             stopped = _asked_to_stop(session, stop)
             ends = done == total or stopped > 0
             diverged = session.streak == LONGEST_STREAK
-            if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or ends or diverged:
+            previews = output.preview_every > 0 and done % output.preview_every == 0
+            # Before a preview too: trackers take nothing of earlier iterations after one.
+            if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or previews or ends or diverged:
                 _report(session, metrics, bar, console)
             if diverged:
                 raise _diverged(
@@ -176,7 +169,7 @@ def _train(
                     spending.saved(now() - began)
                     if metrics is not None:
                         spending.write()
-            if output.preview_every and done % output.preview_every == 0:
+            if previews:
                 _preview(session, run.previews / f"{done:07d}.png", metrics is not None, console)
             if stopped and done < total:
                 raise stopped_by(stopped, done, total)
@@ -198,8 +191,8 @@ def _asked_to_stop(session: Session, stop: StopRequest) -> int:
 def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Console) -> None:
     """Read the losses, show and write them, and say which steps were skipped."""
     rows, spikes = take_pending(session), []
+    track_rows(session.accelerator, rows, console)
     for row in rows:
-        session.accelerator.log({key: row[key] for key in row if key != "iteration"}, step=row["iteration"])
         if metrics is not None and (times := metrics.add(row)) is not None:
             spikes.append(f"iteration {row['iteration']}, {times:.0f}")
         shown = {"loss": f"{row['loss']:.4f}", "teacher_ratio": f"{row['teacher_ratio']:.2f}"}
@@ -242,6 +235,9 @@ def _drawn(
     except (PolicyError, RunError) as error:
         console.warn(f"no picture {path}: {error}")
         return False
+    if first:
+        name = "samples" if path.name == SAMPLES else "preview"
+        track_picture(session.accelerator, name, path, session.iteration, console)
     return True
 
 

@@ -12,12 +12,13 @@ from accelerate.utils import broadcast_object_list
 
 from ..errors import UsageError
 from ..presets.budgets import in_units, read_budget
+from ..presets.expected import expected
 from ..sampling.denoise import sample_teacher
 from ..students.runs import BudgetRecord, RunFolder
 from .budget import Plan, TooSmall, choose_plan, new_length, stretched
 from .loop import Session, train_step
 from .optimizer import Stretch
-from .settings import BatchPlan, batch_plan
+from .settings import BatchPlan, batch_plan, network_evaluations
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -75,14 +76,13 @@ class Spending:
             return False
         first, since = self.marks[0]
         moment = now()
-        full = len(self.marks) == WINDOW
+        # A few steps say little, unless they take as long as those of so many looks should.
+        enough = len(self.marks) == WINDOW or length < LOOKS or moment - since >= self.budget * WINDOW / LOOKS
         self.marks.append((session.iteration, moment))
-        # A few steps say little.
-        if not full and length >= LOOKS:
-            return False
         seconds = (moment - since) / (session.iteration - first)
         left = self.budget - self.spent - self.ending - self.saving
-        found = _of_first(session, new_length(session.iteration, length, left, seconds, self.budget))
+        new = new_length(session.iteration, length, left, seconds, self.budget) if enough else None
+        found = _of_first(session, new)
         if found is None:
             return False
         console.say(
@@ -141,6 +141,9 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
         ) from error
     console.say(_said(plan, settings, spending))
     session.preset = plan.applied(session.preset)
+    hoped = expected(session.preset, plan.iterations * network_evaluations(session.preset))
+    if hoped is not None:
+        console.say(f"expect {hoped}")
     session.batches = batch_plan(session.preset, processes)
     session.stretches = (Stretch(plan.warmup, 0.0, plan.iterations),)
     return spending

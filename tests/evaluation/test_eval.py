@@ -33,7 +33,8 @@ from piflow_cli.sampling.trajectory import relative_error, velocity_errors, walk
 from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.open import find_student
-from piflow_cli.students.runs import RunFolder, read_settings
+from piflow_cli.students.run_settings import read_settings
+from piflow_cli.students.runs import RunFolder
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.stored import read_safetensors

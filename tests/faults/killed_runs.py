@@ -24,6 +24,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+sys.path.append(str(Path(__file__).parents[1]))
+from run_rows import course_of
+
 from piflow_cli.app import main
 from piflow_cli.students.open import find_student
 from piflow_cli.students.run_checkpoints import newest_whole
@@ -123,7 +126,7 @@ def faults_after(folder: Path, started: Started) -> list[str]:
 
 def faults_at_end(folder: Path, whole: Path, last: str) -> list[str]:
     """Where a run that was killed and went on differs from one that was not."""
-    found = [] if (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes() else ["metrics"]
+    found = [] if course_of(folder) == course_of(whole) else ["metrics"]
     for name in (f"checkpoints/{last}/training.safetensors", WEIGHTS):
         expected, got = load_file(whole / name), load_file(folder / name)
         if expected.keys() != got.keys() or not all(torch.equal(value, got[key]) for key, value in expected.items()):

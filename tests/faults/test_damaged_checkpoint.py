@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_rows import course_of
 from safetensors.torch import load_file
 
 from piflow_cli.students.run_checkpoints import checkpoints
@@ -68,7 +69,7 @@ def test_the_one_before_it_goes_on_to_the_same_end(cli, tiny_teacher, whole, tmp
         expected, found = load_file(whole / name), load_file(run / name)
         assert expected.keys() == found.keys()
         assert all(torch.equal(value, found[key]) for key, value in expected.items()), name
-    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert course_of(run) == course_of(whole)
 
 
 def test_where_none_is_whole_the_run_ends_and_everything_stays(cli, tiny_teacher, whole, tmp_path) -> None:
@@ -78,6 +79,6 @@ def test_where_none_is_whole_the_run_ends_and_everything_stays(cli, tiny_teacher
     outcome = cli(*command(tiny_teacher, run), "--quiet")
     assert outcome.code == 1 and f"no checkpoint in {run / 'checkpoints'} is whole: 0000006" in outcome.err
     assert "--no-resume" in outcome.err and len(checkpoints(run / "checkpoints")) == 2
-    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert course_of(run) == course_of(whole)
     said = cli("status", str(run))
     assert said.code == 1 and "broken" in said.out and "0000006 is damaged" in said.err

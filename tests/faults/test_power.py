@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from disk import KINDS, Disk, watched
+from run_rows import course_of
 from safetensors.torch import load_file
 
 from piflow_cli.students.open import open_student
@@ -98,7 +99,8 @@ def test_the_next_start_finishes_the_run_and_clears_away(recorded_run, cli, tiny
             call,
             kind,
         )
-        for name in ("adapter/config.json", "metrics.jsonl", "run.yaml", "data.sha256"):
+        for name in ("adapter/config.json", "run.yaml", "data.sha256"):
             assert (folder / name).read_bytes() == (whole / name).read_bytes(), (call, kind, name)
+        assert course_of(folder) == course_of(whole), (call, kind)
         assert sorted(os.listdir(folder)) == sorted(os.listdir(whole)), (call, kind)
         assert list(folder.rglob(".*")) == [], (call, kind)

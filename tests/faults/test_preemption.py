@@ -14,6 +14,7 @@ import pytest
 import torch
 from own_process import piflow
 from process_runs import adapters, whole
+from run_rows import course_of
 from safetensors.torch import load_file
 
 from piflow_cli.training import run
@@ -64,8 +65,9 @@ def test_in_a_preview_a_save_and_at_the_end(cli, tiny_teacher, tmp_path, monkeyp
     assert not list((tmp_path / "run").rglob(".*")) and not (tmp_path / "run" / "run.lock").exists()
     monkeypatch.undo()
     assert cli(*arguments, str(tmp_path / "run"), "--quiet").code == 0
-    for path in ("metrics.jsonl", "previews/0000003.png"):
-        assert (tmp_path / "run" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes(), path
+    assert course_of(tmp_path / "run") == course_of(tmp_path / "whole")
+    picture = "previews/0000003.png"
+    assert (tmp_path / "run" / picture).read_bytes() == (tmp_path / "whole" / picture).read_bytes()
     for path in ("checkpoints/0000006/training.safetensors", WEIGHTS):
         found = load_file(tmp_path / "run" / path)
         assert all(torch.equal(value, found[key]) for key, value in load_file(tmp_path / "whole" / path).items()), path

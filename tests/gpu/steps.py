@@ -29,7 +29,8 @@ from flux_step import SMALL_SETTINGS  # noqa: E402
 from piflow_cli.presets.resolve import load  # noqa: E402
 from piflow_cli.sampling.denoise import sample_student  # noqa: E402
 from piflow_cli.training.dry_run import outline as dry_run  # noqa: E402
-from piflow_cli.training.loop import Session, take_pending, train_step  # noqa: E402
+from piflow_cli.training.loop import Session, train_step  # noqa: E402
+from piflow_cli.training.rows import take_pending  # noqa: E402
 
 # Past warm-up and mixing, where a run spends its time.
 ITERATION = 100_000

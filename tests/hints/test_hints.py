@@ -40,6 +40,7 @@ LED_TO_BY = {
     "presets": ("distill",),
     **dict.fromkeys(("system/processes", "system/group"), ("distill", "sample", "eval")),
     "students/run": ("distill",),
+    "system/trackers": ("distill",),
     "students/lora": ("sample",),
     "weights/cache": ("distill",),
     "teachers/dit.py": ("sample", "eval", "inspect-policy"),

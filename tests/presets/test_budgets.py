@@ -32,6 +32,13 @@ def test_a_time_is_that_of_the_run_on_any_number_of_processes(text: str, seconds
     assert read_budget(text).seconds(1) == read_budget(text).seconds(8) == seconds
 
 
+@pytest.mark.parametrize(("text", "most"), [("367d", "366d"), ("9999999gpu-h", "1124352gpu-h")])
+def test_the_most_is_named_in_the_form_that_was_typed(text: str, most: str) -> None:
+    with pytest.raises(ValueError, match=f"at most {most}, not {text}"):
+        read_budget(text)
+    assert read_budget(most).seconds(1) > 0
+
+
 def test_gpu_hours_are_shared_by_all_processes() -> None:
     assert [read_budget("40gpu-h").seconds(count) for count in (1, 4, 8)] == [144000, 36000, 18000]
     assert read_budget("0.5gpu-h").seconds(2) == 900

@@ -93,7 +93,7 @@ def test_contradictions_are_reported_with_the_faults_of_other_sections(tmp_path)
         "teacher.guidance_interval: must run from low to high sigma, not from 0.7 to 0.2",
         "imitation.window: is 38 substeps, longer than a segment, which has 37 (policy.nfe 4, policy.substeps 128)",
         "optimisation.device_batch_size: is 256 and must not exceed optimisation.batch_size, 128",
-        "output.tracker: must be none, tensorboard or wandb, not 'paper'",
+        "output.tracker: must be none, tensorboard, wandb, trackio, mlflow, aim, comet or swanlab, not 'paper'",
     ):
         assert expected in message
     assert "4 faults" in message

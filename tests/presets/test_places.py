@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from piflow_cli.presets.places import with_full_paths
 from piflow_cli.presets.resolve import load
-from piflow_cli.students.runs import differences, read_settings
+from piflow_cli.students.run_settings import differences, read_settings
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_what_can_be_refused_at_once_starts_no_process(cli, tiny_run, tmp_path, 
     assert pictures.code == 2 and "one process measures" in pictures.err
     assert launched == []
     assert cli("sample", str(tiny_run), "--output", str(tmp_path / "out"), *two).code == 0
-    assert [processes for _, processes in launched] == [2] and launched[0][0][0] == "sample"
+    assert [processes for _, processes, _ in launched] == [2] and launched[0][0][0] == "sample"
 
 
 SPOILED = """

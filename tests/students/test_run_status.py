@@ -144,6 +144,8 @@ def test_a_damaged_checkpoint_is_named_with_the_one_to_go_on_from(run: Path, nam
     damage(newest / name, way)
     found = status_of(run)
     assert found.state == "broken" and found.why is not None and found.why.startswith(f"the checkpoint {newest} is")
+    # Without it a start is refused, since it would begin again without a word.
+    assert found.next is not None and found.next.endswith(" --no-resume")
     older = run / "checkpoints" / "0000001"
     shutil.copytree(newest, older)
     (older / "training.safetensors").write_bytes(b"tensors")

@@ -20,8 +20,9 @@ from piflow_cli.core.timegrid import TimeGrid
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers.base import guidance_of
 from piflow_cli.training.asked import plan_queries
-from piflow_cli.training.loop import Session, take_pending, train_step
+from piflow_cli.training.loop import Session, train_step
 from piflow_cli.training.opening import open_session
+from piflow_cli.training.rows import take_pending
 from piflow_cli.training.settings import guided_share, imitation_config
 
 BATCH = 256

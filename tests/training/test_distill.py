@@ -1,6 +1,7 @@
 """`piflow distill` from end to end on a tiny random teacher: what it leaves, resuming, and what stops it."""
 
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import pytest
 import torch
 from interruptions import interrupted_at
 from PIL import Image
+from run_rows import course_of
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -40,7 +42,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         left, right = load_file(one / name), load_file(other / name)
         assert left.keys() == right.keys()
         assert all(torch.equal(left[key], right[key]) for key in left)
-    assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+    assert course_of(one) == course_of(other)
 
 
 @pytest.mark.parametrize("regime", REGIMES)
@@ -307,14 +309,17 @@ def test_what_cannot_run_says_so_before_anything_is_written(
     cli, tiny_teacher, tmp_path, monkeypatch, arguments, message
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), *arguments)
     assert outcome.code == 2
     assert message in outcome.err and "→" in outcome.err
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("tracker", "hint"), [("wandb", "wandb login; or --set"), ("tensorboard", "→ --set")])
+@pytest.mark.parametrize(
+    ("tracker", "hint"),
+    [("wandb", "wandb login, or set WANDB_MODE=offline, or --tracker"), ("tensorboard", "→ --tracker")],
+)
 def test_a_tracker_that_does_not_start_is_named(cli, tiny_teacher, tmp_path, monkeypatch, tracker, hint) -> None:
     """As wandb without a key, whose errors are of its own classes."""
 
@@ -324,7 +329,8 @@ def test_a_tracker_that_does_not_start_is_named(cli, tiny_teacher, tmp_path, mon
     def refuse(*given: object, **options: object) -> None:
         raise CommError("no API key configured\nuse `wandb login`")
 
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(machine, "tracker_of", lambda name: None)
+    monkeypatch.setattr("piflow_cli.system.trackers.tracker_of", lambda name: None)
     whole = opening.Accelerator
     monkeypatch.setattr(opening, "Accelerator", lambda log_with, **options: whole(**options))
     monkeypatch.setattr(whole, "init_trackers", refuse)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 from accelerate.state import AcceleratorState, GradientState
+from run_rows import course_of
 
 from piflow_cli.system.processes import environment
 
@@ -58,7 +59,7 @@ def test_variables_of_accelerate_have_no_effect(cli, tiny_teacher, tmp_path, mon
     before = dict(os.environ)
     assert cli(*arguments, "--output", str(tmp_path / "set")).code == 0
     assert dict(os.environ) == before
-    assert (tmp_path / "plain" / "metrics.jsonl").read_text() == (tmp_path / "set" / "metrics.jsonl").read_text()
+    assert course_of(tmp_path / "plain") == course_of(tmp_path / "set")
 
 
 def test_an_environment_comes_back_as_it_was(monkeypatch) -> None:

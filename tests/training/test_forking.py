@@ -12,6 +12,7 @@ from interruptions import interrupted_at
 from safetensors.torch import load_file
 
 from piflow_cli.students.run_versions import VERSIONS_NAME, versions_here
+from piflow_cli.students.runs import RunFolder
 from piflow_cli.training import run
 
 TENSORS = "training.safetensors"
@@ -58,9 +59,62 @@ def test_a_start_that_was_killed_before_its_first_checkpoint_forks_again(cli, co
     assert all(torch.equal(value, whole[name]) for name, value in at(tmp_path / "new", 1).items())
 
 
+@pytest.mark.parametrize("more", [[], ["--budget", "1h"]])
+def test_a_start_that_was_killed_at_any_file_of_its_beginning_is_made_again(
+    cli, command, tiny_run, tmp_path, monkeypatch, more
+) -> None:
+    """What it had written belongs to no run yet, and the next start does not begin with the weights of another."""
+
+    def killed(*given) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "new"
+    for name in ("write_settings", "write_data"):
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, name, killed)
+            assert cli(*command, str(folder), "--fork", str(tiny_run), *more).code == 130
+        assert (folder / "fork.json").is_file() and (folder / "run.yaml").is_file() is (name == "write_data")
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "train_step", interrupted_at(1))
+            assert cli(*command, str(folder), "--fork", str(tiny_run), *more).code == 130
+        assert all(torch.equal(value, at(tiny_run, 2)[key]) for key, value in at(folder, 0).items())
+        shutil.rmtree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_settings", killed)
+        cli(*command, str(folder), "--fork", str(tiny_run), *more)
+    assert cli(*command, str(folder), "--iterations", "1").code == 0
+    assert not (folder / "fork.json").exists() and not (folder / "checkpoints" / "0000000").exists()
+
+
+def test_a_fork_of_a_damaged_run_says_what_is_damaged(cli, command, tiny_run, tmp_path) -> None:
+    damaged = Path(shutil.copytree(tiny_run, tmp_path / "damaged"))
+    assert cli(*command, str(damaged), "--iterations", "3").code == 0
+    shutil.rmtree(damaged / "checkpoints" / "0000001", ignore_errors=True)
+    loud = [word for word in command if word != "--quiet"] + [str(tmp_path / "new"), "--iterations", "1"]
+    (damaged / "checkpoints" / "0000003" / TENSORS).write_bytes(b"tensors")
+    told = cli(*loud, "--fork", str(damaged), "--dry-run")
+    older = damaged / "checkpoints" / "0000002"
+    assert told.code == 0 and f"0000003 is damaged: the checksum of {TENSORS} does not match; {older} is" in told.err
+    (older / TENSORS).unlink()
+    refused = cli(*loud, "--fork", str(damaged))
+    assert refused.code == 2 and f"0000003 (the checksum of {TENSORS} does not match)" in refused.err
+    assert f"0000002 ({TENSORS} is missing)" in refused.err and not (tmp_path / "new").exists()
+
+
+def test_a_file_that_is_not_ours_is_no_leftover_of_a_start(cli, command, tmp_path) -> None:
+    for name in ("budget.yaml", "fork.json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("{}")
+        outcome = cli(*command, str(tmp_path / name), "--iterations", "1")
+        assert outcome.code == 2 and "is not empty and holds no run" in outcome.err
+        assert (tmp_path / name / name).read_text() == "{}"
+
+
 def test_another_student_is_refused_with_what_differs(cli, command, tiny_run, tmp_path) -> None:
     outcome = cli(*command, str(tmp_path / "new"), "--fork", str(tiny_run), "--components", "4")
-    assert outcome.code == 2 and "is of another student: " in outcome.err and "run.yaml" in outcome.err
+    assert (
+        outcome.code == 2 and "is of another student: " in outcome.err and f"run.yaml --fork {tiny_run}" in outcome.err
+    )
     assert " there and is " in outcome.err and not (tmp_path / "new").exists()
 
 
@@ -69,8 +123,9 @@ def test_what_cannot_be_forked_is_refused(cli, command, tiny_run, tmp_path) -> N
         (tmp_path / "nothing", tmp_path / "new", "is no run with a whole checkpoint"),
         (tiny_run, tiny_run, "is a run that did not begin with the weights of"),
     ):
-        outcome = cli(*command, str(folder), "--fork", str(place), "--iterations", "2")
-        assert outcome.code == 2 and says in outcome.err, outcome.err
+        for more in ([], ["--dry-run"]):
+            outcome = cli(*command, str(folder), "--fork", str(place), "--iterations", "2", *more)
+            assert outcome.code == 2 and says in outcome.err, outcome.err
     assert not (tmp_path / "new").exists()
 
 

@@ -14,8 +14,11 @@ from zoo import ZOO, Row, every_family, zoo_preset
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers.text_to_image import StockEncoders
-from piflow_cli.training.loop import Session, _backward, take_pending, train_step
+from piflow_cli.training.loop import Session, _backward, train_step
 from piflow_cli.training.opening import open_session
+from piflow_cli.training.rows import take_pending
+from piflow_cli.training.segments import SegmentLosses
+from piflow_cli.training.timing import StepClock
 
 pytestmark = pytest.mark.usefixtures("other_precision")
 
@@ -98,5 +101,6 @@ def test_adapters_under_autocast_read_what_peft_would_widen_before_them(row: Row
 
 def gradients(session: Session) -> dict[str, torch.Tensor]:
     session.optimizer.zero_grad()
-    _backward(session, 0)
+    session.clock = StepClock(session.accelerator.device)
+    _backward(session, 0, SegmentLosses(session.config.grid))
     return {name: value.grad.clone() for name, value in session.student.model.named_parameters()}

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import pytest
 import torch
+from run_rows import course_of, rows_of
 from safetensors.torch import load_file
 
 from piflow_cli.training import loop
 from piflow_cli.training.loop import LONGEST_STREAK
-
-
-def rows_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -112,7 +108,7 @@ def test_a_resumed_run_skips_and_counts_as_one_that_was_never_stopped(cli, tiny_
     assert json.loads(cli(*arguments, str(tmp_path / "whole")).out)["skipped"] == 2
     assert cli(*arguments, str(tmp_path / "parts"), "--iterations", "3").code == 0
     assert json.loads(cli(*arguments, str(tmp_path / "parts")).out)["skipped"] == 2
-    assert rows_of(tmp_path / "whole") == rows_of(tmp_path / "parts")
+    assert course_of(tmp_path / "whole") == course_of(tmp_path / "parts")
     whole, parts = (
         load_file(tmp_path / name / "checkpoints" / "0000006" / "training.safetensors") for name in ("whole", "parts")
     )

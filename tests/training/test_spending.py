@@ -117,9 +117,11 @@ def test_a_machine_that_gets_quicker_lengthens_it(cli, tiny_teacher, tmp_path, m
     assert 90 <= clock.moment - 1000 <= 100 and settings(tmp_path)["iterations"] > 200
 
 
-@pytest.mark.parametrize("slow", [False, True])
-def test_a_resumed_run_keeps_its_plan_and_spends_what_is_left(cli, tiny_teacher, tmp_path, monkeypatch, slow):
-    pace = (lambda iteration, device_batch: 0.5 if iteration < 40 else 0.7) if slow else lambda *_: 0.5
+@pytest.mark.parametrize(("since", "seconds"), [(0, 0.5), (40, 0.7), (102, 5.0)])
+def test_a_resumed_run_keeps_its_plan_and_spends_what_is_left(cli, tiny_teacher, tmp_path, monkeypatch, since, seconds):
+    def pace(iteration: int, device_batch: int) -> float:
+        return seconds if iteration >= since else 0.5
+
     clock = Clock(monkeypatch, pace)
     with monkeypatch.context() as patch:
         stops = interrupted_at(101)
@@ -153,6 +155,10 @@ def test_the_settings_of_a_run_go_on_with_it_too(cli, tiny_teacher, tmp_path, mo
     assert again.code == 0 and all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
     other = cli(*told(tiny_teacher, tmp_path, "--budget", "2m"))
     assert other.code == 2 and "optimisation.budget was 60s, is 2m" in other.err
+    without = cli(*told(tiny_teacher, tmp_path))
+    assert without.code == 2 and "optimisation.budget was 60s, is None" in without.err
+    # What a budget decides differs too, and follows from it.
+    assert "iterations was" not in other.err + without.err
 
 
 def test_a_batch_is_made_smaller_where_steps_are_few(cli, tiny_teacher, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def test_a_run_says_it_counts_it_and_goes_on_as_it_was(cli, tiny_teacher, tmp_pa
     def step(session: loop.Session) -> None:
         loop.train_step(session)
         if session.iteration == 25:
-            session.pending[-1]["loss"] = session.pending[-1]["loss"] * 1000
+            session.pending[-1]["losses"] = session.pending[-1]["losses"] * 1000
 
     monkeypatch.setattr(run, "train_step", step)
     outcome = cli(*arguments, str(tmp_path / "run"))

@@ -93,13 +93,26 @@ def load_captions(folder: Path) -> list[list[str]]:
     return [one["captions"] for one in content["emoji"]]
 
 
+def _names(folder: Path) -> list[str]:
+    """What tells one name from another, for every picture."""
+    content = json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))
+    return [without_tones(one["image"]) for one in content["emoji"]]
+
+
+def load_names(folder: Path) -> list[list[str]]:
+    """The plain caption of every name, the one without a skin tone before the others."""
+    found: dict[str, list[str]] = {}
+    for name, captions in zip(_names(folder), load_captions(folder)):
+        found.setdefault(name, []).append(captions[0])
+    return list(found.values())
+
+
 def load_shares(folder: Path) -> Tensor:
     """How often each picture is drawn (N,), which sum to 1: every name equally often, whatever its skin tones.
 
     Half of the pictures are skin tones of a sixth of the names, and much alike.
     """
-    content = json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))
-    names = [without_tones(one["image"]) for one in content["emoji"]]
+    names = _names(folder)
     of_name = Counter(names)
     return torch.tensor([1 / of_name[name] for name in names]) / len(of_name)
 

@@ -1,4 +1,4 @@
-"""Stage `write`: the folders that ship. `emoji` is a whole pipeline, `emoji-cfg` another transformer for it."""
+"""Stage `write`: the folders that ship, two stock pipelines that differ in their transformers, and prompts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from ...system.files import replacing_folder
 from ...teachers.base import Network
 from .autoencoder import load_autoencoder
+from .data import load_names
 from .guidance import load_student
 from .network import new_scheduler
 from .recipe import Recipe
@@ -47,37 +48,46 @@ README_TWO_HALVES = """\
 The teacher of `emoji` before its guidance was distilled: it has no guidance input, and is guided by two evaluations.
 Encoders, tokenizers and VAE are those of `emoji`:
 
-    transformer = FluxTransformer2DModel.from_pretrained("emoji-cfg", subfolder="transformer")
-    pipeline = FluxPipeline.from_pretrained("emoji", transformer=transformer)
+    pipeline = FluxPipeline.from_pretrained("emoji-cfg")
     pipeline("grinning face", negative_prompt="", true_cfg_scale=3.5, height=64, width=64, max_sequence_length=32)
 
 ## Attribution
 
 """
+PROMPTS = "prompts.txt"
 
 
 def write_pipelines(work: Path, output: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
-    """Write both folders into ``output``, in bfloat16; ``facts`` go into training.json."""
+    """Write both folders into ``output``, in bfloat16; ``facts`` go into training.json, prompts into `emoji`."""
     teacher, student = load_teacher(work, recipe), load_student(work, recipe)
     clip, t5 = load_tokenizers(work / "data")
     kind: Network = diffusers.FluxPipeline
-    pipeline = kind(
-        scheduler=new_scheduler(recipe.teacher),
-        vae=load_autoencoder(work, recipe.autoencoder, facts["autoencoder"]),
-        text_encoder=teacher.text.clip,
-        tokenizer=clip,
-        text_encoder_2=teacher.text.t5,
-        tokenizer_2=t5,
-        transformer=student,
-    ).to(torch.bfloat16)
-    with replacing_folder(output / DISTILLED) as aside:
-        pipeline.save_pretrained(aside)
-        _use_tokenizers(aside, work / "data")
-        _open_in_float32(aside)
-        _describe(aside, README, facts)
-    with replacing_folder(output / TWO_HALVES) as aside:
-        teacher.transformer.to(torch.bfloat16).save_pretrained(aside / "transformer")
-        _describe(aside, README_TWO_HALVES, facts)
+    others = {
+        "scheduler": new_scheduler(recipe.teacher),
+        "vae": load_autoencoder(work, recipe.autoencoder, facts["autoencoder"]),
+        "text_encoder": teacher.text.clip,
+        "tokenizer": clip,
+        "text_encoder_2": teacher.text.t5,
+        "tokenizer_2": t5,
+    }
+    networks = {DISTILLED: (student, README), TWO_HALVES: (teacher.transformer, README_TWO_HALVES)}
+    for name, (transformer, readme) in networks.items():
+        pipeline = kind(transformer=transformer, **others).to(torch.bfloat16)
+        with replacing_folder(output / name) as aside:
+            pipeline.save_pretrained(aside)
+            _use_tokenizers(aside, work / "data")
+            _open_in_float32(aside)
+            _describe(aside, readme, facts)
+            if name == DISTILLED:
+                (aside / PROMPTS).write_text("".join(f"{text}\n" for text in prompts(work / "data")), encoding="utf-8")
+
+
+def prompts(data: Path) -> list[str]:
+    """A prompt for every name, and for every name that has skin tones one more, with each of them in turn."""
+    names = load_names(data)
+    bare = [texts[0] for texts in names]
+    toned = [texts[number % (len(texts) - 1) + 1] for number, texts in enumerate(names) if len(texts) > 1]
+    return list(dict.fromkeys([*bare, *toned]))
 
 
 def _use_tokenizers(folder: Path, data: Path) -> None:
@@ -109,7 +119,4 @@ def _describe(folder: Path, readme: str, facts: dict[str, Any]) -> None:
 def open_pipeline(output: Path, name: str, device: torch.device) -> Network:
     """One of the two as a user opens it, in float32."""
     pipeline: Network = diffusers.FluxPipeline
-    if name == DISTILLED:
-        return pipeline.from_pretrained(output / DISTILLED).to(device)
-    transformer = diffusers.FluxTransformer2DModel.from_pretrained(output / name / "transformer")
-    return pipeline.from_pretrained(output / DISTILLED, transformer=transformer).to(device)
+    return pipeline.from_pretrained(output / name).to(device)

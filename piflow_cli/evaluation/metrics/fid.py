@@ -4,24 +4,39 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from ..distributions import TARGET, Measure, Sides
-from .frechet import frechet_distance
+from ..extractors.features import FeatureSet
+from .frechet import frechet_distance, frechet_distance_of_samples
 from .frechet_interval import GROUPS, enough_samples, frechet_interval
 
 
 def fid(sides: Sides) -> list[Measure]:
     ours, reference = sides.ours, sides.reference
-    number = sides.number("fid", frechet_distance(ours.moments, reference.moments))
+    number = sides.number("fid", _distance(ours, reference))
     if ours.features is None or not GROUPS <= ours.count < TARGET:
         return [number]
     # Asked first: without enough images the interval would take minutes of 2,048 features, and be worth nothing.
-    enough = enough_samples(reference.moments)
+    few = _few(reference)
+    enough = enough_samples(reference.moments if few is None else few)
     if ours.count < enough:
         return [replace(number, note=f"biased upwards: an error bar takes {enough:,} images")]
     theirs = reference.need_features("its error bar") if sides.same_noise else reference.moments
     interval = frechet_interval(ours.features, theirs)
     note = f"at {interval.at:,} images about {interval.estimate:.4g}"
     return [replace(number, low=interval.low, high=interval.high, note=note)]
+
+
+def _distance(ours: FeatureSet, reference: FeatureSet) -> float:
+    if (one := _few(ours)) is not None and (other := _few(reference)) is not None:
+        return frechet_distance_of_samples(one, other)
+    return frechet_distance(ours.moments, reference.moments)
+
+
+def _few(side: FeatureSet) -> Tensor | None:
+    """The features (N, D) of a side that has less than D of them: raw pixels of 64 x 64 are 12,288."""
+    return side.features if side.features is not None and side.count < side.dimension else None
 
 
 def patch_fid(sides: Sides) -> list[Measure]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...errors import UsageError
 from ..distributions import TARGET
 from ..extractors.moments import Moments, moments
-from .frechet import frechet_distance, square_root
+from .frechet import effective_dimension, frechet_distance, frechet_distance_of_samples, square_root
 
 GROUPS = 20
 # Samples for each effective dimension of the features from which nine intervals of ten hold: found on Gaussians whose
@@ -93,8 +93,10 @@ def frechet_interval(
     return FrechetInterval(whole, max(0.0, estimate), low, high, max(0.0, infinite), count, at, level, distance.enough)
 
 
-def enough_samples(reference: Moments) -> int:
-    """The number of samples from which the interval around the distance to ``reference`` holds."""
+def enough_samples(reference: Moments | Tensor) -> int:
+    """The number of samples from which the interval around the distance to ``reference``, or features (N, D), holds."""
+    if isinstance(reference, Tensor):
+        return math.ceil(SAMPLES_A_DIMENSION * effective_dimension(reference))
     return _enough(square_root(reference.covariance))
 
 
@@ -117,13 +119,17 @@ class _Paired:
                 "generate both from the same seeds",
             )
         self.features, self.reference = features, reference
-        self.enough = enough_samples(moments(reference))
+        self.few = len(features) < features.shape[1]
+        self.enough = enough_samples(reference if self.few else moments(reference))
 
     def without(self, left_out: Tensor) -> float:
         """The distance without the rows ``left_out``."""
         kept = torch.ones(len(self.features), dtype=torch.bool)
         kept[left_out] = False
-        return frechet_distance(moments(self.features[kept]), moments(self.reference[kept]))
+        features, reference = self.features[kept], self.reference[kept]
+        if self.few:
+            return frechet_distance_of_samples(features, reference)
+        return frechet_distance(moments(features), moments(reference))
 
 
 class _Downdating:

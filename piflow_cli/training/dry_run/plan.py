@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ...core.timegrid import to_sigma
 from ...data.sources import describe_data, local_samples, require_source
 from ...errors import UsageError
+from ...presets.expected import expected
 from ...presets.families import CLASS, conditioning_of
 from ...system.devices import choose_device
 from ...teachers import family_of
@@ -82,7 +83,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
 
 
 def _length(preset: Preset) -> dict[str, object]:
-    """The number of iterations, or what sets it, and the network evaluations that they take."""
+    """The number of iterations, or what sets it, the network evaluations that they take, and what comes of them."""
     each, optimisation = network_evaluations(preset), preset.optimisation
     about = "about " if 0 < guided_share(preset) < 1 else ""
     if optimisation.budget is not None:
@@ -91,9 +92,11 @@ def _length(preset: Preset) -> dict[str, object]:
             "network evaluations": f"{about}{each:,} an iteration of the whole batch",
         }
     iterations = optimisation.iterations
+    hoped = expected(preset, each * iterations)
     return {
         "iterations": iterations,
         "network evaluations": f"{about}{each * iterations:,} in all, {each:,} an iteration",
+        **({} if hoped is None else {"expected": str(hoped)}),
     }
 
 

@@ -25,7 +25,7 @@ OF_ALL = {
     "--num-processes 2 --device cuda": "--device cuda: ",
     "--set optimisation.device_batch_size=3": "is no multiple of",
     "--set output.tracker=wandb": "the tracker wandb is not installed",
-    "--set output.tracker=tensorboard": "the tracker tensorboard is not installed",
+    "--tracker tensorboard": "the tracker tensorboard is not installed",
     "--set teacher.family=unet": "unknown model family 'unet'",
     "--base nowhere": "there is nothing at nowhere",
     "--data nowhere.safetensors": "there are no pictures at nowhere.safetensors",
