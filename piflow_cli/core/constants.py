@@ -25,6 +25,11 @@ class ImitationConfig:
     loss_scale: float = 1.0
     states_per_query: int = 0
 
+    @property
+    def most_per_query(self) -> int:
+        """The largest number of states that share one teacher batch."""
+        return self.states_per_query if self.states_per_query > 0 else self.states
+
     def __post_init__(self) -> None:
         if self.dropout > 0 and self.components < 1:
             raise ValueError("dropout needs the number of components that it chooses from")

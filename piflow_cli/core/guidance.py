@@ -23,6 +23,10 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)
     orthogonal: bool = False
 
+    def acts(self, sigma: Tensor) -> Tensor:
+        """Whether noise levels, of any shape, are inside the interval, bool; its ends are."""
+        return (sigma >= self.interval[0]) & (sigma <= self.interval[1])
+
     def __call__(self, conditional: Tensor, unconditional: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """Guided velocity (B, C, *S) from both velocities at states ``x`` and noise levels ``sigma`` (B,)."""
         bias = (self.scale - 1) * (conditional - unconditional)
@@ -30,8 +34,8 @@ class Guidance:
             x_0 = x - per_sample(sigma, x) * conditional
             axes = tuple(range(1, x.ndim))
             bias = bias - (bias * x_0).sum(axes, keepdim=True) / x_0.square().sum(axes, keepdim=True) * x_0
-        inside = (sigma >= self.interval[0]) & (sigma <= self.interval[1])
-        return torch.where(inside.reshape(-1, *[1] * (x.ndim - 1)), conditional + bias, conditional)
+        inside = self.acts(sigma).reshape(-1, *[1] * (x.ndim - 1))
+        return torch.where(inside, conditional + bias, conditional)
 
 
 def velocity_from_vp(

@@ -64,6 +64,35 @@ def cut_intervals(length: Tensor, config: ImitationConfig, ratio: float, draws: 
     return Intervals(gaps, moves, window)
 
 
+def query_sigmas(
+    raw: Tensor, length: Tensor, config: ImitationConfig, ratio: float, draws: SegmentDraws
+) -> list[Tensor]:
+    """Noise levels (n B,) of every query of one segment from raw times ``raw`` (B,), in the order they are asked in.
+
+    They follow from the draws alone: before those go to a device, the host knows what the teacher will be asked.
+    """
+    intervals = cut_intervals(length, config, ratio, draws)
+    if ratio == 0:
+        queries = _visited_alone(raw, intervals).split(config.most_per_query)
+    else:
+        queries = _visited_with_teacher(raw, intervals).split(1)
+    return [to_sigma(together.flatten(), config.grid.shift) for together in queries]
+
+
+def _visited_alone(raw: Tensor, intervals: Intervals) -> Tensor:
+    """Raw times (S, B) of the states that the policy alone visits."""
+    return raw - intervals.gaps.cumsum(dim=0)
+
+
+def _visited_with_teacher(raw: Tensor, intervals: Intervals) -> Tensor:
+    """Raw times (S, B) of the states that policy gaps lead to where teacher moves come between them."""
+    raws = []
+    for gap, move in zip(intervals.gaps, intervals.moves):
+        raws.append(raw - gap)
+        raw = raws[-1] - move
+    return torch.stack(raws)
+
+
 def segment_loss(
     student: StudentPolicy,
     teacher: TeacherVelocity,
@@ -107,14 +136,12 @@ def _walk_alone(
     walker: Policy, teacher: TeacherVelocity, segment: Segment, intervals: Intervals, config: ImitationConfig
 ):
     """States that the policy alone visits: none depends on an answer, so one query asks the teacher about many."""
-    raws = segment.raw - intervals.gaps.cumsum(dim=0)
+    raws = _visited_alone(segment.raw, intervals)
     states = rollout_through(walker, segment.x, [segment.raw, *raws], substeps=config.substeps)
-    per_query = config.states_per_query if config.states_per_query > 0 else len(states)
-    answers = []
-    for start in range(0, len(states), per_query):
-        chosen = slice(start, start + per_query)
-        sigma = to_sigma(raws[chosen].flatten(), config.grid.shift)
-        answers += teacher(torch.cat(states[chosen]), sigma).chunk(len(states[chosen]))
+    answers: list[Tensor] = []
+    for together in raws.split(config.most_per_query):
+        chosen = states[len(answers) : len(answers) + len(together)]
+        answers += teacher(torch.cat(chosen), to_sigma(together.flatten(), config.grid.shift)).chunk(len(chosen))
     return states, raws, answers, states[-1], raws[-1]
 
 
@@ -124,17 +151,16 @@ def _walk_with_teacher(
 ):
     """Policy gaps and teacher moves in turn (scheduled trajectory mixing): each answer carries the state on."""
     shift = config.grid.shift
-    states, raws, answers = [], [], []
-    x, raw = segment.x, segment.raw
-    for gap, move in zip(intervals.gaps, intervals.moves):
-        x, raw = rollout(walker, x, raw, raw - gap, substeps=config.substeps), raw - gap
+    states, answers, raws = [], [], _visited_with_teacher(segment.raw, intervals)
+    x, before = segment.x, segment.raw
+    for raw, move in zip(raws, intervals.moves):
+        x = rollout(walker, x, before, raw, substeps=config.substeps)
         answer = teacher(x, to_sigma(raw, shift))
         states.append(x)
-        raws.append(raw)
         answers.append(answer)
         x = x + answer * per_sample(to_sigma(raw - move, shift) - to_sigma(raw, shift), x)
-        raw = raw - move
-    return states, torch.stack(raws), answers, x, raw
+        before = raw - move
+    return states, raws, answers, x, before
 
 
 def data_dependent_loss(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..core.validation import PolicyError
 from ..errors import RunError
 from ..reports.images import DIVERGED
 from ..students.student import Student
-from ..teachers.base import Conditioning, Network, TeacherFamily, teacher_velocity
+from ..teachers.base import Conditioning, GuidedRows, Network, TeacherFamily, guided_rows, teacher_velocity
 
 if TYPE_CHECKING:
     from ..teachers.text_to_image import TextToImageFamily
@@ -85,11 +86,26 @@ def sample_teacher(
     guidance: Guidance,
 ) -> Tensor:
     """Samples (B, C, *S) of a teacher from noise ``x`` by ``steps`` Euler steps, even in raw time under ``shift``."""
+    guided, places = guided_steps(steps, shift, guidance), count()
+
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        size = len(x) if next(places) in guided else 0
+        rows = GuidedRows(torch.arange(size), torch.arange(size, device=x.device))
+        return teacher_velocity(family, model, guidance, x, sigma, conditioning, rows)
+
+    return denoise(network, _euler(steps, shift, x.device), x, steps)
+
+
+def guided_steps(steps: int, shift: float, guidance: Guidance) -> set[int]:
+    """Those of the Euler steps of :func:`sample_teacher`, from 0, at whose noise levels ``guidance`` acts."""
+    scheduler = _euler(steps, shift, torch.device("cpu"))
+    return set(guided_rows(guidance, scheduler.timesteps / scheduler.config.num_train_timesteps).tolist())
+
+
+def _euler(steps: int, shift: float, device: torch.device) -> Any:
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=shift)
-    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=x.device)
-    return denoise(
-        lambda x, sigma: teacher_velocity(family, model, guidance, x, sigma, conditioning), scheduler, x, steps
-    )
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=device)
+    return scheduler
 
 
 def sample_by_pipeline(

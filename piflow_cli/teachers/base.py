@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -173,17 +173,52 @@ def repeat(conditioning: Conditioning, times: int) -> Conditioning:
     return {name: value.repeat(times, *[1] * (value.ndim - 1)) for name, value in conditioning.items()}
 
 
+class GuidedRows(NamedTuple):
+    """Rows (n,) int64 of a batch of states, ``here`` in host memory and ``there`` on the device."""
+
+    here: Tensor
+    there: Tensor
+
+
+def guided_rows(guidance: Guidance, sigma: Tensor) -> Tensor:
+    """The rows (n,) int64, in host memory, of noise levels (B,) at which the other half of ``guidance`` is needed."""
+    if guidance.scale == 1:
+        return torch.empty(0, dtype=torch.int64)
+    return guidance.acts(sigma.cpu()).nonzero().flatten()
+
+
 @torch.no_grad()
 def teacher_velocity(
-    family: TeacherFamily, model: Network, guidance: Guidance, x: Tensor, sigma: Tensor, conditioning: Conditioning
+    family: TeacherFamily,
+    model: Network,
+    guidance: Guidance,
+    x: Tensor,
+    sigma: Tensor,
+    conditioning: Conditioning,
+    guided: GuidedRows | None = None,
+    most: int = 0,
 ) -> Tensor:
     """Guided velocity (B, C, *S) of a teacher at states ``x`` and noise levels ``sigma`` (B,).
 
-    ``x`` may hold several states of each conditioned sample, state-major.
+    ``x`` may hold several states of each conditioned sample, state-major. ``guided``: the rows whose other half is
+    asked for, all where the guidance acts among them; None reads them off ``sigma``, and waits for its device. Both
+    halves are one batch where that has at most ``most`` rows, and what they are told has the same shapes.
     """
-    states = x.shape[0] // next(iter(conditioning.values())).shape[0]
-    conditioning = repeat(conditioning, states)
-    conditional = family.call(model, x, sigma, conditioning)
-    if guidance.scale == 1:
-        return conditional
-    return guidance(conditional, family.call(model, x, sigma, family.unconditional(model, conditioning)), x, sigma)
+    told = repeat(conditioning, x.shape[0] // next(iter(conditioning.values())).shape[0])
+    if guided is None:
+        rows = guided_rows(guidance, sigma)
+        guided = GuidedRows(rows, rows.to(x.device))
+    if not len(guided.here):
+        return family.call(model, x, sigma, told)
+    chosen = {name: value[guided.here if value.device.type == "cpu" else guided.there] for name, value in told.items()}
+    other, there = family.unconditional(model, chosen), guided.there
+    of, at = x[there], sigma[there]
+    alike = all(told[name].shape[1:] == value.shape[1:] for name, value in other.items())
+    if alike and len(x) + len(of) <= most:
+        both = {name: torch.cat([told[name], value]) for name, value in other.items()}
+        answers = family.call(model, torch.cat([x, of]), torch.cat([sigma, at]), both)
+        conditional, unconditional = answers.split([len(x), len(of)])
+    else:
+        conditional, unconditional = family.call(model, x, sigma, told), family.call(model, of, at, other)
+    velocity = guidance(conditional[there], unconditional, of, at)
+    return conditional.to(velocity.dtype).index_copy(0, there, velocity)

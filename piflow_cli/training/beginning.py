@@ -11,6 +11,7 @@ from .checkpoints import load_checkpoint
 from .forking import begin_with
 from .metrics import Metrics
 from .saved import save, save_again
+from .settings import network_evaluations
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -62,6 +63,7 @@ def begin(
         run.write_data(fingerprint)
         write_versions(run.path)
         metrics = Metrics(run.metrics, session.iteration, rows)
+        session.evaluations = _evaluations(session, metrics)
     if found and save_again(session, run, lock is not None):
         console.say(f"the student of {found[-1]} is written again: {run.adapter} was not it")
     if source is not None:
@@ -81,6 +83,14 @@ def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console)
     elif (aside := run.set_aside()) is not None:
         lock.follow(aside)
         console.say(f"the earlier run is now {aside}")
+
+
+def _evaluations(session: Session, metrics: Metrics) -> int:
+    """Network evaluations of the run until now: as its last row says, or as a plan expects where there is none."""
+    last = metrics.rows[-1] if metrics.rows else {}
+    if last.get("iteration") == session.iteration and isinstance(last.get("evaluations"), int):
+        return last["evaluations"]
+    return session.iteration * network_evaluations(session.preset)
 
 
 def _restore(session: Session, path: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -29,7 +29,8 @@ from ..core.tensors import to_device
 from ..core.validation import values_unchecked
 from ..data.batches import Batch, TrainingData, mixed_seed
 from ..students.student import Student
-from ..teachers.base import Conditioning, Network, teacher_velocity
+from ..teachers.base import Conditioning, GuidedRows, Network, teacher_velocity
+from .asked import Queries, plan_queries
 from .checkpoints import TrainingState
 from .optimizer import Stretch, learning_rate
 from .parallel import clip_shards
@@ -51,7 +52,8 @@ class Session:
     ``model``: the network of the student's forward pass, as accelerate prepared it. ``gallery``: the start of pictures,
     None where nothing shows them. ``sharded``: whether processes share the weights out. ``streak``: the number of steps
     that were skipped in a row until now. ``stretches``: of the schedule of a run under a budget. ``clock``: of the step
-    in flight.
+    in flight. ``asked``: how often this process has asked the teacher in it. ``evaluations``: of networks, as last
+    reported.
     """
 
     preset: Preset
@@ -72,6 +74,8 @@ class Session:
     pending: list[dict] = field(default_factory=list)
     stretches: tuple[Stretch, ...] = ()
     clock: StepClock = field(init=False)
+    asked: int = 0
+    evaluations: int = 0
 
     @property
     def state(self) -> TrainingState:
@@ -89,6 +93,7 @@ def train_step(session: Session) -> None:
     settings, iteration = session.preset.optimisation, session.iteration
     clock = session.clock = StepClock(session.accelerator.device)
     clock.enter("data")
+    session.asked = 0
     for group in session.optimizer.param_groups:
         group["lr"] = group["share"] * learning_rate(iteration, settings, session.stretches)
     segments = SegmentLosses(session.config.grid)
@@ -110,7 +115,7 @@ def train_step(session: Session) -> None:
     session.iteration += 1
     clock.stop()
     row = {"iteration": session.iteration, "losses": losses, "gradient_norm": norm, "skipped": not finite}
-    session.pending.append({**row, "clock": clock})
+    session.pending.append({**row, "asked": session.asked, "clock": clock})
 
 
 def _clip(session: Session, largest: float | None) -> Tensor:
@@ -161,25 +166,36 @@ def _losses(session: Session, round_: int, generator: torch.Generator, segments:
     ratio = teacher_ratio(session.iteration, session.preset.imitation.mixing_iterations)
     if session.preset.data_free:
         noise, drawn = torch.randn(batch.shape, generator=generator), draw_segments(count, config, generator)
-        noise, drawn, told = to_device((noise, drawn, told), device, on_host)
+        queries = plan_queries(config, session.guidance, ratio, drawn, sharded=session.sharded)
+        noise, drawn, rows, told = to_device((noise, drawn, queries.rows, told), device, on_host)
         session.clock.enter("policy")
-        yield from data_free_losses(*_players(session, told), noise, config, ratio, drawn)
+        yield from data_free_losses(*_players(session, told, queries, rows), noise, config, ratio, drawn)
     else:
         assert batch.x_0 is not None, "data-dependent training has data"
         drawn = draw_start(batch.shape, config.grid, generator), draw_segment(count, config, generator)
         members = membership(drawn[0].raw, config.grid)
-        x_0, drawn, members, told = to_device((batch.x_0, drawn, members, told), device, on_host)
+        queries = plan_queries(config, session.guidance, ratio, drawn[1:], drawn[0], sharded=session.sharded)
+        x_0, drawn, members, rows, told = to_device((batch.x_0, drawn, members, queries.rows, told), device, on_host)
         session.clock.enter("policy")
 
         def seen(losses: Tensor) -> None:
             segments.add_samples(losses, members, session.batches.accumulation)
 
-        yield data_dependent_loss(*_players(session, told), x_0, config, ratio, drawn, seen)
+        yield data_dependent_loss(*_players(session, told, queries, rows), x_0, config, ratio, drawn, seen)
 
 
-def _players(session: Session, conditioning: Conditioning) -> tuple[StudentPolicy, TeacherVelocity]:
-    """Student and teacher, told ``conditioning``, by the clock of the step."""
-    family, clock = session.student.family, session.clock
+def _players(
+    session: Session, conditioning: Conditioning, queries: Queries, rows: Sequence[Tensor]
+) -> tuple[StudentPolicy, TeacherVelocity]:
+    """Student and teacher, told ``conditioning``, by the clock of the step.
+
+    ``rows``: those of the ``queries``, on the device.
+    """
+    session.asked += queries.evaluations
+    family, clock, guided = session.student.family, session.clock, map(GuidedRows, queries.rows, rows)
+    count = len(next(iter(conditioning.values())))
+    # One batch holds both halves where a query may be as large; alike on all processes that share the weights out.
+    most = 0 if session.sharded else count * session.config.most_per_query
 
     def student(x: Tensor, raw: Tensor) -> Policy:
         with clock.during("student"), without_cudnn_attention():
@@ -187,7 +203,9 @@ def _players(session: Session, conditioning: Conditioning) -> tuple[StudentPolic
 
     def teacher(x: Tensor, sigma: Tensor) -> Tensor:
         with clock.during("teacher"), session.accelerator.autocast():
-            return teacher_velocity(family, session.teacher, session.guidance, x, sigma, conditioning)
+            return teacher_velocity(
+                family, session.teacher, session.guidance, x, sigma, conditioning, next(guided), most
+            )
 
     return student, teacher
 

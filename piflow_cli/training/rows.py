@@ -8,9 +8,10 @@ import torch
 
 from ..core.imitation import teacher_ratio
 from ..system.devices import peak_memory
+from .asked import count_evaluations
 from .optimizer import learning_rate
 from .segments import read_losses
-from .settings import network_evaluations
+from .settings import student_evaluations
 
 if TYPE_CHECKING:
     from .loop import Session
@@ -26,9 +27,11 @@ def take_pending(session: Session) -> list[dict[str, Any]]:
         return []
     losses = torch.stack([row["losses"] for row in pending]).tolist()
     norms = torch.stack([torch.as_tensor(row["gradient_norm"]) for row in pending]).tolist()
-    evaluations, peak = network_evaluations(session.preset), _peak_memory(session)
+    asked, student = [row["asked"] for row in pending], student_evaluations(session.preset)
+    counts = count_evaluations(session.accelerator, session.evaluations, student, asked)
+    session.evaluations, peak = counts[-1], _peak_memory(session)
     rows = []
-    for row, numbers, norm in zip(pending, losses, norms, strict=True):
+    for row, numbers, norm, count in zip(pending, losses, norms, counts, strict=True):
         loss, segments = read_losses(numbers, session.config.grid)
         done, seconds = row["iteration"], row["clock"].seconds()
         rows.append(
@@ -39,7 +42,7 @@ def take_pending(session: Session) -> list[dict[str, Any]]:
                 "gradient_norm": norm,
                 "teacher_ratio": teacher_ratio(done - 1, session.preset.imitation.mixing_iterations),
                 "learning_rate": learning_rate(done - 1, session.preset.optimisation, session.stretches),
-                "evaluations": done * evaluations,
+                "evaluations": count,
                 "skipped": row["skipped"],
                 "samples_per_second": _short(session.preset.optimisation.batch_size / seconds["step"]),
                 "peak_memory": peak,

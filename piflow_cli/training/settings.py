@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..core.constants import ImitationConfig
 from ..core.policies.kinds import policy_kind
-from ..core.timegrid import TimeGrid
+from ..core.timegrid import TimeGrid, to_raw
 from ..errors import UsageError
 from ..teachers.base import guidance_of
 
@@ -72,13 +73,48 @@ def imitation_config(preset: Preset) -> ImitationConfig:
 
 
 def network_evaluations(preset: Preset) -> int:
-    """Network evaluations of one iteration, each of one state of one sample.
+    """Network evaluations of one iteration, each of one state of one sample; expected, and rounded.
 
-    A segment takes one for the student's forward pass, two for its backward pass, one more where checkpointing computes
-    it again, and one for every state that the teacher is asked for, or two under classifier-free guidance. A
-    trajectory has all segments, a sample one.
+    The teacher is asked for every state once, and once more where classifier-free guidance acts there
+    (:func:`guided_share`).
     """
-    asked = 1 if guidance_of(preset.teacher).scale == 1 else 2
-    student = 4 if preset.optimisation.gradient_checkpointing else 3
-    segments = preset.policy.nfe if preset.data_free else 1
-    return preset.optimisation.batch_size * segments * (student + asked * preset.imitation.states)
+    asked = preset.imitation.states * (1 + guided_share(preset))
+    return student_evaluations(preset) + round(_segments(preset) * asked)
+
+
+def student_evaluations(preset: Preset) -> int:
+    """Evaluations of the student in one iteration.
+
+    A segment takes one for the forward pass, two for the backward pass, and one more where checkpointing computes it
+    again. A trajectory has all segments, a sample one.
+    """
+    return _segments(preset) * (4 if preset.optimisation.gradient_checkpointing else 3)
+
+
+def guided_share(preset: Preset) -> float:
+    """Expected share of the states at which classifier-free guidance acts; where mixing goes on, that after its end.
+
+    One of the states of a segment, chosen at random, is uniform in raw time between its ends, but for the window.
+    """
+    guidance, grid, config = guidance_of(preset.teacher), time_grid(preset), imitation_config(preset)
+    if guidance.scale == 1:
+        return 0.0
+    if guidance.interval[0] <= 0 and guidance.interval[1] >= 1:
+        return 1.0
+    low, high = (to_raw(sigma, grid.shift) for sigma in guidance.interval)
+    share = 0.0
+    for upper, lower in pairwise(grid.edges):
+        length = upper - lower
+        lower += min(config.window * length / max(1, round(length * config.substeps)), length)
+        if upper > lower:
+            inside = max(0.0, min(upper, high) - max(lower, low)) / (upper - lower)
+        else:
+            inside = float(low <= upper <= high)
+        # From data, long segments are drawn more often.
+        share += inside * (1 / grid.nfe if preset.data_free else length)
+    return share
+
+
+def _segments(preset: Preset) -> int:
+    """The number of segments in one iteration."""
+    return preset.optimisation.batch_size * (preset.policy.nfe if preset.data_free else 1)

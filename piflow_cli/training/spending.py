@@ -189,13 +189,15 @@ class Measured:
         if gallery is None:
             return 0.0
         family, facts = session.student.family, session.student.facts
+        # The one step is at noise, where guidance may not act yet.
+        guidance = replace(session.guidance, interval=(0.0, 1.0))
         noise = gallery.noise[: gallery.columns]
         conditioning = {name: value[: gallery.columns] for name, value in gallery.conditioning.items()}
         times = []
         for _ in range(AGAIN):
             began = now()
             with session.accelerator.autocast():
-                drawn = sample_teacher(family, session.teacher, noise, conditioning, 1, facts.shift, session.guidance)
+                drawn = sample_teacher(family, session.teacher, noise, conditioning, 1, facts.shift, guidance)
             # On a GPU the answer has to be waited for.
             drawn.sum().item()
             times.append(now() - began)

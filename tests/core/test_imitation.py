@@ -16,6 +16,7 @@ from piflow_cli.core.imitation import (
     cut_intervals,
     data_dependent_loss,
     data_free_losses,
+    query_sigmas,
     segment_loss,
     teacher_ratio,
 )
@@ -208,6 +209,19 @@ def test_without_mixing_states_are_the_policys_own_and_asked_for_at_once() -> No
     )
     assert [call[0].shape[0] for call in calls] == [6, 2]
     torch.testing.assert_close(loss_all, loss_three)
+
+
+@given(st.floats(0, 1), st.integers(0, 4), st.integers(1, 4), st.integers(0, 5), st.integers(0, 99))
+def test_what_the_teacher_is_asked_follows_from_the_draws(
+    ratio: float, per_query: int, states: int, window: int, seed: int
+) -> None:
+    teacher, asked = asked_teacher()
+    config = ImitationConfig(TimeGrid(2, 0.5, 3.2), states=states, window=window, states_per_query=per_query)
+    raw, length = config.grid.enclosing(torch.tensor([1.0, 0.2], dtype=torch.float64))
+    x, draws = torch.randn(2, 2, 3, generator=seeded(seed), dtype=torch.float64), draw_segment(2, config, seeded(seed))
+    segment_loss(exact_student, teacher, Segment(x, raw, length), config, ratio, draws)
+    expected = query_sigmas(raw, length, config, ratio, draws)
+    assert len(asked) == len(expected) and all(torch.equal(one, other) for (_, one), other in zip(asked, expected))
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5])

@@ -155,8 +155,11 @@ def test_a_schedule_of_one_stretch_is_the_cosine() -> None:
         ("flux-dev", {}, 64 * 4 * 8),
         # 2 states under classifier-free guidance.
         ("qwen-image", {}, 64 * 4 * 8),
+        # 2 states, guided in 0.7 and in 0.6 of the time.
+        ("imagenet-repa", {}, 4096 * 4 + round(4096 * 2 * 1.7)),
+        ("imagenet-fm", {}, 4096 * 4 + round(4096 * 2 * 1.6)),
     ],
 )
 def test_network_evaluations_of_an_iteration(name: str, settings: dict, each: int) -> None:
-    prompts = {} if name == "digits" else {"data.prompts": "x"}
+    prompts = {} if name == "digits" or name.startswith("imagenet") else {"data.prompts": "x"}
     assert network_evaluations(resolve(name, None, [], settings | prompts)) == each

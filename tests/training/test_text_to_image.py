@@ -117,7 +117,9 @@ def test_the_losses_are_those_of_latents_and_conditioning_by_hand(cli, teacher, 
     """x_0 is the picture's latents, and the teacher hears both the prompt and the empty one."""
     seen = []
     monkeypatch.setattr(
-        loop, "teacher_velocity", lambda family, model, guidance, x, sigma, conditioning: seen.append(conditioning) or x
+        loop,
+        "teacher_velocity",
+        lambda family, model, guidance, x, sigma, conditioning, *rest: seen.append(conditioning) or x,
     )
     losses = []
     monkeypatch.setattr(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ...sampling.denoise import denoise
+from ...core.guidance import Guidance
+from ...sampling.denoise import denoise, guided_steps
 from ...sampling.request import ImageSpec
 from ...sampling.teacher import OwnTeacher
 from ..candidates import TEACHER
@@ -83,14 +84,19 @@ def student_speed(
 
 @torch.no_grad()
 def teacher_speed(opened: OpenedModel, teacher: OwnTeacher, specs: Sequence[ImageSpec], steps: int) -> Speed:
-    """Time one evaluation of the guided teacher on ``specs`` of one size; an Euler step costs next to nothing."""
+    """Time the mean evaluation of a guided teacher on ``specs`` of one size; an Euler step costs next to nothing."""
     noise, conditioning = opened.noise(specs), opened.conditioning(specs)
     sigma = noise.new_ones(len(specs))
+
+    def seconds(guidance: Guidance) -> float:
+        asked = replace(teacher, guidance=guidance)
+        found = [timed(lambda: asked.velocity(noise, sigma, conditioning), opened.device) for _ in range(1 + ROUNDS)]
+        return statistics.median(time for time, _ in found[1:])
+
+    guided = len(guided_steps(steps, teacher.shift, teacher.guidance))
+    kinds = {replace(teacher.guidance, interval=(0.0, 1.0)): guided, Guidance(): steps - guided}
     with opened.computing():
-        seconds = [
-            timed(lambda: teacher.velocity(noise, sigma, conditioning), opened.device)[0] for _ in range(1 + ROUNDS)
-        ]
-    network = statistics.median(seconds[1:])
+        network = sum(times * seconds(guidance) for guidance, times in kinds.items() if times) / steps
     return Speed(len(specs), network, None, len(specs) / (steps * network))
 
 

@@ -15,7 +15,7 @@ from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ..machine import check_machine
 from ..parallel import DDP
-from ..settings import BatchPlan, batch_plan, network_evaluations, time_grid
+from ..settings import BatchPlan, batch_plan, guided_share, network_evaluations, time_grid
 from .memory import Bytes
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
 from .sharing import choose_parallel
@@ -85,16 +85,17 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
 def _length(preset: Preset) -> dict[str, object]:
     """The number of iterations, or what sets it, the network evaluations that they take, and what comes of them."""
     each, optimisation = network_evaluations(preset), preset.optimisation
+    about = "about " if 0 < guided_share(preset) < 1 else ""
     if optimisation.budget is not None:
         return {
             "budget": f"{optimisation.budget}, which sets iterations, batch, warm-up and a cosine after a few steps",
-            "network evaluations": f"{each:,} an iteration of the whole batch",
+            "network evaluations": f"{about}{each:,} an iteration of the whole batch",
         }
     iterations = optimisation.iterations
     hoped = expected(preset, each * iterations)
     return {
         "iterations": iterations,
-        "network evaluations": f"{each * iterations:,} in all, {each:,} an iteration",
+        "network evaluations": f"{about}{each * iterations:,} in all, {each:,} an iteration",
         **({} if hoped is None else {"expected": str(hoped)}),
     }
 

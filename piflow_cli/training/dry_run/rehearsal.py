@@ -20,7 +20,7 @@ from ...core.policies.base import Policy
 from ...core.tensors import working
 from ...students.shared_base import root
 from ...students.student import Student
-from ...teachers.base import Conditioning, Network, repeat, teacher_velocity
+from ...teachers.base import Conditioning, GuidedRows, Network, repeat, teacher_velocity
 from .live import Autocast, Live
 from .memory import SegmentMemory
 
@@ -136,12 +136,16 @@ def _policy(cast: Cast, x: Tensor, told: Conditioning, reached: Callable[[], obj
 
 def _answers(cast: Cast, states: list[Tensor], told: Conditioning) -> list[Tensor]:
     """The teacher's velocities at the states, asked about as many at once as in training."""
-    together, answers = cast.config.states_per_query or len(states), []
-    for start in range(0, len(states), together):
-        chosen = states[start : start + together]
-        sigma = torch.ones(len(chosen) * cast.shape[0], dtype=torch.float64)
-        family, x = cast.student.family, torch.cat(chosen)
-        answers += teacher_velocity(family, cast.teacher, cast.guidance, x, sigma, told).chunk(len(chosen))
+    per_query, answers = cast.config.states_per_query or len(states), []
+    for start in range(0, len(states), per_query):
+        chosen = states[start : start + per_query]
+        count = len(chosen) * cast.shape[0]
+        x, sigma = torch.cat(chosen), torch.ones(count, dtype=torch.float64)
+        # Guidance may act on all of them at once.
+        rows = torch.arange(0 if cast.guidance.scale == 1 else count, device="cpu")
+        guided = GuidedRows(rows, rows.to("meta"))
+        family = cast.student.family
+        answers += teacher_velocity(family, cast.teacher, cast.guidance, x, sigma, told, guided).chunk(len(chosen))
     return answers
 
 
