@@ -14,7 +14,7 @@ NOISE = """
 import ctypes, logging, os, subprocess, sys, threading, types, warnings
 logging.basicConfig()
 early = sys.stderr
-def distill(preset, output, device, resume, console, parallel, began):
+def distill(preset, output, device, resume, console, parallel, fork, began):
     print("noise on stdout"); print("noise on stderr", file=sys.stderr)
     early.write("noise of a stream taken earlier\\n")
     warnings.warn("noise", FutureWarning); logging.getLogger("transformers").error("noise")

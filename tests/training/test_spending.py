@@ -15,6 +15,7 @@ import torch
 import yaml
 from interruptions import interrupted_at
 from own_process import piflow
+from run_rows import course_of
 from safetensors.torch import load_file
 
 from piflow_cli.training import loop, run, spending
@@ -96,7 +97,7 @@ def test_a_run_ends_in_time_and_is_the_run_of_the_numbers_it_has_chosen(cli, tin
     assert cli(*told(tiny_teacher, tmp_path / "plain", *same)).code == 0
     one, other = weights(tmp_path / "timed"), weights(tmp_path / "plain")
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert rows(tmp_path / "timed") == rows(tmp_path / "plain")
+    assert course_of(tmp_path / "timed") == course_of(tmp_path / "plain")
 
 
 def test_a_machine_that_slows_down_shortens_the_run_and_its_cosine(cli, tiny_teacher, tmp_path, monkeypatch):
