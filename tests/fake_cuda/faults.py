@@ -25,8 +25,8 @@ def on_the_wrong_device() -> AbstractContextManager:
     whole = loop.to_device
 
     def moved(nest: Any, *given: Any) -> Any:
-        first, _, told = whole(nest, *given)
-        return first, nest[1], told
+        first, _, *others = whole(nest, *given)
+        return first, nest[1], *others
 
     return mock.patch.object(loop, "to_device", moved)
 
