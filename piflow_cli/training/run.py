@@ -125,6 +125,8 @@ def _distill(
         shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
     if spending is not None and metrics is not None:
         spending.write()
+    # Whoever left first would close connections that others may still read.
+    session.accelerator.wait_for_everyone()
     session.accelerator.end_training()
     return _finish(session, run, metrics, started, shown) if metrics is not None else {}
 
