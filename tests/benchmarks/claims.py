@@ -1,0 +1,87 @@
+"""The paper's claims, measured on the digits teacher.
+
+    python tests/benchmarks/claims.py --runs RUNS [--only 1,3] [--seeds 0,1,2] [--json FILE]
+
+claim_table.py says which claim compares which students, and where the paper makes it. Each student is distilled by
+`piflow distill --teacher digits`, once for each seed, and looked at by `piflow inspect-policy`; distances are those of
+digits.py. RUNS keeps students and figures, and a program that was stopped goes on. The file is written after every
+claim; docs/pages/claims.md is made from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from claim_runs import Measured, figures_of
+from claim_table import CLAIMS, Claim
+from claim_verdicts import judge, verdict
+from common import machine, write_json
+
+from piflow_cli.console import format_table
+
+COLUMNS = ("claim", "expected", "figure", "better", "worse", "difference", "margin", "verdict")
+
+
+def measured(claim: Claim, runs: Path, seeds: list[int], shorter: int | None, images: int) -> dict[str, list[Measured]]:
+    """The figures of every student of the claim, one set for each seed."""
+    found = {}
+    for name, arm in claim.arms.items():
+        found[name] = [figures_of(arm, seed, runs, shorter, images) for seed in seeds]
+        print(f"claim {claim.number}: {name} on {len(seeds)} seeds", flush=True)
+    return found
+
+
+def record(claim: Claim, figures: dict[str, list[Measured]]) -> dict[str, Any]:
+    """What the file has of one claim: its words, the figures of every student and seed, and what follows."""
+    comparisons = [judge(one, figures) for one in claim.comparisons]
+    return {
+        "number": claim.number,
+        "title": claim.title,
+        "where": claim.where,
+        "says": claim.says,
+        "verdict": verdict(comparisons),
+        "comparisons": [asdict(one) for one in comparisons],
+        "arms": {
+            name: {"settings": list(arm.options), "nfe": arm.nfe, "sampling": arm.sampling, "figures": figures[name]}
+            for name, arm in claim.arms.items()
+        },
+    }
+
+
+def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"claim": found["number"], **one} for one in found["comparisons"]]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="folder that keeps students and figures")
+    parser.add_argument("--only", help="numbers of claims, with commas between; default: all")
+    parser.add_argument("--seeds", default="0,1,2", help="of the trainings, with commas between; two at least")
+    parser.add_argument("--iterations", type=int, help="of every student, to try the program; default: the claims'")
+    parser.add_argument("--images", type=int, default=1797, help="first so many of the 1,797 labels")
+    parser.add_argument("--json", type=Path, help="also write all figures, versions and machine here")
+    options = parser.parse_args(arguments)
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    if len(seeds) < 2:
+        parser.error("a spread needs two seeds: --seeds 0,1,2")
+    numbers = [claim.number for claim in CLAIMS]
+    if options.only is not None:
+        numbers = [int(number) for number in options.only.split(",")]
+    found: list[dict[str, Any]] = []
+    for claim in CLAIMS:
+        if claim.number in numbers:
+            found.append(record(claim, measured(claim, options.runs, seeds, options.iterations, options.images)))
+            print(format_table(rows_of(found[-1]), COLUMNS), flush=True)
+            if options.json is not None:
+                facts = {**machine(torch.device("cpu")), "images": options.images, "seeds": seeds}
+                write_json(options.json, {"benchmark": "claims", "teacher": "digits", **facts, "claims": found})
+    print(json.dumps({one["title"]: one["verdict"] for one in found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
