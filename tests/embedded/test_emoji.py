@@ -9,8 +9,9 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 from emoji_data import COLOURS, write_squares
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 
 from piflow_cli.embedded.emoji.__main__ import TRAINED, main, parse_arguments, recipe_of
 from piflow_cli.embedded.emoji.autoencoder import autoencoder_loss, load_latents
@@ -20,11 +21,14 @@ from piflow_cli.embedded.emoji.grid import own_pictures
 from piflow_cli.embedded.emoji.guidance import guided, new_student
 from piflow_cli.embedded.emoji.loop import Course, Limits, Run, average_of, learning_rate
 from piflow_cli.embedded.emoji.network import new_autoencoder, new_transformer, velocity
+from piflow_cli.embedded.emoji.precision import training_precision
 from piflow_cli.embedded.emoji.recipe import AutoencoderRecipe, FlowRecipe, Recipe, Schedule, TransformerRecipe
 from piflow_cli.embedded.emoji.teacher import load_teacher, new_teacher, train_teacher
+from piflow_cli.embedded.emoji.text import train_text, trained_encoders
 from piflow_cli.embedded.emoji.write import open_pipeline
 
 SIZES = {
+    "text": {"readout-width": 16},
     "autoencoder": {"channels": "4,4,4", "latent-channels": 4, "norm-groups": 2},
     "teacher": {"width": 32, "head-width": 16, "double-blocks": 1, "single-blocks": 1, "text-width": 16},
     "guidance": {},
@@ -37,7 +41,7 @@ def options(work) -> list[str]:
     given = ["--work", str(work), "--device", "cpu", "--log-every", "2", "--save-seconds", "0"]
     for stage, sizes in SIZES.items():
         common = {"iterations": 4, "batch-size": 4, "warmup": 2}
-        long = {} if stage == "autoencoder" else {"long-every": 4, "long-batch-size": 2, "long-length": 48}
+        long = {} if stage in ("autoencoder", "text") else {"long-every": 4, "long-batch-size": 2, "long-length": 48}
         for name, value in {**common, **long, **sizes}.items():
             given += [f"--{stage}-{name}", str(value)]
     return given
@@ -99,7 +103,7 @@ def test_weights_are_bfloat16_and_their_story_is_beside_them(made, recipe):
         assert file.stat().st_mode & 0o777 == 0o644
     story = json.loads((folder / "training.json").read_text())
     assert story["recipe"] == json.loads(json.dumps(asdict(recipe)))
-    assert [story[stage]["iterations_done"] for stage in TRAINED] == [4, 4, 4]
+    assert [story[stage]["iterations_done"] for stage in TRAINED] == [4] * len(TRAINED)
     assert [count for count, _ in story["teacher"]["losses"]] == [2, 4]
     (sitting,) = story["teacher"]["sittings"]
     assert (sitting["from"], sitting["device"], sitting["batch_size"]) == (0, "cpu", 4)
@@ -246,6 +250,45 @@ def test_the_divergence_counts_as_often_as_the_recipe_says():
     # diffusers sums the divergence over all values of a picture.
     divergence = (posterior.kl() / posterior.mean[0].numel()).mean().item()
     assert losses[1] - losses[0] == pytest.approx(2 * divergence, rel=1e-4)
+
+
+def test_text_encoders_tell_the_pictures_of_their_captions(tmp_path, made, recipe):
+    (tmp_path / "data").symlink_to(made / "data")
+    mean = torch.randn(len(COLOURS), 64, 16, generator=torch.manual_seed(0))
+    save_file({"mean": mean, "std": torch.zeros_like(mean)}, tmp_path / "latents.safetensors")
+    known = replace(
+        recipe, text=replace(recipe.text, iterations=100, batch_size=16, learning_rate=1e-2, readout_width=64)
+    )
+    facts = train_text(tmp_path, known, Limits(log_every=20), CPU)
+    # Who knew nothing of the caption would be left with the variance among the pictures, twice.
+    assert facts["final_loss"] < 0.2 * 2 * mean.var(0, correction=0).mean().item()
+
+
+def test_a_new_teacher_reads_as_the_stage_of_text_left_its_encoders(made, recipe):
+    kept = trained_encoders(made)
+    assert all(torch.equal(kept[name], value) for name, value in new_teacher(made, recipe).text.state_dict().items())
+
+
+def test_attention_is_computed_in_float32_and_handed_on_in_its_own_dtype():
+    q, k, v = torch.randn(3, 1, 2, 8, 4, generator=torch.manual_seed(0)).bfloat16()
+    with training_precision(CPU):
+        found = F.scaled_dot_product_attention(q, key=k, value=v)
+    expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).bfloat16()
+    assert torch.equal(found, expected)
+
+
+def test_matrices_of_blocks_take_orthogonal_steps(tmp_path):
+    """Muon's step is near the orthogonal factor of the gradient, times 0.2 sqrt of the longer side."""
+    model = nn.Linear(8, 8, bias=True)
+    weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
+    schedule = Schedule(iterations=1, learning_rate=1e-2, warmup=1)
+    run = Run("one", model, schedule, tmp_path / "one.pt", Limits(), [model.weight])
+    x = torch.randn(64, 8, generator=torch.manual_seed(0))
+    run.train(lambda model, iteration, generator: (model(x) - x).square().mean())
+    lengths = torch.linalg.svdvals(weight - model.weight.detach()) / (1e-2 * 0.2 * 8**0.5)
+    assert lengths.min() > 0.5 and lengths.max() < 1.3
+    # AdamW's first step is the sign of the gradient.
+    torch.testing.assert_close((bias - model.bias.detach()).abs(), torch.full((8,), 1e-2), rtol=1e-3, atol=0)
 
 
 def test_own_pictures_are_those_nearest():

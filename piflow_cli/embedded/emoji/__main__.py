@@ -19,12 +19,18 @@ from .data import make_data
 from .grid import make_grids
 from .guidance import train_guidance
 from .loop import Limits
-from .recipe import AutoencoderRecipe, GuidanceRecipe, Recipe, TransformerRecipe
+from .recipe import AutoencoderRecipe, GuidanceRecipe, Recipe, TextRecipe, TransformerRecipe
 from .teacher import train_teacher
+from .text import train_text
 from .write import write_pipelines
 
 PROGRAM = "python -m piflow_cli.embedded.emoji"
-TRAINED = {"autoencoder": AutoencoderRecipe, "teacher": TransformerRecipe, "guidance": GuidanceRecipe}
+TRAINED = {
+    "autoencoder": AutoencoderRecipe,
+    "text": TextRecipe,
+    "teacher": TransformerRecipe,
+    "guidance": GuidanceRecipe,
+}
 STAGES = ("data", *TRAINED, "write", "grid")
 PACKAGES = ("diffusers", "transformers", "tokenizers", "torch")
 
@@ -93,6 +99,9 @@ class Stages:
             "autoencoder",
             train_autoencoder(self.work, self.recipe.autoencoder, self.limits("autoencoder"), self.device),
         )
+
+    def text(self) -> None:
+        self.keep("text", train_text(self.work, self.recipe, self.limits("text"), self.device))
 
     def teacher(self) -> None:
         compiled = self.arguments.compile

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ...teachers.base import Network
 from .flow import FlowData, NoisedLatents, compile_blocks, stance
 from .loop import Limits, Run, average_of
-from .network import TextToImage, new_transformer, velocity
+from .network import TextToImage, block_matrices, new_transformer, velocity
 from .recipe import GuidanceRecipe, Recipe
 from .teacher import load_teacher
 
@@ -57,7 +57,9 @@ def train_guidance(
     """Train the student, and return the figures."""
     data = FlowData.load(work, recipe.guidance, device)
     teacher = load_teacher(work, recipe).to(device)
-    run = Run("guidance", new_student(teacher, recipe).to(device), recipe.guidance, work / CHECKPOINT, limits)
+    student = new_student(teacher, recipe).to(device)
+    matrices = block_matrices(student) if recipe.guidance.muon else []
+    run = Run("guidance", student, recipe.guidance, work / CHECKPOINT, limits, matrices)
     if compiled:
         compile_blocks(teacher.transformer)
         compile_blocks(run.model)

@@ -7,7 +7,7 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...core.attention import without_cudnn_attention
 from ...system.files import replacing_file
+from .precision import training_precision
 from .recipe import Schedule
 
 Loss = Callable[[nn.Module, int, torch.Generator], Tensor]
@@ -60,19 +61,40 @@ def learning_rate(done: int, progress: float, schedule: Schedule) -> float:
     return schedule.learning_rate * cosine * min(1.0, (done + 1) / schedule.warmup)
 
 
-class Run:
-    """A run with its checkpoint at ``place``, which it goes on from where there is one."""
+def new_optimizers(
+    trained: Sequence[Tensor], matrices: Sequence[Tensor], weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """AdamW for what is ``trained`` but the ``matrices``, and Muon for these; their rates are set at every step."""
+    apart = {id(matrix) for matrix in matrices}
+    others = [value for value in trained if id(value) not in apart]
+    adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+    if not matrices:
+        return [adam]
+    # Its steps are scaled to the size of AdamW's, so that one rate serves both.
+    return [adam, torch.optim.Muon(matrices, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")]
 
-    def __init__(self, name: str, model: nn.Module, schedule: Schedule, place: Path, limits: Limits) -> None:
+
+class Run:
+    """A run with its checkpoint at ``place``, which it goes on from where there is one.
+
+    matrices: those of the model's parameters that Muon trains.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        schedule: Schedule,
+        place: Path,
+        limits: Limits,
+        matrices: Sequence[Tensor] = (),
+    ) -> None:
         self.name, self.model, self.schedule, self.place, self.limits = name, model, schedule, place, limits
         self.device = next(model.parameters()).device
         self.ema = copy.deepcopy(model).eval().requires_grad_(False)
         self.trained: list[Tensor] = list(model.parameters())
         self.averages: list[Tensor] = list(self.ema.parameters())
-        # Its rate is that of the iteration, set in train().
-        self.optimizer = torch.optim.AdamW(
-            self.trained, lr=0.0, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
-        )
+        self.optimizers = new_optimizers(self.trained, matrices, schedule.weight_decay)
         self.generator = torch.Generator(self.device).manual_seed(schedule.seed)
         self.course = Course()
         if place.exists():
@@ -111,23 +133,25 @@ class Run:
 
     def _warm_up(self, loss_of: Loss) -> None:
         """Let the device compile and choose its kernels, which is no training; nothing of it stays."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with training_precision(self.device):
             loss = loss_of(self.model, self.course.done, torch.Generator(self.device).manual_seed(0))
         loss.backward()
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         loss.item()
 
     def _step(self, loss_of: Loss, total: Tensor) -> None:
         course, schedule = self.course, self.schedule
         rate = learning_rate(course.done, course.progress(schedule, self.limits), schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16):
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        with training_precision(self.device):
             loss = loss_of(self.model, course.done, self.generator)
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, schedule.gradient_clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         course.done += 1
         # A short memory at first, or the random start would linger in the average.
         decay = min(schedule.ema, course.done / (course.done + 9))
@@ -147,7 +171,7 @@ class Run:
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "generator": self.generator.get_state(),
             "course": asdict(self.course),
         }
@@ -158,7 +182,8 @@ class Run:
         state = read_checkpoint(self.place)
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         with contextlib.suppress(RuntimeError):  # a checkpoint of another kind of device has another generator's state
             self.generator.set_state(state["generator"])
         self.course = Course(**state["course"])

@@ -105,6 +105,12 @@ class TextToImage(nn.Module):
         self.transformer = transformer
 
 
+def block_matrices(transformer: Network) -> list[Tensor]:
+    """The weights of all linear layers inside the transformer's blocks."""
+    blocks = (*transformer.transformer_blocks, *transformer.single_transformer_blocks)
+    return [layer.weight for block in blocks for layer in block.modules() if isinstance(layer, nn.Linear)]
+
+
 def velocity(
     transformer: nn.Module, x: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], guidance: Tensor | None = None
 ) -> Tensor:

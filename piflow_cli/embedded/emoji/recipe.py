@@ -35,11 +35,25 @@ class AutoencoderRecipe(Schedule):
 
 
 @dataclass(frozen=True)
+class TextRecipe(Schedule):
+    """Text encoders of the teacher's sizes, and readouts of their own that are thrown away."""
+
+    iterations: int = 4_000
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    ema: float = 0.99
+    readout_width: int = 128
+    readout_heads: int = 4
+
+
+@dataclass(frozen=True)
 class FlowRecipe(Schedule):
     """Times: sigma = shift s / (1 + (shift - 1) s) of logit-normal s, and uniform ones for the share `uniform_times`.
 
     FLUX does not mask the padding of its text. Most iterations pad captions to `text_length`; one in `long_every` pads
-    to `long_length`, which is the stock pipeline's default, on a batch of `long_batch_size`.
+    to `long_length`, which is the stock pipeline's default, on a batch of `long_batch_size`. With `muon`, the matrices
+    of the transformer's blocks take orthogonalised steps (Jordan et al. 2024, scaled as in arXiv 2502.16982), and AdamW
+    trains all the rest.
     """
 
     batch_size: int = 512
@@ -50,6 +64,7 @@ class FlowRecipe(Schedule):
     long_length: int = 512
     long_every: int = 16
     long_batch_size: int = 64
+    muon: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,5 +99,6 @@ class Recipe:
     """The defaults are the run that made the weights."""
 
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
+    text: TextRecipe = field(default_factory=TextRecipe)
     teacher: TransformerRecipe = field(default_factory=TransformerRecipe)
     guidance: GuidanceRecipe = field(default_factory=GuidanceRecipe)

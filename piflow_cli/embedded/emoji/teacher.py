@@ -11,17 +11,19 @@ from torch.nn import functional as F
 
 from .flow import FlowData, compile_blocks, stance
 from .loop import Limits, Run, average_of
-from .network import TextEncoders, TextToImage, new_transformer, velocity
+from .network import TextEncoders, TextToImage, block_matrices, new_transformer, velocity
 from .recipe import Recipe
+from .text import trained_encoders
 from .tokenizers import load_tokenizers
 
 CHECKPOINT = "teacher.pt"
 
 
 def new_teacher(work: Path, recipe: Recipe) -> TextToImage:
-    """The teacher of two halves, with random weights that follow from its seed."""
+    """The teacher of two halves: the text encoders as stage `text` left them, and a transformer of random weights."""
     torch.manual_seed(recipe.teacher.seed)
     text = TextEncoders(recipe.teacher, *load_tokenizers(work / "data"))
+    text.load_state_dict(trained_encoders(work))
     return TextToImage(text, new_transformer(recipe.teacher, recipe.autoencoder.latent_channels, guidance_embeds=False))
 
 
@@ -41,7 +43,9 @@ def train_teacher(
     Salimans, arXiv 2207.12598).
     """
     data = FlowData.load(work, recipe.teacher, device)
-    run = Run("teacher", new_teacher(work, recipe).to(device), recipe.teacher, work / CHECKPOINT, limits)
+    model = new_teacher(work, recipe).to(device)
+    matrices = block_matrices(model.transformer) if recipe.teacher.muon else []
+    run = Run("teacher", model, recipe.teacher, work / CHECKPOINT, limits, matrices)
     if compiled:
         compile_blocks(run.model.transformer)
 
