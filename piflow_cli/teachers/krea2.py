@@ -57,7 +57,7 @@ class Krea2Family(QwenVaeFamily):
         device = conditioning["prompt_embeds"].device
         # The pipeline lets both halves have the positions of one.
         longest = max(value.shape[1] for value in conditioning.values())
-        texts = {name: to_device(_lengthened(value, longest), device) for name, value in conditioning.items()}
+        texts = {name: _moved(_lengthened(value, longest), device) for name, value in conditioning.items()}
         # It counts its scale from the conditional velocity, one less than everywhere else.
         return {**texts, "guidance_scale": self.guidance - 1 if negative_of(conditioning) else 0.0}
 
@@ -80,6 +80,13 @@ class Krea2Family(QwenVaeFamily):
 def _mask(mask: Tensor, device: torch.device) -> Tensor | None:
     """Under a mask attention has no fast kernel, and texts of one length have nothing to mask."""
     return None if mask.all() else to_device(mask, device)
+
+
+def _moved(value: Tensor, device: torch.device) -> Tensor:
+    """``value`` on ``device``; a mask that hides nothing is made there, which asks for no copy."""
+    if value.dtype == torch.bool and value.all():
+        return torch.ones_like(value, device=device)
+    return to_device(value, device)
 
 
 def _lengthened(value: Tensor, length: int) -> Tensor:
