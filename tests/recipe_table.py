@@ -21,9 +21,9 @@ TABLE = Path(__file__).parent.parent / "docs" / "pages" / "recipe.md"
 # They name the preset itself.
 LABELS = ("name", "summary")
 GROUPS = {
-    "FLUX.1 and Qwen-Image": "(flux-dev|qwen-image)(-8nfe|-24gb|-dx)?",
+    "FLUX.1 and Qwen-Image": "(flux-dev|qwen-image)(-8nfe|-24gb|-dx|-2512)?",
     "FLUX.1 and Qwen-Image, momentum policies (ArcFlow)": ".*-momentum",
-    "FLUX.2 and Z-Image": "flux2-.*|z-image",
+    "FLUX.2, Krea 2 and Z-Image": "flux2-.*|krea2|z-image.*",
     "ImageNet": "imagenet-.*",
     "Digits": "digits",
 }

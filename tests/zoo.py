@@ -59,7 +59,8 @@ class Row:
             return pipeline._unpatchify_latents(pipeline._unpack_latents_with_ids(latents, ids))
         if self.family in ("z-image", "flux2-klein"):
             return latents
-        return pipeline._unpack_latents(latents, 8 * x.shape[-2], 8 * x.shape[-1], 8).reshape(x.shape)
+        factor = () if self.family == "krea2" else (8,)
+        return pipeline._unpack_latents(latents, 8 * x.shape[-2], 8 * x.shape[-1], *factor).reshape(x.shape)
 
     def build(self) -> nn.Module:
         """The model, every weight random."""
@@ -76,6 +77,13 @@ def masked_text(length: int) -> dict[str, Tensor]:
     return {
         "prompt_embeds": torch.randn(length, WIDTH, generator=seeded(length)),
         "prompt_embeds_mask": torch.ones(length, dtype=torch.long),
+    }
+
+
+def layered_text(length: int) -> dict[str, Tensor]:
+    return {
+        "prompt_embeds": torch.randn(length, 3, WIDTH, generator=seeded(length)),
+        "prompt_embeds_mask": torch.ones(length, dtype=torch.bool),
     }
 
 
@@ -125,6 +133,20 @@ ZOO = {
             "plain",
             masked_text,
             {"true_cfg_scale": 1.0},
+        ),
+        Row(
+            "krea2",
+            "Krea2Transformer2DModel",
+            dict(
+                in_channels=16, num_layers=2, attention_head_dim=16, num_attention_heads=2, num_key_value_heads=1,
+                intermediate_size=48, timestep_embed_dim=16, text_hidden_dim=WIDTH, num_text_layers=3,
+                text_num_attention_heads=2, text_num_key_value_heads=2, text_intermediate_size=48,
+                num_layerwise_text_blocks=1, num_refiner_text_blocks=1, axes_dims_rope=(4, 6, 6),
+            ),
+            4.5,
+            "plain",
+            layered_text,
+            {"guidance_scale": 0.0},
         ),
         Row(
             "z-image",

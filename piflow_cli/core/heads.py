@@ -108,12 +108,19 @@ class PolicyHead(nn.Module, ABC):
         """
         return {name: f"proj_out_{name}" for name in nn.Module.state_dict(self)}
 
-    def take_embedding(self) -> Tensor:
-        """The tapped timestep embedding (B, E); it is given out once, so that no graph outlives its step."""
+    def take_embedding(self, samples: int | None = None) -> Tensor:
+        """The tapped timestep embedding, (B, E) of that many ``samples``; None: as the tap saw it.
+
+        It is given out once, so that no graph outlives its step. Some networks carry one for each token, (B, n, E), of
+        which the last is of the picture: what is clean already, such as a first frame, comes before. Others have rows
+        beyond the samples, for what stands at another time.
+        """
         embedding, self.embedding = self.embedding, None
         if embedding is None:
             raise RuntimeError("the policy head was called before its tap saw a timestep embedding")
-        return embedding
+        if samples is None:
+            return embedding
+        return embedding[:samples].flatten(1, -2)[:, -1] if embedding.ndim > 2 else embedding[:samples]
 
     def _rows(self, values: Tensor, copies: int) -> Tensor:
         """Rows of the projection repeated ``copies`` times: (copy, c, position), or (position, copy, c)."""

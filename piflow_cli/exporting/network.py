@@ -30,7 +30,7 @@ from .standalone.code import (
     transformer_code,
     transformer_module,
 )
-from .weights import base_dtype, is_of_head, merged_weights, own_weights, save_weights
+from .weights import base_dtype, merged_weights, own_weights, save_weights, stays_whole
 
 if TYPE_CHECKING:
     from .request import ExportRequest
@@ -66,7 +66,7 @@ def write_network(
 
     Args:
         student: stays as it is.
-        dtype: of the weights; the head stays in float32.
+        dtype: of the weights; the head, and what diffusers keeps in float32, stay so.
         reference: where the base is (``place``, ``subfolder``, ``revision``), for a folder with only what the student
             brings.
         storage: the 8-bit dtype, by its name in torch, of the weights named in ``stored``.
@@ -83,7 +83,7 @@ def write_network(
     weights = merged_weights(student) if reference is None else own_weights(student)
 
     def written_in(name: str) -> torch.dtype:
-        if is_of_head(name):
+        if stays_whole(name, kind):
             return torch.float32
         return getattr(torch, storage) if storage is not None and name in stored else dtype
 

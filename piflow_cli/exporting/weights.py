@@ -99,6 +99,15 @@ def is_of_head(name: str) -> bool:
     return any(part in head_layers() for part in name.split("."))
 
 
+def stays_whole(name: str, kind: type[nn.Module]) -> bool:
+    """Whether a weight of a model of class ``kind`` is in float32, whatever the dtype of the rest.
+
+    It is the policy head's, or diffusers opens it in float32 (``_keep_in_fp32_modules`` of the class).
+    """
+    kept = getattr(kind, "_keep_in_fp32_modules", None) or ()
+    return is_of_head(name) or any(part in kept for part in name.split("."))
+
+
 def linear_layers(model: nn.Module) -> set[str]:
     """Paths of the linear layers of a student's base, as :func:`merged_weights` has them."""
     layers = (name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".lora_" not in name)

@@ -15,13 +15,32 @@ from .packing import SIDE
 from .text_to_image import MASK, MASKS, longest_masked, masked
 
 
-class QwenImageFamily(PackedFamily):
+class QwenVaeFamily(PackedFamily):
+    """Models that share the VAE of Qwen-Image. It is one of videos: a picture is a frame."""
+
+    vae_name = "AutoencoderKLQwenImage"
+
+    def encode_images(self, vae: Network, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = super().encode_images(vae, images.unsqueeze(2))
+        return mean.squeeze(2), std.squeeze(2)
+
+    def decode_latents(self, vae: Network, latents: Tensor) -> Tensor:
+        return super().decode_latents(vae, latents.unsqueeze(2)).squeeze(2)
+
+    def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (
+            latents.new_tensor(values).reshape(-1, 1, 1, 1)
+            for values in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        return mean, std
+
+
+class QwenImageFamily(QwenVaeFamily):
     """Conditioning: ``prompt_embeds`` (B, L, D) and ``prompt_embeds_mask`` (B, L), zero where there is no token."""
 
     name = "qwen-image"
     model_name = "QwenImageTransformer2DModel"
     pipeline_name = "QwenImagePipeline"
-    vae_name = "AutoencoderKLQwenImage"
     read_on_host = MASKS
     config_not_published = (*PackedFamily.config_not_published, "guidance_embeds")
 
@@ -60,18 +79,3 @@ class QwenImageFamily(PackedFamily):
         # The beginning of the template is encoded and then dropped.
         whole = [pipeline.prompt_template_encode.format(text) for text in texts]
         return [len(pipeline.tokenizer(text).input_ids) - pipeline.prompt_template_encode_start_idx for text in whole]
-
-    def encode_images(self, vae: Network, images: Tensor) -> tuple[Tensor, Tensor]:
-        # The VAE is one of videos: a picture is a frame.
-        mean, std = super().encode_images(vae, images.unsqueeze(2))
-        return mean.squeeze(2), std.squeeze(2)
-
-    def decode_latents(self, vae: Network, latents: Tensor) -> Tensor:
-        return super().decode_latents(vae, latents.unsqueeze(2)).squeeze(2)
-
-    def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (
-            latents.new_tensor(values).reshape(-1, 1, 1, 1)
-            for values in (vae.config.latents_mean, vae.config.latents_std)
-        )
-        return mean, std

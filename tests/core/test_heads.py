@@ -54,6 +54,29 @@ class Unpatchifying(nn.Module):
         return hidden.unflatten(-1, (PATCH, self.out_channels)).permute(0, 3, 1, 2)
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [
+        lambda embedding: embedding[:, None],
+        lambda embedding: embedding[:, None].expand(-1, TOKENS, -1),
+        lambda embedding: torch.stack([torch.zeros_like(embedding), embedding], dim=1),
+        lambda embedding: torch.cat([embedding, torch.ones(1, WIDTH)]),
+        lambda embedding: torch.cat([embedding, torch.ones(1, WIDTH)])[:, None],
+    ],
+    ids=["one token", "every token", "a clean frame first", "a row more", "a row more, one token"],
+)
+def test_the_log_std_follows_the_embedding_of_its_samples_however_the_network_carries_it(seen):
+    tokens, embedding = inputs()
+    head = GMHead(nn.Linear(WIDTH, CHANNELS * PATCH), COMPONENTS, PATCH, True, WIDTH, 7, generator=seeded())
+    nn.init.normal_(head.logstds[3].weight, generator=seeded(5))
+    found = []
+    for carried in (embedding, seen(embedding)):
+        head.embedding = carried
+        found.append(head(tokens))
+    assert torch.equal(*found)
+    assert not torch.equal(found[0][0, :, -1], found[0][1, :, -1])
+
+
 def inputs() -> tuple[Tensor, Tensor]:
     return torch.randn(BATCH, TOKENS, WIDTH, generator=seeded()), torch.randn(BATCH, WIDTH, generator=seeded(1))
 

@@ -69,6 +69,7 @@ PARTS = (
     step("digits", cpu=True),
     step("imagenet-fm"),
     step("qwen-image"),
+    step("krea2"),
     step("z-image"),
     step("flux2-klein"),
     step("flux2-dev"),

@@ -67,10 +67,13 @@ def pipeline_of(name: str, encoder: Recorder):
     if name == "flux":
         return kind(None, None, Recorder(), tokenizer(16), encoder, tokenizer(512), None)
     used = pixtral() if name == "flux2" else chat_tokenizer()
-    return kind(scheduler=None, vae=None, text_encoder=encoder, tokenizer=used, transformer=None)
+    made = kind(scheduler=None, vae=None, text_encoder=encoder, tokenizer=used, transformer=None)
+    if name == "krea2":
+        made.prompt_template_encode_num_suffix_tokens = len(used(made.prompt_template_encode_suffix).input_ids)
+    return made
 
 
-@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "z-image"])
+@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "krea2", "z-image"])
 def test_tokens_are_counted_as_the_stock_pipeline_makes_them(name: str, capsys, caplog) -> None:
     encoder = Recorder()
     encoders = StockEncoders(family_of(name), None, torch.device("cpu"), False)
@@ -80,10 +83,10 @@ def test_tokens_are_counted_as_the_stock_pipeline_makes_them(name: str, capsys, 
     with hushed():
         counts = family_of(name).token_counts(encoders._pipeline, texts)
     encoded = encoders.encode_text(texts)
-    template = encoders._pipeline.prompt_template_encode_start_idx if name == "qwen-image" else 0
+    template = getattr(encoders._pipeline, "prompt_template_encode_start_idx", 0)
     assert [given - template for given in encoder.given[:2]] == counts[:2]
     assert counts[1] - counts[0] == 37 and counts[2] - counts[1] == most + 160
-    if name in ("qwen-image", "z-image"):
+    if name in ("qwen-image", "krea2", "z-image"):
         assert [len(text["prompt_embeds"]) for text in encoded] == [*counts[:2], most]
     assert encoders.long_texts(texts) == {texts[2]: f"{counts[2]:,} tokens, of which {most:,} are read"}
     captured = capsys.readouterr()
@@ -91,7 +94,7 @@ def test_tokens_are_counted_as_the_stock_pipeline_makes_them(name: str, capsys, 
     assert "truncated" not in said and "sequence length" not in said
 
 
-@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "z-image"])
+@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "krea2", "z-image"])
 def test_the_longest_text_that_is_read_whole_is_no_long_one(name: str) -> None:
     encoders = StockEncoders(family_of(name), None, torch.device("cpu"), False)
     encoders._pipeline = pipeline_of(name, Recorder())

@@ -68,7 +68,7 @@ def test_the_stock_pipeline_agrees_on_the_teachers_velocity(row: Row) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["qwen-image", "z-image"])
+@pytest.mark.parametrize("name", ["qwen-image", "krea2", "z-image"])
 def test_a_sample_does_not_depend_on_the_lengths_beside_it(name: str) -> None:
     row = ZOO[name]
     model, family, x = row.build(), family_of(name), states()
@@ -84,7 +84,7 @@ def test_flux_is_told_its_guidance() -> None:
     assert not torch.allclose(one, other, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["qwen-image", "z-image"])
+@pytest.mark.parametrize("name", ["qwen-image", "krea2", "z-image"])
 def test_true_guidance_is_taken_against_the_empty_prompt(name: str) -> None:
     row = ZOO[name]
     model, family, x = row.build(), family_of(name), states()

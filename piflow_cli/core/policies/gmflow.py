@@ -147,7 +147,7 @@ class GMHead(ComponentHead):
             nn.init.constant_(last.bias, math.log(INITIAL_STD))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        embedding = self.take_embedding().detach().to(next(self.logstds.parameters()).dtype)
+        embedding = self.take_embedding(len(tokens)).detach().to(next(self.logstds.parameters()).dtype)
         tokens = tokens.to(self.means.weight.dtype)
         means, logweights = self.means(tokens), self.sign * self.logweights(tokens)
         logstds = self.sign * self.logstds(embedding).to(means.dtype).unsqueeze(1)
