@@ -95,6 +95,16 @@ def guided_by(family: object) -> str | None:
     return family_kind(str(family)).guided if family in family_names() else None
 
 
+def guided_otherwise(family: str) -> str:
+    """What to type for the family of the same networks that are guided in the other way; "" where there is none."""
+    own = family_kind(family)
+    for kind in usable_families():
+        if kind.family.split(":")[0] == own.family.split(":")[0] and kind.guided not in (None, own.guided):
+            mode = "embedded" if kind.guided == INPUT else "plain"
+            return f", or its family: --set teacher.family={kind.name} --set teacher.guidance_mode={mode}"
+    return ""
+
+
 def conditioning_of(family: object) -> str | None:
     """CLASS or TEXT, the conditioning of teachers of ``family``; None where no family has that name."""
     return family_kind(str(family)).told if family in family_names() else None

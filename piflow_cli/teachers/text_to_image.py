@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from ..errors import UsageError
+from ..presets.families import guided_otherwise
 from ..weights.digests import shipped_digest
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import quantised_loading
@@ -104,7 +105,7 @@ class TextToImageFamily(TeacherFamily):
             takes = "takes the guidance scale as an input" if config["guidance_embeds"] else "takes no guidance scale"
             raise UsageError(
                 f"the {self.model_name} in {folder} {takes}, unlike those of the family {self.name}",
-                "choose the preset of that model, or another base",
+                f"choose the preset of that model, another base{guided_otherwise(self.name)}",
             )
         return config
 

@@ -185,5 +185,7 @@ def test_other_files_of_the_same_name_have_another_cache(pipeline: Path, monkeyp
 @pytest.mark.parametrize(("name", "other"), [("flux", "flux-cfg"), ("flux-cfg", "flux")])
 def test_a_family_refuses_the_other_kind_of_network(name: str, other: str, tmp_path, monkeypatch) -> None:
     folder = shipped_pipeline(other, tmp_path, monkeypatch)
-    with pytest.raises(UsageError, match=f"unlike those of the family {name}"):
+    with pytest.raises(UsageError, match=f"unlike those of the family {name}") as caught:
         family_of(name).outline(folder)
+    mode = "embedded" if other == "flux" else "plain"
+    assert caught.value.hint.endswith(f"--set teacher.family={other} --set teacher.guidance_mode={mode}")

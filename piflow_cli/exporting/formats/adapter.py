@@ -41,7 +41,7 @@ pipeline = {pipeline}.from_pretrained(
     transformer=student.model.base,
     scheduler=student.scheduler(patch=student.family.token_positions),
     torch_dtype=torch.bfloat16,
-).to("cuda")
+).to("cuda" if torch.cuda.is_available() else "cpu")
 image = pipeline({call}).images[0]
 image.save("fox.png")
 """

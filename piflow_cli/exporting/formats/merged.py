@@ -61,7 +61,7 @@ scheduler = kind.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
 TEXT_SAMPLING = """\
 pipeline = {pipeline}.from_pretrained(
     {base}, transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16
-).to("cuda")
+).to("cuda" if torch.cuda.is_available() else "cpu")
 pipeline({call}).images[0].save("image.png")
 """
 CLASS_SAMPLING = """\

@@ -90,7 +90,9 @@ class PipelineFormat(ComparedFormat):
         # Class-conditional students are small, and some of them made on a CPU.
         large = isinstance(family_of(facts.family), TextToImageFamily)
         header, options, device = (
-            ("import torch\n", ", torch_dtype=torch.bfloat16", '.to("cuda")') if large else ("", "", "")
+            ("import torch\n", ", torch_dtype=torch.bfloat16", '.to("cuda" if torch.cuda.is_available() else "cpu")')
+            if large
+            else ("", "", "")
         )
         return f"""{header}from diffusers import DiffusionPipeline
 
