@@ -66,6 +66,7 @@ ROWS = {
         FamilyKind("flux-cfg", "piflow_cli.teachers.flux:FluxCfgFamily", TEXT, guided=HALVES),
         FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT, guided=INPUT),
         FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT, guided=HALVES),
+        FamilyKind("ovis-image", "piflow_cli.teachers.ovis:OvisImageFamily", TEXT, guided=HALVES),
         FamilyKind("qwen-image", "piflow_cli.teachers.qwen:QwenImageFamily", TEXT, guided=HALVES),
         FamilyKind("krea2", "piflow_cli.teachers.krea2:Krea2Family", TEXT, guided=HALVES),
         FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT, guided=HALVES),
