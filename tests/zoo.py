@@ -135,6 +135,18 @@ ZOO = {
             {"true_cfg_scale": 1.0},
         ),
         Row(
+            "ovis-image",
+            "OvisImageTransformer2DModel",
+            dict(
+                in_channels=16, out_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16,
+                num_attention_heads=2, joint_attention_dim=WIDTH, axes_dims_rope=(4, 4, 8),
+            ),
+            5.0,
+            "plain",
+            fixed_text,
+            {"guidance_scale": 1.0},
+        ),
+        Row(
             "krea2",
             "Krea2Transformer2DModel",
             dict(

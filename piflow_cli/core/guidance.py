@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,16 +13,42 @@ from .tensors import per_sample
 
 
 @dataclass(frozen=True)
+class Renormalisation:
+    """Tokens of a guided velocity get back the length that they have in the conditional one.
+
+    ``side``: positions of a token each way. ``most``: the most that a token may grow by; 1 lets it shrink alone.
+    """
+
+    side: int = 1
+    most: float = math.inf
+
+    def __call__(self, guided: Tensor, conditional: Tensor) -> Tensor:
+        """``guided`` (B, C, H, W), its tokens as long as those of ``conditional``."""
+        ratio = self._lengths(conditional) / self._lengths(guided).clamp(min=1e-8)
+        return guided * ratio.clamp(max=self.most)
+
+    def _lengths(self, velocity: Tensor) -> Tensor:
+        """Norms (B, 1, H, W) of the token that each position is of."""
+        squares = velocity.square().sum(dim=1, keepdim=True)
+        for axis in (2, 3):
+            cells = squares.unflatten(axis, (-1, self.side)).sum(dim=axis + 1)
+            squares = cells.repeat_interleave(self.side, dim=axis)
+        return squares.sqrt()
+
+
+@dataclass(frozen=True)
 class Guidance:
     """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598) of strength ``scale``; 1 is none.
 
     It holds for sigma inside ``interval`` (Kynkaanniemi et al., arXiv 2404.07724). ``orthogonal`` takes away the part
     of the guiding term that lies along the conditional x_0, sample by sample (as in APG, arXiv 2410.02416).
+    ``renormalised``: how the stock pipelines of some models give the guided velocity its length; None: not at all.
     """
 
     scale: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
     orthogonal: bool = False
+    renormalised: Renormalisation | None = None
 
     def acts(self, sigma: Tensor) -> Tensor:
         """Whether noise levels, of any shape, are inside the interval, bool; its ends are."""
@@ -34,8 +61,11 @@ class Guidance:
             x_0 = x - per_sample(sigma, x) * conditional
             axes = tuple(range(1, x.ndim))
             bias = bias - (bias * x_0).sum(axes, keepdim=True) / x_0.square().sum(axes, keepdim=True) * x_0
+        guided = conditional + bias
+        if self.renormalised is not None:
+            guided = self.renormalised(guided, conditional)
         inside = self.acts(sigma).reshape(-1, *[1] * (x.ndim - 1))
-        return torch.where(inside, conditional + bias, conditional)
+        return torch.where(inside, guided, conditional)
 
 
 def velocity_from_vp(

@@ -101,6 +101,7 @@ def teacher_candidate(opened: OpenedModel, teacher: OwnTeacher, steps: int, requ
             teacher.guidance.scale,
             *teacher.guidance.interval,
             teacher.guidance.orthogonal,
+            *([] if teacher.guidance.renormalised is None else ["renormalised"]),
             teacher.family.guidance,
         ],
         "shift": teacher.shift,

@@ -8,7 +8,7 @@ from typing import Any
 from piflow_cli.core.policies.kinds import policy_kind
 from piflow_cli.core.segments import segment_length
 from piflow_cli.presets.choices import BITSANDBYTES
-from piflow_cli.presets.families import CLASS, INPUT, TEXT, conditioning_of, guided_by
+from piflow_cli.presets.families import CLASS, INPUT, TEXT, conditioning_of, guided_by, renormalised_by
 from piflow_cli.presets.faults import Contradiction, Mend
 from piflow_cli.presets.schema import (
     DATA_SOURCES,
@@ -23,7 +23,7 @@ from piflow_cli.presets.schema import (
 )
 
 FEW = 4
-PLAIN, EMBEDDED = "plain", "embedded"
+PLAIN, EMBEDDED, RENORMALISED = "plain", "embedded", "renormalised"
 USUAL_SIDE = 1024  # pixels, as all the shipped presets of texts have it
 
 
@@ -79,6 +79,10 @@ def _teacher_contradictions(teacher: TeacherSection) -> Iterator[Contradiction]:
         right = EMBEDDED if guided == INPUT else PLAIN
         what = f"is {mode}, and networks of the family {teacher.family} {has}: give {right}"
         yield Contradiction(key, what, (Mend(key, right),), ("teacher.family",))
+    elif mode == RENORMALISED and renormalised_by(teacher.family) is None:
+        key = "teacher.guidance_mode"
+        what = f"is {mode}, and the family {teacher.family} has no pipeline that renormalises: give {PLAIN}"
+        yield Contradiction(key, what, (Mend(key, PLAIN),), ("teacher.family",))
 
 
 def _window_contradictions(policy: PolicySection, imitation: ImitationSection) -> Iterator[Contradiction]:

@@ -35,6 +35,8 @@ class FamilyKind:
             tensors do not tell.
         guided: how its models are: by the scale as their input, or by two halves, with what they are told and without;
             None: not said here.
+        renormalised: how its stock pipeline renormalises guided velocities: positions of a token each way, and the most
+            that one may grow by; None: it does not.
 
     Raises:
         ValueError: ``told`` is neither class nor text.
@@ -46,6 +48,7 @@ class FamilyKind:
     presets: Path | None = None
     published: Mapping[str, str] = field(default_factory=dict)
     guided: Literal["input", "halves"] | None = None
+    renormalised: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         if self.told not in (CLASS, TEXT):
@@ -66,7 +69,14 @@ ROWS = {
         FamilyKind("flux-cfg", "piflow_cli.teachers.flux:FluxCfgFamily", TEXT, guided=HALVES),
         FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT, guided=INPUT),
         FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT, guided=HALVES),
-        FamilyKind("qwen-image", "piflow_cli.teachers.qwen:QwenImageFamily", TEXT, guided=HALVES),
+        FamilyKind("ovis-image", "piflow_cli.teachers.ovis:OvisImageFamily", TEXT, guided=HALVES),
+        FamilyKind(
+            "qwen-image",
+            "piflow_cli.teachers.qwen:QwenImageFamily",
+            TEXT,
+            guided=HALVES,
+            renormalised=(2, float("inf")),
+        ),
         FamilyKind("krea2", "piflow_cli.teachers.krea2:Krea2Family", TEXT, guided=HALVES),
         FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT, guided=HALVES),
     )
@@ -93,6 +103,11 @@ def usable_families() -> Iterator[FamilyKind]:
 def guided_by(family: object) -> str | None:
     """INPUT or HALVES, the way in which teachers of ``family`` are guided; None where that is not said."""
     return family_kind(str(family)).guided if family in family_names() else None
+
+
+def renormalised_by(family: object) -> tuple[int, float] | None:
+    """How the stock pipeline of ``family`` renormalises guided velocities; None: it does not, or is not known."""
+    return family_kind(str(family)).renormalised if family in family_names() else None
 
 
 def guided_otherwise(family: str) -> str:

@@ -65,8 +65,9 @@ class TeacherSection:
     """Guidance scale; 1 is no guidance."""
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)
     """Lowest and highest sigma at which classifier-free guidance acts."""
-    guidance_mode: Literal["plain", "orthogonal", "embedded"] = "plain"
-    """How the guidance acts: plain or orthogonal classifier-free guidance, or embedded, an input of the network."""
+    guidance_mode: Literal["plain", "orthogonal", "renormalised", "embedded"] = "plain"
+    """How the guidance acts: plain or orthogonal classifier-free guidance, or renormalised, as the stock pipeline of
+    Qwen-Image has it; or embedded, an input of the network."""
     config: Text | None = None
     """Folder of the model's config.json, for a checkpoint without one."""
     vae: Text | None = None

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core.tensors import to_device
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
+from ..presets.families import renormalised_by
 from ..students.lora_files import check_files
 from ..students.loras import add_loras, cast_adapters, layers_under_magnitudes
 from ..students.open import FoundStudent, LoadedStudent
@@ -80,10 +81,11 @@ def text_teacher_sampler(
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     section = preset.teacher
-    if section.guidance_mode == "orthogonal" or section.guidance_interval != (0.0, 1.0):
+    own = "plain" if renormalised_by(section.family) is None else "renormalised"
+    if section.guidance_mode not in (own, "embedded") or section.guidance_interval != (0.0, 1.0):
         console.warn(
-            "the stock pipeline guides plainly and at all noise levels: guidance_mode and guidance_interval have no"
-            " effect"
+            f"the stock pipeline's guidance is {own} and acts at all noise levels: guidance_mode and guidance_interval"
+            " have no effect"
         )
     trained = "bf16" if preset.adapter is None else preset.adapter.base_precision
     # A preset may want its base quantised for training; pictures are made with the weights that were quantised.

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.guidance import Guidance
+from ..core.guidance import Guidance, Renormalisation
 from ..core.heads import HeadSite
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
+from ..presets.families import renormalised_by
 from ..weights.quantisation import COMPUTED_IN
 
 if TYPE_CHECKING:
@@ -158,7 +159,13 @@ def guidance_of(section: TeacherSection) -> Guidance:
     """The classifier-free guidance of a preset's teacher; none where the network embeds the scale."""
     if section.guidance_mode == "embedded":
         return Guidance()
-    return Guidance(section.guidance, section.guidance_interval, section.guidance_mode == "orthogonal")
+    own = renormalised_by(section.family) if section.guidance_mode == "renormalised" else None
+    return Guidance(
+        section.guidance,
+        section.guidance_interval,
+        section.guidance_mode == "orthogonal",
+        None if own is None else Renormalisation(*own),
+    )
 
 
 def matching(model: Network, pattern: str) -> list[str]:

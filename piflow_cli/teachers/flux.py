@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
-from .packed import PackedFamily
+from .packed import PackedFamily, image_ids
 from .packing import SIDE
 
 
@@ -36,7 +36,7 @@ class FluxFamily(PackedFamily):
             conditioning,
             guidance=self.scales(x),
             pooled_projections=conditioning["pooled_prompt_embeds"],
-            img_ids=_image_ids(height // SIDE, width // SIDE, x),
+            img_ids=image_ids(height // SIDE, width // SIDE, x),
             txt_ids=x.new_zeros(conditioning["prompt_embeds"].shape[1], 3),
         )
 
@@ -64,11 +64,3 @@ class FluxCfgFamily(FluxFamily):
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         return {**conditioning, "true_cfg_scale": self.guidance if negative_of(conditioning) else 1.0}
-
-
-def _image_ids(rows: int, columns: int, like: Tensor) -> Tensor:
-    """Position (0, row, column) of every token, (rows * columns, 3)."""
-    ids = like.new_zeros(rows, columns, 3)
-    ids[..., 1] = torch.arange(rows, device=like.device)[:, None]
-    ids[..., 2] = torch.arange(columns, device=like.device)
-    return ids.flatten(0, 1)

@@ -12,6 +12,7 @@ from ..core.heads import HeadSite
 from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
+from .packed import image_ids
 from .packing import POSITIONS, SIDE
 from .qwen import QwenVaeFamily
 from .text_to_image import MASK, MASKS
@@ -96,9 +97,6 @@ def _lengthened(value: Tensor, length: int) -> Tensor:
 
 
 def _position_ids(texts: int, rows: int, columns: int, like: Tensor) -> Tensor:
-    """Positions (texts + rows * columns, 3): zero of the text, then (0, row, column)."""
-    ids = torch.zeros(texts + rows * columns, 3, device=like.device)
-    image = ids[texts:].unflatten(0, (rows, columns))
-    image[..., 1] = torch.arange(rows, device=like.device)[:, None]
-    image[..., 2] = torch.arange(columns, device=like.device)
-    return ids
+    """Positions (texts + rows * columns, 3), float32: zero of the text, then (0, row, column)."""
+    pictures = image_ids(rows, columns, like.new_empty(0, dtype=torch.float32))
+    return torch.cat([pictures.new_zeros(texts, 3), pictures])

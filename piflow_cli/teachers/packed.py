@@ -1,10 +1,11 @@
-"""What FLUX and Qwen-Image share: tokens of 2 x 2 latent positions, and a last layer behind a modulated norm."""
+"""What FLUX, Qwen-Image and others share: tokens of 2 x 2 latent positions, a last layer behind a modulated norm."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..core.heads import HeadSite
@@ -47,3 +48,11 @@ class PackedFamily(TextToImageFamily):
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         return {**conditioning, "guidance_scale": self.guidance}
+
+
+def image_ids(rows: int, columns: int, like: Tensor) -> Tensor:
+    """Position (0, row, column) of every token, (rows * columns, 3)."""
+    ids = like.new_zeros(rows, columns, 3)
+    ids[..., 1] = torch.arange(rows, device=like.device)[:, None]
+    ids[..., 2] = torch.arange(columns, device=like.device)
+    return ids.flatten(0, 1)

@@ -438,6 +438,7 @@ def test_presets_are_frozen():
         ("flux-dev", "orthogonal", "networks of the family flux are told the scale as an input: give embedded"),
         ("qwen-image", "embedded", "networks of the family qwen-image have no input for the scale: give plain"),
         ("imagenet-repa", "embedded", "networks of the family dit have no input for the scale: give plain"),
+        ("z-image", "renormalised", "the family z-image has no pipeline that renormalises: give plain"),
     ],
 )
 def test_guidance_is_of_the_kind_that_the_family_knows(name, mode, told):

@@ -34,7 +34,7 @@ class Recorder(nn.Module):
     def forward(self, input_ids: Tensor, **options: object) -> SimpleNamespace:
         self.given += (input_ids != PAD).sum(dim=1).tolist()
         hidden = input_ids.unsqueeze(-1).float()
-        return Hidden(hidden_states=[hidden] * 40, pooler_output=hidden[:, 0])
+        return Hidden(hidden_states=[hidden] * 40, last_hidden_state=hidden, pooler_output=hidden[:, 0])
 
 
 class Hidden(SimpleNamespace):
@@ -73,7 +73,7 @@ def pipeline_of(name: str, encoder: Recorder):
     return made
 
 
-@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "krea2", "z-image"])
+@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "krea2", "ovis-image", "z-image"])
 def test_tokens_are_counted_as_the_stock_pipeline_makes_them(name: str, capsys, caplog) -> None:
     encoder = Recorder()
     encoders = StockEncoders(family_of(name), None, torch.device("cpu"), False)
@@ -83,7 +83,8 @@ def test_tokens_are_counted_as_the_stock_pipeline_makes_them(name: str, capsys, 
     with hushed():
         counts = family_of(name).token_counts(encoders._pipeline, texts)
     encoded = encoders.encode_text(texts)
-    template = getattr(encoders._pipeline, "prompt_template_encode_start_idx", 0)
+    stock = encoders._pipeline
+    template = getattr(stock, "prompt_template_encode_start_idx", getattr(stock, "user_prompt_begin_id", 0))
     assert [given - template for given in encoder.given[:2]] == counts[:2]
     assert counts[1] - counts[0] == 37 and counts[2] - counts[1] == most + 160
     if name in ("qwen-image", "krea2", "z-image"):
@@ -94,7 +95,7 @@ def test_tokens_are_counted_as_the_stock_pipeline_makes_them(name: str, capsys, 
     assert "truncated" not in said and "sequence length" not in said
 
 
-@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "krea2", "z-image"])
+@pytest.mark.parametrize("name", ["flux", "flux2", "flux2-klein", "qwen-image", "krea2", "ovis-image", "z-image"])
 def test_the_longest_text_that_is_read_whole_is_no_long_one(name: str) -> None:
     encoders = StockEncoders(family_of(name), None, torch.device("cpu"), False)
     encoders._pipeline = pipeline_of(name, Recorder())

@@ -17,10 +17,11 @@ from zoo import LATENTS, RAW, ZOO, Row, conditioning, disturb, every_family, sta
 
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.resolve import resolve
 from piflow_cli.sampling.denoise import sample_student, sample_teacher
 from piflow_cli.students.shared_base import root
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.base import repeat, teacher_velocity
+from piflow_cli.teachers.base import guidance_of, repeat, teacher_velocity
 from piflow_cli.teachers.decoders import decode_each
 from piflow_cli.teachers.encoders import negative_of
 from piflow_cli.teachers.packing import pack, unpack
@@ -98,6 +99,26 @@ def test_true_guidance_is_taken_against_the_empty_prompt(name: str) -> None:
     twice = teacher_velocity(family, model, Guidance(4.0), x.repeat(2, 1, 1, 1), RAW.repeat(2), given)
     torch.testing.assert_close(twice, found.repeat(2, 1, 1, 1), rtol=1e-4, atol=1e-4)
     assert repeat(given, 2)["negative_prompt_embeds"].shape[0] == 4
+
+
+def test_renormalised_guidance_is_the_stock_pipelines() -> None:
+    row = ZOO["qwen-image"]
+    preset = resolve("qwen-image", None, ["teacher.guidance_mode=renormalised"], {})
+    guidance, model, x, steps = guidance_of(preset.teacher), row.build(), states(), 3
+    family = family_of(row.family, guidance.scale)
+    pipeline = family.pipeline(model, FlowMatchEulerDiscreteScheduler(shift=3.2))
+    pipeline.set_progress_bar_config(disable=True)
+    scheduler, set_timesteps = pipeline.scheduler, pipeline.scheduler.set_timesteps
+    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(
+        sigmas=np.linspace(1, 1 / steps, steps), device=device
+    )
+    size = {"height": 8 * LATENTS[1], "width": 8 * LATENTS[2], "num_inference_steps": steps, "output_type": "latent"}
+    given = family.pipeline_inputs(conditioning(row))
+    theirs = row.unpacked(pipeline, pipeline(**given, **size, latents=row.packed(pipeline, x)).images, x)
+    ours = sample_teacher(family, model, x, conditioning(row), steps, 3.2, guidance)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    plain = sample_teacher(family, model, x, conditioning(row), steps, 3.2, Guidance(guidance.scale))
+    assert (ours - plain).abs().max() > 0.01
 
 
 def test_packing_is_the_stock_pipelines() -> None:
