@@ -143,7 +143,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[SampleRequest]:
 
 
 @pytest.fixture(scope="session")
-def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_teacher(few_columns: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A preset whose teacher is a random DiT of 4x4 images with three classes: `--teacher tiny.yaml`."""
     import torch
     import yaml
@@ -189,6 +189,16 @@ def tiny_run(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.fixture(scope="session")
+def few_columns() -> Iterator[None]:
+    """Most of a tiny run would be the drawing of its pictures: two a row show what ten do."""
+    from piflow_cli.training import previews
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(previews, "COLUMNS", 2)
+        yield
+
+
 @pytest.fixture
 def other_precision() -> Iterator[None]:
     """accelerate keeps the precision of a process for good."""
@@ -206,7 +216,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_vae(few_columns: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random AutoencoderKL: latents of 4 channels, two pixels a latent position each way."""
     import torch
     from diffusers import AutoencoderKL

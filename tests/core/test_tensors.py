@@ -18,11 +18,10 @@ WIDE = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float
 NARROW = torch.float8_e4m3fn
 
 
-@pytest.mark.parametrize("dtype", [*WIDE, NARROW])
-@pytest.mark.parametrize("bad", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    ("dtype", "bad"), [(NARROW, "nan"), *((dtype, bad) for dtype in WIDE for bad in ("nan", "inf", "-inf"))]
+)
 def test_one_value_that_is_not_finite_is_seen_anywhere(dtype: torch.dtype, bad: str) -> None:
-    if dtype == NARROW and bad != "nan":
-        pytest.skip("the dtype has no infinity")
     for place in range(12):
         values = torch.linspace(-3, 3, 12)
         assert all_finite(values.to(dtype).reshape(3, 4))

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from process_runs import adapters, whole
 from run_rows import course_of
 from safetensors.torch import load_file
 
+from piflow_cli.system.preemption import passing_on
 from piflow_cli.training import run
 
 WEIGHTS = "adapter/diffusion_pytorch_model.safetensors"
@@ -45,6 +47,17 @@ def third() -> Callable[[], bool]:
     return lambda: calls.append(None) or len(calls) == 3
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny_teacher, tmp_path_factory) -> Path:
+    """The run that nobody stops."""
+    from piflow_cli.app import main
+
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    told = ["--teacher", str(tiny_teacher), "--device", "cpu", "--quiet", "--output", str(folder)]
+    assert main(["distill", *told]) == 0
+    return folder
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize(
     ("name", "due", "says"),
@@ -55,9 +68,10 @@ def third() -> Callable[[], bool]:
         ("save_comparison", once, "All 6 iterations are done and saved, but the last pictures are not drawn: "),
     ],
 )
-def test_in_a_preview_a_save_and_at_the_end(cli, tiny_teacher, tmp_path, monkeypatch, name, due, says, number) -> None:
+def test_in_a_preview_a_save_and_at_the_end(
+    cli, tiny_teacher, undisturbed, tmp_path, monkeypatch, name, due, says, number
+) -> None:
     arguments = ["distill", "--teacher", str(tiny_teacher), "--device", "cpu", "--output"]
-    assert cli(*arguments, str(tmp_path / "whole"), "--quiet").code == 0
     asked_in(monkeypatch, run, name, number, due())
     outcome = cli(*arguments, str(tmp_path / "run"), "--quiet")
     assert (outcome.code, outcome.out) == (0, "")
@@ -65,12 +79,12 @@ def test_in_a_preview_a_save_and_at_the_end(cli, tiny_teacher, tmp_path, monkeyp
     assert not list((tmp_path / "run").rglob(".*")) and not (tmp_path / "run" / "run.lock").exists()
     monkeypatch.undo()
     assert cli(*arguments, str(tmp_path / "run"), "--quiet").code == 0
-    assert course_of(tmp_path / "run") == course_of(tmp_path / "whole")
+    assert course_of(tmp_path / "run") == course_of(undisturbed)
     picture = "previews/0000003.png"
-    assert (tmp_path / "run" / picture).read_bytes() == (tmp_path / "whole" / picture).read_bytes()
+    assert (tmp_path / "run" / picture).read_bytes() == (undisturbed / picture).read_bytes()
     for path in ("checkpoints/0000006/training.safetensors", WEIGHTS):
         found = load_file(tmp_path / "run" / path)
-        assert all(torch.equal(value, found[key]) for key, value in load_file(tmp_path / "whole" / path).items()), path
+        assert all(torch.equal(value, found[key]) for key, value in load_file(undisturbed / path).items()), path
     assert (tmp_path / "run" / "samples.png").is_file()
 
 
@@ -100,8 +114,32 @@ def test_while_prompts_are_encoded(cli, text_encoders, tmp_path, monkeypatch, nu
     assert (tmp_path / "out" / WEIGHTS).is_file()
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks at processes in /proc")
+WAITS = """
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
+print("waits", flush=True)
+print(int(signal.sigwait((signal.SIGTERM, signal.SIGUSR1))))
+"""
+
+
 @pytest.mark.parametrize("number", NUMBERS)
+def test_a_launcher_passes_it_on_to_the_program_alone_and_lives(number) -> None:
+    ours, other = (
+        subprocess.Popen([sys.executable, "-S", "-c", WAITS, name], stdout=subprocess.PIPE, text=True)
+        for name in ("a program", "another")
+    )
+    with ours, other:
+        assert ours.stdout.readline() == other.stdout.readline() == "waits\n"
+        before = signal.getsignal(number)
+        with passing_on("a program") as came:
+            os.kill(os.getpid(), number)
+        assert came == [number] and signal.getsignal(number) == before
+        assert ours.communicate(timeout=60)[0] == f"{int(number)}\n" and other.poll() is None
+        other.kill()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.long)])
 def test_what_launched_several_processes_passes_it_on(tiny_teacher, tmp_path, number) -> None:
     folder = tmp_path / "out"
     command = piflow("distill", *whole(tiny_teacher, tmp_path), "--device", "cpu", "--output", str(folder))

@@ -16,6 +16,7 @@ from piflow_cli.console import Console
 from piflow_cli.core.validation import PolicyError
 from piflow_cli.inspection.image_figures import ends_figure
 from piflow_cli.inspection.report import is_of_report
+from piflow_cli.reports.page import png_bytes
 from piflow_cli.sampling.denoise import sample_teacher
 from piflow_cli.sampling.opened import open_model
 from piflow_cli.sampling.request import SampleRequest
@@ -62,6 +63,12 @@ def report(gm, dx, tmp_path_factory) -> Path:
     options = ["--seeds", "0-4", "--at", "2", "--slice", "3,3", "--quiet", "--output", str(folder)]
     assert main(["inspect-policy", "--compare", str(gm), str(dx), *options]) == 0
     return folder
+
+
+@pytest.fixture
+def unrendered(monkeypatch) -> None:
+    """Figures are made, and each is the same small picture in a file: for tests of what else a report has."""
+    monkeypatch.setattr("piflow_cli.inspection.report.figure_png", lambda figure: png_bytes(Image.new("L", (2, 2))))
 
 
 def read(folder: Path) -> list[dict]:
@@ -119,7 +126,7 @@ def test_dx_lets_pass_and_has_no_components(report) -> None:
         assert perturbation["steering"] == pytest.approx(0, abs=1e-4)
 
 
-def test_numbers_do_not_depend_on_batches(gm, tmp_path, monkeypatch, cli) -> None:
+def test_numbers_do_not_depend_on_batches(unrendered, gm, tmp_path, monkeypatch, cli) -> None:
     from piflow_cli.inspection import analysis
 
     numbers = []
@@ -204,7 +211,7 @@ def test_a_browser_opens_the_page_without_a_complaint(report, tmp_path) -> None:
         assert image.size == (1200, 4000) and len(image.convert("L").getcolors()) > 20
 
 
-def test_the_table_is_on_the_screen_and_json_has_it_all(cli, gm, tmp_path) -> None:
+def test_the_table_is_on_the_screen_and_json_has_it_all(cli, unrendered, gm, tmp_path) -> None:
     outcome = cli("inspect-policy", str(gm), "--seeds", "0", "--output", str(tmp_path / "a"))
     assert outcome.out.splitlines()[0].split() == ["WHAT", "GM", "VERDICT"] and "components in effect" in outcome.out
     assert str(tmp_path / "a" / "policy.html") in outcome.err
@@ -232,7 +239,7 @@ def orphan(gm, tmp_path) -> Path:
     return folder
 
 
-def test_without_its_teacher_all_else_is_there_and_it_is_said(cli, orphan, tmp_path) -> None:
+def test_without_its_teacher_all_else_is_there_and_it_is_said(cli, unrendered, orphan, tmp_path) -> None:
     outcome = cli("inspect-policy", str(orphan), "--seeds", "0-1", "--output", str(tmp_path / "out"))
     assert outcome.code == 0, outcome.err
     assert "what needs the teacher is left out, because" in outcome.err and "gone" in outcome.err
@@ -320,7 +327,7 @@ def test_a_folder_that_is_there_is_kept(cli, gm, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_what_an_inspection_did_not_write_is_kept(cli, gm, tmp_path) -> None:
+def test_what_an_inspection_did_not_write_is_kept(cli, unrendered, gm, tmp_path) -> None:
     """Beside an inspection too: files of other names, pictures among them, and folders."""
     run = ["inspect-policy", str(gm), "--seeds", "0", "--quiet", "--output", str(tmp_path / "out"), "--overwrite"]
     assert cli(*run).code == 0
@@ -360,7 +367,7 @@ def test_every_file_of_a_report_is_known_as_one(report) -> None:
     assert not any(is_of_report(name) for name in ("grid.jpg", "maps-3.png", ".png", "policy.txt", "mine.png"))
 
 
-def test_an_earlier_report_goes_when_it_is_told_to(cli, gm, tmp_path) -> None:
+def test_an_earlier_report_goes_when_it_is_told_to(cli, unrendered, gm, tmp_path) -> None:
     run = ["inspect-policy", str(gm), "--seeds", "0", "--quiet", "--output", str(tmp_path / "out")]
     assert cli(*run, "--slice", "0,0").code == 0 and (tmp_path / "out" / "slice.png").is_file()
     outcome = cli(*run)

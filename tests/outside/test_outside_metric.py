@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from outside_packages import installed, run_commands
+from outside_packages import installed
 from PIL import Image
 
 
@@ -14,7 +14,7 @@ def found_in(report: Path) -> dict[str, float]:
     return {row["metric"]: row["value"] for row in json.loads((report / "report.json").read_text())["results"]}
 
 
-def test_metrics_of_another_package_are_measured_of_folders_and_students(tmp_path) -> None:
+def test_metrics_of_another_package_are_measured_of_folders_and_students(cli, tmp_path, monkeypatch) -> None:
     """Pictures of the levels 51 and 102 are 51 / 127.5 apart in every pixel. A student of plain pictures begins with
     those of its teacher, whose levels are 1/3 apart."""
     for name, level in (("dark", 51), ("bright", 102)):
@@ -40,8 +40,11 @@ def test_metrics_of_another_package_are_measured_of_folders_and_students(tmp_pat
         ["eval", "run", *metrics, *measured, "--output", "students"],
         ["eval", "run", *metrics[2:], *measured, "--output", "usual"],
     ]
-    done = run_commands(commands, tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.chdir(tmp_path)
+    with installed(monkeypatch):
+        for command in commands:
+            outcome = cli(*command)
+            assert outcome.code == 0, outcome.err
     assert found_in(tmp_path / "folders") == {"brightness": pytest.approx(0.4)}
     found = found_in(tmp_path / "students")
     assert found.keys() == {"fid", "brightness", "brightness-gain"}

@@ -18,7 +18,9 @@ from safetensors.torch import load_file
 from piflow_cli.students.open import open_student
 from piflow_cli.system.files import TRIAL
 from piflow_cli.system.locking import FolderLock
-from piflow_cli.training import machine, opening, run
+from piflow_cli.training import machine, opening, previews, run
+
+COLUMNS = previews.COLUMNS
 
 REGIMES = {
     "gm": [],
@@ -63,7 +65,9 @@ def test_a_run_can_be_stopped_and_resumed_bit_for_bit(cli, tiny_teacher, tmp_pat
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_finished_run_leaves_student_pictures_and_metrics(cli, tiny_teacher, tmp_path) -> None:
+def test_a_finished_run_leaves_student_pictures_and_metrics(cli, tiny_teacher, tmp_path, monkeypatch) -> None:
+    # As many pictures a row as users see.
+    monkeypatch.setattr(previews, "COLUMNS", COLUMNS)
     folder = tmp_path / "out"
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--json")
     result = json.loads(outcome.out)
@@ -73,6 +77,8 @@ def test_a_finished_run_leaves_student_pictures_and_metrics(cli, tiny_teacher, t
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["learning_rate"] for row in rows] == [5e-4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3]
+    with Image.open(folder / "previews" / "0000003.png") as picture:
+        assert picture.width / picture.height == 10 / 2
     for name in ("samples.png", "loss.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 100 and len(picture.convert("L").getcolors()) > 5
@@ -177,14 +183,20 @@ def test_another_seed_is_another_run(cli, tiny_teacher, tmp_path) -> None:
     assert any(not torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.fixture
-def finished(cli, tiny_teacher, tmp_path) -> Path:
-    folder = tmp_path / "run"
-    assert (
-        cli("distill", "--teacher", str(tiny_teacher), "--output", str(folder), "--quiet", "--iterations", "4").code
-        == 0
-    )
+@pytest.fixture(scope="module")
+def of_four(tiny_teacher, tmp_path_factory) -> Path:
+    """A finished run, which tests copy."""
+    from piflow_cli.app import main
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    told = ["--teacher", str(tiny_teacher), "--output", str(folder), "--quiet", "--iterations", "4"]
+    assert main(["distill", *told]) == 0
     return folder
+
+
+@pytest.fixture
+def finished(of_four: Path, tmp_path) -> Path:
+    return shutil.copytree(of_four, tmp_path / "run")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

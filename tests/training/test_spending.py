@@ -150,14 +150,14 @@ def test_a_resumed_run_keeps_its_plan_and_spends_what_is_left(cli, tiny_teacher,
 
 def test_the_settings_of_a_run_go_on_with_it_too(cli, tiny_teacher, tmp_path, monkeypatch):
     Clock(monkeypatch)
-    assert cli(*told(tiny_teacher, tmp_path, "--budget", "60s")).code == 0
+    assert cli(*told(tiny_teacher, tmp_path, "--budget", "30s")).code == 0
     before = weights(tmp_path)
     again = cli("distill", "--teacher", str(tmp_path / "run.yaml"), "--output", str(tmp_path))
     assert again.code == 0 and all(torch.equal(value, before[name]) for name, value in weights(tmp_path).items())
     other = cli(*told(tiny_teacher, tmp_path, "--budget", "2m"))
-    assert other.code == 2 and "optimisation.budget was 60s, is 2m" in other.err
+    assert other.code == 2 and "optimisation.budget was 30s, is 2m" in other.err
     without = cli(*told(tiny_teacher, tmp_path))
-    assert without.code == 2 and "optimisation.budget was 60s, is None" in without.err
+    assert without.code == 2 and "optimisation.budget was 30s, is None" in without.err
     # What a budget decides differs too, and follows from it.
     assert "iterations was" not in other.err + without.err
 
@@ -193,21 +193,21 @@ def test_a_budget_that_has_gone_before_anything_is_loaded_is_refused_at_once(cli
 
 def test_status_shows_what_is_spent(cli, tiny_teacher, tmp_path, monkeypatch):
     clock = Clock(monkeypatch)
-    assert cli(*told(tiny_teacher, tmp_path, "--budget", "60s")).code == 0
+    assert cli(*told(tiny_teacher, tmp_path, "--budget", "30s")).code == 0
     record = json.loads(cli("status", str(tmp_path), "--json").out)
-    assert (record["budget"], record["seconds_spent"]) == ("60s", pytest.approx(clock.moment - 1000))
+    assert (record["budget"], record["seconds_spent"]) == ("30s", pytest.approx(clock.moment - 1000))
     assert record["evaluations"] == record["iteration"] * 8 * 5
     said = cli("status", str(tmp_path)).out
     assert f"spent       {record['evaluations']:,} network evaluations; at the last checkpoint" in said
-    assert "of a budget of 60s" in said
+    assert "of a budget of 30s" in said
 
 
 def test_a_damaged_record_of_what_is_spent_is_named(cli, tiny_teacher, tmp_path, monkeypatch):
     Clock(monkeypatch)
-    assert cli(*told(tiny_teacher, tmp_path, "--budget", "60s")).code == 0
+    assert cli(*told(tiny_teacher, tmp_path, "--budget", "30s")).code == 0
     record = tmp_path / "budget.yaml"
     record.write_text(record.read_text().replace("spent: ", "spent: 1"))
-    outcome = cli(*told(tiny_teacher, tmp_path, "--budget", "60s"))
+    outcome = cli(*told(tiny_teacher, tmp_path, "--budget", "30s"))
     assert outcome.code == 2 and "budget.yaml is damaged" in outcome.err
 
 

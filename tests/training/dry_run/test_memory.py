@@ -196,6 +196,10 @@ def test_the_forward_pass_leaves_what_autograd_keeps(row: Row, monkeypatch) -> N
     assert held.now - output.nbytes == pytest.approx(expected, rel=0.1)
 
 
+# GB: as published, a GPU of 80 GB holds them.
+HELD = {"flux-dev": (35, 72), "qwen-image": (55, 72)}
+
+
 @pytest.mark.parametrize(
     ("name", "total", "trained"),
     [
@@ -218,6 +222,8 @@ def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, tot
     ] == pytest.approx(4e6 * trained, rel=1e-4)
     standing = sum(memory[part] for part in ("base", "adapters", "gradients", "optimiser", "average", "policy"))
     assert standing < memory["peak"] < standing + 12e9
+    least, most = HELD.get(name, (0, sys.maxsize))
+    assert least < memory["peak"] / 1e9 < most
     assert memory["activations without checkpointing"] > 10 * memory["activations with checkpointing"]
     assert told["disk"]["checkpoint"] == pytest.approx((8 + 2.03125) * 1e6 * trained, rel=1e-4)
 
@@ -227,9 +233,6 @@ def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, tot
     [
         ("flux-dev-24gb", "flux-dev", 13, 22),
         ("qwen-image-24gb", "qwen-image", 16, 22),
-        # As published, a GPU of 80 GB holds them.
-        ("flux-dev", "flux-dev", 35, 72),
-        ("qwen-image", "qwen-image", 55, 72),
     ],
 )
 def test_a_preset_fits_the_gpu_it_is_for(name: str, config: str, least: int, most: int) -> None:
@@ -237,7 +240,7 @@ def test_a_preset_fits_the_gpu_it_is_for(name: str, config: str, least: int, mos
     preset = resolve(name, None, [], {"teacher.base": str(CONFIGS / f"{config}.json"), "data.prompts": "-"})
     peak = memory_of(outline_of(preset, family_of(preset.teacher.family)), 1, 1).peak / 1e9
     assert least < peak < most
-    assert preset.teacher.memory == f"{peak:.0f} GB VRAM" or not name.endswith("24gb")
+    assert preset.teacher.memory == f"{peak:.0f} GB VRAM"
 
 
 def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) -> None:
