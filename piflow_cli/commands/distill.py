@@ -110,20 +110,24 @@ def distill(
         return _list_teachers(context, console)
     if print_config and dry_run:
         raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
-    preset = _resolved(teacher, config, assignments, context.params)
-    if print_config:
-        return _print_config(preset, console)
-    from piflow_cli.students.runs import usual_folder
+    from piflow_cli.system.preemption import held
 
-    _refuse_missing(preset)
-    folder = usual_folder(preset) if output is None else output
-    processes = _processes(folder, num_processes, device)
-    with console.listening():
-        if dry_run:
-            _plan(preset, folder, device, processes, parallel, resume, fork, console)
-        else:
-            run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
-            start(processes, context, run, preemptible=True)
+    # torch takes seconds to import.
+    with held(not (print_config or dry_run)):
+        preset = _resolved(teacher, config, assignments, context.params)
+        if print_config:
+            return _print_config(preset, console)
+        _refuse_missing(preset)
+        from piflow_cli.students.runs import usual_folder
+
+        folder = usual_folder(preset) if output is None else output
+        processes = _processes(folder, num_processes, device)
+        with console.listening():
+            if dry_run:
+                _plan(preset, folder, device, processes, parallel, resume, fork, console)
+            else:
+                run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
+                start(processes, context, run, preemptible=True)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
