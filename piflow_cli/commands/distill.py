@@ -223,14 +223,14 @@ def _plan(
 ) -> None:
     from piflow_cli.students.runs import RunFolder
     from piflow_cli.training import describe
+    from piflow_cli.training.forking import source_of
+    from piflow_cli.training.waiting import step_timeout
 
+    step_timeout()
     if resume:
         # A run would refuse a folder of another one too.
         RunFolder(folder).check(preset)
-    if fork is not None:
-        from piflow_cli.training.forking import source_of
-
-        source_of(RunFolder(folder), fork, resume, console)
+    source_of(RunFolder(folder), fork, resume, console)
     plan = describe(preset, folder, device, processes, parallel)
     console.result(plan, format_pairs(plan))
 
