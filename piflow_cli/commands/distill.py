@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,17 +111,12 @@ def distill(
         return _list_teachers(context, console)
     if print_config and dry_run:
         raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
-    from piflow_cli.system.preemption import held
-
-    # torch takes seconds to import.
-    with held(not (print_config or dry_run)):
+    with _held(not (print_config or dry_run)):
         preset = _resolved(teacher, config, assignments, context.params)
         if print_config:
             return _print_config(preset, console)
         _refuse_missing(preset)
-        from piflow_cli.students.runs import usual_folder
-
-        folder = usual_folder(preset) if output is None else output
+        folder = _folder(preset) if output is None else output
         processes = _processes(folder, num_processes, device)
         with console.listening():
             if dry_run:
@@ -128,6 +124,19 @@ def distill(
             else:
                 run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
                 start(processes, context, run, preemptible=True)
+
+
+def _held(wanted: bool) -> AbstractContextManager[None]:
+    """Let the signals that take a machine away wait: torch takes seconds to import."""
+    from piflow_cli.system.preemption import held
+
+    return held(wanted)
+
+
+def _folder(preset: Preset) -> Path:
+    from piflow_cli.students.runs import usual_folder
+
+    return usual_folder(preset)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:

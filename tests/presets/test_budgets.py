@@ -111,7 +111,7 @@ def test_a_budget_excludes_iterations_and_both_are_named(cli, tmp_path, monkeypa
     "given", [["--iterations", "5"], ["--iterations", "5", "--set", "optimisation.schedule=constant"]]
 )
 def test_a_budget_in_a_file_is_taken_back_by_what_the_hint_says(cli, tmp_path, given: list[str]) -> None:
-    (tmp_path / "timed.yaml").write_text("extends: digits\noptimisation: {budget: 60s}\n")
+    (tmp_path / "timed.yaml").write_text("extends: digits\nname: timed\noptimisation: {budget: 60s}\n")
     command = ["distill", "--teacher", str(tmp_path / "timed.yaml"), *given, "--print-config"]
     outcome = cli(*command)
     assert outcome.code == 2 and outcome.err.splitlines()[-1] == "  → type --set optimisation.budget=null"
