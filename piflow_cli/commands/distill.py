@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,20 +111,32 @@ def distill(
         return _list_teachers(context, console)
     if print_config and dry_run:
         raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
-    preset = _resolved(teacher, config, assignments, context.params)
-    if print_config:
-        return _print_config(preset, console)
+    with _held(not (print_config or dry_run)):
+        preset = _resolved(teacher, config, assignments, context.params)
+        if print_config:
+            return _print_config(preset, console)
+        _refuse_missing(preset)
+        folder = _folder(preset) if output is None else output
+        processes = _processes(folder, num_processes, device)
+        with console.listening():
+            if dry_run:
+                _plan(preset, folder, device, processes, parallel, resume, fork, console)
+            else:
+                run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
+                start(processes, context, run, preemptible=True)
+
+
+def _held(wanted: bool) -> AbstractContextManager[None]:
+    """Let the signals that take a machine away wait: torch takes seconds to import."""
+    from piflow_cli.system.preemption import held
+
+    return held(wanted)
+
+
+def _folder(preset: Preset) -> Path:
     from piflow_cli.students.runs import usual_folder
 
-    _refuse_missing(preset)
-    folder = usual_folder(preset) if output is None else output
-    processes = _processes(folder, num_processes, device)
-    with console.listening():
-        if dry_run:
-            _plan(preset, folder, device, processes, parallel, resume, fork, console)
-        else:
-            run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
-            start(processes, context, run, preemptible=True)
+    return usual_folder(preset)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
@@ -219,14 +232,14 @@ def _plan(
 ) -> None:
     from piflow_cli.students.runs import RunFolder
     from piflow_cli.training import describe
+    from piflow_cli.training.forking import source_of
+    from piflow_cli.training.waiting import step_timeout
 
+    step_timeout()
     if resume:
         # A run would refuse a folder of another one too.
         RunFolder(folder).check(preset)
-    if fork is not None:
-        from piflow_cli.training.forking import source_of
-
-        source_of(RunFolder(folder), fork, resume, console)
+    source_of(RunFolder(folder), fork, resume, console)
     plan = describe(preset, folder, device, processes, parallel)
     console.result(plan, format_pairs(plan))
 

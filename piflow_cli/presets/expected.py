@@ -27,6 +27,15 @@ class Expected:
     low: float
     high: float
 
+    @property
+    def short(self) -> str:
+        """The two numbers alone.
+
+        >>> Expected("distance", 0.17, 0.191).short
+        '0.17-0.19'
+        """
+        return f"{self.low:.2g}-{self.high:.2g}"
+
     def __str__(self) -> str:
         return f"a {self.what} of {self.low:.2g} to {self.high:.2g}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -13,6 +13,7 @@ from piflow_cli.presets.faults import Fault, Mend
 from piflow_cli.presets.layers import Layer
 from piflow_cli.presets.schema import SECTIONS, Preset
 
+BUDGET = "optimisation.budget"
 Reason = Callable[[Preset], str | None]
 """Why a key does nothing under a preset; None where it does something."""
 
@@ -97,14 +98,30 @@ def _defaults(section: type[Any]) -> dict[str, Any]:
     return {field.name: plain(field.default) for field in fields(section) if field.default is not MISSING}
 
 
-def idle_faults(preset: Preset, given: Iterable[Layer]) -> Iterator[Fault]:
+def idle_faults(preset: Preset, given: Sequence[Layer]) -> Iterator[Fault]:
     """A fault for every key that does nothing, in the layers ``given`` beside the preset's own file."""
     for layer in given:
         for key, reason in IDLE.items():
             section, _, name = key.partition(".")
             values = layer.values.get(section)
             if isinstance(values, dict) and name in values and (what := reason(preset)) is not None:
-                yield Fault(layer.place(key), key, what, (Mend(key, 0),) if key == "imitation.dropout" else ())
+                yield Fault(layer.place(key), key, what, _mends(key, given))
+
+
+def _mends(key: str, given: Sequence[Layer]) -> tuple[Mend, ...]:
+    """What to type for a key that does nothing, where leaving it out is not all that there is to do."""
+    if key == "imitation.dropout":
+        return (Mend(key, 0),)
+    # Whoever types a budget can leave it out; one in a file has to be taken back.
+    if IDLE[key] is _under_a_budget and not any(_typed(layer, BUDGET) for layer in given):
+        return (Mend(BUDGET, None),)
+    return ()
+
+
+def _typed(layer: Layer, key: str) -> bool:
+    section, _, name = key.partition(".")
+    values = layer.values.get(section)
+    return isinstance(values, Mapping) and name in values and layer.place(key).startswith("--")
 
 
 def idle_options(policy: str, substeps: int | None, temperature: float | str | None) -> list[str]:

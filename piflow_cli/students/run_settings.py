@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,24 @@ def differences(before: Preset, now: Preset) -> list[str]:
     keys = [key for key in sorted(old.keys() | new.keys()) if not key.startswith(free)]
     # A section that only one of them has shows key by key.
     return [said_change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def planned_settings(preset: Preset) -> dict[str, Any]:
+    """The settings that a budget decides, by dotted key, as they are in ``preset``."""
+    return {f"{name}.{key}": getattr(getattr(preset, name), key) for name, keys in PLANNED.items() for key in keys}
+
+
+def asked_otherwise(asked: Mapping[str, Any], before: Preset, now: Preset) -> list[str]:
+    """Lines for the settings that a budget decides and that ``now`` has neither as first ``asked`` nor as planned.
+
+    ``before``: the plan, which whoever goes on by the run's own settings has.
+    """
+    planned, new = planned_settings(before), planned_settings(now)
+    return [
+        said_change(key, value, new[key])
+        for key, value in asked.items()
+        if key in new and new[key] not in (value, planned[key])
+    ]
 
 
 def said_change(key: str, before: object, now: object) -> str:

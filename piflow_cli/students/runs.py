@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..presets.resolve import to_dict
 from ..system.files import TRIAL, recover, replacing_file, stood_aside
 from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
+from .run_checkpoints import checkpoints
 from .run_settings import (
     DIGEST,
     LENGTH,
     PLANNED,
+    asked_otherwise,
     differences,
     read_settings,
     read_yaml_record,
@@ -45,10 +48,14 @@ _CHECKPOINT, _PREVIEW = re.compile(_NUMBER), re.compile(_NUMBER + r"\.png")
 
 @dataclass(frozen=True)
 class BudgetRecord:
-    """Seconds that a run under a budget has ``spent``, and the ``stretches`` of its schedule: start, progress, end."""
+    """Seconds that a run under a budget has ``spent``, and the ``stretches`` of its schedule: start, progress, end.
+
+    ``asked``: what the first start was given for the settings that the budget decides.
+    """
 
     spent: float = 0.0
     stretches: tuple[tuple[int, float, int], ...] = ()
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,11 +129,21 @@ class RunFolder:
                 f"go on with --iterations {before.optimisation.iterations}, name another folder with --output DIR, "
                 "or start over with --no-resume",
             )
+        if not changed and before.optimisation.budget is not None:
+            self._check_asked(before, preset)
         if changed:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
                 "keep what it was with --set KEY=VALUE, name another folder with --output DIR, or start over with"
                 f" --no-resume; to begin another with its weights: --fork {quote(str(self.path))} --output DIR",
+            )
+
+    def _check_asked(self, before: Preset, preset: Preset) -> None:
+        """Raise UsageError where what a budget has decided is asked for in another way than in the first start."""
+        if changed := asked_otherwise(self.read_budget().asked, before, preset):
+            raise UsageError(
+                f"the budget of {self.path} has decided that already: {', '.join(changed)}",
+                "leave that as it was, name another folder with --output DIR, or start over with --no-resume",
             )
 
     def check_data(self, fingerprint: str) -> None:
@@ -151,13 +168,22 @@ class RunFolder:
             aside.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
     def forked_from(self) -> Path | None:
-        """The run whose weights this one began with; None where it began with none, or the record is damaged."""
-        if not self.settings.is_file():
+        """The run whose weights this one began with; None where it began with none.
+
+        Raises UsageError where the record is damaged.
+        """
+        record = self.path / FORK_NAME
+        if not self.settings.is_file() or not record.exists():
             return None
         try:
-            return Path(json.loads((self.path / FORK_NAME).read_text(encoding="utf-8"))["run"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
+            return Path(json.loads(record.read_text(encoding="utf-8"))["run"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{record} is damaged: it does not say whose weights the run began with",
+                "take the file away, and the run goes on from its own checkpoints"
+                if checkpoints(self.checkpoints)
+                else "begin it once more: --no-resume --fork RUN",
+            ) from error
 
     def clear_early(self) -> None:
         """Remove what was left by a start that was killed before it wrote the settings."""
@@ -200,7 +226,8 @@ class RunFolder:
 
     def write_budget(self, record: BudgetRecord) -> None:
         """Record what is spent."""
-        write_yaml_record(self.budget, {"spent": record.spent, "stretches": [list(one) for one in record.stretches]})
+        stretches = [list(one) for one in record.stretches]
+        write_yaml_record(self.budget, {"spent": record.spent, "stretches": stretches, "asked": dict(record.asked)})
 
     def read_budget(self) -> BudgetRecord:
         """What was spent until the last checkpoint; raises UsageError where the file is damaged."""
@@ -209,8 +236,8 @@ class RunFolder:
         found = read_yaml_record(self.budget)
         try:
             stretches = tuple((int(start), float(progress), int(end)) for start, progress, end in found["stretches"])
-            return BudgetRecord(float(found["spent"]), stretches)
-        except (TypeError, ValueError, KeyError) as error:
+            return BudgetRecord(float(found["spent"]), stretches, dict(found.get("asked", {})))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise UsageError(
                 f"{self.budget} is damaged", "take the file away, and the run counts as one that has spent nothing"
             ) from error

@@ -30,6 +30,7 @@ PROGRAM = "piflow_cli"
 LAUNCHER = "PIFLOW_LAUNCHER"
 # And when it was, by a clock that all processes of a machine share.
 BEGAN = "PIFLOW_BEGAN"
+UNBEGUN, AGAIN = "stopped before the run had begun", "run the same command again"
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -112,7 +113,7 @@ def launch(arguments: Sequence[str], processes: int, preemptible: bool = False) 
     options = [
         "--standalone",
         f"--nproc-per-node={processes}",
-        *_signals(parser.format_help(), preemptible),
+        *_signals(parser.format_help()),
         "-m",
         PROGRAM,
         "--",
@@ -120,13 +121,15 @@ def launch(arguments: Sequence[str], processes: int, preemptible: bool = False) 
     ]
     try:
         with environment(changes), inherited(), passing_on(PROGRAM if preemptible else None) as came:
+            if came:
+                raise Preempted(UNBEGUN, AGAIN)
             run.run(parser.parse_args(options))
     except SignalException as error:
         raise Reported(128 + error.sigval) from error
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if -failure.exitcode in came:
-            raise Preempted("stopped before the run had begun", "run the same command again") from error
+            raise Preempted(UNBEGUN, AGAIN) from error
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
             raise RunError(
@@ -157,15 +160,13 @@ def command_began(own: float) -> float:
     return float(os.environ[BEGAN]) if LAUNCHER in os.environ and BEGAN in os.environ else own
 
 
-def _signals(known: str, preemptible: bool) -> list[str]:
-    """Options of torchrun's launcher, described by ``known``: it ignores SIGHUP under nohup, and leaves SIGTERM to us.
+def _signals(known: str) -> list[str]:
+    """Options of torchrun's launcher, described by ``known``: it ignores SIGHUP under nohup.
 
-    A torchrun that has no such option ends its processes by SIGTERM, so that they save, with exit code 143 of its own.
+    SIGTERM it never gets where that is passed on, since it is held then.
     """
     hang_up = getattr(signal, "SIGHUP", None)
     ignored = hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN
-    if "--signals-to-handle" not in known or not (ignored or preemptible):
+    if not ignored or "--signals-to-handle" not in known:
         return []
-    left = [*(["SIGHUP"] if ignored else []), *(["SIGTERM"] if preemptible else [])]
-    handled = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if name not in left]
-    return [f"--signals-to-handle={','.join(handled)}"]
+    return ["--signals-to-handle=SIGTERM,SIGINT,SIGQUIT"]

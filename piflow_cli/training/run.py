@@ -14,6 +14,7 @@ from ..console import format_pairs
 from ..core.validation import PolicyError
 from ..data.sources import require_source
 from ..errors import Preempted, RunError
+from ..presets.expected import expected
 from ..ranks import is_first, launched_processes
 from ..students.run_checkpoints import checkpoints
 from ..students.runs import RunFolder
@@ -35,6 +36,7 @@ from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
 from .rows import take_pending
 from .saved import save
+from .settings import network_evaluations
 from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
 from .spending import Spending, now, open_spending, refuse_spent
 from .spikes import WINDOW
@@ -98,8 +100,8 @@ def _distill(
     started, planned = time.perf_counter(), None
     if resume:
         run.check(preset)
-    if launched_processes() > 1:
-        step_timeout()
+    # One process waits for nobody, and is told of a wrong value before several are.
+    step_timeout()
     source = source_of(run, fork, resume, console)
     if resume:
         planned = run.planned(preset)
@@ -140,6 +142,7 @@ def _train(
     spending: Spending | None,
 ) -> None:
     output, total = session.preset.output, session.preset.optimisation.iterations
+    hoped = _hoped(session)
     if spending is not None:
         spending.start()
     with console.progress(total, min(session.iteration, total), "distilling") as bar:
@@ -148,6 +151,7 @@ def _train(
             done = session.iteration
             if spending is not None and spending.look(console):
                 total = bar.total = session.preset.optimisation.iterations
+                hoped = _hoped(session)
                 if metrics is not None:
                     spending.write()
                     run.write_settings(session.preset)
@@ -157,7 +161,7 @@ def _train(
             previews = output.preview_every > 0 and done % output.preview_every == 0
             # Before a preview too: trackers take nothing of earlier iterations after one.
             if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or previews or ends or diverged:
-                _report(session, metrics, bar, console)
+                _report(session, metrics, bar, hoped, console)
             if diverged:
                 raise _diverged(
                     f"{LONGEST_STREAK} steps in a row had gradients that are not finite, the last is iteration {done}",
@@ -190,15 +194,22 @@ def _asked_to_stop(session: Session, stop: StopRequest) -> int:
     return min((number for number in asked.tolist() if number), default=0)
 
 
-def _report(session: Session, metrics: Metrics | None, bar: tqdm, console: Console) -> None:
-    """Read the losses, show and write them, and say which steps were skipped."""
+def _hoped(session: Session) -> dict[str, str]:
+    """The quality to expect of a run of this length, for the bar; nothing where none is known."""
+    total = session.preset.optimisation.iterations * network_evaluations(session.preset)
+    found = expected(session.preset, total)
+    return {} if found is None else {"expected": found.short}
+
+
+def _report(session: Session, metrics: Metrics | None, bar: tqdm, hoped: dict[str, str], console: Console) -> None:
+    """Read the losses, show and write them with what is ``hoped`` for, and say which steps were skipped."""
     rows, spikes = take_pending(session), []
     track_rows(session.accelerator, rows, console)
     for row in rows:
         if metrics is not None and (times := metrics.add(row)) is not None:
             spikes.append(f"iteration {row['iteration']}, {times:.0f}")
         shown = {"loss": f"{row['loss']:.4f}", "teacher_ratio": f"{row['teacher_ratio']:.2f}"}
-        bar.set_postfix(**shown, evaluations=f"{row['evaluations']:,}", refresh=False)
+        bar.set_postfix(**shown, evaluations=f"{row['evaluations']:,}", **hoped, refresh=False)
         bar.update()
     if spikes:
         console.warn(f"a spike of the loss: {'; '.join(spikes)} times the median of the {WINDOW} before it")

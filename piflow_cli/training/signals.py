@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ..errors import Interrupted, PiflowError, Preempted
-from ..system.preemption import PREEMPTION
+from ..system.preemption import PREEMPTION, let_through
 
 SECONDS_OF_ONE_REQUEST = 1.0
 GO_ON = "run the same command again to go on"
@@ -81,11 +81,15 @@ class Preemptible:
 
 @contextmanager
 def preemptible() -> Generator[Preemptible]:
-    """A block that SIGTERM and SIGUSR1 end at once, as Preempted; within it, StopRequest has them wait for a step."""
+    """A block that SIGTERM and SIGUSR1 end at once, as Preempted; within it, StopRequest has them wait for a step.
+
+    Those that were held until then end it before it begins.
+    """
     request = Preemptible()
     before = _handled(PREEMPTION, request.ask)
     try:
-        yield request
+        with let_through():
+            yield request
     except BaseException as error:
         # Another process of the run may have gone first, and an exchange with it have failed for that.
         if not request.asked or isinstance(error, PiflowError | OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..errors import UsageError
 from ..presets.budgets import in_units, read_budget
 from ..presets.expected import expected
 from ..sampling.denoise import sample_teacher
+from ..students.run_settings import planned_settings
 from ..students.runs import BudgetRecord, RunFolder
 from .budget import Plan, TooSmall, choose_plan, new_length, stretched
 from .loop import Session, train_step
@@ -43,7 +45,8 @@ class Spending:
 
     ``share``: processes that spend a budget of GPU hours together, else 1; records are of all of them.
     In seconds: ``budget``; ``before``, of earlier starts of the run; ``saving``, of the longest save until now;
-    ``ending``, of what comes after the last save. ``began``: the start of the command, by :func:`now`.
+    ``ending``, of what comes after the last save. ``began``: the start of the command, by :func:`now`. ``asked``: what
+    the run was given for the settings that the budget decides.
     """
 
     session: Session
@@ -52,6 +55,7 @@ class Spending:
     before: float
     began: float
     ending: float
+    asked: Mapping[str, Any]
     share: int = 1
     saving: float = 0.0
     marks: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -100,7 +104,7 @@ class Spending:
     def write(self) -> None:
         """Record what is spent and how the schedule goes; for the first process."""
         self.run.write_budget(
-            BudgetRecord(self.share * self.spent, tuple(astuple(one) for one in self.session.stretches))
+            BudgetRecord(self.share * self.spent, tuple(astuple(one) for one in self.session.stretches), self.asked)
         )
 
 
@@ -117,10 +121,11 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
     settings, processes = session.preset.optimisation, session.batches.processes
     budget = read_budget(settings.budget)
     share = processes if budget.shared else 1
-    spending = Spending(session, run, budget.seconds(processes), 0.0, began, ENDING, share)
+    asked = planned_settings(session.preset)
+    spending = Spending(session, run, budget.seconds(processes), 0.0, began, ENDING, asked, share)
     if resumed:
         record = _of_first(session, run.read_budget())
-        spending.before = record.spent / share
+        spending.before, spending.asked = record.spent / share, record.asked
         session.stretches = tuple(Stretch(*one) for one in record.stretches)
         return spending
     measured = Measured(session)

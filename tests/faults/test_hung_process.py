@@ -50,6 +50,16 @@ def test_the_time_is_that_of_the_environment(monkeypatch, said, seconds) -> None
     assert step_timeout() == seconds
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_one_process_is_told_of_it_too(cli, tiny_teacher, tmp_path, monkeypatch, more) -> None:
+    monkeypatch.setenv(VARIABLE, "abc")
+    outcome = cli("distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), *more)
+    assert (outcome.code, outcome.out) == (2, "") and not (tmp_path / "out").exists()
+    error, hint = outcome.err.splitlines()
+    assert error == f"Error: {VARIABLE} is 'abc', and no number of seconds above 0"
+    assert hint == f"  → export {VARIABLE}=1800"
+
+
 @pytest.mark.parametrize("said", ["", "0", "-3", "nan", "inf", "an hour"])
 def test_what_is_no_time_is_refused(monkeypatch, said) -> None:
     monkeypatch.setenv(VARIABLE, said)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from own_process import piflow
@@ -18,9 +19,23 @@ from process_runs import adapters, whole
 from run_rows import course_of
 from safetensors.torch import load_file
 
-from piflow_cli.system.preemption import passing_on
 from piflow_cli.training import run
 
+# The machine is taken away in the first import of torch, in each process that makes one.
+AT_IMPORT = """
+import os, signal, sys
+
+class Taken:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), getattr(signal, os.environ["TAKEN_BY"]))
+
+sys.meta_path.insert(0, Taken())
+from piflow_cli.app import main
+sys.exit(main(sys.argv[1:]))
+"""
+BY_TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 WEIGHTS = "adapter/diffusion_pytorch_model.safetensors"
 NUMBERS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -114,28 +129,88 @@ def test_while_prompts_are_encoded(cli, text_encoders, tmp_path, monkeypatch, nu
     assert (tmp_path / "out" / WEIGHTS).is_file()
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(
+    ("launcher", "more", "state"),
+    [
+        ([], [], "Stopped before the first step; what was encoded until now is kept"),
+        ([], ["--num-processes", "2"], "Stopped before the run had begun"),
+        pytest.param(BY_TORCHRUN, [], "Stopped before the first step; what was encoded until now is kept",
+                     marks=pytest.mark.long),
+    ],
+)  # fmt: skip
+def test_while_torch_is_imported(tiny_teacher, tmp_path, launcher, more, state, number) -> None:
+    (tmp_path / "taken.py").write_text(AT_IMPORT)
+    command = [sys.executable, *launcher, str(tmp_path / "taken.py"), "distill", "--teacher", str(tiny_teacher)]
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--output", "out", *more], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"TAKEN_BY": number.name},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    # torchrun warns of what it sets.
+    said = [line for line in done.stderr.splitlines() if "torch.distributed" not in line and set(line) != {"*"}]
+    assert said[-1] == f"{state}: run the same command again{' to go on' if not more else ''}"
+    assert [line for line in said if "topped" in line] == said[-1:] and "Error" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_and_a_refusal_stay_what_they_are(tiny_teacher, tmp_path) -> None:
+    """A plan is nothing to be kept: the signal ends it as any other program; a refused run has nothing to stop."""
+    (tmp_path / "taken.py").write_text(AT_IMPORT)
+    for more, code in (["--dry-run"], -signal.SIGTERM), (["--nfe", "0"], 2):
+        done = subprocess.run(
+            [sys.executable, "taken.py", "distill", "--teacher", str(tiny_teacher), *more], cwd=tmp_path,
+            capture_output=True, text=True, env=os.environ | {"TAKEN_BY": "SIGTERM"},
+        )  # fmt: skip
+        assert done.returncode == code and "topped" not in done.stderr
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_processes_that_have_only_been_launched_end_with_one_line(tiny_teacher, tmp_path, number) -> None:
+    command = piflow("distill", *whole(tiny_teacher, tmp_path), "--device", "cpu", "--output", str(tmp_path / "out"))
+    command += ["--num-processes", "2", "--iterations", "100000", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while len(psutil.Process(process.pid).children()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, said = process.communicate(timeout=120)
+    assert (process.returncode, out) == (0, ""), said
+    state = "Stopped before the first step; what was encoded until now is kept"
+    assert said == f"{state}: run the same command again to go on\n"
+    assert not (tmp_path / "out").exists()
+
+
 WAITS = """
 import signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
 print("waits", flush=True)
 print(int(signal.sigwait((signal.SIGTERM, signal.SIGUSR1))))
 """
+# In a process of its own, which has no other threads that could take the signal.
+LAUNCHES = """
+import os, subprocess, sys
+from piflow_cli.system.preemption import passing_on
+waits, number = sys.argv[1], int(sys.argv[2])
+ours, other = (
+    subprocess.Popen([sys.executable, "-S", "-c", waits, name], stdout=subprocess.PIPE, text=True)
+    for name in ("a program", "another")
+)
+assert ours.stdout.readline() == other.stdout.readline() == "waits\\n"
+with passing_on("a program") as came:
+    os.kill(os.getpid(), number)
+    told = ours.communicate()[0].strip()
+print([int(one) for one in came], told, other.poll())
+other.kill()
+"""
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_launcher_passes_it_on_to_the_program_alone_and_lives(number) -> None:
-    ours, other = (
-        subprocess.Popen([sys.executable, "-S", "-c", WAITS, name], stdout=subprocess.PIPE, text=True)
-        for name in ("a program", "another")
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHES, WAITS, str(int(number))], capture_output=True, text=True, timeout=60
     )
-    with ours, other:
-        assert ours.stdout.readline() == other.stdout.readline() == "waits\n"
-        before = signal.getsignal(number)
-        with passing_on("a program") as came:
-            os.kill(os.getpid(), number)
-        assert came == [number] and signal.getsignal(number) == before
-        assert ours.communicate(timeout=60)[0] == f"{int(number)}\n" and other.poll() is None
-        other.kill()
+    assert (done.returncode, done.stdout) == (0, f"{[int(number)]} {int(number)} None\n"), done.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks at processes in /proc")

@@ -27,7 +27,8 @@ from piflow_cli.evaluation.extractors.moments import moments
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.run_checkpoints import write_record
-from piflow_cli.students.runs import RunFolder
+from piflow_cli.students.run_settings import planned_settings
+from piflow_cli.students.runs import BudgetRecord, RunFolder
 from piflow_cli.system.locking import LOCK_NAME, FolderLock, LockHolder
 
 # Of both halves of a VAE; where all of them are large, nothing stays finite.
@@ -122,7 +123,7 @@ def text_bases(root: Path, whole: Path) -> dict[str, Path]:
 
 def runs(root: Path, files: Mapping[str, Path], stack: ExitStack) -> dict[str, Path]:
     """Runs that cannot go on, for one reason each."""
-    names = ("other_data", "other_data2", "changed", "unreadable", "torn_run", "other_run")
+    names = ("other_data", "other_data2", "changed", "unreadable", "torn_run", "other_run", "torn_fork")
     made = {name: copied(files["run"], root / name) for name in names}
     for name in ("other_data", "other_data2"):
         (made[name] / "data.sha256").write_text("0" * 64 + "\n")
@@ -134,6 +135,8 @@ def runs(root: Path, files: Mapping[str, Path], stack: ExitStack) -> dict[str, P
     [record] = made["other_run"].glob("checkpoints/*/state.json")
     save_file({"student.other": torch.zeros(1)}, record.parent / "training.safetensors")
     write_record(record.parent, int(record.parent.name), None)
+    shutil.rmtree(made["torn_fork"] / "checkpoints")
+    (made["torn_fork"] / "fork.json").write_text("{")
     for name in ("cut_run", "emptied_run"):
         made[name] = copied(files["run"], root / name)
     os.truncate(made["cut_run"] / "adapter" / WEIGHTS, 1000)
@@ -143,6 +146,12 @@ def runs(root: Path, files: Mapping[str, Path], stack: ExitStack) -> dict[str, P
         made[name].mkdir()
         preset = resolve(files["teacher"], None, ["optimisation.schedule=cosine"], {"optimisation.iterations": 1})
         RunFolder(made[name]).write_settings(preset)
+    for name in ("timed", "timed2"):
+        made[name] = root / name
+        made[name].mkdir()
+        preset = resolve(files["teacher"], None, [], {"optimisation.budget": "60s"})
+        RunFolder(made[name]).write_settings(preset)
+        RunFolder(made[name]).write_budget(BudgetRecord(1.0, ((0, 0.0, 9),), planned_settings(preset)))
     made["held"], made["left"] = root / "held", root / "left"
     stack.enter_context(FolderLock(made["held"]))
     made["left"].mkdir()

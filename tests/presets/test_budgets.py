@@ -107,6 +107,20 @@ def test_a_budget_excludes_iterations_and_both_are_named(cli, tmp_path, monkeypa
     assert given[1].partition("=")[0] in outcome.err
 
 
+@pytest.mark.parametrize(
+    "given", [["--iterations", "5"], ["--iterations", "5", "--set", "optimisation.schedule=constant"]]
+)
+def test_a_budget_in_a_file_is_taken_back_by_what_the_hint_says(cli, tmp_path, given: list[str]) -> None:
+    (tmp_path / "timed.yaml").write_text("extends: digits\nname: timed\noptimisation: {budget: 60s}\n")
+    command = ["distill", "--teacher", str(tmp_path / "timed.yaml"), *given, "--print-config"]
+    outcome = cli(*command)
+    assert outcome.code == 2 and outcome.err.splitlines()[-1] == "  → type --set optimisation.budget=null"
+    assert "iterations: 5\n" in cli(*command, "--set", "optimisation.budget=null").out
+    # One that is typed as well can be left out, and so can what it excludes.
+    typed = cli(*command, "--budget", "90s")
+    assert typed.code == 2 and "  → leave --" in typed.err
+
+
 def test_what_is_printed_of_a_budget_is_read_back(cli, tmp_path) -> None:
     printed = cli("distill", "--teacher", "digits", "--budget", "1h30m", "--print-config")
     (tmp_path / "all.yaml").write_text(printed.out)

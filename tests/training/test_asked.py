@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import seeded
+from run_rows import rows_of
 from tiny_students import tiny_dit
 
 from piflow_cli.console import Console
@@ -133,3 +134,27 @@ def test_the_expected_share_is_the_mean_of_what_is_drawn(interval: Sequence[floa
     ]
     acts = guidance_of(preset.teacher).acts(torch.cat([sigma for [sigma] in sigmas]))
     assert guided_share(preset) == pytest.approx(acts.double().mean().item(), abs=0.01)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["ddp", "fsdp2"])
+def test_two_processes_under_guidance_in_an_interval_ask_what_one_asks(cli, tmp_path, way) -> None:
+    """With two samples a process in a query, one of them often has none inside, and the other has some."""
+    tiny_dit(in_channels=1).save_pretrained(tmp_path / "teacher")
+    named = [f"teacher.base={tmp_path / 'teacher'}", *TINY[:-4], *TINY[-3:], "output.preview_every=0"]
+    few = ["optimisation.batch_size=4", "optimisation.device_batch_size=2", "optimisation.iterations=6"]
+    settings = [word for text in [*named, *few, "teacher.guidance_interval=[0.0, 0.4]"] for word in ("--set", text)]
+    command = ["distill", "--teacher", "imagenet-fm", *settings, "--device", "cpu", "--quiet", "--output"]
+    assert cli(*command, str(tmp_path / "one")).code == 0
+    assert cli(*command, str(tmp_path / "two"), "--num-processes", "2", "--parallel", way).code == 0
+    one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-5)
+    apart, together = ([row["evaluations"] for row in rows] for rows in (one, two))
+    # A step of the student counts as three for each sample, which asks for two states; guidance adds at most as many.
+    assert 6 * 4 * 5 < apart[-1] < 6 * 4 * 7
+    if way == "ddp":
+        assert together == apart
+    else:
+        # A process that has none to guide asks for one all the same, in each of its queries.
+        added = [count - before for count, before in zip(together, apart)]
+        assert 0 < added[-1] <= 6 * 2 * 2 and added == sorted(added)

@@ -393,3 +393,16 @@ def test_a_run_says_its_plan_first(cli, tiny_teacher, tmp_path) -> None:
         "8 = 1 x 8 x 1 (processes x device batch x accumulation), samples" in said
         and f"folder  {tmp_path / 'out'}" in said
     )
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_the_quality_to_expect_stands_on_the_bar(cli, tiny_teacher, tmp_path, monkeypatch, shipped) -> None:
+    """Of a teacher with a table of it, as the plan has it; of others nothing is said."""
+    numbers = ["--batch-size", "8", "--iterations", "2", "--set", "optimisation.schedule=cosine"]
+    more = ["--set", "output.preview_every=0", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("piflow_cli.presets.expected._between", lambda rows, evaluations: (0.1713, 0.194))
+    outcome = cli("distill", "--teacher", "digits" if shipped else str(tiny_teacher), *numbers, *more)
+    assert outcome.code == 0, outcome.err
+    bar = [line for line in outcome.err.splitlines() if line.startswith("distilling: ")][-1]
+    assert ("expected=0.17-0.19" in bar) == shipped and "evaluations=" in bar
+    assert ("0.17 to 0.19" in outcome.err) == shipped

@@ -101,6 +101,28 @@ def test_a_fork_of_a_damaged_run_says_what_is_damaged(cli, command, tiny_run, tm
     assert f"0000002 ({TENSORS} is missing)" in refused.err and not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"iteration": 2}', '{"run": 3}', "\udcff"])
+def test_a_damaged_record_of_a_fork_is_named(cli, command, tiny_run, tmp_path, content) -> None:
+    folder = tmp_path / "new"
+    new = [word for word in command if word != "--quiet"] + [str(folder), "--iterations", "1"]
+    assert cli(*new, "--fork", str(tiny_run)).code == 0
+    (folder / "fork.json").write_bytes(content.encode(errors="surrogateescape"))
+    for more in ([], ["--fork", str(tiny_run)], ["--dry-run"]):
+        outcome = cli(*new, *more)
+        assert outcome.code == 2 and f"{folder / 'fork.json'} is damaged" in outcome.err, outcome.err
+        assert "take the file away, and the run goes on from its own checkpoints" in outcome.err
+    # Without a checkpoint of its own it depends on the record.
+    shutil.move(folder / "checkpoints", tmp_path / "kept")
+    outcome = cli(*new)
+    assert outcome.code == 2 and "begin it once more: --no-resume --fork RUN" in outcome.err
+    assert cli(*new, "--no-resume", "--fork", str(tiny_run)).code == 0
+    shutil.rmtree(folder)
+    (tmp_path / "new.1").rename(folder)
+    shutil.move(tmp_path / "kept", folder / "checkpoints")
+    (folder / "fork.json").unlink()
+    assert cli(*new).code == 0
+
+
 def test_a_file_that_is_not_ours_is_no_leftover_of_a_start(cli, command, tmp_path) -> None:
     for name in ("budget.yaml", "fork.json"):
         (tmp_path / name).mkdir()

@@ -162,6 +162,25 @@ def test_the_settings_of_a_run_go_on_with_it_too(cli, tiny_teacher, tmp_path, mo
     assert "iterations was" not in other.err + without.err
 
 
+def test_what_the_budget_has_decided_is_not_asked_for_again(cli, tiny_teacher, tmp_path, monkeypatch):
+    """It would be ignored: the plan of the first start holds."""
+    Clock(monkeypatch, lambda iteration, device_batch: 0.5 * device_batch)
+    assert cli(*told(tiny_teacher, tmp_path, "--budget", "70s")).code == 0
+    assert settings(tmp_path)["batch_size"] == 4
+    again = told(tiny_teacher, tmp_path, "--budget", "70s")
+    for more, says in (
+        (["--batch-size", "16"], "optimisation.batch_size was 8, is 16"),
+        (["--set", "optimisation.warmup=5"], "optimisation.warmup was 2, is 5"),
+        (["--set", "optimisation.device_batch_size=1"], "optimisation.device_batch_size was None, is 1"),
+    ):
+        for plan in ([], ["--dry-run"]):
+            outcome = cli(*again, *more, *plan)
+            assert outcome.code == 2 and f"has decided that already: {says}\n" in outcome.err, outcome.err
+    # What was asked first, what was planned, and a new start.
+    assert all(cli(*again, *more).code == 0 for more in (["--batch-size", "8"], ["--batch-size", "4"]))
+    assert cli(*again, "--batch-size", "2", "--no-resume").code == 0
+
+
 def test_a_batch_is_made_smaller_where_steps_are_few(cli, tiny_teacher, tmp_path, monkeypatch):
     clock = Clock(monkeypatch, lambda iteration, device_batch: 0.5 * device_batch)
     outcome = cli(*told(tiny_teacher, tmp_path, "--budget", "70s"))
