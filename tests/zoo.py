@@ -135,6 +135,18 @@ ZOO = {
             {"true_cfg_scale": 1.0},
         ),
         Row(
+            "longcat-image",
+            "LongCatImageTransformer2DModel",
+            dict(
+                in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+                joint_attention_dim=WIDTH, pooled_projection_dim=24, axes_dims_rope=(4, 4, 8),
+            ),
+            4.5,
+            "renormalised",
+            fixed_text,
+            {"guidance_scale": 1.0, "enable_prompt_rewrite": False},
+        ),
+        Row(
             "ovis-image",
             "OvisImageTransformer2DModel",
             dict(

@@ -69,6 +69,13 @@ ROWS = {
         FamilyKind("flux-cfg", "piflow_cli.teachers.flux:FluxCfgFamily", TEXT, guided=HALVES),
         FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT, guided=INPUT),
         FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT, guided=HALVES),
+        FamilyKind(
+            "longcat-image",
+            "piflow_cli.teachers.longcat:LongCatImageFamily",
+            TEXT,
+            guided=HALVES,
+            renormalised=(2, 1.0),
+        ),
         FamilyKind("ovis-image", "piflow_cli.teachers.ovis:OvisImageFamily", TEXT, guided=HALVES),
         FamilyKind(
             "qwen-image",

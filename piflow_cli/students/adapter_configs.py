@@ -104,7 +104,7 @@ def widened_config(student: Student) -> dict:
     site = family.head_site(model)
     published = policy_kind(facts.policy).published
     if published.class_prefix is not None:
-        if "patch_size" in family.config_not_published and config["out_channels"] is not None:
+        if "patch_size" in family.config_not_published and config.get("out_channels") is not None:
             # Without a patch size the published classes count the channels of a whole token.
             config["out_channels"] *= config["patch_size"] ** 2
         config = {key: value for key, value in config.items() if key not in family.config_not_published}

@@ -47,12 +47,12 @@ EXTRACTORS = "extractors"  # of `piflow eval`, in the place of a preset
 PRESETS = {
     "digits": 4, "imagenet-fm": 9, "imagenet-repa": 14, "imagenet-repa-2nfe": 6, "flux-dev": 120, "flux-dev-8nfe": 52,
     "flux-dev-dx": 22, "flux-dev-momentum": 19, "flux2-dev": 24, "flux2-klein": 16, "qwen-image": 135,
-    "qwen-image-dx": 35, "qwen-image-momentum": 35, "qwen-image-2512": 135, "krea2": 60, "ovis-image": 30,
-    "z-image": 20, "z-image-turbo": 15,
+    "qwen-image-dx": 35, "qwen-image-momentum": 35, "qwen-image-2512": 135, "krea2": 60,
+    "longcat-image": 30, "ovis-image": 30, "z-image": 20, "z-image-turbo": 15,
 }  # fmt: skip
 WHOLE = 60
 # One of each family that samples by a stock pipeline.
-PIPELINES = ("flux-dev", "flux2-dev", "flux2-klein", "qwen-image", "krea2", "ovis-image", "z-image")
+PIPELINES = ("flux-dev", "flux2-dev", "flux2-klein", "qwen-image", "krea2", "longcat-image", "ovis-image", "z-image")
 
 CASES = (
     *(Case(preset, nfes=(1, 4, 8)) for preset in PRESETS),

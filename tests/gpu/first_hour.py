@@ -70,6 +70,7 @@ PARTS = (
     step("imagenet-fm"),
     step("qwen-image"),
     step("krea2"),
+    step("longcat-image"),
     step("ovis-image"),
     step("z-image"),
     step("flux2-klein"),

@@ -73,6 +73,7 @@ CASES = (
             "qwen-image-24gb",
             "qwen-image-2512",
             "krea2",
+            "longcat-image",
             "ovis-image",
             "z-image",
             "z-image-turbo",

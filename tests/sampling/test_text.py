@@ -289,8 +289,11 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
         else:
             scale = "true_cfg_scale" if row.family in ("qwen-image", "flux-cfg") else "guidance_scale"
             given |= {f"negative_{name}": value[None] for name, value in empty.items()}
-            given |= {"negative_prompt": None} if row.family == "ovis-image" else {}
-            given[scale] = {"krea2": 3.5, "ovis-image": 5.0}.get(row.family, 4.0)
+            given |= {
+                "ovis-image": {"negative_prompt": None},
+                "longcat-image": {"enable_prompt_rewrite": False},
+            }.get(row.family, {})
+            given[scale] = {"krea2": 3.5, "ovis-image": 5.0, "longcat-image": 4.5}.get(row.family, 4.0)
     latents = row.unpacked(pipeline, pipeline(**given, latents=row.packed(pipeline, noise), **size).images, noise)
     with torch.no_grad():
         expected = to_images(decode_each(family, vae, latents))[0]

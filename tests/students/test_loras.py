@@ -32,6 +32,7 @@ MODULES = {
     "flux2": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
     "flux2-klein": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
     "qwen-image": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mlp.net.2"),
+    "longcat-image": FLUX,
     "ovis-image": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp"),
     "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
     "z-image": ("layers.0.attention.to_q", "noise_refiner.0.feed_forward.w1"),
