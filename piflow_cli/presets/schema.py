@@ -66,8 +66,7 @@ class TeacherSection:
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)
     """Lowest and highest sigma at which classifier-free guidance acts."""
     guidance_mode: Literal["plain", "orthogonal", "renormalised", "embedded"] = "plain"
-    """How the guidance acts: plain or orthogonal classifier-free guidance, or renormalised, as the stock pipeline of
-    Qwen-Image has it; or embedded, an input of the network."""
+    """How guidance acts: plain, orthogonal or renormalised classifier-free guidance, or embedded, a network's input."""
     config: Text | None = None
     """Folder of the model's config.json, for a checkpoint without one."""
     vae: Text | None = None
