@@ -17,7 +17,7 @@ from ..students.open import find_student
 from ..teachers.base import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import locate
-from .candidates import Candidate, student_candidates, teacher_candidate
+from .candidates import TEACHER, Candidate, student_candidates, teacher_candidate
 from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
         steps = found.family.fine_steps if request.fine_steps is None else request.fine_steps
         fine = teacher_candidate(opened, teacher, steps, request)
         teachers = [
-            teacher_candidate(opened, teacher, count, request) for count in request.teacher_steps if count != steps
+            teacher_candidate(opened, teacher, count, request)
+            for count in request.teacher_steps
+            if count != steps or request.reference not in (None, TEACHER)
         ]
     elif request.teacher_steps:
         raise UsageError(

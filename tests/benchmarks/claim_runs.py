@@ -6,10 +6,14 @@ import functools
 import hashlib
 import json
 import math
+import multiprocessing
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,14 +31,68 @@ Measured = dict[str, float]
 FROM, TO = 0.25, 0.75  # parts of the first segment between which the growth of the error is taken
 
 
-def figures_of(arm: Arm, seed: int, runs: Path, shorter: int | None, images: int) -> Measured:
-    """The figures of one student, taken once and kept beside its run."""
-    folder = runs / _name((*arm.options, seed, shorter))
-    sampled = folder / f"measured-{_name((arm.sampling, images))}.json"
-    if not sampled.exists():
-        _distil(arm, seed, folder, shorter)
-        write_json(sampled, {**_distances(arm, folder, images), **_inspected(folder)})
-    return json.loads(sampled.read_text())
+@dataclass(frozen=True)
+class Study:
+    """Where students are kept and how they are made and measured.
+
+    shorter: iterations of every student in place of its own. images: so many of the labels. device: of the sampling;
+    trainings take the GPU where there is one, unless it is "cpu".
+    """
+
+    runs: Path
+    shorter: int | None = None
+    images: int = 1797
+    device: str = "cpu"
+
+    def folder(self, arm: Arm, seed: int) -> Path:
+        return self.runs / _name((*arm.options, seed, self.shorter))
+
+    def measured(self, arm: Arm, seed: int) -> Path:
+        return self.folder(arm, seed) / f"measured-{_name((arm.sampling, self.images))}.json"
+
+    def figures(self, arm: Arm, seed: int) -> Measured:
+        """The figures of one student, taken once and kept beside its run."""
+        file = self.measured(arm, seed)
+        if not file.exists():
+            folder = self.folder(arm, seed)
+            self._distil(arm, seed, folder)
+            write_json(file, {**self._distances(arm, folder), **_inspected(folder, self.device)})
+        return json.loads(file.read_text())
+
+    def _distil(self, arm: Arm, seed: int, folder: Path) -> None:
+        given = [*arm.options, "--set", f"seed={seed}", "--device", self.device]
+        if self.shorter is not None:
+            given += ["--set", f"optimisation.iterations={self.shorter}"]
+        _piflow("distill", "--teacher", "digits", "--output", str(folder), *given, "--quiet")
+
+    @torch.no_grad()
+    def _distances(self, arm: Arm, folder: Path) -> Measured:
+        """Distances to data and to fine samples of the teacher, and squared ones from the same noise: as digits.py."""
+        ruler = _ruler(self.images, self.device)
+        student = open_student(folder / "adapter")
+        student.model.to(self.device)
+        row = ruler.row("", arm.nfe, sample_student(student, ruler.noise, ruler.conditioning, **arm.sampling))
+        return {name: row[name] for name in ("to_data", "to_teacher", "squared_distance")}
+
+
+def make_all(study: Study, arms: Iterable[Arm], seeds: Sequence[int], jobs: int) -> None:
+    """Take the figures of all students, ``jobs`` at a time, each on a thread of its own; says what has failed."""
+    by_run: dict[Path, list[tuple[Arm, int]]] = defaultdict(list)
+    for arm in arms:
+        for seed in seeds:
+            if not study.measured(arm, seed).exists():
+                by_run[study.folder(arm, seed)].append((arm, seed))
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        asked = {pool.submit(_figures_of_run, study, run): run for run in by_run.values()}
+        for number, ended in enumerate(as_completed(asked), 1):
+            fault = ended.exception()
+            outcome = "measured" if fault is None else f"failed: {fault}"
+            print(f"{number} of {len(asked)}: {' '.join(asked[ended][0][0].options)}: {outcome}", flush=True)
+
+
+def _figures_of_run(study: Study, asked: Sequence[tuple[Arm, int]]) -> None:
+    for arm, seed in asked:
+        study.figures(arm, seed)
 
 
 def _name(what: object) -> str:
@@ -46,28 +104,12 @@ def _piflow(*arguments: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def _distil(arm: Arm, seed: int, folder: Path, shorter: int | None) -> None:
-    given = [*arm.options, "--set", f"seed={seed}"]
-    if shorter is not None:
-        given += ["--set", f"optimisation.iterations={shorter}"]
-    _piflow("distill", "--teacher", "digits", "--output", str(folder), *given, "--quiet")
-
-
 @functools.cache
-def _ruler(images: int) -> Ruler:
-    return Ruler(load_images(locate("preset:digits/images.safetensors")), images)
+def _ruler(images: int, device: str) -> Ruler:
+    return Ruler(load_images(locate("preset:digits/images.safetensors")), images, torch.device(device))
 
 
-@torch.no_grad()
-def _distances(arm: Arm, folder: Path, images: int) -> Measured:
-    """Distances to the data, to the teacher's fine samples, and squared ones from the same noise, as in digits.py."""
-    ruler = _ruler(images)
-    student = open_student(folder / "adapter")
-    row = ruler.row("", arm.nfe, sample_student(student, ruler.noise, ruler.conditioning, **arm.sampling))
-    return {name: row[name] for name in ("to_data", "to_teacher", "squared_distance")}
-
-
-def _inspected(folder: Path) -> Measured:
+def _inspected(folder: Path, device: str) -> Measured:
     """What `piflow inspect-policy` tells of a perturbation put in half-way, and how fast the paths part.
 
     not_steered: 1 less the steering ratio, which is 1 for a policy that answers as its teacher does.
@@ -75,7 +117,7 @@ def _inspected(folder: Path) -> Measured:
     """
     report = folder / "inspected"
     if not (report / "policy.json").exists():
-        _piflow("inspect-policy", str(folder), "--output", str(report), "--overwrite", "--quiet")
+        _piflow("inspect-policy", str(folder), "--output", str(report), "--device", device, "--overwrite", "--quiet")
     told = json.loads((report / "policy.json").read_text())
     student = told["students"][0]
     typical = next(one for one in student["robustness"]["perturbations"] if one["size"] == size_name(TYPICAL))

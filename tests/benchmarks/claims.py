@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claim_runs import Measured, figures_of
+from claim_runs import Measured, Study, make_all
 from claim_table import CLAIMS, Claim
 from claim_verdicts import judge, verdict
 from common import machine, write_json
@@ -27,11 +27,11 @@ from piflow_cli.console import format_table
 COLUMNS = ("claim", "expected", "figure", "better", "worse", "difference", "margin", "verdict")
 
 
-def measured(claim: Claim, runs: Path, seeds: list[int], shorter: int | None, images: int) -> dict[str, list[Measured]]:
+def measured(claim: Claim, study: Study, seeds: list[int]) -> dict[str, list[Measured]]:
     """The figures of every student of the claim, one set for each seed."""
     found = {}
     for name, arm in claim.arms.items():
-        found[name] = [figures_of(arm, seed, runs, shorter, images) for seed in seeds]
+        found[name] = [study.figures(arm, seed) for seed in seeds]
         print(f"claim {claim.number}: {name} on {len(seeds)} seeds", flush=True)
     return found
 
@@ -64,6 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1,2", help="of the trainings, with commas between; two at least")
     parser.add_argument("--iterations", type=int, help="of every student, to try the program; default: the claims'")
     parser.add_argument("--images", type=int, default=1797, help="first so many of the 1,797 labels")
+    parser.add_argument("--device", default="cpu", help="of trainings and samplings")
+    parser.add_argument("--jobs", type=int, default=1, help="students made beside each other, on a thread each")
     parser.add_argument("--json", type=Path, help="also write all figures, versions and machine here")
     options = parser.parse_args(arguments)
     seeds = [int(seed) for seed in options.seeds.split(",")]
@@ -72,14 +74,17 @@ def main(arguments: list[str] | None = None) -> None:
     numbers = [claim.number for claim in CLAIMS]
     if options.only is not None:
         numbers = [int(number) for number in options.only.split(",")]
+    study = Study(options.runs, options.iterations, options.images, options.device)
+    asked = [claim for claim in CLAIMS if claim.number in numbers]
+    if options.jobs > 1:
+        make_all(study, [arm for claim in asked for arm in claim.arms.values()], seeds, options.jobs)
     found: list[dict[str, Any]] = []
-    for claim in CLAIMS:
-        if claim.number in numbers:
-            found.append(record(claim, measured(claim, options.runs, seeds, options.iterations, options.images)))
-            print(format_table(rows_of(found[-1]), COLUMNS), flush=True)
-            if options.json is not None:
-                facts = {**machine(torch.device("cpu")), "images": options.images, "seeds": seeds}
-                write_json(options.json, {"benchmark": "claims", "teacher": "digits", **facts, "claims": found})
+    for claim in asked:
+        found.append(record(claim, measured(claim, study, seeds)))
+        print(format_table(rows_of(found[-1]), COLUMNS), flush=True)
+        if options.json is not None:
+            facts = {**machine(torch.device(options.device)), "images": options.images, "seeds": seeds}
+            write_json(options.json, {"benchmark": "claims", "teacher": "digits", **facts, "claims": found})
     print(json.dumps({one["title"]: one["verdict"] for one in found}, indent=1))
 
 

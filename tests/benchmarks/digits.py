@@ -33,6 +33,7 @@ from piflow_cli.weights.locate import locate
 
 TEACHER_STEPS = (1, 2, 4, 8, 32, 128)
 BATCH = 128
+CPU = torch.device("cpu")
 STUDENTS = tuple(f"{policy}-{nfe}" for policy in ("gm", "dx", "momentum") for nfe in (1, 2, 4))
 COLUMNS = ("model", "evaluations", "seconds", "to_data", "to_teacher", "squared_distance")
 
@@ -40,13 +41,13 @@ COLUMNS = ("model", "evaluations", "seconds", "to_data", "to_teacher", "squared_
 class Ruler:
     """Measures samples against the data and against the teacher's fine samples."""
 
-    def __init__(self, data: tuple[Tensor, Tensor], images: int) -> None:
+    def __init__(self, data: tuple[Tensor, Tensor], images: int, device: torch.device = CPU) -> None:
         self.family = family_of("dit")
-        self.teacher = self.family.load(locate("preset:digits"))
+        self.teacher = self.family.load(locate("preset:digits")).to(device)
         pictures, labels = data
         self.data = moments(pictures.flatten(1))
-        self.conditioning = self.family.condition(self.teacher, labels[:images].tolist())
-        self.noise = seeded_noise(seeded_generators(range(images)), self.family.sample_shape(self.teacher))
+        self.conditioning = {"class_labels": labels[:images].to(device).long()}
+        self.noise = seeded_noise(seeded_generators(range(images)), self.family.sample_shape(self.teacher)).to(device)
         self.fine = self.teacher_samples(TEACHER_STEPS[-1])
         self.fine_moments = moments(self.fine.flatten(1))
 
@@ -55,7 +56,9 @@ class Ruler:
         labels = self.conditioning["class_labels"].split(BATCH)
         return torch.cat(
             [
-                sample_teacher(self.family, self.teacher, noise, {"class_labels": classes}, steps, 1.0, Guidance())
+                sample_teacher(
+                    self.family, self.teacher, noise, {"class_labels": classes}, steps, 1.0, Guidance()
+                ).cpu()
                 for noise, classes in zip(self.noise.split(BATCH), labels)
             ]
         )
@@ -65,6 +68,7 @@ class Ruler:
         return self.row("teacher, Euler", steps, samples)
 
     def row(self, model: str, evaluations: int, samples: Tensor, seconds: float | None = None) -> dict:
+        samples = samples.cpu()
         ours: Moments = moments(samples.flatten(1))
         return {
             "model": model,

@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -60,13 +61,15 @@ def write_pictures(work: Path, runs: Path, every: int) -> None:
 
 
 def distil(name: str, seed: int, runs: Path, iterations: int | None) -> Path:
-    """The folder of a student named like gm-1 or dx-4, distilled unless it is there."""
-    policy, nfe = name.rsplit("-", 1)
+    """The folder of a student named like gm-1, dx-4 or gm-4+KEY=VALUE, distilled unless it is there."""
+    student, *changes = name.split("+")
+    policy, nfe = student.rsplit("-", 1)
     folder = runs / f"{name}-seed{seed}"
     if not (folder / "samples.png").exists():
         more = [] if iterations is None else ["--iterations", iterations]
-        settings = ["--policy", policy, "--nfe", nfe, "--set", f"seed={seed}", *more]
-        piflow("distill", "--teacher", "emoji", *settings, "--output", folder, "--quiet")
+        settings = [part for change in (f"seed={seed}", *changes) for part in ("--set", change)]
+        given = ["--policy", policy, "--nfe", nfe, *settings, *more]
+        piflow("distill", "--teacher", "emoji", *given, "--output", folder, "--quiet")
     return folder
 
 
@@ -134,7 +137,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the program that makes the teacher")
     parser.add_argument("--runs", type=Path, required=True, help="folder for students and whatever else is made")
     parser.add_argument("--json", type=Path, help="also write the rows, versions and machine here")
-    parser.add_argument("--students", default=",".join(STUDENTS), help="policy-nfe names with commas between")
+    parser.add_argument(
+        "--students", default=",".join(STUDENTS), help="names with commas between: policy-nfe, +KEY=VALUE"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="students that are trained beside each other")
     parser.add_argument("--seeds", default="0", help="of the trainings, with commas between")
     parser.add_argument("--iterations", type=int, help="of every student; default: the preset's")
     parser.add_argument("--every", type=int, default=EVERY, help="ask every so many of the shipped prompts")
@@ -142,15 +148,24 @@ def main(arguments: list[str] | None = None) -> None:
     names = [name for name in options.students.split(",") if name]
     seeds = [int(seed) for seed in options.seeds.split(",")]
     write_pictures(options.work, options.runs, options.every)
-    students = [distil(name, seed, options.runs, options.iterations) for seed in seeds for name in names]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        made = [pool.submit(distil, name, seed, options.runs, options.iterations) for seed in seeds for name in names]
+        students = [one.result() for one in made]
     each = [split(options.runs), *measure(students, options.runs, ["--seeds", "0-1"])]
     rows = over_seeds(each)
-    print(format_table(rows, ("model", "evaluations", "seeds", *FIGURES)))
+    columns = ("model", "evaluations", "seeds", *FIGURES)
+    print(format_table([{**dict.fromkeys(columns), **row} for row in rows], columns))
     found = verdicts(rows)
     print(format_table([{"claim": name, "measured": value} for name, value in found.items()], ("claim", "measured")))
     if options.json is not None:
         settings = {"students": names, "seeds": seeds, "iterations": options.iterations, "every": options.every}
-        content = {"benchmark": "emoji", **machine(torch.device("cpu")), **settings, "rows": rows, "each": each}
+        content = {
+            "benchmark": "emoji",
+            **machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            **settings,
+            "rows": rows,
+            "each": each,
+        }
         write_json(options.json, {**content, "verdicts": found})
 
 
