@@ -70,7 +70,7 @@ def test_the_networks_have_the_sizes_they_ship_with():
     assert 3_000_000 <= parameters(transformer) <= 6_000_000
     autoencoder = new_autoencoder(AutoencoderRecipe())
     assert parameters(autoencoder) <= 2_500_000
-    assert autoencoder.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean.shape == (1, 16, 16, 16)
+    assert autoencoder.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean.shape == (1, 8, 16, 16)
 
 
 def test_a_stock_pipeline_draws_by_the_folder(made):

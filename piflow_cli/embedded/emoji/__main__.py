@@ -42,7 +42,7 @@ def widths(text: str) -> tuple[int, ...]:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Make the emoji teacher. The recipe is the same on every device; on two CPU cores it takes days.",
+        description="Make the emoji teacher. The recipe is the same on every device; on a CPU it takes some ten hours.",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for data, checkpoints and grids")
     parser.add_argument("--output", type=Path, help="folder for the teachers' folders; default: WORK/teachers")
