@@ -113,17 +113,24 @@ def distill(
     preset = _resolved(teacher, config, assignments, context.params)
     if print_config:
         return _print_config(preset, console)
-    from piflow_cli.students.runs import usual_folder
+    folder = _folder(preset, teacher) if output is None else output
+    _refuse_early(preset, folder, resume, fork)
+    from piflow_cli.system.processes import process_count
 
-    _refuse_missing(preset)
-    folder = usual_folder(preset) if output is None else output
-    processes = _processes(folder, num_processes, device)
+    processes = process_count(num_processes, device)
     with console.listening():
         if dry_run:
             _plan(preset, folder, device, processes, parallel, resume, fork, console)
         else:
             run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
             start(processes, context, run, preemptible=True)
+
+
+def _folder(preset: Preset, teacher: str | None) -> Path:
+    from piflow_cli.students.runs import usual_folder
+
+    assert teacher is not None, "a preset has been resolved"
+    return usual_folder(preset, teacher)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
@@ -162,17 +169,6 @@ def _print_config(preset: Preset, console: Console) -> None:
     console.result(data, write_yaml(data).rstrip("\n"))
 
 
-def _processes(folder: Path, asked: int | None, device: str) -> int:
-    """The number of processes of the run; a folder that cannot be written to is refused first."""
-    from piflow_cli.system.files import check_writable
-
-    check_writable(folder)
-    # Takes seconds to import.
-    from piflow_cli.system.processes import process_count
-
-    return process_count(asked, device)
-
-
 def _refuse_others(context: typer.Context) -> None:
     """Raise UsageError where the list of teachers is asked for together with what makes a run."""
     words = ("list_teachers", "json", "quiet")
@@ -187,24 +183,29 @@ def _refuse_others(context: typer.Context) -> None:
         )
 
 
-def _refuse_missing(preset: Preset) -> None:
-    """Raise UsageError for a missing base, prompts or tracker, before anything that takes seconds to import."""
-    from piflow_cli.data.prompts import read_prompts
+def _refuse_early(preset: Preset, folder: Path, resume: bool, fork: Path | None) -> None:
+    """Raise UsageError for what is missing or in the way, before anything that takes seconds to import."""
+    from piflow_cli.data.places import require_data
     from piflow_cli.presets.choices import NO_TRACKER
-    from piflow_cli.weights.locate import hub_id, locate
+    from piflow_cli.ranks import is_first
+    from piflow_cli.students.run_checkpoints import checkpoints, require_checkpoint
+    from piflow_cli.students.runs import RunFolder
+    from piflow_cli.system.files import check_writable
+    from piflow_cli.weights.locate import require_base
 
     if preset.output.tracker != NO_TRACKER:
         from piflow_cli.system.trackers import tracker_of
 
         tracker_of(preset.output.tracker)
-    if hub_id(preset.teacher.base) is None:
-        locate(preset.teacher.base)
-    if (
-        preset.data.prompts is not None
-        and hub_id(preset.data.prompts) is None
-        and not Path(preset.data.prompts).exists()
-    ):
-        read_prompts(preset.data.prompts)
+    require_base(preset.teacher.base)
+    require_data(preset.data)
+    if fork is not None and not (resume and checkpoints(RunFolder(folder).checkpoints)):
+        require_checkpoint(fork, RunFolder(fork).checkpoints)
+    # The first of several processes may have begun to write.
+    if is_first():
+        check_writable(folder)
+        if resume:
+            RunFolder(folder).check(preset)
 
 
 def _plan(
@@ -220,9 +221,6 @@ def _plan(
     from piflow_cli.students.runs import RunFolder
     from piflow_cli.training import describe
 
-    if resume:
-        # A run would refuse a folder of another one too.
-        RunFolder(folder).check(preset)
     if fork is not None:
         from piflow_cli.training.forking import source_of
 

@@ -21,13 +21,13 @@ from ..teachers.base import Conditioning
 from ..teachers.folders import teacher_folder
 from ..weights.locate import locate
 from ..weights.stored import shards_of
+from .reference_kinds import TEACHER
 from .rows import titled
 
 if TYPE_CHECKING:
     from ..sampling.opened import OpenedModel
     from .request import EvalRequest
 
-TEACHER = "teacher"
 # Characters, of up to four bytes each: file systems take names of 255 bytes.
 LONGEST_FOLDER = 50
 

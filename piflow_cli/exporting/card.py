@@ -19,11 +19,9 @@ from ..students.open import FoundStudent, preset_of
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import CONFIGS, hub_id, locate
-from .request import FormatKind
+from .request import CARD_NAME, TAG, FormatKind
 
-CARD_NAME = "README.md"
 PICTURE_NAME = "samples.png"
-TAG = "pi-flow"
 PAPER = "https://arxiv.org/abs/2510.14974"
 # Licences of presets that the Hub knows by name.
 KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "openrail++")
@@ -99,12 +97,6 @@ distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.ve
 def escaped(text: str) -> str:
     """``text`` for a card, letter by letter: no markup, no HTML, one line."""
     return re.sub(r"([\\`*_\[\]<>|&~$!])", r"\\\1", " ".join(text.split()))
-
-
-def is_export(folder: Path) -> bool:
-    """Whether ``folder`` holds a card that piflow wrote, so that an export may take its place."""
-    card = folder / CARD_NAME
-    return card.is_file() and f"- {TAG}\n" in card.read_text(encoding="utf-8", errors="replace")
 
 
 def _license(facts: StudentFacts, source: Path, teacher: str | None) -> str | None:

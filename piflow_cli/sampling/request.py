@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from ..data.prompts import Prompt
 from ..errors import UsageError
 from .limits import BasePrecision, Offload, faults_of, listed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..students.student import Student
 
 LAYERWISE = ("sequential", "group")  # ways of offloading
+GRID_NAME = "grid.png"
 CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is asked
 
 
@@ -28,7 +29,8 @@ class SampleRequest:
     With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher.
     ``labels`` are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image
     ones: texts, or with seed and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``.
-    ``loras``: further adapters, each with its scale.
+    ``loras``: further adapters, each with its scale. ``overwrite``: pictures of an earlier command may go from
+    ``output``.
     """
 
     student: str | Student | None = None
@@ -54,6 +56,7 @@ class SampleRequest:
     stochastic: float = 0.0
     guidance: float | None = None
     output: Path = Path("samples")
+    overwrite: bool = False
     grid: bool = True
     metadata: bool = True
     device: str = "auto"
@@ -61,7 +64,7 @@ class SampleRequest:
 
     def check(self) -> None:
         """Raise UsageError with everything that fits no student and no teacher."""
-        faults = list(faults_of(self))
+        faults = [*faults_of(self), *self._faults_of_teacher()]
         if self.student is None and self.teacher is None:
             faults.append("neither a student nor a teacher given")
         if self.compile and self.offload in LAYERWISE:
@@ -71,6 +74,20 @@ class SampleRequest:
             )
         if faults:
             raise UsageError(listed(faults), "piflow sample --help lists what there is")
+
+    def _faults_of_teacher(self) -> list[str]:
+        """Faults of options that are a student's, where a teacher is sampled."""
+        if self.student is not None or self.teacher is None:
+            return []
+        of_policy = (self.shift, self.substeps, self.temperature, self.stochastic or None)
+        faults = []
+        if any(value is not None for value in of_policy):
+            faults.append(
+                "--shift, --substeps, --temperature and --stochastic are settings of a policy, and a teacher has none"
+            )
+        if self.subfolder is not None:
+            faults.append("--subfolder is a folder inside a student, and none is given")
+        return faults
 
     def refuse_text(self, name: str) -> None:
         """Raise UsageError where the class-conditional model ``name`` is asked for something that goes with prompts."""

@@ -10,10 +10,11 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..presets.resolve import to_dict
+from ..presets.resolve import available, load, to_dict
 from ..system.files import TRIAL, recover, replacing_file, stood_aside
 from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
+from ..system.outputs import next_free
 from .run_settings import (
     DIGEST,
     LENGTH,
@@ -112,22 +113,26 @@ class RunFolder:
         if self._is_empty():
             return
         if not self.settings.is_file():
-            raise UsageError(f"{self.path} is not empty and holds no run", "name another folder: --output DIR")
+            raise UsageError(f"{self.path} is not empty and holds no run", f"name another folder: {self._beside()}")
         before = read_settings(self.settings)
         changed = differences(before, preset)
         if changed == [said_change(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
             raise UsageError(
                 f"{self.path} is a run of {before.optimisation.iterations} iterations on a cosine, whose rates all"
                 " depend on its length",
-                f"go on with --iterations {before.optimisation.iterations}, name another folder with --output DIR, "
-                "or start over with --no-resume",
+                f"go on with --iterations {before.optimisation.iterations}, name another folder with"
+                f" {self._beside()}, or start over with --no-resume",
             )
         if changed:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
-                "keep what it was with --set KEY=VALUE, name another folder with --output DIR, or start over with"
-                f" --no-resume; to begin another with its weights: --fork {quote(str(self.path))} --output DIR",
+                f"keep what it was with --set KEY=VALUE, name another folder with {self._beside()}, or start over with"
+                f" --no-resume; to begin another with its weights: --fork {quote(str(self.path))} {self._beside()}",
             )
+
+    def _beside(self) -> str:
+        """The option that names the first free folder beside this one."""
+        return f"--output {quote(str(next_free(self.path)))}"
 
     def check_data(self, fingerprint: str) -> None:
         """Raise UsageError unless a run that goes on has the data that it began with."""
@@ -135,7 +140,7 @@ class RunFolder:
         if record.is_file() and record.read_text(errors="replace").strip() != fingerprint:
             raise UsageError(
                 f"the data are no longer those that the run {self.path} began with, or {record.name} in it is damaged",
-                "give it the same prompts or pictures, name another folder with --output DIR, or start over with"
+                f"give it the same prompts or pictures, name another folder with {self._beside()}, or start over with"
                 " --no-resume",
             )
 
@@ -216,9 +221,17 @@ class RunFolder:
             ) from error
 
 
-def usual_folder(preset: Preset) -> Path:
-    """The folder of a preset's runs, where none is asked for."""
-    return Path("runs") / preset.name
+def usual_folder(preset: Preset, teacher: str | Path) -> Path:
+    """The folder of a run where none is asked for: runs/digits, or runs/digits-dx-2nfe where policy and NFE differ.
+
+    They are compared with those of the shipped preset of that name, or else of ``teacher``, as the command names it.
+    """
+    own = load(preset.name if preset.name in available() else teacher)
+    policy, ours = preset.policy, own.policy
+    parts = [preset.name]
+    parts += [policy.kind] if policy.kind != ours.kind else []
+    parts += [f"{policy.nfe}nfe"] if policy.nfe != ours.nfe else []
+    return Path("runs") / "-".join(parts)
 
 
 def run_of(adapter: Path) -> RunFolder | None:
