@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -53,6 +54,7 @@ from piflow_cli.commands.options import (
 from piflow_cli.commands.starting import start
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
+from piflow_cli.students.naming import run_folder
 
 EXAMPLES = examples(
     ("piflow distill --teacher digits", "one step, on a CPU"),
@@ -113,7 +115,7 @@ def distill(
     preset = _resolved(teacher, config, assignments, context.params)
     if print_config:
         return _print_config(preset, console)
-    folder = _folder(preset, teacher) if output is None else output
+    folder = run_folder(preset, str(teacher)) if output is None else output
     _refuse_early(preset, folder, resume, fork)
     from piflow_cli.system.processes import process_count
 
@@ -124,13 +126,6 @@ def distill(
         else:
             run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
             start(processes, context, run, preemptible=True)
-
-
-def _folder(preset: Preset, teacher: str | None) -> Path:
-    from piflow_cli.students.runs import usual_folder
-
-    assert teacher is not None, "a preset has been resolved"
-    return usual_folder(preset, teacher)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
@@ -256,4 +251,4 @@ def _run(
             began=command_began(began),
         )
         console.result(result, format_pairs(result))
-        console.say(f"Next: piflow sample {folder}")
+        console.say(f"Next: piflow sample {quote(str(folder))}")

@@ -68,14 +68,14 @@ def distill(
     from ..presets.flags import PICTURES
     from ..presets.places import with_full_paths
     from ..presets.resolve import resolve
-    from ..students.runs import usual_folder
+    from ..students.naming import run_folder
     from ..training import distill as run
 
     given = dict(settings or {})
     pictures = {PICTURES: str(given.pop(PICTURES))} if PICTURES in given else {}
     assignments = [_assignment(key, value) for key, value in given.items()]
     preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, pictures))
-    folder = usual_folder(preset, teacher) if output is None else Path(output)
+    folder = run_folder(preset, teacher) if output is None else Path(output)
     begun = None if fork is None else Path(fork)
     run(preset, output=folder, device=device, resume=resume, console=console, parallel=parallel, fork=begun)
     return folder

@@ -10,7 +10,7 @@ from ..presets.resolve import load
 from ..ranks import is_first
 from ..students.locate import check_student
 from ..system.files import cache_folder, check_writable
-from ..system.outputs import check_output, check_output_file
+from ..system.outputs import check_output
 from ..weights.locate import require_base
 from .extractor_kinds import extractor_kind
 from .reference_kinds import TEACHER, check_reference
@@ -47,19 +47,28 @@ def check_folder(path: Path) -> None:
         raise UsageError(what, "name a folder of pictures")
 
 
-def _are_statistics(path: Path) -> bool:
-    from .extractors.features import are_statistics
-
-    return are_statistics(path)
-
-
 def _check_outputs(request: EvalRequest) -> None:
     """Refuse folders and files that cannot be written to, or that hold something which would be lost."""
     if (saved := request.save_statistics) is not None:
-        option = "--save-statistics"
-        check_writable(saved.parent, f"{option} FILE", f"{option} {saved}: ")
-        check_output_file(saved, request.overwrite, option, _are_statistics)
+        check_writable(saved.parent, "--save-statistics FILE", f"--save-statistics {saved}: ")
+        if saved.exists():
+            _check_statistics(saved, request.overwrite)
     if request.measured:
         if request.output is not None:
             check_output(request.output, request.overwrite, "piflow eval", is_of_report)
         cache_folder(request.cache)
+
+
+def _check_statistics(path: Path, overwrite: bool) -> None:
+    """Refuse to replace a file unasked, or one that holds no statistics of ours."""
+    if not overwrite:
+        raise UsageError(
+            f"--save-statistics {path}: it is there already",
+            "name another file with --save-statistics FILE, or replace it with --overwrite",
+        )
+    from .extractors.features import are_statistics
+
+    if not are_statistics(path):
+        raise UsageError(
+            f"--save-statistics {path}: piflow eval did not write it", "name another file: --save-statistics FILE"
+        )

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..data.places import require_prompts
+from ..errors import UsageError
 from ..presets.resolve import load
 from ..ranks import is_first
 from ..reports.recipes import is_grid, recipe_of
@@ -23,6 +24,8 @@ def check(request: SampleRequest) -> None:
     request.check()
     if isinstance(request.student, (str, Path)):
         check_student(request.student, request.subfolder)
+    if request.student is None:
+        _refuse_settings_of_a_student(request)
     if request.teacher is not None:
         load(request.teacher)
     if request.base is not None:
@@ -32,6 +35,20 @@ def check(request: SampleRequest) -> None:
     # The first of several processes writes, and may have begun.
     if is_first():
         check_output(request.output, request.overwrite, "piflow sample", is_of_sample)
+
+
+def _refuse_settings_of_a_student(request: SampleRequest) -> None:
+    of_policy = (request.shift, request.substeps, request.temperature, request.stochastic or None)
+    if any(value is not None for value in of_policy):
+        raise UsageError(
+            "--shift, --substeps, --temperature and --stochastic are settings of a policy, and a teacher has none",
+            "leave them out, or name a student: piflow sample RUN",
+        )
+    if request.subfolder is not None:
+        raise UsageError(
+            "--subfolder is a folder inside a student, and none is given",
+            "leave it out, or name a student: piflow sample RUN",
+        )
 
 
 def is_of_sample(path: Path) -> bool:

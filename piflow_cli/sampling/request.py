@@ -64,7 +64,7 @@ class SampleRequest:
 
     def check(self) -> None:
         """Raise UsageError with everything that fits no student and no teacher."""
-        faults = [*faults_of(self), *self._faults_of_teacher()]
+        faults = list(faults_of(self))
         if self.student is None and self.teacher is None:
             faults.append("neither a student nor a teacher given")
         if self.compile and self.offload in LAYERWISE:
@@ -74,20 +74,6 @@ class SampleRequest:
             )
         if faults:
             raise UsageError(listed(faults), "piflow sample --help lists what there is")
-
-    def _faults_of_teacher(self) -> list[str]:
-        """Faults of options that are a student's, where a teacher is sampled."""
-        if self.student is not None or self.teacher is None:
-            return []
-        of_policy = (self.shift, self.substeps, self.temperature, self.stochastic or None)
-        faults = []
-        if any(value is not None for value in of_policy):
-            faults.append(
-                "--shift, --substeps, --temperature and --stochastic are settings of a policy, and a teacher has none"
-            )
-        if self.subfolder is not None:
-            faults.append("--subfolder is a folder inside a student, and none is given")
-        return faults
 
     def refuse_text(self, name: str) -> None:
         """Raise UsageError where the class-conditional model ``name`` is asked for something that goes with prompts."""

@@ -10,7 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..presets.resolve import available, load, to_dict
+from ..presets.resolve import to_dict
 from ..system.files import TRIAL, recover, replacing_file, stood_aside
 from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
@@ -113,7 +113,9 @@ class RunFolder:
         if self._is_empty():
             return
         if not self.settings.is_file():
-            raise UsageError(f"{self.path} is not empty and holds no run", f"name another folder: {self._beside()}")
+            raise UsageError(
+                f"{self.path} is not empty and holds no run", f"name another folder: --output {self._beside()}"
+            )
         before = read_settings(self.settings)
         changed = differences(before, preset)
         if changed == [said_change(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
@@ -121,18 +123,19 @@ class RunFolder:
                 f"{self.path} is a run of {before.optimisation.iterations} iterations on a cosine, whose rates all"
                 " depend on its length",
                 f"go on with --iterations {before.optimisation.iterations}, name another folder with"
-                f" {self._beside()}, or start over with --no-resume",
+                f" --output {self._beside()}, or start over with --no-resume",
             )
         if changed:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
-                f"keep what it was with --set KEY=VALUE, name another folder with {self._beside()}, or start over with"
-                f" --no-resume; to begin another with its weights: --fork {quote(str(self.path))} {self._beside()}",
+                f"keep what it was with --set KEY=VALUE, name another folder with --output {self._beside()}, or start"
+                " over with --no-resume; to begin another with its weights:"
+                f" --fork {quote(str(self.path))} --output {self._beside()}",
             )
 
     def _beside(self) -> str:
-        """The option that names the first free folder beside this one."""
-        return f"--output {quote(str(next_free(self.path)))}"
+        """The first free folder beside this one, as it is typed."""
+        return quote(str(next_free(self.path)))
 
     def check_data(self, fingerprint: str) -> None:
         """Raise UsageError unless a run that goes on has the data that it began with."""
@@ -140,8 +143,8 @@ class RunFolder:
         if record.is_file() and record.read_text(errors="replace").strip() != fingerprint:
             raise UsageError(
                 f"the data are no longer those that the run {self.path} began with, or {record.name} in it is damaged",
-                f"give it the same prompts or pictures, name another folder with {self._beside()}, or start over with"
-                " --no-resume",
+                f"give it the same prompts or pictures, name another folder with --output {self._beside()}, or start"
+                " over with --no-resume",
             )
 
     def write_data(self, fingerprint: str) -> None:
@@ -219,19 +222,6 @@ class RunFolder:
             raise UsageError(
                 f"{self.budget} is damaged", "take the file away, and the run counts as one that has spent nothing"
             ) from error
-
-
-def usual_folder(preset: Preset, teacher: str | Path) -> Path:
-    """The folder of a run where none is asked for: runs/digits, or runs/digits-dx-2nfe where policy and NFE differ.
-
-    They are compared with those of the shipped preset of that name, or else of ``teacher``, as the command names it.
-    """
-    own = load(preset.name if preset.name in available() else teacher)
-    policy, ours = preset.policy, own.policy
-    parts = [preset.name]
-    parts += [policy.kind] if policy.kind != ours.kind else []
-    parts += [f"{policy.nfe}nfe"] if policy.nfe != ours.nfe else []
-    return Path("runs") / "-".join(parts)
 
 
 def run_of(adapter: Path) -> RunFolder | None:

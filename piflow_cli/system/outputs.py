@@ -61,24 +61,12 @@ def check_output(folder: Path, overwrite: bool, command: str, ours: Ours) -> Non
     if not overwrite:
         raise UsageError(
             f"{folder} is not empty",
-            f"name another folder with --output DIR; if {command} made what is in it, replace it with --overwrite",
+            "name another folder with --output DIR, or replace what this command left there with --overwrite",
         )
     if (other := next((path for path in entries(folder) if not ours(path)), None)) is not None:
         raise UsageError(
             f"{folder} holds something that {command} did not write: {other.name}", "name another folder: --output DIR"
         )
-
-
-def check_output_file(path: Path, overwrite: bool, option: str, ours: Ours) -> None:
-    """The same of one file, which ``option`` names."""
-    if not path.exists():
-        return
-    if not overwrite:
-        raise UsageError(
-            f"{option} {path}: it is there already", f"name another file with {option} FILE, or add --overwrite"
-        )
-    if not ours(path):
-        raise UsageError(f"{option} {path}: it is another file, which stays", f"name another file: {option} FILE")
 
 
 def clear(folder: Path, ours: Ours) -> None:

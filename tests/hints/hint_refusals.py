@@ -167,7 +167,7 @@ REFUSALS = [
         lambda folder, hint: read(folder, '{"_class_name": "FluxPipeline"}'),
     ),
     Refusal(
-        "inspection/inspect.py",
+        "inspection/request.py",
         "piflow inspect-policy --help lists what there is",
         lambda folder: InspectRequest(students=()).check(),
         helps,
