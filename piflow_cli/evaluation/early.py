@@ -21,6 +21,9 @@ from .request import EvalRequest
 def check(request: EvalRequest) -> None:
     """Raise UsageError for what does not go together, is not there, or is there where the report is to go."""
     request.check()
+    # The first of several processes writes, and may have begun.
+    if is_first():
+        _check_outputs(request)
     for student in request.students:
         check_student(student, request.subfolder)
     if request.teacher is not None:
@@ -35,9 +38,6 @@ def check(request: EvalRequest) -> None:
         check_reference(request.reference)
     if request.prompts_from is not None:
         require_prompts(request.prompts_from, request.text_column)
-    # The first of several processes writes, and may have begun.
-    if is_first():
-        _check_outputs(request)
 
 
 def check_folder(path: Path) -> None:

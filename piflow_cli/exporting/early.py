@@ -31,12 +31,12 @@ def check(request: ExportRequest) -> None:
         )
     if request.private and request.push_to_hub is None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
+    check_output(request.output, request.overwrite, "piflow export", is_of_export)
     check_student(request.student, request.subfolder)
     if request.teacher is not None:
         load(request.teacher)
     if request.base is not None:
         require_base(request.base)
-    check_output(request.output, request.overwrite, "piflow export", is_of_export)
     if request.push_to_hub is not None:
         _check_repository(request.push_to_hub)
 

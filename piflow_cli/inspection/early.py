@@ -21,6 +21,8 @@ MOST_SEEDS = 128
 def check(request: InspectRequest) -> None:
     """Raise UsageError for what does not go together, is not there, or is there where the report is to go."""
     request.check()
+    if request.output is not None:
+        check_output(request.output, request.overwrite, "piflow inspect-policy", is_of_inspection)
     for student in request.students:
         check_student(student, request.subfolder)
     if request.teacher is not None:
@@ -29,8 +31,6 @@ def check(request: InspectRequest) -> None:
         require_base(request.base)
     if request.prompts_from is not None:
         require_prompts(request.prompts_from, request.text_column)
-    if request.output is not None:
-        check_output(request.output, request.overwrite, "piflow inspect-policy", is_of_inspection)
     _check_count(request)
 
 

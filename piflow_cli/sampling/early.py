@@ -22,6 +22,9 @@ _WRITTEN = re.compile(r"((\d{4,}-)?\d{6,}|grid)\.png")
 def check(request: SampleRequest) -> None:
     """Raise UsageError for what does not go together, is not there, or is there where pictures are to go."""
     request.check()
+    # The first of several processes writes, and may have begun.
+    if is_first():
+        check_output(request.output, request.overwrite, "piflow sample", is_of_sample)
     if isinstance(request.student, (str, Path)):
         check_student(request.student, request.subfolder)
     if request.student is None:
@@ -32,9 +35,6 @@ def check(request: SampleRequest) -> None:
         require_base(request.base)
     if request.prompts_from is not None:
         require_prompts(request.prompts_from, request.text_column)
-    # The first of several processes writes, and may have begun.
-    if is_first():
-        check_output(request.output, request.overwrite, "piflow sample", is_of_sample)
 
 
 def _refuse_settings_of_a_student(request: SampleRequest) -> None:

@@ -17,11 +17,12 @@ from zoo import student_of as adapted
 
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
-from piflow_cli.exporting.card import is_export, license_tags, unguided, write_card
+from piflow_cli.exporting.card import license_tags, unguided, write_card
 from piflow_cli.exporting.driver import export
+from piflow_cli.exporting.early import is_of_export
 from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.exporting.formats.adapter import AdapterFormat
-from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.exporting.request import CARD_NAME, ExportRequest
 from piflow_cli.presets.resolve import available, load
 from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import StudentFacts
@@ -52,7 +53,7 @@ def test_every_preset_has_a_card_that_the_hub_can_read(name: str, tmp_path) -> N
         assert f"| {told} |" in shown
     assert f"| network evaluations (NFE) | {facts.nfe} |" in card.text
     compile(card.text.split("```python\n")[1].split("```")[0], "snippet", "exec")
-    assert is_export(tmp_path) and not is_export(tmp_path.parent)
+    assert is_of_export(tmp_path / CARD_NAME) and not is_of_export(tmp_path.parent / CARD_NAME)
 
 
 def test_a_card_asks_for_no_other_steps_than_its_scheduler_takes(tmp_path) -> None:

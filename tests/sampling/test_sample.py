@@ -310,14 +310,6 @@ def test_a_run_without_a_student_says_how_to_finish_it(cli, student, tmp_path) -
     assert cli("sample", str(run), "--seeds", "0", "--output", str(tmp_path / "out"), "--quiet").code == 0
 
 
-def test_pictures_that_are_there_already_are_counted(cli, student, tmp_path) -> None:
-    told = ["sample", str(student), "--output", str(tmp_path), "--json", "--seeds"]
-    assert noticed(cli(*told, "0-3")) == []
-    assert noticed(cli(*told, "0-3")) == []
-    (warning,) = noticed(cli(*told, "2-5"))
-    assert warning.startswith(f"{tmp_path} holds 2 older pictures, 000000.png for one, and they stay")
-
-
 def test_no_grid_is_made_of_more_pictures_than_fit_in_memory(cli, student, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("piflow_cli.sampling.sample.MOST_IN_GRID", 3)
     for seeds, grid in (("0-2", True), ("0-3", False)):
