@@ -14,11 +14,13 @@ from ..errors import UsageError
 from ..presets.contradictions import USUAL_SIDE
 from ..presets.folders import SHIPPED_PREFIX
 from ..sampling.text_specs import usual_size
+from ..students.evaluations import steps_told
 from ..students.facts import StudentFacts
 from ..students.open import FoundStudent, preset_of
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import CONFIGS, hub_id, locate
+from ..wording import evaluations
 from .request import CARD_NAME, TAG, FormatKind
 
 PICTURE_NAME = "samples.png"
@@ -80,7 +82,7 @@ def write_card(
 
 # {escaped(name)}
 
-A student of {escaped(facts.teacher if base is None else facts.base)} that makes a picture in {_evaluations(facts.nfe)},
+A student of {escaped(facts.teacher if base is None else facts.base)} that makes a picture in {evaluations(facts.nfe)},
 distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.version)}.
 
 {picture}{_table({**_told(facts, license), **export})}
@@ -133,12 +135,8 @@ def _table(rows: Mapping[str, object]) -> str:
 def _steps(facts: StudentFacts, format: FormatKind) -> str:
     """The sentence on other numbers of steps."""
     if format.any_steps:
-        return f"More evaluations than {facts.nfe} may be asked for."
-    return f"{_evaluations(facts.nfe).capitalize()}, no other number: a policy of PiflowScheduler spans one step."
-
-
-def _evaluations(nfe: int) -> str:
-    return "one network evaluation" if nfe == 1 else f"{nfe} network evaluations"
+        return steps_told(facts)
+    return f"{evaluations(facts.nfe).capitalize()}, no other number: a policy of PiflowScheduler spans one step."
 
 
 def sizes_told(found: FoundStudent) -> str:

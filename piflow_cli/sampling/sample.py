@@ -17,6 +17,7 @@ from ..presets.idle import idle_options
 from ..presets.resolve import load
 from ..reports.images import image_grid, png_of, read_png, save_png, to_images, write_png
 from ..reports.recipes import GRID_KEY
+from ..students.evaluations import steps_warning
 from ..students.open import FoundStudent, LoadedStudent, find_student
 from ..students.student import Student
 from ..system.group import Processes, open_processes
@@ -165,12 +166,8 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
             f"the student has guidance {facts.guidance:g} distilled in: --guidance {request.guidance:g} is another, and"
             f" {effect}"
         )
-    if request.steps is not None and request.steps < facts.nfe:
-        reach = ", and its policies end before the steps do" if facts.has_own_segment else ""
-        console.warn(
-            f"the student was distilled at {facts.nfe} evaluations: pictures of --steps {request.steps} may"
-            f" suffer{reach}"
-        )
+    if request.steps is not None and (line := steps_warning(facts, request.steps)) is not None:
+        console.warn(line)
     if request.shift is not None and request.shift != facts.shift:
         console.warn(
             f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer"

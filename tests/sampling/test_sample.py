@@ -108,7 +108,14 @@ def noticed(outcome) -> list[str]:
     [
         ([], []),
         (["--steps", "2"], []),
-        (["--steps", "7"], []),
+        (["--steps", "4"], ["the student was distilled at 2 evaluations: pictures of --steps 4 may gain a little"]),
+        (
+            ["--steps", "7"],
+            [
+                "the student was distilled at 2 evaluations: pictures of --steps 7 are hardly better than those of"
+                " --steps 4"
+            ],
+        ),
         (["--steps", "1"], ["the student was distilled at 2 evaluations: pictures of --steps 1 may suffer"]),
         (["--shift", "1"], []),
         (["--shift", "3"], ["the student was distilled at shift 1: pictures of --shift 3 may suffer"]),
