@@ -15,6 +15,11 @@ def few(names: Collection[str], shown: int = 3, separator: str = ", ") -> str:
     return separator.join(islice(names, shown)) + more
 
 
+def evaluations(count: int) -> str:
+    """One network evaluation; 4 network evaluations."""
+    return "one network evaluation" if count == 1 else f"{count} network evaluations"
+
+
 def shortened(name: str | Path) -> str:
     """``name`` in one line, or its beginning where it is longer than a line should be."""
     text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(name))

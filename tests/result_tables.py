@@ -34,13 +34,18 @@ def digits_table() -> str:
 def _rows(file: str, more: str) -> list[list[str]]:
     return [
         [
-            row["model"] + more,
+            row["model"] + _trained(row) + more,
             str(row["evaluations"]),
             *(f"{row[key]:.2f}" for key in ("to_data", "to_teacher")),
             f"{row['squared_distance']:.3f}",
         ]
         for row in json.loads((RESULTS / file).read_text())["rows"]
     ]
+
+
+def _trained(row: dict[str, Any]) -> str:
+    """The evaluations that a student of the table was trained for: those at which it is sampled."""
+    return f", trained for {row['evaluations']}" if row["model"].startswith("student") else ""
 
 
 def rollouts_table() -> str:

@@ -94,7 +94,15 @@ Assignments = Annotated[
     list[str] | None, setting("--set", "Set any key of the preset; may come again.", PRESET, "SECTION.KEY=VALUE")
 ]
 
-Output = Annotated[Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")]
+Output = Annotated[
+    Path | None,
+    setting(
+        "--output",
+        "Folder of the run; default: runs/<preset>, -<policy>, -<N>nfe if other than its own.",
+        OUTPUT,
+        "DIR",
+    ),
+]
 NAMES = "|".join(get_args(TrackerName))
 Tracked = Annotated[
     TrackerName | None,

@@ -35,6 +35,7 @@ from piflow_cli.commands.options import (
     Device,
     Json,
     NumProcesses,
+    Overwrite,
     Quiet,
     Subfolder,
     Teacher,
@@ -49,6 +50,7 @@ from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import EVALUATIONS, TEACHER_STEPS, Bound
 from piflow_cli.students.naming import student_name
+from piflow_cli.system.outputs import output_folder
 
 EXAMPLES = examples(
     ("piflow eval runs/digits", "against the training data"),
@@ -94,6 +96,7 @@ def eval(
     save_images: SaveImages = False,
     save_statistics: SaveStatistics = None,
     output: Output = None,
+    overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -112,10 +115,10 @@ def eval(
         "steps": _counts(steps, "--steps", EVALUATIONS),
         "teacher_steps": _counts(teacher_steps, "--teacher-steps", TEACHER_STEPS),
         "protocol": _protocol(quick, full),
-        "output": _folder(named, subfolder, images) if output is None else output,
+        "output": output_folder(output, _folder(named, subfolder, images), overwrite),
     }
     told |= dict(images=images, inception_weights=inception_weights, cache=cache, save_statistics=save_statistics)
-    told |= dict(extractors=tuple(extractor or ()), prompts_from=prompts)
+    told |= dict(extractors=tuple(extractor or ()), prompts_from=prompts, overwrite=overwrite)
     _run(context, num_processes, named, metrics, told, console)
 
 
@@ -133,30 +136,28 @@ def _run(
     told: dict[str, Any],
     console: Console,
 ) -> None:
-    # Takes seconds to import, which a slip in the options need not wait for.
+    from piflow_cli.evaluation.early import check
     from piflow_cli.evaluation.request import EvalRequest, parse_metrics
     from piflow_cli.system.processes import process_count
 
     wanted = None if metrics is None else parse_metrics(metrics)
     request = EvalRequest(students=students, metrics=wanted, **told)
 
-    def check() -> None:
-        from piflow_cli.evaluation.run import check as check_evaluation
-
-        check_evaluation(request)
-
-    def run() -> None:
-        from piflow_cli.evaluation.run import evaluate
-
-        with console.listening():
-            console.result(*evaluate(request, console))
-
+    check(request)
     if processes not in (None, 1) and request.images is not None:
         raise UsageError(
             f"--num-processes {processes}: nothing is generated for a folder of pictures, and one process measures it",
             "leave --num-processes out",
         )
-    start(process_count(processes, request.device), context, run, check)
+
+    def run() -> None:
+        # Takes seconds to import.
+        from piflow_cli.evaluation.run import evaluate
+
+        with console.listening():
+            console.result(*evaluate(request, console))
+
+    start(process_count(processes, request.device), context, run)
 
 
 def _counts(text: str | None, option: str, bound: Bound) -> tuple[int, ...]:

@@ -39,7 +39,6 @@ NoBase = Annotated[bool, switch("--no-base", "Name the base in a pipeline, and d
 Output = Annotated[
     Path | None, setting("--output", "Folder of the export; default: exports/<name>-<format>.", OUTPUT, "DIR")
 ]
-Overwrite = Annotated[bool, switch("--overwrite", "Replace an earlier export in that folder.", OUTPUT)]
 CardPrompts = Annotated[
     list[str] | None,
     setting("--prompt", "Prompt of a sample on the card of a text-to-image student; may come again.", OUTPUT, "TEXT"),

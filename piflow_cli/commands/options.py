@@ -184,6 +184,7 @@ def switch(names: str, help: str, panel: str) -> Any:
 
 Json = Annotated[bool, switch("--json", "Print the result as JSON on stdout.", OUTPUT)]
 Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.", OUTPUT)]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace what this command wrote there before.", OUTPUT)]
 Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder, file or Hub id.", MODEL, "PATH")]
 BasePrecision = Annotated[
     Precision | None,

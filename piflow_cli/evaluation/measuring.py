@@ -91,6 +91,7 @@ class Measuring:
             value,
             images,
             seeds=seeds,
+            trained=candidate.trained,
             **more,
         )
 

@@ -31,7 +31,8 @@ class EvalRequest:
     ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to which
     students are compared. ``protocol``: quick, full or neither. ``trust_weights``: run ``inception_weights`` that are
     not the published ones. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
-    ``output``: the folder that takes the report; None: none is written.
+    ``output``: the folder that takes the report; None: none is written. ``overwrite``: an earlier report may go from
+    there, and earlier statistics from their file.
     """
 
     students: tuple[str, ...] = ()
@@ -63,6 +64,7 @@ class EvalRequest:
     save_images: bool = False
     save_statistics: Path | None = None
     output: Path | None = None
+    overwrite: bool = False
     device: str = "auto"
 
     @property
@@ -172,8 +174,6 @@ class EvalRequest:
             faults.append(
                 f"--save-statistics {path}: statistics are read again from a file that is called .safetensors"
             )
-        if path.exists():
-            faults.append(f"--save-statistics {path}: it is there already; remove it, or name another file")
         if len(self.extractors) > 1:
             faults.append(
                 f"--save-statistics {path}: one file is of one --extractor, and {len(self.extractors)} are named"

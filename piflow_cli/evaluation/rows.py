@@ -17,7 +17,7 @@ class Row:
     ``images``: how many pictures it is of; ``seeds``: theirs. ``extractor``, ``resize``: how features were extracted.
     ``reference``: what they are compared with, and ``reference_images`` how many that has. ``low`` and ``high``: the
     interval of the number of 10,000 pictures, for a distance of fewer (95 %). ``detail``: more of the protocol.
-    ``note``: on this number.
+    ``note``: on this number. ``trained``: the evaluations that a student was trained for.
     """
 
     model: str
@@ -36,6 +36,7 @@ class Row:
     reference_images: int | None = None
     detail: str | None = None
     note: str | None = None
+    trained: int | None = None
 
     @property
     def as_dict(self) -> dict:
@@ -45,7 +46,7 @@ class Row:
     @property
     def title(self) -> str:
         """The model and its evaluations, as tables and plots have them."""
-        return self.model if self.nfe is None else titled(self.model, self.kind, self.nfe)
+        return self.model if self.nfe is None else titled(self.model, self.kind, self.nfe, self.trained)
 
     @property
     def cell(self) -> str:
@@ -55,9 +56,10 @@ class Row:
         return f"{self.value:.4g} ({self.low:.3g} to {self.high:.3g})"
 
 
-def titled(model: str, kind: str, nfe: int) -> str:
-    """digits, 1 NFE; teacher, 32 steps."""
-    return f"{model}, {nfe} {'NFE' if kind == 'student' else 'step' if nfe == 1 else 'steps'}"
+def titled(model: str, kind: str, nfe: int, trained: int | None = None) -> str:
+    """digits, 1 NFE; digits, 4 NFE (trained for 1); teacher, 32 steps."""
+    other = f" (trained for {trained})" if trained not in (None, nfe) else ""
+    return f"{model}, {nfe} {'NFE' if kind == 'student' else 'step' if nfe == 1 else 'steps'}{other}"
 
 
 def by_metric(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -16,6 +16,7 @@ from .advice import Advice
 from .analysis import Findings
 from .kinds.anatomy import Anatomy, anatomies, anatomy_named
 from .numbers import Step, Summary
+from .request import JSON_NAME
 from .substeps import ENOUGH, FINE_SUBSTEPS
 from .tensors import MOST_POSITIONS
 from .verdict import verdict_rows
@@ -23,7 +24,7 @@ from .verdict import verdict_rows
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
+PAGE_NAME = "policy.html"
 # Names of files, which stay as they are in 0.1.0.
 PICTURES = ("samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "maps")
 

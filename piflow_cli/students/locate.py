@@ -52,6 +52,12 @@ def locate_student(student: str | Path, subfolder: str | None = None) -> Student
     return _on_hub(repository, str(PurePosixPath(inside, subfolder or "")))
 
 
+def check_student(student: str | Path, subfolder: str | None = None) -> None:
+    """Raise UsageError as :func:`locate_student` does for what is on this machine; nothing is asked of the Hub."""
+    if isinstance(found := path_or_hub_id(student), Path):
+        _local(found if subfolder is None else found / subfolder, run=subfolder is None)
+
+
 def path_or_hub_id(student: str | Path) -> Path | tuple[str, str]:
     """What ``student`` names: something on this machine, or a repository on the Hub and the place in it; nothing is
     asked of the Hub yet.

@@ -6,11 +6,11 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, UsageError
 from ..system.files import files_digest
 from ..system.folders import sync_folder
 
@@ -100,6 +100,18 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[DamagedCheckpoint]]:
         else:
             return path, damaged
     return None, damaged
+
+
+def require_checkpoint(run: Path, folder: Path) -> None:
+    """Raise UsageError where ``folder``, of the checkpoints of ``run``, has none; whether one is whole is not asked."""
+    if not checkpoints(folder):
+        raise no_checkpoint(run)
+
+
+def no_checkpoint(run: Path, damaged: Sequence[DamagedCheckpoint] = ()) -> UsageError:
+    """The error for a run that is to lend its weights, and has no whole checkpoint."""
+    reasons = ": " + ", ".join(f"{one.path.name} ({one.reason})" for one in damaged) if damaged else ""
+    return UsageError(f"{run} is no run with a whole checkpoint{reasons}", "name the folder of a run: --fork RUN")
 
 
 def set_aside_damaged(folder: Path) -> Iterator[str]:

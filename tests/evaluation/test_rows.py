@@ -33,6 +33,13 @@ def test_metrics_go_down_in_a_fixed_order_and_models_across() -> None:
     ]
 
 
+def test_a_student_at_other_evaluations_than_its_own_says_so() -> None:
+    """Elsewhere the number stands for both, and a teacher is trained for none."""
+    rows = [row(nfe=1, trained=1), row(nfe=4, trained=1), row(model="teacher", kind="teacher", nfe=4)]
+    assert table_of(rows)[1] == ["metric", "gm, 1 NFE", "gm, 4 NFE (trained for 1)", "teacher, 4 steps"]
+    assert [one.as_dict.get("trained") for one in rows] == [1, 1, None]
+
+
 def test_an_extractor_is_named_where_there_are_two() -> None:
     lines, _ = table_of([row(extractor="pixels"), row(extractor="inception"), row("kid", extractor="pixels")])
     assert [line["metric"] for line in lines] == ["FID pixels", "FID inception", "KID"]

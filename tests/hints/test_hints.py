@@ -20,6 +20,7 @@ ALL = (*OF_MODELS, "doctor")
 # Which commands lead to the modules of a folder, or to one module; to what is not here all do that open a model.
 LED_TO_BY = {
     "training": ("distill",),
+    "system/outputs": ("sample", "eval", "export", "inspect-policy"),
     "evaluation": ("eval",),
     "exporting": ("export",),
     "inspection": ("inspect-policy",),
