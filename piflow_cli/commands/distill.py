@@ -26,6 +26,7 @@ from piflow_cli.commands.distill_options import (
     Iterations,
     Kind,
     LearningRate,
+    Limit,
     ListTeachers,
     OffloadBase,
     OffloadTextEncoder,
@@ -33,6 +34,7 @@ from piflow_cli.commands.distill_options import (
     ParallelWay,
     Pictures,
     PrintConfig,
+    Progress,
     Prompts,
     Resume,
     Seed,
@@ -79,6 +81,7 @@ def distill(
     prompts: Prompts = None,
     data: Pictures = None,
     text_column: TextColumn = None,
+    limit: Limit = None,
     data_free: DataFree = None,
     cache: CacheFolder = None,
     base_precision: BasePrecision = None,
@@ -97,6 +100,7 @@ def distill(
     fork: Fork = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
+    progress: Progress = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -105,7 +109,7 @@ def distill(
     Precedence: option, then --set, then --config, then the preset.
     """
     began = time.monotonic()
-    console = Console(json=json, quiet=quiet)
+    console = Console(json=json, quiet=quiet, progress=progress)
     if list_teachers:
         return _list_teachers(context, console)
     if print_config and dry_run:

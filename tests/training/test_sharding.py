@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +15,6 @@ from piflow_cli.presets.schema import Preset
 from piflow_cli.training.dry_run.sharing import choose_parallel
 
 CUDA = torch.device("cuda", 0)
-FLUX = Path(__file__).parent.parent / "data" / "configs" / "flux-dev.json"
 
 
 def by(processes: int, way: str) -> list[str]:
@@ -66,7 +65,7 @@ def test_two_processes_fork_a_run_and_leave_a_damaged_checkpoint_aside(
 
 
 def flux(**changes: object) -> Preset:
-    source = {"teacher.base": str(FLUX), "data.prompts": "-"}
+    source = {"data.prompts": "-"}
     return resolve("flux-dev", None, [f"{key}={value}" for key, value in changes.items()], source)
 
 
@@ -75,6 +74,7 @@ def test_weights_are_shared_where_they_would_not_fit(monkeypatch, gigabytes: int
     """With the gradients' buckets of DDP the plan of FLUX.1 takes 40.4 GB."""
     there = SimpleNamespace(total_memory=gigabytes * 10**9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: there)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(__spec__="there"))
     chosen = choose_parallel("auto", flux(), 8, CUDA)
     assert chosen.way == way and f"40.4 GB on each GPU, which has {gigabytes}.0 GB" in chosen.reason
 
