@@ -204,13 +204,15 @@ def test_the_forward_pass_leaves_what_autograd_keeps(row: Row, monkeypatch) -> N
         ("flux2-klein", 3875.54, 192.84),
     ],
 )
-def test_the_published_sizes_are_planned_from_a_config_alone(cli, name: str, total: float, trained: float) -> None:
+def test_the_published_sizes_are_planned_without_the_hub(cli, monkeypatch, name, total: float, trained: float) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *given, **options: pytest.fail("the Hub was asked"))
     outcome = cli("distill", "--teacher", name, "--dry-run", "--json")
     assert outcome.code == 0, outcome.err
     told = json.loads(outcome.out)
     assert f"{total:.2f} M parameters" in told["teacher"]["weights"] and told["student"]["trained"].startswith(
         f"{trained:.2f} M"
     )
+    assert told["optimisation"]["optimiser"].startswith("adamw, since ")
     memory = told["memory"]
     assert memory["base"] == pytest.approx(2e6 * total, rel=1e-5) and memory["adapters"] == memory[
         "gradients"
