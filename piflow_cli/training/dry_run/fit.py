@@ -41,7 +41,7 @@ def fit(
     peak, mend = estimate.peak, ""
     encoders = outline.text_encoders
     if not memory.holds(peak):
-        mend = lighter(outline.preset, batches.processes, device, memory)
+        mend = lighter(outline, batches.processes, device, memory)
     elif encoders is not None and not memory.holds(encoders):
         peak, mend = Bytes(encoders), _lighter_texts(outline, memory)
     return figures, verdict(peak, memory, disks, mend)

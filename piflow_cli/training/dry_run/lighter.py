@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...errors import UsageError
 from ...teachers import family_of
 from ..settings import batch_plan
-from .memory import Bytes
-from .outline import memory_of, outline_of
+from .outline import Outline, outline_of, peak_of
 from .room import Memory
 from .sharing import unshareable
 
@@ -22,32 +22,42 @@ if TYPE_CHECKING:
 NONE = "no setting makes it fit, take a smaller teacher, or a device with more memory"
 
 
-def lighter(preset: Preset, processes: int, device: torch.device, memory: Memory) -> str:
+def lighter(outline: Outline, processes: int, device: torch.device, memory: Memory) -> str:
     """What to type, with the memory that a run takes then: more processes, or changes on top of each other.
 
-    Settings that cost time alone come first. The optimiser of ``preset`` is the one that the run gets.
+    Settings that cost time alone come first. The optimiser of the outline's preset is the one that the run gets.
     """
+    preset = outline.preset
     gpus = torch.cuda.device_count() if device.type == "cuda" else 1
-    total = preset.optimisation.batch_size
-    if gpus > processes and unshareable(preset) is None and total % gpus == 0:
-        alone = preset.optimisation.device_batch_size
-        if alone is None or (total // gpus) % alone == 0:
-            peak = peak_of(preset, gpus, sharded=True)
-            if memory.holds(peak):
-                return f"type --num-processes {gpus} --parallel fsdp2, which takes {peak} on each GPU"
+    if gpus > processes and unshareable(preset) is None and _divides(preset, gpus):
+        peak = peak_of(outline, gpus, sharded=True)
+        if memory.holds(peak):
+            return f"type --num-processes {gpus} --parallel fsdp2, which takes {peak} on each GPU"
     typed: dict[str, str] = {}
     for option, value, changed in _changes(preset, processes, device):
         typed[option] = value
-        peak = peak_of(changed, processes)
+        outline = _with(outline, changed)
+        peak = peak_of(outline, processes)
         if memory.holds(peak):
             return f"type {' '.join(f'{name}{given}' for name, given in typed.items())}, which takes {peak}"
     return NONE
 
 
-def peak_of(preset: Preset, processes: int, sharded: bool = False) -> Bytes:
-    """The peak of a run under ``preset``, on each of its processes."""
-    outline = outline_of(preset, family_of(preset.teacher.family, preset.teacher.guidance))
-    return memory_of(outline, batch_plan(preset, processes).device_batch, processes, sharded).peak
+def _divides(preset: Preset, processes: int) -> bool:
+    """Whether the batch of ``preset`` can be shared by so many processes."""
+    try:
+        batch_plan(preset, processes)
+    except UsageError:
+        return False
+    return True
+
+
+def _with(outline: Outline, preset: Preset) -> Outline:
+    """The outline of another ``preset``; where its base is stored alike, the models are the same."""
+    before, after = outline.preset.adapter, preset.adapter
+    if before is None or after is None or before.base_precision == after.base_precision:
+        return replace(outline, preset=preset)
+    return outline_of(preset, family_of(preset.teacher.family, preset.teacher.guidance))
 
 
 def _changes(preset: Preset, processes: int, device: torch.device) -> Iterator[tuple[str, str, Preset]]:

@@ -10,9 +10,8 @@ from ...errors import UsageError
 from ...teachers import family_of
 from ..optimizer import with_usable_optimizer
 from ..parallel import DDP, FSDP2, Parallel
-from ..settings import batch_plan
 from .memory import Bytes
-from .outline import memory_of, outline_of
+from .outline import outline_of, peak_of
 from .room import USABLE
 
 if TYPE_CHECKING:
@@ -57,4 +56,4 @@ def unshareable(preset: Preset) -> str | None:
 def _needed(preset: Preset, processes: int, device: torch.device) -> Bytes:
     preset = with_usable_optimizer(preset, device)
     outline = outline_of(preset, family_of(preset.teacher.family, preset.teacher.guidance))
-    return memory_of(outline, batch_plan(preset, processes).device_batch, processes).peak
+    return peak_of(outline, processes)

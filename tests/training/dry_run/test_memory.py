@@ -29,10 +29,10 @@ from piflow_cli.training.dry_run.memory import (
     checkpoint_bytes,
     estimate,
 )
-from piflow_cli.training.dry_run.outline import cast_of, memory_of, outline_of
+from piflow_cli.training.dry_run.outline import cast_of, outline_of, peak_of
 from piflow_cli.training.dry_run.rehearsal import graph_of, rehearse
 from piflow_cli.training.optimizer import make_optimizer
-from piflow_cli.training.settings import batch_plan, imitation_config
+from piflow_cli.training.settings import imitation_config
 
 WEIGHTS = WeightCounts(linear=1000, other=10, trained=100, matrix=50, block=200)
 MOMENTS = SegmentMemory(graph=60, asked=30, policy=5, forward=80, query=90, backward=70)
@@ -251,7 +251,7 @@ def memory_of_preset(name: str) -> float:
     """GB of a step as the preset asks for it, on one device of which it has every package."""
     preset = load(name)
     outline = outline_of(preset, family_of(preset.teacher.family, preset.teacher.guidance))
-    return memory_of(outline, batch_plan(preset, 1).device_batch).peak / 1e9
+    return peak_of(outline) / 1e9
 
 
 def test_a_plan_needs_no_weights_and_says_when_it_lacks_a_size(cli, tmp_path) -> None:
