@@ -124,10 +124,9 @@ def distill(
     processes = _processes(folder, num_processes, device)
     with console.listening():
         if dry_run:
-            _plan(preset, folder, device, processes, parallel, resume, fork, console)
-        else:
-            run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
-            start(processes, context, run, preemptible=True)
+            return _plan(preset, folder, device, processes, parallel, resume, fork, console)
+        run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
+        start(processes, context, run, preemptible=True)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:

@@ -46,9 +46,8 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
     found = _estimate(outline, batches, way.sharded)
     figures, line = fit(outline, found, batches, chosen, output, local)
     grid = time_grid(preset)
-    optimisation, imitation = preset.optimisation, preset.imitation
+    optimisation = preset.optimisation
     sigmas = ", ".join(f"{to_sigma(raw, grid.shift):.4g}" for raw in grid.edges[:-1])
-    mixing = f"over {imitation.mixing_iterations} iterations" if imitation.mixing_iterations else "none"
     return {
         "teacher": {
             "name": preset.name,
@@ -63,11 +62,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
             **{part: f"{_millions(number)} parameters" for part, number in trained_parts(outline).items()},
         },
         "data": {**describe_data(preset, family, local), **_drawn(preset, local)},
-        "imitation": {
-            "states": f"{imitation.states} per evaluation, {'data-free' if preset.data_free else 'from noised data'}",
-            "window": f"{imitation.window} substeps" if imitation.window else "none",
-            "trajectory mixing": mixing,
-        },
+        "imitation": _imitation(preset),
         "optimisation": {
             **_length(preset),
             "batch": f"{batches}, {_counted(preset)}",
@@ -104,6 +99,17 @@ def _length(preset: Preset) -> dict[str, object]:
         "iterations": iterations,
         "network evaluations": f"{about}{each * iterations:,} in all, {each:,} an iteration",
         **({} if hoped is None else {"expected": str(hoped)}),
+    }
+
+
+def _imitation(preset: Preset) -> dict[str, str]:
+    imitation = preset.imitation
+    return {
+        "states": f"{imitation.states} per evaluation, {'data-free' if preset.data_free else 'from noised data'}",
+        "window": f"{imitation.window} substeps" if imitation.window else "none",
+        "trajectory mixing": (
+            f"over {imitation.mixing_iterations} iterations" if imitation.mixing_iterations else "none"
+        ),
     }
 
 
