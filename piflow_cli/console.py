@@ -29,13 +29,15 @@ class Console:
     Args:
         json: data is JSON on stdout; stderr carries JSON lines only (warnings, the error), so both can be parsed.
         quiet: nothing but data and errors.
+        progress: lines of progress all the same, of JSON where data is JSON.
     """
 
-    def __init__(self, json: bool = False, quiet: bool = False) -> None:
+    def __init__(self, json: bool = False, quiet: bool = False, progress: bool = False) -> None:
         # The first of several processes of a run speaks for all.
         self.speaks = is_first()
         self.json = json
         self.quiet = quiet or not self.speaks
+        self.logs_progress = progress and self.speaks
         self._warned: set[str] = set()
 
     def __repr__(self) -> str:
@@ -86,15 +88,16 @@ class Console:
             _write_data(text)
 
     def progress(self, total: int, initial: int = 0, description: str = "") -> tqdm:
-        """A progress bar on stderr (use it as a context manager); nothing with --json and --quiet.
+        """A progress bar on stderr (use it as a context manager); nothing with --json and --quiet, unless asked for.
 
         In a terminal it is redrawn twice a second; a log file gets a line at times.
         """
-        if self.json or self.quiet or not streams.err().isatty():
-            from piflow_cli.progress import ProgressLines
+        if self.json or self.quiet or self.logs_progress or not streams.err().isatty():
+            from piflow_cli.progress import JsonLines, ProgressLines
 
-            silent = self.json or self.quiet
-            return ProgressLines(total, initial=initial, desc=description, file=streams.err(), disable=silent)
+            silent = (self.json or self.quiet) and not self.logs_progress
+            kind = JsonLines if self.json else ProgressLines
+            return kind(total, initial=initial, desc=description, file=streams.err(), disable=silent)
         from tqdm import tqdm
 
         return tqdm(

@@ -23,6 +23,8 @@ from piflow_cli.console import (
     format_table,
     plain,
 )
+from piflow_cli.presets.resolve import load
+from piflow_cli.teachers.folders import config_folder
 
 
 class Terminal(io.StringIO):
@@ -169,10 +171,10 @@ def test_whatever_is_printed_is_strict_json_and_plain_is_its_content(value):
 
 def test_libraries_keep_off_the_screen_with_json(tmp_path):
     """diffusers warns of a key in the published config of Qwen-Image, which nobody here can help."""
-    published = Path(__file__).parent / "data" / "configs" / "qwen-image.json"
+    published = config_folder(load("qwen-image").teacher) / "transformer" / "config.json"
     config = tmp_path / "config.json"
     # A layer says what sixty say.
-    config.write_text(json.dumps(json.loads(published.read_text()) | {"num_layers": 1}))
+    config.write_text(json.dumps(json.loads(published.read_text()) | {"num_layers": 1, "pooled_projection_dim": 768}))
     command = piflow("distill", "--teacher", "qwen-image", "--base", str(config), "--dry-run", "--json")
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and json.loads(done.stdout)["teacher"]["name"] == "qwen-image"

@@ -28,6 +28,7 @@ from piflow_cli.commands.distill_options import (
     Iterations,
     Kind,
     LearningRate,
+    Limit,
     ListTeachers,
     OffloadBase,
     OffloadTextEncoder,
@@ -35,6 +36,7 @@ from piflow_cli.commands.distill_options import (
     ParallelWay,
     Pictures,
     PrintConfig,
+    Progress,
     Prompts,
     Resume,
     Seed,
@@ -82,6 +84,7 @@ def distill(
     prompts: Prompts = None,
     data: Pictures = None,
     text_column: TextColumn = None,
+    limit: Limit = None,
     data_free: DataFree = None,
     cache: CacheFolder = None,
     base_precision: BasePrecision = None,
@@ -100,6 +103,7 @@ def distill(
     fork: Fork = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
+    progress: Progress = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -108,7 +112,7 @@ def distill(
     Precedence: option, then --set, then --config, then the preset.
     """
     began = time.monotonic()
-    console = Console(json=json, quiet=quiet)
+    console = Console(json=json, quiet=quiet, progress=progress)
     if list_teachers:
         return _list_teachers(context, console)
     if print_config and dry_run:
@@ -122,10 +126,9 @@ def distill(
         processes = _processes(num_processes, device)
         with console.listening():
             if dry_run:
-                _plan(preset, folder, device, processes, parallel, resume, fork, console)
-            else:
-                run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
-                start(processes, context, run, preemptible=True)
+                return _plan(preset, folder, device, processes, parallel, resume, fork, console)
+            run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
+            start(processes, context, run, preemptible=True)
 
 
 def _held(wanted: bool) -> AbstractContextManager[None]:

@@ -61,6 +61,9 @@ DataFree = Annotated[
     bool | None,
     switch("--data-free/--no-data-free", "Start from noise alone (default with --prompts), or from noised data.", DATA),
 ]
+Limit = Annotated[
+    int | None, setting("--limit", "Use the first N prompts, or pictures with captions, alone.", DATA, "N")
+]
 CacheFolder = Annotated[
     Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")
 ]
@@ -114,6 +117,9 @@ Resume = Annotated[
 Fork = Annotated[
     Path | None,
     setting("--fork", "Begin with the weights of this run, at iteration 0, in another folder.", OUTPUT, "RUN"),
+]
+Progress = Annotated[
+    bool, switch("--progress", "Log progress on stderr as lines; with --json each is an object.", OUTPUT)
 ]
 DryRun = Annotated[bool, switch("--dry-run", "Print the plan and stop.", OUTPUT)]
 PrintConfig = Annotated[

@@ -22,11 +22,17 @@ LAYOUT = "put NAME.txt beside each NAME.jpg, or a metadata.jsonl with file_name 
 
 
 def list_pictures(section: DataSection) -> list[Picture]:
-    """All pictures of ``section.captioned``, in an order that depends on their names alone; no picture is read.
+    """The pictures of ``section.captioned``, in an order that depends on their names alone; no picture is read.
+
+    As many as ``section.limit`` allows.
 
     What comes with a caption and may be no picture is among them: reading it says so. Raises UsageError where there are
     none, and with all faults of the metadata or shards.
     """
+    return _all_pictures(section)[: section.limit]
+
+
+def _all_pictures(section: DataSection) -> list[Picture]:
     source, path = str(section.captioned), Path(str(section.captioned))
     if path.suffix == ".tar" and path.is_file():
         return pictures_of_shards([path], captions(section.text_column))

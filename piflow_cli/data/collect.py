@@ -144,7 +144,7 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
 
 
 def training_prompts(section: DataSection) -> list[Prompt]:
-    """The prompts of ``section``.
+    """The prompts of ``section``, as many as it allows.
 
     Raises UsageError with the numbers of prompts that give one side of their picture without the other.
     """
@@ -162,7 +162,7 @@ def training_prompts(section: DataSection) -> list[Prompt]:
             f" ({few(halves, NAMES_SHOWN)})",
             "give both, which choose the bucket, or neither",
         )
-    return prompts
+    return prompts[: section.limit]
 
 
 def summary(skipped: Sequence[SkippedPicture]) -> str:

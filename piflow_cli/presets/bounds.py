@@ -63,6 +63,7 @@ SIDE = Bound(8192, "beyond which PNG readers take a square picture for an attack
 ITERATIONS = Bound(9_999_999, "since the names of checkpoints have seven digits")
 BATCH = Bound(1_000_000, "since a batch is in memory at once")
 IMAGES = Bound(10_000_000, "which is already two hundred times what FID is measured on")
+SAMPLES = Bound(1e9, "which is more than any list of prompts holds")
 MEASURED = Bound(1_000_000, "since their features are in memory at once")
 COMPONENTS = Bound(1024, "since each makes the network's last layer wider")
 WIDTH = Bound(65_536, "which is wider than any layer of the models")
