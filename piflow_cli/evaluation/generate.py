@@ -96,6 +96,7 @@ class Generation:
     ) -> None:
         self.opened, self.extractors, self.cache, self.processes = opened, extractors, cache, processes
         self.batch_size, self.images = batch_size, images
+        self.written: set[Path] = set()
         self.chunks = chunks_of(specs, 4 * math.prod(opened.shape_of(specs[0])))
 
     @property
@@ -273,4 +274,6 @@ class Gathered:
             for part in own:
                 for stem, png in part.pictures.items():
                     assert generation.images is not None, "pictures are made where a folder takes them"
-                    write_png(png, generation.images / self.candidate.folder / f"{stem}.png")
+                    path = generation.images / self.candidate.folder / f"{stem}.png"
+                    write_png(png, path)
+                    generation.written.add(path)

@@ -12,7 +12,7 @@ from ..reports.page import Page, figure_png
 from ..sampling.trajectory import VelocityError
 from .metric_kinds import metric_numbers
 from .plots import colours_of, error_figure, quality_figure, sample_figure
-from .report_folder import NUMBERS, PAGE, write_files
+from .report_folder import NUMBERS, PAGE, clear_pictures, write_files
 from .rows import Row, by_metric, protocols, table_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Report:
     ``recipe``: how the command was run. ``errors`` and ``samples``: by title of the model.
 
     ``errors`` come with the name of the model, ``samples`` are its pictures of the same noise in every row; ``notes``
-    is what a reader of the numbers must know.
+    is what a reader of the numbers must know. ``pictures``: files of single ones that were written.
     """
 
     title: str
@@ -40,6 +40,7 @@ class Report:
     errors: dict[str, tuple[str, Sequence[VelocityError]]] = field(default_factory=dict)
     samples: dict[str, Sequence[Image]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    pictures: set[Path] = field(default_factory=set)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of report.json and --json."""
@@ -81,6 +82,7 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     pictures = {name: figure_png(figure) for name, figure in figures.items() if figure is not None}
     page = _page(report, pictures).html().encode()
     write_files(folder, report.as_dict(), {PAGE: page, **{f"{name}.png": png for name, png in pictures.items()}})
+    clear_pictures(folder, report.pictures)
     return {"report": folder / PAGE, "numbers": folder / NUMBERS, **{name: folder / f"{name}.png" for name in pictures}}
 
 

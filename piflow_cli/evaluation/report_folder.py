@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from ..console import dumps
 from ..reports.recipes import recipe_of
-from ..system.files import files_digest, remove_folder, replacing_file, stood_aside
-from ..system.folders import sync_file
+from ..system.files import files_digest, replacing_file, stood_aside
+from ..system.folders import remove_empty, sync_file
+from ..system.outputs import clear, entries
 
 NUMBERS, PAGE = "report.json", "report.html"
 NAMES = (NUMBERS, PAGE, "quality.png", "error.png", "samples.png")
@@ -30,13 +31,17 @@ def is_of_report(path: Path) -> bool:
 
 
 def _is_picture(path: Path) -> bool:
+    if path.is_dir():
+        return False
     return stood_aside(path, _PICTURE) is not None or recipe_of(path) is not None
 
 
-def clear_pictures(folder: Path) -> None:
-    """Remove the pictures that an earlier report in ``folder`` has beside it."""
-    if (images := folder / IMAGES).is_dir() and is_of_report(images):
-        remove_folder(images)
+def clear_pictures(folder: Path, keep: Collection[Path]) -> None:
+    """Remove the pictures that an earlier report has beside it, but for ``keep``, which are of this one."""
+    images = folder / IMAGES
+    for place in [*entries(images), images] if images.is_dir() else []:
+        clear(place, _is_picture, keep)
+        remove_empty([place])
 
 
 def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str, bytes]) -> None:

@@ -31,7 +31,7 @@ from .measuring import Measuring
 from .metric_kinds import FINE, OWN_TEACHER, STUDENT, metric_kind, needing
 from .reference_kinds import TEACHER
 from .report import Report, write_report
-from .report_folder import IMAGES, clear_pictures
+from .report_folder import IMAGES
 from .request import EvalReport, EvalRequest
 from .rows import Row
 
@@ -68,8 +68,6 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
     check(request)
     started = time.perf_counter()
     processes = open_processes(request.device)
-    if processes.first and request.overwrite and request.output is not None:
-        clear_pictures(request.output)
     if processes.device.type == "cpu":
         keep_freed_memory()
     report = Report(title=_title(request), recipe=_recipe(request, processes))
@@ -201,6 +199,7 @@ def _rows_of(
         generation.run(candidate, console)
     if not processes.first:
         return
+    report.pictures |= generation.written
     beside = [candidate for candidate in compared.teachers if str(candidate.identity) not in told]
     told.update(str(candidate.identity) for candidate in beside)
     candidates = [*beside, *compared.students]

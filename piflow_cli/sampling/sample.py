@@ -59,8 +59,6 @@ def sample(request: SampleRequest, console: Console) -> dict:
     if processes.first:
         _tell_of_idle(processes, parts, size, console)
     grid = _grid(request, sampler, console)
-    if processes.first and request.overwrite:
-        clear(request.output, is_of_sample)
     started = time.perf_counter()
     pictures: dict[ImageSpec, bytes] = {}
     with console.progress(len(sampler.specs), description="sampling") as bar:
@@ -72,12 +70,14 @@ def sample(request: SampleRequest, console: Console) -> dict:
                         pictures[spec] = png
             bar.update(sum(map(len, turn)))
     seconds = time.perf_counter() - started
+    files = [_file(request, spec) for spec in sampler.specs] if processes.first else []
+    if processes.first and request.overwrite:
+        clear(request.output, is_of_sample, keep={*files, *([] if grid is None else [grid])})
     if processes.first and grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
         whole = image_grid([read_png(pictures[spec]) for spec in sampler.specs], sampler.columns)
         # Marked even where no recipe is wanted, so that nobody counts it among the pictures.
         save_png(whole, grid, {**(sampler.recipe if request.metadata else {}), GRID_KEY: True})
-    files = [_file(request, spec) for spec in sampler.specs] if processes.first else []
     return {"images": files, "grid": grid, "seconds": round(seconds, 3), **sampler.recipe}
 
 

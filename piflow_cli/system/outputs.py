@@ -8,7 +8,7 @@ else is ever replaced.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 from pathlib import Path
 
@@ -69,8 +69,10 @@ def check_output(folder: Path, overwrite: bool, command: str, ours: Ours) -> Non
         )
 
 
-def clear(folder: Path, ours: Ours) -> None:
-    """Remove what the command wrote into ``folder`` before."""
-    for path in entries(folder):
-        if ours(path):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+def clear(folder: Path, ours: Ours, keep: Collection[Path]) -> None:
+    """Remove what the command wrote into ``folder`` before, but for ``keep``, which it has written now.
+
+    It comes last: where writing fails, nothing of what was there before is lost.
+    """
+    for path in [path for path in entries(folder) if path not in keep and ours(path)]:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

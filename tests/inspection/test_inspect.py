@@ -334,7 +334,7 @@ def test_what_an_inspection_did_not_write_is_kept(cli, unrendered, gm, tmp_path)
     for make, name in ((Path.touch, "notes.txt"), (Path.touch, "samples-3.png"), (Path.mkdir, "slice.png")):
         make(tmp_path / "out" / name)
         outcome = cli(*run)
-        assert outcome.code == 2 and f"an inspection, {name} for one," in outcome.err
+        assert outcome.code == 2 and f"piflow inspect-policy did not write: {name}" in outcome.err
         (tmp_path / "out" / name).rename(tmp_path / name)
     assert cli(*run).code == 0
 

@@ -348,7 +348,7 @@ def test_the_hint_about_a_column_is_an_option_of_sample(cli, flux, tmp_path) -> 
     option, column = outcome.err.split()[-2:]
     run(cli, flux, "--prompts", tmp_path / "p.csv", option, column, *SIZE, "--output", tmp_path / "out")
     assert pixels(tmp_path / "out" / "0000-000000.png").shape == (64, 96, 3)
-    refused = cli("sample", str(flux), "a fox", option, column, *SIZE, "--output", str(tmp_path / "out"))
+    refused = cli("sample", str(flux), "a fox", option, column, *SIZE, "--output", str(tmp_path / "none"))
     assert refused.code == 2 and "--text-column belongs to a file of prompts" in refused.err
 
 

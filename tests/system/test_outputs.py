@@ -51,7 +51,7 @@ def test_what_is_there_is_replaced_only_where_that_is_asked_and_the_command_made
     filled(folder, "theirs.txt")
     with pytest.raises(UsageError, match=r"holds something that piflow x did not write: theirs\.txt"):
         check_output(folder, True, "piflow x", ours)
-    clear(folder, ours)
+    clear(folder, ours, keep=())
     assert [path.name for path in folder.iterdir()] == ["theirs.txt"]
 
 
@@ -59,5 +59,6 @@ def test_a_link_to_a_folder_goes_and_its_folder_stays(tmp_path: Path) -> None:
     elsewhere = filled(tmp_path / "elsewhere")
     folder = filled(tmp_path / "out")
     (folder / "ours-link").symlink_to(elsewhere)
-    clear(folder, ours)
+    clear(folder, ours, keep={filled(folder, "ours-now.txt") / "ours-now.txt"})
+    (folder / "ours-now.txt").unlink()
     assert not list(folder.iterdir()) and (elsewhere / "ours.txt").is_file()

@@ -58,7 +58,7 @@ def test_a_run_can_be_stopped_and_resumed_bit_for_bit(cli, tiny_teacher, tmp_pat
     assert stopped.code == 130
     assert "stopped at iteration 3 of 6" in stopped.err
     monkeypatch.undo()
-    sample = ["sample", str(tmp_path / "parts"), "--seeds", "0", "--output", str(tmp_path / "samples")]
+    sample = ["sample", str(tmp_path / "parts"), "--seeds", "0", "--output", str(tmp_path / "samples"), "--overwrite"]
     assert "the run is not finished: the student is that of iteration 3 of 6" in cli(*sample).err
     assert cli(*arguments, "--output", str(tmp_path / "parts")).code == 0
     assert "not finished" not in cli(*sample).err
