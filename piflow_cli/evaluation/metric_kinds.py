@@ -234,6 +234,9 @@ ROWS = {
     )
 }
 
+# The number that stands for a student in a list of them.
+HEADLINE = "fid"
+
 
 def metric_names() -> tuple[str, ...]:
     """The names of all metrics, ours first."""

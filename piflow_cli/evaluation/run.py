@@ -21,7 +21,8 @@ from ..system.devices import keep_freed_memory
 from ..system.files import cache_folder, check_writable, user_cache
 from ..system.group import Processes, open_processes
 from ..system.versions import collect
-from ..weights.cache import EVAL, Cache
+from ..weights.cache import Cache
+from ..weights.cache_kinds import EVAL
 from .candidates import TEACHER, Candidate
 from .chosen_extractors import ChosenExtractor, ChosenExtractors, reference_of
 from .compared import Compared, open_compared
