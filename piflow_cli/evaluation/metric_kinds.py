@@ -269,6 +269,13 @@ def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:
     )
 
 
+def spoken_names() -> dict[str, MetricKind]:
+    """Metrics by all that they are called, in small letters: their own names, and those and the titles of numbers."""
+    kinds = metric_kinds()
+    numbers = {name.lower(): kind for kind in kinds for one in kind.numbers for name in (one.name, one.title)}
+    return numbers | {kind.name: kind for kind in kinds}
+
+
 def metric_numbers() -> dict[str, Number]:
     """Every number that some metric gives, by its name, in the order of columns."""
     return {number.name: number for kind in metric_kinds() for number in kind.numbers}
