@@ -13,6 +13,8 @@ from piflow_cli.commands.eval_options import (
     Clip,
     Compare,
     Extractor,
+    FailAbove,
+    FailBelow,
     FineSteps,
     Full,
     Images,
@@ -73,6 +75,8 @@ def eval(
     num_processes: NumProcesses = None,
     reference: Reference = None,
     metrics: Metrics = None,
+    fail_above: FailAbove = None,
+    fail_below: FailBelow = None,
     extractor: Extractor = None,
     inception_weights: InceptionWeights = None,
     trust_weights: TrustWeights = False,
@@ -119,7 +123,7 @@ def eval(
     }
     told |= dict(images=images, inception_weights=inception_weights, cache=cache, save_statistics=save_statistics)
     told |= dict(extractors=tuple(extractor or ()), prompts_from=prompts, overwrite=overwrite)
-    _run(context, num_processes, named, metrics, told, console)
+    _run(context, num_processes, named, metrics, (fail_above, fail_below), told, console)
 
 
 def _protocol(quick: bool, full: bool) -> str | None:
@@ -133,17 +137,21 @@ def _run(
     processes: int | None,
     students: tuple[str, ...],
     metrics: str | None,
+    failing: tuple[list[str] | None, list[str] | None],
     told: dict[str, Any],
     console: Console,
 ) -> None:
     from piflow_cli.evaluation.early import check
+    from piflow_cli.evaluation.limits import check_limits, hold, parse_limits
     from piflow_cli.evaluation.request import EvalRequest, parse_metrics
     from piflow_cli.system.processes import process_count
 
     wanted = None if metrics is None else parse_metrics(metrics)
+    limits = parse_limits(*(() if texts is None else texts for texts in failing))
     request = EvalRequest(students=students, metrics=wanted, **told)
-
+    check_limits(limits, request.measures)
     check(request)
+
     if processes not in (None, 1) and request.images is not None:
         raise UsageError(
             f"--num-processes {processes}: nothing is generated for a folder of pictures, and one process measures it",
@@ -155,7 +163,11 @@ def _run(
         from piflow_cli.evaluation.run import evaluate
 
         with console.listening():
-            console.result(*evaluate(request, console))
+            result, text = evaluate(request, console)
+        console.result(result, text)
+        # Of several processes the first alone has numbers.
+        if "results" in result:
+            hold(limits, result["results"])
 
     start(process_count(processes, request.device), context, run)
 

@@ -44,6 +44,14 @@ Metrics = Annotated[
         "NAMES",
     ),
 ]
+FailAbove = Annotated[
+    list[str] | None,
+    setting("--fail-above", "Exit with 1 if a number is above, like fid=0.3; may come again.", MEASURING, "NAME=N"),
+]
+FailBelow = Annotated[
+    list[str] | None,
+    setting("--fail-below", "Exit with 1 if a number is below, like psnr=20; may come again.", MEASURING, "NAME=N"),
+]
 Extractor = Annotated[
     list[str] | None,
     setting(

@@ -234,6 +234,9 @@ ROWS = {
     )
 }
 
+# The number that stands for a student in a list of them.
+HEADLINE = "fid"
+
 
 def metric_names() -> tuple[str, ...]:
     """The names of all metrics, ours first."""
@@ -264,6 +267,13 @@ def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:
     return tuple(
         kind.name for kind in metric_kinds() if kind.needs.issuperset(needs) and kind.needs.isdisjoint(without)
     )
+
+
+def spoken_names() -> dict[str, MetricKind]:
+    """Metrics by all that they are called, in small letters: their own names, and those and the titles of numbers."""
+    kinds = metric_kinds()
+    numbers = {name.lower(): kind for kind in kinds for one in kind.numbers for name in (one.name, one.title)}
+    return numbers | {kind.name: kind for kind in kinds}
 
 
 def metric_numbers() -> dict[str, Number]:

@@ -15,7 +15,8 @@ from ..data.pictures import SUFFIXES
 from ..errors import UsageError
 from ..presets.places import expanded
 from ..system.files import cache_key, identity_of, user_cache
-from ..weights.cache import STATISTICS, Cache
+from ..weights.cache import Cache
+from ..weights.cache_kinds import STATISTICS
 from ..weights.locate import locate
 from .extractors import Extractor
 from .extractors.base import INCEPTION, RESIZE_TENSORFLOW

@@ -19,7 +19,8 @@ from ..system.devices import keep_freed_memory
 from ..system.files import user_cache
 from ..system.group import Processes, open_processes
 from ..system.versions import collect
-from ..weights.cache import EVAL, Cache
+from ..weights.cache import Cache
+from ..weights.cache_kinds import EVAL
 from .candidates import Candidate
 from .chosen_extractors import ChosenExtractor, ChosenExtractors, reference_of
 from .compared import Compared, open_compared

@@ -25,6 +25,14 @@ def student_name(student: str, subfolder: str | None = None) -> str:
     return next((part for part in reversed(parts) if part not in GENERIC), path.name)
 
 
+def student_place(path: Path) -> Path:
+    """``path`` in full, without the parts that tell no two students apart: the run, of an adapter or a file in it."""
+    place = path.resolve()
+    while _SUFFIX.sub("", place.name) in GENERIC:
+        place = place.parent
+    return place
+
+
 def student_names(students: Sequence[str], subfolder: str | None = None) -> list[str]:
     """A name for each: :func:`student_name`, or the whole path where two would share a name."""
     short = [student_name(student, subfolder) for student in students]

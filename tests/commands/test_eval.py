@@ -139,3 +139,16 @@ def test_faults_of_the_command_line(cli, evaluations, arguments: list[str], mess
     outcome = cli("eval", "runs/digits", *arguments)
     assert outcome.code == 2 and message in outcome.err and "→" in outcome.err
     assert not evaluations
+
+
+def test_a_number_beyond_its_limit_ends_with_1_after_the_report(cli, tiny_run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--num-images", "4", "--fine-steps", "2", "--metrics", "MSE", "--cache", "c"]
+    line = ["eval", str(tiny_run), *small, "--json"]
+    held = cli(*line, "--output", "held", "--fail-above", "mse=1e9", "--fail-below", "psnr=-1e9")
+    assert (held.code, held.err) == (0, "")
+    broken = cli(*line, "--output", "broken", "--fail-above", "mse=0")
+    assert broken.code == 1 and json.loads(broken.out)["results"] and (tmp_path / "broken" / "report.json").is_file()
+    said = json.loads(broken.err)
+    assert said["error"].startswith("mse of tiny, 2 NFE is ") and said["error"].endswith(", above 0")
+    assert cli(*line, "--fail-above", "kid=1").code == 2

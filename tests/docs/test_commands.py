@@ -244,6 +244,8 @@ def test_a_marked_program_names_what_there_is(block) -> None:
 def test_what_is_not_marked_runs(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """README, CONTRIBUTING and docs from beginning to end, in one folder, each command once."""
     monkeypatch.chdir(tmp_path)
+    # Some of them remove from the cache.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
     for block in BLOCKS:
         if block.file is not None and "/" not in block.file and block.language in ("text", "yaml"):
             (tmp_path / block.file).write_text(block.text, encoding="utf-8")

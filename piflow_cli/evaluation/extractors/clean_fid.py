@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import PiflowError, RunError, UsageError
 from ...system.files import user_cache
-from ...weights.cache import STATISTICS
+from ...weights.cache_kinds import STATISTICS
 from ..reference_kinds import CLEAN_FID
 from .base import INCEPTION, RESIZE_CLEAN
 from .downloads import download
