@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from piflow_cli import __version__, streams
-from piflow_cli.commands import distill, doctor, eval, export, inspect_policy, sample, status
+from piflow_cli.commands import demo, distill, doctor, eval, export, inspect_policy, sample, status
 from piflow_cli.commands.options import Json, Quiet, switch, with_read_paths
 from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
@@ -49,6 +49,7 @@ app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
 app.command("eval", epilog=eval.EXAMPLES)(eval.eval)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("inspect-policy", epilog=inspect_policy.EXAMPLES)(inspect_policy.inspect_policy)
+app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 

@@ -66,6 +66,7 @@ IMAGES = Bound(10_000_000, "which is already two hundred times what FID is measu
 MEASURED = Bound(1_000_000, "since their features are in memory at once")
 COMPONENTS = Bound(1024, "since each makes the network's last layer wider")
 WIDTH = Bound(65_536, "which is wider than any layer of the models")
+PORT = Bound(65_535, "which is the last one there is")
 PROCESSES = Bound(128, "since all of them run on this machine")
 RATIO = Bound(64, "since the shorter side is a few patches then")
 GUIDANCE = Bound(1000, "beyond which guided velocities leave the range of 16 bits")
