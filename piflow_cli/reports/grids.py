@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 # Pixels. A picture of people and things is judged at 256 to 512; digits of 8 x 8 are told apart at 64.
 SMALL, SMALLEST_CELL, REAL_CELL, LARGEST_CELL = 64, 64, 256, 512
 GAP, MARGIN, TEXT = 6, 8, 13
-PAPER, INK = "white", "#1c2024"
+PAPER, INK = "white", "#202020"
 LONGEST_LINES = 4
 
 
