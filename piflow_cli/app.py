@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from piflow_cli import __version__, streams
 from piflow_cli.commands import cache as cached
-from piflow_cli.commands import distill, doctor, eval, export, inspect_policy, runs, sample, status
+from piflow_cli.commands import demo, distill, doctor, eval, export, inspect_policy, runs, sample, status
 from piflow_cli.commands.options import Json, Quiet, switch, with_read_paths
 from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
@@ -50,6 +50,7 @@ app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
 app.command("eval", epilog=eval.EXAMPLES)(eval.eval)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("inspect-policy", epilog=inspect_policy.EXAMPLES)(inspect_policy.inspect_policy)
+app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("runs", epilog=runs.EXAMPLES)(runs.runs)
 app.command("cache", epilog=cached.EXAMPLES)(cached.cache)

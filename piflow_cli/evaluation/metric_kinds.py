@@ -35,6 +35,7 @@ class Number:
         what: what it is, in words.
         better: whether lower or higher numbers are better; None: neither.
         drawn: whether a plot draws it against the number of evaluations.
+        unit: of a number whose title does not say it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Number:
     what: str
     better: Literal["lower", "higher"] | None = None
     drawn: bool = False
+    unit: str | None = None
 
     @property
     def meaning(self) -> str:
@@ -165,6 +167,7 @@ ROWS = {
                     "PSNR",
                     "dB, of pictures against those of the teacher's fine solution of the same noise",
                     "higher",
+                    unit="dB",
                 ),
                 Number(
                     "lpips",

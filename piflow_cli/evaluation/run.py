@@ -148,6 +148,8 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
                     found.images,
                     low=found.low,
                     high=found.high,
+                    estimate=found.estimate,
+                    at=found.at,
                     extractor=found.extractor,
                     resize=found.resize,
                     reference=found.reference,
@@ -263,3 +265,4 @@ def _add_samples(report: Report, compared: Compared, generation: Generation, can
         if title not in report.samples:
             states = next(generation.states(candidate))[:WIDEST_ROW].to(compared.opened.device)
             report.samples[title] = to_images(compared.opened.decode(states))
+    report.sample_titles = [spec.title for spec in generation.specs[:WIDEST_ROW]]

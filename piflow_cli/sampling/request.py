@@ -116,6 +116,11 @@ class ImageSpec:
         return self.label
 
     @property
+    def title(self) -> str:
+        """The prompt or the class, as grids have it above a column."""
+        return f"class {self.label}" if self.prompt is None else self.prompt
+
+    @property
     def text(self) -> str:
         """The prompt of a picture that has one."""
         assert self.prompt is not None
