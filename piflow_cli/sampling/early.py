@@ -25,14 +25,16 @@ def check(request: SampleRequest) -> None:
     # The first of several processes writes, and may have begun.
     if is_first():
         check_output(request.output, request.overwrite, "piflow sample", is_of_sample)
-    if isinstance(request.student, (str, Path)):
-        check_student(request.student, request.subfolder)
     if request.student is None:
         _refuse_settings_of_a_student(request)
-    if request.teacher is not None:
-        load(request.teacher)
-    if request.base is not None:
-        require_base(request.base)
+    elif isinstance(request.student, (str, Path)):
+        check_student(request.student, request.subfolder)
+    # One that is in memory has its teacher and its base.
+    if request.student is None or isinstance(request.student, (str, Path)):
+        if request.teacher is not None:
+            load(request.teacher)
+        if request.base is not None:
+            require_base(request.base)
     if request.prompts_from is not None:
         require_prompts(request.prompts_from, request.text_column)
 

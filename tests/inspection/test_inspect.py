@@ -284,12 +284,15 @@ def test_what_the_network_must_not_emit_is_named(cli, gm, tmp_path, monkeypatch)
         (["--seeds", "5-2"], "runs backwards"),
         (["--seeds", "0-128"], "that makes 129 pictures, and a report has room for 128"),
         (["--seeds", "0-64", "a", "b"], "that makes 130 pictures"),
-        (["--prompts", "p.txt"], "class labels, not text"),
+        (["--prompts", "{tmp}/p.txt"], "class labels, not text"),
+        (["--prompts", "{tmp}/none.txt"], "there are no prompts at"),
         (["--teacher", "digits"], "was trained for the teacher tiny, not digits"),
     ],
 )
 def test_what_cannot_be_looked_at_says_so(cli, gm, tmp_path, arguments, message) -> None:
-    outcome = cli("inspect-policy", str(gm), "--output", str(tmp_path / "out"), *arguments)
+    (tmp_path / "p.txt").write_text("a fox\n")
+    told = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    outcome = cli("inspect-policy", str(gm), "--output", str(tmp_path / "out"), *told)
     assert outcome.code == 2
     assert message in outcome.err and "→" in outcome.err
     assert not (tmp_path / "out").exists()
