@@ -117,10 +117,8 @@ def distill(
     preset = _resolved(teacher, config, assignments, context.params)
     if print_config:
         return _print_config(preset, console)
-    from piflow_cli.students.runs import usual_folder
-
     _refuse_missing(preset)
-    folder = usual_folder(preset) if output is None else output
+    folder = _folder(preset, output)
     processes = _processes(folder, num_processes, device)
     with console.listening():
         if dry_run:
@@ -163,6 +161,12 @@ def _print_config(preset: Preset, console: Console) -> None:
 
     data = to_dict(preset)
     console.result(data, write_yaml(data).rstrip("\n"))
+
+
+def _folder(preset: Preset, asked: Path | None) -> Path:
+    from piflow_cli.students.runs import usual_folder
+
+    return usual_folder(preset) if asked is None else asked
 
 
 def _processes(folder: Path, asked: int | None, device: str) -> int:
