@@ -287,6 +287,8 @@ def test_a_plan_says_what_the_cache_takes_in_all(cli, tmp_path, source, texts, p
 @pytest.mark.parametrize("offload", [False, True])
 def test_a_plan_says_what_text_encoders_take(cli, tmp_path, monkeypatch, offload) -> None:
     monkeypatch.setattr(plan, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "imagined")
     path, _ = zoo_preset(ZOO["flux"], tmp_path)
     config = T5Config(
         vocab_size=64, d_model=6, d_kv=3, d_ff=8, num_layers=1, num_heads=2, architectures=["T5EncoderModel"]
