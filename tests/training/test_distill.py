@@ -391,7 +391,7 @@ def test_a_run_says_its_plan_first(cli, tiny_teacher, tmp_path) -> None:
     said = cli("distill", "--teacher", str(tiny_teacher), "--iterations", "1", "--output", str(tmp_path / "out")).err
     assert (
         "8 = 1 x 8 x 1 (processes x device batch x accumulation), samples" in said
-        and f"folder  {tmp_path / 'out'}" in said
+        and f"folder   {tmp_path / 'out'}\nverdict  fits: " in said
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
 from pathlib import Path
@@ -10,9 +11,10 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 from zoo import ZOO, zoo_preset
 
-from piflow_cli.training.dry_run.room import LIBRARIES
+from piflow_cli.training.dry_run.room import LIBRARIES, USABLE
 
 
 @pytest.fixture
@@ -75,3 +77,18 @@ def test_a_run_that_does_not_fit_is_warned_of(cli, tiny_teacher, tmp_path: Path,
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10))
     outcome = cli("distill", "--teacher", str(tiny_teacher), "--iterations", "1", "--output", str(tmp_path / "out"))
     assert outcome.code == 0 and "Warning: this run does not fit: " in outcome.err
+
+
+def test_a_gpu_is_asked_what_is_free_on_it(plan, monkeypatch) -> None:
+    """Of what is free on it, a tenth is left to libraries and fragments."""
+    peak = plan()["memory"]["peak"]
+    monkeypatch.setattr("piflow_cli.training.dry_run.plan.choose_device", lambda name: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Imagined 24")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    verdicts = []
+    for free in (math.ceil(peak / USABLE), math.floor(peak / USABLE) - 1):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 24 * 10**9))
+        verdicts.append(plan()["verdict"])
+    assert verdicts[0].startswith("fits: ") and "(Imagined 24)" in verdicts[0]
+    assert verdicts[1].startswith("does not fit: ")
+    assert "type --set optimisation.gradient_checkpointing=true" in verdicts[1]
