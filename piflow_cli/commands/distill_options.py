@@ -7,9 +7,9 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
+from piflow_cli.commands.completions import complete_assignment
 from piflow_cli.commands.options import (
     DATA,
-    MEMORY,
     MODEL,
     OPTIMISATION,
     OUTPUT,
@@ -65,12 +65,11 @@ CacheFolder = Annotated[
     Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")
 ]
 
-OffloadBase = Annotated[
-    bool | None, switch("--offload-base/--no-offload-base", "Keep the frozen base in the CPU's memory; slow.", MEMORY)
-]
+# A panel of their own, since no other column leaves room for such names in 80.
+OFFLOADING = "Offloading"
+OffloadBase = Annotated[bool | None, switch("--offload-base/--no-offload-base", "CPU holds the base.", OFFLOADING)]
 OffloadTextEncoder = Annotated[
-    bool | None,
-    switch("--offload-text-encoder/--no-offload-text-encoder", "Keep text encoders in the CPU's memory; slow.", MEMORY),
+    bool | None, switch("--offload-text-encoder/--no-offload-text-encoder", "CPU holds encoders.", OFFLOADING)
 ]
 
 Iterations = Annotated[int | None, setting("--iterations", "Optimiser steps.", OPTIMISATION, "N")]
@@ -91,7 +90,10 @@ Seed = Annotated[int | None, setting("--seed", "Seed of noise, data order and dr
 
 Config = Annotated[Path | None, setting("--config", "YAML file with some of the preset's keys.", PRESET, "FILE")]
 Assignments = Annotated[
-    list[str] | None, setting("--set", "Set any key of the preset; may come again.", PRESET, "SECTION.KEY=VALUE")
+    list[str] | None,
+    setting(
+        "--set", "Set any key of the preset; may come again.", PRESET, "SECTION.KEY=VALUE", complete=complete_assignment
+    ),
 ]
 
 Output = Annotated[Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")]
