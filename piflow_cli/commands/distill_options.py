@@ -10,6 +10,7 @@ import typer
 from piflow_cli.commands.completions import complete_assignment
 from piflow_cli.commands.options import (
     DATA,
+    MEMORY,
     MODEL,
     OPTIMISATION,
     OUTPUT,
@@ -65,11 +66,12 @@ CacheFolder = Annotated[
     Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")
 ]
 
-# A panel of their own, since no other column leaves room for such names in 80.
-OFFLOADING = "Offloading"
-OffloadBase = Annotated[bool | None, switch("--offload-base/--no-offload-base", "CPU holds the base.", OFFLOADING)]
+OffloadBase = Annotated[
+    bool | None, switch("--offload-base/--no-offload-base", "Keep the frozen base in the CPU's memory; slow.", MEMORY)
+]
 OffloadTextEncoder = Annotated[
-    bool | None, switch("--offload-text-encoder/--no-offload-text-encoder", "CPU holds encoders.", OFFLOADING)
+    bool | None,
+    switch("--offload-text-encoder/--no-offload-text-encoder", "Keep text encoders in the CPU's memory; slow.", MEMORY),
 ]
 
 Iterations = Annotated[int | None, setting("--iterations", "Optimiser steps.", OPTIMISATION, "N")]
