@@ -105,7 +105,6 @@ def eval(
 
     Every number has its protocol. The report has all as JSON, as a page, and as plots.
     """
-    console = Console(json=json, quiet=quiet)
     named = tuple(students or ()) + tuple(compare or ())
     told = read_options(
         context,
@@ -119,8 +118,8 @@ def eval(
         "output": _folder(named, subfolder, images) if output is None else output,
     }
     told |= dict(images=images, inception_weights=inception_weights, cache=cache, save_statistics=save_statistics)
-    told |= dict(extractors=tuple(extractor or ()), prompts_from=prompts)
-    _run(context, num_processes, named, metrics, (fail_above, fail_below), told, console)
+    told["extractors"], told["prompts_from"] = tuple(extractor or ()), prompts
+    _run(context, num_processes, named, metrics, (fail_above, fail_below), told, Console(json=json, quiet=quiet))
 
 
 def _protocol(quick: bool, full: bool) -> str | None:
