@@ -18,6 +18,7 @@ from typer.main import get_command
 from piflow_cli import __version__, streams
 from piflow_cli.commands import cache as cached
 from piflow_cli.commands import demo, distill, doctor, eval, export, inspect_policy, runs, sample, status
+from piflow_cli.commands import help as helped
 from piflow_cli.commands.options import Json, Quiet, switch, with_read_paths
 from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
@@ -55,6 +56,7 @@ app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("runs", epilog=runs.EXAMPLES)(runs.runs)
 app.command("cache", epilog=cached.EXAMPLES)(cached.cache)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command(helped.NAME, epilog=helped.EXAMPLES)(helped.help)
 
 
 @app.callback(invoke_without_command=True)
@@ -159,7 +161,7 @@ def _options(args: list[str]) -> list[str]:
 
 
 def _asks_for_help(args: list[str]) -> bool:
-    return not {"--help", "-h"}.isdisjoint(_options(args))
+    return not {"--help", "-h"}.isdisjoint(_options(args)) or _command_in(args) == helped.NAME
 
 
 def _is_silent(args: list[str]) -> bool:

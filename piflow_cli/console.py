@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import sys
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -126,12 +127,35 @@ class _Forward(logging.Handler):
         speak(record.getMessage())
 
 
-def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    """Plain text columns, two spaces apart, each as wide as its widest cell."""
+def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], screen: float | None = None) -> str:
+    """Plain text columns, two spaces apart, each as wide as its widest cell.
+
+    ``screen``: the columns of letters that a line may have, by default those of the terminal, without end elsewhere.
+    What does not fit beside the first column comes below in tables of its own, each with that column.
+    """
     lines = [[column.upper() for column in columns]]
     lines += [[format_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    tables = _folded(widths, _screen() if screen is None else screen)
+    return "\n\n".join(
+        "\n".join("  ".join(line[i].ljust(widths[i]) for i in table).rstrip() for line in lines) for table in tables
+    )
+
+
+def _folded(widths: Sequence[int], screen: float) -> list[list[int]]:
+    """The columns of each table: the first column, and as many others as fit, at least one."""
+    tables, room = [[0]], 0.0
+    for column, width in enumerate(widths[1:], start=1):
+        room = (screen - widths[0] if len(tables[-1]) == 1 else room) - 2 - width
+        if room < 0 and len(tables[-1]) > 1:
+            tables.append([0])
+            room = screen - widths[0] - 2 - width
+        tables[-1].append(column)
+    return tables
+
+
+def _screen() -> float:
+    return shutil.get_terminal_size().columns if streams.out().isatty() else math.inf
 
 
 def format_pairs(data: Mapping[str, object]) -> str:

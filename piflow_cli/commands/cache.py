@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from piflow_cli.commands.completions import beginning
 from piflow_cli.commands.options import DATA, Json, Quiet, examples, setting, switch
 from piflow_cli.console import Console, format_pairs, format_table
 from piflow_cli.errors import UsageError
@@ -38,7 +39,7 @@ Kind = Annotated[
     typer.Argument(
         metavar="KIND",
         help=f"One of {', '.join(ROWS)}.",
-        autocompletion=lambda incomplete: [name for name in ROWS if name.startswith(incomplete)],
+        autocompletion=lambda incomplete: beginning(ROWS, incomplete),
         show_default=False,
     ),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
+from piflow_cli.commands.completions import complete_assignment
 from piflow_cli.commands.options import (
     DATA,
     MEMORY,
@@ -94,7 +95,10 @@ Seed = Annotated[int | None, setting("--seed", "Seed of noise, data order and dr
 
 Config = Annotated[Path | None, setting("--config", "YAML file with some of the preset's keys.", PRESET, "FILE")]
 Assignments = Annotated[
-    list[str] | None, setting("--set", "Set any key of the preset; may come again.", PRESET, "SECTION.KEY=VALUE")
+    list[str] | None,
+    setting(
+        "--set", "Set any key of the preset; may come again.", PRESET, "SECTION.KEY=VALUE", complete=complete_assignment
+    ),
 ]
 
 Output = Annotated[

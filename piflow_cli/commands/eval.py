@@ -108,7 +108,6 @@ def eval(
 
     Every number has its protocol. The report has all as JSON, as a page, and as plots.
     """
-    console = Console(json=json, quiet=quiet)
     named = tuple(students or ()) + tuple(compare or ())
     told = read_options(
         context,
@@ -123,7 +122,7 @@ def eval(
     }
     told |= dict(images=images, inception_weights=inception_weights, cache=cache, save_statistics=save_statistics)
     told |= dict(extractors=tuple(extractor or ()), prompts_from=prompts, overwrite=overwrite)
-    _run(context, num_processes, named, metrics, (fail_above, fail_below), told, console)
+    _run(context, num_processes, named, metrics, (fail_above, fail_below), told, Console(json=json, quiet=quiet))
 
 
 def _protocol(quick: bool, full: bool) -> str | None:

@@ -16,7 +16,7 @@ from piflow_cli.errors.table import INSTALL_HINTS
 
 ROOT = Path(__file__).parents[2]
 OF_MODELS = ("distill", "sample", "eval", "export", "inspect-policy")
-ALL = (*OF_MODELS, "runs", "cache", "doctor", "demo")
+ALL = (*OF_MODELS, "runs", "cache", "doctor", "demo", "help")
 # Which commands lead to the modules of a folder, or to one module; to what is not here all do that open a model.
 LED_TO_BY = {
     "training": ("distill",),

@@ -89,7 +89,7 @@ class AdapterFormat:
         if is_of_this_machine(student.facts.base):
             place = student.facts.base
             console.warn(
-                f"the base is a folder on this machine, {place}, which the export does not name: type piflow sample RUN"
+                f"the base is a folder on this machine ({place}) that the export does not name: type piflow sample RUN"
                 " --base PATH"
             )
         return Student(student.family, student.model, portable(student.facts))
