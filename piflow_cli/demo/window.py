@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.policies.kinds import policy_kind
@@ -23,11 +24,7 @@ FIRST_PROMPT = "a red fox"
 MOST_STEPS, MOST_TEACHER_STEPS = 16, 256
 LARGEST_SEED = 2**32 - 1  # a page counts in floats, and keeps no larger number exactly
 # Gradio names its tones itself, and says by them whether the page is dark.
-TONES = (
-    "<style>svg.plot { --ink: var(--body-text-color); --soft: var(--body-text-color-subdued);"
-    " --faint: var(--body-text-color-subdued); --line: var(--border-color-primary); min-width: 24rem; width: 100%;"
-    " height: auto; } svg.plot text { fill: var(--ink); } div.maps { overflow-x: auto; }</style>"
-)
+TONES = Path(__file__).with_name("window.css").read_text(encoding="utf-8")
 MAPS = {
     True: "What the policy of the first evaluation decided at each position: how many components are in effect, and the"
     " weights of the heaviest.",
@@ -148,7 +145,7 @@ class Window:
             said += f"; teacher: {asked.teacher_steps} steps, {drawn.teacher_seconds:.2f} s, from the same noise"
         told = MAPS[self.drawer.has_components]
         svg = figure_svg(drawn.maps, escape(told, quote=True))
-        maps = f'{TONES}<p>{escape(told)}</p><div class="maps">{svg}</div>'
+        maps = f'<style>{TONES}</style><p>{escape(told)}</p><div class="maps">{svg}</div>'
         return [_large(drawn.student), None if drawn.teacher is None else _large(drawn.teacher), said, maps]
 
 
