@@ -35,7 +35,8 @@ def check(request: SampleRequest) -> None:
             load(request.teacher)
         if request.base is not None:
             require_base(request.base)
-    if request.prompts_from is not None:
+    # Beside prompts of its own a file is refused, whether it is there or not.
+    if request.prompts_from is not None and not request.prompts:
         require_prompts(request.prompts_from, request.text_column)
 
 

@@ -27,7 +27,8 @@ def test_no_number_but_the_trained_one_passes_unsaid(policy: str, nfe: int) -> N
         ("dx", 4, 2, "may suffer, and its policies end before the steps do"),
         ("gm", 1, 2, "distilled at 1 evaluation, from pure noise and no other state: pictures of --steps 2 get worse"),
         ("dx", 2, 3, "with policies that span one step each: pictures of --steps 3 get worse"),
-        ("gm", 2, 4, "pictures of --steps 4 may gain a little"),
+        ("gm", 2, 4, "from few states on the way: pictures of --steps 4 get worse"),
+        ("gm", 4, 8, "pictures of --steps 8 may gain a little"),
         ("momentum", 4, 9, "pictures of --steps 9 are hardly better than those of --steps 8"),
     ],
 )
