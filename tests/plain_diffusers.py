@@ -29,7 +29,7 @@ def call_of(job: dict) -> dict:
 def absent(folder: str) -> dict:
     """The parts that a pipeline's index leaves empty, which must be given."""
     index = json.loads((Path(folder) / "model_index.json").read_text())
-    return {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
+    return {name: None for name, value in index.items() if value == [None, None]}
 
 
 @torch.no_grad()

@@ -34,6 +34,11 @@ def read_index(path: Path) -> dict[str, Any]:
     return index
 
 
+def is_part(value: Any) -> bool:
+    """Whether an entry of an index is a part, by its library and class, both null where it is absent, or a setting."""
+    return isinstance(value, list) and len(value) == 2 and (value[0] is None or isinstance(value[0], str))
+
+
 def _fault(name: str, value: Any) -> str | None:
     if name.startswith("_"):
         return None
@@ -41,7 +46,9 @@ def _fault(name: str, value: Any) -> str | None:
         return f"{name!r} is no name of a part"
     if value is None or isinstance(value, bool | int | float | str):
         return None
-    if not isinstance(value, list) or len(value) != 2:
+    if isinstance(value, list) and value and all(isinstance(entry, int | float) for entry in value):
+        return None
+    if not is_part(value):
         return f"{name} is {value!r}, neither a setting nor a library and a class"
     if value == [None, None]:
         return None

@@ -9,7 +9,7 @@ from ..students.student import Student
 from ..teachers.latents import vae_folder
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import ENCODERS, locate
-from .copies import LIBRARIES, copy_part, read_index
+from .copies import LIBRARIES, copy_part, is_part, read_index
 from .network import SCHEDULER_FOLDER, TRANSFORMER, base_entry, write_json
 from .standalone.code import (
     CLASS_CONDITIONAL,
@@ -49,7 +49,7 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
     for name, value in index.items():
         if name in OWN or name.startswith("_"):
             continue
-        if not isinstance(value, list) or value[0] is None:
+        if not is_part(value) or value[0] is None:
             entries[name] = value
         elif request.with_base and not (source / name).is_dir():
             entries[name] = ABSENT

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .packed import PackedFamily, image_ids
 from .packing import SIDE
+from .text_to_image import longest_whole
 
 
 class FluxFamily(PackedFamily):
@@ -41,11 +41,9 @@ class FluxFamily(PackedFamily):
         )
 
     def longest_conditioning(self, model: Network) -> Conditioning:
-        embeds = torch.empty(1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta")
-        return {
-            "prompt_embeds": embeds,
-            "pooled_prompt_embeds": embeds.new_empty(1, model.config.pooled_projection_dim),
-        }
+        longest = longest_whole(self.text_length, model.config.joint_attention_dim)
+        pooled = longest["prompt_embeds"].new_empty(1, model.config.pooled_projection_dim)
+        return {**longest, "pooled_prompt_embeds": pooled}
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         embeds, pooled, _ = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)

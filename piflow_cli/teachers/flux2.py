@@ -16,6 +16,7 @@ from .encoders import negative_of
 from .long_texts import chat_lengths
 from .packed import PackedFamily
 from .packing import POSITIONS, SIDE, pack, unpack
+from .text_to_image import longest_whole
 
 
 class Flux2Family(PackedFamily):
@@ -45,11 +46,7 @@ class Flux2Family(PackedFamily):
         return pack(x).transpose(1, 2).unflatten(2, (x.shape[-2] // SIDE, x.shape[-1] // SIDE))
 
     def longest_conditioning(self, model: Network) -> Conditioning:
-        return {
-            "prompt_embeds": torch.empty(
-                1, self.text_length, model.config.joint_attention_dim, dtype=torch.bfloat16, device="meta"
-            )
-        }
+        return longest_whole(self.text_length, model.config.joint_attention_dim)
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         embeds, _ = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)

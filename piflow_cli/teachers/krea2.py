@@ -15,7 +15,7 @@ from .encoders import negative_of
 from .packed import image_ids
 from .packing import POSITIONS, SIDE
 from .qwen import QwenVaeFamily
-from .text_to_image import MASK, MASKS
+from .text_to_image import MASK, MASKS, longest_whole
 
 FINAL_LAYER = "final_layer"
 
@@ -64,8 +64,8 @@ class Krea2Family(QwenVaeFamily):
 
     def longest_conditioning(self, model: Network) -> Conditioning:
         layers, width = model.config.num_text_layers, model.config.text_hidden_dim
-        embeds = torch.empty(1, self.text_length, layers, width, dtype=torch.bfloat16, device="meta")
-        return {"prompt_embeds": embeds, MASK: torch.ones(1, self.text_length, dtype=torch.bool, device="cpu")}
+        mask = torch.ones(1, self.text_length, dtype=torch.bool, device="cpu")
+        return {**longest_whole(self.text_length, layers, width), MASK: mask}
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         embeds, masks = pipeline.encode_prompt(list(texts), max_sequence_length=self.text_length)

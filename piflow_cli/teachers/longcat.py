@@ -10,8 +10,9 @@ from torch import Tensor
 
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
-from .packed import PackedFamily, image_ids
+from .packed import PackedFamily, image_ids, text_ids
 from .packing import SIDE
+from .text_to_image import longest_whole
 
 PICTURE = 1  # the first of a position's three numbers; that of texts is 0
 
@@ -31,12 +32,11 @@ class LongCatImageFamily(PackedFamily):
         height, width = x.shape[-2:]
         pictures = image_ids(height // SIDE, width // SIDE, x.new_empty(0, dtype=torch.float32)) + self.text_length
         pictures[:, 0] = PICTURE
-        texts = _text_ids(conditioning["prompt_embeds"].shape[1], x.device)
+        texts = text_ids(conditioning["prompt_embeds"].shape[1], pictures)
         return self.through(model, x, sigma, conditioning, img_ids=pictures, txt_ids=texts)
 
     def longest_conditioning(self, model: Network) -> Conditioning:
-        shape = (1, self.text_length, model.config.joint_attention_dim)
-        return {"prompt_embeds": torch.empty(shape, dtype=torch.bfloat16, device="meta")}
+        return longest_whole(self.text_length, model.config.joint_attention_dim)
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         return [{"prompt_embeds": text} for text in pipeline.encode_prompt(list(texts))[0]]
@@ -63,7 +63,7 @@ class LongCatImageFamily(PackedFamily):
         ) -> Any:
             if prompt_embeds is None:
                 return own(prompt, num_images_per_prompt)
-            return prompt_embeds, _text_ids(prompt_embeds.shape[1], prompt_embeds.device)
+            return prompt_embeds, text_ids(prompt_embeds.shape[1], prompt_embeds.new_empty(0, dtype=torch.float32))
 
         # It counts prompts where it is given their embeddings, and there are none.
         made.encode_prompt = encode_prompt
@@ -74,9 +74,3 @@ class LongCatImageFamily(PackedFamily):
         # It would have a language model write another prompt.
         own = {"enable_prompt_rewrite": False, "guidance_scale": self.guidance if guided else 1.0}
         return {**conditioning, **own}
-
-
-def _text_ids(count: int, device: torch.device) -> Tensor:
-    """Positions (0, place, place) of a text, (count, 3)."""
-    places = torch.arange(count, device=device, dtype=torch.float32)
-    return torch.stack([torch.zeros_like(places), places, places], dim=1)

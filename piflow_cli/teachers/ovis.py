@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
-from .packed import PackedFamily, image_ids
+from .packed import PackedFamily, image_ids, text_ids
 from .packing import SIDE
+from .text_to_image import longest_whole
 
 
 class OvisImageFamily(PackedFamily):
@@ -28,19 +28,17 @@ class OvisImageFamily(PackedFamily):
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = x.shape[-2:]
-        places = torch.arange(conditioning["prompt_embeds"].shape[1], device=x.device, dtype=x.dtype)
         return self.through(
             model,
             x,
             sigma,
             conditioning,
             img_ids=image_ids(height // SIDE, width // SIDE, x),
-            txt_ids=torch.stack([torch.zeros_like(places), places, places], dim=1),
+            txt_ids=text_ids(conditioning["prompt_embeds"].shape[1], x),
         )
 
     def longest_conditioning(self, model: Network) -> Conditioning:
-        shape = (1, self.text_length, model.config.joint_attention_dim)
-        return {"prompt_embeds": torch.empty(shape, dtype=torch.bfloat16, device="meta")}
+        return longest_whole(self.text_length, model.config.joint_attention_dim)
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}

@@ -56,3 +56,9 @@ def image_ids(rows: int, columns: int, like: Tensor) -> Tensor:
     ids[..., 1] = torch.arange(rows, device=like.device)[:, None]
     ids[..., 2] = torch.arange(columns, device=like.device)
     return ids.flatten(0, 1)
+
+
+def text_ids(count: int, like: Tensor) -> Tensor:
+    """Position (0, place, place) of every token of a text, (count, 3)."""
+    places = torch.arange(count, device=like.device, dtype=like.dtype)
+    return torch.stack([torch.zeros_like(places), places, places], dim=1)

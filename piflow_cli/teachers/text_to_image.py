@@ -279,8 +279,12 @@ def masked(embeds: Tensor) -> dict[str, Tensor]:
 
 def longest_masked(length: int, width: int) -> Conditioning:
     """Shapes of one text of ``length`` embeddings of ``width`` as :func:`masked` has it, in the encoders' bfloat16."""
-    embeds = torch.empty(1, length, width, dtype=torch.bfloat16, device="meta")
-    return {"prompt_embeds": embeds, MASK: torch.ones(1, length, dtype=torch.long, device="cpu")}
+    return {**longest_whole(length, width), MASK: torch.ones(1, length, dtype=torch.long, device="cpu")}
+
+
+def longest_whole(*shape: int) -> Conditioning:
+    """Shape of the embeddings of one text, ``shape`` without the batch, in the encoders' bfloat16."""
+    return {"prompt_embeds": torch.empty(1, *shape, dtype=torch.bfloat16, device="meta")}
 
 
 def _from_diffusers(name: str) -> Any:

@@ -1,8 +1,7 @@
 """The claims: what the paper says, the students that can show it, and which must beat which.
 
 Where: a section, table or figure of pi-Flow (arXiv 2510.14974), or ArcFlow (2602.09014). All students learn from the
-digits teacher. One evaluation at least is compared by the distance to the data; a comparison of errors from the same
-noise has less spread.
+digits teacher. Errors from the same noise have less spread than distances to the data.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 claim_table.py says which claim compares which students, and where the paper makes it. Each student is distilled by
 `piflow distill --teacher digits`, once for each seed, and looked at by `piflow inspect-policy`; distances are those of
 digits.py. RUNS keeps students and figures, and a program that was stopped goes on. The file is written after every
-claim; docs/pages/claims.md is made from it.
+claim.
 """
 
 from __future__ import annotations

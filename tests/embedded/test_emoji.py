@@ -291,6 +291,14 @@ def test_matrices_of_blocks_take_orthogonal_steps(tmp_path):
     torch.testing.assert_close((bias - model.bias.detach()).abs(), torch.full((8,), 1e-2), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("stage", ["teacher", "guidance"])
+def test_a_run_without_muon_is_asked_for_by_name(tmp_path, stage: str):
+    plain, without = (
+        recipe_of(parse_arguments(["--work", str(tmp_path), *more])) for more in ([], [f"--no-{stage}-muon"])
+    )
+    assert getattr(plain, stage).muon and not getattr(without, stage).muon
+
+
 def test_own_pictures_are_those_nearest():
     pictures = torch.eye(4).reshape(4, 1, 2, 2)
     drawn = pictures[[0, 1, 3]] + 0.01

@@ -58,8 +58,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     for stage, kind in TRAINED.items():
         parser.add_argument(f"--{stage}-seconds", type=float, help=f"end the {stage}'s training after this time")
         for field in fields(kind):
+            option = f"--{stage}-{field.name.replace('_', '-')}"
+            if isinstance(field.default, bool):
+                parser.add_argument(option, action=argparse.BooleanOptionalAction, default=field.default)
+                continue
             form = widths if isinstance(field.default, tuple) else type(field.default)
-            parser.add_argument(f"--{stage}-{field.name.replace('_', '-')}", type=form, default=field.default)
+            parser.add_argument(option, type=form, default=field.default)
     return parser.parse_args(arguments)
 
 

@@ -70,6 +70,9 @@ def new_optimizers(
     adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
     if not matrices:
         return [adam]
+    if not hasattr(torch.optim, "Muon"):
+        without = "--no-teacher-muon --no-guidance-muon"
+        raise SystemExit(f"torch 2.9 and later have Muon: pip install -U torch, or go without it: {without}")
     # Its steps are scaled to the size of AdamW's, so that one rate serves both.
     return [adam, torch.optim.Muon(matrices, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")]
 

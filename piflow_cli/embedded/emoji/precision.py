@@ -14,8 +14,7 @@ from torch.overrides import TorchFunctionMode
 class AttentionInFloat32(TorchFunctionMode):
     """Widens what scaled_dot_product_attention is given, and returns its result in the dtype of the queries.
 
-    The backward pass of the CPU's kernel takes 1.6 times a whole step's other work in bfloat16, for 96 tokens in heads
-    of 32, and a quarter of that in float32.
+    On a CPU the backward pass of its kernel is slower in bfloat16, several times for short texts in narrow heads.
     """
 
     def __torch_function__(

@@ -96,7 +96,7 @@ class GuidanceRecipe(FlowRecipe):
 
 @dataclass(frozen=True)
 class Recipe:
-    """The defaults are the run that made the weights."""
+    """All stages. The defaults become those of the run that makes the weights; none ship yet."""
 
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     text: TextRecipe = field(default_factory=TextRecipe)

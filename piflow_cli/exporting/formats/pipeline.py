@@ -17,6 +17,7 @@ from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.locate import hub_id
 from ..card import sampling_call
+from ..copies import is_part
 from ..network import (
     SCHEDULER_FOLDER,
     TRANSFORMER,
@@ -72,9 +73,7 @@ class PipelineFormat(ComparedFormat):
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         dtype = dtype_of(request, student)
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        others = [
-            name for name, value in index.items() if isinstance(value, list) and name not in (*OWN, "_class_name")
-        ]
+        others = [name for name, value in index.items() if is_part(value) and name not in (*OWN, "_class_name")]
         device = next(root(student.model).parameters()).device
         with reading_back():
             # Text encoders and VAE do not affect the comparison, and they are large.

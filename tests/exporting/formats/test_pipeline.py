@@ -115,6 +115,14 @@ def test_a_part_that_the_base_lists_and_lacks_is_named(tmp_path, capsys) -> None
     assert json.loads((tmp_path / "out" / "model_index.json").read_text())["vae"] == [None, None]
 
 
+@pytest.mark.parametrize("with_base", [True, False])
+def test_a_setting_of_the_pipeline_that_is_a_list_of_numbers_goes_along(tmp_path, with_base: bool) -> None:
+    base = whole_base("krea2", tmp_path / "base")
+    layers = json.loads((base / "model_index.json").read_text())["text_encoder_select_layers"]
+    folder = export(student("krea2", base), "pipeline", tmp_path / "out", with_base=with_base)
+    assert json.loads((folder / "model_index.json").read_text())["text_encoder_select_layers"] == layers != []
+
+
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_in_the_dtype_that_is_asked_for_and_heads_in_float32(name, dtype, tmp_path) -> None:
