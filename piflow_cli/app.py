@@ -46,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="[bold]Start here[/]\n  [cyan]piflow distill --teacher digits[/]",
 )
-app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
+app.command("distill", cls=helped.WithOpposites, epilog=distill.EXAMPLES)(distill.distill)
 app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
 app.command("eval", epilog=eval.EXAMPLES)(eval.eval)
 app.command("export", epilog=export.EXAMPLES)(export.export)

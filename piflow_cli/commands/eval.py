@@ -61,6 +61,12 @@ EXAMPLES = examples(
     ("piflow eval --images DIR --reference DIR", "pictures, and no model"),
     closing="What was generated once is kept in the cache: another metric or reference generates nothing anew.",
 )
+# Options that the request takes under the same names.
+AS_THEY_ARE = (
+    *("reference", "trust_weights", "clip", "num_images", "height", "width", "substeps", "fine_steps", "teacher"),
+    *("base", "subfolder", "batch_size", "save_images", "device", "text_column", "seeds", "labels", "temperature"),
+    *("images", "inception_weights", "cache", "save_statistics", "overwrite"),
+)
 
 
 def eval(
@@ -109,19 +115,14 @@ def eval(
     Every number has its protocol. The report has all as JSON, as a page, and as plots.
     """
     named = tuple(students or ()) + tuple(compare or ())
-    told = read_options(
-        context,
-        *("reference", "trust_weights", "clip", "num_images", "height", "width", "substeps", "fine_steps", "teacher"),
-        *("base", "subfolder", "batch_size", "save_images", "device", "text_column", "seeds", "labels", "temperature"),
-    )
-    told |= {
+    told = read_options(context, *AS_THEY_ARE) | {
         "steps": _counts(steps, "--steps", EVALUATIONS),
         "teacher_steps": _counts(teacher_steps, "--teacher-steps", TEACHER_STEPS),
         "protocol": _protocol(quick, full),
         "output": output_folder(output, _folder(named, subfolder, images), overwrite),
+        "extractors": tuple(extractor or ()),
+        "prompts_from": prompts,
     }
-    told |= dict(images=images, inception_weights=inception_weights, cache=cache, save_statistics=save_statistics)
-    told |= dict(extractors=tuple(extractor or ()), prompts_from=prompts, overwrite=overwrite)
     _run(context, num_processes, named, metrics, (fail_above, fail_below), told, Console(json=json, quiet=quiet))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from copy import copy
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from piflow_cli.commands.options import examples
 
@@ -14,6 +16,23 @@ EXAMPLES = examples(
     ("piflow help distill", "one of them, as piflow distill --help shows it"),
     closing="The pages in docs/ say more.",
 )
+
+
+class WithOpposites(TyperCommand):
+    """A command whose help says the opposite of a switch in words: a column of opposites has no room at 80 columns."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        told = copy(self)
+        told.params = [_in_words(option) for option in self.params]
+        TyperCommand.format_help(told, ctx, formatter)
+
+
+def _in_words(option: Any) -> Any:
+    if not option.secondary_opts:
+        return option
+    told = copy(option)
+    told.help, told.secondary_opts = f"{option.help} Not so: {', '.join(option.secondary_opts)}.", []
+    return told
 
 
 def complete_command(context: typer.Context, incomplete: str) -> list[str]:

@@ -195,7 +195,10 @@ Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder,
 BasePrecision = Annotated[
     Precision | None,
     setting(
-        "--base-precision", "Precision of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY
+        "--base-precision",
+        "Precision of the weights below adapters: fp32, bf16, fp8, or int8 and nf4 (with CUDA and bitsandbytes).",
+        MEMORY,
+        "TYPE",
     ),
 ]
 Device = Annotated[

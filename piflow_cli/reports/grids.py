@@ -21,7 +21,7 @@ def cell_size(rows: Iterable[Sequence[Image.Image]]) -> int:
     if longest > LARGEST_CELL:
         return -(-longest // -(-longest // LARGEST_CELL))
     aim = SMALLEST_CELL if longest < SMALL else REAL_CELL
-    return longest * max(1, aim // longest)
+    return longest * -(-aim // longest)
 
 
 def shown(image: Image.Image) -> Image.Image:

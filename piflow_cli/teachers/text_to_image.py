@@ -124,8 +124,7 @@ class TextToImageFamily(TeacherFamily):
         """The text encoders and VAE of the stock pipeline of a preset's teacher."""
         folder, configs = Path(section.base), config_folder(section)
         # What a base on the Hub is made of is not what ships of it.
-        sized = self.sized_by(configs)
-        shipped = shipped_digest(configs, ENCODERS) if hub_id(section.base) is None else None
+        sized, shipped = self.sized_by(configs), None if hub_id(section.base) else shipped_digest(configs, ENCODERS)
         return EncoderFactory(
             identity={
                 "model": str(folder.resolve()) if folder.exists() else section.base,

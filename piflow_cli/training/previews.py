@@ -58,7 +58,8 @@ def open_gallery(
             return None
         batch = data.batch(preset.seed, 0, TEXT_COLUMNS)
         noise = seeded_noise(seeded_generators(range(TEXT_COLUMNS)), batch.shape[1:])
-        return Gallery(noise.to(device), to_device(batch.conditioning, device, family.read_on_host), show, TEXT_COLUMNS)
+        conditioning = to_device(batch.conditioning, device, family.read_on_host)
+        return Gallery(noise.to(device), conditioning, show, TEXT_COLUMNS, batch.texts)
     assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
     seeds = range(PREVIEW_ROWS * COLUMNS)
     shape = family.sample_shape(student.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from piflow_cli import doctor
 from piflow_cli.app import program
+from piflow_cli.demo import serve
+from piflow_cli.demo.window import HOST
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "pages" / "schemas"
 # Beside those of commands by their names.
@@ -77,6 +80,18 @@ def test_what_a_check_of_the_machine_prints(cli, monkeypatch: pytest.MonkeyPatch
     check("doctor", cli("doctor", "--json").out)
 
 
+def test_what_a_window_prints(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without gradio, which makes the window."""
+
+    def open_at(request: serve.DemoRequest, console: object, opened: Callable[[str], None]) -> None:
+        opened(f"http://{HOST}:{request.port}/")
+
+    monkeypatch.setattr(serve, "serve", open_at)
+    outcome = cli("demo", "runs/one", "--port", "7861", "--json")
+    assert outcome.code == 0
+    check("demo", outcome.out)
+
+
 def test_what_a_failure_prints(cli, place: Path) -> None:
     check("error", cli("status", "nowhere", "--json").err)
     said = cli("eval", "runs/one", "--metrics", "beauty", "--json")
@@ -90,8 +105,8 @@ def test_what_is_computed(cli, place: Path, tiny_teacher: Path) -> None:
     check("eval", measured.out)
     check("eval", Path("evals/one/report.json").read_text())
     check("runs", cli("runs", "--json").out)
-    for options in (("runs/one",), ("--teacher", str(tiny_teacher), "--steps", "2")):
-        check("sample", cli("sample", *options, "--seeds", "0", "--output", "s", "--device", "cpu", "--json").out)
+    for place, options in (("s", ("runs/one",)), ("t", ("--teacher", str(tiny_teacher), "--steps", "2"))):
+        check("sample", cli("sample", *options, "--seeds", "0", "--output", place, "--device", "cpu", "--json").out)
     check("export", cli("export", "runs/one", "--format", "adapter", "--output", "e", "--json").out)
     check("inspect-policy", cli("inspect-policy", "runs/one", "--seeds", "0", "--output", "i", "--json").out)
     line = ("distill", "--teacher", str(tiny_teacher), "--iterations", "1", "--output", "runs/new", "--json")

@@ -14,7 +14,8 @@ def picture(side: int, level: int = 0, mode: str = "RGB") -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("side", "cell"), [(8, 64), (32, 64), (64, 256), (100, 200), (256, 256), (512, 512), (768, 384), (1024, 512)]
+    ("side", "cell"),
+    [(8, 64), (32, 64), (64, 256), (65, 260), (100, 300), (192, 384), (256, 256), (512, 512), (768, 384), (1024, 512)],
 )
 def test_real_pictures_have_256_to_512_pixels_and_digits_64(side: int, cell: int) -> None:
     assert cell_size([[picture(side)]]) == cell
