@@ -21,11 +21,12 @@ from .request import EvalRequest
 def check(request: EvalRequest) -> None:
     """Raise UsageError for what does not go together, is not there, or is there where the report is to go."""
     request.check()
+    # The folder for what is made has a student's name, so students come first.
+    for student in request.students:
+        check_student(student, request.subfolder)
     # The first of several processes writes, and may have begun.
     if is_first():
         _check_outputs(request)
-    for student in request.students:
-        check_student(student, request.subfolder)
     if request.teacher is not None:
         load(request.teacher)
     if request.base is not None:

@@ -21,10 +21,11 @@ MOST_SEEDS = 128
 def check(request: InspectRequest) -> None:
     """Raise UsageError for what does not go together, is not there, or is there where the report is to go."""
     request.check()
-    if request.output is not None:
-        check_output(request.output, request.overwrite, "piflow inspect-policy", is_of_inspection)
+    # The folder for what is made has a student's name, so students come first.
     for student in request.students:
         check_student(student, request.subfolder)
+    if request.output is not None:
+        check_output(request.output, request.overwrite, "piflow inspect-policy", is_of_inspection)
     if request.teacher is not None:
         load(request.teacher)
     if request.base is not None:

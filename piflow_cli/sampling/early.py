@@ -22,13 +22,14 @@ _WRITTEN = re.compile(r"((\d{4,}-)?\d{6,}|grid)\.png")
 def check(request: SampleRequest) -> None:
     """Raise UsageError for what does not go together, is not there, or is there where pictures are to go."""
     request.check()
-    # The first of several processes writes, and may have begun.
-    if is_first():
-        check_output(request.output, request.overwrite, "piflow sample", is_of_sample)
+    # The folder for what is made has the student's name, so the student comes first.
     if request.student is None:
         _refuse_settings_of_a_student(request)
     elif isinstance(request.student, (str, Path)):
         check_student(request.student, request.subfolder)
+    # The first of several processes writes, and may have begun.
+    if is_first():
+        check_output(request.output, request.overwrite, "piflow sample", is_of_sample)
     # One that is in memory has its teacher and its base.
     if request.student is None or isinstance(request.student, (str, Path)):
         if request.teacher is not None:

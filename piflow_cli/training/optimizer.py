@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 ADAMW, ADAMW_8BIT = "adamw", "adamw8bit"
+LACKING = 'bitsandbytes is not installed: pip install "piflow[lowvram]"'
 
 
 def usable_optimizer(asked: str, device: torch.device, sharded: bool = False) -> tuple[str, str | None]:
@@ -29,7 +30,7 @@ def usable_optimizer(asked: str, device: torch.device, sharded: bool = False) ->
     if sharded:
         return ADAMW, "8-bit AdamW takes no weights that processes share out"
     if importlib.util.find_spec("bitsandbytes") is None:
-        return ADAMW, 'bitsandbytes is not installed: pip install "piflow[lowvram]"'
+        return ADAMW, LACKING
     if device.type != "cuda":
         return ADAMW, "8-bit AdamW needs a CUDA device"
     return asked, None

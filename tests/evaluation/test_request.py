@@ -130,11 +130,3 @@ def test_what_goes_together_is_taken() -> None:
     request(students=("a",), num_images=MEASURED.most, **largest).check()
     assert request(images=Path("d"), protocol="quick").measures == ("fid",)
     assert not request(students=("a",)).asks("fid") and request(students=("a",), metrics=("fid",)).asks("fid")
-
-
-def test_statistics_replace_no_file(tmp_path: Path) -> None:
-    path = tmp_path / "s.safetensors"
-    request(images=Path("d"), save_statistics=path).check()
-    path.write_bytes(b"a model")
-    with pytest.raises(UsageError, match="is there already"):
-        request(images=Path("d"), save_statistics=path).check()

@@ -69,7 +69,7 @@ def report(gm, dx, tmp_path_factory) -> Path:
 @pytest.fixture
 def unrendered(monkeypatch) -> None:
     """Figures are made, and each is the same small picture in a file: for tests of what else a report has."""
-    monkeypatch.setattr("piflow_cli.inspection.report.figure_png", lambda figure: png_bytes(Image.new("L", (2, 2))))
+    monkeypatch.setattr("piflow_cli.inspection.report.figure_png", lambda *panels: png_bytes(Image.new("L", (2, 2))))
 
 
 def read(folder: Path) -> list[dict]:

@@ -8,7 +8,7 @@ import torch
 
 from ...data.sources import LocalSamples
 from ...errors import UsageError
-from ...system.files import user_cache
+from ...system.files import cache_folder
 from ...teachers.folders import outline_folder
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.locate import hub_id
@@ -63,7 +63,7 @@ def _needs(outline: Outline, folder: Path, local: LocalSamples | None) -> list[N
     if cache is not None:
         named = outline.preset.data.cache
         needs.append(
-            Need("encoded texts and pictures", user_cache(None if named is None else Path(named)), cache, TEXTS)
+            Need("encoded texts and pictures", cache_folder(None if named is None else Path(named)), cache, TEXTS)
         )
     fetched = _to_fetch(outline)
     if fetched is not None:
