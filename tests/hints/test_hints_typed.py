@@ -62,7 +62,7 @@ def said(err: str, hint: re.Pattern[str]) -> tuple[str, str]:
     found = hint.search(" ".join(re.sub(r"\b(Error|Warning): ", "", spoken).split()))
     assert found is not None, err
     wrong, _, told = found[0].partition(": ")
-    return found[0], told if OPTION.search(wrong) else found[0]
+    return found[0], told if told and OPTION.search(wrong) else found[0]
 
 
 def shown_by(template: str) -> re.Pattern[str]:
