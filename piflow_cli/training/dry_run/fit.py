@@ -18,8 +18,8 @@ from .memory import NARROW, WIDE, Bytes, Estimate
 from .outline import Outline, disk_of
 from .room import Memory, Need, disks_here, memory_here, verdict
 
-CHECKPOINTS = "--output DIR names another place, --set output.keep_checkpoints=1 keeps fewer"
-TEXTS = "--cache DIR names another place, --limit N encodes fewer"
+CHECKPOINTS = "--output DIR names another place, or --set output.keep_checkpoints=1 keeps fewer"
+TEXTS = "--cache DIR names another place, or --limit N encodes fewer"
 DOWNLOAD = "HF_HOME=DIR names another place"
 
 
