@@ -95,7 +95,7 @@ def empty(folder: Path, name: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.key}, {case.pick}")
-def test_what_a_hint_says_is_typed(cli, files, tmp_path, monkeypatch, case: Case):
+def test_what_a_hint_says_is_typed(cli, files, much_memory, tmp_path, monkeypatch, case: Case):
     if case.needs is not None and case.needs not in EMPTY:
         pytest.importorskip(case.needs)
     monkeypatch.chdir(tmp_path)

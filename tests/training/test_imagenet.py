@@ -124,7 +124,7 @@ def test_a_student_says_which_vae_shows_it_and_takes_another(cli, imagenet, tmp_
     assert outcome.code == 2 and "brings all of its own" in outcome.err
 
 
-def test_the_plan_needs_the_configuration_alone(cli, tmp_path):
+def test_the_plan_needs_the_configuration_alone(cli, much_memory, tmp_path):
     """Nothing is downloaded: the shipped presets bring the architecture of their checkpoints."""
     for name, data, states in (
         ("imagenet-fm", [], "data-free"), ("imagenet-repa", [], "data-free"),

@@ -209,7 +209,9 @@ HELD = {"flux-dev": (35, 72), "qwen-image": (55, 72)}
         ("flux2-klein", 3875.54, 192.84),
     ],
 )
-def test_the_published_sizes_are_planned_without_the_hub(cli, monkeypatch, name, total: float, trained: float) -> None:
+def test_the_published_sizes_are_planned_without_the_hub(
+    cli, much_memory, monkeypatch, name, total: float, trained: float
+) -> None:
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *given, **options: pytest.fail("the Hub was asked"))
     outcome = cli("distill", "--teacher", name, "--dry-run", "--json")
     assert outcome.code == 0, outcome.err
