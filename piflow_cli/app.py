@@ -37,13 +37,14 @@ from piflow_cli.system.allocator import use_segments_that_grow
 SECONDS_TO_SPEAK = 2
 # Typer's own suggestions: what is near enough to be meant is in the hint.
 SUGGESTED = re.compile(r" (\(Possible options: .*\)|Did you mean .*\?)$")
+HELP = {"help_option_names": ["-h", "--help"]}
 NO_COMMAND = UsageError("no command given", "piflow --help lists the commands")
 
 app = typer.Typer(
     name="piflow",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
     epilog="[bold]Start here[/]\n  [cyan]piflow distill --teacher digits[/]",
 )
 app.command("distill", cls=helped.WithOpposites, epilog=distill.EXAMPLES)(distill.distill)
@@ -80,7 +81,11 @@ def piflow(
 @cache
 def program() -> TyperGroup:
     """The commands with their options, as they are read and run; Typer takes a hundredth of a second to make them."""
-    return cast(TyperGroup, get_command(app))
+    whole = cast(TyperGroup, get_command(app))
+    for command in whole.commands.values():
+        # The first context that a command gets decides this, and to complete values it has no program around it.
+        command.context_settings |= HELP
+    return whole
 
 
 def main(argv: list[str] | None = None) -> int:
