@@ -84,7 +84,7 @@ def program() -> TyperGroup:
     whole = cast(TyperGroup, get_command(app))
     for command in whole.commands.values():
         # The first context that a command gets decides this, and to complete values it has no program around it.
-        command.context_settings |= HELP
+        command.context_settings.update(HELP)
     return whole
 
 
