@@ -16,7 +16,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from piflow_cli import __version__, streams
-from piflow_cli.commands import distill, doctor, eval, export, inspect_policy, sample, status
+from piflow_cli.commands import cache as cached
+from piflow_cli.commands import demo, distill, doctor, eval, export, inspect_policy, runs, sample, status
+from piflow_cli.commands import help as helped
 from piflow_cli.commands.options import Json, Quiet, switch, with_read_paths
 from piflow_cli.console import Console, dumps, unprinted
 from piflow_cli.errors import (
@@ -35,22 +37,27 @@ from piflow_cli.system.allocator import use_segments_that_grow
 SECONDS_TO_SPEAK = 2
 # Typer's own suggestions: what is near enough to be meant is in the hint.
 SUGGESTED = re.compile(r" (\(Possible options: .*\)|Did you mean .*\?)$")
+HELP = {"help_option_names": ["-h", "--help"]}
 NO_COMMAND = UsageError("no command given", "piflow --help lists the commands")
 
 app = typer.Typer(
     name="piflow",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
     epilog="[bold]Start here[/]\n  [cyan]piflow distill --teacher digits[/]",
 )
-app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
+app.command("distill", cls=helped.WithOpposites, epilog=distill.EXAMPLES)(distill.distill)
 app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
 app.command("eval", epilog=eval.EXAMPLES)(eval.eval)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("inspect-policy", epilog=inspect_policy.EXAMPLES)(inspect_policy.inspect_policy)
+app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("status", epilog=status.EXAMPLES)(status.status)
+app.command("runs", epilog=runs.EXAMPLES)(runs.runs)
+app.command("cache", epilog=cached.EXAMPLES)(cached.cache)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command(helped.NAME, epilog=helped.EXAMPLES)(helped.help)
 
 
 @app.callback(invoke_without_command=True)
@@ -74,7 +81,11 @@ def piflow(
 @cache
 def program() -> TyperGroup:
     """The commands with their options, as they are read and run; Typer takes a hundredth of a second to make them."""
-    return cast(TyperGroup, get_command(app))
+    whole = cast(TyperGroup, get_command(app))
+    for command in whole.commands.values():
+        # The first context that a command gets decides this, and to complete values it has no program around it.
+        command.context_settings.update(HELP)
+    return whole
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,7 +166,7 @@ def _options(args: list[str]) -> list[str]:
 
 
 def _asks_for_help(args: list[str]) -> bool:
-    return not {"--help", "-h"}.isdisjoint(_options(args))
+    return not {"--help", "-h"}.isdisjoint(_options(args)) or _command_in(args) == helped.NAME
 
 
 def _is_silent(args: list[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import sys
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -29,13 +30,15 @@ class Console:
     Args:
         json: data is JSON on stdout; stderr carries JSON lines only (warnings, the error), so both can be parsed.
         quiet: nothing but data and errors.
+        progress: lines of progress all the same, of JSON where data is JSON.
     """
 
-    def __init__(self, json: bool = False, quiet: bool = False) -> None:
+    def __init__(self, json: bool = False, quiet: bool = False, progress: bool = False) -> None:
         # The first of several processes of a run speaks for all.
         self.speaks = is_first()
         self.json = json
         self.quiet = quiet or not self.speaks
+        self.logs_progress = progress and self.speaks
         self._warned: set[str] = set()
 
     def __repr__(self) -> str:
@@ -86,15 +89,16 @@ class Console:
             _write_data(text)
 
     def progress(self, total: int, initial: int = 0, description: str = "") -> tqdm:
-        """A progress bar on stderr (use it as a context manager); nothing with --json and --quiet.
+        """A progress bar on stderr (use it as a context manager); nothing with --json and --quiet, unless asked for.
 
         In a terminal it is redrawn twice a second; a log file gets a line at times.
         """
-        if self.json or self.quiet or not streams.err().isatty():
-            from piflow_cli.progress import ProgressLines
+        if self.json or self.quiet or self.logs_progress or not streams.err().isatty():
+            from piflow_cli.progress import JsonLines, ProgressLines
 
-            silent = self.json or self.quiet
-            return ProgressLines(total, initial=initial, desc=description, file=streams.err(), disable=silent)
+            silent = (self.json or self.quiet) and not self.logs_progress
+            kind = JsonLines if self.json else ProgressLines
+            return kind(total, initial=initial, desc=description, file=streams.err(), disable=silent)
         from tqdm import tqdm
 
         return tqdm(
@@ -123,12 +127,35 @@ class _Forward(logging.Handler):
         speak(record.getMessage())
 
 
-def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    """Plain text columns, two spaces apart, each as wide as its widest cell."""
+def format_table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], screen: float | None = None) -> str:
+    """Plain text columns, two spaces apart, each as wide as its widest cell.
+
+    ``screen``: the columns of letters that a line may have, by default those of the terminal, without end elsewhere.
+    What does not fit beside the first column comes below in tables of its own, each with that column.
+    """
     lines = [[column.upper() for column in columns]]
     lines += [[format_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    tables = _folded(widths, _screen() if screen is None else screen)
+    return "\n\n".join(
+        "\n".join("  ".join(line[i].ljust(widths[i]) for i in table).rstrip() for line in lines) for table in tables
+    )
+
+
+def _folded(widths: Sequence[int], screen: float) -> list[list[int]]:
+    """The columns of each table: the first column, and as many others as fit, at least one."""
+    tables, room = [[0]], 0.0
+    for column, width in enumerate(widths[1:], start=1):
+        room = (screen - widths[0] if len(tables[-1]) == 1 else room) - 2 - width
+        if room < 0 and len(tables[-1]) > 1:
+            tables.append([0])
+            room = screen - widths[0] - 2 - width
+        tables[-1].append(column)
+    return tables
+
+
+def _screen() -> float:
+    return shutil.get_terminal_size().columns if streams.out().isatty() else math.inf
 
 
 def format_pairs(data: Mapping[str, object]) -> str:

@@ -10,8 +10,9 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,6 +89,19 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return run
 
 
+def nothing_refused(monkeypatch: pytest.MonkeyPatch, room: str) -> None:
+    """Let a command take students and files that are not there."""
+    module = import_module(f"piflow_cli.{room}.early")
+    monkeypatch.setattr(module, "check", lambda request: None)
+
+
+@pytest.fixture
+def much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans of published sizes fit this machine; else they look for settings that do, which takes longer than they."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**15))
+    monkeypatch.setattr("piflow_cli.training.dry_run.room.GROUP", Path("nowhere"))
+
+
 def fake_module(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> None:
     """Put a module in the place of one whose import alone takes seconds."""
     module = ModuleType(f"piflow_cli.{name}")
@@ -139,6 +153,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[SampleRequest]:
         return {"images": 64 if request.seeds is None else len(request.seeds)}
 
     fake_module(monkeypatch, "sampling.sample", sample=sample)
+    nothing_refused(monkeypatch, "sampling")
     return asked
 
 

@@ -70,7 +70,7 @@ def run(words: list[str], folder: Path, environment: Path, home: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIFLOW", "HF_"))}
     told = {"PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "PIP_QUIET": "1"}
     # The cache of pip is in the home, and holds what it need not download again.
-    own = {} if words[0] == "pip" else {"HOME": str(home)}
+    own = {} if words[0] == "pip" else {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
     print("$", *words, flush=True)
     subprocess.run(words, cwd=folder, env=kept | told | own, check=True)
 

@@ -31,16 +31,38 @@ def digits_table() -> str:
     )
 
 
+def steps_table() -> str:
+    """Distances to the data of students at evaluations that they were, and were not, trained for."""
+    rows = [row for row in _json("digits-steps-cpu.json")["rows"] if row["trained_for"] is not None]
+    counts = sorted({row["evaluations"] for row in rows})
+    found = {(row["model"], row["trained_for"], row["evaluations"]): f"{row['to_data']:.2f}" for row in rows}
+    students = dict.fromkeys((model, trained) for model, trained, _ in found)
+    return table(
+        ["model", *(f"at {count}" for count in counts)],
+        [[f"{model}, trained for {trained}", *(found[model, trained, count] for count in counts)]
+         for model, trained in students],
+    )  # fmt: skip
+
+
+def _json(file: str) -> dict[str, Any]:
+    return json.loads((RESULTS / file).read_text())
+
+
 def _rows(file: str, more: str) -> list[list[str]]:
     return [
         [
-            row["model"] + more,
+            row["model"] + _trained(row) + more,
             str(row["evaluations"]),
             *(f"{row[key]:.2f}" for key in ("to_data", "to_teacher")),
             f"{row['squared_distance']:.3f}",
         ]
         for row in json.loads((RESULTS / file).read_text())["rows"]
     ]
+
+
+def _trained(row: dict[str, Any]) -> str:
+    """The evaluations that a student of the table was trained for: those at which it is sampled."""
+    return f", trained for {row['evaluations']}" if row["model"].startswith("student") else ""
 
 
 def rollouts_table() -> str:
@@ -173,6 +195,7 @@ def roofline_table() -> str:
 
 TABLES = {
     "digits": digits_table,
+    "digits at other steps": steps_table,
     "rollouts": rollouts_table,
     "rollouts on a GPU": gpu_rollouts_table,
     "overhead on a GPU": gpu_overhead_table,

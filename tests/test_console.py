@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy
@@ -23,6 +24,8 @@ from piflow_cli.console import (
     format_table,
     plain,
 )
+from piflow_cli.presets.resolve import load
+from piflow_cli.teachers.folders import config_folder
 
 
 class Terminal(io.StringIO):
@@ -169,10 +172,10 @@ def test_whatever_is_printed_is_strict_json_and_plain_is_its_content(value):
 
 def test_libraries_keep_off_the_screen_with_json(tmp_path):
     """diffusers warns of a key in the published config of Qwen-Image, which nobody here can help."""
-    published = Path(__file__).parent / "data" / "configs" / "qwen-image.json"
+    published = config_folder(load("qwen-image").teacher) / "transformer" / "config.json"
     config = tmp_path / "config.json"
     # A layer says what sixty say.
-    config.write_text(json.dumps(json.loads(published.read_text()) | {"num_layers": 1}))
+    config.write_text(json.dumps(json.loads(published.read_text()) | {"num_layers": 1, "pooled_projection_dim": 768}))
     command = piflow("distill", "--teacher", "qwen-image", "--base", str(config), "--dry-run", "--json")
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and json.loads(done.stdout)["teacher"]["name"] == "qwen-image"
@@ -201,3 +204,19 @@ def test_pillow_does_not_warn_of_large_pictures_in_a_command(monkeypatch):
         assert not caught
         Image._decompression_bomb_check((2, 2))
         assert len(caught) == 1
+
+
+@pytest.mark.parametrize("screen", [7, 12, 20, 30, 80])
+def test_a_table_folds_by_its_columns_at_any_width(screen: int) -> None:
+    names = ["metric", *(f"model-{number}" for number in range(6))]
+    rows = [{name: f"{row}{place}" for place, name in enumerate(names)} for row in range(3)]
+    blocks = [block.splitlines() for block in format_table(rows, names, screen).split("\n\n")]
+    # Every table has the first column and another one, and those that hold more are no wider than the screen.
+    shown = [block[0].split() for block in blocks]
+    assert [name for head in shown for name in head[1:]] == [name.upper() for name in names[1:]]
+    assert all(head[0] == "METRIC" and len(head) > 1 and len(block) == 4 for head, block in zip(shown, blocks))
+    assert all(len(line) <= screen for head, block in zip(shown, blocks) if len(head) > 2 for line in block)
+    # No two tables could have been one.
+    for first, second in pairwise(blocks):
+        assert max(map(len, first)) + 2 + len("model-0") > screen and second
+    assert format_table(rows, names, math.inf) == format_table(rows, names)

@@ -28,7 +28,7 @@ from PIL import Image
 import piflow_cli as piflow
 from piflow_cli.evaluation.request import EvalRequest
 from piflow_cli.exporting.request import ExportRequest
-from piflow_cli.inspection.inspect import InspectRequest
+from piflow_cli.inspection.request import InspectRequest
 from piflow_cli.sampling.request import SampleRequest
 
 FUNCTIONS = ("list_teachers", "distill", "load_student", "sample", "evaluate", "inspect", "export")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -27,6 +28,7 @@ from piflow_cli.commands.distill_options import (
     Iterations,
     Kind,
     LearningRate,
+    Limit,
     ListTeachers,
     OffloadBase,
     OffloadTextEncoder,
@@ -34,6 +36,7 @@ from piflow_cli.commands.distill_options import (
     ParallelWay,
     Pictures,
     PrintConfig,
+    Progress,
     Prompts,
     Resume,
     Seed,
@@ -54,6 +57,7 @@ from piflow_cli.commands.options import (
 from piflow_cli.commands.starting import start
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
+from piflow_cli.students.naming import run_folder
 
 EXAMPLES = examples(
     ("piflow distill --teacher digits", "one step, on a CPU"),
@@ -80,6 +84,7 @@ def distill(
     prompts: Prompts = None,
     data: Pictures = None,
     text_column: TextColumn = None,
+    limit: Limit = None,
     data_free: DataFree = None,
     cache: CacheFolder = None,
     base_precision: BasePrecision = None,
@@ -98,6 +103,7 @@ def distill(
     fork: Fork = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
+    progress: Progress = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -106,7 +112,7 @@ def distill(
     Precedence: option, then --set, then --config, then the preset.
     """
     began = time.monotonic()
-    console = Console(json=json, quiet=quiet)
+    console = Console(json=json, quiet=quiet, progress=progress)
     if list_teachers:
         return _list_teachers(context, console)
     if print_config and dry_run:
@@ -115,15 +121,14 @@ def distill(
         preset = _resolved(teacher, config, assignments, context.params)
         if print_config:
             return _print_config(preset, console)
-        _refuse_missing(preset)
-        folder = _folder(preset) if output is None else output
-        processes = _processes(folder, num_processes, device)
+        folder = run_folder(preset, str(teacher)) if output is None else output
+        _refuse_early(preset, folder, resume, fork)
+        processes = _processes(num_processes, device)
         with console.listening():
             if dry_run:
-                _plan(preset, folder, device, processes, parallel, resume, fork, console)
-            else:
-                run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
-                start(processes, context, run, preemptible=True)
+                return _plan(preset, folder, device, processes, parallel, resume, fork, console)
+            run = partial(_run, preset, folder, device, parallel, resume, fork, console, began)
+            start(processes, context, run, preemptible=True)
 
 
 def _held(wanted: bool) -> AbstractContextManager[None]:
@@ -133,10 +138,10 @@ def _held(wanted: bool) -> AbstractContextManager[None]:
     return held(wanted)
 
 
-def _folder(preset: Preset) -> Path:
-    from piflow_cli.students.runs import usual_folder
+def _processes(num_processes: int | None, device: str) -> int:
+    from piflow_cli.system.processes import process_count
 
-    return usual_folder(preset)
+    return process_count(num_processes, device)
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:
@@ -175,17 +180,6 @@ def _print_config(preset: Preset, console: Console) -> None:
     console.result(data, write_yaml(data).rstrip("\n"))
 
 
-def _processes(folder: Path, asked: int | None, device: str) -> int:
-    """The number of processes of the run; a folder that cannot be written to is refused first."""
-    from piflow_cli.system.files import check_writable
-
-    check_writable(folder)
-    # Takes seconds to import.
-    from piflow_cli.system.processes import process_count
-
-    return process_count(asked, device)
-
-
 def _refuse_others(context: typer.Context) -> None:
     """Raise UsageError where the list of teachers is asked for together with what makes a run."""
     words = ("list_teachers", "json", "quiet")
@@ -200,24 +194,29 @@ def _refuse_others(context: typer.Context) -> None:
         )
 
 
-def _refuse_missing(preset: Preset) -> None:
-    """Raise UsageError for a missing base, prompts or tracker, before anything that takes seconds to import."""
-    from piflow_cli.data.prompts import read_prompts
+def _refuse_early(preset: Preset, folder: Path, resume: bool, fork: Path | None) -> None:
+    """Raise UsageError for what is missing or in the way, before anything that takes seconds to import."""
+    from piflow_cli.data.places import require_data
     from piflow_cli.presets.choices import NO_TRACKER
-    from piflow_cli.weights.locate import hub_id, locate
+    from piflow_cli.ranks import is_first
+    from piflow_cli.students.run_checkpoints import checkpoints, require_checkpoint
+    from piflow_cli.students.runs import RunFolder
+    from piflow_cli.system.files import check_writable
+    from piflow_cli.weights.locate import require_base
 
     if preset.output.tracker != NO_TRACKER:
         from piflow_cli.system.trackers import tracker_of
 
         tracker_of(preset.output.tracker)
-    if hub_id(preset.teacher.base) is None:
-        locate(preset.teacher.base)
-    if (
-        preset.data.prompts is not None
-        and hub_id(preset.data.prompts) is None
-        and not Path(preset.data.prompts).exists()
-    ):
-        read_prompts(preset.data.prompts)
+    require_base(preset.teacher.base)
+    require_data(preset.data)
+    if fork is not None and not (resume and checkpoints(RunFolder(folder).checkpoints)):
+        require_checkpoint(fork, RunFolder(fork).checkpoints)
+    # The first of several processes may have begun to write.
+    if is_first():
+        check_writable(folder)
+        if resume:
+            RunFolder(folder).check(preset)
 
 
 def _plan(
@@ -236,9 +235,6 @@ def _plan(
     from piflow_cli.training.waiting import step_timeout
 
     step_timeout()
-    if resume:
-        # A run would refuse a folder of another one too.
-        RunFolder(folder).check(preset)
     source_of(RunFolder(folder), fork, resume, console)
     plan = describe(preset, folder, device, processes, parallel)
     console.result(plan, format_pairs(plan))
@@ -271,4 +267,4 @@ def _run(
             began=command_began(began),
         )
         console.result(result, format_pairs(result))
-        console.say(f"Next: piflow sample {folder}")
+        console.say(f"Next: piflow sample {quote(str(folder))}")

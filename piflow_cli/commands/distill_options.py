@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
+from piflow_cli.commands.completions import complete_assignment
 from piflow_cli.commands.options import (
     DATA,
     MEMORY,
@@ -61,6 +62,9 @@ DataFree = Annotated[
     bool | None,
     switch("--data-free/--no-data-free", "Start from noise alone (default with --prompts), or from noised data.", DATA),
 ]
+Limit = Annotated[
+    int | None, setting("--limit", "Use the first N prompts, or pictures with captions, alone.", DATA, "N")
+]
 CacheFolder = Annotated[
     Path | None, setting("--cache", "Folder of embeddings and latents; default: ~/.cache/piflow.", DATA, "DIR")
 ]
@@ -91,10 +95,21 @@ Seed = Annotated[int | None, setting("--seed", "Seed of noise, data order and dr
 
 Config = Annotated[Path | None, setting("--config", "YAML file with some of the preset's keys.", PRESET, "FILE")]
 Assignments = Annotated[
-    list[str] | None, setting("--set", "Set any key of the preset; may come again.", PRESET, "SECTION.KEY=VALUE")
+    list[str] | None,
+    setting(
+        "--set", "Set any key of the preset; may come again.", PRESET, "SECTION.KEY=VALUE", complete=complete_assignment
+    ),
 ]
 
-Output = Annotated[Path | None, setting("--output", "Folder of the run; default: runs/<preset>.", OUTPUT, "DIR")]
+Output = Annotated[
+    Path | None,
+    setting(
+        "--output",
+        "Folder of the run; default: runs/<preset>, -<policy>, -<N>nfe if other than its own.",
+        OUTPUT,
+        "DIR",
+    ),
+]
 NAMES = "|".join(get_args(TrackerName))
 Tracked = Annotated[
     TrackerName | None,
@@ -106,6 +121,9 @@ Resume = Annotated[
 Fork = Annotated[
     Path | None,
     setting("--fork", "Begin with the weights of this run, at iteration 0, in another folder.", OUTPUT, "RUN"),
+]
+Progress = Annotated[
+    bool, switch("--progress", "Log progress on stderr as lines; with --json each is an object.", OUTPUT)
 ]
 DryRun = Annotated[bool, switch("--dry-run", "Print the plan and stop.", OUTPUT)]
 PrintConfig = Annotated[

@@ -13,6 +13,8 @@ from piflow_cli.commands.eval_options import (
     Clip,
     Compare,
     Extractor,
+    FailAbove,
+    FailBelow,
     FineSteps,
     Full,
     Images,
@@ -35,6 +37,7 @@ from piflow_cli.commands.options import (
     Device,
     Json,
     NumProcesses,
+    Overwrite,
     Quiet,
     Subfolder,
     Teacher,
@@ -49,6 +52,7 @@ from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import EVALUATIONS, TEACHER_STEPS, Bound
 from piflow_cli.students.naming import student_name
+from piflow_cli.system.outputs import output_folder
 
 EXAMPLES = examples(
     ("piflow eval runs/digits", "against the training data"),
@@ -56,6 +60,12 @@ EXAMPLES = examples(
     ("piflow eval runs/digits --reference teacher", "against the teacher at its best"),
     ("piflow eval --images DIR --reference DIR", "pictures, and no model"),
     closing="What was generated once is kept in the cache: another metric or reference generates nothing anew.",
+)
+# Options that the request takes under the same names.
+AS_THEY_ARE = (
+    *("reference", "trust_weights", "clip", "num_images", "height", "width", "substeps", "fine_steps", "teacher"),
+    *("base", "subfolder", "batch_size", "save_images", "device", "text_column", "seeds", "labels", "temperature"),
+    *("images", "inception_weights", "cache", "save_statistics", "overwrite"),
 )
 
 
@@ -71,6 +81,8 @@ def eval(
     num_processes: NumProcesses = None,
     reference: Reference = None,
     metrics: Metrics = None,
+    fail_above: FailAbove = None,
+    fail_below: FailBelow = None,
     extractor: Extractor = None,
     inception_weights: InceptionWeights = None,
     trust_weights: TrustWeights = False,
@@ -94,6 +106,7 @@ def eval(
     save_images: SaveImages = False,
     save_statistics: SaveStatistics = None,
     output: Output = None,
+    overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -101,22 +114,16 @@ def eval(
 
     Every number has its protocol. The report has all as JSON, as a page, and as plots.
     """
-    console = Console(json=json, quiet=quiet)
     named = tuple(students or ()) + tuple(compare or ())
-    told = read_options(
-        context,
-        *("reference", "trust_weights", "clip", "num_images", "height", "width", "substeps", "fine_steps", "teacher"),
-        *("base", "subfolder", "batch_size", "save_images", "device", "text_column", "seeds", "labels", "temperature"),
-    )
-    told |= {
+    told = read_options(context, *AS_THEY_ARE) | {
         "steps": _counts(steps, "--steps", EVALUATIONS),
         "teacher_steps": _counts(teacher_steps, "--teacher-steps", TEACHER_STEPS),
         "protocol": _protocol(quick, full),
-        "output": _folder(named, subfolder, images) if output is None else output,
+        "output": output_folder(output, _folder(named, subfolder, images), overwrite),
+        "extractors": tuple(extractor or ()),
+        "prompts_from": prompts,
     }
-    told |= dict(images=images, inception_weights=inception_weights, cache=cache, save_statistics=save_statistics)
-    told |= dict(extractors=tuple(extractor or ()), prompts_from=prompts)
-    _run(context, num_processes, named, metrics, told, console)
+    _run(context, num_processes, named, metrics, (fail_above, fail_below), told, Console(json=json, quiet=quiet))
 
 
 def _protocol(quick: bool, full: bool) -> str | None:
@@ -130,33 +137,39 @@ def _run(
     processes: int | None,
     students: tuple[str, ...],
     metrics: str | None,
+    failing: tuple[list[str] | None, list[str] | None],
     told: dict[str, Any],
     console: Console,
 ) -> None:
-    # Takes seconds to import, which a slip in the options need not wait for.
+    from piflow_cli.evaluation.early import check
+    from piflow_cli.evaluation.limits import check_limits, hold, parse_limits
     from piflow_cli.evaluation.request import EvalRequest, parse_metrics
     from piflow_cli.system.processes import process_count
 
     wanted = None if metrics is None else parse_metrics(metrics)
+    limits = parse_limits(*(() if texts is None else texts for texts in failing))
     request = EvalRequest(students=students, metrics=wanted, **told)
-
-    def check() -> None:
-        from piflow_cli.evaluation.run import check as check_evaluation
-
-        check_evaluation(request)
-
-    def run() -> None:
-        from piflow_cli.evaluation.run import evaluate
-
-        with console.listening():
-            console.result(*evaluate(request, console))
+    check_limits(limits, request.measures)
+    check(request)
 
     if processes not in (None, 1) and request.images is not None:
         raise UsageError(
             f"--num-processes {processes}: nothing is generated for a folder of pictures, and one process measures it",
             "leave --num-processes out",
         )
-    start(process_count(processes, request.device), context, run, check)
+
+    def run() -> None:
+        # Takes seconds to import.
+        from piflow_cli.evaluation.run import evaluate
+
+        with console.listening():
+            result, text = evaluate(request, console)
+        console.result(result, text)
+        # Of several processes the first alone has numbers.
+        if "results" in result:
+            hold(limits, result["results"])
+
+    start(process_count(processes, request.device), context, run)
 
 
 def _counts(text: str | None, option: str, bound: Bound) -> tuple[int, ...]:

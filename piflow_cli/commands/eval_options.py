@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+from piflow_cli.commands.completions import (
+    complete_extractor,
+    complete_limit,
+    complete_metrics,
+    complete_reference,
+    complete_student,
+)
 from piflow_cli.commands.options import DATA, MODEL, OUTPUT, SAMPLING, setting, switch
 from piflow_cli.evaluation.extractor_kinds import ROWS as EXTRACTORS
 from piflow_cli.evaluation.metric_kinds import ROWS, usual
@@ -21,10 +28,14 @@ Students = Annotated[
     typer.Argument(
         metavar="STUDENT",
         help="Runs, adapters' folders or files, or Hub ids; several stand side by side.",
+        autocompletion=complete_student,
         show_default=False,
     ),
 ]
-Compare = Annotated[list[str] | None, setting("--compare", "One more student; may come again.", MODEL, "STUDENT")]
+Compare = Annotated[
+    list[str] | None,
+    setting("--compare", "One more student; may come again.", MODEL, "STUDENT", complete=complete_student),
+]
 Images = Annotated[Path | None, setting("--images", "A folder of pictures, in place of a student.", MODEL, "DIR")]
 Reference = Annotated[
     str | None,
@@ -33,6 +44,7 @@ Reference = Annotated[
         "What to compare with: data, teacher, a folder, statistics or clean-fid:NAME; default: data, or else teacher.",
         MEASURING,
         "WHAT",
+        complete=complete_reference,
     ),
 ]
 Metrics = Annotated[
@@ -42,6 +54,27 @@ Metrics = Annotated[
         f"Any of {', '.join(ROWS)}; default: all but {', '.join(name for name in ROWS if name not in USUAL)}.",
         MEASURING,
         "NAMES",
+        complete=complete_metrics,
+    ),
+]
+FailAbove = Annotated[
+    list[str] | None,
+    setting(
+        "--fail-above",
+        "Exit with 1 if a number is above, like fid=0.3; may come again.",
+        MEASURING,
+        "NAME=N",
+        complete=complete_limit,
+    ),
+]
+FailBelow = Annotated[
+    list[str] | None,
+    setting(
+        "--fail-below",
+        "Exit with 1 if a number is below, like psnr=20; may come again.",
+        MEASURING,
+        "NAME=N",
+        complete=complete_limit,
     ),
 ]
 Extractor = Annotated[
@@ -51,6 +84,7 @@ Extractor = Annotated[
         f"Feature extractor: {', '.join(row.forms[0] for row in EXTRACTORS.values())}; may come again.",
         MEASURING,
         "NAME",
+        complete=complete_extractor,
     ),
 ]
 InceptionWeights = Annotated[

@@ -9,14 +9,13 @@ from piflow_cli.commands.export_options import (
     Format,
     NoBase,
     Output,
-    Overwrite,
     Private,
     PushToHub,
     Quantise,
     Rank,
     Student,
 )
-from piflow_cli.commands.options import Base, Device, Json, Quiet, Subfolder, Teacher, examples
+from piflow_cli.commands.options import Base, Device, Json, Overwrite, Quiet, Subfolder, Teacher, examples
 from piflow_cli.console import Console, format_pairs
 
 EXAMPLES = examples(
@@ -53,13 +52,14 @@ def export(
     Every export has a model card, README.md.
     """
     console = Console(json=json, quiet=quiet)
-    from piflow_cli.exporting.driver import export as run_export
+    from piflow_cli.exporting.early import check
     from piflow_cli.exporting.request import ExportRequest, usual_folder
+    from piflow_cli.system.outputs import output_folder
 
     request = ExportRequest(
         student=student,
         format=format,
-        output=usual_folder(student, subfolder, format) if output is None else output,
+        output=output_folder(output, usual_folder(student, subfolder, format), overwrite),
         dtype=dtype,
         rank=rank,
         base=base,
@@ -74,6 +74,10 @@ def export(
         prompts=() if prompt is None else tuple(prompt),
         changed=accept_changed,
     )
+    check(request)
+    # Takes seconds to import.
+    from piflow_cli.exporting.driver import export as run_export
+
     with console.listening():
         result = run_export(request, console)
     console.result(result, format_pairs(result))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from piflow_cli.commands.completions import complete_format, complete_student
 from piflow_cli.commands.options import OUTPUT, setting, switch
 from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.presets.bounds import WIDTH
@@ -16,7 +17,12 @@ NAMES = tuple(FORMATS)
 
 Student = Annotated[
     str,
-    typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False),
+    typer.Argument(
+        metavar="STUDENT",
+        help="A run, an adapter's folder or file, or a Hub id.",
+        autocompletion=complete_student,
+        show_default=False,
+    ),
 ]
 Format = Annotated[
     str,
@@ -25,6 +31,7 @@ Format = Annotated[
         metavar="NAME",
         help=f"Format of the export: {', '.join(NAMES[:-1])} or {NAMES[-1]}.",
         rich_help_panel=FORMAT,
+        autocompletion=complete_format,
         show_default=False,
     ),
 ]
@@ -39,7 +46,6 @@ NoBase = Annotated[bool, switch("--no-base", "Name the base in a pipeline, and d
 Output = Annotated[
     Path | None, setting("--output", "Folder of the export; default: exports/<name>-<format>.", OUTPUT, "DIR")
 ]
-Overwrite = Annotated[bool, switch("--overwrite", "Replace an earlier export in that folder.", OUTPUT)]
 CardPrompts = Annotated[
     list[str] | None,
     setting("--prompt", "Prompt of a sample on the card of a text-to-image student; may come again.", OUTPUT, "TEXT"),

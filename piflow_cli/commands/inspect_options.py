@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from piflow_cli.commands.options import OUTPUT, SAMPLING, setting, switch
+from piflow_cli.commands.options import OUTPUT, SAMPLING, setting
 from piflow_cli.presets.bounds import EVALUATIONS
 
 INSPECTION = "Inspection"
@@ -36,4 +36,3 @@ Seeds = Annotated[
     str | None, setting("--seeds", "One image for each seed and prompt; default: the first 16.", SAMPLING, "RANGES")
 ]
 Output = Annotated[Path | None, setting("--output", "Folder of the report; default: inspection/<name>.", OUTPUT, "DIR")]
-Overwrite = Annotated[bool, switch("--overwrite", "Replace an earlier report in that folder.", OUTPUT)]

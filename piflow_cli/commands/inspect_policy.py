@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from piflow_cli.commands.inspect_options import At, Compare, Output, Overwrite, Seeds, Slice
+from piflow_cli.commands.inspect_options import At, Compare, Output, Seeds, Slice
 from piflow_cli.commands.options import (
     Base,
     BasePrecision,
     Device,
     Json,
+    Overwrite,
     Quiet,
     Subfolder,
     Teacher,
@@ -25,9 +26,10 @@ from piflow_cli.commands.sample_options import Height, Labels, Prompts, PromptsF
 from piflow_cli.console import Console, format_table
 from piflow_cli.errors import UsageError
 from piflow_cli.students.naming import student_name
+from piflow_cli.system.outputs import output_folder
 
 if TYPE_CHECKING:
-    from piflow_cli.inspection.slices import Position
+    from piflow_cli.inspection.request import Position
 
 EXAMPLES = examples(
     ("piflow inspect-policy runs/digits", "a report of 16 digits"),
@@ -71,16 +73,20 @@ def inspect_policy(
     same = ("prompts_from", "text_column", "height", "width", "at", "teacher", "base", "subfolder", "vae")
     told = read_options(context, *same, "base_precision", "overwrite", "device", "labels", "seeds")
     console = Console(json=json, quiet=quiet)
-    from piflow_cli.inspection.inspect import InspectRequest
-    from piflow_cli.inspection.inspect import inspect_policy as inspect
+    from piflow_cli.inspection.early import check
+    from piflow_cli.inspection.request import InspectRequest
 
     request = InspectRequest(
         students=students,
         prompts=tuple(prompts),
         position=position,
-        output=_folder(students, subfolder) if output is None else output,
+        output=output_folder(output, _folder(students, subfolder), overwrite),
         **told,
     )
+    check(request)
+    # Takes seconds to import.
+    from piflow_cli.inspection.inspect import inspect_policy as inspect
+
     with console.listening():
         result = inspect(request, console)
     rows = result["verdict"]
@@ -95,7 +101,7 @@ def parse_slice(text: str) -> Position:
             f"--slice {text}: not a column and a row, or those and a channel, from 0",
             "write it like --slice 3,4 or --slice 3,4,0",
         )
-    from piflow_cli.inspection.slices import Position
+    from piflow_cli.inspection.request import Position
 
     return Position(*map(int, text.split(",")))
 

@@ -14,7 +14,7 @@ from piflow_cli.wording import SHOWN_NAME, shortened
 # What another command, or diffusers, calls an option.
 ELSEWHERE = {"nfe": "--steps", "num-inference-steps": "--steps"}
 # What other programs have as commands.
-AS_OPTIONS = {"help": "--help", "version": "--version"}
+AS_OPTIONS = {"version": "--version"}
 # Above the ratio of colour and lora, and below that of nef and nfe.
 NEAR = 0.65
 UNKNOWN = "No such command"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from piflow_cli.commands.completions import complete_teacher
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import IMAGES, PROCESSES, Bound
 from piflow_cli.presets.choices import BasePrecision as Precision
@@ -21,13 +22,6 @@ from piflow_cli.sampling.limits import (
     check_stochastic,
     check_temperature,
 )
-
-
-def complete_teacher(incomplete: str) -> list[str]:
-    """Names of presets that begin with what was typed."""
-    from piflow_cli.presets.resolve import available
-
-    return [name for name in available() if name.startswith(incomplete)]
 
 
 def check_device(device: str) -> str:
@@ -162,6 +156,10 @@ def examples(*rows: tuple[str, str], closing: str) -> str:
     return "\n".join(["[bold]Examples[/]", *lines]) + f"\n\n{closing}"
 
 
+# Options that have a letter too.
+LETTERS = {"--output": ("-o",), "--version": ("-V",)}
+
+
 def setting(
     names: str,
     help: str,
@@ -169,11 +167,19 @@ def setting(
     metavar: str | None = None,
     minimum: int | None = None,
     bound: Bound | None = None,
+    complete: Callable[[str], list[str]] | None = None,
 ) -> Any:
     """An option in a panel of the help, without a default: preset or student give what is not given."""
-    check = None if bound is None else bound.option(names)
     return typer.Option(
-        names, help=help, rich_help_panel=panel, metavar=metavar, min=minimum, callback=check, show_default=False
+        names,
+        *LETTERS.get(names, ()),
+        help=help,
+        rich_help_panel=panel,
+        metavar=metavar,
+        min=minimum,
+        callback=None if bound is None else bound.option(names),
+        autocompletion=complete,
+        show_default=False,
     )
 
 
@@ -184,11 +190,15 @@ def switch(names: str, help: str, panel: str) -> Any:
 
 Json = Annotated[bool, switch("--json", "Print the result as JSON on stdout.", OUTPUT)]
 Quiet = Annotated[bool, switch("--quiet", "Print nothing but results and errors.", OUTPUT)]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace what this command wrote there before.", OUTPUT)]
 Base = Annotated[str | None, setting("--base", "The teacher's weights: a folder, file or Hub id.", MODEL, "PATH")]
 BasePrecision = Annotated[
     Precision | None,
     setting(
-        "--base-precision", "Precision of the weights below adapters; int8 and nf4 need CUDA and bitsandbytes.", MEMORY
+        "--base-precision",
+        "Precision of the weights below adapters: fp32, bf16, fp8, or int8 and nf4 (with CUDA and bitsandbytes).",
+        MEMORY,
+        "TYPE",
     ),
 ]
 Device = Annotated[

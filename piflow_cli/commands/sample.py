@@ -13,6 +13,7 @@ from piflow_cli.commands.options import (
     Device,
     Json,
     NumProcesses,
+    Overwrite,
     Quiet,
     Subfolder,
     Teacher,
@@ -50,6 +51,7 @@ from piflow_cli.commands.starting import start
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
 from piflow_cli.students.naming import student_name
+from piflow_cli.system.outputs import output_folder
 from piflow_cli.wording import shortened
 
 EXAMPLES = examples(
@@ -90,6 +92,7 @@ def sample(
     guidance: GuidanceScale = None,
     batch_size: BatchSize = None,
     output: Output = None,
+    overwrite: Overwrite = False,
     grid: Grid = True,
     metadata: Metadata = True,
     json: Json = False,
@@ -105,14 +108,14 @@ def sample(
         context,
         *("subfolder", "teacher", "base", "vae", "prompts_from", "text_column", "height", "width", "base_precision"),
         *("offload", "compile", "steps", "substeps", "grid", "metadata", "device", "batch_size", "labels", "shift"),
-        *("temperature", "stochastic", "guidance"),
+        *("temperature", "stochastic", "guidance", "overwrite"),
     )
     options |= dict(
         student=student,
         prompts=told,
         loras=tuple(parse_lora(text) for text in ([] if lora is None else lora)),
         seeds=_seeds(seeds, num_images),
-        output=_folder(student, subfolder, teacher) if output is None else output,
+        output=output_folder(output, _folder(student, subfolder, teacher), overwrite),
     )
     _run(context, num_processes, options, Console(json=json, quiet=quiet))
 
@@ -143,25 +146,22 @@ def _is_path(text: str) -> bool:
 
 
 def _run(context: typer.Context, processes: int | None, options: dict, console: Console) -> None:
-    # Takes seconds to import, which a slip in the options need not wait for.
+    from piflow_cli.sampling.early import check
     from piflow_cli.sampling.request import SampleRequest
     from piflow_cli.system.processes import process_count
 
     request = SampleRequest(**options)
-
-    def check() -> None:
-        from piflow_cli.sampling.sample import check as check_sampling
-
-        check_sampling(request)
+    check(request)
 
     def run() -> None:
+        # Takes seconds to import.
         from piflow_cli.sampling.sample import sample as run_sampling
 
         with console.listening():
             result = run_sampling(request, console)
         console.result(result, format_pairs(result))
 
-    start(process_count(processes, request.device), context, run, check)
+    start(process_count(processes, request.device), context, run)
 
 
 def _seeds(seeds: str | None, num_images: int | None) -> tuple[int, ...] | None:

@@ -7,12 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
+from piflow_cli.commands.completions import complete_student
 from piflow_cli.commands.options import MEMORY, MODEL, OUTPUT, SAMPLING, setting, switch
 from piflow_cli.presets.bounds import BATCH, EVALUATIONS, IMAGES, SIDE, SUBSTEPS
 
 Student = Annotated[
     str | None,
-    typer.Argument(metavar="STUDENT", help="A run, an adapter's folder or file, or a Hub id.", show_default=False),
+    typer.Argument(
+        metavar="STUDENT",
+        help="A run, an adapter's folder or file, or a Hub id.",
+        autocompletion=complete_student,
+        show_default=False,
+    ),
 ]
 Prompts = Annotated[
     list[str] | None,

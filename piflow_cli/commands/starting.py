@@ -11,20 +11,16 @@ def start(
     processes: int,
     context: typer.Context,
     run: Callable[[], None],
-    check: Callable[[], None] | None = None,
     preemptible: bool = False,
 ) -> None:
     """Launch ``processes`` of this command, or ``run`` it here where it is launched already or needs no other.
 
-    ``check``: refuses what can be refused at once, so that nothing is launched for it. ``preemptible``: as
-    :func:`~piflow_cli.system.processes.launch` has it.
+    ``preemptible``: as :func:`~piflow_cli.system.processes.launch` has it.
     """
     from piflow_cli.ranks import launched_processes
     from piflow_cli.system.processes import follow_launcher, launch
 
     if processes > launched_processes():
-        if check is not None:
-            check()
         launch(context.find_root().obj, processes, preemptible)
     else:
         follow_launcher()

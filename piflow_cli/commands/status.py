@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from piflow_cli.commands.completions import complete_student
 from piflow_cli.commands.options import Json, Quiet, examples
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import RunError
@@ -15,7 +16,9 @@ EXAMPLES = examples(
     ("piflow status runs/digits --json", "the same for a program"),
     closing="It reads the folder alone, from any machine that sees it. Exit code 1 means that the run is broken.",
 )
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="The folder of a run.", autocompletion=complete_student, show_default=False)
+]
 
 
 def status(run: Run, json: Json = False, quiet: Quiet = False) -> None:

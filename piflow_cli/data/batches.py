@@ -20,12 +20,14 @@ DRAWS = 1  # keeps the seeds of drawn latents apart from those of orders
 class Batch:
     """Samples of one size, on the CPU.
 
-    ``shape`` (B, C, *S): of their states. ``x_0``: float32, None where there are no images.
+    ``shape`` (B, C, *S): of their states. ``x_0``: float32, None where there are no images. ``texts``: the prompts or
+    captions, B of them or none.
     """
 
     shape: tuple[int, ...]
     conditioning: Conditioning
     x_0: Tensor | None = None
+    texts: Sequence[str] = ()
 
 
 class TrainingData(Protocol):

@@ -11,7 +11,8 @@ from .captions import METADATA, pictures_of_folder
 from .picture import Picture, TextKind, caption_of, captions
 from .picture_folders import files_below
 from .pictures import SUFFIXES
-from .rows import IMAGE_OPTION, TEXT_OPTION, names_dataset, naming, open_dataset
+from .places import NAME_CAPTIONED, require_captioned
+from .rows import IMAGE_OPTION, TEXT_OPTION, naming, open_dataset
 from .shards import pictures_of_shards
 
 if TYPE_CHECKING:
@@ -21,22 +22,25 @@ LAYOUT = "put NAME.txt beside each NAME.jpg, or a metadata.jsonl with file_name 
 
 
 def list_pictures(section: DataSection) -> list[Picture]:
-    """All pictures of ``section.captioned``, in an order that depends on their names alone; no picture is read.
+    """The pictures of ``section.captioned``, in an order that depends on their names alone; no picture is read.
+
+    As many as ``section.limit`` allows.
 
     What comes with a caption and may be no picture is among them: reading it says so. Raises UsageError where there are
     none, and with all faults of the metadata or shards.
     """
+    return _all_pictures(section)[: section.limit]
+
+
+def _all_pictures(section: DataSection) -> list[Picture]:
     source, path = str(section.captioned), Path(str(section.captioned))
     if path.suffix == ".tar" and path.is_file():
         return pictures_of_shards([path], captions(section.text_column))
     if path.is_dir():
         return _of_folder(path, captions(section.text_column))
-    if path.exists() or path.suffix == ".tar" or not names_dataset(source):
-        kind = f"{source} is neither a folder nor a .tar shard"
-        raise UsageError(
-            kind if path.exists() else f"there are no pictures at {source}",
-            "name a folder, a .tar shard, or a data set as OWNER/NAME",
-        )
+    require_captioned(source)
+    if path.exists():
+        raise UsageError(f"{source} is neither a folder nor a .tar shard", NAME_CAPTIONED)
     return _of_dataset(source, section)
 
 

@@ -14,7 +14,8 @@ from accelerate.utils import gather_object
 from ..errors import UsageError
 from ..system.files import cache_folder, cache_key, replacing_file
 from ..teachers.encoders import EncoderFactory
-from ..weights.cache import PICTURES, Cache, ShardedCache
+from ..weights.cache import Cache, ShardedCache
+from ..weights.cache_kinds import IDENTITY, LATENTS, PICTURES, TEXTS
 from ..weights.shards import remove_damaged
 from ..wording import few
 from .buckets import Size, buckets_of, nearest_bucket
@@ -46,7 +47,7 @@ class EncodedCache:
         self.folder = root / cache_key(identity=self.identity)[:16]
         # Hashes and sizes of pictures do not depend on the model.
         self.pictures = Cache(root / PICTURES)
-        self.texts, self.latents = ShardedCache(self.folder / "texts"), ShardedCache(self.folder / "latents")
+        self.texts, self.latents = ShardedCache(self.folder / TEXTS), ShardedCache(self.folder / LATENTS)
 
     def text_key(self, text: str) -> str:
         return cache_key(identity=self.identity, text=text)
@@ -81,7 +82,7 @@ class EncodedCache:
 
     def label(self) -> None:
         """Write for people which model the folder belongs to."""
-        with replacing_file(self.folder / "identity.json") as aside:
+        with replacing_file(self.folder / IDENTITY) as aside:
             aside.write_text(json.dumps(self.identity, indent=2) + "\n")
 
 
@@ -144,7 +145,7 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
 
 
 def training_prompts(section: DataSection) -> list[Prompt]:
-    """The prompts of ``section``.
+    """The prompts of ``section``, as many as it allows.
 
     Raises UsageError with the numbers of prompts that give one side of their picture without the other.
     """
@@ -162,7 +163,7 @@ def training_prompts(section: DataSection) -> list[Prompt]:
             f" ({few(halves, NAMES_SHOWN)})",
             "give both, which choose the bucket, or neither",
         )
-    return prompts
+    return prompts[: section.limit]
 
 
 def summary(skipped: Sequence[SkippedPicture]) -> str:

@@ -202,14 +202,14 @@ def _finished(
         )
     if skipped:
         console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
-    _warn_of_long_texts(to_encode, cache.texts, console)
-    empty = cache.text_key(EMPTY) if negative else None
-    return EncodedData(buckets, cache.texts, cache.latents, empty, len(skipped))
-
-
-def _warn_of_long_texts(to_encode: SamplesToEncode, texts: ShardedCache, console: Console) -> None:
-    """Say which texts were cut, also where an earlier run encoded them."""
     told = {item.sample.text: item.text for items in to_encode.items.values() for item in items}
+    _warn_of_long_texts(told, cache.texts, console)
+    empty = cache.text_key(EMPTY) if negative else None
+    return EncodedData(buckets, cache.texts, cache.latents, told, empty, len(skipped))
+
+
+def _warn_of_long_texts(told: Mapping[str, str], texts: ShardedCache, console: Console) -> None:
+    """Say which texts, here by their keys, were cut, also where an earlier run encoded them."""
     notes = {text: note for key, text in told.items() if (note := texts.note(key)) is not None}
     if notes:
         console.warn(told_of(notes, len(told)))

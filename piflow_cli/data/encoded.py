@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,12 +34,14 @@ class Bucket:
 class EncodedData:
     """Samples in buckets, and the caches that hold them.
 
-    ``negative``: key of the empty prompt, where guidance needs it. ``left_out``: pictures that could not be used.
+    ``told``: the texts by their keys. ``negative``: key of the empty prompt, where guidance needs it. ``left_out``:
+    pictures that could not be used.
     """
 
     buckets: Sequence[Bucket]
     texts: ShardedCache
     latents: ShardedCache
+    told: Mapping[str, str]
     negative: str | None = None
     left_out: int = 0
 
@@ -58,8 +60,9 @@ class EncodedData:
         conditioning = collate([self.texts[sample.text] for sample in samples])
         if self.negative is not None:
             conditioning = with_negative(conditioning, collate([self.texts[self.negative]] * size))
+        shape, texts = (size, *bucket.shape), [self.told[sample.text] for sample in samples]
         posteriors = [self.latents[sample.latents] for sample in samples if sample.latents is not None]
         if not posteriors:
-            return Batch((size, *bucket.shape), conditioning)
+            return Batch(shape, conditioning, texts=texts)
         mean, std = (torch.stack([posterior[name] for posterior in posteriors]) for name in ("mean", "std"))
-        return Batch((size, *bucket.shape), conditioning, draw_latents(mean, std, seed, place))
+        return Batch(shape, conditioning, draw_latents(mean, std, seed, place), texts)

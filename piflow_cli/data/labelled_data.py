@@ -15,14 +15,11 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ..errors import UsageError
-from ..presets.folders import SHIPPED_PREFIX
-from ..presets.places import expanded
 from ..teachers.base import ClassConditionalFamily, Conditioning
 from ..teachers.encoders import EncoderFactory
 from ..teachers.folders import outline_folder
 from ..teachers.latents import vae_encoders
 from ..weights.cache import ShardedCache
-from ..weights.locate import hub_id, locate
 from .batches import Batch, LabelledImages, TrainingData, batch_indices, draw_latents
 from .buckets import Size, centre_crop
 from .collect import UNREADABLE, EncodedCache, SkippedPicture, summary
@@ -31,6 +28,7 @@ from .labelled import list_labelled
 from .labelled_images import StoredLatents, holds_latents, load_images, open_latents
 from .picture import Picture
 from .picture_index import PictureFacts, look_at
+from .places import NAME_DATA, labelled_place
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 NO_LABEL = "without a label"
-NAME_DATA = "name labelled pictures or latents, a folder or a file of them: --data SOURCE"
 
 Condition = Callable[[Sequence[int]], Conditioning]
 
@@ -89,21 +86,6 @@ class LabelledLatents:
         mean, std = self.latents.read(chosen)
         x_0 = mean if std is None else draw_latents(mean, std, seed, place)
         return Batch(tuple(x_0.shape), self.condition(self.latents.labels[chosen].tolist()), x_0)
-
-
-def labelled_place(images: str) -> Path:
-    """The place of `data.images`; raises UsageError where there is nothing.
-
-    Only a file that is shipped or on the Hub is fetched.
-    """
-    path = expanded(images)
-    if images.startswith(SHIPPED_PREFIX) or (not path.exists() and hub_id(images) is not None):
-        return locate(images, option="--data SOURCE")
-    if not path.exists():
-        raise UsageError(f"there are no pictures at {images}", NAME_DATA)
-    if path.is_file() and path.suffix not in (".safetensors", ".tar"):
-        raise UsageError(f"{images} is neither a .safetensors file nor a .tar shard", NAME_DATA)
-    return path
 
 
 def open_labelled(

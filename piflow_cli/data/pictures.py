@@ -7,7 +7,6 @@ on white; evaluation takes its pixels as they are stored, as clean-fid does, or 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
@@ -18,7 +17,6 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import first_line
-from ..reports.images import GRID_KEY, RECIPE_KEY
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Formats that are read whatever a file is called. Other formats of Pillow start programs (EPS) or are no pictures.
@@ -114,16 +112,6 @@ def open_picture(data: bytes) -> Image.Image:
             upright = in_eight_bits(upright, "RGBA")
             return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
         return in_eight_bits(upright, "RGB")
-
-
-def is_grid(picture: Image.Image) -> bool:
-    """Whether `piflow sample` made the picture to show all others, by its recipe."""
-    try:
-        recipe = json.loads(picture.info[RECIPE_KEY])
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return False
-    # Grids of 0.1.0 have no mark; every single picture has its seed.
-    return isinstance(recipe, dict) and (GRID_KEY in recipe or ("piflow" in recipe and "seed" not in recipe))
 
 
 def _turned(picture: Image.Image, data: bytes) -> bool:

@@ -19,8 +19,9 @@ from .buckets import buckets_of
 from .captioned import list_pictures
 from .collect import EMPTY, EncodedCache, training_prompts
 from .encode import open_encoded
-from .labelled_data import labelled_place, open_labelled
+from .labelled_data import open_labelled
 from .labelled_images import holds_latents
+from .places import labelled_place
 from .rows import names_dataset
 
 if TYPE_CHECKING:

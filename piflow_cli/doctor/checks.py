@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from . import computing, installed, machine, places, rollouts
+from . import computing, downloads, installed, machine, places, rollouts
 from .findings import Probe
 
 CHECKS = (
@@ -12,6 +12,7 @@ CHECKS = (
     Probe("cache", places.cache, "keeps encoded prompts and generated states"),
     Probe("Hub cache", places.hub_cache, "keeps what is downloaded from the Hub"),
     Probe("Hub", places.hub, "lets gated teachers be downloaded, such as FLUX.1 [dev]"),
+    Probe("gated bases", downloads.gated, "are teachers that the Hub gives to those who accepted their licence"),
     Probe("datasets", partial(installed.package, "datasets", "datasets", False), "reads Parquet and Hub data sets"),
     Probe("clean-fid", partial(installed.package, "cleanfid", "clean-fid", False), "resizes pictures for FID"),
     Probe("lpips", partial(installed.package, "lpips", "lpips", False), "measures LPIPS"),
@@ -36,6 +37,9 @@ CHECKS = (
         partial(installed.package, "transformers", "transformers", True),
         "encodes prompts of text-to-image teachers, and runs DINOv2 and CLIP",
     ),
+    Probe("Inception", downloads.inception, "sees pictures for FID"),
+    Probe("AlexNet", downloads.alexnet, "sees pictures for LPIPS"),
+    Probe("CLIP", downloads.clip, "compares pictures with their prompts"),
     Probe(
         "bitsandbytes",
         partial(installed.package, "bitsandbytes", "bitsandbytes", True),

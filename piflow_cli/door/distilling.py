@@ -41,7 +41,7 @@ def distill(
 
     Args:
         teacher: a shipped preset, or the path of a preset file.
-        output: folder of the run; default: runs/<preset>.
+        output: folder of the run; default: runs/<preset>, with policy and NFE where they are others than the preset's.
         config: a YAML file with some of the preset's keys.
         settings: any key of the preset as ``section.key``, over preset and ``config``; ``data``: a source of pictures,
             labelled or captioned.
@@ -68,14 +68,14 @@ def distill(
     from ..presets.flags import PICTURES
     from ..presets.places import with_full_paths
     from ..presets.resolve import resolve
-    from ..students.runs import usual_folder
+    from ..students.naming import run_folder
     from ..training import distill as run
 
     given = dict(settings or {})
     pictures = {PICTURES: str(given.pop(PICTURES))} if PICTURES in given else {}
     assignments = [_assignment(key, value) for key, value in given.items()]
     preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, pictures))
-    folder = usual_folder(preset) if output is None else Path(output)
+    folder = run_folder(preset, teacher) if output is None else Path(output)
     begun = None if fork is None else Path(fork)
     run(preset, output=folder, device=device, resume=resume, console=console, parallel=parallel, fork=begun)
     return folder

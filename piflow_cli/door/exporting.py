@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 from ..console import SILENT
 from ..exporting.driver import export as run
 from ..exporting.request import ExportRequest, usual_folder
+from ..system.outputs import output_folder
 from .arguments import Device, FileOrFolder, Source, Speaker, Word
 from .calls import public, request_of
 from .options import ExportOptions
@@ -53,6 +54,10 @@ def export(
     True
     """
     named = str(student)
-    folder = usual_folder(named, options.get("subfolder"), format) if output is None else Path(output)
+    folder = output_folder(
+        None if output is None else Path(output),
+        usual_folder(named, options.get("subfolder"), format),
+        options.get("overwrite", False),
+    )
     run(request_of(ExportRequest, options, student=named, format=format, output=folder, device=device), console)
     return folder

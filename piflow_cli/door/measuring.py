@@ -10,8 +10,8 @@ from typing_extensions import Unpack
 from ..console import SILENT
 from ..evaluation.request import EvalReport, EvalRequest, parse_metrics
 from ..evaluation.run import evaluate as run_evaluation
-from ..inspection.inspect import Inspection, InspectRequest, inspect_policy
-from ..inspection.slices import Position
+from ..inspection.inspect import Inspection, inspect_policy
+from ..inspection.request import InspectRequest, Position
 from .arguments import Device, FileOrFolder, Sources, Speaker, Taken, Texts, whole_numbers
 from .calls import public, request_of
 from .options import EvalOptions, InspectOptions
@@ -48,8 +48,9 @@ def evaluate(
         fine_steps: Euler steps of the teacher's fine solution.
         extractors: names of feature extractors.
         cache: folder that keeps what was generated; default: ~/.cache/piflow.
-        output: a folder that takes the report as a page, with its plots. The others are those of ``sample``, and
-            the options of `piflow eval` of the same names.
+        output: a new or empty folder that takes the report as a page, with its plots.
+        overwrite: replace an earlier report in that folder. The others are those of ``sample``, and the options of
+            `piflow eval` of the same names.
 
     Returns what `piflow eval --json` prints: ``results`` has a row for each number, with ``model``, ``nfe``,
     ``metric``, ``value``, the interval ``low`` to ``high`` where there is one, and the protocol.

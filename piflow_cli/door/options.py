@@ -59,6 +59,7 @@ class SampleOptions(PictureOptions, total=False):
     offload: Offload
     compile: Switch
     batch_size: Whole | None
+    overwrite: Switch
 
 
 class EvalOptions(PictureOptions, total=False):
@@ -82,6 +83,7 @@ class EvalOptions(PictureOptions, total=False):
     cache: FileOrFolder | None
     save_images: Switch
     save_statistics: FileOrFolder | None
+    overwrite: Switch
 
 
 class InspectOptions(PictureOptions, total=False):

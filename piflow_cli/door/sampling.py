@@ -105,7 +105,8 @@ def sample(
         loras: further adapters, each with its scale.
         base_precision, offload, compile, device, batch_size: how to compute; default: on the GPU if there is one, and
             a loaded student where it is.
-        output: folder for the images and a grid.
+        output: a new or empty folder for the images and a grid.
+        overwrite: replace the images of an earlier call in that folder.
         console: takes progress and warnings.
 
     Returns the images in the order of prompts and seeds, 8 bits a channel; ``image.info["piflow"]`` is the recipe of

@@ -21,13 +21,13 @@ from ..teachers.base import Conditioning
 from ..teachers.folders import teacher_folder
 from ..weights.locate import locate
 from ..weights.stored import shards_of
+from .reference_kinds import TEACHER
 from .rows import titled
 
 if TYPE_CHECKING:
     from ..sampling.opened import OpenedModel
     from .request import EvalRequest
 
-TEACHER = "teacher"
 # Characters, of up to four bytes each: file systems take names of 255 bytes.
 LONGEST_FOLDER = 50
 
@@ -37,7 +37,8 @@ class Candidate:
     """A function from noise (B, C, *S) and conditioning to states (B, C, *S) float32, with its name.
 
     ``identity``: everything that shapes its states besides the image specs, as JSON; it is part of every key of the
-    cache. ``evaluations``: of the network, per picture and without counting guidance twice.
+    cache. ``evaluations``: of the network, per picture and without counting guidance twice; ``trained``: those that a
+    student was trained for.
     """
 
     name: str
@@ -46,11 +47,12 @@ class Candidate:
     evaluations: int
     identity: dict
     draw: Callable[[Tensor, Conditioning], Tensor]
+    trained: int | None = None
 
     @property
     def title(self) -> str:
         """Name and evaluations, as plots have it."""
-        return titled(self.name, self.kind, self.evaluations)
+        return titled(self.name, self.kind, self.evaluations, self.trained)
 
     @property
     def folder(self) -> str:
@@ -85,7 +87,7 @@ def student_candidates(opened: OpenedModel, request: EvalRequest, name: str) -> 
 
     policy = f"{facts.policy}, {facts.components}"
     return [
-        Candidate(name, "student", policy, steps, {**identity, "steps": steps}, draws(steps))
+        Candidate(name, "student", policy, steps, {**identity, "steps": steps}, draws(steps), facts.nfe)
         for steps in request.steps or (facts.nfe,)
     ]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UsageError
 from ..packages import object_at
 from ..sampling.request import ImageSpec
-from .candidates import TEACHER, Candidate
+from .candidates import Candidate
 from .compared import Compared
 from .distributions import each_is_needed, lacking
 from .extractor_kinds import extractor_kind
@@ -21,7 +21,8 @@ from .extractors.features import FeatureSet
 from .extractors.moments import MomentAccumulator
 from .generate import Generation, MetricExtractor
 from .metric_kinds import FEATURES, PATCHES, PROMPTS, STUDENT, metric_kind, needing
-from .references import DATA, open_reference
+from .reference_kinds import DATA, TEACHER
+from .references import open_reference
 from .request import EvalRequest
 
 if TYPE_CHECKING:

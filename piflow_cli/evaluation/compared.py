@@ -13,6 +13,7 @@ from ..presets.idle import idle_options
 from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import ImageSpec, SampleRequest
 from ..sampling.teacher import OwnTeacher, own_teacher
+from ..students.evaluations import steps_warning
 from ..students.open import find_student
 from ..teachers.base import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
@@ -69,6 +70,9 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
     facts = found.facts
     for line in idle_options(facts.policy, request.substeps, request.temperature):
         console.warn(f"{name}: {line}")
+    for count in request.steps:
+        if (line := steps_warning(facts, count)) is not None:
+            console.warn(f"{name}: {line}")
     text = isinstance(found.family, TextToImageFamily)
     drawn = SampleRequest(
         labels=request.labels, prompts=_prompts(request) if text else (), seeds=request.seeds,

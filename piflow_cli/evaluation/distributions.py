@@ -28,8 +28,8 @@ class Measure:
     """One number with its protocol.
 
     ``low`` and ``high``: a FID of fewer than 10,000 images has the interval in which the value at 10,000 lies (95 %),
-    unless they are too few even for that. ``reference_images`` None: the reference does not tell. ``reference`` None:
-    the metric takes none. ``note``: what a reader should know of the number.
+    unless they are too few even for that, and its ``estimate`` ``at`` that number. ``reference_images`` None: the
+    reference does not tell. ``reference`` None: the metric takes none. ``note``: what a reader should know of it.
     """
 
     metric: str
@@ -41,6 +41,8 @@ class Measure:
     reference_images: int | None
     low: float | None = None
     high: float | None = None
+    estimate: float | None = None
+    at: int | None = None
     note: str | None = None
 
     def row(self) -> dict[str, object]:

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from ..data.picture_folders import files_below
-from ..data.pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, is_grid, mode_of, opened_picture
+from ..data.pictures import SIXTEEN_BITS, SUFFIXES, Unreadable, as_stored, mode_of, opened_picture
 from ..errors import UsageError
+from ..reports.recipes import is_grid, recipe_in
 from ..system.devices import usable_cores
 from ..wording import few
+from .early import check_folder
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -131,13 +133,6 @@ class ImageFolder:
                 yield entries[start : start + step]
 
 
-def check_folder(path: Path) -> None:
-    """Raise UsageError where ``path`` is no folder."""
-    if not path.is_dir():
-        what = f"{path} is no folder" if path.exists() else f"there is no folder {path}"
-        raise UsageError(what, "name a folder of pictures")
-
-
 def open_folder(path: Path, count: int | None = None, console: Console | None = None) -> ImageFolder:
     """The pictures below ``path``, or the first ``count`` of them by name; headers are read, pixels are not.
 
@@ -176,7 +171,7 @@ def _looked_at(path: Path, files: Sequence[Path], count: int | None) -> tuple[li
         name = str(file.relative_to(path))
         try:
             with opened_picture(file) as picture:
-                if is_grid(picture):
+                if is_grid(recipe_in(picture)):
                     grids.append(name)
                 else:
                     entries.append(Entry(file, picture.size, mode_of(picture)))

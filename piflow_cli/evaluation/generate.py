@@ -96,6 +96,7 @@ class Generation:
     ) -> None:
         self.opened, self.extractors, self.cache, self.processes = opened, extractors, cache, processes
         self.batch_size, self.images = batch_size, images
+        self.written: set[Path] = set()
         self.chunks = chunks_of(specs, 4 * math.prod(opened.shape_of(specs[0])))
 
     @property
@@ -113,7 +114,6 @@ class Generation:
 
         ``aligned``: of the aligned specs alone.
         """
-        self._tell_of_older(candidate, console)
         chunks = self._chunks(aligned)
         lacking = self.processes.of_first(
             lambda: [
@@ -124,17 +124,6 @@ class Generation:
             self._make(candidate, [chunks[place] for place in lacking], console)
         else:
             console.say(f"{candidate.title}: from the cache")
-
-    def _tell_of_older(self, candidate: Candidate, console: Console) -> None:
-        """Warn of pictures that are there already and stay, since they would be taken for some of these."""
-        if self.images is None:
-            return
-        ours = {f"{spec.stem}.png" for spec in self.specs}
-        older = [path for path in (self.images / candidate.folder).glob("*.png") if path.name not in ours]
-        if older:
-            count = "1 older picture" if len(older) == 1 else f"{len(older):,} older pictures"
-            folder = self.images / candidate.folder
-            console.warn(f"{folder} holds {count} of other seeds, and they stay: name another folder with --output DIR")
 
     def _make(self, candidate: Candidate, chunks: Sequence[Chunk], console: Console) -> None:
         """Make ``chunks`` in turns of one for each process.
@@ -285,4 +274,6 @@ class Gathered:
             for part in own:
                 for stem, png in part.pictures.items():
                     assert generation.images is not None, "pictures are made where a folder takes them"
-                    write_png(png, generation.images / self.candidate.folder / f"{stem}.png")
+                    path = generation.images / self.candidate.folder / f"{stem}.png"
+                    write_png(png, path)
+                    generation.written.add(path)

@@ -75,6 +75,7 @@ class Measuring:
     def _row_of(self, candidate: Candidate, found: Measure) -> Row:
         return self.row(
             candidate, found.metric, found.value, found.images, low=found.low, high=found.high,
+            estimate=found.estimate, at=found.at,
             extractor=found.extractor,
             resize=found.resize, reference=found.reference, reference_images=found.reference_images, note=found.note,
         )  # fmt: skip
@@ -91,6 +92,7 @@ class Measuring:
             value,
             images,
             seeds=seeds,
+            trained=candidate.trained,
             **more,
         )
 

@@ -35,6 +35,7 @@ class Number:
         what: what it is, in words.
         better: whether lower or higher numbers are better; None: neither.
         drawn: whether a plot draws it against the number of evaluations.
+        unit: of a number whose title does not say it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Number:
     what: str
     better: Literal["lower", "higher"] | None = None
     drawn: bool = False
+    unit: str | None = None
 
     @property
     def meaning(self) -> str:
@@ -165,6 +167,7 @@ ROWS = {
                     "PSNR",
                     "dB, of pictures against those of the teacher's fine solution of the same noise",
                     "higher",
+                    unit="dB",
                 ),
                 Number(
                     "lpips",
@@ -234,6 +237,9 @@ ROWS = {
     )
 }
 
+# The number that stands for a student in a list of them.
+HEADLINE = "fid"
+
 
 def metric_names() -> tuple[str, ...]:
     """The names of all metrics, ours first."""
@@ -264,6 +270,13 @@ def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:
     return tuple(
         kind.name for kind in metric_kinds() if kind.needs.issuperset(needs) and kind.needs.isdisjoint(without)
     )
+
+
+def spoken_names() -> dict[str, MetricKind]:
+    """Metrics by all that they are called, in small letters: their own names, and those and the titles of numbers."""
+    kinds = metric_kinds()
+    numbers = {name.lower(): kind for kind in kinds for one in kind.numbers for name in (one.name, one.title)}
+    return numbers | {kind.name: kind for kind in kinds}
 
 
 def metric_numbers() -> dict[str, Number]:

@@ -1,10 +1,11 @@
-"""Pictures of a report: quality against evaluations, error by time, and samples of all models from the same noise."""
+"""Plots of a report: quality against evaluations, and error by time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..reports.plots import log_numbers
 from ..sampling.trajectory import VelocityError
 from .metric_kinds import metric_numbers
 from .rows import Row, by_metric
@@ -12,14 +13,11 @@ from .rows import Row, by_metric
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 TEACHER_COLOUR = "0.35"
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 PANEL = 3.6
-# An axis that spans less also has numbers between the powers of ten.
-FEW = 100
-LARGEST_CELL = 256
+GRID_COLOUR = "0.92"
 
 
 def colours_of(rows: Sequence[Row]) -> dict[str, str]:
@@ -29,47 +27,38 @@ def colours_of(rows: Sequence[Row]) -> dict[str, str]:
     return {**{row.model: TEACHER_COLOUR for row in rows if row.kind == "teacher"}, **colours}
 
 
-def quality_figure(rows: Sequence[Row]) -> Figure | None:
-    """A panel for each metric: the number against evaluations, both logarithmic, with intervals as bars.
-
-    None where nothing is to be drawn.
-    """
-    from matplotlib.figure import Figure
-
+def quality_panels(rows: Sequence[Row]) -> list[Figure]:
+    """A figure for each metric: the number against evaluations, both logarithmic, with intervals as bars."""
     known = metric_numbers()
     drawn = {
         title: column for title, column in by_metric(rows).items() if known[column[0].metric].drawn and _known(column)
     }
-    if not drawn:
-        return None
-    across = min(3, len(drawn))
-    down = -(-len(drawn) // across)
-    figure = Figure(figsize=(across * PANEL, down * PANEL), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).flat
-    colours = colours_of(rows)
-    for axes, (title, column) in zip(panels, drawn.items()):
+    colours, panels = colours_of(rows), []
+    for title, column in drawn.items():
+        figure, axes = _panel(PANEL)
         _quality(axes, _known(column), colours)
-        axes.set(title=title, xlabel="network evaluations", xscale="log")
+        better = known[column[0].metric].better
+        axes.set(title=title, xlabel="network evaluations", ylabel=f"{title} ({better} is better)", xscale="log")
         if all(row.value > 0 for row in _known(column)):
-            _logarithmic(axes)
+            log_numbers(axes.yaxis)
         # A logarithmic axis counts in powers of ten, and evaluations are few: they are named themselves.
         counts = sorted({row.nfe for row in _known(column) if row.nfe is not None})
         axes.set_xticks(counts, [str(count) for count in counts])
-        axes.minorticks_off()
-        axes.grid(True, color="0.92")
-    for axes in list(figure.axes)[len(drawn) :]:
-        axes.remove()
-    figure.axes[0].legend(frameon=False, fontsize="small")
-    return figure
+        axes.set_xticks([], minor=True)
+        if not panels:
+            axes.legend(frameon=False, fontsize="small")
+        panels.append(figure)
+    return panels
 
 
-def _logarithmic(axes: Axes) -> None:
-    """Numbers beside the axis, also between powers of ten where it spans few of them."""
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}" if high / low < FEW else "")
-    axes.tick_params(axis="y", which="minor", labelsize="small")
+def _panel(width: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, PANEL), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(True, color=GRID_COLOUR)
+    axes.set_axisbelow(True)
+    return figure, axes
 
 
 def _known(column: Sequence[Row]) -> list[Row]:
@@ -108,12 +97,9 @@ def error_figure(
 
     ``errors``: by title, with the name of the model whose colour is used.
     """
-    from matplotlib.figure import Figure
-
     if not errors:
         return None
-    figure = Figure(figsize=(7.2, PANEL), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _panel(2 * PANEL)
     styles: dict[str, int] = {}
     for title, (name, found) in errors.items():
         style = styles[name] = styles.get(name, -1) + 1
@@ -125,25 +111,7 @@ def error_figure(
                 color=colours[name], linestyle=("-", "--", ":", "-.")[style % 4], label=title if index == 0 else None,
             )  # fmt: skip
     if all(error.relative > 0 for _, found in errors.values() for error in found[1:]):
-        _logarithmic(axes)
+        log_numbers(axes.yaxis)
     axes.set(xlabel="raw time (1 is noise)", ylabel="squared error over the teacher's", xlim=(1.02, -0.02))
-    axes.grid(True, color="0.92")
     axes.legend(frameon=False, fontsize="small")
-    return figure
-
-
-def sample_figure(grid: Mapping[str, Sequence[Image]]) -> Figure:
-    """Samples in a row for each model and a column for each noise."""
-    from matplotlib.figure import Figure
-
-    columns = max(len(images) for images in grid.values())
-    figure = Figure(figsize=(columns * 0.85 + 1.9, len(grid) * 0.85 + 0.1), layout="constrained")
-    cells = figure.subplots(len(grid), columns, squeeze=False)
-    for line, (title, images) in zip(cells, grid.items()):
-        for axes in line:
-            axes.set_axis_off()
-        for axes, image in zip(line, images):
-            image.thumbnail((LARGEST_CELL, LARGEST_CELL))
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        line[0].text(-0.15, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize="small")
     return figure

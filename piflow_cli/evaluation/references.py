@@ -5,7 +5,6 @@ They are a folder, saved statistics, clean-fid's statistics by name, or a preset
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,23 +15,22 @@ from ..data.pictures import SUFFIXES
 from ..errors import UsageError
 from ..presets.places import expanded
 from ..system.files import cache_key, identity_of, user_cache
-from ..weights.cache import STATISTICS, Cache
+from ..weights.cache import Cache
+from ..weights.cache_kinds import STATISTICS
 from ..weights.locate import locate
-from ..wording import shortened
 from .extractors import Extractor
 from .extractors.base import INCEPTION, RESIZE_TENSORFLOW
-from .extractors.clean_fid import CLEAN_FID, clean_fid_statistics
+from .extractors.clean_fid import clean_fid_statistics
 from .extractors.features import FeatureCollector, FeatureSet, load_features, refuse_mixing
 from .extractors.npz import npz_moments
 from .folders import ImageFolder, open_folder
+from .reference_kinds import CLEAN_FID, DATA, KNOWN, check_reference
 
 if TYPE_CHECKING:
     from ..console import Console
     from ..presets.schema import Preset
 
-DATA = "data"
 BATCH = 64
-KNOWN = "a folder of pictures, a .safetensors or .npz file of statistics, clean-fid:NAME/RESOLUTION/SPLIT, or data"
 
 
 def open_reference(
@@ -83,12 +81,6 @@ def open_reference(
             f"take --num-images {reference.count}",
         )
     return reference
-
-
-def check_reference(text: str) -> None:
-    """Raise UsageError where ``text`` is a path, and nothing is there."""
-    if text != DATA and not text.startswith(CLEAN_FID) and not os.path.exists(expanded(text)):
-        raise UsageError(f"there is no reference {shortened(text)}", f"name {KNOWN}: --reference PATH")
 
 
 def _kind_of(path: Path) -> str:

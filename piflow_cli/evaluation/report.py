@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import format_table
-from ..reports.page import Page, figure_png
+from ..reports.grids import comparison_grid
+from ..reports.page import Page
+from ..reports.plots import figure_png, png_bytes
 from ..sampling.trajectory import VelocityError
 from .metric_kinds import metric_numbers
-from .plots import colours_of, error_figure, quality_figure, sample_figure
-from .report_folder import NUMBERS, PAGE, write_files
-from .rows import Row, by_metric, protocols, table_of
+from .plots import colours_of, error_figure, quality_panels
+from .report_folder import NUMBERS, PAGE, clear_pictures, write_files
+from .rows import Row, best_cells, by_metric, protocols, table_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 INTERVAL = (
-    "In parentheses: where the distance of 10,000 images lies, with 95 % probability. Of few images a distance comes"
-    " out too high, so the number measured may be above."
+    "Of few images a distance comes out too high, so what it is of many is estimated; in parentheses is where it lies"
+    " with 95 % probability."
 )
 
 
@@ -30,8 +33,9 @@ class Report:
 
     ``recipe``: how the command was run. ``errors`` and ``samples``: by title of the model.
 
-    ``errors`` come with the name of the model, ``samples`` are its pictures of the same noise in every row; ``notes``
-    is what a reader of the numbers must know.
+    ``errors`` come with the name of the model, ``samples`` are its pictures of the same noise in every row, and
+    ``sample_titles`` their prompts or classes; ``notes`` is what a reader of the numbers must know.
+    ``pictures``: files of single ones that were written.
     """
 
     title: str
@@ -39,7 +43,9 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     errors: dict[str, tuple[str, Sequence[VelocityError]]] = field(default_factory=dict)
     samples: dict[str, Sequence[Image]] = field(default_factory=dict)
+    sample_titles: Sequence[str] = ()
     notes: list[str] = field(default_factory=list)
+    pictures: set[Path] = field(default_factory=set)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of report.json and --json."""
@@ -73,15 +79,21 @@ class Report:
 
 def write_report(report: Report, folder: Path) -> dict[str, Path]:
     """Write the report into ``folder``, where an earlier one goes; returns its files by what they are."""
-    figures = {
-        "quality": quality_figure(report.rows),
-        "error": error_figure(report.errors, colours_of(report.rows)),
-        "samples": sample_figure(_in_order(report)) if report.samples else None,
-    }
-    pictures = {name: figure_png(figure) for name, figure in figures.items() if figure is not None}
-    page = _page(report, pictures).html().encode()
+    panels = _panels(report)
+    pictures = {name: figure_png(*figures) for name, figures in panels.items()}
+    if report.samples:
+        pictures["samples"] = png_bytes(comparison_grid(_in_order(report), report.sample_titles))
+    page = _page(report, panels).html().encode()
     write_files(folder, report.as_dict(), {PAGE: page, **{f"{name}.png": png for name, png in pictures.items()}})
+    clear_pictures(folder, report.pictures)
     return {"report": folder / PAGE, "numbers": folder / NUMBERS, **{name: folder / f"{name}.png" for name in pictures}}
+
+
+def _panels(report: Report) -> dict[str, list[Figure]]:
+    """The plots by name, those that there are."""
+    error = error_figure(report.errors, colours_of(report.rows))
+    found = {"quality": quality_panels(report.rows), "error": [] if error is None else [error]}
+    return {name: figures for name, figures in found.items() if figures}
 
 
 def _in_order(report: Report) -> dict[str, Sequence[Image]]:
@@ -90,28 +102,31 @@ def _in_order(report: Report) -> dict[str, Sequence[Image]]:
     return dict(sorted(report.samples.items(), key=lambda item: item[0] in coarse))
 
 
-def _page(report: Report, pictures: Mapping[str, bytes]) -> Page:
-    page = Page(report.title, "Made by piflow eval. The protocol of every number stands below the table.")
-    page.table(*table_of(report.rows))
+def _page(report: Report, panels: Mapping[str, list[Figure]]) -> Page:
+    page = Page(report.title, "Made by piflow eval. Bold: the best of the students. ↑ higher is better, ↓ lower is.")
+    page.heading("Numbers")
+    lines, columns = table_of(report.rows)
+    page.table(lines, columns, best_cells(report.rows))
     for note in report.all_notes:
         page.text(note)
-    if "quality" in pictures:
-        page.heading("Quality against evaluations")
-        page.picture(
-            pictures["quality"],
-            "Squares: the teacher by Euler steps. Bars: the interval of a number, where it has one.",
-        )
-    if "samples" in pictures:
+    if report.samples:
         page.heading("From the same noise")
-        page.picture(
-            pictures["samples"],
-            "Each row is a model, each column a seed. A student close to its teacher's fine solution looks like the"
+        page.gallery(
+            _in_order(report),
+            "Each row is a model, each column a noise. A student close to its teacher's fine solution looks like the"
             " first row.",
+            report.sample_titles,
         )
-    if "error" in pictures:
+    if "quality" in panels:
+        page.heading("Quality against evaluations")
+        page.plots(
+            panels["quality"],
+            "Squares: the teacher by Euler steps. Pale bars: where the number of 10,000 images lies.",
+        )
+    if "error" in panels:
         page.heading("Error by time")
-        page.picture(
-            pictures["error"],
+        page.plots(
+            panels["error"],
             "How far the policy's velocity is from the teacher's along the student's own path: mean square of the"
             " difference over the teacher's mean square. A line begins at each network evaluation.",
         )

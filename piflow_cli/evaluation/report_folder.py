@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from ..console import dumps
-from ..errors import UsageError
-from ..system.files import files_digest, replacing_file
-from ..system.folders import sync_file
+from ..reports.recipes import recipe_of
+from ..system.files import files_digest, replacing_file, stood_aside
+from ..system.folders import remove_empty, sync_file
+from ..system.outputs import clear, entries
 
 NUMBERS, PAGE = "report.json", "report.html"
 NAMES = (NUMBERS, PAGE, "quality.png", "error.png", "samples.png")
+IMAGES = "images"  # the folder of pictures that were asked for besides
+_WRITTEN, _PICTURE = re.compile(r"[a-z]+\.[a-z]+"), re.compile(r"[\d-]+\.png")
 
 
-def check_report_folder(folder: Path) -> None:
-    """Raise UsageError where ``folder`` holds a file by the name of one of a report's that no earlier report wrote."""
-    earlier = _earlier_files(folder)
-    for name in NAMES:
-        # A link counts, wherever it leads: renaming would take its place.
-        if name not in earlier and ((folder / name).exists() or (folder / name).is_symlink()):
-            message = f"{folder / name} is not of piflow eval, and a report would take its place"
-            raise UsageError(message, "name another folder: --output DIR")
+def is_of_report(path: Path) -> bool:
+    """Whether `piflow eval` wrote an entry of its output folder: a file of its report, or the folder of pictures."""
+    if path.name == IMAGES and path.is_dir() and not path.is_symlink():
+        return all(_is_picture(found) for found in path.rglob("*") if not found.is_dir())
+    if (of := stood_aside(path, _WRITTEN)) is not None:
+        return of in NAMES
+    return path.name in _earlier_files(path.parent)
+
+
+def _is_picture(path: Path) -> bool:
+    if path.is_dir():
+        return False
+    return stood_aside(path, _PICTURE) is not None or recipe_of(path) is not None
+
+
+def clear_pictures(folder: Path, keep: Collection[Path]) -> None:
+    """Remove the pictures that an earlier report has beside it, but for ``keep``, which are of this one."""
+    images = folder / IMAGES
+    for place in [*entries(images), images] if images.is_dir() else []:
+        clear(place, _is_picture, keep)
+        remove_empty([place])
 
 
 def write_files(folder: Path, numbers: Mapping[str, object], files: Mapping[str, bytes]) -> None:

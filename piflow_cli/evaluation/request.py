@@ -11,7 +11,18 @@ from ..errors import UsageError
 from ..presets.bounds import MEASURED
 from ..sampling.limits import faults_of, listed
 from .extractor_kinds import ROWS as EXTRACTORS
-from .metric_kinds import FEATURES, PATCHES, PROMPTS, REFERENCE, STUDENT, metric_kinds, metric_names, needing, usual
+from .metric_kinds import (
+    FEATURES,
+    PATCHES,
+    PROMPTS,
+    REFERENCE,
+    STUDENT,
+    metric_kinds,
+    metric_names,
+    needing,
+    spoken_names,
+    usual,
+)
 
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
 PROTOCOLS = ("quick", "full")
@@ -31,7 +42,8 @@ class EvalRequest:
     ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to which
     students are compared. ``protocol``: quick, full or neither. ``trust_weights``: run ``inception_weights`` that are
     not the published ones. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
-    ``output``: the folder that takes the report; None: none is written.
+    ``output``: the folder that takes the report; None: none is written. ``overwrite``: an earlier report may go from
+    there, and earlier statistics from their file.
     """
 
     students: tuple[str, ...] = ()
@@ -63,6 +75,7 @@ class EvalRequest:
     save_images: bool = False
     save_statistics: Path | None = None
     output: Path | None = None
+    overwrite: bool = False
     device: str = "auto"
 
     @property
@@ -172,8 +185,6 @@ class EvalRequest:
             faults.append(
                 f"--save-statistics {path}: statistics are read again from a file that is called .safetensors"
             )
-        if path.exists():
-            faults.append(f"--save-statistics {path}: it is there already; remove it, or name another file")
         if len(self.extractors) > 1:
             faults.append(
                 f"--save-statistics {path}: one file is of one --extractor, and {len(self.extractors)} are named"
@@ -207,19 +218,23 @@ class EvalRequest:
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """Names with commas between, each once, in the order of the table; raises UsageError with every unknown one."""
-    known = metric_names()
+    """Names with commas between, each once, in the order of the table; raises UsageError with every unknown one.
+
+    A number of a metric stands for the metric, under its name or its title in reports: precision, "patch FID".
+    """
+    known, spoken = metric_names(), spoken_names()
     names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name.lower() not in spoken]
     if unknown:
-        close = difflib.get_close_matches(unknown[0].lower(), known, n=1)
+        close = difflib.get_close_matches(unknown[0].lower(), spoken, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise UsageError(
             f"--metrics: there is no metric {', '.join(map(repr, unknown))}{meant}", f"choose among {','.join(known)}"
         )
-    if twice := [name for name in known if names.count(name) > 1]:
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise UsageError(f"--metrics {text}: {twice[0]} comes twice", "name each metric once")
-    return tuple(name for name in known if name in names)
+    wanted = {spoken[name.lower()].name for name in names}
+    return tuple(name for name in known if name in wanted)
 
 
 class EvalReport(TypedDict, total=False):

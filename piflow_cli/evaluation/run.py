@@ -12,28 +12,27 @@ from typing import TYPE_CHECKING
 
 from ..console import format_pairs
 from ..packages import object_at
-from ..ranks import is_first
 from ..reports.images import to_images
 from ..sampling.text import WIDEST_ROW
-from ..students.locate import path_or_hub_id
 from ..students.naming import student_names
 from ..system.devices import keep_freed_memory
-from ..system.files import cache_folder, check_writable, user_cache
+from ..system.files import user_cache
 from ..system.group import Processes, open_processes
 from ..system.versions import collect
-from ..weights.cache import EVAL, Cache
-from .candidates import TEACHER, Candidate
+from ..weights.cache import Cache
+from ..weights.cache_kinds import EVAL
+from .candidates import Candidate
 from .chosen_extractors import ChosenExtractor, ChosenExtractors, reference_of
 from .compared import Compared, open_compared
+from .early import check
 from .extractor_kinds import extractor_kind
 from .folder_run import FolderRequest, evaluate_folder, extractor_of
-from .folders import check_folder
 from .generate import Generation, MetricExtractor
 from .measuring import Measuring
 from .metric_kinds import FINE, OWN_TEACHER, STUDENT, metric_kind, needing
-from .references import check_reference
+from .reference_kinds import TEACHER
 from .report import Report, write_report
-from .report_folder import check_report_folder
+from .report_folder import IMAGES
 from .request import EvalReport, EvalRequest
 from .rows import Row
 
@@ -56,21 +55,6 @@ SETTINGS = (
     "subfolder",
     "batch_size",
 )
-
-
-def check(request: EvalRequest) -> None:
-    """Refuse what can be refused before anything is loaded, and before other processes are started."""
-    request.check()
-    for student in request.students:
-        path_or_hub_id(student)
-    for name in request.extractors:
-        extractor_kind(name)
-    if request.images is not None:
-        check_folder(request.images)
-    if request.reference not in (None, TEACHER):
-        check_reference(request.reference)
-    if is_first():
-        _check_folders(request)
 
 
 def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
@@ -100,18 +84,6 @@ def evaluate(request: EvalRequest, console: Console) -> tuple[EvalReport, str]:
     written = {**files, **saved, "seconds": round(time.perf_counter() - started, 1)}
     told = format_pairs(written)
     return {**report.as_dict(), **written}, f"{report.text()}\n\n{told}" if measured else told
-
-
-def _check_folders(request: EvalRequest) -> None:
-    """Refuse folders that cannot be written to, or not without loss, before anything is computed."""
-    if request.save_statistics is not None:
-        saved = request.save_statistics
-        check_writable(saved.parent, "--save-statistics FILE", f"--save-statistics {saved}: ")
-    if request.measured:
-        if request.output is not None:
-            check_writable(request.output)
-            check_report_folder(request.output)
-        cache_folder(request.cache)
 
 
 def _title(request: EvalRequest) -> str:
@@ -176,6 +148,8 @@ def _folder_rows(request: EvalRequest, processes: Processes, report: Report, con
                     found.images,
                     low=found.low,
                     high=found.high,
+                    estimate=found.estimate,
+                    at=found.at,
                     extractor=found.extractor,
                     resize=found.resize,
                     reference=found.reference,
@@ -219,7 +193,7 @@ def _rows_of(
     generation = Generation(
         compared.opened, compared.specs, {one.tag: one for one in [*all_chosen, *own.values()]}, cache, processes,
         batch_size=(TEXT_BATCH if compared.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
-        images=request.output / "images" if request.save_images and request.output is not None else None,
+        images=request.output / IMAGES if request.save_images and request.output is not None else None,
     )  # fmt: skip
     fine = _fine(request, compared)
     if fine is not None:
@@ -228,6 +202,7 @@ def _rows_of(
         generation.run(candidate, console)
     if not processes.first:
         return
+    report.pictures |= generation.written
     beside = [candidate for candidate in compared.teachers if str(candidate.identity) not in told]
     told.update(str(candidate.identity) for candidate in beside)
     candidates = [*beside, *compared.students]
@@ -290,3 +265,4 @@ def _add_samples(report: Report, compared: Compared, generation: Generation, can
         if title not in report.samples:
             states = next(generation.states(candidate))[:WIDEST_ROW].to(compared.opened.device)
             report.samples[title] = to_images(compared.opened.decode(states))
+    report.sample_titles = [spec.title for spec in generation.specs[:WIDEST_ROW]]

@@ -14,16 +14,16 @@ from ..errors import UsageError
 from ..presets.contradictions import USUAL_SIDE
 from ..presets.folders import SHIPPED_PREFIX
 from ..sampling.text_specs import usual_size
+from ..students.evaluations import steps_told
 from ..students.facts import StudentFacts
 from ..students.open import FoundStudent, preset_of
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import CONFIGS, hub_id, locate
-from .request import FormatKind
+from ..wording import evaluations
+from .request import CARD_NAME, TAG, FormatKind
 
-CARD_NAME = "README.md"
 PICTURE_NAME = "samples.png"
-TAG = "pi-flow"
 PAPER = "https://arxiv.org/abs/2510.14974"
 # Licences of presets that the Hub knows by name.
 KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "openrail++")
@@ -82,7 +82,7 @@ def write_card(
 
 # {escaped(name)}
 
-A student of {escaped(facts.teacher if base is None else facts.base)} that makes a picture in {_evaluations(facts.nfe)},
+A student of {escaped(facts.teacher if base is None else facts.base)} that makes a picture in {evaluations(facts.nfe)},
 distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.version)}.
 
 {picture}{_table({**_told(facts, license), **export})}
@@ -99,12 +99,6 @@ distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.ve
 def escaped(text: str) -> str:
     """``text`` for a card, letter by letter: no markup, no HTML, one line."""
     return re.sub(r"([\\`*_\[\]<>|&~$!])", r"\\\1", " ".join(text.split()))
-
-
-def is_export(folder: Path) -> bool:
-    """Whether ``folder`` holds a card that piflow wrote, so that an export may take its place."""
-    card = folder / CARD_NAME
-    return card.is_file() and f"- {TAG}\n" in card.read_text(encoding="utf-8", errors="replace")
 
 
 def _license(facts: StudentFacts, source: Path, teacher: str | None) -> str | None:
@@ -141,12 +135,8 @@ def _table(rows: Mapping[str, object]) -> str:
 def _steps(facts: StudentFacts, format: FormatKind) -> str:
     """The sentence on other numbers of steps."""
     if format.any_steps:
-        return f"More evaluations than {facts.nfe} may be asked for."
-    return f"{_evaluations(facts.nfe).capitalize()}, no other number: a policy of PiflowScheduler spans one step."
-
-
-def _evaluations(nfe: int) -> str:
-    return "one network evaluation" if nfe == 1 else f"{nfe} network evaluations"
+        return steps_told(facts)
+    return f"{evaluations(facts.nfe).capitalize()}, no other number: a policy of PiflowScheduler spans one step."
 
 
 def sizes_told(found: FoundStudent) -> str:

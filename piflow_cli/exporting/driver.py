@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..console import SILENT
 from ..errors import RunError, UsageError, explain
-from ..sampling.limits import faults_of, listed
 from ..sampling.request import SampleRequest
 from ..sampling.sample import sample
-from ..students.locate import path_or_hub_id
 from ..system.devices import choose_device
-from ..system.files import check_writable, replacing_folder
+from ..system.files import replacing_folder
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.digests import changed_files, write_manifest
-from .card import CARD_NAME, PICTURE_NAME, is_export, sizes_told, write_card
+from .card import PICTURE_NAME, sizes_told, write_card
+from .early import check
 from .formats import FORMATS
 from .portable import portable, portable_place
-from .request import DTYPES, ExportFormat, ExportRequest
+from .request import CARD_NAME, ExportFormat, ExportRequest
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +40,7 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
         UsageError: the folder is taken, the format cannot do what is asked for, or there is no such student.
         RunError: what was written does not read back as the student; nothing is left of it then.
     """
-    _check_request(request)
+    check(request)
     found = request.find(console.say)
     facts = found.facts
     if request.prompts and not _is_text_to_image(facts):
@@ -87,46 +86,6 @@ def _written(
     console.say("reading it back")
     difference = _verified(writer, writer.verify(student, folder, request), request)
     return {"format": request.format, **_asked(request), **report, "largest_difference_from_the_student": difference}
-
-
-def _check_request(request: ExportRequest) -> None:
-    """Raise UsageError for what is wrong whatever the student is."""
-    if request.format not in FORMATS:
-        raise UsageError(f"--format {request.format}: no such format", f"choose one of {', '.join(FORMATS)}")
-    if request.dtype is not None and request.dtype not in DTYPES:
-        raise UsageError(f"--dtype {request.dtype}: no such dtype", f"choose one of {', '.join(DTYPES)}")
-    if faults := list(faults_of(request)):
-        raise UsageError(listed(faults), "leave it out, or give another")
-    if request.changed and not FORMATS[request.format].mends:
-        mending = " or ".join(kind.name for kind in FORMATS.values() if kind.mends)
-        raise UsageError(
-            f"--accept-changed is for --format {mending}",
-            f"write the adapter anew first, with --format {mending}, then export that",
-        )
-    if request.private and request.push_to_hub is None:
-        raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
-    path_or_hub_id(request.student)
-    output = request.output
-    check_writable(output)
-    if output.is_dir() and any(output.iterdir()):
-        if not is_export(output):
-            raise UsageError(
-                f"{output} holds something else than an export of piflow", "name another folder: --output DIR"
-            )
-        if not request.overwrite:
-            raise UsageError(f"{output} exists already", "name another folder with --output DIR, or add --overwrite")
-    if request.push_to_hub is not None:
-        _check_repository(request.push_to_hub)
-
-
-def _check_repository(repository: str) -> None:
-    import huggingface_hub
-
-    if repository.count("/") != 1:
-        raise UsageError(f"--push-to-hub {repository}: no name of a repository", "write it as owner/name")
-    huggingface_hub.utils.validate_repo_id(repository)
-    if huggingface_hub.get_token() is None:
-        raise UsageError("--push-to-hub: the Hub wants to know who asks", "hf auth login")
 
 
 def _is_text_to_image(facts: StudentFacts) -> bool:

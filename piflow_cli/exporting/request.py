@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ..students.open import FoundStudent
     from ..students.student import Student
 
+CARD_NAME = "README.md"
+TAG = "pi-flow"  # in every card
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Names of --dtype → those of torch."""
 

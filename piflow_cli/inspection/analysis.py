@@ -23,8 +23,9 @@ from ..teachers.text_to_image import TextToImageFamily
 from .against_teacher import Comparison, PathDistance, compare
 from .kinds.anatomy import anatomy_of
 from .motion import Motion, motion, straightness
+from .request import Position
 from .robustness import Response, component_dropout, perturb
-from .slices import Position, Slice, slice_of
+from .slices import Slice, slice_of
 from .substeps import Convergence, convergence
 from .tensors import joined, mean_square, present, to_host
 

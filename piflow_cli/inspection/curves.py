@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..reports.plots import log_numbers
 from .drawing import (
     PASSIVE_COLOUR,
     PASSIVE_STYLE,
     TEACHER_STYLE,
     StudentCurve,
     draw_bars,
-    figure_of,
     finish,
+    panels_of,
 )
 from .kinds.anatomy import anatomy_named
 from .numbers import Summary
@@ -33,9 +34,9 @@ def student_curves(summaries: Sequence[Summary], names: Sequence[str]) -> list[S
     return drawn
 
 
-def motion_figure(drawn: Sequence[StudentCurve]) -> Figure:
+def motion_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
     """Size and direction of the velocity along the rollout."""
-    figure, (speed, turn) = figure_of(2)
+    panels = [speed, turn] = panels_of(2)
     for curve in drawn:
         for step in curve.summary.steps:
             label = f"{curve.name}, straightness {curve.summary.straightness:.3f}" if step.step == 1 else None
@@ -46,13 +47,12 @@ def motion_figure(drawn: Sequence[StudentCurve]) -> Figure:
             speed.plot(step.raws[:-1], step.teacher_speed, **_once(_teacher_style(drawn), step.step))
     speed.set(ylabel="velocity, root mean square", title="size of the velocity", ylim=(0, None))
     turn.set(ylabel="turn since the state before, degrees", title="change of direction", ylim=(0, None))
-    finish(speed, drawn, timed=(speed, turn))
-    return figure
+    return finish(panels, drawn, legend=speed, timed=(speed, turn))
 
 
-def teacher_figure(drawn: Sequence[StudentCurve]) -> Figure:
+def teacher_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
     """Velocity error along the student's own path, by raw time and by noise level, and the distance of the paths."""
-    figure, (by_raw, by_sigma, gap) = figure_of(3)
+    panels = [by_raw, by_sigma, gap] = panels_of(3)
     for curve in drawn:
         for step in curve.summary.steps:
             if step.velocity_error is None or step.gap is None:
@@ -73,13 +73,12 @@ def teacher_figure(drawn: Sequence[StudentCurve]) -> Figure:
     gap.set(ylabel="root mean square, in units of x", title="distance to the teacher's path", ylim=(0, None))
     by_sigma.set(xlabel="noise level sigma")
     by_sigma.invert_xaxis()
-    finish(gap, drawn, timed=(by_raw, gap))
-    return figure
+    return finish(panels, drawn, legend=gap, timed=(by_raw, gap))
 
 
-def substeps_figure(drawn: Sequence[StudentCurve]) -> Figure:
+def substeps_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
     """Error of coarse rollouts of each evaluation against the fine one."""
-    figure, (axes,) = figure_of(1)
+    panels = [axes] = panels_of(1)
     for curve in drawn:
         for step in curve.summary.steps:
             percent = [100 * error for error in step.substep_errors]
@@ -97,20 +96,17 @@ def substeps_figure(drawn: Sequence[StudentCurve]) -> Figure:
                 )
         axes.axvline(curve.summary.substeps, color=curve.colour, linewidth=1, linestyle=":")
     axes.axhline(100 * ENOUGH, color=PASSIVE_COLOUR, linewidth=1, linestyle="--")
-    axes.set(
-        xscale="log", yscale="log", xlabel="substeps per unit of raw time", ylabel="error of the end, % of the way"
-    )
+    axes.set(xscale="log", xlabel="substeps per unit of raw time", ylabel="error of the end, % of the way")
     axes.set(title="how fine rollouts must be (dotted: as sampled)", xticks=drawn[0].summary.close.substeps)
     axes.set_xticklabels([str(count) for count in drawn[0].summary.close.substeps])
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:g}")
-    finish(axes, drawn, timed=())
-    return figure
+    axes.set_xticks([], minor=True)
+    log_numbers(axes.yaxis)
+    return finish(panels, drawn, legend=axes)
 
 
-def robustness_figure(drawn: Sequence[StudentCurve]) -> Figure:
+def robustness_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
     """Responses to perturbations: along the way, at the end by size, and the share of the teacher's answer."""
-    figure, (decay, end, steer) = figure_of(3)
+    panels = [decay, end, steer] = panels_of(3)
     shown = SIZES.index(TYPICAL)
     for curve in drawn:
         robustness = curve.summary.robustness
@@ -157,18 +153,16 @@ def robustness_figure(drawn: Sequence[StudentCurve]) -> Figure:
     for axes in (end, steer):
         axes.set_xticks(SIZES, [f"{size:g}" for size in SIZES])
         axes.minorticks_off()
-    finish(decay, drawn, timed=(decay,))
-    return figure
+    return finish(panels, drawn, legend=decay, timed=(decay,))
 
 
-def dropout_figure(drawn: Sequence[StudentCurve]) -> Figure:
+def dropout_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
     """How far the end moves when one component is left out, where there are components."""
-    figure, (axes,) = figure_of(1)
+    panels = [axes] = panels_of(1)
     for number, curve in enumerate(drawn):
         draw_bars(axes, [100 * change for change in curve.summary.robustness.dropout or ()], curve, number, len(drawn))
     axes.set(xlabel="component that is left out", ylabel="change of the end, % of the way", title="component dropout")
-    finish(axes, drawn, timed=())
-    return figure
+    return finish(panels, drawn, legend=axes)
 
 
 def _teacher_style(drawn: Sequence[StudentCurve]) -> dict:

@@ -28,23 +28,27 @@ class StudentCurve:
     colour: str
 
 
-def figure_of(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure of some panels side by side."""
+def panels_of(count: int) -> list[Axes]:
+    """Panels, each in a figure of its own, so that a page can place them."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(4.6, 3.7 * panels), 3.3), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    for panel in axes:
+    panels = []
+    for _ in range(count):
+        figure = Figure(figsize=(4.6 if count == 1 else 3.9, 3.3), layout="constrained")
+        panel = figure.subplots()
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(color="#eceef0")
         panel.set_axisbelow(True)
-    return figure, list(axes)
+        panels.append(panel)
+    return panels
 
 
-def finish(legend: Axes, drawn: Sequence[StudentCurve], timed: Sequence[Axes]) -> None:
-    """Finish panels: raw time from left to right, edges of segments, one legend, and titles that fit."""
+def finish(
+    panels: Sequence[Axes], drawn: Sequence[StudentCurve], *, legend: Axes, timed: Sequence[Axes] = ()
+) -> list[Figure]:
+    """The figures of finished panels: raw time from left to right, edges of segments, one legend, titles that fit."""
     summary = drawn[0].summary
-    for axes in legend.figure.axes:
+    for axes in panels:
         axes.title.set_fontsize(10)
         for text in (axes.xaxis.label, axes.yaxis.label):
             text.set_fontsize(9)
@@ -62,6 +66,7 @@ def finish(legend: Axes, drawn: Sequence[StudentCurve], timed: Sequence[Axes]) -
                 axes.axvline(step.raws[0], color="#d8dce0", linewidth=1, zorder=0)
     if legend.get_legend_handles_labels()[0]:
         legend.legend(frameon=False, fontsize=8)
+    return [axes.figure.figure for axes in panels]
 
 
 def draw_bars(axes: Axes, heights: Sequence[float], curve: StudentCurve, number: int, count: int) -> None:

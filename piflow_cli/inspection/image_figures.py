@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .analysis import CloseUp, Findings
+from .analysis import Findings
 from .slices import Slice
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ MOST_COMPONENTS = 8
 CELL = 1.15
 
 
-def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
-    """A row for each picture: the sample, components in effect, and the weights of the heaviest components."""
-    maps = [] if close.maps is None else close.maps
+def maps_figure(maps: Sequence[Any], ends: Sequence[Image]) -> Figure:
+    """A row for each picture: the sample, components in effect, and the weights of the heaviest components.
+
+    ``maps``: of each sample, as the anatomy of its policy has them ``by_position``.
+    """
     usage = torch.stack([found.weights.flatten(2).mean(dim=2)[0] for found in maps]).sum(dim=0)
     heaviest = usage.argsort(descending=True)[:MOST_COMPONENTS].tolist()
     components = len(usage)
@@ -44,34 +46,27 @@ def maps_figure(close: CloseUp, ends: Sequence[Image]) -> Figure:
     return figure
 
 
-def estimates_figure(close: CloseUp) -> Figure:
-    """x_0 at chosen times on the student's own path: one row as the policy sees it, one as the teacher does."""
-    pictures = len(close.estimates[0])
-    kinds = [("policy", close.estimates)] + (
-        [] if close.teacher_estimates is None else [("teacher", close.teacher_estimates)]
-    )
-    figure, cells = _cells(pictures * len(kinds), len(close.shown_raws))
+def estimates_figure(raws: Sequence[float], kinds: Mapping[str, Sequence[Sequence[Image]]]) -> Figure:
+    """x_0 at the times ``raws`` on the student's own path: a row for each kind of model, below each other by picture.
+
+    ``kinds``: by name, the pictures at each time.
+    """
+    pictures = len(next(iter(kinds.values()))[0])
+    figure, cells = _cells(pictures * len(kinds), len(raws))
     for picture in range(pictures):
-        for place, (name, columns) in enumerate(kinds):
+        for place, (name, columns) in enumerate(kinds.items()):
             row = cells[picture * len(kinds) + place]
             for axes, column in zip(row, columns):
                 _show(axes, column[picture])
             row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    for axes, raw in zip(cells[0], close.shown_raws):
+    for axes, raw in zip(cells[0], raws):
         axes.set_title(f"raw {raw:.3g}", fontsize=9)
     return figure
 
 
-def ends_figure(found: Sequence[Findings], names: Sequence[str]) -> Figure:
+def ends_rows(found: Sequence[Findings], names: Sequence[str]) -> dict[str, Sequence[Image]]:
     """Samples from the same noise: those of each teacher, and a row of each student."""
-    rows = _teacher_rows(found, names)
-    rows += [(name, student.ends) for name, student in zip(names, found, strict=True)]
-    figure, cells = _cells(len(rows), len(found[0].ends))
-    for row, (name, pictures) in zip(cells, rows):
-        for axes, picture in zip(row, pictures):
-            _show(axes, picture)
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    return figure
+    return {**dict(_teacher_rows(found, names)), **{name: one.ends for name, one in zip(names, found, strict=True)}}
 
 
 def _teacher_rows(found: Sequence[Findings], names: Sequence[str]) -> list[tuple[str, Sequence[Image]]]:
@@ -98,11 +93,12 @@ def slice_figure(cut: Slice, name: str) -> Figure:
         left = axes[0]
         # A narrow density late on would leave everything before it black; of each time the highest is one.
         scaled = cut.density / cut.density.amax(dim=0, keepdim=True).clamp(min=1e-30)
-        left.pcolormesh(raws, values, scaled.numpy(), cmap="Blues", vmin=0, vmax=1, shading="nearest")
+        left.pcolormesh(raws, values, scaled.numpy(), cmap="Blues", vmin=0, vmax=1, shading="nearest", rasterized=True)
         left.plot(raws, cut.estimate.numpy(), color="#d9730d", linewidth=1.5, label="its mean, x_0")
         left.set(title="density of x_0 given the state (highest is dark)", ylabel=f"channel {cut.position.axis}")
     right = axes[-1]
     shade = right.pcolormesh(raws, values, cut.velocity.numpy(), cmap="RdBu_r", shading="nearest", **_symmetric(cut))
+    shade.set_rasterized(True)
     right.plot(raws, cut.neighbours.T.numpy(), color="#555555", linewidth=0.6)
     right.plot(raws, cut.state.numpy(), color="black", linewidth=1.8, label="the state")
     if cut.density is None:
@@ -112,7 +108,9 @@ def slice_figure(cut: Slice, name: str) -> Figure:
     figure.colorbar(shade, ax=right, label="velocity")
     for panel in axes:
         panel.set(xlabel="raw time")
-        panel.legend(fontsize=8, loc="best")
+        panel.title.set_fontsize(9)
+        # Below, since nothing can be read before both colours on a light page and a dark one.
+        panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
     axes[0].invert_xaxis()
     if len(axes) > 1:
         axes[1].invert_xaxis()

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..core.validation import PolicyError
-from ..data.prompts import read_prompts
 from ..errors import RunError, UsageError
-from ..sampling.limits import BasePrecision, faults_of, listed
 from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import SampleRequest
 from ..sampling.teacher import OwnTeacher, own_teacher
-from ..students.locate import path_or_hub_id
 from ..students.naming import student_names
 from ..students.open import FoundStudent, find_student
 from ..students.runs import run_of
 from ..system.devices import choose_device
-from ..system.files import check_writable, replacing_folder
+from ..system.files import replacing_folder
 from .advice import advice
 from .analysis import examine
-from .report import JSON_NAME, Inspected, as_json, is_of_report, write_report
-from .slices import Position
+from .early import check
+from .report import Inspected, as_json, write_report
+from .request import InspectRequest
 from .summary import summarise
 from .verdict import verdict_rows
 
@@ -34,46 +31,7 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..presets.schema import Preset
 
-MOST_STUDENTS = 2
 MOST_PICTURES = 16
-# The pictures of a report have a row for each: more make files that few viewers open.
-MOST_SEEDS = 128
-
-
-@dataclass(frozen=True)
-class InspectRequest:
-    """The command's options; None stands for "as the student was trained".
-
-    ``students``: one, or two that share figures. ``at``: the evaluation of the close-up, from 1.
-    ``position``: where to cut a slice. ``output``: the folder that takes the report; None: none is written.
-    """
-
-    students: tuple[str, ...]
-    labels: tuple[int, ...] | None = None
-    prompts: tuple[str, ...] = ()
-    prompts_from: str | None = None
-    text_column: str | None = None
-    seeds: tuple[int, ...] | None = None
-    height: int | None = None
-    width: int | None = None
-    at: int = 1
-    position: Position | None = None
-    teacher: str | None = None
-    base: str | None = None
-    subfolder: str | None = None
-    vae: str | None = None
-    base_precision: BasePrecision | None = None
-    output: Path | None = None
-    overwrite: bool = False
-    device: str = "auto"
-
-    def check(self) -> None:
-        """Raise UsageError with everything that fits no student."""
-        faults = list(faults_of(self))
-        if not 1 <= len(self.students) <= MOST_STUDENTS:
-            faults.append(f"{len(self.students)} students are named: a report is of one, or of two over each other")
-        if faults:
-            raise UsageError(listed(faults), "piflow inspect-policy --help lists what there is")
 
 
 class Inspection(TypedDict):
@@ -86,12 +44,7 @@ class Inspection(TypedDict):
 
 def inspect_policy(request: InspectRequest, console: Console) -> Inspection:
     """Inspect what ``request`` names, and write the report to its output if it has one."""
-    request.check()
-    for student in request.students:
-        path_or_hub_id(student)
-    if request.output is not None:
-        _check_output(request.output, request.overwrite)
-    _check_count(request)
+    check(request)
     device = choose_device(request.device)
     names = student_names(request.students, request.subfolder)
     founds = [
@@ -110,22 +63,6 @@ def _written(students: list[Inspected], folder: Path) -> list[Path]:
     with replacing_folder(folder) as aside:
         written = write_report(students, aside)
     return [folder / path.name for path in written]
-
-
-def _check_count(request: InspectRequest) -> None:
-    """Refuse more pictures than a report can show, before any is made."""
-    if request.seeds is None:
-        return
-    prompts = len(request.prompts) if request.prompts_from is None else len(read_prompts(request.prompts_from))
-    if (total := len(request.seeds) * max(1, prompts)) > MOST_SEEDS:
-        raise UsageError(
-            f"--seeds: that makes {total:,} pictures, and a report has room for {MOST_SEEDS}",
-            "name fewer: --seeds 0-15"
-            if prompts <= 1
-            else "name fewer: --seeds 0"
-            if prompts <= MOST_SEEDS
-            else "name a file of fewer prompts: --prompts FILE",
-        )
 
 
 def _inspected(
@@ -207,28 +144,3 @@ def _check_step(found: FoundStudent, request: InspectRequest) -> None:
             f"--at {request.at}: {found.named} takes {nfe} network evaluation{'s' if nfe > 1 else ''}, counted from 1",
             f"type --at {nfe}, or leave it out for the first",
         )
-
-
-def _check_output(folder: Path, overwrite: bool) -> None:
-    """Raise UsageError unless the folder is new, empty, or holds an inspection that may go, and can be written to."""
-    check_writable(folder)
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    others = sorted(path.name for path in folder.iterdir() if not is_of_report(path.name) or path.is_dir())
-    if not _is_report(folder / JSON_NAME) or others:
-        more = f", {others[0]} for one," if others else ""
-        raise UsageError(
-            f"{folder} holds something else than an inspection{more} which --overwrite would remove",
-            "name another folder: --output DIR",
-        )
-    if not overwrite:
-        raise UsageError(
-            f"{folder} is not empty", "name another folder with --output DIR, or replace it with --overwrite"
-        )
-
-
-def _is_report(path: Path) -> bool:
-    try:
-        return "students" in json.loads(path.read_text())
-    except (OSError, ValueError, TypeError):
-        return False

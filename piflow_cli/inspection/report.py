@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..console import dumps
 from ..core.policies.kinds import policy_class
-from ..reports.page import Page, figure_png
+from ..reports.grids import comparison_grid
+from ..reports.page import Page
+from ..reports.plots import figure_png, png_bytes
 from . import curves, image_figures
 from .advice import Advice
-from .analysis import Findings
+from .analysis import CloseUp, Findings
 from .kinds.anatomy import Anatomy, anatomies, anatomy_named
 from .numbers import Step, Summary
+from .request import JSON_NAME
 from .substeps import ENOUGH, FINE_SUBSTEPS
 from .tensors import MOST_POSITIONS
 from .verdict import verdict_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
-JSON_NAME, PAGE_NAME = "policy.json", "policy.html"
+PAGE_NAME = "policy.html"
 # Names of files, which stay as they are in 0.1.0.
 PICTURES = ("samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "maps")
 
@@ -75,19 +79,27 @@ def _step_json(step: Step, policy: str) -> dict:
 def write_report(students: Sequence[Inspected], folder: Path) -> list[Path]:
     """Write all files into the existing ``folder``; returns them."""
     page, files = _opened(students), []
-    for title, text, name, figure in _sections(students):
-        if title:
-            page.heading(title)
-            page.text(text)
-        png = figure_png(figure)
-        (folder / f"{name}.png").write_bytes(png)
-        files.append(folder / f"{name}.png")
-        page.picture(png, f"{name}.png")
+    for section in _sections(students):
+        if section.title:
+            page.heading(section.title)
+        png = _shown(section, page, students[0].summary)
+        (folder / f"{section.name}.png").write_bytes(png)
+        files.append(folder / f"{section.name}.png")
     page.heading("How this was measured")
     page.text(_method(students[0]))
     (folder / JSON_NAME).write_text(dumps(as_json(students)) + "\n")
     page.write(folder / PAGE_NAME)
     return [folder / PAGE_NAME, folder / JSON_NAME, *files]
+
+
+def _shown(section: Section, page: Page, summary: Summary) -> bytes:
+    """Add the pictures of a section to the page; returns them as one PNG."""
+    if isinstance(section.shown, Mapping):
+        titles = [str(shot["prompt"]) if "prompt" in shot else f"class {shot['label']}" for shot in summary.shots]
+        page.gallery(section.shown, section.caption, titles)
+        return png_bytes(comparison_grid(section.shown, titles))
+    page.plots(section.shown, section.caption)
+    return figure_png(*section.shown)
 
 
 def _opened(students: Sequence[Inspected]) -> Page:
@@ -100,6 +112,7 @@ def _opened(students: Sequence[Inspected]) -> Page:
         f"teacher {first.teacher}, {pictures} picture{'s' if pictures != 1 else ''}; "
         f"evaluation {first.at} of {first.nfe} is looked at closely",
     )
+    page.heading("Verdict")
     rows = verdict_rows(summaries, names, [student.warned for student in students])
     page.table(rows, list(rows[0]))
     for student in students:
@@ -118,20 +131,25 @@ def _opened(students: Sequence[Inspected]) -> Page:
     return page
 
 
-Section = tuple[str, str, str, "Figure"]
-"""Heading (empty: goes on under the one before), a sentence or two, name of the file, figure."""
+class Section(NamedTuple):
+    """A heading (empty: goes on under the one before), a caption, the name of the file, and panels or rows."""
+
+    title: str
+    caption: str
+    name: str
+    shown: list[Figure] | Mapping[str, Sequence[Image]]
 
 
 def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
     drawn = curves.student_curves([student.summary for student in students], [student.name for student in students])
-    yield (
+    yield Section(
         "Samples",
         "Samples from the same noise. Where a student differs from its teacher, training missed or blurred something.",
         "samples",
-        image_figures.ends_figure([student.found for student in students], [student.name for student in students]),
+        image_figures.ends_rows([student.found for student in students], [student.name for student in students]),
     )
     yield from _composition(students, drawn)
-    yield (
+    yield Section(
         "On the way",
         (
             "A straight way with an even speed is easy to follow in few steps; a turn near the data is where pictures"
@@ -141,17 +159,17 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
         curves.motion_figure(drawn),
     )
     for student, name in _each(students, "estimates"):
-        yield (
+        yield Section(
             f"x_0 on the way: {student.name}",
             (
                 "The x_0 that the policy expects at the states it visits, and the x_0 that its teacher expects at the"
                 " same states."
             ),
             name,
-            image_figures.estimates_figure(student.found.close),
+            [_estimates(student.found.close)],
         )
     if any(student.summary.trajectory_error is not None for student in students):
-        yield (
+        yield Section(
             "Against the teacher",
             (
                 "The velocity error is taken along the student's own path, as `piflow eval` has it; the distance is"
@@ -161,7 +179,7 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
             curves.teacher_figure(drawn),
         )
     if stepped := [curve for curve in drawn if not policy_class(curve.summary.policy).exact]:
-        yield (
+        yield Section(
             "Substeps",
             (
                 f"Ends of coarse rollouts against a fine one in float64. {ENOUGH:.0%} of the way (dashed) is taken to"
@@ -173,12 +191,17 @@ def _sections(students: Sequence[Inspected]) -> Iterator[Section]:
     yield from _robustness(students, drawn)
     for student, name in _each(students, "slice"):
         if (cut := student.found.close.slice) is not None:
-            yield (
+            yield Section(
                 f"One position: {student.name}",
                 "The slice is of the first picture. Thin lines start beside the state and follow the same policy.",
                 name,
-                image_figures.slice_figure(cut, student.name),
+                [image_figures.slice_figure(cut, student.name)],
             )
+
+
+def _estimates(close: CloseUp) -> Figure:
+    theirs = {} if close.teacher_estimates is None else {"teacher": close.teacher_estimates}
+    return image_figures.estimates_figure(close.shown_raws, {"policy": close.estimates, **theirs})
 
 
 def _composition(students: Sequence[Inspected], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:
@@ -186,8 +209,13 @@ def _composition(students: Sequence[Inspected], drawn: Sequence[curves.StudentCu
     mapped = [anatomy for anatomy in anatomies() if anatomy.by_position is not None]
     yield from _anatomies(mapped, drawn)
     for student, name in _each(students, "maps"):
-        if student.found.close.maps is not None:
-            yield "", "", name, image_figures.maps_figure(student.found.close, student.found.ends)
+        if (maps := student.found.close.maps) is not None:
+            yield Section(
+                "",
+                f"{student.name}: the sample, components in effect at each position, and the weights of the heaviest.",
+                name,
+                [image_figures.maps_figure(maps, student.found.ends)],
+            )
     yield from _anatomies([anatomy for anatomy in anatomies() if anatomy not in mapped], drawn)
 
 
@@ -195,11 +223,11 @@ def _anatomies(kinds: Sequence[Anatomy], drawn: Sequence[curves.StudentCurve]) -
     for anatomy in kinds:
         such = [curve for curve in drawn if anatomy_named(curve.summary.policy) == anatomy]
         if such and anatomy.figure is not None:
-            yield anatomy.heading, anatomy.text, anatomy.name, anatomy.figure(such)
+            yield Section(anatomy.heading, anatomy.text, anatomy.name, anatomy.figure(such))
 
 
 def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.StudentCurve]) -> Iterator[Section]:
-    yield (
+    yield Section(
         "Robustness",
         (
             "Noise is put into the state in the middle of the segment. A policy whose x_0 does not react to the state"
@@ -212,7 +240,12 @@ def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.StudentCur
     )
     mixtures = [curve for curve in drawn if curve.summary.robustness.dropout]
     if mixtures:
-        yield "", "", "dropout", curves.dropout_figure(mixtures)
+        yield Section(
+            "",
+            "How far the end moves when one component is left out: a component that nobody misses is not used.",
+            "dropout",
+            curves.dropout_figure(mixtures),
+        )
 
 
 def _each(students: Sequence[Inspected], name: str) -> Iterator[tuple[Inspected, str]]:

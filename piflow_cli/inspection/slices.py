@@ -9,40 +9,15 @@ from torch import Tensor
 
 from ..core.policies.base import Policy
 from ..core.rollout import rollout_through
-from ..errors import UsageError
 from ..sampling.trajectory import PolicyPath, times
 from .kinds.anatomy import anatomy_of
+from .request import Position
 from .tensors import position_of, repeated
 
 SLICE_TIMES = 49
 SLICE_VALUES = 97
 NEIGHBOURS = 9
 MARGIN = 0.15
-
-
-@dataclass(frozen=True)
-class Position:
-    """A position of the state: column ``x`` and row ``y``, from 0, and the channel ``axis`` of a slice."""
-
-    x: int
-    y: int
-    axis: int = 0
-
-    def check(self, shape: tuple[int, ...]) -> None:
-        """Raise UsageError unless the position lies in a state of ``shape`` (C, H, W)."""
-        channels, height, width = shape
-        if not (0 <= self.x < width and 0 <= self.y < height):
-            raise UsageError(
-                f"--slice: position {self.x},{self.y} is outside the state, which has {width} columns and {height}"
-                " rows",
-                f"columns run from 0 to {width - 1} and rows from 0 to {height - 1}: --slice"
-                f" {width // 2},{height // 2}",
-            )
-        if not 0 <= self.axis < channels:
-            raise UsageError(
-                f"--slice: axis {self.axis} is no channel of the state, which has {channels}",
-                f"channels run from 0 to {channels - 1}: --slice {self.x},{self.y},0",
-            )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ FLAGS = {
     "data.prompts": "--prompts",
     PICTURES: "--data",
     "data.text_column": "--text-column",
+    "data.limit": "--limit",
     "data.cache": "--cache",
     "data.offload_text_encoder": "--offload-text-encoder",
     "imitation.data_free": "--data-free",

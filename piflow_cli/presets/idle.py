@@ -75,6 +75,7 @@ IDLE: dict[str, Reason] = {
     "teacher.guidance_mode": _without_guidance,
     "imitation.dropout": _without_components,
     "data.offload_text_encoder": _without_texts,
+    "data.limit": _without_texts,
     "data.cache": _without_encoding,
     "data.aspect_ratio": _beside_sizes,
     "data.text_column": _without_columns,

@@ -11,6 +11,16 @@ from piflow_cli.presets.schema import SECTIONS, Preset
 VARIANTS = "variants"
 # Keys that say how a preset's own file is read; they are no settings.
 OF_FILES = ("extends", VARIANTS)
+# What people call a key, whatever section they have in mind.
+COMMON = {
+    "lr": "optimisation.learning_rate",
+    "steps": "optimisation.iterations",
+    "max_steps": "optimisation.iterations",
+    "lora_rank": "adapter.rank",
+    "cfg": "teacher.guidance",
+    "guidance_scale": "teacher.guidance",
+    "k": "policy.components",
+}
 
 
 @cache
@@ -23,6 +33,8 @@ def known_keys() -> tuple[str, ...]:
 def nearest(key: str) -> str | None:
     """The known key a wrong one was probably meant to be: the closest spelling in its section, else in any."""
     section, _, name = key.rpartition(".")
+    if (common := COMMON.get(name.lower())) is not None:
+        return common
     own = [known for known in known_keys() if known.rpartition(".")[0] == section]
     for candidates in ([*own, *SECTIONS, *OF_FILES] if not section else own, known_keys()):
         names = {known.rpartition(".")[2]: known for known in candidates}

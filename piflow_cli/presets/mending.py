@@ -22,7 +22,7 @@ SHOWING = ("digits", "flux-dev")
 USUAL = "policy.nfe"
 MISSING = object()
 # Of keys that no shipped preset gives a value.
-EXAMPLES = {"optimisation.budget": "12h"}
+EXAMPLES = {"data.limit": 1000, "optimisation.budget": "12h"}
 
 
 def allowed(key: str, error: Mapping[str, Any], layers: Sequence[Layer]) -> tuple[Mend, ...]:

@@ -27,6 +27,7 @@ from piflow_cli.presets.types import (
     Probability,
     Rate,
     Ratio,
+    SampleCount,
     Seed,
     Share,
     Shift,
@@ -58,7 +59,7 @@ class TeacherSection:
     license: Text
     """Licence of the weights, and of the data where they are shipped."""
     memory: Text
-    """Memory that a run needs, for people: "1 GB RAM", "24 GB VRAM"."""
+    """Memory that a step takes, for people, as the plan of the preset computes it: "15 GB"."""
     revision: Text | None = None
     """Commit or tag on the Hub; null: the newest."""
     guidance: GuidanceScale = 1.0
@@ -135,6 +136,8 @@ class DataSection:
     """Column of pictures in Hub datasets."""
     split: Text = "train"
     """Split of a Hub dataset."""
+    limit: SampleCount | None = None
+    """Number of prompts, or of pictures with captions, that are used: the first ones; null: all."""
     resolution: Side | None = None
     """Side in pixels of the square whose area every bucket has, of prompts and pictures with captions."""
     aspect_ratio: Ratio = 1.0

@@ -15,12 +15,11 @@ from ..console import dumps
 from ..core.tensors import all_finite
 from ..errors import RunError
 from ..system.files import replacing_file
+from .recipes import RECIPE_KEY
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RECIPE_KEY = "piflow"
-GRID_KEY = "grid"
 GRID_CELL = 64
 LARGEST_CELL = 512
 DIVERGED = (

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from ..data.prompts import Prompt
 from ..errors import UsageError
 from .limits import BasePrecision, Offload, faults_of, listed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..students.student import Student
 
 LAYERWISE = ("sequential", "group")  # ways of offloading
+GRID_NAME = "grid.png"
 CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is asked
 
 
@@ -28,7 +29,8 @@ class SampleRequest:
     With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher.
     ``labels`` are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image
     ones: texts, or with seed and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``.
-    ``loras``: further adapters, each with its scale.
+    ``loras``: further adapters, each with its scale. ``overwrite``: pictures of an earlier command may go from
+    ``output``.
     """
 
     student: str | Student | None = None
@@ -54,6 +56,7 @@ class SampleRequest:
     stochastic: float = 0.0
     guidance: float | None = None
     output: Path = Path("samples")
+    overwrite: bool = False
     grid: bool = True
     metadata: bool = True
     device: str = "auto"
@@ -111,6 +114,11 @@ class ImageSpec:
         """The label of a picture that has one."""
         assert self.label is not None
         return self.label
+
+    @property
+    def title(self) -> str:
+        """The prompt or the class, as grids have it above a column."""
+        return f"class {self.label}" if self.prompt is None else self.prompt
 
     @property
     def text(self) -> str:

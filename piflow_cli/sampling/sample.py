@@ -15,20 +15,21 @@ from ..core.tensors import to_device
 from ..errors import UsageError
 from ..presets.idle import idle_options
 from ..presets.resolve import load
-from ..ranks import is_first
-from ..reports.images import GRID_KEY, image_grid, png_of, read_png, save_png, to_images, write_png
-from ..students.locate import path_or_hub_id
+from ..reports.images import image_grid, png_of, read_png, save_png, to_images, write_png
+from ..reports.recipes import GRID_KEY
+from ..students.evaluations import steps_warning
 from ..students.open import FoundStudent, LoadedStudent, find_student
 from ..students.student import Student
-from ..system.files import check_writable
 from ..system.group import Processes, open_processes
+from ..system.outputs import clear
 from ..teachers import family_of
 from ..teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of
 from ..teachers.folders import on_base, teacher_folder
 from ..teachers.latents import PICTURE_CHANNELS, latent_decoder
 from ..teachers.text_to_image import TextToImageFamily
 from .denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
-from .request import ImageSpec, Sampler, SampleRequest, batches, class_specs
+from .early import check, is_of_sample
+from .request import GRID_NAME, ImageSpec, Sampler, SampleRequest, batches, class_specs
 from .text import text_student_sampler, text_teacher_sampler
 
 if TYPE_CHECKING:
@@ -40,18 +41,8 @@ if TYPE_CHECKING:
     from ..teachers.latents import Decode
 
 GRID_COLUMNS = 10
-GRID_NAME = "grid.png"
 MOST_IN_GRID = 1000
 CLASS_BATCH = 64
-
-
-def check(request: SampleRequest) -> None:
-    """Refuse what can be refused before anything is loaded, and before other processes are started."""
-    request.check()
-    if isinstance(request.student, (str, Path)):
-        path_or_hub_id(request.student)
-    if is_first():
-        check_writable(request.output)
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
@@ -63,8 +54,6 @@ def sample(request: SampleRequest, console: Console) -> dict:
     check(request)
     processes = open_processes(request.device)
     sampler = processes.together(lambda: _sampler(request, processes, console))
-    if processes.first:
-        _tell_of_older(request, sampler, console)
     size = sampler.batch_size if request.batch_size is None else request.batch_size
     parts = list(batches(sampler.specs, size))
     if processes.first:
@@ -81,12 +70,14 @@ def sample(request: SampleRequest, console: Console) -> dict:
                         pictures[spec] = png
             bar.update(sum(map(len, turn)))
     seconds = time.perf_counter() - started
+    files = [_file(request, spec) for spec in sampler.specs] if processes.first else []
+    if processes.first and request.overwrite:
+        clear(request.output, is_of_sample, keep={*files, *([] if grid is None else [grid])})
     if processes.first and grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
         whole = image_grid([read_png(pictures[spec]) for spec in sampler.specs], sampler.columns)
         # Marked even where no recipe is wanted, so that nobody counts it among the pictures.
         save_png(whole, grid, {**(sampler.recipe if request.metadata else {}), GRID_KEY: True})
-    files = [_file(request, spec) for spec in sampler.specs] if processes.first else []
     return {"images": files, "grid": grid, "seconds": round(seconds, 3), **sampler.recipe}
 
 
@@ -114,18 +105,6 @@ def _tell_of_idle(processes: Processes, parts: Sequence[Sequence[ImageSpec]], si
     batch = "1 batch" if len(parts) == 1 else f"{len(parts)} batches"
     remedy = f": --batch-size {smaller} would make more" if smaller < size and pictures >= processes.count else ""
     console.warn(f"{batch} for {processes.count} processes, of which {processes.count - len(parts)} wait{remedy}")
-
-
-def _tell_of_older(request: SampleRequest, sampler: Sampler, console: Console) -> None:
-    """Warn of pictures that are there already and stay, since they would be taken for some of these."""
-    ours = {_file(request, spec).name for spec in sampler.specs} | {GRID_NAME}
-    older = [path for path in sorted(request.output.glob("*.png")) if path.name not in ours]
-    if older:
-        count = "1 older picture" if len(older) == 1 else f"{len(older)} older pictures"
-        console.warn(
-            f"{request.output} holds {count}, {older[0].name} for one, and they stay: name another folder with"
-            " --output DIR"
-        )
 
 
 def _grid(request: SampleRequest, sampler: Sampler, console: Console) -> Path | None:
@@ -187,12 +166,8 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
             f"the student has guidance {facts.guidance:g} distilled in: --guidance {request.guidance:g} is another, and"
             f" {effect}"
         )
-    if request.steps is not None and request.steps < facts.nfe:
-        reach = ", and its policies end before the steps do" if facts.has_own_segment else ""
-        console.warn(
-            f"the student was distilled at {facts.nfe} evaluations: pictures of --steps {request.steps} may"
-            f" suffer{reach}"
-        )
+    if request.steps is not None and (line := steps_warning(facts, request.steps)) is not None:
+        console.warn(line)
     if request.shift is not None and request.shift != facts.shift:
         console.warn(
             f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer"
@@ -241,21 +216,6 @@ def class_decoder(request: SampleRequest, trained: str | None, channels: int, de
 
 
 def _teacher_sampler(request: SampleRequest, processes: Processes, console: Console) -> Sampler:
-    if (
-        request.substeps is not None
-        or request.temperature is not None
-        or request.shift is not None
-        or request.stochastic != 0
-    ):
-        raise UsageError(
-            "--shift, --substeps, --temperature and --stochastic are settings of a policy, and a teacher has none",
-            "leave them out, or name a student: piflow sample RUN",
-        )
-    if request.subfolder is not None:
-        raise UsageError(
-            "--subfolder is a folder inside a student, and none is given",
-            "leave it out, or name a student: piflow sample RUN",
-        )
     assert request.teacher is not None
     preset = load(request.teacher)
     section = on_base(preset.teacher, request.base)

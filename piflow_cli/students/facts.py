@@ -12,12 +12,12 @@ from ..errors import RunError, UsageError
 from ..wording import few
 from .adapter_digests import DIGESTS
 from .fact_ranges import out_of_range
+from .stated import METADATA_PREFIX
 
 if TYPE_CHECKING:
     from ..presets.schema import Preset
     from ..weights.stored import StoredWeights
 
-METADATA_PREFIX = "piflow."
 NAMED_FAULTS = 5
 _PARSERS = {"int": int, "float": float}
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from ..errors import PiflowError, UsageError
+from ..presets.folders import available
 from ..presets.places import expanded
 from ..weights.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
 from ..weights.stored import INDEX_SUFFIX, shards_of
@@ -52,6 +53,12 @@ def locate_student(student: str | Path, subfolder: str | None = None) -> Student
     return _on_hub(repository, str(PurePosixPath(inside, subfolder or "")))
 
 
+def check_student(student: str | Path, subfolder: str | None = None) -> None:
+    """Raise UsageError as :func:`locate_student` does for what is on this machine; nothing is asked of the Hub."""
+    if isinstance(found := path_or_hub_id(student), Path):
+        _local(found if subfolder is None else found / subfolder, run=subfolder is None)
+
+
 def path_or_hub_id(student: str | Path) -> Path | tuple[str, str]:
     """What ``student`` names: something on this machine, or a repository on the Hub and the place in it; nothing is
     asked of the Hub yet.
@@ -66,6 +73,11 @@ def path_or_hub_id(student: str | Path) -> Path | tuple[str, str]:
     # Unlike pathlib's, this test takes a text that is too long for a name.
     if os.path.exists(student):
         return Path(student)
+    if str(student) in available():
+        raise UsageError(
+            f"there is no student at {student}, which is the preset of a teacher",
+            _near_hint(Path(student), f"make a student of it: piflow distill --teacher {student}"),
+        )
     if (hub := hub_id(str(student))) is None:
         raise UsageError(
             f"there is no student at {shortened(student)}: no such file or folder",

@@ -6,11 +6,11 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, UsageError
 from ..system.files import files_digest
 from ..system.folders import sync_folder
 
@@ -70,14 +70,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def check_checkpoint(path: Path) -> None:
-    """Raise DamagedCheckpoint unless every byte of a checkpoint is as it was written; all of it is read.
+def check_checkpoint(path: Path, whole: bool = True) -> None:
+    """Raise DamagedCheckpoint unless every byte of a checkpoint is as it was written.
+
+    ``whole``: its tensors are read too; otherwise they have to be there, and its record to be sound.
 
     Raises OSError where the system cannot read it: what cannot be read today may be whole.
     """
     try:
         record = read_record(path)
-        if "files" in record:
+        if not whole:
+            intact = (path / TENSORS_NAME).stat().st_size > 0
+        elif "files" in record:
             intact = record["files"] == {TENSORS_NAME: files_digest([path / TENSORS_NAME])}
         else:
             intact = record["crc32"] == _checksum(path / TENSORS_NAME)
@@ -89,17 +93,32 @@ def check_checkpoint(path: Path) -> None:
         raise DamagedCheckpoint(path, f"the checksum of {TENSORS_NAME} does not match")
 
 
-def newest_whole(folder: Path) -> tuple[Path | None, list[DamagedCheckpoint]]:
-    """The newest checkpoint that is whole, None where there is none; and what is wrong with those after it."""
+def newest_whole(folder: Path, whole: bool = True) -> tuple[Path | None, list[DamagedCheckpoint]]:
+    """The newest checkpoint that is whole, None where there is none; and what is wrong with those after it.
+
+    ``whole``: as :func:`check_checkpoint` has it.
+    """
     damaged = []
     for path in reversed(checkpoints(folder)):
         try:
-            check_checkpoint(path)
+            check_checkpoint(path, whole)
         except DamagedCheckpoint as error:
             damaged.append(error)
         else:
             return path, damaged
     return None, damaged
+
+
+def require_checkpoint(run: Path, folder: Path) -> None:
+    """Raise UsageError where ``folder``, of the checkpoints of ``run``, has none; whether one is whole is not asked."""
+    if not checkpoints(folder):
+        raise no_checkpoint(run)
+
+
+def no_checkpoint(run: Path, damaged: Sequence[DamagedCheckpoint] = ()) -> UsageError:
+    """The error for a run that is to lend its weights, and has no whole checkpoint."""
+    reasons = ": " + ", ".join(f"{one.path.name} ({one.reason})" for one in damaged) if damaged else ""
+    return UsageError(f"{run} is no run with a whole checkpoint{reasons}", "name the folder of a run: --fork RUN")
 
 
 def set_aside_damaged(folder: Path) -> Iterator[str]:

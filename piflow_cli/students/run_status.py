@@ -132,10 +132,11 @@ def duration(seconds: float) -> str:
     return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"
 
 
-def status_of(path: Path) -> RunStatus:
+def status_of(path: Path, whole: bool = True) -> RunStatus:
     """The status of the run in the folder ``path``; nothing in it is touched. Raises UsageError where there is none.
 
-    Where nobody is at work, the newest checkpoint is read whole and held against its checksums, as a start would.
+    Where nobody is at work, the newest checkpoint is held against its checksums, as a start would; ``whole``: all of it
+    is read for that, and otherwise its record alone.
     """
     run = RunFolder(path)
     if not run.settings.is_file():
@@ -175,7 +176,7 @@ def status_of(path: Path) -> RunStatus:
     aside = tuple(f"{path.name} was set aside" for path in those_set_aside(run.checkpoints))
     if process is not None:
         return replace(found, state="running", rate=_rate(run, process, done), damaged=aside, next=None)
-    checkpoint, faults = newest_whole(run.checkpoints)
+    checkpoint, faults = newest_whole(run.checkpoints, whole)
     found = replace(
         found, checkpoint=checkpoint, damaged=(*(f"{one.path.name}: {one.reason}" for one in faults), *aside)
     )

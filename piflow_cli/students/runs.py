@@ -15,6 +15,7 @@ from ..presets.resolve import to_dict
 from ..system.files import TRIAL, recover, replacing_file, stood_aside
 from ..system.folders import sync_folder
 from ..system.locking import LOCK_NAME
+from ..system.outputs import next_free
 from .run_checkpoints import checkpoints
 from .run_settings import (
     DIGEST,
@@ -119,23 +120,26 @@ class RunFolder:
         if self._is_empty():
             return
         if not self.settings.is_file():
-            raise UsageError(f"{self.path} is not empty and holds no run", "name another folder: --output DIR")
+            raise UsageError(
+                f"{self.path} is not empty and holds no run", f"name another folder: --output {self._beside()}"
+            )
         before = read_settings(self.settings)
         changed = differences(before, preset)
         if changed == [said_change(LENGTH, before.optimisation.iterations, preset.optimisation.iterations)]:
             raise UsageError(
                 f"{self.path} is a run of {before.optimisation.iterations} iterations on a cosine, whose rates all"
                 " depend on its length",
-                f"go on with --iterations {before.optimisation.iterations}, name another folder with --output DIR, "
-                "or start over with --no-resume",
+                f"go on with --iterations {before.optimisation.iterations}, name another folder with"
+                f" --output {self._beside()}, or start over with --no-resume",
             )
         if not changed and before.optimisation.budget is not None:
             self._check_asked(before, preset)
         if changed:
             raise UsageError(
                 f"{self.path} belongs to another configuration: " + ", ".join(changed),
-                "keep what it was with --set KEY=VALUE, name another folder with --output DIR, or start over with"
-                f" --no-resume; to begin another with its weights: --fork {quote(str(self.path))} --output DIR",
+                f"keep what it was with --set KEY=VALUE, name another folder with --output {self._beside()}, or start"
+                " over with --no-resume; to begin another with its weights:"
+                f" --fork {quote(str(self.path))} --output {self._beside()}",
             )
 
     def _check_asked(self, before: Preset, preset: Preset) -> None:
@@ -143,8 +147,13 @@ class RunFolder:
         if changed := asked_otherwise(self.read_budget().asked, before, preset):
             raise UsageError(
                 f"the budget of {self.path} has decided that already: {', '.join(changed)}",
-                "leave that as it was, name another folder with --output DIR, or start over with --no-resume",
+                f"leave that as it was, name another folder with --output {self._beside()}, or start over with"
+                " --no-resume",
             )
+
+    def _beside(self) -> str:
+        """The first free folder beside this one, as it is typed."""
+        return quote(str(next_free(self.path)))
 
     def check_data(self, fingerprint: str) -> None:
         """Raise UsageError unless a run that goes on has the data that it began with."""
@@ -152,8 +161,8 @@ class RunFolder:
         if record.is_file() and record.read_text(errors="replace").strip() != fingerprint:
             raise UsageError(
                 f"the data are no longer those that the run {self.path} began with, or {record.name} in it is damaged",
-                "give it the same prompts or pictures, name another folder with --output DIR, or start over with"
-                " --no-resume",
+                f"give it the same prompts or pictures, name another folder with --output {self._beside()}, or start"
+                " over with --no-resume",
             )
 
     def write_data(self, fingerprint: str) -> None:
@@ -241,11 +250,6 @@ class RunFolder:
             raise UsageError(
                 f"{self.budget} is damaged", "take the file away, and the run counts as one that has spent nothing"
             ) from error
-
-
-def usual_folder(preset: Preset) -> Path:
-    """The folder of a preset's runs, where none is asked for."""
-    return Path("runs") / preset.name
 
 
 def run_of(adapter: Path) -> RunFolder | None:

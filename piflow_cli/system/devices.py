@@ -6,10 +6,12 @@ import ctypes
 import os
 import platform
 import sys
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3)
 
@@ -21,6 +23,8 @@ def choose_device(name: str) -> torch.device:
 
     Raises UsageError for a device that this machine lacks, or that has no float64 (MPS).
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -54,6 +58,8 @@ def peak_memory(device: torch.device) -> int | None:
     None where the system does not say.
     """
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource

@@ -40,6 +40,19 @@ def remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
+def bytes_below(path: Path) -> int:
+    """The sizes of a file, or of all files below a folder, in bytes; what may not be looked into counts nothing."""
+    if not path.is_dir():
+        return path.lstat().st_size if os.path.lexists(path) else 0
+    total = 0
+    for place, _, names in os.walk(path):
+        for name in names:
+            # It may go meanwhile.
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
 def sync_file(path: Path) -> None:
     """Write the contents of a file to the disk; raises OSError where the disk fails."""
     # A file copied from elsewhere may forbid writing; Windows synchronises nothing else.

@@ -10,14 +10,16 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import Preempted, Reported, RunError, UsageError
 from ..ranks import launched_here, launched_processes
 from ..streams import inherited
 from .devices import choose_device, usable_cores
 from .preemption import passing_on
+
+if TYPE_CHECKING:
+    import torch
 
 # The others wait while one makes its last block, encodes its texts or measures: hours, for a teacher's many steps.
 # NCCL would give up after ten minutes.
@@ -75,6 +77,8 @@ def check_devices(device: torch.device, asked: int | None = None) -> None:
     """Raise UsageError where this machine has fewer GPUs than processes, ``asked`` for or started; CPUs are shared."""
     if device.type != "cuda":
         return
+    import torch
+
     devices = torch.cuda.device_count()
     if asked is not None and asked > devices:
         raise UsageError(

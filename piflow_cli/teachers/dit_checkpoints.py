@@ -24,7 +24,7 @@ from ..core.tensors import all_finite
 from ..errors import PiflowError, RunError, UsageError
 from ..system.files import NAME_CACHE, cache_folder, replacing_folder
 from ..system.locking import waiting_for
-from ..weights.cache import TEACHERS
+from ..weights.cache_kinds import TEACHERS
 from ..weights.digests import is_whole, write_manifest
 from ..weights.stored import read_checkpoint
 from ..wording import few

@@ -16,10 +16,11 @@ from typing_extensions import Self
 from ..errors import UsageError
 from ..presets.families import guided_otherwise
 from ..weights.digests import shipped_digest
-from ..weights.locate import CONFIGS, ENCODERS, locate
+from ..weights.locate import ENCODERS, hub_id, locate
 from ..weights.quantisation import quantised_loading
 from .base import Conditioning, Network, TeacherFamily
 from .encoders import NEGATIVE_PREFIX, EncoderFactory, negative_of
+from .folders import config_folder
 from .loading import load_model
 from .long_texts import hushed, length_note
 from .packing import pack, unpack
@@ -121,8 +122,9 @@ class TextToImageFamily(TeacherFamily):
 
     def encoders(self, section: TeacherSection) -> EncoderFactory:
         """The text encoders and VAE of the stock pipeline of a preset's teacher."""
-        folder, configs = Path(section.base), locate(section.base, section.revision, CONFIGS)
-        sized, shipped = self.sized_by(configs), shipped_digest(configs, ENCODERS)
+        folder, configs = Path(section.base), config_folder(section)
+        # What a base on the Hub is made of is not what ships of it.
+        sized, shipped = self.sized_by(configs), None if hub_id(section.base) else shipped_digest(configs, ENCODERS)
         return EncoderFactory(
             identity={
                 "model": str(folder.resolve()) if folder.exists() else section.base,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..errors import UsageError
-from ..students.run_checkpoints import TENSORS_NAME, checkpoints, newest_whole
+from ..students.run_checkpoints import TENSORS_NAME, checkpoints, newest_whole, no_checkpoint
 from ..students.runs import SETTINGS_NAME, RunFolder
 from ..weights.stored import read_safetensors
 from .checkpoints import TrainingState, part_of, put_weights
@@ -43,8 +43,7 @@ def source_of(run: RunFolder, fork: Path | None, resume: bool, console: Console)
         )
     found, damaged = newest_whole(RunFolder(fork).checkpoints)
     if found is None:
-        reasons = ": " + ", ".join(f"{one.path.name} ({one.reason})" for one in damaged) if damaged else ""
-        raise UsageError(f"{fork} is no run with a whole checkpoint{reasons}", "name the folder of a run: --fork RUN")
+        raise no_checkpoint(fork, damaged)
     for one in damaged:
         console.warn(f"{one.message}; {found} is taken")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -53,7 +53,7 @@ class Session:
     None where nothing shows them. ``sharded``: whether processes share the weights out. ``streak``: the number of steps
     that were skipped in a row until now. ``stretches``: of the schedule of a run under a budget. ``clock``: of the step
     in flight. ``asked``: how often this process has asked the teacher in it. ``evaluations``: of networks, as last
-    reported.
+    reported. ``on_round``: is told after each round of accumulation how many of how many are done.
     """
 
     preset: Preset
@@ -76,6 +76,7 @@ class Session:
     clock: StepClock = field(init=False)
     asked: int = 0
     evaluations: int = 0
+    on_round: Callable[[int, int], object] = lambda done, rounds: None
 
     @property
     def state(self) -> TrainingState:
@@ -98,7 +99,10 @@ def train_step(session: Session) -> None:
         group["lr"] = group["share"] * learning_rate(iteration, settings, session.stretches)
     segments = SegmentLosses(session.config.grid)
     with values_unchecked():
-        rounds = [_backward(session, round_, segments) for round_ in range(session.batches.accumulation)]
+        rounds = []
+        for round_ in range(session.batches.accumulation):
+            rounds.append(_backward(session, round_, segments))
+            session.on_round(round_ + 1, session.batches.accumulation)
     clock.enter("optimizer")
     losses = session.accelerator.reduce(segments.beside(reduce(torch.add, rounds)), reduction="mean")
     norm = _clip(session, settings.gradient_clip if iteration >= settings.warmup else None)

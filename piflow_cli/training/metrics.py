@@ -60,6 +60,12 @@ class Metrics:
         """The newest loss that is finite."""
         return next((row["loss"] for row in reversed(self.rows) if row["loss"] is not None), None)
 
+    @property
+    def smoothed_loss(self) -> float | None:
+        """The mean of the newest finite losses, as many as the curve takes."""
+        losses = [row["loss"] for row in self.rows[-SMOOTHING:] if row["loss"] is not None]
+        return math.fsum(losses) / len(losses) if losses else None
+
     def add(self, row: dict) -> float | None:
         """Append a finished iteration; JSON has null for what is not finite.
 

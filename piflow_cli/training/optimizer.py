@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,33 @@ from torch import nn
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..presets.schema import OptimisationSection
+    from ..presets.schema import OptimisationSection, Preset
+
+
+ADAMW, ADAMW_8BIT = "adamw", "adamw8bit"
+LACKING = 'bitsandbytes is not installed: pip install "piflow[lowvram]"'
+
+
+def usable_optimizer(asked: str, device: torch.device, sharded: bool = False) -> tuple[str, str | None]:
+    """The optimiser that a run gets that asks for ``asked``, and why it is another one; None where it is not.
+
+    ``sharded``: processes share the parameters out.
+    """
+    if asked != ADAMW_8BIT:
+        return asked, None
+    if sharded:
+        return ADAMW, "8-bit AdamW takes no weights that processes share out"
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return ADAMW, LACKING
+    if device.type != "cuda":
+        return ADAMW, "8-bit AdamW needs a CUDA device"
+    return asked, None
+
+
+def with_usable_optimizer(preset: Preset, device: torch.device, sharded: bool = False) -> Preset:
+    """``preset`` with the optimiser that its run gets."""
+    used, _ = usable_optimizer(preset.optimisation.optimizer, device, sharded)
+    return replace(preset, optimisation=replace(preset.optimisation, optimizer=used))
 
 
 def make_optimizer(
@@ -34,17 +61,13 @@ def make_optimizer(
         "betas": settings.betas,
         "weight_decay": settings.weight_decay,
     }
-    if settings.optimizer == "adamw8bit" and sharded:
-        console.say("optimiser: plain AdamW, since 8-bit AdamW takes no weights that processes share out")
-    elif settings.optimizer == "adamw8bit":
-        try:
-            from bitsandbytes.optim import AdamW8bit
-        except ImportError:
-            console.say('optimiser: plain AdamW, since bitsandbytes is not installed: pip install "piflow[lowvram]"')
-        else:
-            if device.type == "cuda":
-                return AdamW8bit(parameters, **options)
-            console.say("optimiser: plain AdamW, since 8-bit AdamW needs a CUDA device")
+    used, reason = usable_optimizer(settings.optimizer, device, sharded)
+    if reason is not None:
+        console.say(f"optimiser: plain AdamW, since {reason}")
+    if used == ADAMW_8BIT:
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(parameters, **options)
     return torch.optim.AdamW(parameters, **options, fused=device.type in ("cpu", "cuda"))
 
 

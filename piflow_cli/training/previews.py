@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..core.guidance import Guidance
 from ..core.tensors import to_device
-from ..reports.images import image_grid, save_png, to_images
+from ..reports.grids import comparison_grid
+from ..reports.images import save_png, to_images
 from ..sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from ..students.student import Student
-from ..system.files import replacing_file
 from ..teachers.base import ClassConditionalFamily, Conditioning, Network
 from ..teachers.decoders import open_decoder
 from ..teachers.latents import latent_decoder
@@ -33,13 +33,14 @@ TEXT_COLUMNS = 4
 class Gallery:
     """The start of all pictures of a run: ``noise`` (N, C, *S) of seeds 0, 1, 2, …, and its conditioning.
 
-    ``show`` turns states into pictures in [-1, 1]. A row has ``columns``.
+    ``show`` turns states into pictures in [-1, 1]. A row has ``columns``, each with one of ``titles`` if there are any.
     """
 
     noise: Tensor
     conditioning: Conditioning
     show: Callable[[Tensor], Tensor]
     columns: int
+    titles: Sequence[str] = ()
 
 
 def open_gallery(
@@ -57,14 +58,18 @@ def open_gallery(
             return None
         batch = data.batch(preset.seed, 0, TEXT_COLUMNS)
         noise = seeded_noise(seeded_generators(range(TEXT_COLUMNS)), batch.shape[1:])
-        return Gallery(noise.to(device), to_device(batch.conditioning, device, family.read_on_host), show, TEXT_COLUMNS)
+        conditioning = to_device(batch.conditioning, device, family.read_on_host)
+        return Gallery(noise.to(device), conditioning, show, TEXT_COLUMNS, batch.texts)
     assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
     seeds = range(PREVIEW_ROWS * COLUMNS)
     shape = family.sample_shape(student.model)
     show = latent_decoder(preset.teacher.vae, shape[0], device)
     noise = seeded_noise(seeded_generators(seeds), shape)
-    conditioning = family.condition(student.model, [seed % family.class_count(student.model) for seed in seeds])
-    return Gallery(noise.to(device), to_device(conditioning, device), show, COLUMNS)
+    labels = [seed % family.class_count(student.model) for seed in seeds]
+    conditioning = to_device(family.condition(student.model, labels), device)
+    # Rows go on with other classes where there are not as many as columns.
+    titles = [f"class {label}" for label in labels[:COLUMNS]] if labels[:COLUMNS] == labels[-COLUMNS:] else ()
+    return Gallery(noise.to(device), conditioning, show, COLUMNS, titles)
 
 
 def save_preview(student: Student, gallery: Gallery, path: Path | None) -> None:
@@ -75,7 +80,12 @@ def save_preview(student: Student, gallery: Gallery, path: Path | None) -> None:
     states = sample_student(student, gallery.noise, gallery.conditioning)
     if path is None:
         return
-    save_png(image_grid(to_images(gallery.show(states)), gallery.columns), path)
+    images, columns = to_images(gallery.show(states)), gallery.columns
+    rows = {
+        f"seeds {first} to {first + columns - 1}": images[first : first + columns]
+        for first in range(0, len(images), columns)
+    }
+    save_png(comparison_grid(rows, gallery.titles), path)
 
 
 def save_comparison(
@@ -85,9 +95,6 @@ def save_comparison(
 
     ``path``: as of :func:`save_preview`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns, family, facts = gallery.columns, student.family, student.facts
     noise = gallery.noise[:columns]
     conditioning = {name: value[:columns] for name, value in gallery.conditioning.items()}
@@ -100,13 +107,6 @@ def save_comparison(
     rows[f"student, {facts.nfe} NFE"] = sample_student(student, noise, conditioning)
     if path is None:
         return
-    figure = Figure(figsize=(columns, len(rows) + 0.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), columns)
-    for axes_row, (title, samples) in zip(grid, rows.items()):
-        for axes, image in zip(axes_row, to_images(gallery.show(samples))):
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-        axes_row[0].set_ylabel(title, rotation=0, ha="right", va="center")
-    with replacing_file(path) as aside:
-        figure.savefig(aside, format="png", dpi=100)
+    save_png(
+        comparison_grid({name: to_images(gallery.show(states)) for name, states in rows.items()}, gallery.titles), path
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from ..console import format_pairs
 from ..core.validation import PolicyError
 from ..data.sources import require_source
 from ..errors import Preempted, RunError
-from ..presets.expected import expected
+from ..progress import keep_alive
 from ..ranks import is_first, launched_processes
 from ..students.run_checkpoints import checkpoints
 from ..students.runs import RunFolder
@@ -27,6 +28,7 @@ from ..system.processes import environment
 from .beginning import begin
 from .checkpoints import GENTLER
 from .dry_run.plan import describe
+from .dry_run.room import NO_ROOM
 from .dry_run.sharing import choose_parallel
 from .forking import source_of
 from .loop import LONGEST_STREAK, Session, train_step
@@ -34,22 +36,18 @@ from .metrics import Metrics, draw_loss
 from .opening import open_session
 from .parallel import AUTO
 from .previews import Gallery, save_comparison, save_preview
-from .rows import take_pending
 from .saved import save
-from .settings import network_evaluations
+from .showing import Showing
 from .signals import GO_ON, Preemptible, StopRequest, preemptible, stopped_by
 from .spending import Spending, now, open_spending, refuse_spent
-from .spikes import WINDOW
-from .tracking import track_picture, track_rows, tracked
+from .tracking import track_picture, tracked
 from .waiting import limited_waiting, step_timeout
+from .watching import Watch
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from ..console import Console
     from ..presets.schema import Preset
 
-REPORT_EVERY = 10
 SAMPLES = "samples.png"
 
 
@@ -108,7 +106,10 @@ def _distill(
         preset = preset if planned is None else planned
     require_source(preset)
     way = choose_parallel(parallel, preset, launched_processes(), choose_device(device))
-    console.say(format_pairs(describe(preset, run.path, device, launched_processes(), parallel)))
+    plan = describe(preset, run.path, device, launched_processes(), parallel)
+    console.say(format_pairs(plan))
+    if plan["verdict"].startswith(NO_ROOM):
+        console.warn(f"this run {plan['verdict']}")
     budget = preset.optimisation.budget
     if budget is not None:
         refuse_spent(budget, launched_processes(), began)
@@ -122,7 +123,7 @@ def _distill(
                 f"all {session.iteration} iterations are done and saved, but the last pictures are not drawn"
             )
             # Asked during the last step or its save: the pictures may take longer than the system waits.
-            if _asked_to_stop(session, stop) in PREEMPTION:
+            if _agreed(session, stop)[0] in PREEMPTION:
                 raise Preempted(preemption.state, GO_ON)
         shown = _compare(session, run.path / SAMPLES, metrics is not None, console)
     if spending is not None and metrics is not None:
@@ -142,26 +143,30 @@ def _train(
     spending: Spending | None,
 ) -> None:
     output, total = session.preset.output, session.preset.optimisation.iterations
-    hoped = _hoped(session)
     if spending is not None:
         spending.start()
-    with console.progress(total, min(session.iteration, total), "distilling") as bar:
+    with (
+        console.progress(total, min(session.iteration, total), "distilling") as bar,
+        Watch(stop.SIGNALS, stop.FORCING, console.say, partial(keep_alive, bar)),
+    ):
+        showing = Showing(session, metrics, bar, console)
+        session.on_round = showing.round
         while session.iteration < total:
             train_step(session)
+            showing.step()
             done = session.iteration
             if spending is not None and spending.look(console):
                 total = bar.total = session.preset.optimisation.iterations
-                hoped = _hoped(session)
                 if metrics is not None:
                     spending.write()
                     run.write_settings(session.preset)
-            stopped = _asked_to_stop(session, stop)
+            stopped, due = _agreed(session, stop, showing.due)
             ends = done == total or stopped > 0
             diverged = session.streak == LONGEST_STREAK
             previews = output.preview_every > 0 and done % output.preview_every == 0
             # Before a preview too: trackers take nothing of earlier iterations after one.
-            if done % REPORT_EVERY == 0 or done % output.checkpoint_every == 0 or previews or ends or diverged:
-                _report(session, metrics, bar, hoped, console)
+            if due or done % output.checkpoint_every == 0 or previews or ends or diverged:
+                showing.report()
             if diverged:
                 raise _diverged(
                     f"{LONGEST_STREAK} steps in a row had gradients that are not finite, the last is iteration {done}",
@@ -181,45 +186,18 @@ def _train(
                 raise stopped_by(stopped, done, total)
 
 
-def _asked_to_stop(session: Session, stop: StopRequest) -> int:
-    """The signal by which any process was asked to, 0 for none.
+def _agreed(session: Session, stop: StopRequest, due: bool = False) -> tuple[int, bool]:
+    """The signal by which any process was asked to stop, 0 for none, and whether losses are ``due`` on the first.
 
-    All must leave at the same step, and for the same reason, or the others would wait for it for ever.
+    All must leave at the same step, and for the same reason, or the others would wait for it for ever; and all take
+    part in a report.
     """
     own = stop.number if stop.asked else 0
     if session.accelerator.num_processes == 1:
-        return own
-    asked = session.accelerator.gather(torch.tensor([own], device=session.accelerator.device))
+        return own, due
+    asked = session.accelerator.gather(torch.tensor([[own, int(due)]], device=session.accelerator.device)).tolist()
     # Ctrl-C, of several: a launcher that has got it sends SIGTERM too.
-    return min((number for number in asked.tolist() if number), default=0)
-
-
-def _hoped(session: Session) -> dict[str, str]:
-    """The quality to expect of a run of this length, for the bar; nothing where none is known."""
-    total = session.preset.optimisation.iterations * network_evaluations(session.preset)
-    found = expected(session.preset, total)
-    return {} if found is None else {"expected": found.short}
-
-
-def _report(session: Session, metrics: Metrics | None, bar: tqdm, hoped: dict[str, str], console: Console) -> None:
-    """Read the losses, show and write them with what is ``hoped`` for, and say which steps were skipped."""
-    rows, spikes = take_pending(session), []
-    track_rows(session.accelerator, rows, console)
-    for row in rows:
-        if metrics is not None and (times := metrics.add(row)) is not None:
-            spikes.append(f"iteration {row['iteration']}, {times:.0f}")
-        shown = {"loss": f"{row['loss']:.4f}", "teacher_ratio": f"{row['teacher_ratio']:.2f}"}
-        bar.set_postfix(**shown, evaluations=f"{row['evaluations']:,}", **hoped, refresh=False)
-        bar.update()
-    if spikes:
-        console.warn(f"a spike of the loss: {'; '.join(spikes)} times the median of the {WINDOW} before it")
-    skipped = [row["iteration"] for row in rows if row["skipped"]]
-    if skipped and metrics is not None:
-        places = ", ".join(map(str, skipped))
-        console.warn(
-            f"steps without effect, since their gradients were not finite: iterations {places} ({metrics.skipped} so"
-            " far)"
-        )
+    return min((number for number, _ in asked if number), default=0), bool(asked[0][1])
 
 
 def _preview(session: Session, path: Path, first: bool, console: Console) -> bool:

@@ -1,14 +1,12 @@
 """The caches: tensors by key, in safetensors files of a folder, which are checked when they are read.
 
-All lie in one folder (:func:`~piflow_cli.system.files.user_cache`): what was generated (EVAL), statistics of folders of
-pictures (STATISTICS), hashes and sizes of pictures (PICTURES), and texts and latents, in a folder for each set of
-encoders. A file that is not as it was written is removed, and what it held is made anew. What older versions of piflow
-kept in files of another form is made anew too.
+All lie in one folder (:func:`~piflow_cli.system.files.user_cache`), by the names in
+:mod:`piflow_cli.weights.cache_kinds`. A file that is not as it was written is removed, and what it held is made anew.
+What older versions of piflow kept in files of another form is made anew too.
 
-Two folders beside them are no caches of tensors. A converted teacher (TEACHERS) is loaded by programs that take a
-folder with a config, and is too large to be copied out of a shard: it has a list of digests
-(:mod:`piflow_cli.weights.digests`) and a lock. Downloads (WEIGHTS, and files of clean-fid in STATISTICS) stay as
-their makers published them.
+Two folders beside them are no caches of tensors. A converted teacher is loaded by programs that take a folder with a
+config, and is too large to be copied out of a shard: it has a list of digests (:mod:`piflow_cli.weights.digests`) and a
+lock. Downloads stay as their makers published them.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ from torch import Tensor
 from ..core.tensors import all_finite
 from ..errors import RunError
 from ..system.files import cache_key
+from ..system.holding import Holding
+from .cache_kinds import KEPT_DAYS
 from .shards import UNREADABLE, open_shard, write_shard
 
-EVAL, STATISTICS, PICTURES, TEACHERS, WEIGHTS = "eval", "statistics", "pictures", "teachers", "weights"
-KEPT_DAYS = 30
 # A shard is written when it holds this much; an interruption costs at most the work on one.
 SHARD_BYTES = 64 << 20
 SHARD_ENTRIES = 1024
@@ -53,11 +51,12 @@ def as_text(value: Tensor) -> str:
 class Cache:
     """A cache of large entries (tensors by name), a shard for each key; several processes may write to one folder.
 
-    The time of a file's last change is that of its last use.
+    The time of a file's last change is that of its last use. `piflow cache` leaves the folder alone while it is held.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._holding = Holding(folder)
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
@@ -78,6 +77,7 @@ class Cache:
     def get(self, key: str) -> dict[str, Tensor] | None:
         """The entry under ``key``; None where there is none, or where its file is damaged, which is removed then."""
         path = self.path(key)
+        self._holding.begin()
         # It may not be there, and in a cache that others own it stays as it is.
         with suppress(OSError):
             os.utime(path)
@@ -95,6 +95,7 @@ class Cache:
 
     def put(self, key: str, entry: Mapping[str, Tensor]) -> None:
         """Write an entry aside, then rename it into place."""
+        self._holding.begin()
         write_shard(self.path(key), {key: {name: value.cpu().contiguous() for name, value in entry.items()}}, {})
 
 
@@ -106,12 +107,14 @@ class ShardedCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._holding = Holding(folder)
         self._shards: dict[str, Path] = {}
         self._notes: dict[str, str] = {}
         self._open = lru_cache(OPEN_SHARDS)(open_shard)
 
     def scan(self) -> list[Path]:
         """Read anew what is there; files that are cut short, or no shards, are removed and returned."""
+        self._holding.begin()
         self._shards, self._notes, damaged = {}, {}, []
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
@@ -153,14 +156,15 @@ class ShardedCache:
 
     def writer(self) -> ShardWriter:
         """A context manager that adds entries; they can be read after the next scan."""
-        return ShardWriter(self.folder)
+        return ShardWriter(self.folder, self._holding)
 
 
 class ShardWriter:
     """Gathers entries and writes them shard by shard; the last one when the context ends, however it ends."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, holding: Holding) -> None:
         self.folder = folder
+        self._holding = holding
         self._entries: dict[str, dict[str, Tensor]] = {}
         self._notes: dict[str, str] = {}
         self._bytes = 0
@@ -199,4 +203,6 @@ class ShardWriter:
             return
         name = cache_key(keys=sorted(self._entries))
         write_shard(self.folder / f"{name}.safetensors", self._entries, self._notes)
+        # Before the first shard there may have been nothing to hold.
+        self._holding.begin()
         self._entries, self._notes, self._bytes = {}, {}, 0

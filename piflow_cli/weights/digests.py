@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import RunError
 from ..presets.folders import presets_root
 from ..system.files import files_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MANIFEST = "SHA256SUMS"
 AGAIN = "install it again: pip install --force-reinstall piflow"
@@ -89,6 +90,8 @@ def tensors_digest(metadata: Mapping[str, str], names: Iterable[str], read: Call
 
     ``read`` gives a tensor by its name; one is in memory at a time.
     """
+    import torch
+
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(names):
         value = read(name).detach().cpu().contiguous()

@@ -56,6 +56,12 @@ def locate(base: str, revision: str | None = None, only: Sequence[str] = NETWORK
     return place
 
 
+def require_base(base: str) -> None:
+    """Raise UsageError where a base on this machine is not there; the Hub is not asked."""
+    if hub_id(base) is None:
+        locate(base)
+
+
 def hub_id(base: str) -> tuple[str, str] | None:
     """Repository and path inside it ("" for all of it), or None for a path on this machine.
 

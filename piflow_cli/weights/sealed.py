@@ -33,3 +33,11 @@ def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Tensor], bool]:
     if seal is not None and seal != tensors_digest(metadata, tensors, tensors.__getitem__):
         raise RunError(f"{path} is damaged: it is not what was written", "make it again, or copy it again")
     return metadata, tensors, seal is not None
+
+
+def is_whole_sealed(path: Path) -> bool:
+    """Whether a file has a digest, and is what was written."""
+    try:
+        return read_sealed(path)[2]
+    except RunError:
+        return False

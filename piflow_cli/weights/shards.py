@@ -77,13 +77,14 @@ def remove_damaged(shards: Collection[Path]) -> list[Path]:
     at a run's start.
     """
     with ThreadPoolExecutor(min(MOST_READERS, usable_cores())) as pool:
-        damaged = [path for path, whole in zip(shards, pool.map(_is_whole, shards)) if not whole]
+        damaged = [path for path, whole in zip(shards, pool.map(is_whole_shard, shards)) if not whole]
     for path in damaged:
         path.unlink(missing_ok=True)
     return damaged
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole_shard(path: Path) -> bool:
+    """Whether every entry of a shard is what was written; once in a process. True for one that is gone by now."""
     try:
         seen = (path, (stat := path.stat()).st_size, stat.st_mtime_ns)
         if seen in _found_whole:

@@ -6,15 +6,16 @@ import json
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ..errors import PiflowError, RunError, is_of_the_system
 from ..system.files import is_plain_name
-from .pickled import read_pickled
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 INDEX_SUFFIX = ".index.json"
 # Published files may be saved from the pipeline, whose part the transformer is.
@@ -124,6 +125,8 @@ def opened_tensors(path: Path, framework: str = "pt") -> Generator[Any]:
 
 
 def _checkpoint(path: Path) -> Mapping[str, Tensor]:
+    from .pickled import read_pickled
+
     try:
         return read_pickled(path)
     except PiflowError as error:
@@ -134,4 +137,6 @@ def _checkpoint(path: Path) -> Mapping[str, Tensor]:
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, on the CPU; errors of :func:`~piflow_cli.weights.pickled.read_pickled`."""
+    from .pickled import read_pickled
+
     return read_safetensors(path)[1] if path.suffix == ".safetensors" else read_pickled(path)

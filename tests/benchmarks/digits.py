@@ -1,6 +1,7 @@
 """How close digits students come to the data and to their teacher.
 
-    python tests/benchmarks/digits.py [--json FILE] [--iterations N] [--students gm-1,dx-4,...] [--runs DIR]
+    python tests/benchmarks/digits.py [--json FILE] [--iterations N] [--students gm-1,dx-4,...] [--steps 1,2,...]
+                                      [--runs DIR]
 
 Every row is 1,797 images with the labels of the data set from the noise of seeds 0 to 1796, neither
 clipped nor rounded. Distances are Frechet distances on raw pixels in [-1, 1]; the squared distance is per
@@ -35,7 +36,7 @@ TEACHER_STEPS = (1, 2, 4, 8, 32, 128)
 BATCH = 128
 CPU = torch.device("cpu")
 STUDENTS = tuple(f"{policy}-{nfe}" for policy in ("gm", "dx", "momentum") for nfe in (1, 2, 4))
-COLUMNS = ("model", "evaluations", "seconds", "to_data", "to_teacher", "squared_distance")
+COLUMNS = ("model", "trained_for", "evaluations", "seconds", "to_data", "to_teacher", "squared_distance")
 
 
 class Ruler:
@@ -67,11 +68,15 @@ class Ruler:
         samples = self.fine if steps == TEACHER_STEPS[-1] else self.teacher_samples(steps)
         return self.row("teacher, Euler", steps, samples)
 
-    def row(self, model: str, evaluations: int, samples: Tensor, seconds: float | None = None) -> dict:
+    def row(
+        self, model: str, evaluations: int, samples: Tensor, seconds: float | None = None, trained: int | None = None
+    ) -> dict:
+        """``trained``: the evaluations that a student was trained for."""
         samples = samples.cpu()
         ours: Moments = moments(samples.flatten(1))
         return {
             "model": model,
+            "trained_for": trained,
             "evaluations": evaluations,
             "seconds": seconds,
             "to_data": frechet_distance(ours, self.data),
@@ -80,8 +85,13 @@ class Ruler:
         }
 
 
-def train(name: str, folder: Path, iterations: int | None) -> float:
-    """Distil a student named like gm-1 or dx-4 with the preset's settings; returns the seconds of wall time."""
+def train(name: str, folder: Path, iterations: int | None) -> float | None:
+    """Distil a student named like gm-1 or dx-4 with the preset's settings; returns the seconds of wall time.
+
+    None where the folder has a student already, which is measured as it is.
+    """
+    if (folder / "adapter").is_dir():
+        return None
     policy, nfe = name.rsplit("-", 1)
     command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", "digits", "--policy", policy, "--nfe", nfe]
     command += ["--output", str(folder), "--quiet"]
@@ -91,18 +101,20 @@ def train(name: str, folder: Path, iterations: int | None) -> float:
     return time.perf_counter() - started
 
 
-def measure(students: list[str], iterations: int | None, runs: Path, images: int) -> list[dict]:
+def measure(
+    students: list[str], iterations: int | None, runs: Path, images: int, steps: tuple[int, ...] = ()
+) -> list[dict]:
+    """A row for each teacher, and for each student as it was trained or at each of ``steps``."""
     ruler = Ruler(load_images(locate("preset:digits/images.safetensors")), images)
     rows = [ruler.teacher_row(steps) for steps in TEACHER_STEPS]
     for name in students:
         seconds = train(name, runs / name, iterations)
         student = open_student(runs / name / "adapter")
-        samples = sample_student(student, ruler.noise, ruler.conditioning)
-        rows.append(
-            ruler.row(
-                f"student, {student.facts.policy} {student.facts.components}", student.facts.nfe, samples, seconds
-            )
-        )
+        facts = student.facts
+        for count in steps or (facts.nfe,):
+            samples = sample_student(student, ruler.noise, ruler.conditioning, steps=count)
+            title = f"student, {facts.policy} {facts.components}"
+            rows.append(ruler.row(title, count, samples, seconds, facts.nfe))
     return rows
 
 
@@ -111,13 +123,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also write the rows, versions and machine here")
     parser.add_argument("--iterations", type=int, help="of every student; default: the preset's")
     parser.add_argument("--students", default=",".join(STUDENTS), help="policy-nfe names with commas between")
+    parser.add_argument("--steps", default="", help="evaluations of every student; default: those it was trained for")
     parser.add_argument("--runs", type=Path, help="keep the runs in this folder")
     parser.add_argument("--images", type=int, default=1797, help="first so many of the 1,797 conditions")
     options = parser.parse_args(arguments)
     students = [name for name in options.students.split(",") if name]
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         runs = Path(scratch) if options.runs is None else options.runs
-        rows = measure(students, options.iterations, runs, options.images)
+        steps = tuple(int(count) for count in options.steps.split(",") if count)
+        rows = measure(students, options.iterations, runs, options.images, steps)
     print(format_table(rows, COLUMNS))
     if options.json is not None:
         write_json(options.json, {**machine(torch.device("cpu")), "images": options.images, "rows": rows})

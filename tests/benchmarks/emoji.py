@@ -81,7 +81,16 @@ def measure(students: Sequence[Path], runs: Path, options: Sequence[object]) -> 
     rows: dict[tuple[str, int], dict] = defaultdict(dict)
     for reference, metrics in asked.items():
         found = piflow(
-            "eval", *students, *common, "--reference", reference, "--metrics", metrics, "--output", runs / "report"
+            "eval",
+            *students,
+            *common,
+            "--reference",
+            reference,
+            "--metrics",
+            metrics,
+            "--output",
+            runs / "report",
+            "--overwrite",
         )
         for one in found["results"]:
             if (figure := figure_of(one, "teacher" if reference == "teacher" else "data")) is not None:
@@ -97,7 +106,7 @@ def figure_of(one: dict, reference: str) -> str | None:
 def split(runs: Path) -> dict:
     """The row of the pictures themselves."""
     given = ["--images", runs / "asked", "--reference", runs / "others", "--cache", runs / "cache", "--metrics", "fid"]
-    found = piflow("eval", *given, "--extractor", EXTRACTOR, "--output", runs / "report-pictures")
+    found = piflow("eval", *given, "--extractor", EXTRACTOR, "--output", runs / "report-pictures", "--overwrite")
     figures = {figure_of(one, "data"): one["value"] for one in found["results"]}
     return {"model": "pictures", "evaluations": None, **figures}
 

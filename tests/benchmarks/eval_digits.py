@@ -55,7 +55,15 @@ def ranked(results: list[dict]) -> list[dict]:
 
 def compare(reference: str, students: list[Path], options: list[object]) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
-        folders = ["--cache", Path(scratch) / "cache", "--output", Path(scratch) / "report", "--reference", reference]
+        folders = [
+            "--cache",
+            Path(scratch) / "cache",
+            "--output",
+            Path(scratch) / "report",
+            "--overwrite",
+            "--reference",
+            reference,
+        ]
         alone = piflow("eval", students[0], *folders, *options)
         both = piflow("eval", *students, "--teacher-steps", TEACHER_STEPS, *folders, *options)
     ranks = ranked(both["results"])

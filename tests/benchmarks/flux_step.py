@@ -32,16 +32,17 @@ from piflow_cli.core.imitation import data_free_losses
 from piflow_cli.core.tensors import to_device
 from piflow_cli.core.timegrid import to_sigma
 from piflow_cli.data.collect import EncodedCache
-from piflow_cli.presets.resolve import resolve
+from piflow_cli.presets.resolve import load, resolve
 from piflow_cli.presets.schema import Preset
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import repeat, teacher_velocity
+from piflow_cli.teachers.folders import config_folder
 from piflow_cli.training.dry_run.outline import memory_of, outline_of
 from piflow_cli.training.loop import Session, train_step
 from piflow_cli.training.opening import open_session
 
-CONFIG = Path(__file__).parent.parent / "data" / "configs" / "flux-dev.json"
+CONFIG = config_folder(load("flux-dev").teacher) / "transformer" / "config.json"
 SMALL = {
     "num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16,
     "axes_dims_rope": [4, 4, 8],

@@ -74,7 +74,7 @@ def test_the_endurance_benchmark_times_every_part_of_a_run(tmp_path: Path) -> No
         "step": 12,
         "checkpoint": 2,
         "preview": 2,
-        "metrics": 3,
+        "metrics": 12,
         "watching": 12,
     }
     assert rows["step"]["share"] is None

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import fake_module
+from conftest import fake_module, nothing_refused
 
 from piflow_cli.evaluation.request import EvalRequest
 
@@ -38,6 +38,7 @@ DEFAULTS = {
     "save_images": False,
     "save_statistics": None,
     "output": Path("evals/digits"),
+    "overwrite": False,
     "device": "auto",
 }
 
@@ -52,6 +53,7 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[EvalRequest]:
         return {"results": []}, "a table"
 
     fake_module(monkeypatch, "evaluation.run", evaluate=evaluate)
+    nothing_refused(monkeypatch, "evaluation")
     return asked
 
 
@@ -66,7 +68,7 @@ def test_eval_hands_over_what_was_asked(cli, evaluations) -> None:
         " w.pt --trust-weights --clip c --full --seeds 0-2 --labels 1,2 --prompts p.txt --text-column c --height 64"
         " --width 96 --steps 1,2 --substeps 32 --temperature 0.3 --teacher-steps 4 --fine-steps 16 --teacher digits"
         " --base b --subfolder s --batch-size 5 --cache k --save-images --save-statistics s.safetensors --output o"
-        " --device cpu --json"
+        " --overwrite --device cpu --json"
     )
     assert json.loads(cli("eval", *arguments.split()).out) == {"results": []}
     expected = (
@@ -101,6 +103,7 @@ def test_eval_hands_over_what_was_asked(cli, evaluations) -> None:
         True,
         Path("s.safetensors"),
         Path("o"),
+        True,
         "cpu",
     )
     assert tuple(vars(evaluations[0]).values()) == expected
@@ -136,3 +139,16 @@ def test_faults_of_the_command_line(cli, evaluations, arguments: list[str], mess
     outcome = cli("eval", "runs/digits", *arguments)
     assert outcome.code == 2 and message in outcome.err and "→" in outcome.err
     assert not evaluations
+
+
+def test_a_number_beyond_its_limit_ends_with_1_after_the_report(cli, tiny_run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--num-images", "4", "--fine-steps", "2", "--metrics", "MSE", "--cache", "c"]
+    line = ["eval", str(tiny_run), *small, "--json"]
+    held = cli(*line, "--output", "held", "--fail-above", "mse=1e9", "--fail-below", "psnr=-1e9")
+    assert (held.code, held.err) == (0, "")
+    broken = cli(*line, "--output", "broken", "--fail-above", "mse=0")
+    assert broken.code == 1 and json.loads(broken.out)["results"] and (tmp_path / "broken" / "report.json").is_file()
+    said = json.loads(broken.err)
+    assert said["error"].startswith("mse of tiny, 2 NFE is ") and said["error"].endswith(", above 0")
+    assert cli(*line, "--fail-above", "kid=1").code == 2

@@ -6,7 +6,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
-from conftest import fake_module
+from conftest import fake_module, nothing_refused
 
 DEFAULTS = {
     "student": "runs/digits",
@@ -37,6 +37,7 @@ def exports(monkeypatch) -> list:
         return {"output": request.output}
 
     fake_module(monkeypatch, "exporting.driver", export=export)
+    nothing_refused(monkeypatch, "exporting")
     return asked
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import fields, make_dataclass
+from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 
 import pytest
-from conftest import fake_module
+from conftest import fake_module, nothing_refused
 from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.commands.inspect_policy import parse_slice
 from piflow_cli.errors import UsageError
+from piflow_cli.inspection.request import Position
 
 DEFAULTS = {
     "students": ("runs/digits",),
@@ -47,12 +48,8 @@ def asked(monkeypatch) -> list:
         found.append(request)
         return {"students": [], "verdict": [{"what": "log-std", "digits": "-3"}], "files": ["out/policy.html"]}
 
-    fake_module(
-        monkeypatch,
-        "inspection.inspect",
-        InspectRequest=make_dataclass("InspectRequest", list(DEFAULTS)),
-        inspect_policy=inspect_policy,
-    )
+    fake_module(monkeypatch, "inspection.inspect", inspect_policy=inspect_policy)
+    nothing_refused(monkeypatch, "inspection")
     return found
 
 
@@ -63,7 +60,8 @@ def test_without_options(cli, asked) -> None:
 
 
 def test_the_library_asks_for_just_that() -> None:
-    from piflow_cli.inspection.inspect import InspectRequest, inspect_policy
+    from piflow_cli.inspection.inspect import inspect_policy
+    from piflow_cli.inspection.request import InspectRequest
 
     assert [field.name for field in fields(InspectRequest)] == list(DEFAULTS)
     assert list(signature(inspect_policy).parameters) == ["request", "console"]
@@ -78,7 +76,7 @@ def test_what_was_asked_is_handed_over(cli, asked) -> None:
     outcome = cli("inspect-policy", "r", "a red fox", "a cat", *arguments.split())
     assert json.loads(outcome.out)["files"] == ["out/policy.html"]
     request = asked[0]
-    position = (request.position.x, request.position.y, request.position.axis)
+    position = Position(4, 5, 6)
     expected = (
         ("r",),
         (3, 5, 6),
@@ -99,8 +97,7 @@ def test_what_was_asked_is_handed_over(cli, asked) -> None:
         True,
         "cpu",
     )
-    request.position = position
-    assert tuple(vars(request).values()) == expected and position == (4, 5, 6)
+    assert tuple(vars(request).values()) == expected
 
 
 def test_two_students_and_a_prompt(cli, asked) -> None:

@@ -172,8 +172,17 @@ PATHS = [
 def test_every_option_of_a_path_is_known_as_one():
     told = {option for _, option in PATHS}
     assert told == {
-        *("--base", "--cache", "--clip", "--compare", "--config", "--data", "--images", "--inception-weights"),
-        *("--fork", "--lora", "--output", "--prompts", "--reference", "--save-statistics", "--subfolder", "--vae"),
+        *("--base", "--cache", "--clip", "--compare", "--config", "--data", "--evals", "--fork", "--images"),
+        *(
+            "--inception-weights",
+            "--lora",
+            "--output",
+            "--prompts",
+            "--reference",
+            "--save-statistics",
+            "--subfolder",
+            "--vae",
+        ),
     }
     functions = [command.callback for command in app.registered_commands]
     options = [option for function in functions for option in signature(function, eval_str=True).parameters.values()]

@@ -25,8 +25,8 @@ def test_sample_hands_over_what_was_asked(cli, requests):
     arguments = (
         "--teacher digits --base b --vae v --labels 3,5-6 --prompts p.txt --text-column c --height 64 --width 96 --lora"
         " a.safetensors --lora b:0.5 --base-precision fp32 --offload group --compile --guidance 2.5 --seeds 7,0-1"
-        " --steps 128 --shift 2 --substeps 32 --temperature 0.3 --stochastic inf --output o --no-grid --no-metadata"
-        " --device cpu --batch-size 5 --json"
+        " --steps 128 --shift 2 --substeps 32 --temperature 0.3 --stochastic inf --output o --overwrite --no-grid"
+        " --no-metadata --device cpu --batch-size 5 --json"
     )
     outcome = cli("sample", *arguments.split())
     assert json.loads(outcome.out) == {"images": 3}
@@ -34,7 +34,7 @@ def test_sample_hands_over_what_was_asked(cli, requests):
         teacher="digits", base="b", vae="v", labels=(3, 5, 6), prompts_from="p.txt", text_column="c", height=64,
         width=96, loras=(("a.safetensors", 1.0), ("b", 0.5)), base_precision="fp32", offload="group", compile=True,
         seeds=(7, 0, 1), steps=128, shift=2.0, substeps=32, temperature=0.3, stochastic=math.inf, guidance=2.5,
-        output=Path("o"), grid=False, metadata=False, device="cpu", batch_size=5,
+        output=Path("o"), overwrite=True, grid=False, metadata=False, device="cpu", batch_size=5,
     )  # fmt: skip
     assert requests == [asked]
 

@@ -83,7 +83,7 @@ def test_prompts_become_their_embeddings_at_every_size(prompts):
         batch = data.batch(0, place, 1)
         text = "".join(chr(int(code)) for code in batch.conditioning["embeds"][0, :, 0])
         expected = expected_text(text)
-        assert batch.x_0 is None and batch.conditioning.keys() == expected.keys()
+        assert batch.x_0 is None and batch.conditioning.keys() == expected.keys() and batch.texts == [text]
         assert all(torch.equal(batch.conditioning[name][0], expected[name]) for name in expected)
         seen.add((text, batch.shape))
     assert seen == {(text, shape) for text in TEXTS for shape in ((1, 1, 2, 4), (1, 1, 2, 2))}
@@ -95,7 +95,9 @@ def test_pictures_become_latents_of_their_bucket(pictures):
     seen = set()
     for place in range(6):
         batch = data.batch(0, place, 1)
-        number = int("".join(chr(int(code)) for code in batch.conditioning["embeds"][0, :, 0]).removeprefix("caption "))
+        caption = "".join(chr(int(code)) for code in batch.conditioning["embeds"][0, :, 0])
+        assert batch.texts == [caption]
+        number = int(caption.removeprefix("caption "))
         size = (8, 4) if number < 4 else (4, 4)
         expected = expected_latents(fit(Image.open(Path(pictures.captioned) / f"{number}.png"), size)[None])
         torch.testing.assert_close(batch.x_0, expected)

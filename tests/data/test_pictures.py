@@ -28,12 +28,10 @@ from piflow_cli.data.pictures import (
     Unreadable,
     as_stored,
     in_eight_bits,
-    is_grid,
     mode_of,
     open_picture,
     upright_size,
 )
-from piflow_cli.reports.images import save_png
 
 LEVELS = st.lists(st.integers(0, 65535), min_size=1, max_size=40)
 
@@ -202,29 +200,6 @@ def test_postscript_is_no_picture() -> None:
     Image.new("RGB", (4, 4)).save(buffer, "EPS")
     with pytest.raises(Unreadable, match="not a picture"):
         open_picture(buffer.getvalue())
-
-
-@pytest.mark.parametrize(
-    ("recipe", "expected"),
-    [
-        (None, False),
-        ({"piflow": "0.2.0", "seed": 3}, False),
-        ({"piflow": "0.1.0", "teacher": "digits"}, True),
-        ({"grid": True}, True),
-        ({"seed": 3, "evaluations": 2}, False),
-    ],
-)
-def test_a_grid_is_known_by_its_recipe(tmp_path, recipe: dict | None, expected: bool) -> None:
-    save_png(Image.new("L", (4, 4)), tmp_path / "x.png", recipe)
-    with Image.open(tmp_path / "x.png") as picture:
-        assert is_grid(picture) is expected
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000])
-def test_another_programs_text_is_no_recipe(text: str) -> None:
-    picture = Image.new("L", (4, 4))
-    picture.info["piflow"] = text
-    assert not is_grid(picture)
 
 
 def below(folder: Path) -> list[str]:

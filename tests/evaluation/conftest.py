@@ -13,7 +13,7 @@ def evaluate(cli, tmp_path: Path) -> Callable:
     """`evaluate(run, "--metrics", "fid")` as the command, with folders of its own."""
 
     def run(*arguments: object):
-        folders = ["--output", tmp_path / "report", "--cache", tmp_path / "cache"]
+        folders = ["--output", tmp_path / "report", "--overwrite", "--cache", tmp_path / "cache"]
         return cli("eval", *map(str, [*arguments, *folders]), "--json")
 
     return run

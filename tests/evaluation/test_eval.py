@@ -394,7 +394,7 @@ def pictures(tmp_path: Path, *names: str) -> list[Path]:
 
 @pytest.mark.parametrize("metrics", ["fid,kid,pr", "fid"])
 def test_saved_statistics_are_the_reference_that_their_pictures_are_bit_for_bit(
-    evaluate, tmp_path, metrics: str
+    cli, evaluate, tmp_path, metrics: str
 ) -> None:
     one, two = pictures(tmp_path, "one", "two")
     file = tmp_path / "two.safetensors"
@@ -406,7 +406,9 @@ def test_saved_statistics_are_the_reference_that_their_pictures_are_bit_for_bit(
         for reference in (two, file)
     ]
     assert numbers(measured[0]) == numbers(measured[1]) != {}
-    again = evaluate("--images", two, "--extractor", "pixels", "--save-statistics", file)
+    told = ["eval", "--images", str(two), "--extractor", "pixels", "--save-statistics", str(file)]
+    assert cli(*told, "--overwrite").code == 0
+    again = cli(*told)
     assert again.code == 2 and "is there already" in again.err
 
 

@@ -151,19 +151,6 @@ def test_more_pictures_keep_the_blocks_that_are_whole(tmp_path) -> None:
     assert sum(drawn) == 8
 
 
-def test_older_pictures_beside_new_ones_are_counted(tmp_path, capsys) -> None:
-    def made(count: int) -> str:
-        whole = opened(count)
-        Generation(whole, whole.specs, {"flat": flat}, Cache(tmp_path), Processes(CPU), 4, tmp_path / "images").run(
-            candidate(), Console()
-        )
-        return capsys.readouterr().err
-
-    assert "older" not in made(5) and "older" not in made(5)
-    assert "holds 2 older pictures of other seeds" in made(3)
-    assert len(list((tmp_path / "images" / "doubler-1").iterdir())) == 5
-
-
 @given(st.text(min_size=1, max_size=90), st.text(min_size=1, max_size=90))
 def test_a_folder_s_name_fits_every_file_system_and_keeps_long_names_apart(one: str, other: str) -> None:
     folders = [replace(candidate(), name=name + "x" * 60).folder for name in (one, other)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piflow_cli.errors import UsageError
-from piflow_cli.evaluation.metric_kinds import STUDENT, metric_names, needing
+from piflow_cli.evaluation.metric_kinds import STUDENT, metric_kinds, metric_names, needing
 from piflow_cli.evaluation.request import parse_metrics
 from piflow_cli.presets.bounds import BATCH, EVALUATIONS, MEASURED, SUBSTEPS, TEACHER_STEPS
 
@@ -20,11 +20,18 @@ def test_metrics_are_read_in_any_order_and_come_in_one(names, count: int) -> Non
     assert parse_metrics(" , ".join(names[:count])) == tuple(name for name in metric_names() if name in names[:count])
 
 
+@pytest.mark.parametrize("kind", metric_kinds(), ids=lambda kind: kind.name)
+def test_a_metric_goes_by_its_numbers_as_reports_print_them(kind) -> None:
+    for number in kind.numbers:
+        assert parse_metrics(number.name) == parse_metrics(number.title) == (kind.name,)
+    assert parse_metrics(",".join(number.title for number in kind.numbers)) == (kind.name,)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("fid,fidd", "did you mean fid"),
-        ("FID", "mean fid"),
+        ("FIDD", "mean fid"),
         ("", "there is no metric ''"),
         ("fid,,kid", "''"),
         ("a,b", "'a', 'b'"),
@@ -123,11 +130,3 @@ def test_what_goes_together_is_taken() -> None:
     request(students=("a",), num_images=MEASURED.most, **largest).check()
     assert request(images=Path("d"), protocol="quick").measures == ("fid",)
     assert not request(students=("a",)).asks("fid") and request(students=("a",), metrics=("fid",)).asks("fid")
-
-
-def test_statistics_replace_no_file(tmp_path: Path) -> None:
-    path = tmp_path / "s.safetensors"
-    request(images=Path("d"), save_statistics=path).check()
-    path.write_bytes(b"a model")
-    with pytest.raises(UsageError, match="is there already"):
-        request(images=Path("d"), save_statistics=path).check()

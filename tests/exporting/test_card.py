@@ -17,11 +17,12 @@ from zoo import student_of as adapted
 
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
-from piflow_cli.exporting.card import is_export, license_tags, unguided, write_card
+from piflow_cli.exporting.card import license_tags, unguided, write_card
 from piflow_cli.exporting.driver import export
+from piflow_cli.exporting.early import is_of_export
 from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.exporting.formats.adapter import AdapterFormat
-from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.exporting.request import CARD_NAME, ExportRequest
 from piflow_cli.presets.resolve import available, load
 from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import StudentFacts
@@ -52,14 +53,16 @@ def test_every_preset_has_a_card_that_the_hub_can_read(name: str, tmp_path) -> N
         assert f"| {told} |" in shown
     assert f"| network evaluations (NFE) | {facts.nfe} |" in card.text
     compile(card.text.split("```python\n")[1].split("```")[0], "snippet", "exec")
-    assert is_export(tmp_path) and not is_export(tmp_path.parent)
+    assert is_of_export(tmp_path / CARD_NAME) and not is_of_export(tmp_path.parent / CARD_NAME)
 
 
 def test_a_card_asks_for_no_other_steps_than_its_scheduler_takes(tmp_path) -> None:
     facts = StudentFacts.of(load("flux-dev-dx"))
-    assert "More evaluations than 4 may be asked for." in card_of(tmp_path, facts).text
+    assert (
+        "with policies that span one step each: with more of them pictures get worse." in card_of(tmp_path, facts).text
+    )
     text = card_of(tmp_path, facts, format="piflow-scheduler").text
-    assert "4 network evaluations, no other number" in text and "More evaluations" not in text
+    assert "4 network evaluations, no other number" in text and "pictures get worse" not in text
 
 
 @pytest.mark.parametrize(
@@ -93,13 +96,13 @@ def test_a_teacher_that_is_no_preset_leaves_the_licence_open(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("format", "told"),
     [
-        ("adapter", "More evaluations than 4 may be asked for"),
+        ("adapter", "Trained for 4 network evaluations, with policies that span one step each"),
         ("piflow-scheduler", "4 network evaluations, no other number"),
     ],
 )
 def test_a_card_promises_other_steps_only_where_they_can_be_had(tmp_path, format: str, told: str) -> None:
     text = card_of(tmp_path, StudentFacts.of(load("flux-dev-dx")), format=format).text
-    assert told in text and ("More evaluations" in text) == (format != "piflow-scheduler")
+    assert told in text and ("Trained for" in text) == (format != "piflow-scheduler")
 
 
 def test_the_card_of_a_digits_student_has_a_picture_and_its_snippet_runs(tmp_path, monkeypatch) -> None:

@@ -48,7 +48,7 @@ def test_every_format_has_a_name() -> None:
 def test_a_folder_that_is_there_is_left_alone_unless_it_is_an_export(tmp_path) -> None:
     run(tmp_path / "out")
     before = contents(tmp_path / "out")
-    with pytest.raises(UsageError, match="exists already") as caught:
+    with pytest.raises(UsageError, match="is not empty") as caught:
         run(tmp_path / "out", student=str(tmp_path))
     assert "--overwrite" in caught.value.hint and contents(tmp_path / "out") == before
     run(tmp_path / "out", overwrite=True, dtype="bf16")
@@ -56,7 +56,7 @@ def test_a_folder_that_is_there_is_left_alone_unless_it_is_an_export(tmp_path) -
     assert after.keys() == before.keys() and after["README.md"] != before["README.md"]
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="holds something else than an export"):
+    with pytest.raises(UsageError, match="holds something that piflow export did not write: thesis.tex"):
         run(tmp_path / "home", overwrite=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):

@@ -21,12 +21,14 @@ from piflow_cli.console import Console
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.exporting.card import escaped, write_card
 from piflow_cli.exporting.copies import copy_part, read_index
+from piflow_cli.exporting.driver import export as drive
 from piflow_cli.exporting.driver import list_files
 from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.exporting.formats.pipeline import PipelineFormat
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.exporting.standalone.component import REFERENCE, Elsewhere
 from piflow_cli.presets.resolve import load
+from piflow_cli.students.adapters import save_adapter
 from piflow_cli.students.facts import StudentFacts
 from piflow_cli.weights.digests import MANIFEST, changed_files
 from piflow_cli.weights.stored import shards_of
@@ -221,11 +223,15 @@ def test_metadata_do_nothing_in_a_card(tmp_path, text: str) -> None:
     assert [line for line in card.text.splitlines() if line.startswith("#")] == [f"# {escaped(text)}"]
 
 
-@pytest.mark.parametrize("format", ["pipeline", "merged"])
-def test_no_path_of_this_machine_is_in_what_holds_its_base(whole, tmp_path, format: str) -> None:
-    folder = export(student("flux", whole), format, tmp_path / "out")
-    for path in folder.rglob("*"):
-        assert path.is_dir() or str(whole).encode() not in path.read_bytes(), path
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_path_of_this_machine_is_in_an_export_or_its_card(base, tmp_path, format: str) -> None:
+    save_adapter(student("flux", base, "dx"), tmp_path / "adapter")
+    asked = ExportRequest(str(tmp_path / "adapter"), format, tmp_path / "out", device="cpu")
+    drive(asked, Console(quiet=True))
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) > 2 and (tmp_path / "out" / "README.md") in files
+    for path in files:
+        assert str(tmp_path).encode() not in path.read_bytes(), path
 
 
 # Checksums.

@@ -23,11 +23,10 @@ from piflow_cli.data.batches import Batch
 from piflow_cli.presets.resolve import load, resolve
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
-from piflow_cli.teachers.folders import outline_folder
+from piflow_cli.teachers.folders import config_folder, outline_folder
 from piflow_cli.training import opening
 from piflow_cli.training.loop import Session
 
-CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 DEPTHS = {"num_layers": 1, "num_single_layers": 1, "n_layers": 1, "n_refiner_layers": 1}  # of a small model, as wide
 SHARED = ["optimisation.optimizer=adamw"]  # bitsandbytes' own kernels know no fake tensors
 
@@ -96,6 +95,8 @@ def session_of(
     section = load(name).teacher
     family = family_of(section.family, section.guidance)
     of_class = isinstance(family, ClassConditionalFamily)
+    if not of_class:
+        family = family.sized_by(config_folder(section))
     sizes = {} if sizes is None else sizes
     batches = [f"optimisation.batch_size={batch * rounds}", f"optimisation.device_batch_size={batch}"]
     source = {} if of_class else {"data.prompts": "-"}
@@ -123,9 +124,8 @@ def session_of(
 
 
 def _config(name: str) -> dict:
-    """The configuration of the released network of a preset; that of its class where none is kept with the tests."""
-    known = [path for path in CONFIGS.glob("*.json") if name.startswith(path.stem)]
-    return json.loads(max(known, key=lambda path: len(path.stem)).read_text()) if known else {}
+    """The configuration of the released network of a preset, which ships."""
+    return json.loads((config_folder(load(name).teacher) / "transformer" / "config.json").read_text())
 
 
 def _without_weights(family: TeacherFamily, config: dict, device: str) -> TeacherFamily:

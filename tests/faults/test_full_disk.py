@@ -95,14 +95,13 @@ def test_what_is_left_later_is_whole(cli, commands, tmp_path, monkeypatch, name:
 
 @pytest.mark.parametrize("name", ["sample", "eval"])
 def test_what_was_there_before_stays(cli, commands, tmp_path, monkeypatch, name: str):
+    """Where it is to be replaced too: what goes, goes last."""
     output = tmp_path / "out"
-    (output / "empty").mkdir(parents=True)
-    (output / "mine.txt").write_text("mine")
     assert cli(*commands[name], "--output", str(output)).code == 0
     before = all_below(output)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     failing(monkeypatch, errno.EDQUOT, 0)
-    assert cli(*commands[name], "--output", str(output)).code == 1
+    assert cli(*commands[name], "--output", str(output), "--overwrite").code == 1
     assert all_below(output) == before and not (tmp_path / "other").exists()
 
 

@@ -37,6 +37,7 @@ COMPUTING = (
     "piflow_cli.sampling.sample.batches",
     "piflow_cli.evaluation.generate.Generation.run",
     "piflow_cli.inspection.inspect.examine",
+    "piflow_cli.demo.window.Window.open",
     "piflow_cli.training.run.train_step",
 )
 

@@ -185,6 +185,8 @@ def data(root: Path) -> dict[str, Path]:
         for name, kept, count in (("pictures", features, 4), ("moments", None, 2)):
             made[f"{name}{side}"] = root / f"{name}{side}.safetensors"
             FeatureSet("pixels", "none", "pictures", count, moments(features), kept).save(made[f"{name}{side}"])
+    # One that may be replaced.
+    made["moments8b"] = Path(shutil.copyfile(made["moments8"], root / "moments8b.safetensors"))
     return made
 
 

@@ -10,7 +10,7 @@ import errno
 import importlib.util
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -30,6 +30,8 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from piflow_cli.evaluation.extractors import efficientnet, inception_weights
 from piflow_cli.evaluation.metrics import squeezenet_weights
 from piflow_cli.system.files import files_digest
+from piflow_cli.training.dry_run.memory import Bytes
+from piflow_cli.training.dry_run.room import Disk, Need
 
 Patch = pytest.MonkeyPatch
 FIND_SPEC = importlib.util.find_spec
@@ -133,6 +135,8 @@ def gpus(patch: Patch, count: str) -> None:
     patch.setattr(torch.cuda, "device_count", lambda: int(count))
     patch.setattr(torch.cuda, "set_device", lambda device: None)
     patch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 10**9))
+    patch.setattr(torch.cuda, "mem_get_info", lambda device: (79 * 10**9, 80 * 10**9))
+    patch.setattr(torch.cuda, "get_device_name", lambda device: "Imagined 80")
 
 
 def token_wanted(patch: Patch, name: str) -> None:
@@ -189,6 +193,15 @@ def homeless(patch: Patch, told: str) -> None:
     patch.setattr(Path, "home", home)
 
 
+def full_disk(patch: Patch, folder: str) -> None:
+    """Nothing has room below that folder, which is a file system of its own."""
+
+    def disks(needs: Iterable[Need]) -> list[Disk]:
+        return [Disk((need,), Bytes(0 if need.folder.is_relative_to(folder) else 10**15)) for need in needs]
+
+    patch.setattr("piflow_cli.training.dry_run.fit.disks_here", disks)
+
+
 def changed_files(patch: Patch, told: str) -> None:
     """No file that came with piflow is as it was."""
     patch.setattr("piflow_cli.weights.digests.files_digest", lambda paths: told)
@@ -219,6 +232,7 @@ PATCHES = (
     weightless,
     other_weights,
     homeless,
+    full_disk,
     changed_files,
     *COMPUTED,
     *OF_MACHINES,

@@ -62,6 +62,9 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
         (files[name] / content[0]).write_text(content[1])
     files["exported"] = root / "exported"
     done("export", str(files["run"]), "--format", "adapter", "--output", str(files["exported"]))
+    files["cache"] = root / "cache"
+    (files["cache"] / "weights").mkdir(parents=True)
+    (files["cache"] / "weights" / "downloaded.pth").touch()
     files["exported2"] = shutil.copytree(files["exported"], root / "exported2")
     return files
 

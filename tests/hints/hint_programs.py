@@ -24,7 +24,7 @@ from project_file import PROJECT
 
 # What a part of a hint has another program do, or has the reader do before the line is typed again.
 OUTSIDE = re.compile(
-    r"(?:^|[ `])(rm .+|(?:pip|apt) install [^;)]+|hf auth [a-z]+|wandb login|ulimit .+|unset .+"
+    r"(?:^|[ `])(rm .+|(?:pip|apt) install [^;)]+|hf auth [a-z]+|hf download [^ ;]+|wandb login|ulimit .+|unset .+"
     r"|(?:set|export) [A-Z_]+=\S+|put \S+ at \S+|run the same command again|wait some minutes)"
 )
 # Named otherwise by those who publish it; and a package that is never there without the other.
@@ -86,6 +86,12 @@ def _hf(given: Sequence[str], missing: str | None, it: Sequence[str]) -> None:
     assert _is_of_hf(" ".join(given))
     if given[-1] == "login":
         huggingface_hub.login(TOKEN)
+    elif given[0] == "download":
+        # As the Hub's client leaves it.
+        place = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"models--{given[1].replace('/', '--')}"
+        for name, content in {"refs/main": "0", "snapshots/0/config.json": "{}"}.items():
+            (place / name).parent.mkdir(parents=True)
+            (place / name).write_text(content)
 
 
 def _wandb(given: Sequence[str], missing: str | None, it: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from piflow_cli.evaluation.metrics.frechet_interval import frechet_interval
 from piflow_cli.evaluation.metrics.inception_score import inception_scores
 from piflow_cli.evaluation.request import EvalRequest
 from piflow_cli.exporting.copies import read_index
-from piflow_cli.inspection.inspect import InspectRequest
+from piflow_cli.inspection.request import InspectRequest
 from piflow_cli.presets.resolve import load, resolve
 from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.students.adapters import save_adapter
@@ -167,7 +167,7 @@ REFUSALS = [
         lambda folder, hint: read(folder, '{"_class_name": "FluxPipeline"}'),
     ),
     Refusal(
-        "inspection/inspect.py",
+        "inspection/request.py",
         "piflow inspect-policy --help lists what there is",
         lambda folder: InspectRequest(students=()).check(),
         helps,

@@ -34,8 +34,8 @@ OF_FAULTS = ("fault", "check", "contradictions")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # What a hint has in it that is to be typed: an option, a program, or the name that is filled in last.
 TYPED = re.compile(
-    r"piflow [a-z-]+|(?<![\w-])--[a-z]|\{\} |: \{\}|\{\}$|(?:pip|apt) install|hf auth|ulimit|unset|export [A-Z]"
-    r"|\brm |kill |PIFLOW_DEBUG"
+    r"piflow [a-z-]+|(?<![\w-])--[a-z]|\{\} |: \{\}|\{\}$|(?:pip|apt) install|hf (?:auth|download)|ulimit"
+    r"|unset|export [A-Z]|\brm |kill |PIFLOW_DEBUG"
 )
 # The same in what is no hint as a whole, and may begin with an option that is wrong.
 COMMAND = re.compile(

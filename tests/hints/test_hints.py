@@ -16,10 +16,11 @@ from piflow_cli.errors.table import INSTALL_HINTS
 
 ROOT = Path(__file__).parents[2]
 OF_MODELS = ("distill", "sample", "eval", "export", "inspect-policy")
-ALL = (*OF_MODELS, "doctor")
+ALL = (*OF_MODELS, "runs", "cache", "doctor", "demo", "help")
 # Which commands lead to the modules of a folder, or to one module; to what is not here all do that open a model.
 LED_TO_BY = {
     "training": ("distill",),
+    "system/outputs": ("sample", "eval", "export", "inspect-policy"),
     "evaluation": ("eval",),
     "exporting": ("export",),
     "inspection": ("inspect-policy",),
@@ -29,6 +30,10 @@ LED_TO_BY = {
     "commands/export": ("export",),
     "commands/inspect": ("inspect-policy",),
     "doctor": ("doctor",),
+    "commands/runs": ("runs",),
+    "commands/cache": ("cache",),
+    "demo": ("demo",),
+    "commands/demo": ("demo",),
     "commands/doctor": ("doctor",),
     "commands/options": (),  # the reader of an option names it itself
     **dict.fromkeys(("data/rows", "data/pictures", "data/picture_folders", "data/labelled_images"), OF_MODELS),
@@ -107,7 +112,9 @@ def test_every_option_of_a_hint_can_be_typed(path):
     assert not wrong
 
 
-COMMAND = re.compile(rf"piflow ({'|'.join(ALL)})((?: (?:--format adapter|--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{{\}}|digits))*)")
+COMMAND = re.compile(
+    rf"piflow ({'|'.join(ALL)})((?: (?:--format adapter|--[a-z-]+|\"[^\"]*\"|[A-Z]+|\{{\}}|digits|inception))*)"
+)
 # What stands for a path, a name or a number in a hint, as its reader would fill it in.
 FILLED = "1"
 
@@ -118,7 +125,7 @@ def typed(path: Path) -> list[tuple[str, list[str]]]:
     found = []
     for _, hint in hints_of(path):
         for name, rest in COMMAND.findall(hint):
-            words = re.findall(r"--[a-z-]+|(?<=--format )adapter|\"[^\"]*\"|[A-Z]+|\{\}|digits", rest)
+            words = re.findall(r"--[a-z-]+|(?<=--format )adapter|\"[^\"]*\"|[A-Z]+|\{\}|digits|inception", rest)
             found.append(
                 (
                     name,

@@ -24,6 +24,7 @@ IN_WORDS = {
     "update the driver, or install a torch that was built for an older CUDA": (
         "a driver is installed by the system; a torch for an older CUDA is on an index of its own, which changes"
     ),
+    "python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\"": "it downloads 240 MB",
     "the lines above say what is wrong and, where it is known, what to type": "the lines above have the hints",
 }
 # The command with the one check, in a process of its own.

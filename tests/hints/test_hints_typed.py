@@ -62,7 +62,7 @@ def said(err: str, hint: re.Pattern[str]) -> tuple[str, str]:
     found = hint.search(" ".join(re.sub(r"\b(Error|Warning): ", "", spoken).split()))
     assert found is not None, err
     wrong, _, told = found[0].partition(": ")
-    return found[0], told if OPTION.search(wrong) else found[0]
+    return found[0], told if told and OPTION.search(wrong) else found[0]
 
 
 def shown_by(template: str) -> re.Pattern[str]:
@@ -95,7 +95,7 @@ def empty(folder: Path, name: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.key}, {case.pick}")
-def test_what_a_hint_says_is_typed(cli, files, tmp_path, monkeypatch, case: Case):
+def test_what_a_hint_says_is_typed(cli, files, much_memory, tmp_path, monkeypatch, case: Case):
     if case.needs is not None and case.needs not in EMPTY:
         pytest.importorskip(case.needs)
     monkeypatch.chdir(tmp_path)

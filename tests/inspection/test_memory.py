@@ -15,7 +15,8 @@ from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.inspection.kinds.mixture import by_sample, switching
 from piflow_cli.inspection.motion import motion
 from piflow_cli.inspection.robustness import component_dropout, perturb
-from piflow_cli.inspection.slices import Position, slice_of
+from piflow_cli.inspection.request import Position
+from piflow_cli.inspection.slices import slice_of
 from piflow_cli.inspection.substeps import convergence
 from piflow_cli.sampling.trajectory import times
 

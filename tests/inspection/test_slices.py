@@ -10,7 +10,8 @@ from paths import path_of
 
 from piflow_cli.errors import UsageError
 from piflow_cli.inspection.kinds.mixture import marginal
-from piflow_cli.inspection.slices import Position, slice_of
+from piflow_cli.inspection.request import Position
+from piflow_cli.inspection.slices import slice_of
 from piflow_cli.inspection.tensors import position_of
 from piflow_cli.sampling.trajectory import times
 

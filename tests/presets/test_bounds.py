@@ -68,7 +68,7 @@ def test_sides_in_lists_end_too():
 
 COMMANDS = ["distill", "sample", "eval", "export", "inspect_policy"]
 # The value is a preset's, whose schema ends it.
-BY_THE_SCHEMA = {"--nfe", "--components", "--iterations", "--batch-size", "--learning-rate", "--seed"}
+BY_THE_SCHEMA = {"--nfe", "--components", "--iterations", "--batch-size", "--learning-rate", "--seed", "--limit"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -45,7 +45,9 @@ def test_what_does_nothing_is_refused_and_what_does_something_is_not(key):
     resolve(name, None, assignments, busy)
 
 
-@pytest.mark.parametrize(("key", "value"), [("data.cache", "cache"), ("data.offload_text_encoder", "true")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("data.cache", "cache"), ("data.offload_text_encoder", "true"), ("data.limit", "3")]
+)
 def test_what_is_for_texts_is_refused_for_a_teacher_of_classes(key, value):
     with pytest.raises(UsageError, match=key):
         resolve("digits", None, [f"{key}={value}"], {})
@@ -84,5 +86,5 @@ def test_every_rule_is_tried():
     with pytest.raises(UsageError, match="data.text_column=.*no columns"):
         resolve("flux-dev", None, [*PROMPTS, "data.text_column=caption"], {})
     resolve("flux-dev", None, ["data.prompts=prompts.csv", "data.text_column=caption"], {})
-    assert set(IDLE) == {*CASES, "data.text_column", "data.cache", "data.offload_text_encoder"}
+    assert set(IDLE) == {*CASES, "data.text_column", "data.cache", "data.offload_text_encoder", "data.limit"}
     assert load("digits").policy.kind == "gm"

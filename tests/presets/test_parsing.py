@@ -188,6 +188,8 @@ def test_any_assignment_is_a_preset_or_a_usage_error(text):
         ("policy.learning_rat", "optimisation.learning_rate"),
         ("sed", "seed"),
         ("policy.qqqq", None),
+        ("lr", "optimisation.learning_rate"),
+        ("training.LR", "optimisation.learning_rate"),
     ],
 )
 def test_the_nearest_key(key, expected):

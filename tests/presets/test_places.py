@@ -65,7 +65,7 @@ def test_a_run_with_a_base_by_a_short_path_is_used_from_another_folder(cli, proj
     # Where the base has gone, its place is named.
     shutil.rmtree(project / "models")
     outcome = cli(
-        "eval", "../project/run", "--metrics", "trajectory", "--num-images", "2", "--quiet", "--output", "report"
+        "eval", "../project/run", "--metrics", "trajectory", "--num-images", "2", "--quiet", "--output", "again"
     )
     assert outcome.code == 2 and f"there is nothing at {project / 'models' / 'tiny'}" in outcome.err
 

@@ -28,6 +28,7 @@ import piflow_cli as piflow
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
 from piflow_cli.evaluation.folders import open_folder
+from piflow_cli.reports.grids import comparison_grid
 from piflow_cli.reports.images import image_grid, to_images
 from piflow_cli.sampling import text as text_sampling
 from piflow_cli.sampling.denoise import sample_student, seeded_generators, seeded_noise
@@ -138,7 +139,9 @@ def test_a_run_samples_its_last_preview(cli, tmp_path, monkeypatch) -> None:
     assert outcome.code == 0, outcome.err
     run(cli, tmp_path / "run", "a cat", *SIZE, "--seeds", "0-3", "--output", tmp_path / "out")
     preview = pixels(tmp_path / "run" / "previews" / "0000002.png")
-    assert preview.std() > 10 and abs(pixels(tmp_path / "out" / "grid.png") - preview).max() <= 1
+    pictures = [Image.open(path) for path in sorted((tmp_path / "out").glob("0*.png"))]
+    expected = comparison_grid({"seeds 0 to 3": pictures}, ["a cat"] * 4)
+    assert preview.std() > 10 and abs(np.asarray(expected).astype(int) - preview).max() <= 1
 
 
 @pytest.mark.parametrize("stochastic", ["0", "inf"])
@@ -348,7 +351,7 @@ def test_the_hint_about_a_column_is_an_option_of_sample(cli, flux, tmp_path) -> 
     option, column = outcome.err.split()[-2:]
     run(cli, flux, "--prompts", tmp_path / "p.csv", option, column, *SIZE, "--output", tmp_path / "out")
     assert pixels(tmp_path / "out" / "0000-000000.png").shape == (64, 96, 3)
-    refused = cli("sample", str(flux), "a fox", option, column, *SIZE, "--output", str(tmp_path / "out"))
+    refused = cli("sample", str(flux), "a fox", option, column, *SIZE, "--output", str(tmp_path / "none"))
     assert refused.code == 2 and "--text-column belongs to a file of prompts" in refused.err
 
 

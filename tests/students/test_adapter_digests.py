@@ -21,8 +21,9 @@ from piflow_cli.errors import PiflowError, RunError
 from piflow_cli.presets.resolve import load
 from piflow_cli.students.adapter_digests import DIGESTS
 from piflow_cli.students.adapters import save_adapter
-from piflow_cli.students.facts import METADATA_PREFIX, StudentFacts
+from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.open import find_student, open_student
+from piflow_cli.students.stated import METADATA_PREFIX
 from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate

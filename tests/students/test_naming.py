@@ -43,9 +43,10 @@ def test_two_of_one_name_are_called_by_their_paths() -> None:
     ],
 )
 def test_an_output_that_is_a_file_is_refused_before_the_student_is_read(cli, tmp_path, command, folder: str) -> None:
+    """It is there, and as a whole it could not be opened."""
     (tmp_path / "taken").write_text("")
-    (tmp_path / "empty").mkdir()
-    outcome = cli(*command, str(tmp_path / "empty"), "--output", str(tmp_path / "taken" / folder))
+    (tmp_path / "s.safetensors").write_bytes(b"damaged")
+    outcome = cli(*command, str(tmp_path / "s.safetensors"), "--output", str(tmp_path / "taken" / folder))
     assert (
         outcome.code == 2
         and outcome.err

@@ -15,6 +15,7 @@ from run_rows import course_of
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from piflow_cli.reports.grids import comparison_grid
 from piflow_cli.students.open import open_student
 from piflow_cli.system.files import TRIAL
 from piflow_cli.system.locking import FolderLock
@@ -58,7 +59,7 @@ def test_a_run_can_be_stopped_and_resumed_bit_for_bit(cli, tiny_teacher, tmp_pat
     assert stopped.code == 130
     assert "stopped at iteration 3 of 6" in stopped.err
     monkeypatch.undo()
-    sample = ["sample", str(tmp_path / "parts"), "--seeds", "0", "--output", str(tmp_path / "samples")]
+    sample = ["sample", str(tmp_path / "parts"), "--seeds", "0", "--output", str(tmp_path / "samples"), "--overwrite"]
     assert "the run is not finished: the student is that of iteration 3 of 6" in cli(*sample).err
     assert cli(*arguments, "--output", str(tmp_path / "parts")).code == 0
     assert "not finished" not in cli(*sample).err
@@ -77,8 +78,9 @@ def test_a_finished_run_leaves_student_pictures_and_metrics(cli, tiny_teacher, t
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["learning_rate"] for row in rows] == [5e-4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3]
+    blank = [Image.new("RGB", (8, 8))] * COLUMNS
     with Image.open(folder / "previews" / "0000003.png") as picture:
-        assert picture.width / picture.height == 10 / 2
+        assert picture.size == comparison_grid({"seeds 0 to 9": blank, "seeds 10 to 19": blank}).size
     for name in ("samples.png", "loss.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 100 and len(picture.convert("L").getcolors()) > 5
@@ -118,7 +120,7 @@ def test_a_run_on_a_cosine_keeps_its_length(cli, tiny_teacher, tmp_path) -> None
     for other in ("6", "3"):
         outcome = cli(*arguments, "--iterations", other)
         assert outcome.code == 2 and "is a run of 4 iterations on a cosine" in outcome.err
-        assert all(text in outcome.err for text in ("--iterations 4", "--output DIR", "--no-resume"))
+        assert all(text in outcome.err for text in ("--iterations 4", f"--output {tmp_path}/out-2,", "--no-resume"))
         assert contents(tmp_path / "out") == before
     assert cli(*arguments, "--quiet", "--iterations", "4").code == 0
     assert cli(*arguments, "--quiet", "--iterations", "6", "--no-resume").code == 0
@@ -391,7 +393,7 @@ def test_a_run_says_its_plan_first(cli, tiny_teacher, tmp_path) -> None:
     said = cli("distill", "--teacher", str(tiny_teacher), "--iterations", "1", "--output", str(tmp_path / "out")).err
     assert (
         "8 = 1 x 8 x 1 (processes x device batch x accumulation), samples" in said
-        and f"folder  {tmp_path / 'out'}" in said
+        and f"folder   {tmp_path / 'out'}\nverdict  fits: " in said
     )
 
 

@@ -154,7 +154,7 @@ def test_what_cannot_be_forked_is_refused(cli, command, tiny_run, tmp_path) -> N
 def test_a_changed_preset_is_refused_with_the_differences_and_the_way_to_fork(cli, command, tiny_run) -> None:
     outcome = cli(*command, str(tiny_run), "--learning-rate", "0.5", "--iterations", "2")
     assert outcome.code == 2 and "optimisation.learning_rate was " in outcome.err and "is 0.5" in outcome.err
-    assert f"--fork {tiny_run} --output DIR" in outcome.err
+    assert f"--fork {tiny_run} --output {tiny_run}-2" in outcome.err
 
 
 def test_other_versions_are_said_once_and_written_down(cli, command, tiny_run, tmp_path) -> None:

@@ -116,19 +116,15 @@ def test_a_student_says_which_vae_shows_it_and_takes_another(cli, imagenet, tmp_
         "piflow_cli.sampling.sample.latent_decoder",
         lambda vae, *rest: named.append(vae) or opened(load(imagenet).teacher.vae, *rest),
     )
+    sampled = ["sample", str(tmp_path / "run"), "--seeds", "0", "--output", str(tmp_path / "out"), "--overwrite"]
     for options in ([], ["--vae", "elsewhere/vae"]):
-        assert (
-            cli(
-                "sample", str(tmp_path / "run"), "--seeds", "0", "--output", str(tmp_path / "out"), "--quiet", *options
-            ).code
-            == 0
-        )
+        assert cli(*sampled, "--quiet", *options).code == 0
     assert named == [load(imagenet).teacher.vae, "elsewhere/vae"]
-    outcome = cli("sample", str(tmp_path / "run"), "--base", "elsewhere", "--output", str(tmp_path / "out"))
+    outcome = cli("sample", str(tmp_path / "run"), "--base", str(tmp_path), "--output", str(tmp_path / "none"))
     assert outcome.code == 2 and "brings all of its own" in outcome.err
 
 
-def test_the_plan_needs_the_configuration_alone(cli, tmp_path):
+def test_the_plan_needs_the_configuration_alone(cli, much_memory, tmp_path):
     """Nothing is downloaded: the shipped presets bring the architecture of their checkpoints."""
     for name, data, states in (
         ("imagenet-fm", [], "data-free"), ("imagenet-repa", [], "data-free"),

@@ -96,11 +96,12 @@ def test_processes_that_do_not_fit_are_refused(monkeypatch, started, asked, devi
         process_count(asked, device)
 
 
-@pytest.mark.parametrize("command", [["sample", "none"], ["eval", "none"], ["distill", "--teacher", "digits"]])
-def test_more_processes_than_devices_are_refused_by_both_numbers(cli, monkeypatch, tmp_path, command) -> None:
+@pytest.mark.parametrize("command", [["sample", "{run}"], ["eval", "{run}"], ["distill", "--teacher", "digits"]])
+def test_more_processes_than_devices_are_refused_by_both_numbers(cli, monkeypatch, tiny_run, tmp_path, command) -> None:
     """A CPU is shared by as many as there are to be."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    command = [word.format(run=tiny_run) for word in command]
     asked = cli(*command, "--device", "cuda", "--num-processes", "5", "--output", str(tmp_path))
     assert asked.code == 2 and "--num-processes 5: there are 4 CUDA devices\n  → type --num-processes 4" in asked.err
     # As torchrun has it on two machines, one of which has fewer GPUs than processes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,11 +13,10 @@ from piflow_cli.errors import UsageError
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.presets.schema import Preset
 from piflow_cli.training.dry_run import sharing
-from piflow_cli.training.dry_run.outline import memory_of
+from piflow_cli.training.dry_run.outline import peak_of
 from piflow_cli.training.dry_run.sharing import choose_parallel
 
 CUDA = torch.device("cuda", 0)
-FLUX = Path(__file__).parent.parent / "data" / "configs" / "flux-dev.json"
 
 
 def by(processes: int, way: str) -> list[str]:
@@ -68,7 +67,7 @@ def test_two_processes_fork_a_run_and_leave_a_damaged_checkpoint_aside(
 
 
 def flux(**changes: object) -> Preset:
-    source = {"teacher.base": str(FLUX), "data.prompts": "-"}
+    source = {"data.prompts": "-"}
     return resolve("flux-dev", None, [f"{key}={value}" for key, value in changes.items()], source)
 
 
@@ -79,10 +78,11 @@ def test_weights_are_shared_where_they_would_not_fit(monkeypatch) -> None:
     def once(*given):
         """It takes seconds, and the GPU has no part in it."""
         if not found:
-            found.append(memory_of(*given))
+            found.append(peak_of(*given))
         return found[0]
 
-    monkeypatch.setattr(sharing, "memory_of", once)
+    monkeypatch.setattr(sharing, "peak_of", once)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(__spec__="there"))
     for gigabytes, way in ((24, "fsdp2"), (40, "fsdp2"), (48, "ddp"), (80, "ddp")):
         there = SimpleNamespace(total_memory=gigabytes * 10**9)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, there=there: there)

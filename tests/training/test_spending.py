@@ -204,7 +204,9 @@ def test_a_budget_too_small_for_a_warm_up_is_refused_with_the_least_that_makes_s
 
 def test_a_budget_that_has_gone_before_anything_is_loaded_is_refused_at_once(cli, tiny_teacher, tmp_path, monkeypatch):
     clock = Clock(monkeypatch)
-    monkeypatch.setattr(run, "describe", lambda *given: setattr(clock, "moment", clock.moment + 7) or {})
+    monkeypatch.setattr(
+        run, "describe", lambda *given: setattr(clock, "moment", clock.moment + 7) or {"verdict": "fits"}
+    )
     outcome = cli(*told(tiny_teacher, tmp_path / "none", "--budget", "6s"))
     assert outcome.code == 2 and "--budget 6s: 7.0 s have gone, and nothing is loaded yet" in outcome.err
     assert clock.measured == 0 and not (tmp_path / "none").exists()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from piflow_cli.weights.cache import KEPT_DAYS, Cache
+from piflow_cli.weights.cache import Cache
+from piflow_cli.weights.cache_kinds import KEPT_DAYS
 
 DAY = 24 * 3600
 

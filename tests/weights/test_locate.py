@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from piflow_cli.data.labelled_data import labelled_place
+from piflow_cli.data.places import labelled_place
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.presets.resolve import presets_root
 from piflow_cli.students.lora_files import read_lora

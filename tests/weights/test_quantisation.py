@@ -15,7 +15,9 @@ from zoo import RAW, ZOO, Row, conditioning, disturb, every_family, states, stud
 from piflow_cli.errors import UsageError
 from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
-from piflow_cli.training.dry_run import plan
+from piflow_cli.training.dry_run import fit, plan
+from piflow_cli.training.dry_run.memory import Bytes
+from piflow_cli.training.dry_run.room import Memory
 from piflow_cli.training.opening import open_models
 from piflow_cli.weights.quantisation import (
     check_offloading,
@@ -184,6 +186,7 @@ def test_a_precision_that_cannot_be_had_ends_in_one_line(cli, tmp_path, monkeypa
     assert outcome.code == 2 and "excludes adapter.base_precision nf4" in outcome.err
     # A plan needs the weights of no GPU.
     monkeypatch.setattr(plan, "choose_device", lambda name: CUDA)
+    monkeypatch.setattr(fit, "memory_here", lambda device: Memory("an imagined GPU", Bytes(80 * 10**9), cuda=True))
     told = json.loads(
         cli(*arguments, *checkpointing, "--offload-base", "--base-precision", "fp8", "--dry-run", "--json").out
     )

@@ -98,8 +98,10 @@ class GuidanceRecipe(FlowRecipe):
 
 @dataclass(frozen=True)
 class Recipe:
-    """All stages. The defaults are those of the run that made the weights, whose stages ended by time: 20 and 15 minutes
-    on a CPU core for autoencoder and text, 200 and 90 seconds on an H100 for teacher and guidance.
+    """All stages. The defaults are those of the run that made the weights.
+
+    Time ended its stages: 20 and 15 minutes of a CPU core for autoencoder and text, 200 and 90 seconds of an H100 for
+    teacher and guidance.
     """
 
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import PiflowError, RunError, UsageError
 from ...system.files import user_cache
-from ...weights.cache import STATISTICS
+from ...weights.cache_kinds import STATISTICS
+from ..reference_kinds import CLEAN_FID
 from .base import INCEPTION, RESIZE_CLEAN
 from .downloads import download
 from .features import FeatureSet
@@ -24,8 +25,6 @@ from .npz import npz_moments
 
 if TYPE_CHECKING:
     from ...console import Console
-
-CLEAN_FID = "clean-fid:"
 
 
 def clean_fid_module(name: str) -> ModuleType:

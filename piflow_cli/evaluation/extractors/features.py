@@ -15,6 +15,7 @@ from ...core.tensors import all_finite
 from ...errors import RunError, UsageError
 from ...weights.cache import as_bytes, as_text
 from ...weights.sealed import read_sealed, save_sealed
+from ...weights.stored import opened_tensors
 from . import Extractor
 from .moments import MomentAccumulator, Moments, check_moments, check_shapes
 
@@ -118,6 +119,15 @@ class FeatureCollector:
         return FeatureSet(
             self.extractor.name, self.extractor.resize, self.source, self.accumulator.count, moments, kept
         )
+
+
+def are_statistics(path: Path) -> bool:
+    """Whether :meth:`FeatureSet.save` wrote the file; its header alone is read."""
+    try:
+        with opened_tensors(path) as tensors:
+            return (tensors.metadata() or {}).get("format") == FORMAT
+    except (RunError, OSError):
+        return False
 
 
 def load_features(path: Path) -> FeatureSet:

@@ -17,7 +17,7 @@ import torch
 
 from ...errors import RunError, UsageError
 from ...system.files import files_digest, user_cache
-from ...weights.cache import WEIGHTS
+from ...weights.cache_kinds import WEIGHTS
 from .clean_fid import clean_fid_module
 from .downloads import download
 

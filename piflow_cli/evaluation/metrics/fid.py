@@ -26,8 +26,7 @@ def fid(sides: Sides) -> list[Measure]:
         return [replace(number, note=f"biased upwards: an error bar takes {enough:,} images")]
     theirs = reference.need_features("its error bar") if sides.same_noise else reference.moments
     interval = frechet_interval(ours.features, theirs)
-    note = f"at {interval.at:,} images about {interval.estimate:.4g}"
-    return [replace(number, low=interval.low, high=interval.high, note=note)]
+    return [replace(number, low=interval.low, high=interval.high, estimate=interval.estimate, at=interval.at)]
 
 
 def _distance(ours: FeatureSet, reference: FeatureSet) -> float:

@@ -33,13 +33,18 @@ def why_no_lpips() -> str | None:
     """The reason why LPIPS cannot be computed here; None where it can."""
     if find_spec("lpips") is None:
         return 'LPIPS needs pip install "piflow[eval]"'
+    return None if (fault := weights_fault()) is None else f"LPIPS needs {fault}"
+
+
+def weights_fault() -> str | None:
+    """What is wrong with AlexNet's weights on this machine; None where they are there and whole."""
     if not lpips_weights().is_file():
-        return f"LPIPS needs torchvision's AlexNet at {lpips_weights()}"
+        return f"torchvision's AlexNet at {lpips_weights()}"
     digest = files_digest([lpips_weights()])
     if not digest.startswith(expected := Path(WEIGHTS).stem.rpartition("-")[2]):
         return (
-            f"LPIPS needs torchvision's AlexNet, and {lpips_weights()} is damaged: its SHA-256 begins with"
-            f" {digest[:8]}, not {expected}"
+            f"torchvision's AlexNet, and {lpips_weights()} is damaged: its SHA-256 begins with {digest[:8]}, not"
+            f" {expected}"
         )
     return None
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import RunError
 from ...system.files import user_cache
-from ...weights.cache import WEIGHTS
+from ...weights.cache_kinds import WEIGHTS
 from ...weights.pickled_arrays import read_arrays
 from ...weights.sealed import read_sealed, save_sealed
 from ..extractors.installed import check_weights

@@ -81,22 +81,18 @@ class AdapterFormat:
         )
         published = {name: value for name, value in source.metadata.items() if not name.startswith("piflow.")}
         self._written = {name: _rounded(name, value, dtypes[name]) for name, value in self._intended.items()}
-        write_adapter(self._told(student, request, console), folder, self._written, published)
+        write_adapter(self._told(student, console), folder, self._written, published)
         return report
 
-    def _told(self, student: Student, request: ExportRequest, console: Console) -> Student:
-        """The student with the facts of the file.
-
-        Sampling finds a base on this machine by its path, which the Hub must not see.
-        """
-        if not is_of_this_machine(student.facts.base):
-            return student
-        public = request.push_to_hub is not None
-        how = "a folder" if public else "named by its path"
-        console.warn(
-            f"the base is {how} on this machine, {student.facts.base}: others type piflow sample RUN --base PATH"
-        )
-        return Student(student.family, student.model, portable(student.facts)) if public else student
+    def _told(self, student: Student, console: Console) -> Student:
+        """The student with the facts of the file, which name no folder of this machine."""
+        if is_of_this_machine(student.facts.base):
+            place = student.facts.base
+            console.warn(
+                f"the base is a folder on this machine ({place}) that the export does not name: type piflow sample RUN"
+                " --base PATH"
+            )
+        return Student(student.family, student.model, portable(student.facts))
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         inputs, stored = fixed_inputs(student), StoredWeights(folder / WEIGHTS_NAME)

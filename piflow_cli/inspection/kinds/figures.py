@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ..drawing import PASSIVE_COLOUR, StudentCurve, draw_bars, even, figure_of, finish
+from ...reports.plots import log_numbers
+from ..drawing import PASSIVE_COLOUR, StudentCurve, draw_bars, even, finish, panels_of
 from ..entropy import DEAD_WEIGHT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def mixture_figure(drawn: Sequence[StudentCurve]) -> Figure:
-    """Figure of GM students: use of components, components in effect on the way, and where they change."""
-    figure, (bars, effect, moved) = figure_of(3)
+def mixture_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
+    """Figures of GM students: use of components, components in effect on the way, and where they change."""
+    panels = [bars, effect, moved] = panels_of(3)
     switch_times = len(drawn[0].summary.close.part.posterior_effective)
     for number, curve in enumerate(drawn):
         mixture = curve.summary.close.part
@@ -33,15 +34,12 @@ def mixture_figure(drawn: Sequence[StudentCurve]) -> Figure:
         title=f"switches in each 1/{switch_times - 1} of a segment",
         ylim=(0, None),
     )
-    finish(bars, drawn, timed=(effect, moved))
-    return figure
+    return finish(panels, drawn, legend=bars, timed=(effect, moved))
 
 
-def momentum_figure(drawn: Sequence[StudentCurve]) -> Figure:
-    """Figure of momentum students: use of components, and the rates at which velocities grow or decay."""
-    from matplotlib.ticker import LogLocator
-
-    figure, (bars, rates) = figure_of(2)
+def momentum_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
+    """Figures of momentum students: use of components, and the rates at which velocities grow or decay."""
+    panels = [bars, rates] = panels_of(2)
     for number, curve in enumerate(drawn):
         momentum = curve.summary.close.part
         draw_bars(bars, sorted(momentum.usage, reverse=True), curve, number, len(drawn))
@@ -51,18 +49,15 @@ def momentum_figure(drawn: Sequence[StudentCurve]) -> Figure:
     bars.axhline(DEAD_WEIGHT, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
     bars.set(xlabel="component, the heaviest first", ylabel="mean weight", title="use of components")
     rates.axvline(1, color=PASSIVE_COLOUR, linewidth=1, linestyle=":")
-    rates.set(xscale="log", xlabel="gamma, growth per unit of sigma", ylabel="mean weight", ylim=(0, None))
+    rates.set(xlabel="gamma, growth per unit of sigma", ylabel="mean weight", ylim=(0, None))
     rates.set(title="rates (bar: 80 % of positions)")
-    rates.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    rates.xaxis.set_major_formatter("{x:g}")
-    rates.minorticks_off()
-    finish(bars, drawn, timed=())
-    return figure
+    log_numbers(rates.xaxis)
+    return finish(panels, drawn, legend=bars)
 
 
-def grid_figure(drawn: Sequence[StudentCurve]) -> Figure:
-    """Figure of DX students: how fast x_0 moves with raw time, and how much that bends."""
-    figure, (slopes, curvatures) = figure_of(2)
+def grid_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
+    """Figures of DX students: how fast x_0 moves with raw time, and how much that bends."""
+    panels = [slopes, curvatures] = panels_of(2)
     for curve in drawn:
         for step in curve.summary.steps:
             points = step.part.raws
@@ -72,5 +67,4 @@ def grid_figure(drawn: Sequence[StudentCurve]) -> Figure:
             curvatures.plot(points[1:-1], step.part.curvature, "o-", markersize=3, color=curve.colour, label=label)
     slopes.set(ylabel="slope, x_0 per unit of raw time", title="how fast x_0 moves", ylim=(0, None))
     curvatures.set(ylabel="curvature, x_0 per squared unit", title="how much its way bends", ylim=(0, None))
-    finish(curvatures, drawn, timed=(slopes, curvatures))
-    return figure
+    return finish(panels, drawn, legend=curvatures, timed=(slopes, curvatures))

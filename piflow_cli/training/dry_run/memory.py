@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from ...wording import Bytes
+
 WIDE, NARROW = 4, 2  # bytes of a float32, of a bfloat16
 # Bytes of a weight of the frozen base. nf4: 4 bits and a float32 scale for 64 of them; int8 and fp8: a byte.
 BASE_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 4 / 64}
 # Bytes of AdamW's two moments; in 8 bits with two float32 scales for 256 values.
 MOMENT_BYTES = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256)}
-
-
-class Bytes(int):
-    """A number of bytes that reads as GB (10^9) or MB (10^6) and is a plain number in JSON."""
-
-    def __str__(self) -> str:
-        return f"{self / 1e9:.1f} GB" if self >= 1e9 else f"{self / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True)

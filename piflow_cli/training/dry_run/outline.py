@@ -22,7 +22,7 @@ from ...teachers.encoders import NEGATIVE_PREFIX
 from ...teachers.folders import outline_folder
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.quantisation import LAYERS, delicate
-from ..settings import imitation_config
+from ..settings import batch_plan, imitation_config
 from .memory import WIDE, Bytes, Estimate, MemorySettings, WeightCounts, checkpoint_bytes, estimate
 from .rehearsal import Cast, graph_of, rehearse
 
@@ -115,6 +115,14 @@ def memory_of(outline: Outline, samples: int, processes: int = 1, sharded: bool 
     knows = on or getattr(root(outline.student.model), "_supports_gradient_checkpointing", False)
     other = graph_of(cast, checkpointing=not on) if knows else segment.graph
     return estimate(outline.weights, segment, other, settings_of(preset, processes, sharded))
+
+
+def peak_of(outline: Outline, processes: int = 1, sharded: bool = False) -> Bytes:
+    """The peak alone of :func:`memory_of` at the preset's device batch, in half of the time."""
+    preset = outline.preset
+    cast = cast_of(outline, batch_plan(preset, processes).device_batch)
+    segment = rehearse(cast, checkpointing=preset.optimisation.gradient_checkpointing)
+    return estimate(outline.weights, segment, segment.graph, settings_of(preset, processes, sharded)).peak
 
 
 def cast_of(outline: Outline, samples: int) -> Cast:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.timegrid import to_sigma
-from ...data.sources import describe_data, local_samples, require_source
+from ...data.sources import LocalSamples, describe_data, local_samples, require_source
 from ...errors import UsageError
 from ...presets.expected import expected
 from ...presets.families import CLASS, conditioning_of
@@ -14,9 +14,11 @@ from ...system.devices import choose_device
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ..machine import check_machine
+from ..optimizer import usable_optimizer, with_usable_optimizer
 from ..parallel import DDP
 from ..settings import BatchPlan, batch_plan, guided_share, network_evaluations, time_grid
-from .memory import Bytes
+from .fit import fit
+from .memory import Bytes, Estimate
 from .outline import Outline, disk_of, memory_of, outline_of, trained_parts
 from .sharing import choose_parallel
 
@@ -39,11 +41,13 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
     way = choose_parallel(parallel, preset, processes, chosen)
     local = local_samples(preset.data)
     family = family_of(preset.teacher.family)
-    outline = outline_of(preset, family)
+    used, why = usable_optimizer(preset.optimisation.optimizer, chosen, way.sharded)
+    outline = outline_of(with_usable_optimizer(preset, chosen, way.sharded), family)
+    found = _estimate(outline, batches, way.sharded)
+    figures, line = fit(outline, found, batches, chosen, output, local)
     grid = time_grid(preset)
-    optimisation, imitation = preset.optimisation, preset.imitation
+    optimisation = preset.optimisation
     sigmas = ", ".join(f"{to_sigma(raw, grid.shift):.4g}" for raw in grid.edges[:-1])
-    mixing = f"over {imitation.mixing_iterations} iterations" if imitation.mixing_iterations else "none"
     return {
         "teacher": {
             "name": preset.name,
@@ -57,12 +61,8 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
             "trained": f"{_millions(outline.weights.trained)} parameters, {_trained(preset)}",
             **{part: f"{_millions(number)} parameters" for part, number in trained_parts(outline).items()},
         },
-        "data": describe_data(preset, family, local),
-        "imitation": {
-            "states": f"{imitation.states} per evaluation, {'data-free' if preset.data_free else 'from noised data'}",
-            "window": f"{imitation.window} substeps" if imitation.window else "none",
-            "trajectory mixing": mixing,
-        },
+        "data": {**describe_data(preset, family, local), **_drawn(preset, local)},
+        "imitation": _imitation(preset),
         "optimisation": {
             **_length(preset),
             "batch": f"{batches}, {_counted(preset)}",
@@ -72,13 +72,15 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
             ),
             "precision": optimisation.precision,
             "gradient checkpointing": "yes" if optimisation.gradient_checkpointing else "no",
-            "optimiser": optimisation.optimizer,
+            "optimiser": used if why is None else f"{used}, since {why}",
             "device": str(chosen),
             **({} if processes == 1 else {"parallel": str(way)}),
         },
-        "memory": _memory(outline, batches, way.sharded),
+        "memory": _memory(outline, found),
         "disk": disk_of(outline, local),
+        "machine": figures,
         "folder": str(output),
+        "verdict": line,
     }
 
 
@@ -100,6 +102,17 @@ def _length(preset: Preset) -> dict[str, object]:
     }
 
 
+def _imitation(preset: Preset) -> dict[str, str]:
+    imitation = preset.imitation
+    return {
+        "states": f"{imitation.states} per evaluation, {'data-free' if preset.data_free else 'from noised data'}",
+        "window": f"{imitation.window} substeps" if imitation.window else "none",
+        "trajectory mixing": (
+            f"over {imitation.mixing_iterations} iterations" if imitation.mixing_iterations else "none"
+        ),
+    }
+
+
 def _counted(preset: Preset) -> str:
     """The unit of the batch: a trajectory brings gradients of all its segments, a sample those of one."""
     if not preset.data_free:
@@ -107,12 +120,30 @@ def _counted(preset: Preset) -> str:
     return f"trajectories of {preset.policy.nfe} segment{'s' if preset.policy.nfe > 1 else ''}"
 
 
-def _memory(outline: Outline, batches: BatchPlan, sharded: bool) -> dict:
-    """The memory of a step by part, what stands, what passes, and both."""
+def _drawn(preset: Preset, local: LocalSamples | None) -> dict[str, str]:
+    """How often the run draws each of the samples that are there; nothing where their number is not known."""
+    if local is None or preset.optimisation.budget is not None:
+        return {}
+    prompts = preset.data.prompts is not None
+    there, what = (len(local.texts), "prompts") if prompts else (local.pictures, "pictures")
+    draws = preset.optimisation.iterations * preset.optimisation.batch_size
+    if draws < there:
+        return {"used": f"{draws:,} of the {there:,} {what}; --limit {draws} encodes no more than that"}
+    return {"used": f"all, each {draws / max(1, there):,.1f} times"}
+
+
+def _estimate(outline: Outline, batches: BatchPlan, sharded: bool) -> Estimate | UsageError:
+    """The memory of a step, or what keeps it from being known."""
     try:
-        found = memory_of(outline, batches.device_batch, batches.processes, sharded)
+        return memory_of(outline, batches.device_batch, batches.processes, sharded)
     except UsageError as error:
-        return {"peak": f"unknown: {error.message}"}
+        return error
+
+
+def _memory(outline: Outline, found: Estimate | UsageError) -> dict:
+    """The memory of a step by part, what stands, what passes, and both."""
+    if isinstance(found, UsageError):
+        return {"peak": f"unknown: {found.message}"}
     parts = found.of_full_training() if outline.preset.adapter is None else found.parts()
     if not isinstance(outline.student.family, TextToImageFamily):
         return parts

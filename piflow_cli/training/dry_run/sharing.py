@@ -8,16 +8,14 @@ import torch
 
 from ...errors import UsageError
 from ...teachers import family_of
+from ..optimizer import with_usable_optimizer
 from ..parallel import DDP, FSDP2, Parallel
-from ..settings import batch_plan
 from .memory import Bytes
-from .outline import memory_of, outline_of
+from .outline import outline_of, peak_of
+from .room import USABLE
 
 if TYPE_CHECKING:
     from ...presets.schema import Preset
-
-# Of a GPU's memory; the rest is for the driver, cuBLAS and fragments.
-USABLE = 0.9
 
 
 def choose_parallel(asked: str, preset: Preset, processes: int, device: torch.device) -> Parallel:
@@ -25,7 +23,7 @@ def choose_parallel(asked: str, preset: Preset, processes: int, device: torch.de
 
     Raises UsageError for FSDP2 on one process, and over a base that cannot be shared out.
     """
-    refused = _refused(preset)
+    refused = unshareable(preset)
     if asked == FSDP2:
         if processes == 1:
             raise UsageError("--parallel fsdp2: one process has nobody to share weights with", "type --num-processes 2")
@@ -38,12 +36,12 @@ def choose_parallel(asked: str, preset: Preset, processes: int, device: torch.de
         return Parallel(DDP, "processes on a CPU share its memory")
     if refused is not None:
         return Parallel(DDP, refused)
-    needed, there = _needed(preset, processes), torch.cuda.get_device_properties(device).total_memory
+    needed, there = _needed(preset, processes, device), torch.cuda.get_device_properties(device).total_memory
     compared = f"{needed} on each GPU, which has {Bytes(there)}"
     return Parallel(FSDP2 if needed > USABLE * there else DDP, f"all weights would take {compared}")
 
 
-def _refused(preset: Preset) -> str | None:
+def unshareable(preset: Preset) -> str | None:
     """Why the weights of a preset cannot be shared out; None where they can."""
     adapter = preset.adapter
     if adapter is None:
@@ -55,6 +53,7 @@ def _refused(preset: Preset) -> str | None:
     return None
 
 
-def _needed(preset: Preset, processes: int) -> Bytes:
+def _needed(preset: Preset, processes: int, device: torch.device) -> Bytes:
+    preset = with_usable_optimizer(preset, device)
     outline = outline_of(preset, family_of(preset.teacher.family, preset.teacher.guidance))
-    return memory_of(outline, batch_plan(preset, processes).device_batch, processes).peak
+    return peak_of(outline, processes)

@@ -24,7 +24,7 @@ from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.exporting.verify import fixed_inputs, largest_difference, velocities
 from piflow_cli.students.adapters import adapter_tensors, holding, save_adapter
 from piflow_cli.students.locate import WEIGHTS_NAME
-from piflow_cli.students.open import open_student
+from piflow_cli.students.open import FoundStudent, open_student
 from piflow_cli.students.student import Student
 from piflow_cli.weights.stored import StoredWeights
 
@@ -175,6 +175,7 @@ def test_values_beyond_half_precision_are_refused(tmp_path) -> None:
     ("options", "message"),
     [({"quantise": "fp8"}, "--quantise is for a base"), ({"with_base": False}, "never holds its base")],
 )
-def test_what_an_adapter_cannot_be_is_said_before_anything_is_loaded(tmp_path, options, message) -> None:
+def test_what_an_adapter_cannot_be_is_said_before_anything_is_loaded(tmp_path, monkeypatch, options, message) -> None:
+    monkeypatch.setattr(FoundStudent, "load", lambda *given, **told: pytest.fail("it is loaded"))
     with pytest.raises(UsageError, match=message):
-        export(request(FLUX_TINY / "adapter", tmp_path / "out", base="nowhere", **options), QUIET)
+        export(request(FLUX_TINY / "adapter", tmp_path / "out", base=BASE, **options), QUIET)

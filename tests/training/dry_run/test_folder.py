@@ -41,6 +41,7 @@ def test_of_a_preset_of_the_same_name(cli, tmp_path, monkeypatch, flags):
     folder.mkdir(parents=True)
     RunFolder(folder).write_settings(load("digits"))
     mine = tmp_path / "mine.yaml"
-    mine.write_text("extends: digits\nname: digits\nsummary: mine\npolicy: {nfe: 2}\n")
+    mine.write_text("extends: digits\nname: digits\nsummary: mine\nimitation: {window: 3}\n")
     outcome = cli("distill", "--teacher", str(mine), "--device", "cpu", *flags)
-    assert outcome.code == 2 and "runs/digits belongs to another configuration: policy.nfe was 1, is 2" in outcome.err
+    told = "runs/digits belongs to another configuration: imitation.window was 5, is 3"
+    assert outcome.code == 2 and told in outcome.err
