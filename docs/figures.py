@@ -1,8 +1,10 @@
 """The pictures of README and docs: teacher and student from the same noise.
 
-    piflow distill --teacher digits && python docs/figures.py runs/digits
+    piflow distill --teacher digits && piflow distill --teacher emoji
+    python docs/figures.py RUN_OF_DIGITS --emoji RUN_OF_EMOJI
 
-Written into docs/pages/figures: ``digits.png`` from that run, ``spiral.png`` from docs/hundred_lines.py.
+Written into docs/pages/figures: ``digits.png`` and ``emoji.png`` from those runs, ``spiral.png`` from
+docs/hundred_lines.py.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from piflow_cli import load_student
+from piflow_cli import load_student, sample
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.reports.images import to_images
 from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
@@ -27,6 +29,35 @@ from piflow_cli.weights.locate import locate
 FOLDER = Path(__file__).parent / "pages" / "figures"
 COLUMNS = 10
 FINE_STEPS = 128
+
+
+DRAWN = (
+    "grinning face",
+    "red heart",
+    "cat face",
+    "flag of canada",
+    "slice of pizza",
+    "rocket",
+    "woman teacher, dark skin tone",
+    "soccer ball",
+    "rainbow",
+    "clock face three oclock",
+)
+
+
+def emoji(run: Path) -> Figure:
+    """Ten prompts from one seed: the teacher at the student's steps, at 50, and the student."""
+    rows = {
+        "teacher, 4 evaluations": sample(teacher="emoji", prompts=DRAWN, seeds=[0], steps=4),
+        "teacher, 50 evaluations": sample(teacher="emoji", prompts=DRAWN, seeds=[0], steps=50),
+        "student, 4 evaluations": sample(run, DRAWN, seeds=[0]),
+    }
+    figure = Figure(figsize=(10, 2.7), dpi=100, layout="constrained")
+    for axes, (title, pictures) in zip(figure.subplots(len(rows), 1), rows.items()):
+        axes.imshow(np.concatenate([np.asarray(picture.convert("RGB")) for picture in pictures], axis=1))
+        axes.set_ylabel(title, rotation=0, ha="right", va="center")
+        bare(axes)
+    return figure
 
 
 @torch.no_grad()
@@ -79,13 +110,13 @@ def bare(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def save(figure: Figure, name: str) -> None:
-    """Reduced to 64 colours, which a page does not show and a repository does."""
+def save(figure: Figure, name: str, colours: int = 64) -> None:
+    """Reduced to so many ``colours``, which a page does not show and a repository does."""
     from PIL import Image
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64)
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(colours)
     FOLDER.mkdir(parents=True, exist_ok=True)
     picture.save(FOLDER / name, optimize=True)
 
@@ -93,7 +124,10 @@ def save(figure: Figure, name: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run of the preset digits")
+    parser.add_argument("--emoji", type=Path, help="a run of the preset emoji")
     options = parser.parse_args(arguments)
+    if options.emoji is not None:
+        save(emoji(options.emoji), "emoji.png", 256)
     save(digits(options.run), "digits.png")
     save(spiral(), "spiral.png")
 
