@@ -52,7 +52,7 @@ def emoji(run: Path) -> Figure:
         "teacher, 50 evaluations": sample(teacher="emoji", prompts=DRAWN, seeds=[0], steps=50),
         "student, 4 evaluations": sample(run, DRAWN, seeds=[0]),
     }
-    figure = Figure(figsize=(10, 2.7), dpi=100, layout="constrained")
+    figure = Figure(figsize=(10.9, 2.7), dpi=100, layout="constrained")
     for axes, (title, pictures) in zip(figure.subplots(len(rows), 1), rows.items()):
         axes.imshow(np.concatenate([np.asarray(picture.convert("RGB")) for picture in pictures], axis=1))
         axes.set_ylabel(title, rotation=0, ha="right", va="center")
