@@ -98,6 +98,10 @@ def main(argv: list[str] | None = None) -> int:
     # Progress and warnings that nobody reads any more are no reason to stop anything.
     with streams.unbreakable("stderr"), nullcontext() if debugged else streams.calm():
         code = _flushed(_run(args, silent), args)
+        if code == 0 and argv is None and "torch.distributed" in sys.modules:
+            from piflow_cli.system.group import leave_group
+
+            leave_group()
     if silent and argv is None:
         streams.hush()
     return code

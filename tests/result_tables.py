@@ -44,6 +44,38 @@ def steps_table() -> str:
     )  # fmt: skip
 
 
+def emoji_table() -> str:
+    """Emoji: the data, the teacher at its steps, and students; spreads over seeds where there are several."""
+    columns = {
+        "to_data": "to the data", "pixels": "pixels, to the data", "to_teacher": "to the teacher's 50 steps",
+        "squared_error": "squared error, same noise", "squeezenet": "SqueezeNet distance", "diversity": "diversity",
+    }  # fmt: skip
+    rows = [
+        [
+            _emoji_name(row),
+            "" if row["evaluations"] is None else str(row["evaluations"]),
+            *(_spread(row, figure) for figure in columns),
+        ]
+        for row in _json("emoji-cpu.json")["rows"]
+    ]
+    return table(["model", "evaluations", *columns.values()], rows)
+
+
+def _emoji_name(row: dict[str, Any]) -> str:
+    """Students are named like gm-4 in the file."""
+    if row["model"] in ("teacher", "pictures"):
+        return {"teacher": "teacher, Euler", "pictures": "pictures of the prompts asked, to the others"}[row["model"]]
+    seeds = f", {row['seeds']} seeds" if row["seeds"] > 1 else ""
+    return f"student, {row['model'].rsplit('-', 1)[0]}{seeds}"
+
+
+def _spread(row: dict[str, Any], figure: str) -> str:
+    if figure not in row:
+        return ""
+    more = f" ± {row[f'{figure}_sd']:.2g}" if f"{figure}_sd" in row else ""
+    return f"{row[figure]:.3g}{more}"
+
+
 def _json(file: str) -> dict[str, Any]:
     return json.loads((RESULTS / file).read_text())
 

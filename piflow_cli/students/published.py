@@ -14,6 +14,7 @@ from ..core.policies.kinds import PolicyKind, policy_kind, policy_kinds
 from ..core.timegrid import TimeGrid
 from ..errors import RunError, UsageError
 from ..presets.families import usable_families
+from ..presets.folders import SHIPPED_PREFIX
 from ..presets.resolve import available, load, resolve
 from ..teachers import families, family_of
 from ..teachers.base import Network
@@ -167,8 +168,13 @@ def _preset(
 
 
 def _shipped(kind: PolicyKind) -> Iterator[Preset]:
-    """The shipped presets of that policy, or of a policy that is published as the same type."""
+    """The shipped presets of that policy, or of a policy that is published as the same type.
+
+    Teachers that come with piflow have no students from elsewhere.
+    """
     for name in available():
+        if load(name).teacher.base.startswith(SHIPPED_PREFIX):
+            continue
         if policy_kind(load(name).policy.kind).published.type == kind.published.type:
             yield resolve(name, None, [], {"policy.kind": kind.name})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -130,3 +131,14 @@ def _unless_one_is_gone(exchange: Callable[[], None]) -> None:
         raise RunError(
             "another process of this run has ended", "look at what it said, or at the log of its machine"
         ) from error
+
+
+def leave_group() -> None:
+    """Let all processes of the group reach their end before any is gone, and close it.
+
+    A process that finds its peer's connections closed while its own threads still hold theirs may abort at exit.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()

@@ -8,9 +8,10 @@ measured by `piflow eval`. Both leave what they made in RUNS, and a program that
 
 Every row is of two pictures for every fourth shipped prompt, from the same noise. `to_data` and `to_teacher` are
 Frechet distances of the features of EfficientNet-Lite0: to the pictures of all shipped prompts, and to the teacher's
-50 steps. Squared error (of latents) and distance by SqueezeNet are to those 50 steps, picture by picture. Diversity
-is that of two pictures of a prompt, over the teacher's. The row `pictures` is what a perfect model of the other
-prompts would score: pictures of the prompts asked, against those of all others.
+50 steps. `pixels` is that of raw pixels in [0, 1] to the same pictures. Squared error (of latents) and distance by
+SqueezeNet are to those 50 steps, picture by picture. Diversity is that of two pictures of a prompt, over the
+teacher's. The row `pictures` is what a perfect model of the other prompts would score: pictures of the prompts asked,
+against those of all others.
 """
 
 from __future__ import annotations
@@ -27,17 +28,20 @@ from pathlib import Path
 
 import torch
 from common import machine, write_json
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
 from torchvision.utils import save_image
 
 from piflow_cli.console import format_table
 from piflow_cli.embedded.emoji.data import load_captions, load_pictures
 from piflow_cli.embedded.emoji.write import prompts
+from piflow_cli.evaluation.metrics.frechet import frechet_distance_of_samples
 
 TEACHER_STEPS = (1, 2, 4, 8, 16, 50)
 STUDENTS = tuple(f"{policy}-{nfe}" for policy in ("gm", "dx", "momentum") for nfe in (1, 2, 4))
 EVERY = 4
 EXTRACTOR = "efficientnet-lite0"
-FIGURES = ("to_data", "to_teacher", "squared_error", "squeezenet", "diversity")
+FIGURES = ("to_data", "pixels", "to_teacher", "squared_error", "squeezenet", "diversity")
 NAMES = {"mse": "squared_error", "squeezenet": "squeezenet", "diversity": "diversity"}
 
 
@@ -91,11 +95,23 @@ def measure(students: Sequence[Path], runs: Path, options: Sequence[object]) -> 
             "--output",
             runs / "report",
             "--overwrite",
+            *(["--save-images"] if reference != "teacher" else []),
         )
+        if reference != "teacher":
+            data = pixels(runs / "all")
+            for one in found["results"]:
+                drawn = pixels(runs / "report" / "images" / f"{one['model']}-{one['nfe']}")
+                rows[one["model"], one["nfe"]]["pixels"] = frechet_distance_of_samples(drawn, data)
         for one in found["results"]:
             if (figure := figure_of(one, "teacher" if reference == "teacher" else "data")) is not None:
                 rows[one["model"], one["nfe"]][figure] = one["value"]
     return [{"model": model, "evaluations": nfe, **figures} for (model, nfe), figures in rows.items()]
+
+
+def pixels(folder: Path) -> Tensor:
+    """The pictures in a folder as rows (N, 3 H W) in [0, 1], float64."""
+    files = sorted(folder.rglob("*.png"))
+    return torch.stack([decode_image(str(file), ImageReadMode.RGB).flatten().double() / 255 for file in files])
 
 
 def figure_of(one: dict, reference: str) -> str | None:
@@ -108,6 +124,7 @@ def split(runs: Path) -> dict:
     given = ["--images", runs / "asked", "--reference", runs / "others", "--cache", runs / "cache", "--metrics", "fid"]
     found = piflow("eval", *given, "--extractor", EXTRACTOR, "--output", runs / "report-pictures", "--overwrite")
     figures = {figure_of(one, "data"): one["value"] for one in found["results"]}
+    figures["pixels"] = frechet_distance_of_samples(pixels(runs / "asked"), pixels(runs / "others"))
     return {"model": "pictures", "evaluations": None, **figures}
 
 

@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from plain_environment import plain_environment, run_plain
 
+from piflow_cli.presets.folders import presets_root
 from piflow_cli.weights.locate import locate
 
 SIZE = {"height": 64, "width": 64, "max_sequence_length": 32}
@@ -80,6 +81,8 @@ def test_both_have_the_same_encoders_and_state_their_training():
         for file in (first / part).glob("*.safetensors"):
             assert file.read_bytes() == (second / part / file.name).read_bytes()
     assert sum(file.stat().st_size for file in first.rglob("*")) <= 25e6
+    # A wheel of at most 45 MB, were nothing in it compressed.
+    assert sum(file.stat().st_size for file in presets_root().rglob("*") if file.is_file()) <= 45e6
     story = json.loads((first / "training.json").read_text())
     assert story["teacher"]["iterations_done"] == len(story["teacher"]["losses"]) * 100 - 77
     assert "Apache" in (first / "README.md").read_text()
