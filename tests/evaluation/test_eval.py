@@ -109,6 +109,13 @@ def test_the_fine_solution_is_a_reference(evaluate, tiny_run) -> None:
     assert reference == "teacher, 4 steps, same noise"
 
 
+def test_the_fine_solution_has_a_row_against_data(evaluate, tiny_run) -> None:
+    told = ["--metrics", "fid,alignment", "--reference", "data", "--teacher-steps", "1,4", *FAST]
+    found = numbers(evaluate(tiny_run, *told))
+    rows = {nfe: {name for model, steps, name in found if (model, steps) == ("teacher", nfe)} for nfe in (1, 4)}
+    assert rows == {1: {"fid", "mse", "psnr"}, 4: {"fid"}}
+
+
 def test_trajectory_errors_are_those_of_the_path(evaluate, tiny_run, data) -> None:
     """One batch by hand, several in the command: the same numbers as `piflow
     inspect-policy`, which walks the same path."""

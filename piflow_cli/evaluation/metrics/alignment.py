@@ -28,6 +28,9 @@ def alignments(measuring: Measuring) -> Iterator[Row]:
     if perceptual is None and measuring.request.asks("alignment"):
         measuring.note(f"no LPIPS: {why_no_lpips()}")
     for candidate in measuring.candidates:
+        # The fine solution may have a row against data; it has no distance to itself.
+        if candidate.identity == measuring.fine.identity:
+            continue
         found = alignment(measuring.pairs(candidate), opened.decode, perceptual)
         for number, value in {"mse": found.mse, "psnr": found.psnr, "lpips": found.lpips}.items():
             if value is not None:
