@@ -83,6 +83,6 @@ def test_a_small_study_is_made_once(tmp_path, monkeypatch, capsys):
     first = record["claims"][0]["arms"]["mixture"]["figures"]
     assert len(first) == 2 and first[0]["to_data"] != first[1]["to_data"]
     # What was measured is not measured again.
-    monkeypatch.setattr("claim_runs._distil", None)
+    monkeypatch.setattr("claim_runs.Study._distil", None)
     claims.main([*given, "--only", "2"])
     assert "Title" in capsys.readouterr().out
