@@ -58,6 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = f"{item.path.relative_to(Path(__file__).parent).as_posix()}::{item.originalname}"
         if name in slow or item.get_closest_marker("long"):
             item.add_marker(pytest.mark.slow)
+    # Those that take minutes begin first: a worker that begins one last is waited for.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None or item.path.parent.name != "fake_cuda")
 
 
 @pytest.fixture(scope="module", autouse=True)
