@@ -78,7 +78,8 @@ def check_config(
 
 def _check_network(config: Mapping[str, Any], student: Student, say: Callable[[str], None]) -> None:
     teacher = _shipped_config(student.facts)
-    shared = sorted(key for key in teacher.keys() & config.keys() if not key.startswith("_"))
+    # What the head has changed is held against the student, not against its teacher.
+    shared = sorted(key for key in teacher.keys() & config.keys() - set(OF_THE_HEAD) if not key.startswith("_"))
     wrong = {key: config[key] for key in shared if not _same(config[key], teacher[key])}
     _refuse(wrong, teacher, f"a student of {student.facts.teacher}")
     for key, usual in student.family.usual_fields.items():

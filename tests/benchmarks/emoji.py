@@ -168,14 +168,17 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, help="students that are trained beside each other")
     parser.add_argument("--seeds", default="0", help="of the trainings, with commas between")
+    parser.add_argument("--more", default="", help="further students, NAME:SEED with commas between")
     parser.add_argument("--iterations", type=int, help="of every student; default: the preset's")
     parser.add_argument("--every", type=int, default=EVERY, help="ask every so many of the shipped prompts")
     options = parser.parse_args(arguments)
     names = [name for name in options.students.split(",") if name]
     seeds = [int(seed) for seed in options.seeds.split(",")]
+    asked = [(name, seed) for seed in seeds for name in names]
+    asked += [(name, int(seed)) for name, _, seed in (one.rpartition(":") for one in options.more.split(",") if one)]
     write_pictures(options.work, options.runs, options.every)
     with ThreadPoolExecutor(options.jobs) as pool:
-        made = [pool.submit(distil, name, seed, options.runs, options.iterations) for seed in seeds for name in names]
+        made = [pool.submit(distil, name, seed, options.runs, options.iterations) for name, seed in asked]
         students = [one.result() for one in made]
     each = [split(options.runs), *measure(students, options.runs, ["--seeds", "0-1"])]
     rows = over_seeds(each)
@@ -184,7 +187,11 @@ def main(arguments: list[str] | None = None) -> None:
     found = verdicts(rows)
     print(format_table([{"claim": name, "measured": value} for name, value in found.items()], ("claim", "measured")))
     if options.json is not None:
-        settings = {"students": names, "seeds": seeds, "iterations": options.iterations, "every": options.every}
+        settings = {
+            "students": [f"{name}:{seed}" for name, seed in asked],
+            "iterations": options.iterations,
+            "every": options.every,
+        }
         content = {
             "benchmark": "emoji",
             **machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")),

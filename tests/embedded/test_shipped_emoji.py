@@ -169,3 +169,18 @@ def test_the_whole_chain(cli, tmp_path):
     run_plain(python, script, tmp_path / "export", tmp_path / "heart.npy", cache=tmp_path)
     heart = np.load(tmp_path / "heart.npy")
     assert heart[24:40, 24:40].mean((0, 1))[0] > 0.8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preset", ["emoji-1nfe", "emoji-dx", "emoji-momentum"])
+def test_a_student_of_every_preset_opens_and_draws(cli, tmp_path, preset: str):
+    """The head of DX is a wider projection, which the config says and the teacher's does not."""
+    (tmp_path / "prompts.txt").write_text("red heart\n")
+    small = ["--set", "optimisation.batch_size=1", "--set", "optimisation.device_batch_size=1", "--iterations", "1"]
+    told = ["--prompts", str(tmp_path / "prompts.txt"), "--cache", str(tmp_path / "cache"), *small]
+    run = str(tmp_path / "run")
+    outcome = cli("distill", "--teacher", preset, *told, "--output", run, "--quiet")
+    assert outcome.code == 0, outcome.err
+    outcome = cli("sample", run, "red heart", "--output", str(tmp_path / "drawn"), "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert len(drawn_in(tmp_path / "drawn")) == 1
