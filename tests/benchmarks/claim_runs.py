@@ -35,8 +35,8 @@ FROM, TO = 0.25, 0.75  # parts of the first segment between which the growth of 
 class Study:
     """Where students are kept and how they are made and measured.
 
-    shorter: iterations of every student in place of its own. images: so many of the labels. device: of the sampling;
-    trainings take the GPU where there is one, unless it is "cpu".
+    shorter: iterations of every student in place of its own. images: so many of the labels. device: of trainings
+    and samplings.
     """
 
     runs: Path
