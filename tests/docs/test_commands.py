@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import runpy
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -59,11 +61,11 @@ def test_what_is_run_elsewhere_is_still_said() -> None:
 
 @pytest.mark.parametrize("command", ELSEWHERE)
 def test_what_is_run_elsewhere_is_run_there(command: str) -> None:
-    """A script has the command itself; a test has the program of the command, or piflow's command and its options."""
+    """A script has the command itself, behind what it sets; a test has its program, or piflow's command and options."""
     path, _, name = ELSEWHERE[command].partition("::")
     text = (ROOT / path).read_text(encoding="utf-8")
     if not name:
-        run = Block(path, 1, "bash", "", text).commands
+        run = [[*dropwhile(sets_a_variable, words)] for words in Block(path, 1, "bash", "", text).commands]
         assert command.split() in run
         return
     [test] = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef) and node.name == name]
@@ -73,6 +75,10 @@ def test_what_is_run_elsewhere_is_run_there(command: str) -> None:
         assert strings >= {*Path(words[0]).parts} and words[1:] == []
     else:
         assert strings >= {words[0], *(word for word in words if word.startswith("--"))}
+
+
+def sets_a_variable(word: str) -> bool:
+    return re.fullmatch(r"[A-Z_]+=\S*", word) is not None
 
 
 def test_there_is_something_to_run_and_something_to_parse() -> None:
