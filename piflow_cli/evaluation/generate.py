@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -81,7 +81,7 @@ class Generation:
     """States and features of an opened model's pictures, for one candidate after another.
 
     What the cache has is not made again. ``extractors``: by the tag that stands for an extractor and its weights in
-    keys. ``images``: a folder that takes every picture as PNG, too.
+    keys. ``images``: a folder that takes every picture as PNG, too, but for those that ``written`` already names.
     """
 
     def __init__(
@@ -93,10 +93,11 @@ class Generation:
         processes: Processes,
         batch_size: int,
         images: Path | None = None,
+        written: Collection[Path] = (),
     ) -> None:
         self.opened, self.extractors, self.cache, self.processes = opened, extractors, cache, processes
         self.batch_size, self.images = batch_size, images
-        self.written: set[Path] = set()
+        self.written = set(written)
         self.chunks = chunks_of(specs, 4 * math.prod(opened.shape_of(specs[0])))
 
     @property
@@ -116,9 +117,7 @@ class Generation:
         """
         chunks = self._chunks(aligned)
         lacking = self.processes.of_first(
-            lambda: [
-                place for place, chunk in enumerate(chunks) if self.images is not None or self._lacks(candidate, chunk)
-            ]
+            lambda: [place for place, chunk in enumerate(chunks) if self._lacks(candidate, chunk)]
         )
         if lacking:
             self._make(candidate, [chunks[place] for place in lacking], console)
@@ -190,9 +189,18 @@ class Generation:
 
     def _lacks(self, candidate: Candidate, chunk: Chunk) -> bool:
         keys = [self.features_key(candidate, chunk, tag) for tag in self.extractors]
-        return any(
-            key not in self.cache for key in keys + ([self.states_key(candidate, chunk)] if chunk.aligned else [])
-        )
+        if chunk.aligned:
+            keys.append(self.states_key(candidate, chunk))
+        return any(key not in self.cache for key in keys) or not self.written.issuperset(self._files(candidate, chunk))
+
+    def _files(self, candidate: Candidate, chunk: Chunk) -> list[Path]:
+        """What is written of ``chunk`` where pictures are."""
+        return [] if self.images is None else [self.file(candidate, spec.stem) for spec in chunk.specs]
+
+    def file(self, candidate: Candidate, stem: str) -> Path:
+        """The PNG of one of the pictures of ``candidate``."""
+        assert self.images is not None, "pictures are written where a folder takes them"
+        return self.images / candidate.folder / f"{stem}.png"
 
     def _states(self, candidate: Candidate, specs: Sequence[ImageSpec], kept: Tensor | None) -> Tensor:
         if kept is not None:
@@ -273,7 +281,6 @@ class Gathered:
                 cache.put(generation.states_key(self.candidate, chunk), {ROWS: states.float()})
             for part in own:
                 for stem, png in part.pictures.items():
-                    assert generation.images is not None, "pictures are made where a folder takes them"
-                    path = generation.images / self.candidate.folder / f"{stem}.png"
+                    path = generation.file(self.candidate, stem)
                     write_png(png, path)
                     generation.written.add(path)

@@ -194,6 +194,7 @@ def _rows_of(
         compared.opened, compared.specs, {one.tag: one for one in [*all_chosen, *own.values()]}, cache, processes,
         batch_size=(TEXT_BATCH if compared.text else CLASS_BATCH) if request.batch_size is None else request.batch_size,
         images=request.output / IMAGES if request.save_images and request.output is not None else None,
+        written=report.pictures,
     )  # fmt: skip
     fine = _fine(request, compared)
     if fine is not None:

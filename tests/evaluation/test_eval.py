@@ -200,10 +200,13 @@ def test_pictures_of_students_of_one_name_stay_inside_the_report(cli, tiny_run, 
     for run in runs:
         shutil.copytree(tiny_run, run)
     folders = ["--output", str(tmp_path / "report"), "--cache", str(tmp_path / "cache")]
-    outcome = cli("eval", *map(str, runs), "--num-images", "3", "--metrics", "fid", "--save-images", *folders)
+    given = ["--num-images", "3", "--metrics", "fid", "--teacher-steps", "2", "--save-images"]
+    outcome = cli("eval", *map(str, runs), *given, *folders)
     assert outcome.code == 0, outcome.err
     assert len(list((tmp_path / "report" / "images").glob("*-tiny-2/*.png"))) == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "cache", "report"]
+    assert outcome.err.count("teacher, 2 steps: from the cache") == 1, "what both share is drawn and written once"
+    assert len(list((tmp_path / "report" / "images" / "teacher-2").glob("*.png"))) == 3
 
 
 def test_quick_and_full_say_how_many(evaluate, tiny_run, monkeypatch) -> None:
