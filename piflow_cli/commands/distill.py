@@ -40,6 +40,7 @@ from piflow_cli.commands.distill_options import (
     Prompts,
     Resume,
     Seed,
+    TeacherLoras,
     TimeBudget,
     Tracked,
 )
@@ -75,6 +76,7 @@ def distill(
     teacher: Teacher = None,
     list_teachers: ListTeachers = False,
     base: Base = None,
+    teacher_lora: TeacherLoras = None,
     device: Device = "auto",
     num_processes: NumProcesses = None,
     parallel: ParallelWay = "auto",
@@ -198,7 +200,9 @@ def _refuse_early(preset: Preset, folder: Path, resume: bool, fork: Path | None)
     """Raise UsageError for what is missing or in the way, before anything that takes seconds to import."""
     from piflow_cli.data.places import require_data
     from piflow_cli.presets.choices import NO_TRACKER
+    from piflow_cli.presets.lora_texts import split_lora
     from piflow_cli.ranks import is_first
+    from piflow_cli.students.lora_files import TEACHER_OPTION, check_files
     from piflow_cli.students.run_checkpoints import checkpoints, require_checkpoint
     from piflow_cli.students.runs import RunFolder
     from piflow_cli.system.files import check_writable
@@ -209,6 +213,7 @@ def _refuse_early(preset: Preset, folder: Path, resume: bool, fork: Path | None)
 
         tracker_of(preset.output.tracker)
     require_base(preset.teacher.base)
+    check_files([split_lora(text) for text in preset.teacher.loras], TEACHER_OPTION)
     require_data(preset.data)
     if fork is not None and not (resume and checkpoints(RunFolder(folder).checkpoints)):
         require_checkpoint(fork, RunFolder(fork).checkpoints)
