@@ -117,8 +117,7 @@ def distill(
     console = Console(json=json, quiet=quiet, progress=progress)
     if list_teachers:
         return _list_teachers(context, console)
-    if print_config and dry_run:
-        raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
+    _refuse_both(print_config, dry_run)
     with _held(not (print_config or dry_run)):
         preset = _resolved(teacher, config, assignments, context.params)
         if print_config:
@@ -144,6 +143,11 @@ def _processes(num_processes: int | None, device: str) -> int:
     from piflow_cli.system.processes import process_count
 
     return process_count(num_processes, device)
+
+
+def _refuse_both(print_config: bool, dry_run: bool) -> None:
+    if print_config and dry_run:
+        raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
 
 
 def _list_teachers(context: typer.Context, console: Console) -> None:

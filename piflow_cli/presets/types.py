@@ -87,7 +87,7 @@ Sizes = Annotated[
 Loras = Annotated[
     tuple[str, ...],
     PlainValidator(check_loras),
-    TypeWords(f"list of {FORM}", f"each scale at most {bounds.SCALE.text}, either way"),
+    TypeWords(f"list of {FORM}", f"each at most {bounds.SCALE.text}"),
 ]
 BudgetText = Annotated[
     str, PlainValidator(check_budget), TypeWords(FORMS, f"at least {LEAST}s, at most {in_units(MOST)}")

@@ -131,11 +131,7 @@ def load_adapter(
                 "leave --base-precision out",
             )
         student = outlined_student(family, base_config(config, facts, teacher, family), facts, weights)
-        if config is not None:
-            refuse_unknown(config, type(student.model))
-        check_config(config, student, weights, say)
-        fill(student, weights)
-        return student
+        return _trained_in_full(student, config, weights, say)
     check_unquantised(facts.teacher_loras, precision)
     loras = kept_loras(files.weights.parent, facts.teacher_loras)
     place = locate(*facts.base_at(base))
@@ -153,6 +149,16 @@ def load_adapter(
     student.loras = loras
     check_config(config, student, weights, say)
     fill(student, weights, None if as_stored else dtype)
+    return student
+
+
+def _trained_in_full(
+    student: Student, config: Mapping[str, Any] | None, weights: StoredWeights, say: Callable[[str], None]
+) -> Student:
+    if config is not None:
+        refuse_unknown(config, type(student.model))
+    check_config(config, student, weights, say)
+    fill(student, weights)
     return student
 
 
