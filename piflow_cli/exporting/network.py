@@ -154,7 +154,7 @@ def check_whole(facts: StudentFacts, request: ExportRequest) -> None:
         raise UsageError(
             f"--no-base: the base has LoRAs fused into it ({told_loras(facts.teacher_loras)}), and is nowhere that an"
             " export could name",
-            "leave --no-base out, or choose --format adapter",
+            "leave --no-base out",
         )
     if request.rank is not None:
         raise UsageError(

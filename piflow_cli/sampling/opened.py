@@ -97,8 +97,8 @@ def _text_model(
 ) -> OpenedModel:
     facts = found.facts
     precision = found.base_precision if request.base_precision is None else request.base_precision
-    check_precision(precision, device)
     check_unquantised(facts.teacher_loras, precision)
+    check_precision(precision, device)
     # The teacher's half without a text; a network that is told the scale needs none.
     guided = facts.guidance != 1 and not family.embeds_guidance
     usual = usual_size(found)

@@ -55,8 +55,8 @@ def text_student_sampler(
     console: Console,
 ) -> Sampler:
     """The sampler of the student that was ``found``; guidance is distilled in, so batches have no second half."""
+    check_unquantised(found.facts.teacher_loras, request.base_precision)
     precision = _precision(request, found.base_precision, processes.device)
-    check_unquantised(found.facts.teacher_loras, precision)
     usual = usual_size(found)
     encoded = EncodedPrompts.open(request, family, *found.base, precision, False, usual, processes, console)
     student = found.load(precision=precision)
@@ -91,9 +91,9 @@ def text_teacher_sampler(
         )
     trained = "bf16" if preset.adapter is None else preset.adapter.base_precision
     # A preset may want its base quantised for training; pictures are made with the weights that were quantised.
-    precision = _precision(request, "fp32" if trained == "fp32" else "bf16", processes.device)
     loras = teacher_loras(section.loras)
-    check_unquantised([lora.told for lora in loras], precision)
+    check_unquantised([lora.told for lora in loras], request.base_precision)
+    precision = _precision(request, "fp32" if trained == "fp32" else "bf16", processes.device)
     guided = guidance_of(section).scale != 1
     usual, place = size_of(preset.data), (section.base, section.revision)
     encoded = EncodedPrompts.open(request, family, *place, precision, guided, usual, processes, console)

@@ -56,7 +56,7 @@ def kept_loras(folder: Path, loras: Sequence[FusedLora]) -> tuple[TeacherLora, .
         if not lora.file.is_file():
             raise RunError(
                 f"{lora.file} is missing: the LoRA is fused into the base below the student",
-                f"copy the folder {KEPT} too",
+                "copy the whole folder of the student again",
             )
         key = tuple((file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in _files(lora.file))
         if key not in _found_whole and _digest(lora.file) != lora.told.sha256:

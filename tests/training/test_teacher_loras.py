@@ -98,6 +98,14 @@ def test_a_run_is_that_on_a_base_with_fused_weights(cli, both, text_encoders, tm
         outcome = cli("sample", str(run), *SAMPLE, "--quiet", "--output", str(folder))
         assert outcome.code == 0, outcome.err
     assert (pixels(made[0]) == pixels(made[1])).all()
+    asked = [str(tmp_path / "prompts.txt"), "--metrics", "alignment,trajectory", "--fine-steps", "2", *SAMPLE[3:]]
+    rows = []
+    for run in runs:
+        report = ["--json", "--quiet", "--output", str(tmp_path / "reports" / run.name)]
+        outcome = cli("eval", str(run), "--num-images", "2", "--prompts", *asked, *report)
+        assert outcome.code == 0, outcome.err
+        rows.append([(row["metric"], row["value"]) for row in json.loads(outcome.out)["results"]])
+    assert rows[0] == rows[1] and rows[0]
     exported = [tmp_path / "exports" / run.name for run in runs]
     for run, folder in zip(runs, exported):
         assert cli("export", str(run), "--format", "pipeline", "--quiet", "--output", str(folder)).code == 0
