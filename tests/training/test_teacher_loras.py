@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -21,8 +23,9 @@ from zoo import ZOO, zoo_preset
 from piflow_cli.students.adapters import read_facts
 from piflow_cli.students.fused_loras import from_json, to_json
 from piflow_cli.students.locate import locate_student
-from piflow_cli.students.open import open_student
+from piflow_cli.students.open import find_student, open_student
 from piflow_cli.students.shared_base import root
+from piflow_cli.students.teacher_loras import kept_loras
 from piflow_cli.system.files import files_digest
 
 MODULES = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k", "proj_out")
@@ -246,3 +249,36 @@ def test_a_teacher_of_classes_takes_none(cli, tmp_path) -> None:
     lora(tmp_path / "style.safetensors", 0)
     outcome = cli("distill", "--teacher", "digits", "--teacher-lora", str(tmp_path / "style.safetensors"), "--dry-run")
     assert outcome.code == 2 and "this one is told a class" in outcome.err
+
+
+def test_an_export_that_diffusers_reads_by_itself_has_no_teacher_here(cli, both, text_encoders, tmp_path) -> None:
+    """Its weights have the LoRAs in them; the teacher that they were fused into is not the base that it names."""
+    dx = ["--policy", "dx", "--components", "4", "--nfe", "2", "--set", "imitation.dropout=0"]
+    assert cli(*both[0], *dx, "--iterations", "1", "--output", str(tmp_path / "run")).code == 0
+    outcome = cli(
+        "export", str(tmp_path / "run"), "--format", "piflow-scheduler", "--quiet", "--output", str(tmp_path / "out")
+    )
+    assert outcome.code == 0, outcome.err
+    options = ["--prompts", str(tmp_path / "prompts.txt"), "--metrics", "alignment", "--num-images", "2", *SAMPLE[3:]]
+    options += ["--teacher", str(tmp_path / "one" / "tiny.yaml"), "--base", str(tmp_path / "one" / "base")]
+    options += ["--output", str(tmp_path / "report")]
+    outcome = cli("eval", str(tmp_path / "out" / "transformer"), *options)
+    assert outcome.code == 2 and "which are not beside this student" in outcome.err, outcome.err
+
+
+def test_what_a_student_is_opened_with_is_fetched_from_the_hub(run, tmp_path, monkeypatch) -> None:
+    def snapshot(repository: str, allow_patterns: list[str], **given: object) -> str:
+        folder = tmp_path / "hub"
+        for file in (run / "adapter").rglob("*"):
+            name = file.relative_to(run / "adapter").as_posix()
+            if file.is_file() and any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, folder / name)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    found = find_student("owner/name")
+    kept = kept_loras(found.folder, found.facts.teacher_loras)
+    assert [lora.file for lora in kept] == [
+        tmp_path / "hub" / "teacher_loras" / number / "style.safetensors" for number in ("1", "2")
+    ]
