@@ -174,7 +174,8 @@ def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """The settings of the preset that the command's ``options`` give, by key; None is not given."""
     from piflow_cli.presets.flags import OPTIONS
 
-    given = {key: options[name] for name, key in OPTIONS.items()}
+    # An option that may come again is an empty list where it did not come.
+    given = {key: value for name, key in OPTIONS.items() if (value := options[name]) not in ([], ())}
     return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
 

@@ -89,11 +89,11 @@ def _teacher_contradictions(teacher: TeacherSection) -> Iterator[Contradiction]:
 def _lora_contradictions(teacher: TeacherSection, adapter: AdapterSection | None) -> Iterator[Contradiction]:
     if not teacher.loras:
         return
-    key, none = "teacher.loras", (Mend("teacher.loras", []),)
+    key = "teacher.loras"
     if conditioning_of(teacher.family) == CLASS:
-        yield Contradiction(key, "is for teachers that are told a text, and this one is told a class", none)
+        yield Contradiction(key, "is for teachers that are told a text, and this one is told a class")
     elif adapter is None:
-        yield Contradiction(key, "needs adapters: a student that is trained in full leaves no base to fuse into", none)
+        yield Contradiction(key, "needs adapters: a student that is trained in full leaves no base to fuse into")
     elif adapter.base_precision in BITSANDBYTES:
         yield Contradiction(
             key,

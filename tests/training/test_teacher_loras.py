@@ -200,6 +200,9 @@ def test_the_teacher_of_a_preset_with_loras_has_them(cli, both, text_encoders, t
 def test_the_plan_names_them(cli, both, tmp_path) -> None:
     plan = json.loads(cli(*both[0], "--dry-run", "--json", "--output", str(tmp_path / "run")).out)
     assert plan["teacher"]["loras"].endswith(f"{tmp_path / 'b' / 'style.safetensors'}:-0.25")
+    path = tmp_path / "a" / "style.safetensors"
+    plan = json.loads(cli(*both[1], "--set", f"teacher.loras=[{path}]", "--dry-run", "--json").out)
+    assert plan["teacher"]["loras"] == f"{path}:1"
 
 
 @pytest.mark.parametrize(
@@ -238,17 +241,20 @@ def test_what_is_no_lora_of_the_teacher_is_refused_before_anything_is_written(cl
     [
         (["--set", "adapter=null"], "needs adapters"),
         (["--base-precision", "nf4"], "excludes adapter.base_precision nf4"),
+        (["--teacher-lora", "a.safetensors:x"], "→ type --teacher-lora style.safetensors:0.8"),
+        (["--set", "teacher.loras=a.safetensors"], "must be a list of PATH or PATH:SCALE"),
     ],
 )
 def test_where_nothing_can_be_fused_the_settings_say_so(cli, both, tmp_path, settings, message) -> None:
-    outcome = cli(*both[0], *settings, "--dry-run", "--output", str(tmp_path / "run"))
+    command = both["safetensors" in settings[-1]]
+    outcome = cli(*command, *settings, "--dry-run", "--output", str(tmp_path / "run"))
     assert outcome.code == 2 and message in outcome.err, outcome.err
 
 
 def test_a_teacher_of_classes_takes_none(cli, tmp_path) -> None:
     lora(tmp_path / "style.safetensors", 0)
     outcome = cli("distill", "--teacher", "digits", "--teacher-lora", str(tmp_path / "style.safetensors"), "--dry-run")
-    assert outcome.code == 2 and "this one is told a class" in outcome.err
+    assert outcome.code == 2 and "this one is told a class\n  → leave --teacher-lora out" in outcome.err
 
 
 def test_an_export_that_diffusers_reads_by_itself_has_no_teacher_here(cli, both, text_encoders, tmp_path) -> None:
