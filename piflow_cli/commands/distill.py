@@ -40,6 +40,7 @@ from piflow_cli.commands.distill_options import (
     Prompts,
     Resume,
     Seed,
+    TeacherLoras,
     TimeBudget,
     Tracked,
 )
@@ -75,6 +76,7 @@ def distill(
     teacher: Teacher = None,
     list_teachers: ListTeachers = False,
     base: Base = None,
+    teacher_lora: TeacherLoras = None,
     device: Device = "auto",
     num_processes: NumProcesses = None,
     parallel: ParallelWay = "auto",
@@ -115,8 +117,7 @@ def distill(
     console = Console(json=json, quiet=quiet, progress=progress)
     if list_teachers:
         return _list_teachers(context, console)
-    if print_config and dry_run:
-        raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
+    _refuse_both(print_config, dry_run)
     with _held(not (print_config or dry_run)):
         preset = _resolved(teacher, config, assignments, context.params)
         if print_config:
@@ -144,6 +145,11 @@ def _processes(num_processes: int | None, device: str) -> int:
     return process_count(num_processes, device)
 
 
+def _refuse_both(print_config: bool, dry_run: bool) -> None:
+    if print_config and dry_run:
+        raise UsageError("--print-config and --dry-run both print and stop", "give one of them")
+
+
 def _list_teachers(context: typer.Context, console: Console) -> None:
     from piflow_cli.presets.listing import teacher_rows
 
@@ -168,7 +174,8 @@ def _settings(options: Mapping[str, Any]) -> dict[str, object]:
     """The settings of the preset that the command's ``options`` give, by key; None is not given."""
     from piflow_cli.presets.flags import OPTIONS
 
-    given = {key: options[name] for name, key in OPTIONS.items()}
+    # An option that may come again is an empty list where it did not come.
+    given = {key: value for name, key in OPTIONS.items() if (value := options[name]) not in ([], ())}
     return {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
 
 
@@ -198,7 +205,9 @@ def _refuse_early(preset: Preset, folder: Path, resume: bool, fork: Path | None)
     """Raise UsageError for what is missing or in the way, before anything that takes seconds to import."""
     from piflow_cli.data.places import require_data
     from piflow_cli.presets.choices import NO_TRACKER
+    from piflow_cli.presets.lora_texts import split_lora
     from piflow_cli.ranks import is_first
+    from piflow_cli.students.lora_files import TEACHER_OPTION, check_files
     from piflow_cli.students.run_checkpoints import checkpoints, require_checkpoint
     from piflow_cli.students.runs import RunFolder
     from piflow_cli.system.files import check_writable
@@ -209,6 +218,7 @@ def _refuse_early(preset: Preset, folder: Path, resume: bool, fork: Path | None)
 
         tracker_of(preset.output.tracker)
     require_base(preset.teacher.base)
+    check_files([split_lora(text) for text in preset.teacher.loras], TEACHER_OPTION)
     require_data(preset.data)
     if fork is not None and not (resume and checkpoints(RunFolder(folder).checkpoints)):
         require_checkpoint(fork, RunFolder(fork).checkpoints)

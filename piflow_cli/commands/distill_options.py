@@ -23,6 +23,10 @@ from piflow_cli.core.policies.kinds import ROWS, policy_names
 from piflow_cli.presets.choices import TrackerName
 
 ListTeachers = Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)]
+TeacherLoras = Annotated[
+    list[str] | None,
+    setting("--teacher-lora", "A LoRA to fuse into the base first; may come again.", MODEL, "PATH[:SCALE]"),
+]
 ParallelWay = Annotated[
     Literal["auto", "ddp", "fsdp2"],
     setting(

@@ -13,6 +13,7 @@ from piflow_cli.commands.completions import complete_teacher
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.bounds import IMAGES, PROCESSES, Bound
 from piflow_cli.presets.choices import BasePrecision as Precision
+from piflow_cli.presets.lora_texts import split_lora
 from piflow_cli.presets.places import expanded
 from piflow_cli.sampling.limits import (
     LARGEST_VALUE,
@@ -66,10 +67,7 @@ def parse_guidance(text: str) -> float:
 
 def parse_lora(text: str) -> tuple[str, float]:
     """`PATH`, or `PATH:SCALE` with a number; the scale is 1 where none is written."""
-    path, colon, scale = text.rpartition(":")
-    if not colon or math.isnan(_number(scale)):
-        path, scale = text, "1"
-    return check_lora((path, float(scale)), text)
+    return check_lora(split_lora(text), text)
 
 
 def _range(part: str, text: str, option: str) -> tuple[int, int]:

@@ -88,6 +88,9 @@ def _argument(found: re.Match[str], after: str, arguments: Arguments) -> str | N
     option = found["name"].replace("-", "_")
     if "settings" in arguments and (key := found["key"] if option == "set" else OPTIONS.get(option)) is not None:
         value = _setting(found["value"]) if option == "set" else _value(found, many=False)
+        if found["lora"] is not None:
+            # A preset has them as they are typed.
+            value = f'["{found["lora"]}"]'
         return key if value is None else f'settings={{"{key}": {value}}}'
     if option in SET and SET[option][0] in arguments:
         return "=".join(SET[option])

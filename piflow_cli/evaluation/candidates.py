@@ -98,6 +98,7 @@ def teacher_candidate(opened: OpenedModel, teacher: OwnTeacher, steps: int, requ
         "kind": TEACHER,
         "family": teacher.family.name,
         "base": _teacher_identity(opened),
+        "loras": [asdict(lora) for lora in opened.student.facts.teacher_loras],
         "precision": opened.student.facts.base_precision,
         "guidance": [
             teacher.guidance.scale,

@@ -16,6 +16,7 @@ from ..presets.folders import SHIPPED_PREFIX
 from ..sampling.text_specs import usual_size
 from ..students.evaluations import steps_told
 from ..students.facts import StudentFacts
+from ..students.fused_loras import told_loras
 from ..students.open import FoundStudent, preset_of
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
@@ -113,6 +114,7 @@ def _told(facts: StudentFacts, license: str | None) -> dict[str, object]:
     return {
         "teacher": facts.teacher,
         "base": facts.base + (f" at {facts.revision}" if facts.revision else ""),
+        **({"LoRAs fused into the base": told_loras(facts.teacher_loras)} if facts.teacher_loras else {}),
         "licence of the teacher": "not said" if license is None else license,
         "policy": policy_kind(facts.policy).words.card.format(facts.components),
         "network evaluations (NFE)": facts.nfe,

@@ -16,6 +16,7 @@ from ..presets.folders import SHIPPED_PREFIX
 from ..presets.places import expanded
 from ..students.adapter_configs import OF_FILES
 from ..students.facts import StudentFacts
+from ..students.fused_loras import told_loras
 from ..students.shared_base import root
 from ..students.student import Student
 from ..teachers import family_of
@@ -147,6 +148,12 @@ def check_whole(facts: StudentFacts, request: ExportRequest) -> None:
     if not request.with_base and base.startswith(SHIPPED_PREFIX):
         raise UsageError(
             f"--no-base: the base {base} comes with piflow, and is nowhere that an export could name",
+            "leave --no-base out",
+        )
+    if not request.with_base and facts.teacher_loras:
+        raise UsageError(
+            f"--no-base: the base has LoRAs fused into it ({told_loras(facts.teacher_loras)}), and is nowhere that an"
+            " export could name",
             "leave --no-base out",
         )
     if request.rank is not None:

@@ -36,6 +36,7 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[Contradiction]:
     imitation, optimisation = sections.get("imitation"), sections.get("optimisation")
     if teacher is not None:
         yield from _teacher_contradictions(teacher)
+        yield from _lora_contradictions(teacher, sections.get("adapter"))
     if optimisation is not None:
         yield from _optimisation_contradictions(optimisation)
     if (adapter := sections.get("adapter")) is not None:
@@ -83,6 +84,23 @@ def _teacher_contradictions(teacher: TeacherSection) -> Iterator[Contradiction]:
         key = "teacher.guidance_mode"
         what = f"is {mode}, and the family {teacher.family} has no pipeline that renormalises: give {PLAIN}"
         yield Contradiction(key, what, (Mend(key, PLAIN),), ("teacher.family",))
+
+
+def _lora_contradictions(teacher: TeacherSection, adapter: AdapterSection | None) -> Iterator[Contradiction]:
+    if not teacher.loras:
+        return
+    key = "teacher.loras"
+    if conditioning_of(teacher.family) == CLASS:
+        yield Contradiction(key, "is for teachers that are told a text, and this one is told a class")
+    elif adapter is None:
+        yield Contradiction(key, "needs adapters: a student that is trained in full leaves no base to fuse into")
+    elif adapter.base_precision in BITSANDBYTES:
+        yield Contradiction(
+            key,
+            f"excludes adapter.base_precision {adapter.base_precision}, in which nothing is fused; take fp8 or bf16",
+            (Mend("adapter.base_precision", "fp8"),),
+            ("adapter.base_precision",),
+        )
 
 
 def _window_contradictions(policy: PolicySection, imitation: ImitationSection) -> Iterator[Contradiction]:

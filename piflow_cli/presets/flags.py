@@ -6,6 +6,7 @@ from __future__ import annotations
 PICTURES = "data"
 FLAGS = {
     "teacher.base": "--base",
+    "teacher.loras": "--teacher-lora",
     "policy.kind": "--policy",
     "policy.nfe": "--nfe",
     "policy.components": "--components",
@@ -36,7 +37,9 @@ def flag_of(key: str) -> str:
 
 
 def as_typed(option: str, value: object) -> str:
-    """``option`` with its ``value``; of a switch the one of the two that means the value."""
+    """``option`` with its ``value``; of a switch the one of the two that means the value, of a list once for each."""
+    if isinstance(value, (list, tuple)):
+        return " ".join(as_typed(option, one) for one in value)
     if isinstance(value, bool):
         return option if value else option.replace("--", "--no-", 1)
     # A whole number is typed without a point.

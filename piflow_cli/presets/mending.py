@@ -22,7 +22,7 @@ SHOWING = ("digits", "flux-dev")
 USUAL = "policy.nfe"
 MISSING = object()
 # Of keys that no shipped preset gives a value.
-EXAMPLES = {"data.limit": 1000, "optimisation.budget": "12h"}
+EXAMPLES = {"data.limit": 1000, "optimisation.budget": "12h", "teacher.loras": ["style.safetensors:0.8"]}
 
 
 def allowed(key: str, error: Mapping[str, Any], layers: Sequence[Layer]) -> tuple[Mend, ...]:
@@ -90,7 +90,7 @@ def shown(key: str) -> list[Any]:
     """The values of ``key`` in the presets that show every key, where they give it one."""
     values = [_value(_shown(name), key) for name in SHOWING]
     found = [value for value in values if value is not MISSING and value is not None]
-    return [EXAMPLES[key]] if key in EXAMPLES and not found else found
+    return [EXAMPLES[key]] if key in EXAMPLES and not any(found) else found
 
 
 def _values(key: str, layers: Sequence[Layer], others: Sequence[Any] = ()) -> Iterator[Any]:

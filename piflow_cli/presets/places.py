@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.lora_texts import split_lora, written_lora
 
 if TYPE_CHECKING:
     from piflow_cli.presets.schema import Preset
@@ -22,7 +23,9 @@ def with_full_paths(preset: Preset) -> Preset:
     A run records them, and its student is opened from elsewhere, where a short path might read like a stranger's
     repository.
     """
-    teacher = {key: _full(getattr(preset.teacher, key)) for key in TEACHER_KEYS}
+    teacher: dict[str, Any] = {key: _full(getattr(preset.teacher, key)) for key in TEACHER_KEYS}
+    loras = [split_lora(text) for text in preset.teacher.loras]
+    teacher["loras"] = tuple(written_lora(str(_full(path)), scale) for path, scale in loras)
     data = {key: _full(getattr(preset.data, key)) for key in DATA_KEYS}
     return replace(preset, teacher=replace(preset.teacher, **teacher), data=replace(preset.data, **data))
 

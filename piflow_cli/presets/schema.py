@@ -21,6 +21,7 @@ from piflow_cli.presets.types import (
     GuidanceScale,
     Interval,
     Iterations,
+    Loras,
     Name,
     NonNegative,
     Positive,
@@ -62,6 +63,8 @@ class TeacherSection:
     """Memory that a step takes, for people, as the plan of the preset computes it: "15 GB"."""
     revision: Text | None = None
     """Commit or tag on the Hub; null: the newest."""
+    loras: Loras = ()
+    """LoRAs that are fused into the weights before distilling, each with its scale: teacher and student have them."""
     guidance: GuidanceScale = 1.0
     """Guidance scale; 1 is no guidance."""
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)

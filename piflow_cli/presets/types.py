@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, PlainValidator, Strict
 from piflow_cli.presets import bounds
 from piflow_cli.presets.budgets import FORMS, LEAST, MOST, check_budget, in_units
 from piflow_cli.presets.choices import TEMPERATURES, is_temperature
+from piflow_cli.presets.lora_texts import FORM, check_loras
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ Sizes = Annotated[
     tuple[tuple[int, int], ...],
     PlainValidator(check_sizes),
     TypeWords("list of [width, height]", f"each at least 1, at most {bounds.SIDE.text}"),
+]
+Loras = Annotated[
+    tuple[str, ...],
+    PlainValidator(check_loras),
+    TypeWords(f"list of {FORM}", f"each at most {bounds.SCALE.text}"),
 ]
 BudgetText = Annotated[
     str, PlainValidator(check_budget), TypeWords(FORMS, f"at least {LEAST}s, at most {in_units(MOST)}")

@@ -14,6 +14,7 @@ from ..core.tensors import to_device
 from ..students.open import FoundStudent
 from ..students.shared_base import root
 from ..students.student import Student
+from ..students.teacher_loras import check_unquantised
 from ..system.group import Processes
 from ..teachers.base import ClassConditionalFamily, Conditioning
 from ..teachers.decoders import decode_each
@@ -96,6 +97,7 @@ def _text_model(
 ) -> OpenedModel:
     facts = found.facts
     precision = found.base_precision if request.base_precision is None else request.base_precision
+    check_unquantised(facts.teacher_loras, precision)
     check_precision(precision, device)
     # The teacher's half without a text; a network that is told the scale needs none.
     guided = facts.guidance != 1 and not family.embeds_guidance

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..core.guidance import Guidance
+from ..errors import UsageError
 from ..students.facts import StudentFacts
+from ..students.fused_loras import told_loras
 from ..students.open import preset_of
 from ..students.shared_base import View
 from ..students.student import Student
@@ -54,7 +56,7 @@ def own_teacher(student: Student, folder: Path | None = None, teacher: str | Non
     name or the file of a preset.
 
     Raises:
-        UsageError: the preset, or the weights, of the teacher are not at hand.
+        UsageError: the preset, the weights or the LoRAs of the teacher are not at hand.
         RunError: the Hub cannot be reached.
     """
     facts = student.facts
@@ -62,6 +64,11 @@ def own_teacher(student: Student, folder: Path | None = None, teacher: str | Non
     family = family_of(facts.family, facts.guidance)
     if isinstance(student.model, View):
         model: Network = student.model.shared.view("teacher")
+    elif facts.teacher_loras:
+        raise UsageError(
+            f"the teacher had LoRAs ({told_loras(facts.teacher_loras)}), which are not beside this student",
+            "name the run that it was distilled in",
+        )
     else:
         model = family.load(teacher_folder(family, section)).to(student.device)
     return OwnTeacher(family, model, guidance_of(section), facts.shift)

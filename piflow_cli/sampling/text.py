@@ -19,6 +19,7 @@ from ..students.loras import add_loras, cast_adapters, layers_under_magnitudes
 from ..students.open import FoundStudent, LoadedStudent
 from ..students.scheduler import PolicyScheduler
 from ..students.shared_base import View, root
+from ..students.teacher_loras import check_unquantised, fuse, teacher_loras
 from ..system.group import Processes
 from ..teachers.base import Network, guidance_of
 from ..teachers.decoders import decode_each
@@ -54,6 +55,7 @@ def text_student_sampler(
     console: Console,
 ) -> Sampler:
     """The sampler of the student that was ``found``; guidance is distilled in, so batches have no second half."""
+    check_unquantised(found.facts.teacher_loras, request.base_precision)
     precision = _precision(request, found.base_precision, processes.device)
     usual = usual_size(found)
     encoded = EncodedPrompts.open(request, family, *found.base, precision, False, usual, processes, console)
@@ -89,12 +91,16 @@ def text_teacher_sampler(
         )
     trained = "bf16" if preset.adapter is None else preset.adapter.base_precision
     # A preset may want its base quantised for training; pictures are made with the weights that were quantised.
+    loras = teacher_loras(section.loras)
+    check_unquantised([lora.told for lora in loras], request.base_precision)
     precision = _precision(request, "fp32" if trained == "fp32" else "bf16", processes.device)
     guided = guidance_of(section).scale != 1
     usual, place = size_of(preset.data), (section.base, section.revision)
     encoded = EncodedPrompts.open(request, family, *place, precision, guided, usual, processes, console)
     family = encoded.family
-    model = family.load_base(teacher_folder(family, section), precision)
+    folder = teacher_folder(family, section)
+    model = family.load_base(folder, precision)
+    fuse(model, family, folder, loras, console.warn)
     own = encoded.folder / "scheduler"
     kind = FlowMatchEulerDiscreteScheduler
     scheduler = kind.from_pretrained(own) if own.is_dir() else kind(shift=preset.policy.shift)

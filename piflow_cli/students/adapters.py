@@ -43,6 +43,7 @@ from .published import facts_of_published, published_names
 from .runs import iterations_asked
 from .shared_base import View, root
 from .student import Student, loaded_student
+from .teacher_loras import check_unquantised, fuse, keep_loras, kept_loras
 
 
 def adapter_tensors(student: Student) -> dict[str, Tensor]:
@@ -66,14 +67,18 @@ def save_adapter(student: Student, folder: Path, tensors: dict[str, Tensor] | No
     ``tensors``: its :func:`adapter_tensors`, where they are known.
     """
     with replacing_folder(folder) as aside:
-        write_adapter(student, aside, adapter_tensors(student) if tensors is None else tensors, {})
+        write_adapter(student, aside, adapter_tensors(student) if tensors is None else tensors, {}, folder)
 
 
-def write_adapter(student: Student, folder: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write ``tensors`` and the config of ``student`` into ``folder``.
+def write_adapter(
+    student: Student, folder: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str], earlier: Path | None = None
+) -> None:
+    """Write ``tensors``, the config of ``student`` and the LoRAs in its base into ``folder``.
 
-    ``metadata``: entries of other tools, which stand beside the student's facts.
+    ``metadata``: entries of other tools, which stand beside the student's facts. ``earlier``: the folder that this one
+    replaces.
     """
+    keep_loras(student.loras, folder, folder if earlier is None else earlier)
     metadata = {
         "format": "pt",
         "policy_config": json.dumps(policy_config(student.facts)),
@@ -110,8 +115,9 @@ def load_adapter(
         say: takes a line on what was assumed.
 
     Raises:
-        UsageError: the base is of another architecture, or ``precision`` is given where there is no base.
-        RunError: files are corrupt, do not belong together or hold values that are not finite.
+        UsageError: the base is of another architecture, ``precision`` is given where there is no base, or LoRAs cannot
+            be fused in it.
+        RunError: files are corrupt, missing, do not belong together or hold values that are not finite.
     """
     config, weights = read_config(files.config), StoredWeights(files.weights)
     if not changed:
@@ -125,11 +131,9 @@ def load_adapter(
                 "leave --base-precision out",
             )
         student = outlined_student(family, base_config(config, facts, teacher, family), facts, weights)
-        if config is not None:
-            refuse_unknown(config, type(student.model))
-        check_config(config, student, weights, say)
-        fill(student, weights)
-        return student
+        return _trained_in_full(student, config, weights, say)
+    check_unquantised(facts.teacher_loras, precision)
+    loras = kept_loras(files.weights.parent, facts.teacher_loras)
     place = locate(*facts.base_at(base))
     if precision is not None:
         dtype = COMPUTED_IN[precision]
@@ -140,9 +144,21 @@ def load_adapter(
         refuse_unknown(config, type(model))
         check_architecture(config, model, family)
     check_ranks(ranks, model)
+    fuse(model, family, place, loras)
     student = loaded_student(model, family, facts, ranks)
+    student.loras = loras
     check_config(config, student, weights, say)
     fill(student, weights, None if as_stored else dtype)
+    return student
+
+
+def _trained_in_full(
+    student: Student, config: Mapping[str, Any] | None, weights: StoredWeights, say: Callable[[str], None]
+) -> Student:
+    if config is not None:
+        refuse_unknown(config, type(student.model))
+    check_config(config, student, weights, say)
+    fill(student, weights)
     return student
 
 
@@ -162,6 +178,9 @@ def read_facts(
     if not changed:
         check_digests(weights, files.config, say)
     facts = _facts(read_config(files.config), weights, teacher, base, say)
+    if ranks_of(weights):
+        # Before prompts are encoded and the base is read, which may take minutes.
+        kept_loras(files.weights.parent, facts.teacher_loras)
     asked = iterations_asked(files.weights.parent)
     if asked is not None and facts.iterations < asked:
         say(f"the run is not finished: the student is that of iteration {facts.iterations:,} of {asked:,}")

@@ -46,6 +46,8 @@ RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (_is_temperature, "auto or a number above 0 and at most 1"),
     "logstd_width": _within(1, bounds.WIDTH.most),
     "iterations": _within(0, 10**12),
+    # Whoever reads them checks them.
+    "teacher_loras": (lambda value: True, ""),
     "base_dtype": (lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
 }
 

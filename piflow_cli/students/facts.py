@@ -12,6 +12,7 @@ from ..errors import RunError, UsageError
 from ..wording import few
 from .adapter_digests import DIGESTS
 from .fact_ranges import out_of_range
+from .fused_loras import FusedLora, from_json, to_json
 from .stated import METADATA_PREFIX
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from ..weights.stored import StoredWeights
 
 NAMED_FAULTS = 5
-_PARSERS = {"int": int, "float": float}
+_PARSERS = {"int": int, "float": float, "tuple[FusedLora, ...]": from_json}
+# A student without them says nothing of them, as those of before 0.2 do.
+LORAS = "teacher_loras"
 
 
 def has_facts(weights: StoredWeights) -> bool:
@@ -33,7 +36,7 @@ class StudentFacts:
 
     ``teacher``: name of the preset; ``base`` and ``revision``: its weights; ``vae``: what shows its latents, or
     nothing; ``segment``: raw length that a DX policy spans; ``substeps``: per unit of raw time; ``temperature``: a
-    number or ``auto``; ``guidance``: distilled in.
+    number or ``auto``; ``guidance``: distilled in; ``teacher_loras``: fused into the base.
     """
 
     teacher: str
@@ -54,10 +57,12 @@ class StudentFacts:
     vae: str = ""
     base_dtype: str = "float32"
     version: str = __version__
+    teacher_loras: tuple[FusedLora, ...] = ()
 
     def to_metadata(self) -> dict[str, str]:
         """The facts as safetensors metadata: every value a string."""
-        return {METADATA_PREFIX + name: str(value) for name, value in asdict(self).items()}
+        told = {METADATA_PREFIX + name: str(value) for name, value in asdict(self).items() if name != LORAS}
+        return told | ({METADATA_PREFIX + LORAS: to_json(self.teacher_loras)} if self.teacher_loras else {})
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> StudentFacts:
@@ -70,9 +75,9 @@ class StudentFacts:
         for field in fields(cls):
             text = metadata.get(METADATA_PREFIX + field.name)
             try:
-                if text is None:
+                if text is None and field.name != LORAS:
                     faults.append(f"{METADATA_PREFIX}{field.name} is missing")
-                else:
+                elif text is not None:
                     values[field.name] = _PARSERS.get(field.type, str)(text)
             except ValueError:
                 faults.append(f"{METADATA_PREFIX}{field.name} is {text!r}")

@@ -14,13 +14,14 @@ from ..presets.places import expanded
 from ..weights.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
 from ..weights.stored import INDEX_SUFFIX, shards_of
 from ..wording import few, shortened
+from .fused_loras import KEPT
 from .nearby import runs_near
 from .runs import RunFolder, run_of
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 PIPELINE_NAME = "model_index.json"
-ON_THE_HUB = (CONFIG_NAME, "diffusion_pytorch_model*.safetensors*")
+ON_THE_HUB = (CONFIG_NAME, "diffusion_pytorch_model*.safetensors*", f"{KEPT}/*")
 NAME_ONE = "name a run folder, an adapter folder, a .safetensors file or a Hub id"
 OR_MAKE_ONE = f"{NAME_ONE}; piflow distill --teacher digits makes runs/digits"
 NAMED = 5
@@ -192,7 +193,7 @@ def _on_hub(repository: str, inside: str) -> StudentFiles:
     only = (
         ON_THE_HUB
         if name is None
-        else (CONFIG_NAME, name, name.replace(INDEX_SUFFIX, "").replace(".safetensors", "-*.safetensors"))
+        else (CONFIG_NAME, f"{KEPT}/*", name, name.replace(INDEX_SUFFIX, "").replace(".safetensors", "-*.safetensors"))
     )
     folder = _fetched(repository, place if name is None else place.parent, only)
     weights = _only_weights(folder) if name is None else folder / name

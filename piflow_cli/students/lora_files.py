@@ -8,17 +8,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from ..core.tensors import all_finite
 from ..errors import RunError, UsageError, explain, is_unreachable
 from ..weights.locate import hub_id, locate
 from ..weights.stored import read_safetensors
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 OPTION = "--lora PATH[:SCALE]"
-NAME_ONE = f"name a .safetensors file, a folder with one, or a Hub id: {OPTION}"
+TEACHER_OPTION = "--teacher-lora PATH[:SCALE]"
+NAME_ONE = "name a .safetensors file, a folder with one, or a Hub id"
 SUFFIX = ".safetensors"
 # As diffusers saves LoRAs.
 USUAL_NAME = "pytorch_lora_weights.safetensors"
@@ -51,21 +52,23 @@ class LoraFile:
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora", False) else rank)
 
 
-def check_files(loras: Sequence[tuple[str, float]]) -> None:
-    """Raise UsageError for a path that does not exist."""
+def check_files(loras: Sequence[tuple[str, float]], option: str = OPTION) -> None:
+    """Raise UsageError for a path that does not exist, or is no file of LoRAs; ``option`` names one in hints."""
     for path, _ in loras:
         if not Path(path).exists() and hub_id(path) is None:
-            raise UsageError(f"there is no LoRA at {path}", NAME_ONE)
+            raise UsageError(f"there is no LoRA at {path}", f"{NAME_ONE}: {option}")
         if Path(path).is_file() and Path(path).suffix != SUFFIX:
-            raise UsageError(f"{path}: LoRAs are read from {SUFFIX} alone", NAME_ONE)
+            raise UsageError(f"{path}: LoRAs are read from {SUFFIX} alone", f"{NAME_ONE}: {option}")
 
 
-def read_lora(path: str) -> LoraFile:
-    """The LoRA at ``path``.
+def read_lora(path: str, option: str = OPTION) -> LoraFile:
+    """The LoRA at ``path``; ``option`` names one in hints.
 
     Raises UsageError where there is none or more than one, and RunError for damage and values that are not finite.
     """
-    file = _found(path)
+    from ..core.tensors import all_finite
+
+    file = find_lora(path, option)
     metadata, stored = read_safetensors(file)
     # Nothing is computed in 8 bits.
     tensors = {
@@ -110,14 +113,15 @@ def _of_module(pattern: Mapping[str, float] | None, module: str, default: float 
     return default
 
 
-def _found(path: str) -> Path:
+def find_lora(path: str, option: str = OPTION) -> Path:
+    """The file of the LoRA at ``path``, fetched if it is on the Hub; arguments and errors as of :func:`read_lora`."""
     place = Path(path)
     if place.is_file():
         return place
     if place.is_dir():
-        return place / _only([file.name for file in sorted(place.glob(f"*{SUFFIX}"))], path)
+        return place / _only([file.name for file in sorted(place.glob(f"*{SUFFIX}"))], path, option)
     try:
-        return _on_hub(path)
+        return _on_hub(path, option)
     except Exception as error:
         known = explain(error)
         if known is None:
@@ -126,34 +130,33 @@ def _found(path: str) -> Path:
         raise type(known)(message, known.hint) from error
 
 
-def _on_hub(path: str) -> Path:
+def _on_hub(path: str, option: str) -> Path:
     import huggingface_hub
 
     place = hub_id(path)
     assert place is not None, "a path that is not here names a repository"
     repository, inside = place
     if inside.endswith(SUFFIX):
-        return locate(path, option=OPTION)
+        return locate(path, option=option)
     try:
         files = huggingface_hub.HfApi().list_repo_files(repository)
     except Exception as error:
         if not is_unreachable(error):
             raise
-        folder = locate(path, only=(f"*{SUFFIX}",), option=OPTION)
-        return folder / _only([file.name for file in sorted(folder.glob(f"*{SUFFIX}"))], path)
+        folder = locate(path, only=(f"*{SUFFIX}",), option=option)
+        return folder / _only([file.name for file in sorted(folder.glob(f"*{SUFFIX}"))], path, option)
     within = f"{inside}/" if inside else ""
     names = [file.removeprefix(within) for file in files if file.startswith(within)]
-    return locate(
-        f"{path.rstrip('/')}/{_only([name for name in names if name.endswith(SUFFIX) and '/' not in name], path)}",
-        option=OPTION,
-    )
+    beside = [name for name in names if name.endswith(SUFFIX) and "/" not in name]
+    return locate(f"{path.rstrip('/')}/{_only(beside, path, option)}", option=option)
 
 
-def _only(names: Sequence[str], path: str) -> str:
+def _only(names: Sequence[str], path: str, option: str) -> str:
     if USUAL_NAME in names or len(names) == 1:
         return USUAL_NAME if USUAL_NAME in names else names[0]
     if not names:
-        raise UsageError(f"{path} holds no {SUFFIX} file", NAME_ONE)
+        raise UsageError(f"{path} holds no {SUFFIX} file", f"{NAME_ONE}: {option}")
     raise UsageError(
-        f"{path} holds {len(names)} {SUFFIX} files", f"name one of them: --lora {path.rstrip('/')}/{sorted(names)[0]}"
+        f"{path} holds {len(names)} {SUFFIX} files",
+        f"name one of them: {option.partition(' ')[0]} {path.rstrip('/')}/{sorted(names)[0]}",
     )

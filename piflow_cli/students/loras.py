@@ -15,7 +15,7 @@ from ..errors import RunError, UsageError
 from ..teachers.base import Network
 from ..teachers.text_to_image import TextToImageFamily
 from ..wording import few
-from .lora_files import LoraFile, read_lora
+from .lora_files import OPTION, LoraFile, read_lora
 from .lora_names import TEXT_ENCODER, LoraTarget, Naming, shown, split
 from .shared_base import REST, Switch
 
@@ -60,7 +60,7 @@ def add_loras(
     names = []
     for number, (path, _) in enumerate(loras):
         file = read_lora(path)
-        factors = _factors(model, family, file, warn)
+        factors = factors_of(model, family, file, warn)
         names.append(f"lora_{number}")
         _put(model, factors, names[-1])
     if names:
@@ -86,17 +86,20 @@ def layers_under_magnitudes(model: Network) -> set[str]:
     }
 
 
-def _factors(
-    model: Network, family: TextToImageFamily, file: LoraFile, warn: Callable[[str], None]
+def factors_of(
+    model: Network, family: TextToImageFamily, file: LoraFile, warn: Callable[[str], None], option: str = OPTION
 ) -> dict[str, Factors]:
-    """The LoRA of every module, by its path in ``model``."""
+    """The LoRA of every module, by its path in ``model``; errors are those of :func:`add_loras`.
+
+    ``warn`` is told what is left out; ``option`` names a LoRA in hints.
+    """
     texts = [key for key in file.tensors if TEXT_ENCODER.fullmatch(key)]
     tensors = {key: value for key, value in file.tensors.items() if key not in texts}
     if not any(split(key)[1] in ("down", "up") for key in tensors) and not any(
         "dora" in key or "lokr" in key for key in tensors
     ):
         what = f"{file.path} holds no LoRA for a {family.model_name}, but {few(list(file.tensors))}"
-        raise UsageError(what, "name the file of one: --lora PATH[:SCALE]")
+        raise UsageError(what, f"name the file of one: {option}")
     targets, unused = _targets(model, family, tensors)
     if unused:
         raise _unused(file.path, unused, tensors, model)

@@ -25,15 +25,22 @@ if TYPE_CHECKING:
 
     from ..presets.schema import AdapterSection
     from .facts import StudentFacts
+    from .teacher_loras import TeacherLora
 
 
 class Student:
-    """A widened model, or a shared base in the student's role, with the facts that turn its output into policies."""
+    """A widened model, or a shared base in the student's role, with the facts that turn its output into policies.
 
-    def __init__(self, family: TeacherFamily, model: Network, facts: StudentFacts) -> None:
+    ``loras``: what is fused into its base.
+    """
+
+    def __init__(
+        self, family: TeacherFamily, model: Network, facts: StudentFacts, loras: tuple[TeacherLora, ...] = ()
+    ) -> None:
         self.family = family
         self.model = model
         self.facts = facts
+        self.loras = loras
         self.decoder = PolicyDecoder(facts.policy, facts.components, facts.shift, facts.segment)
 
     @property
@@ -52,12 +59,16 @@ class Student:
     def average(self) -> Student:
         """A copy that keeps the moving average of the weights; it takes no gradients."""
         if isinstance(self.model, View):
-            return Student(self.family, self.model.shared.view("average"), self.facts)
+            return Student(self.family, self.model.shared.view("average"), self.facts, self.loras)
         return Student(self.family, copy.deepcopy(self.model).eval().requires_grad_(False), self.facts)
 
     def at(self, iteration: int) -> Student:
         """The same student, saying that it was trained for ``iteration`` iterations."""
-        return Student(self.family, self.model, replace(self.facts, iterations=iteration))
+        return self.telling(replace(self.facts, iterations=iteration))
+
+    def telling(self, facts: StudentFacts) -> Student:
+        """The same student with other ``facts``."""
+        return Student(self.family, self.model, facts, self.loras)
 
     def scheduler(
         self,

@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import PiflowError, UsageError
+from ..students.facts import StudentFacts
+from ..students.fused_loras import told_loras
+from ..students.locate import locate_student
 from ..students.run_checkpoints import checkpoints, set_aside_damaged
 from ..students.run_versions import other_versions, write_versions
+from ..weights.stored import StoredWeights
 from .checkpoints import load_checkpoint
 from .forking import begin_with
 from .metrics import Metrics
@@ -35,11 +40,13 @@ def begin(
     ``source``: the checkpoint of another run to begin with. ``spending``: of a run under a budget.
 
     Returns the metrics of the run, on the process that has its ``lock``. Raises UsageError, before anything is written,
-    where the run was begun with other data or ``source`` is of another student; RunError where no checkpoint is whole.
+    where the run was begun with other data or LoRAs, or ``source`` is of another student; RunError where no checkpoint
+    is whole.
     """
     fingerprint = session.data.fingerprint
     if resume:
         run.check_data(fingerprint)
+        _check_loras(session, run)
     if source is not None:
         begin_with(session.state, source)
         console.say(f"the run begins with the weights of {source}")
@@ -70,6 +77,22 @@ def begin(
         # From here on the run depends on no other.
         save(session, run, metrics)
     return metrics
+
+
+def _check_loras(session: Session, run: RunFolder) -> None:
+    """Raise UsageError where the files of LoRAs are no longer those that the run was begun with, by its student."""
+    try:
+        before = StudentFacts.from_metadata(StoredWeights(locate_student(run.adapter).weights).metadata).teacher_loras
+    except PiflowError:
+        # None is there yet, or it is damaged and is written again.
+        return
+    now = session.student.facts.teacher_loras
+    if before != now:
+        raise UsageError(
+            f"the LoRAs are no longer those that {run.path} was begun with: they were {told_loras(before)}, and are"
+            f" {told_loras(now)}",
+            "put back the files that it had, name another folder with --output DIR, or start over with --no-resume",
+        )
 
 
 def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from ..presets.choices import NO_TRACKER
 from ..students.facts import StudentFacts
 from ..students.shared_base import root
 from ..students.student import Student, adapted_student, student_of
+from ..students.teacher_loras import TeacherLora, fuse, teacher_loras
 from ..system.devices import choose_device, keep_freed_memory
 from ..system.processes import LONGEST, environment
 from ..system.trackers import TRACKERS
@@ -50,13 +52,15 @@ def open_session(preset: Preset, output: Path, device: str, console: Console, sh
     batches = batch_plan(preset, accelerator.num_processes)
     family = family_of(preset.teacher.family, preset.teacher.guidance)
 
+    loras = teacher_loras(preset.teacher.loras)
+
     # The teacher is loaded after the encoders have left the memory; labels are asked for later still.
     def condition(labels: Sequence[int]) -> Conditioning:
         assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
         return family.condition(teacher, labels)
 
     data = open_data(preset, family, condition, accelerator, console)
-    teacher, student = open_models(preset, family)
+    teacher, student = open_models(preset, family, loras, console.warn)
     average = student.average()
     if preset.optimisation.gradient_checkpointing:
         root(student.model).enable_gradient_checkpointing()
@@ -80,17 +84,26 @@ def open_session(preset: Preset, output: Path, device: str, console: Console, sh
     )
 
 
-def open_models(preset: Preset, family: TeacherFamily) -> tuple[Network, Student]:
+def open_models(
+    preset: Preset,
+    family: TeacherFamily,
+    loras: tuple[TeacherLora, ...] = (),
+    warn: Callable[[str], None] = lambda line: None,
+) -> tuple[Network, Student]:
     """The frozen teacher and its student: two models, or two roles of one base where the preset asks for adapters.
 
-    They are on the CPU, but for a base that the GPU has quantised.
+    They are on the CPU, but for a base that the GPU has quantised. ``loras`` are fused into the base; ``warn`` is told
+    what is left out of them.
     """
     folder, adapter, facts = teacher_folder(family, preset.teacher), preset.adapter, StudentFacts.of(preset)
     if adapter is None:
         model = family.load(folder).requires_grad_(False)
         return model, student_of(model, family, facts, preset.seed)
     base = family.load_base(folder, adapter.base_precision)
+    fuse(base, family, folder, loras, warn)
+    facts = replace(facts, teacher_loras=tuple(lora.told for lora in loras))
     student = adapted_student(base, family, facts, adapter, preset.seed)
+    student.loras = loras
     whole = preset.optimisation.precision == "fp32"
     if adapter.base_precision == "fp8":
         store_in_fp8(base, family.kept_whole(base), torch.float32 if whole else None)

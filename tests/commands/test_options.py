@@ -181,6 +181,7 @@ def test_every_option_of_a_path_is_known_as_one():
             "--reference",
             "--save-statistics",
             "--subfolder",
+            "--teacher-lora",
             "--vae",
         ),
     }

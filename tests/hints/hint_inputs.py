@@ -48,6 +48,7 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
     files["loras"].mkdir()
     for name in ("one", "two"):
         shutil.copy(files["lora"], files["loras"] / f"{name}.safetensors")
+    files |= styled(root, files)
     files["many"] = root / "many.txt"
     files["many"].write_text("a red fox\n" * 5000)
     files["dataset"] = root / "dataset"
@@ -79,6 +80,18 @@ def text_student(folder: Path) -> dict[str, Path]:
     student.facts = replace(student.facts, base=read.teacher.base)
     save_adapter(student, folder / "adapter")
     return {"text": folder / "adapter", "base": folder / "base", "preset": preset}
+
+
+def styled(root: Path, files: dict[str, Path]) -> dict[str, Path]:
+    """A run with a LoRA in its base, and one whose LoRA is another now."""
+    style = root / "changed_style.safetensors"
+    shutil.copy(files["lora"], style)
+    told = ["--prompts", str(files[".txt"]), "--set", "data.resolution=16", "--iterations", "1", "--device", "cpu"]
+    named = ["--teacher", str(files["preset"]), "--teacher-lora", str(style)]
+    done("distill", *named, *told, "--set", "optimisation.batch_size=1", "--output", str(root / "styled"))
+    shutil.copytree(root / "styled", root / "restyled")
+    save_file({name: value + 1 for name, value in load_file(style).items()}, style)
+    return {"styled": root / "styled", "restyled": root / "restyled", "changed_style": style}
 
 
 def done(*arguments: str) -> None:

@@ -55,6 +55,8 @@ OTHERS = {"--help", "--json", "--version"}
 # Hints that answer the option that they name: whoever reads one has typed it.
 ANSWERS = {
     "students/adapters.py": ("leave --base-precision out",),
+    "students/lora_files.py": ("--teacher-lora PATH",),
+    "students/teacher_loras.py": ("choose --base-precision",),
     "sampling/denoise.py": ("or leave --lora out",),
     "weights/quantisation.py": ("choose --base-precision", "leave --offload-"),
     **dict.fromkeys(("students/student.py", "students/facts.py"), ("leave --shift out", "choose --base-precision")),

@@ -52,7 +52,11 @@ def test_bounds_are_where_they_are_said_to_be(setting: Setting):
         words = words.removeprefix("each ").strip()
         edge = int(number.replace(",", ""))
         outside = edge + EDGES[words] * (1 if whole else max(1e-3, edge * 1e-3))
-        shape = {"list of two numbers": "[{0}, {0}]", "list of [width, height]": "[[{0}, {0}]]"}.get(setting.type, "{}")
+        shape = {
+            "list of two numbers": "[{0}, {0}]",
+            "list of [width, height]": "[[{0}, {0}]]",
+            "list of PATH or PATH:SCALE": "[a.safetensors:{0}]",
+        }.get(setting.type, "{}")
         assert refusal(setting.key, shape.format(outside)), (words, outside)
         if EDGES[words]:
             assert not refusal(setting.key, shape.format(edge)), (words, edge)

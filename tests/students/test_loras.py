@@ -13,6 +13,7 @@ from diffusers import FluxPipeline
 from helpers import seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lora_cases import ALPHAS, FLUX, FORMS, MODULES, RANKS, factors, written
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from zoo import ZOO, Row, every_family, student_of
@@ -24,69 +25,6 @@ from piflow_cli.students.loras import add_loras, cast_adapters, layers_under_mag
 from piflow_cli.students.shared_base import root
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.quantisation import store_in_fp8
-
-FLUX = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k", "transformer_blocks.0.ff.net.2")
-MODULES = {
-    "flux": FLUX,
-    "flux-cfg": FLUX,
-    "flux2": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
-    "flux2-klein": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
-    "qwen-image": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mlp.net.2"),
-    "longcat-image": FLUX,
-    "ovis-image": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp"),
-    "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
-    "z-image": ("layers.0.attention.to_q", "noise_refiner.0.feed_forward.w1"),
-}
-ALPHAS = (1.0, 6.0, 3.0)
-RANKS = (2, 4, 3)
-
-
-def dotted(prefix: str, down: str, up: str) -> Callable[[str, str], str]:
-    suffixes = {"down": down, "up": up, "alpha": "alpha"}
-    return lambda module, part: f"{prefix}{module}.{suffixes[part]}"
-
-
-def flat(prefix: str) -> Callable[[str, str], str]:
-    name = dotted(prefix, "lora_down.weight", "lora_up.weight")
-    return lambda module, part: name(module.replace(".", "_"), part)
-
-
-FORMS = {
-    "diffusers": dotted("transformer.", "lora_A.weight", "lora_B.weight"),
-    "state dict of peft": dotted("transformer.", "lora_A.default.weight", "lora_B.default.weight"),
-    "peft": dotted("base_model.model.", "lora_A.weight", "lora_B.weight"),
-    "pipeline of peft": dotted("transformer.base_model.model.", "lora_A.default.weight", "lora_B.default.weight"),
-    "named adapter": dotted("base_model.model.", "lora_A.my_style.weight", "lora_B.my_style.weight"),
-    "adapter with dashes": dotted("base_model.model.", "lora_A.my-style.weight", "lora_B.my-style.weight"),
-    "comfyui": dotted("diffusion_model.", "lora_A.weight", "lora_B.weight"),
-    "whole checkpoint": dotted("model.diffusion_model.", "lora_A.weight", "lora_B.weight"),
-    "bare": dotted("", "lora_A.weight", "lora_B.weight"),
-    "kohya": flat("lora_unet_"),
-    "onetrainer": flat("lora_transformer_"),
-    "down and up": dotted("transformer.", "lora_down.weight", "lora_up.weight"),
-    "old diffusers": dotted("transformer.", "lora.down.weight", "lora.up.weight"),
-}
-
-
-def factors(model: nn.Module, module: str, rank: int) -> tuple[Tensor, Tensor]:
-    layer = model.get_submodule(module)
-    generator = seeded(rank)
-    return torch.randn(rank, layer.in_features, generator=generator), torch.randn(
-        layer.out_features, rank, generator=generator
-    )
-
-
-def written(
-    path: Path, model: nn.Module, modules: tuple[str, ...], name: Callable[[str, str], str], alphas: bool = True
-) -> Path:
-    tensors = {}
-    for module, alpha, rank in zip(modules, ALPHAS, RANKS):
-        down, up = factors(model, module, rank)
-        tensors |= {name(module, "down"): down, name(module, "up"): up}
-        if alphas:
-            tensors[name(module, "alpha")] = torch.tensor(alpha)
-    save_file(tensors, path)
-    return path
 
 
 def put(row: Row, path: Path, scale: float = 1.0, warn: Callable[[str], None] = lambda line: None) -> nn.Module:

@@ -92,7 +92,7 @@ class AdapterFormat:
                 f"the base is a folder on this machine ({place}) that the export does not name: type piflow sample RUN"
                 " --base PATH"
             )
-        return Student(student.family, student.model, portable(student.facts))
+        return student.telling(portable(student.facts))
 
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         inputs, stored = fixed_inputs(student), StoredWeights(folder / WEIGHTS_NAME)

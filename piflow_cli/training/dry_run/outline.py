@@ -17,6 +17,7 @@ from ...data.sources import LocalSamples
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
 from ...students.student import Student, adapted_student, widen
+from ...students.teacher_loras import check_fit
 from ...teachers.base import ClassConditionalFamily, Network, TeacherFamily, guidance_of
 from ...teachers.encoders import NEGATIVE_PREFIX
 from ...teachers.folders import outline_folder
@@ -53,6 +54,7 @@ def outline_of(preset: Preset, family: TeacherFamily) -> Outline:
     if isinstance(family, TextToImageFamily):
         family = family.sized_by(folder)
         encoders = family.text_encoder_bytes(folder, preset.data.offload_text_encoder)
+    check_fit(family, folder, preset.teacher.loras)
     with torch.device("meta"):
         model = family.outline(folder)
         teacher = list(model.parameters())

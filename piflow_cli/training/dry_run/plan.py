@@ -52,6 +52,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
         "teacher": {
             "name": preset.name,
             "weights": f"{preset.teacher.base}, {_millions(outline.teacher)} parameters, {preset.teacher.license}",
+            **({"loras": ", ".join(preset.teacher.loras)} if preset.teacher.loras else {}),
             "guidance": _guidance(preset),
         },
         "student": {

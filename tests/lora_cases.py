@@ -1,0 +1,74 @@
+"""LoRAs for the tiny networks of the zoo, written as other tools write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from helpers import seeded
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+FLUX = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k", "transformer_blocks.0.ff.net.2")
+MODULES = {
+    "flux": FLUX,
+    "flux-cfg": FLUX,
+    "flux2": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
+    "flux2-klein": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
+    "qwen-image": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mlp.net.2"),
+    "longcat-image": FLUX,
+    "ovis-image": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp"),
+    "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
+    "z-image": ("layers.0.attention.to_q", "noise_refiner.0.feed_forward.w1"),
+}
+ALPHAS = (1.0, 6.0, 3.0)
+RANKS = (2, 4, 3)
+
+
+def dotted(prefix: str, down: str, up: str) -> Callable[[str, str], str]:
+    suffixes = {"down": down, "up": up, "alpha": "alpha"}
+    return lambda module, part: f"{prefix}{module}.{suffixes[part]}"
+
+
+def flat(prefix: str) -> Callable[[str, str], str]:
+    name = dotted(prefix, "lora_down.weight", "lora_up.weight")
+    return lambda module, part: name(module.replace(".", "_"), part)
+
+
+FORMS = {
+    "diffusers": dotted("transformer.", "lora_A.weight", "lora_B.weight"),
+    "state dict of peft": dotted("transformer.", "lora_A.default.weight", "lora_B.default.weight"),
+    "peft": dotted("base_model.model.", "lora_A.weight", "lora_B.weight"),
+    "pipeline of peft": dotted("transformer.base_model.model.", "lora_A.default.weight", "lora_B.default.weight"),
+    "named adapter": dotted("base_model.model.", "lora_A.my_style.weight", "lora_B.my_style.weight"),
+    "adapter with dashes": dotted("base_model.model.", "lora_A.my-style.weight", "lora_B.my-style.weight"),
+    "comfyui": dotted("diffusion_model.", "lora_A.weight", "lora_B.weight"),
+    "whole checkpoint": dotted("model.diffusion_model.", "lora_A.weight", "lora_B.weight"),
+    "bare": dotted("", "lora_A.weight", "lora_B.weight"),
+    "kohya": flat("lora_unet_"),
+    "onetrainer": flat("lora_transformer_"),
+    "down and up": dotted("transformer.", "lora_down.weight", "lora_up.weight"),
+    "old diffusers": dotted("transformer.", "lora.down.weight", "lora.up.weight"),
+}
+
+
+def factors(model: nn.Module, module: str, rank: int) -> tuple[Tensor, Tensor]:
+    layer = model.get_submodule(module)
+    generator = seeded(rank)
+    return torch.randn(rank, layer.in_features, generator=generator), torch.randn(
+        layer.out_features, rank, generator=generator
+    )
+
+
+def written(
+    path: Path, model: nn.Module, modules: tuple[str, ...], name: Callable[[str, str], str], alphas: bool = True
+) -> Path:
+    tensors = {}
+    for module, alpha, rank in zip(modules, ALPHAS, RANKS):
+        down, up = factors(model, module, rank)
+        tensors |= {name(module, "down"): down, name(module, "up"): up}
+        if alphas:
+            tensors[name(module, "alpha")] = torch.tensor(alpha)
+    save_file(tensors, path)
+    return path
