@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .parameterisations.base import Parameterisation
+from .parameterisations.kinds import parameterisation_of
 from .policies.base import Policy
 from .policies.kinds import policy_class
+from .timegrid import to_sigma
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class PolicyDecoder:
     spans. ``patch``: None for outputs (B, W, *S) with channels first, as models with unpatchify inside forward() give
     them; the number of positions per token for packed outputs (B, tokens, W). The policy's own ``layout`` says what an
     output holds, in order: GM means (k, c), log-weights (k, 1) and one log-std, for example. Packed tokens hold means
-    (k, c, position), log-weights (k, position) and so on, and one log-std.
+    (k, c, position), log-weights (k, position) and so on, and one log-std. ``predicts``: the row of
+    :mod:`~piflow_cli.core.parameterisations.kinds` whose predictions stand where velocities are read.
     """
 
     kind: str
@@ -27,6 +31,12 @@ class PolicyDecoder:
     shift: float = 1.0
     segment: float = 1.0
     patch: int | None = None
+    predicts: str = "flow"
+
+    @property
+    def parameterisation(self) -> Parameterisation:
+        """What the network predicts, and how it is told state and time."""
+        return parameterisation_of(self.predicts)
 
     def unpack(self, sample: Tensor) -> Tensor:
         """A pipeline's state as (B, C, *S); packed tokens (B, tokens, C * patch) get S = (tokens, patch)."""
@@ -51,7 +61,10 @@ class PolicyDecoder:
         ``output`` is what the network emitted, in the shape that the class describes.
         """
         x, kind = self.unpack(sample), policy_class(self.kind)
-        parts = self._split(output, *kind.layout(self.components, x.shape[1]))
+        parts, parameterisation = self._split(output, *kind.layout(self.components, x.shape[1])), self.parameterisation
+        if not parameterisation.flow:
+            sigma = to_sigma(raw_src.double(), self.shift).to(x.device)
+            parts = kind.in_velocities(parts, x, parameterisation.affine(sigma))
         return kind.from_output(parts, x, raw_src, shift=self.shift, segment=self.segment)
 
     def _split(self, output: Tensor, *parts: tuple[int, int] | None) -> list[Tensor]:

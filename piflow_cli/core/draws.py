@@ -53,7 +53,7 @@ def draw_segments(
 
 def draw_start(shape: Sequence[int], grid: TimeGrid, generator: torch.Generator | None = None) -> StartDraws:
     """Sources of the segments that hold uniformly drawn raw times, for data of ``shape`` (B, C, *S), on the CPU."""
-    raw, length = grid.enclosing(1 - torch.rand(shape[0], generator=generator, dtype=torch.float64))
+    raw, length = grid.enclosing(grid.start * (1 - torch.rand(shape[0], generator=generator, dtype=torch.float64)))
     return StartDraws(raw, length, torch.randn(*shape, generator=generator))
 
 

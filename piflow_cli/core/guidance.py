@@ -1,10 +1,9 @@
-"""Classifier-free guidance, and the velocity of teachers that are not flow models."""
+"""Classifier-free guidance."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -66,34 +65,3 @@ class Guidance:
             guided = self.renormalised(guided, conditional)
         inside = self.acts(sigma).reshape(-1, *[1] * (x.ndim - 1))
         return torch.where(inside, guided, conditional)
-
-
-def velocity_from_vp(
-    prediction: Tensor, x: Tensor, alpha_bar: Tensor, kind: Literal["epsilon", "v", "x_0"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Flow state, noise level and velocity of a variance-preserving model (DDPM, arXiv 2006.11239).
-
-    ``x`` (B, C, *S) is the model's own state sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps, ``alpha_bar`` (B,) in (0,
-    1). Returns (x_flow, sigma_flow, u).
-    """
-    signal, noise = alpha_bar.double().sqrt(), (1 - alpha_bar.double()).sqrt()
-    a, b = per_sample(signal, x), per_sample(noise, x)
-    if kind == "epsilon":
-        epsilon, x_0 = prediction, (x - b * prediction) / a
-    elif kind == "v":
-        epsilon, x_0 = b * x + a * prediction, a * x - b * prediction
-    elif kind == "x_0":
-        epsilon, x_0 = (x - a * prediction) / b, prediction
-    else:
-        raise ValueError(f"a VP model predicts epsilon, v or x_0, not {kind!r}")
-    return x / (a + b), noise / (signal + noise), epsilon - x_0
-
-
-def velocity_from_edm(denoised: Tensor, x: Tensor, sigma_edm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Flow state, noise level and velocity of a denoiser D(x_0 + sigma_edm eps; sigma_edm) (EDM, arXiv 2206.00364).
-
-    ``sigma_edm`` (B,) positive. Returns (x_flow, sigma_flow, u).
-    """
-    sigma = sigma_edm.double() / (1 + sigma_edm.double())
-    flow = x / (1 + per_sample(sigma_edm, x))
-    return flow, sigma, (flow - denoised) / per_sample(sigma, x)

@@ -17,16 +17,35 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+Projection = nn.Linear | nn.Conv2d
+"""The last layer of a network: (B, tokens, D) or (B, D, H, W) → channels."""
+
+
+def outputs_of(layer: Projection) -> int:
+    """The number of channels that a projection gives."""
+    return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
+
+
+def like(layer: Projection, outputs: int, bias: bool = True) -> Any:
+    """A new float32 layer of the kind of ``layer``, with other ``outputs``."""
+    if isinstance(layer, nn.Conv2d):
+        window: dict[str, Any] = {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding")}
+        return nn.Conv2d(layer.in_channels, outputs, bias=bias, dtype=torch.float32, **window)
+    return nn.Linear(layer.in_features, outputs, bias, dtype=torch.float32)
+
+
 @dataclass(frozen=True)
 class HeadSite:
     """The place of a policy head in a model, and that of the timestep embedding.
 
-    ``projection``: dotted path of the last nn.Linear. ``patch``: positions per token. ``channel_major``: its rows run
-    (c, position) rather than (position, c). ``tap``: dotted path of the module whose call carries the embedding, and
-    ``tap_at`` where: ``output`` (an entry of it, with ``tap_key`` an integer), positional ``input`` or ``keyword``.
+    ``projection``: dotted path of the last nn.Linear, or nn.Conv2d with one position per token. ``patch``: positions
+    per token. ``channel_major``: its rows run (c, position) rather than (position, c). ``tap``: dotted path of the
+    module whose call carries the embedding, and ``tap_at`` where: ``output`` (an entry of it, with ``tap_key`` an
+    integer), positional ``input`` or ``keyword``.
     ``unpatchify``: forward() folds tokens into an image of ``model.out_channels`` channels, which must be widened too.
     ``negated``: the model emits x_0 - eps and whoever calls it negates its whole output, so that log-weights and
-    log-std must leave the head negated to arrive as they are.
+    log-std must leave the head negated to arrive as they are. ``channels``: how many of a position's channels, the
+    first ones, are predictions; None: all. ``gain``: how much larger in a velocity they are at the noisiest level.
     """
 
     projection: str
@@ -37,6 +56,23 @@ class HeadSite:
     tap_key: int | str | None = None
     unpatchify: bool = False
     negated: bool = False
+    channels: int | None = None
+    gain: float = 1.0
+
+    def predicting(self, projection: Projection) -> Projection:
+        """``projection``, or its rows of predictions alone."""
+        if self.channels is None:
+            return projection
+        kept = like(projection, self.channels * self.patch, projection.bias is not None)
+        with torch.no_grad():
+            for own, values in zip(kept.parameters(), projection.parameters(), strict=True):
+                own.copy_(self._kept_rows(values))
+        return kept
+
+    def _kept_rows(self, values: Tensor) -> Tensor:
+        if self.channel_major:
+            return values.unflatten(0, (-1, self.patch))[: self.channels].flatten(0, 1)
+        return values.unflatten(0, (self.patch, -1))[:, : self.channels].flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -55,9 +91,10 @@ class HeadSizes:
 class PolicyHead(nn.Module, ABC):
     """The base of all heads: repeated copies of a projection, in either order of rows.
 
-    A new head has ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), in the order that the layout
-    of its policy states. ``layers`` names its parts, which stay in full precision whatever the model is stored in, and
-    ``slow`` those of them that learn at a rate of their own, the one of log-gammas.
+    A new head has ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), or (B, D, H, W) → (B, width,
+    H, W) where the projection is a convolution, in the order that the layout of its policy states. ``layers`` names its
+    parts, which stay in full precision whatever the model is stored in, and ``slow`` those of them that learn at a rate
+    of their own, the one of log-gammas.
     """
 
     layers: ClassVar[tuple[str, ...]] = ()
@@ -72,7 +109,7 @@ class PolicyHead(nn.Module, ABC):
     @classmethod
     def build(
         cls,
-        projection: nn.Linear,
+        projection: Projection,
         site: HeadSite,
         sizes: HeadSizes,
         *,
@@ -86,7 +123,7 @@ class PolicyHead(nn.Module, ABC):
         options = cls.options(site, sizes, {"bias_noise": bias_noise, "generator": generator})
         # Heads share these arguments; this class itself is no head.
         kind: Any = cls
-        return kind(projection, sizes.components, site.patch, site.channel_major, **options)
+        return kind(site.predicting(projection), sizes.components, site.patch, site.channel_major, **options)
 
     @classmethod
     def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,8 +165,8 @@ class PolicyHead(nn.Module, ABC):
             return values.repeat(copies, *[1] * (values.ndim - 1))
         return values.unflatten(0, (self.patch, 1, -1)).expand(-1, copies, *[-1] * values.ndim).flatten(0, 2)
 
-    def _widened(self, projection: nn.Linear, copies: int, bias: bool) -> nn.Linear:
-        wide = nn.Linear(projection.in_features, copies * projection.out_features, bias, dtype=torch.float32)
+    def _widened(self, projection: Projection, copies: int, bias: bool) -> Any:
+        wide = like(projection, copies * outputs_of(projection), bias)
         with torch.no_grad():
             wide.weight.copy_(self._rows(projection.weight, copies))
             if projection.bias is not None:
@@ -138,8 +175,13 @@ class PolicyHead(nn.Module, ABC):
                 wide.bias.zero_()
         return wide
 
-    def _per_position(self, *parts: Tensor) -> Tensor:
-        """Join (B, tokens, patch * width) parts so that every position of a token holds its own channels."""
+    def _joined(self, *parts: Tensor) -> Tensor:
+        """Parts (B, tokens, patch * width) or (B, width, H, W) as one, in the order that the layout states."""
+        if parts[0].ndim == 4:
+            return torch.cat(parts, dim=1)
+        if self.channel_major:
+            return torch.cat(parts, dim=-1)
+        # Every position of a token holds its own channels.
         return torch.cat([part.unflatten(-1, (self.patch, -1)) for part in parts], dim=-1).flatten(-2)
 
 

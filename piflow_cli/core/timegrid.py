@@ -47,12 +47,14 @@ class TimeGrid:
     """The raw times at which a student is evaluated.
 
     ``nfe`` segments of equal raw length, but for the last, which is ``final_step_scale`` times as long
-    (pi-Flow, arXiv 2510.14974, and its published configurations).
+    (pi-Flow, arXiv 2510.14974, and its published configurations). They begin at the noise level ``noisiest``: 1, but
+    for teachers whose noisiest state has data in it yet.
     """
 
     nfe: int
     final_step_scale: float = 1.0
     shift: float = 1.0
+    noisiest: float = 1.0
 
     def __post_init__(self) -> None:
         if self.nfe < 1:
@@ -61,21 +63,29 @@ class TimeGrid:
             raise ValueError(f"final_step_scale must be in (0, 1], not {self.final_step_scale}")
         if not self.shift > 0:
             raise ValueError(f"shift must be positive, not {self.shift}")
+        if not 0 < self.noisiest <= 1:
+            raise ValueError(f"noisiest must be in (0, 1], not {self.noisiest}")
+
+    @property
+    def start(self) -> float:
+        """The raw time of the first evaluation."""
+        # Rounded, the shift would move a start at pure noise.
+        return 1.0 if self.noisiest == 1 else to_raw(self.noisiest, self.shift)
 
     @property
     def segment(self) -> float:
         """Raw length of every segment but the last; of a single segment, its own."""
-        return segment_length(self.nfe, self.final_step_scale)
+        return self.start * segment_length(self.nfe, self.final_step_scale)
 
     @property
     def edges(self) -> tuple[float, ...]:
-        """The nfe + 1 raw times between segments, from 1 down to 0."""
-        return (*(1 - index * self.segment for index in range(self.nfe)), 0.0)
+        """The nfe + 1 raw times between segments, from the start down to 0."""
+        return (*(self.start - index * self.segment for index in range(self.nfe)), 0.0)
 
     def enclosing(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Upper end and length of the segment that holds each raw time in (0, 1]; both (B,) float64."""
+        """Upper end and length of the segment that holds each raw time in (0, start]; both (B,) float64."""
         edges = torch.tensor(self.edges, dtype=torch.float64, device=raw.device)
-        index = ((1 - raw.double()) / self.segment).floor().long().clamp(0, self.nfe - 1)
+        index = ((self.start - raw.double()) / self.segment).floor().long().clamp(0, self.nfe - 1)
         return edges[index], edges[index] - edges[index + 1]
 
 

@@ -114,7 +114,7 @@ def write_scheduler(student: Student, folder: Path) -> None:
     family = student.family
     patch = family.token_positions if isinstance(family, TextToImageFamily) else None
     student.scheduler(patch=patch).save_config(folder)
-    (folder / f"{SCHEDULER}.py").write_text(scheduler_code(student.facts.policy), encoding="utf-8")
+    (folder / f"{SCHEDULER}.py").write_text(scheduler_code(student.facts.policy, family.predicts), encoding="utf-8")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

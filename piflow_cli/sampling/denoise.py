@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ..core.guidance import Guidance
 from ..core.tensors import all_finite
+from ..core.timegrid import TimeGrid
 from ..core.validation import PolicyError
 from ..errors import RunError
 from ..reports.images import DIVERGED
+from ..students.scheduler import PolicyScheduler
 from ..students.student import Student
 from ..teachers.base import Conditioning, GuidedRows, Network, TeacherFamily, guided_rows, teacher_velocity
 
@@ -49,8 +51,8 @@ def denoise(
     # Known here, the index need not be read off a timestep that lies on the device.
     scheduler.set_begin_index(0)
     with _explained():
-        for timestep in scheduler.timesteps[:steps]:
-            sigma = (timestep / scheduler.config.num_train_timesteps).expand(x.shape[0]).to(x.device)
+        for timestep, level in zip(scheduler.timesteps[:steps], noise_levels(scheduler)):
+            sigma = level.expand(x.shape[0]).to(x.device)
             x = scheduler.step(network(x, sigma), timestep, x, generator=generators, return_dict=False)[0]
     return _finite(x)
 
@@ -71,9 +73,11 @@ def sample_student(
     scheduler = student.scheduler(shift=shift, substeps=substeps, temperature=temperature, stochastic=stochastic)
     nfe = student.facts.nfe if steps is None else steps
     scheduler.set_timesteps(nfe, device=x.device)
-    return denoise(
-        lambda x, sigma: student.family.call(student.model, x, sigma, conditioning), scheduler, x, nfe, generators
-    )
+
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        return student.family.call(student.model, x, sigma, conditioning)
+
+    return denoise(network, scheduler, student.family.parameterisation.first_state(x), nfe, generators)
 
 
 def sample_teacher(
@@ -85,26 +89,42 @@ def sample_teacher(
     shift: float,
     guidance: Guidance,
 ) -> Tensor:
-    """Samples (B, C, *S) of a teacher from noise ``x`` by ``steps`` Euler steps, even in raw time under ``shift``."""
-    guided, places = guided_steps(steps, shift, guidance), count()
+    """Samples (B, C, *S) of a teacher from noise ``x`` by ``steps`` Euler steps, even in raw time under ``shift``.
+
+    They begin where the teacher's noisiest state is.
+    """
+    parameterisation = family.parameterisation
+    scheduler = _euler(steps, shift, parameterisation.noisiest, x.device)
+    guided, places = _acting(scheduler, guidance), count()
 
     def network(x: Tensor, sigma: Tensor) -> Tensor:
         size = len(x) if next(places) in guided else 0
         rows = GuidedRows(torch.arange(size), torch.arange(size, device=x.device))
         return teacher_velocity(family, model, guidance, x, sigma, conditioning, rows)
 
-    return denoise(network, _euler(steps, shift, x.device), x, steps)
+    return denoise(network, scheduler, parameterisation.first_state(x), steps)
 
 
-def guided_steps(steps: int, shift: float, guidance: Guidance) -> set[int]:
+def noise_levels(scheduler: Any) -> Tensor:
+    """The noise level (steps,) of each of a scheduler's timesteps, on their device."""
+    if isinstance(scheduler, PolicyScheduler):
+        return scheduler.levels
+    return scheduler.timesteps / scheduler.config.num_train_timesteps
+
+
+def guided_steps(family: TeacherFamily, steps: int, shift: float, guidance: Guidance) -> set[int]:
     """Those of the Euler steps of :func:`sample_teacher`, from 0, at whose noise levels ``guidance`` acts."""
-    scheduler = _euler(steps, shift, torch.device("cpu"))
-    return set(guided_rows(guidance, scheduler.timesteps / scheduler.config.num_train_timesteps).tolist())
+    return _acting(_euler(steps, shift, family.parameterisation.noisiest, torch.device("cpu")), guidance)
 
 
-def _euler(steps: int, shift: float, device: torch.device) -> Any:
+def _acting(scheduler: Any, guidance: Guidance) -> set[int]:
+    return set(guided_rows(guidance, noise_levels(scheduler)).tolist())
+
+
+def _euler(steps: int, shift: float, noisiest: float, device: torch.device) -> Any:
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=shift)
-    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=device)
+    start = TimeGrid(1, shift=shift, noisiest=noisiest).start
+    scheduler.set_timesteps(sigmas=np.linspace(start, start / steps, steps), device=device)
     return scheduler
 
 

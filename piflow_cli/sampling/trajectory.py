@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.imitation import TeacherVelocity
 from ..core.policies.base import Policy
 from ..core.rollout import rollout, rollout_through
-from ..core.timegrid import TimeGrid, to_sigma
+from ..core.timegrid import to_sigma
 from ..students.scheduler import as_sampled
 from ..students.student import Student
 from ..teachers.base import Conditioning
@@ -73,9 +73,8 @@ def walk(
     nfe = facts.nfe if steps is None else steps
     substeps = facts.substeps if substeps is None else substeps
     temperature = facts.sampling_temperature if temperature is None else temperature
-    edges = TimeGrid(nfe, facts.final_step_scale, facts.shift).edges
-    x = noise
-    for index, (upper, lower) in enumerate(pairwise(edges)):
+    x = student.family.parameterisation.first_state(noise)
+    for index, (upper, lower) in enumerate(pairwise(student.grid(nfe).edges)):
         policy = as_sampled(student.policy(student.model, x, times(upper, x), conditioning), temperature, index, nfe)
         raws = tuple(upper - (upper - lower) * part / points for part in range(points))
         states = [x]

@@ -9,6 +9,7 @@ from .. import __version__
 from ..core.policies.kinds import policy_kind, policy_names
 from ..core.timegrid import TimeGrid
 from ..errors import RunError, UsageError
+from ..teachers import family_of
 from ..wording import few
 from .adapter_digests import DIGESTS
 from .fact_ranges import out_of_range
@@ -23,6 +24,12 @@ NAMED_FAULTS = 5
 _PARSERS = {"int": int, "float": float, "tuple[FusedLora, ...]": from_json}
 # A student without them says nothing of them, as those of before 0.2 do.
 LORAS = "teacher_loras"
+
+
+def time_grid(preset: Preset) -> TimeGrid:
+    """The time grid of this preset's student."""
+    policy, noisiest = preset.policy, family_of(preset.teacher.family).parameterisation.noisiest
+    return TimeGrid(policy.nfe, policy.final_step_scale, policy.shift, noisiest)
 
 
 def has_facts(weights: StoredWeights) -> bool:
@@ -109,7 +116,7 @@ class StudentFacts:
             nfe=policy.nfe,
             shift=policy.shift,
             final_step_scale=policy.final_step_scale,
-            segment=TimeGrid(policy.nfe, policy.final_step_scale, policy.shift).segment,
+            segment=time_grid(preset).segment,
             substeps=policy.substeps,
             guidance=teacher.guidance,
             temperature=str(policy.temperature),

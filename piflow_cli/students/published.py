@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.policies.kinds import PolicyKind, policy_kind, policy_kinds
-from ..core.timegrid import TimeGrid
 from ..errors import RunError, UsageError
 from ..presets.families import usable_families
 from ..presets.folders import SHIPPED_PREFIX
@@ -21,7 +20,7 @@ from ..teachers.base import Network
 from ..teachers.folders import on_base, outline_folder
 from ..weights.stored import StoredWeights
 from .fact_ranges import out_of_range
-from .facts import StudentFacts
+from .facts import StudentFacts, time_grid
 from .student import Student
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def facts_of_published(
     facts = replace(StudentFacts.of(preset), policy=kind.name)
     if published is not None:
         nfe = int(published[2])
-        facts = replace(facts, nfe=nfe, segment=TimeGrid(nfe, facts.final_step_scale, facts.shift).segment)
+        facts = replace(facts, nfe=nfe, segment=replace(time_grid(preset), nfe=nfe).segment)
     sizes = _head_sizes(config, weights, kind, preset)
     if wrong := [f"{name} {size!r}" for name, size in sizes.items() if not isinstance(size, int) or size < 1]:
         raise RunError(f"the student cannot have {' and '.join(wrong)}", "copy its config.json again")

@@ -68,12 +68,14 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         substeps: Euler substeps per unit of raw time.
         temperature: in (0, 1], or ``auto``; 1 is none. GM policies only, never on the last step.
         stochastic: h; 0 is the ODE, ``inf`` re-noises fully between evaluations.
+        predicts: what the network predicts, and how it is told state and time: a row of
+            :mod:`~piflow_cli.core.parameterisations.kinds`. States are those of the flow all the same: what goes into
+            the network is what :meth:`scale_model_input` makes of them.
 
     ``generator`` draws the noise of stochastic sampling where step() is given none: text-to-image pipelines give none.
     """
 
     order = 1
-    init_noise_sigma = 1.0
     generator: torch.Generator | list[torch.Generator] | None = None
 
     @register_to_config
@@ -89,8 +91,11 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         temperature: float | str = 1.0,
         stochastic: float = 0.0,
         num_train_timesteps: int = 1000,
+        predicts: str = "flow",
     ) -> None:
-        self.decoder = PolicyDecoder(kind, components, shift, segment, patch)
+        self.decoder = PolicyDecoder(kind, components, shift, segment, patch, predicts)
+        # Pipelines scale their noise by it.
+        self.init_noise_sigma = self.decoder.parameterisation.start_scale
         self._step_index: int | None = None
         self.set_timesteps(1)
 
@@ -110,14 +115,21 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
                 raise ValueError("set_timesteps needs num_inference_steps")
             num_inference_steps = len(sigmas)
         self.num_inference_steps = num_inference_steps
-        self.raws = TimeGrid(num_inference_steps, self.config.final_step_scale, self.config.shift).edges
-        sigma = [to_sigma(raw, self.config.shift) for raw in self.raws]
+        config, parameterisation = self.config, self.decoder.parameterisation
+        grid = TimeGrid(num_inference_steps, config.final_step_scale, config.shift, parameterisation.noisiest)
+        self.raws = grid.edges
+        sigma = [to_sigma(raw, config.shift) for raw in self.raws]
         self.sigmas = torch.tensor(sigma, dtype=torch.float32)
-        self._on_host = self.sigmas[:-1] * self.config.num_train_timesteps
+        if parameterisation.flow:
+            self._on_host = self.sigmas[:-1] * config.num_train_timesteps
+            levels = self._on_host / config.num_train_timesteps
+        else:
+            levels = self.sigmas[:-1]
+            self._on_host = parameterisation.timestep(levels).float()
         # Beside the timesteps, in one copy: a step makes no tensor of its own of them.
         spans = torch.tensor([self._span(index)[:2] for index in range(num_inference_steps)], dtype=torch.float64)
         place = torch.device("cpu" if device is None else device)
-        self.timesteps, self._spans = to_device((self._on_host, spans), place)
+        self.timesteps, self.levels, self._spans = to_device((self._on_host, levels, spans), place)
         self._step_index = None
 
     @property
@@ -130,13 +142,22 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         self._step_index = begin_index
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | None = None) -> Tensor:
-        """The sample as it is: flow models take it unscaled."""
-        return sample
+        """The sample as the network takes it: flow models do as it is."""
+        parameterisation = self.decoder.parameterisation
+        if parameterisation.flow:
+            return sample
+        if self._step_index is None:
+            self._step_index = 0 if timestep is None else self._index_of(timestep)
+        scale = parameterisation.input_scale(self.sigmas[self._step_index]).item()
+        return sample * scale
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """(1 - sigma) sample + sigma noise at the first of ``timestep``, for pipelines that start from an image."""
-        sigma = timestep.flatten()[0].to(sample) / self.config.num_train_timesteps
+        sigma = self.sigmas[self._index_of(timestep.flatten()[0])].to(sample)
         return (1 - sigma) * sample + sigma * noise
+
+    # Pipelines of models that are no flow models call it so.
+    add_noise = scale_noise
 
     def step(
         self,

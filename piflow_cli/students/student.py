@@ -14,7 +14,7 @@ from ..core.decoding import PolicyDecoder
 from ..core.heads import HeadSite, HeadSizes, PolicyHead, attach_head
 from ..core.policies.base import Policy
 from ..core.policies.kinds import head_class
-from ..core.timegrid import to_sigma
+from ..core.timegrid import TimeGrid, to_sigma
 from ..errors import UsageError
 from ..teachers.base import Conditioning, Network, TeacherFamily
 from .scheduler import PolicyScheduler
@@ -41,7 +41,9 @@ class Student:
         self.model = model
         self.facts = facts
         self.loras = loras
-        self.decoder = PolicyDecoder(facts.policy, facts.components, facts.shift, facts.segment)
+        self.decoder = PolicyDecoder(
+            facts.policy, facts.components, facts.shift, facts.segment, predicts=family.predicts
+        )
 
     @property
     def device(self) -> torch.device:
@@ -55,6 +57,10 @@ class Student:
         """
         output = self.family.call(model, x, to_sigma(raw, self.facts.shift), conditioning)
         return self.decoder.policy(output, x, raw)
+
+    def grid(self, nfe: int) -> TimeGrid:
+        """The times of ``nfe`` evaluations."""
+        return TimeGrid(nfe, self.facts.final_step_scale, self.facts.shift, self.family.parameterisation.noisiest)
 
     def average(self) -> Student:
         """A copy that keeps the moving average of the weights; it takes no gradients."""
@@ -94,6 +100,7 @@ class Student:
             substeps=facts.substeps if substeps is None else substeps,
             temperature=facts.sampling_temperature if temperature is None else temperature,
             stochastic=stochastic,
+            predicts=self.family.predicts,
         )
 
 

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from ..core.guidance import Guidance, Renormalisation
 from ..core.heads import HeadSite
+from ..core.parameterisations.base import Parameterisation
+from ..core.parameterisations.kinds import FLOW, parameterisation_of
+from ..core.tensors import per_sample, working
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
 from ..presets.families import renormalised_by
@@ -46,6 +49,7 @@ class TeacherFamily(ABC):
         usual_fields: values that released networks have in fields of the config which no tensor shows.
         asks_for_dtype: names of modules that ask their first layer for its dtype before they compute.
         embeds_guidance: whether its networks have an input for the guidance scale.
+        predicts: the row of :mod:`~piflow_cli.core.parameterisations.kinds` of what its networks predict.
         read_on_host: entries of the conditioning, of both halves of guidance, that :meth:`call` reads in host memory.
         guidance: the value of that input.
     """
@@ -60,6 +64,7 @@ class TeacherFamily(ABC):
     asks_for_dtype: ClassVar[tuple[str, ...]] = ()
     embeds_guidance: ClassVar[bool] = False
     read_on_host: ClassVar[tuple[str, ...]] = ()
+    predicts: ClassVar[str] = FLOW
 
     def __init__(self, guidance: float = 1.0) -> None:
         self.guidance = guidance
@@ -107,7 +112,27 @@ class TeacherFamily(ABC):
 
     @abstractmethod
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        """The output of ``model`` at states ``x`` (B, C, *S) and noise levels (B,): velocity, or policy parameters."""
+        """The output of ``model`` at states ``x`` (B, C, *S) and noise levels (B,): velocity, or policy parameters.
+
+        Networks that are no flow models are told what :meth:`told` gives, and predict what ``predicts`` says.
+        """
+
+    def told(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """States (B, C, *S) and noise levels (B,) as the network takes them: scaled, and as timesteps, in one dtype."""
+        scale, timestep = self.parameterisation.input_scale(sigma), self.parameterisation.timestep(sigma)
+        return per_sample(scale, x) * x, timestep.to(x.dtype)
+
+    def velocity(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        """Velocity (B, C, *S) of a teacher at states ``x`` and noise levels (B,), without guidance."""
+        output = self.call(model, x, sigma, conditioning)
+        if self.parameterisation.flow:
+            return output
+        return self.parameterisation.affine(sigma.to(x.device)).velocity(output[:, : x.shape[1]], working(x))
+
+    @property
+    def parameterisation(self) -> Parameterisation:
+        """What its networks predict, and how they are told state and time."""
+        return parameterisation_of(self.predicts)
 
     @abstractmethod
     def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
@@ -216,16 +241,16 @@ def teacher_velocity(
         rows = guided_rows(guidance, sigma)
         guided = GuidedRows(rows, rows.to(x.device))
     if not len(guided.here):
-        return family.call(model, x, sigma, told)
+        return family.velocity(model, x, sigma, told)
     chosen = {name: value[guided.here if value.device.type == "cpu" else guided.there] for name, value in told.items()}
     other, there = family.unconditional(model, chosen), guided.there
     of, at = x[there], sigma[there]
     alike = all(told[name].shape[1:] == value.shape[1:] for name, value in other.items())
     if alike and len(x) + len(of) <= most:
         both = {name: torch.cat([told[name], value]) for name, value in other.items()}
-        answers = family.call(model, torch.cat([x, of]), torch.cat([sigma, at]), both)
+        answers = family.velocity(model, torch.cat([x, of]), torch.cat([sigma, at]), both)
         conditional, unconditional = answers.split([len(x), len(of)])
     else:
-        conditional, unconditional = family.call(model, x, sigma, told), family.call(model, of, at, other)
+        conditional, unconditional = family.velocity(model, x, sigma, told), family.velocity(model, of, at, other)
     velocity = guidance(conditional[there], unconditional, of, at)
     return conditional.to(velocity.dtype).index_copy(0, there, velocity)

@@ -170,6 +170,7 @@ def _losses(session: Session, round_: int, generator: torch.Generator, segments:
     ratio = teacher_ratio(session.iteration, session.preset.imitation.mixing_iterations)
     if session.preset.data_free:
         noise, drawn = torch.randn(batch.shape, generator=generator), draw_segments(count, config, generator)
+        noise = session.student.family.parameterisation.first_state(noise)
         queries = plan_queries(config, session.guidance, ratio, drawn, sharded=session.sharded)
         noise, drawn, rows, told = to_device((noise, drawn, queries.rows, told), device, on_host)
         session.clock.enter("policy")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from ..core.constants import ImitationConfig
 from ..core.policies.kinds import policy_kind
-from ..core.timegrid import TimeGrid, to_raw
+from ..core.timegrid import to_raw
 from ..errors import UsageError
+from ..students.facts import time_grid
 from ..teachers.base import guidance_of
 
 if TYPE_CHECKING:
@@ -50,11 +51,6 @@ def batch_plan(preset: Preset, processes: int) -> BatchPlan:
             "choose another: --set optimisation.device_batch_size=N",
         )
     return BatchPlan(processes, device_batch, total // (processes * device_batch))
-
-
-def time_grid(preset: Preset) -> TimeGrid:
-    """The time grid of this preset's student."""
-    return TimeGrid(preset.policy.nfe, preset.policy.final_step_scale, preset.policy.shift)
 
 
 def imitation_config(preset: Preset) -> ImitationConfig:
@@ -111,7 +107,7 @@ def guided_share(preset: Preset) -> float:
         else:
             inside = float(low <= upper <= high)
         # From data, long segments are drawn more often.
-        share += inside * (1 / grid.nfe if preset.data_free else length)
+        share += inside * (1 / grid.nfe if preset.data_free else length / grid.start)
     return share
 
 

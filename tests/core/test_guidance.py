@@ -5,7 +5,7 @@ import torch
 from helpers import golden, seeded
 from torch.nn import functional as F
 
-from piflow_cli.core.guidance import Guidance, Renormalisation, velocity_from_edm, velocity_from_vp
+from piflow_cli.core.guidance import Guidance, Renormalisation
 from piflow_cli.teachers.packing import pack
 
 
@@ -43,30 +43,3 @@ def test_renormalised_tokens_have_the_length_of_the_conditional_ones(most: float
     torch.testing.assert_close(F.normalize(tokens, dim=-1), F.normalize(of_plain, dim=-1))
     expected = wanted.norm(dim=-1) if most == math.inf else torch.minimum(wanted.norm(dim=-1), of_plain.norm(dim=-1))
     torch.testing.assert_close(tokens.norm(dim=-1), expected)
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "v", "x_0"])
-def test_every_vp_prediction_gives_the_flow_velocity(kind: str) -> None:
-    x_0, epsilon = torch.randn(2, 3, 2, 4, generator=seeded(), dtype=torch.float64).unbind()
-    alpha_bar = torch.tensor([0.9, 0.5, 0.02], dtype=torch.float64)
-    a, b = alpha_bar.sqrt().reshape(-1, 1, 1), (1 - alpha_bar).sqrt().reshape(-1, 1, 1)
-    x = a * x_0 + b * epsilon
-    prediction = {"epsilon": epsilon, "v": a * epsilon - b * x_0, "x_0": x_0}[kind]
-    flow, sigma, velocity = velocity_from_vp(prediction, x, alpha_bar, kind)
-    spread = sigma.reshape(-1, 1, 1)
-    torch.testing.assert_close(velocity, epsilon - x_0)
-    torch.testing.assert_close(flow, (1 - spread) * x_0 + spread * epsilon)
-
-
-def test_an_unknown_vp_prediction_is_refused() -> None:
-    with pytest.raises(ValueError, match="epsilon, v or x_0"):
-        velocity_from_vp(torch.zeros(1, 1), torch.zeros(1, 1), torch.tensor([0.5]), "score")
-
-
-def test_a_denoiser_gives_the_flow_velocity() -> None:
-    x_0, epsilon = torch.randn(2, 3, 2, 4, generator=seeded(), dtype=torch.float64).unbind()
-    sigma_edm = torch.tensor([0.01, 1.0, 80.0], dtype=torch.float64)
-    flow, sigma, velocity = velocity_from_edm(x_0, x_0 + sigma_edm.reshape(-1, 1, 1) * epsilon, sigma_edm)
-    spread = sigma.reshape(-1, 1, 1)
-    torch.testing.assert_close(flow, (1 - spread) * x_0 + spread * epsilon)
-    torch.testing.assert_close(velocity, epsilon - x_0)

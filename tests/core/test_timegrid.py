@@ -11,7 +11,7 @@ from piflow_cli.core.timegrid import TimeGrid, dynamic_shift, renoising, substep
 
 SHIFTS = st.floats(0.05, 20)
 TIMES = st.floats(0, 1)
-GRIDS = st.builds(TimeGrid, st.integers(1, 40), st.floats(0.01, 1), SHIFTS)
+GRIDS = st.builds(TimeGrid, st.integers(1, 40), st.floats(0.01, 1), SHIFTS, st.sampled_from([1.0, 0.936]))
 
 
 @given(TIMES, SHIFTS)
@@ -35,7 +35,8 @@ def test_dynamic_shift_passes_through_its_two_points() -> None:
 def test_segments_fill_raw_time_and_the_last_is_scaled(grid: TimeGrid) -> None:
     edges = grid.edges
     lengths = [upper - lower for upper, lower in pairwise(edges)]
-    assert len(lengths) == grid.nfe and edges[0] == 1 and edges[-1] == 0
+    assert len(lengths) == grid.nfe and edges[-1] == 0
+    assert to_sigma(edges[0], grid.shift) == pytest.approx(grid.noisiest) and (edges[0] == 1) == (grid.noisiest == 1)
     assert lengths[:-1] == pytest.approx([grid.segment] * (grid.nfe - 1))
     if grid.nfe > 1:
         assert lengths[-1] == pytest.approx(grid.final_step_scale * grid.segment)
@@ -43,6 +44,7 @@ def test_segments_fill_raw_time_and_the_last_is_scaled(grid: TimeGrid) -> None:
 
 @given(GRIDS, st.lists(st.floats(0, 1, exclude_min=True), min_size=1, max_size=8))
 def test_the_enclosing_segment_holds_the_time(grid: TimeGrid, raws: list[float]) -> None:
+    raws = [raw * grid.start for raw in raws]
     upper, length = grid.enclosing(torch.tensor(raws, dtype=torch.float64))
     for raw, top, extent in zip(raws, upper.tolist(), length.tolist()):
         assert top + 1e-9 >= raw >= top - extent - 1e-9
@@ -79,7 +81,13 @@ def test_renoising_restores_the_noise_level(first: float, second: float, stochas
 
 @pytest.mark.parametrize(
     ("arguments", "name"),
-    [((0,), "nfe"), ((1, 0.0), "final_step_scale"), ((1, 1.5), "final_step_scale"), ((1, 1.0, 0.0), "shift")],
+    [
+        ((0,), "nfe"),
+        ((1, 0.0), "final_step_scale"),
+        ((1, 1.5), "final_step_scale"),
+        ((1, 1.0, 0.0), "shift"),
+        ((1, 1.0, 1.0, 0.0), "noisiest"),
+    ],
 )
 def test_impossible_grids_are_refused(arguments: tuple, name: str) -> None:
     with pytest.raises(ValueError, match=name):

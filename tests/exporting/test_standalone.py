@@ -38,6 +38,7 @@ from piflow_cli.students.shared_base import root
 POLICIES = ("gm", "dx", "dx-poly", "momentum")
 CODES = {
     **{f"scheduler-{kind}": lambda kind=kind: scheduler_code(kind) for kind in POLICIES},
+    **{f"scheduler-{name}": lambda name=name: scheduler_code("gm", name) for name in ("v-linear", "edm")},
     "class-conditional": class_conditional_code,
     "component": component_code,
     **{name: lambda row=row: transformer_code(getattr(diffusers, row.model_name), "gm") for name, row in ZOO.items()},

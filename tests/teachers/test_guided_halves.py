@@ -38,12 +38,15 @@ class Counted:
 
     def __init__(self, family: TeacherFamily) -> None:
         self.family = family
+        self.parameterisation = family.parameterisation
         self.rows: list[int] = []
 
     def call(self, model: nn.Module, x: Tensor, sigma: Tensor, told: Conditioning) -> Tensor:
         assert len(x) == len(sigma) == len(told[next(iter(told))])
         self.rows.append(len(x))
         return self.family.call(model, x, sigma, told)
+
+    velocity = call  # theirs are flow models
 
     def unconditional(self, model: nn.Module, told: Conditioning) -> Conditioning:
         return self.family.unconditional(model, told)

@@ -17,6 +17,8 @@ from ..validation import check_finite
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ..parameterisations.base import Affine
+
 SIGMA_FLOOR = 1e-6
 
 
@@ -60,6 +62,14 @@ class Policy(ABC):
         ``segment``: the raw length that the policy was trained to span.
         """
         raise NotImplementedError("no network emits this policy")
+
+    @classmethod
+    def in_velocities(cls, parts: Sequence[Tensor], x_src: Tensor, affine: Affine) -> list[Tensor]:
+        """Parts of a network's output as velocities, of a network that predicts something else (``affine``).
+
+        Velocities stand in the first part, (B, k, C, *S).
+        """
+        return [affine.velocity(working(parts[0]), working(x_src).unsqueeze(1)), *parts[1:]]
 
     def mean_velocity(self, raw_from: Tensor, raw_to: Tensor) -> Tensor:
         """Velocity (B, C, *S) averaged over sigma between raw times (B,), for policies that are ``exact``."""

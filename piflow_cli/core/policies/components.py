@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..heads import HeadSite, HeadSizes, PolicyHead
+from ..heads import HeadSite, HeadSizes, PolicyHead, Projection, like, outputs_of
 from ..tensors import working
 from ..validation import check_not_empty, check_positive, check_shape
 from .base import Policy
@@ -62,30 +62,31 @@ class ComponentHead(PolicyHead):
     Tokens (B, tokens, D) → (B, tokens, width) in the order that :class:`~piflow_cli.core.decoding.PolicyDecoder` reads.
     Velocities start as K copies of ``projection`` with noise of ``bias_noise`` on each (component, channel) bias,
     log-weights at zero (pi-Flow, arXiv 2510.14974, appendix). In the published configurations the noise is 0.05 on a
-    bias that is there, and 0.1 in place of one that is not.
+    bias that is there, and 0.1 in place of one that is not; it is that of velocities, ``gain`` times predictions.
     """
 
     layers: ClassVar[tuple[str, ...]] = ("means", "logweights")
 
     def __init__(
         self,
-        projection: nn.Linear,
+        projection: Projection,
         components: int,
         patch: int,
         channel_major: bool,
         *,
         negated: bool = False,
+        gain: float = 1.0,
         bias_noise: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(patch, channel_major)
-        channels = projection.out_features // patch
+        channels = outputs_of(projection) // patch
         self.sign = -1.0 if negated else 1.0
         self.means = self._widened(projection, components, bias=True)
-        self.logweights = nn.Linear(projection.in_features, components * patch)
+        self.logweights = like(projection, components * patch)
         if bias_noise is None:
             bias_noise = BIAS_NOISE_ALONE if projection.bias is None else BIAS_NOISE
-        noise = bias_noise * torch.randn(components, channels, generator=generator)
+        noise = bias_noise / gain * torch.randn(components, channels, generator=generator)
         with torch.no_grad():
             if channel_major:
                 self.means.bias.unflatten(0, (components, channels, patch)).add_(noise.unsqueeze(-1))
@@ -96,8 +97,8 @@ class ComponentHead(PolicyHead):
 
     @classmethod
     def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:
-        return {"negated": site.negated, **noise}
+        return {"negated": site.negated, "gain": site.gain, **noise}
 
     @property
     def width(self) -> int:
-        return self.means.out_features + self.logweights.out_features
+        return outputs_of(self.means) + outputs_of(self.logweights)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..heads import PolicyHead
+from ..heads import PolicyHead, Projection, outputs_of
 from ..tensors import per_sample, working
 from ..validation import check_not_empty, check_positive, check_shape
 from .base import SIGMA_FLOOR, Policy
@@ -18,6 +18,8 @@ from .kinds import PolicyKind, PublishedNames, Words
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ..parameterisations.base import Affine
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +98,26 @@ class DXPolynomialPolicy(DXPolicy):
     fast_rollout: ClassVar[str | None] = "dx"
     polynomial: ClassVar[bool] = True
 
+    @classmethod
+    def in_velocities(cls, parts: Sequence[Tensor], x_src: Tensor, affine: Affine) -> list[Tensor]:
+        """As of other policies, but that the state is in the constant term: those of higher order start without it."""
+        constant = super().in_velocities([parts[0][:, :1]], x_src, affine)[0]
+        higher = affine._replace(skip=affine.skip * 0).velocity(working(parts[0][:, 1:]), working(x_src).unsqueeze(1))
+        return [torch.cat([constant, higher], dim=1)]
+
 
 class DXHead(PolicyHead):
     """Head of a DX policy: N copies of the projection and of its bias (pi-Flow, arXiv 2510.14974, section 3.1)."""
 
     layers: ClassVar[tuple[str, ...]] = ("grid",)
 
-    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
+    def __init__(self, projection: Projection, components: int, patch: int, channel_major: bool) -> None:
         super().__init__(patch, channel_major)
         self.grid = self._widened(projection, components, bias=projection.bias is not None)
 
     @property
     def width(self) -> int:
-        return self.grid.out_features
+        return outputs_of(self.grid)
 
     def published_names(self, projection: str) -> dict[str, str]:
         return {f"grid.{part}": f"{projection}.{part}" for part in nn.Module.state_dict(self.grid)}
@@ -121,7 +130,7 @@ class DXHead(PolicyHead):
 class DXPolynomialHead(DXHead):
     """Head of a DX polynomial: its constant term starts as the projection, the others at zero, as published."""
 
-    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool) -> None:
+    def __init__(self, projection: Projection, components: int, patch: int, channel_major: bool) -> None:
         super().__init__(projection, components, patch, channel_major)
         with torch.no_grad():
             for rows in self.grid.parameters():

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..heads import HeadSite, HeadSizes
+from ..heads import HeadSite, HeadSizes, Projection
 from ..tensors import per_sample, working
 from ..validation import check_finite, check_positive, check_shape
 from .components import ComponentHead, ComponentPolicy
@@ -127,7 +127,7 @@ class GMHead(ComponentHead):
 
     def __init__(
         self,
-        projection: nn.Linear,
+        projection: Projection,
         components: int,
         patch: int,
         channel_major: bool,
@@ -150,10 +150,13 @@ class GMHead(ComponentHead):
         embedding = self.take_embedding(len(tokens)).detach().to(next(self.logstds.parameters()).dtype)
         tokens = tokens.to(self.means.weight.dtype)
         means, logweights = self.means(tokens), self.sign * self.logweights(tokens)
-        logstds = self.sign * self.logstds(embedding).to(means.dtype).unsqueeze(1)
-        if self.channel_major:
-            return torch.cat([means, logweights, logstds.expand(-1, tokens.shape[1], -1)], dim=-1)
-        return self._per_position(means, logweights, logstds.expand(-1, tokens.shape[1], self.patch))
+        logstds = self.sign * self.logstds(embedding).to(means.dtype)
+        if means.ndim == 4:
+            logstds = logstds[:, :, None, None].expand(-1, -1, *means.shape[2:])
+        else:
+            positions = 1 if self.channel_major else self.patch
+            logstds = logstds.unsqueeze(1).expand(-1, tokens.shape[1], positions)
+        return self._joined(means, logweights, logstds)
 
     @classmethod
     def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..heads import Projection, like, outputs_of
 from ..tensors import per_sample, working
 from ..timegrid import to_sigma
 from ..validation import check_shape
@@ -112,9 +113,11 @@ class MomentumHead(ComponentHead):
     layers: ClassVar[tuple[str, ...]] = (*ComponentHead.layers, "loggamma")
     slow: ClassVar[tuple[str, ...]] = ("loggamma",)
 
-    def __init__(self, projection: nn.Linear, components: int, patch: int, channel_major: bool, **options: Any) -> None:
+    def __init__(
+        self, projection: Projection, components: int, patch: int, channel_major: bool, **options: Any
+    ) -> None:
         super().__init__(projection, components, patch, channel_major, **options)
-        self.loggamma = nn.Linear(projection.in_features, (components - 1) * patch)
+        self.loggamma = like(projection, (components - 1) * patch)
         rates = torch.linspace(*map(math.log, INITIAL_GAMMAS), components - 1)
         with torch.no_grad():
             nn.init.zeros_(self.loggamma.weight)
@@ -124,11 +127,11 @@ class MomentumHead(ComponentHead):
         self.take_embedding()
         tokens = tokens.to(self.means.weight.dtype)
         parts = self.means(tokens), self.sign * self.logweights(tokens), self.sign * self.loggamma(tokens)
-        return torch.cat(parts, dim=-1) if self.channel_major else self._per_position(*parts)
+        return self._joined(*parts)
 
     @property
     def width(self) -> int:
-        return super().width + self.loggamma.out_features
+        return super().width + outputs_of(self.loggamma)
 
 
 MOMENTUM = PolicyKind(

@@ -93,7 +93,7 @@ def teacher_speed(opened: OpenedModel, teacher: OwnTeacher, specs: Sequence[Imag
         found = [timed(lambda: asked.velocity(noise, sigma, conditioning), opened.device) for _ in range(1 + ROUNDS)]
         return statistics.median(time for time, _ in found[1:])
 
-    guided = len(guided_steps(steps, teacher.shift, teacher.guidance))
+    guided = len(guided_steps(teacher.family, steps, teacher.shift, teacher.guidance))
     kinds = {replace(teacher.guidance, interval=(0.0, 1.0)): guided, Guidance(): steps - guided}
     with opened.computing():
         network = sum(times * seconds(guidance) for guidance, times in kinds.items() if times) / steps

@@ -18,6 +18,7 @@ from ...errors import UsageError
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
 from ...students.student import Student
+from ...teachers import family_of
 from ...teachers.base import Network
 from ...teachers.text_to_image import TextToImageFamily
 from ..network import (
@@ -68,6 +69,10 @@ class PiflowSchedulerFormat(ComparedFormat):
             raise UsageError(
                 f"PiflowScheduler wants two points or more, and this student predicts {facts.components}",
                 SELF_CONTAINED,
+            )
+        if not family_of(facts.family).parameterisation.flow:
+            raise UsageError(
+                f"{SCHEDULER} is for flow models, and those of the family {facts.family} are none", SELF_CONTAINED
             )
         step = TimeGrid(facts.nfe, facts.final_step_scale, facts.shift).segment
         if not math.isclose(facts.segment, step, rel_tol=1e-4):

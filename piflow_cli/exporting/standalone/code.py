@@ -9,6 +9,7 @@ from torch import nn
 
 from ... import __version__
 from ...core.heads import PolicyHead
+from ...core.parameterisations.kinds import FLOW, parameterisation_of
 from ...core.policies.kinds import head_class, policy_class
 from .assembly import PACKAGE, Definition, assemble
 
@@ -32,8 +33,8 @@ Assembled by piflow {version} from its own modules: change those rather than thi
 '''
 
 
-def scheduler_code(policy: str) -> str:
-    """PolicyScheduler in one file, for policies called ``policy``.
+def scheduler_code(policy: str, predicts: str = FLOW) -> str:
+    """PolicyScheduler in one file, for policies called ``policy`` of networks that predict ``predicts``.
 
     Its rollouts are the plain loop over substeps; piflow itself has fused ones.
     """
@@ -41,7 +42,8 @@ def scheduler_code(policy: str) -> str:
         "The sampler of a pi-Flow student (arXiv 2510.14974): policies are followed by the plain loop over substeps."
     )
     kind = policy_class(policy)
-    parts = [*_BELOW_POLICIES, *_files_of(kind), _only("policy_class", policy, kind), *_ABOVE_POLICIES]
+    below = [*_BELOW_POLICIES, *_files_of(type(parameterisation_of(predicts))), _only_parameterisation(predicts)]
+    parts = [*below, *_files_of(kind), _only("policy_class", policy, kind), *_ABOVE_POLICIES]
     return _headed(title, assemble(parts, ["PolicyScheduler"]))
 
 
@@ -109,6 +111,15 @@ def _only(function: str, policy: str, kind: type) -> Definition:
     """The one class of this student; piflow itself knows others."""
     return {{"{policy}": {kind.__name__}}}[name]'''
     return Definition("", function, text, frozenset([kind.__name__]))
+
+
+def _only_parameterisation(name: str) -> Definition:
+    """The function that finds a parameterisation by its name, where one has come along."""
+    found = parameterisation_of(name)
+    text = f'''def parameterisation_of(name: str) -> {type(found).__name__}:
+    """The one parameterisation of this student; piflow itself knows others."""
+    return {{"{name}": {found!r}}}[name]'''
+    return Definition("", "parameterisation_of", text, frozenset([type(found).__name__]))
 
 
 def _layers(head: type[PolicyHead]) -> Definition:

@@ -1,0 +1,1 @@
+"""What networks predict, and how they are told state and time. Each kind has a file; the table is in `.kinds`."""
