@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .parameterisations.base import Parameterisation
+from .parameterisations.base import Affine, Parameterisation
 from .parameterisations.kinds import parameterisation_of
 from .policies.base import Policy
 from .policies.kinds import policy_class
@@ -55,16 +55,18 @@ class PolicyDecoder:
         room = None if x.requires_grad else self.unpack(torch.empty_like(packed, dtype=dtype))
         return self.pack(torch.add(self.unpack(packed), x, alpha=scale, out=room), dtype)
 
-    def policy(self, output: Tensor, sample: Tensor, raw_src: Tensor) -> Policy:
+    def policy(self, output: Tensor, sample: Tensor, raw_src: Tensor, affine: Affine | None = None) -> Policy:
         """The policy of one network evaluation at the state ``sample`` and raw times ``raw_src`` (B,).
 
-        ``output`` is what the network emitted, in the shape that the class describes.
+        ``output`` is what the network emitted, in the shape that the class describes. ``affine``: how velocities follow
+        from it, where that is known.
         """
         x, kind = self.unpack(sample), policy_class(self.kind)
         parts, parameterisation = self._split(output, *kind.layout(self.components, x.shape[1])), self.parameterisation
         if not parameterisation.flow:
-            sigma = to_sigma(raw_src.double(), self.shift).to(x.device)
-            parts = kind.in_velocities(parts, x, parameterisation.affine(sigma))
+            if affine is None:
+                affine = parameterisation.of_students(to_sigma(raw_src.double(), self.shift).to(x.device))
+            parts = kind.in_velocities(parts, x, affine)
         return kind.from_output(parts, x, raw_src, shift=self.shift, segment=self.segment)
 
     def _split(self, output: Tensor, *parts: tuple[int, int] | None) -> list[Tensor]:

@@ -2,6 +2,9 @@
 
     python -m piflow_cli.embedded.digits_teacher --output DIR
 
+With --predicts epsilon-linear, v-linear or edm the same network becomes no flow model but a DDPM or EDM, a teacher of
+the families dit-epsilon, dit-v and dit-edm: piflow distill --teacher digits --set teacher.family=dit-v --base DIR.
+
 The defaults are the run that made the weights in presets/digits/. Loss: |u(x_sigma, sigma, class) - (eps - x_0)|^2 with
 x_sigma = (1 - sigma) x_0 + sigma eps and uniform sigma (Lipman et al., arXiv 2210.02747; Liu et al., arXiv 2209.03003).
 Labels are dropped at random, so that the one network also gives the unconditional velocity that guidance needs
@@ -23,9 +26,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from ..core.parameterisations.base import Parameterisation
+from ..core.parameterisations.kinds import FLOW, ROWS, parameterisation_of
 from ..presets.folders import presets_root
 from ..system.files import replacing_file
 from ..teachers.dit_network import DiT
+from .digits_diffusion import diffusion_loss
 
 PROGRAM = "python -m piflow_cli.embedded.digits_teacher"
 NUM_CLASSES = 10
@@ -63,15 +69,24 @@ def learning_rate(iteration: int, recipe: TeacherRecipe) -> float:
 
 
 def flow_matching_loss(
-    model: DiT, x_0: torch.Tensor, labels: torch.Tensor, class_dropout: float, generator: torch.Generator
+    model: DiT,
+    x_0: torch.Tensor,
+    labels: torch.Tensor,
+    class_dropout: float,
+    generator: torch.Generator,
+    parameterisation: Parameterisation | None = None,
 ) -> torch.Tensor:
+    """Flow matching, or the loss of another ``parameterisation``."""
     batch = x_0.shape[0]
     # Even strata with one draw each: the same uniform density, less noise in the loss.
     sigma = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
     noise = torch.randn(x_0.shape, generator=generator)
     dropped = torch.rand(batch, generator=generator) < class_dropout
+    labels = labels.masked_fill(dropped, NUM_CLASSES)
+    if parameterisation is not None and not parameterisation.flow:
+        return diffusion_loss(model, x_0, labels, sigma, noise, parameterisation)
     spread = sigma[:, None, None, None]
-    velocity = model((1 - spread) * x_0 + spread * noise, sigma, labels.masked_fill(dropped, NUM_CLASSES))
+    velocity = model((1 - spread) * x_0 + spread * noise, sigma, labels)
     return F.mse_loss(velocity, noise - x_0)
 
 
@@ -79,9 +94,14 @@ Checkpoint = Callable[[DiT, int, float], None]
 
 
 def train(
-    recipe: TeacherRecipe, images: torch.Tensor, labels: torch.Tensor, checkpoint: Checkpoint, every: int
+    recipe: TeacherRecipe,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    checkpoint: Checkpoint,
+    every: int,
+    predicts: str = FLOW,
 ) -> None:
-    """Train on `images` (N, 1, 8, 8) and `labels` (N,).
+    """Train on `images` (N, 1, 8, 8) and `labels` (N,); `predicts` is a row of the parameterisations.
 
     `checkpoint(EMA of the weights, iterations done, recent loss)` is called every `every` iterations and at the end.
     """
@@ -95,7 +115,8 @@ def train(
         done = iteration + 1
         optimizer.param_groups[0]["lr"] = learning_rate(iteration, recipe)
         chosen = torch.randint(len(images), (recipe.batch_size,), generator=generator)
-        loss = flow_matching_loss(model, images[chosen], labels[chosen], recipe.class_dropout, generator)
+        batch = images[chosen], labels[chosen]
+        loss = flow_matching_loss(model, *batch, recipe.class_dropout, generator, parameterisation_of(predicts))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -107,13 +128,14 @@ def train(
             checkpoint(ema, done, running)
 
 
-def save_teacher(model: DiT, folder: Path, recipe: TeacherRecipe, done: int) -> None:
+def save_teacher(model: DiT, folder: Path, recipe: TeacherRecipe, done: int, predicts: str) -> None:
     """Write config.json and the weights; the metadata names the program and what it was told."""
     metadata = {
         "format": "pt",
         "program": PROGRAM,
         "recipe": json.dumps(asdict(recipe)),
         "iterations_done": str(done),
+        "predicts": predicts,
         "torch": torch.__version__,
     }
     with replacing_file(folder / "config.json") as aside:
@@ -129,6 +151,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder that holds images.safetensors; default: the shipped one")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; another number rounds differently")
     parser.add_argument("--every", type=int, default=500, help="iterations from one checkpoint to the next")
+    parser.add_argument("--predicts", choices=sorted(ROWS), default=FLOW, help="what the network predicts")
     for field in fields(TeacherRecipe):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     return parser.parse_args()
@@ -140,10 +163,10 @@ def main() -> None:
     recipe = TeacherRecipe(**{field.name: getattr(arguments, field.name) for field in fields(TeacherRecipe)})
 
     def checkpoint(ema: DiT, done: int, loss: float) -> None:
-        save_teacher(ema, arguments.output, recipe, done)
+        save_teacher(ema, arguments.output, recipe, done, arguments.predicts)
         print(f"iteration {done} of {recipe.iterations}, loss {loss:.4f}", file=sys.stderr, flush=True)
 
-    train(recipe, *load_digits(arguments.data), checkpoint, arguments.every)
+    train(recipe, *load_digits(arguments.data), checkpoint, arguments.every, arguments.predicts)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ def by_pipeline(student: Student, transformer: nn.Module, scheduler: Any) -> Sam
         pipeline = family.pipeline(transformer, scheduler)
         pipeline.set_progress_bar_config(disable=True)
         return lambda inputs: sample_by_pipeline(family, pipeline, inputs.x, inputs.conditioning, steps)
-    pipeline: Any = ClassConditionalPipeline(transformer, scheduler, None, steps)
+    assert isinstance(family, ClassConditionalFamily), "a student is told a text or a class"
+    pipeline: Any = ClassConditionalPipeline(transformer, scheduler, None, steps, family.time_unit)
     pipeline.set_progress_bar_config(disable=True)
     return lambda inputs: pipeline(inputs.conditioning["class_labels"], latents=inputs.x, output_type="latent").images
 

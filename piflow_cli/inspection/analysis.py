@@ -134,7 +134,8 @@ class _Batch:
 
     def examined(self) -> Findings:
         noise = self.opened.noise(self.specs)
-        theirs, states, evaluations, close = noise, [noise], [], None
+        start = self.opened.student.family.parameterisation.first_state(noise)
+        theirs, states, evaluations, close = start, [start], [], None
         for path in walk(self.opened.student, noise, self.conditioning, points=POINTS):
             against = None
             if self.velocity is not None:

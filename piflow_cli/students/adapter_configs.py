@@ -136,8 +136,12 @@ def base_config(
         return dict(base_outline(on_base(section, *facts.base_at())).config)
     widened = (*_widened_fields(), "out_channels")
     base = {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}
-    if not isinstance(family, TextToImageFamily) or config.get("out_channels") is None:
+    if config.get("out_channels") is None:
         return base
+    if not isinstance(family, TextToImageFamily):
+        # A head of ours leaves what the network gives besides as it is; DX, whose classes are the bases', does not.
+        own = policy_kind(facts.policy).published.class_prefix is not None
+        return base | ({"out_channels": config["out_channels"]} if own else {})
     # The inverse of what widened_config() does to them.
     fields, divisor = inspect.signature(family.model_class).parameters, 1
     if policy_kind(facts.policy).published.class_prefix is None:

@@ -13,6 +13,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from ..core.decoding import PolicyDecoder
+from ..core.parameterisations.base import Affine
 from ..core.policies.base import Policy
 from ..core.rollout import rollout
 from ..core.tensors import to_device, working
@@ -128,6 +129,8 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
             self._on_host = parameterisation.timestep(levels).float()
         # Beside the timesteps, in one copy: a step makes no tensor of its own of them.
         spans = torch.tensor([self._span(index)[:2] for index in range(num_inference_steps)], dtype=torch.float64)
+        if not parameterisation.flow:
+            spans = torch.cat([spans, torch.stack(parameterisation.of_students(levels), dim=1)], dim=1)
         place = torch.device("cpu" if device is None else device)
         self.timesteps, self.levels, self._spans = to_device((self._on_host, levels, spans), place)
         self._step_index = None
@@ -147,7 +150,9 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         if parameterisation.flow:
             return sample
         if self._step_index is None:
-            self._step_index = 0 if timestep is None else self._index_of(timestep)
+            # Pipelines that begin later say so. To look at a timestep on the device would be to wait for it.
+            seen = timestep is not None and not (isinstance(timestep, Tensor) and timestep.device.type != "cpu")
+            self._step_index = self._index_of(timestep) if seen else 0
         scale = parameterisation.input_scale(self.sigmas[self._step_index]).item()
         return sample * scale
 
@@ -178,8 +183,8 @@ class PolicyScheduler(SchedulerMixin, ConfigMixin):
         _, _, memory = self._span(index)
         if self._spans.device != sample.device:
             self._spans = to_device(self._spans, sample.device)
-        source, end = (raw.expand(sample.shape[0]) for raw in self._spans[index])
-        policy = self.decoder.policy(model_output, working(sample), source)
+        source, end, *rest = (value.expand(sample.shape[0]) for value in self._spans[index])
+        policy = self.decoder.policy(model_output, working(sample), source, Affine(*rest) if rest else None)
         policy = as_sampled(policy, config.temperature, index, self.num_inference_steps)
         x = rollout(policy, policy.x_src, source, end, substeps=config.substeps)
         if memory < 1 and not last:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core.guidance import Guidance, Renormalisation
 from ..core.heads import HeadSite
-from ..core.parameterisations.base import Parameterisation
+from ..core.parameterisations.base import TIMESTEPS, Parameterisation
 from ..core.parameterisations.kinds import FLOW, parameterisation_of
 from ..core.tensors import per_sample, working
 from ..errors import UsageError
@@ -162,10 +162,11 @@ class TeacherFamily(ABC):
 
 
 class ClassConditionalFamily(TeacherFamily):
-    """Class-conditional teachers of one image size."""
+    """Class-conditional teachers of one image size; ``time_unit``: timesteps in one unit of their networks' time."""
 
     fine_steps = 128
     beside_steps = 128
+    time_unit: ClassVar[float] = TIMESTEPS
 
     @abstractmethod
     def class_count(self, model: Network) -> int:

@@ -70,14 +70,7 @@ class DiTFamily(ClassConditionalFamily):
         return model.config.num_classes
 
     def condition(self, model: Network, labels: Sequence[int]) -> Conditioning:
-        classes = self.class_count(model)
-        unknown = sorted({label for label in labels if not 0 <= label < classes})
-        if unknown:
-            raise UsageError(
-                f"label {unknown[0]} is out of range: this model has classes 0 to {classes - 1}",
-                f"choose labels with --labels 0-{classes - 1}",
-            )
-        return {"class_labels": torch.tensor(labels, dtype=torch.int64)}
+        return {"class_labels": known_labels(labels, self.class_count(model))}
 
     def longest_conditioning(self, model: Network) -> Conditioning:
         return {name: value.to("meta") for name, value in self.condition(model, [0]).items()}
@@ -89,18 +82,36 @@ class DiTFamily(ClassConditionalFamily):
         return (model.config.in_channels, model.config.sample_size, model.config.sample_size)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The fields of a DiT's config.json; raises UsageError where the file is none or is of another model."""
+def known_labels(labels: Sequence[int], classes: int) -> Tensor:
+    """``labels`` as (B,) int64; raises UsageError where one is beyond the ``classes``."""
+    unknown = sorted({label for label in labels if not 0 <= label < classes})
+    if unknown:
+        raise UsageError(
+            f"label {unknown[0]} is out of range: this model has classes 0 to {classes - 1}",
+            f"choose labels with --labels 0-{classes - 1}",
+        )
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def read_config(path: Path, kind: Any = DiT, names: Sequence[str] = (DiT.__name__,)) -> dict[str, Any]:
+    """The fields of a DiT's config.json; raises UsageError where the file is none or is of another model.
+
+    Args:
+        path: of the file.
+        kind: the class of the model.
+        names: what files call it. Under several, which newer files left, fields that it does not know are left out.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        named = config.get("_class_name", DiT.__name__)
+        named = config.get("_class_name", names[0])
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(
             f"there is no config of a model at {path}", "name a folder or a checkpoint: --base PATH"
         ) from error
     fields = {name: value for name, value in config.items() if not name.startswith("_")}
-    unknown = sorted(fields.keys() - signature(DiT.__init__).parameters.keys())
-    if named != DiT.__name__ or unknown:
-        what = f"a {named}" if named != DiT.__name__ else f"a DiT with {unknown[0]}"
-        raise UsageError(f"{path} describes {what}, and the preset wants a DiT", "name another: --base PATH")
-    return fields
+    known = signature(kind.__init__).parameters.keys()
+    unknown = sorted(fields.keys() - known) if len(names) == 1 else []
+    if named not in names or unknown:
+        what = f"a {named}" if named not in names else f"a {names[0]} with {unknown[0]}"
+        raise UsageError(f"{path} describes {what}, and the preset wants a {names[0]}", "name another: --base PATH")
+    return {name: value for name, value in fields.items() if name in known}

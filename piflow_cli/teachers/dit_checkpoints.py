@@ -12,13 +12,13 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.tensors import all_finite
 from ..errors import PiflowError, RunError, UsageError
@@ -30,6 +30,7 @@ from ..weights.stored import read_checkpoint
 from ..wording import few
 from .dit_network import DiT, position_table, sinusoid_frequencies
 
+Conversion = Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[dict[str, Any], dict[str, Tensor]]]
 LOGGER = logging.getLogger("piflow.teachers")
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 CONVERTER = 1  # part of a cached teacher's key, to be raised with every change of the conversion
@@ -52,12 +53,16 @@ _SIT_NAMES = (
 _SIT_QKV = re.compile(r"blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
 
 
-def converted(path: Path, given: Mapping[str, Any]) -> Path:
+def converted(
+    path: Path, given: Mapping[str, Any], conversion: Conversion | None = None, kind: str = DiT.__name__
+) -> Path:
     """The folder of our DiT made of the checkpoint ``path``, from the user's cache where it was made before.
 
     Args:
         path: .pth, .pt, .ckpt, .bin or .safetensors file.
         given: fields of the DiT's config, for what the tensors do not tell: `time_scale`, heads of an unusual width.
+        conversion: from the checkpoint's tensors and ``given`` to config and tensors; None: :func:`convert`.
+        kind: the class of the model in the folder.
 
     Raises:
         RunError: the file is damaged or holds more than tensors.
@@ -66,6 +71,8 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
     real = path.resolve()
     status = real.stat()
     identity = [CONVERTER, str(real), status.st_size, status.st_mtime_ns, sorted(given.items())]
+    if conversion is not None:
+        identity.append(kind)
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     folder = cache_folder(None, NAME_CACHE) / TEACHERS / f"{path.stem}-{key}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -75,12 +82,12 @@ def converted(path: Path, given: Mapping[str, Any]) -> Path:
             if folder.is_dir():
                 LOGGER.warning("the converted teacher %s is not as it was made; it is made anew", folder)
             try:
-                config, tensors = convert(read_checkpoint(path), given)
+                config, tensors = (convert if conversion is None else conversion)(read_checkpoint(path), given)
             except PiflowError as error:
                 named = error.message if error.message.startswith(str(path)) else f"{path}: {error.message}"
                 raise type(error)(named, error.hint) from error
             with replacing_folder(folder) as aside:
-                (aside / CONFIG).write_text(json.dumps({"_class_name": DiT.__name__, **config}, indent=2) + "\n")
+                (aside / CONFIG).write_text(json.dumps({"_class_name": kind, **config}, indent=2) + "\n")
                 save_file(tensors, aside / WEIGHTS, {"format": "pt"})
                 write_manifest(aside, (CONFIG, WEIGHTS))
     return folder
@@ -99,7 +106,7 @@ def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[di
             )
         found = _with_our_names(tensors)
         config = architecture(found, {"time_scale": 1.0, **_input_size(tensors), **given})
-        _refuse_faults(found, config)
+        refuse_faults(found, lambda: DiT(**config))
         _refuse_other_positions(tensors, config)
         # Only REPA trains projectors, and its time runs from data to noise as ours does.
         if not any(name.startswith("projectors.") for name in tensors):
@@ -107,7 +114,7 @@ def convert(tensors: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[di
     elif "pos_embed.proj.weight" in tensors:
         found = dict(tensors)
         config = architecture(found, given)
-        _refuse_faults(found, config)
+        refuse_faults(found, lambda: DiT(**config))
     else:
         raise UsageError(f"no class-conditional DiT or SiT: it starts with {few(tensors)}", "name another: --base PATH")
     return config, {name: value.float().contiguous() for name, value in found.items()}
@@ -212,9 +219,10 @@ def _refuse_other_positions(tensors: Mapping[str, Tensor], config: Mapping[str, 
         )
 
 
-def _refuse_faults(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+def refuse_faults(tensors: Mapping[str, Tensor], model: Callable[[], nn.Module]) -> None:
+    """Raise UsageError where ``tensors`` are not those of ``model``, RunError where they are not finite."""
     with torch.device("meta"):
-        expected = {name: value.shape for name, value in DiT(**config).state_dict().items()}
+        expected = {name: value.shape for name, value in model().state_dict().items()}
     faults = [f"{name} is missing" for name in expected if name not in tensors]
     faults += [f"{name} is unknown" for name in tensors if name not in expected]
     for name in expected.keys() & tensors.keys():

@@ -10,6 +10,7 @@ from helpers import seeded
 from torch import Tensor
 
 from piflow_cli.core.decoding import PolicyDecoder
+from piflow_cli.core.parameterisations.base import Affine
 from piflow_cli.core.parameterisations.edm import EDM
 from piflow_cli.core.parameterisations.kinds import ROWS, parameterisation_of
 from piflow_cli.core.parameterisations.vp import BETAS, VariancePreserving
@@ -142,5 +143,21 @@ def test_a_policy_of_copies_has_the_velocity_of_the_network_at_its_source(name: 
             parts.append(torch.zeros(4, 1 if part is None else part[0] * part[1], 1, 3, dtype=torch.float64))
     decoder = PolicyDecoder(kind, 3, 3.2, grid.segment, predicts=name)
     policy = decoder.policy(torch.cat(parts, dim=1), x, raw)
-    expected = row.affine(to_sigma(raw, 3.2)).velocity(prediction, x)
+    expected = row.of_students(to_sigma(raw, 3.2)).velocity(prediction, x)
     torch.testing.assert_close(policy.velocity(x, raw), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_student_of_noise_has_its_teacher_s_velocity_but_where_errors_would_be_too_large() -> None:
+    """x_0 near pure noise is a difference of two large numbers; Stable Diffusion does not get there."""
+    sigma = torch.tensor([0.0, 0.3, 0.93, 0.95, 0.99, 1.0])
+    for name in NAMES:
+        row = parameterisation_of(name)
+        ours, theirs = row.of_students(sigma), row.affine(sigma)
+        assert row.largest_gain == pytest.approx(ours.gain.abs()[-1].item())
+        assert (ours.gain <= 16).all() and (ours.gain > 0).equal(theirs.gain > 0)
+        same = 3 if name == "epsilon-linear" else len(sigma)
+        torch.testing.assert_close(torch.stack(ours)[:, :same], torch.stack(theirs)[:, :same], rtol=0, atol=0)
+        # A network that sees noise alone is right that there is nothing else: u = eps.
+        if name == "epsilon-linear":
+            x = sigma[3:].double().clamp(max=row.noisiest).reshape(-1, 1)
+            torch.testing.assert_close(Affine(*(value[3:] for value in ours)).velocity(torch.ones(3, 1), x), x * 0 + 1)

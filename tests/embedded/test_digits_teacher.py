@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import runpy
 import sys
 from dataclasses import asdict, replace
@@ -10,6 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from piflow_cli.core.parameterisations.kinds import parameterisation_of
+from piflow_cli.embedded.digits_diffusion import diffusion_loss, trained_levels
 from piflow_cli.embedded.digits_teacher import (
     NUM_CLASSES,
     PROGRAM,
@@ -105,6 +108,34 @@ def test_the_target_is_noise_minus_data_and_labels_are_dropped(digits):
     assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.035)
     assert torch.equal(seen["labels"][~dropped], labels[~dropped])
     assert torch.equal((seen["sigma"] * len(images)).floor().long(), torch.arange(len(images)))
+
+
+@pytest.mark.parametrize("predicts", ["epsilon-linear", "v-linear", "edm"])
+def test_who_knows_the_data_loses_nothing_and_levels_are_those_of_the_papers(predicts, digits):
+    x_0, labels = digits[0][:3], digits[1][:3]
+    row, uniform = parameterisation_of(predicts), torch.tensor([0.9999, 0.5, 0.1])
+    noise, sigma = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0)), trained_levels(row, uniform)
+    spread = sigma.float()[:, None, None, None]
+    a, b = 1 - spread, spread
+    deviation, length = b / a, (a**2 + b**2).sqrt()
+    c_skip, c_out = 0.25 / (deviation**2 + 0.25), 0.5 * deviation / (deviation**2 + 0.25).sqrt()
+    right = {
+        "epsilon-linear": noise,
+        "v-linear": (a * noise - b * x_0) / length,
+        "edm": (x_0 - c_skip * (x_0 + deviation * noise)) / c_out,
+    }[predicts]
+
+    def exact(told, time, given):
+        scale = (deviation**2 + 0.25).rsqrt() * (x_0 + deviation * noise) if predicts == "edm" else None
+        torch.testing.assert_close(told, (a * x_0 + b * noise) / length if scale is None else scale)
+        torch.testing.assert_close(1000 * time.double(), row.timestep(sigma), rtol=1e-6, atol=1e-4)
+        return right
+
+    assert diffusion_loss(exact, x_0, labels, uniform, noise, row) < 1e-6
+    if predicts == "edm":
+        assert math.log(deviation[1].item()) == pytest.approx(-1.2)
+    else:
+        torch.testing.assert_close(row.timestep(sigma), torch.tensor([999.0, 500.0, 100.0], dtype=torch.float64))
 
 
 def trained(recipe: TeacherRecipe, digits) -> dict[str, torch.Tensor]:

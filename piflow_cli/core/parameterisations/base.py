@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..tensors import per_sample
@@ -21,7 +22,7 @@ class Affine(NamedTuple):
 
     def velocity(self, prediction: Tensor, x: Tensor) -> Tensor:
         """Velocities (B, C, *S) of predictions at states ``x`` (B, C, *S), in the dtype of ``x``."""
-        return per_sample(self.gain, x) * prediction.to(x.dtype) + per_sample(self.skip, x) * x
+        return torch.addcmul(per_sample(self.skip, x) * x, per_sample(self.gain, x), prediction.to(x.dtype))
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Parameterisation:
     def start_scale(self) -> float:
         return 1.0
 
+    @property
+    def largest_gain(self) -> float:
+        """How much larger what a student predicts is in a velocity at the noisiest level."""
+        return 1.0
+
     def first_state(self, noise: Tensor) -> Tensor:
         """The state (B, C, *S) at the noisiest level that sampling begins with, of unit ``noise``."""
         return noise if self.start_scale == 1 else self.start_scale * noise
@@ -64,3 +70,7 @@ class Parameterisation:
         """How velocities follow from predictions at these levels."""
         one = sigma.new_ones(sigma.shape).double()
         return Affine(one, one - one)
+
+    def of_students(self, sigma: Tensor) -> Affine:
+        """How velocities of a student follow from what its network predicts: as its teacher's, or with less gain."""
+        return self.affine(sigma)

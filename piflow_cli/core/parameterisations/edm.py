@@ -5,6 +5,7 @@ With x = (x_0 + s eps) / (1 + s) and sigma = s / (1 + s) it is a flow: Euler ste
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,6 +37,10 @@ class EDM(Parameterisation):
     @property
     def start_scale(self) -> float:
         return self.noisiest
+
+    @property
+    def largest_gain(self) -> float:
+        return self.deviation / math.hypot(self.noisiest, self.deviation * (1 - self.noisiest))
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """1000 c_noise = 250 ln s."""

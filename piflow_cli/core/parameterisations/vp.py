@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ..tensors import to_device
 from .base import TIMESTEPS, Affine, Parameterisation
 
 # The first and the last beta of released models: DDPM and DiT, and Stable Diffusion.
 BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
+
+# That of Stable Diffusion is 15.6; DDPM's own is 158.
+MOST_GAIN = 16.0
 
 
 @dataclass(frozen=True)
@@ -34,30 +35,44 @@ class VariancePreserving(Parameterisation):
     predicts: Literal["epsilon", "v", "x_0"]
     schedule: Literal["linear", "scaled_linear"]
 
-    @cached_property
-    def log_ratios(self) -> tuple[float, ...]:
-        """ln(b / a) at each of the times, rising."""
-        power = 0.5 if self.schedule == "scaled_linear" else 1.0
-        first, last = (value**power for value in BETAS[self.schedule])
-        betas = ((first + (last - first) * time / (TIMESTEPS - 1)) ** (1 / power) for time in range(TIMESTEPS))
+    def log_ratios(self, device: torch.device | str = "cpu") -> Tensor:
+        """ln(b / a) at each of the times, rising, (1000,) float64; computed where it is asked for, without a copy."""
+        times = torch.arange(TIMESTEPS, dtype=torch.float64, device=device)
         # Sums of logarithms: one minus the product of (1 - beta) would lose digits at the first times.
-        signals = accumulate(math.log1p(-beta) for beta in betas)
-        return tuple(0.5 * (math.log(-math.expm1(signal)) - signal) for signal in signals)
+        log_signal = torch.log1p(-self._beta(times)).cumsum(0)
+        return 0.5 * (torch.log(-torch.expm1(log_signal)) - log_signal)
 
     @cached_property
     def noisiest(self) -> float:
-        return _level(self.log_ratios[-1])
+        log_signal = sum(math.log1p(-self._beta(time)) for time in range(TIMESTEPS))
+        return 1 / (1 + math.sqrt(math.exp(log_signal) / -math.expm1(log_signal)))
+
+    @cached_property
+    def quietest(self) -> float:
+        """The noise level of the first time."""
+        return 1 / (1 + math.sqrt((1 - self._beta(0)) / self._beta(0)))
+
+    def _beta(self, time):
+        """Beta at times, numbers or tensors."""
+        power = 0.5 if self.schedule == "scaled_linear" else 1.0
+        first, last = (value**power for value in BETAS[self.schedule])
+        return (first + (last - first) * time / (TIMESTEPS - 1)) ** (1 / power)
 
     @property
     def start_scale(self) -> float:
         # Their own first state is unit noise.
         return ((1 - self.noisiest) ** 2 + self.noisiest**2) ** 0.5
 
+    @property
+    def largest_gain(self) -> float:
+        if self.predicts == "epsilon":
+            return min(1 / (1 - self.noisiest), MOST_GAIN)
+        return 1 / (self.noisiest if self.predicts == "x_0" else self.start_scale)
+
     def timestep(self, sigma: Tensor) -> Tensor:
         """Times (B,) in [0, 999], fractions among them."""
-        # A plain copy would make the host wait for the device.
-        known = to_device(torch.tensor(self.log_ratios, dtype=torch.float64, device="cpu"), sigma.device)
-        ratio = torch.logit(self._known(sigma)).clamp(self.log_ratios[0], self.log_ratios[-1])
+        known = self.log_ratios(sigma.device)
+        ratio = torch.logit(self._known(sigma).clamp(min=self.quietest))
         after = torch.searchsorted(known, ratio.contiguous()).clamp(1, TIMESTEPS - 1)
         below, above = known[after - 1], known[after]
         return after - (above - ratio) / (above - below)
@@ -70,10 +85,21 @@ class VariancePreserving(Parameterisation):
         if self.predicts == "epsilon":
             return Affine(1 / (1 - sigma), -1 / (1 - sigma))
         if self.predicts == "x_0":
-            sigma = sigma.clamp(min=_level(self.log_ratios[0]))
+            sigma = sigma.clamp(min=self.quietest)
             return Affine(-1 / sigma, 1 / sigma)
         length = self._length(sigma)
         return Affine(1 / length, (2 * sigma - 1) / length**2)
+
+    def of_students(self, sigma: Tensor) -> Affine:
+        """As :meth:`affine`, but that x_0 = (x - sigma eps) / (1 - sigma) is no larger than MOST_GAIN times the noise.
+
+        Near pure noise an error of eps is an error of x_0 a hundred times as large, and no learning rate fits both.
+        """
+        own = self.affine(sigma)
+        if self.predicts != "epsilon":
+            return own
+        bounded = (1 - MOST_GAIN) / self._known(sigma).clamp(min=0.5)
+        return Affine(own.gain.clamp(max=MOST_GAIN), torch.where(own.gain > MOST_GAIN, bounded, own.skip))
 
     def _known(self, sigma: Tensor) -> Tensor:
         return sigma.double().clamp(max=self.noisiest)
@@ -82,8 +108,3 @@ class VariancePreserving(Parameterisation):
     def _length(sigma: Tensor) -> Tensor:
         """1 / (a + b)."""
         return ((1 - sigma) ** 2 + sigma**2).sqrt()
-
-
-def _level(log_ratio: float) -> float:
-    """sigma = b / (a + b) of ln(b / a)."""
-    return 1 / (1 + math.exp(-log_ratio))

@@ -14,16 +14,19 @@ from torch import Tensor, nn
 class ClassConditionalPipeline(DiffusionPipeline):
     """Pictures of classes from a transformer with a policy head.
 
-    ``vae`` shows latents; None where the network makes pixels. ``nfe``: evaluations the student was trained for.
+    ``vae`` shows latents; None where the network makes pixels. ``nfe``: evaluations the student was trained for;
+    ``time_unit``: timesteps in one unit of the network's time.
     """
 
     _optional_components = ["vae"]
     model_cpu_offload_seq = "transformer->vae"
 
-    def __init__(self, transformer: nn.Module, scheduler, vae: nn.Module | None, nfe: int = 1) -> None:
+    def __init__(
+        self, transformer: nn.Module, scheduler, vae: nn.Module | None, nfe: int = 1, time_unit: float = 1000
+    ) -> None:
         super().__init__()
         self.register_modules(transformer=transformer, scheduler=scheduler, vae=vae)
-        self.register_to_config(nfe=nfe)
+        self.register_to_config(nfe=nfe, time_unit=time_unit)
 
     @torch.no_grad()
     def __call__(
@@ -46,11 +49,13 @@ class ClassConditionalPipeline(DiffusionPipeline):
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         # States stay in float32, whatever the network is in, and so does the time.
-        x = latents.to(device, torch.float32)
+        x = latents.to(device, torch.float32) * scheduler.init_noise_sigma
         scheduler.set_timesteps(self.config.nfe if num_inference_steps is None else num_inference_steps, device=device)
         for timestep in self.progress_bar(scheduler.timesteps):
-            sigma = (timestep / scheduler.config.num_train_timesteps).expand(len(x))
-            output = network(x.to(network.dtype), sigma, labels)
+            told = scheduler.scale_model_input(x, timestep)
+            time = (timestep / self.config.time_unit).expand(len(x))
+            output = network(told.to(network.dtype), time, labels)
+            output = output if isinstance(output, Tensor) else output[0]
             x = scheduler.step(output, timestep, x, generator=generator, return_dict=False)[0]
         images: Any = x if output_type == "latent" else self._shown(x, output_type)
         self.maybe_free_model_hooks()
