@@ -44,7 +44,7 @@ def whole_base(name: str, folder: Path) -> Path:
     kind = student(name).family.pipeline_class
     parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
     given = {
-        "transformer": row.build(),
+        row.component: row.build(),
         "vae": tiny_vae(name),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }

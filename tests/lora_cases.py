@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from helpers import seeded
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from zoo import ZOO
 
 FLUX = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k", "transformer_blocks.0.ff.net.2")
 MODULES = {
@@ -22,6 +24,8 @@ MODULES = {
     "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
     "z-image": ("layers.0.attention.to_q", "noise_refiner.0.feed_forward.w1"),
 }
+# LoRAs of U-Nets have names of their own.
+every_lora_family = pytest.mark.parametrize("row", [ZOO[name] for name in MODULES], ids=MODULES)
 ALPHAS = (1.0, 6.0, 3.0)
 RANKS = (2, 4, 3)
 

@@ -49,7 +49,8 @@ def by_network(job: dict) -> torch.Tensor:
     kind = get_class_from_dynamic_module(
         job["folder"], "policy_scheduler.py", "scheduler", "PolicyScheduler", trust_remote_code=True
     )
-    parts = {"transformer": transformer, "scheduler": kind.from_pretrained(job["folder"], subfolder="scheduler")}
+    part = "unet" if "unet" in DiffusionPipeline.load_config(job["base"]) else "transformer"
+    parts = {part: transformer, "scheduler": kind.from_pretrained(job["folder"], subfolder="scheduler")}
     pipeline = DiffusionPipeline.from_pretrained(job["base"], torch_dtype=dtype, **parts, **absent(job["base"]))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(**call_of(job)).images

@@ -8,6 +8,9 @@ from torch import nn
 
 from piflow_cli.teachers import family_of
 
+# Whose stock pipelines know of no shift.
+UNSHIFTED = ("sd15", "sdxl")
+
 
 def tiny_vae(name: str, factor: int = 8) -> nn.Module:
     """The VAE of the family ``name``: latents of four channels, ``factor`` pixels a position each way."""
@@ -37,5 +40,9 @@ def tiny_vae(name: str, factor: int = 8) -> nn.Module:
         vae.bn.running_var.copy_(torch.linspace(0.25, 4, 16))
         return vae
     return diffusers.AutoencoderKL(
-        latent_channels=4, norm_num_groups=4, scaling_factor=0.5, shift_factor=0.25, **blocks
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+        shift_factor=None if name in UNSHIFTED else 0.25,
+        **blocks,
     ).eval()

@@ -26,6 +26,7 @@ from piflow_cli.teachers.encoders import with_negative
 
 TEXT, WIDTH = 7, 32
 LATENTS = (4, 8, 12)
+UNPACKED = ("z-image", "sd15", "sdxl")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Row:
         """Noise as the stock pipeline takes it, by that pipeline's own functions."""
         if self.family.startswith("flux2"):
             return pipeline._patchify_latents(x)
-        return x if self.family == "z-image" else pipeline._pack_latents(x, *x.shape)
+        return x if self.family in UNPACKED else pipeline._pack_latents(x, *x.shape)
 
     def unpacked(self, pipeline: Any, latents: Tensor, x: Tensor) -> Tensor:
         """Latents as the stock pipeline returns them in the shape of the noise
@@ -57,10 +58,15 @@ class Row:
         if self.family == "flux2":
             ids = pipeline._prepare_latent_ids(pipeline._patchify_latents(x))
             return pipeline._unpatchify_latents(pipeline._unpack_latents_with_ids(latents, ids))
-        if self.family in ("z-image", "flux2-klein"):
+        if self.family in (*UNPACKED, "flux2-klein"):
             return latents
         factor = () if self.family == "krea2" else (8,)
         return pipeline._unpack_latents(latents, 8 * x.shape[-2], 8 * x.shape[-1], *factor).reshape(x.shape)
+
+    @property
+    def component(self) -> str:
+        """What its stock pipeline calls the network."""
+        return family_of(self.family).component
 
     def build(self) -> nn.Module:
         """The model, every weight random."""
@@ -111,6 +117,14 @@ def flux(guidance_embeds: bool) -> dict:
     return dict(
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=WIDTH, pooled_projection_dim=24, axes_dims_rope=(4, 4, 8), guidance_embeds=guidance_embeds,
+    )  # fmt: skip
+
+
+def unet(**others: object) -> dict:
+    return dict(
+        block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1, cross_attention_dim=WIDTH, sample_size=64,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4), **others,
     )  # fmt: skip
 
 
@@ -171,6 +185,19 @@ ZOO = {
             "plain",
             layered_text,
             {"guidance_scale": 0.0},
+        ),
+        Row("sd15", "UNet2DConditionModel", unet(), 7.5, "plain", fixed_text, {"guidance_scale": 1.0}),
+        Row(
+            "sdxl",
+            "UNet2DConditionModel",
+            unet(
+                addition_embed_type="text_time", addition_time_embed_dim=4, transformer_layers_per_block=(1, 2),
+                projection_class_embeddings_input_dim=24 + 6 * 4, use_linear_projection=True,
+            ),
+            5.0,
+            "plain",
+            padded_text,
+            {"guidance_scale": 1.0},
         ),
         Row(
             "z-image",
@@ -234,7 +261,7 @@ def disturb(student: Student) -> None:
 def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]:
     """The model saved in ``folder`` and a preset for it; ``changes`` are dotted
     keys, their dots written as two underscores."""
-    row.build().save_pretrained(folder / "base" / "transformer")
+    row.build().save_pretrained(folder / "base" / row.component)
     preset = {
         "name": "tiny",
         "summary": SUMMARY,

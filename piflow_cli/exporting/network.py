@@ -20,6 +20,7 @@ from ..students.fused_loras import told_loras
 from ..students.shared_base import root
 from ..students.student import Student
 from ..teachers import family_of
+from ..teachers.base import TeacherFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import hub_id, locate
 from .portable import portable
@@ -124,8 +125,13 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def base_reference(facts: StudentFacts, request: ExportRequest) -> dict[str, Any]:
     """The place of the base's transformer, as ``from_pretrained`` of diffusers takes it."""
     base, revision = facts.base_at(request.base)
-    inside = TRANSFORMER if (locate(base, revision) / TRANSFORMER).is_dir() else ""
-    return base_entry(base, revision, inside)
+    name = network_part(family_of(facts.family))
+    return base_entry(base, revision, name if (locate(base, revision) / name).is_dir() else "")
+
+
+def network_part(family: TeacherFamily) -> str:
+    """What the network is called in pipelines of a family, and its folder there."""
+    return family.component if isinstance(family, TextToImageFamily) else TRANSFORMER
 
 
 def base_entry(base: str, revision: str | None, inside: str) -> dict[str, Any]:

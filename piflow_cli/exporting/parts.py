@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..students.student import Student
+from ..teachers.base import ClassConditionalFamily
 from ..teachers.latents import vae_folder
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import ENCODERS, locate
 from .copies import LIBRARIES, copy_part, is_part, read_index
-from .network import SCHEDULER_FOLDER, TRANSFORMER, base_entry, write_json
+from .network import SCHEDULER_FOLDER, base_entry, write_json
 from .standalone.code import (
     CLASS_CONDITIONAL,
     COMPONENT,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ..console import Console
     from .request import ExportRequest
 
-OWN = (TRANSFORMER, SCHEDULER_FOLDER)
 INDEX_NAME = "model_index.json"
 ABSENT = (None, None)
 
@@ -37,7 +37,11 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
     assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
     base, revision = student.facts.base_at(request.base)
     source = locate(base, revision, ENCODERS)
-    names = [name for name in family.pipeline_class._get_signature_keys(family.pipeline_class)[0] if name not in OWN]
+    names = [
+        name
+        for name in family.pipeline_class._get_signature_keys(family.pipeline_class)[0]
+        if name not in (own := (family.component, SCHEDULER_FOLDER))
+    ]
     entries: dict[str, Any] = {"_class_name": family.pipeline_name, **dict.fromkeys(names, ABSENT)}
     if not (source / INDEX_NAME).is_file():
         console.warn(
@@ -47,7 +51,7 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
         return entries
     index = read_index(source / INDEX_NAME)
     for name, value in index.items():
-        if name in OWN or name.startswith("_"):
+        if name in own or name.startswith("_"):
             continue
         if not is_part(value) or value[0] is None:
             entries[name] = value
@@ -89,4 +93,7 @@ def class_parts(student: Student, folder: Path, request: ExportRequest, console:
         place = vae_folder(student.facts.vae)
         _copy(place, folder / "vae", place, console)
         vae = ("diffusers", "AutoencoderKL")
-    return {"_class_name": [CLASS_CONDITIONAL, "ClassConditionalPipeline"], "vae": vae, "nfe": student.facts.nfe}
+    family = student.family
+    assert isinstance(family, ClassConditionalFamily), "a student is told a text or a class"
+    own = {"nfe": student.facts.nfe, "time_unit": family.time_unit}
+    return {"_class_name": [CLASS_CONDITIONAL, "ClassConditionalPipeline"], "vae": vae, **own}

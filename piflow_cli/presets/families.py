@@ -65,6 +65,10 @@ ROWS = {
             published={"gmdit": "imagenet-fm", "gmrepa": "imagenet-repa"},
             guided=HALVES,
         ),
+        FamilyKind("dit-ddpm", "piflow_cli.teachers.dit_ddpm:DDPMDiTFamily", CLASS, guided=HALVES),
+        FamilyKind("dit-epsilon", "piflow_cli.teachers.dit_diffusion:EpsilonDiTFamily", CLASS, guided=HALVES),
+        FamilyKind("dit-v", "piflow_cli.teachers.dit_diffusion:VDiTFamily", CLASS, guided=HALVES),
+        FamilyKind("dit-edm", "piflow_cli.teachers.dit_diffusion:EDMDiTFamily", CLASS, guided=HALVES),
         FamilyKind("flux", "piflow_cli.teachers.flux:FluxFamily", TEXT, guided=INPUT),
         FamilyKind("flux-cfg", "piflow_cli.teachers.flux:FluxCfgFamily", TEXT, guided=HALVES),
         FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT, guided=INPUT),
@@ -85,6 +89,8 @@ ROWS = {
             renormalised=(2, float("inf")),
         ),
         FamilyKind("krea2", "piflow_cli.teachers.krea2:Krea2Family", TEXT, guided=HALVES),
+        FamilyKind("sd15", "piflow_cli.teachers.stable_diffusion:StableDiffusionFamily", TEXT, guided=HALVES),
+        FamilyKind("sdxl", "piflow_cli.teachers.stable_diffusion:StableDiffusionXLFamily", TEXT, guided=HALVES),
         FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT, guided=HALVES),
     )
 }

@@ -139,10 +139,11 @@ def sample_by_pipeline(
     rows, columns = x.shape[-2:]
     # Its own, which is not that of the base where the pipeline has no VAE.
     factor = pipeline.vae_scale_factor
+    noise = family.to_pipeline(x)
     with _explained():
         latents = pipeline(
             **family.pipeline_inputs(conditioning),
-            latents=family.to_pipeline(x),
+            latents=noise if family.casts_noise else noise.to(conditioning["prompt_embeds"].dtype),
             height=rows * factor,
             width=columns * factor,
             num_inference_steps=steps,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..core.parameterisations.vp import BETAS, VariancePreserving
 from ..core.tensors import to_device
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
@@ -71,6 +72,21 @@ def text_student_sampler(
     return encoded.sampler(root(student.model), own, scheduler, {**recipe, "guidance": family.guidance})
 
 
+def _stock_scheduler(family: TextToImageFamily, own: Path, shift: float) -> Any:
+    """Euler steps by the config in the folder ``own``; where there is none, at ``shift``, or at the family's betas."""
+    from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+
+    parameterisation = family.parameterisation
+    kind: Any = FlowMatchEulerDiscreteScheduler if parameterisation.flow else EulerDiscreteScheduler
+    if own.is_dir():
+        return kind.from_pretrained(own)
+    if not isinstance(parameterisation, VariancePreserving):
+        return kind(shift=shift)
+    first, last = BETAS[parameterisation.schedule]
+    predicts = {"epsilon": "epsilon", "v": "v_prediction", "x_0": "sample"}[parameterisation.predicts]
+    return kind(1000, first, last, parameterisation.schedule, prediction_type=predicts)
+
+
 def text_teacher_sampler(
     request: SampleRequest,
     preset: Preset,
@@ -80,8 +96,6 @@ def text_teacher_sampler(
     console: Console,
 ) -> Sampler:
     """The sampler of the teacher, with the scheduler of its base or Euler steps at the preset's shift."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     section = preset.teacher
     own = "plain" if renormalised_by(section.family) is None else "renormalised"
     if section.guidance_mode not in (own, "embedded") or section.guidance_interval != (0.0, 1.0):
@@ -101,9 +115,7 @@ def text_teacher_sampler(
     folder = teacher_folder(family, section)
     model = family.load_base(folder, precision)
     fuse(model, family, folder, loras, console.warn)
-    own = encoded.folder / "scheduler"
-    kind = FlowMatchEulerDiscreteScheduler
-    scheduler = kind.from_pretrained(own) if own.is_dir() else kind(shift=preset.policy.shift)
+    scheduler = _stock_scheduler(family, encoded.folder / "scheduler", preset.policy.shift)
     steps = family.fine_steps if request.steps is None else request.steps
     return encoded.sampler(model, [], scheduler, {**recipe, "steps": steps, "guidance": family.guidance})
 

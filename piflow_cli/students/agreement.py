@@ -14,8 +14,7 @@ from typing import Any
 
 from ..errors import RunError
 from ..presets.resolve import available, load
-from ..teachers.text_to_image import transformer_folder
-from ..weights.locate import CONFIGS, SHIPPED_PREFIX, locate
+from ..weights.locate import CONFIGS, SHIPPED_PREFIX, locate, network_folder
 from ..weights.stored import StoredWeights
 from ..wording import few
 from .adapter_configs import GRID, OTHER_CONFIG, is_widened, policy_config, widened_config
@@ -104,7 +103,7 @@ def _shipped_config(facts: StudentFacts) -> Mapping[str, Any]:
     place = teacher.base if teacher.config is None else teacher.config
     if not place.startswith(SHIPPED_PREFIX):
         return {}
-    folder = transformer_folder(locate(place, only=CONFIGS))
+    folder = network_folder(locate(place, only=CONFIGS))
     return json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
 
 

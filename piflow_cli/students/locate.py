@@ -11,7 +11,7 @@ from shlex import quote
 from ..errors import PiflowError, UsageError
 from ..presets.folders import available
 from ..presets.places import expanded
-from ..weights.locate import CHECKPOINT_SUFFIXES, CONFIGS, LOCAL_COPY, hub_id, locate
+from ..weights.locate import CHECKPOINT_SUFFIXES, COMPONENTS, CONFIGS, LOCAL_COPY, hub_id, locate
 from ..weights.stored import INDEX_SUFFIX, shards_of
 from ..wording import few, shortened
 from .fused_loras import KEPT
@@ -170,7 +170,7 @@ def _brings_code(config: Path) -> bool:
 
 
 def _pipeline(folder: Path) -> UsageError:
-    if _brings_code(folder / "transformer" / CONFIG_NAME):
+    if any(_brings_code(folder / name / CONFIG_NAME) for name in COMPONENTS):
         return _export(folder)
     return UsageError(
         f"{folder} is a whole pipeline of diffusers, not a student",

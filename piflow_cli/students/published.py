@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.heads import outputs_of
 from ..core.policies.kinds import PolicyKind, policy_kind, policy_kinds
 from ..errors import RunError, UsageError
 from ..presets.families import usable_families
@@ -199,8 +200,8 @@ def _head_sizes(
             # Tokens go in and come out as wide as a patch, N times over.
             return {"components": config["out_channels"] * config.get("patch_size", 1) ** 2 // config["in_channels"]}
         model = base_outline(preset.teacher)
-        projection = family_of(preset.teacher.family).head_site(model).projection
-        rows = model.get_submodule(projection).out_features
+        site = family_of(preset.teacher.family).head_site(model)
+        projection, rows = site.projection, outputs_of(site.predicting(model.get_submodule(site.projection)))
         if kind.published.class_prefix is None:
             return {"components": weights.shapes[f"{projection}.weight"][0] // rows}
         found = {fact: weights.shapes[tensor][0] for fact, (_, tensor) in kind.published.sizes.items()}

@@ -20,7 +20,8 @@ from ..presets.lora_texts import split_lora
 from ..system.files import files_digest
 from ..teachers.base import Network, TeacherFamily
 from ..teachers.loading import weights_in
-from ..teachers.text_to_image import TextToImageFamily, transformer_folder
+from ..teachers.text_to_image import TextToImageFamily
+from ..weights.locate import network_folder
 from ..weights.stored import StoredWeights
 from .fused_loras import KEPT, FusedLora, told_loras
 from .lora_files import PEFT_CONFIG, PEFT_WEIGHTS, TEACHER_OPTION, check_files, find_lora, read_lora
@@ -130,7 +131,7 @@ def fuse(
     for lora in loras:
         for module, factors in _factors(model, family, str(lora.file), warn).items():
             by_module.setdefault(module, []).append((factors, lora.told.scale))
-    stored = StoredWeights(weights_in(transformer_folder(folder)))
+    stored = StoredWeights(weights_in(network_folder(folder)))
     for module, parts in by_module.items():
         value = stored.read(f"{module}.weight").float()
         for factors, scale in parts:

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,7 +17,7 @@ from typing_extensions import Self
 from ..errors import UsageError
 from ..presets.families import guided_otherwise
 from ..weights.digests import shipped_digest
-from ..weights.locate import ENCODERS, hub_id, locate
+from ..weights.locate import ENCODERS, hub_id, locate, network_folder
 from ..weights.quantisation import quantised_loading
 from .base import Conditioning, Network, TeacherFamily
 from .encoders import NEGATIVE_PREFIX, EncoderFactory, negative_of
@@ -35,7 +36,9 @@ MASKS = (MASK, NEGATIVE_PREFIX + MASK)
 
 
 class TextToImageFamily(TeacherFamily):
-    """A transformer of diffusers and the stock pipeline that samples from it.
+    """A network of diffusers and the stock pipeline that samples from it, in which it is called ``component``.
+
+    ``pipeline_options``: arguments of its class besides the parts. ``casts_noise``: it gives noise the texts' dtype.
 
     ``token_positions``: latent positions per token where the pipeline packs latents, None where the model does.
     ``text_length``: tokens that a prompt is cut to. ``vae_factor``: pixels a latent position spans, each way. Both are
@@ -44,6 +47,9 @@ class TextToImageFamily(TeacherFamily):
     """
 
     pipeline_name: ClassVar[str]
+    component: ClassVar[str] = "transformer"
+    casts_noise: ClassVar[bool] = True
+    pipeline_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     token_positions: ClassVar[int | None]
     text_length: int
     length_from: ClassVar[str | None] = None
@@ -77,12 +83,12 @@ class TextToImageFamily(TeacherFamily):
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         self._config(folder)
-        return load_model(self.model_class, transformer_folder(folder), dtype)
+        return load_model(self.model_class, network_folder(folder), dtype)
 
     def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
         self._config(folder)
         return load_model(
-            self.model_class, transformer_folder(folder), torch.bfloat16, **quantised_loading(precision, keep)
+            self.model_class, network_folder(folder), torch.bfloat16, **quantised_loading(precision, keep)
         )
 
     def outline(self, folder: Path) -> nn.Module:
@@ -92,7 +98,7 @@ class TextToImageFamily(TeacherFamily):
     def _config(self, folder: Path) -> dict:
         """The config in ``folder``; raises UsageError where it is another model's or none."""
         try:
-            config = self.model_class.load_config(transformer_folder(folder))
+            config = self.model_class.load_config(network_folder(folder))
         except OSError as error:
             raise UsageError(
                 f"there is no model in {folder}", "name the folder of a pipeline or a transformer: --base PATH"
@@ -182,7 +188,7 @@ class TextToImageFamily(TeacherFamily):
         """The stock pipeline around ``model``, without text encoder and VAE."""
         kind = self.pipeline_class
         parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
-        return kind(**{**parts, "transformer": model, "scheduler": scheduler})
+        return kind(**{**parts, self.component: model, "scheduler": scheduler}, **self.pipeline_options)
 
     def to_pipeline(self, x: Tensor) -> Tensor:
         """Noise (B, C, H, W) as the stock pipeline takes it."""
@@ -211,7 +217,7 @@ class TextToImageFamily(TeacherFamily):
                 f"{folder} has no text encoder: there is no {' and no '.join(missing)} in it",
                 "name the folder or Hub id of a whole pipeline: --base PATH",
             )
-        absent = {"transformer": None, "vae": None}
+        absent = {self.component: None, "vae": None}
         return self.pipeline_class.from_pretrained(
             folder, **absent, **text_encoders(folder), torch_dtype=torch.bfloat16
         )
@@ -291,9 +297,3 @@ def _from_diffusers(name: str) -> Any:
     import diffusers
 
     return getattr(diffusers, name)
-
-
-def transformer_folder(folder: Path) -> Path:
-    """The transformer's folder in that of a pipeline; a transformer's folder is its own."""
-    inside = folder / "transformer"
-    return inside if inside.is_dir() else folder

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import RunError
 
 # Parts of a pipeline whose configs name their class in a key of diffusers.
-OF_DIFFUSERS = ("transformer", "vae")
+OF_DIFFUSERS = ("transformer", "unet", "vae")
 INDEX_NAME = "model_index.json"
 CLASS_KEY = "_class_name"
 LARGEST = 1 << 22  # bytes

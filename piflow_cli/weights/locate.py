@@ -20,7 +20,14 @@ LOCAL_COPY = f"name a local copy: {BASE}"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 # Which files of a repository are fetched, as the Hub's client reads patterns: * also matches a slash.
-NETWORK = ("config.json", "diffusion_pytorch_model*.safetensors*", "model_index.json", "transformer/*")
+# What pipelines call their networks.
+COMPONENTS = ("transformer", "unet")
+NETWORK = (
+    "config.json",
+    "diffusion_pytorch_model*.safetensors*",
+    "model_index.json",
+    *(f"{name}/*" for name in COMPONENTS),
+)
 CONFIGS = ("*config.json", "*model_index.json")
 ENCODERS = ("model_index.json", "text_encoder*", "tokenizer*", "scheduler/*", "vae/*")
 
@@ -76,6 +83,11 @@ def hub_id(base: str) -> tuple[str, str] | None:
         # weights/model.pth is a file that is not there, no repository of that name.
         return None if base.endswith(CHECKPOINT_SUFFIXES) else (base, "")
     return match["repository"], inside.rstrip("/")
+
+
+def network_folder(folder: Path) -> Path:
+    """The network's folder in that of a pipeline; a network's folder is its own."""
+    return next((folder / name for name in COMPONENTS if (folder / name).is_dir()), folder)
 
 
 def _local_copy(option: str) -> str:

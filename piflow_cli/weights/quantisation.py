@@ -18,7 +18,9 @@ from .visiting import visit
 COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
 OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
 STORED_AS = torch.float8_e4m3fn
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # what diffusers widens while it computes
+LAYERS = (nn.Linear,)  # what is widened while it computes
+# Their backward pass asks for the weight itself, which is narrow again by then.
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def check_precision(precision: str, device: torch.device, *, trained: bool = False) -> None:
@@ -62,6 +64,8 @@ def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:
 def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype | None = None) -> None:
     """Store the linear layers of ``model``, except those at ``keep``, in 8-bit floats, cast back while they compute.
 
+    Convolutions keep their bits.
+
     ``computes_in``: the dtype that they are cast to, that of the model itself where none is given. What the model's
     class marks as delicate stays as it is too, and so do the adapters and heads that it carries: peft would give
     adapters that are added afterwards the 8 bits of the layer they sit on.
@@ -70,7 +74,8 @@ def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype
 
     own = next(value.dtype for name, value in model.named_parameters() if not _ours(name))
     dtype = own if computes_in is None else computes_in
-    apply_layerwise_casting(model, STORED_AS, dtype, skip_modules_pattern=(*delicate(type(model), keep), *OURS))
+    spared = [*keep, *(path for path, layer in model.named_modules() if isinstance(layer, CONVOLUTIONS))]
+    apply_layerwise_casting(model, STORED_AS, dtype, skip_modules_pattern=(*delicate(type(model), spared), *OURS))
 
 
 def compute_in_float32(model: nn.Module, asked: Collection[str] = ()) -> None:

@@ -56,7 +56,10 @@ def made_here(which: Student, base: Path | None, given: dict) -> Tensor:
     if base is None:
         return own_samples(which)
     kind = which.family.pipeline_class
-    parts = {"transformer": root(which.model), "scheduler": which.scheduler(patch=which.family.token_positions)}
+    parts = {
+        which.family.component: root(which.model),
+        "scheduler": which.scheduler(patch=which.family.token_positions),
+    }
     index = json.loads((base / "model_index.json").read_text())
     absent = {name: None for name, value in index.items() if value == [None, None]}
     pipeline = kind.from_pretrained(base, **absent, **parts)

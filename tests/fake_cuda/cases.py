@@ -49,12 +49,13 @@ PRESETS = {
     "flux-dev-dx": 22, "flux-dev-momentum": 19, "flux2-dev": 24, "flux2-klein": 16, "qwen-image": 135,
     "qwen-image-dx": 35, "qwen-image-momentum": 35, "qwen-image-2512": 135, "krea2": 60,
     "longcat-image": 30, "ovis-image": 30, "z-image": 20, "z-image-turbo": 15,
+    "sd15": 25, "sdxl": 60, "imagenet-dit": 9,
     "emoji": 10, "emoji-1nfe": 10, "emoji-dx": 10, "emoji-momentum": 10,
 }  # fmt: skip
 WHOLE = 60
 # One of each family that samples by a stock pipeline, but LongCat-Image and Ovis-Image: their pipelines make positions
 # in host memory, and wait for them.
-PIPELINES = ("flux-dev", "flux2-dev", "flux2-klein", "qwen-image", "krea2", "z-image")
+PIPELINES = ("flux-dev", "flux2-dev", "flux2-klein", "qwen-image", "krea2", "sd15", "z-image")
 
 CASES = (
     *(Case(preset, nfes=(1, 4, 8)) for preset in PRESETS),
@@ -99,6 +100,9 @@ FETCHES = ("visiting.py", "group_offloading.py")
 
 # Launches, at most, from what a network gives to the next state, to which a stochastic step adds noise, and of a window
 # of training with its backward.
+# More for a rollout whose network predicts something else than velocities: it in another precision, two
+# factors, the state, and all of them together.
+CONVERTED = 6
 MOST_LAUNCHES = {
     kind: {
         "rollout": rollout,

@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from cases import MOST_LAUNCHES
+from cases import CONVERTED, MOST_LAUNCHES
 from torch import Tensor
 
 from piflow_cli.core.decoding import PolicyDecoder
@@ -31,11 +31,13 @@ class Seen:
 
     ``most``: the most of a ``rollout``, from what a network gave to the next state, of a ``packed rollout``, which a
     pipeline asks for, of ``stochastic`` ones, which draw noise at their end, of a ``window`` with its backward, and of
-    a ``segment`` of one window. ``output``: what the network gave last to be read as a policy of this ``kind``.
+    a ``segment`` of one window. ``output``: what the network gave last to be read as a policy of this ``kind``, and
+    ``flow``, whether that was of velocities.
     """
 
     count: Callable[[], Counter[str]]
     kind: str = ""
+    flow: bool = True
     most: dict[str, Counter[str]] = field(default_factory=dict)
     output: Tensor | None = None
 
@@ -56,7 +58,7 @@ class Seen:
             return out
 
         def seen(decoder: PolicyDecoder, output: Tensor, *given: Any) -> Any:
-            self.output, self.kind = output, decoder.kind
+            self.output, self.kind, self.flow = output, decoder.kind, decoder.parameterisation.flow
             return policy(decoder, output, *given)
 
         with mock.patch.object(PolicyScheduler, "step", counted), mock.patch.object(PolicyDecoder, "policy", seen):
@@ -126,7 +128,8 @@ def beyond(seen: Seen) -> list[str]:
     if not seen.kind:
         # No network was asked for a policy.
         return []
-    most = MOST_LAUNCHES[seen.kind]
+    more = 0 if seen.flow else CONVERTED
+    most = {name: count + more for name, count in MOST_LAUNCHES[seen.kind].items()}
     return [
         f"a {name} of {seen.kind} launches {total(counted)} times, {most[name]} allowed: {sorted(counted)}"
         for name, counted in seen.most.items()

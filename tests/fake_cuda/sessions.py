@@ -26,6 +26,7 @@ from piflow_cli.teachers.base import ClassConditionalFamily, Conditioning, Teach
 from piflow_cli.teachers.folders import config_folder, outline_folder
 from piflow_cli.training import opening
 from piflow_cli.training.loop import Session
+from piflow_cli.weights.locate import network_folder
 
 DEPTHS = {"num_layers": 1, "num_single_layers": 1, "n_layers": 1, "n_refiner_layers": 1}  # of a small model, as wide
 SHARED = ["optimisation.optimizer=adamw"]  # bitsandbytes' own kernels know no fake tensors
@@ -125,7 +126,7 @@ def session_of(
 
 def _config(name: str) -> dict:
     """The configuration of the released network of a preset, which ships."""
-    return json.loads((config_folder(load(name).teacher) / "transformer" / "config.json").read_text())
+    return json.loads((network_folder(config_folder(load(name).teacher)) / "config.json").read_text())
 
 
 def _without_weights(family: TeacherFamily, config: dict, device: str) -> TeacherFamily:

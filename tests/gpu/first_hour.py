@@ -72,6 +72,7 @@ PARTS = (
     step("krea2"),
     step("longcat-image"),
     step("ovis-image"),
+    step("sdxl"),
     step("z-image"),
     step("flux2-klein"),
     step("flux2-dev"),

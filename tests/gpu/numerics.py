@@ -25,8 +25,10 @@ from rollout import worst  # noqa: E402
 
 from piflow_cli.core import kernels, reference, rollout  # noqa: E402
 from piflow_cli.core.decoding import PolicyDecoder  # noqa: E402
+from piflow_cli.core.parameterisations.kinds import parameterisation_of  # noqa: E402
 from piflow_cli.core.policies.base import Policy  # noqa: E402
 from piflow_cli.core.policies.kinds import policy_class  # noqa: E402
+from piflow_cli.core.timegrid import TimeGrid  # noqa: E402
 
 WINDOW, STOPS = 3, 4
 SUBSTEPS = 128
@@ -49,14 +51,19 @@ class Case:
     dtype: torch.dtype = torch.float32
     patch: int | None = None
     large: bool = False
+    predicts: str = "flow"
 
     @property
     def decoder(self) -> PolicyDecoder:
-        return PolicyDecoder(self.kind, self.parts, self.shift, self.segment, self.patch)
+        return PolicyDecoder(self.kind, self.parts, self.shift, self.segment, self.patch, self.predicts)
 
 
 BF16 = torch.bfloat16
 FLUX, FLUX2, IMAGENET = (16, 128, 128), (32, 128, 128), (4, 32, 32)
+SD15, SDXL, SD_PREDICTS = (4, 64, 64), (4, 128, 128), "epsilon-scaled-linear"
+# Raw times at which teachers begin that are no flow models.
+SD = TimeGrid(1, shift=3.2, noisiest=parameterisation_of(SD_PREDICTS).noisiest).start
+DDPM = TimeGrid(1, noisiest=parameterisation_of("epsilon-linear").noisiest).start
 QUARTER = 1 / 3.5  # the first of four segments, the last of which is half as long
 CASES = (
     Case(
@@ -93,6 +100,9 @@ CASES = (
     Case("emoji at 1 evaluation", (8, 8, 16, 16), "gm", 8, 1.5, 1.0, ("emoji-1nfe",)),
     Case("DX of emoji", (8, 8, 16, 16), "dx", 10, 1.5, QUARTER, ("emoji-dx",)),
     Case("momentum of emoji", (8, 8, 16, 16), "momentum", 16, 1.5, 0.5, ("emoji-momentum",)),
+    Case("ImageNet's DDPM", (3, *IMAGENET), "gm", 32, 1.0, DDPM, ("imagenet-dit",), predicts="epsilon-linear"),
+    Case("Stable Diffusion XL", (1, *SDXL), "gm", 8, 3.2, SD * QUARTER, ("sdxl",), predicts=SD_PREDICTS),
+    Case("Stable Diffusion 1.5", (1, *SD15), "gm", 8, 3.2, SD * QUARTER, ("sd15",), predicts=SD_PREDICTS),
     Case("video", (1, 16, 21, 60, 104), "gm", 8, 3.2, QUARTER, dtype=BF16),
     Case("DX of FLUX", (1, *FLUX), "dx", 10, 3.2, QUARTER, ("flux-dev-dx", "qwen-image-dx")),
     Case("DX of FLUX in bf16, batch 3", (3, *FLUX), "dx", 10, 3.2, QUARTER, dtype=BF16),

@@ -46,7 +46,7 @@ def opened(name: str, device: str, narrow: bool) -> Session:
     if not narrow:
         return sessions.session_of(name, small=True, batch=BATCHES.get(name, 1), device=device)
     preset = load(name)
-    if preset.teacher.family == "dit":
+    if preset.teacher.family.startswith("dit"):
         return sessions.session_of(name, small=True, batch=2, device=device)
     from zoo import ZOO
 

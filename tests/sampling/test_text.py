@@ -268,6 +268,9 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
     vae = tiny_vae(row.family)
     vae.save_pretrained(tmp_path / "base" / "vae")
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.7 if own_scheduler else 3.2)
+    if row.component == "unet":
+        spacing = "trailing" if own_scheduler else "linspace"
+        scheduler = diffusers.EulerDiscreteScheduler(1000, 0.00085, 0.012, "scaled_linear", timestep_spacing=spacing)
     if own_scheduler:
         scheduler.save_pretrained(tmp_path / "base" / "scheduler")
     run(cli, "--teacher", preset, "a fox", *SIZE, "--steps", "3", "--seeds", "4", "--output", tmp_path / "out")
@@ -291,12 +294,15 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
             given["guidance_scale"] = row.guidance
         else:
             scale = "true_cfg_scale" if row.family in ("qwen-image", "flux-cfg") else "guidance_scale"
-            given |= {f"negative_{name}": value[None] for name, value in empty.items()}
+            no_text = 0 if row.family == "sdxl" else 1
+            given |= {f"negative_{name}": no_text * value[None] for name, value in empty.items()}
             given |= {
                 "ovis-image": {"negative_prompt": None},
                 "longcat-image": {"enable_prompt_rewrite": False},
             }.get(row.family, {})
-            given[scale] = {"krea2": 3.5, "ovis-image": 5.0, "longcat-image": 4.5}.get(row.family, 4.0)
+            given[scale] = {"krea2": 3.5, "ovis-image": 5.0, "longcat-image": 4.5, "sd15": 7.5, "sdxl": 5.0}.get(
+                row.family, 4.0
+            )
     latents = row.unpacked(pipeline, pipeline(**given, latents=row.packed(pipeline, noise), **size).images, noise)
     with torch.no_grad():
         expected = to_images(decode_each(family, vae, latents))[0]

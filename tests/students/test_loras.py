@@ -13,10 +13,10 @@ from diffusers import FluxPipeline
 from helpers import seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lora_cases import ALPHAS, FLUX, FORMS, MODULES, RANKS, factors, written
+from lora_cases import ALPHAS, FLUX, FORMS, MODULES, RANKS, every_lora_family, factors, written
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from zoo import ZOO, Row, every_family, student_of
+from zoo import ZOO, Row, student_of
 
 from piflow_cli.errors import PiflowError, RunError, UsageError
 from piflow_cli.students.lora_files import read_lora
@@ -47,7 +47,7 @@ def rewritten(path: Path, **more: Tensor) -> Path:
     return path
 
 
-@every_family
+@every_lora_family
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_names_counts_alpha_over_rank_times_the_product(row: Row, form: str, tmp_path) -> None:
     modules = MODULES[row.family]
@@ -58,7 +58,7 @@ def test_every_form_of_names_counts_alpha_over_rank_times_the_product(row: Row, 
         torch.testing.assert_close(change(model, module), 0.5 * alpha / rank * up @ down, rtol=1e-4, atol=1e-4)
 
 
-@every_family
+@every_lora_family
 @pytest.mark.parametrize("form", ["diffusers", "peft", "kohya"])
 def test_without_an_alpha_the_product_counts_once(row: Row, form: str, tmp_path) -> None:
     modules = MODULES[row.family]
@@ -117,7 +117,7 @@ def test_the_dotted_layout_of_the_original_networks_is_read(family: str, parts: 
     torch.testing.assert_close(change(model, "transformer_blocks.0.attn.to_v"), up[64:] @ down, rtol=1e-4, atol=1e-4)
 
 
-@every_family
+@every_lora_family
 @pytest.mark.parametrize(
     "extra",
     [
@@ -194,7 +194,7 @@ def test_a_part_for_text_encoders_is_said(tmp_path) -> None:
             put(ZOO["flux"], path)
 
 
-@every_family
+@every_lora_family
 @pytest.mark.parametrize("part", ["down", "up", "alpha"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_values_that_are_not_finite_are_refused_by_name(row: Row, part: str, value: float, tmp_path) -> None:

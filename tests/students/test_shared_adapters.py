@@ -136,7 +136,8 @@ def test_names_and_config_are_the_published_ones(row: Row, tmp_path) -> None:
     saved(row, tmp_path)
     config = json.loads((tmp_path / "adapter" / "config.json").read_text())
     assert config["_class_name"] == f"GM{row.model_name}"
-    assert (config["num_gaussians"], config["logstd_inner_dim"], config["logweights_channels"]) == (3, 8, 4)
+    positions = family_of(row.family).head_site(row.build()).patch
+    assert (config["num_gaussians"], config["logstd_inner_dim"], config["logweights_channels"]) == (3, 8, positions)
     assert PUBLISHED_CONFIG.get(row.family, {}).items() <= config.items() and "patch_size" not in config
     with safe_open(tmp_path / "adapter" / WEIGHTS, "pt") as file:
         names, metadata = set(file.keys()), file.metadata()

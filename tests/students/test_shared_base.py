@@ -26,7 +26,7 @@ from piflow_cli.teachers.base import Network, teacher_velocity
 def velocity(row: Row, model: Network, x: Tensor | None = None) -> Tensor:
     """The teacher's, unguided."""
     with torch.no_grad():
-        return family_of(row.family, row.guidance).call(
+        return family_of(row.family, row.guidance).velocity(
             model, states() if x is None else x, to_sigma(RAW, 3.2), conditioning(row)
         )
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import seeded
-from lora_cases import FORMS, MODULES, written
+from lora_cases import FORMS, MODULES, every_lora_family, written
 from safetensors.torch import load_file, save_file
-from zoo import ZOO, Row, every_family
+from zoo import ZOO, Row
 
 from piflow_cli.errors import RunError
 from piflow_cli.students.fused_loras import FusedLora, from_json
@@ -28,7 +28,7 @@ def saved(row: Row, folder: Path) -> torch.nn.Module:
     return model
 
 
-@every_family
+@every_lora_family
 @pytest.mark.parametrize("kind", ["LoRA", "DoRA"])
 def test_fused_weights_are_those_that_peft_merges(row: Row, kind: str, tmp_path) -> None:
     """Of two LoRAs, one after the other."""

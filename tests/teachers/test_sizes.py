@@ -38,12 +38,15 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
     assert factory.latent_shape(48, 32) == (4, 32 // factor, 48 // factor)
 
 
+LENGTHS = {"ovis-image": 256, "sd15": 77, "sdxl": 77}
+
+
 @every_family
 def test_a_base_without_a_vae_has_the_published_sizes(row: Row, tmp_path) -> None:
     zoo_preset(row, tmp_path)
-    for folder in (tmp_path / "base", tmp_path / "base" / "transformer"):
+    for folder in (tmp_path / "base", tmp_path / "base" / row.component):
         sized = family_of(row.family).sized_by(folder)
-        assert (sized.vae_factor, sized.text_length) == (8, 256 if row.family == "ovis-image" else 512)
+        assert (sized.vae_factor, sized.text_length) == (8, LENGTHS.get(row.family, 512))
 
 
 @pytest.mark.parametrize("name", ["flux", "flux-cfg"])

@@ -62,7 +62,9 @@ def test_a_base_of_fewer_bits_trains_as_one_of_float32_with_the_same_values(
 ) -> None:
     narrow, wide = session_of(row, tmp_path / "narrow", precision), session_of(row, tmp_path / "wide", "fp32")
     base = narrow.student.model.base
-    assert torch.bfloat16 in {value.dtype for value in base.parameters()}
+    # U-Nets have no linear layer that stays in 16 bits, and their convolutions are widened for good.
+    stored = torch.float8_e4m3fn if (row.component, precision) == ("unet", "fp8") else torch.bfloat16
+    assert stored in {value.dtype for value in base.parameters()}
     assert (torch.float8_e4m3fn in {value.dtype for value in base.parameters()}) == (precision == "fp8")
     wide.student.model.base.load_state_dict({name: value.float() for name, value in base.state_dict().items()})
     for one, other in zip(two_steps(narrow), two_steps(wide), strict=True):
@@ -72,7 +74,7 @@ def test_a_base_of_fewer_bits_trains_as_one_of_float32_with_the_same_values(
         assert one.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
     # What the layers store is as narrow as it was.
-    assert torch.bfloat16 in {value.dtype for value in base.parameters()}
+    assert stored in {value.dtype for value in base.parameters()}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8"])

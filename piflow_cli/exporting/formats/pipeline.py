@@ -20,16 +20,16 @@ from ..card import sampling_call
 from ..copies import is_part
 from ..network import (
     SCHEDULER_FOLDER,
-    TRANSFORMER,
     base_reference,
     check_whole,
     dtype_of,
+    network_part,
     rollouts_of,
     write_json,
     write_network,
     write_scheduler,
 )
-from ..parts import INDEX_NAME, OWN, class_parts, text_parts
+from ..parts import INDEX_NAME, class_parts, text_parts
 from ..standalone.code import SCHEDULER, transformer_class, transformer_module
 from ..verify import ComparedFormat, by_pipeline, check_weights, difference, reading_back
 from ..weights import merged_weights
@@ -55,12 +55,13 @@ class PipelineFormat(ComparedFormat):
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
         facts, dtype = student.facts, dtype_of(request, student)
         reference = None if request.with_base else base_reference(facts, request)
-        write_network(student, folder / TRANSFORMER, dtype, reference=reference)
+        part = network_part(student.family)
+        write_network(student, folder / part, dtype, reference=reference)
         write_scheduler(student, folder / SCHEDULER_FOLDER)
         kind = type(root(student.model))
         index = {
             "_diffusers_version": diffusers.__version__,
-            TRANSFORMER: [transformer_module(kind), transformer_class(kind)],
+            part: [transformer_module(kind), transformer_class(kind)],
             SCHEDULER_FOLDER: [SCHEDULER, "PolicyScheduler"],
         }
         parts = text_parts if isinstance(student.family, TextToImageFamily) else class_parts
@@ -73,17 +74,19 @@ class PipelineFormat(ComparedFormat):
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         dtype = dtype_of(request, student)
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        others = [name for name, value in index.items() if is_part(value) and name not in (*OWN, "_class_name")]
+        part = network_part(student.family)
+        own = (part, SCHEDULER_FOLDER, "_class_name")
+        others = [name for name, value in index.items() if is_part(value) and name not in own]
         device = next(root(student.model).parameters()).device
         with reading_back():
             # Text encoders and VAE do not affect the comparison, and they are large.
             pipeline = DiffusionPipeline.from_pretrained(
                 folder, trust_remote_code=True, torch_dtype=dtype, **dict.fromkeys(others)
             )
-            transformer = pipeline.transformer.to(device)
+            network = getattr(pipeline, part).to(device)
             if request.with_base:
-                check_weights(merged_weights(student), transformer)
-            return difference(student, dtype, by_pipeline(student, transformer, pipeline.scheduler))
+                check_weights(merged_weights(student), network)
+            return difference(student, dtype, by_pipeline(student, network, pipeline.scheduler))
 
     def snippet(self, facts: StudentFacts, place: str, sizes: str = "") -> str:
         # Class-conditional students are small, and some of them made on a CPU.

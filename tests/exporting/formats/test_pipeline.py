@@ -129,7 +129,8 @@ def test_weights_are_in_the_dtype_that_is_asked_for_and_heads_in_float32(name, d
     ZOO[name].build().save_pretrained(tmp_path / "base") if name in ZOO else None
     folder = export(student(name, tmp_path / "base"), "pipeline", tmp_path / "out", dtype=dtype)
     own = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-    for key, value in load_file(folder / "transformer" / WEIGHTS).items():
+    part = ZOO[name].component if name in ZOO else "transformer"
+    for key, value in load_file(folder / part / WEIGHTS).items():
         kept = weights.is_of_head(key) or (name == "krea2" and "norm" in key)
         assert value.dtype == (torch.float32 if kept else own), key
 
