@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -68,6 +68,17 @@ class Policy(ABC):
     def detach(self) -> Self:
         """The same policy, cut from the graph of the network."""
         return replace(self, **{name: getattr(self, name).detach() for name in (*self.outputs, "x_src")})
+
+    def repeated(self, times: int) -> Self:
+        """The policy of a batch that holds each sample ``times`` times, sample by sample in turn; one sample as views.
+
+        Every tensor among the fields has the samples first.
+        """
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(
+            self, **{name: value.expand(times, *value.shape).flatten(0, 1) for name, value in tensors.items()}
+        )
 
     def without(self, dropped: Tensor | None) -> Self:
         """The policy without the components (B, K) that are marked; itself where it has none."""
