@@ -178,13 +178,13 @@ MORE_EVALUATIONS = Claim(
 FRAGILITY = Claim(
     9,
     "What a teacher does off its own path limits its student",
-    "pi-Flow, section 6, open question",
+    "pi-Flow, on scheduled trajectory mixing; how far it reaches is left open there",
     "The teacher that answers worse where noise was added to its path has the student that ends further from it.",
     {f"guidance {scale}": Arm(settings=(f"teacher.guidance={scale}",)) for scale in (1, 2, 4)},
     tuple(
         Comparison(f"guidance {less}", f"guidance {more}", figure)
         for less, more in ((1, 2), (2, 4))
-        for figure in ("teacher_error", "endpoint_error")
+        for figure in ("teacher_error", "velocity_error", "endpoint_error")
     ),
 )
 CLAIMS = (FAMILIES, DROPOUT, WINDOW, ON_POLICY, ROBUSTNESS, DATA_FREE, MORE_EVALUATIONS, FRAGILITY)

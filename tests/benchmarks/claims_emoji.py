@@ -24,7 +24,7 @@ from typing import ClassVar
 
 import torch
 from claim_runs import Measured, Study, inspected
-from claim_table import Arm, Claim, Comparison, against
+from claim_table import Arm, Claim, against
 from claims import run
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -50,11 +50,23 @@ SHOWN, INSPECTED = 8, 4  # pictures of a row; prompts that piflow inspect-policy
 
 NO_MIXING = "imitation.mixing_iterations=0"
 BY_TWO_HALVES = ("teacher.family=flux-cfg", "teacher.base=preset:emoji-cfg", "teacher.guidance_mode=plain")
+TEACHERS = {
+    "two halves": Arm(nfe=4, settings=(*BY_TWO_HALVES, NO_MIXING)),
+    "distilled": Arm(nfe=4, settings=(NO_MIXING,)),
+}
+PREMISE = Claim(
+    8,
+    "A guidance-distilled teacher is fragile off its own path",
+    "pi-Flow, on scheduled trajectory mixing for FLUX",
+    "It answers worse where noise was added to its path than the same teacher guided by two evaluations.",
+    TEACHERS,
+    against("two halves", ("distilled",), "teacher_error"),
+)
 MIXING = Claim(
     8,
     "Mixing prevents collapse",
     "pi-Flow, on scheduled trajectory mixing for FLUX",
-    "A guidance-distilled teacher answers badly off its own path: without mixing at first, students collapse.",
+    "Without teacher steps between a student's at first, students of a guidance-distilled teacher collapse.",
     {
         "mixing": Arm(nfe=4),
         "no mixing": Arm(nfe=4, settings=(NO_MIXING,)),
@@ -67,15 +79,17 @@ MIXING = Claim(
         for one in against(f"{few}mixing", (f"{few}no mixing",), "error", "worst_norm_off", "worst_sameness")
     ),
 )
+# Which of two teachers is the fragile one was measured before a student had learned anything, in a run of two
+# iterations; what is asked is the order of their students.
 FRAGILITY = Claim(
     9,
-    "What a teacher does off its own path limits its student, guidance distilled or not",
+    "What a teacher does off its own path limits its student",
     "pi-Flow, on scheduled trajectory mixing; how far it reaches is left open there",
     "The teacher that answers worse where noise was added to its path has the student that ends further from it.",
-    {"two halves": Arm(nfe=4, settings=(*BY_TWO_HALVES, NO_MIXING)), "distilled": Arm(nfe=4, settings=(NO_MIXING,))},
-    (Comparison("two halves", "distilled", "teacher_error"), Comparison("two halves", "distilled", "error")),
+    TEACHERS,
+    against("distilled", ("two halves",), "teacher_error", "error"),
 )
-CLAIMS = (MIXING, FRAGILITY)
+CLAIMS = (PREMISE, MIXING, FRAGILITY)
 
 
 @dataclass(frozen=True)
