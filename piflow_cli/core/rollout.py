@@ -61,7 +61,7 @@ def mean_velocities(
     On a GPU it launches as much for many states as for one. Returns (n, B, C, *S).
     """
     if x.ndim != policy.x_src.ndim + 1:
-        raise PolicyError("x", f"{x.ndim} axes where states of {policy.x_src.ndim} are to lie behind one more")
+        raise PolicyError("x", f"{x.ndim} axes where a stack of states has {policy.x_src.ndim + 1}")
     raws = [raw.flatten() for raw in (raw_from, raw_to)]
     policy = policy.repeated(len(x))
     return mean_velocity(policy, x.flatten(0, 1), *raws, substeps=substeps, longest=longest).unflatten(0, x.shape[:2])

@@ -201,7 +201,7 @@ def test_the_tensors_of_one_sample_are_repeated_without_a_copy() -> None:
 
 def test_states_that_are_not_stacked_are_refused() -> None:
     policy = gm_policy((2, 3, 5), 4)
-    with pytest.raises(PolicyError, match="2 axes|3 axes"):
+    with pytest.raises(PolicyError, match="x: 3 axes where a stack of states has 4"):
         mean_velocities(policy, policy.x_src, policy.raw_src, policy.raw_src)
 
 

@@ -27,9 +27,10 @@ class Policy(ABC):
     times, ``shift`` the map from raw time to sigma. Times are computed in float64, states in float32.
 
     A new policy is a frozen dataclass with :meth:`layout`, :meth:`from_output` and :meth:`posterior_mean`; the rest has
-    a default here. ``outputs``: names of the fields that the network gives. ``fast_rollout``: the module of
-    :mod:`piflow_cli.core.kernels` that follows the policy; a subclass, whose velocities may be others, does not inherit
-    it. ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
+    a default here. All tensors among its fields have the samples first. ``outputs``: names of the fields that the
+    network gives. ``fast_rollout``: the module of :mod:`piflow_cli.core.kernels` that follows the policy; a subclass,
+    whose velocities may be others, does not inherit it. ``exact``: whether :meth:`mean_velocity` is a closed form,
+    which rollouts take in place of substeps.
     """
 
     # The type that dataclasses.replace asks for.
@@ -70,10 +71,7 @@ class Policy(ABC):
         return replace(self, **{name: getattr(self, name).detach() for name in (*self.outputs, "x_src")})
 
     def repeated(self, times: int) -> Self:
-        """The policy of a batch that holds each sample ``times`` times, sample by sample in turn; one sample as views.
-
-        Every tensor among the fields has the samples first.
-        """
+        """The policy of ``times`` batches like its own, one behind the other; views of a single sample, else copies."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         return replace(
