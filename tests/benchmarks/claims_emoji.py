@@ -37,6 +37,7 @@ from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.sampling.opened import OpenedModel, open_model
 from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
+from piflow_cli.students.adapter_fit import LORA_B
 from piflow_cli.students.open import find_student
 from piflow_cli.students.run_checkpoints import TENSORS_NAME, checkpoints
 from piflow_cli.students.runs import RunFolder
@@ -163,8 +164,14 @@ def against_teacher(states: Tensor, fine: Tensor) -> dict[str, float]:
 
 def _weights_in_turn(opened: OpenedModel, folder: Path) -> Iterator[int]:
     """Iterations of the run's checkpoints; each time the student of ``opened`` has become the average there."""
+    adapter = opened.found.preset().adapter
+    assert adapter is not None, "the students of emoji are adapters"
+    # Saved students hold the factor in the matrices, checkpoints do not.
+    factor = adapter.alpha / adapter.rank
     for path in checkpoints(RunFolder(folder).checkpoints):
-        opened.student.model.load_state_dict(part_of(load_file(path / TENSORS_NAME), "average."))
+        average = part_of(load_file(path / TENSORS_NAME), "average.")
+        scaled = {name: value * factor if name.endswith(LORA_B) else value for name, value in average.items()}
+        opened.student.model.load_state_dict(scaled)
         yield int(path.name)
 
 

@@ -16,6 +16,12 @@ from claim_runs import growth
 from claim_table import CLAIMS, Arm, Claim, Comparison
 from claim_verdicts import FAILS, HOLDS, UNDECIDED, half_width, judge, verdict
 from common import write_json
+from tiny_presets import texts
+from tiny_vae import tiny_vae
+from zoo import ZOO, zoo_preset
+
+from piflow_cli.sampling.denoise import sample_student
+from piflow_cli.sampling.teacher import own_teacher
 
 
 def figures(**values: list[float]) -> dict[str, list[dict[str, float]]]:
@@ -141,3 +147,27 @@ def test_latents_are_held_against_the_teacher_s() -> None:
     # Pictures that no longer depend on the noise, of half the size.
     alike = 0.5 * fine[::2].repeat_interleave(2, dim=0)
     assert claims_emoji.against_teacher(alike, fine)["sameness"] == 1
+
+
+def test_a_student_is_looked_at_all_along_its_training(cli, text_encoders, tmp_path, monkeypatch) -> None:
+    """The last look is at the student that the run has saved; those before it are at others."""
+    preset, _ = zoo_preset(ZOO["flux"], tmp_path)
+    tiny_vae(ZOO["flux"].family).save_pretrained(tmp_path / "base" / "vae")
+    settings = ["output.checkpoint_every=1", "output.keep_checkpoints=9", "data.resolution=64"]
+    told = [*texts(tmp_path, "ab", "abc"), *(part for setting in settings for part in ("--set", setting))]
+    run = tmp_path / "run"
+    assert cli("distill", "--teacher", str(preset), *told, "--output", str(run), "--quiet").code == 0
+    monkeypatch.setattr(claims_emoji, "TEACHER_STEPS", 4)
+    monkeypatch.setattr(claims_emoji, "inspected", lambda *given: {"teacher_error": 0.5})
+    study = claims_emoji.EmojiStudy(tmp_path / "study", images=4)
+    found = study.measure(Arm(nfe=2), run)
+    looks = found["course"]
+    assert [look["iteration"] for look in looks] == [1, 2, 3, 4] and len({look["error"] for look in looks}) == 4
+    assert found["worst_norm_off"] == max(look["norm_off"] for look in looks[2:]) and found["teacher_error"] == 0.5
+    saved = study._opened(run)
+    noise, conditioning = saved.noise(saved.specs), saved.conditioning(saved.specs)
+    with torch.no_grad():
+        fine = own_teacher(saved.student, run).sample(noise, conditioning, claims_emoji.TEACHER_STEPS)
+        apart = (sample_student(saved.student, noise, conditioning) - fine).square().mean() / fine.square().mean()
+    assert found["error"] == pytest.approx(apart.item(), rel=1e-4)
+    assert (run / "course.png").is_file()
