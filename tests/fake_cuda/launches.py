@@ -142,7 +142,7 @@ def beyond(seen: Seen) -> list[str]:
         return []
     most = MOST_LAUNCHES[seen.kind]
     return [
-        f"a {name} of {seen.kind} launches {total(counted)} times, {most[name]} allowed: {sorted(counted)}"
+        f"{name} of {seen.kind}: {total(counted)} launches, {most[name]} allowed: {sorted(counted)}"
         for name, counted in seen.most.items()
         if name in most and total(counted) > most[name]
     ]

@@ -124,5 +124,5 @@ def test_each_planted_fault_is_seen() -> None:
     assert "_local_scalar_dense" in seen["an_item"]
     assert "CompilationError" in seen["a_constant_that_is_called"]
     assert "float" in seen["an_argument_of_the_wrong_type"]
-    assert "a rollout of gm launches 3 times" in seen["a_launch_more"]
-    assert "a windows of gm launches 8 times" in seen["a_launch_more"]
+    assert "rollout of gm: 3 launches" in seen["a_launch_more"]
+    assert "windows of gm: 8 launches" in seen["a_launch_more"]
