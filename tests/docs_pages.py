@@ -1,8 +1,8 @@
 """The pages of docs/ that are made from the program itself: `python tests/docs_pages.py` writes them.
 
 ``settings.md`` comes from the schema of presets, ``commands.md`` from the Typer app, ``house.md`` from the files of the
-package, the tables of ``results.md`` and ``gpu.md`` from the files under tests/benchmarks/results, and the programs in
-``adding.md`` and ``hundred_lines.md`` from their files.
+package, the tables of ``results.md``, ``gpu.md``, ``cost.md`` and ``claims.md`` from the files under
+tests/benchmarks/results, and the programs in ``adding.md`` and ``hundred_lines.md`` from their files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from claims_page import claims
 from house_page import house
 from result_tables import costs, on_gpu, results, table
 
@@ -153,6 +154,7 @@ MADE_IN = {
     "results.md": results,
     "gpu.md": on_gpu,
     "cost.md": costs,
+    "claims.md": claims,
     "adding.md": programs,
     "hundred_lines.md": programs,
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 from .constants import ImitationConfig
 from .draws import SegmentDraws, StartDraws, draw_segment, draw_segments, draw_start
 from .policies.base import Policy
-from .rollout import mean_velocity, rollout, rollout_through
+from .rollout import mean_velocities, rollout, rollout_through
 from .tensors import per_sample, to_device
 from .timegrid import to_sigma
 
@@ -118,12 +118,9 @@ def segment_loss(
     # A bound that the host knows: it sizes the kernels' tables without asking the device.
     longest = min(1.0, ratio * config.grid.segment + 2 * config.window / config.substeps)
     ends = raws - intervals.moves - intervals.window
-    velocities = [
-        mean_velocity(policy, state, raw, end, substeps=config.substeps, longest=longest)
-        for state, raw, end in zip(states, raws, ends)
-    ]
-    # All states at once: on a GPU what follows costs no more for many than for one.
-    squares = (torch.stack(velocities) - torch.stack(answers)).square()
+    # All states at once: on a GPU this, and what follows, costs no more for many than for one.
+    velocities = mean_velocities(policy, torch.stack(states), raws, ends, substeps=config.substeps, longest=longest)
+    squares = (velocities - torch.stack(answers)).square()
     scale = config.loss_scale / 2 / config.states
     loss = (scale * squares.flatten(1).mean(dim=1)).sum()
     if seen is not None:

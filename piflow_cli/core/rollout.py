@@ -53,6 +53,20 @@ def mean_velocity(
     return mean
 
 
+def mean_velocities(
+    policy: Policy, x: Tensor, raw_from: Tensor, raw_to: Tensor, *, substeps: int = 128, longest: float = 1.0
+) -> Tensor:
+    """:func:`mean_velocity` from n states of each sample at once: ``x`` (n, B, C, *S), raw times (n, B).
+
+    On a GPU it launches as much for many states as for one. Returns (n, B, C, *S).
+    """
+    if x.ndim != policy.x_src.ndim + 1:
+        raise PolicyError("x", f"{x.ndim} axes where a stack of states has {policy.x_src.ndim + 1}")
+    raws = [raw.flatten() for raw in (raw_from, raw_to)]
+    policy = policy.repeated(len(x))
+    return mean_velocity(policy, x.flatten(0, 1), *raws, substeps=substeps, longest=longest).unflatten(0, x.shape[:2])
+
+
 def _mean_velocity(policy: Policy, x: Tensor, raws: list[Tensor], substeps: int, longest: float) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         if (fast := _fast_rollout(policy, x)) is not None:

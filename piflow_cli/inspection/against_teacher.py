@@ -32,12 +32,14 @@ class Comparison:
     """One segment against the teacher.
 
     ``errors``: of the velocity at the student's states (:mod:`piflow_cli.sampling.trajectory`). ``estimates``: the
-    teacher's x_0 (B, C, *S) at these states. ``end``: the end of the segment on the teacher's own path.
+    teacher's x_0 (B, C, *S) at these states. ``own``: its states and velocities on its own path, at the same times.
+    ``end``: the end of the segment there.
     """
 
     errors: list[VelocityError]
     apart: PathDistance
     estimates: list[Tensor]
+    own: list[tuple[Tensor, Tensor]]
     end: Tensor
 
 
@@ -47,7 +49,8 @@ def compare(path: PolicyPath, teacher: TeacherVelocity, start: Tensor, shift: fl
     ``substeps`` are the teacher's Euler steps per unit of raw time.
     """
     estimates: list[Tensor] = []
-    speeds: dict[float, Tensor] = {}
+    raws = [times(raw, start) for raw in (*path.raws, path.raw_end)]
+    answers: dict[float, Tensor] = {}
 
     # A teacher's answer is too dear to ask for twice, so both closures also keep what is wanted of it.
     def at_the_student(x: Tensor, sigma: Tensor) -> Tensor:
@@ -57,15 +60,15 @@ def compare(path: PolicyPath, teacher: TeacherVelocity, start: Tensor, shift: fl
 
     def on_its_own(x: Tensor, sigma: Tensor) -> Tensor:
         answer = teacher(x, sigma)
-        speeds[sigma[0].item()] = mean_square(answer)
+        if (level := sigma[0].item()) in begins:
+            answers[level] = answer
         return answer
 
     errors = velocity_errors(path, at_the_student, shift)
-    raws = [times(raw, start) for raw in (*path.raws, path.raw_end)]
     policy = TeacherPolicy(on_its_own, start, raws[0], shift)
+    begins = [policy.sigma(raw).to(start)[0].item() for raw in raws[:-1]]
     states = [start, *rollout_through(policy, start, raws, substeps=substeps)]
     gap = torch.stack([mean_square(one - other) for one, other in zip((*path.states, path.end), states)], dim=1)
-    begins = [policy.sigma(raw).to(start)[0].item() for raw in raws[:-1]]
-    return Comparison(
-        errors, PathDistance(gap, torch.stack([speeds[sigma] for sigma in begins], dim=1)), estimates, states[-1]
-    )
+    own = [(x, answers[level]) for x, level in zip(states, begins)]
+    speeds = torch.stack([mean_square(answer) for _, answer in own], dim=1)
+    return Comparison(errors, PathDistance(gap, speeds), estimates, own, states[-1])

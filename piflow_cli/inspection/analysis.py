@@ -27,6 +27,7 @@ from .request import Position
 from .robustness import Response, component_dropout, perturb
 from .slices import Slice, slice_of
 from .substeps import Convergence, convergence
+from .teacher_robustness import Pushes, push, pushed_states
 from .tensors import joined, mean_square, present, to_host
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class EvaluationFindings:
     convergence: Convergence
     errors: list[VelocityError] | None
     apart: PathDistance | None
+    pushes: Pushes | None
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,13 @@ class _Batch:
             convergence=to_host(convergence(path)),
             errors=None if against is None else against.errors,
             apart=None if against is None else to_host(against.apart),
+            pushes=None if against is None else to_host(self._pushes(path, against)),
         )
+
+    def _pushes(self, path: PolicyPath, against: Comparison) -> Pushes:
+        assert self.velocity is not None, "the teacher has been compared with"
+        asked = pushed_states(path.index, len(path.raws), self.facts.nfe)
+        return push(against, asked, path.raws, self.velocity, self._perturbation(), self.facts.shift)
 
     def _close_up(self, path: PolicyPath, against: Comparison | None) -> CloseUp:
         by_position = anatomy_of(path.policy).by_position
@@ -240,6 +248,7 @@ def _merged_evaluation(parts: Sequence[EvaluationFindings]) -> EvaluationFinding
     first = parts[0]
     compositions, switchings = present(part.composition for part in parts), present(part.switching for part in parts)
     errors, aparts = present(part.errors for part in parts), present(part.apart for part in parts)
+    pushes = present(part.pushes for part in parts)
     counts = [len(part.motion.straightness) for part in parts]
     return EvaluationFindings(
         index=first.index,
@@ -250,6 +259,7 @@ def _merged_evaluation(parts: Sequence[EvaluationFindings]) -> EvaluationFinding
         convergence=joined([part.convergence for part in parts]),
         errors=pooled(list(zip(counts, errors))) if errors else None,
         apart=joined(aparts) if aparts else None,
+        pushes=joined(pushes) if pushes else None,
     )
 
 

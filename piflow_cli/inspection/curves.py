@@ -156,6 +156,25 @@ def robustness_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
     return finish(panels, drawn, legend=decay, timed=(decay,))
 
 
+def teacher_robustness_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
+    """Answers of teachers at pushed states of their own paths, by noise level: a darker line for a larger push."""
+    panels = [gain, error] = panels_of(2)
+    for curve in drawn:
+        if (found := curve.summary.teacher_robustness) is None:
+            continue
+        for number, pushed in enumerate(found.pushed, 1):
+            style: dict[str, Any] = {"color": curve.colour, "alpha": number / len(found.pushed), "markersize": 3}
+            gain.plot(found.sigmas, pushed.gain, "o-", label=f"{curve.name}, {pushed.size}", **style)
+            error.plot(found.sigmas, [100 * value for value in pushed.velocity_error], "o-", **style)
+    gain.axhline(1, **PASSIVE_STYLE)
+    gain.set(ylabel="change of x_0 over the push", title="what the teacher makes of a push")
+    error.set(ylabel="% of the velocity expected", title="velocity error of the teacher")
+    for axes in panels:
+        axes.set(xlabel="noise level sigma", ylim=(0, None))
+        axes.invert_xaxis()
+    return finish(panels, drawn, legend=gain)
+
+
 def dropout_figure(drawn: Sequence[StudentCurve]) -> list[Figure]:
     """How far the end moves when one component is left out, where there are components."""
     panels = [axes] = panels_of(1)

@@ -61,6 +61,33 @@ class Robustness:
 
 
 @dataclass(frozen=True)
+class Pushed:
+    """States of the teacher's own path with noise of one size added, by their times.
+
+    ``gain``: the change of its x_0 over the push; ``velocity_error``: of its answer, over the velocity that leads from
+    the pushed state to the x_0 of the path (root mean squares).
+    """
+
+    size: str
+    gain: list[float]
+    velocity_error: list[float]
+
+
+@dataclass(frozen=True)
+class TeacherRobustness:
+    """The teacher's answers off its own path, at raw times ``raws``.
+
+    ``gain`` and ``velocity_error``: of noise of the size that the figures call typical, over all times.
+    """
+
+    raws: list[float]
+    sigmas: list[float]
+    pushed: list[Pushed]
+    gain: float
+    velocity_error: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """The numbers of one student.
 
@@ -80,6 +107,7 @@ class Summary:
     at: int
     steps: list[Step]
     robustness: Robustness
+    teacher_robustness: TeacherRobustness | None
     straightness: float
     trajectory_error: float | None
     endpoint_error: float | None

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 PAGE_NAME = "policy.html"
 # Names of files, which stay as they are in 0.1.0.
-PICTURES = ("samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "slice", "maps")
+PICTURES = (
+    "samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "teacher-robustness", "slice",
+    "maps",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -245,6 +248,17 @@ def _robustness(students: Sequence[Inspected], drawn: Sequence[curves.StudentCur
             "How far the end moves when one component is left out: a component that nobody misses is not used.",
             "dropout",
             curves.dropout_figure(mixtures),
+        )
+    if any(student.summary.teacher_robustness is not None for student in students):
+        yield Section(
+            "",
+            (
+                "The teacher alone: states of its own path with noise added, and how far its x_0 moves from the one on"
+                " the path. At 0 it takes the push for noise, at 1 (grey) for a part of the picture, above it makes"
+                " more of it. A student asks its teacher about such states."
+            ),
+            "teacher-robustness",
+            curves.teacher_robustness_figure(drawn),
         )
 
 

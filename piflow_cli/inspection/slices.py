@@ -12,7 +12,7 @@ from ..core.rollout import rollout_through
 from ..sampling.trajectory import PolicyPath, times
 from .kinds.anatomy import anatomy_of
 from .request import Position
-from .tensors import position_of, repeated
+from .tensors import position_of
 
 SLICE_TIMES = 49
 SLICE_VALUES = 97
@@ -55,9 +55,9 @@ def slice_of(path: PolicyPath, position: Position, substeps: int) -> Slice:
 
     beside = x.expand(NEIGHBOURS, *x.shape[1:]).clone()
     beside[:, axis] = _column(torch.linspace(float(values[0]), float(values[-1]), NEIGHBOURS), x)
-    near = follow(repeated(policy, NEIGHBOURS), beside)
+    near = follow(policy.repeated(NEIGHBOURS), beside)
 
-    many = repeated(policy, len(values))
+    many = policy.repeated(len(values))
     velocities = []
     for raw, state in zip(raws, states):
         line = state.expand(len(values), *state.shape[1:]).clone()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import torch
+
 from ..core.timegrid import to_sigma
 from ..sampling.trajectory import relative_error
 from .analysis import EvaluationFindings, Findings
 from .kinds.anatomy import Anatomy, anatomy_named
 from .motion import Motion
-from .numbers import Perturbation, Robustness, Step, Summary
-from .robustness import Response, passive, shares, steering
+from .numbers import Perturbation, Pushed, Robustness, Step, Summary, TeacherRobustness
+from .robustness import SIZES, TYPICAL, Response, passive, shares, size_name, steering
 from .substeps import SUBSTEPS, enough, relative_errors
-from .tensors import root_mean
+from .teacher_robustness import Pushes, gains, pushed_states, velocity_errors
+from .tensors import present, root_mean
 
 
 def summarise(found: Findings) -> Summary:
@@ -33,6 +36,7 @@ def summarise(found: Findings) -> Summary:
         at=found.at,
         steps=steps,
         robustness=_robustness(found, facts.shift),
+        teacher_robustness=_teacher_robustness(found, facts.shift),
         straightness=found.straightness.mean().item(),
         trajectory_error=relative_error(errors) if errors else None,
         endpoint_error=None if found.gap is None else found.gap.mean().sqrt().item(),
@@ -92,3 +96,29 @@ def _perturbation(name: str, response: Response) -> Perturbation:
         teacher_left=None if response.lasting is None else shares(response.given, response.lasting),
         steering=steering(response),
     )
+
+
+def _teacher_robustness(found: Findings, shift: float) -> TeacherRobustness | None:
+    parts = present(evaluation.pushes for evaluation in found.evaluations)
+    if not parts:
+        return None
+    raws = [raw for evaluation in found.evaluations for raw in _pushed_raws(evaluation, len(found.evaluations))]
+    pushes = Pushes(*(torch.cat(column, dim=1) for column in zip(*parts)))
+    gain, error = gains(pushes), velocity_errors(pushes)
+    # All times as if they were one: what is far off in small numbers counts for little.
+    typical = Pushes(*(value[:, :, [SIZES.index(TYPICAL)]].flatten(0, 1).unsqueeze(1) for value in pushes))
+    return TeacherRobustness(
+        raws=raws,
+        sigmas=[to_sigma(raw, shift) for raw in raws],
+        pushed=[
+            Pushed(size_name(size), gain[:, place].tolist(), error[:, place].tolist())
+            for place, size in enumerate(SIZES)
+        ],
+        gain=gains(typical).item(),
+        velocity_error=velocity_errors(typical).item(),
+    )
+
+
+def _pushed_raws(evaluation: EvaluationFindings, segments: int) -> list[float]:
+    raws = evaluation.raws[:-1]
+    return [raws[place] for place in pushed_states(evaluation.index, len(raws), segments)]

@@ -47,15 +47,6 @@ def position_of(policy: Policy, sample: int, place: tuple[int, ...]) -> Policy:
     return _changed(policy, lambda value: value[one][spot], lambda value: value[one])
 
 
-def repeated(policy: Policy, times: int) -> Policy:
-    """The policy of a single sample for a batch of ``times``, as views."""
-
-    def expand(value: Tensor) -> Tensor:
-        return value.expand(times, *value.shape[1:])
-
-    return _changed(policy, expand, expand)
-
-
 def in_float64(policy: Policy) -> Policy:
     """The policy on the CPU in double precision."""
 

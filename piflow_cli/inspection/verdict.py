@@ -60,6 +60,12 @@ def _values(summary: Summary) -> Iterator[tuple[str, str | None]]:
     if summary.endpoint_error is not None:
         yield "distance of samples", f"{summary.endpoint_error:.3f} rms to the teacher's, same noise"
     yield from _steering(summary)
+    if (pushed := summary.teacher_robustness) is not None:
+        yield (
+            "teacher off its path",
+            f"{pushed.velocity_error:.1%} velocity error after noise of {size_name(TYPICAL)},"
+            f" x_0 moves by {pushed.gain:.2f} of it",
+        )
 
 
 def _substeps(summary: Summary) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from claim_table import Arm
@@ -27,21 +28,24 @@ from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.students.open import open_student
 from piflow_cli.weights.locate import locate
 
-Measured = dict[str, float]
+Measured = dict[str, Any]
 FROM, TO = 0.25, 0.75  # parts of the first segment between which the growth of the error is taken
 
 
 @dataclass(frozen=True)
 class Study:
-    """Where students are kept and how they are made and measured.
+    """Where students of digits are kept and how they are made and measured.
 
     shorter: iterations of every student in place of its own. images: so many of the labels. device: of trainings
     and samplings.
     """
 
+    teacher: ClassVar[str] = "digits"
+    all_images: ClassVar[int] = 1797
+
     runs: Path
     shorter: int | None = None
-    images: int = 1797
+    images: int = all_images
     device: str = "cpu"
 
     def folder(self, arm: Arm, seed: int) -> Path:
@@ -56,23 +60,30 @@ class Study:
         if not file.exists():
             folder = self.folder(arm, seed)
             self._distil(arm, seed, folder)
-            write_json(file, {**self._distances(arm, folder), **_inspected(folder, self.device)})
+            write_json(file, self.measure(arm, folder))
         return json.loads(file.read_text())
 
+    def settings(self) -> tuple[str, ...]:
+        """What all students are distilled with, as --set takes it."""
+        return () if self.shorter is None else (f"optimisation.iterations={self.shorter}",)
+
     def _distil(self, arm: Arm, seed: int, folder: Path) -> None:
-        given = [*arm.options, "--set", f"seed={seed}", "--device", self.device]
-        if self.shorter is not None:
-            given += ["--set", f"optimisation.iterations={self.shorter}"]
-        _piflow("distill", "--teacher", "digits", "--output", str(folder), *given, "--quiet")
+        given = [part for setting in (f"seed={seed}", *self.settings()) for part in ("--set", setting)]
+        teacher = ("--teacher", self.teacher, "--output", str(folder), "--device", self.device)
+        piflow("distill", *teacher, *arm.options, *given, "--quiet")
 
     @torch.no_grad()
-    def _distances(self, arm: Arm, folder: Path) -> Measured:
-        """Distances to data and to fine samples of the teacher, and squared ones from the same noise: as digits.py."""
+    def measure(self, arm: Arm, folder: Path) -> Measured:
+        """Distances to data and to fine samples of the teacher, and squared ones from the same noise: as digits.py.
+
+        Then what `piflow inspect-policy` tells.
+        """
         ruler = _ruler(self.images, self.device)
         student = open_student(folder / "adapter")
         student.model.to(self.device)
         row = ruler.row("", arm.nfe, sample_student(student, ruler.noise, ruler.conditioning, **arm.sampling))
-        return {name: row[name] for name in ("to_data", "to_teacher", "squared_distance")}
+        distances = {name: row[name] for name in ("to_data", "to_teacher", "squared_distance")}
+        return distances | inspected(folder, self.device)
 
 
 def make_all(study: Study, arms: Iterable[Arm], seeds: Sequence[int], jobs: int) -> None:
@@ -99,7 +110,7 @@ def _name(what: object) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
-def _piflow(*arguments: str) -> str:
+def piflow(*arguments: str) -> str:
     command = [sys.executable, "-m", "piflow_cli", *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -109,24 +120,32 @@ def _ruler(images: int, device: str) -> Ruler:
     return Ruler(load_images(locate("preset:digits/images.safetensors")), images, torch.device(device))
 
 
-def _inspected(folder: Path, device: str) -> Measured:
-    """What `piflow inspect-policy` tells of a perturbation put in half-way, and how fast the paths part.
+def inspected(folder: Path, device: str, *options: str) -> Measured:
+    """What `piflow inspect-policy` tells of noise put in half-way, of how fast the paths part, and of the teacher.
 
     not_steered: 1 less the steering ratio, which is 1 for a policy that answers as its teacher does.
     growth: the power of the time since the source with which the distance of the paths grows.
+    teacher_error: of the teacher's velocity where noise was added to its own path. endpoint_error: of the samples.
     """
-    report = folder / "inspected"
-    if not (report / "policy.json").exists():
-        _piflow("inspect-policy", str(folder), "--output", str(report), "--device", device, "--overwrite", "--quiet")
-    told = json.loads((report / "policy.json").read_text())
-    student = told["students"][0]
+    report = folder / "inspected" / "policy.json"
+    if not _is_told(report):
+        given = ("--output", str(report.parent), "--device", device, "--overwrite", "--quiet")
+        piflow("inspect-policy", str(folder), *given, *options)
+    student = json.loads(report.read_text())["students"][0]
     typical = next(one for one in student["robustness"]["perturbations"] if one["size"] == size_name(TYPICAL))
     first = student["steps"][0]
     return {
         "not_steered": 1 - typical["steering"],
         "velocity_error": student["trajectory_error"],
         "growth": growth(first["raws"], first["gap"]),
+        "teacher_error": student["teacher_robustness"]["velocity_error"],
+        "endpoint_error": student["endpoint_error"],
     }
+
+
+def _is_told(report: Path) -> bool:
+    """Whether ``report`` is there, and of a version that looks at the teacher too."""
+    return report.exists() and "teacher_robustness" in json.loads(report.read_text())["students"][0]
 
 
 def growth(raws: Sequence[float], gaps: Sequence[float]) -> float:

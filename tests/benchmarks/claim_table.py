@@ -1,7 +1,8 @@
 """The claims: what the paper says, the students that can show it, and which must beat which.
 
-Where: a section, table or figure of pi-Flow (arXiv 2510.14974), or ArcFlow (2602.09014). All students learn from the
-digits teacher. Errors from the same noise have less spread than distances to the data.
+Where: a section, table or figure of pi-Flow (arXiv 2510.14974), or ArcFlow (2602.09014). These students learn from the
+digits teacher; claims_emoji.py has those of the emoji teacher. Errors from the same noise have less spread than
+distances to the data.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ ALWAYS = 9_999_999  # mixing iterations, the most there are: the teacher walks t
 
 @dataclass(frozen=True)
 class Arm:
-    """One kind of student: options of `piflow distill --teacher digits`, and of the sampling.
+    """One kind of student: options of `piflow distill`, and of the sampling.
 
     nfe: evaluations in training and in sampling. sampling: keys of `piflow_cli.evaluate`; the run does not depend on
     them. Equal options are one run, whatever the claims that ask for it.
@@ -174,4 +175,16 @@ MORE_EVALUATIONS = Claim(
     {**over("gm"), **over("dx"), **over("momentum")},
     (*fewer_are_worse("gm"), *fewer_are_worse("dx"), *fewer_are_worse("momentum")),
 )
-CLAIMS = (FAMILIES, DROPOUT, WINDOW, ON_POLICY, ROBUSTNESS, DATA_FREE, MORE_EVALUATIONS)
+FRAGILITY = Claim(
+    9,
+    "What a teacher does off its own path limits its student",
+    "pi-Flow, on scheduled trajectory mixing; how far it reaches is left open there",
+    "The teacher that answers worse where noise was added to its path has the student that ends further from it.",
+    {f"guidance {scale}": Arm(settings=(f"teacher.guidance={scale}",)) for scale in (1, 2, 4)},
+    tuple(
+        Comparison(f"guidance {less}", f"guidance {more}", figure)
+        for less, more in ((1, 2), (2, 4))
+        for figure in ("teacher_error", "velocity_error", "endpoint_error")
+    ),
+)
+CLAIMS = (FAMILIES, DROPOUT, WINDOW, ON_POLICY, ROBUSTNESS, DATA_FREE, MORE_EVALUATIONS, FRAGILITY)

@@ -2,6 +2,8 @@
 
     python tests/benchmarks/claims.py --runs RUNS [--only 1,3] [--seeds 0,1,2] [--json FILE]
 
+Those on the emoji teacher are claims_emoji.py's.
+
 claim_table.py says which claim compares which students, and where the paper makes it. Each student is distilled by
 `piflow distill --teacher digits`, once for each seed, and looked at by `piflow inspect-policy`; distances are those of
 digits.py. RUNS keeps students and figures, and a program that was stopped goes on. The file is written after every
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,11 +62,19 @@ def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run(parser, arguments, CLAIMS, Study)
+
+
+def run(
+    parser: argparse.ArgumentParser, arguments: list[str] | None, claims: Sequence[Claim], study_of: type[Study]
+) -> None:
+    """Measure ``claims`` on students of one teacher, as the command line tells; ``parser`` gets its options here."""
     parser.add_argument("--runs", type=Path, required=True, help="folder that keeps students and figures")
     parser.add_argument("--only", help="numbers of claims, with commas between; default: all")
     parser.add_argument("--seeds", default="0,1,2", help="of the trainings, with commas between; two at least")
     parser.add_argument("--iterations", type=int, help="of every student, to try the program; default: the claims'")
-    parser.add_argument("--images", type=int, default=1797, help="first so many of the 1,797 labels")
+    most = study_of.all_images
+    parser.add_argument("--images", type=int, default=most, help=f"so many of the {most:,} pictures")
     parser.add_argument("--device", default="cpu", help="of trainings and samplings")
     parser.add_argument("--jobs", type=int, default=1, help="students made beside each other, on a thread each")
     parser.add_argument("--json", type=Path, help="also write all figures, versions and machine here")
@@ -71,11 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
     if len(seeds) < 2:
         parser.error("a spread needs two seeds: --seeds 0,1,2")
-    numbers = [claim.number for claim in CLAIMS]
+    numbers = [claim.number for claim in claims]
     if options.only is not None:
         numbers = [int(number) for number in options.only.split(",")]
-    study = Study(options.runs, options.iterations, options.images, options.device)
-    asked = [claim for claim in CLAIMS if claim.number in numbers]
+    study = study_of(options.runs, options.iterations, options.images, options.device)
+    asked = [claim for claim in claims if claim.number in numbers]
     if options.jobs > 1:
         make_all(study, [arm for claim in asked for arm in claim.arms.values()], seeds, options.jobs)
     found: list[dict[str, Any]] = []
@@ -84,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(format_table(rows_of(found[-1]), COLUMNS), flush=True)
         if options.json is not None:
             facts = {**machine(torch.device(options.device)), "images": options.images, "seeds": seeds}
-            write_json(options.json, {"benchmark": "claims", "teacher": "digits", **facts, "claims": found})
+            write_json(options.json, {"benchmark": "claims", "teacher": study.teacher, **facts, "claims": found})
     print(json.dumps({one["title"]: one["verdict"] for one in found}, indent=1))
 
 

@@ -4,9 +4,9 @@
 
 For each policy, at batch 1 in the shape of FLUX.1 at 1024²: a **rollout** from what the network gives to the next state
 of a sampling, in float32, and a **packed rollout** as pipelines ask for it, whose latents are bfloat16; **stochastic**
-ones, which add noise that seeds have drawn on the host; a **window** of training, the mean velocity from one state with
-its share of the loss and of the backward pass; a **segment** of one window, which holds what all windows share, the
-walk to the states and the gradient of the head's output.
+ones, which add noise that seeds have drawn on the host; the **windows** of a segment of training, the mean velocities
+from its states with their backward pass; a **segment**, which holds these, the walk to the states, the loss and the
+gradient of the head's output.
 
 ``launches`` are kernels, of Triton and of torch: each call of torch that writes something on the device counts as one.
 ``calls`` are all calls of torch for tensors of the device, views and allocations too: the host's work. ``by`` says

@@ -1,6 +1,8 @@
 """Fused rollouts against the reference loop: medians, ratio and error against float64, in one process.
 
 python tests/benchmarks/rollout.py [--device cpu|cuda] [--small] [--only TEXT] [--json FILE]
+
+The windows of a segment, asked for in one call, are held against as many calls of one window each.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from piflow_cli.core.policies.base import Policy
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 
 WINDOW = 3  # substeps of the micro-window
+STATES = 4  # windows of a segment
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,31 @@ def modes(case: Case) -> dict[str, Callable[[object, Policy], list[Tensor]]]:
     return {"forward": forward, "forward with 4 snapshots": snapshots, "window forward and backward": window}
 
 
+def at_once(case: Case, device: torch.device, rounds: int) -> dict:
+    """The windows of a segment with their backward pass, in one call and in one each."""
+    policy = case.policy(device)
+    names = ("means", "logweights", "logstds") if isinstance(policy, GMFlowPolicy) else ("grid",)
+    leaves = [getattr(policy, name).detach().requires_grad_() for name in names]
+    bound = replace(policy, **dict(zip(names, leaves)))
+    steps = torch.arange(STATES, device=device).unsqueeze(1) * case.substeps / (2 * STATES)
+    start = policy.raw_src - steps / 128
+    states, end = torch.stack([policy.x_src] * STATES), start - WINDOW / 128
+
+    def gradients(velocities: Tensor) -> None:
+        torch.autograd.grad(velocities, leaves, torch.ones_like(velocities))
+
+    def alone() -> None:
+        each = [rollout.mean_velocity(bound, *one, longest=WINDOW / 128) for one in zip(states, start, end)]
+        gradients(torch.stack(each))
+
+    together = lambda: gradients(rollout.mean_velocities(bound, states, start, end, longest=WINDOW / 128))  # noqa: E731
+    times = medians({"alone": alone, "together": together}, device, rounds)
+    found = {"case": case.name, "windows": STATES, **{f"{name}_ms": value for name, value in times.items()}}
+    found["ratio"] = times["alone"] / times["together"]
+    print("{case:24s} {windows} windows: {alone_ms:.3f} ms one by one, {together_ms:.3f} ms at once".format(**found))
+    return found
+
+
 def measure(case: Case, device: torch.device, rounds: int) -> list[dict]:
     policy = case.policy(device)
     rows = []
@@ -123,12 +151,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write the results here")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
-    rows = []
+    rows, windows = [], []
     for case in cases(options.small):
         if options.only in case.name:
             rows += measure(case, device, options.rounds)
+            windows.append(at_once(case, device, options.rounds))
     if options.json is not None:
-        write_json(options.json, {"benchmark": "rollout", **machine(device), "results": rows})
+        write_json(options.json, {"benchmark": "rollout", **machine(device), "results": rows, "windows": windows})
 
 
 if __name__ == "__main__":

@@ -35,12 +35,13 @@ def test_a_small_run_writes_its_result(benchmark, keys: set[str], rows: int, tmp
     path = tmp_path / "result.json"
     benchmark.main(["--device", "cpu", "--small", "--rounds", "1", "--json", str(path)])
     result = json.loads(path.read_text())
-    assert set(result) == MACHINE
+    assert set(result) - {"windows"} == MACHINE
     assert len(result["results"]) == rows
     assert all(set(row) == keys for row in result["results"])
     if benchmark is rollout:
         forward = [row for row in result["results"] if row["mode"].startswith("forward")]
         assert all(row["fused_error"] <= 2 * row["reference_error"] for row in forward)
+        assert [row["case"] for row in result["windows"]] == ["small", "small DX"]
 
 
 @pytest.mark.long

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import claims
+import claims_emoji
+import claims_page
 import pytest
+import torch
 from claim_runs import growth
 from claim_table import CLAIMS, Arm, Claim, Comparison
 from claim_verdicts import FAILS, HOLDS, UNDECIDED, half_width, judge, verdict
+from common import write_json
+from tiny_presets import texts
+from tiny_vae import tiny_vae
+from zoo import ZOO, zoo_preset
+
+from piflow_cli.sampling.denoise import sample_student
+from piflow_cli.sampling.teacher import own_teacher
 
 
 def figures(**values: list[float]) -> dict[str, list[dict[str, float]]]:
@@ -62,7 +74,7 @@ def test_an_error_that_grows_as_the_square_has_growth_two():
 
 def test_every_claim_compares_students_that_it_has():
     assert len({claim.number for claim in CLAIMS}) == len(CLAIMS)
-    for claim in CLAIMS:
+    for claim in (*CLAIMS, *claims_emoji.CLAIMS):
         used = {name for one in claim.comparisons for name in (one.better, one.worse)}
         assert used <= claim.arms.keys()
 
@@ -86,3 +98,76 @@ def test_a_small_study_is_made_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("claim_runs.Study._distil", None)
     claims.main([*given, "--only", "2"])
     assert "Title" in capsys.readouterr().out
+
+
+def recorded(folder: Path, name: str, teacher: str, *claims_of: Claim, spread: float) -> Path:
+    """A file as the program writes it: the first student of each comparison at 1, the second at 2, seeds apart."""
+    found = []
+    for claim in claims_of:
+        values = {name: 1 + (name in {one.worse for one in claim.comparisons}) for name in claim.arms}
+        drawn = {name: [{"to_data": value + spread * seed} for seed in range(3)] for name, value in values.items()}
+        found.append(claims.record(claim, drawn))
+    facts = {"device": "x86_64 CPU", "versions": {"torch": "2.9"}, "date": "2026-01-02", "images": 1797}
+    file = folder / name
+    write_json(file, {"benchmark": "claims", "teacher": teacher, **facts, "seeds": [0, 1, 2], "claims": found})
+    return file
+
+
+PAGE = "# Claims\n\n<!-- table: claims -->\nstale\n<!-- end -->\nafter\n"
+
+
+def test_the_page_has_a_verdict_and_a_table_for_each_claim(tmp_path) -> None:
+    small = Claim(2, "Second", "pi-Flow, table 1", "A beats B.", {"a": Arm(), "b": Arm(nfe=2)}, (LESS,))
+    files = [
+        recorded(tmp_path, "one.json", "digits", small, spread=0.001),
+        tmp_path / "none.json",
+        recorded(tmp_path, "two.json", "emoji", replace(small, number=1, title="First"), spread=2.0),
+    ]
+    page = claims_page.claims(PAGE, files)
+    assert page.startswith("# Claims") and page.endswith("<!-- end -->\nafter\n") and "stale" not in page
+    rows = [line for line in page.splitlines() if line.startswith("|") and "---" not in line]
+    # By the number of the claim, whatever the file.
+    assert rows[1] == "| 1. First | emoji | undecided | 0 of 1 |"
+    assert rows[2] == "| 2. Second | digits | holds | 1 of 1 |"
+    # Means of 1, 1.001, 1.002 and a whole above; Welch's half width of equal spreads is 2.776 * 0.001 * sqrt(2 / 3).
+    assert "| a \\< b | to_data | 1 | 2 | -1 ± 0.002 | holds |" in rows
+    assert "### 2. Second, on digits\n\npi-Flow, table 1. A beats B. **Holds.**" in page
+    assert "Students of digits: seeds 0, 1, 2, 1,797 pictures, x86_64 CPU, torch 2.9, 2026-01-02." in page
+
+
+def test_the_page_says_that_nothing_was_recorded(tmp_path) -> None:
+    assert claims_page.NONE in claims_page.claims(PAGE, [tmp_path / "none.json"])
+
+
+def test_latents_are_held_against_the_teacher_s() -> None:
+    """Twice the teacher's: as far off as they are large; the two pictures of a prompt twice as far apart."""
+    fine = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = claims_emoji.against_teacher(2 * fine, fine)
+    assert found == pytest.approx({"error": 1, "norm": 2, "norm_off": math.log(2), "sameness": -1}, rel=1e-5)
+    # Pictures that no longer depend on the noise, of half the size.
+    alike = 0.5 * fine[::2].repeat_interleave(2, dim=0)
+    assert claims_emoji.against_teacher(alike, fine)["sameness"] == 1
+
+
+def test_a_student_is_looked_at_all_along_its_training(cli, text_encoders, tmp_path, monkeypatch) -> None:
+    """The last look is at the student that the run has saved; those before it are at others."""
+    preset, _ = zoo_preset(ZOO["flux"], tmp_path)
+    tiny_vae(ZOO["flux"].family).save_pretrained(tmp_path / "base" / "vae")
+    settings = ["output.checkpoint_every=1", "output.keep_checkpoints=9", "data.resolution=64"]
+    told = [*texts(tmp_path, "ab", "abc"), *(part for setting in settings for part in ("--set", setting))]
+    run = tmp_path / "run"
+    assert cli("distill", "--teacher", str(preset), *told, "--output", str(run), "--quiet").code == 0
+    monkeypatch.setattr(claims_emoji, "TEACHER_STEPS", 4)
+    monkeypatch.setattr(claims_emoji, "inspected", lambda *given: {"teacher_error": 0.5})
+    study = claims_emoji.EmojiStudy(tmp_path / "study", images=4)
+    found = study.measure(Arm(nfe=2), run)
+    looks = found["course"]
+    assert [look["iteration"] for look in looks] == [1, 2, 3, 4] and len({look["error"] for look in looks}) == 4
+    assert found["worst_norm_off"] == max(look["norm_off"] for look in looks[2:]) and found["teacher_error"] == 0.5
+    saved = study._opened(run)
+    noise, conditioning = saved.noise(saved.specs), saved.conditioning(saved.specs)
+    with torch.no_grad():
+        fine = own_teacher(saved.student, run).sample(noise, conditioning, claims_emoji.TEACHER_STEPS)
+        apart = (sample_student(saved.student, noise, conditioning) - fine).square().mean() / fine.square().mean()
+    assert found["error"] == pytest.approx(apart.item(), rel=1e-4)
+    assert (run / "course.png").is_file()

@@ -263,3 +263,23 @@ def test_dropout_touches_the_walk_and_not_the_policy_that_learns() -> None:
     assert walked == [draws.dropped] and draws.dropped.any()
     assert policy.means.grad.abs().sum((0, 2, 3, 4)).gt(0).all()
     assert policy.dropped is None
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+@pytest.mark.parametrize("states", [1, 2, 4])
+def test_the_windows_of_a_segment_are_one_call_of_the_rollout(monkeypatch, states: int, ratio: float) -> None:
+    """However many they are, and whether the teacher walks between them."""
+    from piflow_cli.core.kernels import gm
+
+    asked, whole = [], gm.mean_velocity
+
+    def counted(policy, x, *given):
+        asked.append(len(x))
+        return whole(policy, x, *given)
+
+    monkeypatch.setattr(gm, "mean_velocity", counted)
+    policy = random_gm(3, 2, 2, (2,), raw_src=1.0)
+    config = ImitationConfig(TimeGrid(1), states=states, window=3)
+    segment = Segment(policy.x_src, policy.raw_src, policy.raw_src)
+    segment_loss(lambda x, raw: policy, exact_teacher, segment, config, ratio)
+    assert asked == [3 * states]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import random_momentum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_cases import HARD_CASES, cast, dx_policy, gm_policy, hard_case, packed
@@ -15,7 +16,7 @@ from piflow_cli.core import kernels, reference
 from piflow_cli.core.draws import draw_dropped
 from piflow_cli.core.kernels import blocks, trial
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
-from piflow_cli.core.rollout import mean_velocity, rollout, rollout_through
+from piflow_cli.core.rollout import mean_velocities, mean_velocity, rollout, rollout_through
 from piflow_cli.core.validation import PolicyError
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -152,6 +153,56 @@ def test_bf16_parameters_get_bf16_gradients_and_float32_velocities_even_under_au
     torch.testing.assert_close(mean, mean_velocity(wide, wide.x_src, wide.raw_src, end))
     mean.sum().backward()
     assert bound.means.grad.dtype == bound.logstds.grad.dtype == torch.bfloat16
+
+
+def several(policy, count: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States (count, B, C, *S) and raw times (count, B) of intervals from nothing to a quarter of the way."""
+    draw = torch.Generator().manual_seed(3)
+    x = policy.x_src + torch.randn((count, *policy.x_src.shape), generator=draw, dtype=torch.float64).to(policy.x_src)
+    start = policy.raw_src * (0.9 - 0.2 * torch.rand((count, 1), generator=draw, dtype=torch.float64))
+    return x, start, start * torch.linspace(1, 0.75, count, dtype=torch.float64).unsqueeze(1)
+
+
+POLICIES = {
+    "gm": lambda batch: gm_policy((batch, 3, 5, 4), 4),
+    "gm without components": lambda batch: gm_policy((batch, 3, 5), 4).without(torch.eye(4)[:batch].bool()),
+    "dx": lambda batch: dx_policy((batch, 3, 5), 4, False),
+    "dx-poly": lambda batch: dx_policy((batch, 3, 5), 4, True),
+    "momentum": lambda batch: random_momentum(batch, 4, 3, (5,), raw_src=0.9),
+}
+
+
+@pytest.mark.parametrize("kernels_are", ["on", "off"])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("kind", POLICIES)
+def test_many_states_at_once_are_each_as_alone(monkeypatch, kind: str, batch: int, kernels_are: str) -> None:
+    """The plain loop's velocities bit for bit; gradients are summed in another order.
+
+    Blocks of a fused path end elsewhere, and the end of a vector has an exp() of its own.
+    """
+    monkeypatch.setenv("PIFLOW_KERNELS", kernels_are)
+    policy = POLICIES[kind](batch)
+    x, start, end = several(policy)
+    leaves = {name: getattr(policy, name).clone().requires_grad_() for name in policy.outputs}
+    bound = replace(policy, **leaves)
+    together = mean_velocities(bound, x, start, end, substeps=24)
+    alone = torch.stack([mean_velocity(bound, *one, substeps=24) for one in zip(x, start, end)])
+    tolerance = 0 if kernels_are == "off" else 1e-14
+    torch.testing.assert_close(together, alone, rtol=tolerance, atol=tolerance)
+    pull = torch.randn(together.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for one, other in zip(*(torch.autograd.grad(out, list(leaves.values()), pull) for out in (together, alone))):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+def test_the_tensors_of_one_sample_are_repeated_without_a_copy() -> None:
+    policy = gm_policy((1, 3, 5), 4)
+    assert policy.repeated(4).means.untyped_storage().data_ptr() == policy.means.untyped_storage().data_ptr()
+
+
+def test_states_that_are_not_stacked_are_refused() -> None:
+    policy = gm_policy((2, 3, 5), 4)
+    with pytest.raises(PolicyError, match="x: 3 axes where a stack of states has 4"):
+        mean_velocities(policy, policy.x_src, policy.raw_src, policy.raw_src)
 
 
 def test_a_source_that_wants_a_gradient_takes_the_reference() -> None:

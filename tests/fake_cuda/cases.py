@@ -93,23 +93,25 @@ ALLOWED = (
     Wait("transformer_z_image.py", "step", 3, "rotary tables go to the device at the first call of a process"),
 )
 # Copies that do not wait: all that a round needs in one; a sampling's times; these, and what a picture needs; of
-# pictures, what a network takes at once; what three segments of windows draw; and the noise of two stochastic steps.
-COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2, "packed": 1, "windows": 3, "stochastic": 4}
+# pictures, what a network takes at once; what a segment draws; and the noise of two stochastic steps.
+COPIES = {"step": 1, "sampling": 1, "pipeline": 2, "features": 2, "packed": 1, "windows": 1, "stochastic": 4}
 # Those of weights that are offloaded do not count.
 FETCHES = ("visiting.py", "group_offloading.py")
 
-# Launches, at most, from what a network gives to the next state, to which a stochastic step adds noise, and of a window
-# of training with its backward.
-# More for a rollout whose network predicts something else than velocities: it in another precision, two
-# factors, the state, and all of them together.
+# More for a rollout whose network predicts something else than velocities: it in another precision, two factors, the
+# state, and all of them together.
 CONVERTED = 6
+# Launches, at most, from what a network gives to the next state, to which a stochastic step adds noise, and of the
+# windows of a segment with their backward; the tensors of several samples are copied for each window first.
+KINDS = {"gm": (2, 7, 5), "dx": (2, 4, 3), "dx-poly": (2, 4, 3), "momentum": (1, 5, 5)}
 MOST_LAUNCHES = {
     kind: {
         "rollout": rollout,
         "packed rollout": rollout + 2,
         "stochastic rollout": rollout + 1,
         "packed stochastic rollout": rollout + 2,
-        "window": window,
+        "windows": windows,
+        "windows of several samples": windows + tensors,
     }
-    for kind, rollout, window in (("gm", 2, 7), ("dx", 2, 4), ("dx-poly", 2, 4), ("momentum", 1, 5))
+    for kind, (rollout, windows, tensors) in KINDS.items()
 }

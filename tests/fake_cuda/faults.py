@@ -16,8 +16,8 @@ from piflow_cli.training import loop
 
 def back_to_the_host() -> AbstractContextManager:
     """A ``.cpu()`` in the step."""
-    whole = imitation.mean_velocity
-    return mock.patch.object(imitation, "mean_velocity", lambda *given, **named: whole(*given, **named).cpu().cuda())
+    whole = imitation.mean_velocities
+    return mock.patch.object(imitation, "mean_velocities", lambda *given, **named: whole(*given, **named).cpu().cuda())
 
 
 def on_the_wrong_device() -> AbstractContextManager:
@@ -33,12 +33,12 @@ def on_the_wrong_device() -> AbstractContextManager:
 
 def an_item() -> AbstractContextManager:
     """A number that is asked of the device."""
-    whole = imitation.mean_velocity
+    whole = imitation.mean_velocities
 
     def asked(policy: Any, x: Any, raw: Any, *given: Any, **named: Any) -> Any:
         return whole(policy, x, raw, *given, **named) * raw.max().item()
 
-    return mock.patch.object(imitation, "mean_velocity", asked)
+    return mock.patch.object(imitation, "mean_velocities", asked)
 
 
 @contextmanager
@@ -64,10 +64,10 @@ def an_argument_of_the_wrong_type() -> AbstractContextManager:
 @contextmanager
 def a_launch_more() -> Iterator[None]:
     """Nothing added, to a state while sampling and to a velocity while training."""
-    state, velocity = scheduler.rollout, imitation.mean_velocity
+    state, velocity = scheduler.rollout, imitation.mean_velocities
     with (
         mock.patch.object(scheduler, "rollout", lambda *given, **named: state(*given, **named) + 0),
-        mock.patch.object(imitation, "mean_velocity", lambda *given, **named: velocity(*given, **named) + 0),
+        mock.patch.object(imitation, "mean_velocities", lambda *given, **named: velocity(*given, **named) + 0),
     ):
         yield
 

@@ -1,4 +1,4 @@
-"""Launches of what is around the networks: of a rollout while sampling, and of a window of training."""
+"""Launches of what is around the networks: of a rollout while sampling, and of the windows of training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -14,6 +14,7 @@ import torch
 from cases import CONVERTED, MOST_LAUNCHES
 from torch import Tensor
 
+from piflow_cli.core import imitation
 from piflow_cli.core.decoding import PolicyDecoder
 from piflow_cli.core.draws import draw_segment
 from piflow_cli.core.imitation import Segment, segment_loss
@@ -30,8 +31,8 @@ class Seen:
     """Launches by the name of what made them, as ``count`` gives all until now; among them all calls of torch.
 
     ``most``: the most of a ``rollout``, from what a network gave to the next state, of a ``packed rollout``, which a
-    pipeline asks for, of ``stochastic`` ones, which draw noise at their end, of a ``window`` with its backward, and of
-    a ``segment`` of one window. ``output``: what the network gave last to be read as a policy of this ``kind``, and
+    pipeline asks for, of ``stochastic`` ones, which draw noise at their end, of the ``windows`` of a segment with their
+    backward, and of a ``segment``. ``output``: what the network gave last to be read as a policy of this ``kind``, and
     ``flow``, whether that was of velocities.
     """
 
@@ -93,34 +94,47 @@ def _step(session: Any, scheduler: PolicyScheduler, dtype: torch.dtype, generato
 
 
 def of_windows(session: Any, seen: Seen) -> None:
-    """Note the launches of a segment of one window, and those of a window, without the networks.
-
-    What a segment of three windows launches more than one of two is of the third.
-    """
-    one, two, three = (_of_segment(session, seen, windows) for windows in (1, 2, 3))
-    seen.note("segment", one)
-    seen.note("window", three - two)
+    """Note the launches of a segment, and those of its windows, however many they are, without the networks."""
+    seen.note("segment", _of_segment(session, seen))
+    name = "windows" if len(seen.output) == 1 else "windows of several samples"
+    for windows in (2, 4):
+        seen.note(name, _of_windows(session, seen, windows))
 
 
-def _of_segment(session: Any, seen: Seen, windows: int) -> Counter[str]:
-    assert seen.output is not None, "a step comes first"
-    batch, decoder, device = len(seen.output), session.student.decoder, torch.device("cuda")
-    config = replace(session.config, states=windows)
-    # The end of the network, so that gradients which come back in another form than they went count too.
-    output = torch.empty_like(seen.output).requires_grad_()
-    x = torch.empty(batch, *session.data.shape, device=device)
-    raw = torch.empty(batch, dtype=torch.float64, device=device)
-    draws = to_device(draw_segment(batch, config), device)
+def _of_segment(session: Any, seen: Seen) -> Counter[str]:
+    output, x, raw = _inputs(session, seen)
+    draws = to_device(draw_segment(len(x), session.config), x.device)
     before = seen.count()
     loss, _ = segment_loss(
-        lambda x, raw: decoder.policy(output, x, raw),
+        lambda x, raw: session.student.decoder.policy(output, x, raw),
         lambda x, sigma: torch.empty_like(x),
         Segment(x, raw, raw),
-        config,
+        session.config,
         draws=draws,
     )
     loss.backward()
     return seen.count() - before
+
+
+def _of_windows(session: Any, seen: Seen, windows: int) -> Counter[str]:
+    output, x, raw = _inputs(session, seen)
+    policy = session.student.decoder.policy(output.detach(), x, raw)
+    leaves = [getattr(policy, name).requires_grad_() for name in policy.outputs]
+    states, raws = x.new_empty(windows, *x.shape), raw.new_empty(windows, len(raw))
+    upstream = torch.empty_like(states)
+    before = seen.count()
+    velocities = imitation.mean_velocities(policy, states, raws, raws, longest=0.1)
+    torch.autograd.grad(velocities, leaves, upstream)
+    return seen.count() - before
+
+
+def _inputs(session: Any, seen: Seen) -> tuple[Tensor, Tensor, Tensor]:
+    """The end of the network, so that gradients which come back in another form than they went count; states; times."""
+    assert seen.output is not None, "a step comes first"
+    batch, device = len(seen.output), torch.device("cuda")
+    output = torch.empty_like(seen.output).requires_grad_()
+    x = torch.empty(batch, *session.data.shape, device=device)
+    return output, x, torch.empty(batch, dtype=torch.float64, device=device)
 
 
 def beyond(seen: Seen) -> list[str]:
@@ -131,7 +145,7 @@ def beyond(seen: Seen) -> list[str]:
     more = 0 if seen.flow else CONVERTED
     most = {name: count + more for name, count in MOST_LAUNCHES[seen.kind].items()}
     return [
-        f"a {name} of {seen.kind} launches {total(counted)} times, {most[name]} allowed: {sorted(counted)}"
+        f"{name} of {seen.kind}: {total(counted)} launches, {most[name]} allowed: {sorted(counted)}"
         for name, counted in seen.most.items()
         if name in most and total(counted) > most[name]
     ]

@@ -57,7 +57,7 @@ def summary(**changes) -> Summary:
         student="runs/digits", teacher="digits", policy="gm", components=4, nfe=1, shift=1.0, substeps=128,
         iterations=200,
         shots=[{"seed": 0, "label": 0}], at=1, steps=[step()], robustness=robustness(), straightness=0.99,
-        trajectory_error=0.1,
+        teacher_robustness=None, trajectory_error=0.1,
         endpoint_error=0.1,
     )  # fmt: skip
     return replace(healthy, **changes)

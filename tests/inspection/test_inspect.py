@@ -184,6 +184,7 @@ def test_the_page_refers_to_nothing_outside_of_it(report) -> None:
         "substeps",
         "robustness",
         "dropout",
+        "teacher-robustness",
         "slice-1",
         "slice-2",
     } == {path.stem for path in pictures}
@@ -246,6 +247,7 @@ def test_without_its_teacher_all_else_is_there_and_it_is_said(cli, unrendered, o
     (student,) = read(tmp_path / "out")
     assert "gone" in student["teacher_missing"]
     assert student["trajectory_error"] is None and student["endpoint_error"] is None
+    assert student["teacher_robustness"] is None
     assert all(
         step["velocity_error"] is None and step["mixture"]["effective"] and step["substep_errors"]
         for step in student["steps"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from piflow_cli.inspection.kinds.anatomy import Anatomy, anatomy_of
 from piflow_cli.inspection.teacher_policy import TeacherPolicy
-from piflow_cli.inspection.tensors import MOST_POSITIONS, in_float64, position_of, repeated, stride, thin
+from piflow_cli.inspection.tensors import MOST_POSITIONS, in_float64, position_of, stride, thin
 from piflow_cli.sampling.trajectory import times
 
 KINDS = {"gm": random_gm, "dx": random_dx, "momentum": random_momentum}
@@ -49,7 +49,7 @@ def test_one_position_moves_as_it_does_in_the_whole(kind: str) -> None:
     whole = policy.velocity(0.6 * policy.x_src, raw)[1:2, :, 4:5, 2:3]
     part = position_of(policy, 1, (4, 2))
     torch.testing.assert_close(part.velocity(0.6 * part.x_src, raw[:1]), whole)
-    many = repeated(part, 5)
+    many = part.repeated(5)
     torch.testing.assert_close(many.velocity(0.6 * many.x_src, times(0.3, many.x_src)), whole.expand(5, -1, -1, -1))
 
 

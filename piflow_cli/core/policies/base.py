@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,9 +29,10 @@ class Policy(ABC):
     times, ``shift`` the map from raw time to sigma. Times are computed in float64, states in float32.
 
     A new policy is a frozen dataclass with :meth:`layout`, :meth:`from_output` and :meth:`posterior_mean`; the rest has
-    a default here. ``outputs``: names of the fields that the network gives. ``fast_rollout``: the module of
-    :mod:`piflow_cli.core.kernels` that follows the policy; a subclass, whose velocities may be others, does not inherit
-    it. ``exact``: whether :meth:`mean_velocity` is a closed form, which rollouts take in place of substeps.
+    a default here. All tensors among its fields have the samples first. ``outputs``: names of the fields that the
+    network gives. ``fast_rollout``: the module of :mod:`piflow_cli.core.kernels` that follows the policy; a subclass,
+    whose velocities may be others, does not inherit it. ``exact``: whether :meth:`mean_velocity` is a closed form,
+    which rollouts take in place of substeps.
     """
 
     # The type that dataclasses.replace asks for.
@@ -78,6 +79,14 @@ class Policy(ABC):
     def detach(self) -> Self:
         """The same policy, cut from the graph of the network."""
         return replace(self, **{name: getattr(self, name).detach() for name in (*self.outputs, "x_src")})
+
+    def repeated(self, times: int) -> Self:
+        """The policy of ``times`` batches like its own, one behind the other; views of a single sample, else copies."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(
+            self, **{name: value.expand(times, *value.shape).flatten(0, 1) for name, value in tensors.items()}
+        )
 
     def without(self, dropped: Tensor | None) -> Self:
         """The policy without the components (B, K) that are marked; itself where it has none."""

@@ -73,6 +73,12 @@ def test_any_shape_equals_the_closed_form_in_float64(sizes, shares, drop, averag
     assert_as_the_closed_form(policy, shares, averaged)
 
 
+def test_one_sample_repeated_without_a_copy_is_read_where_it_lies() -> None:
+    policy = random_momentum(1, 4, 3, (5,), raw_src=0.9, shift=3.25).repeated(3)
+    assert policy.means.stride(0) == 0
+    assert_as_the_closed_form(policy, (0.9, 0.8), True)
+
+
 @pytest.mark.parametrize("size", [0.0, 1e-12, 1e-6, 0.3, 3.0, 20.0])
 @pytest.mark.parametrize("averaged", [False, True])
 def test_the_growth_keeps_its_digits_whatever_the_rate(size: float, averaged: bool) -> None:

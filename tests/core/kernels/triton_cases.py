@@ -116,6 +116,13 @@ def test_any_strides_are_read_where_they_lie(axes: tuple[int, ...]) -> None:
     assert_backends_agree(replace(policy, means=means.permute(back)))
 
 
+def test_one_sample_repeated_without_a_copy_is_read_where_it_lies() -> None:
+    """As the states of a segment read it; every state has gradients of its own."""
+    policy = gm_policy((1, 3, 5), 4).repeated(3)
+    assert policy.means.stride(0) == 0
+    assert_backends_agree(policy)
+
+
 def test_more_than_three_strided_axes_of_space_are_copied() -> None:
     policy = gm_policy((1, 2, 2, 3, 2, 2), 2)
     means = policy.means.permute(0, 1, 2, 6, 4, 5, 3).contiguous().permute(0, 1, 2, 6, 4, 5, 3)
@@ -265,6 +272,16 @@ def test_a_dx_grid_in_bf16_is_read_where_it_lies_and_its_gradient_lies_there_too
     torch.testing.assert_close(out.cpu(), wanted)
     (gradient,) = torch.autograd.grad(out.sum(), there.grid)
     assert (gradient.dtype, gradient.stride()) == (torch.bfloat16, grid.stride())
+
+
+def test_one_grid_repeated_without_a_copy_is_read_where_it_lies() -> None:
+    policy = replace(dx_policy((1, 3, 5), 4, False), segment=0.375).repeated(3)
+    raws = [policy.raw_src * 0.9, policy.raw_src * torch.linspace(0.9, 0.5, 3, dtype=torch.float64)]
+    assert policy.grid.stride(0) == 0
+    x = torch.randn(policy.x_src.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = dx_outcome(on_device(policy), x.to(DEVICE), [raw.to(DEVICE) for raw in raws], True, dx_triton)
+    for one, other in zip(found, dx_outcome(policy, x, raws, True, None), strict=True):
+        torch.testing.assert_close(one.cpu(), other, **EXACT)
 
 
 def test_a_dx_rollout_of_length_zero_returns_the_state_bit_for_bit() -> None:

@@ -1,0 +1,67 @@
+"""The made part of docs/pages/claims.md: what the files of the claims' programs say of each claim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from result_tables import RESULTS, filled, table
+
+FILES = (RESULTS / "claims-cpu.json", RESULTS / "claims-emoji-cpu.json")
+NONE = "No study has been recorded yet."
+
+
+def claims(page: str, files: Sequence[Path] = FILES) -> str:
+    """``page`` with the verdicts of those of ``files`` that are there, claim by claim."""
+    return filled(page, {"claims": lambda: "\n\n".join(_parts(files))})
+
+
+def _parts(files: Sequence[Path]) -> Iterator[str]:
+    studies = [json.loads(file.read_text()) for file in files if file.exists()]
+    if not studies:
+        yield NONE
+        return
+    found = [(study, claim) for study in studies for claim in study["claims"]]
+    found.sort(key=lambda one: one[1]["number"])
+    yield table(
+        ["claim", "teacher", "verdict", "comparisons that hold"],
+        [[_title(claim), study["teacher"], claim["verdict"], _held(claim)] for study, claim in found],
+    )
+    yield from (_study(study) for study in studies)
+    for study, claim in found:
+        yield f"### {_title(claim)}, on {study['teacher']}"
+        yield f"{claim['where']}. {claim['says']} **{claim['verdict'].capitalize()}.**"
+        yield _comparisons(claim)
+
+
+def _title(claim: dict[str, Any]) -> str:
+    return f"{claim['number']}. {claim['title']}"
+
+
+def _held(claim: dict[str, Any]) -> str:
+    verdicts = [one["verdict"] for one in claim["comparisons"]]
+    return f"{verdicts.count('holds')} of {len(verdicts)}"
+
+
+def _study(study: dict[str, Any]) -> str:
+    seeds = ", ".join(map(str, study["seeds"]))
+    return (
+        f"Students of {study['teacher']}: seeds {seeds}, {study['images']:,} pictures, {study['device']}, torch"
+        f" {study['versions']['torch']}, {study['date']}."
+    )
+
+
+def _comparisons(claim: dict[str, Any]) -> str:
+    rows = [
+        [
+            one["expected"],
+            one["figure"],
+            *(f"{one[side]:.3g}" for side in ("better", "worse")),
+            f"{one['difference']:+.2g} ± {one['margin']:.1g}",
+            one["verdict"],
+        ]
+        for one in claim["comparisons"]
+    ]
+    return table(["expected", "figure", "first", "second", "difference", "verdict"], rows)
