@@ -73,6 +73,8 @@ PARTS = (
     step("longcat-image"),
     step("ovis-image"),
     step("sdxl"),
+    step("sd15"),
+    step("imagenet-dit"),
     step("z-image"),
     step("flux2-klein"),
     step("flux2-dev"),

@@ -35,7 +35,7 @@ from piflow_cli.training.rows import take_pending  # noqa: E402
 # Past warm-up and mixing, where a run spends its time.
 ITERATION = 100_000
 ROUNDS = 3
-BATCHES = {"imagenet-fm": 64, "digits": 256}
+BATCHES = {"imagenet-fm": 64, "imagenet-dit": 64, "digits": 256}
 NARROW = SMALL_SETTINGS | {"data.resolution": 64}
 LONGER = {"axes_lens": [1024, 32, 32]}  # of the tiny Z-Image: its tests have shorter texts than training
 sessions = places.sessions()
