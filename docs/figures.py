@@ -53,6 +53,8 @@ def emoji(run: Path) -> Figure:
         "student, 4 evaluations": sample(run, DRAWN, seeds=[0]),
     }
     figure = Figure(figsize=(10.9, 2.7), dpi=100, layout="constrained")
+    # Pictures keep their shape, and long titles of rows would lose their first letter.
+    figure.get_layout_engine().set(rect=(0.015, 0, 0.985, 1))
     for axes, (title, pictures) in zip(figure.subplots(len(rows), 1), rows.items()):
         axes.imshow(np.concatenate([np.asarray(picture.convert("RGB")) for picture in pictures], axis=1))
         axes.set_ylabel(title, rotation=0, ha="right", va="center")

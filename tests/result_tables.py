@@ -62,11 +62,13 @@ def emoji_table() -> str:
 
 
 def _emoji_name(row: dict[str, Any]) -> str:
-    """Students are named like gm-4 in the file."""
+    """Students are named like gm-4 or gm-4+optimisation.iterations=320 in the file."""
     if row["model"] in ("teacher", "pictures"):
         return {"teacher": "teacher, Euler", "pictures": "pictures of the prompts asked, to the others"}[row["model"]]
-    seeds = f", {row['seeds']} seeds" if row["seeds"] > 1 else ""
-    return f"student, {row['model'].rsplit('-', 1)[0]}{seeds}"
+    student, *changes = row["model"].split("+")
+    settings = [change.rpartition(".")[2].replace("=", " = ").replace("_", " ") for change in changes]
+    seeds = [f"{row['seeds']} seeds"] if row["seeds"] > 1 else []
+    return ", ".join(["student", student.rsplit("-", 1)[0], *settings, *seeds])
 
 
 def _spread(row: dict[str, Any], figure: str) -> str:
@@ -228,6 +230,7 @@ def roofline_table() -> str:
 TABLES = {
     "digits": digits_table,
     "digits at other steps": steps_table,
+    "emoji": emoji_table,
     "rollouts": rollouts_table,
     "rollouts on a GPU": gpu_rollouts_table,
     "overhead on a GPU": gpu_overhead_table,

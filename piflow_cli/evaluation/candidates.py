@@ -57,11 +57,16 @@ class Candidate:
     @property
     def folder(self) -> str:
         """Name and evaluations as the name of one folder; a student's name may be a whole path."""
-        plain = re.sub(r"[^\w.-]+", "-", self.name).strip("-.")
-        if len(plain) > LONGEST_FOLDER:
-            # The end of a path tells more, and a digest keeps names apart that share it.
-            plain = f"{hashlib.sha256(os.fsencode(self.name)).hexdigest()[:8]}-{plain[-LONGEST_FOLDER:].lstrip('-.')}"
-        return f"{plain}-{self.evaluations}"
+        return picture_folder(self.name, self.evaluations)
+
+
+def picture_folder(name: str, evaluations: int) -> str:
+    """The folder of single pictures of the model ``name``, under ``images`` in that of a report."""
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    if len(plain) > LONGEST_FOLDER:
+        # The end of a path tells more, and a digest keeps names apart that share it.
+        plain = f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}-{plain[-LONGEST_FOLDER:].lstrip('-.')}"
+    return f"{plain}-{evaluations}"
 
 
 def student_candidates(opened: OpenedModel, request: EvalRequest, name: str) -> list[Candidate]:

@@ -35,6 +35,7 @@ from torchvision.utils import save_image
 from piflow_cli.console import format_table
 from piflow_cli.embedded.emoji.data import load_captions, load_pictures
 from piflow_cli.embedded.emoji.write import prompts
+from piflow_cli.evaluation.candidates import picture_folder
 from piflow_cli.evaluation.metrics.frechet import frechet_distance_of_samples
 
 TEACHER_STEPS = (1, 2, 4, 8, 16, 50)
@@ -100,7 +101,7 @@ def measure(students: Sequence[Path], runs: Path, options: Sequence[object]) -> 
         if reference != "teacher":
             data = pixels(runs / "all")
             for one in found["results"]:
-                drawn = pixels(runs / "report" / "images" / f"{one['model']}-{one['nfe']}")
+                drawn = pixels(runs / "report" / "images" / picture_folder(one["model"], one["nfe"]))
                 rows[one["model"], one["nfe"]]["pixels"] = frechet_distance_of_samples(drawn, data)
         for one in found["results"]:
             if (figure := figure_of(one, "teacher" if reference == "teacher" else "data")) is not None:
