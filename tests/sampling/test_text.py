@@ -294,8 +294,9 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
             given["guidance_scale"] = row.guidance
         else:
             scale = "true_cfg_scale" if row.family in ("qwen-image", "flux-cfg") else "guidance_scale"
-            no_text = 0 if row.family == "sdxl" else 1
-            given |= {f"negative_{name}": no_text * value[None] for name, value in empty.items()}
+            if row.family == "sdxl":
+                empty = {name: torch.zeros_like(value) for name, value in empty.items()}
+            given |= {f"negative_{name}": value[None] for name, value in empty.items()}
             given |= {
                 "ovis-image": {"negative_prompt": None},
                 "longcat-image": {"enable_prompt_rewrite": False},
