@@ -38,7 +38,11 @@ def by_pipeline(job: dict) -> torch.Tensor:
     told = {"trust_remote_code": True, "torch_dtype": getattr(torch, job["dtype"])}
     pipeline = DiffusionPipeline.from_pretrained(job["folder"], **told, **absent(job["folder"]))
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline(**call_of(job)).images
+    call = call_of(job)
+    if hasattr(pipeline, "unet"):
+        # The pipelines of U-Nets give noise no dtype: their own is that of the texts.
+        call["latents"] = call["latents"].to(told["torch_dtype"])
+    return pipeline(**call).images
 
 
 @torch.no_grad()
