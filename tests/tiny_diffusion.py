@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import yaml
 from diffusers import DiTTransformer2DModel
-from tiny_presets import SUMMARY, optimisation
+from tiny_presets import SMALL_POLICY, SUMMARY, optimisation
 from tiny_students import facts, tiny_dit
 from torch import nn
 
@@ -53,15 +53,7 @@ def tiny_preset(family: str, folder: Path) -> Path:
         "name": "tiny",
         "summary": SUMMARY,
         "teacher": {"family": family, "base": str(base), "license": "none", "memory": "none", "guidance": 2.0},
-        "policy": {
-            "kind": "gm",
-            "components": 3,
-            "nfe": 2,
-            "shift": 3.2,
-            "final_step_scale": 0.5,
-            "substeps": 16,
-            "logstd_width": 8,
-        },
+        "policy": dict(SMALL_POLICY),
         "data": {"labels": "uniform"},
         "imitation": {"states": 2, "window": 1, "dropout": 0.1, "mixing_iterations": 2, "loss_scale": 1.0},
         "optimisation": optimisation(iterations=4, batch_size=4, warmup=1),

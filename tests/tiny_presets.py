@@ -7,6 +7,18 @@ from pathlib import Path
 SUMMARY = "a random teacher for tests"
 
 
+# Of two segments, the last of them half as long.
+SMALL_POLICY = {
+    "kind": "gm",
+    "components": 3,
+    "nfe": 2,
+    "shift": 3.2,
+    "final_step_scale": 0.5,
+    "substeps": 16,
+    "logstd_width": 8,
+}
+
+
 def optimisation(iterations: int, batch_size: int, warmup: int) -> dict:
     """A section ``optimisation`` for a handful of iterations."""
     return {

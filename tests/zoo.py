@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from helpers import seeded
-from tiny_presets import SUMMARY, optimisation
+from tiny_presets import SMALL_POLICY, SUMMARY, optimisation
 from torch import Tensor, nn
 
 from piflow_cli.core.timegrid import TimeGrid
@@ -275,15 +275,7 @@ def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]
         },
         "adapter": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "base_precision": "fp32"},
         "data": {},
-        "policy": {
-            "kind": "gm",
-            "components": 3,
-            "nfe": 2,
-            "shift": 3.2,
-            "final_step_scale": 0.5,
-            "substeps": 16,
-            "logstd_width": 8,
-        },
+        "policy": dict(SMALL_POLICY),
         "imitation": {"states": 2, "window": 1, "dropout": 0.1, "mixing_iterations": 0, "loss_scale": 1.0},
         "optimisation": optimisation(iterations=4, batch_size=2, warmup=1),
         "output": {"preview_every": 0, "checkpoint_every": 2, "keep_checkpoints": 2},
