@@ -37,11 +37,8 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
     assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
     base, revision = student.facts.base_at(request.base)
     source = locate(base, revision, ENCODERS)
-    names = [
-        name
-        for name in family.pipeline_class._get_signature_keys(family.pipeline_class)[0]
-        if name not in (own := (family.component, SCHEDULER_FOLDER))
-    ]
+    own = (family.component, SCHEDULER_FOLDER)
+    names = [name for name in family.pipeline_class._get_signature_keys(family.pipeline_class)[0] if name not in own]
     entries: dict[str, Any] = {"_class_name": family.pipeline_name, **dict.fromkeys(names, ABSENT)}
     if not (source / INDEX_NAME).is_file():
         console.warn(

@@ -111,8 +111,14 @@ def widened_config(student: Student) -> dict:
         config["_class_name"] = published.class_prefix + config["_class_name"]
         config |= published.fields(facts.components, facts.logstd_width, site.patch)
     else:
-        config["out_channels"] = model.out_channels if site.unpatchify else facts.components * model.out_channels
+        config["out_channels"] = model.out_channels if site.unpatchify else facts.components * _channels(model)
     return config
+
+
+def _channels(model: Network) -> int:
+    """The channels that a base gives; configs of some classes leave them to the class, others have them alone."""
+    channels = dict(model.config).get("out_channels")
+    return model.out_channels if channels is None else channels
 
 
 def read_config(path: Path | None) -> dict[str, Any] | None:
