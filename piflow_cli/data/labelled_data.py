@@ -15,7 +15,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ..errors import UsageError
-from ..teachers.base import ClassConditionalFamily, Conditioning
+from ..teachers.base import Conditioning
+from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.encoders import EncoderFactory
 from ..teachers.folders import outline_folder
 from ..teachers.latents import vae_encoders

@@ -11,7 +11,8 @@ from ..errors import UsageError
 from ..presets.families import CLASS, conditioning_of
 from ..presets.places import expanded
 from ..system.files import user_cache
-from ..teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
+from ..teachers.base import Conditioning, TeacherFamily, guidance_of
+from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.encoders import EncoderFactory
 from ..teachers.folders import outline_folder
 from .batches import TrainingData, UniformLabels

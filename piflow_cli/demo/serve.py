@@ -11,7 +11,7 @@ from ..sampling.request import SampleRequest
 from ..students.open import find_student
 from ..students.shared_base import root
 from ..system.devices import choose_device
-from ..teachers.base import ClassConditionalFamily
+from ..teachers.class_conditional import ClassConditionalFamily
 from .drawing import Drawer
 from .window import Window, check_installed
 

@@ -15,7 +15,7 @@ from ..sampling.request import ImageSpec, SampleRequest
 from ..sampling.teacher import OwnTeacher, own_teacher
 from ..students.evaluations import steps_warning
 from ..students.open import find_student
-from ..teachers.base import ClassConditionalFamily
+from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import locate
 from .candidates import TEACHER, Candidate, student_candidates, teacher_candidate

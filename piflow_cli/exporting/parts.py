@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..students.student import Student
-from ..teachers.base import ClassConditionalFamily
+from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.latents import vae_folder
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import ENCODERS, locate

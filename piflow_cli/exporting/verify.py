@@ -18,7 +18,8 @@ from ..errors import RunError
 from ..sampling.denoise import sample_by_pipeline, sample_student
 from ..students.shared_base import root
 from ..students.student import Student
-from ..teachers.base import ClassConditionalFamily, Conditioning, Network
+from ..teachers.base import Conditioning, Network
+from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..wording import few
 from .request import ExportFormat, ExportRequest

@@ -16,7 +16,8 @@ from ..students.shared_base import root
 from ..students.student import Student
 from ..students.teacher_loras import check_unquantised
 from ..system.group import Processes
-from ..teachers.base import ClassConditionalFamily, Conditioning
+from ..teachers.base import Conditioning
+from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.decoders import decode_each
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.quantisation import check_precision, store_in_fp8

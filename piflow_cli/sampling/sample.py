@@ -23,7 +23,8 @@ from ..students.student import Student
 from ..system.group import Processes, open_processes
 from ..system.outputs import clear
 from ..teachers import family_of
-from ..teachers.base import ClassConditionalFamily, TeacherFamily, guidance_of
+from ..teachers.base import TeacherFamily, guidance_of
+from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.folders import on_base, teacher_folder
 from ..teachers.latents import PICTURE_CHANNELS, latent_decoder
 from ..teachers.text_to_image import TextToImageFamily

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core.guidance import Guidance, Renormalisation
 from ..core.heads import HeadSite
-from ..core.parameterisations.base import TIMESTEPS, Parameterisation
+from ..core.parameterisations.base import Parameterisation
 from ..core.parameterisations.kinds import FLOW, parameterisation_of
 from ..core.tensors import per_sample, working
 from ..errors import UsageError
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from .encoders import EncoderFactory
 
 Conditioning = dict[str, Tensor]
+"""What the network is told besides state and time; every tensor has the batch first."""
+
 # A model of diffusers, or a shared base in one role. What such classes add to nn.Module (config, dtype, their layers)
 # torch types as Tensor | Module, so that a checker can say nothing of it.
 Network = Any
-
-"""What the network is told besides state and time; every tensor has the batch first."""
 
 
 class TeacherFamily(ABC):
@@ -159,26 +159,6 @@ class TeacherFamily(ABC):
             f"the family {self.name} is conditioned on class labels, not on text",
             "name pictures with labels; distill: --data SOURCE, and no --prompts",
         )
-
-
-class ClassConditionalFamily(TeacherFamily):
-    """Class-conditional teachers of one image size; ``time_unit``: timesteps in one unit of their networks' time."""
-
-    fine_steps = 128
-    beside_steps = 128
-    time_unit: ClassVar[float] = TIMESTEPS
-
-    @abstractmethod
-    def class_count(self, model: Network) -> int:
-        """The number of classes that the model was conditioned on."""
-
-    @abstractmethod
-    def condition(self, model: Network, labels: Sequence[int]) -> Conditioning:
-        """Conditioning of class ``labels``; raises UsageError for a class that the model does not know."""
-
-    @abstractmethod
-    def sample_shape(self, model: Network) -> tuple[int, ...]:
-        """Shape (C, *S) of one state."""
 
 
 def guidance_of(section: TeacherSection) -> Guidance:

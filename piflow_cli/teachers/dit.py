@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..core.heads import HeadSite
 from ..errors import UsageError
-from .base import ClassConditionalFamily, Conditioning, Network, matching
+from .base import Conditioning, Network, matching
+from .class_conditional import ClassConditionalFamily
 from .dit_checkpoints import converted
 from .dit_network import DiT
 from .loading import load_model
@@ -68,29 +69,6 @@ class DiTFamily(ClassConditionalFamily):
 
     def class_count(self, model: Network) -> int:
         return model.config.num_classes
-
-    def condition(self, model: Network, labels: Sequence[int]) -> Conditioning:
-        return {"class_labels": known_labels(labels, self.class_count(model))}
-
-    def longest_conditioning(self, model: Network) -> Conditioning:
-        return {name: value.to("meta") for name, value in self.condition(model, [0]).items()}
-
-    def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
-        return {"class_labels": torch.full_like(conditioning["class_labels"], model.config.num_classes)}
-
-    def sample_shape(self, model: Network) -> tuple[int, ...]:
-        return (model.config.in_channels, model.config.sample_size, model.config.sample_size)
-
-
-def known_labels(labels: Sequence[int], classes: int) -> Tensor:
-    """``labels`` as (B,) int64; raises UsageError where one is beyond the ``classes``."""
-    unknown = sorted({label for label in labels if not 0 <= label < classes})
-    if unknown:
-        raise UsageError(
-            f"label {unknown[0]} is out of range: this model has classes 0 to {classes - 1}",
-            f"choose labels with --labels 0-{classes - 1}",
-        )
-    return torch.tensor(labels, dtype=torch.int64)
 
 
 def read_config(path: Path, kind: Any = DiT, names: Sequence[str] = (DiT.__name__,)) -> dict[str, Any]:

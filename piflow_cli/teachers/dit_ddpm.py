@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..core.heads import HeadSite
 from ..weights.locate import network_folder
-from .base import ClassConditionalFamily, Conditioning, Network, matching
-from .dit import CONFIG_NAME, known_labels, read_config
+from .base import Conditioning, Network, matching
+from .class_conditional import ClassConditionalFamily
+from .dit import CONFIG_NAME, read_config
 from .dit_checkpoints import converted, refuse_faults
 from .loading import load_model
 
@@ -68,18 +69,6 @@ class DDPMDiTFamily(ClassConditionalFamily):
 
     def class_count(self, model: Network) -> int:
         return model.config.num_embeds_ada_norm
-
-    def condition(self, model: Network, labels: Sequence[int]) -> Conditioning:
-        return {"class_labels": known_labels(labels, self.class_count(model))}
-
-    def longest_conditioning(self, model: Network) -> Conditioning:
-        return {name: value.to("meta") for name, value in self.condition(model, [0]).items()}
-
-    def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
-        return {"class_labels": torch.full_like(conditioning["class_labels"], self.class_count(model))}
-
-    def sample_shape(self, model: Network) -> tuple[int, ...]:
-        return (model.config.in_channels, model.config.sample_size, model.config.sample_size)
 
     def _fields(self, folder: Path) -> dict[str, Any]:
         """The fields of the config in ``folder``; errors are those of :func:`~piflow_cli.teachers.dit.read_config`."""

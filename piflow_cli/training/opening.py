@@ -24,7 +24,8 @@ from ..system.devices import choose_device, keep_freed_memory
 from ..system.processes import LONGEST, environment
 from ..system.trackers import TRACKERS
 from ..teachers import family_of
-from ..teachers.base import ClassConditionalFamily, Conditioning, Network, TeacherFamily, guidance_of
+from ..teachers.base import Conditioning, Network, TeacherFamily, guidance_of
+from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.folders import teacher_folder
 from ..weights.quantisation import compute_in_float32, offload, store_in_fp8
 from .loop import Session

@@ -16,7 +16,8 @@ from ..reports.grids import comparison_grid
 from ..reports.images import save_png, to_images
 from ..sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from ..students.student import Student
-from ..teachers.base import ClassConditionalFamily, Conditioning, Network
+from ..teachers.base import Conditioning, Network
+from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.decoders import open_decoder
 from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily

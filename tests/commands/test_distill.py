@@ -81,7 +81,7 @@ def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher,
 def test_the_row_of_each_family_says_its_name_and_what_it_is_told():
     from piflow_cli.presets.families import CLASS, TEXT, conditioning_of
     from piflow_cli.teachers import families
-    from piflow_cli.teachers.base import ClassConditionalFamily
+    from piflow_cli.teachers.class_conditional import ClassConditionalFamily
     from piflow_cli.teachers.text_to_image import TextToImageFamily
 
     bases = {CLASS: ClassConditionalFamily, TEXT: TextToImageFamily}

@@ -32,7 +32,7 @@ from piflow_cli.data.labelled_images import open_latents
 from piflow_cli.errors import RunError, UsageError
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.base import ClassConditionalFamily
+from piflow_cli.teachers.class_conditional import ClassConditionalFamily
 from piflow_cli.teachers.latents import VaeEncoder
 from piflow_cli.training import loop, run
 

@@ -22,7 +22,8 @@ from piflow_cli.core.tensors import to_device
 from piflow_cli.data.batches import Batch
 from piflow_cli.presets.resolve import load, resolve
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.base import ClassConditionalFamily, Conditioning, TeacherFamily, guidance_of
+from piflow_cli.teachers.base import Conditioning, TeacherFamily, guidance_of
+from piflow_cli.teachers.class_conditional import ClassConditionalFamily
 from piflow_cli.teachers.folders import config_folder, outline_folder
 from piflow_cli.training import opening
 from piflow_cli.training.loop import Session

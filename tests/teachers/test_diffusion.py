@@ -17,7 +17,8 @@ from piflow_cli.core.timegrid import to_sigma
 from piflow_cli.sampling.denoise import sample_student, sample_teacher
 from piflow_cli.students.student import Student, student_of
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.base import ClassConditionalFamily, teacher_velocity
+from piflow_cli.teachers.base import teacher_velocity
+from piflow_cli.teachers.class_conditional import ClassConditionalFamily
 from piflow_cli.training import loop, run
 
 every_family = pytest.mark.parametrize("name", FAMILIES)

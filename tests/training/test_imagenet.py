@@ -23,7 +23,7 @@ from tiny_imagenet import tiny_imagenet
 from piflow_cli.data.batches import UniformLabels
 from piflow_cli.presets.resolve import load
 from piflow_cli.teachers import latents
-from piflow_cli.teachers.base import ClassConditionalFamily
+from piflow_cli.teachers.class_conditional import ClassConditionalFamily
 from piflow_cli.training import loop, run
 
 REGIMES = {

@@ -18,7 +18,8 @@ from ...students.facts import StudentFacts
 from ...students.shared_base import root
 from ...students.student import Student, adapted_student, widen
 from ...students.teacher_loras import check_fit
-from ...teachers.base import ClassConditionalFamily, Network, TeacherFamily, guidance_of
+from ...teachers.base import Network, TeacherFamily, guidance_of
+from ...teachers.class_conditional import ClassConditionalFamily
 from ...teachers.encoders import NEGATIVE_PREFIX
 from ...teachers.folders import outline_folder
 from ...teachers.text_to_image import TextToImageFamily

@@ -7,7 +7,6 @@ so eps - m = (x - m) / sigma.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +15,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from piflow_cli.core.heads import HeadSite
-from piflow_cli.teachers.base import ClassConditionalFamily, Conditioning
+from piflow_cli.teachers.base import Conditioning
+from piflow_cli.teachers.class_conditional import ClassConditionalFamily
 
 WIDTH = 4
 
@@ -45,8 +45,6 @@ class Plain(ModelMixin, ConfigMixin):
 
 
 class PlainFamily(ClassConditionalFamily):
-    """Conditioning: ``labels`` (B,) int64."""
-
     name = "plain"
     model_name = "Plain"
     fine_steps = 8
@@ -67,22 +65,13 @@ class PlainFamily(ClassConditionalFamily):
         return HeadSite("out", patch=1, channel_major=False, tap="time", tap_at="output")
 
     def call(self, model: nn.Module, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        return model(x, sigma.to(x.dtype), conditioning["labels"])
-
-    def unconditional(self, model: nn.Module, conditioning: Conditioning) -> Conditioning:
-        return {"labels": torch.full_like(conditioning["labels"], model.config.classes)}
+        return model(x, sigma.to(x.dtype), conditioning["class_labels"])
 
     def embedding_dim(self, model: nn.Module) -> int:
         return WIDTH
 
-    def longest_conditioning(self, model: nn.Module) -> Conditioning:
-        return {"labels": torch.zeros(1, dtype=torch.int64, device="meta")}
-
     def class_count(self, model: nn.Module) -> int:
         return model.config.classes
-
-    def condition(self, model: nn.Module, labels: Sequence[int]) -> Conditioning:
-        return {"labels": torch.tensor(labels)}
 
     def sample_shape(self, model: nn.Module) -> tuple[int, ...]:
         return 1, model.config.side, model.config.side
