@@ -84,11 +84,11 @@ def read_yaml(text: bytes | str, source: str) -> tuple[Any, list[Fault]]:
         return deepcopy(data), [Fault(source, "", what) for what in repeated]
     except yaml.MarkedYAMLError as exc:
         lines = text.splitlines()
+        if exc.problem_mark is None or len(lines) < 2:
+            raise UsageError(f"{source}: not valid YAML: {exc.problem}", "mend it and try again") from exc
         # YAML reports a bracket that stays open behind the last line.
-        line = (
-            f":{min(exc.problem_mark.line + 1, len(lines))}" if exc.problem_mark is not None and len(lines) > 1 else ""
-        )
-        raise UsageError(f"{source}{line}: not valid YAML: {exc.problem}", "mend that line and try again") from exc
+        line = min(exc.problem_mark.line + 1, len(lines))
+        raise UsageError(f"{source}:{line}: not valid YAML: {exc.problem}", "mend that line and try again") from exc
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as exc:
         deep = isinstance(exc, RecursionError)
         reason = "nested too deeply" if deep else first_line(exc)
