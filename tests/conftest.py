@@ -20,7 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from piflow_cli.sampling.request import SampleRequest
 from hypothesis import settings
-from slow_list import listed
+from tiers import listed, marked, thorough
 
 # Read when the help is first drawn, so set before anything is imported.
 os.environ.update(TERMINAL_WIDTH="80", NO_COLOR="1", COLUMNS="80")
@@ -53,11 +53,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    slow = listed()
+    slow, at_length = listed(), thorough()
     for item in items:
-        name = f"{item.path.relative_to(Path(__file__).parent).as_posix()}::{item.originalname}"
-        if name in slow or item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.slow)
+        marked(item, slow, at_length)
     # Those that take minutes begin first: a worker that begins one last is waited for.
     items.sort(key=lambda item: item.get_closest_marker("long") is None or item.path.parent.name != "fake_cuda")
 
@@ -102,6 +100,18 @@ def much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans of published sizes fit this machine; else they look for settings that do, which takes longer than they."""
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**15))
     monkeypatch.setattr("piflow_cli.training.dry_run.room.GROUP", Path("nowhere"))
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and each is the same small picture on a page or in a file: for tests of what else there is."""
+    from PIL import Image
+
+    from piflow_cli.reports.page import png_bytes
+
+    for report in ("inspection", "evaluation"):
+        monkeypatch.setattr(f"piflow_cli.{report}.report.figure_png", lambda *of: png_bytes(Image.new("L", (2, 2))))
+    monkeypatch.setattr("piflow_cli.reports.page.figure_svg", lambda figure, label: '<svg class="plot"></svg>')
 
 
 def fake_module(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from package_source import tree_of
-from slow_list import listed
+from tiers import listed, thorough
 
 from piflow_cli import __version__
 
@@ -78,8 +78,9 @@ def test_the_changelog_begins_with_this_version() -> None:
     assert heading.removeprefix("## ").split()[0] in (__version__, "Unreleased")
 
 
-def test_what_is_called_slow_is_there() -> None:
-    """A test that was renamed would otherwise be among the quick ones without a word."""
-    for name in listed():
-        file, _, function = name.partition("::")
+def test_what_is_called_slow_or_thorough_is_there() -> None:
+    """A test that was renamed would otherwise be in another tier without a word."""
+    for name in listed() | thorough():
+        file, _, case = name.partition("::")
+        function = case.partition("[")[0]
         assert re.search(rf"^def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), name

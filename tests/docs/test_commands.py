@@ -166,7 +166,7 @@ def pytest_(words: list[str], config: pytest.Config) -> None:
     told, unknown = config._parser.parse_known_and_unknown_args(words)
     assert not unknown and all((ROOT / place).exists() for place in told.file_or_dir)
     marks = {mark.partition(":")[0] for mark in config.getini("markers")}
-    assert {*told.markexpr.split()} <= {*marks, "not"}
+    assert {*told.markexpr.split()} <= {*marks, "not", "and"}
 
 
 def checks(program: str) -> Callable[[list[str]], None]:

@@ -17,7 +17,6 @@ from piflow_cli.console import Console
 from piflow_cli.core.validation import PolicyError
 from piflow_cli.inspection.image_figures import ends_rows
 from piflow_cli.inspection.report import is_of_report
-from piflow_cli.reports.page import png_bytes
 from piflow_cli.sampling.denoise import sample_teacher
 from piflow_cli.sampling.opened import open_model
 from piflow_cli.sampling.request import SampleRequest
@@ -64,12 +63,6 @@ def report(gm, dx, tmp_path_factory) -> Path:
     options = ["--seeds", "0-4", "--at", "2", "--slice", "3,3", "--quiet", "--output", str(folder)]
     assert main(["inspect-policy", "--compare", str(gm), str(dx), *options]) == 0
     return folder
-
-
-@pytest.fixture
-def unrendered(monkeypatch) -> None:
-    """Figures are made, and each is the same small picture in a file: for tests of what else a report has."""
-    monkeypatch.setattr("piflow_cli.inspection.report.figure_png", lambda *panels: png_bytes(Image.new("L", (2, 2))))
 
 
 def read(folder: Path) -> list[dict]:
@@ -379,7 +372,7 @@ def test_an_earlier_report_goes_when_it_is_told_to(cli, unrendered, gm, tmp_path
     assert cli(*run, "--overwrite").code == 0 and not (tmp_path / "out" / "slice.png").exists()
 
 
-def test_a_momentum_student_shows_its_rates(cli, gm, tiny_teacher, tmp_path) -> None:
+def test_a_momentum_student_shows_its_rates(cli, unrendered, gm, tiny_teacher, tmp_path) -> None:
     student = distilled(tiny_teacher, tmp_path / "run", "momentum", "--components", "3")
     told = ["--seeds", "0-2", "--output", str(tmp_path / "out"), "--overwrite"]
     outcome = cli("inspect-policy", "--compare", str(gm), str(student), *told)

@@ -46,7 +46,9 @@ def test_as_many_states_of_a_path_are_pushed_whatever_its_segments_are(segments:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 2.0])
-def test_a_report_tells_the_gain_of_its_teacher(cli, tiny_teacher, tmp_path, monkeypatch, share: float) -> None:
+def test_a_report_tells_the_gain_of_its_teacher(
+    cli, unrendered, tiny_teacher, tmp_path, monkeypatch, share: float
+) -> None:
     """x_0 = share * x moves by that share of any push."""
     run, out = tmp_path / "run", tmp_path / "out"
     assert (
