@@ -94,7 +94,16 @@ def empty(folder: Path, name: str) -> Iterator[None]:
                 del sys.modules[loaded]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.key}, {case.pick}")
+def cases() -> Iterator[object]:
+    """All cases; what is typed beyond the first of a hint is thorough."""
+    met = set()
+    for case in CASES:
+        marks = [pytest.mark.thorough] if case.key in met else []
+        met.add(case.key)
+        yield pytest.param(case, marks=marks, id=f"{case.key}, {case.pick}")
+
+
+@pytest.mark.parametrize("case", cases())
 def test_what_a_hint_says_is_typed(cli, files, much_memory, tmp_path, monkeypatch, case: Case):
     if case.needs is not None and case.needs not in EMPTY:
         pytest.importorskip(case.needs)
