@@ -103,7 +103,7 @@ def cases() -> Iterator[object]:
         yield pytest.param(case, marks=marks, id=f"{case.key}, {case.pick}")
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", [*cases()])
 def test_what_a_hint_says_is_typed(cli, files, much_memory, tmp_path, monkeypatch, case: Case):
     if case.needs is not None and case.needs not in EMPTY:
         pytest.importorskip(case.needs)
