@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 LONG = 800  # iterations of a long training; the preset takes 200
+OWN = {"gm": 8, "dx": 10, "momentum": 8}  # components of the preset
 ALWAYS = 9_999_999  # mixing iterations, the most there are: the teacher walks the whole trajectory
 
 
@@ -53,7 +54,8 @@ class Claim:
 
 
 def components(count: int, policy: str = "gm") -> Arm:
-    return Arm(policy, settings=(f"policy.components={count}",))
+    """Of the preset's own number nothing is asked, so that all claims share the run."""
+    return Arm(policy, settings=() if count == OWN[policy] else (f"policy.components={count}",))
 
 
 def over(policy: str) -> dict[str, Arm]:
@@ -180,7 +182,7 @@ FRAGILITY = Claim(
     "What a teacher does off its own path limits its student",
     "pi-Flow, on scheduled trajectory mixing; how far it reaches is left open there",
     "The teacher that answers worse where noise was added to its path has the student that ends further from it.",
-    {f"guidance {scale}": Arm(settings=(f"teacher.guidance={scale}",)) for scale in (1, 2, 4)},
+    {"guidance 1": Arm(), **{f"guidance {scale}": Arm(settings=(f"teacher.guidance={scale}",)) for scale in (2, 4)}},
     tuple(
         Comparison(f"guidance {less}", f"guidance {more}", figure)
         for less, more in ((1, 2), (2, 4))

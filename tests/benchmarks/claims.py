@@ -70,7 +70,7 @@ def run(
 ) -> None:
     """Measure ``claims`` on students of one teacher, as the command line tells; ``parser`` gets its options here."""
     parser.add_argument("--runs", type=Path, required=True, help="folder that keeps students and figures")
-    parser.add_argument("--only", help="numbers of claims, with commas between; default: all")
+    parser.add_argument("--only", help="numbers of claims, with commas between, in order; default: all")
     parser.add_argument("--seeds", default="0,1,2", help="of the trainings, with commas between; two at least")
     parser.add_argument("--iterations", type=int, help="of every student, to try the program; default: the claims'")
     most = study_of.all_images
@@ -86,7 +86,7 @@ def run(
     if options.only is not None:
         numbers = [int(number) for number in options.only.split(",")]
     study = study_of(options.runs, options.iterations, options.images, options.device)
-    asked = [claim for claim in claims if claim.number in numbers]
+    asked = [claim for number in dict.fromkeys(numbers) for claim in claims if claim.number == number]
     if options.jobs > 1:
         make_all(study, [arm for claim in asked for arm in claim.arms.values()], seeds, options.jobs)
     found: list[dict[str, Any]] = []
