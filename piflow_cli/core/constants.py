@@ -13,7 +13,7 @@ class ImitationConfig:
 
     ``states`` S asked of the teacher per segment; ``window`` W, the micro-window in substeps; ``substeps`` per unit of
     raw time; ``dropout`` of the policies' ``components``; ``loss_scale``; ``states_per_query`` bounds how many states
-    share one teacher batch (0: all that can).
+    share one teacher batch (0: all that can). ``energy``: weight of the energy distance to data.
     """
 
     grid: TimeGrid
@@ -24,6 +24,7 @@ class ImitationConfig:
     components: int = 0
     loss_scale: float = 1.0
     states_per_query: int = 0
+    energy: float = 0.0
 
     @property
     def most_per_query(self) -> int:

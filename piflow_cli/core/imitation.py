@@ -25,6 +25,9 @@ TeacherVelocity = Callable[[Tensor, Tensor], Tensor]
 SampleLosses = Callable[[Tensor], None]
 """Is told the losses (B,) of the samples, whose mean is the loss; no gradients reach them."""
 
+BeyondImitation = Callable[[Policy, "Segment"], Tensor]
+"""The policy of a segment's one evaluation, and the segment → a loss (scalar) that is added to imitation's."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -101,12 +104,14 @@ def segment_loss(
     ratio: float = 0.0,
     draws: SegmentDraws | None = None,
     seen: SampleLosses | None = None,
+    beyond: BeyondImitation | None = None,
 ) -> tuple[Tensor, Callable[[], Tensor]]:
     """Loss (scalar) of one segment, and a function that gives the state (B, C, *S) at the end of the segment.
 
     One student evaluation gives the policy; its detached copy, with dropout, walks; the teacher answers at S states;
     the policy's mean velocity over what follows each state is matched to the answer by half the mean square. ``draws``
-    lie on the device of the segment; None draws them. ``seen`` is told what each sample has lost.
+    lie on the device of the segment; None draws them. ``seen`` is told what each sample has lost. ``beyond`` adds to
+    the loss.
     """
     if draws is None:
         draws = to_device(draw_segment(segment.x.shape[0], config), segment.x.device)
@@ -125,6 +130,8 @@ def segment_loss(
     loss = (scale * squares.flatten(1).mean(dim=1)).sum()
     if seen is not None:
         seen(scale * squares.detach().flatten(2).mean(dim=2).sum(dim=0))
+    if beyond is not None:
+        loss = loss + beyond(policy, segment)
     return loss, lambda: rollout(walker, last, raw_last, segment.raw - segment.length, substeps=config.substeps)
 
 
@@ -168,17 +175,19 @@ def data_dependent_loss(
     ratio: float = 0.0,
     draws: tuple[StartDraws, SegmentDraws] | None = None,
     seen: SampleLosses | None = None,
+    beyond: BeyondImitation | None = None,
 ) -> Tensor:
     """Loss (scalar) from noised data ``x_0`` (B, C, *S) at the sources of segments drawn uniformly in raw time.
 
-    ``draws`` lie on the device of the data; None draws them. ``seen`` is told what each sample has lost.
+    ``draws`` lie on the device of the data; None draws them. ``seen`` is told what each sample has lost. ``beyond``
+    adds to the loss.
     """
     if draws is None:
         draws = to_device((draw_start(x_0.shape, config.grid), draw_segment(x_0.shape[0], config)), x_0.device)
     start, of_segment = draws
     sigma = per_sample(to_sigma(start.raw, config.grid.shift), x_0)
     segment = Segment((1 - sigma) * x_0 + sigma * start.noise.to(x_0), start.raw, start.length)
-    loss, _ = segment_loss(student, teacher, segment, config, ratio, of_segment, seen)
+    loss, _ = segment_loss(student, teacher, segment, config, ratio, of_segment, seen, beyond)
     return loss
 
 

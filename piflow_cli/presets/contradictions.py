@@ -50,6 +50,8 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[Contradiction]:
             f"is false, and {data.source} bring no pictures to add noise to; in their place give some: --data SOURCE",
             (Mend("imitation.data_free", True),),
         )
+    if data is not None and imitation is not None and imitation.energy > 0:
+        yield from _energy_contradictions(data, imitation)
     # Rows of policies import torch, which takes a second: only a policy of few parts is worth that.
     if (
         policy is not None
@@ -114,6 +116,22 @@ def _window_contradictions(policy: PolicySection, imitation: ImitationSection) -
             ),
             (Mend("imitation.window", longest),),
             ("policy.nfe", "policy.substeps", "policy.final_step_scale"),
+        )
+
+
+def _energy_contradictions(data: DataSection, imitation: ImitationSection) -> Iterator[Contradiction]:
+    if data.source in WITHOUT_PICTURES:
+        yield Contradiction(
+            "imitation.energy",
+            f"is a distance to data, and {data.source} bring none: give 0, or pictures: --data SOURCE",
+            (Mend("imitation.energy", 0),),
+        )
+    elif imitation.data_free is True:
+        yield Contradiction(
+            "imitation.energy",
+            "is a distance to noised data, and imitation.data_free is true: give 0",
+            (Mend("imitation.energy", 0),),
+            ("imitation.data_free",),
         )
 
 

@@ -185,6 +185,8 @@ class ImitationSection:
     """Number of states that share a batch of the teacher; 0: as many as can."""
     data_free: Flag | None = None
     """Start from noise, in place of noised data; null: where there are no pictures."""
+    energy: NonNegative = 0.0
+    """Weight of the energy distance between the ends of a student's segments and noised data; 0: none, as published."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from ..core.parameterisations.base import TIMESTEPS
 from ..errors import UsageError
 from .base import Conditioning, Network, TeacherFamily
 
+CLASSES = "class_labels"  # the entry of a conditioning that tells classes
+
 
 class ClassConditionalFamily(TeacherFamily):
     """Class-conditional teachers of one image size.
@@ -37,10 +39,10 @@ class ClassConditionalFamily(TeacherFamily):
                 f"label {unknown[0]} is out of range: this model has classes 0 to {classes - 1}",
                 f"choose labels with --labels 0-{classes - 1}",
             )
-        return {"class_labels": torch.tensor(labels, dtype=torch.int64)}
+        return {CLASSES: torch.tensor(labels, dtype=torch.int64)}
 
     def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
-        return {"class_labels": torch.full_like(conditioning["class_labels"], self.class_count(model))}
+        return {CLASSES: torch.full_like(conditioning[CLASSES], self.class_count(model))}
 
     def longest_conditioning(self, model: Network) -> Conditioning:
         return {name: value.to("meta") for name, value in self.condition(model, [0]).items()}

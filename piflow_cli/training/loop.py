@@ -16,8 +16,10 @@ from ..core.attention import without_cudnn_attention
 from ..core.constants import ImitationConfig
 from ..core.draws import draw_segment, draw_segments, draw_start
 from ..core.ema import karras_decay, update_average
+from ..core.energy import energy_of_ends
 from ..core.guidance import Guidance
 from ..core.imitation import (
+    BeyondImitation,
     StudentPolicy,
     TeacherVelocity,
     data_dependent_loss,
@@ -30,6 +32,7 @@ from ..core.validation import values_unchecked
 from ..data.batches import Batch, TrainingData, mixed_seed
 from ..students.student import Student
 from ..teachers.base import Conditioning, GuidedRows, Network, teacher_velocity
+from ..teachers.class_conditional import CLASSES
 from .asked import Queries, plan_queries
 from .checkpoints import TrainingState
 from .optimizer import Stretch, learning_rate
@@ -179,14 +182,29 @@ def _losses(session: Session, round_: int, generator: torch.Generator, segments:
         assert batch.x_0 is not None, "data-dependent training has data"
         drawn = draw_start(batch.shape, config.grid, generator), draw_segment(count, config, generator)
         members = membership(drawn[0].raw, config.grid)
+        # Drawn last: a run without it draws what it always drew.
+        other = None if config.energy == 0 else torch.randn(batch.shape, generator=generator)
         queries = plan_queries(config, session.guidance, ratio, drawn[1:], drawn[0], sharded=session.sharded)
-        x_0, drawn, members, rows, told = to_device((batch.x_0, drawn, members, queries.rows, told), device, on_host)
+        needed = (batch.x_0, drawn, members, queries.rows, told, other)
+        x_0, drawn, members, rows, told, other = to_device(needed, device, on_host)
         session.clock.enter("policy")
 
         def seen(losses: Tensor) -> None:
             segments.add_samples(losses, members, session.batches.accumulation)
 
-        yield data_dependent_loss(*_players(session, told, queries, rows), x_0, config, ratio, drawn, seen)
+        beyond = None if other is None else _energy(config, x_0, other, members, told)
+        players = _players(session, told, queries, rows)
+        yield data_dependent_loss(*players, x_0, config, ratio, drawn, seen, beyond)
+
+
+def _energy(
+    config: ImitationConfig, data: Tensor, noise: Tensor, members: Tensor, told: Conditioning
+) -> BeyondImitation:
+    """The weighted energy distance; of samples of one segment, and of one class where classes are told."""
+    marks = members.to(torch.int64).argmax(dim=0)
+    if (classes := told.get(CLASSES)) is not None:
+        marks = marks + len(members) * classes
+    return lambda policy, segment: config.energy * energy_of_ends(policy, segment, data, noise, marks, config.substeps)
 
 
 def _players(

@@ -29,6 +29,7 @@ REGIMES = {
     "gm, window": ["--set", "imitation.window=3"],
     "gm, accumulation": ["--set", "optimisation.device_batch_size=2"],
     "gm, guidance": ["--set", "teacher.guidance=2.0", "--set", "teacher.guidance_interval=[0.1, 0.9]"],
+    "gm, 2 NFE, energy": ["--nfe", "2", "--set", "imitation.energy=2"],
     "dx": ["--policy", "dx", "--components", "4", "--set", "imitation.window=3"],
     "dx-poly, 2 NFE": ["--policy", "dx-poly", "--nfe", "2"],
     "momentum": ["--policy", "momentum", "--set", "imitation.window=3"],
