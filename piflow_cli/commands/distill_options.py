@@ -20,7 +20,7 @@ from piflow_cli.commands.options import (
     switch,
 )
 from piflow_cli.core.policies.kinds import ROWS, policy_names
-from piflow_cli.presets.choices import TrackerName
+from piflow_cli.presets.choices import RecipeName, TrackerName
 
 ListTeachers = Annotated[bool, switch("--list-teachers", "List the known teachers and stop.", MODEL)]
 TeacherLoras = Annotated[
@@ -36,6 +36,8 @@ ParallelWay = Annotated[
         "HOW",
     ),
 ]
+
+NAMES, RECIPES = ("|".join(get_args(names)) for names in (TrackerName, RecipeName))
 
 # Policies of other packages are read when they are named: to search for them here would slow --help down.
 Kind = Annotated[
@@ -97,6 +99,10 @@ LearningRate = Annotated[
 ]
 Seed = Annotated[int | None, setting("--seed", "Seed of noise, data order and dropout.", OPTIMISATION, "N")]
 
+Recipe = Annotated[
+    RecipeName | None,
+    setting("--recipe", "The preset's recipe: as published, or what was measured to be better.", PRESET, RECIPES),
+]
 Config = Annotated[Path | None, setting("--config", "YAML file with some of the preset's keys.", PRESET, "FILE")]
 Assignments = Annotated[
     list[str] | None,
@@ -114,7 +120,6 @@ Output = Annotated[
         "DIR",
     ),
 ]
-NAMES = "|".join(get_args(TrackerName))
 Tracked = Annotated[
     TrackerName | None,
     setting("--tracker", "Tracker that gets settings, curves and pictures too.", OUTPUT, NAMES),

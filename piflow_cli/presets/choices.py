@@ -9,6 +9,9 @@ BasePrecision = Literal["fp32", "bf16", "fp8", "int8", "nf4"]
 """Precisions of a frozen base."""
 BITSANDBYTES = ("int8", "nf4")
 """Those that need CUDA and bitsandbytes."""
+RecipeName = Literal["published", "best"]
+"""Recipes of a preset."""
+PUBLISHED = "published"
 TrackerName = Literal["none", "tensorboard", "wandb", "trackio", "mlflow", "aim", "comet", "swanlab"]
 """Trackers of experiments that a run may be shown in."""
 NO_TRACKER = "none"

@@ -123,7 +123,7 @@ def _energy_contradictions(data: DataSection, imitation: ImitationSection) -> It
     if data.source in WITHOUT_PICTURES:
         yield Contradiction(
             "imitation.energy",
-            f"is a distance to data, and {data.source} bring none: give 0, or pictures: --data SOURCE",
+            f"is a distance to data, and {data.source} bring none: give 0",
             (Mend("imitation.energy", 0),),
         )
     elif imitation.data_free is True:

@@ -25,6 +25,7 @@ FLAGS = {
     "optimisation.learning_rate": "--learning-rate",
     "output.tracker": "--tracker",
     "seed": "--seed",
+    "recipe": "--recipe",
 }
 
 OPTIONS = {option.removeprefix("--").replace("-", "_"): key for key, option in FLAGS.items()}

@@ -9,8 +9,9 @@ from functools import cache
 from piflow_cli.presets.schema import SECTIONS, Preset
 
 VARIANTS = "variants"
+RECIPES = "recipes"
 # Keys that say how a preset's own file is read; they are no settings.
-OF_FILES = ("extends", VARIANTS)
+OF_FILES = ("extends", VARIANTS, RECIPES)
 # What people call a key, whatever section they have in mind.
 COMMON = {
     "lr": "optimisation.learning_rate",

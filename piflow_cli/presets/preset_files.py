@@ -1,4 +1,4 @@
-"""The files of a preset: its own, those that it extends, and the variants of each under another policy.
+"""The files of a preset: its own, those that it extends, and the variants of each under another policy or recipe.
 
 `extends: flux-dev` at the top of a preset names another one, shipped or in a file (its path starts at that file's
 folder). The preset then gives its name and the keys that differ; the nearer file wins.
@@ -8,31 +8,36 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.choices import PUBLISHED, RecipeName
 from piflow_cli.presets.faults import Fault, Mend
+from piflow_cli.presets.flags import flag_of, is_flag
 from piflow_cli.presets.folders import preset_path
-from piflow_cli.presets.keys import OF_FILES, VARIANTS
+from piflow_cli.presets.keys import OF_FILES, RECIPES, VARIANTS
 from piflow_cli.presets.layers import Layer, merge, nested
 from piflow_cli.presets.parsing import parse, read_file
 from piflow_cli.presets.schema import POLICY_KINDS
 from piflow_cli.presets.yaml_files import describe
 
 DEEPEST = 8
+RECIPE_NAMES = get_args(RecipeName)
+EACH = {VARIANTS: "policy", RECIPES: "recipe"}
 # A preset is called by its own name: that of another would share its folder of runs.
 NOT_INHERITED = ("name",)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file: the values of its sections, and of each variant."""
+    """One file: the values of its sections, and of each variant and recipe."""
 
     base: Layer
     variants: Mapping[str, Layer] = field(default_factory=dict)
+    recipes: Mapping[str, Layer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,31 @@ class PresetFiles:
         """The kind of policy that the preset itself has; "" where it gives no valid one."""
         return policy_asked(merge(part.base for part in self.parts)[0])
 
-    def layers(self, kind: str) -> list[Layer]:
-        """The values under a policy of this ``kind``; later layers win."""
+    def layers(self, kind: str, recipe: str = PUBLISHED) -> list[Layer]:
+        """The values under a policy of this ``kind`` and a ``recipe``; later layers win."""
         return [
             layer
             for part in self.parts
-            for layer in (part.base, *([part.variants[kind]] if kind in part.variants else []))
+            for layer in (part.base, part.variants.get(kind), part.recipes.get(recipe))
+            if layer is not None
         ]
+
+    def recipe_fault(self, source: str, recipe: str) -> list[Fault]:
+        """That there is no such ``recipe``; none where there is. ``source``: where it was asked for."""
+        own = recipe_asked(merge(part.base for part in self.parts)[0])
+        others = {name for part in self.parts for name in part.recipes}
+        known = {own} if not others else {PUBLISHED, *others}
+        if recipe in known:
+            return []
+        what = f"this preset has no recipe but {' and '.join(sorted(known))}"
+        option = flag_of("recipe") if is_flag(source) else "--set"
+        return [Fault(source, "recipe", what, tuple(Mend("recipe", name, option) for name in sorted(known)))]
+
+
+def recipe_asked(values: Mapping[str, Any]) -> str:
+    """The recipe that some values ask for; the published one where they give no valid one."""
+    recipe = values.get("recipe")
+    return recipe if isinstance(recipe, str) and recipe in RECIPE_NAMES else PUBLISHED
 
 
 def policy_asked(values: Mapping[str, Any]) -> str:
@@ -131,14 +154,31 @@ def _with_file(parents: PresetFiles, layer: Layer, inherited: bool) -> PresetFil
     without = (*OF_FILES, *(NOT_INHERITED if inherited else ()))
     base = Layer(layer.source, {key: value for key, value in layer.values.items() if key not in without})
     alone = PresetFiles((*parents.parts, Part(base)), parents.faults)
-    written = layer.values.get("variants", {})
+    variants, faults = _readings(layer, VARIANTS, lambda kind, values: _variant_fault(kind, values, alone.kind))
+    recipes, wrong = _readings(layer, RECIPES, _recipe_fault)
+    whole = PresetFiles((*parents.parts, Part(base, variants, recipes)), [*alone.faults, *faults, *wrong])
+    return PresetFiles(whole.parts, [*whole.faults, *_faults_of_readings(whole)])
+
+
+def _readings(
+    layer: Layer, section: str, fault_of: Callable[[str, object], str | None]
+) -> tuple[dict[str, Layer], list[Fault]]:
+    """The variants or recipes of a file by their names, and the faults of those that cannot be read."""
+    written = layer.values.get(section, {})
     if not isinstance(written, Mapping):
-        return PresetFiles(alone.parts, [*alone.faults, Fault(base.source, "variants", "must be a section per policy")])
-    wrong = {kind: what for kind, values in written.items() if (what := _variant_fault(kind, values, alone.kind))}
-    variants = {kind: Layer(base.source, values) for kind, values in written.items() if kind not in wrong}
-    faults = [Fault(base.source, f"variants.{kind}", what, _policy_meant(kind)) for kind, what in wrong.items()]
-    whole = PresetFiles((*parents.parts, Part(base, variants)), [*alone.faults, *faults])
-    return PresetFiles(whole.parts, [*whole.faults, *_faults_of_variants(whole)])
+        return {}, [Fault(layer.source, section, f"must be a section per {EACH[section]}")]
+    wrong = {name: what for name, values in written.items() if (what := fault_of(name, values))}
+    known = {name: Layer(layer.source, values) for name, values in written.items() if name not in wrong}
+    meant = _policy_meant if section == VARIANTS else lambda name: ()
+    return known, [Fault(layer.source, f"{section}.{name}", what, meant(name)) for name, what in wrong.items()]
+
+
+def _recipe_fault(name: str, values: object) -> str | None:
+    if name not in RECIPE_NAMES:
+        return f"unknown recipe; known: {', '.join(RECIPE_NAMES)}"
+    if name == PUBLISHED:
+        return "is what the sections themselves hold; write its values there"
+    return None if isinstance(values, Mapping) else "must hold sections of keys"
 
 
 def _policy_meant(kind: str) -> tuple[Mend, ...]:
@@ -157,22 +197,33 @@ def _variant_fault(kind: str, values: object, own_kind: str) -> str | None:
     return None
 
 
-def _faults_of_variants(preset: PresetFiles) -> list[Fault]:
-    """The faults in variants of the preset's own file, whether or not anyone ever chooses them."""
-    variants = preset.parts[-1].variants
-    known = parse(preset.layers(preset.kind), preset.source)[1] if variants else []
+def _faults_of_readings(preset: PresetFiles) -> list[Fault]:
+    """The faults in variants and recipes of the preset's own file, whether or not anyone ever chooses them."""
+    own = preset.parts[-1]
+    if not own.variants and not own.recipes:
+        return []
+    known = parse(preset.layers(preset.kind), preset.source)[1]
     faults = []
-    for kind, layer in variants.items():
-        chosen = Layer(preset.source, nested({"policy.kind": kind}))
-        found = parse([*preset.layers(kind), chosen], preset.source)[1]
-        faults += [_within(f"{VARIANTS}.{kind}", fault, preset.source) for fault in found if fault not in known]
-        if policy_asked(layer.values):
-            what = "is given by the variant's name; remove it"
-            faults.append(Fault(preset.source, f"variants.{kind}.policy.kind", what))
+    for kind in own.variants:
+        faults += _faults_under(preset, f"{VARIANTS}.{kind}", preset.layers(kind), known, {"policy.kind": kind})
+    for name in own.recipes:
+        chosen = preset.layers(preset.kind, name)
+        faults += _faults_under(preset, f"{RECIPES}.{name}", chosen, known, {"recipe": name})
+    for kind in (kind for kind, layer in own.variants.items() if policy_asked(layer.values)):
+        what = "is given by the variant's name; remove it"
+        faults.append(Fault(preset.source, f"{VARIANTS}.{kind}.policy.kind", what))
     return faults
 
 
-def _within(variant: str, fault: Fault, source: str) -> Fault:
-    """A fault of the preset under a ``variant``, as one of the variant."""
-    mends = tuple(replace(mend, key=f"{variant}.{mend.key}") for mend in fault.mends)
-    return Fault(source, f"{variant}.{fault.key}", fault.what, mends)
+def _faults_under(
+    preset: PresetFiles, reading: str, layers: list[Layer], known: list[Fault], chosen: Mapping[str, object]
+) -> list[Fault]:
+    """The faults that some ``layers`` have and the preset itself has not (``known``), as those of a ``reading``."""
+    found = parse([*layers, Layer(preset.source, nested(chosen))], preset.source)[1]
+    return [_within(reading, fault, preset.source) for fault in found if fault not in known]
+
+
+def _within(reading: str, fault: Fault, source: str) -> Fault:
+    """A fault of the preset under a variant or recipe, as one of this ``reading``."""
+    mends = tuple(replace(mend, key=f"{reading}.{mend.key}") for mend in fault.mends)
+    return Fault(source, f"{reading}.{fault.key}", fault.what, mends)

@@ -1,7 +1,7 @@
 """Presets: loading one by name or path, and resolving one with what the command line adds.
 
-Precedence, highest first: flag, `--set section.key=value`, `--config` file, the preset's variant for the chosen policy,
-the preset, and then the same two of the preset that it extends. An option left None was not given.
+Precedence, highest first: flag, `--set section.key=value`, `--config` file, the preset's chosen recipe, its variant for
+the chosen policy, the preset, and then the same three of the preset that it extends. An option left None was not given.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def resolve(
     from piflow_cli.presets.idle import changed, idle_faults
     from piflow_cli.presets.layers import Layer, merge, nested
     from piflow_cli.presets.parsing import parse, read_assignment, read_file
-    from piflow_cli.presets.preset_files import policy_asked, read_preset
+    from piflow_cli.presets.preset_files import policy_asked, read_preset, recipe_asked
 
     files = read_preset(name_or_path)
     faults = list(files.faults)
@@ -86,12 +86,15 @@ def resolve(
     meant = {_meant(key, family): (key, value) for key, value in flags.items() if value is not None}
     options = {key: source_of(option, value) for key, (option, value) in meant.items()}
     given.append(Layer(COMMAND_LINE, nested({key: value for key, (_, value) in meant.items()}), options))
-    own = files.layers(policy_asked(merge([*files.layers(""), *given])[0]))
+    asked, sources = merge([*files.layers(""), *given])
+    recipe = recipe_asked(asked)
+    own = files.layers(policy_asked(asked), recipe)
+    faults += files.recipe_fault(sources.get("recipe", files.source), recipe)
     preset, found = parse([*own, *given], files.source)
     if preset is not None:
         # A file may be a whole preset; it asks only for the values that it changes.
-        asked = given if config is None else [changed(given[0], merge(own)[0]), *given[1:]]
-        found += idle_faults(preset, asked)
+        wanted = given if config is None else [changed(given[0], merge(own)[0]), *given[1:]]
+        found += idle_faults(preset, wanted)
     return _checked(preset, faults + found)
 
 

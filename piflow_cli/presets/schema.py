@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict
 
 from piflow_cli.core.policies.kinds import policy_names
-from piflow_cli.presets.choices import BasePrecision, TrackerName
+from piflow_cli.presets.choices import BasePrecision, RecipeName, TrackerName
 from piflow_cli.presets.types import (
     BatchSize,
     BudgetText,
@@ -262,6 +262,8 @@ class Preset:
     optimisation: OptimisationSection
     output: OutputSection
     adapter: AdapterSection | None = None
+    recipe: RecipeName = "published"
+    """Recipe: published, the papers' own; best, what was measured to be better, where a preset has it."""
     seed: Seed = 0
     """Seed of noise, data order and dropout."""
 

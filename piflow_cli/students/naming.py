@@ -42,6 +42,8 @@ def student_names(students: Sequence[str], subfolder: str | None = None) -> list
 def run_folder(preset: Preset, teacher: str | Path) -> Path:
     """The folder of a run where none is asked for: runs/digits, or runs/digits-dx-2nfe where policy and NFE differ.
 
+    Another recipe adds its name.
+
     They are compared with those of the shipped preset of that name, or else of ``teacher``, as the command names it.
     """
     # Takes a tenth of a second to import, which --help has not got.
@@ -52,4 +54,5 @@ def run_folder(preset: Preset, teacher: str | Path) -> Path:
     parts = [preset.name]
     parts += [policy.kind] if policy.kind != own.policy.kind else []
     parts += [f"{policy.nfe}nfe"] if policy.nfe != own.policy.nfe else []
+    parts += [preset.recipe] if preset.recipe != own.recipe else []
     return Path("runs") / "-".join(parts)

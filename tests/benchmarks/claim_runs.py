@@ -42,6 +42,7 @@ class Study:
 
     teacher: ClassVar[str] = "digits"
     all_images: ClassVar[int] = 1797
+    inspects: ClassVar[bool] = True
 
     runs: Path
     shorter: int | None = None
@@ -65,7 +66,8 @@ class Study:
 
     def settings(self) -> tuple[str, ...]:
         """What all students are distilled with, as --set takes it."""
-        return () if self.shorter is None else (f"optimisation.iterations={self.shorter}",)
+        shorter = () if self.shorter is None else (f"optimisation.iterations={self.shorter}",)
+        return ("output.preview_every=0", *shorter)
 
     def _distil(self, arm: Arm, seed: int, folder: Path) -> None:
         given = [part for setting in (f"seed={seed}", *self.settings()) for part in ("--set", setting)]
@@ -76,14 +78,14 @@ class Study:
     def measure(self, arm: Arm, folder: Path) -> Measured:
         """Distances to data and to fine samples of the teacher, and squared ones from the same noise: as digits.py.
 
-        Then what `piflow inspect-policy` tells.
+        Then, where it ``inspects``, what `piflow inspect-policy` tells.
         """
         ruler = _ruler(self.images, self.device)
         student = open_student(folder / "adapter")
         student.model.to(self.device)
         row = ruler.row("", arm.nfe, sample_student(student, ruler.noise, ruler.conditioning, **arm.sampling))
         distances = {name: row[name] for name in ("to_data", "to_teacher", "squared_distance")}
-        return distances | inspected(folder, self.device)
+        return distances | (inspected(folder, self.device) if self.inspects else {})
 
 
 def make_all(study: Study, arms: Iterable[Arm], seeds: Sequence[int], jobs: int) -> None:

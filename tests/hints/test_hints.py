@@ -48,7 +48,7 @@ LED_TO_BY = {
     "system/trackers": ("distill",),
     "students/lora": ("sample",),
     "weights/cache": ("distill",),
-    "teachers/dit.py": ("sample", "eval", "inspect-policy"),
+    "teachers/class_conditional.py": ("sample", "eval", "inspect-policy"),
 }
 # Of every command, or of the program itself.
 OTHERS = {"--help", "--json", "--version"}
