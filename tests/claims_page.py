@@ -10,12 +10,31 @@ from typing import Any
 from result_tables import RESULTS, filled, table
 
 FILES = (RESULTS / "claims-cpu.json", RESULTS / "claims-emoji-cpu.json")
+IDEAS = RESULTS / "ideas-cpu.json"
 NONE = "No study has been recorded yet."
 
 
-def claims(page: str, files: Sequence[Path] = FILES) -> str:
-    """``page`` with the verdicts of those of ``files`` that are there, claim by claim."""
-    return filled(page, {"claims": lambda: "\n\n".join(_parts(files))})
+def claims(page: str, files: Sequence[Path] = FILES, ideas: Path = IDEAS) -> str:
+    """``page`` with the verdicts of those of ``files`` that are there, claim by claim, and what became of ``ideas``."""
+    return filled(page, {"claims": lambda: "\n\n".join(_parts(files)), "ideas": lambda: _ideas(ideas)})
+
+
+def _ideas(file: Path) -> str:
+    if not file.exists():
+        return NONE
+    study = json.loads(file.read_text())
+    rows = [
+        [
+            one["idea"],
+            " ".join(f"`{setting}`" for setting in one["settings"]),
+            *(f"{one[side]:.3f}" for side in ("to_data", "published_has")),
+            f"{one['difference']:+.2g} ± {one['margin']:.1g}",
+            {"holds": "wins", "does not hold": "loses"}.get(one["verdict"], one["verdict"]),
+        ]
+        for one in study["rows"]
+    ]
+    found = table(["idea", "settings", "to the data", "published recipe", "difference", "verdict"], rows)
+    return f"{found}\n\n{study['evaluations']:,} network evaluations each. {_study(study)}"
 
 
 def _parts(files: Sequence[Path]) -> Iterator[str]:

@@ -124,8 +124,7 @@ def distill(
         preset = _resolved(teacher, config, assignments, context.params)
         if print_config:
             return _print_config(preset, console)
-        folder = run_folder(preset, str(teacher)) if output is None else output
-        _refuse_early(preset, folder, resume, fork)
+        folder = _checked_folder(preset, str(teacher), output, resume, fork)
         processes = _processes(num_processes, device)
         with console.listening():
             if dry_run:
@@ -203,8 +202,11 @@ def _refuse_others(context: typer.Context) -> None:
         )
 
 
-def _refuse_early(preset: Preset, folder: Path, resume: bool, fork: Path | None) -> None:
-    """Raise UsageError for what is missing or in the way, before anything that takes seconds to import."""
+def _checked_folder(preset: Preset, teacher: str, output: Path | None, resume: bool, fork: Path | None) -> Path:
+    """The folder of the run: ``output``, or that of its name.
+
+    Raises UsageError for what is missing or in the way, before anything that takes seconds to import.
+    """
     from piflow_cli.data.places import require_data
     from piflow_cli.presets.choices import NO_TRACKER
     from piflow_cli.presets.lora_texts import split_lora
@@ -219,6 +221,7 @@ def _refuse_early(preset: Preset, folder: Path, resume: bool, fork: Path | None)
         from piflow_cli.system.trackers import tracker_of
 
         tracker_of(preset.output.tracker)
+    folder = run_folder(preset, teacher) if output is None else output
     require_base(preset.teacher.base)
     check_files([split_lora(text) for text in preset.teacher.loras], TEACHER_OPTION)
     require_data(preset.data)
@@ -229,6 +232,7 @@ def _refuse_early(preset: Preset, folder: Path, resume: bool, fork: Path | None)
         check_writable(folder)
         if resume:
             RunFolder(folder).check(preset)
+    return folder
 
 
 def _plan(
