@@ -26,7 +26,6 @@ from piflow_cli.teachers.encoders import with_negative
 
 TEXT, WIDTH = 7, 32
 LATENTS = (4, 8, 12)
-UNPACKED = ("z-image", "sd15", "sdxl")
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Row:
         """Noise as the stock pipeline takes it, by that pipeline's own functions."""
         if self.family.startswith("flux2"):
             return pipeline._patchify_latents(x)
-        return x if self.family in UNPACKED else pipeline._pack_latents(x, *x.shape)
+        return x if self.unpacks_itself else pipeline._pack_latents(x, *x.shape)
 
     def unpacked(self, pipeline: Any, latents: Tensor, x: Tensor) -> Tensor:
         """Latents as the stock pipeline returns them in the shape of the noise
@@ -58,10 +57,15 @@ class Row:
         if self.family == "flux2":
             ids = pipeline._prepare_latent_ids(pipeline._patchify_latents(x))
             return pipeline._unpatchify_latents(pipeline._unpack_latents_with_ids(latents, ids))
-        if self.family in (*UNPACKED, "flux2-klein"):
+        if self.unpacks_itself or self.family == "flux2-klein":
             return latents
         factor = () if self.family == "krea2" else (8,)
         return pipeline._unpack_latents(latents, 8 * x.shape[-2], 8 * x.shape[-1], *factor).reshape(x.shape)
+
+    @property
+    def unpacks_itself(self) -> bool:
+        """Whether the network takes latents as they are, and no tokens."""
+        return family_of(self.family).token_positions is None
 
     @property
     def component(self) -> str:
@@ -236,6 +240,9 @@ RAW = torch.tensor([0.9, 0.4], dtype=torch.float64)
 GRID = TimeGrid(2, 0.5, 3.2)
 
 every_family = pytest.mark.parametrize("row", ZOO.values(), ids=ZOO)
+# Those whose texts have a mask.
+MASKED = [name for name, row in ZOO.items() if any("mask" in entry for entry in row.encode(1))]
+every_masked_family = pytest.mark.parametrize("name", MASKED)
 
 
 def facts_of(row: Row, policy: str = "gm") -> StudentFacts:
