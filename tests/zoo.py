@@ -97,6 +97,13 @@ def layered_text(length: int) -> dict[str, Tensor]:
     }
 
 
+def attended_text(length: int) -> dict[str, Tensor]:
+    return {
+        "prompt_embeds": torch.randn(length, WIDTH, generator=seeded(length)),
+        "prompt_attention_mask": torch.ones(length, dtype=torch.bool),
+    }
+
+
 def fixed_text(length: int) -> dict[str, Tensor]:
     return {"prompt_embeds": torch.randn(TEXT, WIDTH, generator=seeded(length))}
 
@@ -151,6 +158,19 @@ ZOO = {
             "plain",
             masked_text,
             {"true_cfg_scale": 1.0},
+        ),
+        Row(
+            "chroma",
+            "ChromaTransformer2DModel",
+            dict(
+                in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+                joint_attention_dim=WIDTH, axes_dims_rope=(4, 4, 8), approximator_num_channels=16,
+                approximator_hidden_dim=24, approximator_layers=2,
+            ),
+            3.0,
+            "plain",
+            attended_text,
+            {"guidance_scale": 1.0},
         ),
         Row(
             "longcat-image",

@@ -70,6 +70,7 @@ PARTS = (
     step("imagenet-fm"),
     step("qwen-image"),
     step("krea2"),
+    step("chroma"),
     step("longcat-image"),
     step("ovis-image"),
     step("sdxl"),

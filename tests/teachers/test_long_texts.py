@@ -97,7 +97,9 @@ def test_tokens_are_counted_as_the_stock_pipeline_makes_them(name: str, capsys, 
     assert [given - template for given in encoder.given[:2]] == counts[:2]
     assert counts[1] - counts[0] == 37 and counts[2] - counts[1] == most + 160
     if name in MASKED:
-        assert [len(text["prompt_embeds"]) for text in encoded] == [*counts[:2], most]
+        # Chroma's network is shown one token of padding.
+        shown = [count + (name == "chroma") for count in counts[:2]]
+        assert [len(text["prompt_embeds"]) for text in encoded] == [*shown, most]
     assert encoders.long_texts(texts) == {texts[2]: f"{counts[2]:,} tokens, of which {most:,} are read"}
     captured = capsys.readouterr()
     said = captured.out + captured.err + caplog.text
