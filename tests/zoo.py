@@ -210,6 +210,19 @@ ZOO = {
             layered_text,
             {"guidance_scale": 0.0},
         ),
+        Row(
+            "sd3",
+            "SD3Transformer2DModel",
+            dict(
+                in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+                joint_attention_dim=WIDTH, caption_projection_dim=32, pooled_projection_dim=24, sample_size=16,
+                pos_embed_max_size=16, qk_norm="rms_norm", dual_attention_layers=(0,),
+            ),
+            3.5,
+            "plain",
+            padded_text,
+            {"guidance_scale": 1.0},
+        ),
         Row("sd15", "UNet2DConditionModel", unet(), 7.5, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row(
             "sdxl",

@@ -73,6 +73,7 @@ PARTS = (
     step("chroma"),
     step("longcat-image"),
     step("ovis-image"),
+    step("sd35"),
     step("sdxl"),
     step("sd15"),
     step("imagenet-dit"),

@@ -32,19 +32,21 @@ class Recorder(nn.Module):
 
     dtype, device = torch.float32, torch.device("cpu")
 
-    def __init__(self) -> None:
+    def __init__(self, pools: bool = False) -> None:
         super().__init__()
         self.given: list[int] = []
+        self.pools = pools
 
     def forward(self, input_ids: Tensor, **options: object) -> SimpleNamespace:
         self.given += (input_ids != PAD).sum(dim=1).tolist()
         hidden = input_ids.unsqueeze(-1).float()
-        return Hidden(hidden_states=[hidden] * 40, last_hidden_state=hidden, pooler_output=hidden[:, 0])
+        first = hidden[:, 0] if self.pools else hidden
+        return Hidden(hidden_states=[hidden] * 40, last_hidden_state=hidden, pooler_output=hidden[:, 0], first=first)
 
 
 class Hidden(SimpleNamespace):
     def __getitem__(self, index: int) -> Tensor:
-        return self.hidden_states[0]
+        return self.first
 
 
 def chat_tokenizer():
@@ -71,6 +73,9 @@ def pipeline_of(name: str, encoder: Recorder):
     kind = getattr(diffusers, family_of(name).pipeline_name)
     if name == "flux":
         return kind(None, None, Recorder(), tokenizer(16), encoder, tokenizer(512), None)
+    if name == "sd3":
+        clips = (Recorder(pools=True), tokenizer(16)) * 2
+        return kind(None, None, None, *clips, encoder, tokenizer(512))
     used = pixtral() if name == "flux2" else chat_tokenizer()
     parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
     made = kind(**{**parts, "text_encoder": encoder, "tokenizer": used})
