@@ -59,6 +59,8 @@ class Console:
             with warnings.catch_warnings():
                 # Pillow warns at half the pixels that data/pictures.py allows, and names when it refuses.
                 warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
+                # Classes of diffusers ask for each other by names that it deprecates.
+                warnings.filterwarnings("ignore", category=FutureWarning, module=r"diffusers\.models")
                 yield
         finally:
             logger.handlers[:], logger.level, logger.propagate = before

@@ -18,10 +18,12 @@ MODULES = {
     "flux-cfg": FLUX,
     "flux2": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
     "flux2-klein": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
+    "chroma": FLUX,
     "qwen-image": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mlp.net.2"),
     "longcat-image": FLUX,
     "ovis-image": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp"),
     "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
+    "sd3": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.net.2"),
     "z-image": ("layers.0.attention.to_q", "noise_refiner.0.feed_forward.w1"),
 }
 # LoRAs of U-Nets have names of their own.

@@ -26,7 +26,6 @@ from piflow_cli.teachers.encoders import with_negative
 
 TEXT, WIDTH = 7, 32
 LATENTS = (4, 8, 12)
-UNPACKED = ("z-image", "sd15", "sdxl")
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Row:
         """Noise as the stock pipeline takes it, by that pipeline's own functions."""
         if self.family.startswith("flux2"):
             return pipeline._patchify_latents(x)
-        return x if self.family in UNPACKED else pipeline._pack_latents(x, *x.shape)
+        return x if self.unpacks_itself else pipeline._pack_latents(x, *x.shape)
 
     def unpacked(self, pipeline: Any, latents: Tensor, x: Tensor) -> Tensor:
         """Latents as the stock pipeline returns them in the shape of the noise
@@ -58,10 +57,15 @@ class Row:
         if self.family == "flux2":
             ids = pipeline._prepare_latent_ids(pipeline._patchify_latents(x))
             return pipeline._unpatchify_latents(pipeline._unpack_latents_with_ids(latents, ids))
-        if self.family in (*UNPACKED, "flux2-klein"):
+        if self.unpacks_itself or self.family == "flux2-klein":
             return latents
         factor = () if self.family == "krea2" else (8,)
         return pipeline._unpack_latents(latents, 8 * x.shape[-2], 8 * x.shape[-1], *factor).reshape(x.shape)
+
+    @property
+    def unpacks_itself(self) -> bool:
+        """Whether the network takes latents as they are, and no tokens."""
+        return family_of(self.family).token_positions is None
 
     @property
     def component(self) -> str:
@@ -90,6 +94,13 @@ def layered_text(length: int) -> dict[str, Tensor]:
     return {
         "prompt_embeds": torch.randn(length, 3, WIDTH, generator=seeded(length)),
         "prompt_embeds_mask": torch.ones(length, dtype=torch.bool),
+    }
+
+
+def attended_text(length: int) -> dict[str, Tensor]:
+    return {
+        "prompt_embeds": torch.randn(length, WIDTH, generator=seeded(length)),
+        "prompt_attention_mask": torch.ones(length, dtype=torch.bool),
     }
 
 
@@ -149,6 +160,19 @@ ZOO = {
             {"true_cfg_scale": 1.0},
         ),
         Row(
+            "chroma",
+            "ChromaTransformer2DModel",
+            dict(
+                in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+                joint_attention_dim=WIDTH, axes_dims_rope=(4, 4, 8), approximator_num_channels=16,
+                approximator_hidden_dim=24, approximator_layers=2,
+            ),
+            3.0,
+            "plain",
+            attended_text,
+            {"guidance_scale": 1.0},
+        ),
+        Row(
             "longcat-image",
             "LongCatImageTransformer2DModel",
             dict(
@@ -185,6 +209,19 @@ ZOO = {
             "plain",
             layered_text,
             {"guidance_scale": 0.0},
+        ),
+        Row(
+            "sd3",
+            "SD3Transformer2DModel",
+            dict(
+                in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+                joint_attention_dim=WIDTH, caption_projection_dim=32, pooled_projection_dim=24, sample_size=16,
+                pos_embed_max_size=16, qk_norm="rms_norm", dual_attention_layers=(0,),
+            ),
+            3.5,
+            "plain",
+            padded_text,
+            {"guidance_scale": 1.0},
         ),
         Row("sd15", "UNet2DConditionModel", unet(), 7.5, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row(
@@ -236,6 +273,9 @@ RAW = torch.tensor([0.9, 0.4], dtype=torch.float64)
 GRID = TimeGrid(2, 0.5, 3.2)
 
 every_family = pytest.mark.parametrize("row", ZOO.values(), ids=ZOO)
+# Those whose texts have a mask.
+MASKED = [name for name, row in ZOO.items() if any("mask" in entry for entry in row.encode(1))]
+every_masked_family = pytest.mark.parametrize("name", MASKED)
 
 
 def facts_of(row: Row, policy: str = "gm") -> StudentFacts:

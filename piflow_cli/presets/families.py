@@ -73,6 +73,7 @@ ROWS = {
         FamilyKind("flux-cfg", "piflow_cli.teachers.flux:FluxCfgFamily", TEXT, guided=HALVES),
         FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT, guided=INPUT),
         FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT, guided=HALVES),
+        FamilyKind("chroma", "piflow_cli.teachers.chroma:ChromaFamily", TEXT, guided=HALVES),
         FamilyKind(
             "longcat-image",
             "piflow_cli.teachers.longcat:LongCatImageFamily",
@@ -89,6 +90,7 @@ ROWS = {
             renormalised=(2, float("inf")),
         ),
         FamilyKind("krea2", "piflow_cli.teachers.krea2:Krea2Family", TEXT, guided=HALVES),
+        FamilyKind("sd3", "piflow_cli.teachers.sd3:StableDiffusion3Family", TEXT, guided=HALVES),
         FamilyKind("sd15", "piflow_cli.teachers.stable_diffusion:StableDiffusionFamily", TEXT, guided=HALVES),
         FamilyKind("sdxl", "piflow_cli.teachers.stable_diffusion:StableDiffusionXLFamily", TEXT, guided=HALVES),
         FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT, guided=HALVES),

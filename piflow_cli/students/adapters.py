@@ -213,7 +213,7 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
     Adapters get the dtype ``adapters``, or keep their stored one; everything else keeps the student's. Raises RunError
     where names or shapes differ, or values are not finite.
     """
-    slots = parameter_slots(student)
+    slots = tensor_slots(student)
     refuse_misfits(student, weights, {name: getattr(*slot).shape for name, slot in slots.items()})
     held = [value.device for value in root(student.model).parameters() if not value.is_meta]
     for name, (module, leaf) in slots.items():
@@ -232,7 +232,8 @@ def fill(student: Student, weights: StoredWeights, adapters: torch.dtype | None 
         )
         # A copy, since what was read may be a view of the file.
         value = value.to(held[0] if held else "cpu", dtype, copy=True)
-        setattr(module, leaf, nn.Parameter(value, requires_grad=old.requires_grad))
+        learns = isinstance(old, nn.Parameter)
+        setattr(module, leaf, nn.Parameter(value, requires_grad=old.requires_grad) if learns else value)
 
 
 @contextmanager
@@ -241,7 +242,7 @@ def holding(student: Student, weights: StoredWeights) -> Generator[None]:
 
     The adapters may have another rank.
     """
-    own = {name: (slot, getattr(*slot)) for name, slot in parameter_slots(student).items()}
+    own = {name: (slot, getattr(*slot)) for name, slot in tensor_slots(student).items()}
     try:
         fill(student, weights)
         yield
@@ -250,11 +251,17 @@ def holding(student: Student, weights: StoredWeights) -> Generator[None]:
             setattr(module, leaf, value)
 
 
-def parameter_slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
-    """Every parameter that the student brings, by its published name: its module, and its name there."""
+def tensor_slots(student: Student) -> dict[str, tuple[nn.Module, str]]:
+    """Every tensor that the student brings, by its published name: its module, and its name there.
+
+    One that brings all of its weights brings the tables of positions too that some networks store beside them.
+    """
     model, slots, published = student.model, {}, published_names(student)
     for path, module in root(model).named_modules():
-        for leaf, _ in module.named_parameters(recurse=False):
+        own = [leaf for leaf, _ in module.named_parameters(recurse=False)]
+        if not isinstance(model, View):
+            own += [leaf for leaf in module._buffers if leaf not in module._non_persistent_buffers_set]
+        for leaf in own:
             inside = f"{path}.{leaf}" if path else leaf
             if (name := model.own_name(inside) if isinstance(model, View) else inside) is not None:
                 slots[published.get(name, name)] = (module, leaf)

@@ -26,7 +26,7 @@ from common import machine, write_json
 from safetensors.torch import save_file
 
 from piflow_cli.presets.resolve import load
-from piflow_cli.students.adapters import parameter_slots, write_adapter
+from piflow_cli.students.adapters import tensor_slots, write_adapter
 from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.locate import WEIGHTS_NAME
 from piflow_cli.students.open import open_student
@@ -84,7 +84,7 @@ def write_files(folder: Path, small: bool) -> None:
     (folder / "base" / f"{WEIGHTS_NAME}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     student: Student = loaded_student(model, family, facts, dict.fromkeys(family.adapter_targets(model), rank))
     (folder / "adapter").mkdir()
-    tensors = {name: noise(getattr(*slot).shape) for name, slot in parameter_slots(student).items()}
+    tensors = {name: noise(getattr(*slot).shape) for name, slot in tensor_slots(student).items()}
     write_adapter(student, folder / "adapter", tensors, {})
 
 

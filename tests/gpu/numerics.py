@@ -86,6 +86,7 @@ CASES = (
             "z-image-turbo",
         ),
     ),
+    Case("Chroma and Stable Diffusion 3.5", (1, *FLUX), "gm", 8, 3.0, QUARTER, ("chroma", "sd35")),
     Case("the same in bf16", (1, *FLUX), "gm", 8, 3.2, QUARTER, dtype=BF16),
     Case("the same, batch 4", (4, *FLUX), "gm", 8, 3.2, QUARTER),
     Case("the same in packed tokens", (1, 16, 4096, 4), "gm", 8, 3.2, QUARTER, dtype=BF16, patch=4),

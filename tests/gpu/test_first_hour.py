@@ -94,7 +94,7 @@ def test_the_numerics_are_of_every_shipped_preset() -> None:
 
     def key(preset) -> tuple:
         policy = preset.policy
-        small = preset.teacher.family.startswith(("dit", "sd"))
+        small = preset.teacher.family.startswith(("dit", "sd15", "sdxl"))
         return policy.kind, policy.components, policy.shift, pytest.approx(time_grid(preset).segment), small
 
     cases = {name: case for case in numerics.CASES for name in case.presets}

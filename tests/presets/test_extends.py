@@ -147,7 +147,7 @@ def test_a_name_is_of_the_preset_itself_and_all_else_may_be_inherited(tmp_path):
 @pytest.mark.parametrize(
     ("value", "complaint", "hint"),
     [
-        ("flux-dv", "no preset is named 'flux-dv'; known: digits,", "did you mean flux-dev?"),
+        ("flux-dv", "no preset is named 'flux-dv'; known: chroma, digits,", "did you mean flux-dev?"),
         ("./none.yaml", "cannot read ", "check the path"),
         ("a\0b.yaml", "cannot read ", "check the path"),
         ("", "must be the name of a preset or the path of a YAML file, not ''", "extends: flux-dev"),

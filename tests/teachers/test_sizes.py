@@ -38,7 +38,7 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
     assert factory.latent_shape(48, 32) == (4, 32 // factor, 48 // factor)
 
 
-LENGTHS = {"ovis-image": 256, "sd15": 77, "sdxl": 77}
+LENGTHS = {"ovis-image": 256, "sd3": 256, "sd15": 77, "sdxl": 77}
 
 
 @every_family

@@ -147,7 +147,8 @@ def test_all_that_a_student_adds_learns_and_nothing_else(text_encoders, sources,
     session = session_of(row, sources, tmp_path)
     base = session.student.model.base
     before = {name: value.detach().clone() for name, value in base.named_parameters()}
-    expected = family_of(row.family, row.guidance).call(row.build(), states(), RAW, conditioning(row))
+    with torch.no_grad():
+        expected = family_of(row.family, row.guidance).call(row.build(), states(), RAW, conditioning(row))
     optimised = {id(value) for group in session.optimizer.param_groups for value in group["params"]}
     assert optimised == {id(value) for value in session.student.model.parameters()}
     assert not optimised & {id(value) for value in session.average.model.parameters()}
