@@ -42,8 +42,7 @@ class Wait:
 # bitsandbytes' kernels know no fake tensors: presets on its bases are those of others but for batch, rank and base.
 UNTRACED = ("flux-dev-24gb", "qwen-image-24gb")
 EXTRACTORS = "extractors"  # of `piflow eval`, in the place of a preset
-# Seconds that all cases of a preset take in full size on a core of its own. The suite takes those so that are under
-# WHOLE: together they take four minutes.
+# Seconds that all cases of a preset take in full size on a core of its own. Those under WHOLE are taken so.
 PRESETS = {
     "digits": 4, "imagenet-fm": 9, "imagenet-repa": 14, "imagenet-repa-2nfe": 6, "flux-dev": 120, "flux-dev-8nfe": 52,
     "flux-dev-dx": 22, "flux-dev-momentum": 19, "flux2-dev": 24, "flux2-klein": 16, "qwen-image": 135,
