@@ -1,6 +1,6 @@
 """The dry run's estimate of memory against the allocations of a step on a GPU that is not there.
 
-`PIFLOW_CUDA=all pytest -n 0 -m thorough tests/fake_cuda` takes every shipped preset in full size.
+`PIFLOW_CUDA=all pytest -n 0 -m long tests/fake_cuda` takes every shipped preset in full size.
 """
 
 from __future__ import annotations
