@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from piflow_cli.presets.resolve import available, flat, from_dict, load, resolve
 from piflow_cli.presets.yaml_files import write_yaml
 from piflow_cli.students.naming import run_folder
 
+PAIR = ("published", "best")
 WITH_RECIPES = [name for name in available() if "recipes" in (presets_root() / f"{name}.yaml").read_text()]
 
 
@@ -101,3 +103,10 @@ def test_what_is_wrong_in_a_recipe_is_said_whether_or_not_it_is_chosen(tmp_path,
 def test_energy_needs_pictures(tmp_path) -> None:
     assert "imitation.energy" in refusal("digits", "best", "imitation.data_free=true")
     assert "bring none: give 0" in refusal("digits", None, "imitation.energy=1", "data.labels=uniform")
+
+
+def test_a_plan_says_what_the_recipe_adds(cli) -> None:
+    plans = [cli("distill", "--teacher", "digits", "--recipe", name, "--dry-run", "--json") for name in PAIR]
+    published, best = (json.loads(plan.out)["imitation"] for plan in plans)
+    weight = under("digits", "best").imitation.energy
+    assert best == {**published, "energy": f"{weight:g} times the distance to noised data"}
