@@ -23,6 +23,7 @@ MODULES = {
     "longcat-image": FLUX,
     "ovis-image": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp"),
     "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
+    "sana": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.attn2.to_k"),
     "sd3": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.net.2"),
     "z-image": ("layers.0.attention.to_q", "noise_refiner.0.feed_forward.w1"),
 }

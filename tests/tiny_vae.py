@@ -32,6 +32,17 @@ def tiny_vae(name: str, factor: int = 8) -> nn.Module:
         "up_block_types": ["UpDecoderBlock2D"] * stages,
         "block_out_channels": (8,) * stages,
     }
+    if family_of(name).vae_name == "AutoencoderDC":
+        sides = {
+            f"{half}_{what}": value
+            for half in ("encoder", "decoder")
+            for what, value in (
+                ("block_out_channels", (8,) * stages),
+                ("layers_per_block", (1,) * stages),
+                ("qkv_multiscales", ((),) * stages),
+            )
+        }
+        return diffusers.AutoencoderDC(latent_channels=4, attention_head_dim=4, scaling_factor=0.5, **sides).eval()
     if family_of(name).vae_name == "AutoencoderKLFlux2":
         vae = diffusers.AutoencoderKLFlux2(
             latent_channels=4, norm_num_groups=4, layers_per_block=1, sample_size=64, **blocks

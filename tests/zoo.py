@@ -211,6 +211,19 @@ ZOO = {
             {"guidance_scale": 0.0},
         ),
         Row(
+            "sana",
+            "SanaTransformer2DModel",
+            dict(
+                in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+                cross_attention_head_dim=16, num_cross_attention_heads=2, cross_attention_dim=32,
+                caption_channels=WIDTH, sample_size=32,
+            ),
+            4.5,
+            "plain",
+            attended_text,
+            {"guidance_scale": 1.0, "use_resolution_binning": False},
+        ),
+        Row(
             "sd3",
             "SD3Transformer2DModel",
             dict(

@@ -90,6 +90,7 @@ ROWS = {
             renormalised=(2, float("inf")),
         ),
         FamilyKind("krea2", "piflow_cli.teachers.krea2:Krea2Family", TEXT, guided=HALVES),
+        FamilyKind("sana", "piflow_cli.teachers.sana:SanaFamily", TEXT, guided=HALVES),
         FamilyKind("sd3", "piflow_cli.teachers.sd3:StableDiffusion3Family", TEXT, guided=HALVES),
         FamilyKind("sd15", "piflow_cli.teachers.stable_diffusion:StableDiffusionFamily", TEXT, guided=HALVES),
         FamilyKind("sdxl", "piflow_cli.teachers.stable_diffusion:StableDiffusionXLFamily", TEXT, guided=HALVES),

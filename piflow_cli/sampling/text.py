@@ -73,13 +73,17 @@ def text_student_sampler(
 
 
 def _stock_scheduler(family: TextToImageFamily, own: Path, shift: float) -> Any:
-    """Euler steps by the config in the folder ``own``; where there is none, at ``shift``, or at the family's betas."""
+    """Euler steps by the config in the folder ``own``; where there is none, at ``shift``, or at the family's betas.
+
+    Of another solver's config flow models take the shift alone.
+    """
     from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 
     parameterisation = family.parameterisation
     kind: Any = FlowMatchEulerDiscreteScheduler if parameterisation.flow else EulerDiscreteScheduler
     if own.is_dir():
-        return kind.from_pretrained(own)
+        config = kind.load_config(own)
+        return kind(shift=config["flow_shift"]) if "flow_shift" in config else kind.from_pretrained(own)
     if not isinstance(parameterisation, VariancePreserving):
         return kind(shift=shift)
     first, last = BETAS[parameterisation.schedule]

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
-from .encoders import NEGATIVE_PREFIX, negative_of
+from .encoders import ATTENTION_MASK, ATTENTION_MASKS, negative_of
 from .packed import PackedFamily, image_ids
 from .packing import POSITIONS, SIDE
 from .text_to_image import longest_whole
-
-MASK = "prompt_attention_mask"
 
 
 class ChromaFamily(PackedFamily):
@@ -31,7 +29,7 @@ class ChromaFamily(PackedFamily):
     name = "chroma"
     model_name = "ChromaTransformer2DModel"
     pipeline_name = "ChromaPipeline"
-    read_on_host = (MASK, NEGATIVE_PREFIX + MASK)
+    read_on_host = ATTENTION_MASKS
     # No norm has a layer of its own.
     trained_in_full = ()
 
@@ -48,8 +46,8 @@ class ChromaFamily(PackedFamily):
             rows = zip(x.split(1), sigma.split(1), parts, strict=True)
             return torch.cat([self.call(model, *row) for row in rows])
         height, width = x.shape[-2:]
-        longest = int(conditioning[MASK].sum(dim=1).max())
-        texts, mask = conditioning["prompt_embeds"][:, :longest], conditioning[MASK][:, :longest]
+        longest = int(conditioning[ATTENTION_MASK].sum(dim=1).max())
+        texts, mask = conditioning["prompt_embeds"][:, :longest], conditioning[ATTENTION_MASK][:, :longest]
         return self.through(
             model,
             x,
@@ -67,14 +65,16 @@ class ChromaFamily(PackedFamily):
 
     def longest_conditioning(self, model: Network) -> Conditioning:
         mask = torch.ones(1, self.text_length, dtype=torch.bool, device="cpu")
-        return {**longest_whole(self.text_length, model.config.joint_attention_dim), MASK: mask}
+        return {**longest_whole(self.text_length, model.config.joint_attention_dim), ATTENTION_MASK: mask}
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}
         embeds, _, masks, *_ = pipeline.encode_prompt(list(texts), **options)
         # The pipeline makes them numbers, which attention adds instead of masking: diffusers' issue 12116.
         masks = masks.bool()
-        return [{"prompt_embeds": text[mask], MASK: mask[mask]} for text, mask in zip(embeds, masks, strict=True)]
+        return [
+            {"prompt_embeds": text[mask], ATTENTION_MASK: mask[mask]} for text, mask in zip(embeds, masks, strict=True)
+        ]
 
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
         return [len(pipeline.tokenizer(text).input_ids) for text in texts]

@@ -26,6 +26,9 @@ import torch
 from torch import Tensor
 
 NEGATIVE_PREFIX = "negative_"
+# The masks of texts, as some stock pipelines call them.
+ATTENTION_MASK = "prompt_attention_mask"
+ATTENTION_MASKS = (ATTENTION_MASK, NEGATIVE_PREFIX + ATTENTION_MASK)
 
 
 class PictureEncoder(Protocol):
@@ -92,6 +95,12 @@ def negative_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def with_negative(conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``conditioning`` with the entries of ``negative`` as ``negative_<name>``; the inverse of :func:`negative_of`."""
     return {**conditioning, **{NEGATIVE_PREFIX + name: value for name, value in negative.items()}}
+
+
+def lengthened(value: Tensor, length: int) -> Tensor:
+    """``value`` (B, L, ...) with zeros up to ``length``, which masks hide."""
+    padding = value.new_zeros(len(value), length - value.shape[1], *value.shape[2:])
+    return torch.cat([value, padding], dim=1)
 
 
 def collate(entries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

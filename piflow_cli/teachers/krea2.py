@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.heads import HeadSite
 from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
-from .encoders import negative_of
+from .encoders import lengthened, negative_of
 from .packed import image_ids
 from .packing import POSITIONS, SIDE
 from .qwen import QwenVaeFamily
@@ -58,7 +58,7 @@ class Krea2Family(QwenVaeFamily):
         device = conditioning["prompt_embeds"].device
         # The pipeline lets both halves have the positions of one.
         longest = max(value.shape[1] for value in conditioning.values())
-        texts = {name: _moved(_lengthened(value, longest), device) for name, value in conditioning.items()}
+        texts = {name: _moved(lengthened(value, longest), device) for name, value in conditioning.items()}
         # It counts its scale from the conditional velocity, one less than everywhere else.
         return {**texts, "guidance_scale": self.guidance - 1 if negative_of(conditioning) else 0.0}
 
@@ -88,12 +88,6 @@ def _moved(value: Tensor, device: torch.device) -> Tensor:
     if value.dtype == torch.bool and value.all():
         return torch.ones_like(value, device=device)
     return to_device(value, device)
-
-
-def _lengthened(value: Tensor, length: int) -> Tensor:
-    """``value`` (B, L, ...) with zeros up to ``length``, which masks hide."""
-    padding = value.new_zeros(len(value), length - value.shape[1], *value.shape[2:])
-    return torch.cat([value, padding], dim=1)
 
 
 def _position_ids(texts: int, rows: int, columns: int, like: Tensor) -> Tensor:

@@ -71,7 +71,9 @@ def _read(
     file = weights_in(folder)
     _refuse_other_shards(folder, kind)
     try:
-        with _quiet("diffusers"), _quiet(kind.__module__.partition(".")[0]):
+        # Some classes draw values before they read them.
+        untouched = torch.random.fork_rng(devices=())
+        with untouched, _quiet("diffusers"), _quiet(kind.__module__.partition(".")[0]):
             return kind.from_pretrained(
                 folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )

@@ -74,6 +74,7 @@ PARTS = (
     step("longcat-image"),
     step("ovis-image"),
     step("sd35"),
+    step("sana"),
     step("sdxl"),
     step("sd15"),
     step("imagenet-dit"),

@@ -87,6 +87,7 @@ CASES = (
         ),
     ),
     Case("Chroma and Stable Diffusion 3.5", (1, *FLUX), "gm", 8, 3.0, QUARTER, ("chroma", "sd35")),
+    Case("Sana", (1, 32, 32, 32), "gm", 8, 3.0, QUARTER, ("sana",)),
     Case("the same in bf16", (1, *FLUX), "gm", 8, 3.2, QUARTER, dtype=BF16),
     Case("the same, batch 4", (4, *FLUX), "gm", 8, 3.2, QUARTER),
     Case("the same in packed tokens", (1, 16, 4096, 4), "gm", 8, 3.2, QUARTER, dtype=BF16, patch=4),

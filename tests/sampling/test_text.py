@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -278,7 +279,7 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
     pipeline = family.pipeline(row.build(), scheduler)
     pipeline.set_progress_bar_config(disable=True)
     text, empty, noise = row.encode(6), row.encode(1), seeded_noise(seeded_generators([4]), (4, 8, 12))
-    if row.family == "krea2":
+    if row.family in ("krea2", "sana"):
         both = stack([text, empty])
         text, empty = ({name: values[half] for name, values in both.items()} for half in (0, 1))
     size = {"height": 64, "width": 96, "num_inference_steps": 3, "output_type": "latent"}
@@ -300,6 +301,7 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
             given |= {
                 "ovis-image": {"negative_prompt": None},
                 "longcat-image": {"enable_prompt_rewrite": False},
+                "sana": {"negative_prompt": None, "use_resolution_binning": False},
             }.get(row.family, {})
             # Krea 2 counts from the conditional velocity.
             given[scale] = row.guidance - 1 if row.family == "krea2" else row.guidance
@@ -307,6 +309,23 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler
     with torch.no_grad():
         expected = to_images(decode_each(family, vae, latents))[0]
     assert abs(pixels(tmp_path / "out" / "0000-000004.png") - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_of_another_solver_a_teacher_takes_the_shift(cli, tmp_path) -> None:
+    preset, _ = zoo_preset(ZOO["sana"], tmp_path)
+    tiny_vae("sana").save_pretrained(tmp_path / "base" / "vae")
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    schedulers = {
+        "solver": diffusers.DPMSolverMultistepScheduler(flow_shift=1.7, **flow),
+        "euler": diffusers.FlowMatchEulerDiscreteScheduler(shift=1.7),
+        "plain": diffusers.FlowMatchEulerDiscreteScheduler(),
+    }
+    for name, scheduler in schedulers.items():
+        shutil.rmtree(tmp_path / "base" / "scheduler", ignore_errors=True)
+        scheduler.save_pretrained(tmp_path / "base" / "scheduler")
+        run(cli, "--teacher", preset, "a fox", *SIZE, "--steps", "3", "--output", tmp_path / name)
+    made = {name: pixels(tmp_path / name / "0000-000000.png") for name in schedulers}
+    assert (made["solver"] == made["euler"]).all() and (made["solver"] != made["plain"]).any()
 
 
 def test_a_file_of_prompts_says_seeds_and_sizes(cli, flux, tmp_path) -> None:

@@ -21,6 +21,9 @@ def written(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+FACTORS = {"sana": 32}  # pixels of a latent position of the published base, each way
+
+
 @every_family
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_path) -> None:
@@ -32,13 +35,15 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
     parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
     sized = family.sized_by(tmp_path / "base")
     assert sized.vae_factor == kind(**{**parts, "vae": vae}).vae_scale_factor == factor
-    assert (family.vae_factor, sized.size_multiple, sized.name) == (8, 2 * factor, row.family)
+    # The pipeline of Sana takes multiples of 32 alone.
+    multiple = 32 if row.family == "sana" else 2 * factor
+    assert (family.vae_factor, sized.size_multiple, sized.name) == (FACTORS.get(row.family, 8), multiple, row.family)
     factory = family.encoders(preset.teacher)
-    assert (factory.downsampling, factory.size_multiple) == (factor, 2 * factor)
+    assert (factory.downsampling, factory.size_multiple) == (factor, multiple)
     assert factory.latent_shape(48, 32) == (4, 32 // factor, 48 // factor)
 
 
-LENGTHS = {"ovis-image": 256, "sd3": 256, "sd15": 77, "sdxl": 77}
+LENGTHS = {"ovis-image": 256, "sd3": 256, "sana": 300, "sd15": 77, "sdxl": 77}
 
 
 @every_family
@@ -46,7 +51,7 @@ def test_a_base_without_a_vae_has_the_published_sizes(row: Row, tmp_path) -> Non
     zoo_preset(row, tmp_path)
     for folder in (tmp_path / "base", tmp_path / "base" / row.component):
         sized = family_of(row.family).sized_by(folder)
-        assert (sized.vae_factor, sized.text_length) == (8, LENGTHS.get(row.family, 512))
+        assert (sized.vae_factor, sized.text_length) == (FACTORS.get(row.family, 8), LENGTHS.get(row.family, 512))
 
 
 @pytest.mark.parametrize("name", ["flux", "flux-cfg"])
