@@ -55,7 +55,8 @@ def ours() -> list[str]:
 def test_it_is_listed_after_ours_and_suggested_where_a_name_is_wrong(tmp_path) -> None:
     done = run_commands([["distill", "--list-teachers"], ["distill", "--teacher", "plaim"]], tmp_path)
     names = [line.split()[0] for line in done.stdout.splitlines()]
-    assert names[names.index("NAME") + 1 :] == [*ours(), "plain"]
+    listed = [*ours(), "plain"]
+    assert names[names.index("NAME") + 1 :][: len(listed)] == listed
     assert done.returncode == 2 and "did you mean plain?" in done.stderr
 
 
