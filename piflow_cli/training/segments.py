@@ -50,8 +50,8 @@ def membership(raw: Tensor, grid: TimeGrid) -> Tensor:
 def read_losses(numbers: Sequence[float], grid: TimeGrid) -> tuple[float, list[float | None]]:
     """The loss in what :meth:`SegmentLosses.beside` gave, and the mean loss of each segment.
 
-    The means, by the raw lengths of their segments or by the shares of the samples in them, average to the loss. A
-    segment without a sample has none.
+    The means, by the raw lengths of their segments or by the shares of the samples in them, average to the loss of
+    imitation, which is all of it without an energy distance. A segment without a sample has none.
     """
     loss, parts, weights = numbers[0], numbers[1 : 1 + grid.nfe], numbers[1 + grid.nfe :]
     if not weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
 import json
@@ -11,7 +12,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,34 @@ def make_all(study: Study, arms: Iterable[Arm], seeds: Sequence[int], jobs: int)
 def _figures_of_run(study: Study, asked: Sequence[tuple[Arm, int]]) -> None:
     for arm, seed in asked:
         study.figures(arm, seed)
+
+
+def add_options(parser: argparse.ArgumentParser, only: str, most: int) -> None:
+    """The options that all studies have; ``only``: what of a study is asked for by --only. ``most``: pictures."""
+    parser.add_argument("--runs", type=Path, required=True, help="folder that keeps students and figures")
+    parser.add_argument("--only", help=f"{only}, with commas between, in order; default: all")
+    parser.add_argument("--seeds", default="0,1,2", help="of the trainings, with commas between; two at least")
+    parser.add_argument("--iterations", type=int, help="of every student, to try the program; default: its own")
+    parser.add_argument("--images", type=int, default=most, help=f"so many of the {most:,} pictures")
+    parser.add_argument("--device", default="cpu", help="of trainings and samplings")
+    parser.add_argument("--jobs", type=int, default=1, help="students made beside each other, on a thread each")
+    parser.add_argument("--json", type=Path, help="also write all figures, versions and machine here")
+
+
+def asked_for(parser: argparse.ArgumentParser, only: str | None, known: Collection[str]) -> list[str]:
+    """The names of ``known`` that --only gives, each once; the parser refuses others."""
+    names = list(known) if only is None else list(dict.fromkeys(only.split(",")))
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--only {unknown[0]}: there is none; known: {', '.join(known)}")
+    return names
+
+
+def seeds_of(parser: argparse.ArgumentParser, text: str) -> list[int]:
+    """The seeds of --seeds; the parser refuses a single one."""
+    seeds = [int(seed) for seed in text.split(",")]
+    if len(seeds) < 2:
+        parser.error("a spread needs two seeds: --seeds 0,1,2")
+    return seeds
 
 
 def _name(what: object) -> str:

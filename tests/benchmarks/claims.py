@@ -16,11 +16,10 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
-from claim_runs import Measured, Study, make_all
+from claim_runs import Measured, Study, add_options, asked_for, make_all, seeds_of
 from claim_table import CLAIMS, Claim
 from claim_verdicts import judge, verdict
 from common import machine, write_json
@@ -69,24 +68,12 @@ def run(
     parser: argparse.ArgumentParser, arguments: list[str] | None, claims: Sequence[Claim], study_of: type[Study]
 ) -> None:
     """Measure ``claims`` on students of one teacher, as the command line tells; ``parser`` gets its options here."""
-    parser.add_argument("--runs", type=Path, required=True, help="folder that keeps students and figures")
-    parser.add_argument("--only", help="numbers of claims, with commas between, in order; default: all")
-    parser.add_argument("--seeds", default="0,1,2", help="of the trainings, with commas between; two at least")
-    parser.add_argument("--iterations", type=int, help="of every student, to try the program; default: the claims'")
-    most = study_of.all_images
-    parser.add_argument("--images", type=int, default=most, help=f"so many of the {most:,} pictures")
-    parser.add_argument("--device", default="cpu", help="of trainings and samplings")
-    parser.add_argument("--jobs", type=int, default=1, help="students made beside each other, on a thread each")
-    parser.add_argument("--json", type=Path, help="also write all figures, versions and machine here")
+    add_options(parser, "numbers of claims", study_of.all_images)
     options = parser.parse_args(arguments)
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    if len(seeds) < 2:
-        parser.error("a spread needs two seeds: --seeds 0,1,2")
-    numbers = [claim.number for claim in claims]
-    if options.only is not None:
-        numbers = [int(number) for number in options.only.split(",")]
+    seeds = seeds_of(parser, options.seeds)
+    numbers = asked_for(parser, options.only, dict.fromkeys(str(claim.number) for claim in claims))
     study = study_of(options.runs, options.iterations, options.images, options.device)
-    asked = [claim for number in dict.fromkeys(numbers) for claim in claims if claim.number == number]
+    asked = [claim for number in numbers for claim in claims if str(claim.number) == number]
     if options.jobs > 1:
         make_all(study, [arm for claim in asked for arm in claim.arms.values()], seeds, options.jobs)
     found: list[dict[str, Any]] = []

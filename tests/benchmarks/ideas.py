@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from claim_runs import Measured, Study, make_all
+from claim_runs import Measured, Study, add_options, asked_for, make_all, seeds_of
 from claim_table import Arm, Comparison
 from claim_verdicts import Judged, judge
 from common import machine, write_json
@@ -130,24 +129,22 @@ def measure(ideas: Sequence[Idea], study: Study, seeds: Sequence[int], jobs: int
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, required=True, help="folder that keeps students and figures")
-    parser.add_argument("--only", help="names of ideas, with commas between; default: all")
-    parser.add_argument("--seeds", default="0,1,2", help="of the trainings, with commas between; two at least")
-    parser.add_argument("--iterations", type=int, help="of every student, to try the program; default: by cost")
-    parser.add_argument("--images", type=int, default=Study.all_images, help="so many of the pictures")
-    parser.add_argument("--jobs", type=int, default=1, help="students made beside each other, on a thread each")
-    parser.add_argument("--json", type=Path, help="also write all figures, versions and machine here")
+    add_options(parser, "names of ideas", Study.all_images)
     options = parser.parse_args(arguments)
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    if len(seeds) < 2:
-        parser.error("a spread needs two seeds: --seeds 0,1,2")
-    names = None if options.only is None else options.only.split(",")
-    asked = [idea for idea in IDEAS if names is None or idea.name in (BASE, *names)]
+    seeds = seeds_of(parser, options.seeds)
+    names = asked_for(parser, options.only, [idea.name for idea in IDEAS])
+    asked = [IDEAS[0], *(idea for name in names for idea in IDEAS[1:] if idea.name == name)]
+    study = IdeaStudy(options.runs, options.iterations, options.images, options.device)
     rows: list[dict[str, Any]] = []
-    for found in measure(asked, IdeaStudy(options.runs, options.iterations, options.images), seeds, options.jobs):
+    for found in measure(asked, study, seeds, options.jobs):
         rows.append(found)
         if options.json is not None:
-            facts = {**machine(torch.device("cpu")), "images": options.images, "seeds": seeds, "evaluations": cost()}
+            facts = {
+                **machine(torch.device(options.device)),
+                "images": options.images,
+                "seeds": seeds,
+                "evaluations": cost(),
+            }
             write_json(options.json, {"benchmark": "ideas", "teacher": "digits", **facts, "rows": rows})
     print(format_table(rows, COLUMNS))
 

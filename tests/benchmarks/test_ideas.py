@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import claims
 import claims_page
 import ideas
 import pytest
@@ -52,6 +53,13 @@ def test_the_page_has_winners_and_losers(tmp_path: Path) -> None:
         in page
     )
     assert "| undecided |" in page and "128,000 network evaluations each" in page
+
+
+@pytest.mark.parametrize("program", [ideas, claims], ids=lambda program: program.__name__)
+def test_what_there_is_not_is_not_left_out_in_silence(program, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        program.main(["--runs", str(tmp_path), "--only", "bset"])
+    assert "--only bset: there is none; known: " in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.long
