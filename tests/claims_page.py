@@ -9,7 +9,7 @@ from typing import Any
 
 from result_tables import RESULTS, filled, table
 
-FILES = (RESULTS / "claims-cpu.json", RESULTS / "claims-emoji-cpu.json")
+FILES = tuple(RESULTS / f"claims{teachers}-cpu.json" for teachers in ("", "-emoji", "-diffusion"))
 IDEAS = RESULTS / "ideas-cpu.json"
 NONE = "No study has been recorded yet."
 

@@ -50,6 +50,17 @@ class Study:
     images: int = all_images
     device: str = "cpu"
 
+    def prepare(self, arms: Iterable[Arm]) -> None:
+        """Make what all students of ``arms`` need; here nothing."""
+
+    def teacher_options(self, arm: Arm) -> tuple[str, ...]:
+        """What `piflow distill` is told of the teacher, besides what ``arm`` says."""
+        return ("--teacher", self.teacher)
+
+    def ruler(self, arm: Arm) -> Ruler:
+        """What students of ``arm`` are measured by."""
+        return ruler(self.images, self.device)
+
     def folder(self, arm: Arm, seed: int) -> Path:
         return self.runs / _name((*arm.options, seed, self.shorter))
 
@@ -72,8 +83,8 @@ class Study:
 
     def _distil(self, arm: Arm, seed: int, folder: Path) -> None:
         given = [part for setting in (f"seed={seed}", *self.settings()) for part in ("--set", setting)]
-        teacher = ("--teacher", self.teacher, "--output", str(folder), "--device", self.device)
-        piflow("distill", *teacher, *arm.options, *given, "--quiet")
+        where = ("--output", str(folder), "--device", self.device)
+        piflow("distill", *self.teacher_options(arm), *where, *arm.options, *given, "--quiet")
 
     @torch.no_grad()
     def measure(self, arm: Arm, folder: Path) -> Measured:
@@ -81,7 +92,7 @@ class Study:
 
         Then, where it ``inspects``, what `piflow inspect-policy` tells.
         """
-        ruler = _ruler(self.images, self.device)
+        ruler = self.ruler(arm)
         student = open_student(folder / "adapter")
         student.model.to(self.device)
         row = ruler.row("", arm.nfe, sample_student(student, ruler.noise, ruler.conditioning, **arm.sampling))
@@ -147,8 +158,9 @@ def piflow(*arguments: str) -> str:
 
 
 @functools.cache
-def _ruler(images: int, device: str) -> Ruler:
-    return Ruler(load_images(locate("preset:digits/images.safetensors")), images, torch.device(device))
+def ruler(images: int, device: str, family: str = "dit", base: str = "preset:digits") -> Ruler:
+    """The ruler of ``images`` digits by a teacher, whose samples are drawn once in a process."""
+    return Ruler(load_images(locate("preset:digits/images.safetensors")), images, torch.device(device), family, base)
 
 
 def inspected(folder: Path, device: str, *options: str) -> Measured:

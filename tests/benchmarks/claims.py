@@ -2,7 +2,7 @@
 
     python tests/benchmarks/claims.py --runs RUNS [--only 1,3] [--seeds 0,1,2] [--json FILE]
 
-Those on the emoji teacher are claims_emoji.py's.
+Those on the emoji teacher are claims_emoji.py's, those on teachers that are no flow models claims_diffusion.py's.
 
 claim_table.py says which claim compares which students, and where the paper makes it. Each student is distilled by
 `piflow distill --teacher digits`, once for each seed, and looked at by `piflow inspect-policy`; distances are those of
@@ -74,8 +74,10 @@ def run(
     numbers = asked_for(parser, options.only, dict.fromkeys(str(claim.number) for claim in claims))
     study = study_of(options.runs, options.iterations, options.images, options.device)
     asked = [claim for number in numbers for claim in claims if str(claim.number) == number]
+    arms = [arm for claim in asked for arm in claim.arms.values()]
+    study.prepare(arms)
     if options.jobs > 1:
-        make_all(study, [arm for claim in asked for arm in claim.arms.values()], seeds, options.jobs)
+        make_all(study, arms, seeds, options.jobs)
     found: list[dict[str, Any]] = []
     for claim in asked:
         found.append(record(claim, measured(claim, study, seeds)))

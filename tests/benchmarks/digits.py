@@ -40,11 +40,18 @@ COLUMNS = ("model", "trained_for", "evaluations", "seconds", "to_data", "to_teac
 
 
 class Ruler:
-    """Measures samples against the data and against the teacher's fine samples."""
+    """Measures samples against the data and against the fine samples of the teacher in ``base``."""
 
-    def __init__(self, data: tuple[Tensor, Tensor], images: int, device: torch.device = CPU) -> None:
-        self.family = family_of("dit")
-        self.teacher = self.family.load(locate("preset:digits")).to(device)
+    def __init__(
+        self,
+        data: tuple[Tensor, Tensor],
+        images: int,
+        device: torch.device = CPU,
+        family: str = "dit",
+        base: str = "preset:digits",
+    ) -> None:
+        self.family = family_of(family)
+        self.teacher = self.family.load(locate(base)).to(device)
         pictures, labels = data
         self.data = moments(pictures.flatten(1))
         self.conditioning = {"class_labels": labels[:images].to(device).long()}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import claims
+import claims_diffusion
 import claims_emoji
 import claims_page
 import pytest
@@ -22,6 +23,8 @@ from zoo import ZOO, zoo_preset
 
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.sampling.teacher import own_teacher
+from piflow_cli.students.run_settings import read_settings
+from piflow_cli.students.runs import RunFolder
 
 
 def figures(**values: list[float]) -> dict[str, list[dict[str, float]]]:
@@ -74,7 +77,7 @@ def test_an_error_that_grows_as_the_square_has_growth_two():
 
 def test_every_claim_compares_students_that_it_has():
     assert len({claim.number for claim in CLAIMS}) == len(CLAIMS)
-    for claim in (*CLAIMS, *claims_emoji.CLAIMS):
+    for claim in (*CLAIMS, *claims_emoji.CLAIMS, *claims_diffusion.CLAIMS):
         used = {name for one in claim.comparisons for name in (one.better, one.worse)}
         assert used <= claim.arms.keys()
 
@@ -98,6 +101,26 @@ def test_a_small_study_is_made_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("claim_runs.Study._distil", None)
     claims.main([*given, "--only", "2"])
     assert "Title" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_students_of_a_teacher_that_is_no_flow_model_are_measured_by_it(tmp_path, monkeypatch):
+    arms = {name: claims_diffusion.OTHER_TEACHERS.arms[name] for name in ("dit-v", "dit-v, no window")}
+    small = Claim(10, "Title", "here", "says", arms, (Comparison("dit-v", "dit-v, no window", "to_teacher"),))
+    monkeypatch.setattr(claims_diffusion, "CLAIMS", (small,))
+    monkeypatch.setattr("claim_runs.inspected", lambda *given: {})
+    given = ["--runs", str(tmp_path), "--seeds", "0,1", "--iterations", "2", "--images", "20"]
+    claims_diffusion.main([*given, "--json", str(tmp_path / "claims.json")])
+    teacher = tmp_path / "teacher-dit-v-2"
+    assert json.loads((teacher / "config.json").read_text()) and len(list(tmp_path.glob("teacher-*"))) == 1
+    records = [run.settings for run in map(RunFolder, tmp_path.iterdir()) if run.settings.is_file()]
+    assert len(records) == 4 and {read_settings(one).teacher.base for one in records} == {str(teacher)}
+    # The ruler of the flow teacher is another one.
+    (claim,) = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    study = claims.Study(tmp_path, 2, images=20)
+    by_flow = study.measure(arms["dit-v"], study.folder(arms["dit-v"], 0))
+    found = claim["arms"]["dit-v"]["figures"][0]
+    assert found["to_data"] == pytest.approx(by_flow["to_data"]) and found["to_teacher"] != by_flow["to_teacher"]
 
 
 def recorded(folder: Path, name: str, teacher: str, *claims_of: Claim, spread: float) -> Path:
