@@ -26,6 +26,7 @@ from .loading import load_model
 from .long_texts import hushed, length_note
 from .packing import pack, unpack
 from .sizes import tokens_read, vae_factor
+from .strangers import another_model
 from .text_parts import encoder_bytes, missing_parts, text_encoders
 
 if TYPE_CHECKING:
@@ -104,10 +105,7 @@ class TextToImageFamily(TeacherFamily):
                 f"there is no model in {folder}", "name the folder of a pipeline or a transformer: --base PATH"
             ) from error
         if config["_class_name"] != self.model_name:
-            raise UsageError(
-                f"{folder} holds a {config['_class_name']}, not a {self.model_name}",
-                "choose the preset of that model, or another base",
-            )
+            raise another_model(folder, config["_class_name"], self.model_name)
         if "guidance_embeds" in config and config["guidance_embeds"] != self.embeds_guidance:
             takes = "takes the guidance scale as an input" if config["guidance_embeds"] else "takes no guidance scale"
             raise UsageError(

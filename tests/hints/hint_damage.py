@@ -102,7 +102,7 @@ def class_bases(root: Path, whole: Path) -> dict[str, Path]:
 
 def text_bases(root: Path, whole: Path) -> dict[str, Path]:
     """Bases of texts that are another model than the student's, lack a part, or bring code."""
-    made = {name: copied(whole, root / name) for name in ("coded", "deeper", "without_vae", "loud")}
+    made = {name: copied(whole, root / name) for name in ("coded", "deeper", "without_vae", "loud", "stranger")}
     weights = load_file(made["loud"] / "text_encoder" / "model.safetensors")
     save_file(
         {
@@ -118,6 +118,8 @@ def text_bases(root: Path, whole: Path) -> dict[str, Path]:
     deeper = FluxTransformer2DModel.from_config({**own, "num_layers": own["num_layers"] + 1})
     deeper.save_pretrained(made["deeper"] / "transformer")
     shutil.rmtree(made["without_vae"] / "vae")
+    stranger = made["stranger"] / "transformer" / "config.json"
+    stranger.write_text(json.dumps({"_class_name": "Flux3Transformer2DModel"}))
     return made
 
 

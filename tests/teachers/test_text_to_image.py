@@ -174,6 +174,29 @@ def test_a_base_of_another_architecture_is_refused(row: Row, tmp_path) -> None:
             load(tmp_path)
 
 
+def test_a_model_of_no_family_is_named_and_why_it_has_none(tmp_path) -> None:
+    folder = tmp_path / "base"
+    (folder / "transformer").mkdir(parents=True)
+    (folder / "transformer" / "config.json").write_text('{"_class_name": "Flux3Transformer2DModel"}')
+    refused = r"holds a Flux3Transformer2DModel, not a FluxTransformer2DModel; piflow has no family for that model"
+    with pytest.raises(UsageError, match=f"{refused}$") as error:
+        family_of("flux").outline(folder)
+    assert error.value.hint == "name another base: --base PATH"
+    (folder / "modular_model_index.json").write_text("{}")
+    with pytest.raises(UsageError, match=f"{refused}, whose pipeline is a modular one"):
+        family_of("flux").outline(folder)
+    (folder / "model_index.json").write_text("{}")
+    with pytest.raises(UsageError, match=f"{refused}$"):
+        family_of("flux").outline(folder)
+
+
+def test_a_model_of_another_family_comes_with_its_families(tmp_path) -> None:
+    ZOO["flux"].build().save_pretrained(tmp_path)
+    with pytest.raises(UsageError) as error:
+        family_of("qwen-image").outline(tmp_path)
+    assert "whose teacher.family is flux or flux-cfg" in error.value.hint
+
+
 # Prompts and latents: the stock pipelines' own parts, tiny.
 
 
