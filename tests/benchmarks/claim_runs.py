@@ -43,7 +43,6 @@ class Study:
 
     teacher: ClassVar[str] = "digits"
     all_images: ClassVar[int] = 1797
-    inspects: ClassVar[bool] = True
 
     runs: Path
     shorter: int | None = None
@@ -59,7 +58,12 @@ class Study:
 
     def ruler(self, arm: Arm) -> Ruler:
         """What students of ``arm`` are measured by."""
-        return ruler(self.images, self.device)
+        return self.ruler_of("dit", "preset:digits")
+
+    def ruler_of(self, family: str, base: str) -> Ruler:
+        """The ruler by the teacher in ``base``, whose fine samples RUNS keeps."""
+        kept = self.runs / f"fine-{_name((family, base, self.images))}.safetensors"
+        return _ruler(self.images, self.device, family, base, kept)
 
     def folder(self, arm: Arm, seed: int) -> Path:
         return self.runs / _name((*arm.options, seed, self.shorter))
@@ -67,14 +71,17 @@ class Study:
     def measured(self, arm: Arm, seed: int) -> Path:
         return self.folder(arm, seed) / f"measured-{_name((arm.sampling, self.images))}.json"
 
-    def figures(self, arm: Arm, seed: int) -> Measured:
-        """The figures of one student, taken once and kept beside its run."""
-        file = self.measured(arm, seed)
+    def figures(self, arm: Arm, seed: int, inspects: bool = False) -> Measured:
+        """The figures of one student, taken once and kept beside its run; what an inspection tells where asked for."""
+        file, folder = self.measured(arm, seed), self.folder(arm, seed)
         if not file.exists():
-            folder = self.folder(arm, seed)
             self._distil(arm, seed, folder)
             write_json(file, self.measure(arm, folder))
-        return json.loads(file.read_text())
+        return json.loads(file.read_text()) | (self.inspected(folder) if inspects else {})
+
+    def inspected(self, folder: Path) -> Measured:
+        """What `piflow inspect-policy` tells of the student in ``folder``."""
+        return inspected(folder, self.device)
 
     def settings(self) -> tuple[str, ...]:
         """What all students are distilled with, as --set takes it."""
@@ -88,36 +95,34 @@ class Study:
 
     @torch.no_grad()
     def measure(self, arm: Arm, folder: Path) -> Measured:
-        """Distances to data and to fine samples of the teacher, and squared ones from the same noise: as digits.py.
-
-        Then, where it ``inspects``, what `piflow inspect-policy` tells.
-        """
+        """Distances to data and to fine samples of the teacher, and squared ones from the same noise: as digits.py."""
         ruler = self.ruler(arm)
         student = open_student(folder / "adapter")
         student.model.to(self.device)
         row = ruler.row("", arm.nfe, sample_student(student, ruler.noise, ruler.conditioning, **arm.sampling))
-        distances = {name: row[name] for name in ("to_data", "to_teacher", "squared_distance")}
-        return distances | (inspected(folder, self.device) if self.inspects else {})
+        return {name: row[name] for name in ("to_data", "to_teacher", "squared_distance")}
 
 
-def make_all(study: Study, arms: Iterable[Arm], seeds: Sequence[int], jobs: int) -> None:
-    """Take the figures of all students, ``jobs`` at a time, each on a thread of its own; says what has failed."""
-    by_run: dict[Path, list[tuple[Arm, int]]] = defaultdict(list)
-    for arm in arms:
+def make_all(study: Study, asked: Iterable[tuple[Arm, bool]], seeds: Sequence[int], jobs: int) -> None:
+    """Take the figures of all students, ``jobs`` at a time, each on a thread of its own; says what has failed.
+
+    ``asked``: of each arm whether its students are inspected.
+    """
+    by_run: dict[Path, list[tuple[Arm, int, bool]]] = defaultdict(list)
+    for arm, inspects in asked:
         for seed in seeds:
-            if not study.measured(arm, seed).exists():
-                by_run[study.folder(arm, seed)].append((arm, seed))
+            by_run[study.folder(arm, seed)].append((arm, seed, inspects))
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        asked = {pool.submit(_figures_of_run, study, run): run for run in by_run.values()}
-        for number, ended in enumerate(as_completed(asked), 1):
+        runs = {pool.submit(_figures_of_run, study, run): run for run in by_run.values()}
+        for number, ended in enumerate(as_completed(runs), 1):
             fault = ended.exception()
             outcome = "measured" if fault is None else f"failed: {fault}"
-            print(f"{number} of {len(asked)}: {' '.join(asked[ended][0][0].options)}: {outcome}", flush=True)
+            print(f"{number} of {len(runs)}: {' '.join(runs[ended][0][0].options)}: {outcome}", flush=True)
 
 
-def _figures_of_run(study: Study, asked: Sequence[tuple[Arm, int]]) -> None:
-    for arm, seed in asked:
-        study.figures(arm, seed)
+def _figures_of_run(study: Study, asked: Sequence[tuple[Arm, int, bool]]) -> None:
+    for arm, seed, inspects in asked:
+        study.figures(arm, seed, inspects)
 
 
 def add_options(parser: argparse.ArgumentParser, only: str, most: int) -> None:
@@ -158,9 +163,9 @@ def piflow(*arguments: str) -> str:
 
 
 @functools.cache
-def ruler(images: int, device: str, family: str = "dit", base: str = "preset:digits") -> Ruler:
-    """The ruler of ``images`` digits by a teacher, whose samples are drawn once in a process."""
-    return Ruler(load_images(locate("preset:digits/images.safetensors")), images, torch.device(device), family, base)
+def _ruler(images: int, device: str, family: str, base: str, kept: Path) -> Ruler:
+    data = load_images(locate("preset:digits/images.safetensors"))
+    return Ruler(data, images, torch.device(device), family, base, kept)
 
 
 def inspected(folder: Path, device: str, *options: str) -> Measured:

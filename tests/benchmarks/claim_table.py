@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 LONG = 800  # iterations of a long training; the preset takes 200
+# Figures that `piflow inspect-policy` takes, half as long as it takes to make the student.
+INSPECTED = frozenset({"not_steered", "velocity_error", "growth", "teacher_error", "endpoint_error"})
 OWN = {"gm": 8, "dx": 10, "momentum": 8}  # components of the preset
 ALWAYS = 9_999_999  # mixing iterations, the most there are: the teacher walks the whole trajectory
 
@@ -51,6 +53,10 @@ class Claim:
     says: str
     arms: dict[str, Arm]
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def inspects(self) -> bool:
+        return any(one.figure in INSPECTED for one in self.comparisons)
 
 
 def components(count: int, policy: str = "gm") -> Arm:

@@ -33,7 +33,7 @@ def measured(claim: Claim, study: Study, seeds: list[int]) -> dict[str, list[Mea
     """The figures of every student of the claim, one set for each seed."""
     found = {}
     for name, arm in claim.arms.items():
-        found[name] = [study.figures(arm, seed) for seed in seeds]
+        found[name] = [study.figures(arm, seed, claim.inspects) for seed in seeds]
         print(f"claim {claim.number}: {name} on {len(seeds)} seeds", flush=True)
     return found
 
@@ -74,8 +74,8 @@ def run(
     numbers = asked_for(parser, options.only, dict.fromkeys(str(claim.number) for claim in claims))
     study = study_of(options.runs, options.iterations, options.images, options.device)
     asked = [claim for number in numbers for claim in claims if str(claim.number) == number]
-    arms = [arm for claim in asked for arm in claim.arms.values()]
-    study.prepare(arms)
+    arms = [(arm, claim.inspects) for claim in asked for arm in claim.arms.values()]
+    study.prepare(arm for arm, _ in arms)
     if options.jobs > 1:
         make_all(study, arms, seeds, options.jobs)
     found: list[dict[str, Any]] = []

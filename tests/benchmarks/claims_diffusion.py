@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from claim_runs import Study, ruler
+from claim_runs import Study
 from claim_table import Arm, Claim, against
 from claims import run
 from digits import Ruler
@@ -54,7 +54,7 @@ class DiffusionStudy(Study):
 
     def ruler(self, arm: Arm) -> Ruler:
         family = family_of_arm(arm)
-        return ruler(self.images, self.device, family, str(self.base(family)))
+        return self.ruler_of(family, str(self.base(family)))
 
     def base(self, family: str) -> Path:
         iterations = TEACHER_ITERATIONS if self.shorter is None else self.shorter

@@ -122,6 +122,9 @@ class EmojiStudy(Study):
         told_more = inspected(folder, self.device, "--prompts", str(self._prompts(INSPECTED)), "--seeds", "0")
         return {**looks[-1], **worst, **told_more, "course": looks}
 
+    def inspected(self, folder: Path) -> Measured:
+        return {}  # it is among the figures
+
     def _opened(self, folder: Path) -> OpenedModel:
         asked = SampleRequest(prompts_from=str(self._prompts(self.images // len(SEEDS))), seeds=SEEDS)
         return open_model(find_student(folder), asked, device=torch.device(self.device), console=Console(quiet=True))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from common import machine, write_json
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from piflow_cli.console import format_table
@@ -29,6 +30,7 @@ from piflow_cli.evaluation.extractors.moments import Moments, moments
 from piflow_cli.evaluation.metrics.frechet import frechet_distance
 from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.students.open import open_student
+from piflow_cli.system.files import replacing_file
 from piflow_cli.teachers import family_of
 from piflow_cli.weights.locate import locate
 
@@ -40,7 +42,10 @@ COLUMNS = ("model", "trained_for", "evaluations", "seconds", "to_data", "to_teac
 
 
 class Ruler:
-    """Measures samples against the data and against the fine samples of the teacher in ``base``."""
+    """Measures samples against the data and against the fine samples of the teacher in ``base``.
+
+    ``kept``: a file of these samples, which is written where there is none.
+    """
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Ruler:
         device: torch.device = CPU,
         family: str = "dit",
         base: str = "preset:digits",
+        kept: Path | None = None,
     ) -> None:
         self.family = family_of(family)
         self.teacher = self.family.load(locate(base)).to(device)
@@ -56,8 +62,18 @@ class Ruler:
         self.data = moments(pictures.flatten(1))
         self.conditioning = {"class_labels": labels[:images].to(device).long()}
         self.noise = seeded_noise(seeded_generators(range(images)), self.family.sample_shape(self.teacher)).to(device)
-        self.fine = self.teacher_samples(TEACHER_STEPS[-1])
+        self.fine = self._fine(kept)
         self.fine_moments = moments(self.fine.flatten(1))
+
+    def _fine(self, kept: Path | None) -> Tensor:
+        if kept is not None and kept.is_file():
+            return load_file(kept)["fine"]
+        fine = self.teacher_samples(TEACHER_STEPS[-1])
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with replacing_file(kept) as aside:
+                save_file({"fine": fine.contiguous()}, aside)
+        return fine
 
     def teacher_samples(self, steps: int) -> Tensor:
         # In batches: the activations of all images at once leave the processor's cache.

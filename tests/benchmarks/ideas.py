@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from claim_runs import Measured, Study, add_options, asked_for, make_all, seeds_of
@@ -77,13 +77,6 @@ IDEAS = (
 
 
 @dataclass(frozen=True)
-class IdeaStudy(Study):
-    """As of the claims, but that nothing is inspected."""
-
-    inspects: ClassVar[bool] = False
-
-
-@dataclass(frozen=True)
 class Found:
     """The figures of an idea's students, one set for each seed."""
 
@@ -116,7 +109,7 @@ def row(found: Found, base: Found) -> dict[str, Any]:
 def measure(ideas: Sequence[Idea], study: Study, seeds: Sequence[int], jobs: int) -> Iterator[dict[str, Any]]:
     """A row for each of the ``ideas`` but the first, against that one."""
     if jobs > 1:
-        make_all(study, [idea.arm for idea in ideas], seeds, jobs)
+        make_all(study, [(idea.arm, False) for idea in ideas], seeds, jobs)
     base: Found | None = None
     for idea in ideas:
         found = Found(idea, idea.arm, [study.figures(idea.arm, seed) for seed in seeds])
@@ -134,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     seeds = seeds_of(parser, options.seeds)
     names = asked_for(parser, options.only, [idea.name for idea in IDEAS])
     asked = [IDEAS[0], *(idea for name in names for idea in IDEAS[1:] if idea.name == name)]
-    study = IdeaStudy(options.runs, options.iterations, options.images, options.device)
+    study = Study(options.runs, options.iterations, options.images, options.device)
     rows: list[dict[str, Any]] = []
     for found in measure(asked, study, seeds, options.jobs):
         rows.append(found)

@@ -93,7 +93,8 @@ def test_a_small_study_is_made_once(tmp_path, monkeypatch, capsys):
     record = json.loads(file.read_text())
     assert [one["number"] for one in record["claims"]] == [1, 2] and record["seeds"] == [0, 1]
     # Both students are one run, sampled in two ways, on two seeds.
-    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert len(list((tmp_path / "runs").glob("*/run.yaml"))) == 2
+    assert len(list((tmp_path / "runs").glob("fine-*.safetensors"))) == 1
     assert len(list((tmp_path / "runs").glob("*/measured-*.json"))) == 4
     first = record["claims"][0]["arms"]["mixture"]["figures"]
     assert len(first) == 2 and first[0]["to_data"] != first[1]["to_data"]
