@@ -22,6 +22,7 @@ MODULES = {
     "qwen-image": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mlp.net.2"),
     "longcat-image": FLUX,
     "ovis-image": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp"),
+    "ernie-image": ("layers.0.self_attention.to_q", "layers.1.mlp.up_proj"),
     "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
     "sana": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.attn2.to_k"),
     "sd3": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.net.2"),

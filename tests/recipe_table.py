@@ -23,7 +23,7 @@ LABELS = ("name", "summary")
 GROUPS = {
     "FLUX.1 and Qwen-Image": "(flux-dev|qwen-image)(-8nfe|-24gb|-dx|-2512)?",
     "FLUX.1 and Qwen-Image, momentum policies (ArcFlow)": "(flux-dev|qwen-image)-momentum",
-    "Chroma and Sana": "chroma|sana",
+    "Chroma, ERNIE-Image and Sana": "chroma|ernie-image|sana",
     "FLUX.2, Krea 2, LongCat-Image, Ovis-Image and Z-Image": "flux2-.*|krea2|(longcat|ovis)-image|z-image.*",
     "Stable Diffusion": "sd.*",
     "ImageNet": "imagenet-.*",

@@ -47,7 +47,7 @@ class Row:
 
     def packed(self, pipeline: Any, x: Tensor) -> Tensor:
         """Noise as the stock pipeline takes it, by that pipeline's own functions."""
-        if self.family.startswith("flux2"):
+        if self.family in ("flux2", "flux2-klein", "ernie-image"):
             return pipeline._patchify_latents(x)
         return x if self.unpacks_itself else pipeline._pack_latents(x, *x.shape)
 
@@ -57,6 +57,8 @@ class Row:
         if self.family == "flux2":
             ids = pipeline._prepare_latent_ids(pipeline._patchify_latents(x))
             return pipeline._unpatchify_latents(pipeline._unpack_latents_with_ids(latents, ids))
+        if self.family == "ernie-image":
+            return pipeline._unpatchify_latents(latents)
         if self.unpacks_itself or self.family == "flux2-klein":
             return latents
         factor = () if self.family == "krea2" else (8,)
@@ -88,6 +90,11 @@ def masked_text(length: int) -> dict[str, Tensor]:
         "prompt_embeds": torch.randn(length, WIDTH, generator=seeded(length)),
         "prompt_embeds_mask": torch.ones(length, dtype=torch.long),
     }
+
+
+def narrow_text(length: int) -> dict[str, Tensor]:
+    # As wide as its network it would meet no projection.
+    return {**masked_text(length), "prompt_embeds": torch.randn(length, 24, generator=seeded(length))}
 
 
 def layered_text(length: int) -> dict[str, Tensor]:
@@ -195,6 +202,19 @@ ZOO = {
             "plain",
             fixed_text,
             {"guidance_scale": 1.0},
+        ),
+        Row(
+            "ernie-image",
+            "ErnieImageTransformer2DModel",
+            dict(
+                in_channels=16, out_channels=16, num_layers=2, hidden_size=32, num_attention_heads=2,
+                ffn_hidden_size=48, text_in_dim=24, rope_axes_dim=(4, 6, 6),
+            ),
+            4.0,
+            "plain",
+            narrow_text,
+            {"guidance_scale": 1.0},
+            prompt_lists=True,
         ),
         Row(
             "krea2",

@@ -13,6 +13,8 @@ from .policies.base import Policy
 from .policies.kinds import policy_class
 from .timegrid import to_sigma
 
+PACKED_AXES = 3  # of tokens (B, tokens, W); cells have one more
+
 
 @dataclass(frozen=True)
 class PolicyDecoder:
@@ -20,7 +22,8 @@ class PolicyDecoder:
 
     ``components``: K of gm or momentum, or N points or coefficients of DX. ``segment``: raw length that a DX policy
     spans. ``patch``: None for outputs (B, W, *S) with channels first, as models with unpatchify inside forward() give
-    them; the number of positions per token for packed outputs (B, tokens, W). The policy's own ``layout`` says what an
+    them; the number of positions per token for packed outputs (B, tokens, W), or cells (B, W, rows, columns) of them.
+    The policy's own ``layout`` says what an
     output holds, in order: GM means (k, c), log-weights (k, 1) and one log-std, for example. Packed tokens hold means
     (k, c, position), log-weights (k, position) and so on, and one log-std. ``predicts``: the row of
     :mod:`~piflow_cli.core.parameterisations.kinds` whose predictions stand where velocities are read.
@@ -39,14 +42,23 @@ class PolicyDecoder:
         return parameterisation_of(self.predicts)
 
     def unpack(self, sample: Tensor) -> Tensor:
-        """A pipeline's state as (B, C, *S); packed tokens (B, tokens, C * patch) get S = (tokens, patch)."""
-        return sample if self.patch is None else sample.unflatten(-1, (-1, self.patch)).movedim(1, 2)
+        """A pipeline's state as (B, C, *S); packed tokens (B, tokens, C * patch) get S = (tokens, patch).
+
+        Cells (B, C * patch, rows, columns) get S = (patch, rows, columns).
+        """
+        if self.patch is None:
+            return sample
+        if sample.ndim > PACKED_AXES:
+            return sample.unflatten(1, (-1, self.patch))
+        return sample.unflatten(-1, (-1, self.patch)).movedim(1, 2)
 
     def pack(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The inverse of :meth:`unpack`, in ``dtype`` or that of ``x``; it copies once at most."""
         dtype = x.dtype if dtype is None else dtype
         if self.patch is None:
             return x.to(dtype)
+        if x.ndim > PACKED_AXES + 1:
+            return x.to(dtype).flatten(1, 2)
         return x.movedim(2, 1).to(dtype, memory_format=torch.contiguous_format).flatten(2)
 
     def packed_sum(self, packed: Tensor, x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
@@ -71,13 +83,16 @@ class PolicyDecoder:
 
     def _split(self, output: Tensor, *parts: tuple[int, int] | None) -> list[Tensor]:
         """Parts (B, k, c, *S) of ``output`` for each (k, c) of a layout; for None one number per sample, (B,)."""
-        axis, positions = (1, 1) if self.patch is None else (-1, self.patch)
+        axis = 1 if self.patch is None or output.ndim > PACKED_AXES else -1
+        positions = 1 if self.patch is None else self.patch
         sizes = [1 if part is None else part[0] * part[1] * positions for part in parts]
         return [self._shaped(value, part) for value, part in zip(output.split(sizes, dim=axis), parts)]
 
     def _shaped(self, value: Tensor, part: tuple[int, int] | None) -> Tensor:
         if part is None:
             return value.flatten(1)[:, 0]
-        return (
-            value.unflatten(1, part) if self.patch is None else value.unflatten(-1, (*part, self.patch)).movedim(1, 3)
-        )
+        if self.patch is None:
+            return value.unflatten(1, part)
+        if value.ndim > PACKED_AXES:
+            return value.unflatten(1, (*part, self.patch))
+        return value.unflatten(-1, (*part, self.patch)).movedim(1, 3)

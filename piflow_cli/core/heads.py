@@ -42,6 +42,7 @@ class HeadSite:
     per token. ``channel_major``: its rows run (c, position) rather than (position, c). ``tap``: dotted path of the
     module whose call carries the embedding, and ``tap_at`` where: ``output`` (an entry of it, with ``tap_key`` an
     integer), positional ``input`` or ``keyword``.
+    ``sequence_first``: tokens come to the last layer as (tokens, B, D), and leave it so.
     ``unpatchify``: forward() folds tokens into an image of ``model.out_channels`` channels, which must be widened too.
     ``negated``: the model emits x_0 - eps and whoever calls it negates its whole output, so that log-weights and
     log-std must leave the head negated to arrive as they are. ``channels``: how many of a position's channels, the
@@ -58,6 +59,7 @@ class HeadSite:
     negated: bool = False
     channels: int | None = None
     gain: float = 1.0
+    sequence_first: bool = False
 
     def predicting(self, projection: Projection) -> Projection:
         """``projection``, or its rows of predictions alone."""
@@ -214,7 +216,10 @@ def attach_head(model: Any, site: HeadSite, head: PolicyHead) -> None:
 
 
 def tap_embedding(model: nn.Module, site: HeadSite, head: nn.Module) -> None:
-    """Let every call of ``model`` put its timestep embedding into ``head.embedding``."""
+    """Let every call of ``model`` put its timestep embedding into ``head.embedding``, which sees batches first."""
+    if site.sequence_first:
+        head.register_forward_pre_hook(_batch_first)
+        head.register_forward_hook(_tokens_first)
     tapped, tap = model.get_submodule(site.tap), _Tap(head, site.tap_key)
     if site.tap_at == "output":
         tapped.register_forward_hook(tap.output)
@@ -222,6 +227,14 @@ def tap_embedding(model: nn.Module, site: HeadSite, head: nn.Module) -> None:
         tapped.register_forward_pre_hook(tap.input)
     else:
         tapped.register_forward_pre_hook(tap.keyword, with_kwargs=True)
+
+
+def _batch_first(module: nn.Module, args: tuple) -> tuple:
+    return args[0].transpose(0, 1), *args[1:]
+
+
+def _tokens_first(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    return output.transpose(0, 1)
 
 
 def widened_channels(model: Any, site: HeadSite, head: PolicyHead) -> int:

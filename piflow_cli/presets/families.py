@@ -89,6 +89,7 @@ ROWS = {
             guided=HALVES,
             renormalised=(2, float("inf")),
         ),
+        FamilyKind("ernie-image", "piflow_cli.teachers.ernie:ErnieImageFamily", TEXT, guided=HALVES),
         FamilyKind("krea2", "piflow_cli.teachers.krea2:Krea2Family", TEXT, guided=HALVES),
         FamilyKind("sana", "piflow_cli.teachers.sana:SanaFamily", TEXT, guided=HALVES),
         FamilyKind("sd3", "piflow_cli.teachers.sd3:StableDiffusion3Family", TEXT, guided=HALVES),

@@ -13,7 +13,7 @@ from .base import Conditioning, Network, matching
 from .encoders import ATTENTION_MASK, ATTENTION_MASKS, negative_of
 from .packed import PackedFamily, image_ids
 from .packing import POSITIONS, SIDE
-from .text_to_image import longest_whole
+from .texts import longest_whole
 
 
 class ChromaFamily(PackedFamily):

@@ -16,10 +16,33 @@ from .encoders import negative_of
 from .long_texts import chat_lengths
 from .packed import PackedFamily
 from .packing import POSITIONS, SIDE, pack, unpack
-from .text_to_image import longest_whole
+from .texts import longest_whole
 
 
-class Flux2Family(PackedFamily):
+class Flux2VaeFamily(PackedFamily):
+    """Models that share the VAE of FLUX.2, whose latents are normalised as the channels of tokens.
+
+    Their pipelines take latents as cells (B, 4 C, H/2, W/2).
+    """
+
+    vae_name = "AutoencoderKLFlux2"
+
+    def to_pipeline(self, x: Tensor) -> Tensor:
+        return pack(x).transpose(1, 2).unflatten(2, (x.shape[-2] // SIDE, x.shape[-1] // SIDE))
+
+    def variance_floor(self, vae: Network) -> float:
+        """What is added to the variances that the VAE keeps."""
+        return vae.config.batch_norm_eps
+
+    def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
+        # Each of the 4 C channels of a token has its own, which the VAE keeps as those of a batch norm.
+        mean, variance = vae.bn.running_mean, vae.bn.running_var + self.variance_floor(vae)
+        tokens = latents.shape[-2] * latents.shape[-1] // POSITIONS
+        mean, std = (unpack(value.expand(1, tokens, -1), *latents.shape[-2:]) for value in (mean, variance.sqrt()))
+        return mean, std
+
+
+class Flux2Family(Flux2VaeFamily):
     """FLUX.2 [dev]. Conditioning: ``prompt_embeds`` (B, L, D), padded to one length.
 
     They are three layers of the text encoder side by side.
@@ -28,7 +51,6 @@ class Flux2Family(PackedFamily):
     name = "flux2"
     model_name = "Flux2Transformer2DModel"
     pipeline_name = "Flux2Pipeline"
-    vae_name = "AutoencoderKLFlux2"
     embeds_guidance = True
 
     def adapter_targets(self, model: Network) -> list[str]:
@@ -40,10 +62,6 @@ class Flux2Family(PackedFamily):
         positions = _ids((1, height // SIDE, width // SIDE, 1), x.device)
         words = _ids((1, 1, 1, conditioning["prompt_embeds"].shape[1]), x.device)
         return self.through(model, x, sigma, conditioning, guidance=self.scales(x), img_ids=positions, txt_ids=words)
-
-    def to_pipeline(self, x: Tensor) -> Tensor:
-        # The pipeline makes tokens of cells (B, 4 C, H/2, W/2).
-        return pack(x).transpose(1, 2).unflatten(2, (x.shape[-2] // SIDE, x.shape[-1] // SIDE))
 
     def longest_conditioning(self, model: Network) -> Conditioning:
         return longest_whole(self.text_length, model.config.joint_attention_dim)
@@ -60,13 +78,6 @@ class Flux2Family(PackedFamily):
             len(pipeline.tokenizer.apply_chat_template([chat], tokenize=True, return_dict=True)["input_ids"][0])
             for chat in chats
         ]
-
-    def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
-        # Each of the 4 C channels of a token has its own, which the VAE keeps as those of a batch norm.
-        mean, variance = vae.bn.running_mean, vae.bn.running_var + vae.config.batch_norm_eps
-        tokens = latents.shape[-2] * latents.shape[-1] // POSITIONS
-        mean, std = (unpack(value.expand(1, tokens, -1), *latents.shape[-2:]) for value in (mean, variance.sqrt()))
-        return mean, std
 
 
 class Flux2KleinFamily(Flux2Family):

@@ -15,7 +15,7 @@ from .encoders import lengthened, negative_of
 from .packed import image_ids
 from .packing import POSITIONS, SIDE
 from .qwen import QwenVaeFamily
-from .text_to_image import MASK, MASKS, longest_whole
+from .texts import MASK, MASKS, longest_whole
 
 FINAL_LAYER = "final_layer"
 

@@ -11,7 +11,7 @@ from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .packed import PackedFamily, image_ids, text_ids
 from .packing import SIDE
-from .text_to_image import longest_whole
+from .texts import longest_whole
 
 
 class OvisImageFamily(PackedFamily):

@@ -12,7 +12,7 @@ from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .packed import PackedFamily
 from .packing import SIDE
-from .text_to_image import MASK, MASKS, longest_masked, masked
+from .texts import MASK, MASKS, longest_masked, masked
 
 
 class QwenVaeFamily(PackedFamily):

@@ -14,7 +14,8 @@ from ..core.parameterisations.base import TIMESTEPS
 from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
 from .encoders import ATTENTION_MASK, ATTENTION_MASKS, lengthened, negative_of
-from .text_to_image import TextToImageFamily, longest_whole
+from .text_to_image import TextToImageFamily
+from .texts import longest_whole
 
 SIDES = 32  # pixels; sides that are no multiples of it the stock pipeline refuses, whatever the autoencoder
 

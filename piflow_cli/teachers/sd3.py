@@ -11,7 +11,8 @@ from ..core.heads import HeadSite
 from ..core.parameterisations.base import TIMESTEPS
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
-from .text_to_image import TextToImageFamily, longest_whole
+from .text_to_image import TextToImageFamily
+from .texts import longest_whole
 
 CLIP_LENGTH = 77  # tokens of both CLIPs, side by side before those of T5
 

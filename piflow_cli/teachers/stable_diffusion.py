@@ -12,7 +12,8 @@ from torch import Tensor
 from ..core.heads import HeadSite
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
-from .text_to_image import TextToImageFamily, longest_whole
+from .text_to_image import TextToImageFamily
+from .texts import longest_whole
 
 SIZE_NUMBERS = 6  # of a picture: its own size, where it was cut, and the size that is wanted, in pixels
 

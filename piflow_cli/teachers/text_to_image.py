@@ -20,7 +20,7 @@ from ..weights.digests import shipped_digest
 from ..weights.locate import ENCODERS, hub_id, locate, network_folder
 from ..weights.quantisation import quantised_loading
 from .base import Conditioning, Network, TeacherFamily
-from .encoders import NEGATIVE_PREFIX, EncoderFactory, negative_of
+from .encoders import EncoderFactory, negative_of
 from .folders import config_folder
 from .loading import load_model
 from .long_texts import hushed, length_note
@@ -32,14 +32,13 @@ from .text_parts import encoder_bytes, missing_parts, text_encoders
 if TYPE_CHECKING:
     from ..presets.schema import TeacherSection
 
-MASK = "prompt_embeds_mask"
-MASKS = (MASK, NEGATIVE_PREFIX + MASK)
-
 
 class TextToImageFamily(TeacherFamily):
     """A network of diffusers and the stock pipeline that samples from it, in which it is called ``component``.
 
     ``pipeline_options``: arguments of its class besides the parts. ``casts_noise``: it gives noise the texts' dtype.
+
+    ``left_out``: parts of the pipeline that write other texts, which are not read here.
 
     ``token_positions``: latent positions per token where the pipeline packs latents, None where the model does.
     ``text_length``: tokens that a prompt is cut to. ``vae_factor``: pixels a latent position spans, each way. Both are
@@ -51,6 +50,7 @@ class TextToImageFamily(TeacherFamily):
     component: ClassVar[str] = "transformer"
     casts_noise: ClassVar[bool] = True
     pipeline_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    left_out: ClassVar[tuple[str, ...]] = ()
     token_positions: ClassVar[int | None]
     text_length: int
     length_from: ClassVar[str | None] = None
@@ -215,7 +215,7 @@ class TextToImageFamily(TeacherFamily):
                 f"{folder} has no text encoder: there is no {' and no '.join(missing)} in it",
                 "name the folder or Hub id of a whole pipeline: --base PATH",
             )
-        absent = {self.component: None, "vae": None}
+        absent = dict.fromkeys((self.component, "vae", *self.left_out))
         return self.pipeline_class.from_pretrained(
             folder, **absent, **text_encoders(folder), torch_dtype=torch.bfloat16
         )
@@ -273,21 +273,6 @@ class StockEncoders:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def masked(embeds: Tensor) -> dict[str, Tensor]:
-    """Embeddings (L, D) of a text as they are, and a mask (L,) that says that all of them count."""
-    return {"prompt_embeds": embeds, MASK: torch.ones(embeds.shape[0], dtype=torch.long)}
-
-
-def longest_masked(length: int, width: int) -> Conditioning:
-    """Shapes of one text of ``length`` embeddings of ``width`` as :func:`masked` has it, in the encoders' bfloat16."""
-    return {**longest_whole(length, width), MASK: torch.ones(1, length, dtype=torch.long, device="cpu")}
-
-
-def longest_whole(*shape: int) -> Conditioning:
-    """Shape of the embeddings of one text, ``shape`` without the batch, in the encoders' bfloat16."""
-    return {"prompt_embeds": torch.empty(1, *shape, dtype=torch.bfloat16, device="meta")}
 
 
 def _from_diffusers(name: str) -> Any:

@@ -12,7 +12,8 @@ from ..core.heads import HeadSite
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .long_texts import chat_lengths
-from .text_to_image import MASK, MASKS, TextToImageFamily, longest_masked, masked
+from .text_to_image import TextToImageFamily
+from .texts import MASKS, longest_masked, masked, texts_of
 
 FINAL_LAYER = "all_final_layer.2-1"
 MOST_EMBEDDING_CHANNELS = 256
@@ -46,18 +47,18 @@ class ZImageFamily(TextToImageFamily):
         return matching(model, r".*\.feed_forward\.w[123]|t_embedder\.mlp\.[02]")
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        captions = _captions(conditioning)
+        captions = texts_of(conditioning)
         images = list(x.unsqueeze(2).unbind(0))
         return -torch.stack(model(images, 1 - sigma.to(x.dtype), captions, return_dict=False)[0]).squeeze(2)
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         negative = negative_of(conditioning)
         if not negative:
-            return {"prompt_embeds": _captions(conditioning), "guidance_scale": 0.0}
+            return {"prompt_embeds": texts_of(conditioning), "guidance_scale": 0.0}
         # The pipeline counts its scale from the conditional velocity, one less than everywhere else.
         return {
-            "prompt_embeds": _captions(conditioning),
-            "negative_prompt_embeds": _captions(negative),
+            "prompt_embeds": texts_of(conditioning),
+            "negative_prompt_embeds": texts_of(negative),
             "guidance_scale": self.guidance - 1,
         }
 
@@ -76,9 +77,3 @@ class ZImageFamily(TextToImageFamily):
 
     def embedding_dim(self, model: Network) -> int:
         return min(model.config.dim, MOST_EMBEDDING_CHANNELS)
-
-
-def _captions(conditioning: Conditioning) -> list[Tensor]:
-    """The texts (L, D) of a batch without their padding, whose length is read in host memory."""
-    lengths = conditioning[MASK].sum(dim=1).tolist()
-    return [text[:length] for text, length in zip(conditioning["prompt_embeds"], lengths)]

@@ -86,6 +86,7 @@ CASES = (
             "z-image-turbo",
         ),
     ),
+    Case("ERNIE-Image", (1, *FLUX2), "gm", 8, 4.0, QUARTER, ("ernie-image",)),
     Case("Chroma, Stable Diffusion 3.5 and Sana", (1, *FLUX), "gm", 8, 3.0, QUARTER, ("chroma", "sd35", "sana")),
     Case("the same in bf16", (1, *FLUX), "gm", 8, 3.2, QUARTER, dtype=BF16),
     Case("the same, batch 4", (4, *FLUX), "gm", 8, 3.2, QUARTER),

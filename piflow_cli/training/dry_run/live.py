@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -24,6 +25,18 @@ def widened() -> set[Callable]:
     """What the installed torch's autocast computes in float32 on a GPU: ``rms_norm`` only since torch 2.12."""
     widens = torch._C._dispatch_has_kernel_for_dispatch_key("aten::rms_norm", "AutocastCUDA")
     return WIDENED | ({F.rms_norm} if widens else set())
+
+
+@contextmanager
+def meta_autocast() -> Generator[None]:
+    """Let networks turn autocast off on the meta device, which has none and refuses even that."""
+    own = torch.autocast
+
+    def chosen(device_type: str, *given: Any, **named: Any) -> Any:
+        return nullcontext() if device_type == "meta" else own(device_type, *given, **named)
+
+    with mock.patch.object(torch, "autocast", chosen):
+        yield
 
 
 class Live(TorchDispatchMode):

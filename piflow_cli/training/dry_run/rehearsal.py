@@ -21,7 +21,7 @@ from ...core.tensors import working
 from ...students.shared_base import root
 from ...students.student import Student
 from ...teachers.base import Conditioning, GuidedRows, Network, repeat, teacher_velocity
-from .live import Autocast, Live
+from .live import Autocast, Live, meta_autocast
 from .memory import SegmentMemory
 
 
@@ -53,7 +53,7 @@ class Cast:
 
 def rehearse(cast: Cast, *, checkpointing: bool) -> SegmentMemory:
     """Play one segment of a step: the student's forward pass, a query of the teacher, the loss, the way back."""
-    with _checkpointing(cast, checkpointing), torch.device("meta"):
+    with _checkpointing(cast, checkpointing), torch.device("meta"), meta_autocast():
         live, autocast = Live(_standing(cast)), Autocast(cast.dtype, cast.packed)
         with live, autocast:
             x, told = torch.empty(cast.shape), repeat(cast.conditioning, cast.shape[0])
@@ -76,7 +76,7 @@ def rehearse(cast: Cast, *, checkpointing: bool) -> SegmentMemory:
 
 def graph_of(cast: Cast, *, checkpointing: bool) -> int:
     """Bytes that the student's forward pass leaves for its backward pass."""
-    with _checkpointing(cast, checkpointing), torch.device("meta"):
+    with _checkpointing(cast, checkpointing), torch.device("meta"), meta_autocast():
         live, autocast = Live(_standing(cast)), Autocast(cast.dtype, cast.packed)
         with live, autocast:
             x, told = torch.empty(cast.shape), repeat(cast.conditioning, cast.shape[0])
