@@ -12,6 +12,7 @@ from result_tables import RESULTS, filled, table
 FILES = tuple(RESULTS / f"claims{teachers}-cpu.json" for teachers in ("", "-emoji", "-diffusion"))
 IDEAS = RESULTS / "ideas-cpu.json"
 NONE = "No study has been recorded yet."
+NUMBERS = range(1, 11)  # of the claims
 
 
 def claims(page: str, files: Sequence[Path] = FILES, ideas: Path = IDEAS) -> str:
@@ -48,6 +49,9 @@ def _parts(files: Sequence[Path]) -> Iterator[str]:
         ["claim", "teacher", "verdict", "comparisons that hold"],
         [[_title(claim), study["teacher"], claim["verdict"], _held(claim)] for study, claim in found],
     )
+    measured = {claim["number"] for _, claim in found}
+    if missing := [str(number) for number in NUMBERS if number not in measured]:
+        yield f"Not measured yet: {', '.join(missing)}."
     yield from (_study(study) for study in studies)
     for study, claim in found:
         yield f"### {_title(claim)}, on {study['teacher']}"

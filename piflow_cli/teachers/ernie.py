@@ -9,12 +9,11 @@ from torch import Tensor
 
 from ..core.heads import HeadSite
 from ..core.parameterisations.base import TIMESTEPS
-from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .flux2 import Flux2VaeFamily
 from .packing import POSITIONS, unpack
-from .texts import MASK, MASKS, longest_masked, masked, texts_of
+from .texts import MASK, longest_masked, masked, texts_of
 
 FINAL_NORM = "final_norm"
 
@@ -31,7 +30,6 @@ class ErnieImageFamily(Flux2VaeFamily):
     pipeline_name = "ErnieImagePipeline"
     left_out = ("pe", "pe_tokenizer")
     text_length = 1024
-    read_on_host = MASKS
     trained_in_full = (f"{FINAL_NORM}.linear",)
     config_not_published = ()
 
@@ -59,7 +57,7 @@ class ErnieImageFamily(Flux2VaeFamily):
             # In full precision: bfloat16 has no number between 880 and 884.
             timestep=TIMESTEPS * sigma.float(),
             text_bth=conditioning["prompt_embeds"],
-            text_lens=to_device(conditioning[MASK].sum(dim=1), x.device),
+            text_lens=conditioning[MASK].sum(dim=1),
             return_dict=False,
         )[0]
         return self.from_pipeline(cells, *x.shape[-2:])
