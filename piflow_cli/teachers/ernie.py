@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..core.heads import HeadSite
 from ..core.parameterisations.base import TIMESTEPS
+from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
 from .flux2 import Flux2VaeFamily
@@ -79,7 +81,8 @@ class ErnieImageFamily(Flux2VaeFamily):
         return 1e-5
 
     def longest_conditioning(self, model: Network) -> Conditioning:
-        return longest_masked(self.text_length, model.config.text_in_dim)
+        # Its network reads no value of a mask.
+        return to_device(longest_masked(self.text_length, model.config.text_in_dim), torch.device("meta"))
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         # Tokens see those before them alone: to leave the end out is never to have read it.
