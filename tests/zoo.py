@@ -22,7 +22,7 @@ from piflow_cli.presets.schema import AdapterSection, Preset
 from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.student import Student, adapted_student
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.encoders import with_negative
+from piflow_cli.teachers.encoders import REFERENCE, with_negative
 
 TEXT, WIDTH = 7, 32
 LATENTS = (4, 8, 12)
@@ -131,6 +131,10 @@ def padded_text(length: int) -> dict[str, Tensor]:
     }
 
 
+def shown_text(length: int) -> dict[str, Tensor]:
+    return {**padded_text(length), REFERENCE: torch.randn(LATENTS, generator=seeded(length))}
+
+
 def flux(guidance_embeds: bool) -> dict:
     return dict(
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
@@ -146,6 +150,13 @@ def unet(**others: object) -> dict:
     )  # fmt: skip
 
 
+# Shown a picture besides their text, they are not sampled and trained by prompts alone: their tests are their own.
+EDITS = {
+    row.family: row
+    for row in (
+        Row("flux-kontext", "FluxTransformer2DModel", flux(True), 2.5, "embedded", shown_text, {"guidance_scale": 2.5}),
+    )
+}
 ZOO = {
     row.family: row
     for row in (

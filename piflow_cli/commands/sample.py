@@ -37,6 +37,7 @@ from piflow_cli.commands.sample_options import (
     Output,
     Prompts,
     PromptsFrom,
+    References,
     Seeds,
     Shift,
     Steps,
@@ -79,6 +80,7 @@ def sample(
     offload: Offload = "none",
     prompts_from: PromptsFrom = None,
     text_column: TextColumn = None,
+    reference: References = None,
     height: Height = None,
     width: Width = None,
     labels: Labels = None,
@@ -113,6 +115,7 @@ def sample(
     options |= dict(
         student=student,
         prompts=told,
+        references=() if reference is None else tuple(reference),
         loras=tuple(parse_lora(text) for text in ([] if lora is None else lora)),
         seeds=_seeds(seeds, num_images),
         output=output_folder(output, _folder(student, subfolder, teacher), overwrite),

@@ -49,6 +49,15 @@ PromptsFrom = Annotated[
         "SOURCE",
     ),
 ]
+References = Annotated[
+    list[str] | None,
+    setting(
+        "--reference",
+        "A picture to edit, for models that edit one; may come again, once for each prompt.",
+        SAMPLING,
+        "PICTURE",
+    ),
+]
 Height = Annotated[
     int | None,
     setting("--height", "Height in pixels; default: that of training, if known, or 1024.", SAMPLING, "N", 1, SIDE),

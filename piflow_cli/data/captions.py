@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from ..errors import UsageError
 from .picture import Picture, TextKind, caption_of
 from .pictures import SUFFIXES
 from .rows import Faults, csv_rows, is_text, jsonl_rows, naming, read_text
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-FILE_COLUMN = "file_name"
+FILE_COLUMN, REFERENCE_COLUMN = "file_name", "reference"
 
 Key = tuple[str, str]
 """Of a file, the folder that it is really in and its name: the same however a path to it is written."""
@@ -88,6 +89,11 @@ def _metadata(
             faults.add(line, f"there is no file {row[FILE_COLUMN]}")
         else:
             found.append((file, text))
+    if REFERENCE_COLUMN in columns:
+        raise UsageError(
+            f"{path} names reference pictures, and this teacher is shown none",
+            f"leave the column {REFERENCE_COLUMN} out, or choose a teacher that edits pictures",
+        )
     missing = told.option and columns and told.column not in columns
     faults.refuse(
         naming(list(columns), told.option, told.column)

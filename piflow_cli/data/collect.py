@@ -20,6 +20,7 @@ from ..weights.shards import remove_damaged
 from ..wording import few
 from .buckets import Size, buckets_of, nearest_bucket
 from .captioned import list_pictures
+from .edits import list_edits
 from .encoded import SampleKeys
 from .picture import Picture
 from .picture_index import PictureFacts, look_at
@@ -93,6 +94,13 @@ class ItemToEncode:
     text: str
     sample: SampleKeys
     picture: Picture | None = None
+    reference: Picture | None = None
+
+    @property
+    def pictures(self) -> dict[str, Picture]:
+        """The pictures that are encoded, by the keys of their latents."""
+        own = ((self.sample.latents, self.picture), (self.sample.reference, self.reference))
+        return {key: picture for key, picture in own if key is not None and picture is not None}
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,9 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
             for size in sizes if prompt.size is None else [nearest_bucket(prompt.size, sizes)]:
                 to_encode.items.setdefault(size, []).append(item)
         return to_encode
+    if factory.shown:
+        _collect_edits(section, data_free, cache, sizes, to_encode)
+        return to_encode
     pictures = list_pictures(section)
     for picture, seen in zip(pictures, look_at(pictures, cache.pictures)):
         if not isinstance(seen, PictureFacts):
@@ -142,6 +153,35 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
         )
         to_encode.items.setdefault(size, []).append(ItemToEncode(picture.caption, sample, picture))
     return to_encode
+
+
+def _collect_edits(
+    section: DataSection, data_free: bool, cache: EncodedCache, sizes: Sequence[Size], to_encode: SamplesToEncode
+) -> None:
+    """List the edits; both pictures of one are cut to the bucket of the target, or of the reference where none is."""
+    edits = list_edits(section)
+    lacking = sum(edit.target is None for edit in edits)
+    if lacking and not data_free:
+        raise UsageError(
+            f"{lacking} of {len(edits)} edits of {section.captioned} have no target picture to add noise to",
+            "add them, or train from noise: --data-free",
+        )
+    pictures = [picture for edit in edits for picture in (edit.reference, edit.target) if picture is not None]
+    seen = dict(zip(map(id, pictures), look_at(pictures, cache.pictures)))
+    for edit in edits:
+        own = [picture for picture in (edit.reference, edit.target) if picture is not None]
+        facts = [found for picture in own if isinstance(found := seen[id(picture)], PictureFacts)]
+        if len(facts) < len(own):
+            unread = next(picture for picture in own if not isinstance(seen[id(picture)], PictureFacts))
+            to_encode.skipped.append(SkippedPicture(unread.name, UNREADABLE, str(seen[id(unread)])))
+        elif edit.text is None:
+            to_encode.skipped.append(SkippedPicture(edit.reference.name, NO_CAPTION))
+        else:
+            size = nearest_bucket(facts[-1].size, sizes)
+            target = None if data_free or edit.target is None else cache.latents_key(facts[-1].sha256, size)
+            sample = SampleKeys(cache.text_key(edit.text), target, cache.latents_key(facts[0].sha256, size))
+            item = ItemToEncode(edit.text, sample, edit.target, edit.reference)
+            to_encode.items.setdefault(size, []).append(item)
 
 
 def training_prompts(section: DataSection) -> list[Prompt]:

@@ -96,11 +96,7 @@ def find_missing(
     """Compare the samples to encode with what is whole in the cache, and say how many are there."""
     items = [(size, item) for size, items in to_encode.items.items() for item in items]
     texts = {**{item.sample.text: item.text for _, item in items}, cache.text_key(EMPTY): EMPTY}
-    pictures = {
-        item.sample.latents: (size, item.picture)
-        for size, item in items
-        if item.sample.latents is not None and item.picture is not None
-    }
+    pictures = {key: (size, picture) for size, item in items for key, picture in item.pictures.items()}
     cache.check(texts, pictures, accelerator, console)
     missing = MissingEntries(
         {key: text for key, text in texts.items() if key not in cache.texts},
@@ -185,11 +181,12 @@ def _finished(
     skipped, buckets = list(to_encode.skipped), []
     for size, items in to_encode.items.items():
         skipped += [
-            SkippedPicture(item.picture.name, UNREADABLE, failed[item.sample.latents])
+            SkippedPicture(picture.name, UNREADABLE, failed[key])
             for item in items
-            if item.picture is not None and item.sample.latents is not None and item.sample.latents in failed
+            for key, picture in item.pictures.items()
+            if key in failed
         ]
-        samples = [item.sample for item in items if item.sample.latents not in failed]
+        samples = [item.sample for item in items if failed.keys().isdisjoint(item.pictures)]
         absent = sum(not _present(sample, cache) for sample in samples)
         if absent:
             raise lacking(cache, absent)
@@ -222,4 +219,5 @@ def lacking(cache: EncodedCache, absent: int) -> RunError:
 
 
 def _present(sample: SampleKeys, cache: EncodedCache) -> bool:
-    return sample.text in cache.texts and (sample.latents is None or sample.latents in cache.latents)
+    latents = (key for key in (sample.latents, sample.reference) if key is not None)
+    return sample.text in cache.texts and all(key in cache.latents for key in latents)

@@ -9,17 +9,24 @@ from dataclasses import dataclass
 
 import torch
 
-from ..teachers.encoders import collate, with_negative
+from ..teachers.encoders import REFERENCE, collate, with_negative
 from ..weights.cache import ShardedCache
 from .batches import Batch, bucket_batch, draw_latents
 
 
 @dataclass(frozen=True)
 class SampleKeys:
-    """Cache keys of a text, and of a picture's latents where there is one."""
+    """Cache keys of a text, and of the latents of a picture and of a reference where there is one."""
 
     text: str
     latents: str | None = None
+    reference: str | None = None
+
+    @property
+    def told(self) -> tuple[str | None, ...]:
+        """All of them; without a reference as they always were."""
+        own = (self.text, self.latents)
+        return own if self.reference is None else (*own, self.reference)
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,7 @@ class EncodedData:
     @property
     def fingerprint(self) -> str:
         # Keys are hashes of everything that shapes an entry.
-        buckets = [
-            (bucket.shape, [(sample.text, sample.latents) for sample in bucket.samples]) for bucket in self.buckets
-        ]
+        buckets = [(bucket.shape, [sample.told for sample in bucket.samples]) for bucket in self.buckets]
         return hashlib.sha256(json.dumps([self.negative, buckets]).encode()).hexdigest()
 
     def batch(self, seed: int, place: int, size: int) -> Batch:
@@ -60,6 +65,10 @@ class EncodedData:
         conditioning = collate([self.texts[sample.text] for sample in samples])
         if self.negative is not None:
             conditioning = with_negative(conditioning, collate([self.texts[self.negative]] * size))
+        references = [self.latents[sample.reference]["mean"] for sample in samples if sample.reference is not None]
+        if references:
+            # Stock pipelines show the network the mode of the posterior.
+            conditioning[REFERENCE] = torch.stack(references).float()
         shape, texts = (size, *bucket.shape), [self.told[sample.text] for sample in samples]
         posteriors = [self.latents[sample.latents] for sample in samples if sample.latents is not None]
         if not posteriors:

@@ -19,6 +19,7 @@ from .batches import TrainingData, UniformLabels
 from .buckets import buckets_of
 from .captioned import list_pictures
 from .collect import EMPTY, EncodedCache, training_prompts
+from .edits import list_edits
 from .encode import open_encoded
 from .labelled_data import open_labelled
 from .labelled_images import holds_latents
@@ -57,8 +58,10 @@ def require_source(preset: Preset) -> None:
     )
 
 
-def local_samples(section: DataSection) -> LocalSamples | None:
+def local_samples(section: DataSection, shown: bool = False) -> LocalSamples | None:
     """The prompts, or captions and number of pictures, of a source on this machine; no picture is read.
+
+    ``shown``: they are edits, for teachers that are shown a reference.
 
     None for classes, and for a data set of the Hub, which is not read before the run. Raises UsageError where the
     source is not there or faulty.
@@ -72,6 +75,9 @@ def local_samples(section: DataSection) -> LocalSamples | None:
         return None
     if section.prompts is not None:
         return LocalSamples(tuple(prompt.text for prompt in training_prompts(section)), 0)
+    if shown:
+        told = tuple(edit.text for edit in list_edits(section) if edit.text is not None)
+        return LocalSamples(told, len(told))
     captions = tuple(picture.caption for picture in list_pictures(section) if picture.caption is not None)
     return LocalSamples(captions, len(captions))
 
@@ -145,9 +151,8 @@ def _describe_latents(preset: Preset) -> dict[str, str]:
 
 def _describe_texts(section: DataSection, factory: EncoderFactory, local: LocalSamples | None) -> dict[str, str]:
     cache = EncodedCache(section, factory)
-    what, source = (
-        ("prompts", section.prompts) if section.prompts is not None else ("captioned pictures", section.captioned)
-    )
+    pictures = "edits" if factory.shown else "captioned pictures"
+    what, source = ("prompts", section.prompts) if section.prompts is not None else (pictures, section.captioned)
     if local is None:
         return {"source": f"{what} of {source}, not looked at before the run", "cache": str(cache.folder)}
     found = len(local.texts) if section.prompts is not None else local.pictures

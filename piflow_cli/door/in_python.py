@@ -21,6 +21,7 @@ Arguments = Mapping[str, inspect.Parameter]
 RENAMED = {
     "extractor": "extractors",
     "lora": "loras",
+    "reference": "references",
     "slice": "position",
     "prompts": "prompts_from",
     "prompt": "prompts",

@@ -54,6 +54,7 @@ class SampleOptions(PictureOptions, total=False):
     stochastic: Number
     guidance: Number | None
     vae: Source | None
+    references: Sources
     loras: Loras
     base_precision: BasePrecision | None
     offload: Offload

@@ -101,6 +101,7 @@ def sample(
         base, subfolder: as in ``load_student``.
         vae: the VAE that decodes latents; default: as trained.
         prompts_from, text_column: a file or data set of prompts.
+        references: a picture to edit, or one for each prompt, of a model that edits pictures.
         height, width: size in pixels.
         loras: further adapters, each with its scale.
         base_precision, offload, compile, device, batch_size: how to compute; default: on the GPU if there is one, and

@@ -25,6 +25,7 @@ from ..wording import evaluations
 from .request import CARD_NAME, TAG, FormatKind
 
 PICTURE_NAME = "samples.png"
+LOADS_PICTURES = "from diffusers.utils import load_image\n"
 PAPER = "https://arxiv.org/abs/2510.14974"
 # Licences of presets that the Hub knows by name.
 KNOWN_LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "openrail", "openrail++")
@@ -64,6 +65,8 @@ def write_card(
 
     family = family_of(facts.family, facts.guidance)
     text_to_image = isinstance(family, TextToImageFamily)
+    edits = isinstance(family, TextToImageFamily) and family.shown
+    kind = "image-to-image" if edits else "text-to-image" if text_to_image else "unconditional-image-generation"
     license = _license(facts, source, teacher)
     base = hub_id(facts.base)
     tags: dict[str, Any] = {} if license is None else license_tags(license)
@@ -71,7 +74,7 @@ def write_card(
         base_model=None if base is None else base[0],
         base_model_relation=None if base is None else format.relation,
         library_name="diffusers",
-        pipeline_tag="text-to-image" if text_to_image else "unconditional-image-generation",
+        pipeline_tag=kind,
         tags=[TAG, "few-step", "distillation", facts.policy, family.model_name],
         **tags,
     )
@@ -89,7 +92,7 @@ distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.ve
 {picture}{_table({**_told(facts, license), **export})}
 
 ```python
-{snippet.rstrip()}
+{LOADS_PICTURES if edits else ""}{snippet.rstrip()}
 ```
 
 {_steps(facts, format)} Guidance is distilled in: no pipeline may guide on top of it.
@@ -153,7 +156,7 @@ def sizes_told(found: FoundStudent) -> str:
     sized, (width, height) = family.sized_by(locate(*found.base, CONFIGS)), usual_size(found)
     told = {}
     if sized.vae_factor != family.vae_factor or (width, height) != (USUAL_SIDE, USUAL_SIDE):
-        told |= {"height": height, "width": width}
+        told |= family.asked_size(height, width)
     if sized.text_length != family.text_length:
         told["max_sequence_length"] = sized.text_length
     return "".join(f", {name}={value}" for name, value in told.items())
@@ -170,8 +173,7 @@ def sampling_call(facts: StudentFacts, sizes: str = "") -> str:
     """The arguments of a pipeline's call: a prompt or classes, those against guidance of its own, and ``sizes``."""
     family = family_of(facts.family, facts.guidance)
     steps = f"num_inference_steps={facts.nfe}"
-    return (
-        f'"a red fox", {steps}, {unguided(family)}{sizes}'
-        if isinstance(family, TextToImageFamily)
-        else f"[0, 1, 2], {steps}"
-    )
+    if not isinstance(family, TextToImageFamily):
+        return f"[0, 1, 2], {steps}"
+    asked = 'image=load_image("picture.png"), prompt="make it night"' if family.shown else '"a red fox"'
+    return f"{asked}, {steps}, {unguided(family)}{sizes}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..console import SILENT
 from ..errors import RunError, UsageError, explain
+from ..presets.families import shown_a_picture
 from ..sampling.request import SampleRequest
 from ..sampling.sample import sample
 from ..system.devices import choose_device
@@ -45,6 +46,10 @@ def export(request: ExportRequest, console: Console) -> dict[str, object]:
     facts = found.facts
     if request.prompts and not _is_text_to_image(facts):
         raise UsageError("--prompt: the student is told class labels, not text", "leave --prompt out")
+    if request.prompts and shown_a_picture(facts.family):
+        raise UsageError(
+            "--prompt: the student edits a picture, and the card has none to show it", "leave --prompt out"
+        )
     writer = FORMATS[request.format].open()
     writer.check(facts, request)
     device = choose_device(request.device)

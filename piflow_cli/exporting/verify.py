@@ -154,6 +154,9 @@ def fixed_inputs(student: Student) -> Inputs:
         assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
         conditioning = _random_texts(family, student, batch, generator)
         shape = (family.latent_channels(model.config), SIDE, SIDE)
+        dtype = next(root(student.model).parameters()).dtype
+        for name in family.longest_reference(shape):
+            conditioning[name] = torch.randn(batch, *shape, generator=generator).to(dtype)
     x = torch.randn(batch, *shape, generator=generator)
     device = next(root(model).parameters()).device
     conditioning = {name: value.to(device) for name, value in conditioning.items()}

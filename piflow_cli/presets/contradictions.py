@@ -8,7 +8,7 @@ from typing import Any
 from piflow_cli.core.policies.kinds import policy_kind
 from piflow_cli.core.segments import segment_length
 from piflow_cli.presets.choices import BITSANDBYTES
-from piflow_cli.presets.families import CLASS, INPUT, TEXT, conditioning_of, guided_by, renormalised_by
+from piflow_cli.presets.families import CLASS, INPUT, TEXT, conditioning_of, guided_by, renormalised_by, shown_a_picture
 from piflow_cli.presets.faults import Contradiction, Mend
 from piflow_cli.presets.schema import (
     DATA_SOURCES,
@@ -169,6 +169,14 @@ def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> I
         other = CLASS if wanted == TEXT else TEXT
         what = f"is for teachers that are told a {other}, and this one is told a {wanted}; leave it out"
         yield Contradiction(f"data.{misplaced[0]}", what, causes=("teacher.family",))
+        return
+    if teacher is not None and data.prompts is not None and shown_a_picture(teacher.family):
+        yield Contradiction(
+            "data.prompts",
+            "is for teachers that are told a text alone, and this one is shown a reference picture too; in its place"
+            " give both: --data FOLDER",
+            causes=("teacher.family",),
+        )
         return
     for name in given[1:]:
         yield Contradiction(f"data.{name}", f"excludes data.{given[0]}; give one of them", causes=(f"data.{given[0]}",))

@@ -37,6 +37,7 @@ class FamilyKind:
             None: not said here.
         renormalised: how its stock pipeline renormalises guided velocities: positions of a token each way, and the most
             that one may grow by; None: it does not.
+        shown: whether they are shown a reference picture too, which their text says how to edit.
 
     Raises:
         ValueError: ``told`` is neither class nor text.
@@ -49,6 +50,7 @@ class FamilyKind:
     published: Mapping[str, str] = field(default_factory=dict)
     guided: Literal["input", "halves"] | None = None
     renormalised: tuple[int, float] | None = None
+    shown: bool = False
 
     def __post_init__(self) -> None:
         if self.told not in (CLASS, TEXT):
@@ -71,6 +73,7 @@ ROWS = {
         FamilyKind("dit-edm", "piflow_cli.teachers.dit_diffusion:EDMDiTFamily", CLASS, guided=HALVES),
         FamilyKind("flux", "piflow_cli.teachers.flux:FluxFamily", TEXT, guided=INPUT),
         FamilyKind("flux-cfg", "piflow_cli.teachers.flux:FluxCfgFamily", TEXT, guided=HALVES),
+        FamilyKind("flux-kontext", "piflow_cli.teachers.kontext:FluxKontextFamily", TEXT, guided=INPUT, shown=True),
         FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT, guided=INPUT),
         FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT, guided=HALVES),
         FamilyKind("chroma", "piflow_cli.teachers.chroma:ChromaFamily", TEXT, guided=HALVES),
@@ -125,6 +128,11 @@ def guided_by(family: object) -> str | None:
 def renormalised_by(family: object) -> tuple[int, float] | None:
     """How the stock pipeline of ``family`` renormalises guided velocities; None: it does not, or is not known."""
     return family_kind(str(family)).renormalised if family in family_names() else None
+
+
+def shown_a_picture(family: object) -> bool:
+    """Whether teachers of ``family`` are shown a reference picture, besides the text that says how to edit it."""
+    return family in family_names() and family_kind(str(family)).shown
 
 
 def guided_otherwise(family: str) -> str:

@@ -144,8 +144,7 @@ def sample_by_pipeline(
         latents = pipeline(
             **family.pipeline_inputs(conditioning),
             latents=noise if family.casts_noise else noise.to(conditioning["prompt_embeds"].dtype),
-            height=rows * factor,
-            width=columns * factor,
+            **family.asked_size(rows * factor, columns * factor),
             num_inference_steps=steps,
             output_type="latent",
         ).images

@@ -36,6 +36,9 @@ def check(request: SampleRequest) -> None:
             load(request.teacher)
         if request.base is not None:
             require_base(request.base)
+    for path in request.references:
+        if not Path(path).is_file():
+            raise UsageError(f"--reference {path}: there is no such file", "name a picture: --reference PICTURE")
     # Beside prompts of its own a file is refused, whether it is there or not.
     if request.prompts_from is not None and not request.prompts:
         require_prompts(request.prompts_from, request.text_column)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.tensors import to_device
+from ..errors import UsageError
 from ..students.open import FoundStudent
 from ..students.shared_base import root
 from ..students.student import Student
@@ -25,7 +26,7 @@ from .denoise import seeded_generators, seeded_noise
 from .request import ImageSpec, SampleRequest, class_specs
 from .sample import class_decoder
 from .text import EncodedPrompts, latent_shape
-from .text_specs import usual_size
+from .text_specs import usual_sizes
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -68,6 +69,11 @@ def open_model(found: FoundStudent, request: SampleRequest, *, device: torch.dev
     It raises the errors of `piflow sample`.
     """
     if isinstance(found.family, TextToImageFamily):
+        if found.family.shown:
+            raise UsageError(
+                f"{found.named} edits a picture that it is shown, and this command has none to show it",
+                "piflow sample has one: --reference PICTURE",
+            )
         return _text_model(found, found.family, request, device, console)
     request.refuse_text(found.named)
     return _class_model(found, request, device)
@@ -102,7 +108,7 @@ def _text_model(
     check_precision(precision, device)
     # The teacher's half without a text; a network that is told the scale needs none.
     guided = facts.guidance != 1 and not family.embeds_guidance
-    usual = usual_size(found)
+    usual = usual_sizes(found, family)
     # Which pictures are for which process is known later, so each encodes all prompts.
     encoded = EncodedPrompts.open(request, family, *found.base, precision, guided, usual, Processes(device), console)
     student = found.load(precision=precision)

@@ -29,8 +29,8 @@ class SampleRequest:
     With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher.
     ``labels`` are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image
     ones: texts, or with seed and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``.
-    ``loras``: further adapters, each with its scale. ``overwrite``: pictures of an earlier command may go from
-    ``output``.
+    ``references``: pictures to edit, one for all prompts or one for each. ``loras``: further adapters, each with its
+    scale. ``overwrite``: pictures of an earlier command may go from ``output``.
     """
 
     student: str | Student | None = None
@@ -42,6 +42,7 @@ class SampleRequest:
     prompts: tuple[str | Prompt, ...] = ()
     prompts_from: str | None = None
     text_column: str | None = None
+    references: tuple[str, ...] = ()
     height: int | None = None
     width: int | None = None
     loras: tuple[tuple[str, float], ...] = ()
@@ -81,6 +82,7 @@ class SampleRequest:
             "a prompt": self.prompts,
             "--prompts": self.prompts_from,
             "--text-column": self.text_column,
+            "--reference": self.references,
             "--height": self.height,
             "--width": self.width,
             "--lora": self.loras,
@@ -100,7 +102,8 @@ class SampleRequest:
 class ImageSpec:
     """The spec of one picture: a seed, and a class label or a prompt.
 
-    ``number``: of the prompt among the prompts. ``size``: (width, height) in pixels.
+    ``number``: of the prompt among the prompts. ``size``: (width, height) in pixels. ``reference``: path of the picture
+    that is edited.
     """
 
     seed: int
@@ -108,6 +111,7 @@ class ImageSpec:
     prompt: str | None = None
     number: int | None = None
     size: tuple[int, int] | None = None
+    reference: str | None = None
 
     @property
     def of_class(self) -> int:
@@ -136,7 +140,8 @@ class ImageSpec:
         """What sets it apart from the other pictures of its sampler."""
         if self.size is None:
             return {"seed": self.seed, "label": self.label}
-        return {"seed": self.seed, "prompt": self.prompt, "width": self.size[0], "height": self.size[1]}
+        edited = {} if self.reference is None else {"reference": self.reference}
+        return {"seed": self.seed, "prompt": self.prompt, "width": self.size[0], "height": self.size[1], **edited}
 
 
 @dataclass(frozen=True)

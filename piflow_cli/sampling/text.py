@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..core.parameterisations.vp import BETAS, VariancePreserving
 from ..core.tensors import to_device
+from ..data.buckets import fit
+from ..data.pictures import open_picture
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
 from ..presets.families import renormalised_by
@@ -24,7 +26,7 @@ from ..students.teacher_loras import check_unquantised, fuse, teacher_loras
 from ..system.group import Processes
 from ..teachers.base import Network, guidance_of
 from ..teachers.decoders import decode_each
-from ..teachers.encoders import collate, with_negative
+from ..teachers.encoders import REFERENCE, collate, with_negative
 from ..teachers.folders import teacher_folder
 from ..teachers.long_texts import told_of
 from ..teachers.text_to_image import StockEncoders, TextToImageFamily
@@ -32,7 +34,7 @@ from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
 from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest, batches
-from .text_specs import size_of, specs_of, usual_size
+from .text_specs import sizes_of, specs_of, usual_sizes
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -58,7 +60,7 @@ def text_student_sampler(
     """The sampler of the student that was ``found``; guidance is distilled in, so batches have no second half."""
     check_unquantised(found.facts.teacher_loras, request.base_precision)
     precision = _precision(request, found.base_precision, processes.device)
-    usual = usual_size(found)
+    usual = usual_sizes(found, family)
     encoded = EncodedPrompts.open(request, family, *found.base, precision, False, usual, processes, console)
     student = found.load(precision=precision)
     options = {
@@ -113,7 +115,7 @@ def text_teacher_sampler(
     check_unquantised([lora.told for lora in loras], request.base_precision)
     precision = _precision(request, "fp32" if trained == "fp32" else "bf16", processes.device)
     guided = guidance_of(section).scale != 1
-    usual, place = size_of(preset.data), (section.base, section.revision)
+    usual, place = sizes_of(preset.data, family), (section.base, section.revision)
     encoded = EncodedPrompts.open(request, family, *place, precision, guided, usual, processes, console)
     family = encoded.family
     folder = teacher_folder(family, section)
@@ -128,7 +130,8 @@ def text_teacher_sampler(
 class EncodedPrompts:
     """What samplers of students and teachers share: image specs, their encoded prompts, and the folder of the VAE.
 
-    ``texts``: conditioning of each prompt of this process, in the dtype that the network computes in. ``guided``: the
+    ``texts``: conditioning of each prompt of this process, in the dtype that the network computes in. ``references``:
+    latents of the pictures that are edited. ``guided``: the
     pipeline also asks for the empty prompt. ``console``: says what is left out.
     """
 
@@ -141,6 +144,7 @@ class EncodedPrompts:
     guided: bool
     device: torch.device
     console: Console
+    references: Mapping[ImageSpec, Tensor]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -156,7 +160,7 @@ class EncodedPrompts:
         revision: str | None,
         precision: str,
         guided: bool,
-        usual: Size,
+        usual: Sequence[Size],
         processes: Processes,
         console: Console,
     ) -> EncodedPrompts:
@@ -186,8 +190,9 @@ class EncodedPrompts:
         }
         if long := encoders.long_texts(list(prompts)):
             console.warn(told_of(long, len(prompts) - guided))
+        references = _references(encoders, [spec for part in mine for spec in part], COMPUTED_IN[precision])
         encoders.close()
-        return cls(request, family, folder, specs, texts, precision, guided, device, console)
+        return cls(request, family, folder, specs, texts, precision, guided, device, console, references)
 
     def sampler(self, model: Network, own: Sequence[str], scheduler: Any, recipe: dict) -> Sampler:
         """The sampler of ``model`` with the adapters ``own``, through the stock pipeline around it."""
@@ -222,7 +227,24 @@ class EncodedPrompts:
         batch = collate([self.texts[spec.text] for spec in specs])
         if self.guided:
             batch = with_negative(batch, collate([self.texts[EMPTY]] * len(specs)))
+        if self.family.shown:
+            batch[REFERENCE] = torch.stack([self.references[spec] for spec in specs])
         return batch
+
+
+def _references(encoders: StockEncoders, specs: Sequence[ImageSpec], dtype: torch.dtype) -> dict[ImageSpec, Tensor]:
+    """Latents (C, h, w) of the pictures that ``specs`` edit, cut to their sizes; each picture is encoded once."""
+    encoded: dict[tuple[str, Size], Tensor] = {}
+    found: dict[ImageSpec, Tensor] = {}
+    for spec in specs:
+        if spec.reference is None or spec.size is None:
+            continue
+        place = (spec.reference, spec.size)
+        if place not in encoded:
+            mean, _ = encoders.encode_images(fit(open_picture(Path(spec.reference).read_bytes()), spec.size)[None])
+            encoded[place] = mean[0].to(dtype)
+        found[spec] = encoded[place]
+    return found
 
 
 def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, int, int]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.buckets import buckets_of, nearest_bucket
+from ..data.pictures import Unreadable, upright_size
 from ..data.prompts import Prompt, read_prompts
 from ..errors import RunError, UsageError
 from ..presets.bounds import IMAGES, SIDE
@@ -26,6 +30,20 @@ def usual_size(found: FoundStudent | LoadedStudent) -> Size:
         return USUAL_SIDE, USUAL_SIDE
 
 
+def usual_sizes(found: FoundStudent | LoadedStudent, family: TextToImageFamily) -> tuple[Size, ...]:
+    """The :func:`usual_size` of a student, and after it the other sizes of its training, if they are known."""
+    try:
+        return sizes_of(found.preset().data, family)
+    except (UsageError, RunError):
+        return (usual_size(found),)
+
+
+def sizes_of(section: DataSection, family: TextToImageFamily) -> tuple[Size, ...]:
+    """The :func:`size_of` a preset, and after it all sizes that it trains on where pictures have their own."""
+    sized = section.resolution is not None or bool(section.sizes)
+    return (size_of(section), *(buckets_of(section, family.size_multiple) if family.shown and sized else ()))
+
+
 def size_of(section: DataSection) -> Size:
     """Width and height of the pictures that a preset trains on; the first of several."""
     if section.sizes:
@@ -34,8 +52,10 @@ def size_of(section: DataSection) -> Size:
     return side, side
 
 
-def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Size) -> tuple[ImageSpec, ...]:
+def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Sequence[Size]) -> tuple[ImageSpec, ...]:
     """Every prompt with every seed; options win over the lines of a file of prompts, and those over the ``usual`` size.
+
+    That is the first of those, or where a picture is edited the one that is nearest to its shape.
 
     Raises UsageError where there is no prompt, a size that the family cannot make, or an option for other models.
     """
@@ -66,6 +86,7 @@ def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Size) -> 
     if any(not prompt.text.strip() for prompt in told):
         raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
     prompts = told if sampler is None else read_prompts(sampler, request.text_column)
+    references = references_of(request, family, len(prompts))
     specs = []
     if request.seeds is not None and len(prompts) * len(request.seeds) > IMAGES.most:
         raise UsageError(
@@ -74,9 +95,11 @@ def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Size) -> 
         )
     for number, prompt in enumerate(prompts):
         place = f" (prompt {number + 1}{'' if sampler is None else f' of {sampler}'})"
-        size = _size(request, prompt, family, usual, place)
+        reference = references[number]
+        nearest = usual[0] if reference is None else nearest_bucket(_size_of_picture(reference), usual)
+        size = _size(request, prompt, family, nearest, place)
         for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
-            specs.append(ImageSpec(seed, prompt=prompt.text, number=number, size=size))
+            specs.append(ImageSpec(seed, prompt=prompt.text, number=number, size=size, reference=reference))
     return tuple(specs)
 
 
@@ -98,3 +121,34 @@ def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, usu
             )
         size.append(side)
     return size[0], size[1]
+
+
+def references_of(request: SampleRequest, family: TextToImageFamily, prompts: int) -> list[str | None]:
+    """The picture that each of some ``prompts`` edits; None of models that edit none.
+
+    Raises UsageError where a model that edits pictures has none, another has some, or their number does not fit.
+    """
+    given = request.references
+    if not family.shown:
+        if given:
+            raise UsageError(
+                "--reference: the model is told a text alone, and edits no picture", "leave --reference out"
+            )
+        return [None] * prompts
+    if not given:
+        raise UsageError("the model edits a picture, and none is given", "name one: --reference PICTURE")
+    if len(given) not in (1, prompts):
+        raise UsageError(
+            f"{len(given)} pictures are given to edit, for {prompts} prompt{'' if prompts == 1 else 's'}",
+            "give --reference once, or once for each prompt",
+        )
+    return [given[number % len(given)] for number in range(prompts)]
+
+
+def _size_of_picture(path: str) -> Size:
+    try:
+        return upright_size(Path(path).read_bytes())
+    except (OSError, Unreadable) as error:
+        raise UsageError(
+            f"--reference {path} cannot be read: {error}", "name another picture: --reference PICTURE"
+        ) from error

@@ -29,6 +29,8 @@ NEGATIVE_PREFIX = "negative_"
 # The masks of texts, as some stock pipelines call them.
 ATTENTION_MASK = "prompt_attention_mask"
 ATTENTION_MASKS = (ATTENTION_MASK, NEGATIVE_PREFIX + ATTENTION_MASK)
+# Latents (B, C, h, w) of the pictures that are to be edited, of the size of what is made of them.
+REFERENCE = "reference_latents"
 
 
 class PictureEncoder(Protocol):
@@ -70,6 +72,7 @@ class EncoderFactory:
     it is part of every cache key. ``latent_channels`` C; ``downsampling``: pixels a latent position spans, each way;
     ``size_multiple``: the number of pixels that width and height of a picture must be multiples of. ``open`` gives the
     encoders for a device; the second argument says whether those of text wait in the CPU's memory, layer by layer.
+    ``shown``: the network is shown a reference picture too.
     """
 
     identity: Mapping[str, str]
@@ -77,6 +80,7 @@ class EncoderFactory:
     downsampling: int
     size_multiple: int
     open: Callable[[torch.device, bool], Any]
+    shown: bool = False
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """Shape (C, h, w) of the latents of a picture of ``width`` x ``height`` pixels."""
@@ -90,6 +94,11 @@ def negative_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in conditioning.items()
         if name.startswith(NEGATIVE_PREFIX)
     }
+
+
+def reference_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reference pictures in ``conditioning``, which both halves of guidance are shown."""
+    return {REFERENCE: conditioning[REFERENCE]} if REFERENCE in conditioning else {}
 
 
 def with_negative(conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,7 +28,6 @@ class FluxFamily(PackedFamily):
         return matching(model, rf"{single}|.*\.(ff|ff_context)\.net\.(0\.proj|2)|.*\.timestep_embedder\.linear_[12]")
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        height, width = x.shape[-2:]
         return self.through(
             model,
             x,
@@ -36,9 +35,13 @@ class FluxFamily(PackedFamily):
             conditioning,
             guidance=self.scales(x),
             pooled_projections=conditioning["pooled_prompt_embeds"],
-            img_ids=image_ids(height // SIDE, width // SIDE, x),
+            img_ids=self.positions(x, conditioning),
             txt_ids=x.new_zeros(conditioning["prompt_embeds"].shape[1], 3),
         )
+
+    def positions(self, x: Tensor, conditioning: Conditioning) -> Tensor:
+        """Positions (tokens, 3) of the latents ``x`` (B, C, H, W)."""
+        return image_ids(x.shape[-2] // SIDE, x.shape[-1] // SIDE, x)
 
     def longest_conditioning(self, model: Network) -> Conditioning:
         longest = longest_whole(self.text_length, model.config.joint_attention_dim)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.heads import HeadSite
 from .base import Conditioning, Network
+from .encoders import reference_of
 from .packing import POSITIONS, pack, unpack
 from .text_to_image import TextToImageFamily
 
@@ -32,15 +33,20 @@ class PackedFamily(TextToImageFamily):
         return config["in_channels"] // POSITIONS
 
     def through(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning, **own: Any) -> Tensor:
-        """The output (B, C', H, W) of ``model`` at latents ``x`` (B, C, H, W); ``own``: what else the model takes."""
+        """The output (B, C', H, W) of ``model`` at latents ``x`` (B, C, H, W); ``own``: what else the model takes.
+
+        Tokens of a reference come after those of ``x``, and what the model makes of them is left out.
+        """
+        states = pack(x)
+        whole = [states, *(pack(picture.to(x.dtype)) for picture in reference_of(conditioning).values())]
         tokens = model(
-            hidden_states=pack(x),
+            hidden_states=torch.cat(whole, dim=1),
             timestep=sigma.to(x.dtype),
             encoder_hidden_states=conditioning["prompt_embeds"],
             return_dict=False,
             **own,
         )[0]
-        return unpack(tokens, *x.shape[-2:])
+        return unpack(tokens[:, : states.shape[1]], *x.shape[-2:])
 
     def scales(self, x: Tensor) -> Tensor | None:
         """The guidance scale of each sample (B,), for networks that take one."""
@@ -50,9 +56,9 @@ class PackedFamily(TextToImageFamily):
         return {**conditioning, "guidance_scale": self.guidance}
 
 
-def image_ids(rows: int, columns: int, like: Tensor) -> Tensor:
-    """Position (0, row, column) of every token, (rows * columns, 3)."""
-    ids = like.new_zeros(rows, columns, 3)
+def image_ids(rows: int, columns: int, like: Tensor, picture: int = 0) -> Tensor:
+    """Position (``picture``, row, column) of every token, (rows * columns, 3)."""
+    ids = like.new_full((rows, columns, 3), picture)
     ids[..., 1] = torch.arange(rows, device=like.device)[:, None]
     ids[..., 2] = torch.arange(columns, device=like.device)
     return ids.flatten(0, 1)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from ..errors import UsageError
-from ..presets.families import guided_otherwise
+from ..presets.families import guided_otherwise, shown_a_picture
 from ..weights.digests import shipped_digest
 from ..weights.locate import ENCODERS, hub_id, locate, network_folder
 from ..weights.quantisation import quantised_loading
 from .base import Conditioning, Network, TeacherFamily
-from .encoders import EncoderFactory, negative_of
+from .encoders import REFERENCE, EncoderFactory, negative_of, reference_of
 from .folders import config_folder
 from .loading import load_model
 from .long_texts import hushed, length_note
@@ -118,7 +118,16 @@ class TextToImageFamily(TeacherFamily):
         return self.model_class.from_config(config).eval()
 
     def unconditional(self, model: Network, conditioning: Conditioning) -> Conditioning:
-        return negative_of(conditioning)
+        return {**negative_of(conditioning), **reference_of(conditioning)}
+
+    @property
+    def shown(self) -> bool:
+        """Whether its networks are shown a reference picture too: :data:`~.encoders.REFERENCE` of the conditioning."""
+        return shown_a_picture(self.name)
+
+    def longest_reference(self, shape: Sequence[int]) -> Conditioning:
+        """Shape of the reference of one sample, where there is one; ``shape`` (C, h, w): of its state."""
+        return {REFERENCE: torch.empty(1, *shape, device="meta")} if self.shown else {}
 
     @abstractmethod
     def latent_channels(self, config: Mapping[str, Any]) -> int:
@@ -142,6 +151,7 @@ class TextToImageFamily(TeacherFamily):
             latent_channels=self.latent_channels(self._config(configs)),
             downsampling=sized.vae_factor,
             size_multiple=sized.size_multiple,
+            shown=self.shown,
             open=lambda device, offload: StockEncoders(
                 sized, locate(section.base, section.revision, ENCODERS), device, offload
             ),
@@ -195,6 +205,10 @@ class TextToImageFamily(TeacherFamily):
     def from_pipeline(self, latents: Tensor, rows: int, columns: int) -> Tensor:
         """Latents as the stock pipeline returns them → (B, C, rows, columns)."""
         return latents if self.token_positions is None else unpack(latents, rows, columns)
+
+    def asked_size(self, height: int, width: int) -> dict[str, int]:
+        """The stock pipeline's arguments for the size in pixels."""
+        return {"height": height, "width": width}
 
     @abstractmethod
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:

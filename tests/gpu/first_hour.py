@@ -71,6 +71,7 @@ PARTS = (
     step("qwen-image"),
     step("krea2"),
     step("chroma"),
+    step("flux-kontext"),
     step("ernie-image"),
     step("longcat-image"),
     step("ovis-image"),

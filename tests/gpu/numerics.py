@@ -76,6 +76,7 @@ CASES = (
         (
             "flux-dev",
             "flux-dev-24gb",
+            "flux-kontext",
             "qwen-image",
             "qwen-image-24gb",
             "qwen-image-2512",

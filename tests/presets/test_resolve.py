@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from piflow_cli.errors import UsageError
 from piflow_cli.presets import resolve as presets
 from piflow_cli.presets.contradictions import segment_substeps
-from piflow_cli.presets.families import CLASS, ROWS, conditioning_of
+from piflow_cli.presets.families import CLASS, ROWS, conditioning_of, shown_a_picture
 from piflow_cli.presets.keys import known_keys
 from piflow_cli.presets.resolve import available, from_dict, load, presets_root, resolve, to_dict
 from piflow_cli.presets.schema import DATA_SOURCES, POLICY_KINDS, SECTIONS, PolicySection, Preset
@@ -37,7 +37,8 @@ def test_every_shipped_preset_opens_with_its_command_and_memory(name):
     comments = [line for line in (presets_root() / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
     preset = load(name)
     whole = conditioning_of(preset.teacher.family) == CLASS or preset.data.prompts is not None
-    assert comments[0] == f"# piflow distill --teacher {name}" + ("" if whole else " --prompts prompts.txt")
+    source = "--data edits/" if shown_a_picture(preset.teacher.family) else "--prompts prompts.txt"
+    assert comments[0] == f"# piflow distill --teacher {name}" + ("" if whole else f" {source}")
     assert any(line.startswith("# Memory:") for line in comments)
 
 

@@ -136,13 +136,16 @@ def cast_of(outline: Outline, samples: int) -> Cast:
         told = student.family.longest_conditioning(root(student.model))
     if guidance.scale != 1 and isinstance(student.family, TextToImageFamily):
         told |= {f"{NEGATIVE_PREFIX}{name}": value for name, value in told.items()}
+    shape = state_shape(preset, student)
+    if isinstance(student.family, TextToImageFamily):
+        told |= student.family.longest_reference(shape)
     return Cast(
         student=student,
         teacher=outline.frozen,
         guidance=guidance,
         config=imitation_config(preset),
         mixes=preset.imitation.mixing_iterations > 0,
-        shape=(samples, *state_shape(preset, student)),
+        shape=(samples, *shape),
         conditioning=told,
         dtype=torch.bfloat16 if narrow else torch.float32,
         packed=outline.matrices if preset.adapter is not None and preset.adapter.base_precision == "fp8" else (),
@@ -205,14 +208,15 @@ def disk_of(outline: Outline, local: LocalSamples | None) -> dict[str, Bytes]:
     with torch.device("meta"):
         text = sum(value.nbytes for value in family.longest_conditioning(model).values())
     disk["cache, each text, at most"] = Bytes(text)
-    picture = 0
-    if not preset.data_free and (preset.data.resolution is not None or preset.data.sizes):
+    # Of a sample the reference, and the picture itself where noise is added to it.
+    encoded, picture = int(family.shown) + int(not preset.data_free), 0
+    if encoded and (preset.data.resolution is not None or preset.data.sizes):
         # The mean and the standard deviation of its latents.
         picture = 2 * WIDE * prod(state_shape(preset, outline.student))
         disk["cache, each picture"] = Bytes(picture)
     if local is not None:
         # The empty text is always among them.
-        disk["cache, in all, at most"] = Bytes(text * len({*local.texts, EMPTY}) + picture * local.pictures)
+        disk["cache, in all, at most"] = Bytes(text * len({*local.texts, EMPTY}) + encoded * picture * local.pictures)
     return disk
 
 

@@ -9,7 +9,7 @@ from ...core.timegrid import to_sigma
 from ...data.sources import LocalSamples, describe_data, local_samples, require_source
 from ...errors import UsageError
 from ...presets.expected import expected
-from ...presets.families import CLASS, conditioning_of
+from ...presets.families import CLASS, conditioning_of, shown_a_picture
 from ...system.devices import choose_device
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
@@ -39,7 +39,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
     batches, chosen = batch_plan(preset, processes), choose_device(device)
     check_machine(preset, chosen)
     way = choose_parallel(parallel, preset, processes, chosen)
-    local = local_samples(preset.data)
+    local = local_samples(preset.data, shown_a_picture(preset.teacher.family))
     family = family_of(preset.teacher.family)
     used, why = usable_optimizer(preset.optimisation.optimizer, chosen, way.sharded)
     outline = outline_of(with_usable_optimizer(preset, chosen, way.sharded), family)
@@ -128,6 +128,8 @@ def _drawn(preset: Preset, local: LocalSamples | None) -> dict[str, str]:
         return {}
     prompts = preset.data.prompts is not None
     there, what = (len(local.texts), "prompts") if prompts else (local.pictures, "pictures")
+    if shown_a_picture(preset.teacher.family):
+        what = "edits"
     draws = preset.optimisation.iterations * preset.optimisation.batch_size
     if draws < there:
         return {"used": f"{draws:,} of the {there:,} {what}; --limit {draws} encodes no more than that"}

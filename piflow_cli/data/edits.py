@@ -1,0 +1,132 @@
+"""Edits: a reference picture, the instruction that says what to make of it, and where there is one the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..wording import few
+from .captions import FILE_COLUMN, METADATA, REFERENCE_COLUMN
+from .picture import Picture, caption_of
+from .picture_folders import files_below
+from .pictures import SUFFIXES
+from .places import require_captioned
+from .rows import TEXT_OPTION, Faults, csv_rows, is_text, jsonl_rows, naming, read_text
+
+if TYPE_CHECKING:
+    from ..presets.schema import DataSection
+
+FOLDER = REFERENCE_COLUMN  # of the reference pictures, where no metadata lists them
+LAYOUT = (
+    f"put NAME.txt beside each NAME.jpg and the reference into {FOLDER}/NAME.jpg, or write a metadata.jsonl with"
+    f" {REFERENCE_COLUMN}, text and {FILE_COLUMN}"
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A sample: ``text`` is None where there is no instruction, and ``target`` where no picture shows the result."""
+
+    text: str | None
+    reference: Picture
+    target: Picture | None
+
+
+def list_edits(section: DataSection) -> list[Edit]:
+    """The edits in the folder ``section.captioned``, as many as ``section.limit`` allows; no picture is read.
+
+    Metadata files list them, or else files of one name belong together. Raises UsageError where there are none, with
+    all faults of a metadata file, and where pictures lack a reference.
+    """
+    source = str(section.captioned)
+    require_captioned(source)
+    path = Path(source)
+    if not path.is_dir():
+        raise UsageError(f"{source} is no folder, and edits are read from folders alone", LAYOUT)
+    files = files_below(path)
+    listed = [file for file in files if file.name in METADATA]
+    found = [edit for file in listed for edit in _listed(path, file, section.text_column)]
+    if not listed:
+        found = list(_by_names(path, files))
+    if not found:
+        raise UsageError(f"{path} holds no edits", LAYOUT)
+    return found[: section.limit]
+
+
+def _listed(folder: Path, file: Path, column: str) -> Iterator[Edit]:
+    """The rows of a metadata file; raises UsageError with all its faults."""
+    faults = Faults(file)
+    wanted = {REFERENCE_COLUMN: "", column: TEXT_OPTION}
+    rows = list(csv_rows(file, wanted, faults) if file.suffix == ".csv" else jsonl_rows(file, faults))
+    if rows and not any(REFERENCE_COLUMN in row for _, row in rows):
+        raise UsageError(f"{file} names no reference pictures, and this teacher edits one", LAYOUT)
+    edits = []
+    for line, row in rows:
+        what = _fault(row, file.parent, column)
+        if what is None:
+            # A CSV file has the column for all or for none.
+            target = row[FILE_COLUMN] if row.get(FILE_COLUMN) else None
+            edits.append(
+                Edit(
+                    caption_of(row[column]),
+                    _picture(folder, file.parent / row[REFERENCE_COLUMN]),
+                    None if target is None else _picture(folder, file.parent / target),
+                )
+            )
+        else:
+            faults.add(line, what)
+    others = list({name: None for _, row in rows for name, value in row.items() if isinstance(value, str)})
+    missing = others and column not in others
+    faults.refuse(
+        naming([name for name in others if name not in (REFERENCE_COLUMN, FILE_COLUMN)], TEXT_OPTION, column)
+        if missing
+        else f"write {REFERENCE_COLUMN} and {column} in each line, and {FILE_COLUMN} where there is a target"
+    )
+    yield from edits
+
+
+def _fault(row: dict[str, Any], folder: Path, column: str) -> str | None:
+    for name in (REFERENCE_COLUMN, column):
+        if not is_text(row.get(name)):
+            return f"{name} is {'no text' if name in row else 'missing'}"
+    # An empty cell of a CSV file, and null, are no target.
+    if row.get(FILE_COLUMN) and not is_text(row[FILE_COLUMN]):
+        return f"{FILE_COLUMN} is no text"
+    named = [row[REFERENCE_COLUMN], *([row[FILE_COLUMN]] if row.get(FILE_COLUMN) else [])]
+    absent = [name for name in named if not _there(folder / name)]
+    return f"there is no file {absent[0]}" if absent else None
+
+
+def _by_names(folder: Path, files: Sequence[Path]) -> Iterator[Edit]:
+    """A reference FOLDER/NAME.*, the instruction NAME.txt beside FOLDER, and the target NAME.* there."""
+    present = set(files)
+    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+    references = {file.parent.parent / file.stem: file for file in pictures if file.parent.name == FOLDER}
+    targets = {file.with_suffix(""): file for file in pictures if file.parent.name != FOLDER}
+    if targets and not references:
+        raise UsageError(f"{folder} holds no reference pictures, and this teacher edits one", LAYOUT)
+    if lone := [str(file.relative_to(folder)) for name, file in targets.items() if name not in references]:
+        raise UsageError(f"{len(lone)} pictures of {folder} have no reference: {few(lone)}", LAYOUT)
+    for name, file in references.items():
+        text = name.with_name(f"{name.name}.txt")
+        yield Edit(
+            caption_of(read_text(text)) if text in present else None,
+            _picture(folder, file),
+            _picture(folder, targets[name]) if name in targets else None,
+        )
+
+
+def _picture(folder: Path, path: Path) -> Picture:
+    name = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+    return Picture(name, None, path.read_bytes, path)
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # A name that is too long, or that no file can have.
+        return False
