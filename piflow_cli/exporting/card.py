@@ -150,10 +150,12 @@ def sizes_told(found: FoundStudent) -> str:
     family = found.family
     if not isinstance(family, TextToImageFamily):
         return ""
-    sized, (width, height) = family.sized_by(locate(*found.base, CONFIGS)), usual_size(found)
+    sized, usual = family.sized_by(locate(*found.base, CONFIGS)), usual_size(found)
     told = {}
-    if sized.vae_factor != family.vae_factor or (width, height) != (USUAL_SIDE, USUAL_SIDE):
-        told |= {"height": height, "width": width}
+    if sized.vae_factor != family.vae_factor or (usual.width, usual.height) != (USUAL_SIDE, USUAL_SIDE):
+        told |= {"height": usual.height, "width": usual.width}
+    if usual.frames is not None:
+        told["num_frames"] = usual.frames
     if sized.text_length != family.text_length:
         told["max_sequence_length"] = sized.text_length
     return "".join(f", {name}={value}" for name, value in told.items())

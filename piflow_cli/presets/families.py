@@ -37,6 +37,8 @@ class FamilyKind:
             None: not said here.
         renormalised: how its stock pipeline renormalises guided velocities: positions of a token each way, and the most
             that one may grow by; None: it does not.
+        frame_step: frames of a video that share a latent position, but the first, which has its own; None: its models
+            make pictures.
 
     Raises:
         ValueError: ``told`` is neither class nor text.
@@ -49,6 +51,7 @@ class FamilyKind:
     published: Mapping[str, str] = field(default_factory=dict)
     guided: Literal["input", "halves"] | None = None
     renormalised: tuple[int, float] | None = None
+    frame_step: int | None = None
 
     def __post_init__(self) -> None:
         if self.told not in (CLASS, TEXT):
@@ -94,6 +97,7 @@ ROWS = {
         FamilyKind("sd3", "piflow_cli.teachers.sd3:StableDiffusion3Family", TEXT, guided=HALVES),
         FamilyKind("sd15", "piflow_cli.teachers.stable_diffusion:StableDiffusionFamily", TEXT, guided=HALVES),
         FamilyKind("sdxl", "piflow_cli.teachers.stable_diffusion:StableDiffusionXLFamily", TEXT, guided=HALVES),
+        FamilyKind("wan", "piflow_cli.teachers.wan:WanFamily", TEXT, guided=HALVES, frame_step=4),
         FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT, guided=HALVES),
     )
 }
@@ -124,6 +128,17 @@ def guided_by(family: object) -> str | None:
 def renormalised_by(family: object) -> tuple[int, float] | None:
     """How the stock pipeline of ``family`` renormalises guided velocities; None: it does not, or is not known."""
     return family_kind(str(family)).renormalised if family in family_names() else None
+
+
+def frame_step_of(family: object) -> int | None:
+    """The ``frame_step`` of ``family``; None: its models make pictures, or no family has that name."""
+    return family_kind(str(family)).frame_step if family in family_names() else None
+
+
+def frames_near(frames: int, step: int) -> list[int]:
+    """The lengths of videos, ``step`` n + 1, that are nearest to ``frames``: itself, or the one below and above."""
+    below = max(0, (frames - 1) // step) * step + 1
+    return [below] if below == frames else [below, below + step]
 
 
 def guided_otherwise(family: str) -> str:

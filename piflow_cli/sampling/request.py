@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 LAYERWISE = ("sequential", "group")  # ways of offloading
 GRID_NAME = "grid.png"
+PNG, GIF, MP4 = ".png", ".gif", ".mp4"
+MP4_PACKAGE = "av"
 CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is asked
 
 
@@ -29,6 +32,7 @@ class SampleRequest:
     With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher.
     ``labels`` are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image
     ones: texts, or with seed and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``.
+    ``frames``: of each video. ``mp4``: whether a video is an MP4 file beside its GIF; None: where that can be had.
     ``loras``: further adapters, each with its scale. ``overwrite``: pictures of an earlier command may go from
     ``output``.
     """
@@ -44,6 +48,8 @@ class SampleRequest:
     text_column: str | None = None
     height: int | None = None
     width: int | None = None
+    frames: int | None = None
+    mp4: bool | None = None
     loras: tuple[tuple[str, float], ...] = ()
     base_precision: BasePrecision | None = None
     offload: Offload = "none"
@@ -83,6 +89,8 @@ class SampleRequest:
             "--text-column": self.text_column,
             "--height": self.height,
             "--width": self.width,
+            "--frames": self.frames,
+            "--mp4": self.mp4,
             "--lora": self.loras,
             "--base-precision": self.base_precision,
             "--offload": self.offload != "none",
@@ -100,7 +108,7 @@ class SampleRequest:
 class ImageSpec:
     """The spec of one picture: a seed, and a class label or a prompt.
 
-    ``number``: of the prompt among the prompts. ``size``: (width, height) in pixels.
+    ``number``: of the prompt among the prompts. ``size``: (width, height) in pixels. ``frames``: of a video.
     """
 
     seed: int
@@ -108,6 +116,7 @@ class ImageSpec:
     prompt: str | None = None
     number: int | None = None
     size: tuple[int, int] | None = None
+    frames: int | None = None
 
     @property
     def of_class(self) -> int:
@@ -136,14 +145,16 @@ class ImageSpec:
         """What sets it apart from the other pictures of its sampler."""
         if self.size is None:
             return {"seed": self.seed, "label": self.label}
-        return {"seed": self.seed, "prompt": self.prompt, "width": self.size[0], "height": self.size[1]}
+        frames = {} if self.frames is None else {"frames": self.frames}
+        return {"seed": self.seed, "prompt": self.prompt, "width": self.size[0], "height": self.size[1], **frames}
 
 
 @dataclass(frozen=True)
 class Sampler:
     """A function from image specs to pictures, the specs, and the recipe that the pictures share.
 
-    ``draw``: specs of one size → pictures (B, C, H, W) in [-1, 1]. ``batch_size``: of pictures made at once, where none
+    ``draw``: specs of one size → pictures (B, C, H, W) in [-1, 1], or videos (B, C, F, H, W) where there is a
+    ``frame_rate``, of frames a second. ``batch_size``: of pictures made at once, where none
     is asked for. ``columns``: of the grid of all pictures.
     """
 
@@ -152,6 +163,12 @@ class Sampler:
     recipe: dict
     batch_size: int
     columns: int
+    frame_rate: int | None = None
+
+
+def writes_mp4() -> bool:
+    """Whether the package is installed that writes MP4 files."""
+    return find_spec(MP4_PACKAGE) is not None
 
 
 def class_specs(request: SampleRequest, classes: int) -> tuple[ImageSpec, ...]:

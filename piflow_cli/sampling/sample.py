@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,12 @@ from torch import Tensor
 from .. import __version__
 from ..core.tensors import to_device
 from ..errors import UsageError
+from ..errors.table import INSTALL_HINTS
 from ..presets.idle import idle_options
 from ..presets.resolve import load
-from ..reports.images import image_grid, png_of, read_png, save_png, to_images, write_png
+from ..reports.images import image_grid, png_of, read_png, save_png, write_bytes
 from ..reports.recipes import GRID_KEY
+from ..reports.videos import gif_of, mp4_of, strip_places, to_videos
 from ..students.evaluations import steps_warning
 from ..students.open import FoundStudent, LoadedStudent, find_student
 from ..students.student import Student
@@ -30,11 +32,24 @@ from ..teachers.latents import PICTURE_CHANNELS, latent_decoder
 from ..teachers.text_to_image import TextToImageFamily
 from .denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from .early import check, is_of_sample
-from .request import GRID_NAME, ImageSpec, Sampler, SampleRequest, batches, class_specs
+from .request import (
+    GIF,
+    GRID_NAME,
+    MP4,
+    MP4_PACKAGE,
+    PNG,
+    ImageSpec,
+    Sampler,
+    SampleRequest,
+    batches,
+    class_specs,
+    writes_mp4,
+)
 from .text import text_student_sampler, text_teacher_sampler
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from ..console import Console
     from ..presets.schema import Preset
@@ -44,13 +59,15 @@ if TYPE_CHECKING:
 GRID_COLUMNS = 10
 MOST_IN_GRID = 1000
 CLASS_BATCH = 64
+WRITERS = {GIF: gif_of, MP4: mp4_of}
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
-    """Write one PNG per picture, and a grid, to ``request.output``; returns what was written and how fast.
+    """Write one PNG per picture, or a GIF per video, and a grid to ``request.output``.
 
-    Several processes take turns with the batches, so that pictures are those of one process. The first of them writes,
-    and on the others there are no ``images`` in what is returned.
+    Returns what was written and how fast. The grid has a row of frames for each video. Several processes take turns
+    with the batches, so that pictures are those of one process. The first of them writes, and on the others there are
+    no ``images`` in what is returned.
     """
     check(request)
     processes = open_processes(request.device)
@@ -60,26 +77,35 @@ def sample(request: SampleRequest, console: Console) -> dict:
     if processes.first:
         _tell_of_idle(processes, parts, size, console)
     grid = _grid(request, sampler, console)
+    endings = _endings(request, sampler, console if processes.first else None)
     started = time.perf_counter()
-    pictures: dict[ImageSpec, bytes] = {}
+    pictures: dict[ImageSpec, Sequence[bytes]] = {}
     with console.progress(len(sampler.specs), description="sampling") as bar:
         for turn in processes.turns(parts):
-            for made in processes.gather(lambda: _drawn(request, sampler, processes.share(turn))):
-                for spec, png in made.items():
-                    write_png(png, _file(request, spec))
+            for made in processes.gather(lambda: _drawn(request, sampler, endings, processes.share(turn))):
+                for spec, one in made.items():
+                    for ending, content in one.files.items():
+                        write_bytes(content, _file(request, spec, ending))
                     if grid is not None:
-                        pictures[spec] = png
+                        pictures[spec] = one.shown
             bar.update(sum(map(len, turn)))
     seconds = time.perf_counter() - started
-    files = [_file(request, spec) for spec in sampler.specs] if processes.first else []
+    written = {
+        ending: [_file(request, spec, ending) for spec in sampler.specs] if processes.first else []
+        for ending in endings
+    }
+    files = written[endings[0]]
     if processes.first and request.overwrite:
-        clear(request.output, is_of_sample, keep={*files, *([] if grid is None else [grid])})
+        clear(request.output, is_of_sample, keep={*sum(written.values(), []), *([] if grid is None else [grid])})
     if processes.first and grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
-        whole = image_grid([read_png(pictures[spec]) for spec in sampler.specs], sampler.columns)
+        cells = [read_png(png) for spec in sampler.specs for png in pictures[spec]]
+        video = pictures[sampler.specs[0]] if sampler.frame_rate is not None else ()
+        whole = image_grid(cells, len(video) or sampler.columns)
         # Marked even where no recipe is wanted, so that nobody counts it among the pictures.
         save_png(whole, grid, {**(sampler.recipe if request.metadata else {}), GRID_KEY: True})
-    return {"images": files, "grid": grid, "seconds": round(seconds, 3), **sampler.recipe}
+    movies = {"mp4": written[MP4]} if MP4 in written else {}
+    return {"images": files, **movies, "grid": grid, "seconds": round(seconds, 3), **sampler.recipe}
 
 
 def _sampler(request: SampleRequest, processes: Processes, console: Console) -> Sampler:
@@ -88,13 +114,43 @@ def _sampler(request: SampleRequest, processes: Processes, console: Console) -> 
     return _student_sampler(_found(request.student, request, console), request, processes, console)
 
 
-def _drawn(request: SampleRequest, sampler: Sampler, parts: Sequence[Sequence[ImageSpec]]) -> dict[ImageSpec, bytes]:
-    """PNGs of the pictures of ``parts``: to compress them takes long, and each process does it for its own."""
+@dataclass(frozen=True)
+class Made:
+    """A picture or a video as ``files``, their contents by their endings, and as PNGs, ``shown`` in the grid."""
+
+    files: Mapping[str, bytes]
+    shown: Sequence[bytes]
+
+
+def _endings(request: SampleRequest, sampler: Sampler, console: Console | None) -> tuple[str, ...]:
+    """The endings of the files of each picture or video; ``console`` is told where videos are no MP4 files."""
+    if sampler.frame_rate is None:
+        return (PNG,)
+    if request.mp4 is None and not writes_mp4() and console is not None:
+        console.say(f"videos are animated GIFs; for MP4 files too: {INSTALL_HINTS[MP4_PACKAGE]}")
+    return (GIF, MP4) if request.mp4 or (request.mp4 is None and writes_mp4()) else (GIF,)
+
+
+def _drawn(
+    request: SampleRequest, sampler: Sampler, endings: Sequence[str], parts: Sequence[Sequence[ImageSpec]]
+) -> dict[ImageSpec, Made]:
+    """The files of ``parts``: to compress them takes long, and each process does it for its own."""
     made = {}
     for specs in parts:
-        for spec, image in zip(specs, to_images(sampler.draw(specs)), strict=True):
-            made[spec] = png_of(image, {**sampler.recipe, **spec.recipe} if request.metadata else None)
+        drawn = sampler.draw(specs)
+        for spec, frames in zip(specs, to_videos(drawn if drawn.ndim == 5 else drawn.unsqueeze(2)), strict=True):
+            recipe = {**sampler.recipe, **spec.recipe} if request.metadata else None
+            made[spec] = _encoded(frames, sampler.frame_rate, recipe, endings)
     return made
+
+
+def _encoded(frames: Sequence[Image.Image], rate: int | None, recipe: dict | None, endings: Sequence[str]) -> Made:
+    """A picture, which is one frame without a ``rate``, or a video."""
+    if rate is None:
+        png = png_of(frames[0], recipe)
+        return Made({PNG: png}, [png])
+    files = {ending: WRITERS[ending](frames, rate, recipe) for ending in endings}
+    return Made(files, [png_of(frames[place]) for place in strip_places(len(frames))])
 
 
 def _tell_of_idle(processes: Processes, parts: Sequence[Sequence[ImageSpec]], size: int, console: Console) -> None:
@@ -116,8 +172,8 @@ def _grid(request: SampleRequest, sampler: Sampler, console: Console) -> Path | 
     return request.output / GRID_NAME if request.grid else None
 
 
-def _file(request: SampleRequest, spec: ImageSpec) -> Path:
-    return request.output / f"{spec.stem}.png"
+def _file(request: SampleRequest, spec: ImageSpec, ending: str) -> Path:
+    return request.output / f"{spec.stem}{ending}"
 
 
 def _student_sampler(

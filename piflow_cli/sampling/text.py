@@ -28,15 +28,15 @@ from ..teachers.encoders import collate, with_negative
 from ..teachers.folders import teacher_folder
 from ..teachers.long_texts import told_of
 from ..teachers.text_to_image import StockEncoders, TextToImageFamily
+from ..teachers.text_to_video import TextToVideoFamily
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
 from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest, batches
-from .text_specs import size_of, specs_of, usual_size
+from .text_specs import UsualSize, size_of, specs_of, usual_size
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..data.buckets import Size
     from ..presets.schema import Preset
 
 WIDEST_ROW = 10
@@ -156,7 +156,7 @@ class EncodedPrompts:
         revision: str | None,
         precision: str,
         guided: bool,
-        usual: Size,
+        usual: UsualSize,
         processes: Processes,
         console: Console,
     ) -> EncodedPrompts:
@@ -215,7 +215,11 @@ class EncodedPrompts:
         loras = {"loras": [f"{path}:{scale:g}" for path, scale in request.loras]} if request.loras else {}
         base = {"base": request.base} if request.base is not None else {}
         precision = {"base_precision": self.precision} if request.base_precision is not None else {}
-        return Sampler(draw, self.specs, {**recipe, **base, **precision, **loras}, TEXT_BATCH, _columns(self.specs))
+        told, rate = {**recipe, **base, **precision, **loras}, None
+        if isinstance(family, TextToVideoFamily):
+            rate = family.frame_rate
+            told["frame_rate"] = rate
+        return Sampler(draw, self.specs, told, TEXT_BATCH, _columns(self.specs), rate)
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
         """The conditioning of a batch, in host memory; ``negative_`` entries where the pipeline guides."""
@@ -225,11 +229,10 @@ class EncodedPrompts:
         return batch
 
 
-def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, int, int]:
-    """Shape (C, h, w) of the latents of a picture."""
+def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, ...]:
+    """Shape (C, *S) of the latents of a picture or a video."""
     assert spec.size is not None
-    width, height = spec.size
-    return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
+    return family.latent_shape(model.config, spec.size, spec.frames)
 
 
 def _precision(request: SampleRequest, usual: str, device: torch.device) -> str:

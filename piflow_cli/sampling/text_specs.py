@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data.prompts import Prompt, read_prompts
 from ..errors import RunError, UsageError
 from ..presets.bounds import IMAGES, SIDE
-from ..presets.contradictions import USUAL_SIDE
+from ..presets.contradictions import USUAL_FRAMES, USUAL_SIDE
+from ..presets.families import frames_near
 from .request import ImageSpec, SampleRequest
 
 if TYPE_CHECKING:
@@ -17,24 +19,33 @@ if TYPE_CHECKING:
     from ..teachers.text_to_image import TextToImageFamily
 
 
-def usual_size(found: FoundStudent | LoadedStudent) -> Size:
-    """Width and height of a student's pictures where none are asked for: those of its training, if they are known."""
+@dataclass(frozen=True)
+class UsualSize:
+    """Width and height in pixels where none are asked for, and the frames of a video, None where they are not known."""
+
+    width: int = USUAL_SIDE
+    height: int = USUAL_SIDE
+    frames: int | None = None
+
+
+def usual_size(found: FoundStudent | LoadedStudent) -> UsualSize:
+    """The size of what a student makes where none is asked for: that of its training, if it is known."""
     try:
         return size_of(found.preset().data)
     except (UsageError, RunError):
         # A student can be sampled without its preset.
-        return USUAL_SIDE, USUAL_SIDE
+        return UsualSize()
 
 
-def size_of(section: DataSection) -> Size:
-    """Width and height of the pictures that a preset trains on; the first of several."""
+def size_of(section: DataSection) -> UsualSize:
+    """The size of what a preset trains on; the first of several."""
     if section.sizes:
-        return section.sizes[0]
+        return UsualSize(*section.sizes[0], section.frames)
     side = USUAL_SIDE if section.resolution is None else section.resolution
-    return side, side
+    return UsualSize(side, side, section.frames)
 
 
-def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Size) -> tuple[ImageSpec, ...]:
+def specs_of(request: SampleRequest, family: TextToImageFamily, usual: UsualSize) -> tuple[ImageSpec, ...]:
     """Every prompt with every seed; options win over the lines of a file of prompts, and those over the ``usual`` size.
 
     Raises UsageError where there is no prompt, a size that the family cannot make, or an option for other models.
@@ -66,7 +77,7 @@ def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Size) -> 
     if any(not prompt.text.strip() for prompt in told):
         raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
     prompts = told if sampler is None else read_prompts(sampler, request.text_column)
-    specs = []
+    specs, frames = [], _frames(request, family, usual)
     if request.seeds is not None and len(prompts) * len(request.seeds) > IMAGES.most:
         raise UsageError(
             f"{len(prompts)} prompts times {len(request.seeds)} seeds: more than {IMAGES.text} pictures",
@@ -76,15 +87,37 @@ def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Size) -> 
         place = f" (prompt {number + 1}{'' if sampler is None else f' of {sampler}'})"
         size = _size(request, prompt, family, usual, place)
         for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
-            specs.append(ImageSpec(seed, prompt=prompt.text, number=number, size=size))
+            specs.append(ImageSpec(seed, prompt=prompt.text, number=number, size=size, frames=frames))
     return tuple(specs)
 
 
-def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, usual: Size, place: str) -> Size:
+def _frames(request: SampleRequest, family: TextToImageFamily, usual: UsualSize) -> int | None:
+    """The frames of each video; None where pictures are made."""
+    step = family.frame_step
+    if step is None:
+        for option, given in {"--frames": request.frames, "--mp4": request.mp4}.items():
+            if given:
+                raise UsageError(f"{option} is of videos, and this model makes pictures", f"leave {option} out")
+        return None
+    frames = usual.frames if request.frames is None else request.frames
+    if frames is None:
+        raise UsageError(
+            "how many frames the student was trained for is not known, and none are asked for",
+            f"type --frames {USUAL_FRAMES // step * step + 1}, or name its preset: --teacher NAME",
+        )
+    if frames not in (near := frames_near(frames, step)):
+        raise UsageError(
+            f"--frames {frames}: this model makes videos of {step} n + 1 frames",
+            f"take the nearest: {' or '.join(f'--frames {other}' for other in near)}",
+        )
+    return frames
+
+
+def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, usual: UsualSize, place: str) -> Size:
     size = []
-    for name, otherwise in zip(("width", "height"), usual):
+    for name in ("width", "height"):
         given, told = getattr(request, name), getattr(prompt, name)
-        side = given if given is not None else told if told is not None else otherwise
+        side = given if given is not None else told if told is not None else getattr(usual, name)
         where = place if given is None else ""
         if side > SIDE.most:
             raise UsageError(

@@ -13,14 +13,20 @@ from .loading import MEND
 def vae_factor(folder: Path) -> int | None:
     """Pixels that a latent position of the base in ``folder`` spans, each way; None where it has no VAE.
 
-    The stock pipelines of diffusers count alike: an AutoencoderKL or AutoencoderDC halves the sides between two of its
-    blocks, and a VAE of videos in each stage of which it says whether the time is halved too.
+    The stock pipelines of diffusers count alike: some VAEs of videos state it; an AutoencoderKL or AutoencoderDC halves
+    the sides between two of its blocks, and another VAE of videos in each stage of which it says whether the time is
+    halved too.
 
     Raises RunError where the config is damaged.
     """
     path = folder / "vae" / "config.json"
     config = _read(path)
     halvings = {"block_out_channels": -1, "encoder_block_out_channels": -1, "temperal_downsample": 0}
+    if "scale_factor_spatial" in config:
+        stated = config["scale_factor_spatial"]
+        if not isinstance(stated, int) or stated < 1:
+            raise RunError(f"{path} is damaged: scale_factor_spatial is {stated!r}, and no number of pixels", MEND)
+        return stated
     for key, more in halvings.items():
         if key in config:
             if not isinstance(config[key], list) or not config[key]:

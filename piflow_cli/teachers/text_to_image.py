@@ -20,7 +20,7 @@ from ..weights.digests import shipped_digest
 from ..weights.locate import ENCODERS, hub_id, locate, network_folder
 from ..weights.quantisation import quantised_loading
 from .base import Conditioning, Network, TeacherFamily
-from .encoders import NEGATIVE_PREFIX, EncoderFactory, negative_of
+from .encoders import NEGATIVE_PREFIX, EncoderFactory, latent_shape, negative_of
 from .folders import config_folder
 from .loading import load_model
 from .long_texts import hushed, length_note
@@ -77,6 +77,11 @@ class TextToImageFamily(TeacherFamily):
         return 2 * self.vae_factor
 
     @property
+    def frame_step(self) -> int | None:
+        """Frames of a video that share a latent position, but the first, which has its own; None: it makes pictures."""
+        return None
+
+    @property
     def model_class(self) -> Any:
         """The transformer's class."""
         return _from_diffusers(self.model_name)
@@ -126,6 +131,12 @@ class TextToImageFamily(TeacherFamily):
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         """C of the latents (B, C, H, W) of a model with this config."""
 
+    def latent_shape(
+        self, config: Mapping[str, Any], size: tuple[int, int], frames: int | None = None
+    ) -> tuple[int, ...]:
+        """Shape (C, *S) of the latents of a picture of width and height ``size``, or of a video of ``frames``."""
+        return latent_shape(self.latent_channels(config), self.vae_factor, size, frames, self.frame_step)
+
     def encoders(self, section: TeacherSection) -> EncoderFactory:
         """The text encoders and VAE of the stock pipeline of a preset's teacher."""
         folder, configs = Path(section.base), config_folder(section)
@@ -144,6 +155,7 @@ class TextToImageFamily(TeacherFamily):
             latent_channels=self.latent_channels(self._config(configs)),
             downsampling=sized.vae_factor,
             size_multiple=sized.size_multiple,
+            frame_step=sized.frame_step,
             open=lambda device, offload: StockEncoders(
                 sized, locate(section.base, section.revision, ENCODERS), device, offload
             ),
@@ -197,6 +209,13 @@ class TextToImageFamily(TeacherFamily):
     def from_pipeline(self, latents: Tensor, rows: int, columns: int) -> Tensor:
         """Latents as the stock pipeline returns them → (B, C, rows, columns)."""
         return latents if self.token_positions is None else unpack(latents, rows, columns)
+
+    def pipeline_size(self, pipeline: Any, x: Tensor) -> dict[str, int]:
+        """The stock pipeline's arguments for the size of what becomes of noise ``x``, in pixels."""
+        rows, columns = x.shape[-2:]
+        # Its own, which is not that of the base where the pipeline has no VAE.
+        factor = pipeline.vae_scale_factor
+        return {"height": rows * factor, "width": columns * factor}
 
     @abstractmethod
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:

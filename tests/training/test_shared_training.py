@@ -148,7 +148,7 @@ def test_all_that_a_student_adds_learns_and_nothing_else(text_encoders, sources,
     base = session.student.model.base
     before = {name: value.detach().clone() for name, value in base.named_parameters()}
     with torch.no_grad():
-        expected = family_of(row.family, row.guidance).call(row.build(), states(), RAW, conditioning(row))
+        expected = family_of(row.family, row.guidance).call(row.build(), states(row), RAW, conditioning(row))
     optimised = {id(value) for group in session.optimizer.param_groups for value in group["params"]}
     assert optimised == {id(value) for value in session.student.model.parameters()}
     assert not optimised & {id(value) for value in session.average.model.parameters()}
@@ -159,7 +159,7 @@ def test_all_that_a_student_adds_learns_and_nothing_else(text_encoders, sources,
     for name, value in base.named_parameters():
         assert torch.equal(value, before[name]) != (id(value) in student | average), name
     with torch.no_grad():
-        assert torch.equal(session.student.family.call(session.teacher, states(), RAW, conditioning(row)), expected)
+        assert torch.equal(session.student.family.call(session.teacher, states(row), RAW, conditioning(row)), expected)
 
 
 def test_a_checkpoint_holds_what_is_trained_its_average_and_the_optimiser(
