@@ -90,13 +90,12 @@ def sample(request: SampleRequest, console: Console) -> dict:
                         pictures[spec] = one.shown
             bar.update(sum(map(len, turn)))
     seconds = time.perf_counter() - started
-    written = {
-        ending: [_file(request, spec, ending) for spec in sampler.specs] if processes.first else []
-        for ending in endings
-    }
+    specs = sampler.specs if processes.first else ()
+    written = {ending: [_file(request, spec, ending) for spec in specs] for ending in endings}
     files = written[endings[0]]
     if processes.first and request.overwrite:
-        clear(request.output, is_of_sample, keep={*sum(written.values(), []), *([] if grid is None else [grid])})
+        kept = {path for paths in written.values() for path in paths}
+        clear(request.output, is_of_sample, keep={*kept, *([] if grid is None else [grid])})
     if processes.first and grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
         cells = [read_png(png) for spec in sampler.specs for png in pictures[spec]]

@@ -202,6 +202,10 @@ class TextToImageFamily(TeacherFamily):
         parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
         return kind(**{**parts, self.component: model, "scheduler": scheduler}, **self.pipeline_options)
 
+    def saved(self, call: str, name: str) -> tuple[str, str]:
+        """A line of imports, and a statement that saves what the ``call`` of the stock pipeline makes as ``name``."""
+        return "", f'{call}.images[0].save("{name}.png")'
+
     def to_pipeline(self, x: Tensor) -> Tensor:
         """Noise (B, C, H, W) as the stock pipeline takes it."""
         return x if self.token_positions is None else pack(x)

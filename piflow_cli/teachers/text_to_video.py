@@ -34,3 +34,10 @@ class TextToVideoFamily(TextToImageFamily):
             "width": columns * factor,
             "num_frames": (frames - 1) * pipeline.vae_scale_factor_temporal + 1,
         }
+
+    def saved(self, call: str, name: str) -> tuple[str, str]:
+        told = f'{call.removesuffix(")")}, output_type="pil").frames[0]'
+        return (
+            "from diffusers.utils import export_to_gif\n",
+            f'export_to_gif({told}, "{name}.gif", fps={self.frame_rate})',
+        )

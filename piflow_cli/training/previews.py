@@ -37,8 +37,8 @@ TEXT_COLUMNS, VIDEOS = 4, 2
 class Gallery:
     """The start of all pictures of a run: ``noise`` (N, C, *S) of seeds 0, 1, 2, …, and its conditioning.
 
-    ``show`` turns states into pictures or videos in [-1, 1]. A row has ``columns``, each with one of ``titles`` if there
-    are any; a video is a row of its own, with some of its frames.
+    ``show`` turns states into pictures or videos in [-1, 1]. A row has ``columns``, each with one of ``titles`` if
+    there are any; a video is a row of its own, with some of its frames.
     """
 
     noise: Tensor
@@ -117,7 +117,7 @@ def save_comparison(
 
 
 def _grid(rows: Mapping[str, Tensor], titles: Sequence[str]) -> Image.Image:
-    """Rows of pictures (N, C, H, W), or of videos (N, C, F, H, W), which stand below each other, each a row of frames."""
+    """Rows of pictures (N, C, H, W); of videos (N, C, F, H, W) each is a row of frames."""
     if all(shown.ndim == 4 for shown in rows.values()):
         return comparison_grid({name: to_images(shown) for name, shown in rows.items()}, titles)
     strips: dict[str, list[Image.Image]] = {}
