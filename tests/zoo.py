@@ -310,6 +310,8 @@ RAW = torch.tensor([0.9, 0.4], dtype=torch.float64)
 GRID = TimeGrid(2, 0.5, 3.2)
 
 every_family = pytest.mark.parametrize("row", ZOO.values(), ids=ZOO)
+PICTURES = {name: row for name, row in ZOO.items() if not row.makes_videos}
+every_family_of_pictures = pytest.mark.parametrize("row", PICTURES.values(), ids=PICTURES)
 # Those whose texts have a mask.
 MASKED = [name for name, row in ZOO.items() if any("mask" in entry for entry in row.encode(1))]
 every_masked_family = pytest.mark.parametrize("name", MASKED)

@@ -154,7 +154,8 @@ def fixed_inputs(student: Student) -> Inputs:
         assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
         conditioning = _random_texts(family, student, batch, generator)
         frames = None if family.frame_step is None else 1 + family.frame_step
-        shape = family.latent_shape(model.config, (SIDE * family.vae_factor,) * 2, frames)
+        side = SIDE * family.vae_factor
+        shape = family.latent_shape(model.config, (side, side), frames)
     x = torch.randn(batch, *shape, generator=generator)
     device = next(root(model).parameters()).device
     conditioning = {name: value.to(device) for name, value in conditioning.items()}

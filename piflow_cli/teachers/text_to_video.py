@@ -37,7 +37,5 @@ class TextToVideoFamily(TextToImageFamily):
 
     def saved(self, call: str, name: str) -> tuple[str, str]:
         told = f'{call.removesuffix(")")}, output_type="pil").frames[0]'
-        return (
-            "from diffusers.utils import export_to_gif\n",
-            f'export_to_gif({told}, "{name}.gif", fps={self.frame_rate})',
-        )
+        ending = f'export_to_gif({told}, "{name}.gif", fps={self.frame_rate})'
+        return "from diffusers.utils import export_to_gif\n", ending
