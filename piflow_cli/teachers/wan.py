@@ -29,6 +29,7 @@ class WanFamily(TextToVideoFamily):
     token_positions = None
     text_length = 512
     frame_rate = 16
+    asks_for_dtype = ("time_embedder",)
 
     @property
     def size_multiple(self) -> int:
