@@ -26,6 +26,7 @@ GROUPS = {
     "Chroma and Sana": "chroma|sana",
     "FLUX.2, Krea 2, LongCat-Image, Ovis-Image and Z-Image": "flux2-.*|krea2|(longcat|ovis)-image|z-image.*",
     "Stable Diffusion": "sd.*",
+    "Wan": "wan.*",
     "ImageNet": "imagenet-.*",
     "Emoji": "emoji.*",
     "Digits": "digits",

@@ -52,8 +52,7 @@ def mp4_of(frames: Sequence[Image.Image], rate: int, recipe: dict | None = None)
     import av
 
     content = BytesIO()
-    # Players begin before the end is there where the index comes first.
-    with av.open(content, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    with av.open(content, "w", format="mp4") as container:
         if recipe is not None:
             container.metadata["comment"] = dumps(recipe)
         stream = container.add_stream("libx264", rate=Fraction(rate), options={"crf": "17"})

@@ -112,10 +112,10 @@ def test_a_run_leaves_pictures_a_plan_and_a_student_that_loads(cli, text_encoder
     assert outcome.code == 0, outcome.err
     for name in ("previews/0000002.png", "previews/0000004.png"):
         with Image.open(folder / name) as picture:
-            # Four of 96 x 64, or five frames of each of two videos, in cells of twice the longer side.
+            # Four of 96 x 64, or five frames of each of two videos, in cells of three times the longer side.
             columns, rows = (5, 2) if row.makes_videos else (4, 1)
-            assert picture.mode == "RGB" and picture.width > columns * 192
-            assert rows * 192 < picture.height < (rows + 1) * 192
+            assert picture.mode == "RGB" and picture.width > columns * 288
+            assert rows * 288 < picture.height < (rows + 1) * 288
     assert (folder / "samples.png").is_file()
     student = open_student(folder / "adapter")
     assert (student.facts.iterations, student.facts.base_dtype) == (4, "float32")
