@@ -210,8 +210,11 @@ def _frame_contradictions(data: DataSection, teacher: TeacherSection) -> Iterato
         what = f"is missing: teachers of the family {teacher.family} make videos of {step} n + 1 frames"
         yield Contradiction(key, what, (Mend(key, usual),), causes)
     elif data.frames not in (near := frames_near(data.frames, step)):
-        what = f"is {data.frames}, and teachers of the family {teacher.family} make videos of {step} n + 1 frames"
-        yield Contradiction(key, what, tuple(Mend(key, frames) for frames in near), causes)
+        what = (
+            f"is {data.frames}, and teachers of the family {teacher.family} make videos of {step} n + 1 frames: give"
+            f" {' or '.join(map(str, near))}"
+        )
+        yield Contradiction(key, what, (Mend(key, min(near, key=lambda other: abs(other - data.frames))),), causes)
 
 
 def _optimisation_contradictions(optimisation: OptimisationSection) -> Iterator[Contradiction]:

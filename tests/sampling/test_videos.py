@@ -204,3 +204,31 @@ def test_the_latents_of_a_video_have_the_frames_of_its_step() -> None:
     family, config = family_of("wan"), ROW.build().config
     assert family.latent_shape(config, (832, 480), 81) == (LATENTS[0], 21, 60, 104)
     assert family.latent_shape(config, (96, 64), 1) == (LATENTS[0], 1, 8, 12)
+
+
+def test_a_run_of_videos_stops_goes_on_and_is_sampled(cli, tmp_path) -> None:
+    """From prompts to a student: frames are those of the preset, in training and in what is made afterwards."""
+    preset, _ = zoo_preset(ROW, tmp_path)
+    tiny_vae("wan").save_pretrained(tmp_path / "base" / "vae")
+    (tmp_path / "p.txt").write_text("cat\na sun\n")
+    asked = [
+        "distill",
+        "--teacher",
+        str(preset),
+        "--prompts",
+        str(tmp_path / "p.txt"),
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    asked += ["--set", f"data.cache={tmp_path / 'cache'}", "--set", "data.sizes=[[32, 32]]", "--quiet"]
+    assert cli(*asked, "--iterations", "2").code == 0
+    assert cli(*asked, "--iterations", "4", "--set", "output.preview_every=4").code == 0
+    student = open_student(tmp_path / "run")
+    assert student.facts.iterations == 4
+    # Two videos, each of five frames; and three rows of two in what stands beside the teacher.
+    for name, rows in (("previews/0000004.png", 2), ("samples.png", 6)):
+        with Image.open(tmp_path / "run" / name) as picture:
+            assert picture.width > 5 * 64 and rows * 64 < picture.height < (rows + 1) * 70
+    run(cli, tmp_path / "run", "cat", "--output", tmp_path / "out", "--quiet")
+    with Image.open(tmp_path / "out" / "0000-000000.gif") as video:
+        assert (video.size, video.n_frames) == ((32, 32), FRAMES)
