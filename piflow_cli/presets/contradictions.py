@@ -209,12 +209,12 @@ def _frame_contradictions(data: DataSection, teacher: TeacherSection) -> Iterato
         usual = USUAL_FRAMES // step * step + 1
         what = f"is missing: teachers of the family {teacher.family} make videos of {step} n + 1 frames"
         yield Contradiction(key, what, (Mend(key, usual),), causes)
-    elif data.frames not in (near := frames_near(data.frames, step)):
+    elif (frames := data.frames) not in (near := frames_near(frames, step)):
         what = (
-            f"is {data.frames}, and teachers of the family {teacher.family} make videos of {step} n + 1 frames: give"
+            f"is {frames}, and teachers of the family {teacher.family} make videos of {step} n + 1 frames: give"
             f" {' or '.join(map(str, near))}"
         )
-        yield Contradiction(key, what, (Mend(key, min(near, key=lambda other: abs(other - data.frames))),), causes)
+        yield Contradiction(key, what, (Mend(key, min(near, key=lambda other: abs(other - frames))),), causes)
 
 
 def _optimisation_contradictions(optimisation: OptimisationSection) -> Iterator[Contradiction]:
