@@ -22,7 +22,8 @@ STRIP = 5  # frames by which a picture shows a video
 
 def to_videos(x: Tensor) -> list[list[Image.Image]]:
     """States (B, 3, F, H, W) in [-1, 1] as B lists of F frames; errors are those of :func:`.images.to_images`."""
-    return [to_images(video) for video in x.movedim(2, 1)]
+    images, frames = to_images(x.movedim(2, 1).flatten(0, 1)), x.shape[2]
+    return [images[start : start + frames] for start in range(0, len(images), frames)]
 
 
 def strip_places(frames: int) -> list[int]:

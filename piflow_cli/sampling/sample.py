@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .. import __version__
+from ..console import SILENT
 from ..core.tensors import to_device
 from ..errors import UsageError
-from ..errors.table import INSTALL_HINTS
 from ..presets.idle import idle_options
 from ..presets.resolve import load
-from ..reports.images import image_grid, png_of, read_png, save_png, write_bytes
+from ..reports.images import image_grid, read_png, save_png, write_bytes
 from ..reports.recipes import GRID_KEY
-from ..reports.videos import gif_of, mp4_of, strip_places, to_videos
 from ..students.evaluations import steps_warning
 from ..students.open import FoundStudent, LoadedStudent, find_student
 from ..students.student import Student
@@ -32,24 +31,12 @@ from ..teachers.latents import PICTURE_CHANNELS, latent_decoder
 from ..teachers.text_to_image import TextToImageFamily
 from .denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from .early import check, is_of_sample
-from .request import (
-    GIF,
-    GRID_NAME,
-    MP4,
-    MP4_PACKAGE,
-    PNG,
-    ImageSpec,
-    Sampler,
-    SampleRequest,
-    batches,
-    class_specs,
-    writes_mp4,
-)
+from .files import drawn, endings_of
+from .request import GRID_NAME, MP4, ImageSpec, Sampler, SampleRequest, batches, class_specs
 from .text import text_student_sampler, text_teacher_sampler
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
     from ..console import Console
     from ..presets.schema import Preset
@@ -59,7 +46,6 @@ if TYPE_CHECKING:
 GRID_COLUMNS = 10
 MOST_IN_GRID = 1000
 CLASS_BATCH = 64
-WRITERS = {GIF: gif_of, MP4: mp4_of}
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
@@ -77,12 +63,12 @@ def sample(request: SampleRequest, console: Console) -> dict:
     if processes.first:
         _tell_of_idle(processes, parts, size, console)
     grid = _grid(request, sampler, console)
-    endings = _endings(request, sampler, console if processes.first else None)
+    endings = endings_of(request, sampler, console if processes.first else SILENT)
     started = time.perf_counter()
     pictures: dict[ImageSpec, Sequence[bytes]] = {}
     with console.progress(len(sampler.specs), description="sampling") as bar:
         for turn in processes.turns(parts):
-            for made in processes.gather(lambda: _drawn(request, sampler, endings, processes.share(turn))):
+            for made in processes.gather(lambda: drawn(request, sampler, endings, processes.share(turn))):
                 for spec, one in made.items():
                     for ending, content in one.files.items():
                         write_bytes(content, _file(request, spec, ending))
@@ -111,45 +97,6 @@ def _sampler(request: SampleRequest, processes: Processes, console: Console) -> 
     if request.student is None:
         return _teacher_sampler(request, processes, console)
     return _student_sampler(_found(request.student, request, console), request, processes, console)
-
-
-@dataclass(frozen=True)
-class Made:
-    """A picture or a video as ``files``, their contents by their endings, and as PNGs, ``shown`` in the grid."""
-
-    files: Mapping[str, bytes]
-    shown: Sequence[bytes]
-
-
-def _endings(request: SampleRequest, sampler: Sampler, console: Console | None) -> tuple[str, ...]:
-    """The endings of the files of each picture or video; ``console`` is told where videos are no MP4 files."""
-    if sampler.frame_rate is None:
-        return (PNG,)
-    if request.mp4 is None and not writes_mp4() and console is not None:
-        console.say(f"videos are animated GIFs; for MP4 files too: {INSTALL_HINTS[MP4_PACKAGE]}")
-    return (GIF, MP4) if request.mp4 or (request.mp4 is None and writes_mp4()) else (GIF,)
-
-
-def _drawn(
-    request: SampleRequest, sampler: Sampler, endings: Sequence[str], parts: Sequence[Sequence[ImageSpec]]
-) -> dict[ImageSpec, Made]:
-    """The files of ``parts``: to compress them takes long, and each process does it for its own."""
-    made = {}
-    for specs in parts:
-        drawn = sampler.draw(specs)
-        for spec, frames in zip(specs, to_videos(drawn if drawn.ndim == 5 else drawn.unsqueeze(2)), strict=True):
-            recipe = {**sampler.recipe, **spec.recipe} if request.metadata else None
-            made[spec] = _encoded(frames, sampler.frame_rate, recipe, endings)
-    return made
-
-
-def _encoded(frames: Sequence[Image.Image], rate: int | None, recipe: dict | None, endings: Sequence[str]) -> Made:
-    """A picture, which is one frame without a ``rate``, or a video."""
-    if rate is None:
-        png = png_of(frames[0], recipe)
-        return Made({PNG: png}, [png])
-    files = {ending: WRITERS[ending](frames, rate, recipe) for ending in endings}
-    return Made(files, [png_of(frames[place]) for place in strip_places(len(frames))])
 
 
 def _tell_of_idle(processes: Processes, parts: Sequence[Sequence[ImageSpec]], size: int, console: Console) -> None:

@@ -27,7 +27,8 @@ from ..teachers.decoders import decode_each
 from ..teachers.encoders import collate, with_negative
 from ..teachers.folders import teacher_folder
 from ..teachers.long_texts import told_of
-from ..teachers.text_to_image import StockEncoders, TextToImageFamily
+from ..teachers.stock_encoders import StockEncoders
+from ..teachers.text_to_image import TextToImageFamily
 from ..teachers.text_to_video import TextToVideoFamily
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8

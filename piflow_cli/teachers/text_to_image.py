@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -23,9 +22,9 @@ from .base import Conditioning, Network, TeacherFamily
 from .encoders import NEGATIVE_PREFIX, EncoderFactory, latent_shape, negative_of
 from .folders import config_folder
 from .loading import load_model
-from .long_texts import hushed, length_note
 from .packing import pack, unpack
 from .sizes import tokens_read, vae_factor
+from .stock_encoders import StockEncoders
 from .text_parts import encoder_bytes, missing_parts, text_encoders
 
 if TYPE_CHECKING:
@@ -244,60 +243,6 @@ class TextToImageFamily(TeacherFamily):
         return self.pipeline_class.from_pretrained(
             folder, **absent, **text_encoders(folder), torch_dtype=torch.bfloat16
         )
-
-
-class StockEncoders:
-    """Text encoders and VAE of a stock pipeline in ``folder``, each loaded onto ``device`` when first asked.
-
-    ``offload``: text encoders stay in the CPU's memory, and each layer comes to ``device`` while it computes.
-    """
-
-    def __init__(self, family: TextToImageFamily, folder: Path, device: torch.device, offload: bool) -> None:
-        self.family = family
-        self.folder = folder
-        self.device = device
-        self.offload = offload
-        self._pipeline: Any = None
-        self._vae: Network | None = None
-
-    @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
-        with hushed():
-            encoded = self.family.encode_prompts(self._texts(), texts)
-        return [{name: value.cpu() for name, value in text.items()} for text in encoded]
-
-    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
-        with hushed():
-            counts = self.family.token_counts(self._texts(), texts)
-        notes = ((text, length_note(count, self.family.text_length)) for text, count in zip(texts, counts, strict=True))
-        return {text: note for text, note in notes if note is not None}
-
-    def _texts(self) -> Any:
-        """The pipeline with its text encoders, loaded at the first call."""
-        if self._pipeline is None:
-            self._pipeline = self._placed(self.family.text_pipeline(self.folder))
-        return self._pipeline
-
-    def _placed(self, pipeline: Any) -> Any:
-        if not self.offload:
-            return pipeline.to(self.device)
-        streams = {"use_stream": True, "low_cpu_mem_usage": True} if self.device.type == "cuda" else {}
-        pipeline.enable_group_offload(self.device, offload_type="leaf_level", **streams)
-        return pipeline
-
-    @torch.no_grad()
-    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if self._vae is None:
-            self._vae = self.family.load_vae(self.folder).to(self.device)
-        mean, std = self.family.encode_images(self._vae, images.to(self.device))
-        return mean.cpu(), std.cpu()
-
-    def close(self) -> None:
-        self._pipeline = self._vae = None
-        # Modules that are offloaded and their hooks hold each other.
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def masked(embeds: Tensor) -> dict[str, Tensor]:

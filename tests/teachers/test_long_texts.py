@@ -15,7 +15,7 @@ from zoo import MASKED, ZOO
 
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.long_texts import hushed, length_note, told_of
-from piflow_cli.teachers.text_to_image import StockEncoders
+from piflow_cli.teachers.stock_encoders import StockEncoders
 
 PAD = 0
 # Texts of flux-cfg are those of flux. U-Nets read 77 tokens of CLIP.

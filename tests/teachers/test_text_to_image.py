@@ -37,7 +37,7 @@ from piflow_cli.teachers.base import guidance_of, repeat, teacher_velocity
 from piflow_cli.teachers.decoders import decode_each
 from piflow_cli.teachers.encoders import negative_of
 from piflow_cli.teachers.packing import pack, unpack
-from piflow_cli.teachers.text_to_image import StockEncoders
+from piflow_cli.teachers.stock_encoders import StockEncoders
 
 FLOW = {name: row for name, row in ZOO.items() if family_of(name).parameterisation.flow}
 
