@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +13,15 @@ from torch import Tensor
 from .base import Network
 from .long_texts import hushed, length_note
 
-if TYPE_CHECKING:
-    from .text_to_image import TextToImageFamily
-
 
 class StockEncoders:
     """Text encoders and VAE of a stock pipeline in ``folder``, each loaded onto ``device`` when first asked.
 
+    ``family``: the :class:`~piflow_cli.teachers.text_to_image.TextToImageFamily` that knows the pipeline.
     ``offload``: text encoders stay in the CPU's memory, and each layer comes to ``device`` while it computes.
     """
 
-    def __init__(self, family: TextToImageFamily, folder: Path, device: torch.device, offload: bool) -> None:
+    def __init__(self, family: Any, folder: Path, device: torch.device, offload: bool) -> None:
         self.family = family
         self.folder = folder
         self.device = device
