@@ -20,7 +20,7 @@ def vae_factor(folder: Path) -> int | None:
     Raises RunError where the config is damaged.
     """
     path = folder / "vae" / "config.json"
-    config = _read(path)
+    config = read_object(path)
     halvings = {"block_out_channels": -1, "encoder_block_out_channels": -1, "temperal_downsample": 0}
     if "scale_factor_spatial" in config:
         stated = config["scale_factor_spatial"]
@@ -41,13 +41,13 @@ def tokens_read(folder: Path, tokenizer: str) -> int | None:
     Raises RunError where the config is damaged.
     """
     path = folder / tokenizer / "tokenizer_config.json"
-    most = _read(path).get("model_max_length")
+    most = read_object(path).get("model_max_length")
     if most is None or (isinstance(most, int | float) and most >= 1):
         return None if most is None else int(most)
     raise RunError(f"{path} is damaged: model_max_length is {most!r}, and no number of tokens", MEND)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """The object in the file ``path``; {} where there is no such file."""
     if not path.is_file():
         return {}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..core.heads import HeadSite
 from ..core.parameterisations.base import TIMESTEPS
+from ..errors import UsageError
 from .base import Conditioning, Network, matching
 from .encoders import negative_of
+from .sizes import read_object
 from .text_to_image import longest_whole
 from .text_to_video import TextToVideoFamily
 
@@ -34,6 +37,21 @@ class WanFamily(TextToVideoFamily):
     @property
     def size_multiple(self) -> int:
         return max(SIDES, super().size_multiple)
+
+    def _config(self, folder: Path) -> dict:
+        config = super()._config(folder)
+        if config["in_channels"] != config["out_channels"] or config.get("image_dim") is not None:
+            raise UsageError(
+                f"the {self.model_name} in {folder} is told a picture, and the family {self.name} is of texts alone",
+                "name a base that makes videos of texts: --base PATH",
+            )
+        second = read_object(folder / "model_index.json").get("transformer_2")
+        if second is not None and any(second):
+            raise UsageError(
+                f"{folder} holds two networks, of which each knows a part of the noise levels: a student has one",
+                "name a base of one network: --base PATH",
+            )
+        return config
 
     def head_site(self, model: Network) -> HeadSite:
         # The norm before the projection is told of time by a table, so that nothing taps it there.
