@@ -43,13 +43,13 @@ class WanFamily(TextToVideoFamily):
         if config["in_channels"] != config["out_channels"] or config.get("image_dim") is not None:
             raise UsageError(
                 f"the {self.model_name} in {folder} is told a picture, and the family {self.name} is of texts alone",
-                "name a base that makes videos of texts: --base PATH",
+                "choose a base that makes videos of texts",
             )
         second = read_object(folder / "model_index.json").get("transformer_2")
         if second is not None and any(second):
             raise UsageError(
                 f"{folder} holds two networks, of which each knows a part of the noise levels: a student has one",
-                "name a base of one network: --base PATH",
+                "choose a base of one network",
             )
         return config
 
