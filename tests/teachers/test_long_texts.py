@@ -38,7 +38,7 @@ class Recorder(nn.Module):
         self.given: list[int] = []
         self.pools = pools
 
-    def forward(self, input_ids: Tensor, **options: object) -> SimpleNamespace:
+    def forward(self, input_ids: Tensor, attention_mask: object = None, **options: object) -> SimpleNamespace:
         self.given += (input_ids != PAD).sum(dim=1).tolist()
         hidden = input_ids.unsqueeze(-1).float()
         first = hidden[:, 0] if self.pools else hidden
