@@ -48,7 +48,9 @@ def test_every_preset_has_a_card_that_the_hub_can_read(name: str, tmp_path) -> N
     shipped = facts.base.startswith("preset:")
     assert card.data.base_model == (None if shipped else "/".join(facts.base.split("/")[:2]))
     family = family_of(facts.family)
-    assert (card.data.pipeline_tag == "text-to-image") == isinstance(family, TextToImageFamily)
+    told_a_text, video = isinstance(family, TextToImageFamily), preset.data.frames is not None
+    assert (card.data.pipeline_tag == "text-to-image") == (told_a_text and not video)
+    assert (card.data.pipeline_tag == "text-to-video") == video
     shown = re.sub(r"\\(\W|_)", r"\1", card.text)
     for told in (facts.teacher, facts.base, preset.teacher.license, f"{facts.shift:g}", facts.temperature):
         assert f"| {told} |" in shown
